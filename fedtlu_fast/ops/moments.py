@@ -1,0 +1,27 @@
+"""What `layer_stats` gives, whichever backend computed it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Per-layer moments of a change; five float64 vectors of length L on the device of the input.
+
+    A layer that holds NaN or Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
+
+    Attributes:
+        count: number of elements.
+        mean: their mean.
+        m2: sum of squared deviations from the mean; exactly 0 for a constant layer.
+        abs_max: the largest magnitude.
+        nonfinite: how many elements are NaN or Inf.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+    abs_max: Tensor
+    nonfinite: Tensor

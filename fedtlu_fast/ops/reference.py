@@ -1,0 +1,84 @@
+"""Every formula once, in plain float64 torch: the oracle of the tests and the backend of last resort.
+
+Runs on any device torch runs on. The fast backends (`native`, `triton`) have the same functions with
+the same arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.ops.moments import Moments
+
+
+def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
+    """Moments of every layer of a flat change.
+
+    Args:
+        delta: [P], float32/bfloat16/float16/float64; any stride.
+        offsets: [L + 1], int64, on the CPU, non-decreasing; layer l is ``delta[offsets[l]:offsets[l + 1]]``.
+
+    Returns:
+        `Moments` of L layers.
+    """
+    bounds: list[int] = offsets.tolist()
+    return layer_stats_list([delta[start:end] for start, end in zip(bounds, bounds[1:], strict=False)])
+
+
+def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
+    """Moments of separate tensors, one layer each (any shapes and strides; see `layer_stats`)."""
+    rows = [_moments(tensor) for tensor in tensors]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    columns = torch.tensor(rows, dtype=torch.float64, device=device).reshape(len(rows), 5)
+    return Moments(*columns.unbind(dim=1))
+
+
+def _moments(layer: Tensor) -> tuple[float, float, float, float, float]:
+    count = layer.numel()
+    if count == 0:
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+    values = layer.detach().reshape(-1).double()
+    nonfinite = count - int(torch.isfinite(values).sum())
+    if nonfinite:
+        nan = float("nan")
+        return count, nan, nan, nan, nonfinite
+    # Shifted by the first value: a constant layer then has exactly zero deviations.
+    pivot = values[0]
+    shifted = values - pivot
+    shift = shifted.mean()
+    m2 = (shifted - shift).square().sum()
+    return count, float(pivot + shift), float(m2), float(values.abs().max()), 0.0
+
+
+def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+    """``aggregate += weight * (client - base)``, computed in float64 and rounded once.
+
+    Args:
+        aggregate: [P], float32 or float64, contiguous; changed in place.
+        client: [P], dtype and device of `aggregate`.
+        base: [P] likewise; None when `client` already is a change.
+        weight: the client's share, usually n_k / sum(n).
+    """
+    change = client.double() if base is None else client.double() - base.double()
+    aggregate.copy_(aggregate.double() + weight * change)
+
+
+def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
+    """``params[layer] += lr * delta[layer]`` for the layers whose mask is set, in float64, rounded once.
+
+    The bits of every other layer stay as they are.
+
+    Args:
+        params: [P], float32 or float64, contiguous; changed in place.
+        delta: [P], dtype and device of `params`.
+        offsets: [L + 1], int64, on the CPU (see `layer_stats`).
+        mask: [L], bool, on the CPU.
+        lr: the server's learning rate.
+    """
+    bounds: list[int] = offsets.tolist()
+    for layer in torch.nonzero(mask).flatten().tolist():
+        start, end = bounds[layer], bounds[layer + 1]
+        params[start:end] = (params[start:end].double() + lr * delta[start:end].double()).to(params.dtype)

@@ -1,0 +1,65 @@
+"""Build of the package: the C++ kernels, and where each folder is installed.
+
+Metadata and tool settings live in pyproject.toml; this file holds what TOML cannot say.
+
+FEDTLU_BUILD chooses what happens to ``csrc/``:
+    auto (default)  compile; if that fails, install without it and say so. `fedtlu env` shows which.
+    1               compile; a failure fails the install (CI, release wheels).
+    0               do not compile: a pure Python install.
+"""
+
+import os
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import setup
+
+MODES = ("auto", "0", "1")
+mode = os.environ.get("FEDTLU_BUILD", "auto")
+if mode not in MODES:
+    raise SystemExit(f"FEDTLU_BUILD={mode!r}: expected one of {', '.join(MODES)}")
+
+# The SIMD level is chosen at run time, never by -march: one wheel serves every CPU of the platform.
+# Contraction is off because a fused multiply-add rounds differently: the same input must give the
+# same bits on every SIMD level.
+COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+
+native = Pybind11Extension(
+    "fedtlu_fast._native",
+    sources=sorted(str(path) for path in Path("csrc").glob("*.cpp")),
+    depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
+    include_dirs=["csrc"],
+    extra_compile_args=COMPILE_ARGS,
+    extra_link_args=["-pthread"],
+    cxx_std=17,
+    optional=mode == "auto",
+)
+
+# Listed by hand: find_packages() would install kernels/ as a top-level module of that name, which
+# belongs to a Hugging Face package that transformers probes for.
+PACKAGES = {
+    "fedtlu_fast": "fedtlu_fast",
+    "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
+    "fedtlu_fast.cli": "fedtlu_fast/cli",
+    "fedtlu_fast.clients": "fedtlu_fast/clients",
+    "fedtlu_fast.data": "fedtlu_fast/data",
+    "fedtlu_fast.kernels": "kernels",
+    "fedtlu_fast.ops": "fedtlu_fast/ops",
+    "fedtlu_fast.presets": "fedtlu_fast/presets",
+    "fedtlu_fast.report": "fedtlu_fast/report",
+    "fedtlu_fast.selection": "fedtlu_fast/selection",
+    "fedtlu_fast.simulation": "fedtlu_fast/simulation",
+    "fedtlu_fast.tasks": "fedtlu_fast/tasks",
+}
+
+setup(
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={
+        "fedtlu_fast": ["py.typed", "_native.pyi"],
+        "fedtlu_fast.presets": ["*.yaml"],
+        "fedtlu_fast.report": ["*.html.j2"],
+    },
+    ext_modules=[] if mode == "0" else [native],
+    cmdclass={"build_ext": build_ext},
+)
