@@ -41,9 +41,8 @@ def _native_devices() -> tuple[str, ...]:
 
 
 def _triton_devices() -> tuple[str, ...]:
-    from fedtlu_fast.ops import triton
-
-    return triton.devices()
+    module = _load("triton")
+    return () if isinstance(module, str) else tuple(module.devices())
 
 
 BACKENDS = {
@@ -199,13 +198,17 @@ def _check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) ->
 def _check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     _check_dtype(field, tensor, dtypes)
     if tensor.dim() != 1:
-        raise InputError(f"{field}.shape", tuple(tensor.shape), "a flat vector [P]", "Use tensor.reshape(-1).")
+        raise InputError(
+            f"{field}.shape", tuple(tensor.shape), "a flat vector [P]", "Use tensor.reshape(-1)."
+        )
 
 
 def _check_target(field: str, tensor: Tensor) -> None:
     _check_flat(field, tensor, UPDATE_DTYPES)
     if not tensor.is_contiguous():
-        raise InputError(f"{field}.stride", tensor.stride(), "a contiguous vector, since it is changed in place")
+        raise InputError(
+            f"{field}.stride", tensor.stride(), "a contiguous vector, since it is changed in place"
+        )
 
 
 def _check_like(field: str, tensor: Tensor, target: Tensor) -> None:
@@ -215,7 +218,12 @@ def _check_like(field: str, tensor: Tensor, target: Tensor) -> None:
 
 
 def _check_offsets(offsets: Tensor, length: int) -> None:
-    if offsets.dtype != torch.int64 or offsets.device.type != "cpu" or offsets.dim() != 1 or not offsets.numel():
+    if (
+        offsets.dtype != torch.int64
+        or offsets.device.type != "cpu"
+        or offsets.dim() != 1
+        or not offsets.numel()
+    ):
         given = f"{offsets.dtype} {tuple(offsets.shape)} on {offsets.device}"
         raise InputError("offsets", given, "an int64 CPU vector [L + 1]")
     first, last = int(offsets[0]), int(offsets[-1])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moments:
     """Per-layer moments of a change; five float64 vectors of length L on the device of the input.
 
     A layer that holds NaN or Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.

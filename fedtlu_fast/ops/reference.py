@@ -7,6 +7,7 @@ the same arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
         `Moments` of L layers.
     """
     bounds: list[int] = offsets.tolist()
-    return layer_stats_list([delta[start:end] for start, end in zip(bounds, bounds[1:], strict=False)])
+    return layer_stats_list([delta[start:end] for start, end in pairwise(bounds)])
 
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:

@@ -1,0 +1,242 @@
+"""A model as one flat vector: its layers, the blocks they form, and the groups of like blocks.
+
+A *layer* is one trainable tensor: what is scored (Eq. 1's W_i). A *block* is what is chosen: one layer,
+the layers of one module, or the layers of one repeated part of the model, by `granularity`. A *group*
+holds the blocks that are compared with each other; blocks that have no like are in no group.
+
+This is the only place where offsets are computed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from fedtlu_fast.blocks import Granularity, Shape, discover
+from fedtlu_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor's place in the flat vector: elements ``offset : offset + numel``."""
+
+    name: str
+    shape: Shape
+    offset: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of choice: its name and the indices of its layers."""
+
+    name: str
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Like blocks, compared only with each other: a name (``*`` where they differ), indices of blocks."""
+
+    name: str
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Where every trainable parameter lies in the flat vector, and what is compared with what.
+
+    Tied parameters appear once. Frozen parameters have no place here: they stay in the model. Buffers
+    of floating dtype (BatchNorm's statistics) form a second vector beside the first, in `buffers`.
+
+    Attributes:
+        layers: L trainable tensors in the order of `named_parameters`.
+        blocks: every layer is in exactly one of these B blocks.
+        groups: groups of two or more like blocks.
+        buffers: places of the floating-point buffers in the buffer vector.
+        granularity: what a block is.
+    """
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[Block, ...]
+    groups: tuple[Group, ...]
+    buffers: tuple[Layer, ...]
+    granularity: Granularity
+
+    @classmethod
+    def from_module(cls, model: nn.Module, granularity: Granularity = "block") -> ParameterLayout:
+        """Layout of a model's trainable parameters.
+
+        Args:
+            model: any module with at least one trainable floating-point parameter.
+            granularity: ``block``: repeated parts of the model are chosen whole; ``module``: the
+                parameters one module owns; ``tensor``: every parameter for itself.
+
+        Raises:
+            InputError: nothing to train, or a trainable parameter that is not initialised.
+        """
+        named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+        if not named:
+            frozen = sum(1 for _ in model.parameters())
+            raise InputError(
+                "model",
+                f"{type(model).__name__} with {frozen} parameters, all of them frozen"
+                if frozen
+                else f"{type(model).__name__} without parameters",
+                "at least one trainable parameter",
+                "Set requires_grad on what is to be trained.",
+            )
+        for name, param in named:
+            if isinstance(param, nn.UninitializedParameter):
+                raise InputError(
+                    f"model.{name}", "an uninitialised (lazy) parameter", "a shape", "Run it once."
+                )
+        shapes = {name: tuple(param.shape) for name, param in named}
+        return cls.from_shapes(shapes, granularity, buffers={n: tuple(b.shape) for n, b in _buffers(model)})
+
+    @classmethod
+    def from_shapes(
+        cls,
+        shapes: Mapping[str, Shape],
+        granularity: Granularity = "block",
+        *,
+        buffers: Mapping[str, Shape] | None = None,
+    ) -> ParameterLayout:
+        """Layout of tensors known by dotted name and shape only (a checkpoint's, say), in their order.
+
+        Raises:
+            InputError: no tensor at all, or an unknown granularity.
+        """
+        if granularity not in get_args(Granularity):
+            raise InputError("granularity", granularity, f"one of {', '.join(get_args(Granularity))}")
+        if not shapes:
+            raise InputError("shapes", dict(shapes), "at least one tensor")
+        found = discover(list(shapes), list(shapes.values()), granularity)
+        alike: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for index, block in enumerate(found):
+            alike[block.kind].append(index)
+        names = [block.name for block in found]
+        members = [tuple(group) for group in alike.values() if len(group) > 1]
+        titles = _unique([_pattern([names[index] for index in group]) for group in members])
+        return cls(
+            layers=_place(shapes),
+            blocks=tuple(Block(block.name, block.layers) for block in found),
+            groups=tuple(Group(title, group) for title, group in zip(titles, members, strict=True)),
+            buffers=_place(buffers or {}),
+            granularity=granularity,
+        )
+
+    @property
+    def size(self) -> int:
+        """P, the number of trainable parameters."""
+        return self.layers[-1].offset + self.layers[-1].numel
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the L layers."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def offsets(self) -> Tensor:
+        """[L + 1] int64: layer l is ``vector[offsets[l]:offsets[l + 1]]``."""
+        return torch.tensor([*(layer.offset for layer in self.layers), self.size], dtype=torch.int64)
+
+    @property
+    def ungrouped(self) -> tuple[int, ...]:
+        """Indices of the blocks that have no like: usually embeddings, head and final norm."""
+        grouped = {block for group in self.groups for block in group.blocks}
+        return tuple(index for index in range(len(self.blocks)) if index not in grouped)
+
+    def block_sizes(self) -> list[int]:
+        """Number of parameters of each block."""
+        return [sum(self.layers[layer].numel for layer in block.layers) for block in self.blocks]
+
+    def layer_mask(self, blocks: Iterable[int]) -> Tensor:
+        """[L] bool: the layers of these blocks."""
+        mask = torch.zeros(len(self.layers), dtype=torch.bool)
+        for block in blocks:
+            mask[list(self.blocks[block].layers)] = True
+        return mask
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """Each layer of a flat vector [P] as a view of its own shape."""
+        return _views(self.layers, vector)
+
+    def flatten(self, model: nn.Module) -> Tensor:
+        """A float32 copy of the model's trainable parameters, [P]."""
+        params = dict(model.named_parameters())
+        self._check(params)
+        return torch.cat([params[layer.name].detach().reshape(-1).float() for layer in self.layers])
+
+    def bind_(self, model: nn.Module, vector: Tensor) -> None:
+        """Makes the model's trainable parameters views of `vector` [P]: to change one is to change both."""
+        params = dict(model.named_parameters())
+        self._check(params)
+        for name, view in self.views(vector).items():
+            params[name].data = view
+
+    def flatten_buffers(self, model: nn.Module) -> Tensor:
+        """A float32 copy of the model's floating-point buffers, [Q] (Q may be 0)."""
+        found = dict(_buffers(model))
+        return torch.cat([torch.empty(0), *(found[slot.name].reshape(-1).float() for slot in self.buffers)])
+
+    def load_buffers_(self, model: nn.Module, vector: Tensor) -> None:
+        """Copies a buffer vector [Q] into the model's floating-point buffers."""
+        found = dict(_buffers(model))
+        for name, view in _views(self.buffers, vector).items():
+            found[name].copy_(view)
+
+    def _check(self, params: Mapping[str, nn.Parameter]) -> None:
+        for layer in self.layers:
+            given = tuple(params[layer.name].shape) if layer.name in params else "no such parameter"
+            if given != layer.shape:
+                raise InputError(f"model.{layer.name}", given, f"shape {layer.shape}, as in this layout")
+
+
+def _buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Persistent floating-point buffers; counters and masks (integers) are no part of what is learned."""
+    kept = model.state_dict(keep_vars=True).keys()
+    return [(name, b) for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
+
+
+def _place(shapes: Mapping[str, Shape]) -> tuple[Layer, ...]:
+    layers, offset = [], 0
+    for name, shape in shapes.items():
+        layers.append(Layer(name, tuple(shape), offset))
+        offset += layers[-1].numel
+    return tuple(layers)
+
+
+def _views(slots: Sequence[Layer], vector: Tensor) -> dict[str, Tensor]:
+    size = slots[-1].offset + slots[-1].numel if slots else 0
+    if vector.shape != (size,):
+        raise InputError("vector.shape", tuple(vector.shape), f"({size},), as in this layout")
+    return {slot.name: vector[slot.offset : slot.offset + slot.numel].view(slot.shape) for slot in slots}
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """One name for like blocks: ``h.0``, ``h.1`` -> ``h.*``."""
+    parts = [name.split(".") for name in names]
+    if len({len(path) for path in parts}) > 1:
+        return f"{names[0]} and like"
+    return ".".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+
+
+def _unique(titles: Sequence[str]) -> list[str]:
+    """Numbers the titles that occur more than once: ``h.*``, ``h.*#2``."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    unique = []
+    for title in titles:
+        seen[title] += 1
+        unique.append(title if seen[title] == 1 else f"{title}#{seen[title]}")
+    return unique

@@ -1,0 +1,119 @@
+"""Eq. 1 of FedTLU (arXiv 2412.17692): layer statistics -> layer scores -> block scores.
+
+    Score(W_i) = ||dW_i||_2 / (sqrt(n_i) * std(dW_i))                                          (Eq. 1)
+
+With the population std this is sqrt(1 + (mean/std)^2): at least 1, and for weight matrices larger than 1
+by 1e-12 to 1e-5 only. So it is never formed from a norm and a std, whose rounding would decide the order,
+but from ``excess`` = (mean/std)^2, which holds the same order in full precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.stats import LayerStats
+
+Pooling = Literal["mean", "pooled"]
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of L layers; vectors of length L on the CPU.
+
+    Attributes:
+        names: the layers' names.
+        score: Eq. 1, float64.
+        excess: (mean/std)^2, float64; with ddof 0, score^2 - 1 without its rounding. Rank by this.
+        degenerate: bool; layers for which Eq. 1 is no number: fewer than two elements, all elements
+            equal (zero included), NaN or Inf inside, or squares beyond float64. They get excess 0, the
+            least the formula can give, and are ranked behind every other layer: none wins by being
+            degenerate.
+        ddof: 0 for the population std, 1 for the sample std (`torch.std`'s default).
+    """
+
+    names: tuple[str, ...]
+    score: Tensor
+    excess: Tensor
+    degenerate: Tensor
+    ddof: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
+    """Eq. 1 for every layer.
+
+    Args:
+        stats: of the aggregated change.
+        ddof: which std Eq. 1 means; the paper does not say. 1 (default, ours) is `torch.std`'s and the
+            likeliest; 0 is the population's. ``score = sqrt((n - ddof)/n * (1 + excess))``: among layers
+            of equal n both give one order, so block selection does not depend on it.
+
+    Raises:
+        InputError: ddof is neither 0 nor 1.
+
+    Example:
+        >>> from fedtlu_fast import layer_stats
+        >>> scores = score_layers(layer_stats([torch.tensor([1.0, 3.0])]), ddof=0)
+        >>> scores.excess.item(), round(scores.score.item(), 4)
+        (4.0, 2.2361)
+    """
+    if ddof not in (0, 1):
+        raise InputError("ddof", ddof, "0 (population) or 1 (sample)")
+    stats = stats.cpu()
+    ratio = stats.mean / stats.std
+    excess = ratio.square()
+    degenerate = (stats.count < 2) | (stats.nonfinite > 0) | ~torch.isfinite(excess) | ~(stats.std > 0)
+    excess = torch.where(degenerate, 0.0, excess)
+    share = (stats.count - ddof).clamp(min=0) / stats.count.clamp(min=1)
+    return LayerScores(stats.names, torch.sqrt(share * (1 + excess)), excess, degenerate, ddof)
+
+
+def score_blocks(
+    scores: LayerScores, layout: ParameterLayout, stats: LayerStats, pooling: Pooling = "mean"
+) -> Tensor:
+    """[B] float64: one number per block, comparable within a group; degenerate blocks get -1.
+
+    The paper adds up the scores of a block's layers and leaves the details open; both readings are here.
+
+    Args:
+        scores: of the layers of `layout`.
+        layout: the blocks.
+        stats: what the scores were made from (for ``pooled``).
+        pooling: ``mean``: the mean over the block's layers of (score - 1, ddof 0), taken without
+            cancellation as ``excess / (1 + sqrt(1 + excess))``; ranks like the mean or the sum of Eq. 1.
+            ``pooled``: the excess of the block taken as one long layer.
+
+    Raises:
+        InputError: unknown pooling.
+    """
+    if pooling not in ("mean", "pooled"):
+        raise InputError("pooling", pooling, "mean or pooled")
+    values = torch.empty(len(layout.blocks), dtype=torch.float64)
+    stats = stats.cpu()
+    margin = scores.excess / (1 + torch.sqrt(1 + scores.excess))
+    for index, block in enumerate(layout.blocks):
+        layers = torch.tensor(block.layers)
+        if pooling == "mean":
+            value = torch.where(scores.degenerate[layers], 0.0, margin[layers]).mean()
+            lost = bool(scores.degenerate[layers].all())
+        else:
+            value = _pooled_excess(stats, layers)
+            lost = not bool(torch.isfinite(value))
+        values[index] = -1.0 if lost else value
+    return values
+
+
+def _pooled_excess(stats: LayerStats, layers: Tensor) -> Tensor:
+    """(mean/std)^2 of several layers taken as one; NaN or Inf where that is no number."""
+    count, mean = stats.count[layers], stats.mean[layers]
+    total = (count * mean).sum() / count.sum()
+    m2 = (count * stats.std[layers].square() + count * (mean - total).square()).sum()
+    return total.square() / (m2 / count.sum())

@@ -1,0 +1,109 @@
+"""`layer_stats`: the statistics of every layer of a change, for whatever shape the change comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops import dispatch
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Statistics of L layers: names, and float64 vectors of length L on the device of the input.
+
+    A layer that holds NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`, and says how many in
+    `nonfinite`. A layer without elements has zeros.
+
+    Attributes:
+        names: the layers' names.
+        count: number of elements, n.
+        mean: mean of the elements.
+        std: population standard deviation (divided by n), exactly 0 for a constant layer.
+        l2: Euclidean norm.
+        abs_max: largest magnitude.
+        nonfinite: how many elements are NaN or Inf.
+    """
+
+    names: tuple[str, ...]
+    count: Tensor
+    mean: Tensor
+    std: Tensor
+    l2: Tensor
+    abs_max: Tensor
+    nonfinite: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def cpu(self) -> LayerStats:
+        """The same statistics on the CPU (the only point where a GPU is waited for)."""
+        vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
+        return LayerStats(self.names, *(vector.cpu() for vector in vectors))
+
+
+def layer_stats(
+    delta: Tensor | Mapping[str, Tensor] | Sequence[Tensor],
+    layout: ParameterLayout | None = None,
+    *,
+    backend: str = "auto",
+) -> LayerStats:
+    """Count, mean, standard deviation, L2 norm, largest magnitude and non-finite count of every layer.
+
+    mean/std is right to 1e-8 (absolute) on every backend, for float32 and bfloat16 as for float64: the
+    elements are summed in float64, shifted by one of them. Nothing is copied unless it is strided.
+
+    Args:
+        delta: a flat change [P] together with its layout, or the layers themselves: a mapping from name
+            to tensor, or a sequence of tensors (then named "0", "1", ...). float32, bfloat16, float16 or
+            float64; a mapping may mix dtypes, not devices.
+        layout: where the layers lie in a flat `delta`; only then.
+        backend: ``auto``, ``reference``, ``native`` or ``triton``.
+
+    Raises:
+        InputError: what was given does not fit together.
+        BackendUnavailableError: the backend named cannot run here.
+
+    Example:
+        >>> stats = layer_stats({"w": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})
+        >>> stats.mean.tolist(), stats.std.tolist()
+        ([2.0, 2.0], [1.0, 0.0])
+    """
+    if isinstance(delta, Tensor):
+        if layout is None:
+            raise InputError(
+                "layout", None, "the ParameterLayout of the flat delta", "Or give {name: tensor}."
+            )
+        if delta.shape != (layout.size,):
+            raise InputError("delta.shape", tuple(delta.shape), f"({layout.size},), as in the layout")
+        names = layout.names
+        moments = dispatch.layer_stats(delta, layout.offsets, backend)
+    else:
+        if layout is not None:
+            raise InputError("layout", "a ParameterLayout", "None, since delta names its own layers")
+        named = (
+            delta.items()
+            if isinstance(delta, Mapping)
+            else zip(map(str, range(len(delta))), delta, strict=True)
+        )
+        layers = dict(named)
+        for name, tensor in layers.items():
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"delta[{name!r}]", type(tensor).__name__, "a torch.Tensor")
+        names = tuple(layers)
+        moments = dispatch.layer_stats_list(list(layers.values()), backend)
+    count = moments.count
+    return LayerStats(
+        names=names,
+        count=count,
+        mean=moments.mean,
+        std=torch.sqrt(moments.m2 / count.clamp(min=1)),
+        l2=torch.sqrt(moments.m2 + count * moments.mean.square()),
+        abs_max=moments.abs_max,
+        nonfinite=moments.nonfinite,
+    )
