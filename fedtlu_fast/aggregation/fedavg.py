@@ -1,0 +1,32 @@
+"""FedAvg: the mean of the clients' changes, weighted by their sample counts, in O(P) memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.ops import dispatch
+
+
+class WeightedMean:
+    """dW = sum_k n_k (w_k - w) / sum_k n_k, taken one client at a time (arXiv 1602.05629)."""
+
+    def __init__(self, base: Tensor, backend: str = "auto") -> None:
+        """Starts an empty mean.
+
+        Args:
+            base: [P], w, what the clients started from; kept, not changed.
+            backend: who runs the kernels.
+        """
+        self.base, self.backend = base, backend
+        self.total = 0
+        self._sum = torch.zeros_like(base)
+
+    def add_(self, client: Tensor, samples: int) -> None:
+        """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards."""
+        dispatch.accumulate_(self._sum, client, self.base, float(samples), self.backend)
+        self.total += samples
+
+    def change(self) -> Tensor:
+        """[P], the averaged change; zeros when no client was added."""
+        return self._sum / max(self.total, 1)

@@ -1,0 +1,170 @@
+"""Local training of one client: a few optimizer steps on its own samples, from the global parameters.
+
+One model serves all clients in turn. Its parameters are views of one flat vector and its gradients of
+another, so that an optimizer step, the proximal term and clipping are each a single operation, and what a
+client returns is a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.partition import Indices
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.randomness import generator, torch_seeded
+
+
+class Task(Protocol):
+    """What is trained: a model and its loss (see `tasks`)."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose parameters are trained."""
+        ...
+
+    def loss(self, samples: Tensor) -> Tensor:
+        """Mean loss of a batch (scalar), differentiable."""
+        ...
+
+    def sample_losses(self, samples: Tensor, batch_size: int) -> Tensor:
+        """[N] float64, the loss of every sample, without gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What a client sends back.
+
+    `params` and `buffers` are the trainer's own working vectors: use them before the next client trains.
+
+    Attributes:
+        params: [P], its parameters after local training.
+        buffers: [Q], its floating-point buffers.
+        samples: n_k, the weight of FedAvg.
+        steps: optimizer steps taken.
+        loss: mean training loss over its steps.
+        finite: whether parameters and buffers are free of NaN and Inf.
+    """
+
+    params: Tensor
+    buffers: Tensor
+    samples: int
+    steps: int
+    loss: float
+    finite: bool
+
+
+class LocalTrainer:
+    """Trains clients one after another in the same memory."""
+
+    def __init__(self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int) -> None:
+        """Takes the task's model over: its parameters and gradients become views of flat vectors.
+
+        Args:
+            task: model and loss.
+            layout: of the model.
+            config: optimizer, steps, clipping, proximal term.
+            seed: of the run.
+        """
+        self.task, self.layout, self.config, self.seed = task, layout, config, seed
+        self.params = layout.flatten(task.model)
+        self.grads = torch.zeros_like(self.params)
+        layout.bind_(task.model, self.params)
+        grads = layout.views(self.grads)
+        for name, param in task.model.named_parameters():
+            if name in grads:
+                param.grad = grads[name]
+
+    def load_(self, params: Tensor, buffers: Tensor) -> None:
+        """Puts these parameters [P] and buffers [Q] into the model."""
+        self.params.copy_(params)
+        self.layout.load_buffers_(self.task.model, buffers)
+
+    def train(
+        self, params: Tensor, buffers: Tensor, samples: Tensor, rows: Indices, round_index: int, client: int
+    ) -> ClientUpdate:
+        """One client's local training.
+
+        Args:
+            params: [P], the global parameters; not changed.
+            buffers: [Q], the global buffers; not changed.
+            samples: the federation's samples, on the model's device.
+            rows: which of them the client trains on.
+            round_index: with the client's number, all its draws (batches, dropout) depend on.
+            client: the client's number.
+        """
+        self.load_(params, buffers)
+        flat = nn.Parameter(self.params)
+        flat.grad = self.grads
+        optimizer = self._optimizer(flat)
+        draws = generator(self.seed, "batches", round_index, client)
+        self.task.model.train()
+        losses = []
+        with torch_seeded(self.seed, "dropout", round_index, client):
+            for batch in batches(rows, self.config, draws):
+                self.grads.zero_()
+                loss = self.task.loss(samples[torch.from_numpy(batch)])
+                loss.backward()  # type: ignore[no-untyped-call]
+                add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
+                clip_(flat, self.config.clip_norm)
+                optimizer.step()
+                losses.append(loss.detach())
+        after = self.layout.flatten_buffers(self.task.model)
+        return ClientUpdate(
+            params=self.params,
+            buffers=after,
+            samples=len(rows),
+            steps=len(losses),
+            loss=float(torch.stack(losses).double().mean()),
+            finite=bool(torch.isfinite(self.params).all()) and bool(torch.isfinite(after).all()),
+        )
+
+    def _optimizer(self, flat: nn.Parameter) -> torch.optim.Optimizer:
+        """Anew for every client: clients keep no state between rounds."""
+        c = self.config
+        if c.optimizer == "sgd":
+            return torch.optim.SGD([flat], lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay)
+        return torch.optim.AdamW([flat], lr=c.lr, weight_decay=c.weight_decay)
+
+
+def batches(rows: Indices, config: TrainingConfig, draws: np.random.Generator) -> Iterator[Indices]:
+    """Batches of one client's round: its samples in shuffled order, shuffled anew after each pass.
+
+    ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
+    up. A pass ends with a smaller batch when the batch size does not divide the samples.
+    """
+    per_epoch = ceil(len(rows) / config.batch_size)
+    steps = config.local_steps or ceil((config.local_epochs or 1) * per_epoch)
+    for step in range(steps):
+        place = step % per_epoch
+        if place == 0:
+            order = draws.permutation(rows)
+        yield order[place * config.batch_size : (place + 1) * config.batch_size]
+
+
+def add_proximal_(grads: Tensor, params: Tensor, start: Tensor, mu: float) -> None:
+    """FedProx (arXiv 1812.06127): adds mu (w - w0), the gradient of mu/2 ||w - w0||^2.
+
+    Args:
+        grads: [P], changed in place.
+        params: [P], w.
+        start: [P], w0, the global parameters.
+        mu: strength; 0 is FedAvg.
+    """
+    if mu:
+        grads.add_(params, alpha=mu).sub_(start, alpha=mu)
+
+
+def clip_(flat: nn.Parameter, limit: float | None) -> None:
+    """Scales the gradient down to an L2 norm of `limit`; a gradient below it keeps its bits."""
+    if limit is not None and flat.grad is not None:
+        clip_grads_with_norm_([flat], limit, get_total_norm([flat.grad]))

@@ -1,0 +1,1 @@
+"""From a text source to clients that each hold their own samples."""

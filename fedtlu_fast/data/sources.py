@@ -1,0 +1,128 @@
+"""Where text comes from: documents, each with a name that non-IID partitioners can go by."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.errors import InputError
+
+SECTIONS = 64
+"""A single text file is cut into at most this many sections, so that clients can differ."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One natural source of text: a topic, a file, a section, a labelled part of a data set."""
+
+    name: str
+    text: str
+
+
+def load_documents(source: str) -> list[Document]:
+    """Reads the documents of a source, in a fixed order.
+
+    Args:
+        source: ``pydoc``: the language reference that CPython ships (79 topics in 3.11, about 465,000
+            characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory
+            of them (one document a file). ``hf:NAME[@REVISION]``: a data set with a text column through
+            `datasets`, from the hub or a local folder, one document per label or else per section.
+
+    Raises:
+        InputError: an unknown source; a path that is missing, empty or not UTF-8; a data set that cannot
+            be loaded or has no text.
+    """
+    kind, _, rest = source.partition(":")
+    if source == "pydoc":
+        return _pydoc()
+    if kind == "text" and rest:
+        return _text(Path(rest).expanduser())
+    if kind == "hf" and rest:
+        return _hub(rest)
+    raise InputError("data.source", source, "pydoc, text:PATH or hf:NAME")
+
+
+def _pydoc() -> list[Document]:
+    # Imported by name: type checkers have no stubs for this part of the standard library.
+    topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    return [Document(name, topics[name]) for name in sorted(topics)]
+
+
+def _text(path: Path) -> list[Document]:
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+        documents = [Document(str(item.relative_to(path)), _read(item)) for item in files]
+        documents = [document for document in documents if document.text.strip()]
+    elif path.is_file():
+        documents = _sections(path.name, _read(path))
+    else:
+        raise InputError("data.source", f"text:{path}", "a file or a directory that exists")
+    if not documents:
+        raise InputError("data.source", f"text:{path}", "text; there is none in it")
+    return documents
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "data.source",
+            str(path),
+            f"UTF-8 text; byte {error.start} is {error.object[error.start]:#04x}",
+            "Convert it (iconv -t utf-8) or move it out of the directory.",
+        ) from None
+    except OSError as error:
+        raise InputError("data.source", str(path), f"a readable file; {error.strerror}") from None
+
+
+def _sections(name: str, text: str) -> list[Document]:
+    """Cuts a text at blank lines into sections of about equal length."""
+    paragraphs = [part for part in text.split("\n\n") if part.strip()]
+    size = max(1, -(-sum(map(len, paragraphs)) // SECTIONS))
+    sections: list[list[str]] = [[]]
+    for paragraph in paragraphs:
+        if sum(map(len, sections[-1])) >= size:
+            sections.append([])
+        sections[-1].append(paragraph)
+    width = len(str(len(sections)))
+    return [
+        Document(f"{name}#{index:0{width}}", "\n\n".join(section))
+        for index, section in enumerate(sections)
+        if section
+    ]
+
+
+def _hub(name: str) -> list[Document]:
+    import datasets
+
+    name, _, revision = name.partition("@")
+    try:
+        loaded = datasets.load_dataset(name, revision=revision or None, split="train")
+    except Exception as error:  # datasets raises many kinds; each means that this source is unusable
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            "data.source", f"hf:{name}", f"a data set with a train split that `datasets` can load; {reason}"
+        ) from error
+    column = _text_column(loaded, name)
+    label = next((key for key in ("label", "topic", "genre", "category") if key in loaded.column_names), None)
+    if label is None:
+        return _sections(name, "\n\n".join(loaded[column]))
+    parts: dict[str, list[str]] = {}
+    for key, text in zip(loaded[label], loaded[column], strict=True):
+        parts.setdefault(str(key), []).append(text)
+    return [Document(key, "\n\n".join(parts[key])) for key in sorted(parts)]
+
+
+def _text_column(loaded: Any, name: str) -> str:
+    for column in ("text", "sentence", "content"):
+        if column in loaded.column_names:
+            return column
+    strings = [key for key, feature in loaded.features.items() if getattr(feature, "dtype", "") == "string"]
+    if len(strings) == 1:
+        return str(strings[0])
+    raise InputError(
+        "data.source", f"hf:{name}", f"a column named text; it has {', '.join(loaded.column_names)}"
+    )

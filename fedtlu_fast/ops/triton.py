@@ -1,0 +1,87 @@
+"""The Triton backend: the same functions as `reference`, for tensors on an NVIDIA GPU.
+
+Everything runs on the current stream of the tensors' device and nothing waits for it: results stay there.
+With TRITON_INTERPRET=1, set before Triton is imported, the kernels run in Python on CPU tensors instead
+(slowly: for tests). To capture an operation in a CUDA graph, run it once before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.errors import BackendUnavailableError
+from fedtlu_fast.ops.moments import Moments
+
+try:
+    import triton as _triton
+except ImportError as error:
+    raise ImportError("Triton is not installed; on Linux: pip install 'fedtlu-fast[gpu]'") from error
+
+from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel
+from fedtlu_fast.kernels.layer_stats import layer_moments
+from fedtlu_fast.kernels.masked_apply import masked_apply
+from fedtlu_fast.kernels.tiles import Layers
+
+# Whether the interpreter is on was decided when the kernels were defined, not when someone asks.
+_INTERPRETED = not isinstance(accumulate_kernel, _triton.JITFunction)
+
+
+def devices() -> tuple[str, ...]:
+    """Device types whose tensors the kernels take now."""
+    if _INTERPRETED:
+        return ("cpu",)
+    return ("cuda",) if torch.cuda.is_available() else ()
+
+
+def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
+    """Moments of every layer of a flat change (`reference.layer_stats`)."""
+    _check_live(delta)
+    delta = delta.contiguous()
+    layers = Layers(starts=offsets[:-1], lengths=offsets.diff())
+    moments = delta.new_empty((5, layers.lengths.numel()), dtype=torch.float64)
+    with torch.cuda.device_of(delta):
+        layer_moments(delta, layers, moments)
+    return Moments(*moments)
+
+
+def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
+    """Moments of separate tensors, one layer each, read where they are (`reference.layer_stats_list`)."""
+    if not tensors:
+        return Moments(*torch.empty(5, 0, dtype=torch.float64))
+    _check_live(tensors[0])
+    tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
+    moments = tensors[0].new_empty((5, len(tensors)), dtype=torch.float64)
+    with torch.cuda.device_of(moments):
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            columns = [column for column, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            group = [tensors[column] for column in columns]
+            origin = group[0]
+            addresses = torch.tensor([tensor.data_ptr() for tensor in group])
+            starts = (addresses - origin.data_ptr()) // origin.element_size()
+            lengths = torch.tensor([tensor.numel() for tensor in group])
+            layer_moments(origin, Layers(starts, lengths, torch.tensor(columns)), moments)
+    return Moments(*moments)
+
+
+def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+    """``aggregate += weight * (client - base)``, bit for bit as `reference.accumulate_`."""
+    _check_live(aggregate)
+    with torch.cuda.device_of(aggregate):
+        accumulate(aggregate, client.contiguous(), None if base is None else base.contiguous(), weight)
+
+
+def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
+    """``params[layer] += lr * delta[layer]`` where ``mask[layer]``, as `reference.masked_apply_`."""
+    _check_live(params)
+    chosen = Layers(starts=offsets[:-1][mask], lengths=offsets.diff()[mask])
+    with torch.cuda.device_of(params):
+        masked_apply(params, delta.contiguous(), chosen, lr)
+
+
+def _check_live(tensor: Tensor) -> None:
+    if tensor.device.type not in devices():
+        takes = " or ".join(devices()) or "no device of this machine"
+        raise BackendUnavailableError(f"backend 'triton' takes tensors on {takes}, not on {tensor.device}")

@@ -1,0 +1,69 @@
+"""How many blocks of each group are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+
+Keep = int | float | Mapping[str, int | float]
+
+
+def quotas(layout: ParameterLayout, keep: Keep) -> tuple[int, ...]:
+    """Number of blocks kept in each of the layout's groups.
+
+    Args:
+        layout: gives the groups.
+        keep: a whole number of blocks (2), a fraction of the group (0.5, rounded up; 1.0 is all of it), or
+            a mapping from group name to either; a mapping must name every group. A whole number larger
+            than a group takes that whole group, as long as some group is larger.
+
+    Raises:
+        InputError: a number that no group can give, or a group name the layout does not have.
+    """
+    sizes = {group.name: len(group.blocks) for group in layout.groups}
+    if not sizes:
+        raise InputError(
+            "selection.granularity",
+            layout.granularity,
+            "a granularity at which the model has like blocks; it has none",
+            "Use module or tensor, or selector full.",
+        )
+    if not isinstance(keep, Mapping):
+        largest = max(sizes.values())
+        if isinstance(keep, int) and keep > largest:
+            raise InputError("selection.keep", keep, f"at most {largest}, the blocks in {_listed(sizes)}")
+        return tuple(min(_number("selection.keep", keep, size), size) for size in sizes.values())
+    for name in keep:
+        if name not in sizes:
+            raise InputError("selection.keep", name, f"the name of a group: {_listed(sizes)}")
+    missing = [name for name in sizes if name not in keep]
+    if missing:
+        raise InputError("selection.keep", dict(keep), f"a number for group {missing[0]} too")
+    chosen = []
+    for name, size in sizes.items():
+        number = _number(f"selection.keep[{name}]", keep[name], size)
+        if number > size:
+            raise InputError(
+                f"selection.keep[{name}]", keep[name], f"at most {size}, the blocks of that group"
+            )
+        chosen.append(number)
+    return tuple(chosen)
+
+
+def _number(field: str, keep: int | float, size: int) -> int:
+    if isinstance(keep, bool) or not isinstance(keep, int | float):
+        raise InputError(field, keep, "a whole number of blocks or a fraction such as 0.5")
+    if isinstance(keep, int):
+        if keep < 1:
+            raise InputError(field, keep, "1 or more")
+        return keep
+    if not 0 < keep <= 1:
+        raise InputError(field, keep, "a fraction in (0, 1], or a whole number without a point")
+    return ceil(keep * size)
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({size})" for name, size in sizes.items())

@@ -1,0 +1,66 @@
+"""The server's choice of one round: the selector's, completed by the rules that hold for every selector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.selection.selectors import Evidence, Selector
+
+Ungrouped = Literal["always", "never"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The blocks to update.
+
+    Attributes:
+        blocks: their indices, ascending.
+        names: their names.
+        mask: [L] bool, the layers they hold.
+        parameters: how many parameters they hold.
+    """
+
+    blocks: tuple[int, ...]
+    names: tuple[str, ...]
+    mask: Tensor
+    parameters: int
+
+
+def select(
+    selector: Selector, evidence: Evidence, quotas: Sequence[int], ungrouped: Ungrouped, nonfinite: Tensor
+) -> Selection:
+    """One choice for the whole federation.
+
+    Args:
+        selector: makes the choice among like blocks.
+        evidence: what it sees (one row).
+        quotas: blocks to keep in each group.
+        ungrouped: whether blocks that have no like (embeddings, head, final norm) are updated in every
+            round or never. The paper does not say; ``always`` (default, ours) keeps input and output in
+            step with the blocks between them.
+        nonfinite: [L], number of NaN or Inf in each layer's change. A block that has any is left out,
+            whoever chose it.
+    """
+    layout = evidence.layout
+    chosen = selector.choose(evidence, quotas)[0]
+    if ungrouped == "always":
+        chosen[list(layout.ungrouped)] = True
+    for index, block in enumerate(layout.blocks):
+        if bool((nonfinite[list(block.layers)] > 0).any()):
+            chosen[index] = False
+    blocks = tuple(int(index) for index in chosen.nonzero()[0])
+    return selection_of(layout, blocks)
+
+
+def selection_of(layout: ParameterLayout, blocks: Sequence[int]) -> Selection:
+    """A selection of exactly these blocks."""
+    mask = layout.layer_mask(blocks)
+    sizes = torch.tensor([layer.numel for layer in layout.layers])
+    names = tuple(layout.blocks[index].name for index in blocks)
+    return Selection(tuple(blocks), names, mask, int(sizes[mask].sum()))

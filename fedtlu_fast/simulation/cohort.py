@@ -1,0 +1,11 @@
+"""Who takes part in a round."""
+
+from __future__ import annotations
+
+from fedtlu_fast.randomness import generator
+
+
+def sample_cohort(seed: int, round_index: int, clients: int, size: int) -> list[int]:
+    """`size` different clients, drawn uniformly, in the order in which they are averaged."""
+    drawn = generator(seed, "cohort", round_index).choice(clients, size=size, replace=False)
+    return [int(client) for client in drawn]

@@ -1,0 +1,179 @@
+"""One round of FedTLU: clients -> aggregate -> score -> select -> apply.
+
+The only module that sees all five stages. State goes in and comes out; nothing given is changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.aggregation import WeightedMean
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops.dispatch import masked_apply_
+from fedtlu_fast.randomness import generator
+from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select
+from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.stats import LayerStats, layer_stats
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the rounds of one run share.
+
+    Attributes:
+        config: the run's settings.
+        layout: of the model.
+        data: of the federation.
+        trainer: trains clients in the task's model.
+        samples: the federation's samples on the model's device.
+        selector: chooses blocks.
+        quotas: blocks to keep in each group.
+    """
+
+    config: RunConfig
+    layout: ParameterLayout
+    data: FederatedData
+    trainer: LocalTrainer
+    samples: Tensor
+    selector: Selector
+    quotas: tuple[int, ...]
+
+
+@dataclass
+class RoundRecord:
+    """What happened in one round.
+
+    Attributes:
+        round: 1 for the first.
+        cohort: the clients that took part, in the order of averaging.
+        refused: those whose change held NaN or Inf and was not averaged in.
+        train_loss: mean of the accepted clients' training losses, weighted like their changes.
+        selection: the blocks that were applied.
+        stats: statistics of every layer's change.
+        scores: Eq. 1 for every layer.
+        block_scores: [B].
+        warmup: whether every block was applied because targeting had not started.
+        seconds: by stage.
+    """
+
+    round: int
+    cohort: list[int]
+    refused: list[int]
+    train_loss: float
+    selection: Selection
+    stats: LayerStats
+    scores: LayerScores
+    block_scores: Tensor
+    warmup: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def make_server(
+    config: RunConfig, layout: ParameterLayout, data: FederatedData, trainer: LocalTrainer
+) -> Server:
+    """Collects what rounds need; settings that do not fit the model are refused here.
+
+    Raises:
+        InputError: `keep` does not fit the model's groups.
+    """
+    chosen = config.selection
+    needs_groups = chosen.selector != "full"
+    return Server(
+        config=config,
+        layout=layout,
+        data=data,
+        trainer=trainer,
+        samples=data.samples.to(trainer.params.device),
+        selector=make_selector(chosen.selector),
+        quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
+    )
+
+
+def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRecord]:
+    """The round after `state`."""
+    config, index = server.config, state.round + 1
+    clock = StageClock()
+    cohort = sample_cohort(config.seed, index, config.clients, config.cohort)
+
+    params_mean = WeightedMean(state.params, config.backend)
+    buffers_mean = WeightedMean(state.buffers, config.backend)
+    refused, losses = [], []
+    for client in cohort:
+        with clock("train"):
+            rows = server.data.clients[client].train
+            update = server.trainer.train(state.params, state.buffers, server.samples, rows, index, client)
+        if not update.finite:
+            refused.append(client)
+            continue
+        with clock("aggregate"):
+            params_mean.add_(update.params, update.samples)
+            buffers_mean.add_(update.buffers, update.samples)
+        losses.append((update.samples, update.loss))
+    with clock("aggregate"):
+        change = params_mean.change()
+
+    with clock("score"):
+        stats = layer_stats(change, server.layout, backend=config.backend).cpu()
+        scores = score_layers(stats, config.selection.ddof)
+        block_scores = score_blocks(scores, server.layout, stats, config.selection.pooling)
+
+    warmup = index <= config.warmup_rounds
+    with clock("select"):
+        evidence = Evidence(
+            layout=server.layout,
+            metrics={"score": block_scores.numpy()[None, :]},
+            generator=generator(config.seed, "selection", index),
+        )
+        selector = make_selector("full") if warmup else server.selector
+        selection = select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+
+    with clock("apply"):
+        params = state.params.clone()
+        masked_apply_(params, change, server.layout.offsets, selection.mask, config.server_lr, config.backend)
+        buffers = state.buffers + buffers_mean.change()
+
+    total = sum(weight for weight, _ in losses)
+    train_loss = sum(weight * loss for weight, loss in losses) / total if total else float("nan")
+    record = RoundRecord(
+        round=index,
+        cohort=cohort,
+        refused=refused,
+        train_loss=train_loss,
+        selection=selection,
+        stats=stats,
+        scores=scores,
+        block_scores=block_scores,
+        warmup=warmup,
+        seconds=clock.seconds,
+    )
+    return ServerState(index, params, buffers), record
+
+
+class StageClock:
+    """Adds up the seconds spent in each stage; on a GPU a stage is charged for what it waits for."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Charges the time inside to `stage`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def initial_state(layout: ParameterLayout, model: torch.nn.Module) -> ServerState:
+    """The state before the first round: the model as it is."""
+    return ServerState(0, layout.flatten(model), layout.flatten_buffers(model))

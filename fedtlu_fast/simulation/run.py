@@ -1,0 +1,269 @@
+"""A whole federation: build, advance round by round, finish; resumable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.config import RunConfig, parse_config
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.errors import FedtluError, InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops.dispatch import resolve
+from fedtlu_fast.simulation.directory import METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
+from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
+from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
+from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
+
+Observer = Callable[[dict[str, Any]], None]
+"""Called after every round with its row of metrics.jsonl."""
+
+BYTES_PER_PARAMETER = 4
+
+
+class InterruptedRunError(FedtluError):
+    """The run was stopped by the user; its directory can be resumed."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        summary: as in summary.json.
+        metrics: as in metrics.jsonl, one row a round.
+        selection: as in selection.jsonl, one row a round.
+        params: [P] float32, the final global parameters.
+        layout: of the model.
+        out: the run's directory, if it had one.
+    """
+
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    selection: list[dict[str, Any]]
+    params: torch.Tensor
+    layout: ParameterLayout
+    out: Path | None
+
+
+def simulate(
+    config: RunConfig | Mapping[str, Any],
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Runs one federation to its end.
+
+    Args:
+        config: the settings, complete or in part (what is missing has `RunConfig`'s defaults).
+        out: a new or empty directory for the run's files; None writes nothing.
+        resume: go on with the run that `out` holds, from its latest checkpoint.
+        observer: told of every round.
+
+    Returns:
+        Summary, metrics and final parameters. The same config gives the same bits (but for `seconds`),
+        whether or not the run was killed and resumed in between.
+
+    Raises:
+        InputError: settings, data or directory do not fit; nothing was overwritten.
+        StorageError: the directory cannot be written any more; it can be resumed.
+        InterruptedRunError: Ctrl-C; it can be resumed.
+
+    Example:
+        >>> import fedtlu_fast
+        >>> settings = {"rounds": 2, "clients": 8, "cohort": 2, "model": {"layers": 2, "width": 16}}
+        >>> result = fedtlu_fast.simulate(settings)  # doctest: +SKIP
+        >>> result.summary["test_perplexity"]  # doctest: +SKIP
+        2034.6
+    """
+    settings = config if isinstance(config, RunConfig) else parse_config(config)
+    run = Run(settings, Path(out) if out is not None else None, resume=resume)
+    run.advance(settings.rounds, observer)
+    return run.finish()
+
+
+class Run:
+    """A federation under way.
+
+    Attributes:
+        state: the server's state after the last round done.
+    """
+
+    def __init__(self, config: RunConfig, out: Path | None = None, *, resume: bool = False) -> None:
+        """Builds the federation, or rebuilds it as its latest checkpoint has it (see `simulate`)."""
+        _check_device(config)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        resolve(config.backend, torch.device(config.device).type)
+        self.config = config
+        data = load_federation(config)
+        model = build_model(config.model, data.vocabulary, config.data.window, config.seed).to(config.device)
+        self.layout = ParameterLayout.from_module(model, config.selection.granularity)
+        self.state = initial_state(self.layout, model)
+        trainer = LocalTrainer(LanguageModelling(model), self.layout, config.training, config.seed)
+        self.server = make_server(config, self.layout, data, trainer)
+        self.identity = {"config_sha256": _digest(config.to_yaml()), "data_sha256": data.fingerprint}
+        self.metrics: list[dict[str, Any]] = []
+        self.selection: list[dict[str, Any]] = []
+        self.directory = self._directory(out, resume)
+        self._saved_round = self.state.round
+
+    def advance(self, until: int, observer: Observer | None = None) -> None:
+        """Runs rounds up to and including round `until`."""
+        try:
+            while self.state.round < until:
+                row = self._round()
+                if observer is not None:
+                    observer(row)
+        except KeyboardInterrupt:
+            self.save()
+            raise InterruptedRunError(self._stopped()) from None
+        self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of the last round done, unless there is one."""
+        if self.directory is None or (self._saved_round == self.state.round and self.state.round):
+            return
+        for log in (METRICS, SELECTION, TIMINGS):
+            (self.directory.path / log).touch()
+        self.directory.sync()
+        save_checkpoint(self.directory.checkpoints, self.state, self.identity, self.config.checkpoint.retain)
+        self._saved_round = self.state.round
+
+    def finish(self) -> RunResult:
+        """Makes the last tests and the summary; writes them when the run has a directory."""
+        loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
+        trained = trained_local_loss(self.server, self.state)
+        targeted = [row for row in self.metrics if not row["warmup"]]
+        shares = [row["updated_share"] for row in targeted or self.metrics]
+        summary = {
+            "task": self.config.task,
+            "selector": self.config.selection.selector,
+            "seed": self.config.seed,
+            "rounds": self.state.round,
+            "warmup_rounds": min(self.config.warmup_rounds, self.state.round),
+            "clients": self.config.clients,
+            "cohort": self.config.cohort,
+            "parameters": self.layout.size,
+            "test_loss": loss,
+            "test_perplexity": perplexity(loss),
+            "local_loss": own,
+            "local_perplexity": perplexity(own),
+            "trained_local_loss": trained,
+            "trained_local_perplexity": perplexity(trained),
+            "updated_share": sum(shares) / len(shares),
+            "bytes_up": sum(row["bytes_up"] for row in self.metrics),
+            "bytes_published": sum(row["bytes_published"] for row in self.metrics),
+            "refused_updates": sum(len(row["refused"]) for row in self.metrics),
+            "seconds": sum(row["seconds"] for row in self.metrics),
+            "params_sha256": self.state.sha256(),
+        }
+        if self.directory is not None:
+            self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
+        out = self.directory.path if self.directory is not None else None
+        return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
+
+    def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
+        if out is None:
+            if resume:
+                raise InputError("resume", True, "a directory to resume from, in out")
+            return None
+        if not resume:
+            return RunDirectory.create(out, self.config)
+        directory, _ = RunDirectory.open(out)
+        state = load_checkpoint(directory.checkpoints, self.identity)
+        if state is not None:
+            device = self.state.params.device
+            self.state = ServerState(state.round, state.params.to(device), state.buffers.to(device))
+        directory.rewind(self.state.round)
+        self.metrics, self.selection = directory.rows(METRICS), directory.rows(SELECTION)
+        return directory
+
+    def _round(self) -> dict[str, Any]:
+        start = time.perf_counter()
+        state, record = run_round(self.server, self.state)
+        trained_at = time.perf_counter()
+        metrics = self._metrics(state, record)
+        metrics["seconds"] = time.perf_counter() - start
+        seconds = {**record.seconds, "evaluate": time.perf_counter() - trained_at}
+        choice = _selection_row(record, self.layout)
+        self.metrics.append(metrics)
+        self.selection.append(choice)
+        self.state = state
+        if self.directory is not None:
+            self.directory.append(SELECTION, choice)
+            self.directory.append(TIMINGS, {"round": state.round, **seconds})
+            self.directory.append(METRICS, metrics)
+            if state.round % self.config.checkpoint.every == 0:
+                self.save()
+        return metrics
+
+    def _metrics(self, state: ServerState, record: RoundRecord) -> dict[str, Any]:
+        evaluation, index = self.config.evaluation, state.round
+        last = index == self.config.rounds
+        tested = last or index % evaluation.every == 0
+        locally = last or index % evaluation.local_every == 0
+        loss = global_loss(self.server, state) if tested else None
+        own = local_loss(self.server, state) if locally else None
+        uploads = len(record.cohort) * self.layout.size
+        return {
+            "round": index,
+            "train_loss": record.train_loss,
+            "test_loss": loss,
+            "test_perplexity": perplexity(loss),
+            "local_loss": own,
+            "local_perplexity": perplexity(own),
+            "selected": list(record.selection.names),
+            "updated_share": record.selection.parameters / self.layout.size,
+            "warmup": record.warmup,
+            "refused": record.refused,
+            "bytes_up": BYTES_PER_PARAMETER * uploads,
+            "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
+        }
+
+    def _stopped(self) -> str:
+        done = f"stopped after round {self.state.round} of {self.config.rounds}"
+        if self.directory is None:
+            return f"{done}; nothing was written, since the run has no directory"
+        return f"{done}; go on with: fedtlu run --resume {self.directory.path}"
+
+
+def _selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
+    """One line of selection.jsonl: every score, and what was chosen by it."""
+    return {
+        "round": record.round,
+        "warmup": record.warmup,
+        "cohort": record.cohort,
+        "selected": list(record.selection.names),
+        "block_scores": dict(
+            zip((block.name for block in layout.blocks), record.block_scores.tolist(), strict=True)
+        ),
+        "layers": {
+            name: {"score": score, "excess": excess, "l2": l2}
+            for name, score, excess, l2 in zip(
+                record.scores.names,
+                record.scores.score.tolist(),
+                record.scores.excess.tolist(),
+                record.stats.l2.tolist(),
+                strict=True,
+            )
+        },
+    }
+
+
+def _check_device(config: RunConfig) -> None:
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device", config.device, "cpu: PyTorch sees no CUDA device here")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What a federation learns: a model, its loss on a batch, and its test."""
