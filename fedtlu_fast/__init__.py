@@ -1,10 +1,17 @@
 """fedtlu-fast: federated fine-tuning in which only the layers that matter are updated."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fedtlu_fast._version import __version__
-from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
-from fedtlu_fast.stats import LayerStats, layer_stats
+
+if TYPE_CHECKING:
+    from fedtlu_fast.config import RunConfig, load_config
+    from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
+    from fedtlu_fast.layout import ParameterLayout
+    from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+    from fedtlu_fast.simulation.run import RunResult, simulate
+    from fedtlu_fast.stats import LayerStats, layer_stats
 
 __all__ = [
     "BackendUnavailableError",
@@ -13,9 +20,43 @@ __all__ = [
     "LayerScores",
     "LayerStats",
     "ParameterLayout",
+    "RunConfig",
+    "RunResult",
     "StorageError",
     "__version__",
     "layer_stats",
+    "load_config",
     "score_blocks",
     "score_layers",
+    "simulate",
 ]
+
+_HOMES = {
+    "BackendUnavailableError": "errors",
+    "FedtluError": "errors",
+    "InputError": "errors",
+    "LayerScores": "scoring",
+    "LayerStats": "stats",
+    "ParameterLayout": "layout",
+    "RunConfig": "config",
+    "RunResult": "simulation.run",
+    "StorageError": "errors",
+    "layer_stats": "stats",
+    "load_config": "config",
+    "score_blocks": "scoring",
+    "score_layers": "scoring",
+    "simulate": "simulation.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: the command line's help need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,6 +24,10 @@ class InputError(FedtluError, ValueError):
         message = f"{field}: got {shorten(value)}; expected {expected}"
         super().__init__(f"{message}. {fix}" if fix else message)
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[Any, ...]]:
+        # Exceptions are rebuilt from their message by default; worker processes need the four parts.
+        return type(self), (self.field, self.value, self.expected, self.fix)
+
 
 class BackendUnavailableError(FedtluError, RuntimeError):
     """A backend was asked for by name and cannot run here; the message says why and what would help."""
@@ -31,6 +35,10 @@ class BackendUnavailableError(FedtluError, RuntimeError):
 
 class StorageError(FedtluError, OSError):
     """The run directory cannot be written (a full disk, most often). What was written before is intact."""
+
+
+class InterruptedRunError(FedtluError):
+    """The run was stopped by the user; its directory can be resumed."""
 
 
 def shorten(value: Any, limit: int = 120) -> str:

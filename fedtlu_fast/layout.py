@@ -172,6 +172,10 @@ class ParameterLayout:
         """Each layer of a flat vector [P] as a view of its own shape."""
         return _views(self.layers, vector)
 
+    def buffer_views(self, vector: Tensor) -> dict[str, Tensor]:
+        """Each buffer of a buffer vector [Q] as a view of its own shape."""
+        return _views(self.buffers, vector)
+
     def flatten(self, model: nn.Module) -> Tensor:
         """A float32 copy of the model's trainable parameters, [P]."""
         params = dict(model.named_parameters())
@@ -193,7 +197,7 @@ class ParameterLayout:
     def load_buffers_(self, model: nn.Module, vector: Tensor) -> None:
         """Copies a buffer vector [Q] into the model's floating-point buffers."""
         found = dict(_buffers(model))
-        for name, view in _views(self.buffers, vector).items():
+        for name, view in self.buffer_views(vector).items():
             found[name].copy_(view)
 
     def _check(self, params: Mapping[str, nn.Parameter]) -> None:

@@ -8,7 +8,9 @@ With TRITON_INTERPRET=1, set before Triton is imported, the kernels run in Pytho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,9 +42,9 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
     """Moments of every layer of a flat change (`reference.layer_stats`)."""
     _check_live(delta)
     delta = delta.contiguous()
-    layers = Layers(starts=offsets[:-1], lengths=offsets.diff())
-    moments = delta.new_empty((5, layers.lengths.numel()), dtype=torch.float64)
-    with torch.cuda.device_of(delta):
+    layers = _layers(offsets)
+    moments = delta.new_empty((5, len(layers.lengths)), dtype=torch.float64)
+    with _device_of(delta):
         layer_moments(delta, layers, moments)
     return Moments(*moments)
 
@@ -54,31 +56,41 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     _check_live(tensors[0])
     tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
     moments = tensors[0].new_empty((5, len(tensors)), dtype=torch.float64)
-    with torch.cuda.device_of(moments):
+    with _device_of(moments):
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             columns = [column for column, tensor in enumerate(tensors) if tensor.dtype == dtype]
             group = [tensors[column] for column in columns]
             origin = group[0]
-            addresses = torch.tensor([tensor.data_ptr() for tensor in group])
+            addresses = np.array([tensor.data_ptr() for tensor in group])
             starts = (addresses - origin.data_ptr()) // origin.element_size()
-            lengths = torch.tensor([tensor.numel() for tensor in group])
-            layer_moments(origin, Layers(starts, lengths, torch.tensor(columns)), moments)
+            lengths = np.array([tensor.numel() for tensor in group])
+            layer_moments(origin, Layers(starts, lengths, np.array(columns)), moments)
     return Moments(*moments)
 
 
 def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
     """``aggregate += weight * (client - base)``, bit for bit as `reference.accumulate_`."""
     _check_live(aggregate)
-    with torch.cuda.device_of(aggregate):
+    with _device_of(aggregate):
         accumulate(aggregate, client.contiguous(), None if base is None else base.contiguous(), weight)
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
     """``params[layer] += lr * delta[layer]`` where ``mask[layer]``, as `reference.masked_apply_`."""
     _check_live(params)
-    chosen = Layers(starts=offsets[:-1][mask], lengths=offsets.diff()[mask])
-    with torch.cuda.device_of(params):
-        masked_apply(params, delta.contiguous(), chosen, lr)
+    layers, chosen = _layers(offsets), mask.numpy()
+    with _device_of(params):
+        masked_apply(params, delta.contiguous(), Layers(layers.starts[chosen], layers.lengths[chosen]), lr)
+
+
+def _layers(offsets: Tensor) -> Layers:
+    bounds = offsets.numpy()
+    return Layers(starts=bounds[:-1], lengths=np.diff(bounds))
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's GPU the current one: Triton launches there."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _check_live(tensor: Tensor) -> None:

@@ -98,7 +98,7 @@ class RunDirectory:
     def sync(self) -> None:
         """Waits until the logs are on the disk, so that a checkpoint never knows more than they do."""
         for log in LOGS:
-            with (self.path / log).open("rb") as file:
+            with (self.path / log).open("ab") as file:
                 os.fsync(file.fileno())
 
     def write(self, name: str, text: str) -> None:

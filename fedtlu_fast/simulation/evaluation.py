@@ -25,7 +25,7 @@ def local_loss(server: Server, state: ServerState) -> float:
     tests = [torch.from_numpy(client.test) for client in server.data.clients]
     rows = server.samples[torch.cat(tests)]
     losses = server.trainer.task.sample_losses(rows, server.config.evaluation.batch_size)
-    own = losses.split([len(test) for test in tests])
+    own = torch.split(losses, [len(test) for test in tests])
     return float(torch.stack([part.mean() for part in own]).mean())
 
 

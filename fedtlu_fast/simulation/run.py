@@ -14,10 +14,10 @@ import torch
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig, parse_config
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.errors import FedtluError, InputError
+from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import resolve
-from fedtlu_fast.simulation.directory import METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
 from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
 from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
@@ -27,10 +27,6 @@ Observer = Callable[[dict[str, Any]], None]
 """Called after every round with its row of metrics.jsonl."""
 
 BYTES_PER_PARAMETER = 4
-
-
-class InterruptedRunError(FedtluError):
-    """The run was stopped by the user; its directory can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +125,36 @@ class Run:
             raise InterruptedRunError(self._stopped()) from None
         self.save()
 
+    def adopt(self, source: Path) -> None:
+        """Takes over the rounds of another run that did exactly what this one would have done so far.
+
+        Warm-up rounds do not depend on the selector, so the arms of a comparison share them.
+
+        Args:
+            source: the other run's directory; its checkpoint and log lines are copied.
+
+        Raises:
+            InputError: it ran on other data.
+        """
+        origin, _ = RunDirectory.open(source)
+        data_only = {"data_sha256": self.identity["data_sha256"]}
+        state = load_checkpoint(origin.checkpoints, self.layout, data_only)
+        if state is None or self.directory is None:
+            return
+        self.state = self._on_device(state)
+        for log in LOGS:
+            for row in origin.rows(log):
+                self.directory.append(log, row)
+        self.metrics, self.selection = self.directory.rows(METRICS), self.directory.rows(SELECTION)
+        self.save()
+
     def save(self) -> None:
         """Writes a checkpoint of the last round done, unless there is one."""
         if self.directory is None or (self._saved_round == self.state.round and self.state.round):
             return
-        for log in (METRICS, SELECTION, TIMINGS):
-            (self.directory.path / log).touch()
         self.directory.sync()
-        save_checkpoint(self.directory.checkpoints, self.state, self.identity, self.config.checkpoint.retain)
+        retain = self.config.checkpoint.retain
+        save_checkpoint(self.directory.checkpoints, self.layout, self.state, self.identity, retain)
         self._saved_round = self.state.round
 
     def finish(self) -> RunResult:
@@ -154,6 +172,10 @@ class Run:
             "clients": self.config.clients,
             "cohort": self.config.cohort,
             "parameters": self.layout.size,
+            "groups": {
+                group.name: [self.layout.blocks[block].name for block in group.blocks]
+                for group in self.layout.groups
+            },
             "test_loss": loss,
             "test_perplexity": perplexity(loss),
             "local_loss": own,
@@ -172,6 +194,10 @@ class Run:
         out = self.directory.path if self.directory is not None else None
         return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
 
+    def _on_device(self, state: ServerState) -> ServerState:
+        device = self.server.samples.device
+        return ServerState(state.round, state.params.to(device), state.buffers.to(device))
+
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
         if out is None:
             if resume:
@@ -180,10 +206,9 @@ class Run:
         if not resume:
             return RunDirectory.create(out, self.config)
         directory, _ = RunDirectory.open(out)
-        state = load_checkpoint(directory.checkpoints, self.identity)
+        state = load_checkpoint(directory.checkpoints, self.layout, self.identity)
         if state is not None:
-            device = self.state.params.device
-            self.state = ServerState(state.round, state.params.to(device), state.buffers.to(device))
+            self.state = self._on_device(state)
         directory.rewind(self.state.round)
         self.metrics, self.selection = directory.rows(METRICS), directory.rows(SELECTION)
         return directory

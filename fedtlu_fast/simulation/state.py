@@ -1,7 +1,8 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
-A checkpoint is a directory ``round-000042`` with the vectors in safetensors and a ``state.json`` that
-holds their SHA-256. It is written under a temporary name and renamed when it is complete.
+A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
+name, as other tools read them) and ``state.json`` (the round, and SHA-256 digests). It is written under a
+temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, StorageError
+from fedtlu_fast.layout import Layer, ParameterLayout
 
 FORMAT = 1
-VECTORS = "vectors.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ class ServerState:
         return _sha256(self.params)
 
 
-def save_checkpoint(folder: Path, state: ServerState, identity: dict[str, str], retain: int) -> None:
+def save_checkpoint(
+    folder: Path, layout: ParameterLayout, state: ServerState, identity: dict[str, str], retain: int
+) -> None:
     """Writes a checkpoint and removes all but the latest `retain`.
 
     Args:
         folder: ``checkpoints`` of a run.
+        layout: of the model.
         state: what to write.
         identity: what a resumed run must share (digests of settings and data).
         retain: how many checkpoints stay.
@@ -67,9 +73,11 @@ def save_checkpoint(folder: Path, state: ServerState, identity: dict[str, str], 
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        save_file({"params": state.params.cpu(), "buffers": state.buffers.cpu()}, scratch / VECTORS)
+        tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
+        # Copied one by one: safetensors refuses tensors that share memory.
+        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, scratch / WEIGHTS)
         (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
-        for path in (scratch / VECTORS, scratch / "state.json", scratch):
+        for path in (scratch / WEIGHTS, scratch / "state.json", scratch):
             _sync(path)
         if target.exists():
             shutil.rmtree(target)
@@ -82,7 +90,7 @@ def save_checkpoint(folder: Path, state: ServerState, identity: dict[str, str], 
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, identity: dict[str, str]) -> ServerState | None:
+def load_checkpoint(folder: Path, layout: ParameterLayout, identity: dict[str, str]) -> ServerState | None:
     """The latest checkpoint that is whole, or None when there is none yet.
 
     A damaged one (its bytes do not match its digests) is passed over for the one before it; a run can be
@@ -95,8 +103,9 @@ def load_checkpoint(folder: Path, identity: dict[str, str]) -> ServerState | Non
     for path in reversed(_complete(folder)):
         try:
             facts = json.loads((path / "state.json").read_text())
-            vectors = load_file(path / VECTORS)
-            state = ServerState(int(facts["round"]), vectors["params"], vectors["buffers"])
+            tensors = load_file(path / WEIGHTS)
+            params, buffers = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
+            state = ServerState(int(facts["round"]), params, buffers)
             whole = (state.sha256(), _sha256(state.buffers)) == (
                 facts["params_sha256"],
                 facts["buffers_sha256"],
@@ -131,6 +140,10 @@ def storage_error(path: Path, error: Exception) -> StorageError:
 
 def _complete(folder: Path) -> list[Path]:
     return sorted(folder.glob("round-[0-9]*")) if folder.is_dir() else []
+
+
+def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([torch.empty(0), *(tensors[slot.name].reshape(-1) for slot in slots)])
 
 
 def _sha256(vector: Tensor) -> str:

@@ -1,0 +1,255 @@
+// The Python module fedtlu_fast._native: checks every argument, then computes without the GIL.
+//
+// Memory arrives as NumPy arrays, never as addresses. bfloat16 and float16 come as 16-bit integers under
+// their dtype's name. Each check raises TypeError or ValueError with the argument's name.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moments.h"
+#include "simd.h"
+#include "update.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using namespace fedtlu;
+
+// An argument's name for messages; an entry of a list has an index.
+struct Name {
+    const char* name;
+    std::int64_t index = -1;
+
+    std::string text() const {
+        return index < 0 ? name : std::string(name) + "[" + std::to_string(index) + "]";
+    }
+};
+
+[[noreturn]] void bad_type(const Name& name, const std::string& expected) {
+    throw py::type_error(name.text() + ": expected " + expected);
+}
+
+[[noreturn]] void bad_value(const Name& name, const std::string& expected) {
+    throw py::value_error(name.text() + ": expected " + expected);
+}
+
+Dtype parse_dtype(const Name& name, py::handle given) {
+    if (!PyUnicode_Check(given.ptr())) bad_type(name, "the name of a dtype");
+    Py_ssize_t length = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(given.ptr(), &length);
+    if (text == nullptr) throw py::error_already_set();
+    for (int i = 0; i < kDtypes; ++i) {
+        const auto dtype = static_cast<Dtype>(i);
+        if (std::string_view(text, static_cast<std::size_t>(length)) == name_of(dtype)) return dtype;
+    }
+    bad_value(name, "float32, bfloat16, float16 or float64, got " + std::string(py::repr(given)));
+}
+
+// A flat C-contiguous array whose elements can hold this type, in the machine's byte order.
+py::array vector_of(const Name& name, py::handle given, std::string_view kinds, std::int64_t item_size,
+                    const char* expected) {
+    if (!py::isinstance<py::array>(given)) bad_type(name, "a NumPy array");
+    auto array = py::reinterpret_borrow<py::array>(given);
+    const py::dtype dtype = array.dtype();
+    if (kinds.find(dtype.kind()) == std::string_view::npos || array.itemsize() != item_size ||
+        dtype.byteorder() == (PY_BIG_ENDIAN ? '<' : '>')) {
+        bad_type(name, expected);
+    }
+    if (array.ndim() != 1) bad_value(name, "a vector, got " + std::to_string(array.ndim()) + " dimensions");
+    if ((array.flags() & py::array::c_style) == 0) bad_value(name, "contiguous memory");
+    return array;
+}
+
+py::array floats(const Name& name, py::handle given, Dtype dtype) {
+    switch (dtype) {
+        case Dtype::kFloat32:
+            return vector_of(name, given, "f", 4, "an array of float32");
+        case Dtype::kFloat64:
+            return vector_of(name, given, "f", 8, "an array of float64");
+        default:
+            return vector_of(name, given, "iu", 2, "an array of 16-bit integers");
+    }
+}
+
+Dtype update_dtype(py::handle given) {
+    const Dtype dtype = parse_dtype({"dtype"}, given);
+    if (dtype != Dtype::kFloat32 && dtype != Dtype::kFloat64) bad_value({"dtype"}, "float32 or float64");
+    return dtype;
+}
+
+// [layers + 1], non-decreasing, within [0, length]. A copy: what was checked cannot change while the GIL is
+// off.
+std::vector<std::int64_t> offsets_within(py::handle given, std::int64_t length) {
+    const Name name{"offsets"};
+    const py::array array = vector_of(name, given, "i", 8, "an array of int64");
+    if (array.size() == 0) bad_value(name, "at least one entry");
+    std::vector<std::int64_t> offsets(static_cast<std::size_t>(array.size()));
+    std::memcpy(offsets.data(), array.data(), offsets.size() * sizeof(std::int64_t));
+    if (offsets.front() < 0 || offsets.back() > length || !std::is_sorted(offsets.begin(), offsets.end())) {
+        bad_value(name, "non-decreasing numbers from 0 to " + std::to_string(length));
+    }
+    return offsets;
+}
+
+void check_writable(const Name& name, const py::array& array) {
+    if (!array.writeable()) bad_value(name, "writable memory");
+}
+
+// As long as the target, and either all of its memory or none of it.
+void check_beside(const Name& name, const py::array& array, const Name& target_name,
+                  const py::array& target) {
+    if (array.size() != target.size()) {
+        bad_value(name, std::to_string(target.size()) + " elements, as " + target_name.text() + ", got " +
+                            std::to_string(array.size()));
+    }
+    const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
+    const auto its = reinterpret_cast<std::uintptr_t>(target.data());
+    const auto bytes = static_cast<std::uintptr_t>(target.nbytes());
+    if (mine != its && mine < its + bytes && its < mine + bytes) {
+        bad_value(name, "memory that does not overlap " + target_name.text() + " in part");
+    }
+}
+
+void check_threads(int threads) {
+    if (threads < 1) bad_value({"threads"}, "at least 1, got " + std::to_string(threads));
+}
+
+const std::byte* bytes_of(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
+
+// A float64 array [5, layers]: one row for each of Moments' vectors.
+py::array_t<double> moments_array(std::int64_t layers) {
+    return py::array_t<double>({py::ssize_t{5}, layers});
+}
+
+Moments rows(py::array_t<double>& array) {
+    double* data = array.mutable_data();
+    const py::ssize_t layers = array.shape(1);
+    return {data, data + layers, data + 2 * layers, data + 3 * layers, data + 4 * layers};
+}
+
+py::array_t<double> py_layer_stats(py::handle delta, py::handle dtype, py::handle offsets, int threads) {
+    const Dtype type = parse_dtype({"dtype"}, dtype);
+    const py::array values = floats({"delta"}, delta, type);
+    const std::vector<std::int64_t> bounds = offsets_within(offsets, values.size());
+    check_threads(threads);
+
+    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    py::array_t<double> out = moments_array(layers);
+    const Moments moments = rows(out);
+    const std::byte* data = bytes_of(values);
+    {
+        const py::gil_scoped_release release;
+        layer_stats(data, type, bounds.data(), layers, moments, threads);
+    }
+    return out;
+}
+
+py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, int threads) {
+    if (!PySequence_Check(tensors.ptr())) bad_type({"tensors"}, "a sequence of NumPy arrays");
+    // Tuples of our own: they keep every array alive while other threads run, whatever becomes of the lists.
+    const auto arrays = py::reinterpret_steal<py::tuple>(PySequence_Tuple(tensors.ptr()));
+    if (!arrays) throw py::error_already_set();
+    const auto layers = static_cast<std::int64_t>(arrays.size());
+    const bool one_dtype = PyUnicode_Check(dtypes.ptr());
+    if (!one_dtype && !PySequence_Check(dtypes.ptr()))
+        bad_type({"dtypes"}, "a dtype's name or a sequence of them");
+    const auto names =
+        one_dtype ? py::tuple() : py::reinterpret_steal<py::tuple>(PySequence_Tuple(dtypes.ptr()));
+    if (!names) throw py::error_already_set();
+    if (!one_dtype && names.size() != arrays.size()) {
+        bad_value({"dtypes"}, std::to_string(layers) + " names, got " + std::to_string(names.size()));
+    }
+    check_threads(threads);
+
+    const Dtype shared = one_dtype ? parse_dtype({"dtypes"}, dtypes) : Dtype::kFloat32;
+    std::vector<LayerView> views(arrays.size());
+    for (std::int64_t i = 0; i < layers; ++i) {
+        const Dtype type = one_dtype ? shared : parse_dtype({"dtypes", i}, PyTuple_GET_ITEM(names.ptr(), i));
+        const py::array array = floats({"tensors", i}, PyTuple_GET_ITEM(arrays.ptr(), i), type);
+        views[static_cast<std::size_t>(i)] = {bytes_of(array), array.size(), type};
+    }
+    py::array_t<double> out = moments_array(layers);
+    const Moments moments = rows(out);
+    {
+        const py::gil_scoped_release release;
+        layer_stats_list(views.data(), layers, moments, threads);
+    }
+    return out;
+}
+
+void py_accumulate(py::handle aggregate, py::handle client, py::handle base, py::handle dtype, double weight,
+                   int threads) {
+    const Dtype type = update_dtype(dtype);
+    py::array target = floats({"aggregate"}, aggregate, type);
+    check_writable({"aggregate"}, target);
+    const py::array change = floats({"client"}, client, type);
+    check_beside({"client"}, change, {"aggregate"}, target);
+    py::array start;
+    if (!base.is_none()) {
+        start = floats({"base"}, base, type);
+        check_beside({"base"}, start, {"aggregate"}, target);
+    }
+    check_threads(threads);
+
+    auto* out = static_cast<std::byte*>(target.mutable_data());
+    const std::byte* from = bytes_of(change);
+    const std::byte* minus = base.is_none() ? nullptr : bytes_of(start);
+    const std::int64_t n = target.size();
+    const py::gil_scoped_release release;
+    accumulate_(out, from, minus, type, n, weight, threads);
+}
+
+void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py::handle mask,
+                     py::handle dtype, double lr, int threads) {
+    const Dtype type = update_dtype(dtype);
+    py::array target = floats({"params"}, params, type);
+    check_writable({"params"}, target);
+    const py::array change = floats({"delta"}, delta, type);
+    check_beside({"delta"}, change, {"params"}, target);
+    const std::vector<std::int64_t> bounds = offsets_within(offsets, target.size());
+    const py::array chosen = vector_of({"mask"}, mask, "b", 1, "an array of bool");
+    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    if (chosen.size() != layers) {
+        bad_value({"mask"},
+                  std::to_string(layers) + " entries, one per layer, got " + std::to_string(chosen.size()));
+    }
+    check_threads(threads);
+
+    auto* out = static_cast<std::byte*>(target.mutable_data());
+    const std::byte* from = bytes_of(change);
+    const auto* flags = static_cast<const std::uint8_t*>(chosen.data());
+    const py::gil_scoped_release release;
+    masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "The C++ kernels of fedtlu-fast. fedtlu_fast.ops.native gives them torch tensors.";
+    module.def(
+        "layer_stats", &py_layer_stats, py::arg("delta"), py::arg("dtype"), py::arg("offsets"),
+        py::arg("threads"),
+        "Moments of the layers delta[offsets[l]:offsets[l + 1]] as a float64 array [5, L]: count, mean, m2, "
+        "abs_max, nonfinite.");
+    module.def("layer_stats_list", &py_layer_stats_list, py::arg("tensors"), py::arg("dtypes"),
+               py::arg("threads"),
+               "Moments of separate vectors, one layer each; one dtype for all or one each.");
+    module.def("accumulate_", &py_accumulate, py::arg("aggregate"), py::arg("client"), py::arg("base"),
+               py::arg("dtype"), py::arg("weight"), py::arg("threads"),
+               "aggregate += weight * (client - base), in float64, rounded once. base may be None.");
+    module.def("masked_apply_", &py_masked_apply, py::arg("params"), py::arg("delta"), py::arg("offsets"),
+               py::arg("mask"), py::arg("dtype"), py::arg("lr"), py::arg("threads"),
+               "params += lr * delta on the layers whose mask is set, in float64, rounded once.");
+    module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");
+    module.def("simd_level", [] { return std::string(kernels().level); }, "The SIMD level in use.");
+    module.def("set_simd_level", &set_simd_level, py::arg("level"),
+               "Use this SIMD level from now on; every level computes the same bits.");
+}

@@ -1,0 +1,43 @@
+// The kernels for x86-64 with AVX2 and F16C.
+
+#if defined(__x86_64__)
+
+// Every header before the target: what they define stays code for any machine.
+#include <immintrin.h>
+
+#include "simd.h"
+#include "vectors.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c")
+#endif
+
+namespace fedtlu {
+namespace {
+
+typedef double Doubles __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(16)));
+
+FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm256_cvtps_pd((__m128)floats); }
+FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((__m256d)doubles); }
+FEDTLU_INLINE Floats halves(const std::byte* x) {
+    return (Floats)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));
+}
+
+}  // namespace
+}  // namespace fedtlu
+
+#define FEDTLU_LEVEL "avx2"
+#define FEDTLU_KERNELS kAvx2Kernels
+#include "kernels_impl.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // __x86_64__

@@ -1,0 +1,46 @@
+// The kernels for x86-64 with AVX-512 F, BW, DQ and VL.
+
+#if defined(__x86_64__)
+
+// Every header before the target: what they define stays code for any machine.
+#include <immintrin.h>
+
+#include "simd.h"
+#include "vectors.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,f16c")
+#endif
+
+namespace fedtlu {
+namespace {
+
+typedef double Doubles __attribute__((vector_size(64)));
+typedef float Floats __attribute__((vector_size(32)));
+
+// The maskz forms with every lane on: the plain ones start from an undefined register, of which GCC 12 warns.
+constexpr __mmask8 kAll = 0xff;
+FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm512_maskz_cvtps_pd(kAll, (__m256)floats); }
+FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm512_maskz_cvtpd_ps(kAll, (__m512d)doubles); }
+FEDTLU_INLINE Floats halves(const std::byte* x) {
+    return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+}
+
+}  // namespace
+}  // namespace fedtlu
+
+#define FEDTLU_LEVEL "avx512"
+#define FEDTLU_KERNELS kAvx512Kernels
+#include "kernels_impl.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // __x86_64__

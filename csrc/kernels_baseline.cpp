@@ -1,0 +1,51 @@
+// The kernels for every machine: SSE2 on x86-64, NEON on ARM64.
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+#include "simd.h"
+#include "vectors.h"
+
+namespace fedtlu {
+namespace {
+
+typedef double Doubles __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(8)));
+
+#if defined(__x86_64__)
+// SSE2 converts two lanes at once; GCC would convert them one by one.
+FEDTLU_INLINE Doubles widen(Floats floats) {
+    return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_cvtsi64_si128((long long)floats)));
+}
+FEDTLU_INLINE Floats narrow(Doubles doubles) {
+    return (Floats)_mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps((__m128d)doubles)));
+}
+#else
+FEDTLU_INLINE Doubles widen(Floats floats) { return __builtin_convertvector(floats, Doubles); }
+FEDTLU_INLINE Floats narrow(Doubles doubles) { return __builtin_convertvector(doubles, Floats); }
+#endif
+
+// By integers: a multiplication by 2^112 would take subnormals through the slow path of the hardware, and
+// they are common among changes. Inf and NaN come out as large numbers; their bits give them away.
+FEDTLU_INLINE Floats halves(const std::byte* x) {
+    typedef std::uint16_t Halves __attribute__((vector_size(4)));
+    typedef std::uint32_t Words __attribute__((vector_size(8)));
+    Halves packed;
+    __builtin_memcpy(&packed, x, sizeof packed);
+    const Words half = __builtin_convertvector(packed, Words);
+    const Words magnitude = (half & 0x7fff) << 13;
+    const Words rebiased = magnitude + (112u << 23);
+    // A subnormal m * 2^-24 as (2^-14 + m * 2^-24) - 2^-14.
+    const Words subnormal = (Words)((Floats)(rebiased + (1u << 23)) - 0x1p-14f);
+    const Words is_subnormal = (Words)(magnitude < (1u << 23));
+    const Words bits = (is_subnormal & subnormal) | (~is_subnormal & rebiased);
+    return (Floats)(bits | (half & 0x8000) << 16);
+}
+
+}  // namespace
+}  // namespace fedtlu
+
+#define FEDTLU_LEVEL "baseline"
+#define FEDTLU_KERNELS kBaselineKernels
+#include "kernels_impl.h"

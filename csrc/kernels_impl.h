@@ -1,0 +1,255 @@
+// The inner loops. No include guard: each kernels_*.cpp includes this once, under its own compiler target,
+// after it has defined
+//     FEDTLU_LEVEL, FEDTLU_KERNELS       the level's name and its table
+//     Doubles, Floats                    vectors of the same number of elements
+//     widen(Floats), narrow(Doubles)     between the two, rounded to nearest
+//     halves(const std::byte*)           float16 elements as Floats
+//
+// Everything here has internal linkage and nothing of the standard library is instantiated: code compiled
+// for a wider machine must never be what the linker picks for the rest of the program.
+//
+// Multiplication and addition stay separate on every level (a fused one rounds differently).
+
+#include "simd.h"
+
+namespace fedtlu {
+namespace {
+
+// How far ahead of the loads to ask for memory, in bytes. The arithmetic fills the processor's window long
+// before the loads in it cover the latency of memory: without this, float32 runs at two thirds of the speed.
+constexpr std::int64_t kAhead = 4096;
+
+constexpr int kWidth = sizeof(Doubles) / sizeof(double);
+constexpr int kVectors = kLanes / kWidth;
+
+typedef std::int64_t Masks __attribute__((vector_size(8 * kWidth)));
+typedef std::uint32_t Words __attribute__((vector_size(4 * kWidth)));
+
+template <class Vector>
+FEDTLU_INLINE Vector load(const std::byte* at) {
+    Vector vector;
+    __builtin_memcpy(&vector, at, sizeof vector);
+    return vector;
+}
+
+template <class Vector>
+FEDTLU_INLINE void store(std::byte* at, Vector vector) {
+    __builtin_memcpy(at, &vector, sizeof vector);
+}
+
+// The element of a block of kLanes that each lane holds. A format chooses the order that is cheapest to
+// load; the same one on every level.
+constexpr double kNatural[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr double kEvenOdd[kLanes] = {0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
+
+struct Block {
+    Doubles lanes[kVectors];
+};
+
+struct Float64 {
+    using Value = double;
+    using Bits = std::int64_t;
+    static constexpr const double* kOrder = kNatural;
+    static FEDTLU_INLINE Doubles read(const std::byte* x) { return load<Doubles>(x); }
+    static FEDTLU_INLINE void write(std::byte* x, Doubles values) { store(x, values); }
+};
+
+struct Float32 {
+    using Value = float;
+    using Bits = std::int32_t;
+    static constexpr const double* kOrder = kNatural;
+    static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen(load<Floats>(x)); }
+    static FEDTLU_INLINE void write(std::byte* x, Doubles values) { store(x, narrow(values)); }
+};
+
+struct Float16 {
+    using Bits = std::int16_t;
+    static constexpr const double* kOrder = kNatural;
+    static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen(halves(x)); }
+};
+
+struct Bfloat16 {
+    using Bits = std::int16_t;
+    static constexpr const double* kOrder = kEvenOdd;
+};
+
+template <class Format>
+FEDTLU_INLINE Block read_block(const std::byte* x) {
+    Block block;
+    FEDTLU_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+        block.lanes[v] = Format::read(x + v * kWidth * sizeof(typename Format::Bits));
+    }
+    return block;
+}
+
+// A 32-bit word holds two elements, and one operation makes either a float32: no shuffles.
+template <>
+FEDTLU_INLINE Block read_block<Bfloat16>(const std::byte* x) {
+    Block block;
+    FEDTLU_UNROLL
+    for (int v = 0; v < kVectors / 2; ++v) {
+        const Words pairs = load<Words>(x + v * sizeof(Words));
+        block.lanes[v] = widen((Floats)(pairs << 16));
+        block.lanes[v + kVectors / 2] = widen((Floats)(pairs & 0xffff0000u));
+    }
+    return block;
+}
+
+// Bits of the largest magnitude so far: for integers the comparison is exact and blind to NaN.
+template <class Bits>
+class Peak {
+  public:
+    FEDTLU_INLINE void add(const std::byte* x) {
+        FEDTLU_UNROLL
+        for (int v = 0; v < kRegisters; ++v) {
+            const Register magnitude = load<Register>(x + v * sizeof(Register)) & kMagnitude;
+            peaks_[v] = magnitude > peaks_[v] ? magnitude : peaks_[v];
+        }
+    }
+
+    FEDTLU_INLINE std::int64_t get() const {
+        Bits peaks[kLanes];
+        __builtin_memcpy(peaks, peaks_, sizeof peaks);
+        Bits largest = 0;
+        for (const Bits peak : peaks) largest = peak > largest ? peak : largest;
+        return largest;
+    }
+
+  private:
+    static constexpr int kFit = 8 * kWidth / sizeof(Bits);
+    static constexpr int kPerRegister = kFit < kLanes ? kFit : kLanes;
+    static constexpr int kRegisters = kLanes / kPerRegister;
+    static constexpr Bits kMagnitude = static_cast<Bits>(~(std::uint64_t{1} << (8 * sizeof(Bits) - 1)));
+    typedef Bits Register __attribute__((vector_size(kPerRegister * sizeof(Bits))));
+
+    Register peaks_[kRegisters] = {};
+};
+
+class Accumulator {
+  public:
+    FEDTLU_INLINE explicit Accumulator(double pivot) : pivot_(Doubles{} + pivot) {}
+
+    FEDTLU_INLINE void add(const Block& block) {
+        FEDTLU_UNROLL
+        for (int v = 0; v < kVectors; ++v) add(v, block.lanes[v] - pivot_);
+    }
+
+    // Only the elements of the block from `first` on; the others count as the pivot.
+    FEDTLU_INLINE void add_from(const Block& block, const double* order, double first) {
+        FEDTLU_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+            const Doubles element = load<Doubles>(reinterpret_cast<const std::byte*>(order + v * kWidth));
+            const Masks chosen = (Masks)(element >= first);
+            add(v, (Doubles)((Masks)(block.lanes[v] - pivot_) & chosen));
+        }
+    }
+
+    FEDTLU_INLINE double shift() const { return total(shift_); }
+    FEDTLU_INLINE double square() const { return total(square_); }
+
+  private:
+    FEDTLU_INLINE void add(int v, Doubles shifted) {
+        shift_[v] = shift_[v] + shifted;
+        square_[v] = square_[v] + shifted * shifted;
+    }
+
+    // The tree: lane i takes lane i + 8, then i + 4, i + 2, i + 1.
+    static FEDTLU_INLINE double total(const Doubles (&lanes)[kVectors]) {
+        Doubles vectors[kVectors];
+        FEDTLU_UNROLL
+        for (int v = 0; v < kVectors; ++v) vectors[v] = lanes[v];
+        FEDTLU_UNROLL
+        for (int half = kVectors / 2; half > 0; half /= 2) {
+            FEDTLU_UNROLL
+            for (int v = 0; v < half; ++v) vectors[v] = vectors[v] + vectors[v + half];
+        }
+        double sums[kWidth];
+        __builtin_memcpy(sums, vectors, sizeof sums);
+        FEDTLU_UNROLL
+        for (int half = kWidth / 2; half > 0; half /= 2) {
+            FEDTLU_UNROLL
+            for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
+        }
+        return sums[0];
+    }
+
+    Doubles pivot_;
+    Doubles shift_[kVectors] = {};
+    Doubles square_[kVectors] = {};
+};
+
+template <class Format>
+Sums sums(const std::byte* x, std::int64_t n, double pivot) {
+    constexpr std::int64_t kSize = sizeof(typename Format::Bits);
+    constexpr std::int64_t kBlock = kLanes * kSize;
+    Accumulator accumulator(pivot);
+    Peak<typename Format::Bits> peak;
+
+    const std::int64_t bytes = n * kSize;
+    const std::byte* end = x + bytes;
+    for (std::int64_t at = kBlock; at <= bytes; at += kBlock, x += kBlock) {
+        __builtin_prefetch(x + kAhead);
+        accumulator.add(read_block<Format>(x));
+        peak.add(x);
+    }
+    if (const std::int64_t rest = n % kLanes; rest != 0) {
+        // The last block ends at the last element and so overlaps elements already counted, or, in a run
+        // shorter than a block, repetitions of the first one.
+        std::byte padded[kBlock];
+        const std::byte* last = end - kBlock;
+        if (n < kLanes) {
+            for (std::int64_t i = 0; i < kLanes - n; ++i) __builtin_memcpy(padded + i * kSize, x, kSize);
+            __builtin_memcpy(padded + kBlock - bytes, x, bytes);
+            last = padded;
+        }
+        accumulator.add_from(read_block<Format>(last), Format::kOrder, static_cast<double>(kLanes - rest));
+        peak.add(last);
+    }
+    return {accumulator.shift(), accumulator.square(), peak.get()};
+}
+
+template <class Format, bool kSubtract>
+FEDTLU_INLINE void update_all(std::byte* target, const std::byte* change, const std::byte* base,
+                              double weight, std::int64_t n) {
+    using Value = typename Format::Value;
+    constexpr std::int64_t kSize = sizeof(Value);
+    const std::int64_t bytes = n * kSize;
+    std::int64_t at = 0;
+    for (; at + kLanes * kSize <= bytes; at += kLanes * kSize) {
+        __builtin_prefetch(target + at + kAhead, 1);
+        __builtin_prefetch(change + at + kAhead);
+        if (kSubtract) __builtin_prefetch(base + at + kAhead);
+        FEDTLU_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+            const std::int64_t here = at + v * kWidth * kSize;
+            Doubles difference = Format::read(change + here);
+            if (kSubtract) difference = difference - Format::read(base + here);
+            Format::write(target + here, Format::read(target + here) + weight * difference);
+        }
+    }
+    for (; at < bytes; at += kSize) {
+        double difference = load<Value>(change + at);
+        if (kSubtract) difference = difference - load<Value>(base + at);
+        store(target + at, static_cast<Value>(load<Value>(target + at) + weight * difference));
+    }
+}
+
+template <class Format>
+void update(std::byte* target, const std::byte* change, const std::byte* base, double weight,
+            std::int64_t n) {
+    if (base == nullptr) {
+        update_all<Format, false>(target, change, base, weight, n);
+    } else {
+        update_all<Format, true>(target, change, base, weight, n);
+    }
+}
+
+}  // namespace
+
+const Kernels FEDTLU_KERNELS = {FEDTLU_LEVEL,
+                                {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
+                                update<Float32>,
+                                update<Float64>};
+
+}  // namespace fedtlu

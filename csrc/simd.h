@@ -1,0 +1,57 @@
+// The inner loops, compiled once per SIMD level, and which of them runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dtypes.h"
+
+namespace fedtlu {
+
+// Sums are formed in this many lanes on every level, and the lanes added in one fixed tree: the result does
+// not depend on the width of the machine's registers.
+constexpr int kLanes = 16;
+
+// What one pass over a run of elements x gives.
+struct Sums {
+    double shift;       // sum(x - pivot)
+    double square;      // sum((x - pivot)^2)
+    std::int64_t peak;  // bits of the largest magnitude
+};
+
+struct Kernels {
+    const char* level;
+
+    // Sums of x[0:n], n >= 1, in float64; by Dtype.
+    using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot);
+    Sum sums[kDtypes];
+
+    // target[i] = T(double(target[i]) + weight * (double(change[i]) - double(base[i]))) for i < n; without
+    // the subtraction when `base` is null. `target` may be `change` or `base`, but not overlap them in part.
+    using Update = void (*)(std::byte* target, const std::byte* change, const std::byte* base, double weight,
+                            std::int64_t n);
+    Update update_float32;
+    Update update_float64;
+
+    Update update(Dtype dtype) const { return dtype == Dtype::kFloat32 ? update_float32 : update_float64; }
+};
+
+// The kernels of the level in use: the widest this machine has, unless FEDTLU_SIMD or `set_simd_level` says
+// otherwise. Throws std::invalid_argument when FEDTLU_SIMD names no level that runs here.
+const Kernels& kernels();
+
+// Names of the levels that run on this machine, the widest last.
+std::vector<std::string> simd_levels();
+
+// Makes `kernels` return this level. Throws std::invalid_argument when it does not run here.
+void set_simd_level(const std::string& level);
+
+extern const Kernels kBaselineKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace fedtlu

@@ -1,0 +1,95 @@
+#include "update.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "float_env.h"
+#include "simd.h"
+#include "thread_pool.h"
+
+namespace fedtlu {
+namespace {
+
+// Elements of one work item, and what a thread must have to be worth waking.
+constexpr std::int64_t kItem = 32768;
+constexpr std::int64_t kPerThread = 65536;
+
+struct Span {
+    std::int64_t start;
+    std::int64_t end;
+};
+
+struct Vectors {
+    std::byte* target;
+    const std::byte* change;
+    const std::byte* base;  // may be null
+    Dtype dtype;
+    double weight;
+};
+
+int worth(int threads, std::int64_t elements) {
+    return static_cast<int>(
+        std::min<std::int64_t>(threads, std::max<std::int64_t>(1, elements / kPerThread)));
+}
+
+void update(const Kernels& kernels, const Vectors& vectors, const Span& span) {
+    const std::int64_t at = span.start * size_of(vectors.dtype);
+    kernels.update(vectors.dtype)(vectors.target + at, vectors.change + at,
+                                  vectors.base == nullptr ? nullptr : vectors.base + at, vectors.weight,
+                                  span.end - span.start);
+}
+
+}  // namespace
+
+void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte* base, Dtype dtype,
+                 std::int64_t n, double weight, int threads) {
+    const DefaultFloatEnv env;
+    const Kernels& kernels = fedtlu::kernels();
+    const Vectors vectors{aggregate, client, base, dtype, weight};
+    ThreadPool::instance().run(worth(threads, n), n / kItem + (n % kItem != 0), [&](std::int64_t item) {
+        const std::int64_t start = item * kItem;
+        update(kernels, vectors, {start, std::min(n, start + kItem)});
+    });
+}
+
+void masked_apply_(std::byte* params, const std::byte* delta, Dtype dtype, const std::int64_t* offsets,
+                   const std::uint8_t* mask, std::int64_t layers, double lr, int threads) {
+    const DefaultFloatEnv env;
+    const Kernels& kernels = fedtlu::kernels();
+    const Vectors vectors{params, delta, nullptr, dtype, lr};
+
+    // The chosen stretches, none longer than an item; an item is a run of them.
+    std::vector<Span> spans;
+    std::vector<std::int64_t> starts{0};
+    std::int64_t elements = 0;
+    std::int64_t room = kItem;
+    const auto add = [&](Span span) {
+        while (span.start < span.end) {
+            const std::int64_t end = std::min(span.end, span.start + room);
+            spans.push_back({span.start, end});
+            elements += end - span.start;
+            room -= end - span.start;
+            span.start = end;
+            if (room > 0) continue;
+            starts.push_back(static_cast<std::int64_t>(spans.size()));
+            room = kItem;
+        }
+    };
+    for (std::int64_t layer = 0; layer < layers;) {
+        if (mask[layer] == 0) {
+            ++layer;
+            continue;
+        }
+        Span span{offsets[layer], offsets[layer]};
+        while (layer < layers && mask[layer] != 0) span.end = offsets[++layer];
+        add(span);
+    }
+    starts.push_back(static_cast<std::int64_t>(spans.size()));
+
+    const auto items = static_cast<std::int64_t>(starts.size()) - 1;
+    ThreadPool::instance().run(worth(threads, elements), items, [&](std::int64_t item) {
+        for (std::int64_t i = starts[item]; i < starts[item + 1]; ++i) update(kernels, vectors, spans[i]);
+    });
+}
+
+}  // namespace fedtlu

@@ -1,0 +1,26 @@
+// Element-wise updates of a vector, in float64 and rounded once: T is float32 or float64.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dtypes.h"
+
+namespace fedtlu {
+
+// The vectors may be of any alignment. `change` and `base` may be the target itself, but must not overlap it
+// in part. Bits do not depend on `threads` or the SIMD level (the payload of a NaN excepted). Both throw
+// std::bad_alloc and what `kernels` throws.
+
+// aggregate[i] = T(double(aggregate[i]) + weight * (double(client[i]) - double(base[i]))) for i < n;
+// without the subtraction when `base` is null.
+void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte* base, Dtype dtype,
+                 std::int64_t n, double weight, int threads);
+
+// params[i] = T(double(params[i]) + lr * double(delta[i])) for i in [offsets[l], offsets[l + 1]) of every
+// layer l whose mask[l] is not 0; other elements are neither read nor written. `offsets` has layers + 1
+// non-decreasing entries.
+void masked_apply_(std::byte* params, const std::byte* delta, Dtype dtype, const std::int64_t* offsets,
+                   const std::uint8_t* mask, std::int64_t layers, double lr, int threads);
+
+}  // namespace fedtlu

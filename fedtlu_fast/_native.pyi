@@ -1,0 +1,30 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Vectors of float32 or float64, or of 16-bit integers that hold bfloat16 or float16; `dtype` names which.
+_Vector = NDArray[Any]
+
+def layer_stats(
+    delta: _Vector, dtype: str, offsets: NDArray[np.int64], threads: int
+) -> NDArray[np.float64]: ...
+def layer_stats_list(
+    tensors: Sequence[_Vector], dtypes: str | Sequence[str], threads: int
+) -> NDArray[np.float64]: ...
+def accumulate_(
+    aggregate: _Vector, client: _Vector, base: _Vector | None, dtype: str, weight: float, threads: int
+) -> None: ...
+def masked_apply_(
+    params: _Vector,
+    delta: _Vector,
+    offsets: NDArray[np.int64],
+    mask: NDArray[np.bool_],
+    dtype: str,
+    lr: float,
+    threads: int,
+) -> None: ...
+def simd_levels() -> list[str]: ...
+def simd_level() -> str: ...
+def set_simd_level(level: str) -> None: ...

@@ -1,0 +1,1 @@
+"""The command ``fedtlu``: thin; it parses, calls and prints."""

@@ -1,0 +1,84 @@
+"""``fedtlu env``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fedtlu_fast._version import __version__
+from fedtlu_fast.cli.console import results
+
+SHOWN = ("torch", "transformers", "datasets", "numpy", "triton", "safetensors", "tokenizers", "pydantic")
+
+
+def env_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell versions, devices, threads, and which backends are live and why others are not.
+
+    Put its output into bug reports.
+    """
+    found = environment()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    table = Table(show_header=False)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            table.add_section()
+            table.add_row(f"[bold]{name}[/]", "")
+            for key, item in value.items():
+                table.add_row(f"  {key}", escape(str(item)))
+            table.add_section()
+        else:
+            table.add_row(name, escape(str(value)))
+    results.print(table)
+
+
+def environment() -> dict[str, Any]:
+    """Everything that decides how fast and on what the package runs here."""
+    import torch
+
+    from fedtlu_fast.ops import dispatch
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    backends = {}
+    for name in dispatch.BACKENDS:
+        live = [device for device in devices if dispatch.why_not(name, device) is None]
+        reason = dispatch.why_not(name, devices[-1])
+        backends[name] = f"live on {', '.join(live)}" if live else f"not live: {reason}"
+    found: dict[str, Any] = {
+        "fedtlu-fast": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in SHOWN},
+        "backends": backends,
+        "threads": {"cores": os.cpu_count(), "torch": torch.get_num_threads()},
+        "devices": {
+            f"cuda:{index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        }
+        or {"cuda": "none that PyTorch sees"},
+        "variables": {
+            name: os.environ.get(name, "not set")
+            for name in ("FEDTLU_SIMD", "TRITON_INTERPRET", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+        },
+    }
+    if dispatch.why_not("native") is None:
+        from fedtlu_fast import _native
+
+        found["simd"] = {"in use": _native.simd_level(), "possible": ", ".join(_native.simd_levels())}
+    return found
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,95 @@
+"""The command ``fedtlu``, and how errors leave it.
+
+The commands import what is heavy (torch) only when they run, so that help and errors answer at once.
+
+Exit codes: 0 done; 1 the work failed (a full disk, a lost worker); 2 bad input; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fedtlu_fast._version import __version__
+from fedtlu_fast.cli.compare import compare_command
+from fedtlu_fast.cli.console import notes
+from fedtlu_fast.cli.env import env_command
+from fedtlu_fast.cli.run import run_command
+from fedtlu_fast.cli.score import score_command
+from fedtlu_fast.cli.settings import settings_command
+from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
+
+HELP = """Federated fine-tuning in which only the layers that matter are updated.
+
+Every round, clients train on their own data, the server averages their changes, scores every layer of
+the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 2412.17692).
+
+\b
+  fedtlu compare                     fedtlu, random, last and all layers
+  fedtlu run                         one federation, with live progress
+  fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
+  fedtlu score BEFORE AFTER          rank the layers of a change
+  fedtlu settings                    every setting and what it means
+  fedtlu env                         versions, and which backends are live
+"""
+
+app = typer.Typer(
+    name="fedtlu",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedtlu-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say which backend runs, and more.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+app.command("run")(run_command)
+app.command("compare")(compare_command)
+app.command("score")(score_command)
+app.command("settings")(settings_command)
+app.command("env")(env_command)
+
+
+def main() -> None:
+    """Entry point: one message for what went wrong, never a traceback for what the user can mend."""
+    # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except (InputError, BackendUnavailableError) as error:
+        _fail(str(error), 2)
+    except InterruptedRunError as error:
+        _fail(str(error), 130, "stopped")
+    except FedtluError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int, word: str = "error") -> None:
+    notes.print(f"[bold red]{word}:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    sys.exit(code)

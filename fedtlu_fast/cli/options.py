@@ -1,0 +1,71 @@
+"""Options that `run` and `compare` share, and the settings that come of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedtlu_fast.config import RunConfig
+
+DEFAULT_PRESET = "quickstart"
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help=f"Settings that ship with the package ({DEFAULT_PRESET} unless --config is given)."),
+]
+Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, such as rounds=20 or training.lr=0.1; may be repeated."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Pre-trained causal model: a name (gpt2) or a local directory. Default: a small GPT-2."
+    ),
+]
+Data = Annotated[str | None, typer.Option(help="pydoc, text:PATH or hf:NAME.")]
+Partition = Annotated[str | None, typer.Option(help="iid, dirichlet[:ALPHA] or natural.")]
+Rounds = Annotated[int | None, typer.Option(help="Rounds in all, warm-up included.")]
+Clients = Annotated[int | None, typer.Option(help="Clients in the federation.")]
+Backend = Annotated[str | None, typer.Option(help="auto, reference, native or triton.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every draw.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="New directory for the files (default: a new one in runs/).", metavar="DIR"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no closing remarks.")]
+
+
+def settings_from(
+    preset: str | None, config: Path | None, overrides: list[str] | None, **given: Any
+) -> RunConfig:
+    """Settings from preset, file, --set and the options of their own, in this order.
+
+    Args:
+        preset: name, or None.
+        config: file, or None.
+        overrides: of --set.
+        given: dotted settings with underscores doubled (``data__source``); None is not given.
+    """
+    from fedtlu_fast.config import load_config
+
+    if preset is None and config is None:
+        preset = DEFAULT_PRESET
+    named = [f"{key.replace('__', '.')}={value}" for key, value in given.items() if value is not None]
+    return load_config(preset, config, [*(overrides or []), *named])
+
+
+def fresh_directory(name: str) -> Path:
+    """A directory in runs/ that does not exist yet, named after the time."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    path, number = Path("runs") / stem, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{stem}-{number}"
+    return path

@@ -1,0 +1,155 @@
+"""``fedtlu run``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedtlu_fast.cli import options
+from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from fedtlu_fast.config import RunConfig
+
+
+def run_command(
+    preset: options.Preset = None,
+    config: options.Config = None,
+    overrides: options.Set = None,
+    selector: Annotated[str | None, typer.Option(help="fedtlu, random, last, first or full.")] = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    partition: options.Partition = None,
+    rounds: options.Rounds = None,
+    clients: options.Clients = None,
+    backend: options.Backend = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this directory.", metavar="DIR")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run one federation and leave its settings, metrics, choices, checkpoints and report.
+
+    With no options: 100 clients hold parts of the Python language reference, a small GPT-2 learns it, and
+    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits.
+    """
+    given = {
+        "selection__selector": selector,
+        "model__pretrained": model,
+        "data__source": data,
+        "partition": partition,
+        "rounds": rounds,
+        "clients": clients,
+        "backend": backend,
+        "device": device,
+        "seed": seed,
+    }
+    if resume is not None:
+        _refuse_settings(preset=preset, config=config, out=out, set=overrides, **given)
+        from fedtlu_fast.simulation.directory import RunDirectory
+
+        settings, directory = RunDirectory.open(resume)[1], resume
+    else:
+        settings = options.settings_from(preset, config, overrides, **given)
+        directory = out or options.fresh_directory(f"{settings.selection.selector}-seed{settings.seed}")
+    summary = _simulate(settings, directory, resume is not None, live=not quiet and sys.stderr.isatty())
+    if as_json:
+        from fedtlu_fast.simulation.directory import dump_json
+
+        typer.echo(dump_json(summary, indent=1))
+    else:
+        results.print(_table(summary))
+    if not quiet:
+        notes.print(f"Files in {directory} (report.html first)", highlight=False)
+
+
+def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
+    from fedtlu_fast.report.write import write_run_report
+    from fedtlu_fast.simulation.run import Run
+
+    with notes.status("Reading data, building the model") if live else nullcontext():
+        run = Run(settings, directory, resume=resume)
+    with _progress(live) as progress:
+        task = progress.add_task("", total=settings.rounds, completed=run.state.round, status="")
+        run.advance(
+            settings.rounds,
+            lambda row: progress.update(task, completed=row["round"], status=_status(row)),
+        )
+        progress.update(task, status="last tests and report")
+        result = run.finish()
+        write_run_report(result, settings, directory)
+    return result.summary
+
+
+def _progress(live: bool) -> Progress:
+    return Progress(
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[status]}"),
+        console=notes,
+        disable=not live,
+    )
+
+
+def _status(row: dict[str, Any]) -> str:
+    tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
+    chosen = (
+        "warm-up: all" if row["warmup"] else " ".join(".".join(n.split(".")[-2:]) for n in row["selected"])
+    )
+    refused = f"refused {len(row['refused'])}" if row["refused"] else ""
+    parts = (
+        f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
+        tested,
+        chosen,
+        refused,
+    )
+    return "  ".join(part for part in parts if part)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{summary['selector']}, seed {summary['seed']}", show_header=False, title_justify="left"
+    )
+    lines = {
+        "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up)",
+        "global perplexity": _number(summary["test_perplexity"]),
+        "local perplexity": _number(summary["local_perplexity"]),
+        "local perplexity after local training": _number(summary["trained_local_perplexity"]),
+        "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
+        "refused client updates": str(summary["refused_updates"]),
+        "seconds": f"{summary['seconds']:.1f}",
+        "params_sha256": summary["params_sha256"],
+    }
+    for name, text in lines.items():
+        table.add_row(name, text)
+    table.columns[1].overflow = "fold"
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _refuse_settings(**given: Any) -> None:
+    for name, value in given.items():
+        if value:
+            raise InputError(
+                f"--{name.split('__')[-1]}",
+                value,
+                "nothing beside --resume: a run keeps the settings it began with",
+            )

@@ -1,0 +1,99 @@
+"""``fedtlu score``."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from fedtlu_fast.cli import options
+from fedtlu_fast.cli.console import notes, results
+
+Granularity = Literal["tensor", "module", "block"]
+Pooling = Literal["mean", "pooled"]
+
+
+def score_command(
+    before: Annotated[Path, typer.Argument(help="A .safetensors file or a model directory.")],
+    after: Annotated[Path, typer.Argument(help="The same model, later.")],
+    granularity: Annotated[
+        Granularity, typer.Option(help="What is ranked as one: tensor, module or block.")
+    ] = "block",
+    ddof: Annotated[int, typer.Option(help="Which std Eq. 1 means: 0 population, 1 sample.")] = 1,
+    pooling: Annotated[
+        Pooling, typer.Option(help="Block score: mean of its layers' scores, or pooled.")
+    ] = "mean",
+    backend: options.Backend = None,
+    top: Annotated[int, typer.Option(min=0, help="How many layers to list; 0: all.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Rank the layers and blocks of a change by how consistent it is (Eq. 1 of FedTLU).
+
+    Blocks and layers are ranked among their like: the same part of each repeated block. What has no like
+    (embeddings, head) is listed without a rank.
+    """
+    from fedtlu_fast.checkpoints import score_checkpoints
+    from fedtlu_fast.report.ranking import ranking
+    from fedtlu_fast.simulation.directory import dump_json
+
+    scored = score_checkpoints(
+        before, after, granularity=granularity, ddof=ddof, pooling=pooling, backend=backend or "auto"
+    )
+    found = ranking(scored)
+    if as_json:
+        typer.echo(dump_json(found, indent=1))
+        return
+    prefix = _shared_prefix([row["name"] for row in found["layers"]])
+    results.print(_blocks(found["blocks"], prefix))
+    results.print(_layers(found["layers"], top, prefix))
+    if prefix:
+        results.print(f"All names begin with {prefix}", highlight=False)
+    if found["skipped"]:
+        notes.print(f"Not floating point, not scored: {', '.join(found['skipped'])}", highlight=False)
+
+
+def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
+    table = Table(title="Blocks, best first within their group", title_justify="left")
+    for head in ("group", "rank", "block", "block score", "L2 of change", "parameters"):
+        table.add_column(head, justify="left" if head in ("group", "block") else "right", overflow="fold")
+    previous = ""
+    for row in rows:
+        group = (row["group"] or "(no like)").removeprefix(prefix)
+        if group != previous:
+            table.add_section()
+        rank = str(row["rank"] or "-")
+        name, score = row["name"].removeprefix(prefix), _small(row["score"])
+        shown = group if group != previous else ""
+        table.add_row(shown, rank, name, score, f"{row['l2']:.4g}", f"{row['parameters']:,}")
+        previous = group
+    return table
+
+
+def _layers(rows: list[dict[str, Any]], top: int, prefix: str) -> Table:
+    shown = rows[:top] if top else rows
+    title = f"Layers by excess = (mean/std)^2, {len(shown)} of {len(rows)}"
+    table = Table(title=title, title_justify="left")
+    for head in ("layer", "rank", "score", "excess", "L2", "n"):
+        table.add_column(head, justify="left" if head == "layer" else "right", overflow="fold")
+    for row in shown:
+        rank = f"{row['rank']}/{row['like']}" if row["rank"] else "-"
+        excess = "degenerate" if row["degenerate"] else _small(row["excess"])
+        if row["nonfinite"]:
+            excess = f"{row['nonfinite']:.0f} non-finite"
+        name, size = row["name"].removeprefix(prefix), f"{row['count']:,.0f}"
+        table.add_row(name, rank, f"{row['score']:.9f}", excess, f"{row['l2']:.4g}", size)
+    return table
+
+
+def _shared_prefix(names: list[str]) -> str:
+    """The modules that all names begin with, as ``transformer.``."""
+    paths = [name.split(".")[:-1] for name in names]
+    shared = list(takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False)))
+    return "".join(f"{column[0]}." for column in shared)
+
+
+def _small(value: float) -> str:
+    return f"{value:.4e}" if value >= 0 else "none"

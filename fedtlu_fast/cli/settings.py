@@ -1,0 +1,34 @@
+"""``fedtlu settings``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from fedtlu_fast.cli import options
+from fedtlu_fast.cli.console import results
+
+
+def settings_command(preset: options.Preset = None) -> None:
+    """List every setting with its meaning and its value in a preset.
+
+    Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
+    """
+    from fedtlu_fast.config import load_config, presets, setting_paths
+
+    preset = preset or options.DEFAULT_PRESET
+    tree = load_config(preset).model_dump()
+    table = Table(title=f"Settings, with their values in preset {preset}", title_justify="left")
+    for head in ("setting", "value", "meaning"):
+        table.add_column(head, overflow="fold")
+    for path, text in setting_paths().items():
+        value: Any = tree
+        for part in path.split("."):
+            value = value[part]
+        shown = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+        table.add_row(path, escape(shown), escape(text))
+    results.print(table)
+    results.print(f"Presets: {', '.join(presets())}", highlight=False)

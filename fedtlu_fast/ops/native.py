@@ -1,0 +1,92 @@
+"""The C++ backend: torch CPU tensors in, no copies, ``torch.get_num_threads()`` threads.
+
+Same functions as `reference`; `dispatch` has checked the arguments and made the tensors contiguous. The
+bits do not depend on the number of threads or on the machine's SIMD level (``FEDTLU_SIMD`` forces one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtlu_fast.ops.moments import Moments
+
+try:
+    from fedtlu_fast import _native
+except ImportError as error:
+    raise ImportError(
+        f"the C++ extension was not built or does not load ({error}); reinstall with FEDTLU_BUILD=1 and a "
+        "C++17 compiler to see why"
+    ) from error
+
+# NumPy lacks bfloat16; both 16-bit types cross as integers under their name.
+_NAMES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.float64: "float64",
+}
+
+# Tensors of fewer elements are gathered into one: copying them costs less than an array object for each.
+_SMALL = 8192
+
+
+def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
+    """See `reference.layer_stats`."""
+    return _moments(_flat_stats(delta, offsets))
+
+
+def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
+    """See `reference.layer_stats_list`."""
+    out = np.empty((5, len(tensors)))
+    large: list[int] = []
+    small: dict[torch.dtype, list[int]] = {}
+    sizes = [tensor.numel() for tensor in tensors]
+    for index, tensor in enumerate(tensors):
+        if sizes[index] < _SMALL:
+            small.setdefault(tensor.dtype, []).append(index)
+        else:
+            large.append(index)
+    if large:
+        chosen = [tensors[index] for index in large]
+        names = [_NAMES[tensor.dtype] for tensor in chosen]
+        arrays = [_array(tensor) for tensor in chosen]
+        out[:, large] = _native.layer_stats_list(arrays, names, torch.get_num_threads())
+    for rows in small.values():
+        offsets = torch.zeros(len(rows) + 1, dtype=torch.int64)
+        torch.cumsum(torch.tensor([sizes[row] for row in rows]), 0, out=offsets[1:])
+        out[:, rows] = _flat_stats(torch.cat([tensors[row].reshape(-1) for row in rows]), offsets)
+    return _moments(out)
+
+
+def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+    """See `reference.accumulate_`."""
+    start = None if base is None else _array(base)
+    name = _NAMES[aggregate.dtype]
+    _native.accumulate_(_array(aggregate), _array(client), start, name, weight, torch.get_num_threads())
+
+
+def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
+    """See `reference.masked_apply_`."""
+    name = _NAMES[params.dtype]
+    threads = torch.get_num_threads()
+    _native.masked_apply_(_array(params), _array(delta), _array(offsets), mask.numpy(), name, lr, threads)
+
+
+def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:
+    name = _NAMES[delta.dtype]
+    return _native.layer_stats(_array(delta), name, offsets.contiguous().numpy(), torch.get_num_threads())
+
+
+def _array(tensor: Tensor) -> NDArray[np.generic]:
+    """The tensor's memory as a NumPy vector."""
+    flat = tensor.detach().reshape(-1)
+    return (flat.view(torch.int16) if flat.element_size() == 2 else flat).numpy()
+
+
+def _moments(columns: NDArray[np.float64]) -> Moments:
+    return Moments(*torch.from_numpy(columns).unbind(0))

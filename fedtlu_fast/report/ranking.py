@@ -1,0 +1,76 @@
+"""A scored change as ranked rows: what `fedtlu score` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtlu_fast.checkpoints import ScoredChange
+from fedtlu_fast.layout import ParameterLayout
+
+
+def ranking(scored: ScoredChange) -> dict[str, Any]:
+    """Blocks (best first within each group, those without a like last) and layers (by excess).
+
+    A layer's rank is among its like: the same tensor of like blocks. Degenerate layers rank last.
+    """
+    return {
+        "granularity": scored.layout.granularity,
+        "ddof": scored.scores.ddof,
+        "blocks": _blocks(scored),
+        "layers": _layers(scored),
+        "skipped": list(scored.skipped),
+    }
+
+
+def _blocks(scored: ScoredChange) -> list[dict[str, Any]]:
+    layout, values = scored.layout, scored.block_scores.tolist()
+    sizes, squares = layout.block_sizes(), scored.stats.l2.square()
+
+    def row(block: int, group: str | None, rank: int | None) -> dict[str, Any]:
+        return {
+            "group": group,
+            "rank": rank,
+            "name": layout.blocks[block].name,
+            "score": values[block],
+            "l2": float(squares[list(layout.blocks[block].layers)].sum().sqrt()),
+            "parameters": sizes[block],
+        }
+
+    rows = []
+    for group in layout.groups:
+        best_first = sorted(group.blocks, key=lambda block: -values[block])
+        rows += [row(block, group.name, rank) for rank, block in enumerate(best_first, start=1)]
+    return rows + [row(block, None, None) for block in layout.ungrouped]
+
+
+def _layers(scored: ScoredChange) -> list[dict[str, Any]]:
+    stats, scores = scored.stats, scored.scores
+    excess, degenerate = scores.excess.tolist(), scores.degenerate.tolist()
+
+    def quality(layer: int) -> tuple[bool, float]:
+        return degenerate[layer], -excess[layer]
+
+    by_tensor = ParameterLayout.from_shapes({x.name: x.shape for x in scored.layout.layers}, "tensor")
+    places: dict[int, tuple[int, int]] = {}
+    for group in by_tensor.groups:
+        like = [by_tensor.blocks[block].layers[0] for block in group.blocks]
+        for rank, layer in enumerate(sorted(like, key=quality), start=1):
+            places[layer] = (rank, len(like))
+    rows = []
+    for layer in sorted(range(len(scores)), key=quality):
+        place = places.get(layer)
+        rows.append(
+            {
+                "name": scores.names[layer],
+                "rank": place[0] if place else None,
+                "like": place[1] if place else 1,
+                "score": float(scores.score[layer]),
+                "excess": excess[layer],
+                "degenerate": degenerate[layer],
+                **{
+                    name: float(getattr(stats, name)[layer])
+                    for name in ("count", "mean", "std", "l2", "abs_max", "nonfinite")
+                },
+            }
+        )
+    return rows

@@ -1,0 +1,110 @@
+"""Writes what people look at into a directory: plots, tables, and a page that holds all of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from fedtlu_fast._version import __version__
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure
+from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv, to_markdown
+from fedtlu_fast.simulation.compare import ArmResult, save_comparison
+from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.simulation.run import RunResult
+from fedtlu_fast.simulation.state import storage_error
+
+
+def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
+    """Plots and report.html of one run.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    layout = result.layout
+    blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
+    ungrouped = [layout.blocks[block].name for block in layout.ungrouped]
+    warmup = int(result.summary["warmup_rounds"])
+    always = ungrouped if config.selection.ungrouped == "always" else []
+    pictures = {
+        "curves": png(curves_figure(result.metrics, config.selection.selector, warmup)),
+        "selection": png(selection_figure(result.selection, blocks, warmup, always)),
+    }
+    _write_pictures(out, pictures)
+    shown = {key: _text(value) for key, value in result.summary.items() if key != "groups"}
+    _write_page(
+        out,
+        title=f"Federated run: {config.selection.selector}, seed {config.seed}",
+        lead=f"{result.summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
+        f"{layout.size:,} parameters.",
+        tables=[
+            {"title": "Summary", "heads": ["", "value"], "cells": [list(pair) for pair in shown.items()]}
+        ],
+        pictures={"Perplexity": pictures["curves"], "Scores and choices": pictures["selection"]},
+        config=config,
+    )
+
+
+def write_comparison_report(
+    results: Sequence[ArmResult], config: RunConfig, out: Path
+) -> list[dict[str, Any]]:
+    """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    rows = comparison_rows(results)
+    heads, cells = comparison_cells(rows)
+    directory = RunDirectory(out)
+    save_comparison(out, rows, results)
+    directory.write("table.md", to_markdown(heads, cells))
+    directory.write("table.csv", to_csv(rows))
+    blocks = [block for group in results[0].summary["groups"].values() for block in group]
+    picture = png(comparison_figure(results, blocks))
+    _write_pictures(out, {"comparison": picture})
+    _write_page(
+        out,
+        title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
+        lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
+        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
+        tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
+        pictures={"Perplexity, and which blocks were updated": picture},
+        config=config,
+    )
+    return rows
+
+
+def _write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
+    folder = out / "plots"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in pictures.items():
+            (folder / f"{name}.png").write_bytes(data)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def _write_page(
+    out: Path,
+    title: str,
+    lead: str,
+    tables: list[dict[str, Any]],
+    pictures: dict[str, bytes],
+    config: RunConfig,
+) -> None:
+    environment = Environment(loader=PackageLoader("fedtlu_fast.report", "."), autoescape=True)
+    embedded = [
+        {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()
+    ]
+    text = environment.get_template("page.html.j2").render(
+        title=title, lead=lead, tables=tables, pictures=embedded, config=config.to_yaml(), version=__version__
+    )
+    RunDirectory(out).write("report.html", text)
+
+
+def _text(value: Any) -> str:
+    return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,193 @@
+"""Several selectors and seeds on the same federation: one arm each, in parallel processes.
+
+The arms of one seed share data, cohorts, batches and the warm-up rounds, which are run once; they differ
+in what the server applies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.config import RunConfig, load_config
+from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.selection import make_selector
+from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory, dump_json
+from fedtlu_fast.simulation.run import Run
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of a comparison.
+
+    Attributes:
+        name: also its directory's, ``fedtlu-seed0``.
+        config: its settings.
+        path: its directory.
+        until: the round it stops at.
+        warmup: directory of the run whose warm-up rounds it takes over; None for the warm-ups themselves.
+        summarise: whether it ends with the last tests and a summary; a shared warm-up does not.
+    """
+
+    name: str
+    config: RunConfig
+    path: Path
+    until: int
+    warmup: Path | None = None
+    summarise: bool = True
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm left: its summary and its logs."""
+
+    selector: str
+    seed: int
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    selection: list[dict[str, Any]]
+
+
+Progress = Callable[[Arm, int], None]
+"""Told, again and again, how many rounds an arm has done."""
+
+
+def compare(
+    config: RunConfig,
+    selectors: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[ArmResult]:
+    """Runs every selector with every seed.
+
+    Args:
+        config: settings of all arms, but for selector and seed.
+        selectors: names of selectors.
+        seeds: of the arms.
+        out: a new or empty directory; every arm gets one in it.
+        jobs: processes at a time; None: as many as there are cores for `config.threads` each.
+        resume: go on with the comparison that `out` holds; finished arms are not run again.
+        progress: see `Progress`.
+
+    Raises:
+        InputError: settings, data or directory do not fit.
+        InterruptedRunError: Ctrl-C; it can be resumed.
+        FedtluError: an arm failed.
+    """
+    for selector in selectors:
+        make_selector(selector)
+    for field, values in (("--selectors", selectors), ("--seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(field, list(values), "one or more, each once")
+    if resume:
+        _check_same(RunDirectory.open(out)[1], config)
+    else:
+        RunDirectory.create(out, config)
+    warmups, arms = plan(config, selectors, seeds, out)
+    jobs = jobs or max(1, (os.cpu_count() or 1) // (config.threads or (os.cpu_count() or 1)))
+    try:
+        run_arms(warmups, jobs, progress)
+        run_arms(arms, jobs, progress)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"stopped; go on with: fedtlu compare --resume {out}") from None
+    return [read_arm(arm.path) for arm in arms]
+
+
+def plan(
+    config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path
+) -> tuple[list[Arm], list[Arm]]:
+    """The shared warm-ups, and the arms that start from them."""
+    warmups, arms = [], []
+    shared = min(config.warmup_rounds, config.rounds) if len(selectors) > 1 else 0
+    for seed in seeds:
+        warmup = None
+        if shared:
+            warmup = out / f"warmup-seed{seed}"
+            settings = _with(config, "full", seed)
+            warmups.append(Arm(warmup.name, settings, warmup, shared, summarise=False))
+        for selector in selectors:
+            name = f"{selector}-seed{seed}"
+            arms.append(Arm(name, _with(config, selector, seed), out / name, config.rounds, warmup))
+    return warmups, arms
+
+
+def run_arms(arms: Sequence[Arm], jobs: int, progress: Progress | None) -> None:
+    """Runs arms to their ends, `jobs` at a time, each in a process of its own."""
+    if not arms:
+        return
+    # spawn: a forked child of a process that has used torch's threads can hang.
+    with ProcessPoolExecutor(min(jobs, len(arms)), mp_context=get_context("spawn")) as pool:
+        pending: dict[Future[None], Arm] = {pool.submit(run_arm, arm): arm for arm in arms}
+        unfinished = set(pending)
+        try:
+            while unfinished:
+                done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
+                for arm in arms if progress else ():
+                    assert progress is not None
+                    progress(arm, len(RunDirectory(arm.path).rows(METRICS)))
+                for future in done:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise FedtluError(
+                f"a worker process was killed (out of memory, perhaps); go on with: "
+                f"fedtlu compare --resume {arms[0].path.parent} (fewer --jobs need less memory)"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def run_arm(arm: Arm) -> None:
+    """Runs one arm from wherever it stands; does nothing when it is finished."""
+    if (arm.path / "summary.json").exists():
+        return
+    started = (arm.path / "config.yaml").exists()
+    run = Run(arm.config, arm.path, resume=started)
+    if arm.warmup is not None and run.state.round == 0:
+        run.adopt(arm.warmup)
+    run.advance(arm.until)
+    if arm.summarise:
+        run.finish()
+
+
+def read_arm(path: Path) -> ArmResult:
+    """What a finished arm left in its directory."""
+    directory, config = RunDirectory.open(path)
+    summary = json.loads((path / "summary.json").read_text())
+    rows = directory.rows(METRICS), directory.rows(SELECTION)
+    return ArmResult(config.selection.selector, config.seed, summary, *rows)
+
+
+def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
+    """Writes comparison.json: the table's rows and every arm's summary."""
+    content = {"table": list(rows), "runs": [result.summary for result in results]}
+    RunDirectory(out).write("comparison.json", dump_json(content, indent=1) + "\n")
+
+
+def comparison_config(out: Path) -> RunConfig:
+    """The settings of a comparison that was begun before."""
+    if not (out / "config.yaml").is_file():
+        raise InputError("--resume", str(out), "a directory with the config.yaml of an earlier comparison")
+    return load_config(path=out / "config.yaml")
+
+
+def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
+    selection = config.selection.model_copy(update={"selector": selector})
+    return config.model_copy(update={"selection": selection, "seed": seed})
+
+
+def _check_same(before: RunConfig, now: RunConfig) -> None:
+    if before != now:
+        raise InputError("--resume", "other settings than the comparison was begun with", "the same settings")

@@ -1,0 +1,1 @@
+"""Triton kernels of the package, one operation a file; each file holds the kernels and their launcher."""

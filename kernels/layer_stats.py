@@ -1,0 +1,230 @@
+"""Moments of every layer in two launches: one over all tiles, one over all layers.
+
+No atomics and a fixed tree in both, so the same input in the same place gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fedtlu_fast.kernels.tiles import Layers, tiles_of
+
+# Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte
+# load; four rows keep four such loads a thread in flight, while the float64 sums stay one row wide to
+# save registers. tiles.TILE_BYTES is a multiple of a step (ROWS * ROW_BYTES).
+NUM_WARPS = 4
+ROWS = 4
+ROW_BYTES = 32 * NUM_WARPS * 16
+# Tiles that one step of the second launch takes; an embedding of 38M float32 has 2,356.
+MERGE_LANES = 512
+
+
+@triton.jit
+def _widen(x):
+    """The same values as float32, or as float64 if that is how they are stored."""
+    if x.dtype == tl.bfloat16:  # by hand, for the interpreter's conversion spoils subnormal numbers
+        x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    elif x.dtype == tl.float16:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def _load(source, base, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
+    """One step of a tile, widened, and its lanes that belong to the layer; the others hold 0."""
+    lanes = base + tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
+    inside = (lanes >= first) & (lanes < stop)
+    # A mask would split the 16-byte loads of a step that lies wholly in the layer.
+    x = tl.load(source + lanes) if WHOLE else tl.load(source + lanes, mask=inside, other=0.0)
+    return _widen(x), inside
+
+
+@triton.jit
+def _shift(x, inside, centre, WHOLE: tl.constexpr):
+    """``x - centre`` in float64; 0 in lanes outside the layer."""
+    shifted = x.to(tl.float64) - centre
+    if not WHOLE:
+        shifted = tl.where(inside, shifted, 0.0)
+    return shifted
+
+
+@triton.jit
+def _largest(x):
+    """Largest magnitude of every column: [ROWS, WIDTH] -> [WIDTH]."""
+    return tl.max(tl.abs(x), axis=0)
+
+
+@triton.jit
+def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
+    """Mean, m2 and largest magnitude of lanes ``first .. stop - 1``; the mean is finite if they all are.
+
+    The sums are taken about the mean c of the first step, itself found about the first element p:
+        c = p + sum(x - p) / n_0;  mean = c + sum(x - c) / n;  m2 = sum((x - c)^2) - sum(x - c)^2 / n
+    The first step is part of the tile, so (mean - c)^2 is at most a few times the variance: however far
+    out the first element lies, the subtraction in m2 loses next to nothing. In a constant tile every
+    x - c is exactly 0.
+    """
+    STEP: tl.constexpr = ROWS * WIDTH
+    pivot = _widen(tl.load(source + first)).to(tl.float64)
+    x, inside = _load(source, 0, first, stop, ROWS, WIDTH, WHOLE)
+    offset = tl.sum(tl.sum(_shift(x, inside, pivot, WHOLE), axis=0), axis=0)
+    centre = pivot + offset / (tl.minimum(stop, STEP) - first).to(tl.float64)
+
+    shifted = _shift(x, inside, centre, WHOLE)
+    sums = tl.sum(shifted, axis=0)  # [WIDTH]
+    squares = tl.sum(shifted * shifted, axis=0)  # [WIDTH]
+    largest = _largest(x)  # [WIDTH]
+    for base in range(STEP, stop, STEP):
+        x, inside = _load(source, base, first, stop, ROWS, WIDTH, WHOLE)
+        shifted = _shift(x, inside, centre, WHOLE)
+        sums += tl.sum(shifted, axis=0)
+        squares += tl.sum(shifted * shifted, axis=0)
+        largest = tl.maximum(largest, _largest(x))
+
+    count = (stop - first).to(tl.float64)
+    total = tl.sum(sums, axis=0)
+    m2 = tl.maximum(tl.sum(squares, axis=0) - total * total / count, 0.0)
+    return centre + total / count, m2, tl.max(largest, axis=0).to(tl.float64)
+
+
+@triton.jit
+def _nonfinite(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """How many of lanes ``first .. stop - 1`` are NaN or Inf."""
+    bad = tl.zeros((WIDTH,), dtype=tl.int32)
+    for base in range(0, stop, ROWS * WIDTH):
+        x, _ = _load(source, base, first, stop, ROWS, WIDTH, False)
+        bad += tl.sum((x - x != 0.0).to(tl.int32), axis=0)
+    return tl.sum(bad, axis=0)
+
+
+@triton.jit(do_not_specialize=["tiles"])
+def tile_moments_kernel(
+    origin, starts, firsts, stops, partials, tiles, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Moments of one tile: ``partials[:, tile] = mean, m2, abs_max, nonfinite``.
+
+    Args:
+        origin: what `starts` count from; any dtype.
+        starts, firsts, stops: [T], the tile table.
+        partials: [4, T], float64, out.
+        tiles: T.
+        ROWS, WIDTH: shape of a step.
+    """
+    tile = tl.program_id(0).to(tl.int64)
+    source = tl.multiple_of(origin + tl.load(starts + tile), 16)  # the table starts tiles on 16 bytes
+    first = tl.load(firsts + tile).to(tl.int32)
+    stop = tl.load(stops + tile).to(tl.int32)
+    if (first == 0) & (stop % (ROWS * WIDTH) == 0):
+        mean, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, True)
+    else:
+        mean, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, False)
+    tl.store(partials + tile, mean)
+    tl.store(partials + tiles + tile, m2)
+    tl.store(partials + 2 * tiles + tile, abs_max)
+    tl.store(partials + 3 * tiles + tile, 0.0)
+    if mean - mean != 0.0:  # a NaN or Inf among the elements shows in the mean: only then count them
+        bad = _nonfinite(source, first, stop, ROWS, WIDTH)
+        tl.store(partials + 3 * tiles + tile, bad.to(tl.float64))
+
+
+@triton.jit(do_not_specialize=["tiles", "layers"])
+def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layers, LANES: tl.constexpr):
+    """Moments of one layer from those of its tiles.
+
+        n = sum(n_i);  mean = mean_0 + sum(n_i (mean_i - mean_0)) / n;  m2 = sum(m2_i + n_i (mean_i - mean)^2)
+
+    Tiles of equal mean add exactly nothing to m2. A layer without tiles is empty: zeros.
+
+    Args:
+        partials: [4, T], see `tile_moments_kernel`.
+        firsts, stops: [T], the tile table.
+        bounds: [L + 1], the layer's tiles.
+        columns: [L], the layer's column in `moments`.
+        moments: [5, layers], float64, out: count, mean, m2, abs_max, nonfinite.
+        tiles: T.
+        layers: columns of `moments`, at least L.
+        LANES: tiles a step.
+    """
+    layer = tl.program_id(0).to(tl.int64)
+    begin = tl.load(bounds + layer)
+    end = tl.load(bounds + layer + 1)
+    pivot = tl.load(partials + begin, mask=begin < end, other=0.0)
+
+    counts = tl.zeros((LANES,), dtype=tl.float64)
+    offsets = tl.zeros((LANES,), dtype=tl.float64)
+    largest = tl.zeros((LANES,), dtype=tl.float64)
+    bad = tl.zeros((LANES,), dtype=tl.float64)
+    for base in range(begin, end, LANES):
+        tile = base + tl.arange(0, LANES)
+        inside = tile < end
+        n = (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
+        mean_i = tl.load(partials + tile, inside, other=0.0)
+        counts += n
+        offsets += tl.where(inside, n * (mean_i - pivot), 0.0)
+        largest = tl.maximum(largest, tl.load(partials + 2 * tiles + tile, inside, other=0.0))
+        bad += tl.load(partials + 3 * tiles + tile, inside, other=0.0)
+    count = tl.sum(counts, axis=0)
+    mean = pivot + tl.sum(offsets, axis=0) / tl.maximum(count, 1.0)
+
+    squares = tl.zeros((LANES,), dtype=tl.float64)
+    for base in range(begin, end, LANES):
+        tile = base + tl.arange(0, LANES)
+        inside = tile < end
+        n = (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
+        deviation = tl.load(partials + tile, inside, other=0.0) - mean
+        m2_i = tl.load(partials + tiles + tile, inside, other=0.0)
+        squares += tl.where(inside, m2_i + n * deviation * deviation, 0.0)
+
+    nonfinite = tl.sum(bad, axis=0)
+    clean = nonfinite == 0.0
+    nan = float("nan")
+    column = tl.load(columns + layer)
+    tl.store(moments + column, count)
+    tl.store(moments + layers + column, tl.where(clean, mean, nan))
+    tl.store(moments + 2 * layers + column, tl.where(clean, tl.sum(squares, axis=0), nan))
+    tl.store(moments + 3 * layers + column, tl.where(clean, tl.max(largest, axis=0), nan))
+    tl.store(moments + 4 * layers + column, nonfinite)
+
+
+def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
+    """Fill the layers' columns of `moments`.
+
+    Args:
+        origin: a tensor of the layers' dtype, on their device.
+        layers: where they lie, counted from the first element of `origin`.
+        moments: [5, >= L], float64, contiguous, on the same device; changed in place.
+    """
+    count = len(layers.lengths)
+    if not count:
+        return
+    table = tiles_of(layers, origin)
+    partials = torch.empty(4, table.count, dtype=torch.float64, device=origin.device)
+    if table.count:
+        tile_moments_kernel[(table.count,)](
+            origin,
+            table.starts,
+            table.firsts,
+            table.stops,
+            partials,
+            table.count,
+            ROWS=ROWS,
+            WIDTH=ROW_BYTES // origin.element_size(),
+            num_warps=NUM_WARPS,
+            enable_fp_fusion=True,
+        )
+    merge_kernel[(count,)](
+        partials,
+        table.firsts,
+        table.stops,
+        table.bounds,
+        table.columns,
+        moments,
+        table.count,
+        moments.shape[1],
+        LANES=MERGE_LANES,
+        num_warps=NUM_WARPS,
+        enable_fp_fusion=True,
+    )

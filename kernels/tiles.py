@@ -1,0 +1,165 @@
+"""The tile table: layers of any number and size, cut into pieces that one GPU program each can do.
+
+A tile is at most `TILE_BYTES` of one layer. Its lane 0 lies on a 16-byte boundary, so that whole tiles
+are read with 16-byte loads wherever the layer itself starts; the lanes of its first tile that come
+before the layer are masked off. A table depends on where the layers lie, not on what they hold, so it
+is built once and kept: the next round finds it on the device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.int64]
+
+ALIGNMENT = 16
+"""Bytes of the widest load."""
+
+# 64 KiB: eight steps of 8 KiB for four warps (layer_stats.py). Large enough that table and partial
+# results cost about 0.1% of the traffic; small enough that the 124M parameters of GPT-2 in float32
+# still make 7,600 tiles, some 60 for each of Hopper's 132 SMs. Chosen by reasoning, not yet measured.
+TILE_BYTES = 65536
+
+CACHED_TABLES = 16
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where layers lie, seen from an origin; all int64, in NumPy: no thread pool to wake for short arrays.
+
+    Attributes:
+        starts: [L], elements from the origin to the layer's first.
+        lengths: [L], elements.
+        columns: [L], where the layer's results go; None for 0 .. L - 1.
+    """
+
+    starts: Array
+    lengths: Array
+    columns: Array | None = None
+
+    def same_as(self, other: Layers) -> bool:
+        """Whether the contents are equal."""
+        pairs = ((self.starts, other.starts), (self.lengths, other.lengths), (self.columns, other.columns))
+        return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+
+    def copy(self) -> Layers:
+        """A copy that later changes of the caller's tensors cannot reach."""
+        columns = None if self.columns is None else self.columns.copy()
+        return Layers(self.starts.copy(), self.lengths.copy(), columns)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The table on the device: T tiles of L layers, int64, views of one buffer.
+
+    Attributes:
+        starts: [T], elements from the origin to lane 0; a negative number is possible.
+        firsts: [T], the first lane that belongs to the layer; 0 but in a layer's first tile.
+        stops: [T], one past the last lane that does.
+        bounds: [L + 1], tiles of layer l are ``bounds[l] .. bounds[l + 1] - 1``.
+        columns: [L], where the layer's results go.
+        copied: when the table has arrived on the device; None on the CPU.
+    """
+
+    starts: Tensor
+    firsts: Tensor
+    stops: Tensor
+    bounds: Tensor
+    columns: Tensor
+    copied: torch.cuda.Event | None
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return self.starts.numel()
+
+    def wait(self) -> None:
+        """Order the current stream after the table's copy; the host does not wait."""
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.starts.device)
+            stream.wait_event(self.copied)
+            self.starts.record_stream(stream)  # its memory must outlive this stream's use of it
+
+
+_Key = tuple[torch.device, int, int, int]
+_cache: deque[tuple[_Key, Layers, Tiles]] = deque(maxlen=CACHED_TABLES)
+# A CUDA graph holds the addresses of the tables it was captured with: those are kept for good.
+_captured: dict[int, Tiles] = {}
+
+
+def tiles_of(layers: Layers, origin: Tensor) -> Tiles:
+    """The table of these layers on the device of `origin`, from the cache when they lie as before.
+
+    Args:
+        layers: where they lie.
+        origin: the tensor at whose first element `layers.starts` count from, of the layers' dtype.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured and the table is not on the device yet.
+    """
+    size = origin.element_size()
+    lead = origin.data_ptr() % ALIGNMENT // size
+    key = (origin.device, size, lead, TILE_BYTES)
+    capturing = origin.is_cuda and torch.cuda.is_current_stream_capturing()
+    for entry in _cache:
+        known, where, tiles = entry
+        if known == key and where.same_as(layers):
+            if capturing:  # capture began with a synchronisation: the copy is over
+                _captured[id(tiles)] = tiles
+            else:
+                tiles.wait()
+            return tiles
+    if capturing:
+        raise RuntimeError(
+            "layers seen for the first time in a CUDA graph capture: run once before capturing"
+        )
+    tiles = build(layers, lead, size, origin.device)
+    _cache.appendleft((key, layers.copy(), tiles))
+    return tiles
+
+
+def build(layers: Layers, lead: int, size: int, device: torch.device) -> Tiles:
+    """Cut every layer into tiles.
+
+    Args:
+        layers: where they lie.
+        lead: elements between the last 16-byte boundary and the origin.
+        size: bytes of an element.
+        device: where the table goes.
+    """
+    tile = TILE_BYTES // size
+    leads = (layers.starts + lead) % (ALIGNMENT // size)  # [L]
+    ends = np.where(
+        layers.lengths > 0, leads + layers.lengths, 0
+    )  # [L], counted from lane 0 of the first tile
+    pieces = (ends + tile - 1) // tile  # [L]
+    bounds = np.zeros(len(pieces) + 1, dtype=np.int64)
+    np.cumsum(pieces, out=bounds[1:])
+    total = int(bounds[-1])
+
+    layer = np.repeat(np.arange(len(pieces)), pieces)  # [T]
+    begun = (np.arange(total) - bounds[layer]) * tile  # [T], lanes of the layer in the tiles before
+    starts = (layers.starts - leads)[layer] + begun
+    firsts = np.where(begun == 0, leads[layer], 0)
+    stops = np.minimum(ends[layer] - begun, tile)
+    columns = np.arange(len(pieces)) if layers.columns is None else layers.columns
+
+    parts = (starts, firsts, stops, bounds, columns)
+    packed, copied = _upload(torch.from_numpy(np.concatenate(parts)), device)
+    return Tiles(*packed.split([len(part) for part in parts]), copied=copied)
+
+
+def _upload(table: Tensor, device: torch.device) -> tuple[Tensor, torch.cuda.Event | None]:
+    if device.type != "cuda":
+        return table, None
+    # Page-locked memory is copied behind the host's back; torch keeps it until the copy is over.
+    moved = table.pin_memory().to(device, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+    return moved, copied

@@ -1,0 +1,460 @@
+"""What is special to the Triton kernels: tiles, masks, alignment, the table's cache, launch constants.
+
+Without a GPU they run in Triton's interpreter, which is slow: here tiles have a few dozen elements, so that
+short layers cross many of their borders.
+"""
+
+import math
+import os
+import sys
+from dataclasses import fields
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton")
+
+from fedtlu_fast.errors import BackendUnavailableError  # noqa: E402
+from fedtlu_fast.kernels import accumulate, layer_stats, masked_apply, tiles  # noqa: E402
+from fedtlu_fast.ops import reference  # noqa: E402
+from fedtlu_fast.ops import triton as ops  # noqa: E402
+from fedtlu_fast.ops.moments import Moments  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(DEVICE not in ops.devices(), reason=f"Triton is not live on {DEVICE}"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # the interpreter's NumPy
+]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+UPDATE_DTYPES = (torch.float32, torch.float64)
+TILE_BYTES = 512  # 128 float32, 64 float64, 256 of the 16-bit types
+STEP_BYTES = 128
+ids = str
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Short tiles and steps, and an empty cache of tables."""
+    monkeypatch.setattr(tiles, "TILE_BYTES", TILE_BYTES)
+    monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
+    monkeypatch.setattr(layer_stats, "ROWS", 2)
+    monkeypatch.setattr(layer_stats, "ROW_BYTES", STEP_BYTES // 2)
+    monkeypatch.setattr(layer_stats, "MERGE_LANES", 4)
+    monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
+    monkeypatch.setattr(masked_apply, "BLOCK_BYTES", STEP_BYTES)
+    monkeypatch.setattr(accumulate, "BLOCK", 64)
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Fresh memory holds NaN: what a kernel leaves unwritten turns a test red."""
+    empty, new_empty = torch.empty, torch.Tensor.new_empty
+
+    def poisoned(make):
+        def call(*args, **kwargs):
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(math.nan) if tensor.is_floating_point() else tensor
+
+        return call
+
+    monkeypatch.setattr(torch, "empty", poisoned(empty))
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(new_empty))
+
+
+def offsets_of(*lengths, start=0):
+    return torch.tensor([start, *lengths]).cumsum(0)
+
+
+def normal(size, dtype=torch.float32, seed=0, scale=1.0, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(size, generator=generator, dtype=torch.float64) * scale + shift
+    return values.to(dtype).to(DEVICE)
+
+
+def assert_close(got: Moments, expected: Moments):
+    """mean/std within 1e-8 (+ 1e-13 of itself); the exact columns equal; m2 == 0 where it is 0."""
+    columns = {field.name: getattr(got, field.name).cpu() for field in fields(got)}
+    truth = {field.name: getattr(expected, field.name).cpu() for field in fields(expected)}
+    for name in ("count", "abs_max", "nonfinite"):
+        torch.testing.assert_close(columns[name], truth[name], rtol=0, atol=0, equal_nan=True)
+    flat = truth["m2"] == 0
+    assert columns["m2"][flat].eq(0).all()
+    torch.testing.assert_close(columns["mean"][flat], truth["mean"][flat], rtol=0, atol=0)
+    torch.testing.assert_close(columns["m2"], truth["m2"], rtol=1e-10, atol=0, equal_nan=True)
+    ratio, true_ratio = (
+        (part["mean"] / (part["m2"] / part["count"]).sqrt())[~flat] for part in (columns, truth)
+    )
+    torch.testing.assert_close(ratio, true_ratio, rtol=1e-13, atol=1e-8, equal_nan=True)
+
+
+def assert_same_bits(got, expected):
+    integer = torch.int32 if got.dtype == torch.float32 else torch.int64
+    assert torch.equal(got.view(integer), expected.view(integer))
+
+
+# --- layer_stats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("start", [0, 3], ids=lambda start: f"start{start}")
+def test_layers_around_every_border(dtype, start):
+    tile = TILE_BYTES // dtype.itemsize
+    step = STEP_BYTES // dtype.itemsize
+    near = [border + extra for border in (step, tile, 2 * tile) for extra in (-1, 0, 1)]
+    offsets = offsets_of(
+        0, 1, 0, 4, *near, 5 * tile + 7, 0, start=start
+    )  # more than 4 tiles: two merge steps
+    # What lies outside the layers must not leak in.
+    delta = torch.full((int(offsets[-1]) + 9,), math.nan, dtype=dtype, device=DEVICE)
+    delta[start : offsets[-1]] = normal(int(offsets[-1]) - start, dtype, shift=0.25)
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("skip", [1, 2, 5])
+def test_views_that_start_off_a_16_byte_border(dtype, skip):
+    delta = normal(700, dtype)[skip:]
+    offsets = offsets_of(3, 300, 390, 1)
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+
+
+def test_strided_input():
+    delta = normal(600)[::2]
+    offsets = offsets_of(7, 200, 93)
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+
+
+def test_no_layers_and_only_empty_layers():
+    delta = normal(5)
+    assert ops.layer_stats(delta, torch.tensor([0])).count.shape == (0,)
+    assert ops.layer_stats_list([]).mean.shape == (0,)
+    for got in (ops.layer_stats(delta, torch.tensor([2, 2, 2])), ops.layer_stats_list([delta[:0]] * 2)):
+        for field in fields(got):
+            assert getattr(got, field.name).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [0, 127, 128, 499], ids=lambda where: f"at{where}")
+def test_nonfinite_is_counted_and_stays_in_its_layer(bad, where):
+    delta = normal(1000)
+    delta[250 + where] = bad
+    offsets = offsets_of(250, 500, 250)
+    got = ops.layer_stats(delta, offsets)
+    assert got.nonfinite.tolist() == [0, 1, 0]
+    assert_close(got, reference.layer_stats(delta, offsets))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_opposite_infinities_and_nans_in_many_tiles(dtype):
+    delta = normal(900, dtype)
+    delta[[0, 3, 300, 301, 302, 899]] = torch.tensor(
+        [math.inf, -math.inf, math.nan, math.inf, math.inf, math.nan], dtype=dtype, device=DEVICE
+    )
+    got = ops.layer_stats(delta, offsets_of(900))
+    assert got.nonfinite.item() == 6
+    assert_close(got, reference.layer_stats(delta, offsets_of(900)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_constant_layers_have_no_deviation_at_any_number_of_tiles(dtype):
+    largest = min(torch.finfo(dtype).max, 1e150)
+    values = (
+        torch.tensor([0.0, -0.0, 0.1, -1 / 3, 1e-40, 3.0, largest], dtype=torch.float64).to(dtype).to(DEVICE)
+    )
+    lengths = torch.tensor([300, 1, 700, 2, 5, 3, 400])
+    got = ops.layer_stats(values.repeat_interleave(lengths.to(DEVICE)), offsets_of(*lengths))
+    assert got.m2.eq(0).all()
+    assert got.mean.eq(values.double()).all()
+    assert got.abs_max.eq(values.double().abs()).all()
+
+
+@pytest.mark.parametrize("outlier", [False, True], ids=["plain", "far_first_element"])
+@pytest.mark.parametrize("shift", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+def test_cancellation_against_exact_arithmetic(dtype, shift, outlier):
+    delta = normal(1001, dtype, shift=shift, seed=3)
+    if outlier:
+        delta[0] = shift + 300
+    exact = [Fraction(value) for value in delta.double().tolist()]
+    mean = sum(exact) / len(exact)
+    m2 = sum((value - mean) ** 2 for value in exact)
+    got = ops.layer_stats(delta, offsets_of(1001))
+    truth = float(mean) / math.sqrt(m2 / len(exact))
+    assert abs(got.mean.item() / math.sqrt(got.m2.item() / 1001) - truth) <= 1e-8 + 1e-13 * abs(truth)
+
+
+def test_tiles_on_different_levels():
+    levels = torch.arange(8, dtype=torch.float64, device=DEVICE).repeat_interleave(128) * 1e4
+    delta = normal(1024, torch.float64, scale=1e-3) + levels
+    assert_close(ops.layer_stats(delta, offsets_of(1024)), reference.layer_stats(delta, offsets_of(1024)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (torch.float32, 1e-40),
+        (torch.float32, 1e38),
+        (torch.bfloat16, 1e-39),
+        (torch.bfloat16, 1e38),
+        (torch.float16, 1e-6),
+        (torch.float64, 1e-150),
+        (torch.float64, 1e150),
+    ],
+    ids=ids,
+)
+def test_ends_of_the_range(dtype, scale):
+    delta = (normal(400, torch.float64).clamp(-3, 3) * scale).to(dtype)
+    assert delta.count_nonzero() > 200
+    assert_close(ops.layer_stats(delta, offsets_of(399, 1)), reference.layer_stats(delta, offsets_of(399, 1)))
+
+
+def test_same_bits_every_time():
+    delta, offsets = normal(3000), offsets_of(17, 2000, 983)
+    first, second = ops.layer_stats(delta, offsets), ops.layer_stats(delta, offsets)
+    for field in fields(first):
+        assert_same_bits(getattr(first, field.name), getattr(second, field.name))
+
+
+# --- layer_stats_list ----------------------------------------------------------------------------
+
+
+def test_list_of_all_dtypes_shapes_and_strides_keeps_its_order():
+    tensors = [
+        normal(300, torch.bfloat16).reshape(3, 100),
+        normal(1),
+        normal(0, torch.float64),
+        normal(513, torch.float64),
+        normal(400).reshape(20, 20).t(),
+        normal(77, torch.float16),
+        normal(500)[3:],
+        normal(()),
+    ]
+    assert_close(ops.layer_stats_list(tensors), reference.layer_stats_list(tensors))
+
+
+def test_list_reads_the_tensors_where_they_are():
+    whole = normal(1000)
+    views = [whole[1:400], whole[400:402], whole[500:]]
+    got = ops.layer_stats_list(views)
+    flat = ops.layer_stats(torch.cat(views), offsets_of(399, 2, 500))
+    assert_close(got, flat)
+
+
+def test_list_that_starts_with_an_empty_tensor():
+    tensors = [normal(0), normal(130), normal(0), normal(5)]
+    assert_close(ops.layer_stats_list(tensors), reference.layer_stats_list(tensors))
+
+
+# --- accumulate_ and masked_apply_ ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+@pytest.mark.parametrize("with_base", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300])
+def test_accumulate_has_the_bits_of_the_reference(dtype, with_base, size):
+    client, base = normal(size, dtype, seed=1), normal(size, dtype, seed=2)
+    got = normal(size, dtype, seed=3)
+    expected = got.clone()
+    # Not representable in float32: a weight passed as such would show.
+    for weight in (1 / 3, -0.1, 0.0, 1.0, 1e-300, 2.0**40 / 3):
+        ops.accumulate_(got, client, base if with_base else None, weight)
+        reference.accumulate_(expected, client, base if with_base else None, weight)
+        assert_same_bits(got, expected)
+
+
+@pytest.mark.parametrize("skips", [(0, 0), (1, 1), (3, 0)], ids=ids)
+@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+def test_masked_apply_has_the_bits_of_the_reference_and_leaves_the_rest(dtype, skips):
+    offsets = offsets_of(1, 0, 127, 128, 129, 300, 5, start=2)
+    mask = torch.tensor([True, True, False, True, False, True, True])
+    params = normal(700 + skips[0], dtype, seed=1)[skips[0] :]
+    params[300] = -0.0  # adding 0 would change its bits
+    delta = normal(700 + skips[1], dtype, seed=2)[skips[1] :]
+    expected = params.clone()
+    reference.masked_apply_(expected, delta, offsets, mask, 1 / 3)
+    untouched = torch.ones(700, dtype=torch.bool)
+    for layer in mask.nonzero().flatten():
+        untouched[offsets[layer] : offsets[layer + 1]] = False
+    before = params.clone()
+    ops.masked_apply_(params, delta, offsets, mask, 1 / 3)
+    assert_same_bits(params.clone(), expected)
+    assert_same_bits(params[untouched], before[untouched])
+
+
+def test_masked_apply_without_a_chosen_layer():
+    params = normal(10)
+    before = params.clone()
+    ops.masked_apply_(
+        params, normal(10, seed=1), torch.tensor([0, 4, 10]), torch.zeros(2, dtype=torch.bool), 1.0
+    )
+    assert_same_bits(params, before)
+
+
+def test_update_of_subnormal_and_huge_values():
+    values = torch.tensor([1e-45, -1e-40, 1e-38, 3e38, -3e38, 0.0, -0.0], device=DEVICE)
+    got, expected = values.clone(), values.clone()
+    ops.accumulate_(got, values.flip(0).contiguous(), values, 0.5)
+    reference.accumulate_(expected, values.flip(0), values, 0.5)
+    assert_same_bits(got, expected)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -1 / 3, 5e-324, 1e308, -(2.0**-31)])
+def test_a_float64_survives_the_way_to_the_kernel(value):
+    out = torch.zeros(1, dtype=torch.float64, device=DEVICE)
+    ops.accumulate_(out, torch.ones_like(out), None, value)
+    assert out.item() == value
+
+
+# --- the tile table ------------------------------------------------------------------------------
+
+
+def test_tiles_cover_every_layer_once_and_start_on_16_bytes():
+    lengths = torch.tensor([0, 1, 127, 128, 129, 1000, 0, 3])
+    starts = torch.tensor([5, 5, 6, 133, 300, 2**33 + 1, 9, 2**33 + 2000])  # beyond 32 bits, with gaps
+    for lead in range(4):
+        table = tiles.build(tiles.Layers(starts.numpy(), lengths.numpy()), lead, 4, torch.device("cpu"))
+        assert ((table.starts + lead) % 4 == 0).all()
+        assert (table.stops <= TILE_BYTES // 4).all()
+        for layer, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            begin, end = table.bounds[layer : layer + 2].tolist()
+            covered = [
+                table.starts[tile] + lane
+                for tile in range(begin, end)
+                for lane in range(table.firsts[tile], table.stops[tile])
+            ]
+            assert covered == list(range(start, start + length))
+
+
+def test_table_is_reused_and_never_stale():
+    delta = normal(400)
+    offsets = torch.tensor([0, 100, 400])
+    ops.layer_stats(delta, offsets)
+    ops.layer_stats(delta.clone(), offsets.clone())
+    assert len(tiles._cache) == 1
+    offsets[1] = 150  # the same tensor, the same length
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+    offsets.numpy()[1] = 200  # a change that torch's version counter does not see
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+    assert len(tiles._cache) == 3
+    # The same offsets over another alignment or element size are another table.
+    assert_close(ops.layer_stats(normal(401)[1:], offsets), reference.layer_stats(normal(401)[1:], offsets))
+    assert_close(ops.layer_stats(delta.double(), offsets), reference.layer_stats(delta.double(), offsets))
+    assert len(tiles._cache) == 5
+
+
+def test_the_cache_is_bounded():
+    delta = normal(200)
+    for cut in range(1, 2 * tiles.CACHED_TABLES):
+        tiles.tiles_of(tiles.Layers(np.array([0, cut]), np.array([cut, 200 - cut])), delta)
+    assert len(tiles._cache) == tiles.CACHED_TABLES
+
+
+@pytest.mark.timeout(5)
+def test_a_hundred_thousand_layers_are_cut_at_once():
+    layers = tiles.Layers(np.arange(100_000) * 100, np.full(100_000, 100))
+    table = tiles.build(layers, 0, 4, torch.device("cpu"))
+    assert table.count == 100_000
+
+
+def test_launch_constants_fit_each_other(monkeypatch):
+    monkeypatch.undo()
+    for size in (2, 4, 8):
+        step = layer_stats.ROWS * layer_stats.ROW_BYTES
+        assert tiles.TILE_BYTES % step == 0
+        assert tiles.TILE_BYTES % masked_apply.BLOCK_BYTES == 0
+        for elements in (layer_stats.ROWS, layer_stats.ROW_BYTES // size, masked_apply.BLOCK_BYTES // size):
+            assert elements & (elements - 1) == 0
+
+
+def test_the_shipped_constants(monkeypatch):
+    monkeypatch.undo()
+    delta = normal(40_011, shift=0.5)[1:]
+    offsets = offsets_of(3, 40_000, 7)
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+    params, expected = delta.clone(), delta.clone()
+    ops.masked_apply_(params, delta, offsets, torch.tensor([True, True, False]), 0.3)
+    reference.masked_apply_(expected, delta, offsets, torch.tensor([True, True, False]), 0.3)
+    assert_same_bits(params, expected)
+
+
+# --- liveness ------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_not_live_is_refused():
+    with pytest.raises(BackendUnavailableError, match="not on meta"):
+        ops.layer_stats(torch.empty(3, device="meta"), torch.tensor([0, 3]))
+
+
+def test_import_without_triton_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "fedtlu_fast.ops.triton")
+    with pytest.raises(ImportError, match=r"pip install 'fedtlu-fast\[gpu\]'"):
+        __import__("fedtlu_fast.ops.triton")
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_cuda_graph_replays_and_refuses_layers_it_has_not_seen():
+    delta, offsets = normal(1000), offsets_of(400, 600)
+    ops.layer_stats(delta, offsets)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = ops.layer_stats(delta, offsets)
+    delta.mul_(2)
+    graph.replay()
+    assert_close(got, reference.layer_stats(delta, offsets))
+    with pytest.raises(RuntimeError, match="before capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ops.layer_stats(delta, offsets_of(300, 700))
+
+
+# --- any shape, any value ------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
+    dtype=st.sampled_from(DTYPES),
+    skip=st.integers(0, 9),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+    shift=st.sampled_from([0.0, 1.0, -1e3]),
+    seed=st.integers(0, 2**32),
+    specials=st.lists(st.tuples(st.integers(0, 1499), st.floats(width=16)), max_size=4),
+)
+def test_any_layers(lengths, dtype, skip, scale, shift, seed, specials):
+    total = sum(lengths)
+    delta = normal(total + skip, dtype, seed=seed, scale=scale, shift=shift)[skip:]
+    for index, value in specials:
+        if index < total:
+            delta[index] = value
+    offsets = offsets_of(*lengths)
+    expected = reference.layer_stats(delta, offsets)
+    assert_close(ops.layer_stats(delta, offsets), expected)
+    views = [delta[start:end] for start, end in pairwise(offsets)]
+    assert_close(ops.layer_stats_list(views), expected)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 200), st.booleans()), min_size=1, max_size=5),
+    dtype=st.sampled_from(UPDATE_DTYPES),
+    seed=st.integers(0, 2**32),
+    lr=st.floats(-1e3, 1e3),
+)
+def test_any_update(lengths, dtype, seed, lr):
+    offsets = offsets_of(*(length for length, _ in lengths))
+    mask = torch.tensor([chosen for _, chosen in lengths])
+    got, delta = normal(int(offsets[-1]), dtype, seed=seed), normal(int(offsets[-1]), dtype, seed=seed + 1)
+    expected = got.clone()
+    ops.masked_apply_(got, delta, offsets, mask, lr)
+    reference.masked_apply_(expected, delta, offsets, mask, lr)
+    assert_same_bits(got, expected)
+    ops.accumulate_(got, delta, expected, lr)
+    reference.accumulate_(expected, delta, expected.clone(), lr)
+    assert_same_bits(got, expected)
