@@ -3,9 +3,11 @@
 // Memory arrives as NumPy arrays, never as addresses. bfloat16 and float16 come as 16-bit integers under
 // their dtype's name. Each check raises TypeError or ValueError with the argument's name.
 
+#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -122,6 +124,33 @@ void check_threads(int threads) {
     if (threads < 1) bad_value({"threads"}, "at least 1, got " + std::to_string(threads));
 }
 
+// Takes the GIL back. Before Python 3.14 a thread that asks for it while the interpreter shuts down is ended
+// by pthread_exit, which would unwind through our Python objects without the GIL: it sleeps instead, as it
+// does since 3.14.
+void take_gil(PyThreadState* state) {
+#if defined(__GLIBCXX__)
+    try {
+        PyEval_RestoreThread(state);
+    } catch (abi::__forced_unwind&) {
+        for (;;) pause();
+    }
+#else
+    PyEval_RestoreThread(state);
+#endif
+}
+
+template <class Compute>
+void without_gil(const Compute& compute) {
+    PyThreadState* state = PyEval_SaveThread();
+    try {
+        compute();
+    } catch (...) {
+        take_gil(state);
+        throw;
+    }
+    take_gil(state);
+}
+
 const std::byte* bytes_of(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
 
 // A float64 array [5, layers]: one row for each of Moments' vectors.
@@ -145,10 +174,7 @@ py::array_t<double> py_layer_stats(py::handle delta, py::handle dtype, py::handl
     py::array_t<double> out = moments_array(layers);
     const Moments moments = rows(out);
     const std::byte* data = bytes_of(values);
-    {
-        const py::gil_scoped_release release;
-        layer_stats(data, type, bounds.data(), layers, moments, threads);
-    }
+    without_gil([&] { layer_stats(data, type, bounds.data(), layers, moments, threads); });
     return out;
 }
 
@@ -178,10 +204,7 @@ py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, i
     }
     py::array_t<double> out = moments_array(layers);
     const Moments moments = rows(out);
-    {
-        const py::gil_scoped_release release;
-        layer_stats_list(views.data(), layers, moments, threads);
-    }
+    without_gil([&] { layer_stats_list(views.data(), layers, moments, threads); });
     return out;
 }
 
@@ -203,8 +226,7 @@ void py_accumulate(py::handle aggregate, py::handle client, py::handle base, py:
     const std::byte* from = bytes_of(change);
     const std::byte* minus = base.is_none() ? nullptr : bytes_of(start);
     const std::int64_t n = target.size();
-    const py::gil_scoped_release release;
-    accumulate_(out, from, minus, type, n, weight, threads);
+    without_gil([&] { accumulate_(out, from, minus, type, n, weight, threads); });
 }
 
 void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py::handle mask,
@@ -226,14 +248,16 @@ void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py
     auto* out = static_cast<std::byte*>(target.mutable_data());
     const std::byte* from = bytes_of(change);
     const auto* flags = static_cast<const std::uint8_t*>(chosen.data());
-    const py::gil_scoped_release release;
-    masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads);
+    without_gil([&] { masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads); });
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
     module.doc() = "The C++ kernels of fedtlu-fast. fedtlu_fast.ops.native gives them torch tensors.";
+    // Loads NumPy now: pybind11 lets go of the GIL for it, and takes it back in the way `take_gil` avoids.
+    py::dtype::of<double>();
+
     module.def(
         "layer_stats", &py_layer_stats, py::arg("delta"), py::arg("dtype"), py::arg("offsets"),
         py::arg("threads"),

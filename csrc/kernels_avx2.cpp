@@ -1,4 +1,4 @@
-// The kernels for x86-64 with AVX2 and F16C.
+// The kernels for x86-64 with AVX2, FMA and F16C.
 
 #if defined(__x86_64__)
 
@@ -9,10 +9,10 @@
 #include "vectors.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,f16c")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 
 namespace fedtlu {
@@ -23,6 +23,9 @@ typedef float Floats __attribute__((vector_size(16)));
 
 FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm256_cvtps_pd((__m128)floats); }
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((__m256d)doubles); }
+FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
+    return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
+}
 FEDTLU_INLINE Floats halves(const std::byte* x) {
     return (Floats)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));
 }

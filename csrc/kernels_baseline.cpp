@@ -26,6 +26,8 @@ FEDTLU_INLINE Doubles widen(Floats floats) { return __builtin_convertvector(floa
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return __builtin_convertvector(doubles, Floats); }
 #endif
 
+FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
+
 // By integers: a multiplication by 2^112 would take subnormals through the slow path of the hardware, and
 // they are common among changes. Inf and NaN come out as large numbers; their bits give them away.
 FEDTLU_INLINE Floats halves(const std::byte* x) {

@@ -26,7 +26,7 @@ std::vector<const Kernels*> live() {
 #if defined(__x86_64__)
     // These ask the operating system too (XGETBV): a level whose registers it does not save is not reported.
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && has_f16c();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     if (avx2) levels.push_back(&kAvx2Kernels);
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {

@@ -24,7 +24,7 @@ struct Sums {
 struct Kernels {
     const char* level;
 
-    // Sums of x[0:n], n >= 1, in float64; by Dtype.
+    // Sums of x[0:n], n >= 1, in float64; by Dtype. Fastest for 16-bit types when the pivot is 0.
     using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot);
     Sum sums[kDtypes];
 

@@ -7,9 +7,10 @@
 namespace fedtlu {
 namespace {
 
-// A layer's first element may lie far from the rest; then sum((x - pivot)^2) is large against the m2 wanted
-// from it and its rounding error counts. Beyond this ratio the tile, still in cache, is read again about its
-// own mean. Normal samples reach 64 (a pivot 8 standard deviations out) once in 10^15.
+// The first pivot of a tile is a guess. Where the elements lie far from it, sum((x - pivot)^2) is large
+// against the m2 wanted from it, and its rounding error counts: beyond this ratio the tile, still in cache,
+// is read again about its own mean. It is the square of how many standard deviations the pivot may be out,
+// plus 1.
 constexpr double kWorstCancellation = 64.0;
 
 std::int64_t count_nonfinite(Dtype dtype, const std::byte* x, std::int64_t n) {
@@ -18,6 +19,11 @@ std::int64_t count_nonfinite(Dtype dtype, const std::byte* x, std::int64_t n) {
     std::int64_t count = 0;
     for (std::int64_t i = 0; i < n; ++i) count += (bits_at(dtype, x, i) & magnitude) >= infinity;
     return count;
+}
+
+// The first element; 0 for 16-bit types, whose kernels then have less to do.
+double first_pivot(Dtype dtype, const std::byte* x) {
+    return size_of(dtype) == 2 ? 0.0 : decode(dtype, bits_at(dtype, x, 0));
 }
 
 }  // namespace
@@ -29,8 +35,7 @@ Tile read_tile(const Kernels& kernels, const LayerView& layer, std::int64_t inde
     const Kernels::Sum sum = kernels.sums[static_cast<int>(layer.dtype)];
     const auto length = static_cast<double>(n);
 
-    // Later tiles have a pivot of their own: a layer's first element says little about its millionth.
-    double own_pivot = index == 0 ? pivot : decode(layer.dtype, bits_at(layer.dtype, x, 0));
+    double own_pivot = first_pivot(layer.dtype, x);
     Sums sums = sum(x, n, own_pivot);
     if (sums.peak >= infinity_of(layer.dtype)) {
         return {0.0, 0.0, sums.peak, count_nonfinite(layer.dtype, x, n)};

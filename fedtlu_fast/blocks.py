@@ -74,17 +74,16 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
     blocks += _sibling_blocks(root, shapes, _layers_of(blocks))
     inside = _layers_of(blocks)
     own = [found for found in _own_blocks(root, shapes) if inside.isdisjoint(found.layers)]
-    blocks += [found for found in own if found.kind is not None]
+    repeated = [found for found in own if found.kind is not None]
     singles = [found for found in own if found.kind is None]
 
-    if granularity != "block":
-        owner = _module_of if granularity == "module" else str
-        blocks = [
-            Found(name, layers, (block.kind, place))
-            for block in blocks
-            for place, (name, layers) in enumerate(_split(block, names, owner))
-        ]
-        singles = [Found(*part, None) for found in singles for part in _split(found, names, owner)]
+    # What rule 3 finds lies in one module already.
+    if granularity == "module":
+        blocks = _parts(blocks, names, shapes, _module_of)
+    elif granularity == "tensor":
+        cut = [_parts(found, names, shapes, str) for found in (blocks, repeated, singles)]
+        blocks, repeated, singles = cut
+    blocks += repeated
 
     def likeness(single: Found) -> Hashable:
         comparable = not blocks or any(part.isdigit() for part in single.name.split("."))
@@ -182,14 +181,20 @@ def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
     return [stretch for stretch in stretches if stretch]
 
 
-def _split(
-    found: Found, names: Sequence[str], owner: Callable[[str], str]
-) -> list[tuple[str, tuple[int, ...]]]:
-    """A block's layers by owner (module or tensor), in order of appearance."""
-    parts: dict[str, list[int]] = {}
-    for layer in found.layers:
-        parts.setdefault(owner(names[layer]), []).append(layer)
-    return [(name, tuple(layers)) for name, layers in parts.items()]
+def _parts(
+    blocks: Iterable[Found], names: Sequence[str], shapes: Sequence[Shape], owner: Callable[[str], str]
+) -> list[Found]:
+    """Blocks cut by owner (module or tensor); parts of like blocks are alike by place and shapes."""
+    found = []
+    for block in blocks:
+        owned: dict[str, list[int]] = {}
+        for layer in block.layers:
+            owned.setdefault(owner(names[layer]), []).append(layer)
+        for place, (name, layers) in enumerate(owned.items()):
+            signature = tuple(shapes[layer] for layer in layers)
+            kind = None if block.kind is None else (block.kind, place, signature)
+            found.append(Found(name, tuple(layers), kind))
+    return found
 
 
 def _module_of(name: str) -> str:

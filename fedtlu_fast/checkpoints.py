@@ -134,10 +134,13 @@ def _files(field: str, path: Path) -> Iterable[Path]:
         return [path / "model.safetensors"]
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(field, str(index), f"an index with a weight_map; {error}") from error
-        outside = [shard for shard in shards if Path(shard).name != shard]
+            found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            shards = sorted({shard for shard in found if isinstance(shard, str)})
+            if len(shards) < len(set(found)):
+                raise ValueError("a file name that is no text")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(field, str(index), f"an index with a weight_map; {error!r}") from error
+        outside = [shard for shard in shards if Path(shard).name != shard or shard == ".."]
         if outside:
             raise InputError(field, outside[0], f"the name of a file in {path}")
         return [path / shard for shard in shards]

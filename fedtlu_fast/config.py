@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.errors import InputError
@@ -26,6 +34,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        # pydantic would read true as 1; no setting is a switch.
+        if isinstance(value, bool):
+            raise ValueError("not true or false")
+        return value
+
 
 class DataConfig(Section):
     """Which text, and how it is cut into samples."""
@@ -34,7 +50,7 @@ class DataConfig(Section):
         "pydoc", description="pydoc | text:PATH (a UTF-8 file or a directory) | hf:NAME[@REVISION]"
     )
     vocabulary: int = Field(
-        2000, ge=8, description="words kept when the model brings no tokenizer; others are <unk>"
+        2000, ge=8, le=2**31 - 1, description="words kept if the model brings no tokenizer; others are <unk>"
     )
     window: int = Field(32, ge=2, description="tokens in one sample")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of each source kept for the global test")
@@ -92,6 +108,14 @@ class TrainingConfig(Section):
         0.0, ge=0, description="FedProx's mu: adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch(cls, value: Any) -> Any:
+        """Without a word on either, one pass."""
+        if isinstance(value, Mapping) and not {"local_steps", "local_epochs"} & value.keys():
+            return {**value, "local_epochs": 1.0}
+        return value
+
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> Self:
         if (self.local_steps is None) == (self.local_epochs is None):
@@ -107,7 +131,6 @@ class SelectionConfig(Section):
     selector: str = Field("fedtlu", description=" | ".join(SELECTORS))
     keep: int | float | dict[str, int | float] = Field(
         2,
-        union_mode="left_to_right",
         description="blocks kept per group: 2, a fraction 0.5, or {group: either}",
     )
     granularity: Granularity = Field("block", description="what is chosen: tensor | module | block")
@@ -120,6 +143,16 @@ class SelectionConfig(Section):
     pooling: Pooling = Field(
         "mean", description="a block's score: mean of its layers' scores | pooled as one layer"
     )
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _some_blocks(cls, value: Any) -> Any:
+        # 1 and 1.0 differ here (one block, the whole group), and nothing else may become either.
+        for number in value.values() if isinstance(value, Mapping) else [value]:
+            fits = number >= 1 if type(number) is int else type(number) is float and 0 < number <= 1
+            if not fits:
+                raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
+        return value
 
     @model_validator(mode="after")
     def _known_selector(self) -> Self:
@@ -166,14 +199,14 @@ class RunConfig(Section):
     cohort: int = Field(10, ge=1, description="clients that train in a round, drawn uniformly")
     server_lr: float = Field(1.0, gt=0, description="factor on the averaged change")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu | cuda | cuda:N")
-    threads: int | None = Field(1, ge=1, description="CPU threads of one run; null: torch decides")
+    threads: int | None = Field(1, ge=1, le=4096, description="CPU threads of one run; null: torch decides")
     backend: Literal["auto", "reference", "native", "triton"] = Field(
         "auto", description="who runs the kernels"
     )
     data: DataConfig = DataConfig()
     partition: Annotated[PartitionConfig, BeforeValidator(_partition_shorthand)] = PartitionConfig()
     model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig(local_epochs=1.0)
+    training: TrainingConfig = TrainingConfig()
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -252,7 +285,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("config", str(path), "a YAML file that exists") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # A ValueError: no UTF-8, or something like a date that is none; a RecursionError: a thousand brackets.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError("config", str(path), f"a readable YAML file; {error}".replace("\n", " ")) from None
     if not isinstance(tree, dict):
         raise InputError("config", str(path), f"a YAML mapping of settings, not {type(tree).__name__}")
@@ -265,7 +299,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise InputError("--set", override, "key=value, such as rounds=20 or training.lr=0.1")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise InputError("--set", override, "a YAML value after the equals sign") from None
     tree: Any = value
     for part in reversed(_full_key(key.strip()).split(".")):

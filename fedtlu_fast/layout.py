@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from fedtlu_fast.blocks import Granularity, Shape, discover
 from fedtlu_fast.errors import InputError
 
+DEEPEST = 200
+"""Modules within modules that a name may tell of; a damaged checkpoint may have any name."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -83,7 +86,7 @@ class ParameterLayout:
                 parameters one module owns; ``tensor``: every parameter for itself.
 
         Raises:
-            InputError: nothing to train, or a trainable parameter that is not initialised.
+            InputError: nothing to train, or a trainable parameter that is complex or not initialised.
         """
         named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
         if not named:
@@ -101,6 +104,8 @@ class ParameterLayout:
                 raise InputError(
                     f"model.{name}", "an uninitialised (lazy) parameter", "a shape", "Run it once."
                 )
+            if not param.is_floating_point():
+                raise InputError(f"model.{name}.dtype", str(param.dtype), "a real floating-point parameter")
         shapes = {name: tuple(param.shape) for name, param in named}
         return cls.from_shapes(shapes, granularity, buffers={n: tuple(b.shape) for n, b in _buffers(model)})
 
@@ -115,12 +120,15 @@ class ParameterLayout:
         """Layout of tensors known by dotted name and shape only (a checkpoint's, say), in their order.
 
         Raises:
-            InputError: no tensor at all, or an unknown granularity.
+            InputError: no tensor at all, an unknown granularity, or a name no module tree has.
         """
         if granularity not in get_args(Granularity):
             raise InputError("granularity", granularity, f"one of {', '.join(get_args(Granularity))}")
         if not shapes:
             raise InputError("shapes", dict(shapes), "at least one tensor")
+        for name in shapes:
+            if name.count(".") > DEEPEST:
+                raise InputError("shapes", name, f"names with at most {DEEPEST} dots")
         found = discover(list(shapes), list(shapes.values()), granularity)
         alike: defaultdict[Hashable, list[int]] = defaultdict(list)
         for index, block in enumerate(found):
@@ -192,7 +200,9 @@ class ParameterLayout:
     def flatten_buffers(self, model: nn.Module) -> Tensor:
         """A float32 copy of the model's floating-point buffers, [Q] (Q may be 0)."""
         found = dict(_buffers(model))
-        return torch.cat([torch.empty(0), *(found[slot.name].reshape(-1).float() for slot in self.buffers)])
+        device = next(model.parameters()).device
+        kept = [found[slot.name].reshape(-1).to(device, torch.float32) for slot in self.buffers]
+        return torch.cat([torch.empty(0, device=device), *kept])
 
     def load_buffers_(self, model: nn.Module, vector: Tensor) -> None:
         """Copies a buffer vector [Q] into the model's floating-point buffers."""
@@ -229,11 +239,18 @@ def _views(slots: Sequence[Layer], vector: Tensor) -> dict[str, Tensor]:
 
 
 def _pattern(names: Sequence[str]) -> str:
-    """One name for like blocks: ``h.0``, ``h.1`` -> ``h.*``."""
+    """One name for like blocks: ``h.0``, ``h.1`` -> ``h.*``; ``lstm[1]``, ``lstm[2]`` -> ``lstm[*]``."""
     parts = [name.split(".") for name in names]
     if len({len(path) for path in parts}) > 1:
         return f"{names[0]} and like"
-    return ".".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*parts, strict=True))
+    return ".".join(_common(column) for column in zip(*parts, strict=True))
+
+
+def _common(column: Sequence[str]) -> str:
+    if len(set(column)) == 1:
+        return column[0]
+    stems = {part.partition("[")[0] for part in column}
+    return f"{stems.pop()}[*]" if len(stems) == 1 else "*"
 
 
 def _unique(titles: Sequence[str]) -> list[str]:

@@ -70,7 +70,8 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     stats = stats.cpu()
     ratio = stats.mean / stats.std
     excess = ratio.square()
-    degenerate = (stats.count < 2) | (stats.nonfinite > 0) | ~torch.isfinite(excess) | ~(stats.std > 0)
+    regular = (stats.count >= 2) & (stats.nonfinite == 0) & (stats.std > 0) & torch.isfinite(stats.std)
+    degenerate = ~(regular & torch.isfinite(excess))
     excess = torch.where(degenerate, 0.0, excess)
     share = (stats.count - ddof).clamp(min=0) / stats.count.clamp(min=1)
     return LayerScores(stats.names, torch.sqrt(share * (1 + excess)), excess, degenerate, ddof)
@@ -79,7 +80,9 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
 def score_blocks(
     scores: LayerScores, layout: ParameterLayout, stats: LayerStats, pooling: Pooling = "mean"
 ) -> Tensor:
-    """[B] float64: one number per block, comparable within a group; degenerate blocks get -1.
+    """[B] float64: one number per block, comparable within a group.
+
+    A block whose layers are all degenerate, or that holds NaN or Inf (and so cannot be applied), gets -1.
 
     The paper adds up the scores of a block's layers and leaves the details open; both readings are here.
 
@@ -103,7 +106,7 @@ def score_blocks(
         layers = torch.tensor(block.layers)
         if pooling == "mean":
             value = torch.where(scores.degenerate[layers], 0.0, margin[layers]).mean()
-            lost = bool(scores.degenerate[layers].all())
+            lost = bool(scores.degenerate[layers].all()) or bool((stats.nonfinite[layers] > 0).any())
         else:
             value = _pooled_excess(stats, layers)
             lost = not bool(torch.isfinite(value))
@@ -114,6 +117,9 @@ def score_blocks(
 def _pooled_excess(stats: LayerStats, layers: Tensor) -> Tensor:
     """(mean/std)^2 of several layers taken as one; NaN or Inf where that is no number."""
     count, mean = stats.count[layers], stats.mean[layers]
-    total = (count * mean).sum() / count.sum()
-    m2 = (count * stats.std[layers].square() + count * (mean - total).square()).sum()
-    return total.square() / (m2 / count.sum())
+    # Shifted by the longest layer's mean: equal constant layers then have exactly zero deviations.
+    pivot = mean[count.argmax()]
+    shift = (count * (mean - pivot)).sum() / count.sum()
+    m2 = (count * stats.std[layers].square() + count * (mean - pivot - shift).square()).sum()
+    std = (m2 / count.sum()).sqrt()
+    return torch.where(torch.isfinite(std), ((pivot + shift) / std).square(), torch.nan)

@@ -59,19 +59,19 @@ def _largest(x):
 
 @triton.jit
 def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
-    """Mean, m2 and largest magnitude of lanes ``first .. stop - 1``; the mean is finite if they all are.
+    """Mean as c + offset, m2 and largest magnitude of lanes ``first .. stop - 1``.
 
     The sums are taken about the mean c of the first step, itself found about the first element p:
-        c = p + sum(x - p) / n_0;  mean = c + sum(x - c) / n;  m2 = sum((x - c)^2) - sum(x - c)^2 / n
-    The first step is part of the tile, so (mean - c)^2 is at most a few times the variance: however far
+        c = p + sum(x - p) / n_0;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
+    The first step is part of the tile, so offset^2 is at most a few times the variance: however far
     out the first element lies, the subtraction in m2 loses next to nothing. In a constant tile every
-    x - c is exactly 0.
+    x - c is exactly 0. The mean stays in two parts, for c alone may use up the digits of a float64.
     """
     STEP: tl.constexpr = ROWS * WIDTH
     pivot = _widen(tl.load(source + first)).to(tl.float64)
     x, inside = _load(source, 0, first, stop, ROWS, WIDTH, WHOLE)
-    offset = tl.sum(tl.sum(_shift(x, inside, pivot, WHOLE), axis=0), axis=0)
-    centre = pivot + offset / (tl.minimum(stop, STEP) - first).to(tl.float64)
+    total = tl.sum(tl.sum(_shift(x, inside, pivot, WHOLE), axis=0), axis=0)
+    centre = pivot + total / (tl.minimum(stop, STEP) - first).to(tl.float64)
 
     shifted = _shift(x, inside, centre, WHOLE)
     sums = tl.sum(shifted, axis=0)  # [WIDTH]
@@ -84,10 +84,10 @@ def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, 
         squares += tl.sum(shifted * shifted, axis=0)
         largest = tl.maximum(largest, _largest(x))
 
-    count = (stop - first).to(tl.float64)
     total = tl.sum(sums, axis=0)
-    m2 = tl.maximum(tl.sum(squares, axis=0) - total * total / count, 0.0)
-    return centre + total / count, m2, tl.max(largest, axis=0).to(tl.float64)
+    offset = total / (stop - first).to(tl.float64)
+    m2 = tl.maximum(tl.sum(squares, axis=0) - total * offset, 0.0)
+    return centre, offset, m2, tl.max(largest, axis=0).to(tl.float64)
 
 
 @triton.jit
@@ -104,12 +104,12 @@ def _nonfinite(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 def tile_moments_kernel(
     origin, starts, firsts, stops, partials, tiles, ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Moments of one tile: ``partials[:, tile] = mean, m2, abs_max, nonfinite``.
+    """Moments of one tile: ``partials[:, tile] = centre, offset, m2, abs_max, nonfinite``.
 
     Args:
         origin: what `starts` count from; any dtype.
         starts, firsts, stops: [T], the tile table.
-        partials: [4, T], float64, out.
+        partials: [5, T], float64, out; the mean is centre + offset.
         tiles: T.
         ROWS, WIDTH: shape of a step.
     """
@@ -118,28 +118,44 @@ def tile_moments_kernel(
     first = tl.load(firsts + tile).to(tl.int32)
     stop = tl.load(stops + tile).to(tl.int32)
     if (first == 0) & (stop % (ROWS * WIDTH) == 0):
-        mean, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, True)
+        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, True)
     else:
-        mean, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, False)
-    tl.store(partials + tile, mean)
-    tl.store(partials + tiles + tile, m2)
-    tl.store(partials + 2 * tiles + tile, abs_max)
-    tl.store(partials + 3 * tiles + tile, 0.0)
+        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, False)
+    tl.store(partials + tile, centre)
+    tl.store(partials + tiles + tile, offset)
+    tl.store(partials + 2 * tiles + tile, m2)
+    tl.store(partials + 3 * tiles + tile, abs_max)
+    tl.store(partials + 4 * tiles + tile, 0.0)
+    mean = centre + offset
     if mean - mean != 0.0:  # a NaN or Inf among the elements shows in the mean: only then count them
         bad = _nonfinite(source, first, stop, ROWS, WIDTH)
-        tl.store(partials + 3 * tiles + tile, bad.to(tl.float64))
+        tl.store(partials + 4 * tiles + tile, bad.to(tl.float64))
+
+
+@triton.jit
+def _shift_of_tiles(partials, tile, inside, centre, tiles):
+    """Means of these tiles, from `centre` on: differences of like centres are exact. [LANES]."""
+    centres = tl.load(partials + tile, inside, other=0.0)
+    return tl.where(inside, centres - centre + tl.load(partials + tiles + tile, inside, other=0.0), 0.0)
+
+
+@triton.jit
+def _count_of_tiles(firsts, stops, tile, inside):
+    """Elements of these tiles: [LANES]."""
+    return (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
 
 
 @triton.jit(do_not_specialize=["tiles", "layers"])
 def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layers, LANES: tl.constexpr):
     """Moments of one layer from those of its tiles.
 
-        n = sum(n_i);  mean = mean_0 + sum(n_i (mean_i - mean_0)) / n;  m2 = sum(m2_i + n_i (mean_i - mean)^2)
+        n = sum(n_i);  s_i = c_i - c_0 + offset_i;  s = sum(n_i s_i) / n
+        mean = c_0 + s;  m2 = sum(m2_i + n_i (s_i - s)^2)
 
     Tiles of equal mean add exactly nothing to m2. A layer without tiles is empty: zeros.
 
     Args:
-        partials: [4, T], see `tile_moments_kernel`.
+        partials: [5, T], see `tile_moments_kernel`.
         firsts, stops: [T], the tile table.
         bounds: [L + 1], the layer's tiles.
         columns: [L], the layer's column in `moments`.
@@ -151,39 +167,37 @@ def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layer
     layer = tl.program_id(0).to(tl.int64)
     begin = tl.load(bounds + layer)
     end = tl.load(bounds + layer + 1)
-    pivot = tl.load(partials + begin, mask=begin < end, other=0.0)
+    centre = tl.load(partials + begin, mask=begin < end, other=0.0)
 
     counts = tl.zeros((LANES,), dtype=tl.float64)
-    offsets = tl.zeros((LANES,), dtype=tl.float64)
+    sums = tl.zeros((LANES,), dtype=tl.float64)
     largest = tl.zeros((LANES,), dtype=tl.float64)
     bad = tl.zeros((LANES,), dtype=tl.float64)
     for base in range(begin, end, LANES):
         tile = base + tl.arange(0, LANES)
         inside = tile < end
-        n = (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
-        mean_i = tl.load(partials + tile, inside, other=0.0)
+        n = _count_of_tiles(firsts, stops, tile, inside)
         counts += n
-        offsets += tl.where(inside, n * (mean_i - pivot), 0.0)
-        largest = tl.maximum(largest, tl.load(partials + 2 * tiles + tile, inside, other=0.0))
-        bad += tl.load(partials + 3 * tiles + tile, inside, other=0.0)
+        sums += n * _shift_of_tiles(partials, tile, inside, centre, tiles)
+        largest = tl.maximum(largest, tl.load(partials + 3 * tiles + tile, inside, other=0.0))
+        bad += tl.load(partials + 4 * tiles + tile, inside, other=0.0)
     count = tl.sum(counts, axis=0)
-    mean = pivot + tl.sum(offsets, axis=0) / tl.maximum(count, 1.0)
+    shift = tl.sum(sums, axis=0) / tl.maximum(count, 1.0)
 
     squares = tl.zeros((LANES,), dtype=tl.float64)
     for base in range(begin, end, LANES):
         tile = base + tl.arange(0, LANES)
         inside = tile < end
-        n = (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
-        deviation = tl.load(partials + tile, inside, other=0.0) - mean
-        m2_i = tl.load(partials + tiles + tile, inside, other=0.0)
-        squares += tl.where(inside, m2_i + n * deviation * deviation, 0.0)
+        n = _count_of_tiles(firsts, stops, tile, inside)  # 0 outside, so is the product
+        deviation = _shift_of_tiles(partials, tile, inside, centre, tiles) - shift
+        squares += tl.load(partials + 2 * tiles + tile, inside, other=0.0) + n * deviation * deviation
 
     nonfinite = tl.sum(bad, axis=0)
     clean = nonfinite == 0.0
     nan = float("nan")
     column = tl.load(columns + layer)
     tl.store(moments + column, count)
-    tl.store(moments + layers + column, tl.where(clean, mean, nan))
+    tl.store(moments + layers + column, tl.where(clean, centre + shift, nan))
     tl.store(moments + 2 * layers + column, tl.where(clean, tl.sum(squares, axis=0), nan))
     tl.store(moments + 3 * layers + column, tl.where(clean, tl.max(largest, axis=0), nan))
     tl.store(moments + 4 * layers + column, nonfinite)
@@ -201,7 +215,7 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
     if not count:
         return
     table = tiles_of(layers, origin)
-    partials = torch.empty(4, table.count, dtype=torch.float64, device=origin.device)
+    partials = torch.empty(5, table.count, dtype=torch.float64, device=origin.device)
     if table.count:
         tile_moments_kernel[(table.count,)](
             origin,

@@ -107,8 +107,7 @@ def tiles_of(layers: Layers, origin: Tensor) -> Tiles:
     lead = origin.data_ptr() % ALIGNMENT // size
     key = (origin.device, size, lead, TILE_BYTES)
     capturing = origin.is_cuda and torch.cuda.is_current_stream_capturing()
-    for entry in _cache:
-        known, where, tiles = entry
+    for known, where, tiles in tuple(_cache):  # a copy: another thread may add to it
         if known == key and where.same_as(layers):
             if capturing:  # capture began with a synchronisation: the copy is over
                 _captured[id(tiles)] = tiles
@@ -135,9 +134,7 @@ def build(layers: Layers, lead: int, size: int, device: torch.device) -> Tiles:
     """
     tile = TILE_BYTES // size
     leads = (layers.starts + lead) % (ALIGNMENT // size)  # [L]
-    ends = np.where(
-        layers.lengths > 0, leads + layers.lengths, 0
-    )  # [L], counted from lane 0 of the first tile
+    ends = np.where(layers.lengths > 0, leads + layers.lengths, 0)  # [L], from lane 0 of the first tile
     pieces = (ends + tile - 1) // tile  # [L]
     bounds = np.zeros(len(pieces) + 1, dtype=np.int64)
     np.cumsum(pieces, out=bounds[1:])

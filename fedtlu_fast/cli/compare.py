@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,16 @@ from fedtlu_fast.cli.console import notes, results
 if TYPE_CHECKING:
     from fedtlu_fast.simulation.compare import Arm
 
+SELECTORS, SEEDS = "fedtlu,random,last,full", 2
+
 
 def compare_command(
-    selectors: Annotated[str, typer.Option(help="Which, separated by commas.")] = "fedtlu,random,last,full",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from --seed.")] = 2,
+    selectors: Annotated[
+        str | None, typer.Option(help=f"Which, separated by commas (default: {SELECTORS}).")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"How many, counted from --seed (default: {SEEDS}).")
+    ] = None,
     preset: options.Preset = None,
     config: options.Config = None,
     overrides: options.Set = None,
@@ -47,7 +54,8 @@ def compare_command(
     """
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
-    from fedtlu_fast.simulation.compare import compare, comparison_config
+    from fedtlu_fast.simulation.compare import compare, comparison_settings
+    from fedtlu_fast.simulation.directory import COMPARISON
 
     given = {
         "model__pretrained": model,
@@ -59,40 +67,54 @@ def compare_command(
         "device": device,
         "seed": seed,
     }
+    names: Sequence[str]
+    numbers: Sequence[int]
     if resume is not None:
-        settings, directory = comparison_config(resume), resume
+        options.refuse_beside_resume(
+            selectors=selectors, seeds=seeds, preset=preset, config=config, out=out, set=overrides, **given
+        )
+        directory = resume
+        settings, names, numbers = comparison_settings(resume)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         directory = out or options.fresh_directory("compare")
-    names = [name.strip() for name in selectors.split(",") if name.strip()]
+        names = [name.strip() for name in (selectors or SELECTORS).split(",") if name.strip()]
+        numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
-    with _Bars(live, settings.rounds) as bars:
-        arms = compare(
-            settings,
-            names,
-            range(settings.seed, settings.seed + seeds),
-            directory,
-            jobs=jobs,
-            resume=resume is not None,
-            progress=bars.show,
-        )
-    rows = write_comparison_report(arms, settings, directory)
+    try:
+        with _Bars(live) as bars:
+            arms = compare(
+                settings,
+                names,
+                numbers,
+                directory,
+                jobs=jobs,
+                resume=resume is not None,
+                progress=bars.show,
+            )
+        rows = write_comparison_report(arms, settings, directory)
+    except KeyboardInterrupt:
+        raise options.stopped("compare", directory, COMPARISON) from None
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
-        title = f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {seeds} seeds: mean ± std"
+        title = (
+            f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {len(numbers)} seeds: mean ± std"
+        )
         results.print(comparison_table(rows, title))
     if not quiet:
         notes.print(
             f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}",
+            markup=False,
             highlight=False,
+            soft_wrap=True,
         )
 
 
 class _Bars:
     """One progress bar per arm."""
 
-    def __init__(self, live: bool, rounds: int) -> None:
+    def __init__(self, live: bool) -> None:
         self.progress = Progress(
             TextColumn("{task.description:<16}"),
             BarColumn(bar_width=24),

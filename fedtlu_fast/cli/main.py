@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the work failed (a full disk, a lost worker); 2 bad input;
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -80,6 +81,9 @@ def main() -> None:
     # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
     try:
         app()
     except (InputError, BackendUnavailableError) as error:

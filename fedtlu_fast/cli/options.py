@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fedtlu_fast.errors import InputError, InterruptedRunError
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -57,8 +61,37 @@ def settings_from(
 
     if preset is None and config is None:
         preset = DEFAULT_PRESET
-    named = [f"{key.replace('__', '.')}={value}" for key, value in given.items() if value is not None]
+    # Quoted, since --set takes YAML: a path may hold what YAML reads as a comment or a mapping.
+    named = [
+        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in given.items() if value is not None
+    ]
     return load_config(preset, config, [*(overrides or []), *named])
+
+
+def refuse_beside_resume(**given: Any) -> None:
+    """Refuses options that a resumed run would not follow.
+
+    Args:
+        given: option -> value, as for `settings_from`; None or an empty list is not given.
+
+    Raises:
+        InputError: one is given.
+    """
+    for name, value in given.items():
+        if value is not None and value != []:
+            raise InputError(
+                f"--{name.split('__')[0 if name == 'model__pretrained' else -1]}",
+                value if not isinstance(value, Path) else str(value),
+                "nothing beside --resume: what was begun keeps its settings",
+                "Leave it out, or start anew without --resume.",
+            )
+
+
+def stopped(command: str, directory: Path, begun: str) -> InterruptedRunError:
+    """What to say after a Ctrl-C: how to go on, if the file `begun` shows that anything was begun."""
+    if not (directory / begun).exists():
+        return InterruptedRunError("nothing was written yet")
+    return InterruptedRunError(f"go on with: fedtlu {command} --resume {shlex.quote(str(directory))}")
 
 
 def fresh_directory(name: str) -> Path:

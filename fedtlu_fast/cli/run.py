@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +14,12 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.errors import InputError
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
+
+MOST_SHOWN = 4
+"""Chosen blocks named in the progress line."""
 
 
 def run_command(
@@ -58,14 +61,17 @@ def run_command(
         "seed": seed,
     }
     if resume is not None:
-        _refuse_settings(preset=preset, config=config, out=out, set=overrides, **given)
+        options.refuse_beside_resume(preset=preset, config=config, out=out, set=overrides, **given)
         from fedtlu_fast.simulation.directory import RunDirectory
 
         settings, directory = RunDirectory.open(resume)[1], resume
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         directory = out or options.fresh_directory(f"{settings.selection.selector}-seed{settings.seed}")
-    summary = _simulate(settings, directory, resume is not None, live=not quiet and sys.stderr.isatty())
+    try:
+        summary = _simulate(settings, directory, resume is not None, live=not quiet and sys.stderr.isatty())
+    except KeyboardInterrupt:
+        raise options.stopped("run", directory, "config.yaml") from None
     if as_json:
         from fedtlu_fast.simulation.directory import dump_json
 
@@ -73,7 +79,9 @@ def run_command(
     else:
         results.print(_table(summary))
     if not quiet:
-        notes.print(f"Files in {directory} (report.html first)", highlight=False)
+        notes.print(
+            f"Files in {directory} (report.html first)", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
@@ -82,11 +90,12 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) ->
 
     with notes.status("Reading data, building the model") if live else nullcontext():
         run = Run(settings, directory, resume=resume)
+    choosable = {run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks}
     with _progress(live) as progress:
         task = progress.add_task("", total=settings.rounds, completed=run.state.round, status="")
         run.advance(
             settings.rounds,
-            lambda row: progress.update(task, completed=row["round"], status=_status(row)),
+            lambda row: progress.update(task, completed=row["round"], status=_status(row, choosable)),
         )
         progress.update(task, status="last tests and report")
         result = run.finish()
@@ -106,11 +115,13 @@ def _progress(live: bool) -> Progress:
     )
 
 
-def _status(row: dict[str, Any]) -> str:
+def _status(row: dict[str, Any], choosable: Set[str]) -> str:
+    """What a round did; of the blocks only those that were chosen, not those that are always updated."""
     tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
-    chosen = (
-        "warm-up: all" if row["warmup"] else " ".join(".".join(n.split(".")[-2:]) for n in row["selected"])
-    )
+    names = [name for name in row["selected"] if name in choosable]
+    shown = [".".join(name.split(".")[-2:]) for name in names[:MOST_SHOWN]]
+    more = [f"+{len(names) - MOST_SHOWN}"] if len(names) > MOST_SHOWN else []
+    chosen = "warm-up: all" if row["warmup"] else " ".join([*shown, *more])
     refused = f"refused {len(row['refused'])}" if row["refused"] else ""
     parts = (
         f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
@@ -143,13 +154,3 @@ def _table(summary: dict[str, Any]) -> Table:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _refuse_settings(**given: Any) -> None:
-    for name, value in given.items():
-        if value:
-            raise InputError(
-                f"--{name.split('__')[-1]}",
-                value,
-                "nothing beside --resume: a run keeps the settings it began with",
-            )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli import options
@@ -50,9 +51,14 @@ def score_command(
     results.print(_blocks(found["blocks"], prefix))
     results.print(_layers(found["layers"], top, prefix))
     if prefix:
-        results.print(f"All names begin with {prefix}", highlight=False)
+        results.print(f"All names begin with {prefix}", markup=False, highlight=False)
     if found["skipped"]:
-        notes.print(f"Not floating point, not scored: {', '.join(found['skipped'])}", highlight=False)
+        notes.print(
+            f"Not floating point, not scored: {', '.join(found['skipped'])}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
@@ -67,7 +73,7 @@ def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
         rank = str(row["rank"] or "-")
         name, score = row["name"].removeprefix(prefix), _small(row["score"])
         shown = group if group != previous else ""
-        table.add_row(shown, rank, name, score, f"{row['l2']:.4g}", f"{row['parameters']:,}")
+        table.add_row(escape(shown), rank, escape(name), score, f"{row['l2']:.4g}", f"{row['parameters']:,}")
         previous = group
     return table
 
@@ -84,7 +90,7 @@ def _layers(rows: list[dict[str, Any]], top: int, prefix: str) -> Table:
         if row["nonfinite"]:
             excess = f"{row['nonfinite']:.0f} non-finite"
         name, size = row["name"].removeprefix(prefix), f"{row['count']:,.0f}"
-        table.add_row(name, rank, f"{row['score']:.9f}", excess, f"{row['l2']:.4g}", size)
+        table.add_row(escape(name), rank, f"{row['score']:.9f}", excess, f"{row['l2']:.4g}", size)
     return table
 
 

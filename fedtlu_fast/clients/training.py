@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil
 from typing import Protocol
 
@@ -83,11 +84,17 @@ class LocalTrainer:
         for name, param in task.model.named_parameters():
             if name in grads:
                 param.grad = grads[name]
+        # Counters and the like do not travel, but what one client left in them must not reach the next.
+        learned = {slot.name for slot in layout.buffers}
+        rest = [buffer for name, buffer in task.model.named_buffers() if name not in learned]
+        self._rest = [(buffer, buffer.clone()) for buffer in rest]
 
     def load_(self, params: Tensor, buffers: Tensor) -> None:
-        """Puts these parameters [P] and buffers [Q] into the model."""
+        """Puts these parameters [P] and buffers [Q] into the model; its other buffers are as at first."""
         self.params.copy_(params)
         self.layout.load_buffers_(self.task.model, buffers)
+        for buffer, first in self._rest:
+            buffer.copy_(first)
 
     def train(
         self, params: Tensor, buffers: Tensor, samples: Tensor, rows: Indices, round_index: int, client: int
@@ -143,7 +150,8 @@ def batches(rows: Indices, config: TrainingConfig, draws: np.random.Generator) -
     up. A pass ends with a smaller batch when the batch size does not divide the samples.
     """
     per_epoch = ceil(len(rows) / config.batch_size)
-    steps = config.local_steps or ceil((config.local_epochs or 1) * per_epoch)
+    # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
+    steps = config.local_steps or ceil(Fraction(str(config.local_epochs or 1)) * per_epoch)
     for step in range(steps):
         place = step % per_epoch
         if place == 0:

@@ -48,6 +48,7 @@ class IidPartitioner:
 
     def partition(self, sources: Indices, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""
+        _check_enough(len(sources), self.num_partitions, 1)
         return list(np.array_split(generator.permutation(len(sources)), self.num_partitions))
 
 
@@ -66,6 +67,7 @@ class DirichletPartitioner:
 
     def partition(self, sources: Indices, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""
+        _check_enough(len(sources), self.num_partitions, self.min_partition_size)
         held: list[list[int]] = [[] for _ in range(self.num_partitions)]
         fair = len(sources) / self.num_partitions
         for source in generator.permutation(np.unique(sources)):
@@ -121,6 +123,12 @@ class NaturalIdPartitioner:
         if open_part and parts:
             parts[-1] = np.concatenate([parts[-1], *open_part])
         return parts
+
+
+def _check_enough(samples: int, clients: int, least: int) -> None:
+    if samples < clients * least:
+        expected = f"at most {samples // max(least, 1)}: there are {samples} samples and each gets {least}"
+        raise InputError("clients", clients, expected)
 
 
 def make_partitioner(config: PartitionConfig, clients: int) -> Partitioner:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, shorten
 
 SECTIONS = 64
 """A single text file is cut into at most this many sections, so that clients can differ."""
@@ -27,8 +27,9 @@ def load_documents(source: str) -> list[Document]:
     Args:
         source: ``pydoc``: the language reference that CPython ships (79 topics in 3.11, about 465,000
             characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory
-            of them (one document a file). ``hf:NAME[@REVISION]``: a data set with a text column through
-            `datasets`, from the hub or a local folder, one document per label or else per section.
+            of them (one document a file; hidden ones are left out). ``hf:NAME[@REVISION]``: a data set
+            with a text column through `datasets`, from the hub or a local folder, one document per label
+            or else per section.
 
     Raises:
         InputError: an unknown source; a path that is missing, empty or not UTF-8; a data set that cannot
@@ -38,7 +39,7 @@ def load_documents(source: str) -> list[Document]:
     if source == "pydoc":
         return _pydoc()
     if kind == "text" and rest:
-        return _text(Path(rest).expanduser())
+        return _text(source, rest)
     if kind == "hf" and rest:
         return _hub(rest)
     raise InputError("data.source", source, "pydoc, text:PATH or hf:NAME")
@@ -50,17 +51,24 @@ def _pydoc() -> list[Document]:
     return [Document(name, topics[name]) for name in sorted(topics)]
 
 
-def _text(path: Path) -> list[Document]:
-    if path.is_dir():
-        files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
-        documents = [Document(str(item.relative_to(path)), _read(item)) for item in files]
+def _text(source: str, location: str) -> list[Document]:
+    try:
+        path = Path(location).expanduser()
+        folder, exists = path.is_dir(), path.exists()
+        files = sorted(item for item in path.rglob("*") if item.is_file()) if folder else []
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed, no such user
+        raise InputError("data.source", source, f"a path that can be read; {error}") from None
+    if not exists:
+        raise InputError("data.source", source, "a file or a directory that exists")
+    if folder:
+        names = [item.relative_to(path) for item in files]
+        shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        documents = [Document(name.as_posix(), _read(path / name)) for name in shown]
         documents = [document for document in documents if document.text.strip()]
-    elif path.is_file():
-        documents = _sections(path.name, _read(path))
     else:
-        raise InputError("data.source", f"text:{path}", "a file or a directory that exists")
+        documents = _sections(path.name, _read(path))
     if not documents:
-        raise InputError("data.source", f"text:{path}", "text; there is none in it")
+        raise InputError("data.source", source, "text; there is none in it")
     return documents
 
 
@@ -107,11 +115,17 @@ def _hub(name: str) -> list[Document]:
             "data.source", f"hf:{name}", f"a data set with a train split that `datasets` can load; {reason}"
         ) from error
     column = _text_column(loaded, name)
+    texts = [text or "" for text in loaded[column]]
+    strange = next((text for text in texts if not isinstance(text, str)), None)
+    if strange is not None:
+        raise InputError("data.source", f"hf:{name}", f"text in column {column}; it holds {shorten(strange)}")
+    if not any(text.strip() for text in texts):
+        raise InputError("data.source", f"hf:{name}", f"text in column {column}; there is none")
     label = next((key for key in ("label", "topic", "genre", "category") if key in loaded.column_names), None)
     if label is None:
-        return _sections(name, "\n\n".join(loaded[column]))
+        return _sections(name, "\n\n".join(texts))
     parts: dict[str, list[str]] = {}
-    for key, text in zip(loaded[label], loaded[column], strict=True):
+    for key, text in zip(loaded[label], texts, strict=True):
         parts.setdefault(str(key), []).append(text)
     return [Document(key, "\n\n".join(parts[key])) for key in sorted(parts)]
 

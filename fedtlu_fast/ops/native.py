@@ -1,6 +1,6 @@
 """The C++ backend: torch CPU tensors in, no copies, ``torch.get_num_threads()`` threads.
 
-Same functions as `reference`; `dispatch` has checked the arguments and made the tensors contiguous. The
+Same functions as `reference`; `dispatch` has checked the arguments and made the tensors flat and contiguous. The
 bits do not depend on the number of threads or on the machine's SIMD level (``FEDTLU_SIMD`` forces one).
 """
 
@@ -59,7 +59,7 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     for rows in small.values():
         offsets = torch.zeros(len(rows) + 1, dtype=torch.int64)
         torch.cumsum(torch.tensor([sizes[row] for row in rows]), 0, out=offsets[1:])
-        out[:, rows] = _flat_stats(torch.cat([tensors[row].reshape(-1) for row in rows]), offsets)
+        out[:, rows] = _flat_stats(torch.cat([tensors[row] for row in rows]), offsets)
     return _moments(out)
 
 
@@ -83,9 +83,8 @@ def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:
-    """The tensor's memory as a NumPy vector."""
-    flat = tensor.detach().reshape(-1)
-    return (flat.view(torch.int16) if flat.element_size() == 2 else flat).numpy()
+    """The tensor's memory as a NumPy array."""
+    return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
 def _moments(columns: NDArray[np.float64]) -> Moments:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from fedtlu_fast.report.tables import BASELINE
 from fedtlu_fast.simulation.compare import ArmResult
+
+Rows = Sequence[dict[str, Any]]
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = {
@@ -23,10 +29,12 @@ COLOURS = {
 }
 OTHERS = ("#56B4E9", "#E69F00", "#F0E442", "#000000")
 INK, FAINT = "#333333", "#DDDDDD"
+MOST_LABELS = 40
+"""A map with more blocks than this names only some of them."""
 
 
 def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Figure:
-    """Curves of all selectors above, below them one map of chosen blocks for each that chooses.
+    """Curves of all selectors, their gain over random, and a map of chosen blocks for each that chooses.
 
     Args:
         results: arms, of any seeds.
@@ -34,17 +42,29 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     """
     selectors = list(dict.fromkeys(result.selector for result in results))
     choosing = [name for name in selectors if name != "full"] or selectors
-    height = 3.6 + (0.35 + 0.22 * max(len(blocks), 4)) * 1.0
-    figure = Figure(figsize=(10, height + 0.6), dpi=130, layout="constrained")
-    grid = figure.add_gridspec(2, len(choosing), height_ratios=(3.4, height - 3.4))
-    top = figure.add_subplot(grid[0, :])
-    for name in selectors:
-        _curve(top, name, [result.metrics for result in results if result.selector == name])
     warmup = int(results[0].summary["warmup_rounds"])
-    _finish_curves(top, warmup, [row for result in results for row in result.metrics])
+    maps = _map_height(blocks)
+    figure = Figure(figsize=(11, 4.4 + maps), dpi=130, layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=(3.6, maps + 0.4))
+    gains = BASELINE in selectors and len(selectors) > 1
+    panels = rows[0].subgridspec(1, 2 if gains else 1, width_ratios=(3, 2) if gains else (1,))
+    curves = figure.add_subplot(panels[0, 0])
+    for name in selectors:
+        _curve(curves, name, [result.metrics for result in results if result.selector == name])
+    _finish_curves(
+        curves,
+        warmup,
+        results[0].metrics[-1]["round"],
+        [row["test_perplexity"] for r in results for row in r.metrics if _late(row)],
+    )
+    curves.set_title(f"Global test, {_seeds(results)}", fontsize=9, loc="left")
+    _limit_rounds(curves, results[0].metrics, warmup)
+    if gains:
+        _gains(figure.add_subplot(panels[0, 1]), results, selectors, warmup)
+    grid = rows[1].subgridspec(1, len(choosing))
     first: Axes | None = None
     for column, name in enumerate(choosing):
-        axes = figure.add_subplot(grid[1, column], sharey=first)
+        axes = figure.add_subplot(grid[0, column], sharey=first)
         _map(axes, [result.metrics for result in results if result.selector == name], blocks, warmup)
         axes.set_title(f"{name}: updated blocks", fontsize=9, color=colour(name), loc="left")
         axes.tick_params(labelleft=first is None)
@@ -52,7 +72,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     return figure
 
 
-def curves_figure(metrics: Sequence[dict[str, Any]], selector: str, warmup: int) -> Figure:
+def curves_figure(metrics: Rows, selector: str, warmup: int) -> Figure:
     """Perplexity over the rounds of one run: global test, and local test where it was made."""
     figure = Figure(figsize=(8, 3.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
@@ -67,34 +87,54 @@ def curves_figure(metrics: Sequence[dict[str, Any]], selector: str, warmup: int)
         linewidth=1,
         label="local test",
     )
-    _finish_curves(axes, warmup, metrics)
+    names = ("test_perplexity", "local_perplexity")
+    seen = [row[name] for row in metrics for name in names if row["round"] >= warmup]
+    last = metrics[-1]["round"]
+    _finish_curves(axes, warmup, last, seen)
+    axes.set_xlim(0.5, last + 0.5)
     return figure
 
 
-def selection_figure(
-    selection: Sequence[dict[str, Any]], blocks: Sequence[str], warmup: int, ungrouped: Sequence[str]
-) -> Figure:
-    """Scores of every block in every round, the chosen ones framed; a strip tells what was updated."""
-    figure = Figure(figsize=(8, 1.6 + 0.24 * max(len(blocks), 4)), dpi=130, layout="constrained")
+def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrouped: Sequence[str]) -> Figure:
+    """Scores of every block in every round, and which were updated.
+
+    Args:
+        selection: as in selection.jsonl.
+        blocks: names of the blocks that are chosen among, input side first; may be none.
+        warmup: rounds that updated every block.
+        ungrouped: names of blocks that are updated in every round besides.
+    """
+    figure = Figure(figsize=(8, 1.0 + _map_height(blocks)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     rounds = [row["round"] for row in selection]
+    if not blocks:
+        _say(axes, "This model has no like blocks to choose among.")
+        return figure
     scores = np.array([[row["block_scores"][block] for row in selection] for block in blocks])
     safe = np.log10(np.where(scores > 0, scores, np.nan))
-    image = axes.imshow(
-        safe, aspect="auto", cmap="Greys", interpolation="nearest", extent=_extent(rounds, blocks)
-    )
-    for column, row in enumerate(selection):
-        for line, block in enumerate(blocks):
-            if block in row["selected"] and row["round"] > warmup:
-                axes.plot(rounds[column], line, "s", color=COLOURS["fedtlu"], markersize=3.5)
+    extent = _extent(rounds, blocks)
+    image = axes.imshow(safe, aspect="auto", cmap="Greys", interpolation="nearest", extent=extent)
+    chosen = [
+        (row["round"], line)
+        for row in selection
+        for line, block in enumerate(blocks)
+        if row["round"] > warmup and block in row["selected"]
+    ]
+    size = float(np.clip(150 / len(rounds), 1.5, 5))
+    if chosen:
+        axes.plot(*zip(*chosen, strict=True), "s", color=COLOURS["fedtlu"], markersize=size)
     _label_blocks(axes, blocks)
     if warmup:
         axes.axvline(warmup + 0.5, color=INK, linewidth=0.8, linestyle=":")
-    figure.colorbar(image, ax=axes, label="log10 block score", fraction=0.03)
-    always = f"; besides them in every round: {', '.join(map(_short, ungrouped))}" if ungrouped else ""
-    axes.set_title(
-        f"Score of every block (grey) and the updated ones (orange){always}", fontsize=8, loc="left"
-    )
+    bar = figure.colorbar(image, ax=axes, fraction=0.03)
+    bar.set_label("log10 of block score", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    axes.set_title("Score of every block (grey); updated ones are marked", fontsize=9, loc="left")
+    notes = [f"rounds 1 to {warmup}: warm-up, every block"] if warmup else []
+    if ungrouped:
+        more = f" and {len(ungrouped) - 4} more" if len(ungrouped) > 4 else ""
+        notes.append(f"in every round besides: {', '.join(ungrouped[:4])}{more}")
+    axes.set_xlabel("\n".join(["round", *notes]), fontsize=8)
     return figure
 
 
@@ -110,24 +150,38 @@ def colour(selector: str) -> str:
     return COLOURS.get(selector, OTHERS[sum(map(ord, selector)) % len(OTHERS)])
 
 
-def _curve(axes: Axes, name: str, runs: Sequence[Sequence[dict[str, Any]]], shade: str | None = None) -> None:
+def _curve(axes: Axes, name: str, runs: Sequence[Rows], shade: str | None = None) -> None:
+    rounds, values = _perplexities(runs)
+    _band(axes, name, rounds, values, shade or colour(name))
+
+
+def _perplexities(runs: Sequence[Rows]) -> tuple[list[int], NDArray[np.float64]]:
+    """The rounds with a test, and [runs, rounds]: NaN where a run has no finite perplexity."""
+    tested = [{row["round"]: row["test_perplexity"] for row in run} for run in runs]
+    rounds = sorted({index for run in tested for index, value in run.items() if value is not None})
+    values = [[run.get(index) for index in rounds] for run in tested]
+    return rounds, np.array(values, dtype=np.float64)  # None becomes NaN
+
+
+def _band(axes: Axes, name: str, rounds: list[int], values: NDArray[np.float64], shade: str) -> None:
     """Mean over runs, and a band from the least to the largest where there are several."""
-    tested = [[row for row in run if row["test_perplexity"] is not None] for run in runs]
-    rounds = [row["round"] for row in tested[0]]
-    values = np.array([[row["test_perplexity"] for row in run] for run in tested])
-    line = shade or colour(name)
-    axes.plot(rounds, values.mean(axis=0), color=line, linewidth=1.8, label=name)
-    if len(runs) > 1:
-        axes.fill_between(rounds, values.min(axis=0), values.max(axis=0), color=line, alpha=0.15, linewidth=0)
+    marker = "o" if len(rounds) < 10 else None
+    axes.plot(
+        rounds, values.mean(axis=0), color=shade, linewidth=1.8, label=name, marker=marker, markersize=4
+    )
+    if len(values) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(rounds, low, high, color=shade, alpha=0.15, linewidth=0)
 
 
-def _finish_curves(axes: Axes, warmup: int, rows: Sequence[dict[str, Any]]) -> None:
-    shown = [r["test_perplexity"] for r in rows if r["test_perplexity"] and r["round"] >= max(warmup, 1)]
+def _finish_curves(axes: Axes, warmup: int, rounds: int, values: Sequence[float | None]) -> None:
+    """Limits, marks and labels; `values` are those that have to be seen."""
+    shown = [value for value in values if value is not None]
     if shown:
         low, high = min(shown), max(shown)
         # The fall during warm-up would flatten everything that the picture is about.
         axes.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
-    if warmup:
+    if 0 < warmup < rounds:
         axes.axvline(warmup + 0.5, color=INK, linewidth=0.8, linestyle=":")
         axes.annotate(
             "targeting starts",
@@ -138,35 +192,85 @@ def _finish_curves(axes: Axes, warmup: int, rows: Sequence[dict[str, Any]]) -> N
             fontsize=8,
             color=INK,
         )
-    axes.set_xlim(1, max(row["round"] for row in rows))
-    axes.set_xlabel("round")
-    axes.set_ylabel("test perplexity (lower is better)")
+    axes.set_ylabel("test perplexity (lower is better)", fontsize=9)
+    _dress(axes)
+
+
+def _gains(axes: Axes, results: Sequence[ArmResult], selectors: Sequence[str], warmup: int) -> None:
+    """How much lower the perplexity is than random's with the same seed, in per cent of random's."""
+    baseline = {result.seed: result.metrics for result in results if result.selector == BASELINE}
+    axes.axhline(0, color=colour(BASELINE), linewidth=1.8, label=BASELINE)
+    for name in selectors:
+        own = [r for r in results if r.selector == name and r.seed in baseline]
+        if name == BASELINE or not own:
+            continue
+        rounds, values = _perplexities([r.metrics for r in own])
+        others = [{row["round"]: row["test_perplexity"] for row in baseline[r.seed]} for r in own]
+        random = np.array([[other.get(index) for index in rounds] for other in others], dtype=np.float64)
+        _band(axes, name, rounds, 100 * (random - values) / random, colour(name))
+    axes.set_ylabel("lower perplexity than random, %", fontsize=9)
+    axes.set_title("Gain over random, seed by seed (higher is better)", fontsize=9, loc="left")
+    _dress(axes, legend=False)
+    _limit_rounds(axes, results[0].metrics, warmup)
+
+
+def _dress(axes: Axes, legend: bool = True) -> None:
+    axes.set_xlabel("round", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.tick_params(labelsize=8)
     axes.grid(color=FAINT, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    if legend:
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
 
 
-def _map(axes: Axes, runs: Sequence[Sequence[dict[str, Any]]], blocks: Sequence[str], warmup: int) -> None:
-    """Share of the runs in which a block was updated in a round."""
+def _late(row: dict[str, Any]) -> bool:
+    return not row["warmup"]
+
+
+def _limit_rounds(axes: Axes, metrics: Rows, warmup: int) -> None:
+    """Leaves out the warm-up, in which all arms are the same, but for its last round."""
+    last = metrics[-1]["round"]
+    axes.set_xlim(warmup - 0.5 if 0 < warmup < last else 0.5, last + 0.5)
+
+
+def _seeds(results: Sequence[ArmResult]) -> str:
+    count = len({result.seed for result in results})
+    return "one seed" if count == 1 else f"mean and range of {count} seeds"
+
+
+def _map(axes: Axes, runs: Sequence[Rows], blocks: Sequence[str], warmup: int) -> None:
+    """Share of the runs in which a block was updated in a round; on the right, its mean over rounds."""
     targeted = [[row for row in run if row["round"] > warmup] for run in runs]
     rounds = [row["round"] for row in targeted[0]]
-    if not rounds:
-        axes.text(0.5, 0.5, "every round was warm-up", ha="center", va="center", transform=axes.transAxes)
+    if not blocks:
+        _say(axes, "no like blocks")
         return
-    shares = np.mean(
-        [[[block in row["selected"] for row in run] for block in blocks] for run in targeted], axis=0
-    )
+    if not rounds:
+        _say(axes, "every round was warm-up")
+        return
+    chosen = [[[block in row["selected"] for row in run] for block in blocks] for run in targeted]
+    shares = np.mean(chosen, axis=0)
     tint = LinearSegmentedColormap.from_list("chosen", ["#F7F7F7", INK])
-    axes.imshow(
-        shares,
-        aspect="auto",
-        cmap=tint,
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-        extent=_extent(rounds, blocks),
-    )
+    extent = _extent(rounds, blocks)
+    axes.imshow(shares, aspect="auto", cmap=tint, vmin=0, vmax=1, interpolation="nearest", extent=extent)
     _label_blocks(axes, blocks)
+    if len(blocks) <= MOST_LABELS:
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(blocks)), [f"{100 * share:.0f}%" for share in shares.mean(axis=1)])
+        right.tick_params(labelsize=7, length=0)
+    grey = "" if len(runs) == 1 else "; black: in all seeds"
+    axes.set_xlabel(f"round (right: share of rounds{grey})", fontsize=8)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=9)
+    axes.set_axis_off()
+
+
+def _map_height(blocks: Sequence[str]) -> float:
+    """Inches for a map of these blocks."""
+    return float(np.clip(0.24 * len(blocks), 1.2, 12))
 
 
 def _extent(rounds: Sequence[int], blocks: Sequence[str]) -> tuple[float, float, float, float]:
@@ -174,10 +278,17 @@ def _extent(rounds: Sequence[int], blocks: Sequence[str]) -> tuple[float, float,
 
 
 def _label_blocks(axes: Axes, blocks: Sequence[str]) -> None:
-    axes.set_yticks(range(len(blocks)), [_short(block) for block in blocks], fontsize=8)
-    axes.set_xlabel("round", fontsize=9)
+    step = -(-len(blocks) // MOST_LABELS)
+    axes.set_yticks(range(0, len(blocks), step), short_names(blocks)[::step])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.tick_params(labelsize=8)
 
 
-def _short(block: str) -> str:
-    """The telling end of a block's name: ``transformer.h.3`` -> ``h.3``."""
-    return ".".join(block.split(".")[-2:])
+def short_names(blocks: Sequence[str]) -> list[str]:
+    """Block names without what all of them begin with: ``transformer.h.3`` -> ``h.3``."""
+    paths = [block.split(".") for block in blocks]
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))))
+    shared = min(shared, *(len(path) - 1 for path in paths)) if paths else 0
+    if any(path[shared].isdigit() for path in paths):
+        shared = max(0, shared - 1)
+    return [".".join(path[shared:]) for path in paths]

@@ -31,7 +31,12 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     per cent; None without a random arm.
     """
     rows = []
-    baseline = {r.seed: r.summary["test_perplexity"] for r in results if r.selector == BASELINE}
+    # A model that diverged has no finite perplexity, and so no place in a mean.
+    baseline = {
+        r.seed: r.summary["test_perplexity"]
+        for r in results
+        if r.selector == BASELINE and r.summary["test_perplexity"] is not None
+    }
     for selector in dict.fromkeys(result.selector for result in results):
         own = [result for result in results if result.selector == selector]
         row: dict[str, Any] = {"selector": selector, "seeds": [result.seed for result in own]}
@@ -42,7 +47,7 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
         gains = [
             100 * (baseline[r.seed] - r.summary["test_perplexity"]) / baseline[r.seed]
             for r in own
-            if r.seed in baseline
+            if r.seed in baseline and r.summary["test_perplexity"] is not None
         ]
         row["gain_over_random_pct"] = mean(gains) if gains else None
         row["gain_over_random_pct_std"] = stdev(gains) if len(gains) > 1 else None
@@ -66,7 +71,7 @@ def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     heads, cells = comparison_cells(rows)
     table = Table(title=title, title_justify="left")
     for head in heads:
-        table.add_column(head, justify="left" if head == "selector" else "right")
+        table.add_column(head, justify="left" if head == "selector" else "right", overflow="fold")
     for line in cells:
         table.add_row(*line)
     return table

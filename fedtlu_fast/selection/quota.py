@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from math import ceil
 
 from fedtlu_fast.errors import InputError
@@ -62,7 +63,8 @@ def _number(field: str, keep: int | float, size: int) -> int:
         return keep
     if not 0 < keep <= 1:
         raise InputError(field, keep, "a fraction in (0, 1], or a whole number without a point")
-    return ceil(keep * size)
+    # As it is written: 0.07 of 100 is 7, though the float product is a little more.
+    return ceil(Fraction(str(keep)) * size)
 
 
 def _listed(sizes: Mapping[str, int]) -> str:

@@ -7,19 +7,26 @@ in what the server applies.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fedtlu_fast.config import RunConfig, load_config
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.selection import make_selector
-from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
 from fedtlu_fast.simulation.run import Run
 
 POLL_SECONDS = 0.5
@@ -83,7 +90,7 @@ def compare(
         progress: see `Progress`.
 
     Raises:
-        InputError: settings, data or directory do not fit.
+        InputError: settings, data or directory do not fit; nothing was overwritten.
         InterruptedRunError: Ctrl-C; it can be resumed.
         FedtluError: an arm failed.
     """
@@ -92,17 +99,27 @@ def compare(
     for field, values in (("--selectors", selectors), ("--seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
-    if resume:
-        _check_same(RunDirectory.open(out)[1], config)
-    else:
-        RunDirectory.create(out, config)
     warmups, arms = plan(config, selectors, seeds, out)
-    jobs = jobs or max(1, (os.cpu_count() or 1) // (config.threads or (os.cpu_count() or 1)))
+    if resume:
+        begun = comparison_settings(out)
+        if begun != (config, tuple(selectors), tuple(seeds)):
+            raise InputError("--resume", str(out), "the settings, selectors and seeds that it began with")
+        directory = RunDirectory(out)
+        directory.lock()
+    else:
+        RunDirectory.check_free(out)
+        # Before anything is written or run: do data, model, device and `keep` fit together?
+        Run(max((arm.config for arm in arms), key=lambda settings: settings.selection.selector != "full"))
+        directory = RunDirectory.create(out, config)
+        arranged = {"selectors": list(selectors), "seeds": list(seeds)}
+        directory.write(COMPARISON, yaml.safe_dump(arranged, sort_keys=False))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = jobs or max(1, cores // (config.threads or cores))
     try:
         run_arms(warmups, jobs, progress)
         run_arms(arms, jobs, progress)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"stopped; go on with: fedtlu compare --resume {out}") from None
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(f"go on with: {_resume_command(out)}") from None
     return [read_arm(arm.path) for arm in arms]
 
 
@@ -129,10 +146,11 @@ def run_arms(arms: Sequence[Arm], jobs: int, progress: Progress | None) -> None:
     if not arms:
         return
     # spawn: a forked child of a process that has used torch's threads can hang.
-    with ProcessPoolExecutor(min(jobs, len(arms)), mp_context=get_context("spawn")) as pool:
-        pending: dict[Future[None], Arm] = {pool.submit(run_arm, arm): arm for arm in arms}
-        unfinished = set(pending)
+    workers = min(jobs, len(arms))
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
+            with _ctrl_c_ignored():
+                unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
             while unfinished:
                 done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
                 for arm in arms if progress else ():
@@ -143,7 +161,7 @@ def run_arms(arms: Sequence[Arm], jobs: int, progress: Progress | None) -> None:
         except BrokenProcessPool as error:
             raise FedtluError(
                 f"a worker process was killed (out of memory, perhaps); go on with: "
-                f"fedtlu compare --resume {arms[0].path.parent} (fewer --jobs need less memory)"
+                f"{_resume_command(arms[0].path.parent)} (fewer --jobs need less memory)"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -151,6 +169,8 @@ def run_arms(arms: Sequence[Arm], jobs: int, progress: Progress | None) -> None:
 
 def run_arm(arm: Arm) -> None:
     """Runs one arm from wherever it stands; does nothing when it is finished."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if (arm.path / "summary.json").exists():
         return
     started = (arm.path / "config.yaml").exists()
@@ -176,11 +196,21 @@ def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence
     RunDirectory(out).write("comparison.json", dump_json(content, indent=1) + "\n")
 
 
-def comparison_config(out: Path) -> RunConfig:
-    """The settings of a comparison that was begun before."""
-    if not (out / "config.yaml").is_file():
-        raise InputError("--resume", str(out), "a directory with the config.yaml of an earlier comparison")
-    return load_config(path=out / "config.yaml")
+def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[int, ...]]:
+    """Settings, selectors and seeds of a comparison that was begun before.
+
+    Raises:
+        InputError: there is none, or its files are damaged.
+    """
+    for name in ("config.yaml", COMPARISON):
+        if not (out / name).is_file():
+            raise InputError("--resume", str(out), f"a directory with the {name} of an earlier comparison")
+    try:
+        arranged = yaml.safe_load((out / COMPARISON).read_text(encoding="utf-8"))
+        selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError("--resume", str(out / COMPARISON), "lists of selectors and seeds") from error
+    return load_config(path=out / "config.yaml"), selectors, seeds
 
 
 def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
@@ -188,6 +218,30 @@ def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
     return config.model_copy(update={"selection": selection, "seed": seed})
 
 
-def _check_same(before: RunConfig, now: RunConfig) -> None:
-    if before != now:
-        raise InputError("--resume", "other settings than the comparison was begun with", "the same settings")
+def _resume_command(out: Path) -> str:
+    return f"fedtlu compare --resume {shlex.quote(str(out))}"
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the comparison is killed: nobody would know that it still writes."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """For starting workers: they inherit it, so that a Ctrl-C while they load prints no tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import resolve
-from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import (
+    LOGS,
+    METRICS,
+    SELECTION,
+    TIMINGS,
+    RunDirectory,
+    dump_json,
+    finite,
+)
 from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
 from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
@@ -82,9 +91,13 @@ def simulate(
         2034.6
     """
     settings = config if isinstance(config, RunConfig) else parse_config(config)
-    run = Run(settings, Path(out) if out is not None else None, resume=resume)
-    run.advance(settings.rounds, observer)
-    return run.finish()
+    threads = torch.get_num_threads()
+    try:
+        run = Run(settings, Path(out) if out is not None else None, resume=resume)
+        run.advance(settings.rounds, observer)
+        return run.finish()
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Run:
@@ -97,6 +110,8 @@ class Run:
     def __init__(self, config: RunConfig, out: Path | None = None, *, resume: bool = False) -> None:
         """Builds the federation, or rebuilds it as its latest checkpoint has it (see `simulate`)."""
         _check_device(config)
+        if out is not None and not resume:
+            RunDirectory.check_free(out)  # before the data and the model cost any time
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         resolve(config.backend, torch.device(config.device).type)
@@ -159,11 +174,14 @@ class Run:
 
     def finish(self) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory."""
-        loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
-        trained = trained_local_loss(self.server, self.state)
+        try:
+            loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
+            trained = trained_local_loss(self.server, self.state)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(self._stopped()) from None
         targeted = [row for row in self.metrics if not row["warmup"]]
         shares = [row["updated_share"] for row in targeted or self.metrics]
-        summary = {
+        measured = {
             "task": self.config.task,
             "selector": self.config.selection.selector,
             "seed": self.config.seed,
@@ -189,6 +207,7 @@ class Run:
             "seconds": sum(row["seconds"] for row in self.metrics),
             "params_sha256": self.state.sha256(),
         }
+        summary: dict[str, Any] = finite(measured)
         if self.directory is not None:
             self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
         out = self.directory.path if self.directory is not None else None
@@ -206,6 +225,7 @@ class Run:
         if not resume:
             return RunDirectory.create(out, self.config)
         directory, _ = RunDirectory.open(out)
+        directory.lock()
         state = load_checkpoint(directory.checkpoints, self.layout, self.identity)
         if state is not None:
             self.state = self._on_device(state)
@@ -217,19 +237,20 @@ class Run:
         start = time.perf_counter()
         state, record = run_round(self.server, self.state)
         trained_at = time.perf_counter()
-        metrics = self._metrics(state, record)
+        metrics: dict[str, Any] = finite(self._metrics(state, record))
         metrics["seconds"] = time.perf_counter() - start
         seconds = {**record.seconds, "evaluate": time.perf_counter() - trained_at}
-        choice = _selection_row(record, self.layout)
-        self.metrics.append(metrics)
-        self.selection.append(choice)
-        self.state = state
+        choice: dict[str, Any] = finite(_selection_row(record, self.layout))
         if self.directory is not None:
             self.directory.append(SELECTION, choice)
             self.directory.append(TIMINGS, {"round": state.round, **seconds})
             self.directory.append(METRICS, metrics)
-            if state.round % self.config.checkpoint.every == 0:
-                self.save()
+        self.metrics.append(metrics)
+        self.selection.append(choice)
+        # Last, so that a Ctrl-C in the lines above leaves a checkpoint of the round before.
+        self.state = state
+        if self.directory is not None and state.round % self.config.checkpoint.every == 0:
+            self.save()
         return metrics
 
     def _metrics(self, state: ServerState, record: RoundRecord) -> dict[str, Any]:
@@ -256,10 +277,10 @@ class Run:
         }
 
     def _stopped(self) -> str:
-        done = f"stopped after round {self.state.round} of {self.config.rounds}"
+        done = f"after round {self.state.round} of {self.config.rounds}"
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"
-        return f"{done}; go on with: fedtlu run --resume {self.directory.path}"
+        return f"{done}; go on with: fedtlu run --resume {shlex.quote(str(self.directory.path))}"
 
 
 def _selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
@@ -286,8 +307,13 @@ def _selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, An
 
 
 def _check_device(config: RunConfig) -> None:
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
+    if not config.device.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
         raise InputError("device", config.device, "cpu: PyTorch sees no CUDA device here")
+    count, index = torch.cuda.device_count(), int(config.device.partition(":")[2] or 0)
+    if index >= count:
+        raise InputError("device", config.device, f"cuda:0 to cuda:{count - 1}, the devices PyTorch sees")
 
 
 def _digest(text: str) -> str:

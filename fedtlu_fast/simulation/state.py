@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -71,7 +73,8 @@ def save_checkpoint(
         **identity,
     }
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for left in folder.glob(".writing-*"):
+            shutil.rmtree(left, ignore_errors=True)
         scratch.mkdir(parents=True)
         tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
         # Copied one by one: safetensors refuses tensors that share memory.
@@ -86,8 +89,11 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         raise storage_error(target, error) from error
-    for old in _complete(folder)[:-retain]:
-        shutil.rmtree(old, ignore_errors=True)
+    whole = _complete(folder)
+    # A run that had to pass over damaged checkpoints finds them ahead of itself; they count for nothing.
+    place = whole.index(target) + 1
+    for stale in (*whole[: max(0, place - retain)], *whole[place:]):
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, layout: ParameterLayout, identity: dict[str, str]) -> ServerState | None:
@@ -99,33 +105,30 @@ def load_checkpoint(folder: Path, layout: ParameterLayout, identity: dict[str, s
     Raises:
         InputError: there are checkpoints, but none is whole; or they belong to other settings or data.
     """
-    damaged = []
+    damaged: list[str] = []
+    foreign: InputError | None = None
     for path in reversed(_complete(folder)):
         try:
-            facts = json.loads((path / "state.json").read_text())
-            tensors = load_file(path / WEIGHTS)
-            params, buffers = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
-            state = ServerState(int(facts["round"]), params, buffers)
-            whole = (state.sha256(), _sha256(state.buffers)) == (
-                facts["params_sha256"],
-                facts["buffers_sha256"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            whole = False
-        if not whole:
-            damaged.append(path.name)
-            continue
-        for key, value in identity.items():
-            if facts.get(key) != value:
-                raise InputError(
-                    f"{path / 'state.json'}: {key}",
-                    facts.get(key),
-                    f"{value}, as this run's {key.removesuffix('_sha256')} have it",
-                    "The settings or the data have changed since; start a new run in a new directory.",
-                )
-        return state
+            facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            changed = [key for key, value in identity.items() if facts[key] != value]
+            # Another layout cannot even be read: that it is other settings has to be said first.
+            if changed and foreign is None:
+                foreign = _changed_since(path, changed[0])
+            state = None if changed else _read(path, facts, layout)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
+            state = None
+        if state is not None:
+            return state
+        damaged.append(path.name)
+    if foreign is not None:
+        raise foreign
     if damaged:
-        raise InputError("--resume", str(folder), f"a whole checkpoint; damaged: {', '.join(damaged)}")
+        raise InputError(
+            "--resume",
+            str(folder),
+            f"a whole checkpoint; damaged: {', '.join(damaged)}",
+            "Start the run anew in another directory: the same settings give the same bits.",
+        )
     return None
 
 
@@ -134,12 +137,37 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     reason = getattr(error, "strerror", None) or str(error)
     return StorageError(
         f"{path} could not be written: {reason}. Everything written before it is intact; make room, then "
-        f"go on with `fedtlu run --resume DIR`"
+        f"go on by --resume with the run's directory"
+    )
+
+
+def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> ServerState | None:
+    """The state in a checkpoint; None when its bytes or its round are not what `facts` says."""
+    tensors = load_file(path / WEIGHTS)
+    state = ServerState(_round_of(path), _joined(layout.layers, tensors), _joined(layout.buffers, tensors))
+    found = (state.round, state.sha256(), _sha256(state.buffers))
+    said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"])
+    return state if found == said else None
+
+
+def _changed_since(path: Path, key: str) -> InputError:
+    what = {"config_sha256": "settings (config.yaml)", "data_sha256": "data"}.get(key, key)
+    return InputError(
+        "--resume",
+        str(path),
+        f"a checkpoint made with this run's {what}; they have changed since",
+        "Put them back as they were, or start a new run in a new directory.",
     )
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(folder.glob("round-[0-9]*")) if folder.is_dir() else []
+    """Checkpoints that were not cut short while they were written, the earliest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if re.fullmatch(r"round-\d{6,}", path.name)), key=_round_of)
+
+
+def _round_of(path: Path) -> int:
+    return int(path.name.removeprefix("round-"))
 
 
 def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:

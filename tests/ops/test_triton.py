@@ -177,12 +177,12 @@ def test_constant_layers_have_no_deviation_at_any_number_of_tiles(dtype):
 
 
 @pytest.mark.parametrize("outlier", [False, True], ids=["plain", "far_first_element"])
-@pytest.mark.parametrize("shift", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize(("shift", "scale"), [(1.0, 1.0), (1e3, 1.0), (1e6, 1.0), (-1e3, 1e-3)])
 @pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
-def test_cancellation_against_exact_arithmetic(dtype, shift, outlier):
-    delta = normal(1001, dtype, shift=shift, seed=3)
+def test_cancellation_against_exact_arithmetic(dtype, shift, scale, outlier):
+    delta = normal(1001, dtype, shift=shift, scale=scale, seed=3)
     if outlier:
-        delta[0] = shift + 300
+        delta[0] = shift + 300 * scale
     exact = [Fraction(value) for value in delta.double().tolist()]
     mean = sum(exact) / len(exact)
     m2 = sum((value - mean) ** 2 for value in exact)
@@ -343,11 +343,14 @@ def test_table_is_reused_and_never_stale():
     assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
     offsets.numpy()[1] = 200  # a change that torch's version counter does not see
     assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
-    assert len(tiles._cache) == 3
+    offsets += 7  # every start moves, no length does
+    delta = torch.cat((delta, normal(7, seed=1)))
+    assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
+    assert len(tiles._cache) == 4
     # The same offsets over another alignment or element size are another table.
-    assert_close(ops.layer_stats(normal(401)[1:], offsets), reference.layer_stats(normal(401)[1:], offsets))
+    assert_close(ops.layer_stats(normal(408)[1:], offsets), reference.layer_stats(normal(408)[1:], offsets))
     assert_close(ops.layer_stats(delta.double(), offsets), reference.layer_stats(delta.double(), offsets))
-    assert len(tiles._cache) == 5
+    assert len(tiles._cache) == 6
 
 
 def test_the_cache_is_bounded():

@@ -1,0 +1,112 @@
+"""Who ranks layers as float64 does? On the change of one real federated round.
+
+    python benchmarks/ranking.py [--rounds 10] [--out benchmarks/results/ranking.csv]
+
+Trains the quickstart federation for some rounds, takes the next round's averaged change in float32 and
+in bfloat16, and scores its layers by Eq. 1 in every way at hand. For each: the groups of like layers whose
+order differs from the float64 oracle's on the same numbers, and the worst error of mean/std.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fedtlu_fast import ParameterLayout, layer_stats, load_config, score_layers
+from fedtlu_fast.ops import dispatch
+from fedtlu_fast.simulation.round import run_round
+from fedtlu_fast.simulation.run import Run
+
+
+def real_change(rounds: int) -> tuple[Tensor, ParameterLayout]:
+    """The change of round `rounds` + 1, every block applied, and its layout by tensors."""
+    run = Run(load_config("quickstart", overrides=["selector=full", f"rounds={rounds + 1}"]))
+    run.advance(rounds)
+    after, _ = run_round(run.server, run.state)
+    shapes = {layer.name: layer.shape for layer in run.layout.layers}
+    return after.params - run.state.params, ParameterLayout.from_shapes(shapes, "tensor")
+
+
+def eq1_as_written(layers: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Eq. 1 by norm and std in the dtype given: how it is usually coded."""
+    scores = [layer.to(dtype).norm() / (layer.numel() ** 0.5 * layer.to(dtype).std()) for layer in layers]
+    return torch.stack(scores).double()
+
+
+def misranked(ranks_by: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
+    """Groups in which the order of layers is not the oracle's."""
+    wrong = 0
+    for group in layout.groups:
+        layers = [layout.blocks[block].layers[0] for block in group.blocks]
+        order = torch.argsort(ranks_by[layers], descending=True, stable=True)
+        wrong += int(not torch.equal(order, torch.argsort(oracle[layers], descending=True, stable=True)))
+    return wrong
+
+
+def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
+    """One row per way of scoring and dtype of the change."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        given = change.to(dtype)
+        layers = list(layout.views(given).values())
+        wide = [layer.double() for layer in layers]
+        oracle = torch.stack([layer.mean() / layer.std(correction=0) for layer in wide])
+        name = str(dtype).removeprefix("torch.")
+        for arithmetic in dict.fromkeys((torch.float32, dtype)):
+            score = eq1_as_written(layers, arithmetic)
+            means = [layer.to(arithmetic) for layer in layers]
+            ratio = torch.stack([m.mean() / m.std(correction=0) for m in means]).double()
+            label = f"torch {str(arithmetic).removeprefix('torch.')} loop"
+            found.append(row(label, name, misranked(score, oracle, layout), ratio, oracle, layout))
+        for backend in dispatch.live_backends("cpu"):
+            stats = layer_stats(given, layout, backend=backend)
+            wrong = misranked(score_layers(stats).excess, oracle.square(), layout)
+            found.append(row(f"fedtlu {backend}", name, wrong, stats.mean / stats.std, oracle, layout))
+    return found
+
+
+def row(
+    who: str, dtype: str, wrong: int, ratio: Tensor, oracle: Tensor, layout: ParameterLayout
+) -> dict[str, object]:
+    """A line of the table."""
+    return {
+        "scored by": who,
+        "change in": dtype,
+        "groups mis-ranked": wrong,
+        "groups": len(layout.groups),
+        "worst error of mean/std": f"{float((ratio - oracle).abs().max()):.1e}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="rounds before the one that is scored")
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    options = parser.parse_args()
+    change, layout = real_change(options.rounds)
+    found = rows(change, layout)
+    table = Table(
+        title=f"Ranking of {len(layout.layers)} layers in {len(layout.groups)} groups of like layers"
+    )
+    for head in found[0]:
+        table.add_column(head, justify="left" if head in ("scored by", "change in") else "right")
+    for line in found:
+        table.add_row(*map(str, line.values()))
+    Console().print(table)
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, found[0])
+            writer.writeheader()
+            writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

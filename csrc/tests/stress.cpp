@@ -1,0 +1,308 @@
+// Every operation on random shapes, values, thread counts and SIMD levels against naive loops in long double.
+// Stand-alone, without Python: .ci/sanitize runs it under the sanitizers. Exits with 1 at the first mismatch.
+//
+//     stress [seed [rounds]]
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "moments.h"
+#include "simd.h"
+#include "tiles.h"
+#include "update.h"
+
+namespace {
+
+using namespace fedtlu;
+using Random = std::mt19937_64;
+
+constexpr Dtype kAll[] = {Dtype::kFloat32, Dtype::kBfloat16, Dtype::kFloat16, Dtype::kFloat64};
+
+[[noreturn]] void fail(const std::string& what) {
+    std::fprintf(stderr, "FAIL: %s\n", what.c_str());
+    std::exit(1);
+}
+
+void check(bool holds, const std::string& what) {
+    if (!holds) fail(what);
+}
+
+std::int64_t below(Random& random, std::int64_t end) {
+    return std::uniform_int_distribution<std::int64_t>(0, end - 1)(random);
+}
+
+// Exactly the bytes of n elements, at an address that is a multiple of nothing: a read past either end is
+// one the address sanitizer sees.
+class Buffer {
+  public:
+    Buffer(Dtype dtype, std::int64_t n) : dtype_(dtype), n_(n), memory_(new std::byte[1 + bytes()]) {}
+
+    std::byte* data() { return memory_.get() + 1; }
+    const std::byte* data() const { return memory_.get() + 1; }
+    std::size_t bytes() const { return static_cast<std::size_t>(n_ * size_of(dtype_)); }
+    Dtype dtype() const { return dtype_; }
+    std::int64_t size() const { return n_; }
+
+    void set_bits(std::int64_t index, std::uint64_t bits) {
+        // Little-endian, as every machine this builds for.
+        std::memcpy(data() + index * size_of(dtype_), &bits, static_cast<std::size_t>(size_of(dtype_)));
+    }
+    void set(std::int64_t index, double value) {
+        const auto narrow = bit_cast<std::uint32_t>(static_cast<float>(value));
+        switch (dtype_) {
+            case Dtype::kFloat32:
+                return set_bits(index, narrow);
+            case Dtype::kBfloat16:
+                return set_bits(index, narrow >> 16);
+            case Dtype::kFloat16: {  // values of [2^-14, 2^15] only; the fraction is cut
+                const std::uint32_t rebiased = ((narrow & 0x7fffffff) >> 13) - ((127 - 15) << 10);
+                return set_bits(index, (value < 0 ? 0x8000 : 0) | rebiased);
+            }
+            default:
+                return set_bits(index, bit_cast<std::uint64_t>(value));
+        }
+    }
+
+    // Decoded from the fields of the format, not by the code under test.
+    double get(std::int64_t index) const {
+        std::uint64_t bits = 0;
+        std::memcpy(&bits, data() + index * size_of(dtype_), static_cast<std::size_t>(size_of(dtype_)));
+        const int width = static_cast<int>(8 * size_of(dtype_));
+        const int fraction_bits = dtype_ == Dtype::kFloat32    ? 23
+                                  : dtype_ == Dtype::kBfloat16 ? 7
+                                  : dtype_ == Dtype::kFloat16  ? 10
+                                                               : 52;
+        const int exponent_bits = width - 1 - fraction_bits;
+        const auto fraction = static_cast<double>(bits & ((std::uint64_t{1} << fraction_bits) - 1));
+        const int exponent = static_cast<int>(bits >> fraction_bits & ((1u << exponent_bits) - 1));
+        const int bias = (1 << (exponent_bits - 1)) - 1;
+        const double sign = bits >> (width - 1) ? -1.0 : 1.0;
+        if (exponent == (1 << exponent_bits) - 1) {
+            return fraction == 0 ? sign * std::numeric_limits<double>::infinity()
+                                 : std::numeric_limits<double>::quiet_NaN();
+        }
+        if (exponent == 0) return sign * std::ldexp(fraction, 1 - bias - fraction_bits);
+        return sign * std::ldexp(std::ldexp(1.0, fraction_bits) + fraction, exponent - bias - fraction_bits);
+    }
+
+  private:
+    Dtype dtype_;
+    std::int64_t n_;
+    std::unique_ptr<std::byte[]> memory_;
+};
+
+// Normal samples about a mean; now and then constant, or any bits at all (NaN, Inf and subnormals too).
+void fill(Buffer& buffer, Random& random) {
+    const std::int64_t kind = below(random, 8);
+    std::normal_distribution<double> normal(kind < 4 ? 0.0 : 4.0, kind < 6 ? 1.0 : 1e-3);
+    const double constant = normal(random) + 8.0;
+    for (std::int64_t i = 0; i < buffer.size(); ++i) {
+        double value = kind == 7 ? constant : normal(random);
+        if (std::abs(value) < 1e-4) value = 0.5;
+        buffer.set(i, value);
+    }
+    if (kind == 0 && buffer.size() > 0) {
+        for (std::int64_t i = below(random, 20) - 10; i > 0; --i) {
+            buffer.set_bits(below(random, buffer.size()), random());
+        }
+    }
+}
+
+std::int64_t any_length(Random& random) {
+    const std::int64_t edges[] = {0, 1, kLanes, kTile, 2 * kTile, 3 * kTile};
+    switch (below(random, 4)) {
+        case 0:
+            return std::max<std::int64_t>(0, edges[below(random, 6)] + below(random, 5) - 2);
+        case 1:
+            return below(random, 5 * kTile);
+        default:
+            return below(random, 200);
+    }
+}
+
+int any_threads(Random& random) { return static_cast<int>(1 + below(random, 5)); }
+
+struct Columns {
+    explicit Columns(std::int64_t layers)
+        : values(static_cast<std::size_t>(5 * layers), -1.0), layers(layers) {}
+
+    Moments moments() {
+        double* at = values.data();
+        return {at, at + layers, at + 2 * layers, at + 3 * layers, at + 4 * layers};
+    }
+
+    std::vector<double> values;
+    std::int64_t layers;
+};
+
+void check_same(const Columns& left, const Columns& right, const std::string& what) {
+    const std::size_t bytes = left.values.size() * sizeof(double);
+    check(bytes == 0 || std::memcmp(left.values.data(), right.values.data(), bytes) == 0, what);
+}
+
+void check_layer(const Buffer& x, std::int64_t start, std::int64_t end, const Moments& got,
+                 std::int64_t row) {
+    const auto n = static_cast<long double>(end - start);
+    long double sum = 0, square = 0, largest = 0;
+    std::int64_t nonfinite = 0;
+    for (std::int64_t i = start; i < end; ++i) {
+        const double value = x.get(i);
+        nonfinite += !std::isfinite(value);
+        sum += value;
+        largest = std::max<long double>(largest, std::abs(value));
+    }
+    const long double mean = end > start ? sum / n : 0;
+    for (std::int64_t i = start; i < end; ++i) square += (x.get(i) - mean) * (x.get(i) - mean);
+
+    const std::string what =
+        std::string(name_of(x.dtype())) + " layer of " + std::to_string(end - start) + ": ";
+    check(got.count[row] == static_cast<double>(n), what + "count");
+    check(got.nonfinite[row] == static_cast<double>(nonfinite), what + "nonfinite");
+    if (nonfinite != 0) {
+        check(std::isnan(got.mean[row]) && std::isnan(got.m2[row]) && std::isnan(got.abs_max[row]),
+              what + "NaN");
+        return;
+    }
+    check(got.abs_max[row] == static_cast<double>(largest), what + "abs_max");
+    // Any bits of float64 may overflow when squared.
+    if (!std::isfinite(static_cast<double>(square))) return;
+    const auto tolerance =
+        static_cast<double>(1e-12L * (std::abs(mean) + std::sqrt(square / std::max(n, 1.0L))));
+    check(std::abs(got.mean[row] - static_cast<double>(mean)) <= tolerance, what + "mean");
+    check(std::abs(got.m2[row] - static_cast<double>(square)) <=
+              1e-11 * static_cast<double>(square) + n * 1e-25L,
+          what + "m2");
+}
+
+// The moments do not depend on threads, level or where the layers lie.
+void test_layer_stats(Random& random, bool choose_level) {
+    const Dtype dtype = kAll[below(random, kDtypes)];
+    std::vector<std::int64_t> offsets{below(random, 3)};
+    for (std::int64_t layers = below(random, 40); layers > 0; --layers) {
+        offsets.push_back(offsets.back() + any_length(random));
+    }
+    const auto layers = static_cast<std::int64_t>(offsets.size()) - 1;
+    Buffer delta(dtype, offsets.back() + below(random, 3));
+    fill(delta, random);
+
+    Columns first(layers);
+    layer_stats(delta.data(), dtype, offsets.data(), layers, first.moments(), any_threads(random));
+    for (std::int64_t l = 0; l < layers; ++l)
+        check_layer(delta, offsets[l], offsets[l + 1], first.moments(), l);
+
+    std::vector<Buffer> copies;
+    std::vector<LayerView> views;
+    for (std::int64_t l = 0; l < layers; ++l) {
+        const std::int64_t count = offsets[l + 1] - offsets[l];
+        Buffer copy(dtype, count);
+        if (count != 0) std::memcpy(copy.data(), delta.data() + offsets[l] * size_of(dtype), copy.bytes());
+        views.push_back({count == 0 ? nullptr : copy.data(), count, dtype});
+        copies.push_back(std::move(copy));
+    }
+    for (const std::string& level : simd_levels()) {
+        if (choose_level) set_simd_level(level);
+        Columns again(layers);
+        layer_stats(delta.data(), dtype, offsets.data(), layers, again.moments(), any_threads(random));
+        check_same(first, again, "layer_stats differs at level " + level);
+        Columns listed(layers);
+        layer_stats_list(views.data(), layers, listed.moments(), any_threads(random));
+        check_same(first, listed, "layer_stats_list differs at level " + level);
+    }
+}
+
+double updated(const Buffer& target, const Buffer& change, const Buffer* base, double weight,
+               std::int64_t i) {
+    volatile double difference = change.get(i);
+    if (base != nullptr) difference = difference - base->get(i);
+    volatile double scaled = weight * difference;  // volatile: no fused multiply-add
+    const double sum = target.get(i) + scaled;
+    return target.dtype() == Dtype::kFloat32 ? static_cast<double>(static_cast<float>(sum)) : sum;
+}
+
+void check_element(const Buffer& got, std::int64_t i, double expected, const std::string& what) {
+    const double value = got.get(i);
+    check((std::isnan(value) && std::isnan(expected)) || value == expected, what);
+}
+
+Buffer copy_of(const Buffer& buffer) {
+    Buffer copy(buffer.dtype(), buffer.size());
+    std::memcpy(copy.data(), buffer.data(), buffer.bytes());
+    return copy;
+}
+
+void test_updates(Random& random, bool choose_level) {
+    const Dtype dtype = below(random, 2) == 0 ? Dtype::kFloat32 : Dtype::kFloat64;
+    const std::int64_t n = below(random, 4) == 0 ? below(random, 300000) : any_length(random);
+    const double weight = std::normal_distribution<double>()(random);
+    Buffer target(dtype, n), change(dtype, n), base(dtype, n);
+    fill(target, random);
+    fill(change, random);
+    fill(base, random);
+    std::vector<std::int64_t> offsets{std::min<std::int64_t>(n, below(random, 3))};
+    std::vector<std::uint8_t> mask;
+    while (offsets.back() < n && mask.size() < 300) {
+        offsets.push_back(std::min(n, offsets.back() + any_length(random)));
+        mask.push_back(static_cast<std::uint8_t>(below(random, 2)));
+    }
+
+    for (const std::string& level : simd_levels()) {
+        if (choose_level) set_simd_level(level);
+        for (const Buffer* start : {static_cast<const Buffer*>(nullptr), static_cast<const Buffer*>(&base)}) {
+            Buffer got = copy_of(target);
+            accumulate_(got.data(), change.data(), start == nullptr ? nullptr : start->data(), dtype, n,
+                        weight, any_threads(random));
+            for (std::int64_t i = 0; i < n; ++i) {
+                check_element(got, i, updated(target, change, start, weight, i),
+                              "accumulate_ at level " + level);
+            }
+        }
+        Buffer got = copy_of(target);
+        masked_apply_(got.data(), change.data(), dtype, offsets.data(), mask.data(),
+                      static_cast<std::int64_t>(mask.size()), weight, any_threads(random));
+        std::vector<bool> chosen(static_cast<std::size_t>(n), false);
+        for (std::size_t l = 0; l < mask.size(); ++l) {
+            std::fill(chosen.begin() + offsets[l], chosen.begin() + offsets[l + 1], mask[l] != 0);
+        }
+        for (std::int64_t i = 0; i < n; ++i) {
+            const double expected = chosen[static_cast<std::size_t>(i)]
+                                        ? updated(target, change, nullptr, weight, i)
+                                        : target.get(i);
+            check_element(got, i, expected, "masked_apply_ at level " + level);
+        }
+    }
+}
+
+void run(std::uint64_t seed, int rounds, bool choose_level) {
+    Random random(seed);
+    for (int round = 0; round < rounds; ++round) {
+        test_layer_stats(random, choose_level);
+        test_updates(random, choose_level);
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device{}();
+    const int rounds = argc > 2 ? std::atoi(argv[2]) : 40;
+    std::printf("seed %llu, %d rounds, levels:", static_cast<unsigned long long>(seed), rounds);
+    for (const std::string& level : simd_levels()) std::printf(" %s", level.c_str());
+    std::printf("\n");
+
+    run(seed, rounds, true);
+
+    // Several callers at once, one of them changing the level under the others.
+    std::vector<std::thread> callers;
+    for (std::uint64_t i = 1; i <= 4; ++i) callers.emplace_back(run, seed + i, rounds / 4, i == 1);
+    for (std::thread& caller : callers) caller.join();
+    std::printf("ok\n");
+}
