@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "simd.h"
@@ -28,6 +30,13 @@ FEDTLU_INLINE Floats narrow(Doubles doubles) { return __builtin_convertvector(do
 
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
 
+#if defined(__aarch64__)
+FEDTLU_INLINE Floats halves(const std::byte* x) {
+    std::uint32_t pair;
+    __builtin_memcpy(&pair, x, sizeof pair);
+    return (Floats)vget_low_f32(vcvt_f32_f16(vreinterpret_f16_u32(vdup_n_u32(pair))));
+}
+#else
 // By integers: a multiplication by 2^112 would take subnormals through the slow path of the hardware, and
 // they are common among changes. Inf and NaN come out as large numbers; their bits give them away.
 FEDTLU_INLINE Floats halves(const std::byte* x) {
@@ -44,6 +53,7 @@ FEDTLU_INLINE Floats halves(const std::byte* x) {
     const Words bits = (is_subnormal & subnormal) | (~is_subnormal & rebiased);
     return (Floats)(bits | (half & 0x8000) << 16);
 }
+#endif
 
 }  // namespace
 }  // namespace fedtlu

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, isfinite
 from typing import Protocol
 
 import numpy as np
@@ -53,7 +53,7 @@ class ClientUpdate:
         samples: n_k, the weight of FedAvg.
         steps: optimizer steps taken.
         loss: mean training loss over its steps.
-        finite: whether parameters and buffers are free of NaN and Inf.
+        finite: whether loss, parameters and buffers are free of NaN and Inf.
     """
 
     params: Tensor
@@ -126,13 +126,15 @@ class LocalTrainer:
                 optimizer.step()
                 losses.append(loss.detach())
         after = self.layout.flatten_buffers(self.task.model)
+        loss_mean = float(torch.stack(losses).double().mean())
+        finite = bool(torch.isfinite(self.params).all()) and bool(torch.isfinite(after).all())
         return ClientUpdate(
             params=self.params,
             buffers=after,
             samples=len(rows),
             steps=len(losses),
-            loss=float(torch.stack(losses).double().mean()),
-            finite=bool(torch.isfinite(self.params).all()) and bool(torch.isfinite(after).all()),
+            loss=loss_mean,
+            finite=finite and isfinite(loss_mean),
         )
 
     def _optimizer(self, flat: nn.Parameter) -> torch.optim.Optimizer:

@@ -1,7 +1,8 @@
 """The C++ backend: torch CPU tensors in, no copies, ``torch.get_num_threads()`` threads.
 
-Same functions as `reference`; `dispatch` has checked the arguments and made the tensors flat and contiguous. The
-bits do not depend on the number of threads or on the machine's SIMD level (``FEDTLU_SIMD`` forces one).
+Same functions as `reference`; `dispatch` has checked the arguments and made the tensors flat and
+contiguous. The bits do not depend on the number of threads or on the machine's SIMD level
+(``FEDTLU_SIMD`` forces one).
 """
 
 from __future__ import annotations
@@ -72,9 +73,15 @@ def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
     """See `reference.masked_apply_`."""
-    name = _NAMES[params.dtype]
-    threads = torch.get_num_threads()
-    _native.masked_apply_(_array(params), _array(delta), _array(offsets), mask.numpy(), name, lr, threads)
+    _native.masked_apply_(
+        _array(params),
+        _array(delta),
+        offsets.contiguous().numpy(),
+        mask.contiguous().numpy(),
+        _NAMES[params.dtype],
+        lr,
+        torch.get_num_threads(),
+    )
 
 
 def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,12 @@ class Run:
 
     def advance(self, until: int, observer: Observer | None = None) -> None:
         """Runs rounds up to and including round `until`."""
-        try:
+        with self._interruptible():
             while self.state.round < until:
                 row = self._round()
                 if observer is not None:
                     observer(row)
-        except KeyboardInterrupt:
             self.save()
-            raise InterruptedRunError(self._stopped()) from None
-        self.save()
 
     def adopt(self, source: Path) -> None:
         """Takes over the rounds of another run that did exactly what this one would have done so far.
@@ -174,11 +172,16 @@ class Run:
 
     def finish(self) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory."""
-        try:
-            loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
-            trained = trained_local_loss(self.server, self.state)
-        except KeyboardInterrupt:
-            raise InterruptedRunError(self._stopped()) from None
+        with self._interruptible():
+            summary = self._summary()
+            if self.directory is not None:
+                self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
+        out = self.directory.path if self.directory is not None else None
+        return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
+
+    def _summary(self) -> dict[str, Any]:
+        loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
+        trained = trained_local_loss(self.server, self.state)
         targeted = [row for row in self.metrics if not row["warmup"]]
         shares = [row["updated_share"] for row in targeted or self.metrics]
         measured = {
@@ -208,10 +211,7 @@ class Run:
             "params_sha256": self.state.sha256(),
         }
         summary: dict[str, Any] = finite(measured)
-        if self.directory is not None:
-            self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
-        out = self.directory.path if self.directory is not None else None
-        return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
+        return summary
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.server.samples.device
@@ -275,6 +275,15 @@ class Run:
             "bytes_up": BYTES_PER_PARAMETER * uploads,
             "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
         }
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C inside: saves what is done and says how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.save()
+            raise InterruptedRunError(self._stopped()) from None
 
     def _stopped(self) -> str:
         done = f"after round {self.state.round} of {self.config.rounds}"

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from torch import Tensor
 from fedtlu_fast.ops import reference
 from fedtlu_fast.ops.moments import Moments
 
-native = pytest.importorskip("fedtlu_fast.ops.native", exc_type=ImportError)
-from fedtlu_fast import _native  # noqa: E402
+native: Any = pytest.importorskip("fedtlu_fast.ops.native", exc_type=ImportError)
+_native: Any = pytest.importorskip("fedtlu_fast._native", exc_type=ImportError)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in DTYPES}
@@ -421,21 +422,19 @@ class TestBindings:
         with pytest.raises(RuntimeError, match="broken"):
             _native.layer_stats_list(Broken([1]), "float32", 1)
 
-    def frozen(self) -> np.ndarray:
+    def frozen(self) -> np.ndarray[Any, Any]:
         array = self.x.copy()
         array.flags.writeable = False
         return array
 
     @pytest.mark.parametrize("op", ["accumulate_", "masked_apply_"])
     def test_updates(self, op: str) -> None:
-        call = {
-            "accumulate_": lambda target, change: _native.accumulate_(
-                target, change, None, "float32", 1.0, 2
-            ),
-            "masked_apply_": lambda target, change: _native.masked_apply_(
-                target, change, np.array([0, 8]), np.array([True]), "float32", 1.0, 2
-            ),
-        }[op]
+        def call(target: Any, change: Any) -> None:
+            if op == "accumulate_":
+                _native.accumulate_(target, change, None, "float32", 1.0, 2)
+            else:
+                _native.masked_apply_(target, change, np.array([0, 8]), np.array([True]), "float32", 1.0, 2)
+
         target, change = {"accumulate_": ("aggregate", "client"), "masked_apply_": ("params", "delta")}[op]
         memory = np.zeros(12, dtype=np.float32)
         for bad in (self.frozen(), self.x[::2], self.x.reshape(2, 4)):
@@ -449,9 +448,9 @@ class TestBindings:
                 call(memory[:8], memory[shift : shift + 8])
             with pytest.raises(ValueError, match=f"^{change}: .* overlap {target}"):
                 call(memory[shift : shift + 8], memory[:8])
-        for bad in (None, self.x.astype(np.float64), self.x.view(np.int32)):
+        for other in (None, self.x.astype(np.float64), self.x.view(np.int32)):
             with pytest.raises(TypeError, match=f"^{change}"):
-                call(self.x.copy(), bad)
+                call(self.x.copy(), other)
         whole = np.arange(8, dtype=np.float32)
         call(whole, whole)
         assert whole.tolist() == [2.0 * i for i in range(8)]
@@ -476,9 +475,9 @@ class TestBindings:
         for mask in (np.array([True]), np.zeros(3, dtype=bool)):
             with pytest.raises(ValueError, match=r"^mask: expected 2 entries"):
                 apply(np.array([0, 4, 8]), mask)
-        for mask in (None, np.array([1, 0]), np.array([1, 0], dtype=np.uint8)):
+        for other in (None, np.array([1, 0]), np.array([1, 0], dtype=np.uint8)):
             with pytest.raises(TypeError, match=r"^mask"):
-                apply(np.array([0, 4, 8]), mask)
+                apply(np.array([0, 4, 8]), other)
         with pytest.raises(ValueError, match=r"^offsets"):
             apply(np.array([0, 9]), np.array([True]))
 

@@ -1,0 +1,71 @@
+"""Federations that run in a blink, and how two runs are compared."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.config import RunConfig, parse_config
+
+WORDS = [f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me") for b in ("ra", "to", "si", "nu", "pe", "go")]
+
+
+def write_text(path: Path, words: int = 2400, seed: int = 7) -> Path:
+    """A text file of paragraphs, each about a few words of its own."""
+    draws, lines = random.Random(seed), []
+    for _ in range(words // 150):
+        about = draws.sample(WORDS, 8)
+        lines.append(" ".join(draws.choices(about, k=150)))
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def tree(text: Path, **over: Any) -> dict[str, Any]:
+    """Settings of a tiny federation as a nested mapping; `over` replaces or extends its keys."""
+    settings: dict[str, Any] = {
+        "rounds": 5,
+        "warmup_rounds": 2,
+        "clients": 4,
+        "cohort": 2,
+        "data": {"source": f"text:{text}", "vocabulary": 40, "window": 8},
+        "partition": {"name": "dirichlet", "alpha": 0.5},
+        "model": {"layers": 3, "width": 8, "heads": 2},
+        "training": {"lr": 0.5, "batch_size": 4, "local_steps": 1, "clip_norm": 1.0},
+        "selection": {"selector": "fedtlu", "keep": 1},
+        "evaluation": {"trained_clients": 1, "local_every": 3},
+        "checkpoint": {"every": 2, "retain": 2},
+    }
+    for key, value in over.items():
+        settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
+    return settings
+
+
+def tiny(text: Path, **over: Any) -> RunConfig:
+    """The same, checked."""
+    return parse_config(tree(text, **over))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """A log's lines, every one of which has to be JSON."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def timeless(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what differs between any two runs."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def left(out: Path) -> dict[str, Any]:
+    """What a finished run left and what must not depend on how it came about."""
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "summary": timeless([summary]),
+        "metrics": timeless(rows(out / "metrics.jsonl")),
+        "selection": rows(out / "selection.jsonl"),
+    }
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
