@@ -148,9 +148,11 @@ class SelectionConfig(Section):
     @classmethod
     def _some_blocks(cls, value: Any) -> Any:
         # 1 and 1.0 differ here (one block, the whole group), and nothing else may become either.
-        for number in value.values() if isinstance(value, Mapping) else [value]:
-            fits = number >= 1 if type(number) is int else type(number) is float and 0 < number <= 1
-            if not fits:
+        named = value if isinstance(value, Mapping) else {"": value}
+        for name, number in named.items():
+            whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+            share = isinstance(number, float) and 0 < number <= 1
+            if not isinstance(name, str) or not (whole or share):
                 raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
         return value
 
@@ -344,6 +346,6 @@ def _as_input_error(error: ValidationError) -> InputError:
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     value = first["input"]
     if isinstance(value, Mapping):
-        value = {key: item for key, item in value.items() if key in expected} or dict(value)
+        value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
     about = setting_paths().get(field, "")
     return InputError(field, value, expected, f"({about})" if about else "")

@@ -16,7 +16,13 @@ from transformers import (
 
 def gpt2(layers: int = 3, width: int = 16) -> nn.Module:
     size = GPT2Config(
-        vocab_size=50, n_positions=8, n_embd=width, n_layer=layers, n_head=2, bos_token_id=None, eos_token_id=None
+        vocab_size=50,
+        n_positions=8,
+        n_embd=width,
+        n_layer=layers,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return GPT2LMHeadModel(size)
 

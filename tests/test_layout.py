@@ -335,6 +335,14 @@ def test_a_model_without_buffers_has_an_empty_vector():
     layout.load_buffers_(Tied(), vector)
 
 
+@pytest.mark.parametrize("build", [Tied, ResNet])
+def test_vectors_are_where_the_model_is(build):
+    model = build().to("meta")
+    layout = ParameterLayout.from_module(model)
+    assert layout.flatten(model).device.type == "meta"
+    assert layout.flatten_buffers(model).device.type == "meta"
+
+
 def test_half_precision_models_are_trained_in_float32():
     model = nn.Linear(3, 3).bfloat16()
     layout = ParameterLayout.from_module(model)

@@ -59,6 +59,14 @@ def test_ties_go_to_the_earlier_block():
     assert chosen("fedtlu", evidence_of([0, 1, 2, 2, 2, 0.0, -0.0, 0.0, 0]), (2, 1)) == [[2, 3, 5]]
 
 
+def test_ties_go_to_the_earlier_block_in_long_groups_too():
+    layout = ParameterLayout.from_shapes({f"h.{index}.weight": (2,) for index in range(100)})
+    scores = np.zeros((1, 100))
+    scores[0, 50:] = 1
+    mask = make_selector("fedtlu").choose(Evidence(layout, {"score": scores}, draws_of(0, "x")), (60,))
+    assert mask[0].nonzero()[0].tolist() == [*range(10), *range(50, 100)]
+
+
 def test_degenerate_and_nan_scores_come_last():
     scores = [0, -1, np.nan, 0, 1e-300, -1, np.nan, -1, 0]
     assert chosen("fedtlu", evidence_of(scores), (3, 2)) == [[1, 3, 4, 5, 7]]

@@ -1,0 +1,249 @@
+"""Where text comes from, and what is said when there is none."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.sources import SECTIONS, Document, load_documents
+from fedtlu_fast.data.tokenizing import UNKNOWN, PretrainedTokenizer, WordTokenizer, windows
+
+# --- the language reference ----------------------------------------------------------------------
+
+
+def test_pydoc_is_the_language_reference_by_topic():
+    documents = load_documents("pydoc")
+    names = [document.name for document in documents]
+    assert names == sorted(set(names))
+    assert len(documents) > 70
+    assert {"assignment", "lambda", "with"} <= set(names)
+    assert sum(len(document.text) for document in documents) > 400_000
+    assert load_documents("pydoc") == documents
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_file_is_cut_into_sections_at_blank_lines(tmp_path):
+    paragraphs = [f"paragraph {index} " + "word " * (index % 7) for index in range(500)]
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    documents = load_documents(f"text:{path}")
+    assert 50 <= len(documents) <= SECTIONS
+    names = [document.name for document in documents]
+    assert names[0] == "book.txt#00"
+    assert names == sorted(names)
+    assert "\n\n".join(document.text for document in documents) == path.read_text()
+    lengths = [len(document.text) for document in documents]
+    assert max(lengths[:-1]) < 2 * min(lengths[:-1])
+
+
+@given(st.lists(st.text("ab \n", max_size=40), max_size=200))
+def test_sections_hold_every_word_once_in_order(tmp_path_factory, paragraphs):
+    text = "\n\n".join(paragraphs)
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_text(text, encoding="utf-8")
+    if not text.strip():
+        with pytest.raises(InputError, match="there is none in it"):
+            load_documents(f"text:{path}")
+        return
+    documents = load_documents(f"text:{path}")
+    assert len(documents) <= SECTIONS
+    assert all(document.text.strip() for document in documents)
+    assert " ".join(document.text for document in documents).split() == text.split()
+
+
+def test_one_paragraph_is_one_document(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n", encoding="utf-8")
+    assert load_documents(f"text:{path}") == [Document("a.txt#0", "one\ntwo\n")]
+
+
+def test_letters_of_any_script_and_line_ends_of_any_system(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("grüße 你好\r\n\r\nπ\r\n".encode())
+    documents = load_documents(f"text:{path}")
+    assert " ".join(document.text for document in documents).split() == ["grüße", "你好", "π"]
+    assert len(documents) == 2
+
+
+def test_a_directory_is_one_document_a_file(tmp_path):
+    for name, text in {"b.txt": "b", "a/z.md": "z", "a/b/c": "c", "empty.txt": " \n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    expected = [Document("a/b/c", "c"), Document("a/z.md", "z"), Document("b.txt", "b")]
+    assert load_documents(f"text:{tmp_path}") == expected
+
+
+def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path):
+    (tmp_path / ".git" / "objects").mkdir(parents=True)
+    (tmp_path / ".git" / "objects" / "pack").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / ".DS_Store").write_bytes(b"\xff")
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    assert [document.name for document in load_documents(f"text:{tmp_path}")] == ["a.txt"]
+
+
+def test_a_directory_below_a_hidden_one_is_read(tmp_path):
+    inside = tmp_path / ".cache" / "corpus"
+    inside.mkdir(parents=True)
+    (inside / "a.txt").write_text("a", encoding="utf-8")
+    assert len(load_documents(f"text:{inside}")) == 1
+
+
+def test_text_that_is_not_utf_8_names_the_file_and_the_byte(tmp_path):
+    good, bad = tmp_path / "a.txt", tmp_path / "b.txt"
+    good.write_text("fine", encoding="utf-8")
+    bad.write_bytes("caf\xe9 noir".encode("latin-1"))
+    for source in (bad, tmp_path):
+        with pytest.raises(InputError, match=r"b\.txt'; expected UTF-8 text; byte 3 is 0xe9.*iconv"):
+            load_documents(f"text:{source}")
+
+
+@pytest.mark.parametrize("content", ["", " \n\n\t\n"])
+def test_an_empty_file_or_directory_is_refused(tmp_path, content):
+    path = tmp_path / "folder" / "a.txt"
+    path.parent.mkdir()
+    path.write_text(content, encoding="utf-8")
+    for source in (path, path.parent):
+        with pytest.raises(InputError, match="expected text; there is none in it"):
+            load_documents(f"text:{source}")
+    path.unlink()
+    with pytest.raises(InputError, match="there is none in it"):
+        load_documents(f"text:{path.parent}")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "got ''; expected pydoc, text:PATH or hf:NAME"),
+        ("text:", "expected pydoc, text:PATH or hf:NAME"),
+        ("hf:", "expected pydoc, text:PATH or hf:NAME"),
+        ("pydoc:x", "expected pydoc, text:PATH or hf:NAME"),
+        ("corpus.txt", "expected pydoc, text:PATH or hf:NAME"),
+        ("text:/no/such/file", "got 'text:/no/such/file'; expected a file or a directory that exists"),
+        ("text:a\0b", "expected a file or a directory that exists"),
+        ("text:" + "a" * 5000, "a path that can be read; .*too long"),
+        ("text:~no-such-user-here/a.txt", "a path that can be read|that exists"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_source_that_cannot_be_read_is_refused(source, message):
+    with pytest.raises(InputError, match=f"data.source: .*{message}"):
+        load_documents(source)
+
+
+# --- data sets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for a local data set; `datasets` keeps its cache beside it."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    path = tmp_path / "set"
+    path.mkdir()
+    return path
+
+
+def write_rows(folder, rows, name="train"):
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def test_a_folder_of_parquet_with_labels_is_one_document_a_label(folder):
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["one", "two", "three"], "label": [1, 0, 1]}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
+    assert load_documents(f"hf:{folder}") == [Document("0", "two"), Document("1", "one\n\nthree")]
+
+
+def test_a_folder_of_jsonl_without_labels_is_cut_into_sections(folder):
+    write_rows(folder, [{"sentence": f"sentence number {index}", "id": index} for index in range(300)])
+    documents = load_documents(f"hf:{folder}")
+    assert 40 <= len(documents) <= SECTIONS
+    assert sum(document.text.count("sentence number") for document in documents) == 300
+
+
+def test_a_folder_of_text_files(folder):
+    (folder / "train.txt").write_text("a b c\nd e f\n", encoding="utf-8")
+    assert " ".join(document.text for document in load_documents(f"hf:{folder}")).split() == list("abcdef")
+
+
+def test_the_only_column_of_strings_is_the_text(folder):
+    write_rows(folder, [{"words": "a b", "n": 1}])
+    assert [document.text for document in load_documents(f"hf:{folder}")] == ["a b"]
+
+
+def test_rows_without_text_are_left_out(folder):
+    write_rows(folder, [{"text": "a"}, {"text": None}, {"text": "b"}])
+    assert " ".join(document.text for document in load_documents(f"hf:{folder}")).split() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"a": "x", "b": "y"}], "a column named text; it has a, b"),
+        ([{"n": 1}], "a column named text; it has n"),
+        ([{"text": ["a", "b"]}], r"text in column text; it holds \['a', 'b'\]"),
+        ([{"text": 5}], "text in column text; it holds 5"),
+        ([{"text": ""}, {"text": None}], "text in column text; there is none"),
+    ],
+    ids=["two columns", "numbers", "lists", "number", "empty"],
+)
+def test_a_data_set_without_text_is_refused(folder, rows, message):
+    write_rows(folder, rows)
+    with pytest.raises(InputError, match=f"data.source: got 'hf:.*{message}"):
+        load_documents(f"hf:{folder}")
+
+
+def test_a_data_set_without_a_train_split_or_without_anything_is_refused(folder):
+    with pytest.raises(InputError, match="a data set with a train split that `datasets` can load"):
+        load_documents(f"hf:{folder}")
+    write_rows(folder, [{"text": "a"}], name="test")
+    with pytest.raises(InputError, match="a data set with a train split that `datasets` can load"):
+        load_documents(f"hf:{folder}")
+    with pytest.raises(InputError, match=r"data.source: got 'hf:/no/such/folder'"):
+        load_documents("hf:/no/such/folder")
+
+
+# --- text to samples -----------------------------------------------------------------------------
+
+
+def test_words_and_single_marks_become_tokens():
+    tokenizer = WordTokenizer(["the cat sat; the end. x_1 == y!"], 100)
+    words = ["the", "cat", "sat", ";", "end", ".", "x_1", "=", "y", "!"]
+    assert len(tokenizer) == 1 + len(words)
+    assert len(tokenizer.encode("the cat==the cat")) == 6
+    assert tokenizer.encode("") == tokenizer.encode(" \n\t") == []
+    assert tokenizer.encode("thecat") == tokenizer.encode("CAT") == tokenizer.encode(UNKNOWN)
+
+
+def test_the_most_frequent_words_are_kept_ties_by_alphabet():
+    tokenizer = WordTokenizer(["d d d c c b a e"], 5)
+    unknown = tokenizer.encode("zebra")[0]
+    kept = [word for word in "abcde" if tokenizer.encode(word) != [unknown]]
+    assert kept == ["a", "b", "c", "d"]
+    for order in (["e a b c c d d d"], ["b", "a", "d d", "c c", "d e"]):
+        again = WordTokenizer(order, 5)
+        assert [again.encode(word) for word in "abcde"] == [tokenizer.encode(word) for word in "abcde"]
+
+
+@given(st.integers(0, 60), st.integers(2, 9))
+def test_windows_predict_every_token_once(count, length):
+    ids = list(range(100, 100 + count))
+    got = windows(ids, length)
+    assert got.shape == (max(0, (count - 1) // length), length + 1)
+    targets = got[:, 1:].flatten().tolist()
+    assert targets == ids[1 : 1 + len(targets)]
+    assert got[:, :-1].flatten().tolist() == ids[: len(targets)]
+    assert len(ids) - 1 - len(targets) < length or not ids
+    if len(got) > 1:
+        got[0, -1] = -1
+        assert got[1, 0] != -1, "samples are copies, not views of each other"
+
+
+def test_a_missing_pretrained_tokenizer_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"model.pretrained: .*a model that brings its tokenizer"):
+        PretrainedTokenizer(str(tmp_path))

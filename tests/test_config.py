@@ -1,0 +1,352 @@
+"""Settings: what is refused and how it is said, and what three layers of settings make together."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedtlu_fast import InputError, RunConfig, load_config, simulate
+from fedtlu_fast.config import parse_config, presets, setting_paths
+from fedtlu_fast.selection import SELECTORS
+
+
+def refused(match, *overrides, **tree):
+    """That these settings are refused, with this message, given as a mapping and as --set."""
+    if tree:
+        with pytest.raises(InputError, match=match):
+            parse_config(tree)
+    else:
+        with pytest.raises(InputError, match=match):
+            load_config(overrides=overrides)
+
+
+# --- defaults and presets ------------------------------------------------------------------------
+
+
+def test_defaults_are_valid_and_complete():
+    config = load_config()
+    assert config == RunConfig() == parse_config({})
+    assert config.training.local_epochs == 1.0
+    assert config.training.local_steps is None
+
+
+def test_every_setting_has_a_description():
+    paths = setting_paths()
+    assert {"rounds", "training.lr", "selection.keep", "partition.alpha", "checkpoint.every"} <= set(paths)
+    assert all(text for text in paths.values())
+
+
+def test_there_are_the_presets_that_are_promised():
+    assert {"quickstart", "smoke"} <= set(presets())
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_is_valid_and_round_trips(preset, tmp_path):
+    config = load_config(preset)
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(path=path) == config
+    assert config.warmup_rounds < config.rounds
+
+
+def test_unknown_preset_is_refused_with_the_names_there_are():
+    with pytest.raises(InputError, match=r"preset: got 'fast'; expected one of .*quickstart"):
+        load_config("fast")
+
+
+# --- layers of settings --------------------------------------------------------------------------
+
+
+def test_a_file_goes_over_the_preset_and_overrides_over_both(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("rounds: 7\ntraining: {lr: 0.25}\n", encoding="utf-8")
+    base = load_config("quickstart")
+    config = load_config("quickstart", path, ["training.batch_size=3", "rounds=9"])
+    assert (config.rounds, config.training.lr, config.training.batch_size) == (9, 0.25, 3)
+    assert config.training.local_steps == base.training.local_steps
+    assert config.clients == base.clients
+    assert load_config("quickstart") == base, "presets are not changed by what goes over them"
+
+
+def test_some_training_settings_leave_the_others_at_their_defaults():
+    config = parse_config({"training": {"lr": 0.1}})
+    assert config.training.local_epochs == 1.0
+    assert load_config(overrides=["lr=0.1"]) == config
+    assert parse_config({"training": {"local_steps": 3}}).training.local_epochs is None
+
+
+@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize(
+    ("shorthand", "name", "alpha"),
+    [("iid", "iid", None), ("natural", "natural", None), ("dirichlet:0.5", "dirichlet", 0.5)],
+)
+def test_partition_shorthand(preset, shorthand, name, alpha):
+    config = load_config(preset, overrides=[f"partition={shorthand}"])
+    assert config.partition.name == name
+    assert alpha is None or config.partition.alpha == alpha
+    assert parse_config({"partition": shorthand}).partition.name == name
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "value"),
+    [
+        ("lr=1e-3", ("training", "lr"), 1e-3),
+        ("training.lr=1", ("training", "lr"), 1.0),
+        ("layers=12", ("model", "layers"), 12),
+        ("selector=random", ("selection", "selector"), "random"),
+        ("clip_norm=null", ("training", "clip_norm"), None),
+        ("alpha=10", ("partition", "alpha"), 10.0),
+        ("name=iid", ("partition", "name"), "iid"),
+        ("source=text:/tmp/a=b.txt", ("data", "source"), "text:/tmp/a=b.txt"),
+        (" rounds = 12", ("rounds",), 12),
+        ("keep=1.0", ("selection", "keep"), 1.0),
+        ("keep={a: 1, b: 0.5}", ("selection", "keep"), {"a": 1, "b": 0.5}),
+        ("model={layers: 2}", ("model", "layers"), 2),
+    ],
+)
+def test_set_takes_short_and_dotted_names_and_yaml_values(override, where, value):
+    found = load_config(overrides=[override])
+    for part in where:
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_later_override_wins_and_keep_is_replaced_whole():
+    config = load_config(overrides=["rounds=5", "rounds=6", "keep={a: 1}", "keep={b: 2}"])
+    assert config.rounds == 6
+    assert config.selection.keep == {"b": 2}
+    assert load_config(overrides=["keep={a: 1}", "keep=3"]).selection.keep == 3
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rouns=3", "rouns: got 3; expected no such setting: this key is unknown. Did you mean rounds?"),
+        ("training.lrr=1", "Did you mean training.lr?"),
+        ("learning.lr=1", r"^learning: got .*no such setting"),
+        ("batchsize=4", "Did you mean training.batch_size|Did you mean evaluation.batch_size"),
+        ("zzzzzzzz=1", "no such setting: this key is unknown"),
+        ("data.=1", "no such setting"),
+        ("every=3", r"--set: got 'every'; expected one of evaluation.every, checkpoint.every.*ambiguous"),
+        ("batch_size=3", r"one of training.batch_size, evaluation.batch_size.*ambiguous"),
+        ("rounds", "--set: got 'rounds'; expected key=value"),
+        ("=3", "expected key=value"),
+        ("", "expected key=value"),
+        ("rounds=[1", "a YAML value after the equals sign"),
+        ("rounds=2024-13-45", "a YAML value after the equals sign"),
+        ("rounds=0x_", "a YAML value after the equals sign"),
+        ("rounds=" + "[" * 3000, "a YAML value after the equals sign"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_keys_and_overrides_that_are_none(override, message):
+    refused(message, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds=many", "rounds: got 'many'; expected a valid integer"),
+        ("rounds=2.5", "rounds: got 2.5; expected a valid integer"),
+        ("rounds=true", "rounds: got True; expected not true or false"),
+        ("rounds=null", "rounds: got None"),
+        ("rounds=[1]", r"rounds: got \[1\]"),
+        ("lr=yes", "training.lr: got True"),
+        ("lr=fast", "training.lr: got 'fast'; expected a valid number"),
+        ("lr=.nan", "training.lr: got nan; expected a finite number"),
+        ("lr=.inf", "training.lr: got inf; expected a finite number"),
+        ("source=5", "data.source: got 5; expected a valid string"),
+        ("data=3", "data: got 3"),
+        ("data=null", "data: got None"),
+        ("training=null", "training: got None"),
+        ("partition=5", "partition: got 5"),
+        ("partition=uniform", "partition.name: got 'uniform'; expected 'iid', 'dirichlet' or 'natural'"),
+        ("partition=dirichlet:x", "partition.alpha: got 'x'"),
+        ("keep=two", "selection.keep: got 'two'; expected 1 block or more, a fraction"),
+        ("keep=true", "selection.keep: got True"),
+        ('keep="2"', "selection.keep: got '2'"),
+        ("keep=[1]", r"selection.keep: got \[1\]"),
+        ("keep={h: true}", r"selection.keep: got {'h': True}"),
+    ],
+)
+def test_values_of_the_wrong_type(override, message):
+    refused(message, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", "seed: got -1; expected greater than or equal to 0"),
+        ("rounds=0", "rounds: got 0"),
+        ("warmup_rounds=-1", "warmup_rounds: got -1"),
+        ("clients=0", "clients: got 0"),
+        ("cohort=0", "cohort: got 0"),
+        ("cohort=101", r"config: got {.*'cohort': 101.*cohort \(101\) must not exceed clients \(100\)"),
+        ("server_lr=0", "server_lr: got 0"),
+        ("device=tpu", "device: got 'tpu'"),
+        ("device=cuda:x", "device: got 'cuda:x'"),
+        ("threads=0", "threads: got 0"),
+        ("threads=100000000000", "threads: got 100000000000"),
+        ("backend=cuda", "backend: got 'cuda'; expected 'auto', 'reference', 'native' or 'triton'"),
+        ("task=vision", "task: got 'vision'; expected 'language_modelling'"),
+        ("vocabulary=7", "data.vocabulary: got 7"),
+        ("vocabulary=100000000000000000000", "data.vocabulary: got 1000"),
+        ("window=1", "data.window: got 1"),
+        ("test_fraction=0", "data.test_fraction: got 0"),
+        ("test_fraction=1", "data.test_fraction: got 1"),
+        ("local_fraction=1.0", "data.local_fraction: got 1.0"),
+        ("alpha=0", "partition.alpha: got 0; expected greater than 0"),
+        ("alpha=-1", "partition.alpha: got -1"),
+        ("partition=dirichlet:0", "partition.alpha: got '0'"),
+        ("min_samples=1", "partition.min_samples: got 1"),
+        ("layers=0", "model.layers: got 0"),
+        ("width=30", r"model: got {'width': 30}; expected heads \(4\) must divide width \(30\)"),
+        ("heads=0", "model.heads: got 0"),
+        ("optimizer=adam", "training.optimizer: got 'adam'; expected 'sgd' or 'adamw'"),
+        ("lr=0", "training.lr: got 0; expected greater than 0"),
+        ("momentum=1", "training.momentum: got 1"),
+        ("momentum=-0.1", "training.momentum: got -0.1"),
+        ("weight_decay=-1", "training.weight_decay: got -1"),
+        ("training.batch_size=0", "training.batch_size: got 0"),
+        ("local_steps=0", "training.local_steps: got 0"),
+        ("local_epochs=0", "training.local_epochs: got 0"),
+        ("local_epochs=null", "exactly one of local_steps and local_epochs"),
+        ("training={local_steps: 1, local_epochs: 1}", "exactly one of local_steps and local_epochs"),
+        ("training={optimizer: adamw, momentum: 0.9}", "momentum belongs to sgd"),
+        ("clip_norm=0", "training.clip_norm: got 0"),
+        ("proximal_mu=-1", "training.proximal_mu: got -1"),
+        (
+            "selector=best",
+            "selection: got {'selector': 'best'}; expected selector must be one of fedtlu, random",
+        ),
+        ("keep=0", "selection.keep: got 0"),
+        ("keep=-2", "selection.keep: got -2"),
+        ("keep=0.0", "selection.keep: got 0.0"),
+        ("keep=1.5", "selection.keep: got 1.5"),
+        ("keep=.nan", "selection.keep: got nan"),
+        ("keep={h: 0}", r"selection.keep: got {'h': 0}"),
+        ("granularity=layer", "selection.granularity: got 'layer'; expected 'tensor', 'module' or 'block'"),
+        ("ungrouped=sometimes", "selection.ungrouped: got 'sometimes'; expected 'always' or 'never'"),
+        ("ddof=2", "selection.ddof: got 2; expected 0 or 1"),
+        ("pooling=max", "selection.pooling: got 'max'; expected 'mean' or 'pooled'"),
+        ("evaluation.every=0", "evaluation.every: got 0"),
+        ("local_every=0", "evaluation.local_every: got 0"),
+        ("trained_clients=-1", "evaluation.trained_clients: got -1"),
+        ("checkpoint.every=0", "checkpoint.every: got 0"),
+        ("retain=0", "checkpoint.retain: got 0"),
+    ],
+)
+def test_impossible_values(override, message):
+    refused(message, override)
+
+
+def test_messages_say_what_a_setting_is_for():
+    refused(r"\(learning rate\)$", "lr=0")
+
+
+@pytest.mark.parametrize("tree", [{1: 2}, {"data": {1: 2}}, {"data": [1]}, {"selection": {"keep": {1: 2}}}])
+def test_keys_that_are_not_names(tree):
+    with pytest.raises(InputError):
+        parse_config(tree)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"), [(4, "at most 3, the blocks in"), ({"k.*": 1}, "the name of a group")]
+)
+def test_what_the_model_cannot_give_is_found_when_it_is_known(keep, message):
+    small = load_config("smoke").model_dump()
+    small["selection"]["keep"] = keep
+    with pytest.raises(InputError, match=f"selection.keep: .*{message}"):
+        simulate(small)
+
+
+def test_settings_do_not_change_after_reading():
+    config = load_config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.rounds = 3
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "a YAML mapping of settings, not NoneType"),
+        (b"# nothing\n", "not NoneType"),
+        (b"- 1\n- 2\n", "not list"),
+        (b"just words", "not str"),
+        (b"rounds: [1, 2", "a readable YAML file"),
+        (b"rounds: *nowhere", "a readable YAML file"),
+        (b"rounds: !!python/object/apply:os.system [true]", "a readable YAML file"),
+        (b"a: \xff\xfe", "a readable YAML file"),
+        (b"rounds: 2024-99-99", "a readable YAML file"),
+        (b"a: " + b"[" * 5000, "a readable YAML file"),
+        (b"\x00\x01", "a readable YAML file"),
+        (b"? [1, 2]\n: 3", "a readable YAML file|config|name"),
+        (b"rouns: 3", "Did you mean rounds"),
+    ],
+    ids=lambda value: repr(value[:24]),
+)
+def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_directory_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"config: got .*a YAML file that exists"):
+        load_config(path=tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"config: got .*a readable YAML file"):
+        load_config(path=Path(tmp_path))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "seed": st.integers(0, 2**70),
+            "rounds": st.integers(1, 10**6),
+            "server_lr": st.floats(1e-300, 1e300),
+            "threads": st.none() | st.integers(1, 64),
+            "data": st.fixed_dictionaries({"source": st.text(min_size=1, max_size=20)}),
+            "partition": st.sampled_from(["iid", "natural", "dirichlet:1e-5"]),
+            "training": st.fixed_dictionaries(
+                {"lr": st.floats(1e-12, 1e6)},
+                optional={"local_steps": st.integers(1, 99), "clip_norm": st.none() | st.floats(0.01, 9)},
+            ),
+            "selection": st.fixed_dictionaries(
+                {
+                    "selector": st.sampled_from(sorted(SELECTORS)),
+                    "keep": st.integers(1, 9)
+                    | st.floats(1e-9, 1.0)
+                    | st.dictionaries(
+                        st.text(max_size=8), st.integers(1, 9) | st.floats(0.01, 1.0), min_size=1
+                    ),
+                }
+            ),
+        },
+    )
+)
+def test_what_is_written_is_what_is_read(tmp_path_factory, tree):
+    config = parse_config(tree)
+    path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(path=path)
+    assert again == config
+    assert again.to_yaml() == config.to_yaml()
+    keep, kept = config.selection.keep, again.selection.keep
+    assert type(keep) is type(kept)
+    assert math.isfinite(config.training.lr)
+    assert set(yaml.safe_load(config.to_yaml())) == set(RunConfig.model_fields)
