@@ -17,9 +17,12 @@
 namespace fedtlu {
 namespace {
 
-// How far ahead of the loads to ask for memory, in bytes. The arithmetic fills the processor's window long
-// before the loads in it cover the latency of memory: without this, float32 runs at two thirds of the speed.
-constexpr std::int64_t kAhead = 4096;
+// Asks for memory this many bytes ahead of the loads, into the second-level cache. The arithmetic fills the
+// processor's window long before the loads in it cover the latency of memory: without this float32 runs at
+// two thirds of the speed, and at four fifths with the first level, which has fewer requests under way.
+constexpr std::int64_t kAhead = 8192;
+
+FEDTLU_INLINE void prefetch(const std::byte* at) { __builtin_prefetch(at + kAhead, 0, 2); }
 
 constexpr int kWidth = sizeof(Doubles) / sizeof(double);
 constexpr int kVectors = kLanes / kWidth;
@@ -197,7 +200,7 @@ FEDTLU_INLINE Sums sums_of(const std::byte* x, std::int64_t n, double pivot) {
     const std::int64_t bytes = n * kSize;
     const std::byte* end = x + bytes;
     for (std::int64_t at = kBlock; at <= bytes; at += kBlock, x += kBlock) {
-        __builtin_prefetch(x + kAhead);
+        prefetch(x);
         accumulator.add(read_block<Format>(x));
         peak.add(x);
     }
@@ -233,9 +236,9 @@ FEDTLU_INLINE void update_all(std::byte* target, const std::byte* change, const 
     const std::int64_t bytes = n * kSize;
     std::int64_t at = 0;
     for (; at + kLanes * kSize <= bytes; at += kLanes * kSize) {
-        __builtin_prefetch(target + at + kAhead, 1);
-        __builtin_prefetch(change + at + kAhead);
-        if (kSubtract) __builtin_prefetch(base + at + kAhead);
+        prefetch(target + at);
+        prefetch(change + at);
+        if (kSubtract) prefetch(base + at);
         FEDTLU_UNROLL
         for (int v = 0; v < kVectors; ++v) {
             const std::int64_t here = at + v * kWidth * kSize;

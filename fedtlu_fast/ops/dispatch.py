@@ -75,7 +75,9 @@ def why_not(name: str, device: str = "cpu") -> str | None:
     devices = BACKENDS[name].devices()
     if device in devices:
         return None
-    return f"takes tensors on {' or '.join(devices) or 'no device of this machine'}, not on {device}"
+    if not devices:
+        return "PyTorch sees no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, for tests only)"
+    return f"takes tensors on {' or '.join(devices)}, not on {device}"
 
 
 def live_backends(device: str = "cpu") -> list[str]:
@@ -137,10 +139,11 @@ def layer_stats_list(tensors: Sequence[Tensor], backend: str = "auto") -> Moment
     """
     device = tensors[0].device if tensors else torch.device("cpu")
     for index, tensor in enumerate(tensors):
-        _check_dtype(f"delta[{index}]", tensor, STATS_DTYPES)
+        if tensor.dtype not in STATS_DTYPES:
+            _check_dtype(f"delta[{index}]", tensor, STATS_DTYPES)
         if tensor.device != device:
             raise InputError(f"delta[{index}].device", str(tensor.device), f"{device}, as the first tensor")
-    flat = [tensor.detach().contiguous().reshape(-1) for tensor in tensors]
+    flat = [_flat(tensor) for tensor in tensors]
     return resolve(backend, device.type).layer_stats_list(flat)  # type: ignore[no-any-return]
 
 
@@ -187,6 +190,13 @@ def masked_apply_(
     resolve(backend, params.device.type).masked_apply_(
         params.detach(), delta.detach().contiguous(), offsets, mask.contiguous(), float(lr)
     )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The tensor as a contiguous vector; the usual one is handed on as it is, since there may be 100,000."""
+    if tensor.dim() == 1 and tensor.is_contiguous() and not tensor.requires_grad:
+        return tensor
+    return tensor.detach().contiguous().reshape(-1)
 
 
 def _check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
