@@ -63,7 +63,7 @@ def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
             means = [layer.to(arithmetic) for layer in layers]
             ratio = torch.stack([m.mean() / m.std(correction=0) for m in means]).double()
             label = f"torch {str(arithmetic).removeprefix('torch.')} loop"
-            found.append(row(label, name, misranked(score, oracle, layout), ratio, oracle, layout))
+            found.append(row(label, name, misranked(score, oracle.square(), layout), ratio, oracle, layout))
         for backend in dispatch.live_backends("cpu"):
             stats = layer_stats(given, layout, backend=backend)
             wrong = misranked(score_layers(stats).excess, oracle.square(), layout)
@@ -100,7 +100,7 @@ def main() -> None:
         table.add_column(head, justify="left" if head in ("scored by", "change in") else "right")
     for line in found:
         table.add_row(*map(str, line.values()))
-    Console().print(table)
+    Console(width=100).print(table)
     if options.out:
         with options.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, found[0])

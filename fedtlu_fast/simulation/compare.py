@@ -13,7 +13,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,8 +116,14 @@ def compare(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs or max(1, cores // (config.threads or cores))
     try:
-        run_arms(warmups, jobs, progress)
-        run_arms(arms, jobs, progress)
+        with _workers(min(jobs, len(arms))) as pool:
+            run_arms(pool, warmups, progress)
+            run_arms(pool, arms, progress)
+    except BrokenProcessPool as error:
+        raise FedtluError(
+            f"a worker process was killed (out of memory, perhaps); go on with: {_resume_command(out)}, "
+            f"with fewer --jobs if memory is short"
+        ) from error
     except (KeyboardInterrupt, InterruptedRunError):
         raise InterruptedRunError(f"go on with: {_resume_command(out)}") from None
     return [read_arm(arm.path) for arm in arms]
@@ -141,30 +147,17 @@ def plan(
     return warmups, arms
 
 
-def run_arms(arms: Sequence[Arm], jobs: int, progress: Progress | None) -> None:
-    """Runs arms to their ends, `jobs` at a time, each in a process of its own."""
-    if not arms:
-        return
-    # spawn: a forked child of a process that has used torch's threads can hang.
-    workers = min(jobs, len(arms))
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
-        try:
-            with _ctrl_c_ignored():
-                unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
-            while unfinished:
-                done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
-                for arm in arms if progress else ():
-                    assert progress is not None
-                    progress(arm, len(RunDirectory(arm.path).rows(METRICS)))
-                for future in done:
-                    future.result()
-        except BrokenProcessPool as error:
-            raise FedtluError(
-                f"a worker process was killed (out of memory, perhaps); go on with: "
-                f"{_resume_command(arms[0].path.parent)} (fewer --jobs need less memory)"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+def run_arms(pool: Executor, arms: Sequence[Arm], progress: Progress | None) -> None:
+    """Runs arms to their ends, in the processes of `pool`."""
+    with _ctrl_c_ignored():
+        unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
+    while unfinished:
+        done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
+        if progress is not None:
+            for arm in arms:
+                progress(arm, len(RunDirectory(arm.path).rows(METRICS)))
+        for future in done:
+            future.result()
 
 
 def run_arm(arm: Arm) -> None:
@@ -220,6 +213,17 @@ def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
 
 def _resume_command(out: Path) -> str:
     return f"fedtlu compare --resume {shlex.quote(str(out))}"
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Executor]:
+    """Processes that run arms; when one arm fails, those that have not begun are left out."""
+    # spawn: a forked child of a process that has used torch's threads can hang.
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:

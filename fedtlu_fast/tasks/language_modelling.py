@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,7 +81,7 @@ def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) ->
         return fresh
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         kind = "directory" if Path(config.pretrained).is_dir() else "model name or directory"
         raise InputError(

@@ -1,0 +1,275 @@
+import csv
+import io
+import math
+import re
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federations import snapshot, tiny
+from matplotlib.figure import Figure
+
+from fedtlu_fast import StorageError, simulate
+from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure, short_names
+from fedtlu_fast.report.tables import comparison_cells, comparison_rows, comparison_table, to_csv, to_markdown
+from fedtlu_fast.report.write import write_comparison_report, write_run_report
+from fedtlu_fast.simulation.compare import ArmResult
+
+BLOCKS = [f"transformer.h.{index}" for index in range(4)]
+
+
+def arm(
+    selector: str, seed: int, perplexity: float | None = 100.0, rounds: int = 6, warmup: int = 2
+) -> ArmResult:
+    """An arm as its files would be read."""
+    metrics, selection = [], []
+    for index in range(1, rounds + 1):
+        early = index <= warmup
+        chosen = BLOCKS if early or selector == "full" else [BLOCKS[(index + seed) % 4]]
+        value = None if perplexity is None else perplexity + 10 * (rounds - index)
+        metrics.append(
+            {
+                "round": index,
+                "warmup": early,
+                "selected": [*chosen, "transformer.wte"],
+                "test_perplexity": value,
+                "local_perplexity": value if index % 3 == 0 else None,
+            }
+        )
+        scores = {block: 10.0 ** -(3 + place) for place, block in enumerate(BLOCKS)}
+        selection.append({**metrics[-1], "block_scores": {**scores, "transformer.wte": -1.0}})
+    summary = {
+        "selector": selector,
+        "seed": seed,
+        "rounds": rounds,
+        "warmup_rounds": warmup,
+        "groups": {"transformer.h.*": BLOCKS},
+        "test_perplexity": perplexity,
+        "local_perplexity": None if perplexity is None else perplexity + 5,
+        "trained_local_perplexity": None,
+        "updated_share": 0.5,
+        "bytes_published": 12_345_678,
+        "bytes_up": 3_000_000_000,
+        "seconds": 10.0 + seed,
+    }
+    return ArmResult(selector, seed, summary, metrics, selection)
+
+
+@pytest.fixture
+def results() -> list[ArmResult]:
+    # random: 100 and 110; fedtlu: 98 (2 % lower) and 99 (10 % lower)
+    return [arm("fedtlu", 0, 98.0), arm("random", 0, 100.0), arm("fedtlu", 1, 99.0), arm("random", 1, 110.0)]
+
+
+def test_rows_are_mean_and_sample_std_over_seeds(results: list[ArmResult]) -> None:
+    fedtlu, random = comparison_rows(results)
+    assert (fedtlu["selector"], fedtlu["seeds"]) == ("fedtlu", [0, 1])
+    assert fedtlu["test_perplexity"] == 98.5
+    assert fedtlu["test_perplexity_std"] == pytest.approx(math.sqrt(0.5))
+    assert random["test_perplexity"] == 105.0
+    assert random["test_perplexity_std"] == pytest.approx(math.sqrt(50))
+    assert fedtlu["seconds"] == 10.5
+    assert fedtlu["trained_local_perplexity"] is None
+    assert fedtlu["trained_local_perplexity_std"] is None
+
+
+def test_gain_is_taken_seed_by_seed(results: list[ArmResult]) -> None:
+    fedtlu, random = comparison_rows(results)
+    assert fedtlu["gain_over_random_pct"] == pytest.approx(6.0)
+    assert fedtlu["gain_over_random_pct_std"] == pytest.approx(math.sqrt(32))
+    assert random["gain_over_random_pct"] == 0
+    assert comparison_rows([arm("fedtlu", 0)])[0]["gain_over_random_pct"] is None
+    assert comparison_rows([arm("fedtlu", 0), arm("random", 1)])[0]["gain_over_random_pct"] is None
+
+
+def test_one_seed_has_no_spread() -> None:
+    (row,) = comparison_rows([arm("fedtlu", 0)])
+    assert row["test_perplexity_std"] is None
+    heads, ((selector, perplexity, *_),) = comparison_cells([row])
+    assert heads[:2] == ["selector", "global perplexity"]
+    assert (selector, perplexity) == ("fedtlu", "100.00")
+
+
+def test_arm_that_diverged_is_left_out_of_means_and_gains() -> None:
+    found = [arm("fedtlu", 0, None), arm("random", 0, 100.0), arm("fedtlu", 1, 90.0), arm("random", 1, None)]
+    fedtlu, random = comparison_rows(found)
+    assert fedtlu["test_perplexity"] == 90.0
+    assert random["test_perplexity"] == 100.0
+    assert fedtlu["gain_over_random_pct"] is None
+    assert comparison_cells([fedtlu])[1][0][-1] == "-"
+
+
+def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
+    heads, cells = comparison_cells(comparison_rows(results))
+    shown = dict(zip(heads, cells[0], strict=True))
+    assert shown["global perplexity"] == "98.50 ± 0.71"
+    assert shown["updated"] == "50.0%"
+    assert shown["MB published"] == "12.3"
+    assert shown["MB up"] == "3000"
+    assert shown["seconds"] == "10.5 ± 0.7"
+    assert shown["gain over random"] == "+6.00% ± 5.66"
+    assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""
+
+
+def test_markdown_and_csv_can_be_read_back(results: list[ArmResult]) -> None:
+    rows = comparison_rows(results)
+    heads, cells = comparison_cells(rows)
+    lines = to_markdown(heads, cells).splitlines()
+    parsed = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert parsed[0] == heads
+    assert set(parsed[1]) == {"---"}
+    assert parsed[2:] == cells
+    back = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert [row["selector"] for row in back] == ["fedtlu", "random"]
+    assert float(back[0]["test_perplexity"]) == 98.5
+    assert back[0]["seeds"] == "0 1"
+    assert back[0]["trained_local_perplexity"] == ""
+    assert comparison_table(rows, "t").row_count == 2
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a PNG in pixels."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data[12:16] == b"IHDR"
+    assert data.endswith(b"IEND\xaeB`\x82")
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def drawn(figure: Figure) -> tuple[int, int]:
+    """The picture's size; a warning (clipped layout, no legend, one-point axes) is a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return size_of(png(figure))
+
+
+CASES = {
+    "several seeds": [arm(name, seed) for seed in (0, 1) for name in ("fedtlu", "random", "last", "full")],
+    "one seed": [arm(name, 0) for name in ("fedtlu", "random")],
+    "no random": [arm("fedtlu", 0), arm("last", 0)],
+    "only full": [arm("full", 0)],
+    "all warm-up": [arm(name, 0, rounds=3, warmup=3) for name in ("fedtlu", "random")],
+    "one round": [arm(name, 0, rounds=1, warmup=0) for name in ("fedtlu", "random")],
+    "a diverged seed": [arm("fedtlu", 0), arm("fedtlu", 1, None), arm("random", 0), arm("random", 1)],
+    "all diverged": [arm("fedtlu", 0, None), arm("random", 0, None)],
+    "an unknown selector": [arm("gradient-norm", 0), arm("random", 0)],
+}
+
+
+@pytest.mark.parametrize("found", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("blocks", [BLOCKS, []], ids=["blocks", "no like blocks"])
+def test_comparison_picture_can_always_be_drawn(found: list[ArmResult], blocks: list[str]) -> None:
+    width, height = drawn(comparison_figure(found, blocks))
+    assert 1000 <= width <= 2000
+    assert 500 <= height <= 2000
+
+
+def test_comparison_picture_shows_every_selector_and_its_gain(results: list[ArmResult]) -> None:
+    curves, gains, *maps = comparison_figure(results, BLOCKS).axes
+    legend = curves.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["fedtlu", "random"]
+    assert [axes.get_title(loc="left") for axes in maps] == [
+        "fedtlu: updated blocks",
+        "random: updated blocks",
+    ]
+    assert [label.get_text() for label in maps[0].get_yticklabels()] == ["h.0", "h.1", "h.2", "h.3"]
+    line = next(line for line in gains.lines if line.get_label() == "fedtlu")
+    assert float(line.get_ydata()[-1]) == pytest.approx(6.0)  # type: ignore[arg-type, index]
+    shares = maps[0].images[0].get_array()
+    assert shares is not None
+    # Rounds 3 to 6 of two seeds: each updated one block a round, never the same.
+    assert shares.shape == (4, 4)
+    assert set(shares.ravel().tolist()) == {0.0, 0.5}
+
+
+@pytest.mark.parametrize(("rounds", "warmup"), [(1, 0), (1, 1), (3, 3), (6, 2), (200, 20)])
+@pytest.mark.parametrize("ungrouped", [[], ["transformer.wte"], [f"b.{index}" for index in range(90)]])
+def test_pictures_of_a_run_can_always_be_drawn(rounds: int, warmup: int, ungrouped: list[str]) -> None:
+    result = arm("fedtlu", 0, rounds=rounds, warmup=warmup)
+    assert drawn(curves_figure(result.metrics, "fedtlu", warmup))[0] == 1040
+    for blocks in (BLOCKS, BLOCKS[:1], []):
+        assert drawn(selection_figure(result.selection, blocks, warmup, ungrouped))[0] == 1040
+    drawn(curves_figure(arm("full", 0, None, rounds, warmup).metrics, "full", warmup))
+
+
+def test_map_of_very_many_blocks_stays_a_picture() -> None:
+    blocks = [f"h.{index}.attn.c_attn.weight" for index in range(300)]
+    rows = [{"round": 1, "selected": blocks[:9], "block_scores": dict.fromkeys(blocks, 0.1)}]
+    assert drawn(selection_figure(rows, blocks, 0, []))[1] < 2000
+
+
+def test_short_names_stay_different() -> None:
+    assert short_names(["transformer.h.0", "transformer.h.1"]) == ["h.0", "h.1"]
+    tensors = [f"transformer.h.{i}.{part}.weight" for i in (0, 1) for part in ("attn.c_attn", "mlp.c_fc")]
+    assert short_names(tensors) == [name.removeprefix("transformer.") for name in tensors]
+    assert short_names(["encoder.layer.0", "decoder.layer.0"]) == ["encoder.layer.0", "decoder.layer.0"]
+    assert short_names(["a.b"]) == ["b"]
+    assert short_names([]) == []
+
+
+def pages(out: Path) -> str:
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(?:src|href)=(?!"data:image/png;base64,)', page)
+    assert not re.search(r"<(script|link|iframe)|url\(|@import|https?://", page)
+    return page
+
+
+def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) -> None:
+    config = tiny(text)
+    result = simulate(config, tmp_path / "out")
+    write_run_report(result, config, tmp_path / "out")
+    page = pages(tmp_path / "out")
+    assert result.summary["params_sha256"] in page
+    assert "Federated run: fedtlu, seed 0" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "warmup_rounds: 2" in page
+    for name in ("curves", "selection"):
+        assert size_of((tmp_path / "out" / "plots" / f"{name}.png").read_bytes())[0] == 1040
+
+
+@pytest.mark.parametrize(
+    "over", [{"selector": "full"}, {"granularity": "tensor"}, {"ungrouped": "never"}], ids=str
+)
+def test_report_of_every_kind_of_run_can_be_written(text: Path, tmp_path: Path, over: dict[str, Any]) -> None:
+    config = tiny(text, selection=over, rounds=3)
+    result = simulate(config, tmp_path / "out")
+    write_run_report(result, config, tmp_path / "out")
+    assert result.summary["params_sha256"] in pages(tmp_path / "out")
+
+
+def test_page_escapes_what_users_name(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "<script>alert(1)<").mkdir()
+    file = tmp_path / "<script>alert(1)<" / "script>"
+    file.write_bytes(text.read_bytes())
+    config = tiny(file, rounds=1)
+    result = simulate(config, tmp_path / "out")
+    write_run_report(result, config, tmp_path / "out")
+    assert "&lt;script&gt;alert(1)" in pages(tmp_path / "out")
+
+
+def test_comparison_report_leaves_tables_picture_and_page(
+    text: Path, tmp_path: Path, results: list[ArmResult]
+) -> None:
+    rows = write_comparison_report(results, tiny(text), tmp_path)
+    assert rows == comparison_rows(results)
+    page = pages(tmp_path)
+    assert "98.50 ± 0.71" in page
+    assert "2 seeds" in page
+    assert set(snapshot(tmp_path)) == {
+        "comparison.json",
+        "plots/comparison.png",
+        "report.html",
+        "table.csv",
+        "table.md",
+    }
+
+
+def test_report_that_cannot_be_written_is_a_storage_error(
+    text: Path, tmp_path: Path, results: list[ArmResult]
+) -> None:
+    (tmp_path / "plots").write_text("a file where the folder has to be")
+    with pytest.raises(StorageError, match="plots could not be written"):
+        write_comparison_report(results, tiny(text), tmp_path)

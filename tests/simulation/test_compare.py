@@ -1,0 +1,287 @@
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federations import left, snapshot, tiny
+
+from fedtlu_fast import InputError, RunConfig, simulate
+from fedtlu_fast.errors import FedtluError, InterruptedRunError
+from fedtlu_fast.simulation import compare as module
+from fedtlu_fast.simulation.compare import (
+    Arm,
+    ArmResult,
+    compare,
+    comparison_settings,
+    plan,
+    read_arm,
+    run_arm,
+)
+from fedtlu_fast.simulation.run import Run
+
+SELECTORS, SEEDS = ("fedtlu", "random", "last", "full"), (0, 3)
+
+
+class InProcess(Executor):
+    """Runs arms here, one after another: the workers' code without the seconds that a process costs."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def workers(count: int) -> Iterator[Executor]:
+        yield InProcess()
+
+    monkeypatch.setattr(module, "_workers", workers)
+
+
+@pytest.fixture(scope="module")
+def config(text: Path) -> RunConfig:
+    return tiny(text)
+
+
+def bits(results: Sequence[ArmResult]) -> list[tuple[str, int, str]]:
+    return [(result.selector, result.seed, result.summary["params_sha256"]) for result in results]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arms_are_the_runs_they_would_be_alone(config: RunConfig, tmp_path: Path) -> None:
+    results = compare(config, SELECTORS, SEEDS, tmp_path / "out")
+    assert [(r.selector, r.seed) for r in results] == [(s, seed) for seed in SEEDS for s in SELECTORS]
+    for selector in SELECTORS:
+        for seed in SEEDS:
+            alone = tmp_path / f"{selector}-{seed}"
+            selection = config.selection.model_copy(update={"selector": selector})
+            simulate(config.model_copy(update={"selection": selection, "seed": seed}), alone)
+            assert left(tmp_path / "out" / f"{selector}-seed{seed}") == left(alone)
+    assert len({row[2] for row in bits(results)}) == len(results), "selectors and seeds differ"
+    assert not (tmp_path / "out" / "warmup-seed0" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("warmup", [0, 1, 5, 9])
+def test_any_number_of_shared_rounds_changes_nothing(text: Path, tmp_path: Path, warmup: int) -> None:
+    config = tiny(text, warmup_rounds=warmup)
+    found = compare(config, ("random", "fedtlu"), (1,), tmp_path / "out")
+    for result in found:
+        selection = config.selection.model_copy(update={"selector": result.selector})
+        alone = simulate(config.model_copy(update={"selection": selection, "seed": 1}))
+        assert alone.summary["params_sha256"] == result.summary["params_sha256"]
+        assert len(result.metrics) == 5
+
+
+def test_warmup_is_planned_once_for_a_seed_and_not_for_a_single_arm(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    warmups, arms = plan(config, ("fedtlu", "full"), (0, 1), tmp_path)
+    assert [arm.name for arm in warmups] == ["warmup-seed0", "warmup-seed1"]
+    assert {arm.until for arm in warmups} == {2}
+    assert [arm.warmup for arm in arms] == [tmp_path / f"warmup-seed{seed}" for seed in (0, 0, 1, 1)]
+    assert plan(config, ("fedtlu",), (0, 1), tmp_path)[0] == []
+
+
+@pytest.mark.usefixtures("in_process")
+def test_resumed_comparison_runs_only_what_is_missing(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    whole = compare(config, ("fedtlu", "last"), (0,), out)
+    shutil.rmtree(out / "last-seed0")
+    before = snapshot(out / "fedtlu-seed0")
+    rounds: list[int] = []
+    one_round = Run._round
+
+    def counted(self: Run) -> dict[str, Any]:
+        rounds.append(self.state.round + 1)
+        return one_round(self)
+
+    monkeypatch.setattr(Run, "_round", counted)
+    again = compare(config, ("fedtlu", "last"), (0,), out, resume=True)
+    assert bits(again) == bits(whole)
+    assert rounds == [3, 4, 5], "only last's own rounds, after the warm-up that is there"
+    assert snapshot(out / "fedtlu-seed0") == before
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("kill_at", [1, 2, 3, 5, 7])
+def test_comparison_killed_in_any_arm_goes_on_to_the_same_bits(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    whole = compare(config, ("fedtlu", "random"), (0,), tmp_path / "whole")
+    one_round, done = Run._round, 0
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Run) -> dict[str, Any]:
+        nonlocal done
+        done += 1
+        if done == kill_at:
+            raise Killed
+        return one_round(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_round", killed)
+        with pytest.raises(Killed):
+            compare(config, ("fedtlu", "random"), (0,), tmp_path / "out")
+    found = compare(config, ("fedtlu", "random"), (0,), tmp_path / "out", resume=True)
+    assert bits(found) == bits(whole)
+    for name in ("fedtlu-seed0", "random-seed0"):
+        assert left(tmp_path / "out" / name) == left(tmp_path / "whole" / name)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arm_killed_while_it_takes_over_the_warmup_takes_it_over_again(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmups, arms = plan(config, ("fedtlu", "random"), (0,), tmp_path)
+    run_arm(warmups[0])
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Run) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", killed)
+        with pytest.raises(Killed):
+            run_arm(arms[0])
+    run_arm(arms[0])
+    selection = config.selection.model_copy(update={"selector": "fedtlu"})
+    simulate(config.model_copy(update={"selection": selection}), tmp_path / "alone")
+    assert left(arms[0].path) == left(tmp_path / "alone")
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("selectors", "seeds", "words"),
+    [
+        (("fedtlu", "best"), (0,), "best"),
+        (("last", "last"), (0,), "--selectors"),
+        ((), (0,), "--selectors"),
+        (("last",), (1, 1), "--seeds"),
+        (("last",), (), "--seeds"),
+    ],
+)
+def test_bad_arms_are_refused_and_nothing_is_written(
+    config: RunConfig, tmp_path: Path, selectors: tuple[str, ...], seeds: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        compare(config, selectors, seeds, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_settings_that_do_not_fit_are_refused_before_the_warmup(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="keep"):
+        compare(tiny(text, selection={"keep": 9}), ("full", "fedtlu"), (0,), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_resume_with_other_settings_selectors_or_seeds_is_refused(
+    config: RunConfig, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    compare(config, ("fedtlu", "last"), (0,), out)
+    assert comparison_settings(out) == (config, ("fedtlu", "last"), (0,))
+    before = snapshot(out)
+    for other, selectors, seeds in (
+        (tiny(text, rounds=6), ("fedtlu", "last"), (0,)),
+        (config, ("fedtlu",), (0,)),
+        (config, ("fedtlu", "last"), (0, 1)),
+    ):
+        with pytest.raises(InputError, match="--resume"):
+            compare(other, selectors, seeds, out, resume=True)
+    with pytest.raises(InputError, match="another run"):
+        compare(config, ("fedtlu", "last"), (0,), out)
+    with pytest.raises(InputError, match="comparison"):
+        simulate(config, out, resume=True)
+    assert snapshot(out) == before
+    (out / "comparison.yaml").write_text("selectors: 3")
+    with pytest.raises(InputError, match=r"comparison\.yaml"):
+        comparison_settings(out)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_interrupt_says_how_to_go_on(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_round = Run._round
+
+    def press(self: Run) -> dict[str, Any]:
+        if self.state.round == 3:
+            raise KeyboardInterrupt
+        return one_round(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_round", press)
+        with pytest.raises(InterruptedRunError, match="fedtlu compare --resume"):
+            compare(config, ("fedtlu", "last"), (0,), tmp_path / "out")
+    found = compare(config, ("fedtlu", "last"), (0,), tmp_path / "out", resume=True)
+    assert [len(result.metrics) for result in found] == [5, 5]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_error_of_an_arm_comes_out_as_it_is(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise FedtluError("the arm failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", fail)
+        with pytest.raises(FedtluError, match="the arm failed"):
+            compare(config, ("fedtlu",), (0,), tmp_path / "out")
+
+
+def _die(arm: Arm) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_bits_and_a_killed_one_is_a_clear_error(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    seen: dict[str, int] = {}
+
+    def progress(arm: Arm, done: int) -> None:
+        seen[arm.name] = done
+
+    found = compare(config, ("fedtlu", "last"), (0,), tmp_path / "two", jobs=2, progress=progress)
+    assert seen == {"warmup-seed0": 2, "fedtlu-seed0": 5, "last-seed0": 5}
+    for result in found:
+        selection = config.selection.model_copy(update={"selector": result.selector})
+        simulate(config.model_copy(update={"selection": selection}), tmp_path / result.selector)
+        assert left(tmp_path / "two" / f"{result.selector}-seed0") == left(tmp_path / result.selector)
+        assert read_arm(tmp_path / "two" / f"{result.selector}-seed0") == result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run_arm", _die)
+        with pytest.raises(FedtluError, match=r"worker process was killed.*fedtlu compare --resume"):
+            compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1)
+    again = compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1, resume=True)
+    assert bits(again) == bits(found)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_saved_comparison_is_json_that_every_reader_takes(config: RunConfig, tmp_path: Path) -> None:
+    results = compare(config, ("last",), (0,), tmp_path / "out")
+    module.save_comparison(tmp_path / "out", [{"selector": "last", "gain": float("nan")}], results)
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["table"] == [{"selector": "last", "gain": None}]
+    assert found["runs"] == [results[0].summary]

@@ -1,0 +1,131 @@
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from federations import snapshot, tiny
+
+from fedtlu_fast import InputError, RunConfig, StorageError
+from fedtlu_fast.simulation.directory import LOGS, RunDirectory, dump_json, finite
+
+
+@pytest.fixture
+def config(text: Path) -> RunConfig:
+    return tiny(text)
+
+
+@pytest.fixture
+def run(config: RunConfig, tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "out", config)
+
+
+def test_settings_come_back_as_they_were(config: RunConfig, run: RunDirectory) -> None:
+    _, found = RunDirectory.open(run.path)
+    assert found == config
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["rounds"] == 5
+
+
+def test_parents_are_made(config: RunConfig, tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "a" / "b" / "c", config)
+    assert (tmp_path / "a" / "b" / "c" / "config.yaml").exists()
+
+
+def test_directory_left_by_a_kill_before_its_settings_can_be_used(config: RunConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".config.yaml.tmp").write_text("rounds: ")
+    (out / ".lock").touch()
+    RunDirectory.create(out, config)
+    assert RunDirectory.open(out)[1] == config
+
+
+def test_damaged_settings_are_one_clear_error(run: RunDirectory) -> None:
+    (run.path / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="readable YAML"):
+        RunDirectory.open(run.path)
+
+
+def test_rows_come_back_in_order_and_a_cut_line_is_left_out(run: RunDirectory) -> None:
+    for index in (1, 2, 3):
+        run.append("metrics.jsonl", {"round": index, "loss": 0.1 * index})
+    whole = run.rows("metrics.jsonl")
+    assert whole == [{"round": index, "loss": 0.1 * index} for index in (1, 2, 3)]
+    data = (run.path / "metrics.jsonl").read_bytes()
+    start = data.rindex(b"{")
+    for cut in range(start, len(data) - 1):
+        (run.path / "metrics.jsonl").write_bytes(data[:cut])
+        assert run.rows("metrics.jsonl") == whole[:2]
+    assert run.rows("selection.jsonl") == []
+
+
+def test_line_is_in_the_file_when_append_returns(run: RunDirectory) -> None:
+    run.append("metrics.jsonl", {"round": 1})
+    assert (run.path / "metrics.jsonl").read_bytes() == b'{"round": 1}\n'
+
+
+def test_rewind_keeps_the_bytes_of_what_it_keeps(run: RunDirectory) -> None:
+    kept = {}
+    for index in range(1, 6):
+        for log in LOGS:
+            run.append(log, {"round": index, "value": math.pi * index, "text": "é", "none": math.nan})
+            if index == 3:
+                kept[log] = (run.path / log).read_bytes()
+    run.rewind(3)
+    assert {log: (run.path / log).read_bytes() for log in LOGS} == kept
+    run.rewind(0)
+    assert {(run.path / log).read_bytes() for log in LOGS} == {b""}
+
+
+def test_rewind_beyond_the_logs_is_refused_and_changes_nothing(run: RunDirectory) -> None:
+    for log in LOGS:
+        run.append(log, {"round": 1})
+    before = snapshot(run.path)
+    with pytest.raises(InputError, match=r"metrics\.jsonl: got 'whole lines for 1 rounds'"):
+        run.rewind(2)
+    assert snapshot(run.path) == before
+
+
+def test_failed_write_keeps_the_earlier_file_and_no_scrap(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.write("summary.json", "old")
+    before = snapshot(run.path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            StorageError, match=r"summary\.json could not be written: No space left on device"
+        ):
+            run.write("summary.json", "new")
+        with pytest.raises(StorageError):
+            run.sync()
+    assert {name: data for name, data in snapshot(run.path).items() if data} == {
+        name: data for name, data in before.items() if data
+    }
+
+
+def test_append_to_a_directory_that_was_removed_is_a_storage_error(run: RunDirectory) -> None:
+    (run.path / "config.yaml").unlink()
+    (run.path / ".lock").unlink()
+    run.path.rmdir()
+    with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+        run.append("metrics.jsonl", {"round": 1})
+
+
+def test_json_has_no_nan_and_no_infinity() -> None:
+    value = {"a": [math.nan, (math.inf, 1.5)], "b": -math.inf, "c": "NaN", "d": True, "e": None}
+    assert finite(value) == {"a": [None, [None, 1.5]], "b": None, "c": "NaN", "d": True, "e": None}
+    assert json.loads(dump_json(value)) == finite(value)
+    assert finite(finite(value)) == finite(value)
+
+
+def test_floats_survive_the_log_to_the_last_bit(run: RunDirectory) -> None:
+    values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0]
+    run.append("metrics.jsonl", {"round": 1, "values": values})
+    assert list(map(repr, run.rows("metrics.jsonl")[0]["values"])) == list(map(repr, values))

@@ -1,0 +1,130 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from federations import snapshot
+from model_zoo import ResNet, Tied, gpt2
+from safetensors.torch import load_file
+from torch import nn
+
+from fedtlu_fast import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.round import initial_state
+from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
+
+IDENTITY = {"config_sha256": "c", "data_sha256": "d"}
+
+
+def state_of(model: nn.Module, index: int = 1) -> tuple[ParameterLayout, ServerState]:
+    layout = ParameterLayout.from_module(model)
+    start = initial_state(layout, model)
+    draws = torch.Generator().manual_seed(index)
+    noise = (
+        torch.randn(start.params.shape, generator=draws),
+        torch.randn(start.buffers.shape, generator=draws),
+    )
+    return layout, ServerState(index, start.params + noise[0], start.buffers + noise[1])
+
+
+@pytest.mark.parametrize("model", [gpt2(), ResNet(), Tied()], ids=lambda model: type(model).__name__)
+def test_state_comes_back_bit_for_bit(model: nn.Module, tmp_path: Path) -> None:
+    layout, state = state_of(model)
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.round == 1
+    assert torch.equal(found.params, state.params)
+    assert torch.equal(found.buffers, state.buffers)
+
+
+def test_nan_and_negative_zero_come_back_too(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2())
+    state.params[:3] = torch.tensor([float("nan"), -0.0, float("inf")])
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 1)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert torch.equal(found.params.view(torch.int32), state.params.view(torch.int32))
+
+
+def test_weights_have_the_names_that_other_tools_know(tmp_path: Path) -> None:
+    model = ResNet()
+    layout, state = state_of(model)
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 1)
+    tensors = load_file(tmp_path / "round-000001" / "model.safetensors")
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert unexpected == []
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert torch.equal(layout.flatten(model), state.params)
+
+
+def test_digest_is_that_of_the_vector_s_bytes() -> None:
+    params = torch.tensor([1.0, -2.5, 3.0])
+    expected = hashlib.sha256(b"\x00\x00\x80\x3f\x00\x00\x20\xc0\x00\x00\x40\x40").hexdigest()
+    assert ServerState(0, params, torch.empty(0)).sha256() == expected
+    assert ServerState(0, torch.stack([params, params], 1)[:, 0], torch.empty(0)).sha256() == expected
+
+
+def test_only_the_latest_are_retained_in_order_of_their_numbers(tmp_path: Path) -> None:
+    layout, _ = state_of(gpt2())
+    for index in (9, 10, 999_999, 1_000_000, 1_000_001):
+        save_checkpoint(tmp_path, layout, state_of(gpt2(), index)[1], IDENTITY, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round-1000000", "round-1000001"]
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.round == 1_000_001
+
+
+def test_no_checkpoint_yet_is_none(tmp_path: Path) -> None:
+    layout, _ = state_of(gpt2())
+    assert load_checkpoint(tmp_path / "nowhere", layout, IDENTITY) is None
+    assert load_checkpoint(tmp_path, layout, IDENTITY) is None
+
+
+def test_writing_a_round_again_replaces_it(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2())
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, ServerState(1, state.params * 2, state.buffers), IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert torch.equal(found.params, state.params * 2)
+
+
+@pytest.mark.parametrize(("key", "words"), [("config_sha256", "settings"), ("data_sha256", "data")])
+def test_checkpoint_of_other_settings_or_data_is_refused(tmp_path: Path, key: str, words: str) -> None:
+    layout, state = state_of(gpt2())
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=f"{words}.*changed since"):
+        load_checkpoint(tmp_path, layout, {**IDENTITY, key: "x"})
+    assert snapshot(tmp_path) == before
+    assert load_checkpoint(tmp_path, layout, {}) is not None, "only what is asked for has to agree"
+
+
+def test_checkpoint_of_a_model_of_other_layers_is_refused_as_other_settings(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2(layers=3))
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    other, _ = state_of(gpt2(layers=4))
+    with pytest.raises(InputError, match="changed since"):
+        load_checkpoint(tmp_path, other, {**IDENTITY, "config_sha256": "x"})
+    with pytest.raises(InputError, match="damaged"):
+        load_checkpoint(tmp_path, other, IDENTITY)
+
+
+def test_state_file_says_what_it_is(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2(), 42)
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 1)
+    facts = json.loads((tmp_path / "round-000042" / "state.json").read_text())
+    assert facts["round"] == 42
+    assert facts["params_sha256"] == state.sha256()
+    assert IDENTITY.items() <= facts.items()
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
+    layout, state = state_of(ResNet())
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 1)
+    assert {path.name for path in (tmp_path / "round-000001").iterdir()} == {
+        "model.safetensors",
+        "state.json",
+    }
