@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 from fedtlu_fast._version import __version__
 
 if TYPE_CHECKING:
-    from fedtlu_fast.config import RunConfig, load_config
+    from fedtlu_fast.config import RunConfig
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+    from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.run import RunResult, simulate
     from fedtlu_fast.stats import LayerStats, layer_stats
 
@@ -42,7 +43,7 @@ _HOMES = {
     "RunResult": "simulation.run",
     "StorageError": "errors",
     "layer_stats": "stats",
-    "load_config": "config",
+    "load_config": "settings",
     "score_blocks": "scoring",
     "score_layers": "scoring",
     "simulate": "simulation.run",

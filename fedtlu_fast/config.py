@@ -1,4 +1,4 @@
-"""The settings of a run: what they are, their limits, and how they are read.
+"""The settings of a run: what they are and their limits. How they are read is in `settings`.
 
 One small model per room of the package; `RunConfig` joins them. Every setting that the papers leave open
 says so; the defaults are ours.
@@ -6,27 +6,16 @@ says so; the defaults are ours.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.selection import SELECTORS, Ungrouped
+from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
 
 
 class Section(BaseModel):
@@ -83,7 +72,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         if self.pretrained is None and self.width % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+            raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
         return self
 
 
@@ -119,9 +108,10 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> Self:
         if (self.local_steps is None) == (self.local_epochs is None):
-            raise ValueError("give exactly one of local_steps and local_epochs (the other null)")
+            given = {"local_steps": self.local_steps, "local_epochs": self.local_epochs}
+            raise InputError("local_steps", given, "exactly one of the two", "Set the other to null.")
         if self.optimizer == "adamw" and self.momentum:
-            raise ValueError("momentum belongs to sgd; adamw has its own")
+            raise InputError("momentum", self.momentum, "0 with adamw, which has its own")
         return self
 
 
@@ -156,11 +146,11 @@ class SelectionConfig(Section):
                 raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
         return value
 
-    @model_validator(mode="after")
-    def _known_selector(self) -> Self:
-        if self.selector not in SELECTORS:
-            raise ValueError(f"selector must be one of {', '.join(SELECTORS)}")
-        return self
+    @field_validator("selector")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        make_selector(value)
+        return value
 
 
 class EvaluationConfig(Section):
@@ -183,7 +173,8 @@ class CheckpointConfig(Section):
     retain: int = Field(2, ge=1, description="checkpoints kept")
 
 
-def _partition_shorthand(value: Any) -> Any:
+def partition_shorthand(value: Any) -> Any:
+    """``dirichlet:0.1`` for ``{name: dirichlet, alpha: 0.1}``."""
     if not isinstance(value, str):
         return value
     name, _, alpha = value.partition(":")
@@ -206,7 +197,7 @@ class RunConfig(Section):
         "auto", description="who runs the kernels"
     )
     data: DataConfig = DataConfig()
-    partition: Annotated[PartitionConfig, BeforeValidator(_partition_shorthand)] = PartitionConfig()
+    partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     selection: SelectionConfig = SelectionConfig()
@@ -216,136 +207,9 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _cohort_fits(self) -> Self:
         if self.cohort > self.clients:
-            raise ValueError(f"cohort ({self.cohort}) must not exceed clients ({self.clients})")
+            raise InputError("cohort", self.cohort, f"at most {self.clients}, the clients there are")
         return self
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
-
-
-def presets() -> list[str]:
-    """Names of the settings that ship with the package."""
-    folder = resources.files("fedtlu_fast.presets")
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-def load_config(
-    preset: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()
-) -> RunConfig:
-    """Settings from a preset, then a file over it, then overrides over both.
-
-    Args:
-        preset: one of `presets`.
-        path: a YAML file.
-        overrides: ``key=value`` with a dotted key (``training.lr=0.1``) and a YAML value. A key may be
-            given by its last part (``lr=0.1``) when only one setting has it.
-
-    Raises:
-        InputError: an unknown key, a wrong type or an impossible value.
-    """
-    tree: dict[str, Any] = {}
-    if preset is not None:
-        if preset not in presets():
-            raise InputError("preset", preset, f"one of {', '.join(presets())}")
-        tree = yaml.safe_load(resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text())
-    if path is not None:
-        _merge(tree, _read_yaml(path))
-    for override in overrides:
-        _merge(tree, _parse_override(override))
-    return parse_config(tree)
-
-
-def parse_config(tree: Mapping[str, Any]) -> RunConfig:
-    """Settings from a nested mapping.
-
-    Raises:
-        InputError: the first thing wrong with it.
-    """
-    try:
-        return RunConfig.model_validate(dict(tree))
-    except ValidationError as error:
-        raise _as_input_error(error) from None
-
-
-def setting_paths() -> dict[str, str]:
-    """Every setting's dotted name and description."""
-    return {".".join(path): text for path, text in _walk(RunConfig, ())}
-
-
-def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    for name, info in model.model_fields.items():
-        default = info.default
-        if isinstance(default, Section):
-            yield from _walk(type(default), (*prefix, name))
-        else:
-            yield (*prefix, name), info.description or ""
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("config", str(path), "a YAML file that exists") from None
-    # A ValueError: no UTF-8, or something like a date that is none; a RecursionError: a thousand brackets.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError("config", str(path), f"a readable YAML file; {error}".replace("\n", " ")) from None
-    if not isinstance(tree, dict):
-        raise InputError("config", str(path), f"a YAML mapping of settings, not {type(tree).__name__}")
-    return tree
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise InputError("--set", override, "key=value, such as rounds=20 or training.lr=0.1")
-    try:
-        value = yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise InputError("--set", override, "a YAML value after the equals sign") from None
-    tree: Any = value
-    for part in reversed(_full_key(key.strip()).split(".")):
-        tree = {part: tree}
-    return dict(tree)
-
-
-def _full_key(key: str) -> str:
-    """The dotted name of a setting given by its last part; other keys are left for validation."""
-    sections = {name for name, info in RunConfig.model_fields.items() if isinstance(info.default, Section)}
-    known = setting_paths()
-    if key in known or key in sections or "." in key:
-        return key
-    matches = [path for path in known if path.rpartition(".")[2] == key]
-    if len(matches) > 1:
-        raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
-    return matches[0] if matches else key
-
-
-def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    if "partition" in over:
-        over = {**over, "partition": _partition_shorthand(over["partition"])}
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict) and key != "keep":
-            _merge(tree[key], value)
-        else:
-            tree[key] = value
-
-
-def _as_input_error(error: ValidationError) -> InputError:
-    first = error.errors()[0]
-    where = [
-        str(part) for part in first["loc"] if str(part) not in ("int", "float", "dict[str,union[int,float]]")
-    ]
-    field = ".".join(where) or "config"
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, setting_paths(), n=1, cutoff=0.5)
-        last = difflib.get_close_matches(where[-1], [p.rpartition(".")[2] for p in setting_paths()], n=1)
-        hint = near or [path for path in setting_paths() if last and path.rpartition(".")[2] == last[0]]
-        fix = f"Did you mean {hint[0]}?" if hint else "`fedtlu run --help` tells where they are listed."
-        return InputError(field, first["input"], "no such setting: this key is unknown", fix)
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    value = first["input"]
-    if isinstance(value, Mapping):
-        value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
-    about = setting_paths().get(field, "")
-    return InputError(field, value, expected, f"({about})" if about else "")

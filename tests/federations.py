@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config import RunConfig, parse_config
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.settings import parse_config
 
 WORDS = [f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me") for b in ("ra", "to", "si", "nu", "pe", "go")]
 

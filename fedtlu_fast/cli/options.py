@@ -57,7 +57,7 @@ def settings_from(
         overrides: of --set.
         given: dotted settings with underscores doubled (``data__source``); None is not given.
     """
-    from fedtlu_fast.config import load_config
+    from fedtlu_fast.settings import load_config
 
     if preset is None and config is None:
         preset = DEFAULT_PRESET

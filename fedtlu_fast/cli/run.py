@@ -136,11 +136,14 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(
         title=f"{summary['selector']}, seed {summary['seed']}", show_header=False, title_justify="left"
     )
+    before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
     lines = {
         "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up)",
         "global perplexity": _number(summary["test_perplexity"]),
         "local perplexity": _number(summary["local_perplexity"]),
-        "local perplexity after local training": _number(summary["trained_local_perplexity"]),
+        f"the same, {summary['trained_clients']} clients: before, after they train once more": (
+            f"{_number(before)}, {_number(after)}"
+        ),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
         "refused client updates": str(summary["refused_updates"]),
         "seconds": f"{summary['seconds']:.1f}",

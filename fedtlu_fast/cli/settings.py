@@ -17,7 +17,7 @@ def settings_command(preset: options.Preset = None) -> None:
 
     Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
     """
-    from fedtlu_fast.config import load_config, presets, setting_paths
+    from fedtlu_fast.settings import load_config, presets, setting_paths
 
     preset = preset or options.DEFAULT_PRESET
     tree = load_config(preset).model_dump()

@@ -98,7 +98,8 @@ def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
             "data.source",
             config.data.source,
             f"text for {needed} samples ({config.clients} clients of {config.partition.min_samples} or more) "
-            f"and a test; it gives {samples} and {tests} of {config.data.window} tokens",
+            f"and a test; it gives {samples} to train on and {tests} to test, "
+            f"of {config.data.window} tokens each",
             "Use fewer clients, a shorter window or more text.",
         )
 

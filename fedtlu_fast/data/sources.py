@@ -11,6 +11,8 @@ from fedtlu_fast.errors import InputError, shorten
 
 SECTIONS = 64
 """A single text file is cut into at most this many sections, so that clients can differ."""
+SECTION_CHARACTERS = 4000
+"""But none shorter than this: both its beginning and its end must fill samples."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _read(path: Path) -> str:
 def _sections(name: str, text: str) -> list[Document]:
     """Cuts a text at blank lines into sections of about equal length."""
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
-    size = max(1, -(-sum(map(len, paragraphs)) // SECTIONS))
+    size = max(SECTION_CHARACTERS, -(-sum(map(len, paragraphs)) // SECTIONS))
     sections: list[list[str]] = [[]]
     for paragraph in paragraphs:
         if sum(map(len, sections[-1])) >= size:

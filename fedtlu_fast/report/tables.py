@@ -13,9 +13,9 @@ from rich.table import Table
 from fedtlu_fast.simulation.compare import ArmResult
 
 MEASURES = {
-    "test_perplexity": "global perplexity",
-    "local_perplexity": "local perplexity",
-    "trained_local_perplexity": "local, after training",
+    "test_perplexity": "global ppl",
+    "local_perplexity": "local ppl",
+    "trained_local_perplexity": "local ppl, trained",
     "updated_share": "updated",
     "bytes_published": "MB published",
     "bytes_up": "MB up",

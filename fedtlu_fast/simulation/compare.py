@@ -23,9 +23,10 @@ from typing import Any
 
 import yaml
 
-from fedtlu_fast.config import RunConfig, load_config
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.selection import make_selector
+from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
 from fedtlu_fast.simulation.run import Run
 

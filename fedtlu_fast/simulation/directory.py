@@ -7,13 +7,14 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config import RunConfig, load_config
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.state import storage_error
 
 METRICS = "metrics.jsonl"
@@ -208,15 +209,19 @@ class RunDirectory:
 
 def dump_json(value: Any, indent: int | None = None) -> str:
     """JSON as every reader takes it: NaN and Inf become null."""
-    return json.dumps(finite(value), indent=indent, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """A copy as JSON gives it back: NaN and Inf are None, sequences are lists."""
+    return {key: _finite(value) for key, value in row.items()}
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return finite(value)
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return value

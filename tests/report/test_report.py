@@ -88,7 +88,7 @@ def test_one_seed_has_no_spread() -> None:
     (row,) = comparison_rows([arm("fedtlu", 0)])
     assert row["test_perplexity_std"] is None
     heads, ((selector, perplexity, *_),) = comparison_cells([row])
-    assert heads[:2] == ["selector", "global perplexity"]
+    assert heads[:2] == ["selector", "global ppl"]
     assert (selector, perplexity) == ("fedtlu", "100.00")
 
 
@@ -104,7 +104,7 @@ def test_arm_that_diverged_is_left_out_of_means_and_gains() -> None:
 def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     heads, cells = comparison_cells(comparison_rows(results))
     shown = dict(zip(heads, cells[0], strict=True))
-    assert shown["global perplexity"] == "98.50 ± 0.71"
+    assert shown["global ppl"] == "98.50 ± 0.71"
     assert shown["updated"] == "50.0%"
     assert shown["MB published"] == "12.3"
     assert shown["MB up"] == "3000"

@@ -144,7 +144,7 @@ ZYGOTE = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch, transformers.models.gpt2.modeling_gpt2
-from fedtlu_fast.config import parse_config
+from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.run import simulate
 
 torch.set_num_threads(1)
@@ -298,7 +298,7 @@ def test_interrupt_in_the_last_tests_can_be_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "trained_local_loss", press)
+        patch.setattr(run_module, "run_summary", press)
         with pytest.raises(InterruptedRunError, match="after round 5 of 5"):
             simulate(config, tmp_path / "out")
     simulate(config, tmp_path / "out", resume=True)

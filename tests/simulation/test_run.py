@@ -189,7 +189,7 @@ def test_learning_rate_that_explodes_is_survived_and_reported(text: Path, tmp_pa
 def test_perplexity_that_is_no_number_is_null_in_result_and_files(
     text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fedtlu_fast.simulation.run.global_loss", lambda *_: 1e4)
+    monkeypatch.setattr("fedtlu_fast.simulation.records.global_loss", lambda *_: 1e4)
     result = simulate(tiny(text), tmp_path / "out")
     assert {row["test_perplexity"] for row in result.metrics} == {None}
     assert result.summary["test_perplexity"] is None

@@ -1,0 +1,104 @@
+"""What a run tells of itself: the rows of its logs and its summary, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.directory import finite
+from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
+from fedtlu_fast.simulation.round import RoundRecord, Server
+from fedtlu_fast.simulation.state import ServerState
+
+BYTES_PER_PARAMETER = 4
+
+
+def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict[str, Any]:
+    """One line of metrics.jsonl, without its seconds; makes the tests that are due in this round."""
+    evaluation, index = server.config.evaluation, state.round
+    last = index == server.config.rounds
+    tested = last or index % evaluation.every == 0
+    locally = last or index % evaluation.local_every == 0
+    loss = global_loss(server, state) if tested else None
+    own = local_loss(server, state) if locally else None
+    row = {
+        "round": index,
+        "train_loss": record.train_loss,
+        "test_loss": loss,
+        "test_perplexity": perplexity(loss),
+        "local_loss": own,
+        "local_perplexity": perplexity(own),
+        "selected": list(record.selection.names),
+        "updated_share": record.selection.parameters / server.layout.size,
+        "warmup": record.warmup,
+        "refused": record.refused,
+        "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
+        "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
+    }
+    return finite(row)
+
+
+def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
+    """One line of selection.jsonl: every score, and what was chosen by it."""
+    row = {
+        "round": record.round,
+        "warmup": record.warmup,
+        "cohort": record.cohort,
+        "selected": list(record.selection.names),
+        "block_scores": dict(
+            zip((block.name for block in layout.blocks), record.block_scores.tolist(), strict=True)
+        ),
+        "layers": {
+            name: {"score": score, "excess": excess, "l2": l2}
+            for name, score, excess, l2 in zip(
+                record.scores.names,
+                record.scores.score.tolist(),
+                record.scores.excess.tolist(),
+                record.stats.l2.tolist(),
+                strict=True,
+            )
+        },
+    }
+    return finite(row)
+
+
+def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The content of summary.json; makes the last tests.
+
+    ``bytes_up`` counts full changes from every client of every cohort; ``bytes_published`` the parameters
+    that changed in each round, once. ``updated_share`` is the mean over the targeted rounds.
+    """
+    config, layout = server.config, server.layout
+    loss, own = global_loss(server, state), local_loss(server, state)
+    before, after = trained_local_loss(server, state)
+    targeted = [row["updated_share"] for row in metrics if not row["warmup"]]
+    shares = targeted or [row["updated_share"] for row in metrics]
+    summary = {
+        "task": config.task,
+        "selector": config.selection.selector,
+        "seed": config.seed,
+        "rounds": state.round,
+        "warmup_rounds": min(config.warmup_rounds, state.round),
+        "clients": config.clients,
+        "cohort": config.cohort,
+        "parameters": layout.size,
+        "groups": {
+            group.name: [layout.blocks[block].name for block in group.blocks] for group in layout.groups
+        },
+        "test_loss": loss,
+        "test_perplexity": perplexity(loss),
+        "local_loss": own,
+        "local_perplexity": perplexity(own),
+        "trained_clients": min(config.evaluation.trained_clients, config.clients),
+        "untrained_local_perplexity": perplexity(before),
+        "trained_local_loss": after,
+        "trained_local_perplexity": perplexity(after),
+        "updated_share": sum(shares) / len(shares),
+        "bytes_up": sum(row["bytes_up"] for row in metrics),
+        "bytes_published": sum(row["bytes_published"] for row in metrics),
+        "refused_updates": sum(len(row["refused"]) for row in metrics),
+        "seconds": sum(row["seconds"] for row in metrics),
+        "params_sha256": state.sha256(),
+    }
+    return finite(summary)
