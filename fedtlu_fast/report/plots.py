@@ -69,6 +69,11 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
         axes.set_title(f"{name}: updated blocks", fontsize=9, color=colour(name), loc="left")
         axes.tick_params(labelleft=first is None)
         first = first or axes
+    grey = "" if len({result.seed for result in results}) == 1 else "; black: in all seeds"
+    figure.supxlabel(
+        f"Maps: dark where a block was updated{grey}. At the right of each row: its share of the rounds.",
+        fontsize=8,
+    )
     return figure
 
 
@@ -259,8 +264,7 @@ def _map(axes: Axes, runs: Sequence[Rows], blocks: Sequence[str], warmup: int) -
         right = axes.secondary_yaxis("right")
         right.set_yticks(range(len(blocks)), [f"{100 * share:.0f}%" for share in shares.mean(axis=1)])
         right.tick_params(labelsize=7, length=0)
-    grey = "" if len(runs) == 1 else "; black: in all seeds"
-    axes.set_xlabel(f"round (right: share of rounds{grey})", fontsize=8)
+    axes.set_xlabel("round", fontsize=8)
 
 
 def _say(axes: Axes, text: str) -> None:
