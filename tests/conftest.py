@@ -5,6 +5,8 @@ import os
 # One OpenMP runtime that waits passively: beside a busy core, spinning makes small tests 30 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Child processes run in the checkout: they too must import the installed package, not the folder beside them.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
 # Nothing may reach for a hub while the tests run.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

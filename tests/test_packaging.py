@@ -107,13 +107,14 @@ def hugging_face_kernels(tmp_path: Path) -> Path:
 @needs_checkout
 def test_transformers_imports_from_the_root_without_hugging_face_kernels() -> None:
     # `python -c` puts the root, and with it our folder of that name, first on the path.
-    assert python(MODELS, ROOT).stdout.strip() == "fine"
+    assert python(MODELS, ROOT, PYTHONSAFEPATH="").stdout.strip() == "fine"
 
 
 @needs_checkout
 def test_transformers_imports_from_the_root_with_hugging_face_kernels(hugging_face_kernels: Path) -> None:
     path = str(hugging_face_kernels)
-    assert python("import transformers; print('fine')", ROOT, PYTHONPATH=path).stdout.strip() == "fine"
+    shadowed = python("import transformers; print('fine')", ROOT, PYTHONPATH=path, PYTHONSAFEPATH="")
+    assert shadowed.stdout.strip() == "fine", shadowed.stderr
     # As the command line and plain pytest run: the root is not put on the path.
     found = python(MODELS, ROOT, PYTHONPATH=path, PYTHONSAFEPATH="1")
     assert found.stdout.strip() == "fine", found.stderr
