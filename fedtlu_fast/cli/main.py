@@ -20,6 +20,7 @@ from fedtlu_fast._version import __version__
 from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.env import env_command
+from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
@@ -35,6 +36,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
   fedtlu run                         one federation, with live progress
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
   fedtlu score BEFORE AFTER          rank the layers of a change
+  fedtlu profile                     speed and accuracy on this machine
   fedtlu settings                    every setting and what it means
   fedtlu env                         versions, and which backends are live
 """
@@ -72,6 +74,7 @@ def options(
 app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.command("score")(score_command)
+app.command("profile")(profile_command)
 app.command("settings")(settings_command)
 app.command("env")(env_command)
 
