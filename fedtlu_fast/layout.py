@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import get_args
 
@@ -144,22 +145,22 @@ class ParameterLayout:
             granularity=granularity,
         )
 
-    @property
+    @cached_property
     def size(self) -> int:
         """P, the number of trainable parameters."""
         return self.layers[-1].offset + self.layers[-1].numel
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the L layers."""
         return tuple(layer.name for layer in self.layers)
 
-    @property
+    @cached_property
     def offsets(self) -> Tensor:
         """[L + 1] int64: layer l is ``vector[offsets[l]:offsets[l + 1]]``."""
         return torch.tensor([*(layer.offset for layer in self.layers), self.size], dtype=torch.int64)
 
-    @property
+    @cached_property
     def ungrouped(self) -> tuple[int, ...]:
         """Indices of the blocks that have no like: usually embeddings, head and final norm."""
         grouped = {block for group in self.groups for block in group.blocks}
