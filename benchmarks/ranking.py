@@ -4,7 +4,8 @@
 
 Trains the quickstart federation for some rounds, takes the next round's averaged change in float32 and
 in bfloat16, and scores its layers by Eq. 1 in every way at hand. For each: the groups of like layers whose
-order differs from the float64 oracle's on the same numbers, and the worst error of mean/std.
+order differs from the float64 oracle's on the same numbers, and the worst error of the |mean|/std that the
+score stands for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from fedtlu_fast import ParameterLayout, layer_stats, load_config, score_layers
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.profiling.measure import excess_in_float64, misranked
+from fedtlu_fast.profiling.rivals import float32_loop
 from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run import Run
 
@@ -33,54 +36,34 @@ def real_change(rounds: int) -> tuple[Tensor, ParameterLayout]:
     return after.params - run.state.params, ParameterLayout.from_shapes(shapes, "tensor")
 
 
-def eq1_as_written(layers: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """Eq. 1 by norm and std in the dtype given: how it is usually coded."""
-    scores = [layer.to(dtype).norm() / (layer.numel() ** 0.5 * layer.to(dtype).std()) for layer in layers]
-    return torch.stack(scores).double()
-
-
-def misranked(ranks_by: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
-    """Groups in which the order of layers is not the oracle's."""
-    wrong = 0
-    for group in layout.groups:
-        layers = [layout.blocks[block].layers[0] for block in group.blocks]
-        order = torch.argsort(ranks_by[layers], descending=True, stable=True)
-        wrong += int(not torch.equal(order, torch.argsort(oracle[layers], descending=True, stable=True)))
-    return wrong
-
-
 def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
     """One row per way of scoring and dtype of the change."""
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         given = change.to(dtype)
         layers = list(layout.views(given).values())
-        wide = [layer.double() for layer in layers]
-        oracle = torch.stack([layer.mean() / layer.std(correction=0) for layer in wide])
-        name = str(dtype).removeprefix("torch.")
+        oracle = torch.stack([excess_in_float64(layer) for layer in layers])
         for arithmetic in dict.fromkeys((torch.float32, dtype)):
-            score = eq1_as_written(layers, arithmetic)
-            means = [layer.to(arithmetic) for layer in layers]
-            ratio = torch.stack([m.mean() / m.std(correction=0) for m in means]).double()
-            label = f"torch {str(arithmetic).removeprefix('torch.')} loop"
-            found.append(row(label, name, misranked(score, oracle.square(), layout), ratio, oracle, layout))
+            excess = float32_loop([layer.to(arithmetic) for layer in layers])
+            who = f"torch {str(arithmetic).removeprefix('torch.')} loop"
+            found.append(row(who, dtype, excess, oracle, layout))
         for backend in dispatch.live_backends("cpu"):
-            stats = layer_stats(given, layout, backend=backend)
-            wrong = misranked(score_layers(stats).excess, oracle.square(), layout)
-            found.append(row(f"fedtlu {backend}", name, wrong, stats.mean / stats.std, oracle, layout))
+            excess = score_layers(layer_stats(given, layout, backend=backend)).excess
+            found.append(row(f"fedtlu {backend}", dtype, excess, oracle, layout))
     return found
 
 
 def row(
-    who: str, dtype: str, wrong: int, ratio: Tensor, oracle: Tensor, layout: ParameterLayout
+    who: str, dtype: torch.dtype, excess: Tensor, oracle: Tensor, layout: ParameterLayout
 ) -> dict[str, object]:
     """A line of the table."""
+    error = (excess.clamp(min=0).sqrt() - oracle.sqrt()).abs().max()
     return {
         "scored by": who,
-        "change in": dtype,
-        "groups mis-ranked": wrong,
+        "change in": str(dtype).removeprefix("torch."),
+        "groups mis-ranked": misranked(excess, oracle, layout),
         "groups": len(layout.groups),
-        "worst error of mean/std": f"{float((ratio - oracle).abs().max()):.1e}",
+        "worst error of mean/std": f"{float(error):.1e}",
     }
 
 

@@ -152,7 +152,7 @@ def _rows(
 
 def _stats_cases(change: Tensor, layout: ParameterLayout, backends: Sequence[str]) -> _Case:
     layers = list(layout.views(change).values())
-    oracle = torch.stack([_oracle(layer) for layer in layers]).cpu()
+    oracle = torch.stack([excess_in_float64(layer) for layer in layers]).cpu()
 
     def ours(backend: str) -> Tensor:
         return score_layers(layer_stats(change, layout, backend=backend)).excess
@@ -167,7 +167,7 @@ def _stats_cases(change: Tensor, layout: ParameterLayout, backends: Sequence[str
     for name, find in finders.items():
         excess = find().cpu()
         error = (excess.clamp(min=0).sqrt() - oracle.sqrt()).abs().max()
-        accuracy[name] = float(error), _misranked(excess, oracle, layout)
+        accuracy[name] = float(error), misranked(excess, oracle, layout)
     return _Case(dict(finders), accuracy, change.numel() * change.element_size())
 
 
@@ -232,12 +232,14 @@ _CASES: dict[str, Callable[[Tensor, ParameterLayout, Sequence[str]], _Case]] = {
 }
 
 
-def _oracle(layer: Tensor) -> Tensor:
+def excess_in_float64(layer: Tensor) -> Tensor:
+    """(mean/std)^2 of one layer, the oracle: scalar, float64."""
     wide = layer.double()
     return (wide.mean() / wide.std(correction=0)).square()
 
 
-def _misranked(excess: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
+def misranked(excess: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
+    """Groups of like layers that `excess` [L] orders unlike `oracle` [L]; `layout` is by tensors."""
     wrong = 0
     for group in layout.groups:
         layers = [layout.blocks[block].layers[0] for block in group.blocks]
