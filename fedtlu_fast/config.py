@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
 
@@ -191,7 +192,7 @@ class RunConfig(Section):
     clients: int = Field(100, ge=1, description="clients in the federation")
     cohort: int = Field(10, ge=1, description="clients that train in a round, drawn uniformly")
     server_lr: float = Field(1.0, gt=0, description="factor on the averaged change")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu | cuda | cuda:N")
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="cpu | cuda | cuda:N")
     threads: int | None = Field(1, ge=1, le=4096, description="CPU threads of one run; null: torch decides")
     backend: Literal["auto", "reference", "native", "triton"] = Field(
         "auto", description="who runs the kernels"

@@ -54,16 +54,22 @@ def profile_command(
     from fedtlu_fast.profiling.shapes import SHAPES
     from fedtlu_fast.simulation.directory import dump_json
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("--device", device, "cpu: PyTorch sees no CUDA device here")
+    dispatch.check_device("--device", device)
+    for field, path in (("--csv", csv_file), ("--plot", plot)):
+        # Before anything is measured: minutes of work should not end in a file that cannot be written.
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(field, str(path), "a file in a directory that exists")
     chosen_shapes = _chosen("--shapes", shapes, list(SHAPES))
     chosen_ops = _chosen("--ops", ops, list(OPS))
-    live = dispatch.live_backends(torch.device(device).type)
+    kind = torch.device(device).type
     if backends:
-        names = _chosen("--backends", backends, live)
+        names = _chosen("--backends", backends, list(dispatch.BACKENDS))
+        for name in names:
+            dispatch.resolve(name, kind)
     else:
         # The reference is the oracle, and Triton's interpreter is for tests: by name only.
-        names = [name for name in live if name != "reference" and (name, device) != ("triton", "cpu")]
+        live = dispatch.live_backends(kind)
+        names = [name for name in live if name != "reference" and (name, kind) != ("triton", "cpu")]
         names = names or ["reference"]
     if threads is not None:
         torch.set_num_threads(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Set
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,12 +85,14 @@ def run_command(
 
 
 def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
+    from fedtlu_fast.report.plots import short_names
     from fedtlu_fast.report.write import write_run_report
     from fedtlu_fast.simulation.run import Run
 
     with notes.status("Reading data, building the model") if live else nullcontext():
         run = Run(settings, directory, resume=resume)
-    choosable = {run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks}
+    names = [run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks]
+    choosable = dict(zip(names, short_names(names), strict=True))
     with _progress(live) as progress:
         task = progress.add_task("", total=settings.rounds, completed=run.state.round, status="")
         run.advance(
@@ -115,13 +117,17 @@ def _progress(live: bool) -> Progress:
     )
 
 
-def _status(row: dict[str, Any], choosable: Set[str]) -> str:
-    """What a round did; of the blocks only those that were chosen, not those that are always updated."""
+def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
+    """What a round did; of the blocks only those that were chosen, not those that are always updated.
+
+    Args:
+        row: of metrics.jsonl.
+        choosable: short names of the blocks that are chosen among.
+    """
     tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
-    names = [name for name in row["selected"] if name in choosable]
-    shown = [".".join(name.split(".")[-2:]) for name in names[:MOST_SHOWN]]
+    names = [choosable[name] for name in row["selected"] if name in choosable]
     more = [f"+{len(names) - MOST_SHOWN}"] if len(names) > MOST_SHOWN else []
-    chosen = "warm-up: all" if row["warmup"] else " ".join([*shown, *more])
+    chosen = "warm-up: all" if row["warmup"] else " ".join([*names[:MOST_SHOWN], *more])
     refused = f"refused {len(row['refused'])}" if row["refused"] else ""
     parts = (
         f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",

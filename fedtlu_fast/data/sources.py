@@ -93,10 +93,13 @@ def _sections(name: str, text: str) -> list[Document]:
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
     size = max(SECTION_CHARACTERS, -(-sum(map(len, paragraphs)) // SECTIONS))
     sections: list[list[str]] = [[]]
+    length = 0
     for paragraph in paragraphs:
-        if sum(map(len, sections[-1])) >= size:
+        if length >= size:
             sections.append([])
+            length = 0
         sections[-1].append(paragraph)
+        length += len(paragraph)
     width = len(str(len(sections)))
     return [
         Document(f"{name}#{index:0{width}}", "\n\n".join(section))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ logger = logging.getLogger("fedtlu_fast")
 
 STATS_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 UPDATE_DTYPES = (torch.float32, torch.float64)
+DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,27 @@ def _best(device: str) -> str:
             return name
         logger.warning("backend %s is not live (%s); trying the next", name, reason)
     raise BackendUnavailableError(f"no backend runs on {device} tensors")
+
+
+def check_device(field: str, device: str) -> None:
+    """Makes sure that this machine has the device.
+
+    Args:
+        field: where it was asked for, for the message.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: it has not, or there is no such device.
+    """
+    if not re.fullmatch(DEVICE_PATTERN, device):
+        raise InputError(field, device, "cpu, cuda or cuda:N")
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise InputError(field, device, "cpu: PyTorch sees no CUDA device here")
+    count, index = torch.cuda.device_count(), int(device.partition(":")[2] or 0)
+    if index >= count:
+        raise InputError(field, device, f"cuda:0 to cuda:{count - 1}, the devices PyTorch sees")
 
 
 def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moments:

@@ -34,7 +34,6 @@ class RunDirectory:
         """Names the directory; nothing is read or written."""
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self.plots = path / "plots"
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunDirectory:

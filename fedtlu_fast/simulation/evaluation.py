@@ -14,8 +14,7 @@ from fedtlu_fast.simulation.state import ServerState
 def global_loss(server: Server, state: ServerState) -> float:
     """Mean loss of the global model on the global test."""
     server.trainer.load_(state.params, state.buffers)
-    test = server.data.test.to(server.samples.device)
-    losses = server.trainer.task.sample_losses(test, server.config.evaluation.batch_size)
+    losses = server.trainer.task.sample_losses(server.test, server.config.evaluation.batch_size)
     return float(losses.mean())
 
 

@@ -37,6 +37,7 @@ class Server:
         data: of the federation.
         trainer: trains clients in the task's model.
         samples: the federation's samples on the model's device.
+        test: the global test, likewise.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
     """
@@ -46,6 +47,7 @@ class Server:
     data: FederatedData
     trainer: LocalTrainer
     samples: Tensor
+    test: Tensor
     selector: Selector
     quotas: tuple[int, ...]
 
@@ -95,6 +97,7 @@ def make_server(
         data=data,
         trainer=trainer,
         samples=data.samples.to(trainer.params.device),
+        test=data.test.to(trainer.params.device),
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
     )

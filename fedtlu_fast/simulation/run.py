@@ -18,7 +18,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops.dispatch import resolve
+from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
 from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
@@ -107,7 +107,7 @@ class Run:
 
     def __init__(self, config: RunConfig, out: Path | None = None, *, resume: bool = False) -> None:
         """Builds the federation, or rebuilds it as its latest checkpoint has it (see `simulate`)."""
-        _check_device(config)
+        check_device("device", config.device)
         if out is not None and not resume:
             RunDirectory.check_free(out)  # before the data and the model cost any time
         if config.threads is not None:
@@ -230,16 +230,6 @@ class Run:
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"
         return f"{done}; go on with: fedtlu run --resume {shlex.quote(str(self.directory.path))}"
-
-
-def _check_device(config: RunConfig) -> None:
-    if not config.device.startswith("cuda"):
-        return
-    if not torch.cuda.is_available():
-        raise InputError("device", config.device, "cpu: PyTorch sees no CUDA device here")
-    count, index = torch.cuda.device_count(), int(config.device.partition(":")[2] or 0)
-    if index >= count:
-        raise InputError("device", config.device, f"cuda:0 to cuda:{count - 1}, the devices PyTorch sees")
 
 
 def _digest(text: str) -> str:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fedtlu_fast.cli import run as run_module
+from fedtlu_fast.report.plots import short_names
 
 Command = Callable[..., Any]
 
@@ -143,11 +144,12 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "refused": [3],
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
-    line = run_module._status(row, {f"t.h.{i}" for i in range(6)})
+    names = [f"t.h.{i}" for i in range(6)]
+    line = run_module._status(row, dict(zip(names, short_names(names), strict=True)))
     assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1"
-    assert "warm-up: all" in run_module._status({**row, "warmup": True}, set())
+    assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
     nothing = {**row, "train_loss": None, "test_perplexity": None, "selected": [], "refused": []}
-    assert run_module._status(nothing, set()) == ""
+    assert run_module._status(nothing, {}) == ""
 
 
 BAD_SETTINGS = {

@@ -254,3 +254,10 @@ def test_windows_predict_every_token_once(count, length):
 def test_a_missing_pretrained_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"model.pretrained: .*a model that brings its tokenizer"):
         PretrainedTokenizer(str(tmp_path))
+
+
+def test_sections_are_closed_when_they_are_long_enough(tmp_path):
+    path = tmp_path / "a.txt"
+    paragraphs = ["x" * 1500] * 7
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    assert [document.text.count("\n\n") + 1 for document in load_documents(f"text:{path}")] == [3, 3, 1]

@@ -126,6 +126,10 @@ def test_command_prints_a_table_with_speed_and_accuracy():
         (["--shapes", "gpt5"], "--shapes: got 'gpt5'; expected some of mlp"),
         (["--ops", "sort"], "--ops: got 'sort'; expected some of layer_stats"),
         (["--backends", "cobol"], "--backends: got 'cobol'"),
+        (["--device", "foo"], "--device: got 'foo'; expected cpu, cuda or cuda:N"),
+        (["--device", "cuda:"], "--device: got 'cuda:'; expected cpu, cuda or cuda:N"),
+        (["--device", "cuda:x"], "--device: got 'cuda:x'; expected cpu, cuda or cuda:N"),
+        (["--plot", "/nowhere/a.png"], "--plot: got '/nowhere/a.png'"),
         (["--shapes", ","], "--shapes: got ','"),
         (["--shapes", "mlp", "--repeats", "1", "--csv", "/nowhere/a.csv"], "--csv: got '/nowhere/a.csv'"),
     ],
@@ -134,3 +138,20 @@ def test_bad_input_is_one_message(given, message):
     done = CliRunner().invoke(app, ["profile", *given])
     assert isinstance(done.exception, InputError | BackendUnavailableError)
     assert message in str(done.exception)
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(monkeypatch, tmp_path):
+    def measure(*_):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("fedtlu_fast.profiling.measure.bandwidth", measure)
+    for option in ("--csv", "--plot"):
+        done = CliRunner().invoke(app, ["profile", "--shapes", "mlp", option, str(tmp_path)])
+        assert f"{option}: got" in str(done.exception)
+
+
+def test_a_backend_that_is_not_live_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr(dispatch, "why_not", lambda name, device="cpu": "it is resting")
+    done = CliRunner().invoke(app, ["profile", "--shapes", "mlp", "--backends", "triton"])
+    assert isinstance(done.exception, BackendUnavailableError)
+    assert "it is resting" in str(done.exception)
