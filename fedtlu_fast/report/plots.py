@@ -97,6 +97,8 @@ def curves_figure(metrics: Rows, selector: str, warmup: int) -> Figure:
     last = metrics[-1]["round"]
     _finish_curves(axes, warmup, last, seen)
     axes.set_xlim(0.5, last + 0.5)
+    if any((row["test_perplexity"] or 0) > axes.get_ylim()[1] for row in metrics):
+        axes.set_title("Early rounds above the picture are cut off", fontsize=9, loc="left")
     return figure
 
 
@@ -190,9 +192,9 @@ def _finish_curves(axes: Axes, warmup: int, rounds: int, values: Sequence[float 
         axes.axvline(warmup + 0.5, color=INK, linewidth=0.8, linestyle=":")
         axes.annotate(
             "targeting starts",
-            (warmup + 0.5, 1),
+            (warmup + 0.5, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(4, -12),
+            xytext=(4, 4),
             textcoords="offset points",
             fontsize=8,
             color=INK,
