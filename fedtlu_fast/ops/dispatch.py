@@ -14,17 +14,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from fedtlu_fast.errors import BackendUnavailableError, InputError
+from fedtlu_fast.ops import checks
 from fedtlu_fast.ops.moments import Moments
 
 logger = logging.getLogger("fedtlu_fast")
 
-STATS_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-UPDATE_DTYPES = (torch.float32, torch.float64)
 DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
 
 
@@ -148,8 +148,8 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
         InputError: a dtype, shape or offset that no backend takes.
         BackendUnavailableError: see `resolve`.
     """
-    _check_flat("delta", delta, STATS_DTYPES)
-    _check_offsets(offsets, delta.numel())
+    checks.check_flat("delta", delta, checks.STATS_DTYPES)
+    checks.check_offsets(offsets, delta.numel())
     return resolve(backend, delta.device.type).layer_stats(delta.detach().contiguous(), offsets)  # type: ignore[no-any-return]
 
 
@@ -162,33 +162,123 @@ def layer_stats_list(tensors: Sequence[Tensor], backend: str = "auto") -> Moment
     """
     device = tensors[0].device if tensors else torch.device("cpu")
     for index, tensor in enumerate(tensors):
-        if tensor.dtype not in STATS_DTYPES:
-            _check_dtype(f"delta[{index}]", tensor, STATS_DTYPES)
+        if tensor.dtype not in checks.STATS_DTYPES:
+            checks.check_dtype(f"delta[{index}]", tensor, checks.STATS_DTYPES)
         if tensor.device != device:
             raise InputError(f"delta[{index}].device", str(tensor.device), f"{device}, as the first tensor")
     flat = [_flat(tensor) for tensor in tensors]
     return resolve(backend, device.type).layer_stats_list(flat)  # type: ignore[no-any-return]
 
 
+@overload
 def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, backend: str = "auto"
-) -> None:
+) -> None: ...
+
+
+@overload
+def accumulate_(
+    aggregate: Tensor,
+    client: Tensor,
+    base: Tensor | None,
+    weight: float,
+    backend: str = "auto",
+    *,
+    offsets: Tensor,
+) -> Moments: ...
+
+
+def accumulate_(
+    aggregate: Tensor,
+    client: Tensor,
+    base: Tensor | None,
+    weight: float,
+    backend: str = "auto",
+    *,
+    offsets: Tensor | None = None,
+) -> Moments | None:
     """``aggregate += weight * (client - base)`` (`reference.accumulate_`); the same bits on every backend.
 
+    With `offsets`, the moments of the new aggregate's layers come out of the same pass.
+
     Raises:
-        InputError: shapes, dtypes or devices that do not fit; a weight that is not finite.
+        InputError: shapes, dtypes, devices or offsets that do not fit; a weight that is not finite.
         BackendUnavailableError: see `resolve`.
     """
-    _check_target("aggregate", aggregate)
-    _check_like("client", client, aggregate)
+    checks.check_target("aggregate", aggregate)
+    checks.check_addend("client", client, aggregate)
     if base is not None:
-        _check_like("base", base, aggregate)
+        checks.check_like("base", base, client)
         base = base.detach().contiguous()
     if not math.isfinite(weight):
         raise InputError("weight", weight, "a finite number")
-    resolve(backend, aggregate.device.type).accumulate_(
-        aggregate.detach(), client.detach().contiguous(), base, float(weight)
+    if offsets is not None:
+        checks.check_offsets(offsets, aggregate.numel())
+    return resolve(backend, aggregate.device.type).accumulate_(  # type: ignore[no-any-return]
+        aggregate.detach(), client.detach().contiguous(), base, float(weight), offsets
     )
+
+
+def aggregate(
+    clients: Tensor | Sequence[Tensor],
+    weights: Tensor | Sequence[float],
+    offsets: Tensor,
+    *,
+    base: Tensor | None = None,
+    out: Tensor | None = None,
+    client_stats: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Moments, Moments | None]:
+    """``sum_k weights[k] * (clients[k] - base)`` with the moments of its layers, in one pass.
+
+    The vector has the same bits on every backend (`reference.aggregate`).
+
+    Args:
+        clients: [K, P], or K vectors [P]; float32, bfloat16, float16 or float64.
+        weights: K numbers, usually n_k / sum(n).
+        offsets: [L + 1], int64, on the CPU.
+        base: [P], of the clients' dtype; None when the clients already are changes.
+        out: [P], where the vector goes: float64 for float64 clients, else float32. It may be one of the
+            clients. None for a new one.
+        client_stats: also find the moments of every client's layers.
+
+    Returns:
+        `out`; the moments of its layers [L]; those of every client's change [K, L], or None.
+
+    Raises:
+        InputError: no clients; shapes, dtypes, devices or offsets that do not fit; a weight that is not
+            finite.
+        BackendUnavailableError: see `resolve`.
+    """
+    vectors = list(clients.unbind(0)) if isinstance(clients, Tensor) and clients.dim() else list(clients)
+    if not vectors:
+        raise InputError("clients", "none", "at least one client's vector")
+    first = vectors[0]
+    for index, client in enumerate(vectors):
+        checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
+        checks.check_like(f"clients[{index}]", client, first)
+    shares = torch.as_tensor(weights, dtype=torch.float64, device="cpu").detach()
+    if shares.shape != (len(vectors),):
+        raise InputError("weights.shape", tuple(shares.shape), f"({len(vectors)},), one for each client")
+    if not bool(shares.isfinite().all()):
+        raise InputError("weights", shares.tolist(), "finite numbers")
+    checks.check_offsets(offsets, first.numel())
+    if base is not None:
+        checks.check_like("base", base, first)
+        base = base.detach().contiguous()
+    if out is None:
+        out = first.new_empty(first.shape, dtype=checks.TARGETS[first.dtype])
+    checks.check_target("out", out)
+    checks.check_addend("clients[0]", first, out)
+    moments, each = resolve(backend, first.device.type).aggregate(
+        out.detach(),
+        [client.detach().contiguous() for client in vectors],
+        shares.contiguous(),
+        base,
+        offsets,
+        client_stats,
+    )
+    return out, moments, each
 
 
 def masked_apply_(
@@ -202,9 +292,9 @@ def masked_apply_(
         InputError: shapes, dtypes, devices or offsets that do not fit; an `lr` that is not finite.
         BackendUnavailableError: see `resolve`.
     """
-    _check_target("params", params)
-    _check_like("delta", delta, params)
-    _check_offsets(offsets, params.numel())
+    checks.check_target("params", params)
+    checks.check_addend("delta", delta, params)
+    checks.check_offsets(offsets, params.numel())
     if mask.dtype != torch.bool or mask.device.type != "cpu" or mask.shape != (offsets.numel() - 1,):
         given = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
         raise InputError("mask", given, f"a bool CPU tensor of shape ({offsets.numel() - 1},)")
@@ -220,45 +310,3 @@ def _flat(tensor: Tensor) -> Tensor:
     if tensor.dim() == 1 and tensor.is_contiguous() and not tensor.requires_grad:
         return tensor
     return tensor.detach().contiguous().reshape(-1)
-
-
-def _check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    if tensor.dtype not in dtypes:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise InputError(f"{field}.dtype", str(tensor.dtype), f"one of {names}")
-
-
-def _check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    _check_dtype(field, tensor, dtypes)
-    if tensor.dim() != 1:
-        raise InputError(
-            f"{field}.shape", tuple(tensor.shape), "a flat vector [P]", "Use tensor.reshape(-1)."
-        )
-
-
-def _check_target(field: str, tensor: Tensor) -> None:
-    _check_flat(field, tensor, UPDATE_DTYPES)
-    if not tensor.is_contiguous():
-        raise InputError(
-            f"{field}.stride", tensor.stride(), "a contiguous vector, since it is changed in place"
-        )
-
-
-def _check_like(field: str, tensor: Tensor, target: Tensor) -> None:
-    if (tensor.shape, tensor.dtype, tensor.device) != (target.shape, target.dtype, target.device):
-        given = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-        raise InputError(field, given, f"{target.dtype} {tuple(target.shape)} on {target.device}")
-
-
-def _check_offsets(offsets: Tensor, length: int) -> None:
-    if (
-        offsets.dtype != torch.int64
-        or offsets.device.type != "cpu"
-        or offsets.dim() != 1
-        or not offsets.numel()
-    ):
-        given = f"{offsets.dtype} {tuple(offsets.shape)} on {offsets.device}"
-        raise InputError("offsets", given, "an int64 CPU vector [L + 1]")
-    first, last = int(offsets[0]), int(offsets[-1])
-    if first < 0 or last > length or bool((offsets[1:] < offsets[:-1]).any()):
-        raise InputError("offsets", offsets.tolist(), f"non-decreasing numbers from 0 to {length}")

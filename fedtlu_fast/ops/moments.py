@@ -9,9 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Per-layer moments of a change; five float64 vectors of length L on the device of the input.
+    """Per-layer moments; five float64 tensors on the device of the input.
 
-    A layer that holds NaN or Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
+    They are vectors [L] for one change, and matrices [K, L] for K clients. A layer that holds NaN or Inf
+    has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
 
     Attributes:
         count: number of elements.

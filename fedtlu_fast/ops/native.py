@@ -64,7 +64,9 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     return _moments(out)
 
 
-def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+def accumulate_(
+    aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
+) -> Moments | None:
     """See `reference.accumulate_`."""
     start = None if base is None else _array(base)
     name = _NAMES[aggregate.dtype]

@@ -7,6 +7,7 @@ the same arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
 
 import torch
@@ -54,17 +55,70 @@ def _moments(layer: Tensor) -> tuple[float, float, float, float, float]:
     return count, float(pivot + shift), float(m2), float(values.abs().max()), 0.0
 
 
-def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+def accumulate_(
+    aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
+) -> Moments | None:
     """``aggregate += weight * (client - base)``, computed in float64 and rounded once.
 
     Args:
         aggregate: [P], float32 or float64, contiguous; changed in place.
-        client: [P], dtype and device of `aggregate`.
-        base: [P] likewise; None when `client` already is a change.
+        client: [P], on the device of `aggregate`; float32, bfloat16 or float16 into float32, float64 into
+            float64.
+        base: [P], dtype and device of `client`; None when `client` already is a change.
         weight: the client's share, usually n_k / sum(n).
+        offsets: [L + 1], int64, on the CPU (see `layer_stats`); None for no statistics.
+
+    Returns:
+        With `offsets`, what `layer_stats` gives of the new `aggregate`.
     """
     change = client.double() if base is None else client.double() - base.double()
     aggregate.copy_(aggregate.double() + weight * change)
+    return None if offsets is None else layer_stats(aggregate, offsets)
+
+
+def aggregate(
+    out: Tensor,
+    clients: Sequence[Tensor],
+    weights: Tensor,
+    base: Tensor | None,
+    offsets: Tensor,
+    client_stats: bool,
+) -> tuple[Moments, Moments | None]:
+    """``out = sum_k weights[k] * (clients[k] - base)``, added in the order of the clients in float64.
+
+    Args:
+        out: [P], float32 or float64, contiguous; overwritten, rounded once. It may be one of the clients.
+        clients: K vectors [P] of one dtype: float32, bfloat16 or float16 for a float32 `out`, else float64.
+        weights: [K], float64, on the CPU.
+        base: [P], of the clients' dtype; None when the clients already are changes.
+        offsets: [L + 1], int64, on the CPU (see `layer_stats`).
+        client_stats: whether statistics of every client are wanted too.
+
+    Returns:
+        What `layer_stats` gives of `out`; and, if asked for, of every client's change, as [K, L]: of the
+        client itself, or of ``client - base`` rounded to the dtype of `out`.
+    """
+    total = torch.zeros_like(out, dtype=torch.float64)
+    rows = []
+    for client, weight in zip(clients, weights.tolist(), strict=True):
+        change = client.double() if base is None else client.double() - base.double()
+        total += weight * change
+        if client_stats:
+            rows.append(layer_stats(client if base is None else change.to(out.dtype), offsets))
+    out.copy_(total)
+    return layer_stats(out, offsets), _stacked(rows, out, offsets) if client_stats else None
+
+
+def _stacked(rows: Sequence[Moments], like: Tensor, offsets: Tensor) -> Moments:
+    """K moments [L] -> [K, L]."""
+    shape = (len(rows), offsets.numel() - 1)
+    columns = (
+        torch.stack([getattr(row, field.name) for row in rows])
+        if rows
+        else like.new_empty(shape, dtype=torch.float64)
+        for field in fields(Moments)
+    )
+    return Moments(*columns)
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

@@ -68,7 +68,9 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     return Moments(*moments)
 
 
-def accumulate_(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
+def accumulate_(
+    aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
+) -> Moments | None:
     """``aggregate += weight * (client - base)``, bit for bit as `reference.accumulate_`."""
     _check_live(aggregate)
     with _device_of(aggregate):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.profiling.rivals import RIVALS
 from fedtlu_fast.profiling.shapes import SHAPES, random_change
 from fedtlu_fast.scoring import score_layers
@@ -108,7 +108,7 @@ def profile(
         layout = model.layout()
         change = random_change(layout, model.dtype, device)
         for op in ops:
-            if op != "layer_stats" and model.dtype not in dispatch.UPDATE_DTYPES:
+            if op != "layer_stats" and model.dtype not in checks.UPDATE_DTYPES:
                 continue
             case = _CASES[op](change, layout, backends)
             speed = speeds["read" if op == "layer_stats" else "copy"]
