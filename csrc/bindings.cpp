@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "aggregate.h"
 #include "moments.h"
 #include "simd.h"
 #include "update.h"
@@ -81,12 +82,6 @@ py::array floats(const Name& name, py::handle given, Dtype dtype) {
     }
 }
 
-Dtype update_dtype(py::handle given) {
-    const Dtype dtype = parse_dtype({"dtype"}, given);
-    if (dtype != Dtype::kFloat32 && dtype != Dtype::kFloat64) bad_value({"dtype"}, "float32 or float64");
-    return dtype;
-}
-
 // [layers + 1], non-decreasing, within [0, length]. A copy: what was checked cannot change while the GIL is
 // off.
 std::vector<std::int64_t> offsets_within(py::handle given, std::int64_t length) {
@@ -114,10 +109,28 @@ void check_beside(const Name& name, const py::array& array, const Name& target_n
     }
     const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
     const auto its = reinterpret_cast<std::uintptr_t>(target.data());
-    const auto bytes = static_cast<std::uintptr_t>(target.nbytes());
-    if (mine != its && mine < its + bytes && its < mine + bytes) {
+    const auto my_bytes = static_cast<std::uintptr_t>(array.nbytes());
+    const auto its_bytes = static_cast<std::uintptr_t>(target.nbytes());
+    const bool same = mine == its && my_bytes == its_bytes;
+    if (!same && mine < its + its_bytes && its < mine + my_bytes) {
         bad_value(name, "memory that does not overlap " + target_name.text() + " in part");
     }
+}
+
+// A base beside the target, or no array for None.
+py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, const py::array& target) {
+    if (base.is_none()) return {};
+    py::array array = floats({"base"}, base, dtype);
+    check_beside({"base"}, array, target_name, target);
+    return array;
+}
+
+// A tuple of our own: it keeps every item alive while other threads run, whatever becomes of the sequence.
+py::tuple tuple_of(const Name& name, py::handle given) {
+    if (!PySequence_Check(given.ptr())) bad_type(name, "a sequence of NumPy arrays");
+    auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
+    if (!items) throw py::error_already_set();
+    return items;
 }
 
 void check_threads(int threads) {
@@ -179,10 +192,7 @@ py::array_t<double> py_layer_stats(py::handle delta, py::handle dtype, py::handl
 }
 
 py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, int threads) {
-    if (!PySequence_Check(tensors.ptr())) bad_type({"tensors"}, "a sequence of NumPy arrays");
-    // Tuples of our own: they keep every array alive while other threads run, whatever becomes of the lists.
-    const auto arrays = py::reinterpret_steal<py::tuple>(PySequence_Tuple(tensors.ptr()));
-    if (!arrays) throw py::error_already_set();
+    const py::tuple arrays = tuple_of({"tensors"}, tensors);
     const auto layers = static_cast<std::int64_t>(arrays.size());
     const bool one_dtype = PyUnicode_Check(dtypes.ptr());
     if (!one_dtype && !PySequence_Check(dtypes.ptr()))
@@ -208,31 +218,84 @@ py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, i
     return out;
 }
 
-void py_accumulate(py::handle aggregate, py::handle client, py::handle base, py::handle dtype, double weight,
-                   int threads) {
-    const Dtype type = update_dtype(dtype);
-    py::array target = floats({"aggregate"}, aggregate, type);
+py::object py_accumulate(py::handle aggregate, py::handle client, py::handle base, py::handle dtype,
+                         double weight, py::handle offsets, int threads) {
+    const Dtype type = parse_dtype({"dtype"}, dtype);
+    py::array target = floats({"aggregate"}, aggregate, widened(type));
     check_writable({"aggregate"}, target);
     const py::array change = floats({"client"}, client, type);
     check_beside({"client"}, change, {"aggregate"}, target);
-    py::array start;
-    if (!base.is_none()) {
-        start = floats({"base"}, base, type);
-        check_beside({"base"}, start, {"aggregate"}, target);
-    }
+    const py::array start = base_beside(base, type, {"aggregate"}, target);
     check_threads(threads);
 
     auto* out = static_cast<std::byte*>(target.mutable_data());
     const std::byte* from = bytes_of(change);
     const std::byte* minus = base.is_none() ? nullptr : bytes_of(start);
     const std::int64_t n = target.size();
-    without_gil([&] { accumulate_(out, from, minus, type, n, weight, threads); });
+    if (offsets.is_none()) {
+        without_gil([&] { accumulate_(out, from, minus, type, n, weight, threads); });
+        return py::none();
+    }
+    const std::vector<std::int64_t> bounds = offsets_within(offsets, n);
+    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    py::array_t<double> result = moments_array(layers);
+    const Moments moments = rows(result);
+    without_gil([&] {
+        accumulate_layer_stats_(out, from, minus, type, n, weight, bounds.data(), layers, moments, threads);
+    });
+    return std::move(result);
+}
+
+py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, py::handle base,
+                       py::handle dtype, py::handle offsets, bool client_stats, int threads) {
+    const Dtype type = parse_dtype({"dtype"}, dtype);
+    py::array target = floats({"out"}, out, widened(type));
+    check_writable({"out"}, target);
+    const py::tuple arrays = tuple_of({"clients"}, clients);
+    const auto number = static_cast<std::int64_t>(arrays.size());
+    std::vector<const std::byte*> data(arrays.size());
+    for (std::int64_t i = 0; i < number; ++i) {
+        const py::array array = floats({"clients", i}, PyTuple_GET_ITEM(arrays.ptr(), i), type);
+        check_beside({"clients", i}, array, {"out"}, target);
+        data[static_cast<std::size_t>(i)] = bytes_of(array);
+    }
+    const py::array shares = vector_of({"weights"}, weights, "f", 8, "an array of float64");
+    if (shares.size() != number) {
+        bad_value({"weights"},
+                  std::to_string(number) + " numbers, one per client, got " + std::to_string(shares.size()));
+    }
+    const py::array start = base_beside(base, type, {"out"}, target);
+    const std::vector<std::int64_t> bounds = offsets_within(offsets, target.size());
+    check_threads(threads);
+
+    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    py::array_t<double> result = moments_array(layers);
+    const Moments moments = rows(result);
+    py::object each = py::none();
+    std::vector<Moments> client_moments;
+    if (client_stats) {
+        py::array_t<double> matrices({py::ssize_t{number}, py::ssize_t{5}, py::ssize_t{layers}});
+        double* at = matrices.mutable_data();
+        for (std::int64_t i = 0; i < number; ++i, at += 5 * layers) {
+            client_moments.push_back({at, at + layers, at + 2 * layers, at + 3 * layers, at + 4 * layers});
+        }
+        each = std::move(matrices);
+    }
+    auto* to = static_cast<std::byte*>(target.mutable_data());
+    const Clients given{data.data(), static_cast<const double*>(shares.data()), number,
+                        base.is_none() ? nullptr : bytes_of(start), type};
+    const std::int64_t n = target.size();
+    without_gil([&] {
+        aggregate(to, given, n, bounds.data(), layers, moments,
+                  client_stats ? client_moments.data() : nullptr, threads);
+    });
+    return py::make_tuple(result, each);
 }
 
 void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py::handle mask,
                      py::handle dtype, double lr, int threads) {
-    const Dtype type = update_dtype(dtype);
-    py::array target = floats({"params"}, params, type);
+    const Dtype type = parse_dtype({"dtype"}, dtype);
+    py::array target = floats({"params"}, params, widened(type));
     check_writable({"params"}, target);
     const py::array change = floats({"delta"}, delta, type);
     check_beside({"delta"}, change, {"params"}, target);
@@ -266,9 +329,16 @@ PYBIND11_MODULE(_native, module) {
     module.def("layer_stats_list", &py_layer_stats_list, py::arg("tensors"), py::arg("dtypes"),
                py::arg("threads"),
                "Moments of separate vectors, one layer each; one dtype for all or one each.");
-    module.def("accumulate_", &py_accumulate, py::arg("aggregate"), py::arg("client"), py::arg("base"),
-               py::arg("dtype"), py::arg("weight"), py::arg("threads"),
-               "aggregate += weight * (client - base), in float64, rounded once. base may be None.");
+    module.def(
+        "accumulate_", &py_accumulate, py::arg("aggregate"), py::arg("client"), py::arg("base"),
+        py::arg("dtype"), py::arg("weight"), py::arg("offsets"), py::arg("threads"),
+        "aggregate += weight * (client - base), in float64, rounded once. base may be None; with offsets "
+        "that are not None, the moments [5, L] of the new aggregate.");
+    module.def("aggregate", &py_aggregate, py::arg("out"), py::arg("clients"), py::arg("weights"),
+               py::arg("base"), py::arg("dtype"), py::arg("offsets"), py::arg("client_stats"),
+               py::arg("threads"),
+               "out = sum of weights[k] * (clients[k] - base), in float64, rounded once. base may be None. "
+               "Returns the moments [5, L] of out and those of the clients [K, 5, L], or None.");
     module.def("masked_apply_", &py_masked_apply, py::arg("params"), py::arg("delta"), py::arg("offsets"),
                py::arg("mask"), py::arg("dtype"), py::arg("lr"), py::arg("threads"),
                "params += lr * delta on the layers whose mask is set, in float64, rounded once.");

@@ -22,6 +22,9 @@ constexpr std::int64_t size_of(Dtype dtype) {
     return sizes[static_cast<int>(dtype)];
 }
 
+// The dtype of a vector that elements of this dtype are added to.
+constexpr Dtype widened(Dtype dtype) { return dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32; }
+
 // Bits of +Inf. The bits of a magnitude (sign cleared) order as the magnitude does, and those of every NaN
 // lie above Inf: an element is finite if and only if its magnitude's bits are below this.
 constexpr std::int64_t infinity_of(Dtype dtype) {

@@ -20,11 +20,15 @@ namespace {
 
 typedef double Doubles __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(16)));
+typedef std::uint32_t Words __attribute__((vector_size(16)));
 
 FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm256_cvtps_pd((__m128)floats); }
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((__m256d)doubles); }
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
+}
+FEDTLU_INLINE Words words(const std::byte* x) {
+    return (Words)_mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));
 }
 FEDTLU_INLINE Floats halves(const std::byte* x) {
     return (Floats)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));

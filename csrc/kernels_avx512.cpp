@@ -21,13 +21,18 @@ namespace {
 
 typedef double Doubles __attribute__((vector_size(64)));
 typedef float Floats __attribute__((vector_size(32)));
+typedef std::uint32_t Words __attribute__((vector_size(32)));
 
 // The maskz forms with every lane on: the plain ones start from an undefined register, of which GCC 12 warns.
 constexpr __mmask8 kAll = 0xff;
+
 FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm512_maskz_cvtps_pd(kAll, (__m256)floats); }
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm512_maskz_cvtpd_ps(kAll, (__m512d)doubles); }
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)sum);
+}
+FEDTLU_INLINE Words words(const std::byte* x) {
+    return (Words)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
 }
 FEDTLU_INLINE Floats halves(const std::byte* x) {
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));

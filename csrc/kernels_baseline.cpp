@@ -14,6 +14,7 @@ namespace {
 
 typedef double Doubles __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(8)));
+typedef std::uint32_t Words __attribute__((vector_size(8)));
 
 #if defined(__x86_64__)
 // SSE2 converts two lanes at once; GCC would convert them one by one.
@@ -28,6 +29,11 @@ FEDTLU_INLINE Doubles widen(Floats floats) { return __builtin_convertvector(floa
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return __builtin_convertvector(doubles, Floats); }
 #endif
 
+FEDTLU_INLINE Words words(const std::byte* x) {
+    std::uint16_t bits[2];
+    __builtin_memcpy(bits, x, sizeof bits);
+    return Words{bits[0], bits[1]};
+}
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
 
 #if defined(__aarch64__)
@@ -38,15 +44,12 @@ FEDTLU_INLINE Floats halves(const std::byte* x) {
 }
 #else
 // By integers: a multiplication by 2^112 would take subnormals through the slow path of the hardware, and
-// they are common among changes. Inf and NaN come out as large numbers; their bits give them away.
+// they are common among changes.
 FEDTLU_INLINE Floats halves(const std::byte* x) {
-    typedef std::uint16_t Halves __attribute__((vector_size(4)));
-    typedef std::uint32_t Words __attribute__((vector_size(8)));
-    Halves packed;
-    __builtin_memcpy(&packed, x, sizeof packed);
-    const Words half = __builtin_convertvector(packed, Words);
+    const Words half = words(x);
     const Words magnitude = (half & 0x7fff) << 13;
-    const Words rebiased = magnitude + (112u << 23);
+    const Words is_special = (Words)(magnitude >= (31u << 23));  // Inf or NaN
+    const Words rebiased = magnitude + (112u << 23) + (is_special & (112u << 23));
     // A subnormal m * 2^-24 as (2^-14 + m * 2^-24) - 2^-14.
     const Words subnormal = (Words)((Floats)(rebiased + (1u << 23)) - 0x1p-14f);
     const Words is_subnormal = (Words)(magnitude < (1u << 23));

@@ -3,6 +3,7 @@
 //     FEDTLU_LEVEL, FEDTLU_KERNELS       the level's name and its table
 //     Doubles, Floats                    vectors of the same number of elements
 //     widen(Floats), narrow(Doubles)     between the two, rounded to nearest
+//     Words, words(const std::byte*)     as many 32-bit integers, from 16-bit ones
 //     halves(const std::byte*)           float16 elements as Floats
 //     add_exact_square(sum, x)           sum + x * x where x * x is exact in double
 //
@@ -28,7 +29,6 @@ constexpr int kWidth = sizeof(Doubles) / sizeof(double);
 constexpr int kVectors = kLanes / kWidth;
 
 typedef std::int64_t Masks __attribute__((vector_size(8 * kWidth)));
-typedef std::uint32_t Words __attribute__((vector_size(4 * kWidth)));
 
 template <class Vector>
 FEDTLU_INLINE Vector load(const std::byte* at) {
@@ -42,6 +42,8 @@ FEDTLU_INLINE void store(std::byte* at, Vector vector) {
     __builtin_memcpy(at, &vector, sizeof vector);
 }
 
+// A format reads kWidth elements as doubles. Wide is the format of a vector that such elements are added to.
+
 // The element of a block of kLanes that each lane holds. A format chooses the order that is cheapest to
 // load; the same one on every level.
 constexpr double kNatural[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -52,16 +54,16 @@ struct Block {
 };
 
 struct Float64 {
-    using Value = double;
     using Bits = std::int64_t;
+    using Wide = Float64;
     static constexpr const double* kOrder = kNatural;
     static FEDTLU_INLINE Doubles read(const std::byte* x) { return load<Doubles>(x); }
     static FEDTLU_INLINE void write(std::byte* x, Doubles values) { store(x, values); }
 };
 
 struct Float32 {
-    using Value = float;
     using Bits = std::int32_t;
+    using Wide = Float32;
     static constexpr const double* kOrder = kNatural;
     static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen(load<Floats>(x)); }
     static FEDTLU_INLINE void write(std::byte* x, Doubles values) { store(x, narrow(values)); }
@@ -69,13 +71,16 @@ struct Float32 {
 
 struct Float16 {
     using Bits = std::int16_t;
+    using Wide = Float32;
     static constexpr const double* kOrder = kNatural;
     static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen(halves(x)); }
 };
 
 struct Bfloat16 {
     using Bits = std::int16_t;
+    using Wide = Float32;
     static constexpr const double* kOrder = kEvenOdd;
+    static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen((Floats)(words(x) << 16)); }
 };
 
 template <class Format>
@@ -228,30 +233,67 @@ Sums sums(const std::byte* x, std::int64_t n, double pivot) {
     return sums_of<Format, true>(x, n, pivot);
 }
 
+template <class Format>
+constexpr std::int64_t kBlockBytes = kLanes * sizeof(typename Format::Bits);
+
+template <class Format>
+FEDTLU_INLINE void prefetch_block(const std::byte* at) {
+    FEDTLU_UNROLL
+    for (std::int64_t line = 0; line < kBlockBytes<Format>; line += 64) __builtin_prefetch(at + line, 0, 2);
+}
+
+// Of vector v of a block: total + w_0 (x_0 - b) + w_1 (x_1 - b) + ..., in this order.
+template <class Format, int kClients, bool kSubtract>
+FEDTLU_INLINE Doubles add_weighted(Doubles total, const std::byte* const* clients, const double* weights,
+                                   const std::byte* base, int v) {
+    const std::int64_t at = v * kWidth * sizeof(typename Format::Bits);
+    Doubles subtrahend{};
+    if constexpr (kSubtract) subtrahend = Format::read(base + at);
+    FEDTLU_UNROLL
+    for (int client = 0; client < kClients; ++client) {
+        Doubles change = Format::read(clients[client] + at);
+        if constexpr (kSubtract) change = change - subtrahend;
+        total = total + weights[client] * change;
+    }
+    return total;
+}
+
+template <class Format, bool kSubtract>
+FEDTLU_INLINE void update_block(std::byte* target, const std::byte* change, const std::byte* base,
+                                double weight) {
+    using Wide = typename Format::Wide;
+    FEDTLU_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+        std::byte* at = target + v * kWidth * sizeof(typename Wide::Bits);
+        Wide::write(at, add_weighted<Format, 1, kSubtract>(Wide::read(at), &change, &weight, base, v));
+    }
+}
+
 template <class Format, bool kSubtract>
 FEDTLU_INLINE void update_all(std::byte* target, const std::byte* change, const std::byte* base,
                               double weight, std::int64_t n) {
-    using Value = typename Format::Value;
-    constexpr std::int64_t kSize = sizeof(Value);
-    const std::int64_t bytes = n * kSize;
-    std::int64_t at = 0;
-    for (; at + kLanes * kSize <= bytes; at += kLanes * kSize) {
-        prefetch(target + at);
-        prefetch(change + at);
-        if (kSubtract) prefetch(base + at);
-        FEDTLU_UNROLL
-        for (int v = 0; v < kVectors; ++v) {
-            const std::int64_t here = at + v * kWidth * kSize;
-            Doubles difference = Format::read(change + here);
-            if (kSubtract) difference = difference - Format::read(base + here);
-            Format::write(target + here, Format::read(target + here) + weight * difference);
-        }
+    using Wide = typename Format::Wide;
+    constexpr std::int64_t kNarrow = kBlockBytes<Format>;
+    constexpr std::int64_t kTarget = kBlockBytes<Wide>;
+    for (; n >= kLanes; n -= kLanes, target += kTarget, change += kNarrow) {
+        prefetch_block<Wide>(target + kAhead);
+        prefetch_block<Format>(change + kAhead);
+        if constexpr (kSubtract) prefetch_block<Format>(base + kAhead);
+        update_block<Format, kSubtract>(target, change, base, weight);
+        if constexpr (kSubtract) base += kNarrow;
     }
-    for (; at < bytes; at += kSize) {
-        double difference = load<Value>(change + at);
-        if (kSubtract) difference = difference - load<Value>(base + at);
-        store(target + at, static_cast<Value>(load<Value>(target + at) + weight * difference));
-    }
+    if (n == 0) return;
+    // The last few elements as a block of their own, in copies.
+    std::byte targets[kTarget] = {};
+    std::byte changes[kNarrow] = {};
+    std::byte bases[kNarrow] = {};
+    const std::int64_t bytes = n * static_cast<std::int64_t>(sizeof(typename Format::Bits));
+    const std::int64_t target_bytes = n * static_cast<std::int64_t>(sizeof(typename Wide::Bits));
+    __builtin_memcpy(targets, target, target_bytes);
+    __builtin_memcpy(changes, change, bytes);
+    if constexpr (kSubtract) __builtin_memcpy(bases, base, bytes);
+    update_block<Format, kSubtract>(targets, changes, bases, weight);
+    __builtin_memcpy(target, targets, target_bytes);
 }
 
 template <class Format>
@@ -264,11 +306,93 @@ void update(std::byte* target, const std::byte* change, const std::byte* base, d
     }
 }
 
+template <class Format, int kClients, bool kSubtract>
+FEDTLU_INLINE void add_block(double* total, const std::byte* const* clients, const double* weights,
+                             const std::byte* base) {
+    FEDTLU_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+        auto* at = reinterpret_cast<std::byte*>(total + v * kWidth);
+        store(at, add_weighted<Format, kClients, kSubtract>(load<Doubles>(at), clients, weights, base, v));
+    }
+}
+
+template <class Format, int kClients, bool kSubtract>
+FEDTLU_INLINE void add_all(double* total, const Addends& addends, int first, const std::byte* base,
+                           std::int64_t n) {
+    constexpr std::int64_t kStep = kBlockBytes<Format>;
+    const std::byte* clients[kClients];
+    const std::byte* ahead[kClients];
+    double weights[kClients];
+    FEDTLU_UNROLL
+    for (int client = 0; client < kClients; ++client) {
+        clients[client] = addends.clients[first + client];
+        ahead[client] = addends.ahead[first + client];
+        weights[client] = addends.weights[first + client];
+    }
+    for (; n >= kLanes; n -= kLanes, total += kLanes) {
+        add_block<Format, kClients, kSubtract>(total, clients, weights, base);
+        FEDTLU_UNROLL
+        for (int client = 0; client < kClients; ++client) {
+            prefetch_block<Format>(ahead[client]);
+            ahead[client] += kStep;
+            clients[client] += kStep;
+        }
+        if constexpr (kSubtract) base += kStep;
+    }
+    if (n == 0) return;
+    double totals[kLanes] = {};
+    std::byte last[kClients][kStep] = {};
+    std::byte bases[kStep] = {};
+    const std::int64_t bytes = n * static_cast<std::int64_t>(sizeof(typename Format::Bits));
+    __builtin_memcpy(totals, total, n * sizeof(double));
+    for (int client = 0; client < kClients; ++client) {
+        __builtin_memcpy(last[client], clients[client], bytes);
+        clients[client] = last[client];
+    }
+    if constexpr (kSubtract) __builtin_memcpy(bases, base, bytes);
+    add_block<Format, kClients, kSubtract>(totals, clients, weights, bases);
+    __builtin_memcpy(total, totals, n * sizeof(double));
+}
+
+template <class Format, bool kSubtract>
+FEDTLU_INLINE void add_any(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
+    if (addends.number == kAddends) {
+        add_all<Format, kAddends, kSubtract>(total, addends, 0, base, n);
+    } else {
+        for (int client = 0; client < addends.number; ++client) {
+            add_all<Format, 1, kSubtract>(total, addends, client, base, n);
+        }
+    }
+}
+
+template <class Format>
+void add(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
+    if (base == nullptr) {
+        add_any<Format, false>(total, addends, base, n);
+    } else {
+        add_any<Format, true>(total, addends, base, n);
+    }
+}
+
+template <class Format>
+void round(std::byte* out, const double* total, std::int64_t n) {
+    constexpr std::int64_t kStep = kWidth * sizeof(typename Format::Bits);
+    for (; n >= kWidth; n -= kWidth, out += kStep, total += kWidth) {
+        Format::write(out, load<Doubles>(reinterpret_cast<const std::byte*>(total)));
+    }
+    Doubles last{};
+    std::byte rounded[kStep];
+    __builtin_memcpy(&last, total, n * sizeof(double));
+    Format::write(rounded, last);
+    __builtin_memcpy(out, rounded, n * sizeof(typename Format::Bits));
+}
+
 }  // namespace
 
 const Kernels FEDTLU_KERNELS = {FEDTLU_LEVEL,
                                 {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
-                                update<Float32>,
-                                update<Float64>};
+                                {update<Float32>, update<Bfloat16>, update<Float16>, update<Float64>},
+                                {add<Float32>, add<Bfloat16>, add<Float16>, add<Float64>},
+                                {round<Float32>, round<Float32>, round<Float32>, round<Float64>}};
 
 }  // namespace fedtlu

@@ -21,21 +21,45 @@ struct Sums {
     std::int64_t peak;  // bits of the largest magnitude
 };
 
+// How many clients are added in one go: enough that the totals cost little against the clients, few enough
+// that the machine can follow each client's stream.
+constexpr int kAddends = 4;
+
+// Some clients' elements and weights, and where memory is wanted next: `ahead` is only prefetched.
+struct Addends {
+    int number = 0;  // of clients, at most kAddends; fastest when it is that
+    const std::byte* clients[kAddends] = {};
+    const std::byte* ahead[kAddends] = {};
+    double weights[kAddends] = {};
+};
+
+// One table of loops for each level; by Dtype.
 struct Kernels {
     const char* level;
 
-    // Sums of x[0:n], n >= 1, in float64; by Dtype. Fastest for 16-bit types when the pivot is 0.
+    // Sums of x[0:n], n >= 1, in float64. Fastest for 16-bit types when the pivot is 0.
     using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot);
     Sum sums[kDtypes];
 
-    // target[i] = T(double(target[i]) + weight * (double(change[i]) - double(base[i]))) for i < n; without
-    // the subtraction when `base` is null. `target` may be `change` or `base`, but not overlap them in part.
+    // target[i] = W(double(target[i]) + weight * (double(change[i]) - double(base[i]))) for i < n, where W is
+    // `widened` of the dtype of `change` and `base`; without the subtraction when `base` is null. `target`
+    // may be `change` or `base`, but not overlap them in part.
     using Update = void (*)(std::byte* target, const std::byte* change, const std::byte* base, double weight,
                             std::int64_t n);
-    Update update_float32;
-    Update update_float64;
+    Update updates[kDtypes];
 
-    Update update(Dtype dtype) const { return dtype == Dtype::kFloat32 ? update_float32 : update_float64; }
+    // total[i] += weight * (double(client[i]) - double(base[i])) for i < n, for one client after another.
+    using Add = void (*)(double* total, const Addends& addends, const std::byte* base, std::int64_t n);
+    Add adds[kDtypes];
+
+    // out[i] = W(total[i]) for i < n.
+    using Round = void (*)(std::byte* out, const double* total, std::int64_t n);
+    Round rounds[kDtypes];
+
+    Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
+    Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }
+    Add add(Dtype dtype) const { return adds[static_cast<int>(dtype)]; }
+    Round round(Dtype dtype) const { return rounds[static_cast<int>(dtype)]; }
 };
 
 // The kernels of the level in use: the widest this machine has, unless FEDTLU_SIMD or `set_simd_level` says

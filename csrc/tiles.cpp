@@ -28,34 +28,30 @@ double first_pivot(Dtype dtype, const std::byte* x) {
 
 }  // namespace
 
-Tile read_tile(const Kernels& kernels, const LayerView& layer, std::int64_t index, double pivot) {
-    const std::int64_t start = index * kTile;
-    const std::int64_t n = std::min(kTile, layer.count - start);
-    const std::byte* x = layer.data + start * size_of(layer.dtype);
-    const Kernels::Sum sum = kernels.sums[static_cast<int>(layer.dtype)];
+Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n) {
+    const Kernels::Sum sum = kernels.sum(dtype);
     const auto length = static_cast<double>(n);
 
-    double own_pivot = first_pivot(layer.dtype, x);
-    Sums sums = sum(x, n, own_pivot);
-    if (sums.peak >= infinity_of(layer.dtype)) {
-        return {0.0, 0.0, sums.peak, count_nonfinite(layer.dtype, x, n)};
-    }
+    double pivot = first_pivot(dtype, x);
+    Sums sums = sum(x, n, pivot);
+    if (sums.peak >= infinity_of(dtype)) return {0.0, 0.0, 0.0, sums.peak, count_nonfinite(dtype, x, n)};
     double shift = sums.shift / length;
     double m2 = sums.square - sums.shift * shift;
     if (m2 * kWorstCancellation < sums.square) {
-        own_pivot += shift;
-        sums = sum(x, n, own_pivot);
+        pivot += shift;
+        sums = sum(x, n, pivot);
         shift = sums.shift / length;
         m2 = std::max(0.0, sums.square - sums.shift * shift);
     }
-    return {(own_pivot - pivot) + shift, m2, sums.peak, 0};
+    return {pivot, shift, m2, sums.peak, 0};
 }
 
-void merge_tiles(const LayerView& layer, const Tile* tiles, double pivot, const Moments& out,
-                 std::int64_t row) {
-    const std::int64_t number = tiles_of(layer.count);
-    const auto length = [&layer](std::int64_t tile) {
-        return static_cast<double>(std::min(kTile, layer.count - tile * kTile));
+void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row) {
+    const std::int64_t number = tiles_of(count);
+    const auto length = [count](std::int64_t tile) { return static_cast<double>(length_of(count, tile)); };
+    // From the first tile's pivot: between tiles of one value nothing is lost.
+    const auto shift_of = [tiles](std::int64_t tile) {
+        return (tiles[tile].pivot - tiles[0].pivot) + tiles[tile].shift;
     };
 
     double mean = 0.0;
@@ -66,21 +62,21 @@ void merge_tiles(const LayerView& layer, const Tile* tiles, double pivot, const 
         double total = 0.0;
         std::int64_t peak = 0;
         for (std::int64_t i = 0; i < number; ++i) {
-            total += length(i) * tiles[i].shift;
+            total += length(i) * shift_of(i);
             peak = std::max(peak, tiles[i].peak);
             nonfinite += tiles[i].nonfinite;
         }
-        const double shift = number == 1 ? tiles[0].shift : total / static_cast<double>(layer.count);
+        const double shift = number == 1 ? shift_of(0) : total / static_cast<double>(count);
         for (std::int64_t i = 0; i < number; ++i) {
-            const double between = tiles[i].shift - shift;
+            const double between = shift_of(i) - shift;
             m2 += tiles[i].m2 + length(i) * (between * between);
         }
-        mean = pivot + shift;
-        abs_max = decode(layer.dtype, peak);
+        mean = tiles[0].pivot + shift;
+        abs_max = decode(dtype, peak);
     }
     if (std::isnan(m2)) m2 = std::numeric_limits<double>::infinity();  // out of the range of double
     if (nonfinite != 0) mean = m2 = abs_max = std::numeric_limits<double>::quiet_NaN();
-    out.count[row] = static_cast<double>(layer.count);
+    out.count[row] = static_cast<double>(count);
     out.mean[row] = mean;
     out.m2[row] = m2;
     out.abs_max[row] = abs_max;

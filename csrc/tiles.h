@@ -1,4 +1,4 @@
-// One tile of a layer: what its elements add up to, relative to a pivot that all tiles of the layer share.
+// One tile of a layer: what its elements add up to, relative to a pivot of its own.
 #pragma once
 
 #include <cstdint>
@@ -14,18 +14,23 @@ constexpr std::int64_t kTile = 16384;
 
 inline std::int64_t tiles_of(std::int64_t count) { return count / kTile + (count % kTile != 0); }
 
+// Elements of tile `index` of a layer of `count`.
+inline std::int64_t length_of(std::int64_t count, std::int64_t index) {
+    return index < count / kTile ? kTile : count % kTile;
+}
+
 struct Tile {
+    double pivot;            // any number near the elements; that of a constant tile is their value
     double shift;            // mean(x) - pivot
     double m2;               // sum((x - mean(x))^2)
     std::int64_t peak;       // bits of max |x|
-    std::int64_t nonfinite;  // if not 0, shift and m2 mean nothing
+    std::int64_t nonfinite;  // if not 0, the numbers mean nothing
 };
 
-// Tile `index` of a layer of at least one element, whose first is `pivot`.
-Tile read_tile(const Kernels& kernels, const LayerView& layer, std::int64_t index, double pivot);
+// Of n >= 1 elements x, which need not be aligned.
+Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n);
 
-// The layer's moments, written to row `row` of `out`, from its tiles in order. No tiles: an empty layer.
-void merge_tiles(const LayerView& layer, const Tile* tiles, double pivot, const Moments& out,
-                 std::int64_t row);
+// The moments of a layer of `count` elements, written to row `row` of `out`, from its tiles in order.
+void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row);
 
 }  // namespace fedtlu

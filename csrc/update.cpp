@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "float_env.h"
+#include "layer_pass.h"
 #include "simd.h"
 #include "thread_pool.h"
 
@@ -14,16 +15,11 @@ namespace {
 constexpr std::int64_t kItem = 32768;
 constexpr std::int64_t kPerThread = 65536;
 
-struct Span {
-    std::int64_t start;
-    std::int64_t end;
-};
-
 struct Vectors {
     std::byte* target;
     const std::byte* change;
     const std::byte* base;  // may be null
-    Dtype dtype;
+    Dtype dtype;            // of change and base
     double weight;
 };
 
@@ -34,9 +30,9 @@ int worth(int threads, std::int64_t elements) {
 
 void update(const Kernels& kernels, const Vectors& vectors, const Span& span) {
     const std::int64_t at = span.start * size_of(vectors.dtype);
-    kernels.update(vectors.dtype)(vectors.target + at, vectors.change + at,
-                                  vectors.base == nullptr ? nullptr : vectors.base + at, vectors.weight,
-                                  span.end - span.start);
+    kernels.update(vectors.dtype)(vectors.target + span.start * size_of(widened(vectors.dtype)),
+                                  vectors.change + at, vectors.base == nullptr ? nullptr : vectors.base + at,
+                                  vectors.weight, span.size());
 }
 
 }  // namespace
@@ -50,6 +46,25 @@ void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte*
         const std::int64_t start = item * kItem;
         update(kernels, vectors, {start, std::min(n, start + kItem)});
     });
+}
+
+void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, const std::byte* base,
+                             Dtype dtype, std::int64_t n, double weight, const std::int64_t* offsets,
+                             std::int64_t number, const Moments& out, int threads) {
+    const DefaultFloatEnv env;
+    const Kernels& kernels = fedtlu::kernels();
+    const Vectors vectors{aggregate, client, base, dtype, weight};
+    const FlatLayers layers{aggregate, widened(dtype), offsets, number};
+    const LayerPass pass(layers, kItem * size_of(layers.type));
+    const std::vector<Span> spans = spans_of(pass, layers, n);
+    std::vector<Tile> tiles(static_cast<std::size_t>(pass.tiles()));
+
+    const auto items = static_cast<std::int64_t>(spans.size());
+    ThreadPool::instance().run(worth(threads, n), items, [&](std::int64_t item) {
+        update(kernels, vectors, spans[item]);
+        if (item < pass.items()) pass.read(kernels, layers, item, tiles.data(), out);  // from the cache
+    });
+    pass.merge(layers, tiles.data(), out);
 }
 
 void masked_apply_(std::byte* params, const std::byte* delta, Dtype dtype, const std::int64_t* offsets,

@@ -1,21 +1,29 @@
-// Element-wise updates of a vector, in float64 and rounded once: T is float32 or float64.
+// Element-wise updates of a vector, in float64 and rounded once.
+//
+// `dtype` is that of what is added; the target is `widened(dtype)`, float32 or float64. The vectors may be of
+// any alignment. What is added may be the target itself, if its dtype is, but must not overlap it in part.
+// Bits do not depend on `threads` or the SIMD level (the payload of a NaN excepted). All throw std::bad_alloc
+// and what `kernels` throws.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "dtypes.h"
+#include "moments.h"
 
 namespace fedtlu {
-
-// The vectors may be of any alignment. `change` and `base` may be the target itself, but must not overlap it
-// in part. Bits do not depend on `threads` or the SIMD level (the payload of a NaN excepted). Both throw
-// std::bad_alloc and what `kernels` throws.
 
 // aggregate[i] = T(double(aggregate[i]) + weight * (double(client[i]) - double(base[i]))) for i < n;
 // without the subtraction when `base` is null.
 void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte* base, Dtype dtype,
                  std::int64_t n, double weight, int threads);
+
+// The same, and the moments of the new aggregate's layers while they are in the cache; bit for bit those of
+// `layer_stats`. `offsets` has layers + 1 non-decreasing entries in [0, n].
+void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, const std::byte* base,
+                             Dtype dtype, std::int64_t n, double weight, const std::int64_t* offsets,
+                             std::int64_t layers, const Moments& out, int threads);
 
 // params[i] = T(double(params[i]) + lr * double(delta[i])) for i in [offsets[l], offsets[l + 1]) of every
 // layer l whose mask[l] is not 0; other elements are neither read nor written. `offsets` has layers + 1

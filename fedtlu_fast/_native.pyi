@@ -14,8 +14,24 @@ def layer_stats_list(
     tensors: Sequence[_Vector], dtypes: str | Sequence[str], threads: int
 ) -> NDArray[np.float64]: ...
 def accumulate_(
-    aggregate: _Vector, client: _Vector, base: _Vector | None, dtype: str, weight: float, threads: int
-) -> None: ...
+    aggregate: _Vector,
+    client: _Vector,
+    base: _Vector | None,
+    dtype: str,
+    weight: float,
+    offsets: NDArray[np.int64] | None,
+    threads: int,
+) -> NDArray[np.float64] | None: ...
+def aggregate(
+    out: _Vector,
+    clients: Sequence[_Vector],
+    weights: NDArray[np.float64],
+    base: _Vector | None,
+    dtype: str,
+    offsets: NDArray[np.int64],
+    client_stats: bool,
+    threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]: ...
 def masked_apply_(
     params: _Vector,
     delta: _Vector,

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "aggregate.h"
 #include "moments.h"
 #include "simd.h"
 #include "tiles.h"
@@ -219,18 +220,31 @@ void test_layer_stats(Random& random, bool choose_level) {
     }
 }
 
-double updated(const Buffer& target, const Buffer& change, const Buffer* base, double weight,
-               std::int64_t i) {
+double rounded(Dtype dtype, double value) {
+    return dtype == Dtype::kFloat32 ? static_cast<double>(static_cast<float>(value)) : value;
+}
+
+// sum + weight * (change - base), without a fused multiply-add.
+double added(double sum, const Buffer& change, const Buffer* base, double weight, std::int64_t i) {
     volatile double difference = change.get(i);
     if (base != nullptr) difference = difference - base->get(i);
-    volatile double scaled = weight * difference;  // volatile: no fused multiply-add
-    const double sum = target.get(i) + scaled;
-    return target.dtype() == Dtype::kFloat32 ? static_cast<double>(static_cast<float>(sum)) : sum;
+    volatile double scaled = weight * difference;
+    return sum + scaled;
+}
+
+double updated(const Buffer& target, const Buffer& change, const Buffer* base, double weight,
+               std::int64_t i) {
+    return rounded(target.dtype(), added(target.get(i), change, base, weight, i));
 }
 
 void check_element(const Buffer& got, std::int64_t i, double expected, const std::string& what) {
     const double value = got.get(i);
     check((std::isnan(value) && std::isnan(expected)) || value == expected, what);
+}
+
+// NaN may differ in payload.
+void check_same_bits(const Buffer& left, const Buffer& right, const std::string& what) {
+    for (std::int64_t i = 0; i < left.size(); ++i) check_element(left, i, right.get(i), what);
 }
 
 Buffer copy_of(const Buffer& buffer) {
@@ -240,10 +254,10 @@ Buffer copy_of(const Buffer& buffer) {
 }
 
 void test_updates(Random& random, bool choose_level) {
-    const Dtype dtype = below(random, 2) == 0 ? Dtype::kFloat32 : Dtype::kFloat64;
+    const Dtype dtype = kAll[below(random, kDtypes)];
     const std::int64_t n = below(random, 4) == 0 ? below(random, 300000) : any_length(random);
     const double weight = std::normal_distribution<double>()(random);
-    Buffer target(dtype, n), change(dtype, n), base(dtype, n);
+    Buffer target(widened(dtype), n), change(dtype, n), base(dtype, n);
     fill(target, random);
     fill(change, random);
     fill(base, random);
@@ -253,6 +267,7 @@ void test_updates(Random& random, bool choose_level) {
         offsets.push_back(std::min(n, offsets.back() + any_length(random)));
         mask.push_back(static_cast<std::uint8_t>(below(random, 2)));
     }
+    const auto layers = static_cast<std::int64_t>(mask.size());
 
     for (const std::string& level : simd_levels()) {
         if (choose_level) set_simd_level(level);
@@ -264,10 +279,18 @@ void test_updates(Random& random, bool choose_level) {
                 check_element(got, i, updated(target, change, start, weight, i),
                               "accumulate_ at level " + level);
             }
+            Buffer again = copy_of(target);
+            Columns fused(layers), apart(layers);
+            accumulate_layer_stats_(again.data(), change.data(), start == nullptr ? nullptr : start->data(),
+                                    dtype, n, weight, offsets.data(), layers, fused.moments(),
+                                    any_threads(random));
+            layer_stats(got.data(), got.dtype(), offsets.data(), layers, apart.moments(), 1);
+            check_same_bits(got, again, "accumulate_ with moments at level " + level);
+            check_same(apart, fused, "moments of accumulate_ at level " + level);
         }
         Buffer got = copy_of(target);
-        masked_apply_(got.data(), change.data(), dtype, offsets.data(), mask.data(),
-                      static_cast<std::int64_t>(mask.size()), weight, any_threads(random));
+        masked_apply_(got.data(), change.data(), dtype, offsets.data(), mask.data(), layers, weight,
+                      any_threads(random));
         std::vector<bool> chosen(static_cast<std::size_t>(n), false);
         for (std::size_t l = 0; l < mask.size(); ++l) {
             std::fill(chosen.begin() + offsets[l], chosen.begin() + offsets[l + 1], mask[l] != 0);
@@ -281,11 +304,78 @@ void test_updates(Random& random, bool choose_level) {
     }
 }
 
+// The sum has the bits of one client after another; the moments are those of `layer_stats`.
+void test_aggregate(Random& random, bool choose_level) {
+    const Dtype dtype = kAll[below(random, kDtypes)];
+    std::vector<std::int64_t> offsets{below(random, 4) == 0 ? below(random, 2 * kTile) : below(random, 3)};
+    for (std::int64_t layers = below(random, 12); layers > 0; --layers) {
+        offsets.push_back(offsets.back() + any_length(random));
+    }
+    const auto layers = static_cast<std::int64_t>(offsets.size()) - 1;
+    const std::int64_t n =
+        offsets.back() + (below(random, 4) == 0 ? below(random, 2 * kTile) : below(random, 3));
+    const std::int64_t number = below(random, 8);
+    Buffer base(dtype, n);
+    fill(base, random);
+    const Buffer* start = below(random, 2) == 0 ? nullptr : &base;
+    std::vector<Buffer> clients;
+    std::vector<const std::byte*> data;
+    std::vector<double> weights;
+    for (std::int64_t k = 0; k < number; ++k) {
+        clients.emplace_back(dtype, n);
+        fill(clients.back(), random);
+        data.push_back(clients.back().data());
+        weights.push_back(std::normal_distribution<double>()(random));
+    }
+    const Clients given{data.data(), weights.data(), number, start == nullptr ? nullptr : start->data(),
+                        dtype};
+
+    Buffer expected(widened(dtype), n);
+    for (std::int64_t i = 0; i < n; ++i) {
+        double sum = 0.0;
+        for (std::int64_t k = 0; k < number; ++k) sum = added(sum, clients[k], start, weights[k], i);
+        if (expected.dtype() == Dtype::kFloat64) {
+            expected.set_bits(i, bit_cast<std::uint64_t>(sum));
+        } else {
+            expected.set_bits(i, bit_cast<std::uint32_t>(static_cast<float>(sum)));
+        }
+    }
+    for (const std::string& level : simd_levels()) {
+        if (choose_level) set_simd_level(level);
+        for (const bool with_clients : {false, true}) {
+            const std::string what = "aggregate at level " + level;
+            Buffer got(widened(dtype), n);
+            Columns fused(layers), apart(layers);
+            std::vector<Columns> each(static_cast<std::size_t>(number), Columns(layers));
+            std::vector<Moments> moments;
+            for (Columns& columns : each) moments.push_back(columns.moments());
+            aggregate(got.data(), given, n, offsets.data(), layers, fused.moments(),
+                      with_clients ? moments.data() : nullptr, any_threads(random));
+            for (std::int64_t i = 0; i < n; ++i) check_element(got, i, expected.get(i), what);
+            layer_stats(got.data(), got.dtype(), offsets.data(), layers, apart.moments(), 1);
+            check_same(apart, fused, what + ": moments");
+            for (std::int64_t k = 0; with_clients && k < number; ++k) {
+                Columns own(layers);
+                if (start == nullptr) {
+                    layer_stats(data[k], dtype, offsets.data(), layers, own.moments(), 1);
+                } else {
+                    Buffer change(widened(dtype), n);
+                    std::memset(change.data(), 0, change.bytes());
+                    accumulate_(change.data(), data[k], start->data(), dtype, n, 1.0, 1);
+                    layer_stats(change.data(), change.dtype(), offsets.data(), layers, own.moments(), 1);
+                }
+                check_same(own, each[k], what + ": moments of a client");
+            }
+        }
+    }
+}
+
 void run(std::uint64_t seed, int rounds, bool choose_level) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
         test_layer_stats(random, choose_level);
         test_updates(random, choose_level);
+        test_aggregate(random, choose_level);
     }
 }
 

@@ -250,7 +250,9 @@ def aggregate(
             finite.
         BackendUnavailableError: see `resolve`.
     """
-    vectors = list(clients.unbind(0)) if isinstance(clients, Tensor) and clients.dim() else list(clients)
+    if isinstance(clients, Tensor) and clients.dim() != 2:
+        raise InputError("clients.shape", tuple(clients.shape), "a matrix [K, P], or K vectors [P]")
+    vectors = list(clients)
     if not vectors:
         raise InputError("clients", "none", "at least one client's vector")
     first = vectors[0]

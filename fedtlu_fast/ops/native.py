@@ -68,9 +68,38 @@ def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
 ) -> Moments | None:
     """See `reference.accumulate_`."""
-    start = None if base is None else _array(base)
-    name = _NAMES[aggregate.dtype]
-    _native.accumulate_(_array(aggregate), _array(client), start, name, weight, torch.get_num_threads())
+    found = _native.accumulate_(
+        _array(aggregate),
+        _array(client),
+        None if base is None else _array(base),
+        _NAMES[client.dtype],
+        weight,
+        None if offsets is None else offsets.contiguous().numpy(),
+        torch.get_num_threads(),
+    )
+    return None if found is None else _moments(found)
+
+
+def aggregate(
+    out: Tensor,
+    clients: Sequence[Tensor],
+    weights: Tensor,
+    base: Tensor | None,
+    offsets: Tensor,
+    client_stats: bool,
+) -> tuple[Moments, Moments | None]:
+    """See `reference.aggregate`."""
+    found, each = _native.aggregate(
+        _array(out),
+        [_array(client) for client in clients],
+        weights.numpy(),
+        None if base is None else _array(base),
+        _NAMES[clients[0].dtype],
+        offsets.contiguous().numpy(),
+        client_stats,
+        torch.get_num_threads(),
+    )
+    return _moments(found), None if each is None else Moments(*torch.from_numpy(each).unbind(1))
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
@@ -80,7 +109,7 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
         _array(delta),
         offsets.contiguous().numpy(),
         mask.contiguous().numpy(),
-        _NAMES[params.dtype],
+        _NAMES[delta.dtype],
         lr,
         torch.get_num_threads(),
     )

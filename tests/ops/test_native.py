@@ -132,10 +132,49 @@ class TestSameBits:
             torch.set_flush_denormal(False)
         assert expected[2] > 0
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_of_aggregates(self, dtype: torch.dtype, rng: np.random.Generator) -> None:
+        """Of the sum, its moments and the clients' too; enough elements for every thread to join in."""
+        sizes = [int(size) for size in rng.permutation([*SIZES, *rng.integers(0, 300, 200), 400_000])]
+        offsets = offsets_of(sizes, start=20_000)
+        clients = [samples(rng, int(offsets[-1]) + 20_000, dtype, mean=0.3) for _ in range(7)]
+        weights = torch.from_numpy(rng.random(7))
+        base = samples(rng, clients[0].numel(), dtype)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        for start in (base, None):
+            expected = torch.empty_like(base, dtype=wide)
+            reference.aggregate(expected, clients, weights, start, offsets, False)
+            moments = bits(native.layer_stats(expected, offsets))
+            changes = [
+                client if start is None else (client.double() - start.double()).to(wide) for client in clients
+            ]
+            each = torch.stack([bits(native.layer_stats(change, offsets)) for change in changes], dim=1)
+            for level in _native.simd_levels():
+                _native.set_simd_level(level)
+                for threads in THREADS:
+                    torch.set_num_threads(threads)
+                    got = torch.empty_like(expected)
+                    found, of_clients = native.aggregate(got, clients, weights, start, offsets, True)
+                    assert torch.equal(got, expected), (level, threads)
+                    assert torch.equal(bits(found), moments), (level, threads)
+                    assert torch.equal(bits(of_clients), each), (level, threads)
+                    got.fill_(7)
+                    found, of_clients = native.aggregate(got, clients, weights, start, offsets, False)
+                    assert torch.equal(got, expected), (level, threads)
+                    assert torch.equal(bits(found), moments)
+                    assert of_clients is None
+                    got.fill_(7)
+                    found = native.accumulate_(got, clients[0], start, 0.3, offsets)
+                    again = torch.full_like(got, 7)
+                    assert native.accumulate_(again, clients[0], start, 0.3) is None
+                    assert torch.equal(got, again)
+                    assert torch.equal(bits(found), bits(native.layer_stats(again, offsets)))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("size", [*SIZES, 300_001])
     def test_of_updates(self, dtype: torch.dtype, size: int, rng: np.random.Generator) -> None:
-        aggregate, client, base = (samples(rng, size + 1, dtype)[1:] for _ in range(3))
+        client, base = (samples(rng, size + 1, dtype)[1:] for _ in range(2))
+        aggregate = samples(rng, size + 1, torch.float64 if dtype == torch.float64 else torch.float32)[1:]
         weight = float(rng.normal())
         cuts = sorted(int(cut) for cut in rng.integers(0, size + 1, 40))
         offsets = torch.tensor(cuts)
@@ -431,7 +470,7 @@ class TestBindings:
     def test_updates(self, op: str) -> None:
         def call(target: Any, change: Any) -> None:
             if op == "accumulate_":
-                _native.accumulate_(target, change, None, "float32", 1.0, 2)
+                _native.accumulate_(target, change, None, "float32", 1.0, None, 2)
             else:
                 _native.masked_apply_(target, change, np.array([0, 8]), np.array([True]), "float32", 1.0, 2)
 
@@ -458,15 +497,75 @@ class TestBindings:
     def test_accumulate(self) -> None:
         memory = np.zeros(12, dtype=np.float32)
         with pytest.raises(ValueError, match=r"^base: .* overlap aggregate"):
-            _native.accumulate_(memory[:8], self.x, memory[2:10], "float32", 1.0, 1)
+            _native.accumulate_(memory[:8], self.x, memory[2:10], "float32", 1.0, None, 1)
         with pytest.raises(ValueError, match=r"^base: expected 8 elements"):
-            _native.accumulate_(memory[:8], self.x, self.x[:5], "float32", 1.0, 1)
+            _native.accumulate_(memory[:8], self.x, self.x[:5], "float32", 1.0, None, 1)
         for dtype in ("bfloat16", "float16"):
             halves = np.zeros(8, dtype=np.int16)
-            with pytest.raises(ValueError, match=r"^dtype: expected float32 or float64"):
-                _native.accumulate_(halves, halves.copy(), None, dtype, 1.0, 1)
+            with pytest.raises(TypeError, match=r"^aggregate: expected an array of float32"):
+                _native.accumulate_(halves, halves.copy(), None, dtype, 1.0, None, 1)
+            with pytest.raises(ValueError, match=r"^client: .* overlap aggregate"):
+                _native.accumulate_(memory[:8], memory.view(np.int16)[:8], None, dtype, 1.0, None, 1)
+        for offsets in (np.array([0, 9]), np.array([4, 3]), np.array([-1, 3])):
+            with pytest.raises(ValueError, match=r"^offsets"):
+                _native.accumulate_(memory[:8], self.x + 1, None, "float32", 1.0, offsets, 1)
+        assert not memory.any()
         with pytest.raises(TypeError):
-            _native.accumulate_(memory[:8], self.x, None, "float32", "heavy", 1)
+            _native.accumulate_(memory[:8], self.x, None, "float32", "heavy", None, 1)
+
+    @pytest.mark.parametrize(
+        ("change", "error", "name"),
+        [
+            ({"out": None}, TypeError, "out"),
+            ({"out": x.astype(np.float64)}, TypeError, "out"),
+            ({"out": x[::2]}, ValueError, "out"),
+            ({"clients": x[0]}, TypeError, "clients"),
+            ({"clients": [x, None]}, TypeError, r"clients\[1\]"),
+            ({"clients": [x, x[:5]]}, ValueError, r"clients\[1\]: expected 8 elements, as out, got 5"),
+            ({"clients": [x, x.astype(np.float64)]}, TypeError, r"clients\[1\]"),
+            ({"clients": [x]}, ValueError, "weights: expected 1 numbers, one per client, got 2"),
+            ({"weights": np.ones(2, dtype=np.float32)}, TypeError, "weights"),
+            ({"weights": [1.0, 1.0]}, TypeError, "weights"),
+            ({"weights": np.ones((1, 2))}, ValueError, "weights"),
+            ({"base": x[:5]}, ValueError, "base"),
+            ({"base": x.astype(np.float64)}, TypeError, "base"),
+            ({"dtype": "bfloat16"}, TypeError, "clients"),
+            ({"dtype": "float64"}, TypeError, "out"),
+            ({"offsets": np.array([0, 9])}, ValueError, "offsets"),
+            ({"client_stats": "yes"}, TypeError, ""),
+            ({"threads": 0}, ValueError, "threads"),
+        ],
+    )
+    def test_aggregate(self, change: dict[str, object], error: type[Exception], name: str) -> None:
+        arguments: dict[str, object] = {
+            "out": np.full(8, 7, dtype=np.float32),
+            "clients": [self.x, self.x + 1],
+            "weights": np.ones(2),
+            "base": None,
+            "dtype": "float32",
+            "offsets": np.array([0, 8]),
+            "client_stats": True,
+            "threads": 2,
+        } | change
+        with pytest.raises(error, match=rf"^{name}"):
+            _native.aggregate(**arguments)
+        if "out" not in change:
+            assert (np.asarray(arguments["out"]) == 7).all()
+
+    def test_aggregate_into_what_it_reads(self) -> None:
+        memory = np.arange(12, dtype=np.float32)
+        offsets = np.array([0, 8])
+        for bad in ([memory[1:9]], [self.x, memory[4:]]):
+            with pytest.raises(ValueError, match=r"^clients\[\d\]: .* overlap out"):
+                _native.aggregate(memory[:8], bad, np.ones(len(bad)), None, "float32", offsets, False, 1)
+        with pytest.raises(ValueError, match=r"^base: .* overlap out"):
+            _native.aggregate(memory[:8], [self.x], np.ones(1), memory[2:10], "float32", offsets, False, 1)
+        frozen = self.frozen()
+        with pytest.raises(ValueError, match=r"^out: expected writable"):
+            _native.aggregate(frozen, [self.x], np.ones(1), None, "float32", offsets, False, 1)
+        whole = memory[:8]
+        _native.aggregate(whole, [whole, whole], np.array([1.0, 2.0]), None, "float32", offsets, True, 1)
+        assert whole.tolist() == [3.0 * i for i in range(8)]
 
     def test_mask(self) -> None:
         def apply(offsets: object, mask: object) -> None:
@@ -491,7 +590,7 @@ class TestBindings:
             _native.layer_stats(shifted, "float32", offsets, 1),
             _native.layer_stats(values, "float32", offsets, 1),
         )
-        _native.accumulate_(shifted, values, None, "float32", 1.0, 1)
+        _native.accumulate_(shifted, values, None, "float32", 1.0, None, 1)
         assert np.array_equal(shifted, 2 * values)
 
     def test_nothing_to_do(self) -> None:
@@ -499,7 +598,7 @@ class TestBindings:
         assert _native.layer_stats(nothing, "float32", np.array([0]), 4).shape == (5, 0)
         assert not _native.layer_stats(nothing, "float32", np.array([0, 0, 0]), 4).any()
         assert _native.layer_stats_list([], [], 4).shape == (5, 0)
-        _native.accumulate_(nothing, nothing.copy(), None, "float32", 1.0, 4)
+        _native.accumulate_(nothing, nothing.copy(), None, "float32", 1.0, None, 4)
         _native.masked_apply_(nothing, nothing.copy(), np.array([0, 0]), np.array([True]), "float32", 1.0, 4)
 
     def test_absurdly_many_threads(self) -> None:

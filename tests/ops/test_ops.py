@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import fields
 from fractions import Fraction
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ import torch
 
 from fedtlu_fast.errors import BackendUnavailableError, InputError
 from fedtlu_fast.ops import dispatch, reference
+from fedtlu_fast.ops.checks import TARGETS
+from fedtlu_fast.ops.moments import Moments
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 UPDATE_DTYPES = (torch.float32, torch.float64)
@@ -267,20 +270,21 @@ def test_layer_stats_leaves_its_input_alone(backend, backend_device, generator):
 # --- accumulate_ ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("with_base", [True, False], ids=["base", "no_base"])
 @pytest.mark.parametrize("size", [0, 1, 5, 1031])
 def test_accumulate_has_the_bits_of_exact_arithmetic_rounded_once(
     backend, backend_device, generator, dtype, with_base, size
 ):
     weight = float(torch.rand((), generator=generator, dtype=torch.float64)) * 1000
-    start, client, base = (random(size, dtype, generator, backend_device) for _ in range(3))
+    client, base = (random(size, dtype, generator, backend_device) for _ in range(2))
+    start = random(size, TARGETS[dtype], generator, backend_device)
     expected, got = start.clone(), start.clone()
     reference.accumulate_(expected, client, base if with_base else None, weight)
     dispatch.accumulate_(got, client, base if with_base else None, weight, backend)
     assert_same_bits(got, expected)
     change = client.double() - base.double() if with_base else client.double()
-    assert_same_bits(got, (start.double() + weight * change).to(dtype))
+    assert_same_bits(got, (start.double() + weight * change).to(TARGETS[dtype]))
 
 
 def test_accumulate_with_awkward_numbers(backend, backend_device):
@@ -309,15 +313,148 @@ def test_accumulate_may_read_what_it_writes(backend, backend_device, generator):
     assert_same_bits(vector, expected)
 
 
+def same_moments(got, expected):
+    """Of two backends, whose sums may round differently; a matrix [K, L] as well as a vector."""
+    assert torch.equal(got.count, expected.count)
+    assert torch.equal(got.nonfinite, expected.nonfinite)
+    assert torch.equal(got.abs_max.nan_to_num(-1), expected.abs_max.nan_to_num(-1))
+    spread = (expected.m2 / expected.count.clamp(min=1)).sqrt()
+    near = (got.mean - expected.mean).abs() <= 1e-9 * spread + 1e-13 * expected.mean.abs()
+    assert (near | expected.mean.isnan()).all()
+    assert torch.equal(got.mean.isnan(), expected.mean.isnan())
+    torch.testing.assert_close(got.m2, expected.m2, rtol=1e-11, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("with_base", [True, False], ids=["base", "no_base"])
+def test_accumulate_finds_the_moments_of_what_it_wrote(backend, backend_device, generator, dtype, with_base):
+    lengths = (1, 0, 63, 3000, 2, 0, 129)
+    offsets = offsets_of(*lengths, start=5)
+    size = 5 + sum(lengths) + 7  # elements before and behind the layers are added too
+    client, base = (random(size, dtype, generator, backend_device) for _ in range(2))
+    got = random(size, TARGETS[dtype], generator, backend_device)
+    expected = got.clone()
+    start = base if with_base else None
+    moments = dispatch.accumulate_(got, client, start, 0.3, backend, offsets=offsets)
+    assert dispatch.accumulate_(expected, client, start, 0.3, "reference") is None
+    assert_same_bits(got, expected)
+    assert_moments(moments, split(got, offsets))
+
+
+# --- aggregate -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("with_base", [True, False], ids=["base", "no_base"])
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_aggregate_has_the_bits_of_one_client_after_another(
+    backend, backend_device, generator, dtype, with_base, number
+):
+    lengths = (63, 0, 2500, 1, 2, 129)
+    offsets = offsets_of(*lengths, start=3)
+    size = 3 + sum(lengths) + 6
+    clients = torch.stack([random(size, dtype, generator, backend_device) for _ in range(number)])
+    base = random(size, dtype, generator, backend_device) if with_base else None
+    weights = torch.rand(number, generator=generator, dtype=torch.float64)
+    given = clients.clone()
+    got, moments, each = dispatch.aggregate(
+        clients, weights, offsets, base=base, client_stats=True, backend=backend
+    )
+    total = torch.zeros(size, dtype=torch.float64, device=backend_device)
+    changes = []
+    for client, weight in zip(clients, weights.tolist(), strict=True):
+        change = client.double() - base.double() if with_base else client.double()
+        total += weight * change
+        changes.append(change.to(TARGETS[dtype]))
+    assert_same_bits(got, total.to(TARGETS[dtype]))
+    assert_same_bits(clients, given)
+    assert_moments(moments, split(got, offsets))
+    assert each.mean.shape == (number, len(lengths))
+    for row, change in enumerate(changes):
+        of_client = Moments(*(getattr(each, field.name)[row] for field in fields(Moments)))
+        assert_moments(of_client, split(change, offsets))
+    again, moments, each = dispatch.aggregate(clients, weights, offsets, base=base, backend=backend)
+    assert_same_bits(again, got)
+    assert_moments(moments, split(got, offsets))
+    assert each is None
+
+
+def test_aggregate_takes_strided_rows_and_writes_where_it_is_told(backend, backend_device, generator):
+    wide = torch.stack([random(900, torch.float32, generator, backend_device) for _ in range(3)])
+    clients, out = wide[:, ::3], torch.zeros(301, device=backend_device)[1:]
+    got, _, _ = dispatch.aggregate(clients, [0.2, 0.3, 0.5], offsets_of(300), out=out, backend=backend)
+    assert got.data_ptr() == out.data_ptr()
+    shares = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    expected = sum(w * client.double() for w, client in zip(shares.tolist(), clients, strict=True))
+    assert_same_bits(out.clone(), expected.float())
+
+
+def test_aggregate_into_one_of_the_clients(backend, backend_device, generator):
+    clients = [random(5000, torch.float32, generator, backend_device) for _ in range(6)]
+    expected = dispatch.aggregate(clients, [0.5] * 6, offsets_of(5000), client_stats=True)
+    got = dispatch.aggregate(
+        clients, [0.5] * 6, offsets_of(5000), out=clients[4], client_stats=True, backend=backend
+    )
+    assert_same_bits(clients[4], expected[0])
+    same_moments(got[1], expected[1])
+    same_moments(got[2], expected[2])
+
+
+def test_aggregate_with_awkward_numbers(backend, backend_device, generator):
+    """NaN, Inf, subnormals and overflow: in the vector, and counted in their layer and client alone."""
+    clients = [random(400, torch.float32, generator, backend_device) for _ in range(3)]
+    clients[1][10] = NAN
+    clients[2][150] = INF
+    clients[0][150] = -INF
+    clients[0][250:] = 3e38
+    clients[1][250:] = 3e38
+    clients[2][200:250] *= 1e-44
+    offsets, weights = offsets_of(100, 100, 200), [1.0, 0.7, -0.0]
+    got, moments, each = dispatch.aggregate(clients, weights, offsets, client_stats=True, backend=backend)
+    expected, true, of_clients = dispatch.aggregate(
+        clients, weights, offsets, client_stats=True, backend="reference"
+    )
+    assert torch.equal(got.isnan(), expected.isnan())
+    assert_same_bits(got.nan_to_num(1.0, INF, -INF), expected.nan_to_num(1.0, INF, -INF))
+    same_moments(moments, true)
+    same_moments(each, of_clients)
+    assert moments.nonfinite.tolist() == [1, 1, 150]
+    assert each.nonfinite.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_aggregate_of_nothing(backend, backend_device):
+    nothing = [torch.zeros(0, device=backend_device)] * 2
+    for layers in (0, 2):
+        got, moments, each = dispatch.aggregate(
+            nothing, [1.0, 1.0], offsets_of(*[0] * layers), client_stats=True, backend=backend
+        )
+        assert got.shape == (0,)
+        assert moments.count.tolist() == [0] * layers
+        assert each.count.shape == (2, layers)
+    out, moments, _ = dispatch.aggregate(
+        torch.ones(2, 4, device=backend_device), [1.0, 2.0], offsets_of(), backend=backend
+    )
+    assert out.tolist() == [3.0] * 4
+    assert len(moments.count) == 0
+
+
+def test_aggregate_on_something_autograd_follows(backend, backend_device):
+    clients = torch.nn.Parameter(torch.ones(2, 4, device=backend_device))
+    got, _, _ = dispatch.aggregate(clients, [1.0, 2.0], offsets_of(4), backend=backend)
+    assert got.tolist() == [3.0] * 4
+    assert not got.requires_grad
+
+
 # --- masked_apply_ -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_masked_apply_has_the_bits_of_the_reference(backend, backend_device, generator, dtype):
     offsets = offsets_of(1, 0, 63, 700, 2, 129, 0, 5)
     mask = torch.rand(8, generator=generator) < 0.5
     mask[3] = True
-    params, delta = (random(900, dtype, generator, backend_device) for _ in range(2))
+    params = random(900, TARGETS[dtype], generator, backend_device)
+    delta = random(900, dtype, generator, backend_device)
     lr = float(torch.rand((), generator=generator, dtype=torch.float64)) * 3
     expected, before = params.clone(), params.clone()
     reference.masked_apply_(expected, delta, offsets, mask, lr)
@@ -325,7 +462,7 @@ def test_masked_apply_has_the_bits_of_the_reference(backend, backend_device, gen
     assert_same_bits(params, expected)
     for layer, chosen in enumerate(mask.tolist()):
         part = slice(int(offsets[layer]), int(offsets[layer + 1]))
-        moved = (before[part].double() + lr * delta[part].double()).to(dtype)
+        moved = (before[part].double() + lr * delta[part].double()).to(params.dtype)
         assert_same_bits(params[part], moved if chosen else before[part])
 
 
@@ -387,6 +524,10 @@ def add(aggregate, client, base=None, weight=1.0):
     return lambda: dispatch.accumulate_(aggregate, client, base, weight)
 
 
+def total(clients, weights, **others):
+    return lambda: dispatch.aggregate(clients, weights, CUTS, **others)
+
+
 def apply(params, delta, offsets, mask, lr=1.0):
     return lambda: dispatch.masked_apply_(params, delta, offsets, mask, lr)
 
@@ -411,7 +552,31 @@ REFUSED = {
     "an aggregate with gaps": (add(torch.zeros(8)[::2], W), "aggregate.stride"),
     "an aggregate of rows": (add(V[None], W[None]), "aggregate.shape"),
     "a client of another length": (add(V, W[:3]), "client"),
-    "a client of another dtype": (add(V, W.double()), "client"),
+    "a client of another dtype": (add(V, W.double()), "client.dtype"),
+    "a client that is narrower than float64": (add(V.double(), W), "client.dtype"),
+    "a base of another dtype": (add(V, W, W.bfloat16()), "base"),
+    "offsets too long for the aggregate": (
+        lambda: dispatch.accumulate_(V, W, None, 1.0, offsets=torch.tensor([0, 5])),
+        "offsets",
+    ),
+    "no clients": (total([], []), "clients"),
+    "a vector as clients": (total(V, [1.0]), "clients.shape"),
+    "clients of integers": (total([V.int()], [1.0]), r"clients\[0\].dtype"),
+    "clients of several lengths": (total([V, V[:3]], [1.0, 1.0]), r"clients\[1\]"),
+    "clients of several dtypes": (total([V, V.half()], [1.0, 1.0]), r"clients\[1\]"),
+    "clients on two devices": (total([V, META], [1.0, 1.0]), r"clients\[1\]"),
+    "a client that is a matrix": (total([V[None]], [1.0]), r"clients\[0\].shape"),
+    "too few weights": (total([V, W], [1.0]), "weights.shape"),
+    "a weight of NaN among others": (total([V, W], [1.0, NAN]), "weights"),
+    "offsets too long for the clients": (
+        lambda: dispatch.aggregate([V], [1.0], torch.tensor([0, 5])),
+        "offsets",
+    ),
+    "a base for other clients": (total([V], [1.0], base=W[:3]), "base"),
+    "a place that is too narrow": (total([V], [1.0], out=torch.zeros(4).half()), "out.dtype"),
+    "a place that is too wide": (total([V], [1.0], out=torch.zeros(4).double()), r"clients\[0\].dtype"),
+    "a place that is too short": (total([V], [1.0], out=torch.zeros(3)), r"clients\[0\]"),
+    "a place with gaps": (total([V], [1.0], out=torch.zeros(8)[::2]), "out.stride"),
     "a client elsewhere": (add(V, META), "client"),
     "a base of another length": (add(V, W, W[:3]), "base"),
     "a base elsewhere": (add(V, W, META), "base"),
@@ -419,7 +584,7 @@ REFUSED = {
     "an infinite weight": (add(V, W, None, -INF), "weight"),
     "params of float16": (apply(V.half(), W.half(), CUTS, M), "params.dtype"),
     "params with gaps": (apply(torch.zeros(8)[::2], W, CUTS, M), "params.stride"),
-    "a delta of another dtype": (apply(V, W.double(), CUTS, M), "delta"),
+    "a delta of another dtype": (apply(V, W.double(), CUTS, M), "delta.dtype"),
     "a delta of another length": (apply(V, W[:2], CUTS, M), "delta"),
     "a mask of numbers": (apply(V, W, CUTS, M.int()), "mask"),
     "a mask that is too long": (apply(V, W, CUTS, torch.ones(3, dtype=torch.bool)), "mask"),

@@ -1,0 +1,162 @@
+// One pass over the layers of a vector, in work items that threads share out.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "tiles.h"
+
+namespace fedtlu {
+
+struct Span {
+    std::int64_t start;
+    std::int64_t end;
+
+    std::int64_t size() const { return end - start; }
+};
+
+// Layers that lie one after another; `data` holds the elements from number `origin` on.
+struct FlatLayers {
+    const std::byte* data;
+    Dtype type;
+    const std::int64_t* offsets;
+    std::int64_t number;
+    std::int64_t origin = 0;
+
+    Dtype dtype(std::int64_t) const { return type; }
+    std::int64_t count(std::int64_t layer) const { return offsets[layer + 1] - offsets[layer]; }
+    const std::byte* tile(std::int64_t layer, std::int64_t index) const {
+        return data + (offsets[layer] + index * kTile - origin) * size_of(type);
+    }
+};
+
+// Layers anywhere in memory.
+struct ListedLayers {
+    const LayerView* views;
+    std::int64_t number;
+
+    Dtype dtype(std::int64_t layer) const { return views[layer].dtype; }
+    std::int64_t count(std::int64_t layer) const { return views[layer].count; }
+    const std::byte* tile(std::int64_t layer, std::int64_t index) const {
+        return views[layer].data + index * kTile * size_of(views[layer].dtype);
+    }
+};
+
+// The layers cut into work items: runs of tiles in layer order. An item may start and end inside a layer and
+// may hold thousands of layers. Other layers of the same sizes, of any dtype, may take the same pass.
+class LayerPass {
+  public:
+    // Items of up to `item_bytes` each; more only where one tile alone is more.
+    template <class Layers>
+    LayerPass(const Layers& layers, std::int64_t item_bytes) : layers_(layers.number) {
+        starts_.push_back({0, 0, 0});
+        std::int64_t filled = 0;
+        const auto place = [&](std::int64_t cost, std::int64_t layer, std::int64_t tile) {
+            if (filled != 0 && filled + cost > item_bytes) {
+                starts_.push_back({layer, tile, tiles_});
+                filled = 0;
+            }
+            filled += cost;
+            bytes_ += cost;
+        };
+        for (std::int64_t layer = 0; layer < layers.number; ++layer) {
+            const std::int64_t count = layers.count(layer);
+            const std::int64_t size = size_of(layers.dtype(layer));
+            if (count <= kTile) {
+                place(count * size + kLayerBytes, layer, 0);
+                continue;
+            }
+            longs_.push_back({layer, tiles_});
+            for (std::int64_t tile = 0; tile < tiles_of(count); ++tile) {
+                place(length_of(count, tile) * size, layer, tile);
+                ++tiles_;
+            }
+        }
+        starts_.push_back({layers.number, 0, tiles_});
+    }
+
+    std::int64_t items() const { return static_cast<std::int64_t>(starts_.size()) - 1; }
+    // Of layers of several tiles, together; the others need no place for theirs.
+    std::int64_t tiles() const { return tiles_; }
+    // What all items cost, in bytes' worth of time.
+    std::int64_t bytes() const { return bytes_; }
+
+    // The elements of an item.
+    Span span(const FlatLayers& layers, std::int64_t item) const {
+        return {element(layers, starts_[item]), element(layers, starts_[item + 1])};
+    }
+
+    // Reads an item: layers of one tile go to `out`, tiles of longer ones to their place among `tiles`.
+    template <class Layers>
+    void read(const Kernels& kernels, const Layers& layers, std::int64_t item, Tile* tiles,
+              const Moments& out) const {
+        Cursor at = starts_[item];
+        const Cursor end = starts_[item + 1];
+        while (at.layer != end.layer || at.tile != end.tile) {
+            const std::int64_t count = layers.count(at.layer);
+            const Dtype dtype = layers.dtype(at.layer);
+            if (count <= kTile) {
+                Tile tile{};
+                if (count != 0) tile = read_tile(kernels, dtype, layers.tile(at.layer, 0), count);
+                merge_tiles(dtype, count, &tile, out, at.layer++);
+                continue;
+            }
+            const std::int64_t stop = at.layer == end.layer ? end.tile : tiles_of(count);
+            for (; at.tile < stop; ++at.tile) {
+                tiles[at.slot++] =
+                    read_tile(kernels, dtype, layers.tile(at.layer, at.tile), length_of(count, at.tile));
+            }
+            if (at.layer != end.layer) ++at.layer, at.tile = 0;
+        }
+    }
+
+    // When every item has been read: the layers of several tiles.
+    template <class Layers>
+    void merge(const Layers& layers, const Tile* tiles, const Moments& out) const {
+        for (const Long& each : longs_) {
+            merge_tiles(layers.dtype(each.layer), layers.count(each.layer), &tiles[each.slot], out,
+                        each.layer);
+        }
+    }
+
+  private:
+    // What a layer costs on top of its bytes, in bytes' worth of time.
+    static constexpr std::int64_t kLayerBytes = 256;
+
+    struct Cursor {
+        std::int64_t layer;
+        std::int64_t tile;
+        std::int64_t slot;  // where the tile's result goes
+    };
+    struct Long {
+        std::int64_t layer;
+        std::int64_t slot;
+    };
+
+    std::int64_t element(const FlatLayers& layers, const Cursor& at) const {
+        if (at.layer == layers_) return layers.offsets[layers_];
+        return layers.offsets[at.layer] + at.tile * kTile;
+    }
+
+    std::int64_t layers_;
+    std::int64_t tiles_ = 0;
+    std::int64_t bytes_ = 0;
+    std::vector<Cursor> starts_;  // of the items, and the end
+    std::vector<Long> longs_;     // layers of several tiles
+};
+
+// The elements of every item of a pass and then, in spans of at most a tile, those of [0, n) that lie before
+// the first layer or behind the last.
+inline std::vector<Span> spans_of(const LayerPass& pass, const FlatLayers& layers, std::int64_t n) {
+    std::vector<Span> spans;
+    for (std::int64_t item = 0; item < pass.items(); ++item) spans.push_back(pass.span(layers, item));
+    const auto add = [&spans](std::int64_t start, std::int64_t end) {
+        for (; start < end; start += kTile) spans.push_back({start, std::min(end, start + kTile)});
+    };
+    add(0, layers.offsets[0]);
+    add(layers.offsets[layers.number], n);
+    return spans;
+}
+
+}  // namespace fedtlu
