@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fedtlu_fast._version import __version__
 
 if TYPE_CHECKING:
+    from fedtlu_fast.aggregation import Aggregate, aggregate
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.layout import ParameterLayout
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.stats import LayerStats, layer_stats
 
 __all__ = [
+    "Aggregate",
     "BackendUnavailableError",
     "FedtluError",
     "InputError",
@@ -25,6 +27,7 @@ __all__ = [
     "RunResult",
     "StorageError",
     "__version__",
+    "aggregate",
     "layer_stats",
     "load_config",
     "score_blocks",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Aggregate": "aggregation",
     "BackendUnavailableError": "errors",
     "FedtluError": "errors",
     "InputError": "errors",
@@ -42,6 +46,7 @@ _HOMES = {
     "RunConfig": "config",
     "RunResult": "simulation.run",
     "StorageError": "errors",
+    "aggregate": "aggregation",
     "layer_stats": "stats",
     "load_config": "settings",
     "score_blocks": "scoring",

@@ -11,11 +11,14 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops.moments import Moments
 
 
 @dataclass(frozen=True)
 class LayerStats:
-    """Statistics of L layers: names, and float64 vectors of length L on the device of the input.
+    """Statistics of L layers: names, and float64 tensors on the device of the input.
+
+    They are vectors [L] for one change, and matrices [K, L] for the changes of K clients.
 
     A layer that holds NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`, and says how many in
     `nonfinite`. A layer without elements has zeros.
@@ -40,6 +43,20 @@ class LayerStats:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @classmethod
+    def from_moments(cls, names: tuple[str, ...], moments: Moments) -> LayerStats:
+        """The statistics that these moments amount to."""
+        count = moments.count
+        return cls(
+            names=names,
+            count=count,
+            mean=moments.mean,
+            std=torch.sqrt(moments.m2 / count.clamp(min=1)),
+            l2=torch.sqrt(moments.m2 + count * moments.mean.square()),
+            abs_max=moments.abs_max,
+            nonfinite=moments.nonfinite,
+        )
 
     def cpu(self) -> LayerStats:
         """The same statistics on the CPU (the only point where a GPU is waited for)."""
@@ -97,13 +114,4 @@ def layer_stats(
                 raise InputError(f"delta[{name!r}]", type(tensor).__name__, "a torch.Tensor")
         names = tuple(layers)
         moments = dispatch.layer_stats_list(list(layers.values()), backend)
-    count = moments.count
-    return LayerStats(
-        names=names,
-        count=count,
-        mean=moments.mean,
-        std=torch.sqrt(moments.m2 / count.clamp(min=1)),
-        l2=torch.sqrt(moments.m2 + count * moments.mean.square()),
-        abs_max=moments.abs_max,
-        nonfinite=moments.nonfinite,
-    )
+    return LayerStats.from_moments(names, moments)

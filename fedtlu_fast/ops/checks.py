@@ -70,6 +70,6 @@ def check_offsets(offsets: Tensor, length: int) -> None:
     ):
         given = f"{offsets.dtype} {tuple(offsets.shape)} on {offsets.device}"
         raise InputError("offsets", given, "an int64 CPU vector [L + 1]")
-    first, last = int(offsets[0]), int(offsets[-1])
-    if first < 0 or last > length or bool((offsets[1:] < offsets[:-1]).any()):
+    bounds = offsets.numpy()  # several times faster than torch on a short array
+    if bounds[0] < 0 or bounds[-1] > length or (bounds[1:] < bounds[:-1]).any():
         raise InputError("offsets", offsets.tolist(), f"non-decreasing numbers from 0 to {length}")

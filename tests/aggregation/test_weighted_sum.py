@@ -1,0 +1,56 @@
+"""`aggregate` with a layout: names, shapes and statistics; the arithmetic is tested with the ops."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
+from fedtlu_fast.aggregation import WeightedMean
+
+
+@pytest.fixture
+def layout():
+    return ParameterLayout.from_module(nn.Sequential(nn.Linear(30, 20), nn.LayerNorm(20), nn.Linear(20, 3)))
+
+
+@pytest.fixture
+def clients(layout, generator):
+    return torch.randn(7, layout.size, generator=generator)
+
+
+def same(left, right):
+    assert left.names == right.names
+    for name in ("count", "mean", "std", "l2", "abs_max", "nonfinite"):
+        assert torch.equal(getattr(left, name), getattr(right, name)), name
+
+
+def test_statistics_are_those_of_the_change_and_of_every_client(layout, clients):
+    found = aggregate(clients, [1 / 7] * 7, layout, client_stats=True, backend="reference")
+    torch.testing.assert_close(found.change, clients.mean(dim=0))
+    same(found.stats, layer_stats(found.change, layout, backend="reference"))
+    assert found.client_stats.std.shape == (7, len(layout.names))
+    assert len(found.client_stats) == len(layout.names)
+    for index, client in enumerate(clients):
+        alone = layer_stats(client, layout, backend="reference")
+        for name in ("count", "mean", "std", "l2", "abs_max", "nonfinite"):
+            assert torch.equal(getattr(found.client_stats, name)[index], getattr(alone, name)), name
+    assert aggregate(clients, [1 / 7] * 7, layout).client_stats is None
+
+
+def test_agrees_with_the_running_mean(layout, clients, generator):
+    base = torch.randn(layout.size, generator=generator)
+    samples = [3, 1, 4, 1, 5, 9, 2]
+    mean = WeightedMean(base)
+    for client, count in zip(clients, samples, strict=True):
+        mean.add_(client, count)
+    found = aggregate(list(clients), [count / 25 for count in samples], layout, base=base)
+    torch.testing.assert_close(found.change, mean.change(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_client_of_another_model_is_refused_by_its_number(layout, clients):
+    with pytest.raises(
+        InputError, match=r"clients\[1\].shape: got \(5,\); expected \(\d+,\), as in the layout"
+    ):
+        aggregate([clients[0], clients[1][:5]], [0.5, 0.5], layout)
+    with pytest.raises(InputError, match=r"clients\[0\].shape"):
+        aggregate(clients[:, :5], [1 / 7] * 7, layout)
