@@ -17,6 +17,7 @@
 
 #include "aggregate.h"
 #include "moments.h"
+#include "read_loop.h"
 #include "simd.h"
 #include "update.h"
 
@@ -314,6 +315,16 @@ void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py
     without_gil([&] { masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads); });
 }
 
+std::uint64_t py_read_loop(py::handle values, int threads) {
+    const py::array array = floats({"values"}, values, Dtype::kFloat32);
+    check_threads(threads);
+    const std::byte* data = bytes_of(array);
+    const std::int64_t bytes = array.nbytes();
+    std::uint64_t found = 0;
+    without_gil([&] { found = read_loop(data, bytes, threads); });
+    return found;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -342,6 +353,8 @@ PYBIND11_MODULE(_native, module) {
     module.def("masked_apply_", &py_masked_apply, py::arg("params"), py::arg("delta"), py::arg("offsets"),
                py::arg("mask"), py::arg("dtype"), py::arg("lr"), py::arg("threads"),
                "params += lr * delta on the layers whose mask is set, in float64, rounded once.");
+    module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
+               "The exclusive or of a float32 vector's 64-bit words: what reading memory costs.");
     module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");
     module.def("simd_level", [] { return std::string(kernels().level); }, "The SIMD level in use.");
     module.def("set_simd_level", &set_simd_level, py::arg("level"),

@@ -607,6 +607,14 @@ class TestBindings:
         assert moments[:, 0].tolist() == [delta.size, 1.0, 0.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 15, 16, 33, 200_001])
+def test_the_read_loop_reads_everything(size: int, rng: np.random.Generator) -> None:
+    values = rng.normal(size=size).astype(np.float32)
+    words = values[: size // 2 * 2].view(np.uint64)
+    for threads in THREADS:
+        assert _native.read_loop(values, threads) == np.bitwise_xor.reduce(words, initial=0)
+
+
 def test_other_layers_are_not_touched() -> None:
     """Not even rewritten with the value they hold: their memory may be shared or read-only to others."""
     params = torch.full((3 * TILE,), math.nan, dtype=torch.float32)
