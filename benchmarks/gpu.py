@@ -1,19 +1,20 @@
 """The Triton kernels on one GPU: are they right, and how near to the memory's speed do they come.
 
-    python benchmarks/gpu.py --out results/gpu      everything; some minutes and 40 GB of GPU memory
-    python benchmarks/gpu.py --tune --out ...       launch constants of layer_stats as well
+    python benchmarks/gpu.py --out results/gpu      everything; some minutes and 60 GB of GPU memory
+    python benchmarks/gpu.py --tune --out ...       launch constants as well
     python benchmarks/gpu.py --smoke                tiny sizes, correctness only; runs without a GPU
 
 Every operation is first compared with the float64 reference on the same machine; an operation that is
 wrong is not timed and the script exits with 1. Times are medians of interleaved runs between CUDA
 events after a warm-up; a short device-side wait in front hides the host's part, which `host_ms` gives.
 
-`bytes` is the least that must move: layer_stats reads every element once; accumulate_ reads three vectors
-and writes one; masked_apply_ reads two and writes one, over the chosen layers. `share` is the time these
-bytes take at the bandwidth measured in the same run (read for layer_stats, copy for the updates) over the
-time taken; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
-(layer_stats) or of an element (updates). `cold_ms` is the host's time for a first call, which builds and
-uploads the tile table (kernels compiled before).
+`read_bytes` and `written_bytes` are the least that must move: layer_stats reads every element once;
+accumulate_ reads three vectors and writes one, with or without statistics; aggregate reads every client and
+writes one vector; masked_apply_ reads two and writes one, over the chosen layers. `floor_ms` is the time
+they take at the bandwidths of reading and of writing measured in the same run, and `share` the floor over
+the time taken; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
+(layer_stats) or of an element (the others). `cold_ms` is the host's time for a first call, which builds and
+uploads the tables (kernels compiled before).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -40,15 +42,23 @@ if not CUDA:
 
 import triton  # noqa: E402
 
+from fedtlu_fast.kernels import accumulate as accumulate_kernels  # noqa: E402
+from fedtlu_fast.kernels import aggregate as aggregate_kernels  # noqa: E402
+from fedtlu_fast.kernels import clients as client_tables  # noqa: E402
 from fedtlu_fast.kernels import layer_stats as stats_kernels  # noqa: E402
 from fedtlu_fast.kernels import tiles  # noqa: E402
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
+from fedtlu_fast.ops.checks import TARGETS  # noqa: E402
 from fedtlu_fast.ops.moments import Moments  # noqa: E402
+from fedtlu_fast.profiling.shapes import SHAPES  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 RIVAL_BUDGET_S = 10.0
 CHECKED_LAYERS = 1000
+# torch.compile unrolls the loop over the layers: only for this many, and for so long.
+COMPILED_LAYERS = 200
+COMPILE_BUDGET_S = 75
 
 
 @dataclass
@@ -67,8 +77,10 @@ class Row:
     p80_ms: float
     host_ms: float
     cold_ms: float
-    bytes: int
+    read_bytes: int
+    written_bytes: int
     gb_per_s: float
+    floor_ms: float
     share: float
     error: float
 
@@ -105,6 +117,22 @@ def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
         "gpt2-1.5b": (torch.float32, gpt2(1600, 48)),
         "llama-7b-bf16": (torch.bfloat16, llama(4096, 32, 11008)),
         "100k-layers": (torch.float32, [100] * 100_000),
+    }
+
+
+def aggregate_cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int], tuple[int, ...]]]:
+    """Name -> dtype, layer sizes and numbers of clients."""
+    if smoke:
+        tiny = gpt2(8, 1, vocabulary=31, context=9)
+        return {
+            "tiny": (torch.float32, tiny, (1, 3)),
+            "tiny-bf16": (torch.bfloat16, [3, *tiny], (2,)),
+        }
+    transformer = [layer.numel for layer in SHAPES["transformer-6"].layout().layers]
+    return {
+        "transformer-6": (torch.float32, transformer, (10, 32, 100)),
+        "gpt2-124m": (torch.float32, gpt2(768, 12), (10, 32, 100)),
+        "gpt2-124m-bf16": (torch.bfloat16, gpt2(768, 12), (10, 32)),
     }
 
 
@@ -150,10 +178,42 @@ def foreach(views: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.stack(torch._foreach_norm(views)), torch.stack([view.std(correction=0) for view in views])
 
 
+def std_mean(views: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Every layer is read once: the best that eager torch can do."""
+    pairs = [torch.std_mean(view.float(), correction=0) for view in views]
+    return torch.stack([mean for _, mean in pairs]), torch.stack([deviation for deviation, _ in pairs])
+
+
+def ratio_of_means(means: Tensor, deviations: Tensor, counts: Tensor) -> Tensor:
+    return means.double().abs() / deviations.double()
+
+
+def compiled_std_mean(delta: Tensor, sizes: list[int]) -> Callable[[], tuple[Tensor, Tensor]] | str:
+    """`torch.compile` of `std_mean`, or why it cannot be had in time."""
+
+    def too_late(*_: object) -> None:
+        raise TimeoutError(f"not compiled in {COMPILE_BUDGET_S} s")
+
+    torch._dynamo.reset()
+    run = torch.compile(lambda vector: std_mean(list(vector.split(sizes))), dynamic=False)
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(COMPILE_BUDGET_S)
+    try:
+        run(delta)
+        torch.cuda.synchronize()
+    except Exception as error:  # whatever the compiler throws is the result
+        return f"{type(error).__name__}: {str(error)[:300]}"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return lambda: run(delta)
+
+
 STATS_RIVALS = {
-    "torch_loop_float32": torch_loop(torch.float32),
-    "torch_loop_float64": torch_loop(torch.float64),
-    "torch_foreach_norm_std": foreach,
+    "torch_std_mean_loop": (std_mean, ratio_of_means),
+    "torch_loop_float32": (torch_loop(torch.float32), ratio),
+    "torch_loop_float64": (torch_loop(torch.float64), ratio),
+    "torch_foreach_norm_std": (foreach, ratio),
 }
 
 
@@ -190,46 +250,65 @@ def interleave(methods: dict[str, Callable[[], object]], runs: int) -> dict[str,
 
 
 def bandwidth(runs: int) -> dict[str, float]:
-    """GB/s of reading and of copying 4 GB in this run, by torch's own kernels; the best of three readers."""
+    """GB/s of reading, writing and copying 4 GB, by torch's own kernels; the best of three readers."""
     source = torch.ones(2**30, device=DEVICE)
     target = torch.empty_like(source)
-    readers = {
-        "sum": lambda: source.sum(),
-        "amax": lambda: source.amax(),
+    work: dict[str, Callable[[], object]] = {
+        "copy": lambda: target.copy_(source),
+        "write": lambda: target.fill_(1.0),
+        "sum": source.sum,
+        "amax": source.amax,
         "norm": lambda: torch.linalg.vector_norm(source),
     }
-    times = interleave({"copy": lambda: target.copy_(source), **readers}, runs)
-    median = {name: statistics.median(device for device, _ in taken) for name, taken in times.items()}
-    size = source.numel() * source.element_size() / 1e6
-    return {"read": size / min(median[name] for name in readers), "copy": 2 * size / median["copy"]}
+    times = interleave(work, runs)
+    speed = {
+        name: source.numel() * 4 / statistics.median(device for device, _ in taken) / 1e6
+        for name, taken in times.items()
+    }
+    best = max(speed[name] for name in ("sum", "amax", "norm"))
+    return {"read": best, "write": speed["write"], "copy": 2 * speed["copy"]}
 
 
-def rows_of(times: dict[str, list[tuple[float, float]]], floor_gb_s: float, **common: object) -> list[Row]:
+def rows_of(
+    op: str,
+    case: tuple[str, torch.dtype, list[int]],
+    traffic: tuple[int, int],
+    methods: dict[str, Callable[[], object]],
+    errors: dict[str, float],
+    cold_ms: float,
+    args: argparse.Namespace,
+) -> list[Row]:
+    """Time the methods on a case (name, dtype, layer sizes) that reads and writes so many bytes."""
+    (name, dtype, sizes), (read, written) = case, traffic
+    floor = (read / args.bandwidth["read"] + written / args.bandwidth["write"]) / 1e6
     rows = []
-    errors: dict[str, float] = common.pop("errors")  # type: ignore[assignment]
-    cold: float = common.pop("cold_ms")  # type: ignore[assignment]
-    for name, taken in times.items():
+    for method, taken in interleave(methods, args.runs).items():
         device = sorted(each for each, _ in taken)
         ms = statistics.median(device)
-        speed = common["bytes"] / ms / 1e6  # type: ignore[operator]
-        rows.append(
-            Row(
-                method=name,
-                runs=len(taken),
-                ms=ms,
-                p20_ms=device[len(device) // 5],
-                p80_ms=device[len(device) * 4 // 5],
-                host_ms=statistics.median(host for _, host in taken),
-                cold_ms=cold if name == "fedtlu" else float("nan"),
-                gb_per_s=speed,
-                share=speed / floor_gb_s,
-                error=errors[name],
-                **common,  # type: ignore[arg-type]
-            )
+        row = Row(
+            op=op,
+            case=name,
+            dtype=str(dtype).removeprefix("torch."),
+            layers=len(sizes),
+            parameters=sum(sizes),
+            method=method,
+            runs=len(taken),
+            ms=ms,
+            p20_ms=device[len(device) // 5],
+            p80_ms=device[len(device) * 4 // 5],
+            host_ms=statistics.median(host for _, host in taken),
+            cold_ms=cold_ms if method == "fedtlu" else float("nan"),
+            read_bytes=read,
+            written_bytes=written,
+            gb_per_s=(read + written) / ms / 1e6,
+            floor_ms=floor,
+            share=floor / ms,
+            error=errors[method],
         )
+        rows.append(row)
         print(
-            f"  {name:24} {ms:10.3f} ms  {speed:8.0f} GB/s  {rows[-1].share:6.1%} of the floor"
-            f"  host {rows[-1].host_ms:8.3f} ms  error {errors[name]:.1e}",
+            f"  {method:24} {ms:10.3f} ms  {row.gb_per_s:8.0f} GB/s  {row.share:6.1%} of the floor"
+            f"  host {row.host_ms:8.3f} ms  error {row.error:.1e}",
             flush=True,
         )
     return rows
@@ -238,28 +317,44 @@ def rows_of(times: dict[str, list[tuple[float, float]]], floor_gb_s: float, **co
 # --- the operations ------------------------------------------------------------------------------
 
 
+def report(args: argparse.Namespace, note: str) -> None:
+    """Say that a rival does not run here; it is no failure of ours."""
+    print(f"  {note}", flush=True)
+    args.notes.append(note)
+
+
 def checked(offsets: Tensor) -> list[int]:
     """The layers that are compared with the reference: all, or some thousand of many."""
     layers = offsets.numel() - 1
     return list(range(0, layers, max(1, layers // CHECKED_LAYERS)))
 
 
+def moments_differ(found: Moments, expected: Moments) -> str | None:
+    """What differs more than it may; None when nothing does."""
+    for column in ("count", "abs_max", "nonfinite"):
+        if not torch.equal(getattr(found, column), getattr(expected, column)):
+            return f"{column} differs"
+    truth = moments_ratio(expected)
+    if not torch.allclose(moments_ratio(found), truth, rtol=1e-13, atol=1e-8, equal_nan=True):
+        return "mean/std is off by more than 1e-8"
+    if not torch.allclose(found.m2, expected.m2, rtol=1e-10, atol=0):
+        return "m2 differs"
+    return None
+
+
+def same_bits(got: Tensor, expected: Tensor) -> bool:
+    return torch.equal(got.view(torch.int32), expected.view(torch.int32))
+
+
 def stats_gate(delta: Tensor, offsets: Tensor) -> str | None:
     """What is wrong with layer_stats here; None when nothing is."""
     got = ops.layer_stats(delta, offsets)
-    chosen = checked(offsets)
-    views = [delta[offsets[layer] : offsets[layer + 1]] for layer in chosen]
-    expected, index = reference.layer_stats_list(views), torch.tensor(chosen, device=DEVICE)
-    picked = Moments(*(getattr(got, field.name)[index] for field in fields(got)))
-    for name, found in (("layer_stats", picked), ("layer_stats_list", ops.layer_stats_list(views))):
-        for column in ("count", "abs_max", "nonfinite"):
-            if not torch.equal(getattr(found, column), getattr(expected, column)):
-                return f"{name}: {column} differs"
-        bound = 1e-8 + 1e-13 * moments_ratio(expected)
-        if not ((moments_ratio(found) - moments_ratio(expected)).abs() <= bound).all():
-            return f"{name}: mean/std is off by more than 1e-8"
-        if not torch.allclose(found.m2, expected.m2, rtol=1e-10, atol=0):
-            return f"{name}: m2 differs"
+    views = [delta[offsets[layer] : offsets[layer + 1]] for layer in checked(offsets)]
+    some, expected = picked(got, delta, offsets)
+    for name, found in (("layer_stats", some), ("layer_stats_list", ops.layer_stats_list(views))):
+        wrong = moments_differ(found, expected)
+        if wrong:
+            return f"{name}: {wrong}"
     again = ops.layer_stats(delta, offsets)
     if any(not torch.equal(getattr(again, field.name), getattr(got, field.name)) for field in fields(got)):
         return "layer_stats: two runs differ"
@@ -299,54 +394,132 @@ def bench_stats(
         "fedtlu": error(moments_ratio(ops.layer_stats(delta, offsets))),
         "fedtlu_list": error(moments_ratio(ops.layer_stats_list(views))),
     }
-    for rival, run in STATS_RIVALS.items():
-        methods[rival] = lambda run=run: run(views)  # type: ignore[misc]
-        errors[rival] = error(ratio(*run(views), counts))
-    return rows_of(
-        interleave(methods, args.runs),
-        args.bandwidth["read"],
-        op="layer_stats",
-        case=name,
-        dtype=str(dtype).removeprefix("torch."),
-        layers=len(sizes),
-        parameters=delta.numel(),
-        bytes=delta.numel() * delta.element_size(),
-        errors=errors,
-        cold_ms=cold,
-    )
+    for rival, (run, to_ratio) in STATS_RIVALS.items():
+        methods[rival] = partial(run, views)
+        errors[rival] = error(to_ratio(*run(views), counts))
+    if not args.no_compile and len(sizes) <= COMPILED_LAYERS:
+        compiled = compiled_std_mean(delta, sizes)
+        if isinstance(compiled, str):
+            report(args, f"torch_compile of layer_stats, {name}: {compiled}")
+        else:
+            methods["torch_compile"] = compiled
+            errors["torch_compile"] = error(ratio_of_means(*compiled(), counts))
+    read = delta.numel() * delta.element_size()
+    return rows_of("layer_stats", (name, dtype, sizes), (read, 0), methods, errors, cold, args)
 
 
 def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> list[Row] | None:
-    size, weight = sum(sizes), 1 / 3
+    """Without statistics, with them in one pass (fedtlu_stats), and with them in two (fedtlu_two_passes)."""
+    offsets, weight = offsets_of(sizes), 1 / 3
+    size = int(offsets[-1])
     aggregate, client, base = (change(size, torch.float32, seed) for seed in range(3))
-    got, expected, rival = aggregate.clone(), aggregate, aggregate.clone()
+    got, fused, expected = aggregate.clone(), aggregate.clone(), aggregate
+    rival = aggregate.clone()
     ops.accumulate_(got, client, base, weight)
+    moments = ops.accumulate_(fused, client, base, weight, offsets)
     rival.add_(client - base, alpha=weight)
     for part in range(0, size, 2**27):  # in parts: the reference takes several float64 temporaries
         cut = slice(part, part + 2**27)
         reference.accumulate_(expected[cut], client[cut], base[cut], weight)
-    right = torch.equal(got.view(torch.int32), expected.view(torch.int32))
-    print(f"accumulate_    {name}: {'correct' if right else 'bits differ from the reference'}", flush=True)
-    if not right or args.smoke:
-        return [] if right else None
+    wrong = None if same_bits(got, expected) and same_bits(fused, expected) else "bits differ"
+    wrong = wrong or moments_differ(*picked(moments, expected, offsets))
+    print(f"accumulate_    {name}: {wrong or 'correct'}", flush=True)
+    if wrong or args.smoke:
+        return None if wrong else []
+    errors = dict.fromkeys(("fedtlu", "fedtlu_stats", "fedtlu_two_passes", "torch_float64"), 0.0)
+    errors["torch_float32"] = (rival - expected).abs().max().item()
+
+    def two_passes() -> None:
+        ops.accumulate_(got, client, base, weight)
+        ops.layer_stats(got, offsets)
+
     methods: dict[str, Callable[[], object]] = {
         "fedtlu": lambda: ops.accumulate_(got, client, base, weight),
+        "fedtlu_stats": lambda: ops.accumulate_(fused, client, base, weight, offsets),
+        "fedtlu_two_passes": two_passes,
         "torch_float32": lambda: rival.add_(client - base, alpha=weight),
     }
     if size < 2**28:
         methods["torch_float64"] = lambda: reference.accumulate_(expected, client, base, weight)
-    errors = {"fedtlu": 0.0, "torch_float64": 0.0, "torch_float32": (rival - expected).abs().max().item()}
+    case = (name, torch.float32, sizes)
+    return rows_of("accumulate_", case, (12 * size, 4 * size), methods, errors, float("nan"), args)
+
+
+def picked(moments: Moments | None, vector: Tensor, offsets: Tensor) -> tuple[Moments, Moments]:
+    """The moments of the layers that are compared, and what the reference says of them."""
+    assert moments is not None
+    chosen = checked(offsets)
+    expected = reference.layer_stats_list([vector[offsets[layer] : offsets[layer + 1]] for layer in chosen])
+    index = torch.tensor(chosen, device=DEVICE)
+    return Moments(*(getattr(moments, field.name)[index] for field in fields(moments))), expected
+
+
+def bench_aggregate(
+    name: str, dtype: torch.dtype, sizes: list[int], count: int, args: argparse.Namespace
+) -> list[Row] | None:
+    """The sum and the moments of its layers: without those of the clients (fedtlu), with them, one by one."""
+    offsets = offsets_of(sizes)
+    size = int(offsets[-1])
+    # One matrix, for the rivals; its rows start on 16 bytes.
+    stacked = torch.empty(count, -(-size // 8) * 8, dtype=dtype, device=DEVICE)[:, :size]
+    for seed, row in enumerate(stacked):
+        row.copy_(change(size, dtype, seed))
+    vectors = list(stacked)
+    weights = torch.arange(1, count + 1, dtype=torch.float64)
+    weights /= weights.sum()
+    narrow = weights.to(DEVICE, dtype)
+    out, expected = (torch.empty(size, dtype=TARGETS[dtype], device=DEVICE) for _ in range(2))
+    truth, truths = reference.aggregate(expected, vectors, weights, None, offsets, True)
+    wrong = None
+    for client_stats in (False, True):
+        out.fill_(float("nan"))
+        found, each = ops.aggregate(out, vectors, weights, None, offsets, client_stats)
+        wrong = wrong or (None if same_bits(out, expected) else "bits differ") or moments_differ(found, truth)
+        if each is not None and truths is not None:
+            wrong = wrong or moments_differ(each, truths)
+    print(f"aggregate      {name}, {count} clients: {wrong or 'correct'}", flush=True)
+    if wrong or args.smoke:
+        return None if wrong else []
+
+    running = torch.empty_like(out)
+
+    def separate() -> None:
+        running.zero_()
+        for vector, weight in zip(vectors, weights.tolist(), strict=True):
+            ops.accumulate_(running, vector, None, weight)
+            ops.layer_stats(vector, offsets)
+        ops.layer_stats(running, offsets)
+
+    def add_loop() -> Tensor:
+        running.zero_()
+        for vector, weight in zip(vectors, weights.tolist(), strict=True):
+            running.add_(vector, alpha=weight)
+        return running
+
+    rivals: dict[str, Callable[[], Tensor]] = {
+        "torch_mv": lambda: torch.mv(stacked.T, narrow),
+        "torch_einsum": lambda: torch.einsum("k,kp->p", narrow, stacked),
+        "torch_add_loop": add_loop,
+    }
+    errors = dict.fromkeys(("fedtlu", "fedtlu_client_stats", "fedtlu_separate"), 0.0)
+    for rival, run in tuple(rivals.items()):
+        try:
+            errors[rival] = (run() - expected).abs().max().item()
+        except RuntimeError as error:  # cuBLAS does not take every shape
+            del rivals[rival]
+            report(args, f"{rival} of aggregate, {name}, {count} clients: {str(error)[:300]}")
+    tiles._cache.clear()
+    client_tables._cache.clear()
+    cold = clock(lambda: ops.aggregate(out, vectors, weights, None, offsets, False))[1]
+    methods: dict[str, Callable[[], object]] = {
+        "fedtlu": lambda: ops.aggregate(out, vectors, weights, None, offsets, False),
+        "fedtlu_client_stats": lambda: ops.aggregate(out, vectors, weights, None, offsets, True),
+        "fedtlu_separate": separate,
+        **rivals,
+    }
+    traffic = (count * size * dtype.itemsize, size * out.element_size())
     return rows_of(
-        interleave(methods, args.runs),
-        args.bandwidth["copy"],
-        op="accumulate_",
-        case=name,
-        dtype="float32",
-        layers=len(sizes),
-        parameters=size,
-        bytes=size * 16,
-        errors=errors,
-        cold_ms=float("nan"),
+        "aggregate", (f"{name}, {count} clients", dtype, sizes), traffic, methods, errors, cold, args
     )
 
 
@@ -364,7 +537,7 @@ def bench_apply(name: str, sizes: list[int], args: argparse.Namespace) -> list[R
     ops.masked_apply_(got, delta, offsets, mask, lr)
     reference.masked_apply_(expected, delta, offsets, mask, lr)
     loop()
-    right = torch.equal(got.view(torch.int32), expected.view(torch.int32))
+    right = same_bits(got, expected)
     print(f"masked_apply_  {name}: {'correct' if right else 'bits differ from the reference'}", flush=True)
     if not right or args.smoke:
         return [] if right else None
@@ -380,37 +553,69 @@ def bench_apply(name: str, sizes: list[int], args: argparse.Namespace) -> list[R
         "torch_loop_float32": loop,
         "torch_float64": lambda: reference.masked_apply_(expected, delta, offsets, mask, lr),
     }
-    return rows_of(
-        interleave(methods, args.runs),
-        args.bandwidth["copy"],
-        op="masked_apply_",
-        case=name,
-        dtype="float32",
-        layers=len(sizes),
-        parameters=int(offsets[-1]),
-        bytes=12 * sum(layer.stop - layer.start for layer in chosen),
-        errors=errors,
-        cold_ms=cold,
-    )
+    touched = sum(layer.stop - layer.start for layer in chosen)
+    case = (name, torch.float32, sizes)
+    return rows_of("masked_apply_", case, (8 * touched, 4 * touched), methods, errors, cold, args)
+
+
+def sweep(
+    case: str,
+    run: Callable[[], object],
+    choose: Callable[..., None],
+    grid: dict[str, tuple[int, ...]],
+    runs: int,
+) -> list[dict[str, object]]:
+    """Times at every combination of launch constants; the last call of `choose` is up to the caller."""
+    found: list[dict[str, object]] = []
+    for values in itertools.product(*grid.values()):
+        choose(*values)
+        ms = statistics.median(device for device, _ in interleave({"": run}, runs)[""])
+        found.append({"case": case, **dict(zip(grid, values, strict=True)), "ms": ms})
+    print(f"tune {case}: best {sorted(found, key=lambda row: float(str(row['ms'])))[:3]}", flush=True)
+    return found
 
 
 def tune(args: argparse.Namespace) -> list[dict[str, object]]:
-    """layer_stats at every combination of its launch constants; the shipped ones are put back."""
-    shipped = stats_kernels.NUM_WARPS, stats_kernels.ROWS, stats_kernels.ROW_BYTES, tiles.TILE_BYTES
+    """layer_stats, aggregate and accumulate_ with statistics; the shipped constants are put back."""
+
+    def for_stats(warps: int, rows: int, tile: int) -> None:
+        stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES = warps, rows, tile
+        stats_kernels.ROW_BYTES = 32 * warps * 16
+
+    def for_aggregate(block: int, warps: int) -> None:
+        aggregate_kernels.BLOCK, aggregate_kernels.NUM_WARPS = block, warps
+
+    def for_accumulate(block: int, warps: int) -> None:
+        accumulate_kernels.MOMENTS_BLOCK, accumulate_kernels.NUM_WARPS = block, warps
+
     found: list[dict[str, object]] = []
+    grid: dict[str, tuple[int, ...]] = {
+        "num_warps": (2, 4, 8),
+        "rows": (1, 2, 4),
+        "tile_bytes": (2**15, 2**16, 2**17),
+    }
+    shipped = stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES
     for name in ("gpt2-124m", "gpt2-124m-bf16", "100k-layers"):
         dtype, sizes = cases(smoke=False)[name]
         offsets = offsets_of(sizes)
-        delta = change(int(offsets[-1]), dtype)
-        for warps, rows, tile in itertools.product((2, 4, 8), (1, 2, 4), (2**15, 2**16, 2**17)):
-            stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES = warps, rows, tile
-            stats_kernels.ROW_BYTES = 32 * warps * 16
-            taken = interleave({"": partial(ops.layer_stats, delta, offsets)}, args.runs)[""]
-            ms = statistics.median(device for device, _ in taken)
-            found.append({"case": name, "num_warps": warps, "rows": rows, "tile_bytes": tile, "ms": ms})
-        best = sorted((row for row in found if row["case"] == name), key=lambda row: float(str(row["ms"])))
-        print(f"tune {name}: best {best[:3]}", flush=True)
-    stats_kernels.NUM_WARPS, stats_kernels.ROWS, stats_kernels.ROW_BYTES, tiles.TILE_BYTES = shipped
+        run: Callable[[], object] = partial(ops.layer_stats, change(int(offsets[-1]), dtype), offsets)
+        found += sweep(f"layer_stats {name}", run, for_stats, grid, args.runs)
+        for_stats(*shipped)
+
+    grid = {"block": (512, 1024, 2048, 4096), "num_warps": (4, 8)}
+    single = accumulate_kernels.MOMENTS_BLOCK, accumulate_kernels.NUM_WARPS
+    many = aggregate_kernels.BLOCK, aggregate_kernels.NUM_WARPS
+    offsets, weights = offsets_of(gpt2(768, 12)), torch.full((10,), 0.1, dtype=torch.float64)
+    for dtype in (torch.float32, torch.bfloat16):
+        vectors = [change(int(offsets[-1]), dtype, seed) for seed in range(len(weights))]
+        out = torch.zeros_like(vectors[0], dtype=TARGETS[dtype])
+        for stats in (False, True):
+            run = partial(ops.aggregate, out, vectors, weights, None, offsets, stats)
+            found += sweep(f"aggregate {dtype}, client_stats {stats}", run, for_aggregate, grid, args.runs)
+            for_aggregate(*many)
+        run = partial(ops.accumulate_, out, vectors[0], vectors[1], 0.3, offsets)
+        found += sweep(f"accumulate_ {dtype}", run, for_accumulate, grid, args.runs)
+        for_accumulate(*single)
     return found
 
 
@@ -437,7 +642,8 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.csv")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, correctness only")
-    parser.add_argument("--tune", action="store_true", help="also sweep the launch constants of layer_stats")
+    parser.add_argument("--tune", action="store_true", help="also sweep the launch constants")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile as a rival")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--runs", type=int, default=30)
     args = parser.parse_args()
@@ -446,6 +652,7 @@ def main() -> int:
 
     about = machine()
     print(" · ".join(f"{key} {value}" for key, value in about.items() if value), flush=True)
+    args.notes = []
     args.bandwidth = {} if args.smoke else bandwidth(args.runs)
     print(" · ".join(f"{key} {value:.0f} GB/s" for key, value in args.bandwidth.items()), flush=True)
 
@@ -462,6 +669,13 @@ def main() -> int:
             rows += result or []
         if CUDA:
             torch.cuda.empty_cache()
+    for name, (dtype, sizes, counts) in aggregate_cases(args.smoke).items():
+        for count in counts if args.only in name else ():
+            result = bench_aggregate(name, dtype, sizes, count, args)
+            red |= result is None
+            rows += result or []
+            if CUDA:
+                torch.cuda.empty_cache()
     tuned = tune(args) if args.tune and not args.smoke and not red else []
 
     if args.out:
@@ -471,6 +685,7 @@ def main() -> int:
             "bandwidth_gb_s": args.bandwidth,
             "rows": [asdict(row) for row in rows],
             "tune": tuned,
+            "notes": args.notes,
         }
         (args.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
         with (args.out / "gpu.csv").open("w", newline="") as file:

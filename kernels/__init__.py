@@ -1,1 +1,1 @@
-"""Triton kernels of the package, one operation a file; each file holds the kernels and their launcher."""
+"""Triton kernels of the package: a file for each operation, with its launcher, and what they share."""

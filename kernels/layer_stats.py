@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fedtlu_fast.kernels.tiles import Layers, tiles_of
+from fedtlu_fast.kernels.numbers import widen
+from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 
 # Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte
 # load; four rows keep four such loads a thread in flight, while the float64 sums stay one row wide to
@@ -18,18 +19,12 @@ from fedtlu_fast.kernels.tiles import Layers, tiles_of
 NUM_WARPS = 4
 ROWS = 4
 ROW_BYTES = 32 * NUM_WARPS * 16
-# Tiles that one step of the second launch takes; an embedding of 38M float32 has 2,356.
-MERGE_LANES = 512
-
-
-@triton.jit
-def _widen(x):
-    """The same values as float32, or as float64 if that is how they are stored."""
-    if x.dtype == tl.bfloat16:  # by hand, for the interpreter's conversion spoils subnormal numbers
-        x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
-    elif x.dtype == tl.float16:
-        x = x.to(tl.float32)
-    return x
+# Tiles that one step of the second launch takes, and its warps; the first that holds the largest layer is
+# chosen, or the last. 100,000 small layers want small programs. An embedding of 38M float32, which one
+# program takes all the same, has 2,356 tiles here and 37,000 in aggregate.py. Four tiles a thread take 128
+# registers.
+MERGE_LANES = (32, 512, 2048)
+MERGE_WARPS = (1, 4, 16)
 
 
 @triton.jit
@@ -39,7 +34,7 @@ def _load(source, base, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WH
     inside = (lanes >= first) & (lanes < stop)
     # A mask would split the 16-byte loads of a step that lies wholly in the layer.
     x = tl.load(source + lanes) if WHOLE else tl.load(source + lanes, mask=inside, other=0.0)
-    return _widen(x), inside
+    return widen(x), inside
 
 
 @triton.jit
@@ -68,7 +63,7 @@ def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, 
     x - c is exactly 0. The mean stays in two parts, for c alone may use up the digits of a float64.
     """
     STEP: tl.constexpr = ROWS * WIDTH
-    pivot = _widen(tl.load(source + first)).to(tl.float64)
+    pivot = widen(tl.load(source + first)).to(tl.float64)
     x, inside = _load(source, 0, first, stop, ROWS, WIDTH, WHOLE)
     total = tl.sum(tl.sum(_shift(x, inside, pivot, WHOLE), axis=0), axis=0)
     centre = pivot + total / (tl.minimum(stop, STEP) - first).to(tl.float64)
@@ -145,9 +140,11 @@ def _count_of_tiles(firsts, stops, tile, inside):
     return (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
 
 
-@triton.jit(do_not_specialize=["tiles", "layers"])
-def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layers, LANES: tl.constexpr):
-    """Moments of one layer from those of its tiles.
+@triton.jit(do_not_specialize=["tiles", "layers", "width"])
+def merge_kernel(
+    partials, firsts, stops, bounds, columns, moments, tiles, layers, width, LANES: tl.constexpr
+):
+    """Moments of one layer of one vector from those of its tiles; program ``vector * layers + layer``.
 
         n = sum(n_i);  s_i = c_i - c_0 + offset_i;  s = sum(n_i s_i) / n
         mean = c_0 + s;  m2 = sum(m2_i + n_i (s_i - s)^2)
@@ -155,16 +152,18 @@ def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layer
     Tiles of equal mean add exactly nothing to m2. A layer without tiles is empty: zeros.
 
     Args:
-        partials: [5, T], see `tile_moments_kernel`.
-        firsts, stops: [T], the tile table.
-        bounds: [L + 1], the layer's tiles.
-        columns: [L], the layer's column in `moments`.
-        moments: [5, layers], float64, out: count, mean, m2, abs_max, nonfinite.
-        tiles: T.
-        layers: columns of `moments`, at least L.
+        partials: [V, 5, T], for each of V vectors what `tile_moments_kernel` gives.
+        firsts, stops: [T], the tile table, of every vector.
+        bounds: [>= L + 1], the layer's tiles.
+        columns: [>= L], the layer's column in `moments`, counted from ``vector * L``.
+        moments: [5, width], float64, out: count, mean, m2, abs_max, nonfinite.
+        tiles, layers: T and L.
+        width: columns of `moments`, at least V * L.
         LANES: tiles a step.
     """
-    layer = tl.program_id(0).to(tl.int64)
+    vector = tl.program_id(0) // layers
+    layer = tl.program_id(0) % layers
+    partials += vector.to(tl.int64) * 5 * tiles
     begin = tl.load(bounds + layer)
     end = tl.load(bounds + layer + 1)
     centre = tl.load(partials + begin, mask=begin < end, other=0.0)
@@ -195,12 +194,12 @@ def merge_kernel(partials, firsts, stops, bounds, columns, moments, tiles, layer
     nonfinite = tl.sum(bad, axis=0)
     clean = nonfinite == 0.0
     nan = float("nan")
-    column = tl.load(columns + layer)
+    column = vector * layers + tl.load(columns + layer)  # int64, as the table
     tl.store(moments + column, count)
-    tl.store(moments + layers + column, tl.where(clean, centre + shift, nan))
-    tl.store(moments + 2 * layers + column, tl.where(clean, tl.sum(squares, axis=0), nan))
-    tl.store(moments + 3 * layers + column, tl.where(clean, tl.max(largest, axis=0), nan))
-    tl.store(moments + 4 * layers + column, nonfinite)
+    tl.store(moments + width + column, tl.where(clean, centre + shift, nan))
+    tl.store(moments + 2 * width + column, tl.where(clean, tl.sum(squares, axis=0), nan))
+    tl.store(moments + 3 * width + column, tl.where(clean, tl.max(largest, axis=0), nan))
+    tl.store(moments + 4 * width + column, nonfinite)
 
 
 def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
@@ -229,7 +228,23 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
             num_warps=NUM_WARPS,
             enable_fp_fusion=True,
         )
-    merge_kernel[(count,)](
+    merge(partials, table, count, moments)
+
+
+def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor) -> None:
+    """Launch `merge_kernel` for the first layers of the table.
+
+    Args:
+        partials: [V, 5, T] or, for one vector, [5, T].
+        table: T tiles.
+        layers: how many layers of the table are wanted; the others may be no one's.
+        moments: [5, >= V * layers], float64, contiguous; changed in place.
+    """
+    vectors = 1 if partials.dim() == 2 else len(partials)
+    if not layers:
+        return
+    choice = sum(table.most > lanes for lanes in MERGE_LANES[:-1])
+    merge_kernel[(vectors * layers,)](
         partials,
         table.firsts,
         table.stops,
@@ -237,8 +252,9 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
         table.columns,
         moments,
         table.count,
+        layers,
         moments.shape[1],
-        LANES=MERGE_LANES,
-        num_warps=NUM_WARPS,
+        LANES=MERGE_LANES[choice],
+        num_warps=MERGE_WARPS[choice],
         enable_fp_fusion=True,
     )

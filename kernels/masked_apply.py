@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fedtlu_fast.kernels.accumulate import double, double_words
-from fedtlu_fast.kernels.tiles import ALIGNMENT, Layers, tiles_of
+from fedtlu_fast.kernels.numbers import double, double_words, widen
+from fedtlu_fast.kernels.tiles import ALIGNMENT, Layers, in_step, tiles_of
 
 # Chosen for Hopper by reasoning, not yet measured: four (float32) 16-byte loads a thread from each array.
 NUM_WARPS = 4
@@ -21,12 +21,12 @@ def _apply(target, change, first, stop, lr, BLOCK: tl.constexpr, WHOLE: tl.const
         if WHOLE:  # a mask would split the 16-byte loads
             x = tl.load(target + lanes)
             y = tl.load(change + lanes)
-            tl.store(target + lanes, (x.to(tl.float64) + lr * y.to(tl.float64)).to(x.dtype))
+            tl.store(target + lanes, (x.to(tl.float64) + lr * widen(y).to(tl.float64)).to(x.dtype))
         else:
             inside = (lanes >= first) & (lanes < stop)
             x = tl.load(target + lanes, inside, other=0.0)
             y = tl.load(change + lanes, inside, other=0.0)
-            tl.store(target + lanes, (x.to(tl.float64) + lr * y.to(tl.float64)).to(x.dtype), inside)
+            tl.store(target + lanes, (x.to(tl.float64) + lr * widen(y).to(tl.float64)).to(x.dtype), inside)
 
 
 @triton.jit(do_not_specialize=["lr_high", "lr_low"])
@@ -38,16 +38,17 @@ def masked_apply_kernel(
     stops,
     lr_high,
     lr_low,
-    CHANGE_ALIGNMENT: tl.constexpr,
+    TARGET_ALIGNMENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """``params = round(params + lr * delta)`` over one tile, every step in float64, rounded once.
 
     Args:
-        params, delta: [P].
-        starts, firsts, stops: [T], the tile table of the chosen layers, seen from `params`.
-        lr_high, lr_low: see `accumulate.double`.
-        CHANGE_ALIGNMENT: bytes on whose multiple `delta` lies where `params` lies on 16.
+        params: [P], float32 or float64.
+        delta: [P], that or 16 bits wide.
+        starts, firsts, stops: [T], the tile table of the chosen layers, seen from `delta`.
+        lr_high, lr_low: see `numbers.double`.
+        TARGET_ALIGNMENT: bytes on whose multiple `params` lies where `delta` lies on 16.
         BLOCK: elements a step.
     """
     tile = tl.program_id(0).to(tl.int64)
@@ -55,8 +56,8 @@ def masked_apply_kernel(
     first = tl.load(firsts + tile).to(tl.int32)
     stop = tl.load(stops + tile).to(tl.int32)
     lr = double(lr_high, lr_low)
-    target = tl.multiple_of(params + start, 16)  # the table starts tiles on 16 bytes
-    change = tl.multiple_of(delta + start, CHANGE_ALIGNMENT)
+    target = tl.multiple_of(params + start, TARGET_ALIGNMENT)
+    change = tl.multiple_of(delta + start, 16)  # the table starts tiles on 16 bytes
     if (first == 0) & (stop % BLOCK == 0):
         _apply(target, change, first, stop, lr, BLOCK, True)
     else:
@@ -64,12 +65,11 @@ def masked_apply_kernel(
 
 
 def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> None:
-    """Launch `masked_apply_kernel` over the chosen layers, counted from the first element of `params`."""
+    """Launch `masked_apply_kernel` over the chosen layers, counted from the first element of `delta`."""
     if not len(layers.lengths):
         return
-    table = tiles_of(layers, params)
-    size = params.element_size()
-    apart = (delta.data_ptr() - params.data_ptr()) % ALIGNMENT
+    # Seen from the narrower vector: what lies on 16 bytes there may do so in the wider one, too.
+    table = tiles_of(layers, delta)
     if table.count:
         masked_apply_kernel[(table.count,)](
             params,
@@ -78,8 +78,8 @@ def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> No
             table.firsts,
             table.stops,
             *double_words(lr),
-            CHANGE_ALIGNMENT=size if apart else ALIGNMENT,
-            BLOCK=BLOCK_BYTES // size,
+            TARGET_ALIGNMENT=ALIGNMENT if in_step(params, delta) else params.element_size(),
+            BLOCK=BLOCK_BYTES // delta.element_size(),
             num_warps=NUM_WARPS,
             enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
         )

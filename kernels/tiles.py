@@ -1,9 +1,9 @@
 """The tile table: layers of any number and size, cut into pieces that one GPU program each can do.
 
-A tile is at most `TILE_BYTES` of one layer. Its lane 0 lies on a 16-byte boundary, so that whole tiles
-are read with 16-byte loads wherever the layer itself starts; the lanes of its first tile that come
-before the layer are masked off. A table depends on where the layers lie, not on what they hold, so it
-is built once and kept: the next round finds it on the device.
+A tile is at most `TILE_BYTES` of one layer, or what a kernel asks for. Its lane 0 lies on a 16-byte
+boundary, so that whole tiles are read with 16-byte loads wherever the layer itself starts; the lanes of
+its first tile that come before the layer are masked off. A table depends on where the layers lie, not on
+what they hold, so it is built once and kept: the next round finds it on the device.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.int64]
+from fedtlu_fast.kernels.upload import Array, Upload, upload
 
 ALIGNMENT = 16
 """Bytes of the widest load."""
@@ -59,32 +58,27 @@ class Tiles:
     """The table on the device: T tiles of L layers, int64, views of one buffer.
 
     Attributes:
+        upload: the buffer.
         starts: [T], elements from the origin to lane 0; a negative number is possible.
         firsts: [T], the first lane that belongs to the layer; 0 but in a layer's first tile.
         stops: [T], one past the last lane that does.
         bounds: [L + 1], tiles of layer l are ``bounds[l] .. bounds[l + 1] - 1``.
         columns: [L], where the layer's results go.
-        copied: when the table has arrived on the device; None on the CPU.
+        most: tiles of the layer that has most.
     """
 
+    upload: Upload
     starts: Tensor
     firsts: Tensor
     stops: Tensor
     bounds: Tensor
     columns: Tensor
-    copied: torch.cuda.Event | None
+    most: int
 
     @property
     def count(self) -> int:
         """T."""
         return self.starts.numel()
-
-    def wait(self) -> None:
-        """Order the current stream after the table's copy; the host does not wait."""
-        if self.copied is not None:
-            stream = torch.cuda.current_stream(self.starts.device)
-            stream.wait_event(self.copied)
-            self.starts.record_stream(stream)  # its memory must outlive this stream's use of it
 
 
 _Key = tuple[torch.device, int, int, int]
@@ -93,37 +87,50 @@ _cache: deque[tuple[_Key, Layers, Tiles]] = deque(maxlen=CACHED_TABLES)
 _captured: dict[int, Tiles] = {}
 
 
-def tiles_of(layers: Layers, origin: Tensor) -> Tiles:
+def in_step(tensor: Tensor, origin: Tensor) -> bool:
+    """Whether `tensor` lies on a 16-byte boundary at every index at which `origin` does.
+
+    Args:
+        tensor: contiguous, its elements no narrower than those of `origin`.
+        origin: contiguous.
+    """
+    lead = origin.data_ptr() % ALIGNMENT // origin.element_size()
+    return (tensor.data_ptr() - lead * tensor.element_size()) % ALIGNMENT == 0
+
+
+def tiles_of(layers: Layers, origin: Tensor, tile_bytes: int | None = None) -> Tiles:
     """The table of these layers on the device of `origin`, from the cache when they lie as before.
 
     Args:
         layers: where they lie.
-        origin: the tensor at whose first element `layers.starts` count from, of the layers' dtype.
+        origin: the tensor from whose first element `layers.starts` count, of the layers' dtype.
+        tile_bytes: the most a tile may hold; None for `TILE_BYTES`.
 
     Raises:
         RuntimeError: a CUDA graph is being captured and the table is not on the device yet.
     """
     size = origin.element_size()
     lead = origin.data_ptr() % ALIGNMENT // size
-    key = (origin.device, size, lead, TILE_BYTES)
+    tile_bytes = TILE_BYTES if tile_bytes is None else tile_bytes
+    key = (origin.device, size, lead, tile_bytes)
     capturing = origin.is_cuda and torch.cuda.is_current_stream_capturing()
     for known, where, tiles in tuple(_cache):  # a copy: another thread may add to it
         if known == key and where.same_as(layers):
             if capturing:  # capture began with a synchronisation: the copy is over
                 _captured[id(tiles)] = tiles
             else:
-                tiles.wait()
+                tiles.upload.wait()
             return tiles
     if capturing:
         raise RuntimeError(
             "layers seen for the first time in a CUDA graph capture: run once before capturing"
         )
-    tiles = build(layers, lead, size, origin.device)
+    tiles = build(layers, lead, size, origin.device, tile_bytes)
     _cache.appendleft((key, layers.copy(), tiles))
     return tiles
 
 
-def build(layers: Layers, lead: int, size: int, device: torch.device) -> Tiles:
+def build(layers: Layers, lead: int, size: int, device: torch.device, tile_bytes: int | None = None) -> Tiles:
     """Cut every layer into tiles.
 
     Args:
@@ -131,8 +138,9 @@ def build(layers: Layers, lead: int, size: int, device: torch.device) -> Tiles:
         lead: elements between the last 16-byte boundary and the origin.
         size: bytes of an element.
         device: where the table goes.
+        tile_bytes: see `tiles_of`.
     """
-    tile = TILE_BYTES // size
+    tile = (TILE_BYTES if tile_bytes is None else tile_bytes) // size
     leads = (layers.starts + lead) % (ALIGNMENT // size)  # [L]
     ends = np.where(layers.lengths > 0, leads + layers.lengths, 0)  # [L], from lane 0 of the first tile
     pieces = (ends + tile - 1) // tile  # [L]
@@ -148,15 +156,6 @@ def build(layers: Layers, lead: int, size: int, device: torch.device) -> Tiles:
     columns = np.arange(len(pieces)) if layers.columns is None else layers.columns
 
     parts = (starts, firsts, stops, bounds, columns)
-    packed, copied = _upload(torch.from_numpy(np.concatenate(parts)), device)
-    return Tiles(*packed.split([len(part) for part in parts]), copied=copied)
-
-
-def _upload(table: Tensor, device: torch.device) -> tuple[Tensor, torch.cuda.Event | None]:
-    if device.type != "cuda":
-        return table, None
-    # Page-locked memory is copied behind the host's back; torch keeps it until the copy is over.
-    moved = table.pin_memory().to(device, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(device))
-    return moved, copied
+    sent = upload(np.concatenate(parts), device)
+    most = int(pieces.max(initial=0))
+    return Tiles(sent, *sent.values.split([len(part) for part in parts]), most=most)

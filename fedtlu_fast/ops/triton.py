@@ -22,7 +22,8 @@ try:
 except ImportError as error:
     raise ImportError("Triton is not installed; on Linux: pip install 'fedtlu-fast[gpu]'") from error
 
-from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel
+from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel, accumulate_moments
+from fedtlu_fast.kernels.aggregate import aggregate as aggregate_moments
 from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
 from fedtlu_fast.kernels.tiles import Layers
@@ -73,8 +74,29 @@ def accumulate_(
 ) -> Moments | None:
     """``aggregate += weight * (client - base)``, bit for bit as `reference.accumulate_`."""
     _check_live(aggregate)
+    client, base = client.contiguous(), None if base is None else base.contiguous()
     with _device_of(aggregate):
-        accumulate(aggregate, client.contiguous(), None if base is None else base.contiguous(), weight)
+        if offsets is None:
+            accumulate(aggregate, client, base, weight)
+            return None
+        return Moments(*accumulate_moments(aggregate, client, base, weight, _layers(offsets)))
+
+
+def aggregate(
+    out: Tensor,
+    clients: Sequence[Tensor],
+    weights: Tensor,
+    base: Tensor | None,
+    offsets: Tensor,
+    client_stats: bool,
+) -> tuple[Moments, Moments | None]:
+    """``out = sum_k weights[k] * (clients[k] - base)``, bit for bit as `reference.aggregate`."""
+    _check_live(out)
+    clients = [client.contiguous() for client in clients]
+    base = None if base is None else base.contiguous()
+    with _device_of(out):
+        moments = aggregate_moments(out, clients, weights.contiguous(), base, _layers(offsets), client_stats)
+    return Moments(*moments[:, 0]), Moments(*moments[:, 1:]) if client_stats else None
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

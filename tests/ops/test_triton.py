@@ -23,9 +23,10 @@ if DEVICE == "cpu":
 pytest.importorskip("triton")
 
 from fedtlu_fast.errors import BackendUnavailableError  # noqa: E402
-from fedtlu_fast.kernels import accumulate, layer_stats, masked_apply, tiles  # noqa: E402
+from fedtlu_fast.kernels import accumulate, aggregate, clients, layer_stats, masked_apply, tiles  # noqa: E402
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
+from fedtlu_fast.ops.checks import TARGETS  # noqa: E402
 from fedtlu_fast.ops.moments import Moments  # noqa: E402
 
 pytestmark = [
@@ -47,10 +48,13 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", 2)
     monkeypatch.setattr(layer_stats, "ROW_BYTES", STEP_BYTES // 2)
-    monkeypatch.setattr(layer_stats, "MERGE_LANES", 4)
+    monkeypatch.setattr(layer_stats, "MERGE_LANES", (1, 2, 4))
     monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
     monkeypatch.setattr(masked_apply, "BLOCK_BYTES", STEP_BYTES)
     monkeypatch.setattr(accumulate, "BLOCK", 64)
+    monkeypatch.setattr(accumulate, "MOMENTS_BLOCK", 64)
+    monkeypatch.setattr(aggregate, "BLOCK", 64)
+    monkeypatch.setattr(clients, "_cache", type(clients._cache)(maxlen=clients.CACHED_TABLES))
 
 
 @pytest.fixture(autouse=True)
@@ -256,12 +260,12 @@ def test_list_that_starts_with_an_empty_tensor():
 # --- accumulate_ and masked_apply_ ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("with_base", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300])
 def test_accumulate_has_the_bits_of_the_reference(dtype, with_base, size):
     client, base = normal(size, dtype, seed=1), normal(size, dtype, seed=2)
-    got = normal(size, dtype, seed=3)
+    got = normal(size, TARGETS[dtype], seed=3)
     expected = got.clone()
     # Not representable in float32: a weight passed as such would show.
     for weight in (1 / 3, -0.1, 0.0, 1.0, 1e-300, 2.0**40 / 3):
@@ -270,12 +274,12 @@ def test_accumulate_has_the_bits_of_the_reference(dtype, with_base, size):
         assert_same_bits(got, expected)
 
 
-@pytest.mark.parametrize("skips", [(0, 0), (1, 1), (3, 0)], ids=ids)
-@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+@pytest.mark.parametrize("skips", [(0, 0), (1, 1), (3, 0), (4, 8)], ids=ids)
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_masked_apply_has_the_bits_of_the_reference_and_leaves_the_rest(dtype, skips):
     offsets = offsets_of(1, 0, 127, 128, 129, 300, 5, start=2)
     mask = torch.tensor([True, True, False, True, False, True, True])
-    params = normal(700 + skips[0], dtype, seed=1)[skips[0] :]
+    params = normal(700 + skips[0], TARGETS[dtype], seed=1)[skips[0] :]
     params[300] = -0.0  # adding 0 would change its bits
     delta = normal(700 + skips[1], dtype, seed=2)[skips[1] :]
     expected = params.clone()
@@ -311,6 +315,193 @@ def test_a_float64_survives_the_way_to_the_kernel(value):
     out = torch.zeros(1, dtype=torch.float64, device=DEVICE)
     ops.accumulate_(out, torch.ones_like(out), None, value)
     assert out.item() == value
+
+
+# --- aggregate, and accumulate_ with moments ------------------------------------------------------
+
+
+def assert_same_aggregate(out, vectors, weights, base, offsets, client_stats=True):
+    """`aggregate` into `out` against the reference: the bits, and the moments."""
+    expected = torch.empty_like(out)
+    truth, truths = reference.aggregate(expected, vectors, weights, base, offsets, client_stats)
+    got, each = ops.aggregate(out, vectors, weights, base, offsets, client_stats)
+    assert_same_bits(out.clone(), expected)
+    assert_close(got, truth)
+    assert (each is None) is (truths is None)
+    if client_stats:
+        assert each.mean.shape == (len(vectors), offsets.numel() - 1)
+        for k in range(len(vectors)):
+            row, true_row = (
+                Moments(*(getattr(part, field.name)[k] for field in fields(part))) for part in (each, truths)
+            )
+            assert_close(row, true_row)
+
+
+def assert_same_accumulate(aggregate, client, base, weight, offsets):
+    expected = aggregate.clone()
+    truth = reference.accumulate_(expected, client, base, weight, offsets)
+    assert_close(ops.accumulate_(aggregate, client, base, weight, offsets), truth)
+    assert_same_bits(aggregate.clone(), expected)
+
+
+def weights_of(count):
+    weights = torch.arange(1, count + 1, dtype=torch.float64)
+    return weights / weights.sum() / 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize(
+    ("count", "with_base"), [(1, True), (2, False), (5, True)], ids=["1", "2_without_base", "5"]
+)
+def test_aggregate_over_tiles_of_every_kind(dtype, count, with_base):
+    # Whole tiles, shorter ones, none; elements before and behind the layers; a layer of 6 tiles, so that
+    # one program of the second launch takes two steps.
+    offsets = offsets_of(0, 1, 63, 0, 65, 330, 7, 0, start=70)
+    size = int(offsets[-1]) + 66
+    vectors = [normal(size, dtype, seed=seed, shift=0.25) for seed in range(count)]
+    base = normal(size, dtype, seed=9) if with_base else None
+    out = normal(size, TARGETS[dtype], seed=10)
+    assert_same_aggregate(out, vectors, weights_of(count), base, offsets)
+    assert_same_aggregate(out, vectors, weights_of(count), base, offsets, client_stats=False)
+    assert_same_accumulate(out, vectors[0], base, 1 / 3, offsets)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("skips", [(1, 1, 1, 1), (0, 0, 0, 1), (0, 3, 0, 0), (8, 8, 8, 4)], ids=ids)
+def test_aggregate_of_vectors_that_start_anywhere(dtype, skips):
+    size, offsets = 200, offsets_of(3, 150, 40)
+    first, second, base = (
+        normal(size + skip, dtype, seed=seed)[skip:] for seed, skip in enumerate(skips[:3])
+    )
+    out = torch.full((size + skips[3] + 1,), 7.0, dtype=TARGETS[dtype], device=DEVICE)
+    target = out[skips[3] : -1]
+    assert_same_aggregate(target, [first, second], weights_of(2), base, offsets)
+    assert_same_accumulate(target, first, base, -0.3, offsets)
+    assert out[: skips[3]].eq(7).all()
+    assert out[-1] == 7
+
+
+@pytest.mark.parametrize("bounds", [[0], [5], [0, 0], [100, 100, 100], [0, 100], [99, 100]], ids=str)
+@pytest.mark.parametrize("size", [0, 100], ids=lambda size: f"of{size}")
+def test_aggregate_where_little_is_in_a_layer(bounds, size):
+    offsets = torch.tensor(bounds).clamp(max=size)
+    vectors = [normal(size, seed=seed) for seed in range(2)]
+    assert_same_aggregate(normal(size, seed=5), vectors, weights_of(2), None, offsets)
+    assert_same_accumulate(normal(size, seed=6), vectors[0], vectors[1], 0.1, offsets)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_aggregate_into_one_of_the_clients(which):
+    vectors = [normal(333, seed=seed) for seed in range(3)]
+    offsets = offsets_of(100, 1, 200)
+    expected = torch.empty_like(vectors[0])
+    truths = reference.aggregate(expected, vectors, weights_of(3), None, offsets, True)
+    got = ops.aggregate(vectors[which], vectors, weights_of(3), None, offsets, True)
+    assert_same_bits(vectors[which], expected)
+    assert_close(got[0], truths[0])
+    assert_close(got[1], truths[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_aggregate_counts_nonfinite_elements_where_they_are(dtype, bad):
+    offsets = offsets_of(20, 100, 10)
+    vectors = [normal(140, dtype, seed=seed) for seed in range(3)]
+    vectors[1][[20, 50, 119, 135]] = bad
+    vectors[2][[50]] = -bad
+    out = torch.empty(140, dtype=TARGETS[dtype], device=DEVICE)
+    for base in (None, normal(140, dtype, seed=7)):
+        got, each = ops.aggregate(out, vectors, weights_of(3), base, offsets, True)
+        expected = torch.empty_like(out)
+        truth, truths = reference.aggregate(expected, vectors, weights_of(3), base, offsets, True)
+        assert got.nonfinite.tolist() == [0, 3, 0]
+        assert each.nonfinite.tolist() == [[0, 0, 0], [0, 3, 0], [0, 1, 0]]
+        assert_close(got, truth)
+        assert_close(each, truths)
+        assert torch.equal(out.isnan(), expected.isnan())
+        assert_same_bits(out.nan_to_num(1.0), expected.nan_to_num(1.0))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # NumPy again
+def test_a_sum_that_leaves_float32_is_counted():
+    vectors = [torch.full((100,), 3e38, device=DEVICE), normal(100)]
+    out = torch.empty(100, device=DEVICE)
+    weights = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    got, each = ops.aggregate(out, vectors, weights, None, offsets_of(100), True)
+    assert out.isinf().all()
+    assert got.nonfinite.item() == 100
+    assert each.nonfinite.flatten().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.float32, 1e-40), (torch.bfloat16, 1e-39), (torch.float16, 1e-6), (torch.float64, 1e-150)],
+    ids=ids,
+)
+def test_aggregate_at_the_small_end_of_the_range(dtype, scale):
+    vectors = [(normal(200, torch.float64, seed=seed) * scale).to(dtype) for seed in range(3)]
+    assert vectors[0].count_nonzero() > 100
+    out = torch.empty(200, dtype=TARGETS[dtype], device=DEVICE)
+    weights = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    assert_same_aggregate(out, vectors[:2], weights, None, offsets_of(199, 1))
+    assert_same_aggregate(out, vectors[:2], weights, vectors[2], offsets_of(199, 1))
+    assert_same_accumulate(out, vectors[0], vectors[1], 0.7, offsets_of(199, 1))
+    delta = vectors[0]
+    params, expected = out.clone(), out.clone()
+    ops.masked_apply_(params, delta, offsets_of(200), torch.tensor([True]), 0.7)
+    reference.masked_apply_(expected, delta, offsets_of(200), torch.tensor([True]), 0.7)
+    assert_same_bits(params, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("value", [-0.0, 0.1, 1e-40])
+def test_clients_that_are_constant_have_no_deviation(dtype, value):
+    size, offsets = 200, offsets_of(1, 170, 29)
+    vectors = [torch.full((size,), value * k, dtype=dtype, device=DEVICE) for k in (1, 3)]
+    base = torch.full((size,), 0.7, dtype=dtype, device=DEVICE)
+    out = torch.empty(size, dtype=TARGETS[dtype], device=DEVICE)
+    for origin in (None, base):
+        got, each = ops.aggregate(out, vectors, weights_of(2), origin, offsets, True)
+        assert got.m2.eq(0).all()
+        assert each.m2.eq(0).all()
+        assert got.mean.eq(out[0].double()).all()
+        assert each.abs_max.eq(each.mean.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
+def test_moments_of_an_aggregate_far_from_zero(dtype):
+    vectors = [normal(900, dtype, seed=seed, shift=1e5) for seed in range(2)]
+    vectors[0][0] = -3e7
+    out = torch.empty(900, dtype=dtype, device=DEVICE)
+    assert_same_aggregate(out, vectors, torch.tensor([0.5, 0.5]).double(), None, offsets_of(700, 200))
+
+
+def test_aggregate_has_the_same_bits_every_time():
+    vectors, offsets = [normal(1500, seed=seed) for seed in range(3)], offsets_of(17, 1000, 483)
+    out = torch.empty(1500, device=DEVICE)
+    runs = []
+    for _ in range(2):
+        got, each = ops.aggregate(out, vectors, weights_of(3), None, offsets, True)
+        columns = [getattr(part, field.name) for part in (got, each) for field in fields(part)]
+        runs.append([out.clone(), *columns])
+    for first, second in zip(*runs, strict=True):
+        assert_same_bits(first, second)
+
+
+def test_the_table_of_clients_is_reused_and_never_stale():
+    vectors, weights = [normal(100, seed=seed) for seed in range(2)], weights_of(2)
+    out = torch.empty(100, device=DEVICE)
+    for _ in range(2):
+        assert_same_aggregate(out, vectors, weights, None, offsets_of(100))
+    assert len(clients._cache) == 1
+    weights[0] = 5.0  # the same tensor
+    assert_same_aggregate(out, vectors, weights, None, offsets_of(100))
+    vectors.reverse()  # the same vectors
+    assert_same_aggregate(out, vectors, weights, None, offsets_of(100))
+    assert len(clients._cache) == 3
+    for count in range(2 * clients.CACHED_TABLES):
+        clients.table_of(vectors, weights + count)
+    assert len(clients._cache) == clients.CACHED_TABLES
 
 
 # --- the tile table ------------------------------------------------------------------------------
@@ -375,6 +566,13 @@ def test_launch_constants_fit_each_other(monkeypatch):
         assert tiles.TILE_BYTES % masked_apply.BLOCK_BYTES == 0
         for elements in (layer_stats.ROWS, layer_stats.ROW_BYTES // size, masked_apply.BLOCK_BYTES // size):
             assert elements & (elements - 1) == 0
+    # A power of two divides exactly (put_moments); no thread reads what another one may have overwritten.
+    for block, warps in (
+        (aggregate.BLOCK, aggregate.NUM_WARPS),
+        (accumulate.MOMENTS_BLOCK, accumulate.NUM_WARPS),
+    ):
+        assert block & (block - 1) == 0
+        assert block >= 32 * warps
 
 
 def test_the_shipped_constants(monkeypatch):
@@ -386,6 +584,8 @@ def test_the_shipped_constants(monkeypatch):
     ops.masked_apply_(params, delta, offsets, torch.tensor([True, True, False]), 0.3)
     reference.masked_apply_(expected, delta, offsets, torch.tensor([True, True, False]), 0.3)
     assert_same_bits(params, expected)
+    assert_same_aggregate(params, [delta, expected], weights_of(2), None, offsets)
+    assert_same_accumulate(params, delta, expected, 0.3, offsets)
 
 
 # --- liveness ------------------------------------------------------------------------------------
@@ -415,6 +615,30 @@ def test_cuda_graph_replays_and_refuses_layers_it_has_not_seen():
     assert_close(got, reference.layer_stats(delta, offsets))
     with pytest.raises(RuntimeError, match="before capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         ops.layer_stats(delta, offsets_of(300, 700))
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_cuda_graph_of_an_aggregation_replays_and_refuses_clients_it_has_not_seen():
+    vectors, offsets = [normal(1000, seed=seed) for seed in range(3)], offsets_of(400, 590)
+    out, expected = normal(1000), normal(1000)
+    running, true_running = normal(1000), normal(1000)
+    ops.aggregate(out, vectors, weights_of(3), None, offsets, True)
+    ops.accumulate_(running.clone(), vectors[0], None, 0.3, offsets)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got, each = ops.aggregate(out, vectors, weights_of(3), None, offsets, True)
+        moved = ops.accumulate_(running, vectors[0], None, 0.3, offsets)
+    for vector in vectors:
+        vector.mul_(2)
+    graph.replay()
+    truth, truths = reference.aggregate(expected, vectors, weights_of(3), None, offsets, True)
+    assert_same_bits(out, expected)
+    assert_close(got, truth)
+    assert_close(each, truths)
+    assert_close(moved, reference.accumulate_(true_running, vectors[0], None, 0.3, offsets))
+    assert_same_bits(running, true_running)
+    with pytest.raises(RuntimeError, match="before capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ops.aggregate(out, vectors[::-1], weights_of(3), None, offsets, True)
 
 
 # --- any shape, any value ------------------------------------------------------------------------
@@ -461,3 +685,24 @@ def test_any_update(lengths, dtype, seed, lr):
     ops.accumulate_(got, delta, expected, lr)
     reference.accumulate_(expected, delta, expected.clone(), lr)
     assert_same_bits(got, expected)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 120), max_size=4),
+    around=st.tuples(st.integers(0, 70), st.integers(0, 70)),
+    count=st.integers(1, 4),
+    dtype=st.sampled_from(DTYPES),
+    skip=st.integers(0, 9),
+    with_base=st.booleans(),
+    seed=st.integers(0, 2**32),
+    weight=st.floats(-1e3, 1e3),
+)
+def test_any_aggregation(lengths, around, count, dtype, skip, with_base, seed, weight):
+    offsets = offsets_of(*lengths, start=around[0])
+    size = int(offsets[-1]) + around[1]
+    vectors = [normal(size + skip, dtype, seed=seed + k)[skip:] for k in range(count)]
+    base = normal(size, dtype, seed=seed + 9) if with_base else None
+    out = torch.empty(size, dtype=TARGETS[dtype], device=DEVICE)
+    assert_same_aggregate(out, vectors, weights_of(count) * weight, base, offsets)
+    assert_same_accumulate(out, vectors[0], base, weight, offsets)

@@ -1,0 +1,162 @@
+"""The clients' weighted sum with the moments of its layers: every client is read once, nothing is read back.
+
+One launch over the tiles, one over the layers. A tile is a single step here: its sum stays in registers
+while the clients pass by, and so do the numbers its moments come from. No atomics and a fixed order in both
+launches: the same bits every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fedtlu_fast.kernels.clients import table_of
+from fedtlu_fast.kernels.layer_stats import merge
+from fedtlu_fast.kernels.numbers import widen
+from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
+from fedtlu_fast.kernels.tiles import Layers, in_step
+
+# Chosen for Hopper by the compiler's register counts, not yet measured: 8 elements a thread take 64 to 80
+# registers, with CLIENT_STATS 128 to 160. Twice as many would leave room for two programs on an SM, too few
+# to hide the memory.
+NUM_WARPS = 4
+BLOCK = 1024
+
+
+@triton.jit
+def _aggregate(
+    out,
+    table,
+    base,
+    clients,
+    start,
+    first,
+    stop,
+    partials,
+    tiles,
+    HAS_BASE: tl.constexpr,
+    CLIENT_STATS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    if HAS_BASE:
+        origin = read(lane_zero(base, start, ALIGNED), first, stop, BLOCK, WHOLE)
+    total = tl.zeros((BLOCK,), dtype=tl.float64)
+    client = tl.load(table).to(base.dtype)
+    x = read(lane_zero(client, start, ALIGNED), first, stop, BLOCK, WHOLE)
+    row = partials
+    for k in range(clients):
+        # The next client is under way while this one is added. After the last one the table still holds
+        # something, a weight, but nothing is read there.
+        client = tl.load(table + k + 1).to(base.dtype)
+        left = tl.where(k + 1 < clients, stop, 0)
+        ahead = read(lane_zero(client, start, ALIGNED), first, left, BLOCK, WHOLE)
+        weight = tl.load(table + clients + k).to(tl.float64, bitcast=True)
+        change = widen(x)
+        wide = change.to(tl.float64)
+        if HAS_BASE:
+            wide -= widen(origin).to(tl.float64)
+            # Of float32, the same bits as the float64 difference rounded: 53 digits exceed 2 * 24 + 1.
+            change -= widen(origin)
+        total += weight * wide
+        if CLIENT_STATS:
+            row += 5 * tiles
+            put_moments(change, first, stop, row, tiles, BLOCK, WHOLE)
+        x = ahead
+    rounded = total.to(out.dtype.element_ty)
+    write(lane_zero(out, start, ALIGNED), rounded, first, stop, BLOCK, WHOLE)
+    put_moments(rounded, first, stop, partials, tiles, BLOCK, WHOLE)
+
+
+@triton.jit(do_not_specialize=["clients", "tiles"])
+def aggregate_kernel(
+    out,
+    table,
+    base,
+    clients,
+    starts,
+    firsts,
+    stops,
+    partials,
+    tiles,
+    HAS_BASE: tl.constexpr,
+    CLIENT_STATS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """``out = round(sum_k weight_k * (client_k - base))`` over one tile, in order, every step in float64.
+
+    Args:
+        out: [P], float32 or float64.
+        table: [2 K], see `clients.table_of`.
+        base: [P], of the clients' dtype; without HAS_BASE only its dtype counts.
+        clients: K, at least 1.
+        starts, firsts, stops: [T], the tile table, seen from the first client.
+        partials: [1 + K, 5, T] with CLIENT_STATS, else [1, 5, T], float64, out: the moments of the rounded
+            sum's tile, then of each client's change (see `layer_stats.tile_moments_kernel`).
+        tiles: T.
+        ALIGNED: whether all vectors lie on 16 bytes at the same indices.
+        BLOCK: elements a tile.
+    """
+    tile = tl.program_id(0).to(tl.int64)
+    start = tl.load(starts + tile)
+    first = tl.load(firsts + tile).to(tl.int32)
+    stop = tl.load(stops + tile).to(tl.int32)
+    partials += tile
+    # fmt: off
+    if (first == 0) & (stop == BLOCK):
+        _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
+                   HAS_BASE, CLIENT_STATS, ALIGNED, BLOCK, True)
+    else:
+        _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
+                   HAS_BASE, CLIENT_STATS, ALIGNED, BLOCK, False)
+    # fmt: on
+
+
+def aggregate(
+    out: Tensor, clients: Sequence[Tensor], weights: Tensor, base: Tensor | None, layers: Layers, each: bool
+) -> Tensor:
+    """Fill `out` and find the moments of its layers, and with `each` those of the clients' changes.
+
+    Args:
+        out: [P], float32 or float64, contiguous; overwritten. It may be one of the clients.
+        clients: K >= 1 vectors [P] of one dtype, contiguous.
+        weights: [K], float64, on the CPU, contiguous.
+        base: [P], of the clients' dtype, contiguous, or None.
+        layers: L layers that do not overlap, in the order in which they lie.
+        each: whether the moments of the clients are wanted.
+
+    Returns:
+        [5, V, L], float64: of the sum and, with `each`, of every client: V is 1 or 1 + K.
+    """
+    vectors = 1 + len(clients) if each else 1
+    count = len(layers.lengths)
+    table = tiles_of_all(layers, clients[0], out.numel(), BLOCK)
+    partials = torch.empty(vectors, 5, table.count, dtype=torch.float64, device=out.device)
+    moments = torch.empty(5, vectors, count, dtype=torch.float64, device=out.device)
+    others = (out, *clients) if base is None else (out, *clients, base)
+    if table.count:
+        aggregate_kernel[(table.count,)](
+            out,
+            table_of(clients, weights),
+            clients[0] if base is None else base,
+            len(clients),
+            table.starts,
+            table.firsts,
+            table.stops,
+            partials,
+            table.count,
+            HAS_BASE=base is not None,
+            CLIENT_STATS=each,
+            ALIGNED=all(in_step(other, clients[0]) for other in others),
+            BLOCK=BLOCK,
+            num_warps=NUM_WARPS,
+            enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
+        )
+    merge(partials, table, count, moments.view(5, vectors * count))
+    return moments

@@ -1,0 +1,54 @@
+"""The table of an aggregation's clients on the device: where each vector lies, and its weight.
+
+Kept like the tables of `tiles`: a round whose vectors lie where those of an earlier one lay, with the same
+weights, sends nothing, and a CUDA graph can be captured.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedtlu_fast.kernels.upload import Upload, upload
+
+CACHED_TABLES = 16
+
+_Key = tuple[torch.device, bytes]
+_cache: deque[tuple[_Key, Upload]] = deque(maxlen=CACHED_TABLES)
+# A CUDA graph holds the addresses of the tables it was captured with: those are kept for good.
+_captured: dict[int, Upload] = {}
+
+
+def table_of(clients: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """[2 K], int64, on the clients' device: K addresses, then the bits of K float64 weights.
+
+    Args:
+        clients: K contiguous vectors on one device.
+        weights: [K], float64, on the CPU.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured and the table is not on the device yet.
+    """
+    device = clients[0].device
+    addresses = np.array([client.data_ptr() for client in clients], dtype=np.int64)
+    table = np.concatenate((addresses, weights.numpy().view(np.int64)))
+    key = (device, table.tobytes())
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    for known, sent in tuple(_cache):  # a copy: another thread may add to it
+        if known == key:
+            if capturing:  # capture began with a synchronisation: the copy is over
+                _captured[id(sent)] = sent
+            else:
+                sent.wait()
+            return sent.values
+    if capturing:
+        raise RuntimeError(
+            "clients seen for the first time in a CUDA graph capture: run once before capturing"
+        )
+    sent = upload(table, device)
+    _cache.appendleft((key, sent))
+    return sent.values

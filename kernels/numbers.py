@@ -1,0 +1,34 @@
+"""Numbers on their way into a kernel, and inside one."""
+
+from __future__ import annotations
+
+import struct
+
+import triton
+import triton.language as tl
+
+
+def double_words(value: float) -> tuple[int, int]:
+    """The high and low 32 bits of a float64; `double` puts them together again.
+
+    Triton passes a Python float as float32, which would round a client's weight.
+    """
+    high, low = struct.unpack("<2i", struct.pack("<d", value))[::-1]
+    return high, low
+
+
+@triton.jit
+def double(high, low):
+    """The float64 of these two halves."""
+    bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
+    return bits.to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def widen(x):
+    """The same values as float32, or as float64 if that is how they are stored."""
+    if x.dtype == tl.bfloat16:  # by hand, for the interpreter's conversion spoils subnormal numbers
+        x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    elif x.dtype == tl.float16:
+        x = x.to(tl.float32)
+    return x

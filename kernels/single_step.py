@@ -1,0 +1,93 @@
+"""Tiles of a single step, whose moments are found while they lie in registers: what such kernels share."""
+
+from __future__ import annotations
+
+import numpy as np
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
+
+
+@triton.jit
+def lane_zero(vector, start, ALIGNED: tl.constexpr):
+    """Where a tile begins."""
+    source = vector + start
+    if ALIGNED:  # the table starts tiles on 16 bytes
+        source = tl.multiple_of(source, 16)
+    return source
+
+
+@triton.jit
+def read(source, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Lanes ``first .. stop - 1`` of a tile [BLOCK], and 0 in the others.
+
+    WHOLE: first is 0, and stop is BLOCK or 0. All lanes then share the mask: it does not split the 16-byte
+    loads.
+    """
+    lanes = tl.arange(0, BLOCK)
+    inside = tl.broadcast_to(stop, (BLOCK,)) > 0 if WHOLE else (lanes >= first) & (lanes < stop)
+    return tl.load(source + lanes, inside, other=0.0)
+
+
+@triton.jit
+def write(target, x, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Store lanes ``first .. stop - 1`` of a tile [BLOCK]."""
+    lanes = tl.arange(0, BLOCK)
+    if WHOLE:
+        tl.store(target + lanes, x)
+    else:
+        tl.store(target + lanes, x, (lanes >= first) & (lanes < stop))
+
+
+@triton.jit
+def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Store the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
+
+    The sums are taken about c, the mean but for rounding:
+        c = p + sum(x - p) / n;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
+    In a constant tile every x - c is exactly 0: of float64, p is the first element; of float32, p is 0, for
+    a tile's sum of equal numbers is exact in float64.
+    """
+    n = (stop - first).to(tl.float64)
+    if WHOLE:
+        n = tl.full((), BLOCK, tl.float64)  # a power of two: nothing is divided
+    lanes = tl.arange(0, BLOCK)
+    inside = (lanes >= first) & (lanes < stop)
+    wide = x.to(tl.float64)
+    pivot = tl.full((), 0.0, tl.float64)
+    shifted = wide
+    if x.dtype == tl.float64:
+        pivot = tl.sum(tl.where(lanes == first, wide, 0.0), axis=0)
+        shifted = tl.where(inside, wide - pivot, 0.0)
+    centre = pivot + tl.sum(shifted, axis=0) / n
+    shifted = wide - centre
+    if not WHOLE:
+        shifted = tl.where(inside, shifted, 0.0)
+    total = tl.sum(shifted, axis=0)
+    offset = total / n
+    m2 = tl.maximum(tl.sum(shifted * shifted, axis=0) - total * offset, 0.0)
+    abs_max = tl.max(tl.abs(x), axis=0).to(tl.float64)
+    tl.store(partials, centre)
+    tl.store(partials + tiles, offset)
+    tl.store(partials + 2 * tiles, m2)
+    tl.store(partials + 3 * tiles, abs_max)
+    bad = 0
+    mean = centre + offset
+    if mean - mean != 0.0:  # a NaN or Inf among the elements shows in the mean: only then count them
+        bad = tl.sum((x - x != 0.0).to(tl.int32), axis=0)
+    tl.store(partials + 4 * tiles, bad.to(tl.float64))
+
+
+def tiles_of_all(layers: Layers, origin: Tensor, size: int, block: int) -> Tiles:
+    """The layers' tiles, of `block` elements, and then those of what lies before and behind all layers.
+
+    Seen from the narrowest vector: what lies on 16 bytes there may do so in the wider ones, too.
+    """
+    begin, end = 0, 0
+    if len(layers.lengths):
+        begin, end = int(layers.starts[0]), int(layers.starts[-1] + layers.lengths[-1])
+    starts = np.concatenate((layers.starts, [0, end]))
+    lengths = np.concatenate((layers.lengths, [begin, size - end]))
+    return tiles_of(Layers(starts, lengths), origin, block * origin.element_size())
