@@ -2,91 +2,65 @@
 
     pytest benchmarks/bench_ops.py --benchmark-columns=median,ops
 
-Correctness is not measured here but tested (tests/ops); a rival that mis-ranks layers is timed all the same.
+The methods are those of `fedtlu profile`, which checks each of them against float64 first (as a fixture
+here) and calls them in turn; here each is called by itself, so a machine that drifts shows in the ratios.
+FEDTLU_BENCH_SHAPE names another shape of `fedtlu profile`, FEDTLU_BENCH_CLIENTS the K of aggregate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import os
+from functools import lru_cache
+from warnings import warn
 
 import pytest
-import torch
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from fedtlu_fast import ParameterLayout
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.profiling.bandwidth import Probes
+from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject
+from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, FLOWER, RIVALS, STD_MEAN_LOOP
+from fedtlu_fast.profiling.shapes import SHAPES, random_change
 
-Layers = list[Tensor]
+SHAPE = os.environ.get("FEDTLU_BENCH_SHAPE", "gpt2")
+CLIENTS = int(os.environ.get("FEDTLU_BENCH_CLIENTS", "4"))
+BACKENDS = [name for name in dispatch.live_backends("cpu") if name not in ("triton", "reference")]
 
-
-@pytest.fixture(scope="module")
-def layout() -> ParameterLayout:
-    with torch.device("meta"):
-        return ParameterLayout.from_module(GPT2LMHeadModel(GPT2Config()))
-
-
-@pytest.fixture(scope="module")
-def change(layout: ParameterLayout) -> Tensor:
-    return torch.randn(layout.size).mul_(1e-3)
-
-
-def by_float32_loop(layers: Layers) -> None:
-    for layer in layers:
-        layer.norm() / (layer.numel() ** 0.5 * layer.std())
-
-
-def by_float64_loop(layers: Layers) -> None:
-    for layer in layers:
-        wide = layer.double()
-        wide.norm() / (layer.numel() ** 0.5 * wide.std())
-
-
-def by_std_mean_loop(layers: Layers) -> None:
-    for layer in layers:
-        torch.std_mean(layer)
-
-
-RIVALS: dict[str, Callable[[Layers], None]] = {
-    "torch-float32-loop": by_float32_loop,
-    "torch-float64-loop": by_float64_loop,
-    "torch-std-mean-loop": by_std_mean_loop,
+FOLLOWED = [f"torch add_ + {name.removeprefix('torch ')}" for name in (FLOAT32_LOOP, STD_MEAN_LOOP, COMPILED)]
+SUMS = ["torch.mv", "torch.einsum", "torch add_ loop", FLOWER]
+METHODS = {
+    "layer_stats": [*RIVALS, COMPILED],
+    "layer_stats (list)": [*RIVALS, COMPILED],
+    "accumulate_": ["torch add_"],
+    "accumulate_+stats": FOLLOWED,
+    "aggregate": SUMS,
+    "aggregate+clients": SUMS,
+    "masked_apply_": ["torch loop", "torch foreach_add_"],
 }
+PAIRS = [(op, name) for op in OPS for name in [*(OURS + backend for backend in BACKENDS), *METHODS[op]]]
 
 
-@pytest.mark.benchmark(group="layer_stats GPT-2 float32")
-@pytest.mark.parametrize("backend", [name for name in dispatch.live_backends("cpu") if name != "triton"])
-def test_layer_stats(benchmark, backend, change, layout) -> None:
-    benchmark(dispatch.layer_stats, change, layout.offsets, backend)
+@lru_cache(maxsize=1)
+def case_of(op: str) -> Case:
+    """The last case only: the clients of aggregate fill gigabytes."""
+    gc.collect()
+    layout = SHAPES[SHAPE].layout()
+    change = random_change(layout, SHAPES[SHAPE].dtype, "cpu")
+    return OPS[op].case(Subject(change, layout, BACKENDS, CLIENTS, lambda note: warn(note, stacklevel=1)))
 
 
-@pytest.mark.benchmark(group="layer_stats GPT-2 float32")
-@pytest.mark.parametrize("rival", RIVALS)
-def test_rival(benchmark, rival, change, layout) -> None:
-    benchmark(RIVALS[rival], list(layout.views(change).values()))
+@pytest.mark.parametrize(("op", "method"), PAIRS)
+def test_method(benchmark, op, method) -> None:
+    case = case_of(op)
+    if method not in case.methods:
+        pytest.skip(f"{method} cannot run here; the warnings say why")
+    benchmark.group = f"{op} {SHAPE}"
+    accuracy = case.accuracy[method]
+    benchmark.extra_info.update(vars(accuracy))
+    benchmark(case.methods[method])
 
 
-@pytest.mark.benchmark(group="floor: reading once")
-def test_torch_sum(benchmark, change) -> None:
-    benchmark(change.sum)
-
-
-@pytest.mark.benchmark(group="accumulate GPT-2 float32")
-@pytest.mark.parametrize("backend", [name for name in dispatch.live_backends("cpu") if name != "triton"])
-def test_accumulate(benchmark, backend, change) -> None:
-    aggregate, base = torch.zeros_like(change), change + 1
-    benchmark(dispatch.accumulate_, aggregate, change, base, 0.1, backend)
-
-
-@pytest.mark.benchmark(group="accumulate GPT-2 float32")
-def test_torch_accumulate(benchmark, change) -> None:
-    aggregate, base = torch.zeros_like(change), change + 1
-    benchmark(lambda: aggregate.add_(change - base, alpha=0.1))
-
-
-@pytest.mark.benchmark(group="masked_apply GPT-2 float32, a third of the layers")
-@pytest.mark.parametrize("backend", [name for name in dispatch.live_backends("cpu") if name != "triton"])
-def test_masked_apply(benchmark, backend, change, layout) -> None:
-    params = torch.zeros_like(change)
-    mask = torch.arange(len(layout.layers)) % 3 == 0
-    benchmark(dispatch.masked_apply_, params, change, layout.offsets, mask, 1.0, backend)
+@pytest.mark.benchmark(group="floor: reading and writing")
+@pytest.mark.parametrize("probe", ["sum", "amax", "fill", "zero", "update"])
+def test_bandwidth(benchmark, probe) -> None:
+    benchmark(Probes(0, "cpu").methods[f"probe {probe}"])

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from fedtlu_fast.profiling.measure import Row
 
 
+DEFAULT_SHAPES = ("mlp", "transformer-6", "resnet-18", "gpt2", "gpt2-bf16")
+DEFAULT_AGGREGATED = ("transformer-6", "gpt2")
+
+
 def profile_command(
     shapes: Annotated[
-        str, typer.Option(help="Model shapes, separated by commas, or all.")
-    ] = "mlp,transformer-6,resnet-18,gpt2,gpt2-bf16",
-    ops: Annotated[
-        str, typer.Option(help="Operations, separated by commas.")
-    ] = "layer_stats,accumulate_,masked_apply_",
+        str | None, typer.Option(help="Shapes, separated by commas, or all: those that fit.")
+    ] = None,
+    ops: Annotated[str, typer.Option(help="Operations, separated by commas, or all.")] = "all",
+    clients: Annotated[
+        str, typer.Option(help="Numbers of clients to aggregate, separated by commas.")
+    ] = "10",
     backends: Annotated[
         str | None, typer.Option(help="Backends, separated by commas (default: the fast ones that are live).")
     ] = None,
@@ -38,20 +43,28 @@ def profile_command(
     plot: Annotated[
         Path | None, typer.Option(help="Write a PNG there: GB/s against bytes.", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print bandwidth and rows as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print notes and rows as JSON.")] = False,
 ) -> None:
     """Measure the operations on this machine, beside what people write by hand, speed with accuracy.
 
     Each method is checked against float64, then all are timed in turn in one process; times are medians.
-    The floor is the time that the bytes which must move take at the bandwidth measured in the same run: of
-    a sum for layer_stats, of a copy for the updates (which read more than they write, and so may pass it).
-    Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16, gpt2-xl (6 GB), llama-7b-bf16 (14 GB).
+    The floor is the time that the bytes which must move take at the read and write bandwidth, measured in
+    the same turns. A small shape that stays in a cache may pass it.
+
+    Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16 (these unless --shapes is given), gpt2-xl (6 GB),
+    llama-7b-bf16 (14 GB), 100k-layers, one-layer (of as many bytes as the 100,000).
+
+    Operations: layer_stats, layer_stats (list) of separate tensors, accumulate_, accumulate_+stats,
+    aggregate, aggregate+clients (with every client's statistics), masked_apply_. aggregate always finds the
+    statistics of the sum; its rivals only aggregate. Without --shapes it is measured on transformer-6 and
+    gpt2.
     """
     import torch
 
     from fedtlu_fast.ops import dispatch
-    from fedtlu_fast.profiling.measure import OPS, bandwidth, profile
-    from fedtlu_fast.profiling.shapes import SHAPES
+    from fedtlu_fast.profiling.cases import OPS
+    from fedtlu_fast.profiling.measure import profile
+    from fedtlu_fast.profiling.shapes import SHAPES, fitting
     from fedtlu_fast.simulation.directory import dump_json
 
     dispatch.check_device("--device", device)
@@ -59,8 +72,9 @@ def profile_command(
         # Before anything is measured: minutes of work should not end in a file that cannot be written.
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InputError(field, str(path), "a file in a directory that exists")
-    chosen_shapes = _chosen("--shapes", shapes, list(SHAPES))
+    chosen_shapes = _chosen("--shapes", shapes or ",".join(DEFAULT_SHAPES), list(SHAPES))
     chosen_ops = _chosen("--ops", ops, list(OPS))
+    numbers = _numbers("--clients", clients)
     kind = torch.device(device).type
     if backends:
         names = _chosen("--backends", backends, list(dispatch.BACKENDS))
@@ -73,26 +87,48 @@ def profile_command(
         names = names or ["reference"]
     if threads is not None:
         torch.set_num_threads(threads)
+    told: dict[str, None] = {}  # in order, each once
+    if shapes == "all":
+        chosen_shapes, large = fitting(chosen_shapes, device)
+        told |= {f"{name}: left out, it does not fit in the memory": None for name in large}
     quiet = not sys.stderr.isatty()
     with nullcontext() if quiet else notes.status("Measuring"):
-        speeds = bandwidth(device)
-        rows = list(profile(chosen_shapes, chosen_ops, names, device, repeats, speeds))
+        rows = list(
+            profile(
+                chosen_shapes,
+                chosen_ops,
+                names,
+                device,
+                repeats,
+                lambda note: told.update({note: None}),
+                clients=numbers,
+                aggregated=DEFAULT_AGGREGATED if shapes is None else chosen_shapes,
+            )
+        )
     if csv_file is not None:
         _write_csv(csv_file, rows)
     if plot is not None:
-        _write_plot(plot, rows, speeds)
+        _write_plot(plot, rows)
     if as_json:
         found = {
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
             "threads": torch.get_num_threads(),
-            "bytes_per_second": speeds,
+            "notes": list(told),
             "rows": [asdict(row) for row in rows],
         }
         typer.echo(dump_json(found, indent=1))
         return
     where = f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
-    speed = ", ".join(f"{name} {value / 1e9:.1f} GB/s" for name, value in speeds.items())
-    results.print(_table(rows, f"{where}: {speed}"))
+    results.print(_table(rows, where))
+    for note in told:
+        notes.print(note, highlight=False, markup=False)
+
+
+def _numbers(field: str, given: str) -> list[int]:
+    parts = [part.strip() for part in given.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(field, given, "numbers of clients from 1, separated by commas")
+    return [int(part) for part in parts]
 
 
 def _chosen(field: str, given: str, known: list[str]) -> list[str]:
@@ -105,54 +141,69 @@ def _chosen(field: str, given: str, known: list[str]) -> list[str]:
     return names
 
 
-def _table(rows: list[Row], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in (
-        "op",
-        "shape",
-        "method",
+def _table(rows: list[Row], where: str) -> Table:
+    columns = {
+        "reads": [row.read_gb_per_s for row in rows],
+        "writes": [row.write_gb_per_s for row in rows],
+    }
+    spans = [
+        f"{name} {min(speeds):.1f} to {max(speeds):.1f} GB/s" for name, speeds in columns.items() if speeds
+    ]
+    table = Table(title=", ".join([where, *spans]), title_justify="left")
+    left = ("op", "shape", "method")
+    right = (
         "ms",
         "GB/s",
         "of floor",
         "vs best rival",
-        "worst error",
+        "element error",
+        "mean/std error",
         "mis-ranked",
-    ):
-        table.add_column(head, justify="left" if head in ("op", "shape", "method") else "right")
-    previous: tuple[str, str] | None = None
+    )
+    for head in (*left, *right):
+        # Where there is no room for all, shapes and heads are broken between words, and nothing else.
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=head in ("op", "method"))
+    previous: tuple[str, str, int | None] | None = None
     for row in rows:
-        if (row.shape, row.op) != previous:
+        place = (row.shape, row.op, row.clients)
+        first = place != previous
+        if first:
             table.add_section()
         table.add_row(
-            row.op if (row.shape, row.op) != previous else "",
-            f"{row.shape} ({row.parameters:,})" if (row.shape, row.op) != previous else "",
+            row.op if first else "",
+            f"{row.shape} ({row.parameters:,})" + (f" K={row.clients}" if row.clients else "")
+            if first
+            else "",
             row.method,
-            f"{row.ms:.3f}",
+            f"{row.ms:.3f}" if row.ms < 100 else f"{row.ms:.0f}",
             f"{row.gb_per_s:.1f}",
             f"{100 * row.share_of_floor:.0f}%",
             f"{row.speedup:.1f}x" if row.speedup is not None else "",
-            f"{row.worst_error:.1e}",
+            f"{row.element_error:.1e}" if row.element_error is not None else "",
+            f"{row.ratio_error:.1e}" if row.ratio_error is not None else "",
             f"{row.misranked}/{row.groups}" if row.misranked is not None else "",
         )
-        previous = (row.shape, row.op)
+        previous = place
     return table
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:
+    from fedtlu_fast.profiling.measure import Row
+
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(rows[0])])
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
     except OSError as error:
         raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error
 
 
-def _write_plot(path: Path, rows: list[Row], speeds: dict[str, float]) -> None:
+def _write_plot(path: Path, rows: list[Row]) -> None:
     from fedtlu_fast.report.plots import png
     from fedtlu_fast.report.roofline import roofline_figure
 
     try:
-        path.write_bytes(png(roofline_figure(rows, speeds)))
+        path.write_bytes(png(roofline_figure(rows)))
     except OSError as error:
         raise InputError("--plot", str(path), f"a file that can be written; {error.strerror}") from error

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 import torch
-from torch import Tensor
 
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops import checks, dispatch
-from fedtlu_fast.profiling.rivals import RIVALS
-from fedtlu_fast.profiling.shapes import SHAPES, random_change
-from fedtlu_fast.scoring import score_layers
-from fedtlu_fast.stats import layer_stats
+# Also under their old address, for benchmarks/ranking.py.
+from fedtlu_fast.profiling.accuracy import excess_in_float64 as excess_in_float64
+from fedtlu_fast.profiling.accuracy import misranked as misranked
+from fedtlu_fast.profiling.bandwidth import LARGEST, Probes
+from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject, Tell
+from fedtlu_fast.profiling.shapes import SHAPES, check_fits, fits, random_change
 
-OPS = ("layer_stats", "accumulate_", "masked_apply_")
+PATIENCE = 1.0
+"""Seconds after which a method sits out the other turns, once it has had `FEWEST`."""
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,19 @@ class Row:
         dtype: of the change.
         layers: L.
         parameters: P.
+        clients: K, for the operations that take several.
         method: ``fedtlu BACKEND`` or a rival.
+        calls: how often it was timed; slow methods less often.
         ms: median milliseconds.
-        gb_per_s: least bytes that must move, over the time; GB = 1e9 bytes.
-        share_of_floor: against the bandwidth measured in the same run (read, or copy for the updates).
+        gb_per_s: bytes that must at least move, over the time; GB = 1e9 bytes.
+        floor_ms: what these bytes take at the two bandwidths.
+        read_gb_per_s: read bandwidth, measured between the calls of this op and shape.
+        write_gb_per_s: write bandwidth, likewise.
+        share_of_floor: floor over time.
         speedup: over the fastest rival of the same op and shape; None for rivals.
-        worst_error: of |mean|/std against float64 (layer_stats), of an element (updates).
-        misranked: groups of like layers whose order differs from float64's; None for the updates.
+        element_error: largest absolute error of an element; None where none is written.
+        ratio_error: largest absolute error of a layer's |mean|/std; None for what finds no statistics.
+        misranked: groups of like layers whose order differs from float64's; None likewise.
         groups: how many there are.
     """
 
@@ -46,38 +53,48 @@ class Row:
     dtype: str
     layers: int
     parameters: int
+    clients: int | None
     method: str
+    calls: int
     ms: float
     gb_per_s: float
+    floor_ms: float
+    read_gb_per_s: float
+    write_gb_per_s: float
     share_of_floor: float
     speedup: float | None
-    worst_error: float
+    element_error: float | None
+    ratio_error: float | None
     misranked: int | None
     groups: int
 
-
-def bandwidth(device: str, repeats: int = 7) -> dict[str, float]:
-    """Bytes per second that this machine reads (a sum) and copies (read and write), the best of several."""
-    source = torch.ones(1 << 26, device=device)
-    target = torch.empty_like(source)
-    size = source.numel() * source.element_size()
-    times = interleaved({"read": source.sum, "copy": partial(target.copy_, source)}, device, repeats)
-    return {"read": size / min(times["read"]), "copy": 2 * size / min(times["copy"])}
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of our backends."""
+        return self.method.startswith(OURS)
 
 
 def interleaved(
-    methods: Mapping[str, Callable[[], object]], device: str, repeats: int
+    methods: Mapping[str, Callable[[], object]], device: str, repeats: int, patience: float = math.inf
 ) -> dict[str, list[float]]:
-    """Seconds of every call; after one call each to warm up, all methods in turn, `repeats` times."""
+    """Seconds of every call: all methods in turn, `repeats` times. They should have been called before.
+
+    Args:
+        methods: what to time.
+        device: is waited for.
+        repeats: turns.
+        patience: seconds; a method that has taken more in all sits out the turns after its first `FEWEST`.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for turn in range(repeats + 1):
+    for turn in range(repeats):
         for name, method in methods.items():
+            if turn >= FEWEST and sum(seconds[name]) > patience:
+                continue
             _wait(device)
             start = time.perf_counter()
             method()
             _wait(device)
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
@@ -87,165 +104,77 @@ def profile(
     backends: Sequence[str],
     device: str,
     repeats: int,
-    speeds: Mapping[str, float],
+    tell: Tell,
+    *,
+    clients: Sequence[int] = (10,),
+    aggregated: Collection[str] | None = None,
 ) -> Iterator[Row]:
     """Rows of every op, shape and method, the accuracy first: a number without it would mean nothing.
 
     Args:
         shapes: names of `SHAPES`.
-        ops: some of `OPS`; the updates are left out for shapes in 16 bits, which they do not take.
+        ops: some of `OPS`.
         backends: whose operations to measure.
         device: where.
         repeats: timed calls of each method.
-        speeds: of `bandwidth`, from the same process.
+        tell: takes notes about what is left out: a rival, or an op that does not fit into the memory.
+        clients: the K of the ops that take several clients.
+        aggregated: the shapes with which to measure those; None for all.
 
     Raises:
         InputError: a shape does not fit in the memory.
         BackendUnavailableError: a backend cannot run on this device.
     """
-    for shape in shapes:
-        model = SHAPES[shape]
-        layout = model.layout()
-        change = random_change(layout, model.dtype, device)
-        for op in ops:
-            if op != "layer_stats" and model.dtype not in checks.UPDATE_DTYPES:
+    layouts = {shape: SHAPES[shape].layout() for shape in shapes}
+    for shape, layout in layouts.items():
+        check_fits(layout, SHAPES[shape].dtype, device)
+    for shape, layout in layouts.items():
+        change = random_change(layout, SHAPES[shape].dtype, device)
+        for name in ops:
+            op = OPS[name]
+            if op.takes_clients and aggregated is not None and shape not in aggregated:
                 continue
-            case = _CASES[op](change, layout, backends)
-            speed = speeds["read" if op == "layer_stats" else "copy"]
-            yield from _rows(case, op, shape, change, layout, speed, repeats)
+            for number in clients if op.takes_clients else (0,):
+                title = f"{name} on {shape}" + (f", {number} clients" if op.takes_clients else "")
+                needed = op.bytes(layout.size, change.element_size(), number) + LARGEST
+                if not fits(needed, device):
+                    tell(f"{title}: left out, it takes {needed / 1e9:.1f} GB more memory")
+                    continue
+                subject = Subject(change, layout, backends, number, tell)
+                yield from _rows(op.case(subject), name, shape, subject, repeats)
 
 
-@dataclass(frozen=True)
-class _Case:
-    """Methods of one op on one change: what they run, how wrong they are, and the bytes they must move."""
-
-    methods: dict[str, Callable[[], object]]
-    accuracy: dict[str, tuple[float, int | None]]
-    bytes: int
-
-
-def _rows(
-    case: _Case, op: str, shape: str, change: Tensor, layout: ParameterLayout, speed: float, repeats: int
-) -> Iterator[Row]:
-    times = interleaved(case.methods, change.device.type, repeats)
-    medians = {name: median(values) for name, values in times.items()}
-    rivals = [value for name, value in medians.items() if not name.startswith("fedtlu")]
+def _rows(case: Case, op: str, shape: str, subject: Subject, repeats: int) -> Iterator[Row]:
+    device, layout = str(subject.change.device), subject.layout
+    probes = Probes(case.traffic.total, device)
+    times = interleaved(case.methods | probes.methods, device, repeats, PATIENCE)
+    speed = probes.bandwidth({name: times[name] for name in probes.methods})
+    floor = speed.floor(case.traffic)
+    medians = {name: median(times[name]) for name in case.methods}
+    rivals = [value for name, value in medians.items() if not name.startswith(OURS)]
     for name, seconds in medians.items():
-        error, misranked = case.accuracy[name]
-        ours = name.startswith("fedtlu")
+        accuracy = case.accuracy[name]
         yield Row(
             op=op,
             shape=shape,
-            dtype=str(change.dtype).removeprefix("torch."),
+            dtype=str(subject.change.dtype).removeprefix("torch."),
             layers=len(layout.layers),
             parameters=layout.size,
+            clients=subject.clients or None,
             method=name,
+            calls=len(times[name]),
             ms=1e3 * seconds,
-            gb_per_s=case.bytes / seconds / 1e9,
-            share_of_floor=case.bytes / speed / seconds,
-            speedup=min(rivals) / seconds if ours and rivals else None,
-            worst_error=error,
-            misranked=misranked,
+            gb_per_s=case.traffic.total / seconds / 1e9,
+            floor_ms=1e3 * floor,
+            read_gb_per_s=speed.read / 1e9,
+            write_gb_per_s=speed.write / 1e9,
+            share_of_floor=floor / seconds,
+            speedup=min(rivals) / seconds if name.startswith(OURS) and rivals else None,
+            element_error=accuracy.element_error,
+            ratio_error=accuracy.ratio_error,
+            misranked=accuracy.misranked,
             groups=len(layout.groups),
         )
-
-
-def _stats_cases(change: Tensor, layout: ParameterLayout, backends: Sequence[str]) -> _Case:
-    layers = list(layout.views(change).values())
-    oracle = torch.stack([excess_in_float64(layer) for layer in layers]).cpu()
-
-    def ours(backend: str) -> Tensor:
-        return score_layers(layer_stats(change, layout, backend=backend)).excess
-
-    finders: dict[str, Callable[[], Tensor]] = {f"fedtlu {name}": partial(ours, name) for name in backends}
-    finders |= {
-        name: partial(rival, layers)
-        for name, rival in RIVALS.items()
-        if change.device.type == "cpu" or name != "numpy loop"
-    }
-    accuracy: dict[str, tuple[float, int | None]] = {}
-    for name, find in finders.items():
-        excess = find().cpu()
-        error = (excess.clamp(min=0).sqrt() - oracle.sqrt()).abs().max()
-        accuracy[name] = float(error), misranked(excess, oracle, layout)
-    return _Case(dict(finders), accuracy, change.numel() * change.element_size())
-
-
-def _accumulate_cases(change: Tensor, layout: ParameterLayout, backends: Sequence[str]) -> _Case:
-    base, start = change + 1, torch.full_like(change, 0.5)
-    expected = start.double() + 0.25 * (change.double() - base.double())
-
-    def by_torch(aggregate: Tensor) -> None:
-        aggregate.add_(change - base, alpha=0.25)
-
-    def ours(aggregate: Tensor, backend: str) -> None:
-        dispatch.accumulate_(aggregate, change, base, 0.25, backend)
-
-    updates: dict[str, Callable[[Tensor], None]] = {
-        **{f"fedtlu {name}": partial(ours, backend=name) for name in backends},
-        "torch add_": by_torch,
-    }
-    return _update_case(updates, start, expected, 4 * change.numel() * change.element_size())
-
-
-def _apply_cases(change: Tensor, layout: ParameterLayout, backends: Sequence[str]) -> _Case:
-    mask = torch.arange(len(layout.layers)) % 3 == 0
-    chosen = [layer for layer, wanted in zip(layout.layers, mask.tolist(), strict=True) if wanted]
-    start = torch.full_like(change, 0.5)
-    expected = start.double()
-    for layer in chosen:
-        place = slice(layer.offset, layer.offset + layer.numel)
-        expected[place] += change[place].double()
-    moved = sum(layer.numel for layer in chosen)
-
-    def by_torch(params: Tensor) -> None:
-        for layer in chosen:
-            place = slice(layer.offset, layer.offset + layer.numel)
-            params[place].add_(change[place])
-
-    def ours(params: Tensor, backend: str) -> None:
-        dispatch.masked_apply_(params, change, layout.offsets, mask, 1.0, backend)
-
-    updates: dict[str, Callable[[Tensor], None]] = {
-        **{f"fedtlu {name}": partial(ours, backend=name) for name in backends},
-        "torch loop": by_torch,
-    }
-    return _update_case(updates, start, expected, 3 * moved * change.element_size())
-
-
-def _update_case(
-    updates: Mapping[str, Callable[[Tensor], None]], start: Tensor, expected: Tensor, size: int
-) -> _Case:
-    accuracy: dict[str, tuple[float, int | None]] = {}
-    for name, update in updates.items():
-        result = start.clone()
-        update(result)
-        accuracy[name] = float((result.double() - expected).abs().max()), None
-    scratch = start.clone()
-    return _Case({name: partial(update, scratch) for name, update in updates.items()}, accuracy, size)
-
-
-_CASES: dict[str, Callable[[Tensor, ParameterLayout, Sequence[str]], _Case]] = {
-    "layer_stats": _stats_cases,
-    "accumulate_": _accumulate_cases,
-    "masked_apply_": _apply_cases,
-}
-
-
-def excess_in_float64(layer: Tensor) -> Tensor:
-    """(mean/std)^2 of one layer, the oracle: scalar, float64."""
-    wide = layer.double()
-    return (wide.mean() / wide.std(correction=0)).square()
-
-
-def misranked(excess: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
-    """Groups of like layers that `excess` [L] orders unlike `oracle` [L]; `layout` is by tensors."""
-    wrong = 0
-    for group in layout.groups:
-        layers = [layout.blocks[block].layers[0] for block in group.blocks]
-        found, true = (torch.argsort(x[layers], descending=True, stable=True) for x in (excess, oracle))
-        wrong += int(not torch.equal(found, true))
-    return wrong
 
 
 def _wait(device: str) -> None:

@@ -1,14 +1,26 @@
-"""What people write by hand for Eq. 1: layers in, what each takes for (mean/std)^2 out, [L]."""
+"""What people write by hand.
+
+For Eq. 1: layers in, what the rival takes for (mean/std)^2 out, [L]. For the weighted mean of K clients:
+see `AggregateRival`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import import_module
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.profiling.shapes import fits
+
 Rival = Callable[[Sequence[Tensor]], Tensor]
+
+COMPILED_LAYERS = 200
+"""With more layers than this, torch.compile takes minutes."""
 
 
 def _excess(score: Tensor, layers: Sequence[Tensor]) -> Tensor:
@@ -19,13 +31,17 @@ def _excess(score: Tensor, layers: Sequence[Tensor]) -> Tensor:
 
 def float32_loop(layers: Sequence[Tensor]) -> Tensor:
     """``norm() / (sqrt(n) * std())`` tensor by tensor, in the layers' own dtype."""
-    scores = [layer.norm() / (layer.numel() ** 0.5 * layer.std()) for layer in layers]
-    return _excess(torch.stack(scores), layers)
+    return _excess(torch.stack([_score(layer) for layer in layers]), layers)
 
 
 def float64_loop(layers: Sequence[Tensor]) -> Tensor:
     """The same after ``double()``."""
-    return float32_loop([layer.double() for layer in layers])
+    return _excess(torch.stack([_score(layer.double()) for layer in layers]), layers)
+
+
+def _score(layer: Tensor) -> Tensor:
+    score: Tensor = layer.norm() / (layer.numel() ** 0.5 * layer.std())
+    return score
 
 
 def std_mean_loop(layers: Sequence[Tensor]) -> Tensor:
@@ -43,15 +59,119 @@ def foreach_norm(layers: Sequence[Tensor]) -> Tensor:
 
 def numpy_loop(layers: Sequence[Tensor]) -> Tensor:
     """NumPy, layer by layer; bfloat16 is widened, since NumPy has none."""
-    arrays = [(layer.float() if layer.dtype == torch.bfloat16 else layer).numpy().ravel() for layer in layers]
-    scores = [np.linalg.norm(a) / (np.sqrt(a.size) * a.std(ddof=1)) for a in arrays]
+    scores = []
+    for layer in layers:
+        array = (layer.float() if layer.dtype == torch.bfloat16 else layer).numpy().ravel()
+        scores.append(np.linalg.norm(array) / (np.sqrt(array.size) * array.std(ddof=1)))
     return _excess(torch.tensor(np.array(scores)), layers)
 
 
+FLOAT32_LOOP = "torch loop"
+STD_MEAN_LOOP = "torch std_mean loop"
+COMPILED = "torch.compile std_mean"
+
 RIVALS: dict[str, Rival] = {
-    "torch loop": float32_loop,
+    FLOAT32_LOOP: float32_loop,
     "torch loop, float64": float64_loop,
-    "torch std_mean loop": std_mean_loop,
+    STD_MEAN_LOOP: std_mean_loop,
     "torch foreach_norm + std": foreach_norm,
     "numpy loop": numpy_loop,
 }
+
+
+def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[str, Rival]:
+    """The rivals that can run on these layers; `tell` is told why one cannot.
+
+    Compiling takes from seconds to half a minute and is done here, so that calls do not pay for it.
+    """
+    device = layers[0].device.type
+    rivals = {name: rival for name, rival in RIVALS.items() if device == "cpu" or name != "numpy loop"}
+    if len(layers) > COMPILED_LAYERS:
+        tell(f"{COMPILED}: left out, {len(layers):,} layers take minutes to compile")
+        return rivals
+    try:
+        compiled = _compiled(tuple((layer.shape, layer.dtype, layer.device) for layer in layers))
+        compiled(layers)
+    except Exception as error:  # whatever the compiler lacks or dislikes: its own classes vary by release
+        tell(f"{COMPILED}: left out, it failed ({str(error).strip().partition(chr(10))[0]})")
+        return rivals
+    return rivals | {COMPILED: compiled}
+
+
+@lru_cache(maxsize=1)
+def _compiled(signature: object) -> Rival:
+    """`std_mean_loop` compiled for layers of this signature alone."""
+    # Past a few signatures torch would stop compiling, and past the first guess at sizes that vary.
+    torch.compiler.reset()
+    compiled: Rival = torch.compile(std_mean_loop, dynamic=False)
+    return compiled
+
+
+AggregateRival = Callable[[], Tensor | Sequence[Tensor]]
+"""``sum_k weights[k] * clients[k]``: the vector [P], or its parts in order."""
+
+FLOWER = "Flower aggregate"
+
+
+def aggregate_rivals(
+    clients: Tensor,
+    counts: Sequence[int],
+    layout: ParameterLayout,
+    out: Tensor,
+    tell: Callable[[str], None],
+) -> dict[str, AggregateRival]:
+    """The weighted mean of K clients, without any statistics; `tell` is told why a rival is left out.
+
+    Args:
+        clients: [K, P], already side by side: gathering them first would cost the rivals another pass.
+        counts: K numbers of examples, n_k; the weights are n_k / sum(n).
+        layout: of the layers.
+        out: [P], for those that can write into a vector there is.
+        tell: takes a note.
+    """
+    shares = [count / sum(counts) for count in counts]
+    weights = torch.tensor(shares, dtype=clients.dtype, device=clients.device)
+    place = out if out.dtype == clients.dtype else None
+
+    def by_add() -> Tensor:
+        out.zero_()
+        for client, share in zip(clients, shares, strict=True):
+            out.add_(client, alpha=share)
+        return out
+
+    rivals: dict[str, AggregateRival] = {
+        "torch.mv": lambda: torch.mv(clients.t(), weights, out=place),
+        "torch.einsum": lambda: torch.einsum("kp,k->p", clients, weights),
+        "torch add_ loop": by_add,
+    }
+    try:
+        rivals[FLOWER] = _flower(clients, counts, layout)
+    except _LeftOutError as reason:
+        tell(f"{FLOWER}: left out, {reason}")
+    return rivals
+
+
+class _LeftOutError(Exception):
+    """Why a rival cannot run."""
+
+
+def _flower(clients: Tensor, counts: Sequence[int], layout: ParameterLayout) -> AggregateRival:
+    """Flower's own function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
+    try:
+        aggregate = import_module("flwr.server.strategy.aggregate").aggregate
+    except ImportError as error:
+        if error.name == "flwr":
+            raise _LeftOutError("Flower is not installed (pip install flwr)") from error
+        raise _LeftOutError(f"Flower is installed but does not load ({error})") from error
+    if clients.device.type != "cpu":
+        raise _LeftOutError("on a GPU: it takes NumPy arrays")
+    if clients.dtype == torch.bfloat16:
+        raise _LeftOutError("for bfloat16: it takes NumPy arrays, and NumPy has no bfloat16")
+    # It holds a weighted copy of every client before it adds them up.
+    if not fits((len(counts) + 2) * layout.size * clients.element_size(), "cpu"):
+        raise _LeftOutError(f"for {len(counts)} clients of {layout.size:,} parameters: copies would not fit")
+    results = [
+        ([layer.numpy() for layer in layout.views(client).values()], count)
+        for client, count in zip(clients, counts, strict=True)
+    ]
+    return lambda: [torch.from_numpy(array) for array in aggregate(results)]

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.layout import Block, Group, Layer, ParameterLayout
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model to profile with: how to build it on the meta device, and the dtype of its change."""
+    """What to profile with: how to build its layout by tensors (or its model), and its change's dtype."""
 
-    build: Callable[[], nn.Module]
+    build: Callable[[], nn.Module | ParameterLayout]
     dtype: torch.dtype = torch.float32
 
     def layout(self) -> ParameterLayout:
-        """Its layout by tensors."""
+        """Its layout by tensors; a model is built on the meta device."""
         with torch.device("meta"):
-            return ParameterLayout.from_module(self.build(), "tensor")
+            built = self.build()
+        return built if isinstance(built, ParameterLayout) else ParameterLayout.from_module(built, "tensor")
 
 
 def _mlp() -> nn.Module:
@@ -58,6 +59,15 @@ def _llama() -> nn.Module:
     return model
 
 
+def _equal_layers(number: int, size: int) -> ParameterLayout:
+    """So many vectors of `size` elements, in groups of a hundred; there is no model of such a shape."""
+    layers = tuple(Layer(f"layers.{index}", (size,), index * size) for index in range(number))
+    blocks = tuple(Block(layer.name, (index,)) for index, layer in enumerate(layers))
+    starts = range(0, number if number > 1 else 0, 100)
+    groups = tuple(Group(f"layers#{at // 100}", tuple(range(at, min(at + 100, number)))) for at in starts)
+    return ParameterLayout(layers, blocks, groups, (), "tensor")
+
+
 SHAPES = {
     "mlp": ModelShape(_mlp),
     "transformer-6": ModelShape(_transformer),
@@ -66,7 +76,33 @@ SHAPES = {
     "gpt2-bf16": ModelShape(lambda: _gpt2(768, 12, 12), torch.bfloat16),
     "gpt2-xl": ModelShape(lambda: _gpt2(1600, 48, 25)),
     "llama-7b-bf16": ModelShape(_llama, torch.bfloat16),
+    "100k-layers": ModelShape(lambda: _equal_layers(100_000, 100)),
+    "one-layer": ModelShape(lambda: _equal_layers(1, 10_000_000)),
 }
+
+
+def check_fits(layout: ParameterLayout, dtype: torch.dtype, device: str) -> None:
+    """Makes sure that a change of this size fits.
+
+    Raises:
+        InputError: there is not enough memory for it.
+    """
+    needed = layout.size * dtype.itemsize
+    if not fits(needed, device):
+        given = f"{layout.size:,} parameters ({needed / 1e9:.1f} GB)"
+        raise InputError("--shapes", given, "a shape that fits in the memory")
+
+
+def fitting(shapes: Sequence[str], device: str) -> tuple[list[str], list[str]]:
+    """The shapes whose change fits in the memory, and the others."""
+    sizes = {name: SHAPES[name].layout().size * SHAPES[name].dtype.itemsize for name in shapes}
+    kept = [name for name, size in sizes.items() if fits(size, device)]
+    return kept, [name for name in shapes if name not in kept]
+
+
+def fits(size: int, device: str) -> bool:
+    """Whether so many bytes leave a good part of the free memory to everybody else."""
+    return size <= 0.7 * free_bytes(device)
 
 
 def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> Tensor:
@@ -75,10 +111,7 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
     Raises:
         InputError: there is not enough memory for it.
     """
-    needed = layout.size * dtype.itemsize
-    if needed > 0.7 * free_bytes(device):
-        given = f"{layout.size:,} parameters ({needed / 1e9:.1f} GB)"
-        raise InputError("--shapes", given, "a shape that fits in the memory")
+    check_fits(layout, dtype, device)
     change = torch.empty(layout.size, dtype=dtype, device=device)
     generator = torch.Generator(device).manual_seed(0)
     # One block of noise, repeated: drawing billions of numbers would take longer than all measurements.
@@ -87,6 +120,16 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
         part = change[start : start + noise.numel()]
         part.copy_(noise[: part.numel()])
     return change
+
+
+def random_clients(change: Tensor, number: int) -> Tensor:
+    """[K, P], in the dtype of `change`: the change itself, turned so that no two clients are alike."""
+    clients = change.new_empty(number, change.numel())
+    for index, client in enumerate(clients):
+        cut = index * 7_919_111 % change.numel()
+        client[: change.numel() - cut] = change[cut:]
+        client[change.numel() - cut :] = change[:cut]
+    return clients
 
 
 def free_bytes(device: str) -> int:

@@ -2,62 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedtlu_fast.profiling.measure import Row
 from fedtlu_fast.report.plots import FAINT, INK
 
 OURS = ("#D55E00", "#E69F00", "#CC79A7")
-THEIRS = ("#0072B2", "#56B4E9", "#009E73", "#999999", "#000000")
+THEIRS = ("#0072B2", "#56B4E9", "#009E73", "#999999", "#000000", "#7B3294")
 
 
-def roofline_figure(rows: Sequence[Row], speeds: Mapping[str, float]) -> Figure:
-    """GB/s of layer_stats against the bytes of the change, and the machine's read bandwidth above it.
+def roofline_figure(rows: Sequence[Row]) -> Figure:
+    """Left, GB/s of `layer_stats` against the bytes it moves; right, every operation against its floor.
 
-    Beside each method: the groups of like layers that it mis-ranks, over all shapes.
+    Without `layer_stats` the left is about the first operation there is.
     """
-    figure = Figure(figsize=(8.5, 4.4), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    shown = [row for row in rows if row.op == "layer_stats"]
-    methods = list(dict.fromkeys(row.method for row in shown))
+    ops = list(dict.fromkeys(row.op for row in rows))
+    figure = Figure(figsize=(11.5, 5), dpi=130, layout="constrained")
+    # The legends have a row of their own: outside the axes they never lie on a line.
+    (left, right), (below, beside) = figure.subplots(2, 2, width_ratios=[1.25, 1], height_ratios=[5, 1])
+    if ops:
+        _speeds(left, [row for row in rows if row.op == ("layer_stats" if "layer_stats" in ops else ops[0])])
+        _floors(right, rows, ops)
+        below.legend(
+            *left.get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=7, ncols=2
+        )
+        beside.legend(*right.get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=7)
+    for axes in (below, beside):
+        axes.set_axis_off()
+    return figure
+
+
+def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
+    """GB/s of every method; beside its name the groups of like layers that it mis-ranks, over all shapes."""
     ours, theirs = iter(OURS), iter(THEIRS)
-    for method in methods:
-        own = sorted((row for row in shown if row.method == method), key=lambda row: row.parameters)
-        wrong = sum(row.misranked or 0 for row in own)
-        mine = method.startswith("fedtlu")
+    for method in dict.fromkeys(row.method for row in rows):
+        own = sorted((row for row in rows if row.method == method), key=_bytes)
+        mine = own[0].ours
+        wrong, groups = sum(row.misranked or 0 for row in own), sum(row.groups for row in own)
+        judged = any(row.misranked is not None for row in own)
         shade = next(ours if mine else theirs, INK)
+        mark, label = "o" if mine else "s", f"{method} (mis-ranks {wrong} of {groups})" if judged else method
         full, half = ([row for row in own if (row.dtype == "float32") == wide] for wide in (True, False))
         axes.plot(
             [_bytes(row) for row in full],
             [row.gb_per_s for row in full],
-            "o-" if mine else "s--",
+            f"{mark}-" if mine else f"{mark}--",
             color=shade,
             linewidth=2 if mine else 1,
             markersize=5,
-            label=f"{method} (mis-ranks {wrong} of {sum(row.groups for row in own)})",
+            label=label,
         )
         axes.plot(
             [_bytes(row) for row in half],
             [row.gb_per_s for row in half],
-            "o" if mine else "s",
+            mark,
             color=shade,
             markerfacecolor="white",
             markersize=5,
         )
-    axes.axhline(speeds["read"] / 1e9, color=INK, linewidth=1, linestyle=":")
-    at = (1, speeds["read"] / 1e9)
-    axes.annotate("read bandwidth", at, xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    floors = sorted({(round(_bytes(row)), _bytes(row) / row.floor_ms / 1e6) for row in rows})
+    axes.plot(
+        *zip(*floors, strict=True),
+        "_",
+        markersize=16,
+        markeredgewidth=2,
+        color=INK,
+        label="floor: the memory",
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("bytes of the change (filled: float32; hollow: 16 bits)")
+    axes.set_xlabel("bytes that must move (filled: float32; hollow: 16 bits)")
     axes.set_ylabel("GB/s")
     axes.grid(color=FAINT, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("layer_stats: speed and accuracy", fontsize=9, loc="left")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=7)
-    return figure
+    axes.set_title(f"{rows[0].op}: speed and accuracy", fontsize=9, loc="left")
+
+
+def _floors(axes: Axes, rows: Sequence[Row], ops: Sequence[str]) -> None:
+    """Of every operation, on the shape with which it moves most: our best and the best rival."""
+    names = []
+    for place, op in enumerate(ops):
+        own = [row for row in rows if row.op == op]
+        largest = max(own, key=_bytes)
+        best = {
+            ours: max(
+                (row.share_of_floor for row in own if _same(row, largest) and row.ours == ours), default=0
+            )
+            for ours in (True, False)
+        }
+        names.append(f"{op}\n{largest.shape}" + (f", K={largest.clients}" if largest.clients else ""))
+        axes.plot(sorted(100 * share for share in best.values()), [place, place], color=FAINT, zorder=1)
+        for ours, title in ((True, "ours"), (False, "the best rival (of aggregate: without statistics)")):
+            axes.plot(
+                100 * best[ours],
+                place,
+                "o" if ours else "s",
+                color=OURS[0] if ours else THEIRS[0],
+                label=title if place == 0 else None,
+            )
+    axes.axvline(100, color=INK, linewidth=1, linestyle=":")
+    axes.set_xlim(left=0)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("% of the floor's speed")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("largest shape of each operation", fontsize=9, loc="left")
+
+
+def _same(row: Row, other: Row) -> bool:
+    return (row.shape, row.clients) == (other.shape, other.clients)
 
 
 def _bytes(row: Row) -> float:

@@ -1,0 +1,69 @@
+"""How right a method is: its numbers beside float64's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops.moments import Moments
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Errors of one method on one case; None for what the method does not compute.
+
+    Attributes:
+        element_error: the largest absolute error of an element.
+        ratio_error: the largest absolute error of a layer's |mean|/std.
+        misranked: groups of like layers whose order differs from float64's.
+    """
+
+    element_error: float | None = None
+    ratio_error: float | None = None
+    misranked: int | None = None
+
+
+def in_parts(vector: Tensor) -> Sequence[Tensor]:
+    """Views of [P], small enough that what is made of one in float64 stays in a cache."""
+    return torch.split(vector, 1 << 20)
+
+
+def element_error(result: Tensor, exact: Tensor) -> float:
+    """Largest distance of `result` [P] from `exact` [P], which is float64; NaN if there is one."""
+    parts = zip(in_parts(result), in_parts(exact), strict=True)
+    return float(torch.stack([(part.double() - true).abs().max() for part, true in parts]).max())
+
+
+def ratio_error(excess: Tensor, oracle: Tensor) -> float:
+    """Largest distance of |mean|/std from the oracle's; both are given squared, as `excess`, any shape."""
+    return float((excess.cpu().clamp(min=0).sqrt() - oracle.cpu().sqrt()).abs().max())
+
+
+def excess_in_float64(layer: Tensor) -> Tensor:
+    """(mean/std)^2 of one layer, the oracle: scalar, float64."""
+    wide = layer.double()
+    return (wide.mean() / wide.std(correction=0)).square()
+
+
+def oracle_excess(layers: Sequence[Tensor]) -> Tensor:
+    """(mean/std)^2 of every layer, the oracle: [L] float64 on the CPU."""
+    return torch.stack([excess_in_float64(layer) for layer in layers]).cpu()
+
+
+def excess_of(moments: Moments) -> Tensor:
+    """(mean/std)^2 of every layer, from its moments: float64 on the CPU."""
+    return (moments.mean.square() * moments.count / moments.m2).cpu()
+
+
+def misranked(excess: Tensor, oracle: Tensor, layout: ParameterLayout) -> int:
+    """Groups of like layers that `excess` [L] orders unlike `oracle` [L]; `layout` is by tensors."""
+    wrong = 0
+    for group in layout.groups:
+        layers = [layout.blocks[block].layers[0] for block in group.blocks]
+        found, true = (torch.argsort(x[layers], descending=True, stable=True) for x in (excess, oracle))
+        wrong += int(not torch.equal(found, true))
+    return wrong

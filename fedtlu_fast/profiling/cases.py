@@ -1,0 +1,290 @@
+"""One case for every operation: its methods on one change, how wrong each is, the bytes that must move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops import checks, dispatch
+from fedtlu_fast.ops.moments import Moments
+from fedtlu_fast.profiling.accuracy import (
+    Accuracy,
+    element_error,
+    excess_of,
+    in_parts,
+    misranked,
+    oracle_excess,
+    ratio_error,
+)
+from fedtlu_fast.profiling.bandwidth import Traffic
+from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, STD_MEAN_LOOP, aggregate_rivals, stats_rivals
+from fedtlu_fast.profiling.shapes import random_clients
+from fedtlu_fast.scoring import score_layers
+from fedtlu_fast.stats import layer_stats
+
+OURS = "fedtlu "
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a case is made for.
+
+    Attributes:
+        change: [P].
+        layout: of its layers.
+        backends: whose operations to measure.
+        clients: K, for the operations that take several.
+        tell: takes a note about a method that is left out.
+    """
+
+    change: Tensor
+    layout: ParameterLayout
+    backends: Sequence[str]
+    clients: int
+    tell: Tell
+
+    @property
+    def wide(self) -> torch.dtype:
+        """Of what the change is added to."""
+        return checks.TARGETS[self.change.dtype]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Methods that have been called once, each with its accuracy; their names begin with `OURS` or not."""
+
+    methods: dict[str, Callable[[], object]]
+    accuracy: dict[str, Accuracy]
+    traffic: Traffic
+
+
+def stats_case(subject: Subject, separate: bool = False) -> Case:
+    """`layer_stats` and Eq. 1, of the flat change or of `separate` tensors: reads P."""
+    change, layout = subject.change, subject.layout
+    named = layout.views(change)
+    if separate:
+        named = {name: layer.clone() for name, layer in named.items()}
+    layers = list(named.values())
+    oracle = oracle_excess(layers)
+
+    def ours(backend: str) -> Tensor:
+        stats = layer_stats(named if separate else change, None if separate else layout, backend=backend)
+        return score_layers(stats).excess
+
+    finders: dict[str, Callable[[], Tensor]] = {
+        **{OURS + name: partial(ours, name) for name in subject.backends},
+        **{name: partial(rival, layers) for name, rival in stats_rivals(layers, subject.tell).items()},
+    }
+    accuracy = {}
+    for name, find in finders.items():
+        excess = find().cpu()
+        accuracy[name] = Accuracy(None, ratio_error(excess, oracle), misranked(excess, oracle, layout))
+    return Case(dict(finders), accuracy, Traffic(_bytes(change), 0))
+
+
+def accumulate_case(subject: Subject, stats: bool = False) -> Case:
+    """``aggregate += weight * (client - base)``, and its `stats`: reads aggregate, client, base; writes one.
+
+    The rivals of the fused form add up and then find the statistics with a loop of their own.
+    """
+    client, layout, weight = subject.change, subject.layout, 0.25
+    base = client.roll(layout.size // 3)
+    start = client.flip(0).to(subject.wide)
+    expected = start.double()
+    for total, here, before in zip(*map(in_parts, (expected, client, base)), strict=True):
+        total.add_(here.double().sub_(before).mul_(weight))
+
+    def ours(aggregate: Tensor, backend: str) -> Moments | None:
+        if not stats:
+            dispatch.accumulate_(aggregate, client, base, weight, backend)
+            return None
+        return dispatch.accumulate_(aggregate, client, base, weight, backend, offsets=layout.offsets)
+
+    def add(aggregate: Tensor) -> None:
+        aggregate.add_(client - base, alpha=weight)
+
+    def add_wide(aggregate: Tensor) -> None:
+        aggregate.add_(client.to(aggregate.dtype) - base, alpha=weight)
+
+    sums = {"torch add_": add}
+    if client.dtype != subject.wide:
+        sums["torch add_, widened first"] = add_wide
+    updates: dict[str, _Update] = {OURS + name: partial(ours, backend=name) for name in subject.backends}
+    if not stats:
+        updates |= sums
+    else:
+        loops = stats_rivals(list(layout.views(start).values()), subject.tell)
+        for name in (FLOAT32_LOOP, STD_MEAN_LOOP, COMPILED):
+            if name in loops:
+                # Of the sums the last, which is right; of the loops those that may win.
+                followed = partial(_followed, list(sums.values())[-1], loops[name], layout)
+                updates[f"torch add_ + {name.removeprefix('torch ')}"] = followed
+    moved = Traffic(2 * _bytes(client) + _bytes(start), _bytes(start))
+    return _update_case(updates, start, expected, layout if stats else None, moved)
+
+
+def _followed(
+    update: Callable[[Tensor], None],
+    rival: Callable[[Sequence[Tensor]], Tensor],
+    layout: ParameterLayout,
+    vector: Tensor,
+) -> Tensor:
+    """An update, and then the statistics of the vector: (mean/std)^2, [L]."""
+    update(vector)
+    return rival(list(layout.views(vector).values()))
+
+
+def apply_case(subject: Subject) -> Case:
+    """``params += delta`` for every third layer, of which it reads both and writes one."""
+    delta, layout = subject.change, subject.layout
+    mask = torch.arange(len(layout.layers)) % 3 == 0
+    places = [
+        slice(layer.offset, layer.offset + layer.numel)
+        for layer, wanted in zip(layout.layers, mask.tolist(), strict=True)
+        if wanted
+    ]
+    start = delta.flip(0).to(subject.wide)
+    expected = start.double()
+    for place in places:
+        expected[place] += delta[place]
+    moved = sum(place.stop - place.start for place in places)
+
+    def ours(params: Tensor, backend: str) -> None:
+        dispatch.masked_apply_(params, delta, layout.offsets, mask, 1.0, backend)
+
+    def by_loop(params: Tensor) -> None:
+        for place in places:
+            params[place].add_(delta[place])
+
+    def by_foreach(params: Tensor) -> None:
+        torch._foreach_add_([params[place] for place in places], [delta[place] for place in places])
+
+    updates: dict[str, _Update] = {
+        **{OURS + name: partial(ours, backend=name) for name in subject.backends},
+        "torch loop": by_loop,
+        "torch foreach_add_": by_foreach,
+    }
+    wide = moved * start.element_size()
+    return _update_case(updates, start, expected, None, Traffic(moved * delta.element_size() + wide, wide))
+
+
+_Update = Callable[[Tensor], Moments | Tensor | None]
+
+
+def _update_case(
+    updates: Mapping[str, _Update],
+    start: Tensor,
+    expected: Tensor,
+    layout: ParameterLayout | None,
+    traffic: Traffic,
+) -> Case:
+    """Updates of a vector that starts as `start`; `layout` if they also find the statistics of it."""
+    oracle = _oracle_of(expected, start.dtype, layout) if layout else None
+    scratch = torch.empty_like(start)
+    accuracy = {}
+    for name, update in updates.items():
+        found = update(scratch.copy_(start))
+        ratio, wrong = _against(found, oracle, layout)
+        accuracy[name] = Accuracy(element_error(scratch, expected), ratio, wrong)
+    return Case({name: partial(update, scratch) for name, update in updates.items()}, accuracy, traffic)
+
+
+def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
+    """``sum_k weights[k] * clients[k]`` of K clients with its statistics: reads K * P, writes P.
+
+    The rivals only aggregate: they find no statistics, neither of the sum nor of the clients.
+    """
+    layout, number = subject.layout, subject.clients
+    clients = random_clients(subject.change, number)
+    counts = [50 + 7 * (index % 11) for index in range(number)]
+    weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    out = torch.empty(layout.size, dtype=subject.wide, device=clients.device)
+    expected = torch.zeros_like(out, dtype=torch.float64)
+    for client, weight in zip(clients, weights.tolist(), strict=True):
+        for total, part in zip(in_parts(expected), in_parts(client), strict=True):
+            total.add_(part.double().mul_(weight))
+    oracle = _oracle_of(expected, out.dtype, layout)
+    # Of the first and the last client only: float64 takes longer than all measurements.
+    ends = [oracle_excess(list(layout.views(clients[at]).values())) for at in (0, -1) if client_stats]
+
+    def ours(backend: str) -> tuple[Tensor, Moments, Moments | None]:
+        return dispatch.aggregate(
+            clients, weights, layout.offsets, out=out, client_stats=client_stats, backend=backend
+        )
+
+    methods: dict[str, Callable[[], object]] = {}
+    accuracy = {}
+    for name in subject.backends:
+        methods[OURS + name] = partial(ours, name)
+        out.fill_(torch.nan)  # what one method leaves undone must not be the work of the one before it
+        _, moments, each = ours(name)
+        ratio, wrong = _against(moments, oracle, layout)
+        if each is not None:
+            ratio = max(ratio or 0.0, ratio_error(excess_of(each)[[0, -1]], torch.stack(ends)))
+        accuracy[OURS + name] = Accuracy(element_error(out, expected), ratio, wrong)
+    for name, rival in aggregate_rivals(clients, counts, layout, out, subject.tell).items():
+        methods[name] = rival
+        out.fill_(torch.nan)
+        found = rival()
+        whole = found if isinstance(found, Tensor) else torch.cat([part.reshape(-1) for part in found])
+        accuracy[name] = Accuracy(element_error(whole, expected))
+    return Case(methods, accuracy, Traffic(_bytes(clients), _bytes(out)))
+
+
+def _oracle_of(expected: Tensor, dtype: torch.dtype, layout: ParameterLayout) -> Tensor:
+    """(mean/std)^2 [L] of the exact vector, rounded once: of what there is to be scored."""
+    return oracle_excess(list(layout.views(expected.to(dtype)).values()))
+
+
+def _against(
+    found: Moments | Tensor | None, oracle: Tensor | None, layout: ParameterLayout | None
+) -> tuple[float | None, int | None]:
+    """`ratio_error` and `misranked` of what a method found, if it looks for statistics at all."""
+    if found is None or oracle is None or layout is None:
+        return None, None
+    excess = (excess_of(found) if isinstance(found, Moments) else found).cpu()
+    return ratio_error(excess, oracle), misranked(excess, oracle, layout)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation to profile: how its case is made, and how many vectors [P] that takes beside the change.
+
+    Attributes:
+        case: makes the case.
+        narrow: vectors in the dtype of the change, besides the K clients.
+        wide: vectors of 4 bytes an element, those of the oracle counted twice.
+        takes_clients: whether it is measured for a number of clients, K.
+    """
+
+    case: Callable[[Subject], Case]
+    narrow: int = 0
+    wide: int = 0
+    takes_clients: bool = False
+
+    def bytes(self, size: int, itemsize: int, clients: int) -> int:
+        """Memory that a case takes beside the change [P], for `size` = P."""
+        held = self.narrow + (clients if self.takes_clients else 0)
+        return size * (held * itemsize + self.wide * 4)
+
+
+OPS = {
+    "layer_stats": Op(stats_case),
+    "layer_stats (list)": Op(partial(stats_case, separate=True), narrow=1),
+    "accumulate_": Op(accumulate_case, narrow=1, wide=6),
+    "accumulate_+stats": Op(partial(accumulate_case, stats=True), narrow=1, wide=6),
+    "aggregate": Op(aggregate_case, wide=6, takes_clients=True),
+    "aggregate+clients": Op(partial(aggregate_case, client_stats=True), wide=6, takes_clients=True),
+    "masked_apply_": Op(apply_case, wide=6),
+}
