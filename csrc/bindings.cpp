@@ -249,10 +249,11 @@ py::object py_accumulate(py::handle aggregate, py::handle client, py::handle bas
 
 py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, py::handle base,
                        py::handle dtype, py::handle offsets, bool client_stats, int threads) {
+    // First what may run Python code, which could change an array that was checked before it.
+    const py::tuple arrays = tuple_of({"clients"}, clients);
     const Dtype type = parse_dtype({"dtype"}, dtype);
     py::array target = floats({"out"}, out, widened(type));
     check_writable({"out"}, target);
-    const py::tuple arrays = tuple_of({"clients"}, clients);
     const auto number = static_cast<std::int64_t>(arrays.size());
     std::vector<const std::byte*> data(arrays.size());
     for (std::int64_t i = 0; i < number; ++i) {
@@ -265,6 +266,9 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
         bad_value({"weights"},
                   std::to_string(number) + " numbers, one per client, got " + std::to_string(shares.size()));
     }
+    // A copy: they may lie anywhere, even in what is written.
+    std::vector<double> factors(arrays.size());
+    if (number > 0) std::memcpy(factors.data(), shares.data(), factors.size() * sizeof(double));
     const py::array start = base_beside(base, type, {"out"}, target);
     const std::vector<std::int64_t> bounds = offsets_within(offsets, target.size());
     check_threads(threads);
@@ -283,8 +287,8 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
         each = std::move(matrices);
     }
     auto* to = static_cast<std::byte*>(target.mutable_data());
-    const Clients given{data.data(), static_cast<const double*>(shares.data()), number,
-                        base.is_none() ? nullptr : bytes_of(start), type};
+    const Clients given{data.data(), factors.data(), number, base.is_none() ? nullptr : bytes_of(start),
+                        type};
     const std::int64_t n = target.size();
     without_gil([&] {
         aggregate(to, given, n, bounds.data(), layers, moments,

@@ -19,7 +19,7 @@ Nothing depends on what a library calls its modules, so new versions and other l
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -116,19 +116,20 @@ def _list_blocks(root: _Node, shapes: Sequence[Shape]) -> list[Found]:
 
 
 def _outermost_list_children(node: _Node) -> Iterator[_Node]:
+    if node.is_list():
+        yield from node.children.values()
+        return
     for child in node.children.values():
-        if node.is_list():
-            yield child
-        else:
-            yield from _outermost_list_children(child)
+        yield from _outermost_list_children(child)
 
 
 def _sibling_blocks(node: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[Found]:
     """Rule 2; siblings that hold blocks of rule 1 (the towers of a dual encoder) are not blocks."""
     containers = [child for child in node.children.values() if child.children]
     fresh = [child for child in containers if taken.isdisjoint(child.layers())]
+    opened = [child for child in containers if not taken.isdisjoint(child.layers())]
     found, unlike = _repeated(fresh, shapes)
-    for child in [*unlike, *(child for child in containers if child not in fresh)]:
+    for child in [*unlike, *opened]:
         found += _sibling_blocks(child, shapes, taken)
     return found
 
@@ -154,9 +155,10 @@ def _own_blocks(root: _Node, shapes: Sequence[Shape]) -> list[Found]:
         path = node.path or ROOT
         stretches = _repetition(node.own, shapes)
         kinds = [tuple(shapes[layer] for layer in stretch) for stretch in stretches]
+        occurrences = Counter(kinds)
         for index, (stretch, kind) in enumerate(zip(stretches, kinds, strict=True)):
             name = path if len(stretches) == 1 else f"{path}[{index}]"
-            found.append(Found(name, tuple(stretch), ("block", kind) if kinds.count(kind) > 1 else None))
+            found.append(Found(name, tuple(stretch), ("block", kind) if occurrences[kind] > 1 else None))
     return found
 
 
@@ -167,11 +169,9 @@ def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
     ``A B c c  B B c c  B B c c`` is cut into three stretches of four, two of them alike.
     """
     count, best_period, best_cover = len(layers), 1, 0
-    sequence = [shapes[layer] for layer in layers]
+    matches = _prefix_matches([shapes[layer] for layer in reversed(layers)])
     for period in range(2, count // 2 + 1):
-        cover = period
-        while cover < count and sequence[-1 - cover] == sequence[-1 - cover + period]:
-            cover += 1
+        cover = period + matches[period]
         cover -= cover % period
         if cover >= 2 * period and cover > best_cover:
             best_period, best_cover = period, cover
@@ -179,6 +179,24 @@ def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
     starts = range(head, count, best_period)
     stretches = [layers[:head], *(layers[start : start + best_period] for start in starts)]
     return [stretch for stretch in stretches if stretch]
+
+
+def _prefix_matches(sequence: Sequence[Shape]) -> list[int]:
+    """For every place, how many items from there on equal those from the start on, in linear time.
+
+    The Z algorithm: inside the stretch ``[left, right)`` that matched last, what is known of the start
+    holds again. (Gusfield 1997, Algorithms on Strings, Trees and Sequences, 1.4.)
+    """
+    matches = [0] * len(sequence)
+    left = right = 0
+    for place in range(1, len(sequence)):
+        length = min(right - place, matches[place - left]) if place < right else 0
+        while place + length < len(sequence) and sequence[length] == sequence[place + length]:
+            length += 1
+        matches[place] = length
+        if place + length > right:
+            left, right = place, place + length
+    return matches
 
 
 def _parts(

@@ -1,0 +1,251 @@
+"""What the binding must answer, in NumPy float64; shares no code with the package.
+
+`UnfitError` is raised for arguments that the binding must refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from fuzz.memory import Array, address, is_array
+
+NAMES = ("float32", "bfloat16", "float16", "float64")
+KINDS = {"float32": ("f", 4), "bfloat16": ("iu", 2), "float16": ("iu", 2), "float64": ("f", 8)}
+# The argument that a function writes to.
+TARGETS = {"accumulate_": "aggregate", "aggregate": "out", "masked_apply_": "params"}
+
+
+class UnfitError(Exception):
+    """No right answer exists: the call must be refused."""
+
+
+class WrongError(AssertionError):
+    """The binding did what it must not do."""
+
+
+@dataclass
+class Expected:
+    """The target's new values, which of them were touched, and the matrices of moments [5, L] or None."""
+
+    target: Array | None = None
+    touched: Array | None = None
+    result: Any = None
+
+
+def need(fits: bool, what: str) -> None:
+    if not fits:
+        raise UnfitError(what)
+
+
+def wide(name: str) -> str:
+    return "float64" if name == "float64" else "float32"
+
+
+def vector(array: Any, kinds: str, item_size: int, what: str) -> Array:
+    need(is_array(array), f"{what} is no array")
+    plain: Array = array.view(np.ndarray)
+    need(plain.dtype.kind in kinds and plain.dtype.itemsize == item_size, f"{what} is {plain.dtype}")
+    need(plain.dtype.isnative and plain.ndim == 1 and plain.flags.c_contiguous, f"{what} is no flat vector")
+    return plain
+
+
+def decode(array: Any, name: str, what: str) -> Array:
+    plain = vector(array, *KINDS[name], what)
+    if name == "bfloat16":
+        return (plain.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return (plain.view(np.float16) if name == "float16" else plain).astype(np.float64)
+
+
+def bounds(offsets: Any, length: int) -> list[int]:
+    plain: list[int] = vector(offsets, "i", 8, "offsets").tolist()
+    need(bool(plain) and plain == sorted(plain) and plain[0] >= 0 and plain[-1] <= length, f"offsets {plain}")
+    return plain
+
+
+def items(sequence: Any) -> list[Any]:
+    """What a sequence gave when the binding read it."""
+    return sequence.seen if hasattr(sequence, "seen") else list(sequence)
+
+
+def dtype_name(dtype: Any) -> str:
+    need(
+        isinstance(dtype, str) and str.__str__(dtype) in NAMES,
+        f"dtype {str.__repr__(dtype)}" if isinstance(dtype, str) else "dtype",
+    )
+    return str.__str__(dtype)
+
+
+def beside(array: Array, target: Array, what: str) -> None:
+    need(array.size == target.size, f"{what} has {array.size} elements, not {target.size}")
+    first, second = address(array), address(target)
+    same = first == second and array.nbytes == target.nbytes
+    apart = first + array.nbytes <= second or second + target.nbytes <= first
+    need(same or apart, f"{what} overlaps in part")
+
+
+def moments(layers: Sequence[Array]) -> Array:
+    """[5, L] by sums in extended precision."""
+    rows = []
+    for layer in layers:
+        bad = int(np.count_nonzero(~np.isfinite(layer)))
+        if bad or not layer.size:
+            rows.append((layer.size, *(np.nan if bad else 0.0,) * 3, bad))
+            continue
+        precise = layer.astype(np.longdouble)
+        mean = precise.mean()
+        rows.append((layer.size, float(mean), float(np.square(precise - mean).sum()), np.abs(layer).max(), 0))
+    return np.array(rows, dtype=np.float64).reshape(len(layers), 5).T
+
+
+def cut(values: Array, at: list[int]) -> list[Array]:
+    return [values[start:stop] for start, stop in pairwise(at)]
+
+
+def expected(function: str, args: dict[str, Any]) -> Expected:
+    """The answer to a call on memory as it was before it."""
+    with np.errstate(all="ignore"):
+        try:
+            # An object may say another number every time it is asked; any number gives the same result.
+            need(not isinstance(args["threads"], int) or args["threads"] >= 1, "threads")
+            return ANSWERS[function](args)
+        except (KeyError, TypeError) as error:
+            raise UnfitError(repr(error)) from error
+
+
+def _layer_stats(args: dict[str, Any]) -> Expected:
+    values = decode(args["delta"], dtype_name(args["dtype"]), "delta")
+    return Expected(result=moments(cut(values, bounds(args["offsets"], values.size))))
+
+
+def _layer_stats_list(args: dict[str, Any]) -> Expected:
+    tensors, dtypes = items(args["tensors"]), args["dtypes"]
+    names = [dtypes] * len(tensors) if isinstance(dtypes, str) else items(dtypes)
+    need(len(names) == len(tensors), "dtypes")
+    pairs = zip(tensors, names, strict=True)
+    return Expected(result=moments([decode(tensor, dtype_name(name), "tensors") for tensor, name in pairs]))
+
+
+def _target(args: dict[str, Any], function: str, name: str) -> Array:
+    target = vector(args[TARGETS[function]], *KINDS[wide(name)], TARGETS[function])
+    need(target.flags.writeable, "read-only target")
+    return target
+
+
+def _change(array: Any, name: str, target: Array, what: str) -> Array:
+    values = decode(array, name, what)
+    beside(array, target, what)
+    return values
+
+
+def _accumulate(args: dict[str, Any]) -> Expected:
+    name = dtype_name(args["dtype"])
+    target = _target(args, "accumulate_", name)
+    change = _change(args["client"], name, target, "client")
+    if args["base"] is not None:
+        change = change - _change(args["base"], name, target, "base")
+    new = (target.astype(np.float64) + float(args["weight"]) * change).astype(target.dtype)
+    stats = None
+    if args["offsets"] is not None:
+        stats = moments(cut(new.astype(np.float64), bounds(args["offsets"], target.size)))
+    return Expected(new, np.ones(new.shape, dtype=bool), stats)
+
+
+def _aggregate(args: dict[str, Any]) -> Expected:
+    name = dtype_name(args["dtype"])
+    target = _target(args, "aggregate", name)
+    clients = items(args["clients"])
+    weights = vector(args["weights"], "f", 8, "weights").tolist()
+    need(len(weights) == len(clients), "weights")
+    at = bounds(args["offsets"], target.size)
+    base = None if args["base"] is None else _change(args["base"], name, target, "base")
+    total, each = np.zeros(target.size), []
+    for client, weight in zip(clients, weights, strict=True):
+        change = _change(client, name, target, "clients")
+        if base is not None:
+            change = change - base
+        total += weight * change
+        rounded = change if base is None else change.astype(target.dtype).astype(np.float64)
+        each.append(moments(cut(rounded, at)))
+    new = total.astype(target.dtype)
+    of_clients = np.array(each).reshape(len(each), 5, len(at) - 1) if args["client_stats"] else None
+    return Expected(
+        new, np.ones(new.shape, dtype=bool), (moments(cut(new.astype(np.float64), at)), of_clients)
+    )
+
+
+def _masked_apply(args: dict[str, Any]) -> Expected:
+    name = dtype_name(args["dtype"])
+    target = _target(args, "masked_apply_", name)
+    change = _change(args["delta"], name, target, "delta")
+    at = bounds(args["offsets"], target.size)
+    mask = vector(args["mask"], "b", 1, "mask").view(np.uint8)
+    need(mask.size == len(at) - 1, "mask")
+    touched = np.zeros(target.shape, dtype=bool)
+    for layer in np.flatnonzero(mask):
+        touched[at[layer] : at[layer + 1]] = True
+    new = (target.astype(np.float64) + float(args["lr"]) * change).astype(target.dtype)
+    new[~touched] = target[~touched]
+    return Expected(new, touched)
+
+
+def _read_loop(args: dict[str, Any]) -> Expected:
+    values = vector(args["values"], *KINDS["float32"], "values")
+    words = np.frombuffer(values.tobytes()[: values.nbytes // 8 * 8], dtype=np.uint64)
+    return Expected(result=int(np.bitwise_xor.reduce(words, initial=0)))
+
+
+ANSWERS = {
+    "read_loop": _read_loop,
+    "layer_stats": _layer_stats,
+    "layer_stats_list": _layer_stats_list,
+    "accumulate_": _accumulate,
+    "aggregate": _aggregate,
+    "masked_apply_": _masked_apply,
+}
+
+
+def compare(answer: Any, target: Array | None, wanted: Expected) -> None:
+    """Raises `WrongError` unless the vector has the right bits (but for payloads) and moments are close."""
+    if wanted.target is not None and target is not None and wanted.touched is not None:
+        integer = {4: np.uint32, 8: np.uint64}[wanted.target.itemsize]
+        same = target.view(integer) == wanted.target.view(integer)
+        same |= wanted.touched & np.isnan(target) & np.isnan(wanted.target)
+        if not same.all():
+            at = int(np.flatnonzero(~same)[0])
+            raise WrongError(f"element {at} is {target[at]!r}, not {wanted.target[at]!r}")
+    if isinstance(wanted.result, tuple):
+        if not isinstance(answer, tuple) or len(answer) != len(wanted.result):
+            raise WrongError(f"answered {type(answer)}")
+        for got, matrix in zip(answer, wanted.result, strict=True):
+            _compare_moments(got, matrix)
+    elif isinstance(wanted.result, int):
+        if answer != wanted.result:
+            raise WrongError(f"answered {answer!r}, not {wanted.result!r}")
+    else:
+        _compare_moments(answer, wanted.result)
+
+
+def _compare_moments(got: Any, matrix: Array | None) -> None:
+    if matrix is None or got is None:
+        if matrix is not got:
+            raise WrongError(f"moments are {type(got)}")
+        return
+    if got.dtype != np.float64 or got.shape != matrix.shape:
+        raise WrongError(f"moments are {got.dtype} {got.shape}, not float64 {matrix.shape}")
+    rows, truth = np.moveaxis(got, -2, 0), np.moveaxis(matrix, -2, 0)
+    count, _, m2, abs_max, _ = truth
+    with np.errstate(all="ignore"):
+        allowed = np.zeros_like(truth)
+        allowed[1] = 1e-12 * abs_max + 5e-324
+        allowed[2] = 1e-9 * m2 + 1e-13 * count * abs_max**2 + 1e-300
+        fits = (np.abs(rows - truth) <= allowed) | (np.isnan(rows) & np.isnan(truth))
+    # Squares that float64 cannot hold: no more than the other rows is promised.
+    fits[1:3, abs_max > 1e150] = True
+    if not fits.all():
+        at = tuple(int(index[0]) for index in np.nonzero(~fits))
+        name = ("count", "mean", "m2", "abs_max", "nonfinite")[at[0]]
+        raise WrongError(f"{name} of layer {at[1:]} is {rows[at]!r}, not {truth[at]!r}")
