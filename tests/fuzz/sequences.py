@@ -136,7 +136,7 @@ def strange(values: list[Any], target: Array | None, dice: Dice) -> Any:
         for index, value in enumerate(values):
             holder[index] = value
         return holder
-    if kind == 11 and len({(value.shape, value.dtype) for value in values if isinstance(value, np.ndarray)}) == 1:
-        arrays = [value for value in values if hasattr(value, "shape")]
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if kind == 11 and len({(array.shape, array.dtype) for array in arrays}) == 1:
         return np.stack(arrays)  # its rows are views that live no longer than the tuple of them
     return tuple(values)
