@@ -317,17 +317,16 @@ FEDTLU_INLINE void add_block(double* total, const std::byte* const* clients, con
 }
 
 template <class Format, int kClients, bool kSubtract>
-FEDTLU_INLINE void add_all(double* total, const Addends& addends, int first, const std::byte* base,
-                           std::int64_t n) {
+FEDTLU_INLINE void add_all(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
     constexpr std::int64_t kStep = kBlockBytes<Format>;
     const std::byte* clients[kClients];
     const std::byte* ahead[kClients];
     double weights[kClients];
     FEDTLU_UNROLL
     for (int client = 0; client < kClients; ++client) {
-        clients[client] = addends.clients[first + client];
-        ahead[client] = addends.ahead[first + client];
-        weights[client] = addends.weights[first + client];
+        clients[client] = addends.clients[client];
+        ahead[client] = addends.ahead[client];
+        weights[client] = addends.weights[client];
     }
     for (; n >= kLanes; n -= kLanes, total += kLanes) {
         add_block<Format, kClients, kSubtract>(total, clients, weights, base);
@@ -356,12 +355,15 @@ FEDTLU_INLINE void add_all(double* total, const Addends& addends, int first, con
 
 template <class Format, bool kSubtract>
 FEDTLU_INLINE void add_any(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
-    if (addends.number == kAddends) {
-        add_all<Format, kAddends, kSubtract>(total, addends, 0, base, n);
-    } else {
-        for (int client = 0; client < addends.number; ++client) {
-            add_all<Format, 1, kSubtract>(total, addends, client, base, n);
-        }
+    switch (addends.number) {
+        case 1:
+            return add_all<Format, 1, kSubtract>(total, addends, base, n);
+        case 2:
+            return add_all<Format, 2, kSubtract>(total, addends, base, n);
+        case 3:
+            return add_all<Format, 3, kSubtract>(total, addends, base, n);
+        default:
+            return add_all<Format, kAddends, kSubtract>(total, addends, base, n);
     }
 }
 

@@ -27,7 +27,7 @@ constexpr int kAddends = 4;
 
 // Some clients' elements and weights, and where memory is wanted next: `ahead` is only prefetched.
 struct Addends {
-    int number = 0;  // of clients, at most kAddends; fastest when it is that
+    int number = 0;  // of clients, from 1 to kAddends
     const std::byte* clients[kAddends] = {};
     const std::byte* ahead[kAddends] = {};
     double weights[kAddends] = {};

@@ -48,9 +48,9 @@ def profile_command(
     """Measure the operations on this machine, beside what people write by hand, speed with accuracy.
 
     Each method is checked against float64, then all are timed in turn in one process; times are medians.
-    The floor is the time that the bytes which must be read take at the read bandwidth (or those to be
-    written at the write bandwidth, if that is longer), measured in the same turns: of the memory. A small
-    shape that stays in a cache may pass it.
+    The floor is the time that the bytes which must move take at the memory's bandwidth, measured in the same
+    turns. On the CPU an update in place costs its reads, for it writes back beside them. A small shape that
+    stays in a cache may pass the floor.
 
     Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16 (these unless --shapes is given), gpt2-xl (6 GB),
     llama-7b-bf16 (14 GB), 100k-layers, one-layer (of as many bytes as the 100,000).

@@ -5,9 +5,11 @@ its data are, again and again, and are about as large: of a large case a cache k
 the other. They are never smaller than 256 MB, since the floor is meant to be the memory's: a small case
 that comes out of a cache may pass it, and then shows more than 100%. Beyond 512 MB nothing changes.
 
-Reading and writing may go on side by side: what a processor has changed it writes back while it reads on.
-So the floor is the longer of the two, the bytes to read at the read bandwidth or the bytes to write at the
-write bandwidth; where both share one bus no operation can come near it.
+On a GPU reads and writes share one bus, and the floor adds them up. A processor's cores are another matter:
+what a core brings in is what it waits for, while it writes lines that it had already read back beside its
+reading (an update in place comes as near to the read bandwidth as a read does). There the floor is the bytes
+that are read, and those written to other places than were read, at the read bandwidth: a line to be written
+is brought in first, or goes out past the caches, which is not faster.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ LARGEST = 1 << 29
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that an operation must at least read and write."""
+    """Bytes that an operation must at least read and write; `in_place`: it writes what it has read."""
 
     read: int
     written: int
+    in_place: bool = False
 
     @property
     def total(self) -> int:
@@ -41,14 +44,17 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bytes per second."""
+    """Bytes per second, and whether reads and writes share one bus."""
 
     read: float
     write: float
+    shared: bool
 
     def floor(self, traffic: Traffic) -> float:
         """Seconds that this traffic takes at least."""
-        return max(traffic.read / self.read, traffic.written / self.write)
+        if self.shared:
+            return traffic.read / self.read + traffic.written / self.write
+        return (traffic.read + (0 if traffic.in_place else traffic.written)) / self.read
 
 
 class Probes:
@@ -58,6 +64,7 @@ class Probes:
         """Takes a buffer for a case of `size` bytes."""
         buffer = torch.ones(min(max(size, SMALLEST), LARGEST) // 4, device=device)
         self.bytes = 4 * buffer.numel()
+        self._shared = device != "cpu"
         self._reads: dict[str, Callable[[], object]] = {"sum": buffer.sum, "amax": buffer.amax}
         if device == "cpu" and "native" in dispatch.live_backends():
             self._reads["read loop"] = partial(_read_loop, buffer)
@@ -73,7 +80,7 @@ class Probes:
         """From the medians of their times, the fastest of each kind."""
         took = {name.removeprefix("probe "): median(values) for name, values in seconds.items()}
         read, write = (min(took[name] for name in kind) for kind in (self._reads, self._writes))
-        return Bandwidth(self.bytes / read, self.bytes / write)
+        return Bandwidth(self.bytes / read, self.bytes / write, shared=self._shared)
 
 
 def _read_loop(buffer: Tensor) -> int:

@@ -126,7 +126,7 @@ def accumulate_case(subject: Subject, stats: bool = False) -> Case:
                 # Of the sums the last, which is right; of the loops those that may win.
                 followed = partial(_followed, list(sums.values())[-1], loops[name], layout)
                 updates[f"torch add_ + {name.removeprefix('torch ')}"] = followed
-    moved = Traffic(2 * _bytes(client) + _bytes(start), _bytes(start))
+    moved = Traffic(2 * _bytes(client) + _bytes(start), _bytes(start), in_place=True)
     return _update_case(updates, start, expected, layout if stats else None, moved)
 
 
@@ -172,7 +172,9 @@ def apply_case(subject: Subject) -> Case:
         "torch foreach_add_": by_foreach,
     }
     wide = moved * start.element_size()
-    return _update_case(updates, start, expected, None, Traffic(moved * delta.element_size() + wide, wide))
+    return _update_case(
+        updates, start, expected, None, Traffic(moved * delta.element_size() + wide, wide, in_place=True)
+    )
 
 
 _Update = Callable[[Tensor], Moments | Tensor | None]

@@ -96,22 +96,21 @@ def test_a_sum_in_16_bits_is_shown_as_wrong_and_a_widened_one_as_right(small):
 
 
 @pytest.mark.parametrize(
-    ("op", "read", "written"),
+    ("op", "read", "written", "waited_for"),
     [
-        ("layer_stats", 4, 0),
-        ("layer_stats (list)", 4, 0),
-        ("accumulate_", 12, 4),
-        ("accumulate_+stats", 12, 4),
-        ("aggregate", 12, 4),
-        ("aggregate+clients", 12, 4),
+        ("layer_stats", 4, 0, 4),
+        ("layer_stats (list)", 4, 0, 4),
+        ("accumulate_", 12, 4, 12),
+        ("accumulate_+stats", 12, 4, 12),
+        ("aggregate", 12, 4, 16),
+        ("aggregate+clients", 12, 4, 16),
     ],
 )
-def test_floor_is_what_the_bytes_take_at_the_bandwidth_of_the_same_turns(rows, op, read, written):
+def test_floor_is_what_the_bytes_take_at_the_bandwidth_of_the_same_turns(rows, op, read, written, waited_for):
     row = next(row for row in rows if row.op == op)
     assert row.parameters == SHAPES["mlp"].layout().size
     assert row.gb_per_s == pytest.approx((read + written) * row.parameters / row.ms / 1e6)
-    floor = row.parameters * (read / row.read_gb_per_s + written / row.write_gb_per_s) / 1e6
-    assert row.floor_ms == pytest.approx(floor)
+    assert row.floor_ms == pytest.approx(row.parameters * waited_for / row.read_gb_per_s / 1e6)
     assert row.share_of_floor == pytest.approx(row.floor_ms / row.ms)
 
 
@@ -128,13 +127,18 @@ def test_masked_apply_counts_the_chosen_layers_only(rows):
     assert row.gb_per_s * row.ms * 1e6 == pytest.approx(12 * sum(sizes[::3]))
 
 
-@pytest.mark.parametrize(("update", "write"), [(10, 4), (5, 3), (3, 2), (1, 2)])
-def test_bandwidth_is_of_the_best_probes_by_their_medians(update, write):
+def test_bandwidth_is_of_the_best_probes_by_their_medians():
     probes = Probes(0, "cpu")
-    seconds = {"sum": [1, 2, 9], "amax": [3, 3, 3], "fill": [4], "zero": [8], "update": [update]}
-    found = probes.bandwidth({f"probe {name}": values for name, values in seconds.items()})
-    assert found == Bandwidth(probes.bytes / 2, probes.bytes / write)
-    assert Bandwidth(10, 5).floor(Traffic(20, 10)) == 4
+    seconds = {"sum": [1, 2, 9], "amax": [3, 3, 3], "read loop": [2, 4, 4], "fill": [5], "zero": [8]}
+    took = {name: values for name, values in seconds.items() if f"probe {name}" in probes.methods}
+    found = probes.bandwidth({f"probe {name}": values for name, values in took.items()})
+    assert found == Bandwidth(probes.bytes / 2, probes.bytes / 5, shared=False)
+
+
+def test_floor_on_one_bus_adds_up_and_on_a_processor_counts_what_its_cores_bring_in():
+    assert Bandwidth(10, 5, shared=True).floor(Traffic(20, 10)) == 4
+    assert Bandwidth(10, 5, shared=False).floor(Traffic(20, 10)) == 3
+    assert Bandwidth(10, 5, shared=False).floor(Traffic(20, 10, in_place=True)) == 2
 
 
 def test_probes_are_as_large_as_the_case_within_limits(monkeypatch):
