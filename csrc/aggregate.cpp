@@ -19,6 +19,8 @@ namespace {
 // Elements that all clients are added up over before the next ones. Their totals and a group of clients fit
 // into half of a first-level cache; runs of 4096 took a sixth longer.
 constexpr std::int64_t kRun = 512;
+// Tiles in a row for one thread.
+constexpr std::int64_t kGrain = 8;
 // A sum of as many bytes would push everything else out of a second-level cache.
 constexpr std::int64_t kPastCaches = 4 * 1024 * 1024;
 // A thread must have this many bytes to read to be worth waking.
@@ -164,7 +166,8 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
             }
             const std::int64_t size = size_of(layers.type);
             put(out + span.start * size, sum, span.size() * size, n * size >= kPastCaches);
-        });
+        },
+        kGrain);
 
     pass.merge(layers, tiles.data(), moments);
     for (std::int64_t client = 0; client < each; ++client) {

@@ -227,9 +227,7 @@ FEDTLU_INLINE Sums sums_of(const std::byte* x, std::int64_t n, double pivot) {
 
 template <class Format>
 Sums sums(const std::byte* x, std::int64_t n, double pivot) {
-    // 16-bit elements need more arithmetic per byte than memory leaves time for: spare them what can be
-    // spared.
-    if (sizeof(typename Format::Bits) == 2 && pivot == 0.0) return sums_of<Format, false>(x, n, pivot);
+    if (sizeof(typename Format::Bits) < 8 && pivot == 0.0) return sums_of<Format, false>(x, n, pivot);
     return sums_of<Format, true>(x, n, pivot);
 }
 

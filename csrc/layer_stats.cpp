@@ -9,8 +9,9 @@
 namespace fedtlu {
 namespace {
 
-// Bytes of one work item: long enough to hide the cost of handing it out, short enough to balance.
+// Bytes of one work item, and items in a row for one thread.
 constexpr std::int64_t kItemBytes = 256 * 1024;
+constexpr std::int64_t kGrain = 16;
 // A thread must have this much to do to be worth waking.
 constexpr std::int64_t kBytesPerThread = 512 * 1024;
 
@@ -24,7 +25,7 @@ void run(const Layers& layers, const Moments& out, int threads) {
     const std::int64_t worth = std::max<std::int64_t>(1, pass.bytes() / kBytesPerThread);
     ThreadPool::instance().run(
         static_cast<int>(std::min<std::int64_t>(threads, worth)), pass.items(),
-        [&](std::int64_t item) { pass.read(kernels, layers, item, tiles.data(), out); });
+        [&](std::int64_t item) { pass.read(kernels, layers, item, tiles.data(), out); }, kGrain);
     pass.merge(layers, tiles.data(), out);
 }
 

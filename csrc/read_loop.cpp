@@ -9,6 +9,7 @@ namespace fedtlu {
 namespace {
 
 constexpr std::int64_t kItem = 256 * 1024;
+constexpr std::int64_t kGrain = 16;
 constexpr std::int64_t kAhead = 8192;  // as the kernels prefetch
 
 std::uint64_t word_at(const std::byte* at) {
@@ -35,10 +36,13 @@ std::uint64_t read(const std::byte* data, std::int64_t bytes) {
 
 std::uint64_t read_loop(const std::byte* data, std::int64_t bytes, int threads) {
     std::atomic<std::uint64_t> all{0};
-    ThreadPool::instance().run(threads, bytes / kItem + (bytes % kItem != 0), [&](std::int64_t item) {
-        const std::int64_t start = item * kItem;
-        all.fetch_xor(read(data + start, std::min(kItem, bytes - start)), std::memory_order_relaxed);
-    });
+    ThreadPool::instance().run(
+        threads, bytes / kItem + (bytes % kItem != 0),
+        [&](std::int64_t item) {
+            const std::int64_t start = item * kItem;
+            all.fetch_xor(read(data + start, std::min(kItem, bytes - start)), std::memory_order_relaxed);
+        },
+        kGrain);
     return all.load();
 }
 

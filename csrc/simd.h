@@ -37,7 +37,7 @@ struct Addends {
 struct Kernels {
     const char* level;
 
-    // Sums of x[0:n], n >= 1, in float64. Fastest for 16-bit types when the pivot is 0.
+    // Sums of x[0:n], n >= 1, in float64. Fastest when the pivot is 0, but for float64.
     using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot);
     Sum sums[kDtypes];
 

@@ -97,9 +97,10 @@ void ThreadPool::work_forever() {
 
 void ThreadPool::drain(Job& job) noexcept {
     for (;;) {
-        const std::int64_t item = job.next.fetch_add(1, std::memory_order_relaxed);
-        if (item >= job.items) return;
-        job.call(job.work, item);
+        const std::int64_t first = job.next.fetch_add(job.grain, std::memory_order_relaxed);
+        if (first >= job.items) return;
+        const std::int64_t end = std::min(job.items, first + job.grain);
+        for (std::int64_t item = first; item < end; ++item) job.call(job.work, item);
     }
 }
 

@@ -21,9 +21,10 @@ std::int64_t count_nonfinite(Dtype dtype, const std::byte* x, std::int64_t n) {
     return count;
 }
 
-// The first element; 0 for 16-bit types, whose kernels then have less to do.
+// 0 but for float64: the square of any narrower element is exact in double, which spares the kernels half
+// their arithmetic. Changes have means far below their spread; where one has not, the tile is read again.
 double first_pivot(Dtype dtype, const std::byte* x) {
-    return size_of(dtype) == 2 ? 0.0 : decode(dtype, bits_at(dtype, x, 0));
+    return dtype == Dtype::kFloat64 ? decode(dtype, bits_at(dtype, x, 0)) : 0.0;
 }
 
 }  // namespace

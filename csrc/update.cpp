@@ -11,8 +11,9 @@
 namespace fedtlu {
 namespace {
 
-// Elements of one work item, and what a thread must have to be worth waking.
+// Elements of one work item, items in a row for one thread, and what a thread must have to be worth waking.
 constexpr std::int64_t kItem = 32768;
+constexpr std::int64_t kGrain = 16;
 constexpr std::int64_t kPerThread = 65536;
 
 struct Vectors {
@@ -42,10 +43,13 @@ void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte*
     const DefaultFloatEnv env;
     const Kernels& kernels = fedtlu::kernels();
     const Vectors vectors{aggregate, client, base, dtype, weight};
-    ThreadPool::instance().run(worth(threads, n), n / kItem + (n % kItem != 0), [&](std::int64_t item) {
-        const std::int64_t start = item * kItem;
-        update(kernels, vectors, {start, std::min(n, start + kItem)});
-    });
+    ThreadPool::instance().run(
+        worth(threads, n), n / kItem + (n % kItem != 0),
+        [&](std::int64_t item) {
+            const std::int64_t start = item * kItem;
+            update(kernels, vectors, {start, std::min(n, start + kItem)});
+        },
+        kGrain);
 }
 
 void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, const std::byte* base,
@@ -60,10 +64,13 @@ void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, cons
     std::vector<Tile> tiles(static_cast<std::size_t>(pass.tiles()));
 
     const auto items = static_cast<std::int64_t>(spans.size());
-    ThreadPool::instance().run(worth(threads, n), items, [&](std::int64_t item) {
-        update(kernels, vectors, spans[item]);
-        if (item < pass.items()) pass.read(kernels, layers, item, tiles.data(), out);  // from the cache
-    });
+    ThreadPool::instance().run(
+        worth(threads, n), items,
+        [&](std::int64_t item) {
+            update(kernels, vectors, spans[item]);
+            if (item < pass.items()) pass.read(kernels, layers, item, tiles.data(), out);  // from the cache
+        },
+        kGrain);
     pass.merge(layers, tiles.data(), out);
 }
 
@@ -102,9 +109,12 @@ void masked_apply_(std::byte* params, const std::byte* delta, Dtype dtype, const
     starts.push_back(static_cast<std::int64_t>(spans.size()));
 
     const auto items = static_cast<std::int64_t>(starts.size()) - 1;
-    ThreadPool::instance().run(worth(threads, elements), items, [&](std::int64_t item) {
-        for (std::int64_t i = starts[item]; i < starts[item + 1]; ++i) update(kernels, vectors, spans[i]);
-    });
+    ThreadPool::instance().run(
+        worth(threads, elements), items,
+        [&](std::int64_t item) {
+            for (std::int64_t i = starts[item]; i < starts[item + 1]; ++i) update(kernels, vectors, spans[i]);
+        },
+        kGrain);
 }
 
 }  // namespace fedtlu

@@ -60,6 +60,8 @@ class LayerStats:
 
     def cpu(self) -> LayerStats:
         """The same statistics on the CPU (the only point where a GPU is waited for)."""
+        if self.count.device.type == "cpu":
+            return self
         vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
         return LayerStats(self.names, *(vector.cpu() for vector in vectors))
 
