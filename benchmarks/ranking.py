@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedtlu_fast import ParameterLayout, layer_stats, load_config, score_layers
 from fedtlu_fast.ops import dispatch
-from fedtlu_fast.profiling.measure import excess_in_float64, misranked
+from fedtlu_fast.profiling.accuracy import excess_in_float64, misranked
 from fedtlu_fast.profiling.rivals import float32_loop
 from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run import Run

@@ -87,6 +87,9 @@ class Aggregation {
         return {clients_.data[client], clients_.dtype, layers.offsets, layers.number};
     }
 
+    // What is read after this span.
+    const std::byte* next_of_first(const Span& span) const { return at(clients_.data[0], span.end); }
+
   private:
     const std::byte* at(const std::byte* vector, std::int64_t element) const {
         return vector + element * size_of(clients_.dtype);
@@ -161,7 +164,9 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
                 aggregation.add(span, sum);
             }
             if (in_layers) {
-                const FlatLayers here{sum, layers.type, offsets, number, span.start};
+                // Meanwhile the first client's next elements come in.
+                const std::byte* ahead = clients.number == 0 ? nullptr : aggregation.next_of_first(span);
+                const FlatLayers here{sum, layers.type, offsets, number, span.start, ahead};
                 pass.read(kernels, here, item, tiles.data(), moments);
             }
             const std::int64_t size = size_of(layers.type);

@@ -16,18 +16,26 @@ struct Span {
     std::int64_t size() const { return end - start; }
 };
 
-// Layers that lie one after another; `data` holds the elements from number `origin` on.
+// Layers that lie one after another; `data` holds the elements from number `origin` on. While they are read
+// the memory from `ahead` on is asked for; by default what follows.
 struct FlatLayers {
     const std::byte* data;
     Dtype type;
     const std::int64_t* offsets;
     std::int64_t number;
     std::int64_t origin = 0;
+    const std::byte* ahead = nullptr;
 
     Dtype dtype(std::int64_t) const { return type; }
     std::int64_t count(std::int64_t layer) const { return offsets[layer + 1] - offsets[layer]; }
-    const std::byte* tile(std::int64_t layer, std::int64_t index) const {
-        return data + (offsets[layer] + index * kTile - origin) * size_of(type);
+    const std::byte* tile(std::int64_t layer, std::int64_t index) const { return data + place(layer, index); }
+    const std::byte* tile_ahead(std::int64_t layer, std::int64_t index) const {
+        return (ahead == nullptr ? data + kAhead : ahead) + place(layer, index);
+    }
+
+  private:
+    std::int64_t place(std::int64_t layer, std::int64_t index) const {
+        return (offsets[layer] + index * kTile - origin) * size_of(type);
     }
 };
 
@@ -40,6 +48,9 @@ struct ListedLayers {
     std::int64_t count(std::int64_t layer) const { return views[layer].count; }
     const std::byte* tile(std::int64_t layer, std::int64_t index) const {
         return views[layer].data + index * kTile * size_of(views[layer].dtype);
+    }
+    const std::byte* tile_ahead(std::int64_t layer, std::int64_t index) const {
+        return tile(layer, index) + kAhead;
     }
 };
 
@@ -98,14 +109,13 @@ class LayerPass {
             const Dtype dtype = layers.dtype(at.layer);
             if (count <= kTile) {
                 Tile tile{};
-                if (count != 0) tile = read_tile(kernels, dtype, layers.tile(at.layer, 0), count);
+                if (count != 0) tile = read(kernels, layers, at.layer, 0, count);
                 merge_tiles(dtype, count, &tile, out, at.layer++);
                 continue;
             }
             const std::int64_t stop = at.layer == end.layer ? end.tile : tiles_of(count);
             for (; at.tile < stop; ++at.tile) {
-                tiles[at.slot++] =
-                    read_tile(kernels, dtype, layers.tile(at.layer, at.tile), length_of(count, at.tile));
+                tiles[at.slot++] = read(kernels, layers, at.layer, at.tile, length_of(count, at.tile));
             }
             if (at.layer != end.layer) ++at.layer, at.tile = 0;
         }
@@ -133,6 +143,13 @@ class LayerPass {
         std::int64_t layer;
         std::int64_t slot;
     };
+
+    template <class Layers>
+    static Tile read(const Kernels& kernels, const Layers& layers, std::int64_t layer, std::int64_t tile,
+                     std::int64_t length) {
+        return read_tile(kernels, layers.dtype(layer), layers.tile(layer, tile), length,
+                         layers.tile_ahead(layer, tile));
+    }
 
     std::int64_t element(const FlatLayers& layers, const Cursor& at) const {
         if (at.layer == layers_) return layers.offsets[layers_];

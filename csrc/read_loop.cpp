@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "simd.h"
 #include "thread_pool.h"
 
 namespace fedtlu {
@@ -10,7 +11,6 @@ namespace {
 
 constexpr std::int64_t kItem = 256 * 1024;
 constexpr std::int64_t kGrain = 16;
-constexpr std::int64_t kAhead = 8192;  // as the kernels prefetch
 
 std::uint64_t word_at(const std::byte* at) {
     std::uint64_t word;

@@ -14,6 +14,11 @@ namespace fedtlu {
 // not depend on the width of the machine's registers.
 constexpr int kLanes = 16;
 
+// A loop over memory asks for it this many bytes ahead of its loads: the arithmetic fills the processor's
+// window long before the loads in it cover the latency of memory. Without it float32 runs at two thirds of
+// the speed.
+constexpr std::int64_t kAhead = 8192;
+
 // What one pass over a run of elements x gives.
 struct Sums {
     double shift;       // sum(x - pivot)
@@ -37,8 +42,9 @@ struct Addends {
 struct Kernels {
     const char* level;
 
-    // Sums of x[0:n], n >= 1, in float64. Fastest when the pivot is 0, but for float64.
-    using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot);
+    // Sums of x[0:n], n >= 1, in float64. Fastest when the pivot is 0, but for float64. Meanwhile as many
+    // bytes from `ahead` on are asked for, which need not be anyone's.
+    using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot, const std::byte* ahead);
     Sum sums[kDtypes];
 
     // target[i] = W(double(target[i]) + weight * (double(change[i]) - double(base[i]))) for i < n, where W is

@@ -29,52 +29,30 @@ double first_pivot(Dtype dtype, const std::byte* x) {
 
 }  // namespace
 
-Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n) {
+Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n,
+               const std::byte* ahead) {
     const Kernels::Sum sum = kernels.sum(dtype);
     const auto length = static_cast<double>(n);
 
     double pivot = first_pivot(dtype, x);
-    Sums sums = sum(x, n, pivot);
+    Sums sums = sum(x, n, pivot, ahead);
     if (sums.peak >= infinity_of(dtype)) return {0.0, 0.0, 0.0, sums.peak, count_nonfinite(dtype, x, n)};
     double shift = sums.shift / length;
     double m2 = sums.square - sums.shift * shift;
     if (m2 * kWorstCancellation < sums.square) {
         pivot += shift;
-        sums = sum(x, n, pivot);
+        sums = sum(x, n, pivot, x);
         shift = sums.shift / length;
         m2 = std::max(0.0, sums.square - sums.shift * shift);
     }
     return {pivot, shift, m2, sums.peak, 0};
 }
 
-void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row) {
-    const std::int64_t number = tiles_of(count);
-    const auto length = [count](std::int64_t tile) { return static_cast<double>(length_of(count, tile)); };
-    // From the first tile's pivot: between tiles of one value nothing is lost.
-    const auto shift_of = [tiles](std::int64_t tile) {
-        return (tiles[tile].pivot - tiles[0].pivot) + tiles[tile].shift;
-    };
+namespace {
 
-    double mean = 0.0;
-    double m2 = 0.0;
-    double abs_max = 0.0;
-    std::int64_t nonfinite = 0;
-    if (number > 0) {
-        double total = 0.0;
-        std::int64_t peak = 0;
-        for (std::int64_t i = 0; i < number; ++i) {
-            total += length(i) * shift_of(i);
-            peak = std::max(peak, tiles[i].peak);
-            nonfinite += tiles[i].nonfinite;
-        }
-        const double shift = number == 1 ? shift_of(0) : total / static_cast<double>(count);
-        for (std::int64_t i = 0; i < number; ++i) {
-            const double between = shift_of(i) - shift;
-            m2 += tiles[i].m2 + length(i) * (between * between);
-        }
-        mean = tiles[0].pivot + shift;
-        abs_max = decode(dtype, peak);
-    }
+void put(Dtype dtype, std::int64_t count, double mean, double m2, std::int64_t peak, std::int64_t nonfinite,
+         const Moments& out, std::int64_t row) {
+    double abs_max = decode(dtype, peak);
     if (std::isnan(m2)) m2 = std::numeric_limits<double>::infinity();  // out of the range of double
     if (nonfinite != 0) mean = m2 = abs_max = std::numeric_limits<double>::quiet_NaN();
     out.count[row] = static_cast<double>(count);
@@ -82,6 +60,37 @@ void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Momen
     out.m2[row] = m2;
     out.abs_max[row] = abs_max;
     out.nonfinite[row] = static_cast<double>(nonfinite);
+}
+
+}  // namespace
+
+void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row) {
+    if (count == 0) return put(dtype, 0, 0.0, 0.0, 0, 0, out, row);
+    if (count <= kTile) {
+        return put(dtype, count, tiles->pivot + tiles->shift, tiles->m2, tiles->peak, tiles->nonfinite, out,
+                   row);
+    }
+    const std::int64_t number = tiles_of(count);
+    const auto length = [count](std::int64_t tile) { return static_cast<double>(length_of(count, tile)); };
+    // From the first tile's pivot: between tiles of one value nothing is lost.
+    const auto shift_of = [tiles](std::int64_t tile) {
+        return (tiles[tile].pivot - tiles[0].pivot) + tiles[tile].shift;
+    };
+    double total = 0.0;
+    std::int64_t peak = 0;
+    std::int64_t nonfinite = 0;
+    for (std::int64_t i = 0; i < number; ++i) {
+        total += length(i) * shift_of(i);
+        peak = std::max(peak, tiles[i].peak);
+        nonfinite += tiles[i].nonfinite;
+    }
+    const double shift = total / static_cast<double>(count);
+    double m2 = 0.0;
+    for (std::int64_t i = 0; i < number; ++i) {
+        const double between = shift_of(i) - shift;
+        m2 += tiles[i].m2 + length(i) * (between * between);
+    }
+    put(dtype, count, tiles[0].pivot + shift, m2, peak, nonfinite, out, row);
 }
 
 }  // namespace fedtlu

@@ -27,8 +27,9 @@ struct Tile {
     std::int64_t nonfinite;  // if not 0, the numbers mean nothing
 };
 
-// Of n >= 1 elements x, which need not be aligned.
-Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n);
+// Of n >= 1 elements x, which need not be aligned; memory at `ahead` is asked for meanwhile.
+Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n,
+               const std::byte* ahead);
 
 // The moments of a layer of `count` elements, written to row `row` of `out`, from its tiles in order.
 void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row);

@@ -67,8 +67,18 @@ void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, cons
     ThreadPool::instance().run(
         worth(threads, n), items,
         [&](std::int64_t item) {
-            update(kernels, vectors, spans[item]);
-            if (item < pass.items()) pass.read(kernels, layers, item, tiles.data(), out);  // from the cache
+            const Span& span = spans[item];
+            update(kernels, vectors, span);
+            if (item >= pass.items()) return;
+            // From the cache; meanwhile the client's next elements come in, so that memory does not stand
+            // idle.
+            const FlatLayers here{aggregate + span.start * size_of(layers.type),
+                                  layers.type,
+                                  offsets,
+                                  number,
+                                  span.start,
+                                  client + span.end * size_of(dtype)};
+            pass.read(kernels, here, item, tiles.data(), out);
         },
         kGrain);
     pass.merge(layers, tiles.data(), out);

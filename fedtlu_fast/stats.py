@@ -111,9 +111,9 @@ def layer_stats(
             else zip(map(str, range(len(delta))), delta, strict=True)
         )
         layers = dict(named)
-        for name, tensor in layers.items():
-            if not isinstance(tensor, Tensor):
-                raise InputError(f"delta[{name!r}]", type(tensor).__name__, "a torch.Tensor")
+        if not all(isinstance(tensor, Tensor) for tensor in layers.values()):
+            name, other = next(item for item in layers.items() if not isinstance(item[1], Tensor))
+            raise InputError(f"delta[{name!r}]", type(other).__name__, "a torch.Tensor")
         names = tuple(layers)
         moments = dispatch.layer_stats_list(list(layers.values()), backend)
     return LayerStats.from_moments(names, moments)

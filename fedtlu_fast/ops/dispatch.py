@@ -161,11 +161,14 @@ def layer_stats_list(tensors: Sequence[Tensor], backend: str = "auto") -> Moment
         BackendUnavailableError: see `resolve`.
     """
     device = tensors[0].device if tensors else torch.device("cpu")
-    for index, tensor in enumerate(tensors):
-        if tensor.dtype not in checks.STATS_DTYPES:
+    # Of all at once, since there may be 100,000; which one it was is looked up when something is wrong.
+    dtypes, devices = {tensor.dtype for tensor in tensors}, {tensor.device for tensor in tensors}
+    if not dtypes.issubset(checks.STATS_DTYPES) or not devices.issubset({device}):
+        for index, tensor in enumerate(tensors):
             checks.check_dtype(f"delta[{index}]", tensor, checks.STATS_DTYPES)
-        if tensor.device != device:
-            raise InputError(f"delta[{index}].device", str(tensor.device), f"{device}, as the first tensor")
+            if tensor.device != device:
+                given = str(tensor.device)
+                raise InputError(f"delta[{index}].device", given, f"{device}, as the first tensor")
     flat = [_flat(tensor) for tensor in tensors]
     return resolve(backend, device.type).layer_stats_list(flat)  # type: ignore[no-any-return]
 

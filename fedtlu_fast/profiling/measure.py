@@ -10,9 +10,6 @@ from statistics import median
 
 import torch
 
-# Also under their old address, for benchmarks/ranking.py.
-from fedtlu_fast.profiling.accuracy import excess_in_float64 as excess_in_float64
-from fedtlu_fast.profiling.accuracy import misranked as misranked
 from fedtlu_fast.profiling.bandwidth import LARGEST, Probes
 from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject, Tell
 from fedtlu_fast.profiling.shapes import SHAPES, check_fits, fits, random_change
