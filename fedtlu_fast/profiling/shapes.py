@@ -114,11 +114,14 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
     check_fits(layout, dtype, device)
     change = torch.empty(layout.size, dtype=dtype, device=device)
     generator = torch.Generator(device).manual_seed(0)
-    # One block of noise, repeated: drawing billions of numbers would take longer than all measurements.
-    noise = torch.randn(min(layout.size, 1 << 24), generator=generator, device=device).mul_(1e-3).to(dtype)
-    for start in range(0, layout.size, noise.numel()):
-        part = change[start : start + noise.numel()]
-        part.copy_(noise[: part.numel()])
+    # One block of noise, repeated: drawing billions of numbers would take longer than all measurements. Its
+    # length divides no matrix and its size varies, or else the large layers would all be one, turned.
+    length = (1 << 24) - 3
+    noise = torch.randn(min(layout.size, length), generator=generator, device=device).mul_(1e-3).to(dtype)
+    gains = torch.rand(layout.size // length + 1, generator=generator, device=device) + 0.5
+    for start, gain in zip(range(0, layout.size, length), gains.tolist(), strict=False):
+        part = change[start : start + length]
+        torch.mul(noise[: part.numel()], gain, out=part)
     return change
 
 
