@@ -61,6 +61,9 @@ def test_method(benchmark, op, method) -> None:
 
 
 @pytest.mark.benchmark(group="floor: reading and writing")
-@pytest.mark.parametrize("probe", ["sum", "amax", "fill", "zero", "update"])
+@pytest.mark.parametrize("probe", ["sum", "amax", "read loop", "fill", "zero"])
 def test_bandwidth(benchmark, probe) -> None:
-    benchmark(Probes(0, "cpu").methods[f"probe {probe}"])
+    probes = Probes(0, "cpu").methods
+    if f"probe {probe}" not in probes:
+        pytest.skip("the read loop is the native backend's")
+    benchmark(probes[f"probe {probe}"])

@@ -43,24 +43,20 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     """See `reference.layer_stats_list`."""
-    out = np.empty((5, len(tensors)))
-    large: list[int] = []
-    small: dict[torch.dtype, list[int]] = {}
     sizes = [tensor.numel() for tensor in tensors]
-    for index, tensor in enumerate(tensors):
-        if sizes[index] < _SMALL:
-            small.setdefault(tensor.dtype, []).append(index)
-        else:
-            large.append(index)
-    if large:
-        chosen = [tensors[index] for index in large]
-        names = [_NAMES[tensor.dtype] for tensor in chosen]
-        arrays = [_array(tensor) for tensor in chosen]
-        out[:, large] = _native.layer_stats_list(arrays, names, torch.get_num_threads())
-    for rows in small.values():
-        offsets = torch.zeros(len(rows) + 1, dtype=torch.int64)
-        torch.cumsum(torch.tensor([sizes[row] for row in rows]), 0, out=offsets[1:])
-        out[:, rows] = _flat_stats(torch.cat([tensors[row] for row in rows]), offsets)
+    small = [index for index, size in enumerate(sizes) if size < _SMALL]
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(small) == len(tensors) and len(dtypes) == 1:
+        return _moments(_gathered_stats(tensors, sizes))
+    out = np.empty((5, len(tensors)))
+    for dtype in dtypes:
+        rows = [index for index in small if tensors[index].dtype == dtype]
+        out[:, rows] = _gathered_stats([tensors[row] for row in rows], [sizes[row] for row in rows])
+    large = [index for index, size in enumerate(sizes) if size >= _SMALL]
+    chosen = [tensors[index] for index in large]
+    names = [_NAMES[tensor.dtype] for tensor in chosen]
+    arrays = [_array(tensor) for tensor in chosen]
+    out[:, large] = _native.layer_stats_list(arrays, names, torch.get_num_threads())
     return _moments(out)
 
 
@@ -113,6 +109,15 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
         lr,
         torch.get_num_threads(),
     )
+
+
+def _gathered_stats(tensors: Sequence[Tensor], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Moments [5, L] of small tensors of one dtype."""
+    if not tensors:
+        return np.empty((5, 0))
+    offsets = torch.zeros(len(sizes) + 1, dtype=torch.int64)
+    torch.cumsum(torch.tensor(sizes), 0, out=offsets[1:])
+    return _flat_stats(torch.cat(list(tensors)), offsets)
 
 
 def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:
