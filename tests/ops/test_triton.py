@@ -697,7 +697,7 @@ def test_any_update(lengths, dtype, seed, lr):
     skip=st.integers(0, 9),
     with_base=st.booleans(),
     seed=st.integers(0, 2**32),
-    weight=st.floats(-1e3, 1e3),
+    weight=st.floats(-1e3, 1e3).filter(lambda x: x == 0 or abs(x) > 1e-100),
 )
 def test_any_aggregation(lengths, around, count, dtype, skip, with_base, seed, weight):
     offsets = offsets_of(*lengths, start=around[0])
