@@ -172,11 +172,11 @@ py::array_t<double> moments_array(std::int64_t layers) {
     return py::array_t<double>({py::ssize_t{5}, layers});
 }
 
-Moments rows(py::array_t<double>& array) {
-    double* data = array.mutable_data();
-    const py::ssize_t layers = array.shape(1);
+Moments rows(double* data, std::int64_t layers) {
     return {data, data + layers, data + 2 * layers, data + 3 * layers, data + 4 * layers};
 }
+
+Moments rows(py::array_t<double>& array) { return rows(array.mutable_data(), array.shape(1)); }
 
 py::array_t<double> py_layer_stats(py::handle delta, py::handle dtype, py::handle offsets, int threads) {
     const Dtype type = parse_dtype({"dtype"}, dtype);
@@ -282,7 +282,7 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
         py::array_t<double> matrices({py::ssize_t{number}, py::ssize_t{5}, py::ssize_t{layers}});
         double* at = matrices.mutable_data();
         for (std::int64_t i = 0; i < number; ++i, at += 5 * layers) {
-            client_moments.push_back({at, at + layers, at + 2 * layers, at + 3 * layers, at + 4 * layers});
+            client_moments.push_back(rows(at, layers));
         }
         each = std::move(matrices);
     }
