@@ -50,6 +50,7 @@ PACKAGES = {
     "fedtlu_fast.report": "fedtlu_fast/report",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
+    "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
     "fedtlu_fast.tasks": "fedtlu_fast/tasks",
 }
 

@@ -18,6 +18,8 @@ from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
 
+EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
+
 
 class Section(BaseModel):
     """Settings refuse unknown keys and cannot be changed after reading."""
@@ -33,11 +35,29 @@ class Section(BaseModel):
         return value
 
 
+class SyntheticConfig(Section):
+    """Clients by rule (data.source=synthetic): Synthetic(alpha, beta) of FedProx, arXiv 1812.06127."""
+
+    features: int = Field(60, ge=1, description="numbers in one sample")
+    model_variance: float = Field(1.0, ge=0, description="alpha: how far the clients' own models differ")
+    input_variance: float = Field(1.0, ge=0, description="beta: how far the clients' inputs differ")
+    fewest: int = Field(20, ge=2, description="samples of the client that holds least")
+    most: int = Field(40, ge=2, description="samples of the client that holds most; uniform in between")
+
+    @model_validator(mode="after")
+    def _most_is_more(self) -> Self:
+        if self.most < self.fewest:
+            raise InputError("most", self.most, f"at least {self.fewest}, as in fewest")
+        return self
+
+
 class DataConfig(Section):
-    """Which text, and how it is cut into samples."""
+    """Which samples there are, and how text is cut into them."""
 
     source: str = Field(
-        "pydoc", description="pydoc | text:PATH (a UTF-8 file or a directory) | hf:NAME[@REVISION]"
+        "pydoc",
+        description="pydoc | text:PATH (a UTF-8 file or a directory) | hf:NAME[@REVISION] | synthetic | "
+        "arrays:DIR (.npy files with an index of the clients)",
     )
     vocabulary: int = Field(
         2000, ge=8, le=2**31 - 1, description="words kept if the model brings no tokenizer; others are <unk>"
@@ -47,6 +67,8 @@ class DataConfig(Section):
     local_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each client's samples kept for its own test"
     )
+    classes: int = Field(10, ge=2, description="labels of a classification")
+    synthetic: SyntheticConfig = SyntheticConfig()
 
 
 class PartitionConfig(Section):
@@ -61,7 +83,7 @@ class PartitionConfig(Section):
 
 
 class ModelConfig(Section):
-    """A GPT-2 of any size, or a pre-trained causal language model."""
+    """Language modelling: a GPT-2 of any size, or pre-trained weights. Classification: an MLP."""
 
     pretrained: str | None = Field(
         None, description="a model name or a local directory; then the sizes below are unused"
@@ -69,6 +91,9 @@ class ModelConfig(Section):
     layers: int = Field(6, ge=1, description="transformer blocks")
     width: int = Field(64, ge=1, description="embedding width")
     heads: int = Field(4, ge=1, description="attention heads; divides the width")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64,), description="classification: widths of the hidden layers"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -158,8 +183,9 @@ class EvaluationConfig(Section):
     """When and on what the model is tested."""
 
     every: int = Field(1, ge=1, description="global test every so many rounds, and after the last")
-    local_every: int = Field(
-        10, ge=1, description="local test (all clients) every so many rounds, and after the last"
+    local_every: int = Field(10, ge=1, description="local test every so many rounds, and after the last")
+    local_clients: int | None = Field(
+        1000, ge=1, description="clients in the local test, drawn once if there are more; null: all"
     )
     trained_clients: int = Field(
         10, ge=0, description="clients that train once more after the last round for the local test"
@@ -171,7 +197,41 @@ class CheckpointConfig(Section):
     """How much a kill can cost."""
 
     every: int = Field(5, ge=1, description="rounds between checkpoints; there is always one at the end")
+    minutes: float | None = Field(
+        None, gt=0, description="also one after so many minutes without; null: by rounds only"
+    )
     retain: int = Field(2, ge=1, description="checkpoints kept")
+
+
+class ExecutionConfig(Section):
+    """Who trains the clients of a round. The result depends on `at_once` and `lanes` alone."""
+
+    executor: str = Field(
+        "auto",
+        pattern=EXECUTOR_PATTERN,
+        description="auto (by a short measurement) | serial | vectorized | processes | ray[:ADDRESS]",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="of processes and ray; null: as many as there are cores"
+    )
+    at_once: int | None = Field(
+        None,
+        ge=1,
+        description="clients that a worker trains at once (vectorised); 1: one after another; null: 1, but "
+        "vectorized takes what fits, and auto measures",
+    )
+    lanes: int = Field(
+        64, ge=1, description="partial sums a round; results of another number differ in the last bits"
+    )
+    client_seconds: float | None = Field(
+        None, gt=0, description="a client that trains longer has failed (processes and ray); null: no limit"
+    )
+    client_errors: Literal["stop", "drop"] = Field(
+        "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"
+    )
+    retries: int = Field(
+        3, ge=0, description="how often a lane that lost its worker is trained again before the run stops"
+    )
 
 
 def partition_shorthand(value: Any) -> Any:
@@ -185,7 +245,9 @@ def partition_shorthand(value: Any) -> Any:
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling"] = Field("language_modelling", description="what the model learns")
+    task: Literal["language_modelling", "classification"] = Field(
+        "language_modelling", description="what the model learns: language_modelling | classification"
+    )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
     warmup_rounds: int = Field(0, ge=0, description="first rounds that update every block")
@@ -204,6 +266,7 @@ class RunConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> Self:
@@ -213,4 +276,4 @@ class RunConfig(Section):
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

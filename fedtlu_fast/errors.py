@@ -37,6 +37,24 @@ class StorageError(FedtluError, OSError):
     """The run directory cannot be written (a full disk, most often). What was written before is intact."""
 
 
+class ClientError(FedtluError):
+    """A client's training failed: its data or the model raised, it took too long, or it kills its workers."""
+
+    def __init__(self, client: int, round_index: int, reason: str) -> None:
+        self.client, self.round_index, self.reason = client, round_index, reason
+        super().__init__(
+            f"client {client} failed in round {round_index}: {reason}. Nothing of that round was kept; "
+            f"mend it and go on by --resume, or leave such clients out with execution.client_errors=drop"
+        )
+
+    def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:
+        return type(self), (self.client, self.round_index, self.reason)
+
+
+class WorkerError(FedtluError):
+    """Worker processes are lost again and again, or cannot be started; the message says what to change."""
+
+
 class InterruptedRunError(FedtluError):
     """The run was stopped by the user; its directory can be resumed."""
 

@@ -15,6 +15,7 @@ from fedtlu_fast import ParameterLayout, layer_stats, score_blocks, score_layers
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.population import Samples
 from fedtlu_fast.randomness import generator as draws_of
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
@@ -46,7 +47,7 @@ def trained():
         mean = WeightedMean(params)
         for client in range(CLIENTS):
             rows = torch.arange(client * SAMPLES, (client + 1) * SAMPLES).numpy()
-            update = trainer.train(params, buffers, samples, rows, index, client)
+            update = trainer.train(params, buffers, Samples((samples,), rows), index, client)
             losses.append(update.loss)
             mean.add_(update.params, update.samples)
         change = mean.change()

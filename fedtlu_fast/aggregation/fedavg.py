@@ -11,22 +11,28 @@ from fedtlu_fast.ops import dispatch
 class WeightedMean:
     """dW = sum_k n_k (w_k - w) / sum_k n_k, taken one client at a time (arXiv 1602.05629)."""
 
-    def __init__(self, base: Tensor, backend: str = "auto") -> None:
+    def __init__(self, base: Tensor, backend: str = "auto", out: Tensor | None = None) -> None:
         """Starts an empty mean.
 
         Args:
             base: [P], w, what the clients started from; kept, not changed.
             backend: who runs the kernels.
+            out: [P], where the sum is kept; None for a new vector.
         """
         self.base, self.backend = base, backend
         self.total = 0
-        self._sum = torch.zeros_like(base)
+        self.sum = torch.zeros_like(base) if out is None else out.zero_()
 
     def add_(self, client: Tensor, samples: int) -> None:
         """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards."""
-        dispatch.accumulate_(self._sum, client, self.base, float(samples), self.backend)
+        dispatch.accumulate_(self.sum, client, self.base, float(samples), self.backend)
+        self.total += samples
+
+    def add_sum_(self, partial: Tensor, samples: int) -> None:
+        """Adds the `sum` [P] of another mean from the same base, of clients with `samples` in all."""
+        dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
         self.total += samples
 
     def change(self) -> Tensor:
         """[P], the averaged change; zeros when no client was added."""
-        return self._sum / max(self.total, 1)
+        return self.sum / max(self.total, 1)

@@ -11,34 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, isfinite
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.data.partition import Indices
+from fedtlu_fast.data.population import Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.randomness import generator, torch_seeded
-
-
-class Task(Protocol):
-    """What is trained: a model and its loss (see `tasks`)."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model whose parameters are trained."""
-        ...
-
-    def loss(self, samples: Tensor) -> Tensor:
-        """Mean loss of a batch (scalar), differentiable."""
-        ...
-
-    def sample_losses(self, samples: Tensor, batch_size: int) -> Tensor:
-        """[N] float64, the loss of every sample, without gradients."""
-        ...
+from fedtlu_fast.randomness import Draws, torch_seeded
+from fedtlu_fast.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +72,7 @@ class LocalTrainer:
         learned = {slot.name for slot in layout.buffers}
         rest = [buffer for name, buffer in task.model.named_buffers() if name not in learned]
         self._rest = [(buffer, buffer.clone()) for buffer in rest]
+        self._draws = Draws()
 
     def load_(self, params: Tensor, buffers: Tensor) -> None:
         """Puts these parameters [P] and buffers [Q] into the model; its other buffers are as at first."""
@@ -97,33 +82,32 @@ class LocalTrainer:
             buffer.copy_(first)
 
     def train(
-        self, params: Tensor, buffers: Tensor, samples: Tensor, rows: Indices, round_index: int, client: int
+        self, params: Tensor, buffers: Tensor, samples: Samples, round_index: int, client: int
     ) -> ClientUpdate:
         """One client's local training.
 
         Args:
             params: [P], the global parameters; not changed.
             buffers: [Q], the global buffers; not changed.
-            samples: the federation's samples, on the model's device.
-            rows: which of them the client trains on.
+            samples: what the client trains on, on the model's device.
             round_index: with the client's number, all its draws (batches, dropout) depend on.
             client: the client's number.
         """
         self.load_(params, buffers)
         flat = nn.Parameter(self.params)
         flat.grad = self.grads
-        optimizer = self._optimizer(flat)
-        draws = generator(self.seed, "batches", round_index, client)
+        optimizer = Optimizer(self.config)
+        draws = self._draws.generator(self.seed, "batches", round_index, client)
         self.task.model.train()
         losses = []
         with torch_seeded(self.seed, "dropout", round_index, client):
-            for batch in batches(rows, self.config, draws):
+            for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
-                loss = self.task.loss(samples[torch.from_numpy(batch)])
+                loss = self.task.loss(samples.take(places))
                 loss.backward()  # type: ignore[no-untyped-call]
                 add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
                 clip_(flat, self.config.clip_norm)
-                optimizer.step()
+                optimizer.step_(self.params, self.grads)
                 losses.append(loss.detach())
         after = self.layout.flatten_buffers(self.task.model)
         loss_mean = float(torch.stack(losses).double().mean())
@@ -131,33 +115,26 @@ class LocalTrainer:
         return ClientUpdate(
             params=self.params,
             buffers=after,
-            samples=len(rows),
+            samples=len(samples),
             steps=len(losses),
             loss=loss_mean,
             finite=finite and isfinite(loss_mean),
         )
 
-    def _optimizer(self, flat: nn.Parameter) -> torch.optim.Optimizer:
-        """Anew for every client: clients keep no state between rounds."""
-        c = self.config
-        if c.optimizer == "sgd":
-            return torch.optim.SGD([flat], lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay)
-        return torch.optim.AdamW([flat], lr=c.lr, weight_decay=c.weight_decay)
 
-
-def batches(rows: Indices, config: TrainingConfig, draws: np.random.Generator) -> Iterator[Indices]:
-    """Batches of one client's round: its samples in shuffled order, shuffled anew after each pass.
+def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> Iterator[Indices]:
+    """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
 
     ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
     up. A pass ends with a smaller batch when the batch size does not divide the samples.
     """
-    per_epoch = ceil(len(rows) / config.batch_size)
+    per_epoch = ceil(size / config.batch_size)
     # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
     steps = config.local_steps or ceil(Fraction(str(config.local_epochs or 1)) * per_epoch)
     for step in range(steps):
         place = step % per_epoch
         if place == 0:
-            order = draws.permutation(rows)
+            order = draws.permutation(size)
         yield order[place * config.batch_size : (place + 1) * config.batch_size]
 
 

@@ -1,60 +1,82 @@
-"""The data of a whole federation: every client's samples, its own test, and the global test."""
+"""The data of a whole federation, from whatever source the settings name."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.partition import Indices, make_partitioner
+from fedtlu_fast.data.arrays import load_arrays
+from fedtlu_fast.data.partition import make_partitioner
+from fedtlu_fast.data.population import ArrayPopulation, Indices, Population, Shares, digest
 from fedtlu_fast.data.sources import Document, load_documents
+from fedtlu_fast.data.synthetic import SyntheticPopulation
 from fedtlu_fast.data.tokenizing import PretrainedTokenizer, TokenizerLike, WordTokenizer, windows
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 
 
 @dataclass(frozen=True)
-class Client:
-    """What one client holds: rows of the federation's samples to train on and to test on."""
-
-    train: Indices
-    test: Indices
-
-
-@dataclass(frozen=True)
 class FederatedData:
-    """All samples, and who holds which.
+    """The clients, and what a model for their data looks like.
 
     Attributes:
-        samples: [N, window + 1] int64 token ids; the training part of every source.
-        test: [M, window + 1], the global test: the end of every source.
-        clients: each client's rows of `samples`, none shared.
-        sources: [N], the source each sample is from.
+        population: who holds what.
+        inputs: numbers (classification) or tokens (language modelling) in one sample.
+        outputs: number of classes, or of token ids.
+        sources: [N], the source each sample of a text is from; empty for other data.
         source_names: their names.
-        vocabulary: number of token ids.
-        fingerprint: SHA-256 over samples, test and partition; a resumed run must find the same.
     """
 
-    samples: Tensor
-    test: Tensor
-    clients: tuple[Client, ...]
+    population: Population
+    inputs: int
+    outputs: int
     sources: Indices
-    source_names: tuple[str, ...]
-    vocabulary: int
-    fingerprint: str
+    source_names: tuple[str, ...] = ()
 
 
 def load_federation(config: RunConfig) -> FederatedData:
-    """Reads, tokenizes, cuts and deals the data that the settings describe.
+    """Opens, or reads and deals, the data that the settings describe.
 
     Raises:
-        InputError: the source cannot be read, or holds too little text for so many clients.
+        InputError: the source cannot be read, does not fit the task, or holds too little for so many
+            clients.
     """
+    kind, _, rest = config.data.source.partition(":")
+    if kind == "synthetic":
+        return _synthetic(config)
+    if kind == "arrays" and rest:
+        return _arrays(config, Path(rest).expanduser())
+    return _text(config)
+
+
+def _synthetic(config: RunConfig) -> FederatedData:
+    _check_task(config, "classification")
+    return FederatedData(
+        population=SyntheticPopulation(config.data, config.clients, config.seed),
+        inputs=config.data.synthetic.features,
+        outputs=config.data.classes,
+        sources=np.empty(0, np.int64),
+    )
+
+
+def _arrays(config: RunConfig, folder: Path) -> FederatedData:
+    population = load_arrays(folder, config.task)
+    if population.clients < config.clients:
+        raise InputError("clients", config.clients, f"at most {population.clients}, those in {folder}")
+    inputs = population.pool[0].shape[1] - (config.task == "language_modelling")
+    if config.task == "language_modelling" and inputs != config.data.window:
+        raise InputError("data.window", config.data.window, f"{inputs}, as in {folder}")
+    outputs = config.data.vocabulary if config.task == "language_modelling" else config.data.classes
+    return FederatedData(population, inputs, outputs, sources=np.empty(0, np.int64))
+
+
+def _text(config: RunConfig) -> FederatedData:
+    """Reads, tokenizes, cuts and deals text."""
+    _check_task(config, "language_modelling")
     documents = load_documents(config.data.source)
     halves = [_split(document, config.data.test_fraction) for document in documents]
     tokenizer: TokenizerLike = (
@@ -71,16 +93,27 @@ def load_federation(config: RunConfig) -> FederatedData:
     parts = make_partitioner(config.partition, config.clients).partition(
         sources, generator(config.seed, "partition")
     )
-    clients = tuple(_client(config, index, part) for index, part in enumerate(parts))
+    split = [_train_and_own_test(config, index, part) for index, part in enumerate(parts)]
+    held = [rows for both in split for rows in both]
+    population = ArrayPopulation(
+        pool=(samples,),
+        shares=Shares.of([rows for rows, _ in split]),
+        own_tests=Shares.of([rows for _, rows in split]),
+        test=(test,),
+        fingerprint=digest([samples.numpy(), test.numpy(), *held]),
+    )
     return FederatedData(
-        samples=samples,
-        test=test,
-        clients=clients,
+        population=population,
+        inputs=length,
+        outputs=len(tokenizer),
         sources=sources,
         source_names=tuple(document.name for document in documents),
-        vocabulary=len(tokenizer),
-        fingerprint=_fingerprint(samples, test, clients),
     )
+
+
+def _check_task(config: RunConfig, task: str) -> None:
+    if config.task != task:
+        raise InputError("task", config.task, f"{task}, for which data.source={config.data.source} is")
 
 
 def _split(document: Document, test_fraction: float) -> tuple[str, str]:
@@ -104,19 +137,11 @@ def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
         )
 
 
-def _client(config: RunConfig, index: int, rows: Indices) -> Client:
+def _train_and_own_test(config: RunConfig, index: int, rows: Indices) -> tuple[Indices, Indices]:
     held = max(1, round(len(rows) * config.data.local_fraction))
     if len(rows) - held < 1:
         raise InputError(
             f"clients[{index}]", f"{len(rows)} samples", "at least one to train on and one to test on"
         )
     shuffled = generator(config.seed, "local split", client=index).permutation(rows)
-    return Client(train=np.sort(shuffled[held:]), test=np.sort(shuffled[:held]))
-
-
-def _fingerprint(samples: Tensor, test: Tensor, clients: Sequence[Client]) -> str:
-    digest = hashlib.sha256()
-    for array in (samples.numpy(), test.numpy(), *(rows for c in clients for rows in (c.train, c.test))):
-        digest.update(np.int64(len(array)).tobytes())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    return np.sort(shuffled[held:]), np.sort(shuffled[:held])

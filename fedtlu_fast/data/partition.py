@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedtlu_fast.config import PartitionConfig
+from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
-
-Indices = NDArray[np.int64]
 
 
 class Partitioner(Protocol):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
@@ -14,41 +16,57 @@ from fedtlu_fast.simulation.state import ServerState
 def global_loss(server: Server, state: ServerState) -> float:
     """Mean loss of the global model on the global test."""
     server.trainer.load_(state.params, state.buffers)
-    losses = server.trainer.task.sample_losses(server.test, server.config.evaluation.batch_size)
-    return float(losses.mean())
+    batch_size = server.config.evaluation.batch_size
+    return float(server.trainer.task.sample_losses(server.population.test, batch_size).mean())
 
 
-def local_loss(server: Server, state: ServerState) -> float:
-    """Mean over all clients of the global model's mean loss on the client's own test."""
+def local_loss(server: Server, state: ServerState) -> float | None:
+    """Mean over clients of the global model's mean loss on the client's own test.
+
+    Over all clients, or over `evaluation.local_clients` drawn once for the run where there are more. None
+    when none of them keeps samples back.
+    """
     server.trainer.load_(state.params, state.buffers)
-    tests = [torch.from_numpy(client.test) for client in server.data.clients]
-    rows = server.samples[torch.cat(tests)]
-    losses = server.trainer.task.sample_losses(rows, server.config.evaluation.batch_size)
-    own = torch.split(losses, [len(test) for test in tests])
+    held = [server.population.held_out(client) for client in _tested(server.config)]
+    tests = [own.all() for own in held if len(own)]
+    if not tests:
+        return None
+    together = tuple(torch.cat(parts) for parts in zip(*tests, strict=True))
+    losses = server.trainer.task.sample_losses(together, server.config.evaluation.batch_size)
+    own = torch.split(losses, [len(test[0]) for test in tests])
     return float(torch.stack([part.mean() for part in own]).mean())
 
 
 def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None, float | None]:
     """Losses on the client's own test before and after the client trains the global model once more.
 
-    Means over `evaluation.trained_clients` clients, the same in every run of a seed; None when that is 0.
+    Means over `evaluation.trained_clients` clients, the same in every run of a seed; None when that is 0,
+    or when none of them keeps samples back.
     """
-    config, task = server.config, server.trainer.task
+    config, task, population = server.config, server.trainer.task, server.population
     count = min(config.evaluation.trained_clients, config.clients)
-    if not count:
-        return None, None
     drawn = generator(config.seed, "trained clients").choice(config.clients, size=count, replace=False)
     before, after = [], []
     for client in map(int, drawn):
-        held = server.data.clients[client]
-        own = server.samples[torch.from_numpy(held.test)]
+        held = population.held_out(client)
+        if not len(held):
+            continue
+        own = held.all()
         server.trainer.load_(state.params, state.buffers)
         before.append(task.sample_losses(own, config.evaluation.batch_size).mean())
-        server.trainer.train(
-            state.params, state.buffers, server.samples, held.train, config.rounds + 1, client
-        )
+        server.trainer.train(state.params, state.buffers, population.train(client), config.rounds + 1, client)
         after.append(task.sample_losses(own, config.evaluation.batch_size).mean())
+    if not before:
+        return None, None
     return float(torch.stack(before).mean()), float(torch.stack(after).mean())
+
+
+def _tested(config: RunConfig) -> Iterable[int]:
+    count = config.evaluation.local_clients
+    if count is None or count >= config.clients:
+        return range(config.clients)
+    drawn = generator(config.seed, "tested clients").choice(config.clients, size=count, replace=False)
+    return sorted(int(client) for client in drawn)
 
 
 def perplexity(loss: float | None) -> float | None:

@@ -33,6 +33,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "updated_share": record.selection.parameters / server.layout.size,
         "warmup": record.warmup,
         "refused": record.refused,
+        "failed": {str(client): reason for client, reason in record.failed.items()},
         "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }
@@ -98,6 +99,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "bytes_up": sum(row["bytes_up"] for row in metrics),
         "bytes_published": sum(row["bytes_published"] for row in metrics),
         "refused_updates": sum(len(row["refused"]) for row in metrics),
+        "failed_clients": sum(len(row["failed"]) for row in metrics),
         "seconds": sum(row["seconds"] for row in metrics),
         "params_sha256": state.sha256(),
     }

@@ -16,13 +16,15 @@ from torch import Tensor
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select
 from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.executors.executor import Executor
+from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
 
@@ -34,20 +36,18 @@ class Server:
     Attributes:
         config: the run's settings.
         layout: of the model.
-        data: of the federation.
-        trainer: trains clients in the task's model.
-        samples: the federation's samples on the model's device.
-        test: the global test, likewise.
+        population: who holds what, on the model's device.
+        trainer: of single clients; holds the task and its model.
+        executor: trains cohorts.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
     """
 
     config: RunConfig
     layout: ParameterLayout
-    data: FederatedData
+    population: Population
     trainer: LocalTrainer
-    samples: Tensor
-    test: Tensor
+    executor: Executor
     selector: Selector
     quotas: tuple[int, ...]
 
@@ -60,6 +60,7 @@ class RoundRecord:
         round: 1 for the first.
         cohort: the clients that took part, in the order of averaging.
         refused: those whose change held NaN or Inf and was not averaged in.
+        failed: those that could not be trained, and why.
         train_loss: mean of the accepted clients' training losses, weighted like their changes.
         selection: the blocks that were applied.
         stats: statistics of every layer's change.
@@ -72,6 +73,7 @@ class RoundRecord:
     round: int
     cohort: list[int]
     refused: list[int]
+    failed: dict[int, str]
     train_loss: float
     selection: Selection
     stats: LayerStats
@@ -82,7 +84,11 @@ class RoundRecord:
 
 
 def make_server(
-    config: RunConfig, layout: ParameterLayout, data: FederatedData, trainer: LocalTrainer
+    config: RunConfig,
+    layout: ParameterLayout,
+    population: Population,
+    trainer: LocalTrainer,
+    executor: Executor,
 ) -> Server:
     """Collects what rounds need; settings that do not fit the model are refused here.
 
@@ -94,10 +100,9 @@ def make_server(
     return Server(
         config=config,
         layout=layout,
-        data=data,
+        population=population,
         trainer=trainer,
-        samples=data.samples.to(trainer.params.device),
-        test=data.test.to(trainer.params.device),
+        executor=executor,
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
     )
@@ -111,18 +116,19 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
 
     params_mean = WeightedMean(state.params, config.backend)
     buffers_mean = WeightedMean(state.buffers, config.backend)
-    refused, losses = [], []
-    for client in cohort:
+    reports = ClientReports()
+    results = server.executor.train((state.params, state.buffers), cut(index, cohort, config.execution))
+    while True:
         with clock("train"):
-            rows = server.data.clients[client].train
-            update = server.trainer.train(state.params, state.buffers, server.samples, rows, index, client)
-        if not update.finite:
-            refused.append(client)
-            continue
+            result = next(results, None)
+        if result is None:
+            break
+        reports.extend(result.reports)
         with clock("aggregate"):
-            params_mean.add_(update.params, update.samples)
-            buffers_mean.add_(update.buffers, update.samples)
-        losses.append((update.samples, update.loss))
+            for mean, vector in zip((params_mean, buffers_mean), result.vectors, strict=True):
+                if result.reports.total:
+                    add_ = mean.add_ if result.single else mean.add_sum_
+                    add_(vector, result.reports.total)
     with clock("aggregate"):
         change = params_mean.change()
 
@@ -146,13 +152,12 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         masked_apply_(params, change, server.layout.offsets, selection.mask, config.server_lr, config.backend)
         buffers = state.buffers + buffers_mean.change()
 
-    total = sum(weight for weight, _ in losses)
-    train_loss = sum(weight * loss for weight, loss in losses) / total if total else float("nan")
     record = RoundRecord(
         round=index,
         cohort=cohort,
-        refused=refused,
-        train_loss=train_loss,
+        refused=reports.refused,
+        failed=reports.failed,
+        train_loss=reports.loss,
         selection=selection,
         stats=stats,
         scores=scores,

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.executors import choose, make_executor
+from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
-from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
+
+logger = logging.getLogger("fedtlu_fast")
 
 Observer = Callable[[dict[str, Any]], None]
 """Called after every round with its row of metrics.jsonl."""
@@ -85,14 +88,14 @@ def simulate(
     settings = config if isinstance(config, RunConfig) else parse_config(config)
     threads = torch.get_num_threads()
     try:
-        run = Run(settings, Path(out) if out is not None else None, resume=resume)
-        run.advance(settings.rounds, observer)
-        result = run.finish()
+        with closing(Run(settings, Path(out) if out is not None else None, resume=resume)) as run:
+            run.advance(settings.rounds, observer)
+            result = run.finish()
         if result.out is not None:
             # Imported late: who wants no files need not wait for matplotlib.
             from fedtlu_fast.report.write import write_run_report
 
-            write_run_report(result, settings, result.out)
+            write_run_report(result, run.config, result.out)
         return result
     finally:
         torch.set_num_threads(threads)
@@ -102,6 +105,8 @@ class Run:
     """A federation under way.
 
     Attributes:
+        config: its settings, with the executor settled.
+        note: which executor was chosen and why; empty when it was named.
         state: the server's state after the last round done.
     """
 
@@ -113,14 +118,19 @@ class Run:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         resolve(config.backend, torch.device(config.device).type)
-        self.config = config
-        data = load_federation(config)
-        model = build_model(config.model, data.vocabulary, config.data.window, config.seed).to(config.device)
-        self.layout = ParameterLayout.from_module(model, config.selection.granularity)
-        self.state = initial_state(self.layout, model)
-        trainer = LocalTrainer(LanguageModelling(model), self.layout, config.training, config.seed)
-        self.server = make_server(config, self.layout, data, trainer)
-        self.identity = {"config_sha256": _digest(config.to_yaml()), "data_sha256": data.fingerprint}
+        if resume and out is not None and config.execution.executor == "auto":
+            # Chosen once: another choice would give other last bits.
+            config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
+        parts = make_parts(config)
+        population, trainer = parts.population, parts.trainer
+        self.layout = trainer.layout
+        self.state = initial_state(self.layout, trainer.task.model)
+        self.config, self.note = choose(config, population, trainer)
+        if self.note:
+            logger.info(self.note)
+        executor = make_executor(self.config, population, trainer)
+        self.server = make_server(self.config, self.layout, population, trainer, executor)
+        self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         self.directory = self._directory(out, resume)
@@ -158,6 +168,10 @@ class Run:
         self.metrics, self.selection = self.directory.rows(METRICS), self.directory.rows(SELECTION)
         self.save()
 
+    def close(self) -> None:
+        """Ends the workers."""
+        self.server.executor.close()
+
     def save(self) -> None:
         """Writes a checkpoint of the last round done, unless there is one."""
         if self.directory is None or (self._saved_round == self.state.round and self.state.round):
@@ -177,7 +191,7 @@ class Run:
         return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
 
     def _on_device(self, state: ServerState) -> ServerState:
-        device = self.server.samples.device
+        device = self.config.device
         return ServerState(state.round, state.params.to(device), state.buffers.to(device))
 
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
@@ -232,5 +246,8 @@ class Run:
         return f"{done}; go on with: fedtlu run --resume {shlex.quote(str(self.directory.path))}"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(config: RunConfig) -> str:
+    """Of the settings that decide the result: who trains, and how often it is saved, may change."""
+    settled = config.model_dump(mode="json", exclude={"checkpoint"})
+    settled["execution"] = {name: settled["execution"][name] for name in ("at_once", "lanes")}
+    return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

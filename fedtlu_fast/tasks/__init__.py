@@ -1,1 +1,6 @@
-"""What a federation learns: a model, its loss on a batch, and its test."""
+"""What a model and a loss are."""
+
+from fedtlu_fast.tasks.build import build_task
+from fedtlu_fast.tasks.task import Task
+
+__all__ = ["Task", "build_task"]

@@ -12,31 +12,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import torch_seeded
 
 
 @dataclass(frozen=True)
 class LanguageModelling:
-    """Next-token prediction over samples [B, T + 1] of token ids."""
+    """Next-token prediction over a batch of one tensor, [B, T + 1] token ids."""
 
     model: nn.Module
 
-    def loss(self, samples: Tensor) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood per token, in nats (scalar)."""
-        logits, targets = self._predict(samples)
+        logits, targets = self._predict(batch[0])
         return F.cross_entropy(logits, targets)
 
+    def losses(self, batch: Batch) -> Tensor:
+        """[B]: each sample's mean negative log-likelihood per token, in nats."""
+        logits, targets = self._predict(batch[0])
+        return F.cross_entropy(logits, targets, reduction="none").view(len(batch[0]), -1).mean(dim=1)
+
     @torch.no_grad()
-    def sample_losses(self, samples: Tensor, batch_size: int) -> Tensor:
+    def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
         """[N] float64 on the CPU: each sample's mean negative log-likelihood per token, in nats."""
         self.model.eval()
         losses = []
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
-            logits, targets = self._predict(batch)
+        for samples in torch.split(batch[0], batch_size):
+            logits, targets = self._predict(samples)
             nats = F.cross_entropy(logits, targets, reduction="none")
-            losses.append(nats.view(len(batch), -1).double().mean(dim=1).cpu())
+            losses.append(nats.view(len(samples), -1).double().mean(dim=1).cpu())
         return torch.cat(losses)
 
     def _predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:

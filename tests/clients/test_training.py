@@ -16,6 +16,7 @@ from torch import nn
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.clients.training import LocalTrainer, add_proximal_, batches, clip_
 from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.population import Samples
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
@@ -24,14 +25,18 @@ WIDTH, SEED = 5, 11
 
 @dataclass(frozen=True)
 class Regression:
-    """Samples [B, WIDTH + 1]: inputs and a target."""
+    """A batch of one tensor [B, WIDTH + 1]: inputs and a target."""
 
     model: nn.Module
 
-    def loss(self, samples):
-        return (self.model(samples[:, :-1]).squeeze(1) - samples[:, -1]).square().mean()
+    def loss(self, batch):
+        return self.losses(batch).mean()
 
-    def sample_losses(self, samples, batch_size):
+    def losses(self, batch):
+        (samples,) = batch
+        return (self.model(samples[:, :-1]).squeeze(1) - samples[:, -1]).square()
+
+    def sample_losses(self, batch, batch_size):
         raise NotImplementedError
 
 
@@ -62,7 +67,8 @@ class Federation:
         self.trainer = LocalTrainer(task(model), self.layout, self.config, seed)
 
     def train(self, rows, round_index=1, client=0):
-        got = self.trainer.train(self.params, self.buffers, self.samples, rows, round_index, client)
+        held = Samples((self.samples,), rows)
+        got = self.trainer.train(self.params, self.buffers, held, round_index, client)
         return copy.copy(got), got.params.clone(), got.buffers.clone()
 
 
@@ -72,9 +78,9 @@ def plain_training(federation, rows, optimizer, *, mu=0.0, clip=None, round_inde
     start = [param.detach().clone() for param in model.parameters()]
     step_of = optimizer(model.parameters())
     losses = []
-    for batch in batches(rows, federation.config, generator(SEED, "batches", round_index, client)):
+    for places in batches(len(rows), federation.config, generator(SEED, "batches", round_index, client)):
         step_of.zero_grad()
-        loss = Regression(model).loss(federation.samples[torch.from_numpy(batch)])
+        loss = Regression(model).loss(Samples((federation.samples,), rows).take(places))
         losses.append(loss.item())
         drift = sum((w - w0).square().sum() for w, w0 in zip(model.parameters(), start, strict=True))
         (loss + mu / 2 * drift).backward()
@@ -184,7 +190,8 @@ def test_fedprox_is_clipped_with_the_loss(samples):
 
 
 def drawn(rows, seed=0, **training):
-    return list(batches(rows, TrainingConfig(**training), generator(seed, "batches")))
+    places = batches(len(rows), TrainingConfig(**training), generator(seed, "batches"))
+    return [rows[batch] for batch in places]
 
 
 @pytest.mark.parametrize(
@@ -299,9 +306,9 @@ def test_batch_norm_statistics_travel(samples):
     _, params, buffers = federation.train(rows_of(20))
     expected = copy.deepcopy(federation.plain).train()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
-    for batch in batches(rows_of(20), federation.config, generator(SEED, "batches", 1, 0)):
+    for batch in batches(20, federation.config, generator(SEED, "batches", 1, 0)):
         optimizer.zero_grad()
-        Regression(expected).loss(samples[torch.from_numpy(batch)]).backward()
+        Regression(expected).loss((samples[torch.from_numpy(batch)],)).backward()
         optimizer.step()
     close(buffers, federation.layout.flatten_buffers(expected))
     close(params, federation.layout.flatten(expected))
@@ -368,21 +375,21 @@ def test_training_lowers_the_loss():
     samples = torch.from_numpy((start + np.arange(8)) % 50)
     federation = Federation(model, samples, task=LanguageModelling, local_steps=60, lr=0.3, clip_norm=1.0)
     task = federation.trainer.task
-    before = task.sample_losses(samples, 16)
+    before = task.sample_losses((samples,), 16)
     assert before.shape == (40,)
     assert before.dtype == torch.float64
     _, params, buffers = federation.train(rows_of(40))
     federation.trainer.load_(params, buffers)
-    after = task.sample_losses(samples, 7)
+    after = task.sample_losses((samples,), 7)
     assert after.mean() < 0.8 * before.mean()
     federation.trainer.load_(federation.params, federation.buffers)
-    torch.testing.assert_close(task.sample_losses(samples, 40), before, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(task.sample_losses((samples,), 40), before, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sample_loss_is_the_loss_of_the_sample():
     task = LanguageModelling(gpt2(layers=1))
     samples = torch.from_numpy(generator(0, "tokens").integers(0, 50, (5, 8)))
-    own = task.sample_losses(samples, 2)
-    alone = [task.loss(samples[index : index + 1]).item() for index in range(5)]
+    own = task.sample_losses((samples,), 2)
+    alone = [task.loss((samples[index : index + 1],)).item() for index in range(5)]
     assert own.tolist() == pytest.approx(alone, rel=1e-5)
-    assert task.loss(samples).item() == pytest.approx(own.mean().item(), rel=1e-5)
+    assert task.loss((samples,)).item() == pytest.approx(own.mean().item(), rel=1e-5)

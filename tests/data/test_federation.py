@@ -1,13 +1,14 @@
 """The data of a whole federation: who holds what, what is kept back, and what identifies it."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data import federation
 from fedtlu_fast.settings import parse_config
 
 WINDOW = 8
@@ -37,6 +38,24 @@ def data_words(corpus, test_fraction):
 def settings(corpus, **over):
     data = {"source": f"text:{corpus}", "window": WINDOW, "vocabulary": 5000, **over.pop("data", {})}
     return parse_config({"clients": 6, "cohort": 2, **over, "data": data})
+
+
+def load_federation(config):
+    """Text dealt to clients, its parts laid open."""
+    data = federation.load_federation(config)
+    held = data.population
+    return SimpleNamespace(
+        samples=held.pool[0],
+        test=held.test[0],
+        clients=[
+            SimpleNamespace(train=held.train(client).rows, test=held.held_out(client).rows)
+            for client in range(held.clients)
+        ],
+        sources=data.sources,
+        source_names=data.source_names,
+        vocabulary=data.outputs,
+        fingerprint=held.fingerprint,
+    )
 
 
 def assert_sound(data, config):

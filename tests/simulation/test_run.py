@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
-from fedtlu_fast.data.federation import Client, FederatedData
+from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.run import Run
 
@@ -158,8 +159,8 @@ def test_refused_updates_are_counted_reported_and_not_averaged_in(
     run = Run(config)
     base, total, weights = run.state.params.clone(), torch.zeros(run.layout.size, dtype=torch.float64), 0
     for client in (cohort[0], cohort[3]):
-        own = run.server.data.clients[client].train
-        update = run.server.trainer.train(base, run.state.buffers, run.server.samples, own, 1, client)
+        own = run.server.population.train(client)
+        update = run.server.trainer.train(base, run.state.buffers, own, 1, client)
         total += update.samples * (update.params.double() - base.double())
         weights += update.samples
     torch.testing.assert_close(result.params.double(), base.double() + total / weights, rtol=1e-6, atol=1e-7)
@@ -219,12 +220,13 @@ def test_local_loss_is_the_mean_over_clients_not_over_samples(text: Path) -> Non
     run.advance(1)
     run.server.trainer.load_(run.state.params, run.state.buffers)
     own = []
-    for client in run.server.data.clients:
-        samples = run.server.samples[torch.from_numpy(client.test)]
+    held = [run.server.population.held_out(client) for client in range(run.config.clients)]
+    for client in held:
+        (samples,) = client.all()
         with torch.no_grad():
             logits = run.server.trainer.task.model(input_ids=samples[:, :-1]).logits
         own.append(float(F.cross_entropy(logits.flatten(0, 1), samples[:, 1:].flatten())))
-    assert len({len(client.test) for client in run.server.data.clients}) > 1, "the means would not differ"
+    assert len({len(client) for client in held}) > 1, "the means would not differ"
     assert run.metrics[0]["local_loss"] == pytest.approx(sum(own) / len(own), rel=1e-5)
 
 
@@ -272,10 +274,14 @@ class _Images:
         torch.manual_seed(0)
         self.model = ResNet()
 
-    def loss(self, samples: Tensor) -> Tensor:
-        return F.cross_entropy(self.model(samples), torch.zeros(len(samples), dtype=torch.int64))
+    def loss(self, batch: Batch) -> Tensor:
+        return self.losses(batch).mean()
 
-    def sample_losses(self, samples: Tensor, batch_size: int) -> Tensor:
+    def losses(self, batch: Batch) -> Tensor:
+        zeros = torch.zeros(len(batch[0]), dtype=torch.int64)
+        return F.cross_entropy(self.model(batch[0]), zeros, reduction="none")
+
+    def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
         raise NotImplementedError
 
 
@@ -285,14 +291,15 @@ def test_batchnorm_statistics_are_averaged_with_the_clients_weights(text: Path) 
     layout = ParameterLayout.from_module(task.model)
     state = initial_state(layout, task.model)
     samples = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(1))
-    clients = (Client(np.arange(3), np.arange(3)), Client(np.arange(3, 12), np.arange(3)))
-    data = FederatedData(samples, samples, clients, np.zeros(12, np.int64), ("a",), 3, "")
+    shares = Shares.of([np.arange(3), np.arange(3, 12)])
+    population = ArrayPopulation((samples,), shares, shares, (samples,), "")
     trainer = LocalTrainer(task, layout, config.training, config.seed)
-    server = make_server(config, layout, data, trainer)
+    executor = make_executor(config, population, trainer)
+    server = make_server(config, layout, population, trainer, executor)
     assert layout.buffers, "the model has running statistics"
     expected = torch.zeros_like(state.buffers, dtype=torch.float64)
     for client in (0, 1):
-        update = trainer.train(state.params, state.buffers, samples, clients[client].train, 1, client)
+        update = trainer.train(state.params, state.buffers, population.train(client), 1, client)
         expected += update.samples / 12 * update.buffers.double()
     before = state.params.clone(), state.buffers.clone()
     after, _ = run_round(server, state)

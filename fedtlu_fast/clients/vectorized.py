@@ -1,0 +1,231 @@
+"""Local training of many clients at once: what `training.LocalTrainer` does, for K of them in one model.
+
+The K clients' parameters are the rows of a matrix [K, P]; a forward pass is one call of `torch.func.vmap`,
+and a step of the optimizer one operation on the matrix. For small models nearly all the time of the plain
+loop is overhead, which is paid here once for K clients. Each client's arithmetic is the same, but sums are
+formed in another order: results agree with `LocalTrainer` to float32 rounding, not to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.training import batches
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.population import Indices, Samples, take_each
+from fedtlu_fast.errors import FedtluError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.randomness import Draws
+from fedtlu_fast.tasks.task import Task
+
+
+class CannotVectorizeError(FedtluError):
+    """The model cannot be trained for many clients at once; the message says why."""
+
+
+@dataclass(frozen=True)
+class ClientUpdates:
+    """What K clients send back.
+
+    Attributes:
+        params: [K, P], their parameters after local training, in the order of `clients`; a working matrix:
+            use it before the next clients train.
+        clients: K places in the list of clients given, those with most steps first.
+        samples: [K], n_k.
+        steps: [K], optimizer steps taken.
+        losses: [K], mean training loss over the steps.
+    """
+
+    params: Tensor
+    clients: list[int]
+    samples: list[int]
+    steps: list[int]
+    losses: list[float]
+
+
+class VectorizedTrainer:
+    """Trains up to `at_once` clients at the same time, group after group in the same memory."""
+
+    def __init__(
+        self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, at_once: int
+    ) -> None:
+        """Allocates the matrices; the task's model stays as it is.
+
+        Args:
+            task: model and loss.
+            layout: of the model.
+            config: optimizer, steps, clipping, proximal term.
+            seed: of the run.
+            at_once: largest K.
+
+        Raises:
+            CannotVectorizeError: the model keeps running statistics (BatchNorm).
+        """
+        if layout.buffers:
+            raise CannotVectorizeError(f"it keeps running statistics ({layout.buffers[0].name})")
+        self.layout, self.config, self.seed = layout, config, seed
+        self._losses = _Losses(task)
+        device = next(task.model.parameters()).device
+        self._params = torch.empty(at_once, layout.size, device=device)
+        self._grads = torch.empty_like(self._params)
+        self._draws = Draws()
+
+    def train(
+        self, params: Tensor, samples: Sequence[Samples], round_index: int, clients: Sequence[int]
+    ) -> ClientUpdates:
+        """The local training of K clients (`LocalTrainer.train`).
+
+        Args:
+            params: [P], the global parameters; not changed.
+            samples: of the K clients, on the model's device.
+            round_index: with a client's number, its draws depend on it.
+            clients: their numbers.
+
+        Raises:
+            CannotVectorizeError: torch cannot vectorise the model, or it draws random numbers in training.
+        """
+        plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
+        # Those with most steps first: the ones still training are then the first rows.
+        order = sorted(range(len(plans)), key=lambda k: -len(plans[k]))
+        schedule = Schedule.of([plans[k] for k in order])
+        held = [samples[k] for k in order]
+        matrix, grads = self._params[: len(order)], self._grads[: len(order)]
+        matrix.copy_(params)
+        optimizer = Optimizer(self.config)
+        totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
+        self._losses.train()
+        for step, active in enumerate(schedule.active):
+            losses = self._step(matrix[:active], grads[:active], params, held[:active], schedule, step)
+            optimizer.step_(matrix[:active], grads[:active])
+            totals[:active] += losses
+        mean = totals / torch.from_numpy(schedule.steps).to(totals.device)
+        return ClientUpdates(
+            params=matrix,
+            clients=order,
+            samples=[len(own) for own in held],
+            steps=schedule.steps.tolist(),
+            losses=mean.tolist(),
+        )
+
+    def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
+        draws = self._draws.generator(self.seed, "batches", round_index, client)
+        return list(batches(size, self.config, draws))
+
+    def _step(
+        self,
+        matrix: Tensor,
+        grads: Tensor,
+        start: Tensor,
+        samples: Sequence[Samples],
+        schedule: Schedule,
+        step: int,
+    ) -> Tensor:
+        """Puts the clients' gradients [K, P] into `grads`; gives their batches' mean losses [K]."""
+        count = len(matrix)
+        leaves = {
+            layer.name: matrix[:, layer.offset : layer.offset + layer.numel]
+            .view(count, *layer.shape)
+            .requires_grad_()
+            for layer in self.layout.layers
+        }
+        batch = take_each(samples, schedule.places[:count, step])
+        weights = torch.from_numpy(schedule.weights[:count, step]).to(matrix.device)
+        try:
+            # Of the attention kernels only the plain one can be vectorised.
+            with sdpa_kernel(SDPBackend.MATH):
+                losses = (vmap(self._losses_of)(leaves, *batch) * weights).sum(dim=1)
+        except RuntimeError as error:
+            raise CannotVectorizeError(str(error).strip().splitlines()[0]) from error
+        found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        for layer, part in zip(self.layout.layers, found, strict=True):
+            grads[:, layer.offset : layer.offset + layer.numel].view(count, *layer.shape).copy_(part)
+        if self.config.proximal_mu:
+            mu = self.config.proximal_mu
+            grads.add_(matrix, alpha=mu).sub_(start, alpha=mu)
+        if self.config.clip_norm is not None:
+            norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+            grads.mul_((self.config.clip_norm / (norms + 1e-6)).clamp(max=1.0))
+        return losses.detach().double()
+
+    def _losses_of(self, params: dict[str, Tensor], *batch: Tensor) -> Tensor:
+        named = {f"model.{name}": param for name, param in params.items()}
+        found: Tensor = functional_call(self._losses, named, batch)
+        return found
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The batches of K clients, those with most steps first, side by side.
+
+    Attributes:
+        places: [K, S, B], which samples; batches shorter than B are filled up with place 0.
+        weights: [K, S, B] float32: 1 / b for the b samples of a batch, 0 where it was filled up.
+        steps: [K], steps of each client.
+        active: [S], how many clients take part in each step: always the first ones.
+    """
+
+    places: Indices
+    weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    steps: Indices
+    active: list[int]
+
+    @classmethod
+    def of(cls, plans: Sequence[Sequence[Indices]]) -> Schedule:
+        """From each client's batches."""
+        steps = np.array([len(plan) for plan in plans])
+        widths = {len(batch) for plan in plans for batch in plan}
+        if len(widths) == 1 and steps[-1] == steps[0]:
+            places = np.array(plans)
+            return cls(
+                places, np.full(places.shape, 1 / places.shape[2], np.float32), steps, [len(plans)] * steps[0]
+            )
+        shape = (len(plans), int(steps[0]), max(widths))
+        places, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        for row, plan in enumerate(plans):
+            for step, batch in enumerate(plan):
+                places[row, step, : len(batch)] = batch
+                weights[row, step, : len(batch)] = 1 / len(batch)
+        active = [int((steps > step).sum()) for step in range(shape[1])]
+        return cls(places, weights, steps, active)
+
+
+class _Losses(nn.Module):
+    """A task's per-sample losses as a module, whose parameters `functional_call` can replace."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = task
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self._task.losses(batch)
+
+
+def saved_bytes(task: Task, samples: Samples, batch_size: int) -> int:
+    """Bytes that one client's forward pass keeps for its backward pass.
+
+    Args:
+        task: model and loss.
+        samples: of any client.
+        batch_size: of the pass.
+    """
+    kept: dict[int, int] = {}
+    own = {param.untyped_storage().data_ptr() for param in task.model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        task.loss(samples.take(np.arange(min(len(samples), batch_size))))
+    return sum(kept.values())

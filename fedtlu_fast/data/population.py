@@ -1,0 +1,179 @@
+"""Who holds what: clients whose samples are looked up, or made, only when the client is drawn.
+
+Nothing here grows with the number of clients: a `Population` is a rule, or index arrays that may stay on
+disk, and a client is a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Indices = NDArray[np.int64]
+Batch = tuple[Tensor, ...]
+"""Some samples: tensors whose first dimension counts them, such as features and labels."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One client's samples: rows of a pool that many clients may share.
+
+    Attributes:
+        pool: what the rows are of.
+        rows: [n], which of them, in the client's own order.
+    """
+
+    pool: Batch
+    rows: Indices
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Indices) -> Batch:
+        """The samples at these places, 0 to n - 1, of any shape [...]; gives tensors [..., *]."""
+        rows = torch.from_numpy(self.rows[places])
+        return tuple(part[rows] for part in self.pool)
+
+    def all(self) -> Batch:
+        """Every sample, in order."""
+        return self.take(np.arange(len(self)))
+
+
+def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
+    """The same number of samples of each of K clients.
+
+    Args:
+        samples: of K clients.
+        places: [K, ...], within each client's samples.
+
+    Returns:
+        Tensors [K, ..., *].
+    """
+    pool = samples[0].pool
+    if all(held.pool is pool for held in samples):
+        rows = np.stack([held.rows[own] for held, own in zip(samples, places, strict=True)])
+        together = torch.from_numpy(rows)
+        return tuple(part[together] for part in pool)
+    taken = [held.take(own) for held, own in zip(samples, places, strict=True)]
+    return tuple(torch.stack(parts) for parts in zip(*taken, strict=True))
+
+
+class Population(Protocol):
+    """The clients of a federation and what they hold."""
+
+    @property
+    def clients(self) -> int:
+        """How many there are; they are numbered from 0."""
+        ...
+
+    @property
+    def test(self) -> Batch:
+        """The global test."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these data from others; a resumed run must find the same."""
+        ...
+
+    def train(self, client: int) -> Samples:
+        """What the client trains on: one sample or more."""
+        ...
+
+    def held_out(self, client: int) -> Samples:
+        """What the client tests on; may be empty."""
+        ...
+
+    def to(self, device: str) -> Self:
+        """The same population with what is in memory on this device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which rows each of C clients holds: two arrays, which may lie on disk.
+
+    Attributes:
+        rows: [M] int64, the clients' rows one after another.
+        starts: [C + 1] int64: client c holds ``rows[starts[c]:starts[c + 1]]``.
+    """
+
+    rows: Indices
+    starts: Indices
+
+    @classmethod
+    def of(cls, parts: Sequence[Indices]) -> Shares:
+        """From one array for each client."""
+        starts = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.int64), *parts]), starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, client: int) -> Indices:
+        first, end = self.starts[client], self.starts[client + 1]
+        return np.asarray(self.rows[first:end])
+
+
+@dataclass(frozen=True)
+class ArrayPopulation:
+    """Clients that hold rows of common arrays.
+
+    Attributes:
+        pool: the samples of all clients; in memory or mapped from files.
+        shares: the rows each client trains on.
+        own_tests: the rows each client tests on.
+        test: the global test.
+        fingerprint: see `Population`.
+    """
+
+    pool: Batch
+    shares: Shares
+    own_tests: Shares
+    test: Batch
+    fingerprint: str
+
+    @property
+    def clients(self) -> int:
+        """See `Population`."""
+        return len(self.shares)
+
+    def train(self, client: int) -> Samples:
+        """See `Population`."""
+        return Samples(self.pool, self.shares[client])
+
+    def held_out(self, client: int) -> Samples:
+        """See `Population`."""
+        return Samples(self.pool, self.own_tests[client])
+
+    def to(self, device: str) -> ArrayPopulation:
+        """See `Population`."""
+        return replace(
+            self,
+            pool=tuple(part.to(device) for part in self.pool),
+            test=tuple(part.to(device) for part in self.test),
+        )
+
+
+def as_tensor(array: NDArray[np.generic]) -> Tensor:
+    """An array as a tensor without a copy, also when it is mapped read-only: nobody writes to samples."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
+
+
+def digest(arrays: Sequence[NDArray[np.generic]]) -> str:
+    """SHA-256 over lengths and contents."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.int64(len(array)).tobytes())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

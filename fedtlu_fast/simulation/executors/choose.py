@@ -1,0 +1,199 @@
+"""Which executor a run gets: the one named, or by a short measurement.
+
+`at_once` and `lanes` decide the last bits of a result, who works on it does not. So the choice is made once
+and becomes part of the run's settings: repeated from its config.yaml, a run gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Population
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.executors import processes
+from fedtlu_fast.simulation.executors.executor import Executor, InProcess
+from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
+
+MOST_AT_ONCE = 128
+"""More clients at once are not faster: their matrices no longer stay in a core's cache."""
+BUDGET = 512 * 2**20
+"""Bytes that the clients trained at once may take in one worker."""
+CLEARLY = 1.5
+"""How much faster it has to be to train many at once, so that noise does not choose."""
+LONG_STEP = 0.02
+"""Seconds of one optimizer step beyond which there is no overhead left for vectorising to save."""
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:
+    """The settings with executor and `at_once` settled, and a line that says what was chosen and why.
+
+    Args:
+        config: as given.
+        population: who holds what.
+        trainer: of single clients.
+
+    Raises:
+        InputError: an executor that cannot be used here was asked for by name.
+    """
+    given = config.execution
+    name = given.executor.partition(":")[0]
+    if name == "auto":
+        return _measure(config, population, trainer)
+    if name == "serial" and (given.at_once or 1) > 1:
+        raise InputError("execution.at_once", given.at_once, "1 with executor=serial", "Use vectorized.")
+    at_once = given.at_once or 1
+    if name == "vectorized":
+        at_once = given.at_once or most_at_once(config, population, trainer)
+        if at_once < 2:
+            raise InputError("execution.at_once", at_once, "2 or more with executor=vectorized")
+    if name == "processes":
+        reason = processes.why_not(config.device, config.threads)
+        if reason is not None:
+            raise InputError("execution.executor", name, f"another here: {reason}")
+    return _settled(config, given.executor, at_once), ""
+
+
+def make_executor(config: RunConfig, population: Population, trainer: LocalTrainer) -> Executor:
+    """The executor that settled settings name.
+
+    Raises:
+        InputError: the model cannot be vectorised, and the settings ask for it.
+        BackendUnavailableError: Ray is asked for and not installed.
+    """
+    given = config.execution
+    name, _, address = given.executor.partition(":")
+    try:
+        lanes = LaneTrainer(config, population, trainer)
+        if (given.at_once or 1) > 1:
+            _try_vectorized(config, population, trainer, 2)
+    except CannotVectorizeError as error:
+        raise InputError(
+            "execution.at_once",
+            given.at_once,
+            f"1 for this model: {error}",
+            "Use executor=serial or processes.",
+        ) from error
+    if name == "processes":
+        return processes.Processes(lanes, given, min(given.workers or cores(), config.cohort))
+    if name == "ray":
+        # Imported late: Ray is an extra.
+        from fedtlu_fast.simulation.executors.ray import RayExecutor
+
+        return RayExecutor(config, trainer.layout, address)
+    return InProcess(lanes)
+
+
+def most_at_once(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
+    """How many clients fit into `BUDGET` at once, `MOST_AT_ONCE` at most and 2 at least."""
+    client = sample_cohort(config.seed, 1, config.clients, config.cohort)[0]
+    activations = saved_bytes(trainer.task, population.train(client), config.training.batch_size)
+    each = matrix_bytes(trainer.layout, config) + 2 * activations
+    return max(2, min(MOST_AT_ONCE, BUDGET // each))
+
+
+def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
+    """Bytes of one client's rows: parameters, gradients twice, one temporary, and the optimizer's state."""
+    state = 2 if config.training.optimizer == "adamw" else int(config.training.momentum > 0)
+    return 4 * layout.size * (4 + state)
+
+
+def _settled(config: RunConfig, executor: str, at_once: int) -> RunConfig:
+    settled = config.execution.model_copy(update={"executor": executor, "at_once": at_once})
+    return config.model_copy(update={"execution": settled})
+
+
+def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:
+    given = config.execution
+    one, steps = _serial_seconds(config, population, trainer)
+    told = [f"{_ms(one)} a client one after another"]
+    at_once, each = given.at_once or 1, one
+    workers = _useful_workers(config)
+    if given.at_once is None:
+        at_once, each, why = _compare_vectorized(config, population, trainer, one, steps, workers)
+        told.append(why)
+    elif given.at_once > 1:
+        each = _try_vectorized(config, population, trainer, given.at_once)
+        told.append(f"{_ms(each)} {given.at_once} at once")
+    round_seconds = each * config.cohort
+    several = workers > 1 and round_seconds > 0.01 and round_seconds * config.rounds > 0.5
+    name = "processes" if several else "vectorized" if at_once > 1 else "serial"
+    where = f"processes, {workers} workers" if several else name
+    many = f", {at_once} clients at once" if at_once > 1 else ""
+    return _settled(config, name, at_once), f"executor: {where}{many} (measured: {'; '.join(told)})"
+
+
+def _useful_workers(config: RunConfig) -> int:
+    if processes.why_not(config.device, config.threads) is not None:
+        return 1
+    return min(config.execution.workers or cores(), config.cohort)
+
+
+def _compare_vectorized(
+    config: RunConfig, population: Population, trainer: LocalTrainer, one: float, steps: int, workers: int
+) -> tuple[int, float, str]:
+    """How many clients at once, the seconds for each, and why."""
+    if one / steps > LONG_STEP:
+        return 1, one, "a step is too long to gain from training several at once"
+    at_once = min(most_at_once(config, population, trainer), math.ceil(config.cohort / workers))
+    if at_once < 2:
+        return 1, one, "the cohort is too small to train several at once"
+    try:
+        each = _try_vectorized(config, population, trainer, at_once)
+    except CannotVectorizeError as error:
+        return 1, one, f"several at once: impossible, {error}"
+    why = f"{_ms(each)} with {at_once} at once"
+    return (at_once, each, why) if one > CLEARLY * each else (1, one, why)
+
+
+def _serial_seconds(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[float, int]:
+    """Seconds for one client, and its number of steps."""
+    client = sample_cohort(config.seed, 1, config.clients, config.cohort)[0]
+    params, buffers = trainer.params.clone(), trainer.layout.flatten_buffers(trainer.task.model)
+    steps = 1
+
+    def train() -> None:
+        nonlocal steps
+        steps = trainer.train(params, buffers, population.train(client), 1, client).steps
+
+    return _timed(train), steps
+
+
+def _try_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer, at_once: int) -> float:
+    """Seconds for each of so many clients at once."""
+    cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:at_once]
+    many = VectorizedTrainer(trainer.task, trainer.layout, config.training, config.seed, len(cohort))
+    params = trainer.params.clone()
+
+    def train() -> None:
+        many.train(params, [population.train(client) for client in cohort], 1, cohort)
+
+    return _timed(train) / len(cohort)
+
+
+def _timed(call: Callable[[], None]) -> float:
+    """The shorter of two calls after a first one, which is all there is when it takes long."""
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+        if sum(taken) > 2:
+            break
+    return min(taken)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"

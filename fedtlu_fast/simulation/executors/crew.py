@@ -1,0 +1,131 @@
+"""Sharing lanes out to workers that may be lost, and taking their results in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fedtlu_fast.config import ExecutionConfig
+from fedtlu_fast.errors import ClientError, WorkerError
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
+
+logger = logging.getLogger("fedtlu_fast")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A worker has trained its lane."""
+
+    worker: int
+    result: LaneResult
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone, and the lane it was training with it.
+
+    Attributes:
+        worker: which.
+        reason: why, as far as it is known.
+        client: the one it was training, if known.
+        hung: whether it was stopped because that client took too long.
+    """
+
+    worker: int
+    reason: str
+    client: int | None = None
+    hung: bool = False
+
+
+class Crew(Protocol):
+    """Workers that train lanes."""
+
+    def idle(self) -> list[int]:
+        """Those that can take a lane now."""
+        ...
+
+    def give(self, worker: int, lane: Lane) -> None:
+        """Has a worker train a lane."""
+        ...
+
+    def wait(self) -> list[Done | Lost]:
+        """Waits until something has happened; errors that a worker reports are raised here."""
+        ...
+
+    def release(self, result: LaneResult) -> None:
+        """The result has been used: its memory is free."""
+        ...
+
+    def replace(self, worker: int) -> None:
+        """Starts another in place of a lost one."""
+        ...
+
+
+def train_in_order(crew: Crew, lanes: Sequence[Lane], config: ExecutionConfig) -> Iterator[LaneResult]:
+    """Trains lanes by a crew; what a lost worker had not finished is trained again, to the same bits.
+
+    Args:
+        crew: who trains.
+        lanes: in order.
+        config: what to do about lost workers and failing clients.
+
+    Returns:
+        The results in the order of the lanes, each valid until the next is asked for.
+
+    Raises:
+        ClientError: a client takes too long, and the settings say to stop.
+        WorkerError: a lane has lost more workers than `config.retries`.
+    """
+    waiting, at_work = deque(lanes), dict[int, Lane]()
+    ready: dict[int, LaneResult] = {}
+    losses: Counter[int] = Counter()
+    hung: dict[int, dict[int, str]] = {}
+    for expected in range(len(lanes)):
+        while expected not in ready:
+            for worker in crew.idle():
+                if waiting:
+                    at_work[worker] = waiting.popleft()
+                    crew.give(worker, at_work[worker])
+            for event in crew.wait():
+                lane = at_work.pop(event.worker)
+                if isinstance(event, Done):
+                    ready[lane.index] = event.result
+                    continue
+                losses[lane.index] += 1
+                _check(event, lane, losses[lane.index], config)
+                if event.hung and event.client is not None:
+                    hung.setdefault(lane.index, {})[event.client] = event.reason
+                    lane = replace(lane, clients=tuple(c for c in lane.clients if c != event.client))
+                logger.warning("a worker was lost (%s); its clients are trained again", event.reason)
+                waiting.appendleft(lane)
+                crew.replace(event.worker)
+        result = ready.pop(expected)
+        yield _with_failed(result, hung.get(expected, {}))
+        crew.release(result)
+
+
+def _check(event: Lost, lane: Lane, losses: int, config: ExecutionConfig) -> None:
+    if event.hung and event.client is not None:
+        if config.client_errors == "stop":
+            raise ClientError(event.client, lane.round, event.reason)
+        return
+    if losses > config.retries:
+        client = f", while it trained client {event.client}" if event.client is not None else ""
+        raise WorkerError(
+            f"round {lane.round}: the same lane has lost {losses} workers{client}: {event.reason}. "
+            f"If memory is short, use fewer execution.workers, a smaller execution.at_once or "
+            f"training.batch_size; then go on by --resume"
+        )
+
+
+def _with_failed(result: LaneResult, failed: dict[int, str]) -> LaneResult:
+    if not failed:
+        return result
+    reports = ClientReports()
+    reports.extend(result.reports)
+    for client, reason in failed.items():
+        reports.fail(client, reason)
+    return replace(result, reports=reports)

@@ -1,0 +1,175 @@
+"""Training a lane in this process: one client after another, or many at once."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Population
+from fedtlu_fast.errors import ClientError, shorten
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+
+Watch = Callable[[int], None]
+"""Told of each client before it is trained; -1 when there is none any more."""
+
+
+class LaneTrainer:
+    """Trains lanes one after another in the same memory."""
+
+    def __init__(
+        self, config: RunConfig, population: Population, trainer: LocalTrainer, watch: Watch | None = None
+    ) -> None:
+        """Makes the vectorised trainer, if the settings want one.
+
+        Args:
+            config: of the run.
+            population: who holds what.
+            trainer: trains one client.
+            watch: see `Watch`.
+
+        Raises:
+            CannotVectorizeError: see `VectorizedTrainer`.
+        """
+        self.config, self.population, self.trainer = config, population, trainer
+        self.watch = watch or (lambda client: None)
+        self._many: VectorizedTrainer | None = None
+        at_once = config.execution.at_once or 1
+        if at_once > 1:
+            self._many = VectorizedTrainer(
+                trainer.task, trainer.layout, config.training, config.seed, min(at_once, config.cohort)
+            )
+
+    def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
+        """Trains the lane's clients from the global parameters and buffers.
+
+        Args:
+            start: global parameters [P] and buffers [Q]; not changed.
+            lane: who trains.
+            out: where the result's vectors go; None: into memory that the next lane uses again.
+
+        Raises:
+            ClientError: a client's training raised, and the settings say to stop.
+        """
+        reports = ClientReports()
+        try:
+            if self._many is None and len(lane.clients) == 1:
+                return self._single(start, lane, reports, out)
+            params, buffers = out or (None, None)
+            means = (
+                WeightedMean(start[0], self.config.backend, params),
+                WeightedMean(start[1], self.config.backend, buffers),
+            )
+            if self._many is None:
+                for client in lane.clients:
+                    self._add_one(start, lane.round, client, means, reports)
+            else:
+                size = self.config.execution.at_once or 1
+                for first in range(0, len(lane.clients), size):
+                    group = lane.clients[first : first + size]
+                    self._add_many(self._many, start, lane.round, group, means[0], reports)
+        finally:
+            self.watch(-1)
+        return LaneResult(lane, (means[0].sum, means[1].sum), False, reports)
+
+    def _single(self, start: Vectors, lane: Lane, reports: ClientReports, out: Vectors | None) -> LaneResult:
+        vectors = self._one(start, lane.round, lane.clients[0], reports)
+        if vectors is None:
+            return LaneResult(lane, out or start, True, reports)
+        if out is not None:
+            for place, vector in zip(out, vectors, strict=True):
+                place.copy_(vector)
+        return LaneResult(lane, out or vectors, True, reports)
+
+    def _add_one(
+        self,
+        start: Vectors,
+        round_index: int,
+        client: int,
+        means: tuple[WeightedMean, WeightedMean],
+        reports: ClientReports,
+    ) -> None:
+        vectors = self._one(start, round_index, client, reports)
+        if vectors is not None:
+            for mean, vector in zip(means, vectors, strict=True):
+                mean.add_(vector, reports.samples[-1])
+
+    def _one(self, start: Vectors, round_index: int, client: int, reports: ClientReports) -> Vectors | None:
+        """The client's vectors, if they can be averaged in."""
+        self.watch(client)
+        try:
+            update = self.trainer.train(*start, self.population.train(client), round_index, client)
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            self._failed(round_index, client, error, reports)
+            return None
+        reports.add(client, update.samples, update.loss, update.finite)
+        return (update.params, update.buffers) if update.finite else None
+
+    def _add_many(
+        self,
+        many: VectorizedTrainer,
+        start: Vectors,
+        round_index: int,
+        clients: Sequence[int],
+        mean: WeightedMean,
+        reports: ClientReports,
+    ) -> None:
+        samples = []
+        try:
+            for client in clients:
+                self.watch(client)
+                samples.append(self.population.train(client))
+            self.watch(-1)  # nobody's time: they train together
+            found = many.train(start[0], samples, round_index, clients)
+        except (MemoryError, KeyboardInterrupt, CannotVectorizeError):
+            raise
+        except Exception:
+            # One of them is to blame: on its own it fails again, and the others do not.
+            for client in clients:
+                vectors = self._one(start, round_index, client, reports)
+                if vectors is not None:
+                    mean.add_(vectors[0], reports.samples[-1])
+            return
+        accepted = self._sum(found, start[0], mean)
+        for row, place in enumerate(found.clients):
+            reports.add(clients[place], found.samples[row], found.losses[row], accepted[row])
+
+    def _sum(self, found: ClientUpdates, base: Tensor, mean: WeightedMean) -> list[bool]:
+        """Adds up the clients that are free of NaN and Inf; tells which."""
+        accepted = [isfinite(loss) for loss in found.losses]
+        part = self._weighted(found, base, accepted)
+        # One pass does for the usual case: where the sum is finite, so are its terms.
+        if part is not None and bool(part.stats.nonfinite.any()):
+            whole = found.params.isfinite().all(dim=1).tolist()
+            accepted = [loss and row for loss, row in zip(accepted, whole, strict=True)]
+            part = self._weighted(found, base, accepted)
+        if part is not None:
+            mean.add_sum_(part.change, sum(_of(found.samples, accepted)))
+        return accepted
+
+    def _weighted(self, found: ClientUpdates, base: Tensor, accepted: list[bool]) -> Aggregate | None:
+        if not any(accepted):
+            return None
+        rows = found.params if all(accepted) else found.params[torch.tensor(accepted)]
+        weights = _of(found.samples, accepted)
+        return aggregate(rows, weights, self.trainer.layout, base=base, backend=self.config.backend)
+
+    def _failed(self, round_index: int, client: int, error: Exception, reports: ClientReports) -> None:
+        reason = f"{type(error).__name__}: {shorten(str(error))}"
+        if self.config.execution.client_errors == "stop":
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise ClientError(client, round_index, f"{reason} ({where.filename}:{where.lineno})") from error
+        reports.fail(client, reason)
+
+
+def _of(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:
+    return [number for number, wanted in zip(numbers, chosen, strict=True) if wanted]

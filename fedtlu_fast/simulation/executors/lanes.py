@@ -1,0 +1,123 @@
+"""Lanes: the fixed pieces in which a cohort is trained and summed.
+
+A cohort is cut into lanes, consecutive clients, by its size and the settings alone. A lane's clients are
+summed in order, and the lanes are summed in order: so the result has the same bits for any number of
+workers, and after any of them was lost. Each worker needs memory for a vector or two, whatever the cohort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from fedtlu_fast.config import ExecutionConfig
+
+Vectors = tuple[Tensor, Tensor]
+"""Parameters [P] and buffers [Q]."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Consecutive clients of a round's cohort.
+
+    Attributes:
+        round: which round.
+        index: which lane of it, from 0.
+        clients: their numbers, in the order of averaging.
+    """
+
+    round: int
+    index: int
+    clients: tuple[int, ...]
+
+
+@dataclass
+class ClientReports:
+    """What is known of the clients of a lane, apart from their vectors; one entry for each client.
+
+    Attributes:
+        clients: their numbers.
+        samples: what they hold.
+        losses: mean training losses; NaN for those that failed.
+        accepted: whether the change was averaged in; False for those that hold NaN or Inf, or failed.
+        failed: of those that failed, why.
+    """
+
+    clients: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    accepted: list[bool] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
+        """One more client that was trained."""
+        self.clients.append(client)
+        self.samples.append(samples)
+        self.losses.append(loss)
+        self.accepted.append(accepted)
+
+    def fail(self, client: int, reason: str) -> None:
+        """One more client, which could not be trained."""
+        self.add(client, 0, float("nan"), False)
+        self.failed[client] = reason
+
+    def extend(self, other: ClientReports) -> None:
+        """The clients of another lane."""
+        self.clients += other.clients
+        self.samples += other.samples
+        self.losses += other.losses
+        self.accepted += other.accepted
+        self.failed |= other.failed
+
+    @property
+    def total(self) -> int:
+        """Samples of the accepted clients: what their sum is to be divided by."""
+        return sum(n for n, accepted in zip(self.samples, self.accepted, strict=True) if accepted)
+
+    @property
+    def refused(self) -> list[int]:
+        """Those that were trained and not accepted."""
+        pairs = zip(self.clients, self.accepted, strict=True)
+        return [client for client, accepted in pairs if not accepted and client not in self.failed]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the accepted clients, weighted like their changes; NaN when there is none."""
+        rows = zip(self.samples, self.losses, self.accepted, strict=True)
+        weighted = sum(n * loss for n, loss, accepted in rows if accepted)
+        return weighted / self.total if self.total else float("nan")
+
+
+@dataclass(frozen=True)
+class LaneResult:
+    """What training a lane gave.
+
+    Attributes:
+        lane: the lane.
+        vectors: ``sum_k n_k (w_k - w)`` over its accepted clients; or, with `single`, that client's own
+            vectors w_k, so that a lane of one client costs nothing. Valid until the next result is asked
+            for.
+        single: see `vectors`.
+        reports: of its clients.
+    """
+
+    lane: Lane
+    vectors: Vectors
+    single: bool
+    reports: ClientReports
+
+
+def cut(round_index: int, cohort: Sequence[int], config: ExecutionConfig) -> list[Lane]:
+    """The lanes of a cohort: at most `config.lanes`, but none shorter than the clients trained at once.
+
+    Args:
+        round_index: of the round.
+        cohort: its clients.
+        config: `lanes` and `at_once`.
+    """
+    lanes = min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
+    parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
+    return [Lane(round_index, index, tuple(part.tolist())) for index, part in enumerate(parts)]

@@ -1,0 +1,38 @@
+"""What a run is made of: the clients' data and the trainer of their model, as the settings describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.population import Population
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.tasks import build_task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Made alike on every machine that takes part.
+
+    Attributes:
+        population: who holds what, on the settings' device.
+        trainer: of single clients; holds model and layout.
+    """
+
+    population: Population
+    trainer: LocalTrainer
+
+
+def make_parts(config: RunConfig) -> Parts:
+    """Opens the data and builds the model.
+
+    Raises:
+        InputError: data, model and settings do not fit together.
+    """
+    data = load_federation(config)
+    task = build_task(config, data)
+    layout = ParameterLayout.from_module(task.model, config.selection.granularity)
+    trainer = LocalTrainer(task, layout, config.training, config.seed)
+    return Parts(data.population.to(config.device), trainer)

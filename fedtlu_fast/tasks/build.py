@@ -1,0 +1,22 @@
+"""The task that the settings name."""
+
+from __future__ import annotations
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
+from fedtlu_fast.tasks.task import Task
+
+
+def build_task(config: RunConfig, data: FederatedData) -> Task:
+    """Model and loss for these data, on the settings' device.
+
+    Raises:
+        InputError: see `build_model`.
+    """
+    if config.task == "classification":
+        mlp = build_mlp(data.inputs, config.model.hidden, data.outputs, config.seed)
+        return Classification(mlp.to(config.device))
+    model = build_model(config.model, data.outputs, config.data.window, config.seed)
+    return LanguageModelling(model.to(config.device))
