@@ -47,6 +47,7 @@ PACKAGES = {
     "fedtlu_fast.ops": "fedtlu_fast/ops",
     "fedtlu_fast.presets": "fedtlu_fast/presets",
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",
+    "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
     "fedtlu_fast.report": "fedtlu_fast/report",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",

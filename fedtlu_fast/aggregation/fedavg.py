@@ -25,12 +25,14 @@ class WeightedMean:
 
     def add_(self, client: Tensor, samples: int) -> None:
         """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards."""
-        dispatch.accumulate_(self.sum, client, self.base, float(samples), self.backend)
+        if len(self.sum):
+            dispatch.accumulate_(self.sum, client, self.base, float(samples), self.backend)
         self.total += samples
 
     def add_sum_(self, partial: Tensor, samples: int) -> None:
         """Adds the `sum` [P] of another mean from the same base, of clients with `samples` in all."""
-        dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
+        if len(self.sum):
+            dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
         self.total += samples
 
     def change(self) -> Tensor:

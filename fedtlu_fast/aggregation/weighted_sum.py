@@ -65,7 +65,8 @@ def aggregate(
         >>> found.change.tolist(), found.stats.mean.tolist()
         ([2.0, 2.0, 2.0], [2.0, 2.0])
     """
-    for index, client in enumerate(clients):
+    # Of a matrix one row tells for all; `dispatch` tells of one that is none.
+    for index, client in enumerate(clients[:1] if isinstance(clients, Tensor) else clients):
         if client.shape != (layout.size,):
             raise InputError(
                 f"clients[{index}].shape", tuple(client.shape), f"({layout.size},), as in the layout"

@@ -2,7 +2,8 @@
 
 The commands import what is heavy (torch) only when they run, so that help and errors answer at once.
 
-Exit codes: 0 done; 1 the work failed (a full disk, a lost worker); 2 bad input; 130 stopped by Ctrl-C.
+Exit codes: 0 done, or stopped between two rounds as asked; 1 the work failed (a full disk, lost workers);
+2 bad input; 130 broken off by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from rich.markup import escape
 
 from fedtlu_fast._version import __version__
+from fedtlu_fast.cli.bench_sim import bench_sim_command
 from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.env import env_command
@@ -37,6 +39,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
   fedtlu score BEFORE AFTER          rank the layers of a change
   fedtlu profile                     speed and accuracy on this machine
+  fedtlu bench-sim                   time a round, beside a plain loop
   fedtlu settings                    every setting and what it means
   fedtlu env                         versions, and which backends are live
 """
@@ -75,6 +78,7 @@ app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.command("score")(score_command)
 app.command("profile")(profile_command)
+app.command("bench-sim")(bench_sim_command)
 app.command("settings")(settings_command)
 app.command("env")(env_command)
 
@@ -95,6 +99,16 @@ def main() -> None:
         _fail(str(error), 130, "stopped")
     except FedtluError as error:
         _fail(str(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        from fedtlu_fast.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        _fail(
+            "out of memory: use a smaller model, cohort, execution.at_once or training.batch_size, or fewer "
+            "execution.workers; `fedtlu run --dry-run` tells what a run needs",
+            1,
+        )
 
 
 def _fail(message: str, code: int, word: str = "error") -> None:

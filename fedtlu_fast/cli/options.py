@@ -38,6 +38,11 @@ Rounds = Annotated[int | None, typer.Option(help="Rounds in all, warm-up include
 Clients = Annotated[int | None, typer.Option(help="Clients in the federation.")]
 Backend = Annotated[str | None, typer.Option(help="auto, reference, native or triton.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
+Executor = Annotated[
+    str | None,
+    typer.Option(help="Who trains: auto, serial, vectorized, processes or ray[:ADDRESS]."),
+]
+Workers = Annotated[int | None, typer.Option(help="Workers of processes and ray (default: the cores).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every draw.")]
 Out = Annotated[
     Path | None,
@@ -85,6 +90,18 @@ def refuse_beside_resume(**given: Any) -> None:
                 "nothing beside --resume: what was begun keeps its settings",
                 "Leave it out, or start anew without --resume.",
             )
+
+
+def with_executor(settings: RunConfig, executor: str | None, workers: int | None) -> RunConfig:
+    """The settings of a run that was begun, with other workers: who trains does not change the result."""
+    from fedtlu_fast.settings import parse_config
+
+    tree = settings.model_dump()
+    if executor is not None:
+        tree["execution"]["executor"] = executor
+    if workers is not None:
+        tree["execution"]["workers"] = workers
+    return parse_config(tree)
 
 
 def stopped(command: str, directory: Path, begun: str) -> InterruptedRunError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +14,12 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.dry_run import show_estimate
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.simulation.run import Run
+    from fedtlu_fast.simulation.stopping import StopRequest
 
 MOST_SHOWN = 4
 """Chosen blocks named in the progress line."""
@@ -34,6 +37,8 @@ def run_command(
     clients: options.Clients = None,
     backend: options.Backend = None,
     device: options.Device = None,
+    executor: options.Executor = None,
+    workers: options.Workers = None,
     seed: options.Seed = None,
     out: options.Out = None,
     resume: Annotated[
@@ -42,12 +47,16 @@ def run_command(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it needs in memory, disk and time; write nothing.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run one federation and leave its settings, metrics, choices, checkpoints and report.
 
     With no options: 100 clients hold parts of the Python language reference, a small GPT-2 learns it, and
-    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits.
+    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits. Ctrl-C or
+    SIGTERM ends it after the round under way; a second Ctrl-C ends it at once.
     """
     given = {
         "selection__selector": selector,
@@ -60,18 +69,24 @@ def run_command(
         "device": device,
         "seed": seed,
     }
+    who = {"execution__executor": executor, "execution__workers": workers}
     if resume is not None:
         options.refuse_beside_resume(preset=preset, config=config, out=out, set=overrides, **given)
         from fedtlu_fast.simulation.directory import RunDirectory
 
-        settings, directory = RunDirectory.open(resume)[1], resume
+        settings, directory = options.with_executor(RunDirectory.open(resume)[1], executor, workers), resume
     else:
-        settings = options.settings_from(preset, config, overrides, **given)
+        settings = options.settings_from(preset, config, overrides, **given, **who)
         directory = out or options.fresh_directory(f"{settings.selection.selector}-seed{settings.seed}")
+    if dry_run:
+        show_estimate(settings, as_json)
+        return
     try:
         summary = _simulate(settings, directory, resume is not None, live=not quiet and sys.stderr.isatty())
     except KeyboardInterrupt:
         raise options.stopped("run", directory, "config.yaml") from None
+    if summary is None:
+        return
     if as_json:
         from fedtlu_fast.simulation.directory import dump_json
 
@@ -84,25 +99,47 @@ def run_command(
         )
 
 
-def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
-    from fedtlu_fast.report.plots import short_names
+def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any] | None:
+    """The run's summary; None when it was asked to stop before its end, which has been said then."""
     from fedtlu_fast.report.write import write_run_report
     from fedtlu_fast.simulation.run import Run
+    from fedtlu_fast.simulation.stopping import stop_on_signals
 
     with notes.status("Reading data, building the model") if live else nullcontext():
         run = Run(settings, directory, resume=resume)
+    with closing(run):
+        if live and run.note:
+            _note(run.note)
+        with stop_on_signals(
+            lambda name: _note(f"{name}: ending after this round; Ctrl-C ends at once")
+        ) as stop:
+            _advance(run, stop, live)
+        if run.state.round < settings.rounds:
+            _note(f"stopped {run.how_to_go_on()}")
+            return None
+        result = run.finish()
+    write_run_report(result, run.config, directory)
+    return result.summary
+
+
+def _advance(run: Run, stop: StopRequest, live: bool) -> None:
+    from fedtlu_fast.report.plots import short_names
+
     names = [run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks]
     choosable = dict(zip(names, short_names(names), strict=True))
+    cohort = run.config.cohort
     with _progress(live) as progress:
-        task = progress.add_task("", total=settings.rounds, completed=run.state.round, status="")
-        run.advance(
-            settings.rounds,
-            lambda row: progress.update(task, completed=row["round"], status=_status(row, choosable)),
-        )
-        progress.update(task, status="last tests and report")
-        result = run.finish()
-        write_run_report(result, settings, directory)
-    return result.summary
+        task = progress.add_task("", total=run.config.rounds, completed=run.state.round, status="", rate="")
+
+        def show(row: dict[str, Any]) -> None:
+            rate = f"{cohort / row['seconds']:,.3g} clients/s"
+            progress.update(task, completed=row["round"], status=_status(row, choosable), rate=rate)
+
+        run.advance(run.config.rounds, show, stop)
+
+
+def _note(text: str) -> None:
+    notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _progress(live: bool) -> Progress:
@@ -111,6 +148,7 @@ def _progress(live: bool) -> Progress:
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[status]}"),
         console=notes,
         disable=not live,

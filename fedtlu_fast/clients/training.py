@@ -72,12 +72,15 @@ class LocalTrainer:
         learned = {slot.name for slot in layout.buffers}
         rest = [buffer for name, buffer in task.model.named_buffers() if name not in learned]
         self._rest = [(buffer, buffer.clone()) for buffer in rest]
+        self._flat = nn.Parameter(self.params)
+        self._flat.grad = self.grads
         self._draws = Draws()
 
     def load_(self, params: Tensor, buffers: Tensor) -> None:
         """Puts these parameters [P] and buffers [Q] into the model; its other buffers are as at first."""
         self.params.copy_(params)
-        self.layout.load_buffers_(self.task.model, buffers)
+        if self.layout.buffers:
+            self.layout.load_buffers_(self.task.model, buffers)
         for buffer, first in self._rest:
             buffer.copy_(first)
 
@@ -94,11 +97,10 @@ class LocalTrainer:
             client: the client's number.
         """
         self.load_(params, buffers)
-        flat = nn.Parameter(self.params)
-        flat.grad = self.grads
         optimizer = Optimizer(self.config)
         draws = self._draws.generator(self.seed, "batches", round_index, client)
-        self.task.model.train()
+        if not self.task.model.training:
+            self.task.model.train()
         losses = []
         with torch_seeded(self.seed, "dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
@@ -106,12 +108,13 @@ class LocalTrainer:
                 loss = self.task.loss(samples.take(places))
                 loss.backward()  # type: ignore[no-untyped-call]
                 add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
-                clip_(flat, self.config.clip_norm)
+                clip_(self._flat, self.config.clip_norm)
                 optimizer.step_(self.params, self.grads)
                 losses.append(loss.detach())
-        after = self.layout.flatten_buffers(self.task.model)
+        # Looking through the modules for buffers costs as much as a step of a small model.
+        after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
         loss_mean = float(torch.stack(losses).double().mean())
-        finite = bool(torch.isfinite(self.params).all()) and bool(torch.isfinite(after).all())
+        finite = all(bool(vector.isfinite().all()) for vector in (self.params, after) if len(vector))
         return ClientUpdate(
             params=self.params,
             buffers=after,

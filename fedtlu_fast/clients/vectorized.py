@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.training import batches
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.data.population import Indices, Samples, take_each
+from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.randomness import Draws
+from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
 
 
@@ -55,9 +55,15 @@ class VectorizedTrainer:
     """Trains up to `at_once` clients at the same time, group after group in the same memory."""
 
     def __init__(
-        self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, at_once: int
+        self,
+        task: Task,
+        layout: ParameterLayout,
+        config: TrainingConfig,
+        seed: int,
+        at_once: int,
+        example: Samples,
     ) -> None:
-        """Allocates the matrices; the task's model stays as it is.
+        """Allocates the matrices and tries the model out; it stays as it is.
 
         Args:
             task: model and loss.
@@ -65,18 +71,25 @@ class VectorizedTrainer:
             config: optimizer, steps, clipping, proximal term.
             seed: of the run.
             at_once: largest K.
+            example: any samples of the task's kind, to try the model with.
 
         Raises:
-            CannotVectorizeError: the model keeps running statistics (BatchNorm).
+            CannotVectorizeError: the model keeps running statistics, or normalises over the batch
+                (BatchNorm): what fills up the shorter batches would take part in it; it draws random numbers
+                in training; or torch cannot vectorise it.
         """
         if layout.buffers:
             raise CannotVectorizeError(f"it keeps running statistics ({layout.buffers[0].name})")
+        for name, module in task.model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise CannotVectorizeError(f"it normalises over the batch ({name})")
         self.layout, self.config, self.seed = layout, config, seed
         self._losses = _Losses(task)
         device = next(task.model.parameters()).device
         self._params = torch.empty(at_once, layout.size, device=device)
         self._grads = torch.empty_like(self._params)
         self._draws = Draws()
+        self._try(example)
 
     def train(
         self, params: Tensor, samples: Sequence[Samples], round_index: int, clients: Sequence[int]
@@ -88,9 +101,6 @@ class VectorizedTrainer:
             samples: of the K clients, on the model's device.
             round_index: with a client's number, its draws depend on it.
             clients: their numbers.
-
-        Raises:
-            CannotVectorizeError: torch cannot vectorise the model, or it draws random numbers in training.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
         # Those with most steps first: the ones still training are then the first rows.
@@ -103,7 +113,10 @@ class VectorizedTrainer:
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
         for step, active in enumerate(schedule.active):
-            losses = self._step(matrix[:active], grads[:active], params, held[:active], schedule, step)
+            batch = take_each(held[:active], schedule.places[:active, step])
+            weights = torch.from_numpy(schedule.weights[:active, step]).to(matrix.device)
+            losses = self._gradients(matrix[:active], grads[:active], batch, weights)
+            self._adjust_(grads[:active], matrix[:active], params)
             optimizer.step_(matrix[:active], grads[:active])
             totals[:active] += losses
         mean = totals / torch.from_numpy(schedule.steps).to(totals.device)
@@ -119,41 +132,44 @@ class VectorizedTrainer:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
         return list(batches(size, self.config, draws))
 
-    def _step(
-        self,
-        matrix: Tensor,
-        grads: Tensor,
-        start: Tensor,
-        samples: Sequence[Samples],
-        schedule: Schedule,
-        step: int,
-    ) -> Tensor:
-        """Puts the clients' gradients [K, P] into `grads`; gives their batches' mean losses [K]."""
-        count = len(matrix)
-        leaves = {
-            layer.name: matrix[:, layer.offset : layer.offset + layer.numel]
-            .view(count, *layer.shape)
-            .requires_grad_()
-            for layer in self.layout.layers
-        }
-        batch = take_each(samples, schedule.places[:count, step])
-        weights = torch.from_numpy(schedule.weights[:count, step]).to(matrix.device)
+    def _try(self, example: Samples) -> None:
+        """One forward and backward pass, to find out whether torch can."""
+        self._losses.train()
+        places = np.zeros((2, 1), np.int64)
+        matrix = torch.zeros(2, self.layout.size, device=self._params.device)
         try:
-            # Of the attention kernels only the plain one can be vectorised.
-            with sdpa_kernel(SDPBackend.MATH):
-                losses = (vmap(self._losses_of)(leaves, *batch) * weights).sum(dim=1)
+            self._backward(matrix, take_each([example, example], places), torch.ones(()))
         except RuntimeError as error:
             raise CannotVectorizeError(str(error).strip().splitlines()[0]) from error
-        found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+
+    def _gradients(self, matrix: Tensor, grads: Tensor, batch: Batch, weights: Tensor) -> Tensor:
+        """Puts the clients' gradients [K, P] into `grads`; gives their batches' mean losses [K]."""
+        losses, found = self._backward(matrix, batch, weights)
         for layer, part in zip(self.layout.layers, found, strict=True):
-            grads[:, layer.offset : layer.offset + layer.numel].view(count, *layer.shape).copy_(part)
+            self._view(grads, layer).copy_(part)
+        return losses.double()
+
+    def _backward(self, matrix: Tensor, batch: Batch, weights: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The K losses, and for every layer the K clients' gradients."""
+        leaves = {layer.name: self._view(matrix, layer).requires_grad_() for layer in self.layout.layers}
+        # Of the attention kernels only the plain one can be vectorised.
+        with sdpa_kernel(SDPBackend.MATH):
+            losses = (vmap(self._losses_of)(leaves, *batch) * weights).sum(dim=1)
+        found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        return losses.detach(), found
+
+    def _view(self, matrix: Tensor, layer: Layer) -> Tensor:
+        """One layer of K rows, as [K, *shape]."""
+        return matrix[:, layer.offset : layer.offset + layer.numel].view(len(matrix), *layer.shape)
+
+    def _adjust_(self, grads: Tensor, matrix: Tensor, start: Tensor) -> None:
+        """The proximal term and clipping, client by client."""
         if self.config.proximal_mu:
             mu = self.config.proximal_mu
             grads.add_(matrix, alpha=mu).sub_(start, alpha=mu)
         if self.config.clip_norm is not None:
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
             grads.mul_((self.config.clip_norm / (norms + 1e-6)).clamp(max=1.0))
-        return losses.detach().double()
 
     def _losses_of(self, params: dict[str, Tensor], *batch: Tensor) -> Tensor:
         named = {f"model.{name}": param for name, param in params.items()}
@@ -166,7 +182,7 @@ class Schedule:
     """The batches of K clients, those with most steps first, side by side.
 
     Attributes:
-        places: [K, S, B], which samples; batches shorter than B are filled up with place 0.
+        places: [K, S, B], which samples; batches shorter than B are filled up with their own first.
         weights: [K, S, B] float32: 1 / b for the b samples of a batch, 0 where it was filled up.
         steps: [K], steps of each client.
         active: [S], how many clients take part in each step: always the first ones.
@@ -191,7 +207,8 @@ class Schedule:
         places, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         for row, plan in enumerate(plans):
             for step, batch in enumerate(plan):
-                places[row, step, : len(batch)] = batch
+                # Not with any other sample: a NaN that the client never meets must not count.
+                places[row, step], places[row, step, : len(batch)] = batch[0], batch
                 weights[row, step, : len(batch)] = 1 / len(batch)
         active = [int((steps > step).sum()) for step in range(shape[1])]
         return cls(places, weights, steps, active)
@@ -226,6 +243,7 @@ def saved_bytes(task: Task, samples: Samples, batch_size: int) -> int:
             kept[place] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch_seeded(0, "saved bytes"):
         task.loss(samples.take(np.arange(min(len(samples), batch_size))))
     return sum(kept.values())

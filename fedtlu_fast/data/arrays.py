@@ -12,22 +12,73 @@ test_samples.npy, or test_features.npy and test_labels.npy   the global test
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares, as_tensor
+from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
 from fedtlu_fast.errors import InputError
 
 PIECES, PIECE = 64, 4096
 """Of every file so many pieces of so many bytes are read to tell it from another."""
-PARTS = {"language_modelling": ("samples",), "classification": ("features", "labels")}
 
 
-def load_arrays(folder: Path, task: str) -> ArrayPopulation:
-    """Opens such a directory; nothing is read but the ends of the index and a few pieces of every file.
+@dataclass(frozen=True)
+class MappedPopulation(ArrayPopulation):
+    """Clients of such files. What a client holds is checked when it is drawn: to check all takes too long.
+
+    Attributes:
+        outputs: how many labels or token ids there may be.
+    """
+
+    outputs: int
+
+    def train(self, client: int) -> Samples:
+        """See `Population`.
+
+        Raises:
+            InputError: the client holds nothing, or what it holds cannot be.
+        """
+        held = self._checked("train", self.shares, client)
+        if not len(held):
+            raise InputError(f"clients[{client}]", "no train_rows", "one or more to train on")
+        return held
+
+    def held_out(self, client: int) -> Samples:
+        """See `Population`.
+
+        Raises:
+            InputError: what the client holds cannot be.
+        """
+        return self._checked("held", self.own_tests, client)
+
+    def _checked(self, name: str, shares: Shares, client: int) -> Samples:
+        field, ends = f"clients[{client}]", shares.starts[client : client + 2].tolist()
+        if not 0 <= ends[0] <= ends[1] <= len(shares.rows):
+            given = f"{name}_starts {ends[0]} and {ends[1]}"
+            raise InputError(field, given, f"numbers from 0 to {len(shares.rows)}, the second no smaller")
+        rows, size = shares[client], len(self.pool[0])
+        if len(rows):
+            if not 0 <= rows.min() <= rows.max() < size:
+                given = f"{name}_rows {rows.min()} to {rows.max()}"
+                raise InputError(field, given, f"rows from 0 to {size - 1}")
+            _check_ids(field, self.pool[-1][torch.from_numpy(rows.copy())], self.outputs)
+        return Samples(self.pool, rows)
+
+
+def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:
+    """Opens such a directory. Of the clients' files only the ends and a few pieces are read.
+
+    Args:
+        folder: the directory.
+        task: language_modelling or classification.
+        outputs: how many labels or token ids there may be.
 
     Raises:
         InputError: a file is missing or of the wrong shape or type.
@@ -37,34 +88,25 @@ def load_arrays(folder: Path, task: str) -> ArrayPopulation:
     train = _shares(folder, "train")
     if not len(train):
         raise InputError(str(folder / "train_starts.npy"), "no client", "two or more numbers")
-    held = _shares(folder, "held") if (folder / "held_rows.npy").exists() else _none(len(train))
+    kept_back = any((folder / f"held_{part}.npy").exists() for part in ("rows", "starts"))
+    held = _shares(folder, "held") if kept_back else _none(len(train))
     if len(held) != len(train):
         raise InputError(
             str(folder / "held_starts.npy"), f"{len(held)} clients", f"{len(train)}, as in train_starts.npy"
         )
-    return ArrayPopulation(
-        pool=_batch(folder, "", task),
-        shares=train,
-        own_tests=held,
-        test=_batch(folder, "test_", task),
-        fingerprint=_fingerprint(folder),
-    )
+    pool, test = (_batch(folder, prefix, task) for prefix in ("", "test_"))
+    first = "samples" if task == "language_modelling" else "features"
+    if not len(test[0]) or test[0].shape[1:] != pool[0].shape[1:]:
+        expected = f"one row or more of {pool[0].shape[1]}, as in {first}.npy"
+        raise InputError(str(folder / f"test_{first}.npy"), tuple(test[0].shape), expected)
+    _check_ids(f"{folder}/test", test[-1], outputs)
+    return MappedPopulation(pool, train, held, test, _fingerprint(folder), outputs)
 
 
-def check_client(population: ArrayPopulation, client: int) -> None:
-    """Makes sure that a client's index fits the samples; of the clients drawn, not of all there are.
-
-    Raises:
-        InputError: its share is empty, or it names rows that are not there.
-    """
-    rows, size = population.shares[client], len(population.pool[0])
-    if not len(rows):
-        raise InputError(f"clients[{client}]", "no samples", "one or more to train on")
-    for own in (rows, population.own_tests[client]):
-        if len(own) and not 0 <= own.min() <= own.max() < size:
-            raise InputError(
-                f"clients[{client}]", f"rows {own.min()} to {own.max()}", f"rows from 0 to {size - 1}"
-            )
+def _check_ids(field: str, ids: Tensor, outputs: int) -> None:
+    least, most = (int(end) for end in torch.aminmax(ids))
+    if not 0 <= least <= most < outputs:
+        raise InputError(field, f"labels or tokens {least} to {most}", f"numbers from 0 to {outputs - 1}")
 
 
 def _shares(folder: Path, name: str) -> Shares:
@@ -77,7 +119,7 @@ def _shares(folder: Path, name: str) -> Shares:
 
 
 def _none(clients: int) -> Shares:
-    return Shares(np.empty(0, np.int64), np.zeros(clients + 1, np.int64))
+    return Shares(np.empty(0, np.int64), np.broadcast_to(np.int64(0), clients + 1))
 
 
 def _batch(folder: Path, prefix: str, task: str) -> Batch:
@@ -93,9 +135,9 @@ def _batch(folder: Path, prefix: str, task: str) -> Batch:
 
 def _open(path: Path, dimensions: int, dtype: Any) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError("data.source", str(path), f"a .npy file; {error}") from None
+        array: NDArray[Any] = open_memmap(path, mode="r")
+    except Exception as error:  # NumPy hands a damaged header to Python's parser, which raises what it likes
+        raise InputError("data.source", str(path), f"a .npy file; {error}".replace("\n", " ")) from None
     if array.ndim != dimensions or array.dtype != dtype:
         raise InputError(
             str(path), f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} of {dimensions} dimension(s)"

@@ -64,13 +64,13 @@ def _synthetic(config: RunConfig) -> FederatedData:
 
 
 def _arrays(config: RunConfig, folder: Path) -> FederatedData:
-    population = load_arrays(folder, config.task)
+    outputs = config.data.vocabulary if config.task == "language_modelling" else config.data.classes
+    population = load_arrays(folder, config.task, outputs)
     if population.clients < config.clients:
         raise InputError("clients", config.clients, f"at most {population.clients}, those in {folder}")
     inputs = population.pool[0].shape[1] - (config.task == "language_modelling")
     if config.task == "language_modelling" and inputs != config.data.window:
         raise InputError("data.window", config.data.window, f"{inputs}, as in {folder}")
-    outputs = config.data.vocabulary if config.task == "language_modelling" else config.data.classes
     return FederatedData(population, inputs, outputs, sources=np.empty(0, np.int64))
 
 

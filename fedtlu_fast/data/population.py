@@ -39,7 +39,7 @@ class Samples:
 
     def take(self, places: Indices) -> Batch:
         """The samples at these places, 0 to n - 1, of any shape [...]; gives tensors [..., *]."""
-        rows = torch.from_numpy(self.rows[places])
+        rows = torch.from_numpy(np.asarray(self.rows[places]))
         return tuple(part[rows] for part in self.pool)
 
     def all(self) -> Batch:
@@ -64,6 +64,11 @@ def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
         return tuple(part[together] for part in pool)
     taken = [held.take(own) for held, own in zip(samples, places, strict=True)]
     return tuple(torch.stack(parts) for parts in zip(*taken, strict=True))
+
+
+def test_samples(population: Population) -> Samples:
+    """The global test, as if a client held it: for trying things out, since nobody's data may be to blame."""
+    return Samples(population.test, np.arange(len(population.test[0])))
 
 
 class Population(Protocol):
@@ -154,7 +159,7 @@ class ArrayPopulation:
         """See `Population`."""
         return Samples(self.pool, self.own_tests[client])
 
-    def to(self, device: str) -> ArrayPopulation:
+    def to(self, device: str) -> Self:
         """See `Population`."""
         return replace(
             self,

@@ -71,7 +71,7 @@ class SyntheticPopulation:
     def _split(self, client: int) -> tuple[Samples, Samples]:
         pool = self._tensors(*self._make("client", client))
         size = len(pool[0])
-        held = round(size * self.rule.local_fraction)
+        held = min(round(size * self.rule.local_fraction), size - 1)
         rows = np.arange(size)
         return Samples(pool, rows[held:]), Samples(pool, rows[:held])
 

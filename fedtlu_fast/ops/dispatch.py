@@ -255,16 +255,16 @@ def aggregate(
     """
     if isinstance(clients, Tensor) and clients.dim() != 2:
         raise InputError("clients.shape", tuple(clients.shape), "a matrix [K, P], or K vectors [P]")
-    vectors = list(clients)
-    if not vectors:
+    if not len(clients):
         raise InputError("clients", "none", "at least one client's vector")
-    first = vectors[0]
-    for index, client in enumerate(vectors):
+    first = clients[0]
+    # Rows of a matrix are alike, and there may be thousands.
+    for index, client in enumerate([first] if isinstance(clients, Tensor) else clients):
         checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
         checks.check_like(f"clients[{index}]", client, first)
     shares = torch.as_tensor(weights, dtype=torch.float64, device="cpu").detach()
-    if shares.shape != (len(vectors),):
-        raise InputError("weights.shape", tuple(shares.shape), f"({len(vectors)},), one for each client")
+    if shares.shape != (len(clients),):
+        raise InputError("weights.shape", tuple(shares.shape), f"({len(clients)},), one for each client")
     if not bool(shares.isfinite().all()):
         raise InputError("weights", shares.tolist(), "finite numbers")
     checks.check_offsets(offsets, first.numel())
@@ -277,7 +277,7 @@ def aggregate(
     checks.check_addend("clients[0]", first, out)
     moments, each = resolve(backend, first.device.type).aggregate(
         out.detach(),
-        [client.detach().contiguous() for client in vectors],
+        _vectors(clients),
         shares.contiguous(),
         base,
         offsets,
@@ -308,6 +308,13 @@ def masked_apply_(
     resolve(backend, params.device.type).masked_apply_(
         params.detach(), delta.detach().contiguous(), offsets, mask.contiguous(), float(lr)
     )
+
+
+def _vectors(clients: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Each client's vector, contiguous."""
+    if isinstance(clients, Tensor):
+        return list(clients.detach().contiguous().unbind(0))
+    return [client.detach().contiguous() for client in clients]
 
 
 def _flat(tensor: Tensor) -> Tensor:

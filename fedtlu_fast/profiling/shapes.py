@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Block, Group, Layer, ParameterLayout
+from fedtlu_fast.memory import free_bytes
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,3 @@ def random_clients(change: Tensor, number: int) -> Tensor:
         client[: change.numel() - cut] = change[cut:]
         client[change.numel() - cut :] = change[:cut]
     return clients
-
-
-def free_bytes(device: str) -> int:
-    """Memory that can be taken now."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # macOS tells only the whole
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +28,7 @@ from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.selection import make_selector
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
+from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.run import Run
 
 POLL_SECONDS = 0.5
@@ -100,22 +101,22 @@ def compare(
     for field, values in (("--selectors", selectors), ("--seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
-    warmups, arms = plan(config, selectors, seeds, out)
+    jobs = jobs or max(1, cores() // (config.threads or cores()))
     if resume:
-        begun = comparison_settings(out)
-        if begun != (config, tuple(selectors), tuple(seeds)):
+        begun, *arranged = comparison_settings(out)
+        # Who trains was settled when it began.
+        config = config.model_copy(update={"execution": begun.execution})
+        if (begun, *arranged) != (config, tuple(selectors), tuple(seeds)):
             raise InputError("--resume", str(out), "the settings, selectors and seeds that it began with")
         directory = RunDirectory(out)
         directory.lock()
     else:
         RunDirectory.check_free(out)
-        # Before anything is written or run: do data, model, device and `keep` fit together?
-        Run(max((arm.config for arm in arms), key=lambda settings: settings.selection.selector != "full"))
+        config = _settled(config, selectors, seeds, jobs)
         directory = RunDirectory.create(out, config)
-        arranged = {"selectors": list(selectors), "seeds": list(seeds)}
-        directory.write(COMPARISON, yaml.safe_dump(arranged, sort_keys=False))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs or max(1, cores // (config.threads or cores))
+        chosen = {"selectors": list(selectors), "seeds": list(seeds)}
+        directory.write(COMPARISON, yaml.safe_dump(chosen, sort_keys=False))
+    warmups, arms = plan(config, selectors, seeds, out)
     try:
         with _workers(min(jobs, len(arms))) as pool:
             run_arms(pool, warmups, progress)
@@ -168,12 +169,12 @@ def run_arm(arm: Arm) -> None:
     if (arm.path / "summary.json").exists():
         return
     started = (arm.path / "config.yaml").exists()
-    run = Run(arm.config, arm.path, resume=started)
-    if arm.warmup is not None and run.state.round == 0:
-        run.adopt(arm.warmup)
-    run.advance(arm.until)
-    if arm.summarise:
-        run.finish()
+    with closing(Run(arm.config, arm.path, resume=started)) as run:
+        if arm.warmup is not None and run.state.round == 0:
+            run.adopt(arm.warmup)
+        run.advance(arm.until)
+        if arm.summarise:
+            run.finish()
 
 
 def read_arm(path: Path) -> ArmResult:
@@ -205,6 +206,21 @@ def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[in
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError("--resume", str(out / COMPARISON), "lists of selectors and seeds") from error
     return load_config(path=out / "config.yaml"), selectors, seeds
+
+
+def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], jobs: int) -> RunConfig:
+    """The settings with the executor chosen, the same for all arms.
+
+    Before anything is written or run, this finds out whether data, model, device and `keep` fit together.
+    """
+    strictest = max(selectors, key=lambda selector: selector != "full")
+    with closing(Run(_with(config, strictest, seeds[0]))) as run:
+        execution = run.config.execution
+    if config.execution.executor == "auto" and jobs > 1 and len(selectors) * len(seeds) > 1:
+        # The arms share the cores already; who trains does not change the result.
+        executor = "vectorized" if (execution.at_once or 1) > 1 else "serial"
+        execution = execution.model_copy(update={"executor": executor})
+    return config.model_copy(update={"execution": execution})
 
 
 def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:

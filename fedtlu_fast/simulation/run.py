@@ -26,6 +26,7 @@ from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
+from fedtlu_fast.simulation.stopping import StopRequest
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -134,12 +135,18 @@ class Run:
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         self.directory = self._directory(out, resume)
-        self._saved_round = self.state.round
+        self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
-    def advance(self, until: int, observer: Observer | None = None) -> None:
-        """Runs rounds up to and including round `until`."""
+    def advance(self, until: int, observer: Observer | None = None, stop: StopRequest | None = None) -> None:
+        """Runs rounds up to and including round `until`.
+
+        Args:
+            until: the last round to run.
+            observer: told of every round.
+            stop: when it is made, the round under way is the last; a checkpoint is written either way.
+        """
         with self._interruptible():
-            while self.state.round < until:
+            while self.state.round < until and not stop:
                 row = self._round()
                 if observer is not None:
                     observer(row)
@@ -179,7 +186,7 @@ class Run:
         self.directory.sync()
         retain = self.config.checkpoint.retain
         save_checkpoint(self.directory.checkpoints, self.layout, self.state, self.identity, retain)
-        self._saved_round = self.state.round
+        self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
     def finish(self) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory."""
@@ -226,9 +233,15 @@ class Run:
         self.selection.append(choice)
         # Last, so that a Ctrl-C in the lines above leaves a checkpoint of the round before.
         self.state = state
-        if self.directory is not None and state.round % self.config.checkpoint.every == 0:
+        if self.directory is not None and self._save_is_due():
             self.save()
         return metrics
+
+    def _save_is_due(self) -> bool:
+        rounds, minutes = self.config.checkpoint.every, self.config.checkpoint.minutes
+        if self.state.round % rounds == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -237,9 +250,10 @@ class Run:
             yield
         except KeyboardInterrupt:
             self.save()
-            raise InterruptedRunError(self._stopped()) from None
+            raise InterruptedRunError(self.how_to_go_on()) from None
 
-    def _stopped(self) -> str:
+    def how_to_go_on(self) -> str:
+        """What was done, and how to do the rest."""
         done = f"after round {self.state.round} of {self.config.rounds}"
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"

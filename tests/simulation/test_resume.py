@@ -220,8 +220,12 @@ def test_command_killed_by_sigkill_and_resumed_gives_the_same_bits(text: Path, t
 
 
 @pytest.mark.slow
-def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_a_resumable_run(text: Path, tmp_path: Path) -> None:
-    settings = tree(text, rounds=100_000, checkpoint={"every": 50_000})
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_asked_to_stop_it_ends_the_round_exits_0_and_says_how_to_go_on(
+    text: Path, tmp_path: Path, asked: signal.Signals, executor: str
+) -> None:
+    settings = tree(text, rounds=100_000, checkpoint={"every": 50_000}, execution={"executor": executor})
     file = tmp_path / "settings.yaml"
     file.write_text(json.dumps(settings))
     out = tmp_path / "a run"
@@ -232,10 +236,11 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_a_resumable_run(text: Pat
         text=True,
     )
     wait_for_rounds(out, 5, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 0
     assert stdout == ""
+    assert f"{asked.name}: ending after this round" in stderr
     assert "Traceback" not in stderr
     done = len(rows(out / "metrics.jsonl"))
     assert f"after round {done} of 100000" in stderr
@@ -244,6 +249,7 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_a_resumable_run(text: Pat
     assert resumed.state.round == done
     for run in (resumed, fresh):
         run.advance(done + 3)
+        run.close()
     assert torch.equal(resumed.state.params, fresh.state.params)
     assert timeless(resumed.metrics) == timeless(fresh.metrics)
 

@@ -94,7 +94,7 @@ def train_in_order(crew: Crew, lanes: Sequence[Lane], config: ExecutionConfig) -
                 if isinstance(event, Done):
                     ready[lane.index] = event.result
                     continue
-                losses[lane.index] += 1
+                losses[lane.index] += not event.hung
                 _check(event, lane, losses[lane.index], config)
                 if event.hung and event.client is not None:
                     hung.setdefault(lane.index, {})[event.client] = event.reason

@@ -13,8 +13,9 @@ from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population
-from fedtlu_fast.errors import ClientError, shorten
+from fedtlu_fast.data.population import Population, test_samples
+from fedtlu_fast.errors import ClientError, WorkerError, shorten
+from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
 
 Watch = Callable[[int], None]
@@ -44,7 +45,12 @@ class LaneTrainer:
         at_once = config.execution.at_once or 1
         if at_once > 1:
             self._many = VectorizedTrainer(
-                trainer.task, trainer.layout, config.training, config.seed, min(at_once, config.cohort)
+                trainer.task,
+                trainer.layout,
+                config.training,
+                config.seed,
+                min(at_once, config.cohort),
+                test_samples(population),
             )
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
@@ -106,8 +112,6 @@ class LaneTrainer:
         self.watch(client)
         try:
             update = self.trainer.train(*start, self.population.train(client), round_index, client)
-        except (MemoryError, KeyboardInterrupt):
-            raise
         except Exception as error:
             self._failed(round_index, client, error, reports)
             return None
@@ -130,17 +134,22 @@ class LaneTrainer:
                 samples.append(self.population.train(client))
             self.watch(-1)  # nobody's time: they train together
             found = many.train(start[0], samples, round_index, clients)
-        except (MemoryError, KeyboardInterrupt, CannotVectorizeError):
-            raise
-        except Exception:
+        except Exception as error:
+            _check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
+            failed = len(reports.failed)
             for client in clients:
                 vectors = self._one(start, round_index, client, reports)
                 if vectors is not None:
                     mean.add_(vectors[0], reports.samples[-1])
+            if len(reports.failed) == failed:
+                raise CannotVectorizeError(
+                    f"{len(clients)} clients can be trained one after another, but not at once: {error}. Use "
+                    f"execution.at_once=1"
+                ) from error
             return
         accepted = self._sum(found, start[0], mean)
-        for row, place in enumerate(found.clients):
+        for place, row in sorted((place, row) for row, place in enumerate(found.clients)):
             reports.add(clients[place], found.samples[row], found.losses[row], accepted[row])
 
     def _sum(self, found: ClientUpdates, base: Tensor, mean: WeightedMean) -> list[bool]:
@@ -164,11 +173,20 @@ class LaneTrainer:
         return aggregate(rows, weights, self.trainer.layout, base=base, backend=self.config.backend)
 
     def _failed(self, round_index: int, client: int, error: Exception, reports: ClientReports) -> None:
+        _check_memory(error, f"client {client}")
         reason = f"{type(error).__name__}: {shorten(str(error))}"
         if self.config.execution.client_errors == "stop":
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise ClientError(client, round_index, f"{reason} ({where.filename}:{where.lineno})") from error
         reports.fail(client, reason)
+
+
+def _check_memory(error: Exception, training: str) -> None:
+    if is_out_of_memory(error):
+        raise WorkerError(
+            f"out of memory while training {training}: use fewer execution.workers, a smaller "
+            f"execution.at_once or training.batch_size; then go on by --resume"
+        ) from error
 
 
 def _of(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:

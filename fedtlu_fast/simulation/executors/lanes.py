@@ -111,7 +111,7 @@ class LaneResult:
 
 
 def cut(round_index: int, cohort: Sequence[int], config: ExecutionConfig) -> list[Lane]:
-    """The lanes of a cohort: at most `config.lanes`, but none shorter than the clients trained at once.
+    """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
 
     Args:
         round_index: of the round.

@@ -6,8 +6,10 @@ pipes go numbers only. Results do not depend on who trained what, and a worker t
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -89,20 +91,24 @@ class Processes:
         self._trainer, self._config = trainer, config
         self._shared = _share(sizes, workers)
         self._workers: list[_Worker | None] = [None] * workers
+        # Before multiprocessing's own, which would wait for ever for workers that heed no SIGTERM.
+        atexit.register(self.close)
 
     def train(self, start: Vectors, lanes: Sequence[Lane]) -> Iterator[LaneResult]:
         """See `Executor`."""
         for place, vector in zip(self._shared.start, start, strict=True):
             place.copy_(vector)
-        for index in range(min(len(self._workers), len(lanes))):
-            worker = self._workers[index]
-            # Not started yet, died while there was nothing to do, or left over from a round broken off.
-            if worker is None or not worker.process.is_alive() or len(worker.free) < SLOTS:
+        for index, worker in enumerate(self._workers):
+            # Died while there was nothing to do, or left over from a round broken off.
+            if worker is not None and (not worker.process.is_alive() or len(worker.free) < SLOTS):
+                self._end(index)
+            if self._workers[index] is None and index < len(lanes):
                 self._start(index, list(range(SLOTS)))
         return train_in_order(self, lanes, self._config)
 
     def close(self) -> None:
         """See `Executor`."""
+        atexit.unregister(self.close)
         for index in range(len(self._workers)):
             self._end(index)
 
@@ -235,9 +241,9 @@ def _work(
     trainer: LaneTrainer, shared: _Shared, index: int, pipe: Connection, inherited: Sequence[Connection]
 ) -> None:
     """A worker's life: lane after lane, until the pipe's other end is closed."""
-    # Ctrl-C goes to every process of the terminal; it is the parent that decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # They may go to all processes of a terminal or a job; it is the parent that decides what they mean.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
     torch.set_num_threads(1)

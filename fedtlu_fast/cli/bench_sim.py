@@ -1,0 +1,128 @@
+"""``fedtlu bench-sim``."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.errors import FedtluError, InputError
+
+if TYPE_CHECKING:
+    from fedtlu_fast.profiling.simulators import Simulator, SimulatorRow
+
+WORKLOADS = ("mlp", "gpt")
+
+
+def bench_sim_command(
+    workloads: Annotated[str, typer.Option(help="mlp, gpt, or both with a comma.")] = "mlp",
+    systems: Annotated[
+        str | None,
+        typer.Option(help="Simulators (fedtlu) or modes of them (fedtlu:serial), separated by commas."),
+    ] = None,
+    rivals: Annotated[
+        Path | None,
+        typer.Option(help="Folder of rivals that are set up (benchmarks/rivals).", metavar="DIR"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of a run; the first is not counted.")] = 8,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, in turn.")] = 3,
+    clients: Annotated[int | None, typer.Option(min=1, help="Clients instead of the workload's.")] = None,
+    cohort: Annotated[int | None, typer.Option(min=1, help="Clients in a round, likewise.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the rows there.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Time the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.
+
+    mlp: 64-64-10, 10,000 clients, 1000 in a round, 2 steps of 10 samples. gpt: a GPT-2 of a million
+    parameters, 100 clients, 10 in a round, 5 steps of 16 texts of 64 tokens. Each simulator runs in a process
+    of its own, in turn. Time per round is the median of all rounds but the first; memory is the peak of all
+    processes together.
+    """
+    from fedtlu_fast.profiling.simulators import measure, rows, simulators
+    from fedtlu_fast.simulation.directory import dump_json
+
+    names = [name.strip() for name in workloads.split(",") if name.strip()]
+    for name in names:
+        if name not in WORKLOADS:
+            raise InputError("--workloads", name, " or ".join(WORKLOADS))
+    if csv_file is not None and (csv_file.is_dir() or not csv_file.parent.is_dir()):
+        raise InputError("--csv", str(csv_file), "a file in a directory that exists")
+    chosen = _chosen(simulators(rivals), systems)
+    options = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
+    found: list[tuple[Simulator, dict[str, Any]]] = []
+    quiet = not sys.stderr.isatty()
+    with nullcontext() if quiet else notes.status("Measuring"):
+        for name in names:
+            for simulator, result in measure(chosen, name, rounds, runs, options):
+                if isinstance(result, str):
+                    notes.print(f"{simulator.name}, {name}: left out, {result}", markup=False)
+                else:
+                    found.append((simulator, result))
+    if not found:
+        raise FedtluError("no simulator ran to its end")
+    made = rows(found)
+    if csv_file is not None:
+        _write_csv(csv_file, made)
+    if as_json:
+        typer.echo(dump_json([asdict(row) for row in made], indent=1))
+    else:
+        results.print(_table(made))
+
+
+def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:
+    if systems is None:
+        return known
+    chosen = []
+    for part in filter(None, (part.strip() for part in systems.split(","))):
+        system, _, mode = part.partition(":")
+        matching = [s for s in known if s.system == system and mode in ("", s.mode)]
+        if not matching:
+            names = sorted({f"{s.system}:{s.mode}" for s in known})
+            raise InputError("--systems", part, f"some of {', '.join(names)}")
+        chosen += matching
+    return chosen
+
+
+def _table(rows: list[SimulatorRow]) -> Table:
+    table = Table(title="The same federation in several simulators", title_justify="left")
+    for head in ("workload", "system"):
+        table.add_column(head, no_wrap=True)
+    for head in ("s a round", "times ours", "first round, s", "import, s", "peak MB", "loss after"):
+        table.add_column(head, justify="right")
+    previous = None
+    for row in rows:
+        if row.workload != previous:
+            table.add_section()
+        table.add_row(
+            f"{row.workload}, {row.clients:,} / {row.cohort:,}" if row.workload != previous else "",
+            f"{row.system} ({row.version})",
+            f"{row.seconds_per_round:.3g}",
+            f"{row.times_ours:.2f}" if row.times_ours is not None else "",
+            f"{row.first_round_seconds:.2f}",
+            f"{row.import_seconds:.2f}",
+            f"{row.peak_mb:,.0f}",
+            f"{row.loss_after:.4f}",
+        )
+        previous = row.workload
+    return table
+
+
+def _write_csv(path: Path, rows: list[SimulatorRow]) -> None:
+    from fedtlu_fast.profiling.simulators import SimulatorRow
+
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(SimulatorRow)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    except OSError as error:
+        raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error

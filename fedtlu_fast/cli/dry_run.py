@@ -1,0 +1,66 @@
+"""``fedtlu run --dry-run``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from fedtlu_fast.cli.console import notes, results
+
+if TYPE_CHECKING:
+    from fedtlu_fast.config import RunConfig
+
+
+def show_estimate(settings: RunConfig, as_json: bool) -> None:
+    """Prints what a run with these settings needs."""
+    from fedtlu_fast.simulation.directory import dump_json
+    from fedtlu_fast.simulation.estimate import estimate
+    from fedtlu_fast.simulation.run import Run
+
+    with closing(Run(settings)) as run:
+        found, note = estimate(run), run.note
+    if as_json:
+        typer.echo(dump_json(asdict(found), indent=1))
+        return
+    table = Table(title="What this run needs", show_header=False, title_justify="left")
+    needed = found.server_bytes + found.worker_bytes
+    lines = {
+        "parameters": f"{found.parameters:,}",
+        "executor": f"{found.executor}, {found.workers} worker(s), {found.at_once} client(s) at once",
+        "memory for vectors": f"{_size(needed)} of {_size(found.free_bytes)} free; activations, data on top",
+        "one client": _time(found.client_seconds),
+        "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
+        "one global test": _time(found.test_seconds),
+        "the run": f"{_time(found.run_seconds)} ({settings.rounds:,} rounds), local tests on top",
+        "checkpoints on disk": _size(found.checkpoint_bytes),
+        "clients of a round would upload": _size(found.upload_bytes),
+    }
+    for name, text in lines.items():
+        table.add_row(name, text)
+    results.print(table)
+    if note:
+        notes.print(note, markup=False, highlight=False, soft_wrap=True)
+    if needed > 0.7 * found.free_bytes:
+        notes.print("Memory is short: use fewer execution.workers or a smaller execution.at_once.")
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.3g} {unit}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1e3 * seconds:.3g} ms"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
+    )

@@ -1,0 +1,114 @@
+"""What every simulator that is compared shares: the command line, the clock and the one line of JSON.
+
+Like `workload`, this file is also read by the rivals' scripts (``benchmarks/rivals``), whose environments
+have torch and nothing of this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fedtlu_fast.profiling.federations.workload import Workload
+
+
+def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The command line; ``--modes`` alone lists the modes.
+
+    Args:
+        modes: ways in which this simulator can train; the first is the default.
+        parallel: those that train several clients at the same time.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "--modes" in sys.argv:
+        print(json.dumps(modes))  # noqa: T201  (what was asked for)
+        sys.exit()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--workload", choices=["mlp", "gpt"], required=True)
+    parser.add_argument("--rounds", type=_positive, required=True)
+    parser.add_argument("--clients", type=_positive)
+    parser.add_argument("--cohort", type=_positive)
+    parser.add_argument("--mode", choices=modes, default=modes[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=_positive, default=cores, help="in parallel modes")
+    parser.add_argument("--threads", type=_positive, help="torch's threads in each worker")
+    args = parser.parse_args()
+    if args.mode not in parallel:
+        args.workers = 1
+    # What is best for every rival: the mlp's operations are so small that a second thread slows them down.
+    args.threads = args.threads or (1 if args.workload == "mlp" else max(1, cores // args.workers))
+    return args
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text}")
+    return number
+
+
+class Report:
+    """Times the rounds and prints the result. Everything else on stdout goes to stderr from here on."""
+
+    def __init__(self, system: str, arguments: argparse.Namespace, started: float) -> None:
+        self.system, self.arguments, self.started = system, arguments, started
+        self.rounds: list[float] = []
+        # By file descriptor, since frameworks' worker processes and C++ write there too.
+        sys.stdout.flush()
+        self._stdout = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    def imported(self) -> None:
+        """Imports are done; building begins."""
+        import torch
+
+        torch.set_num_threads(self.arguments.threads)
+        self._built_from = time.perf_counter()
+
+    def begin(self) -> None:
+        """Everything is built; the first round begins."""
+        self._round_from = time.perf_counter()
+
+    def end_round(self) -> None:
+        """A round is over; the next begins."""
+        now = time.perf_counter()
+        if not self.rounds:
+            self._first = now - self._built_from
+        self.rounds.append(now - self._round_from)
+        self._round_from = now
+
+    def finish(self, work: Workload, model: nn.Module, version: str) -> None:
+        """Prints the line.
+
+        Args:
+            work: what was trained.
+            model: the global model after the last round.
+            version: the simulator's.
+        """
+        wanted = self.arguments.rounds
+        if len(self.rounds) != wanted:
+            sys.exit(f"{self.system}: {wanted} rounds were asked for, {len(self.rounds)} were run")
+        line = {
+            "system": self.system,
+            "mode": self.arguments.mode,
+            "version": version,
+            "workload": work.name,
+            "clients": work.clients,
+            "cohort": work.cohort,
+            "rounds": wanted,
+            "workers": self.arguments.workers,
+            "threads": self.arguments.threads,
+            "import_seconds": round(self._built_from - self.started, 6),
+            "first_round_seconds": round(self._first, 6),
+            "round_seconds": [round(seconds, 6) for seconds in self.rounds],
+            "loss_before": round(work.test_loss(work.model()), 6),
+            "loss_after": round(work.test_loss(model), 6),
+        }
+        print(json.dumps(line), file=self._stdout, flush=True)

@@ -1,0 +1,103 @@
+"""fedtlu-fast itself, as a user runs it: `Run` with settings, here without tests and files."""
+# ruff: noqa: E402  (the clock starts before the imports that it measures)
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.perf_counter()
+
+from fedtlu_fast.profiling.federations import harness
+
+args = harness.arguments(
+    ["auto", "serial", "vectorized", "processes", "ray"], parallel=("auto", "processes", "ray")
+)
+report = harness.Report("fedtlu", args, STARTED)
+
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedtlu_fast import __version__
+from fedtlu_fast.profiling.federations.workload import (
+    CLASSES,
+    CONTEXT,
+    FEATURES,
+    VOCABULARY,
+    Workload,
+    import_model,
+    workload,
+)
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.run import Run
+
+import_model(args.workload)
+report.imported()
+
+
+def _write(work: Workload, folder: Path) -> None:
+    """The clients' data in the files that ``data.source=arrays:DIR`` opens."""
+    held = [work.client(client) for client in range(work.clients)]
+    inputs = torch.cat([own for own, _ in held])
+    targets = torch.cat([own for _, own in held])
+    if work.name == "mlp":
+        arrays = {"features": inputs, "labels": targets}
+    else:
+        arrays = {"samples": torch.cat([inputs, targets[:, -1:]], dim=1)}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array.numpy())
+        np.save(folder / f"test_{name}.npy", array[: work.settings.batch].numpy())
+    np.save(folder / "train_rows.npy", np.arange(len(inputs)))
+    np.save(folder / "train_starts.npy", np.arange(work.clients + 1) * work.settings.samples)
+
+
+def _settings(work: Workload, folder: Path) -> dict[str, Any]:
+    mlp = {"task": "classification", "model": {"hidden": [FEATURES]}}
+    gpt = {"task": "language_modelling", "model": {"layers": 4, "width": 128, "heads": 4}}
+    own = work.settings
+    return {
+        **(mlp if work.name == "mlp" else gpt),
+        "clients": work.clients,
+        "cohort": work.cohort,
+        # One more than are run: the last round of a run has tests.
+        "rounds": args.rounds + 1,
+        "seed": args.seed,
+        "threads": args.threads if args.mode in ("serial", "vectorized") else 1,
+        "data": {
+            "source": f"arrays:{folder}",
+            "classes": CLASSES,
+            "vocabulary": VOCABULARY,
+            "window": CONTEXT,
+        },
+        "training": {
+            "lr": own.lr,
+            "batch_size": own.batch,
+            "local_steps": own.steps,
+            "clip_norm": None,
+        },
+        "selection": {"selector": "full"},
+        "evaluation": {"every": 10**6, "local_every": 10**6, "trained_clients": 0},
+        "execution": {"executor": args.mode, "workers": args.workers},
+    }
+
+
+def main() -> None:
+    """Runs the rounds."""
+    work = workload(args.workload, args.clients, args.cohort, args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(work, Path(folder))
+        with closing(Run(parse_config(_settings(work, Path(folder))))) as run:
+            model = work.model()
+            run.state = replace(run.state, params=run.layout.flatten(model))
+            report.begin()
+            run.advance(args.rounds, lambda row: report.end_round())
+            run.layout.bind_(model, run.state.params)
+    report.finish(work, model, __version__)
+
+
+main()

@@ -1,0 +1,197 @@
+"""The same federation in several simulators, each a process of its own, in turn; and what they took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.profiling.footprint import run_measured
+
+OURS, PLAIN = "fedtlu", "plain"
+LIMIT = 1800.0
+"""Seconds after which a simulator is given up."""
+HERE = "fedtlu_fast.profiling.federations"
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A way to run the workload.
+
+    Attributes:
+        system: whose.
+        mode: how it trains.
+        command: what to start; ``--workload`` and so on are added.
+    """
+
+    system: str
+    mode: str
+    command: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """System and mode."""
+        return f"{self.system} {self.mode}"
+
+
+@dataclass(frozen=True)
+class SimulatorRow:
+    """One simulator on one workload; medians over its runs.
+
+    Attributes:
+        workload: mlp or gpt.
+        system: simulator and mode.
+        version: of the simulator.
+        clients: in the federation.
+        cohort: in a round.
+        runs: how often it was started.
+        seconds_per_round: over all rounds but the first.
+        first_round_seconds: from the end of the imports to the end of the first round.
+        import_seconds: from the start of the script to the end of the imports.
+        peak_mb: largest memory of all its processes, shared pages counted once; MB = 1e6 bytes.
+        times_ours: seconds_per_round over that of fedtlu's default; None where that was not run.
+        loss_before: of the global model, which shows that all begin with the same one.
+        loss_after: after all rounds; it differs with the cohorts, which each simulator draws its own way.
+    """
+
+    workload: str
+    system: str
+    version: str
+    clients: int
+    cohort: int
+    runs: int
+    seconds_per_round: float
+    first_round_seconds: float
+    import_seconds: float
+    peak_mb: float
+    times_ours: float | None
+    loss_before: float
+    loss_after: float
+
+
+def simulators(rivals: Path | None) -> list[Simulator]:
+    """Ours in every mode, the plain loop, and the rivals that are set up in a folder.
+
+    Args:
+        rivals: a folder with one for each rival: ``main.py`` and its environment ``.venv``.
+
+    Raises:
+        InputError: there is no such folder, or none is set up in it.
+    """
+    found = [
+        Simulator(system, mode, command)
+        for system, script in ((OURS, "ours"), (PLAIN, "plain"))
+        for command in [(sys.executable, "-m", f"{HERE}.{script}")]
+        for mode in _modes(command)
+    ]
+    if rivals is None:
+        return found
+    ready = [path.parent for path in sorted(rivals.glob("*/main.py")) if _python(path.parent).exists()]
+    if not ready:
+        raise InputError(
+            "--rivals", str(rivals), "a folder of rivals that are set up", "Run their setup.sh first."
+        )
+    for folder in ready:
+        command = (str(_python(folder)), str(folder / "main.py"))
+        found += [Simulator(folder.name, mode, command) for mode in _modes(command)]
+    return found
+
+
+def measure(
+    chosen: Sequence[Simulator],
+    workload: str,
+    rounds: int,
+    runs: int,
+    options: Sequence[str] = (),
+) -> Iterator[tuple[Simulator, dict[str, Any] | str]]:
+    """Starts each simulator once in every turn; a result, or why there is none.
+
+    Args:
+        chosen: which.
+        workload: mlp or gpt.
+        rounds: of each run, 2 or more: the first is not counted.
+        runs: turns.
+        options: more arguments for all of them, such as ``--clients 1000``.
+    """
+    failed: set[Simulator] = set()
+    for _ in range(runs):
+        for simulator in chosen:
+            if simulator not in failed:
+                found = _run(simulator, ["--workload", workload, "--rounds", str(rounds), *options])
+                if isinstance(found, str):
+                    failed.add(simulator)
+                yield simulator, found
+
+
+def rows(found: Sequence[tuple[Simulator, dict[str, Any]]]) -> list[SimulatorRow]:
+    """One row for each simulator and workload, the fastest first."""
+    groups: defaultdict[tuple[str, Simulator], list[dict[str, Any]]] = defaultdict(list)
+    for simulator, result in found:
+        groups[result["workload"], simulator].append(result)
+    ours = {
+        workload: median(_rounds(results))
+        for (workload, simulator), results in groups.items()
+        if simulator.name == f"{OURS} auto"
+    }
+    made = [
+        SimulatorRow(
+            workload=workload,
+            system=simulator.name,
+            version=results[0]["version"],
+            clients=results[0]["clients"],
+            cohort=results[0]["cohort"],
+            runs=len(results),
+            seconds_per_round=median(_rounds(results)),
+            first_round_seconds=median(result["first_round_seconds"] for result in results),
+            import_seconds=median(result["import_seconds"] for result in results),
+            peak_mb=median(result["peak_bytes"] for result in results) / 1e6,
+            times_ours=median(_rounds(results)) / ours[workload] if workload in ours else None,
+            loss_before=results[0]["loss_before"],
+            loss_after=results[0]["loss_after"],
+        )
+        for (workload, simulator), results in groups.items()
+    ]
+    return sorted(made, key=lambda row: (row.workload != "mlp", row.workload, row.seconds_per_round))
+
+
+def _rounds(results: Sequence[dict[str, Any]]) -> list[float]:
+    return [seconds for result in results for seconds in result["round_seconds"][1:]]
+
+
+def _python(folder: Path) -> Path:
+    return folder / ".venv" / "bin" / "python"
+
+
+def _environment() -> dict[str, str]:
+    # The simulators must not find a package beside the current folder.
+    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+
+
+def _modes(command: Sequence[str]) -> list[str]:
+    asked = subprocess.run(  # noqa: S603  (a benchmark runs what it is told to)
+        [*command, "--modes"], capture_output=True, text=True, env=_environment(), check=True
+    )
+    modes: list[str] = json.loads(asked.stdout)
+    return modes
+
+
+def _run(simulator: Simulator, arguments: Sequence[str]) -> dict[str, Any] | str:
+    try:
+        ended = run_measured(
+            [*simulator.command, *arguments, "--mode", simulator.mode], _environment(), LIMIT
+        )
+    except TimeoutError as error:
+        return str(error)
+    if ended.code:
+        lines = ended.err.strip().splitlines()
+        return f"exit code {ended.code}: {lines[-1] if lines else 'no message'}"
+    result: dict[str, Any] = json.loads(ended.out.strip().splitlines()[-1])
+    return result | {"peak_bytes": ended.peak_bytes}

@@ -1,0 +1,102 @@
+"""What a run will need, found out before it begins: memory, disk and time (``fedtlu run --dry-run``)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import ceil
+
+from fedtlu_fast.memory import free_bytes
+from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.evaluation import global_loss
+from fedtlu_fast.simulation.executors import cores
+from fedtlu_fast.simulation.executors.choose import matrix_bytes
+from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.simulation.executors.lanes import Lane
+from fedtlu_fast.simulation.executors.processes import SLOTS
+from fedtlu_fast.simulation.run import Run
+
+SERVER_VECTORS = 5
+"""Vectors of P numbers that the server holds: old and new parameters, the sum, the change, the model."""
+TRAINER_VECTORS = 3
+"""Those of a worker that trains one client at a time: parameters, gradients, a lane's sum."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one run needs; bytes and seconds.
+
+    Attributes:
+        parameters: P.
+        executor: who trains.
+        workers: how many.
+        at_once: clients that a worker trains at once.
+        server_bytes: vectors of the server.
+        worker_bytes: vectors of all workers; activations, data and libraries come on top.
+        free_bytes: memory that is free now.
+        client_seconds: training of one client by one worker, measured.
+        round_seconds: of a round without its tests.
+        test_seconds: of one global test, measured.
+        run_seconds: of all rounds and tests; the local tests are left out.
+        checkpoint_bytes: on disk at a time, all that are kept.
+        upload_bytes: what the clients of one round would send in a real federation.
+    """
+
+    parameters: int
+    executor: str
+    workers: int
+    at_once: int
+    server_bytes: int
+    worker_bytes: int
+    free_bytes: int
+    client_seconds: float
+    round_seconds: float
+    test_seconds: float
+    run_seconds: float
+    checkpoint_bytes: int
+    upload_bytes: int
+
+
+def estimate(run: Run) -> Estimate:
+    """Trains a few clients and makes one test to find out; the run itself is not changed."""
+    config, layout = run.config, run.layout
+    at_once = config.execution.at_once or 1
+    name = config.execution.executor.partition(":")[0]
+    workers = min(config.execution.workers or cores(), config.cohort) if name in ("processes", "ray") else 1
+    client_seconds = _client_seconds(run, at_once)
+    start = time.perf_counter()
+    global_loss(run.server, run.state)
+    test_seconds = time.perf_counter() - start
+    round_seconds = client_seconds * config.cohort / workers
+    each = TRAINER_VECTORS * 4 * layout.size + (at_once * matrix_bytes(layout, config) if at_once > 1 else 0)
+    slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
+    vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
+    tests = ceil(config.rounds / config.evaluation.every)
+    return Estimate(
+        parameters=layout.size,
+        executor=config.execution.executor,
+        workers=workers,
+        at_once=at_once,
+        server_bytes=SERVER_VECTORS * vector,
+        worker_bytes=workers * each + slots,
+        free_bytes=free_bytes(config.device),
+        client_seconds=client_seconds,
+        round_seconds=round_seconds,
+        test_seconds=test_seconds,
+        run_seconds=config.rounds * round_seconds + tests * test_seconds,
+        checkpoint_bytes=vector * (config.checkpoint.retain + 1),
+        upload_bytes=4 * layout.size * config.cohort,
+    )
+
+
+def _client_seconds(run: Run, at_once: int) -> float:
+    """Of the first round's first clients, the second time they are trained."""
+    config, server = run.config, run.server
+    cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:at_once]
+    trainer = LaneTrainer(config, server.population, server.trainer)
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        trainer.train((run.state.params, run.state.buffers), Lane(1, 0, tuple(cohort)))
+        seconds = time.perf_counter() - start
+    return seconds / len(cohort)

@@ -1,0 +1,48 @@
+"""Ending a run between two rounds when the user or the system asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether somebody has asked for the end."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def __bool__(self) -> bool:
+        return self.made
+
+
+@contextmanager
+def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
+    """Inside, the first SIGINT or SIGTERM only makes the request; a second SIGINT interrupts as ever.
+
+    Signals can be handled in the main thread only; elsewhere nothing changes.
+
+    Args:
+        told: called with the signal's name when the request is made.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not request:
+            request.made = True
+            told(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
