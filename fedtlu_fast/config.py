@@ -203,6 +203,21 @@ class CheckpointConfig(Section):
     retain: int = Field(2, ge=1, description="checkpoints kept")
 
 
+class AggregationConfig(Section):
+    """How the clients' changes become one."""
+
+    rule: Literal["mean", "median", "trimmed_mean"] = Field(
+        "mean",
+        description="mean (FedAvg) | median | trimmed_mean; the last two keep the whole cohort's vectors",
+    )
+    trim: float = Field(
+        0.1, ge=0, lt=0.5, description="trimmed_mean: share of the clients cut off at each end, per number"
+    )
+    spill: str | None = Field(
+        None, description="median, trimmed_mean: directory for the cohort's vectors; null: in memory"
+    )
+
+
 class ExecutionConfig(Section):
     """Who trains the clients of a round. The result depends on `at_once` and `lanes` alone."""
 
@@ -263,6 +278,7 @@ class RunConfig(Section):
     partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    aggregation: AggregationConfig = AggregationConfig()
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -272,6 +288,18 @@ class RunConfig(Section):
     def _cohort_fits(self) -> Self:
         if self.cohort > self.clients:
             raise InputError("cohort", self.cohort, f"at most {self.clients}, the clients there are")
+        return self
+
+    @model_validator(mode="after")
+    def _rule_sees_each_client(self) -> Self:
+        vectorized = self.execution.executor == "vectorized" or (self.execution.at_once or 1) > 1
+        if self.aggregation.rule != "mean" and vectorized:
+            raise InputError(
+                "aggregation.rule",
+                self.aggregation.rule,
+                "mean with clients trained several at once, whose sum is all that is kept",
+                "Use execution.at_once=1.",
+            )
         return self
 
     def to_yaml(self) -> str:

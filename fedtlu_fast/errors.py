@@ -44,7 +44,8 @@ class ClientError(FedtluError):
         self.client, self.round_index, self.reason = client, round_index, reason
         super().__init__(
             f"client {client} failed in round {round_index}: {reason}. Nothing of that round was kept; "
-            f"mend it and go on by --resume, or leave such clients out with execution.client_errors=drop"
+            f"go on by --resume when it is mended, or leave such clients out: beside --resume, "
+            f"--set execution.client_errors=drop"
         )
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:

@@ -98,13 +98,17 @@ def _parse_override(override: str) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError):
         raise InputError("--set", override, "a YAML value after the equals sign") from None
     tree: Any = value
-    for part in reversed(_full_key(key.strip()).split(".")):
+    for part in reversed(full_key(key.strip()).split(".")):
         tree = {part: tree}
     return dict(tree)
 
 
-def _full_key(key: str) -> str:
-    """The dotted name of a setting given by its last part; other keys are left for validation."""
+def full_key(key: str) -> str:
+    """The dotted name of a setting given by its last part; other keys are left for validation.
+
+    Raises:
+        InputError: several settings have this last part.
+    """
     sections = {name for name, info in RunConfig.model_fields.items() if isinstance(info.default, Section)}
     known = setting_paths()
     if key in known or key in sections or "." in key:

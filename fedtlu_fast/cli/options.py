@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,11 +67,14 @@ def settings_from(
 
     if preset is None and config is None:
         preset = DEFAULT_PRESET
+    return load_config(preset, config, [*(overrides or []), *_named(given)])
+
+
+def _named(given: Mapping[str, Any]) -> list[str]:
+    """Options of their own as overrides."""
     # Quoted, since --set takes YAML: a path may hold what YAML reads as a comment or a mapping.
-    named = [
-        f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in given.items() if value is not None
-    ]
-    return load_config(preset, config, [*(overrides or []), *named])
+    settings = {key.replace("__", "."): value for key, value in given.items() if value is not None}
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def refuse_beside_resume(**given: Any) -> None:
@@ -92,16 +96,28 @@ def refuse_beside_resume(**given: Any) -> None:
             )
 
 
-def with_executor(settings: RunConfig, executor: str | None, workers: int | None) -> RunConfig:
-    """The settings of a run that was begun, with other workers: who trains does not change the result."""
-    from fedtlu_fast.settings import parse_config
+FREE = ("execution.", "checkpoint.")
+"""Sections that may change when a run goes on: who trains, what happens to failing clients, how to save."""
 
-    tree = settings.model_dump()
-    if executor is not None:
-        tree["execution"]["executor"] = executor
-    if workers is not None:
-        tree["execution"]["workers"] = workers
-    return parse_config(tree)
+
+def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunConfig:
+    """The settings of a run that was begun, with those changes that a run can go on with.
+
+    Args:
+        directory: of the run.
+        overrides: of --set.
+        given: as for `settings_from`.
+
+    Raises:
+        InputError: there is no such run, or another setting is to change.
+    """
+    from fedtlu_fast.settings import full_key, load_config
+    from fedtlu_fast.simulation.directory import RunDirectory
+
+    fixed = [text for text in overrides or [] if not full_key(text.partition("=")[0]).startswith(FREE)]
+    refuse_beside_resume(set=fixed)
+    RunDirectory.open(directory)
+    return load_config(None, directory / "config.yaml", [*(overrides or []), *_named(given)])
 
 
 def stopped(command: str, directory: Path, begun: str) -> InterruptedRunError:

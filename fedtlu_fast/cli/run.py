@@ -55,8 +55,9 @@ def run_command(
     """Run one federation and leave its settings, metrics, choices, checkpoints and report.
 
     With no options: 100 clients hold parts of the Python language reference, a small GPT-2 learns it, and
-    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits. Ctrl-C or
-    SIGTERM ends it after the round under way; a second Ctrl-C ends it at once.
+    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits; beside it,
+    --executor, --workers and --set of execution.* and checkpoint.* may change. Ctrl-C or SIGTERM ends it
+    after the round under way; a second Ctrl-C ends it at once.
     """
     given = {
         "selection__selector": selector,
@@ -71,10 +72,8 @@ def run_command(
     }
     who = {"execution__executor": executor, "execution__workers": workers}
     if resume is not None:
-        options.refuse_beside_resume(preset=preset, config=config, out=out, set=overrides, **given)
-        from fedtlu_fast.simulation.directory import RunDirectory
-
-        settings, directory = options.with_executor(RunDirectory.open(resume)[1], executor, workers), resume
+        options.refuse_beside_resume(preset=preset, config=config, out=out, **given)
+        settings, directory = options.resumed(resume, overrides, **who), resume
     else:
         settings = options.settings_from(preset, config, overrides, **given, **who)
         directory = out or options.fresh_directory(f"{settings.selection.selector}-seed{settings.seed}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedtlu_fast.aggregation import WeightedMean
+from fedtlu_fast.aggregation import WeightedMean, check_room, make_rule
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
@@ -93,8 +93,9 @@ def make_server(
     """Collects what rounds need; settings that do not fit the model are refused here.
 
     Raises:
-        InputError: `keep` does not fit the model's groups.
+        InputError: `keep` does not fit the model's groups, or a robust rule has no room.
     """
+    check_room(config.aggregation, layout.size, config.cohort)
     chosen = config.selection
     needs_groups = chosen.selector != "full"
     return Server(
@@ -114,10 +115,11 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     clock = StageClock()
     cohort = sample_cohort(config.seed, index, config.clients, config.cohort)
 
-    params_mean = WeightedMean(state.params, config.backend)
+    params_rule = make_rule(config.aggregation, state.params, len(cohort), config.backend)
     buffers_mean = WeightedMean(state.buffers, config.backend)
     reports = ClientReports()
-    results = server.executor.train((state.params, state.buffers), cut(index, cohort, config.execution))
+    lanes = cut(index, cohort, config.execution, one_each=config.aggregation.rule != "mean")
+    results = server.executor.train((state.params, state.buffers), lanes)
     while True:
         with clock("train"):
             result = next(results, None)
@@ -125,12 +127,12 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             break
         reports.extend(result.reports)
         with clock("aggregate"):
-            for mean, vector in zip((params_mean, buffers_mean), result.vectors, strict=True):
+            for rule, vector in zip((params_rule, buffers_mean), result.vectors, strict=True):
                 if result.reports.total:
-                    add_ = mean.add_ if result.single else mean.add_sum_
+                    add_ = rule.add_ if result.single else rule.add_sum_
                     add_(vector, result.reports.total)
     with clock("aggregate"):
-        change = params_mean.change()
+        change = params_rule.change()
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()

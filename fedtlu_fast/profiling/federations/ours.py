@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedtlu_fast import __version__
 from fedtlu_fast.profiling.federations.workload import (
@@ -93,10 +94,11 @@ def main() -> None:
         _write(work, Path(folder))
         with closing(Run(parse_config(_settings(work, Path(folder))))) as run:
             model = work.model()
-            run.state = replace(run.state, params=run.layout.flatten(model))
+            # The same weights in the same order, under other names.
+            run.state = replace(run.state, params=parameters_to_vector(model.parameters()).detach())
             report.begin()
             run.advance(args.rounds, lambda row: report.end_round())
-            run.layout.bind_(model, run.state.params)
+            vector_to_parameters(run.state.params, model.parameters())
     report.finish(work, model, __version__)
 
 

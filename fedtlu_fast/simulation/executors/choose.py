@@ -119,12 +119,12 @@ def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -
     told = [f"{_ms(one)} a client one after another"]
     at_once, each = given.at_once or 1, one
     workers = _useful_workers(config)
-    if given.at_once is None:
+    if given.at_once is None and config.aggregation.rule == "mean":
         at_once, each, why = _compare_vectorized(config, population, trainer, one, steps, workers)
         told.append(why)
-    elif given.at_once > 1:
-        each = _try_vectorized(config, population, trainer, given.at_once)
-        told.append(f"{_ms(each)} {given.at_once} at once")
+    elif at_once > 1:
+        each = _try_vectorized(config, population, trainer, at_once)
+        told.append(f"{_ms(each)} {at_once} at once")
     round_seconds = each * config.cohort
     several = workers > 1 and round_seconds > 0.01 and round_seconds * config.rounds > 0.5
     name = "processes" if several else "vectorized" if at_once > 1 else "serial"

@@ -110,14 +110,17 @@ class LaneResult:
     reports: ClientReports
 
 
-def cut(round_index: int, cohort: Sequence[int], config: ExecutionConfig) -> list[Lane]:
+def cut(
+    round_index: int, cohort: Sequence[int], config: ExecutionConfig, one_each: bool = False
+) -> list[Lane]:
     """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
 
     Args:
         round_index: of the round.
         cohort: its clients.
         config: `lanes` and `at_once`.
+        one_each: a lane for every client, whose vectors then come one by one.
     """
-    lanes = min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
+    lanes = len(cohort) if one_each else min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
     parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
     return [Lane(round_index, index, tuple(part.tolist())) for index, part in enumerate(parts)]

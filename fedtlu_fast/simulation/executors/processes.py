@@ -13,6 +13,7 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -91,8 +92,6 @@ class Processes:
         self._trainer, self._config = trainer, config
         self._shared = _share(sizes, workers)
         self._workers: list[_Worker | None] = [None] * workers
-        # Before multiprocessing's own, which would wait for ever for workers that heed no SIGTERM.
-        atexit.register(self.close)
 
     def train(self, start: Vectors, lanes: Sequence[Lane]) -> Iterator[LaneResult]:
         """See `Executor`."""
@@ -150,6 +149,9 @@ class Processes:
 
     def _start(self, worker: int, free: list[int]) -> None:
         self._end(worker)
+        if not any(self._workers):
+            # Before multiprocessing's own, which would wait for ever for workers that heed no SIGTERM.
+            atexit.register(self.close)
         ours, theirs = multiprocessing.Pipe()
         inherited = [w.pipe for w in self._workers if w is not None]
         process = get_context("fork").Process(
@@ -246,6 +248,7 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     doing = shared.doing[index]
 
@@ -268,6 +271,14 @@ def _work(
             pipe.send(answer)
         except OSError:
             os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent is killed, whatever a client is doing: nobody waits for it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def _why(exit_code: int | None) -> str:
