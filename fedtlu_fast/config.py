@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 class SyntheticConfig(Section):
-    """Clients by rule (data.source=synthetic): Synthetic(alpha, beta) of FedProx, arXiv 1812.06127."""
+    """Clients by rule (data.source=synthetic), after FedProx's Synthetic(alpha, beta), arXiv 1812.06127."""
 
     features: int = Field(60, ge=1, description="numbers in one sample")
     model_variance: float = Field(1.0, ge=0, description="alpha: how far the clients' own models differ")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ PIECES, PIECE = 64, 4096
 
 @dataclass(frozen=True)
 class MappedPopulation(ArrayPopulation):
-    """Clients of such files. What a client holds is checked when it is drawn: to check all takes too long.
+    """Clients of such files. What a client holds is checked when it is first drawn: to check all takes long.
 
     Attributes:
         outputs: how many labels or token ids there may be.
@@ -39,16 +40,23 @@ class MappedPopulation(ArrayPopulation):
 
     outputs: int
 
+    @cached_property
+    def _sound(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which clients' shares and own tests have been checked; pages that nobody touches take no memory."""
+        return np.zeros(self.clients, np.bool_), np.zeros(self.clients, np.bool_)
+
     def train(self, client: int) -> Samples:
         """See `Population`.
 
         Raises:
             InputError: the client holds nothing, or what it holds cannot be.
         """
-        held = self._checked("train", self.shares, client)
-        if not len(held):
-            raise InputError(f"clients[{client}]", "no train_rows", "one or more to train on")
-        return held
+        if not self._sound[0][client]:
+            self._check("train", self.shares, client)
+            if not len(self.shares[client]):
+                raise InputError(f"clients[{client}]", "no train_rows", "one or more to train on")
+            self._sound[0][client] = True
+        return super().train(client)
 
     def held_out(self, client: int) -> Samples:
         """See `Population`.
@@ -56,9 +64,12 @@ class MappedPopulation(ArrayPopulation):
         Raises:
             InputError: what the client holds cannot be.
         """
-        return self._checked("held", self.own_tests, client)
+        if not self._sound[1][client]:
+            self._check("held", self.own_tests, client)
+            self._sound[1][client] = True
+        return super().held_out(client)
 
-    def _checked(self, name: str, shares: Shares, client: int) -> Samples:
+    def _check(self, name: str, shares: Shares, client: int) -> None:
         field, ends = f"clients[{client}]", shares.starts[client : client + 2].tolist()
         if not 0 <= ends[0] <= ends[1] <= len(shares.rows):
             given = f"{name}_starts {ends[0]} and {ends[1]}"
@@ -69,7 +80,6 @@ class MappedPopulation(ArrayPopulation):
                 given = f"{name}_rows {rows.min()} to {rows.max()}"
                 raise InputError(field, given, f"rows from 0 to {size - 1}")
             _check_ids(field, self.pool[-1][torch.from_numpy(rows.copy())], self.outputs)
-        return Samples(self.pool, rows)
 
 
 def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:

@@ -1,10 +1,11 @@
-"""Clients by rule: FedProx's synthetic classification, made when a client is drawn and then forgotten."""
+"""Clients by rule: a synthetic classification, made when a client is drawn and then forgotten."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.config import DataConfig
 from fedtlu_fast.data.population import Batch, Samples
-from fedtlu_fast.randomness import Draws
+from fedtlu_fast.randomness import Draws, generator
 
 TEST_CLIENTS = 64
 """Clients that the global test is made of; they take part in no round."""
@@ -22,13 +23,17 @@ TEST_SAMPLES = 16
 
 @dataclass(frozen=True)
 class SyntheticPopulation:
-    """Synthetic(alpha, beta) of FedProx (arXiv 1812.06127, section 5.1), for any number of clients.
+    """Clients with models and inputs of their own, after Synthetic(alpha, beta) of FedProx.
 
-    Client k has a model of its own, ``y = argmax(W x + b)`` with entries of W and b from N(u_k, 1) and u_k
-    from N(0, alpha), and inputs x from N(v_k, S), entries of v_k from N(B_k, 1), B_k from N(0, beta), S
-    diagonal with ``S_jj = j**-1.2``. alpha tells how far the clients' models differ, beta how far their
-    inputs do. How many samples a client holds is drawn uniformly between two bounds (the paper draws it
-    from a power law). Everything is a pure function of (seed, client).
+    Client k labels its inputs by ``y = argmax(W_k x + b_k)``. Its model is a common one, with entries from
+    N(0, 1), plus its own deviation from N(0, alpha); its inputs are from N(v_k, S), the entries of v_k from
+    N(0, beta), S diagonal with ``S_jj = j**-1.2``. So alpha tells how far the clients' models differ, beta
+    how far their inputs do, and with both 0 the clients are alike. Everything is a pure function of (seed,
+    client).
+
+    Ours, where it departs from the paper (arXiv 1812.06127, section 5.1): there the models have nothing in
+    common whatever alpha is, and alpha moves all entries of W_k and b_k by one number, which changes no
+    label; and sizes are from a power law, here uniform between two bounds.
 
     Attributes:
         rule: sizes, spreads, and the share kept for the client's own test.
@@ -80,15 +85,22 @@ class SyntheticPopulation:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         rule, draw = self.rule.synthetic, self._draws.generator(self.seed, purpose, client=client)
         n = size or int(draw.integers(rule.fewest, rule.most, endpoint=True))
-        model_mean = np.float32(draw.normal(0, np.sqrt(rule.model_variance)))
-        input_mean = draw.normal(draw.normal(0, np.sqrt(rule.input_variance)), 1, rule.features)
-        shape = (rule.features, self.rule.classes)
-        weight = draw.standard_normal(shape, dtype=np.float32) + model_mean
-        bias = draw.standard_normal(self.rule.classes, dtype=np.float32) + model_mean
-        spread = np.arange(1, rule.features + 1) ** -0.6
-        x = draw.standard_normal((n, rule.features), dtype=np.float32)
-        x = (x * spread + input_mean).astype(np.float32)
-        return x, (x @ weight + bias).argmax(axis=1)
+        own = draw.standard_normal((rule.features + 1, self.rule.classes), dtype=np.float32)
+        model = self._common + np.float32(sqrt(rule.model_variance)) * own
+        mean = draw.standard_normal(rule.features, dtype=np.float32) * np.float32(sqrt(rule.input_variance))
+        x = draw.standard_normal((n, rule.features), dtype=np.float32) * self._spread + mean
+        return x, (x @ model[:-1] + model[-1]).argmax(axis=1)
+
+    @cached_property
+    def _common(self) -> NDArray[np.float32]:
+        """[features + 1, classes]: the weights that all clients share, and below them the biases."""
+        shape = (self.rule.synthetic.features + 1, self.rule.classes)
+        return generator(self.seed, "common model").standard_normal(shape, dtype=np.float32)
+
+    @cached_property
+    def _spread(self) -> NDArray[np.float32]:
+        """[features]: the inputs' standard deviations."""
+        return (np.arange(1, self.rule.synthetic.features + 1) ** -0.6).astype(np.float32)
 
     def _tensors(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Batch:
         return torch.from_numpy(features).to(self.device), torch.from_numpy(labels).to(self.device)

@@ -1,0 +1,145 @@
+"""The same federation in several simulators: equal work, whole rows, and failures that are told."""
+
+import json
+import sys
+import textwrap
+
+import pytest
+from typer.testing import CliRunner
+
+from fedtlu_fast.cli.main import app
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.profiling import footprint, simulators
+from fedtlu_fast.profiling.simulators import Simulator
+
+
+@pytest.fixture
+def rivals(tmp_path):
+    """A folder with one rival that is set up (with this Python) and one that is not."""
+
+    def make(code):
+        folder = tmp_path / "rivals" / "other"
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+        (folder / "main.py").write_text(textwrap.dedent(code))
+        (tmp_path / "rivals" / "absent").mkdir()
+        (tmp_path / "rivals" / "absent" / "main.py").write_text("")
+        return tmp_path / "rivals"
+
+    return make
+
+
+def found(*seconds, **over):
+    result = {
+        "workload": "mlp",
+        "version": "1",
+        "clients": 4,
+        "cohort": 2,
+        "round_seconds": [9.0, *seconds],
+        "first_round_seconds": 9.5,
+        "import_seconds": 1.0,
+        "peak_bytes": 5_000_000,
+        "loss_before": 2.0,
+        "loss_after": 1.0,
+    }
+    return result | over
+
+
+def test_ours_and_the_plain_loop_do_the_same_work():
+    arguments = [
+        "bench-sim",
+        "--systems",
+        "fedtlu:vectorized,plain",
+        "--runs",
+        "1",
+        "--rounds",
+        "3",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--clients", "40", "--cohort", "40"])
+    assert done.exit_code == 0, done.output
+    rows = {row["system"]: row for row in json.loads(done.stdout)}
+    assert rows.keys() == {"fedtlu vectorized", "plain loop"}
+    ours, plain = rows["fedtlu vectorized"], rows["plain loop"]
+    assert ours["loss_before"] == plain["loss_before"]
+    # Every client takes part in every round; only the order of its batches differs.
+    assert ours["loss_after"] == pytest.approx(plain["loss_after"], rel=2e-3)
+    assert ours["loss_after"] < ours["loss_before"]
+    for row in rows.values():
+        assert (row["clients"], row["cohort"], row["runs"]) == (40, 40, 1)
+        assert row["peak_mb"] > 50
+        assert 0 < row["seconds_per_round"] < row["first_round_seconds"]
+
+
+def test_rows_are_medians_without_the_first_round():
+    ours, other = Simulator("fedtlu", "auto", ()), Simulator("plain", "loop", ())
+    rows = simulators.rows(
+        [(other, found(4.0, 6.0)), (ours, found(1.0, 3.0)), (other, found(5.0, 5.0)), (ours, found(2.0))]
+    )
+    assert [(row.system, row.seconds_per_round, row.runs) for row in rows] == [
+        ("fedtlu auto", 2.0, 2),
+        ("plain loop", 5.0, 2),
+    ]
+    assert [row.times_ours for row in rows] == [1.0, 2.5]
+    assert rows[0].peak_mb == 5.0
+
+
+def test_a_rival_that_fails_is_told_and_left_out(rivals):
+    folder = rivals(
+        """
+        import sys
+        if "--modes" in sys.argv:
+            print('["fast"]')
+        else:
+            sys.exit("no fuel")
+        """
+    )
+    known = simulators.simulators(folder)
+    (other,) = [own for own in known if own.system == "other"]
+    assert {own.system for own in known} == {"fedtlu", "plain", "other"}
+    assert list(simulators.measure([other], "mlp", 2, 3)) == [(other, "exit code 1: no fuel")]
+
+
+def test_a_folder_without_rivals_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"--rivals: .*Run their setup.sh first"):
+        simulators.simulators(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--systems", "fedavg"], "--systems: got 'fedavg'; expected some of fedtlu:auto"),
+        (["--systems", "plain:fast"], "--systems: got 'plain:fast'"),
+        (["--workloads", "cnn"], "--workloads: got 'cnn'; expected mlp or gpt"),
+        (["--csv", "/no/such/folder/x.csv"], "--csv: got '/no/such/folder/x.csv'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    done = CliRunner().invoke(app, ["bench-sim", *arguments])
+    assert isinstance(done.exception, InputError)
+    assert message in str(done.exception)
+
+
+CHILD = "import time; held = bytearray(80_000_000); time.sleep(1.5)"
+
+
+def test_memory_of_children_counts_and_shared_pages_count_once():
+    code = f"""
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}])
+shared = bytearray(b"x" * 100_000_000)
+if os.fork() == 0:
+    time.sleep(1.2)
+    os._exit(0)
+os.wait()
+child.wait()
+print("done")
+"""
+    ended = footprint.run_measured([sys.executable, "-c", code], {}, 60)
+    assert (ended.code, ended.out) == (0, "done\n")
+    assert 180e6 < ended.peak_bytes < 260e6
+
+
+def test_a_command_that_does_not_end_is_killed():
+    with pytest.raises(TimeoutError, match=r"no end after 0\.5 s"):
+        footprint.run_measured([sys.executable, "-c", CHILD], {}, 0.5)
