@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--parts population,workers] [--out benchmarks/results]
 
-Each part prints a table and writes ``scaling-PART.csv``; ``aggregation`` also draws ``docs/scaling.png``. Runs
-are processes of their own, in turn; times are medians.
+Each part prints a table and writes ``scaling-PART.csv``; ``aggregation`` also draws ``docs/scaling.png``.
+Runs are processes of their own, in turn; times are medians.
 """
 
 import argparse

@@ -239,7 +239,10 @@ class ExecutionConfig(Section):
         64, ge=1, description="partial sums a round; results of another number differ in the last bits"
     )
     client_seconds: float | None = Field(
-        None, gt=0, description="a client that trains longer has failed (processes and ray); null: no limit"
+        None,
+        gt=0,
+        description="a client that trains longer has failed (processes and ray; of clients trained at once, "
+        "one whose data take longer); null: no limit",
     )
     client_errors: Literal["stop", "drop"] = Field(
         "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"

@@ -38,7 +38,7 @@ class StorageError(FedtluError, OSError):
 
 
 class ClientError(FedtluError):
-    """A client's training failed: its data or the model raised, it took too long, or it kills its workers."""
+    """A client's training failed: its data or the model raised, or it took too long."""
 
     def __init__(self, client: int, round_index: int, reason: str) -> None:
         self.client, self.round_index, self.reason = client, round_index, reason

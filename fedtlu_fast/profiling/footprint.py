@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLED_EVERY = 0.1
+SAMPLED_EVERY = 0.2
 """Seconds between two readings of the memory."""
 
 
@@ -73,7 +73,7 @@ class _Watch(threading.Thread):
             started = time.perf_counter()
             self.peak = max(self.peak, sum(_held_bytes(pid) for pid in _family(self.root)))
             # Reading page tables costs time that is not to be taken from what is measured.
-            self.ended.wait(10 * (time.perf_counter() - started))
+            self.ended.wait(50 * (time.perf_counter() - started))
 
 
 def _family(root: int) -> list[int]:

@@ -129,12 +129,16 @@ class Run:
         self.config, self.note = choose(config, population, trainer)
         if self.note:
             logger.info(self.note)
-        executor = make_executor(self.config, population, trainer)
-        self.server = make_server(self.config, self.layout, population, trainer, executor)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
-        self.directory = self._directory(out, resume)
+        executor = make_executor(self.config, population, trainer)
+        try:
+            self.server = make_server(self.config, self.layout, population, trainer, executor)
+            self.directory = self._directory(out, resume)
+        except BaseException:
+            executor.close()
+            raise
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
     def advance(self, until: int, observer: Observer | None = None, stop: StopRequest | None = None) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population, Samples, test_samples
+from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.cohort import sample_cohort
@@ -91,13 +91,13 @@ def make_executor(config: RunConfig, population: Population, trainer: LocalTrain
         # Imported late: Ray is an extra.
         from fedtlu_fast.simulation.executors.ray import RayExecutor
 
-        return RayExecutor(config, trainer.layout, address)
+        return RayExecutor(config, trainer.layout, population.fingerprint, address)
     return InProcess(lanes)
 
 
 def most_at_once(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
     """How many clients fit into `BUDGET` at once, `MOST_AT_ONCE` at most and 2 at least."""
-    activations = saved_bytes(trainer.task, test_samples(population), config.training.batch_size)
+    activations = saved_bytes(trainer.task, example_samples(population), config.training.batch_size)
     each = matrix_bytes(trainer.layout, config) + 2 * activations
     return max(2, min(MOST_AT_ONCE, BUDGET // each))
 
@@ -172,7 +172,7 @@ def _serial_seconds(config: RunConfig, population: Population, trainer: LocalTra
 def _try_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer, at_once: int) -> float:
     """Seconds for each of so many clients at once."""
     held = _sound(config, population, at_once)
-    example = test_samples(population)
+    example = example_samples(population)
     many = VectorizedTrainer(trainer.task, trainer.layout, config.training, config.seed, len(held), example)
     params = trainer.params.clone()
     return _timed(lambda: many.train(params, list(held.values()), 1, list(held))) / len(held)
@@ -185,7 +185,7 @@ def _sound(config: RunConfig, population: Population, count: int) -> dict[int, S
         if len(found) < count:
             with suppress(Exception):
                 found[client] = population.train(client)
-    return found or {-1: test_samples(population)}
+    return found or {-1: example_samples(population)}
 
 
 def _timed(call: Callable[[], object]) -> float:

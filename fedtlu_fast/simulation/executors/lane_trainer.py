@@ -13,7 +13,7 @@ from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population, test_samples
+from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
@@ -50,7 +50,7 @@ class LaneTrainer:
                 config.training,
                 config.seed,
                 min(at_once, config.cohort),
-                test_samples(population),
+                example_samples(population),
             )
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
@@ -112,7 +112,7 @@ class LaneTrainer:
         self.watch(client)
         try:
             update = self.trainer.train(*start, self.population.train(client), round_index, client)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
         reports.add(client, update.samples, update.loss, update.finite)
@@ -134,7 +134,7 @@ class LaneTrainer:
                 samples.append(self.population.train(client))
             self.watch(-1)  # nobody's time: they train together
             found = many.train(start[0], samples, round_index, clients)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
             failed = len(reports.failed)
@@ -172,7 +172,7 @@ class LaneTrainer:
         weights = _of(found.samples, accepted)
         return aggregate(rows, weights, self.trainer.layout, base=base, backend=self.config.backend)
 
-    def _failed(self, round_index: int, client: int, error: Exception, reports: ClientReports) -> None:
+    def _failed(self, round_index: int, client: int, error: BaseException, reports: ClientReports) -> None:
         _check_memory(error, f"client {client}")
         reason = f"{type(error).__name__}: {shorten(str(error))}"
         if self.config.execution.client_errors == "stop":
@@ -181,7 +181,7 @@ class LaneTrainer:
         reports.fail(client, reason)
 
 
-def _check_memory(error: Exception, training: str) -> None:
+def _check_memory(error: BaseException, training: str) -> None:
     if is_out_of_memory(error):
         raise WorkerError(
             f"out of memory while training {training}: use fewer execution.workers, a smaller "

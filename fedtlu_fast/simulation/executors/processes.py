@@ -44,6 +44,9 @@ def why_not(device: str, threads: int | None) -> str | None:
         return "they are forked, which is safe on Linux only"
     if device != "cpu":
         return "a GPU cannot be shared by forked processes; use vectorized or ray there"
+    if torch.cuda.device_count():
+        # torch's first backward pass starts a thread for every GPU it sees, even for tensors on the CPU.
+        return "no process that sees a GPU can be forked; hide it by CUDA_VISIBLE_DEVICES= in the environment"
     if threads not in (1, None):
         return "each of them uses one thread; leave threads=1 and set execution.workers"
     return None
@@ -117,6 +120,9 @@ class Processes:
 
     def give(self, worker: int, lane: Lane) -> None:
         """See `Crew`."""
+        if not self._live(worker).process.is_alive():
+            # It died with nothing to do: that is no loss of this lane.
+            self._start(worker, self._live(worker).free)
         own = self._live(worker)
         own.lane, own.slot = lane, own.free.pop()
         self._shared.doing[worker, 0] = -1

@@ -1,0 +1,447 @@
+"""Many clients at once against one after another: the same result to float32 rounding, client by client."""
+
+import copy
+import os
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_zoo import ResNet, Scalars, Tied, gpt2
+from torch import nn
+
+from fedtlu_fast import ParameterLayout
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import (
+    CannotVectorizeError,
+    Schedule,
+    VectorizedTrainer,
+    saved_bytes,
+)
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.population import Samples
+from fedtlu_fast.randomness import generator as seeded
+from fedtlu_fast.tasks.classification import Classification
+from fedtlu_fast.tasks.language_modelling import LanguageModelling
+
+FEATURES, LABELS, SEED = 6, 4, 5
+TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
+"""Of parameters of about 1 in float32 after some ten steps: rounding is 6e-8 an operation."""
+ADAMW = {"rtol": 2e-4, "atol": 2e-5}
+"""AdamW divides by the gradient's size: where a gradient is nearly 0, its rounding moves the parameter."""
+
+OPTIONS = {
+    "sgd": {},
+    "momentum": {"momentum": 0.9, "lr": 0.02},
+    "weight decay": {"weight_decay": 0.1},
+    "both": {"momentum": 0.5, "weight_decay": 0.01, "lr": 0.03},
+    "adamw": {"optimizer": "adamw", "lr": 0.003},
+    "adamw with decay": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.3},
+    "proximal": {"proximal_mu": 2.0},
+    "clipped": {"clip_norm": 0.05},
+    "all": {"momentum": 0.9, "weight_decay": 0.01, "proximal_mu": 0.5, "clip_norm": 0.1, "lr": 0.02},
+}
+MODELS = ["mlp", "gpt2"]
+
+
+def fresh():
+    """Random input anew in every test; a failure prints the seed to run it again with."""
+    seed = int(os.environ.get("FEDTLU_TEST_SEED", np.random.SeedSequence().entropy % 2**31))
+    print(f"FEDTLU_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
+
+
+def mlp(*extra):
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Linear(FEATURES, 9), *extra, nn.ReLU(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, LABELS)
+    )
+
+
+def small_gpt2():
+    """Its token embedding is tied to the head; without dropout."""
+    torch.manual_seed(3)
+    model = gpt2(layers=2, width=8)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def features_of(draws, count=200):
+    x = torch.from_numpy(draws.standard_normal((count, FEATURES), dtype=np.float32))
+    return x, torch.from_numpy(draws.integers(0, LABELS, count))
+
+
+class Setting:
+    """A model, its data, and both trainers on copies of it."""
+
+    def __init__(self, name="mlp", draws=None, at_once=7, model=None, task=None, pool=None, **training):
+        draws = draws if draws is not None else fresh()
+        model = model or (mlp() if name == "mlp" else small_gpt2())
+        task = task or (Classification if name == "mlp" else LanguageModelling)
+        tokens = (torch.from_numpy(draws.integers(0, 50, (200, 7))),)
+        self.pool = pool or (features_of(draws) if name == "mlp" else tokens)
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training})
+        self.layout = ParameterLayout.from_module(model)
+        self.start = self.layout.flatten(model)
+        self.buffers = self.layout.flatten_buffers(model)
+        self.one = LocalTrainer(task(copy.deepcopy(model)), self.layout, self.config, SEED)
+        example = Samples(self.pool, np.arange(5))
+        self.many = VectorizedTrainer(
+            task(copy.deepcopy(model)), self.layout, self.config, SEED, at_once, example
+        )
+        self.draws = draws
+
+    def samples(self, *sizes):
+        return [Samples(self.pool, self.draws.permutation(200)[:size]) for size in sizes]
+
+    def alone(self, held, client, round_index=2):
+        update = self.one.train(self.start, self.buffers, held, round_index, client)
+        return update, update.params.clone()
+
+    def together(self, samples, clients=None, round_index=2):
+        """The clients' parameters and losses in the order given."""
+        clients = list(range(len(samples))) if clients is None else clients
+        found = self.many.train(self.start, samples, round_index, clients)
+        assert sorted(found.clients) == list(range(len(samples)))
+        rows = np.argsort(found.clients)
+        assert [found.samples[row] for row in rows] == [len(held) for held in samples]
+        return (
+            found.params[rows].clone(),
+            [found.losses[row] for row in rows],
+            [found.steps[row] for row in rows],
+        )
+
+    def compare(self, samples, clients=None, round_index=2):
+        clients = list(range(10, 10 + len(samples))) if clients is None else clients
+        tolerance = ADAMW if self.config.optimizer == "adamw" else TOLERANCE
+        params, losses, steps = self.together(samples, clients, round_index)
+        for place, (held, client) in enumerate(zip(samples, clients, strict=True)):
+            update, expected = self.alone(held, client, round_index)
+            torch.testing.assert_close(params[place], expected, **tolerance)
+            assert losses[place] == pytest.approx(update.loss, rel=1e-5)
+            assert steps[place] == update.steps
+            moved = (expected - self.start).abs().max()
+            assert moved > 100 * tolerance["atol"], "else nothing was compared"
+
+
+# --- against one after another -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_client_ends_where_it_ends_alone(name, options):
+    setting = Setting(name, **OPTIONS[options])
+    # One batch that is not full, full batches only, a last one that is not full; one, two and four steps.
+    setting.compare(setting.samples(3, 8, 13))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("name", MODELS)
+def test_for_any_number_of_clients(name, count):
+    setting = Setting(name)
+    setting.compare(setting.samples(*setting.draws.integers(1, 20, count)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=7),
+    batch_size=st.integers(1, 9),
+    length=st.one_of(
+        st.builds(lambda n: {"local_steps": n}, st.integers(1, 9)),
+        st.builds(lambda n: {"local_epochs": n}, st.sampled_from([0.05, 0.5, 1, 1.3, 2])),
+    ),
+    options=st.sampled_from(sorted(OPTIONS)),
+    seed=st.integers(0, 2**30),
+)
+def test_for_any_sizes_steps_and_epochs(sizes, batch_size, length, options, seed):
+    training = {**OPTIONS[options], **length, "batch_size": batch_size}
+    setting = Setting(draws=np.random.default_rng(seed), **training)
+    samples = setting.samples(*sizes)
+    params, losses, steps = setting.together(samples)
+    tolerance = ADAMW if setting.config.optimizer == "adamw" else TOLERANCE
+    for client, held in enumerate(samples):
+        update, expected = setting.alone(held, client)
+        torch.testing.assert_close(params[client], expected, **tolerance)
+        assert losses[client] == pytest.approx(update.loss, rel=1e-5)
+        assert steps[client] == update.steps
+
+
+def test_clients_with_pools_of_their_own():
+    setting = Setting()
+    samples = [Samples(features_of(setting.draws, size), np.arange(size)) for size in (3, 8, 13)]
+    setting.compare(samples)
+
+
+def test_the_clients_order_does_not_matter_and_those_with_most_steps_come_first():
+    setting = Setting()
+    samples = setting.samples(4, 20, 1, 12)
+    found = setting.many.train(setting.start, samples, 2, [9, 8, 7, 6])
+    assert found.clients == [1, 3, 0, 2]
+    assert found.steps == [5, 3, 1, 1]
+    assert found.samples == [20, 12, 4, 1]
+
+
+def test_batches_are_drawn_for_seed_round_and_client():
+    setting = Setting(local_epochs=1)
+    (held,) = setting.samples(20)
+    base = setting.together([held], [3])[0]
+    assert torch.equal(setting.together([held], [3])[0], base)
+    assert not torch.equal(setting.together([held], [4])[0], base)
+    assert not torch.equal(setting.together([held], [3], round_index=3)[0], base)
+    setting.compare([held], [4], round_index=3)
+
+
+def test_tied_weights_stay_tied():
+    setting = Setting("gpt2")
+    names = setting.layout.names
+    assert "transformer.wte.weight" in names
+    assert "lm_head.weight" not in names
+    # In the other use of the weight, as the head, every token's row has a gradient: also those not seen.
+    held = Samples((setting.pool[0] % 5,), np.arange(12))
+    params, _, _ = setting.together([held, held])
+    rows = setting.layout.views(params[1] - setting.start)["transformer.wte.weight"]
+    assert rows[30:].abs().max() > 0
+    setting.compare([held, held])
+
+
+def test_a_module_that_shares_its_weight_and_one_without_a_gradient():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.tied = Tied()
+            self.unused = Scalars()
+
+        def forward(self, x):
+            inner = self.tied.embedding(x[:, 0].abs().long() % 20) * self.unused.gain
+            for block in self.tied.blocks:
+                inner = torch.tanh(block(inner))
+            return self.tied.head(inner)
+
+    setting = Setting(model=Tagger(), weight_decay=0.1)
+    setting.compare(setting.samples(3, 9))
+    views = setting.layout.views(setting.together(setting.samples(3))[0][0])
+    assert views["unused.empty"].shape == (0, 4)
+    start = setting.layout.views(setting.start)["unused.linear.weight"]
+    torch.testing.assert_close(views["unused.linear.weight"], start * (1 - 0.1 * 0.1))
+
+
+def test_frozen_parameters_are_used_and_stay():
+    model = mlp()
+    model[0].requires_grad_(False)
+    setting = Setting(model=model)
+    assert "0.weight" not in setting.layout.names
+    setting.compare(setting.samples(3, 9))
+    assert torch.equal(setting.many._losses.model[0].weight, model[0].weight)
+
+
+def test_the_tasks_model_and_the_global_vector_are_left_alone():
+    setting = Setting()
+    start = setting.start.clone()
+    setting.together(setting.samples(3, 9))
+    assert torch.equal(setting.start, start)
+    assert torch.equal(setting.layout.flatten(setting.many._losses.model), start)
+    assert all(param.grad is None for param in setting.many._losses.model.parameters())
+
+
+def test_global_generators_are_untouched():
+    setting = Setting()
+    samples = setting.samples(3, 9)
+    before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    setting.together(samples)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+
+
+# --- nobody notices the others -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["sgd", "adamw", "all"])
+def test_a_result_does_not_depend_on_who_else_is_in_the_group(options):
+    setting = Setting(**OPTIONS[options])
+    tolerance = ADAMW if options == "adamw" else TOLERANCE
+    (own,) = setting.samples(10)
+    base = setting.together([own], [3])[0][0]
+    for sizes in ((4,), (25, 1), (25, 25, 25, 25, 25, 2)):
+        others = setting.samples(*sizes)
+        for place in (0, len(others)):
+            group = [*others[:place], own, *others[place:]]
+            clients = [50 + k for k in range(len(group))]
+            clients[place] = 3
+            torch.testing.assert_close(setting.together(group, clients)[0][place], base, **tolerance)
+
+
+@pytest.mark.parametrize("options", ["sgd", "momentum", "adamw", "all"])
+def test_matrices_used_again_leak_nothing_from_one_group_to_the_next(options):
+    training, draws = OPTIONS[options], fresh()
+    setting = Setting(draws=draws, **training)
+    samples = setting.samples(9, 3)
+    base = setting.together(samples)[0]
+    other = Setting(pool=setting.pool, **training)
+    poison = Samples(
+        tuple(part * float("nan") if part.is_floating_point() else part for part in other.pool), np.arange(30)
+    )
+    other.together([poison] * 7)
+    assert other.many._params.isnan().all()
+    assert torch.equal(other.together(samples)[0], base), "the same bits as in fresh memory"
+    setting.together(setting.samples(20, 20, 20, 1))
+    assert torch.equal(setting.together(samples)[0], base)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("options", ["sgd", "momentum", "adamw", "all"])
+def test_nan_in_one_clients_data_spoils_only_that_client(options, bad):
+    setting = Setting(**OPTIONS[options])
+    samples = setting.samples(9, 5, 12)
+    expected, losses, _ = setting.together(samples)
+    poisoned = tuple(part.clone() for part in setting.pool)
+    poisoned[0][:] = bad
+    found, after, _ = setting.together([samples[0], Samples(poisoned, samples[1].rows), samples[2]])
+    assert not torch.isfinite(found[1]).all()
+    assert not np.isfinite(after[1])
+    for place in (0, 2):
+        torch.testing.assert_close(found[place], expected[place], **TOLERANCE)
+        assert after[place] == pytest.approx(losses[place], rel=1e-5)
+
+
+def test_a_sample_that_a_client_never_meets_does_no_harm():
+    """Shorter batches are filled up, and not with the first of all its samples."""
+    setting = Setting(batch_size=4, local_epochs=0.5)
+    pool = tuple(part.clone() for part in setting.pool)
+    pool[0][0] = float("nan")
+    # One batch of four, two of them, one of four, and one of three.
+    samples = [*(Samples(pool, np.arange(size)) for size in (6, 9, 5)), Samples(setting.pool, np.arange(3))]
+    met = 0
+    for round_index in range(1, 20):
+        params, losses, _ = setting.together(samples, round_index=round_index)
+        for place, held in enumerate(samples):
+            finite = setting.alone(held, place, round_index)[0].finite
+            assert bool(torch.isfinite(params[place]).all()) == bool(np.isfinite(losses[place])) == finite
+            met += not finite
+    assert 0 < met < 3 * 19, "some rounds meet it and some do not"
+
+
+# --- what cannot be vectorised -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: mlp(nn.BatchNorm1d(9)), r"running statistics \(1.running_mean\)"),
+        (lambda: mlp(nn.BatchNorm1d(9, track_running_stats=False)), r"normalises over the batch \(1\)"),
+        (ResNet, r"running statistics \(stage1.0.bn1.running_mean\)"),
+    ],
+    ids=["BatchNorm", "BatchNorm without statistics", "ResNet"],
+)
+def test_batch_norm_is_refused_at_once_with_the_reason(model, reason):
+    with pytest.raises(CannotVectorizeError, match=reason):
+        Setting(model=model())
+
+
+class Noise(nn.Module):
+    """In training only."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x) if self.training else x
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda: mlp(nn.Dropout(0.5)), lambda: mlp(Noise()), lambda: gpt2(layers=1)],
+    ids=["dropout", "noise", "gpt2"],
+)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_models_that_draw_random_numbers_are_refused_with_the_reason(model, mode):
+    made = getattr(model(), mode)()
+    before = torch.get_rng_state()
+    with pytest.raises(CannotVectorizeError, match="random") as caught:
+        Setting("gpt2" if hasattr(made, "transformer") else "mlp", model=made)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_of_nothing_and_norms_of_single_samples_are_allowed():
+    setting = Setting(model=mlp(nn.Dropout(0.0), nn.LayerNorm(9), nn.GroupNorm(3, 9)))
+    setting.compare(setting.samples(3, 9, 5))
+
+
+def test_a_model_that_looks_at_its_numbers_is_refused():
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x):
+            return self.inner(x) if x.sum() > 0 else -self.inner(x)
+
+    with pytest.raises(CannotVectorizeError, match=r"data-dependent control flow|vmap"):
+        Setting(model=Looks())
+
+
+def test_to_try_a_model_leaves_no_trace():
+    setting = Setting()
+    held = setting.samples(9)
+    base = setting.together(held)[0]
+    again = Setting(pool=setting.pool, model=mlp().eval())
+    assert torch.equal(again.together(held)[0], base)
+    assert all(param.grad is None for param in again.many._losses.model.parameters())
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(1, 5))
+def test_a_schedule_holds_every_batch_and_weighs_its_samples_alike(data, clients):
+    lengths = sorted(data.draw(st.lists(st.integers(1, 4), min_size=clients, max_size=clients)), reverse=True)
+    sizes = st.integers(1, 5)
+    plans = [
+        [np.array(data.draw(st.permutations(range(9))))[: data.draw(sizes)] for _ in range(length)]
+        for length in lengths
+    ]
+    schedule = Schedule.of(plans)
+    assert schedule.steps.tolist() == lengths
+    assert schedule.active == [sum(length > step for length in lengths) for step in range(lengths[0])]
+    assert all(later <= earlier for earlier, later in pairwise(schedule.active))
+    for client, plan in enumerate(plans):
+        for step, batch in enumerate(plan):
+            weights = schedule.weights[client, step]
+            counted = schedule.places[client, step][weights > 0]
+            assert counted.tolist() == batch.tolist()
+            assert set(schedule.places[client, step]) == set(batch), "filled up with its own"
+            assert np.allclose(weights[weights > 0], 1 / len(batch))
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_saved_bytes_are_what_the_backward_pass_needs():
+    class Squares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(FEATURES, LABELS))
+
+        def forward(self, x):
+            return torch.exp(x @ self.weight)
+
+    task = Classification(Squares())
+    pool = features_of(seeded(0, "bytes"))
+    held = Samples(pool, np.arange(50))
+    found = {size: saved_bytes(task, held, size) for size in (1, 10, 100)}
+    # The inputs, exp's result, log_softmax's result, the labels, the total weight; not the parameters.
+    each = 4 * FEATURES + 4 * LABELS + 4 * LABELS + 8
+    assert found[10] - found[1] == 9 * each
+    assert found[100] - found[10] == 40 * each, "a client has no more than 50 samples"
+
+
+def test_to_measure_draws_nothing_and_leaves_no_gradient():
+    task = Classification(mlp(nn.Dropout(0.5)).train())
+    held = Samples(features_of(seeded(0, "bytes")), np.arange(20))
+    before = torch.get_rng_state()
+    saved_bytes(task, held, 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(param.grad is None for param in task.model.parameters())

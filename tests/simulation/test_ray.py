@@ -1,0 +1,379 @@
+import logging
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federations import timeless, tiny
+
+from fedtlu_fast import simulate
+from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import BackendUnavailableError, ClientError, InputError, WorkerError
+from fedtlu_fast.settings import parse_config
+
+if find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
+
+# Before Ray itself, as in a run.
+from fedtlu_fast.simulation.executors import ray as executor
+
+ray = executor.ray
+CPUS = 2
+
+
+def _faults(folder: Path) -> Callable[[], None]:
+    """What every worker's process calls first: clients then do what files in `folder` say."""
+
+    def install() -> None:
+        import re
+
+        from fedtlu_fast.simulation.executors import ray as workers
+
+        train, make_parts = LocalTrainer.train, workers.make_parts
+
+        def trained(self: LocalTrainer, *args: Any) -> ClientUpdate:
+            client = args[-1]
+            with (folder / "log").open("a") as log:
+                log.write(f"{os.getpid()} {client} {torch.get_num_threads()}\n")
+            if (folder / "slow").exists():
+                time.sleep(0.02)
+            while (folder / f"sleep-{client}").exists():
+                time.sleep(0.01)
+            if (folder / f"spin-{client}").exists():
+                re.match(r"(a+)+b", "a" * 60)  # hours in C, nothing else in the process gets a turn
+            if (folder / f"raise-{client}").exists():
+                raise ValueError("spoilt")
+            if (folder / f"die-{client}").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train(self, *args)
+
+        def made(config: RunConfig) -> Any:
+            if (folder / "die-at-start").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return make_parts(config)
+
+        import torch
+
+        LocalTrainer.train = trained  # type: ignore[method-assign]
+        workers.make_parts = made
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Ray for all tests, whose workers heed this folder."""
+    found = tmp_path_factory.mktemp("faults")
+    ray.init(
+        address="local",
+        num_cpus=CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,
+        runtime_env={"worker_process_setup_hook": _faults(found)},
+    )
+    yield found
+    ray.shutdown()
+
+
+@pytest.fixture
+def faults(folder: Path) -> Iterator[Path]:
+    """The folder, empty."""
+    yield folder
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def _settings(executor: str, **execution: Any) -> dict[str, Any]:
+    settings = {"executor": executor, "workers": CPUS, "retries": 1, **execution}
+    return {"cohort": 7, "clients": 9, "rounds": 3, "warmup_rounds": 1, "execution": settings}
+
+
+def _config(executor: str = "ray", **execution: Any) -> RunConfig:
+    task = {"task": "classification", "data": {"source": "synthetic"}, "partition": "natural"}
+    return parse_config({**task, "selection": {"selector": "full"}, **_settings(executor, **execution)})
+
+
+def _sha(config: RunConfig) -> str:
+    return str(simulate(config).summary["params_sha256"])
+
+
+def _log(folder: Path) -> list[tuple[int, ...]]:
+    """(process, client, threads) of every training so far."""
+    lines = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+    return [tuple(map(int, line.split())) for line in lines]
+
+
+def _cohort() -> list[int]:
+    """Of the first round."""
+    cohort: list[int] = simulate(_config("serial", at_once=1)).selection[0]["cohort"]
+    return cohort
+
+
+def _wait_for(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@contextmanager
+def _beside(act: Callable[[], None]) -> Iterator[None]:
+    """Has a thread act meanwhile."""
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_same_bits_as_other_executors(
+    faults: Path, at_once: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, stored = ray.put, []
+    monkeypatch.setattr(ray, "put", lambda value: stored.append(value.size) or put(value))
+    found = simulate(_config(workers=workers, at_once=at_once))
+    for other in ["processes", "serial" if at_once == 1 else "vectorized"]:
+        expected = simulate(_config(other, at_once=at_once))
+        assert found.summary["params_sha256"] == expected.summary["params_sha256"]
+        assert timeless(found.metrics) == timeless(expected.metrics)
+        assert found.selection == expected.selection
+    if at_once == 1:
+        assert len({process for process, _, _ in _log(faults)}) <= workers
+        assert {threads for _, _, threads in _log(faults)} == {1}
+    assert stored == [found.params.numel(), 0] * 3, "the global vectors, once a round"
+    assert ray.is_initialized(), "it was the caller's"
+
+
+@pytest.mark.slow
+def test_language_model_in_few_lanes_has_the_same_bits(text: Path, faults: Path) -> None:
+    one, other = (tiny(text, **_settings(name, lanes=2)) for name in ("ray", "serial"))
+    assert _sha(one) == _sha(other)
+
+
+def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:
+    config = _config()
+    expected = _sha(_config("serial"))
+    most, seen = executor.SLOTS * CPUS, []
+    asleep = faults / f"sleep-{_cohort()[0]}"
+    asleep.touch()
+
+    def watch() -> None:
+        _wait_for(lambda: len(_log(faults)) >= most)
+        time.sleep(0.5)
+        seen.extend(_log(faults))
+        asleep.unlink()
+
+    with _beside(watch):
+        assert _sha(config) == expected
+    assert len(seen) == most < config.cohort
+    assert len({process for process, _, _ in seen}) == CPUS
+
+
+def test_killed_worker_s_lane_is_trained_again(
+    faults: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = _sha(_config("serial"))
+    (faults / "slow").touch()
+
+    def kill() -> None:
+        _wait_for(lambda: len(_log(faults)) >= 10)
+        os.kill(_log(faults)[-1][0], signal.SIGKILL)
+
+    with _beside(kill):
+        assert _sha(_config()) == expected
+    assert caplog.text.count("a worker was lost") == 1
+    time.sleep(1)
+    assert capfd.readouterr().out == "", "a result in JSON may be printed there"
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments_do_not_change_the_bits(faults: Path) -> None:
+    config = _config(retries=20, lanes=3).model_copy(update={"rounds": 30})
+    expected = _sha(config.model_copy(update={"execution": _config("serial", lanes=3).execution}))
+    (faults / "slow").touch()
+    over, killed = threading.Event(), set()
+
+    def kill() -> None:
+        while not over.wait(random.uniform(0.2, 2)):
+            recent = {process for process, _, _ in _log(faults)[-8:]} - killed
+            for process in list(recent)[:1]:
+                killed.add(process)
+                os.kill(process, signal.SIGKILL)
+
+    with _beside(kill):
+        try:
+            assert _sha(config) == expected
+        finally:
+            over.set()
+    assert len(killed) > 2
+
+
+def test_client_that_kills_every_worker_ends_the_run(faults: Path) -> None:
+    (faults / f"die-{_cohort()[3]}").touch()
+    with pytest.raises(WorkerError, match="round 1: the same lane has lost 2 workers"):
+        simulate(_config())
+
+
+def test_workers_that_die_while_starting_end_the_run(faults: Path) -> None:
+    (faults / "die-at-start").touch()
+    with pytest.raises(WorkerError, match=r"do not survive building data and model \(2 lost\)"):
+        simulate(_config())
+
+
+def test_client_s_error_arrives_as_itself(faults: Path) -> None:
+    client = _cohort()[2]
+    (faults / f"raise-{client}").touch()
+    with pytest.raises(ClientError, match="ValueError: 'spoilt'") as caught:
+        simulate(_config())
+    assert type(caught.value) is ClientError
+    assert (caught.value.client, caught.value.round_index) == (client, 1)
+
+
+@pytest.mark.slow
+def test_data_that_workers_cannot_read_are_an_input_error(
+    text: Path, faults: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, put = tmp_path / "text.txt", ray.put
+    here.write_text(text.read_text())
+    # The caller has read it by then, the workers have not.
+    monkeypatch.setattr(ray, "put", lambda value: here.unlink(missing_ok=True) or put(value))
+    with pytest.raises(InputError, match="text:") as caught:
+        simulate(tiny(here, **_settings("ray")))
+    assert type(caught.value) is InputError
+
+
+def test_hung_client_is_dropped_as_by_processes(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _cohort()[1]
+    (faults / f"sleep-{client}").touch()
+    train = LocalTrainer.train
+
+    def hangs(self: LocalTrainer, *args: Any) -> ClientUpdate:
+        if args[-1] == client and multiprocessing.parent_process() is not None:
+            time.sleep(600)
+        return train(self, *args)
+
+    monkeypatch.setattr(LocalTrainer, "train", hangs)
+    # Long enough: on a busy machine the first steps of a new process take their time.
+    configs = (
+        _config(name, client_seconds=2, client_errors="drop", lanes=3) for name in ("ray", "processes")
+    )
+    found, expected = (simulate(config.model_copy(update={"rounds": 1})) for config in configs)
+    assert list(found.metrics[0]["failed"]) == [str(client)]
+    assert timeless(found.metrics) == timeless(expected.metrics)
+    assert found.summary["params_sha256"] == expected.summary["params_sha256"]
+
+
+@pytest.mark.slow
+def test_hung_client_stops_the_run(faults: Path) -> None:
+    client = _cohort()[1]
+    (faults / f"sleep-{client}").touch()
+    with pytest.raises(ClientError, match=f"client {client} failed in round 1: it trained for more than"):
+        simulate(_config(client_seconds=1))
+
+
+@pytest.mark.slow
+def test_worker_in_which_nothing_gets_a_turn_is_replaced(
+    faults: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (faults / f"spin-{_cohort()[1]}").touch()
+    monkeypatch.setattr(executor, "SILENCE", 2.0)
+    with pytest.raises(WorkerError, match="the same lane has lost 2 workers: it was silent"):
+        simulate(_config(client_seconds=1))
+
+
+def test_more_threads_are_refused() -> None:
+    with pytest.raises(InputError, match="threads: got 2"):
+        simulate(_config().model_copy(update={"threads": 2}))
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", [1, 2, 3, 6, 7, 64])
+def test_share_of_a_gpu_gives_every_worker_room(workers: int, gpus: int) -> None:
+    share = executor._share(workers, gpus)
+    assert 0 < share <= 1
+    assert round(share * 1e4) == pytest.approx(share * 1e4), "Ray counts in ten-thousandths"
+    assert gpus * math.floor(1 / share) >= workers
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "here", "::", "ray://127.0.0.1:10001"])
+def test_address_at_which_nobody_answers_is_an_error_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(BackendUnavailableError, match=f"no cluster answers at {address}"):
+        simulate(_config(f"ray:{address}"))
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, executor.__name__)
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'fedtlu-fast\[ray\]'"):
+        simulate(_config())
+
+
+def _alone(config: RunConfig, before: str = "") -> str:
+    """What a run comes to in a process of its own, which has no Ray yet."""
+    script = f"""
+import json, signal
+from fedtlu_fast import simulate
+from fedtlu_fast.errors import FedtluError
+from fedtlu_fast.simulation.executors.ray import ray
+{before}
+signal.signal(signal.SIGTERM, print)
+joined = ray.is_initialized()
+try:
+    print(simulate(json.loads({config.model_dump_json()!r})).summary["params_sha256"])
+except FedtluError as error:
+    print(type(error).__name__, error)
+assert ray.is_initialized() == joined
+assert signal.getsignal(signal.SIGTERM) is print
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return ended.stdout.strip()
+
+
+@pytest.mark.slow
+def test_ray_is_started_and_ended() -> None:
+    assert _alone(_config()) == _sha(_config("serial"))
+
+
+@pytest.mark.slow
+def test_cluster_is_joined_and_left(faults: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    assert _alone(_config(f"ray:{address}")) == _sha(_config("serial"))
+    assert ray.cluster_resources()["CPU"] == CPUS
+
+
+@pytest.mark.slow
+def test_full_object_store_and_disk_end_the_run() -> None:
+    fill = """
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+         object_store_memory=80 * 2**20, _system_config={"local_fs_capacity_threshold": 1e-6})
+kept = []
+try:
+    while True:
+        kept.append(ray.put(bytes(2**20)))
+except ray.exceptions.OutOfDiskError:
+    pass
+"""
+    config = _config()
+    large = config.model_copy(update={"model": config.model.model_copy(update={"hidden": (20_000,)})})
+    assert "WorkerError Ray's object store is full" in _alone(large, fill)
