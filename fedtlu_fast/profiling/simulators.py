@@ -170,14 +170,15 @@ def _python(folder: Path) -> Path:
     return folder / ".venv" / "bin" / "python"
 
 
-def _environment() -> dict[str, str]:
-    # The simulators must not find a package beside the current folder.
-    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+def _environment(command: Sequence[str]) -> dict[str, str]:
+    found = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    # A module is to be found where this one was, not in the current folder; a rival's script is in its own.
+    return found | {"PYTHONSAFEPATH": "1"} if "-m" in command else found
 
 
 def _modes(command: Sequence[str]) -> list[str]:
     asked = subprocess.run(  # noqa: S603  (a benchmark runs what it is told to)
-        [*command, "--modes"], capture_output=True, text=True, env=_environment(), check=True
+        [*command, "--modes"], capture_output=True, text=True, env=_environment(command), check=True
     )
     modes: list[str] = json.loads(asked.stdout)
     return modes
@@ -186,7 +187,9 @@ def _modes(command: Sequence[str]) -> list[str]:
 def _run(simulator: Simulator, arguments: Sequence[str]) -> dict[str, Any] | str:
     try:
         ended = run_measured(
-            [*simulator.command, *arguments, "--mode", simulator.mode], _environment(), LIMIT
+            [*simulator.command, *arguments, "--mode", simulator.mode],
+            _environment(simulator.command),
+            LIMIT,
         )
     except TimeoutError as error:
         return str(error)

@@ -46,9 +46,9 @@ def one_message(done: Any, *words: str) -> None:
 def test_help_teaches_the_commands(fedtlu: Command) -> None:
     done = fedtlu("--help")
     assert done.code == 0
-    for command in ("compare", "run", "score BEFORE AFTER", "settings", "env"):
+    for command in ("compare", "run", "score BEFORE AFTER", "profile", "bench-sim", "settings", "env"):
         assert f"fedtlu {command}" in done.stdout
-    for command in ("run", "compare", "score", "settings", "env"):
+    for command in ("run", "compare", "score", "profile", "bench-sim", "settings", "env"):
         text = fedtlu(command, "--help").stdout
         assert "Usage: fedtlu" in text
     assert "go on with the run" in fedtlu("run", "--help").stdout.lower()
@@ -326,6 +326,52 @@ def test_settings_beside_resume_are_refused(
 ) -> None:
     done = fedtlu(command, "--resume", tmp_path / "out", *beside)
     one_message(done, str(beside[0]), "nothing beside --resume")
+
+
+def test_who_trains_may_change_beside_resume(fedtlu: Command, tiny_file: Path, tmp_path: Path) -> None:
+    whole = fedtlu("run", "--config", tiny_file, "--out", tmp_path / "whole", "--json")
+    out = tmp_path / "out"
+    assert fedtlu("run", "--config", tiny_file, "--out", out, "--json").code == 0
+    # Back to the checkpoint of round 2.
+    shutil.rmtree(out / "checkpoints" / "round-000005")
+    (out / "summary.json").unlink()
+    beside = ["--executor", "processes", "--workers", 2, "--set", "execution.retries=9"]
+    done = fedtlu("run", "--resume", out, *beside, "--json")
+    assert done.code == 0, done.stderr
+    digest = "params_sha256"
+    assert json.loads(done.stdout)[digest] == json.loads(whole.stdout)[digest]
+    refused = fedtlu("run", "--resume", out, "--set", "execution.at_once=2")
+    one_message(refused, "settings (config.yaml); they have changed since")
+
+
+def test_dry_run_tells_what_is_needed_and_writes_nothing(
+    fedtlu: Command, tiny_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = fedtlu("run", "--config", tiny_file, "--out", out, "--dry-run")
+    assert done.code == 0, done.stderr
+    for words in ("parameters", "serial, 1 worker(s)", "one round", "of", "free", "checkpoints on disk"):
+        assert words in done.stdout
+    found = json.loads(fedtlu("run", "--config", tiny_file, "--out", out, "--dry-run", "--json").stdout)
+    assert not out.exists()
+    summary = json.loads(fedtlu("run", "--config", tiny_file, "--out", out, "--json").stdout)
+    assert found["parameters"] == summary["parameters"]
+    assert found["upload_bytes"] * summary["rounds"] == summary["bytes_up"]
+    disk = sum(path.stat().st_size for path in out.rglob("model.safetensors"))
+    assert disk <= found["checkpoint_bytes"] * 1.5
+    assert 0 < found["client_seconds"] < found["round_seconds"] < found["run_seconds"]
+
+
+def test_memory_that_is_not_there_is_one_message(
+    fedtlu: Command, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: Any) -> None:
+        torch.empty(10**15)
+
+    monkeypatch.setattr("fedtlu_fast.simulation.parts.load_federation", too_much)
+    done = fedtlu("run", "--config", tiny_file)
+    assert done.code == 1
+    assert done.stderr.startswith("error: out of memory: use a smaller model")
 
 
 def test_resume_of_a_finished_run_prints_the_same_summary(

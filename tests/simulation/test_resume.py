@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -605,3 +606,24 @@ def test_resume_without_a_run_is_refused(config: RunConfig, tmp_path: Path) -> N
     with pytest.raises(InputError, match="resume"):
         simulate(config, resume=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_are_also_written_by_the_clock(text: Path, tmp_path: Path) -> None:
+    never = {"every": 100, "retain": 9}
+    for name, minutes in (("seldom", None), ("often", 1e-9)):
+        simulate(tiny(text, checkpoint={**never, "minutes": minutes}), tmp_path / name)
+    seldom, often = (
+        [path.name for path in sorted((tmp_path / name / "checkpoints").iterdir())]
+        for name in ("seldom", "often")
+    )
+    assert seldom == ["round-000005"]
+    assert often == [f"round-{index:06d}" for index in range(1, 6)]
+
+
+def test_how_often_it_is_saved_may_change_when_a_run_goes_on(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with closing(Run(tiny(text), out)) as run:
+        run.advance(3)
+    simulate(tiny(text, checkpoint={"every": 1, "retain": 1}), out, resume=True)
+    whole = simulate(tiny(text))
+    assert json.loads((out / "summary.json").read_text())["params_sha256"] == whole.summary["params_sha256"]
