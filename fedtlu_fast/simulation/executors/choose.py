@@ -191,7 +191,7 @@ def _sound(config: RunConfig, population: Population, count: int) -> dict[int, S
 
 
 def _timed(call: Callable[[], object]) -> float:
-    """The shortest of three calls, or of fewer when they take long: the first one does more than the others."""
+    """The shortest of three calls, or of fewer when they take long; the first one warms up."""
     taken = []
     for _ in range(3):
         start = time.perf_counter()
