@@ -27,7 +27,7 @@ def run(code: str, **values: object) -> dict:
     ended = run_measured([sys.executable, "-c", filled], ENVIRONMENT, 3600)
     if ended.code:
         raise SystemExit(ended.err)
-    return json.loads(ended.out.splitlines()[-1]) | {"peak_mb": ended.peak_bytes / 1e6}
+    return {"peak_mb": ended.peak_bytes / 1e6} | json.loads(ended.out.splitlines()[-1])
 
 
 ROUNDS = """
@@ -82,7 +82,7 @@ def population() -> list[dict]:
 
 
 AGGREGATION = """
-import json, time
+import json, resource, time
 import torch
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.profiling.shapes import SHAPES
@@ -101,7 +101,10 @@ change = mean.change()
 added = time.perf_counter()
 scores = score_layers(layer_stats(change, layout))
 scored = time.perf_counter()
-print(json.dumps({"parameters": layout.size, "aggregation": added - began, "scoring": scored - added}))
+# The system's own record of the peak: between two readings from outside a short one could be missed.
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+print(json.dumps({"parameters": layout.size, "aggregation": added - began, "scoring": scored - added,
+                  "peak_mb": peak}))
 """
 
 

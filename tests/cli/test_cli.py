@@ -340,7 +340,7 @@ def test_who_trains_may_change_beside_resume(fedtlu: Command, tiny_file: Path, t
     assert done.code == 0, done.stderr
     digest = "params_sha256"
     assert json.loads(done.stdout)[digest] == json.loads(whole.stdout)[digest]
-    refused = fedtlu("run", "--resume", out, "--set", "execution.at_once=2")
+    refused = fedtlu("run", "--resume", out, "--set", "execution.lanes=3")
     one_message(refused, "settings (config.yaml); they have changed since")
 
 

@@ -29,6 +29,9 @@ if find_spec("ray") is None:
 # Before Ray itself, as in a run.
 from fedtlu_fast.simulation.executors import ray as executor
 
+# To start Ray alone takes ten seconds.
+pytestmark = pytest.mark.slow
+
 ray = executor.ray
 CPUS = 2
 
@@ -160,7 +163,6 @@ def test_same_bits_as_other_executors(
     assert ray.is_initialized(), "it was the caller's"
 
 
-@pytest.mark.slow
 def test_language_model_in_few_lanes_has_the_same_bits(text: Path, faults: Path) -> None:
     one, other = (tiny(text, **_settings(name, lanes=2)) for name in ("ray", "serial"))
     assert _sha(one) == _sha(other)
@@ -202,7 +204,6 @@ def test_killed_worker_s_lane_is_trained_again(
     assert capfd.readouterr().out == "", "a result in JSON may be printed there"
 
 
-@pytest.mark.slow
 def test_workers_killed_at_random_moments_do_not_change_the_bits(faults: Path) -> None:
     config = _config(retries=20, lanes=3).model_copy(update={"rounds": 30})
     expected = _sha(config.model_copy(update={"execution": _config("serial", lanes=3).execution}))
@@ -245,7 +246,6 @@ def test_client_s_error_arrives_as_itself(faults: Path) -> None:
     assert (caught.value.client, caught.value.round_index) == (client, 1)
 
 
-@pytest.mark.slow
 def test_data_that_workers_cannot_read_are_an_input_error(
     text: Path, faults: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +279,6 @@ def test_hung_client_is_dropped_as_by_processes(faults: Path, monkeypatch: pytes
     assert found.summary["params_sha256"] == expected.summary["params_sha256"]
 
 
-@pytest.mark.slow
 def test_hung_client_stops_the_run(faults: Path) -> None:
     client = _cohort()[1]
     (faults / f"sleep-{client}").touch()
@@ -287,7 +286,6 @@ def test_hung_client_stops_the_run(faults: Path) -> None:
         simulate(_config(client_seconds=1))
 
 
-@pytest.mark.slow
 def test_worker_in_which_nothing_gets_a_turn_is_replaced(
     faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,19 +348,16 @@ assert signal.getsignal(signal.SIGTERM) is print
     return ended.stdout.strip()
 
 
-@pytest.mark.slow
 def test_ray_is_started_and_ended() -> None:
     assert _alone(_config()) == _sha(_config("serial"))
 
 
-@pytest.mark.slow
 def test_cluster_is_joined_and_left(faults: Path) -> None:
     address = ray.get_runtime_context().gcs_address
     assert _alone(_config(f"ray:{address}")) == _sha(_config("serial"))
     assert ray.cluster_resources()["CPU"] == CPUS
 
 
-@pytest.mark.slow
 def test_full_object_store_and_disk_end_the_run() -> None:
     fill = """
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
