@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.csv_file import write_csv
 from fedtlu_fast.errors import FedtluError, InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bench_sim_command(
     of its own, in turn. Time per round is the median of all rounds but the first; memory is the peak of all
     processes together.
     """
-    from fedtlu_fast.profiling.simulators import measure, rows, simulators
+    from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
     from fedtlu_fast.simulation.directory import dump_json
 
     names = [name.strip() for name in workloads.split(",") if name.strip()]
@@ -71,7 +71,7 @@ def bench_sim_command(
         raise FedtluError("no simulator ran to its end")
     made = rows(found)
     if csv_file is not None:
-        _write_csv(csv_file, made)
+        write_csv(csv_file, SimulatorRow, made)
     if as_json:
         typer.echo(dump_json([asdict(row) for row in made], indent=1))
     else:
@@ -114,15 +114,3 @@ def _table(rows: list[SimulatorRow]) -> Table:
         )
         previous = row.workload
     return table
-
-
-def _write_csv(path: Path, rows: list[SimulatorRow]) -> None:
-    from fedtlu_fast.profiling.simulators import SimulatorRow
-
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(SimulatorRow)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-    except OSError as error:
-        raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.csv_file import write_csv
 from fedtlu_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def profile_command(
 
     from fedtlu_fast.ops import dispatch
     from fedtlu_fast.profiling.cases import OPS
-    from fedtlu_fast.profiling.measure import profile
+    from fedtlu_fast.profiling.measure import Row, profile
     from fedtlu_fast.profiling.shapes import SHAPES, fitting
     from fedtlu_fast.simulation.directory import dump_json
 
@@ -107,7 +107,7 @@ def profile_command(
             )
         )
     if csv_file is not None:
-        _write_csv(csv_file, rows)
+        write_csv(csv_file, Row, rows)
     if plot is not None:
         _write_plot(plot, rows)
     if as_json:
@@ -186,18 +186,6 @@ def _table(rows: list[Row], where: str) -> Table:
         )
         previous = place
     return table
-
-
-def _write_csv(path: Path, rows: list[Row]) -> None:
-    from fedtlu_fast.profiling.measure import Row
-
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-    except OSError as error:
-        raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error
 
 
 def _write_plot(path: Path, rows: list[Row]) -> None:

@@ -1,0 +1,26 @@
+"""``--csv FILE``: rows of a measurement as a file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.errors import InputError
+
+
+def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
+    """Writes dataclass instances, one a line under their fields' names.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(row_type)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    except OSError as error:
+        raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error
