@@ -7,8 +7,6 @@ in what the server applies.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shlex
 import signal
 import threading
@@ -30,6 +28,7 @@ from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
 from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.stopping import end_with_parent
 
 POLL_SECONDS = 0.5
 
@@ -236,23 +235,11 @@ def _resume_command(out: Path) -> str:
 def _workers(count: int) -> Iterator[Executor]:
     """Processes that run arms; when one arm fails, those that have not begun are left out."""
     # spawn: a forked child of a process that has used torch's threads can hang.
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when the comparison is killed: nobody would know that it still writes."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Ending a run between two rounds when the user or the system asks for it."""
+"""Ending a run between two rounds when it is asked for, and workers when nobody waits for them any more."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -46,3 +48,15 @@ def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: nobody would know that it still works."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -13,7 +13,6 @@ import multiprocessing.util
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from fedtlu_fast.errors import WorkerError
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.stopping import end_with_parent
 
 SLOTS = 2
 """Results that a worker can hold: one that waits for its turn while the next lane is trained."""
@@ -254,7 +254,7 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     doing = shared.doing[index]
 
@@ -277,14 +277,6 @@ def _work(
             pipe.send(answer)
         except OSError:
             os._exit(0)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed, whatever a client is doing: nobody waits for it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(0)
 
 
 def _why(exit_code: int | None) -> str:
