@@ -36,7 +36,6 @@ class RobustRule:
             clients: K at most.
         """
         self.base, self.config = base, config
-        self.total = 0
         self._count = 0
         shape = (clients, len(base))
         if config.spill is None:
@@ -50,7 +49,6 @@ class RobustRule:
         """Puts one client's vector [P] on the stack; it may be reused afterwards."""
         self._stack[self._count].copy_(client)
         self._count += 1
-        self.total += samples
 
     def add_sum_(self, partial: Tensor, samples: int) -> None:
         """Refuses: of a sum nobody knows the terms."""

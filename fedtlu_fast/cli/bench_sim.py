@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.cli.csv_file import write_csv
+from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.errors import FedtluError, InputError
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def bench_sim_command(
     for name in names:
         if name not in WORKLOADS:
             raise InputError("--workloads", name, " or ".join(WORKLOADS))
-    if csv_file is not None and (csv_file.is_dir() or not csv_file.parent.is_dir()):
-        raise InputError("--csv", str(csv_file), "a file in a directory that exists")
+    check_place("--csv", csv_file)
     chosen = _chosen(simulators(rivals), systems)
     options = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
     found: list[tuple[Simulator, dict[str, Any]]] = []

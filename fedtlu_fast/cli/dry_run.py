@@ -48,11 +48,11 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         notes.print("Memory is short: use fewer execution.workers or a smaller execution.at_once.")
 
 
-def _size(count: int) -> str:
+def _size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break
-        count /= 1000  # type: ignore[assignment]
+        count /= 1000
     return f"{count:.3g} {unit}"
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.cli.csv_file import write_csv
+from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,10 +69,8 @@ def profile_command(
     from fedtlu_fast.simulation.directory import dump_json
 
     dispatch.check_device("--device", device)
-    for field, path in (("--csv", csv_file), ("--plot", plot)):
-        # Before anything is measured: minutes of work should not end in a file that cannot be written.
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(field, str(path), "a file in a directory that exists")
+    check_place("--csv", csv_file)
+    check_place("--plot", plot)
     chosen_shapes = _chosen("--shapes", shapes or ",".join(DEFAULT_SHAPES), list(SHAPES))
     chosen_ops = _chosen("--ops", ops, list(OPS))
     numbers = _numbers("--clients", clients)

@@ -7,5 +7,10 @@ from fedtlu_fast.randomness import generator
 
 def sample_cohort(seed: int, round_index: int, clients: int, size: int) -> list[int]:
     """`size` different clients, drawn uniformly, in the order in which they are averaged."""
-    drawn = generator(seed, "cohort", round_index).choice(clients, size=size, replace=False)
+    return draw_clients(seed, "cohort", round_index, clients, size)
+
+
+def draw_clients(seed: int, purpose: str, round_index: int, clients: int, size: int) -> list[int]:
+    """`size` different clients, drawn uniformly, for a purpose of their own."""
+    drawn = generator(seed, purpose, round_index).choice(clients, size=size, replace=False)
     return [int(client) for client in drawn]

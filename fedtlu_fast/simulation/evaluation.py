@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.randomness import generator
+from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
 
@@ -45,9 +45,9 @@ def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None
     """
     config, task, population = server.config, server.trainer.task, server.population
     count = min(config.evaluation.trained_clients, config.clients)
-    drawn = generator(config.seed, "trained clients").choice(config.clients, size=count, replace=False)
+    drawn = draw_clients(config.seed, "trained clients", 0, config.clients, count)
     before, after = [], []
-    for client in map(int, drawn):
+    for client in drawn:
         held = population.held_out(client)
         if not len(held):
             continue
@@ -65,8 +65,7 @@ def _tested(config: RunConfig) -> Iterable[int]:
     count = config.evaluation.local_clients
     if count is None or count >= config.clients:
         return range(config.clients)
-    drawn = generator(config.seed, "tested clients").choice(config.clients, size=count, replace=False)
-    return sorted(int(client) for client in drawn)
+    return sorted(draw_clients(config.seed, "tested clients", 0, config.clients, count))
 
 
 def perplexity(loss: float | None) -> float | None:

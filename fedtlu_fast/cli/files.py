@@ -1,4 +1,4 @@
-"""``--csv FILE``: rows of a measurement as a file."""
+"""Files that the user names for the results of a measurement (``--csv``, ``--plot``)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.errors import InputError
+
+
+def check_place(field: str, path: Path | None) -> None:
+    """Makes sure, before anything is measured, that minutes of work do not end in a file that cannot be.
+
+    Raises:
+        InputError: the path is a directory, or in none.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(field, str(path), "a file in a directory that exists")
 
 
 def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
