@@ -215,7 +215,8 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     strictest = max(selectors, key=lambda selector: selector != "full")
     with closing(Run(_with(config, strictest, seeds[0]))) as run:
         execution = run.config.execution
-    if config.execution.executor == "auto" and jobs > 1 and len(selectors) * len(seeds) > 1:
+    timed = execution.client_seconds is not None
+    if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.
         executor = "vectorized" if (execution.at_once or 1) > 1 else "serial"
         execution = execution.model_copy(update={"executor": executor})

@@ -238,6 +238,23 @@ def test_short_rounds_and_short_runs_are_not_worth_processes(timed):
     assert chosen(rounds=2)[0].executor == "serial"
 
 
+@linux_only
+@pytest.mark.parametrize("cohort", [1, 6])
+def test_a_time_limit_for_clients_needs_processes(timed, monkeypatch, cohort):
+    timed(0.0001, 1.0)
+    settled, _ = chosen({"client_seconds": 5.0}, cohort=cohort)
+    assert settled.executor == "processes"
+    for executor in ("serial", "vectorized"):
+        with pytest.raises(
+            InputError, match=rf"client_seconds.*null with executor={executor}.*Use processes"
+        ):
+            chosen({"executor": executor, "client_seconds": 5.0})
+    timed(0.0001, 1.0)
+    monkeypatch.setattr(processes, "why_not", lambda device, threads: "not here")
+    with pytest.raises(InputError, match=r"client_seconds.*null with executor="):
+        chosen({"client_seconds": 5.0}, cohort=cohort)
+
+
 def test_where_processes_cannot_be_used_they_are_not_chosen(timed):
     timed(0.015, 6 * 0.015, cores=8)
     assert chosen(rounds=50, threads=2)[0].executor == "serial"

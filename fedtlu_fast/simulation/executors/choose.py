@@ -110,6 +110,13 @@ def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
 
 
 def _settled(config: RunConfig, executor: str, at_once: int) -> RunConfig:
+    if config.execution.client_seconds is not None and executor in ("serial", "vectorized"):
+        raise InputError(
+            "execution.client_seconds",
+            config.execution.client_seconds,
+            f"null with executor={executor}: this process cannot stop a client of its own",
+            "Use processes or ray.",
+        )
     settled = config.execution.model_copy(update={"executor": executor, "at_once": at_once})
     return config.model_copy(update={"execution": settled})
 
@@ -127,7 +134,10 @@ def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -
         each = _try_vectorized(config, population, trainer, at_once)
         told.append(f"{_ms(each)} {at_once} at once")
     round_seconds = each * config.cohort
-    several = workers > 1 and round_seconds > 0.01 and round_seconds * config.rounds > 0.5
+    worth_it = round_seconds > 0.01 and round_seconds * config.rounds > 0.5
+    # Only another process can be stopped when a client takes too long.
+    timed = given.client_seconds is not None and processes.why_not(config.device, config.threads) is None
+    several = timed or (workers > 1 and worth_it)
     name = "processes" if several else "vectorized" if at_once > 1 else "serial"
     give_back()  # the workers will need it
     where = f"processes, {workers} workers" if several else name
