@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,12 @@ import torch
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.arrays import load_arrays
-from fedtlu_fast.data.partition import make_partitioner
-from fedtlu_fast.data.population import ArrayPopulation, Indices, Population, Shares, digest
+from fedtlu_fast.data.dealing import Attribute, deal
+from fedtlu_fast.data.population import ArrayPopulation, Population, digest
 from fedtlu_fast.data.sources import Document, load_documents
 from fedtlu_fast.data.synthetic import SyntheticPopulation
 from fedtlu_fast.data.tokenizing import PretrainedTokenizer, TokenizerLike, WordTokenizer, windows
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,14 @@ class FederatedData:
         population: who holds what.
         inputs: numbers (classification) or tokens (language modelling) in one sample.
         outputs: number of classes, or of token ids.
-        sources: [N], the source each sample of a text is from; empty for other data.
-        source_names: their names.
+        attributes: of the samples, such as the topic each is from, where they are known; a partition goes
+            by the first.
     """
 
     population: Population
     inputs: int
     outputs: int
-    sources: Indices
-    source_names: tuple[str, ...] = ()
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 def load_federation(config: RunConfig) -> FederatedData:
@@ -59,7 +58,6 @@ def _synthetic(config: RunConfig) -> FederatedData:
         population=SyntheticPopulation(config.data, config.clients, config.seed),
         inputs=config.data.synthetic.features,
         outputs=config.data.classes,
-        sources=np.empty(0, np.int64),
     )
 
 
@@ -71,7 +69,7 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
     inputs = population.pool[0].shape[1] - (config.task == "language_modelling")
     if config.task == "language_modelling" and inputs != config.data.window:
         raise InputError("data.window", config.data.window, f"{inputs}, as in {folder}")
-    return FederatedData(population, inputs, outputs, sources=np.empty(0, np.int64))
+    return FederatedData(population, inputs, outputs)
 
 
 def _text(config: RunConfig) -> FederatedData:
@@ -90,15 +88,13 @@ def _text(config: RunConfig) -> FederatedData:
     samples = torch.cat(train)
     sources = np.repeat(np.arange(len(train)), [len(part) for part in train])
     _check_enough(config, len(samples), len(test))
-    parts = make_partitioner(config.partition, config.clients).partition(
-        sources, generator(config.seed, "partition")
-    )
-    split = [_train_and_own_test(config, index, part) for index, part in enumerate(parts)]
-    held = [rows for both in split for rows in both]
+    attributes = {"source": Attribute(sources, tuple(document.name for document in documents))}
+    shares, own_tests = deal(config, attributes)
+    held = [part[client] for client in range(config.clients) for part in (shares, own_tests)]
     population = ArrayPopulation(
         pool=(samples,),
-        shares=Shares.of([rows for rows, _ in split]),
-        own_tests=Shares.of([rows for _, rows in split]),
+        shares=shares,
+        own_tests=own_tests,
         test=(test,),
         fingerprint=digest([samples.numpy(), test.numpy(), *held]),
     )
@@ -106,8 +102,7 @@ def _text(config: RunConfig) -> FederatedData:
         population=population,
         inputs=length,
         outputs=len(tokenizer),
-        sources=sources,
-        source_names=tuple(document.name for document in documents),
+        attributes=attributes,
     )
 
 
@@ -135,13 +130,3 @@ def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
             f"of {config.data.window} tokens each",
             "Use fewer clients, a shorter window or more text.",
         )
-
-
-def _train_and_own_test(config: RunConfig, index: int, rows: Indices) -> tuple[Indices, Indices]:
-    held = max(1, round(len(rows) * config.data.local_fraction))
-    if len(rows) - held < 1:
-        raise InputError(
-            f"clients[{index}]", f"{len(rows)} samples", "at least one to train on and one to test on"
-        )
-    shuffled = generator(config.seed, "local split", client=index).permutation(rows)
-    return np.sort(shuffled[held:]), np.sort(shuffled[:held])

@@ -51,8 +51,8 @@ def load_federation(config):
             SimpleNamespace(train=held.train(client).rows, test=held.held_out(client).rows)
             for client in range(held.clients)
         ],
-        sources=data.sources,
-        source_names=data.source_names,
+        sources=data.attributes["source"].codes,
+        source_names=data.attributes["source"].names,
         vocabulary=data.outputs,
         fingerprint=held.fingerprint,
     )
