@@ -11,12 +11,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "aggregate.h"
 #include "moments.h"
+#include "perceptron.h"
 #include "read_loop.h"
 #include "simd.h"
 #include "update.h"
@@ -319,6 +321,112 @@ void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py
     without_gil([&] { masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads); });
 }
 
+// Numbers in [0, limit), copied: what was checked cannot change while the GIL is off.
+std::vector<std::int64_t> indices_below(const Name& name, py::handle given, std::int64_t limit) {
+    const py::array array = vector_of(name, given, "i", 8, "an array of int64");
+    std::vector<std::int64_t> indices(static_cast<std::size_t>(array.size()));
+    if (!indices.empty()) std::memcpy(indices.data(), array.data(), indices.size() * sizeof(std::int64_t));
+    for (const std::int64_t index : indices) {
+        if (index < 0 || index >= limit) {
+            bad_value(name,
+                      "numbers from 0 to " + std::to_string(limit - 1) + ", got " + std::to_string(index));
+        }
+    }
+    return indices;
+}
+
+// Boundaries that cut [0, length) into parts, none of them empty.
+std::vector<std::int64_t> cuts_of(const Name& name, py::handle given, std::int64_t length) {
+    std::vector<std::int64_t> cuts = indices_below(name, given, length + 1);
+    if (cuts.size() < 2 || cuts.front() != 0 || cuts.back() != length ||
+        std::adjacent_find(cuts.begin(), cuts.end(), std::greater_equal<>()) != cuts.end()) {
+        bad_value(name, "increasing numbers from 0 to " + std::to_string(length));
+    }
+    return cuts;
+}
+
+// Rows (inputs, outputs, offset of the weight, offset of the bias), each layer as wide as the one before.
+std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
+    const Name name{"layers"};
+    const std::vector<std::int64_t> numbers = indices_below(name, given, size + 1);
+    if (numbers.empty() || numbers.size() % 4 != 0) bad_value(name, "four numbers a layer");
+    std::vector<Linear> layers;
+    for (std::size_t i = 0; i < numbers.size(); i += 4) {
+        const Linear layer{numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]};
+        const bool fits = layer.inputs > 0 && layer.outputs > 0 &&
+                          layer.inputs <= (size - layer.weight) / layer.outputs &&
+                          layer.outputs <= size - layer.bias &&
+                          (layers.empty() || layers.back().outputs == layer.inputs);
+        if (!fits) bad_value(name, "layers that follow each other within " + std::to_string(size));
+        layers.push_back(layer);
+    }
+    return layers;
+}
+
+double number_of(const Name& name, const py::dict& given) {
+    const double number = py::cast<double>(given[name.name]);
+    if (!(number >= 0)) bad_value(name, "a number from 0 on, got " + std::to_string(number));
+    return number;
+}
+
+LocalSteps steps_of(const py::dict& given) {
+    LocalSteps steps;
+    steps.adamw = py::cast<bool>(given["adamw"]);
+    steps.lr = number_of({"lr"}, given);
+    steps.momentum = number_of({"momentum"}, given);
+    steps.weight_decay = number_of({"weight_decay"}, given);
+    steps.proximal = number_of({"proximal"}, given);
+    steps.clip = number_of({"clip"}, given);
+    return steps;
+}
+
+py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::dict& steps,
+                               py::handle features, py::handle labels, py::handle rows, py::handle starts,
+                               py::handle firsts, py::handle weights, py::handle change, py::handle own) {
+    const py::array before = floats({"params"}, params, Dtype::kFloat32);
+    const std::vector<Linear> linears = linears_of(layers, before.size());
+    const LocalSteps local = steps_of(steps);
+    const py::array pool = floats({"features"}, features, Dtype::kFloat32);
+    const std::int64_t inputs = linears.front().inputs;
+    if (pool.size() % inputs != 0) bad_value({"features"}, "rows of " + std::to_string(inputs) + " numbers");
+    const std::vector<std::int64_t> taken = indices_below({"rows"}, rows, pool.size() / inputs);
+    const std::vector<std::int64_t> targets = indices_below({"labels"}, labels, linears.back().outputs);
+    if (targets.size() != taken.size()) bad_value({"labels"}, "one for each of rows");
+    const auto samples = static_cast<std::int64_t>(taken.size());
+    const std::vector<std::int64_t> batches = cuts_of({"starts"}, starts, samples);
+    const std::vector<std::int64_t> cuts =
+        cuts_of({"firsts"}, firsts, static_cast<std::int64_t>(batches.size()) - 1);
+    const auto clients = static_cast<std::int64_t>(cuts.size()) - 1;
+    const py::array shares = floats({"weights"}, weights, Dtype::kFloat64);
+    if (shares.size() != clients) bad_value({"weights"}, std::to_string(clients) + " entries, one a client");
+    const std::vector<double> factors(static_cast<const double*>(shares.data()),
+                                      static_cast<const double*>(shares.data()) + clients);
+    py::array sum = floats({"change"}, change, Dtype::kFloat32);
+    check_writable({"change"}, sum);
+    check_beside({"change"}, sum, {"params"}, before);
+    float* last = nullptr;
+    if (!own.is_none()) {
+        py::array vector = floats({"own"}, own, Dtype::kFloat32);
+        check_writable({"own"}, vector);
+        check_beside({"own"}, vector, {"params"}, before);
+        check_beside({"own"}, vector, {"change"}, sum);
+        last = static_cast<float*>(vector.mutable_data());
+    }
+
+    py::array_t<double> losses(clients);
+    py::array_t<bool> finite(clients);
+    const LocalData data{static_cast<const float*>(pool.data()), targets.data(), taken.data(), batches.data(),
+                         cuts.data()};
+    const LocalResults results{losses.mutable_data(), reinterpret_cast<std::uint8_t*>(finite.mutable_data())};
+    const auto* start = static_cast<const float*>(before.data());
+    auto* out = static_cast<float*>(sum.mutable_data());
+    const std::int64_t size = before.size();
+    without_gil([&] {
+        train_perceptrons(linears, local, data, start, size, clients, factors.data(), out, last, results);
+    });
+    return py::make_tuple(losses, finite);
+}
+
 std::uint64_t py_read_loop(py::handle values, int threads) {
     const py::array array = floats({"values"}, values, Dtype::kFloat32);
     check_threads(threads);
@@ -357,6 +465,11 @@ PYBIND11_MODULE(_native, module) {
     module.def("masked_apply_", &py_masked_apply, py::arg("params"), py::arg("delta"), py::arg("offsets"),
                py::arg("mask"), py::arg("dtype"), py::arg("lr"), py::arg("threads"),
                "params += lr * delta on the layers whose mask is set, in float64, rounded once.");
+    module.def("train_perceptrons", &py_train_perceptrons, py::arg("params"), py::arg("layers"),
+               py::arg("steps"), py::arg("features"), py::arg("labels"), py::arg("rows"), py::arg("starts"),
+               py::arg("firsts"), py::arg("weights"), py::arg("change"), py::arg("own"),
+               "Local training of K clients of a multi-layer perceptron: change = sum of weights[k] * (w_k - "
+               "params) over those without NaN and Inf. Returns their losses [K] and which those are [K].");
     module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
                "The exclusive or of a float32 vector's 64-bit words: what reading memory costs.");
     module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");

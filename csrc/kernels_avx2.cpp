@@ -5,6 +5,7 @@
 // Every header before the target: what they define stays code for any machine.
 #include <immintrin.h>
 
+#include "perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"
 
@@ -21,6 +22,10 @@ namespace {
 typedef double Doubles __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(16)));
 typedef std::uint32_t Words __attribute__((vector_size(16)));
+typedef float Singles __attribute__((vector_size(32)));
+
+constexpr int kRows = 4;
+constexpr int kColumns = 1;
 
 FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm256_cvtps_pd((__m128)floats); }
 FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((__m256d)doubles); }

@@ -5,6 +5,7 @@
 // Every header before the target: what they define stays code for any machine.
 #include <immintrin.h>
 
+#include "perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"
 
@@ -22,6 +23,10 @@ namespace {
 typedef double Doubles __attribute__((vector_size(64)));
 typedef float Floats __attribute__((vector_size(32)));
 typedef std::uint32_t Words __attribute__((vector_size(32)));
+typedef float Singles __attribute__((vector_size(64)));
+
+constexpr int kRows = 4;
+constexpr int kColumns = 4;
 
 // The maskz forms with every lane on: the plain ones start from an undefined register, of which GCC 12 warns.
 constexpr __mmask8 kAll = 0xff;

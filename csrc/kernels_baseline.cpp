@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 #endif
 
+#include "perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"
 
@@ -15,6 +16,10 @@ namespace {
 typedef double Doubles __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(8)));
 typedef std::uint32_t Words __attribute__((vector_size(8)));
+typedef float Singles __attribute__((vector_size(16)));
+
+constexpr int kRows = 2;
+constexpr int kColumns = 1;
 
 #if defined(__x86_64__)
 // SSE2 converts two lanes at once; GCC would convert them one by one.

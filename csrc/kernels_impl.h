@@ -6,6 +6,7 @@
 //     Words, words(const std::byte*)     as many 32-bit integers, from 16-bit ones
 //     halves(const std::byte*)           float16 elements as Floats
 //     add_exact_square(sum, x)           sum + x * x where x * x is exact in double
+//     Singles, kRows, kColumns           see perceptron_impl.h
 //
 // Everything here has internal linkage and nothing of the standard library is instantiated: code compiled
 // for a wider machine must never be what the linker picks for the rest of the program.
@@ -13,6 +14,7 @@
 // Multiplication and addition stay separate on every level: a fused one rounds differently, but for a product
 // that is exact in double.
 
+#include "perceptron_impl.h"
 #include "simd.h"
 
 namespace fedtlu {
@@ -389,6 +391,7 @@ const Kernels FEDTLU_KERNELS = {FEDTLU_LEVEL,
                                 {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
                                 {update<Float32>, update<Bfloat16>, update<Float16>, update<Float64>},
                                 {add<Float32>, add<Bfloat16>, add<Float16>, add<Float64>},
-                                {round<Float32>, round<Float32>, round<Float32>, round<Float64>}};
+                                {round<Float32>, round<Float32>, round<Float32>, round<Float64>},
+                                train_client};
 
 }  // namespace fedtlu

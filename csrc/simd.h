@@ -10,6 +10,8 @@
 
 namespace fedtlu {
 
+struct ClientWork;
+
 // Sums are formed in this many lanes on every level, and the lanes added in one fixed tree: the result does
 // not depend on the width of the machine's registers.
 constexpr int kLanes = 16;
@@ -61,6 +63,9 @@ struct Kernels {
     // out[i] = W(total[i]) for i < n.
     using Round = void (*)(std::byte* out, const double* total, std::int64_t n);
     Round rounds[kDtypes];
+
+    // All steps of one client (`perceptron_step.h`); gives its mean loss.
+    double (*train_client)(const ClientWork& work);
 
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }

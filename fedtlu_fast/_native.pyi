@@ -41,6 +41,19 @@ def masked_apply_(
     lr: float,
     threads: int,
 ) -> None: ...
+def train_perceptrons(
+    params: _Vector,
+    layers: NDArray[np.int64],
+    steps: dict[str, Any],
+    features: _Vector,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    change: _Vector,
+    own: _Vector | None,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
 def read_loop(values: _Vector, threads: int) -> int: ...
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...

@@ -219,7 +219,7 @@ class AggregationConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Who trains the clients of a round. The result depends on `at_once` and `lanes` alone."""
+    """Who trains the clients of a round. The result depends on `at_once`, `engine` and `lanes` alone."""
 
     executor: str = Field(
         "auto",
@@ -234,6 +234,11 @@ class ExecutionConfig(Section):
         ge=1,
         description="clients that a worker trains at once (vectorised); 1: one after another; null: 1, but "
         "vectorized takes what fits, and auto measures",
+    )
+    engine: Literal["torch", "compiled"] | None = Field(
+        None,
+        description="what computes a client's steps: torch | compiled (C++, for perceptrons on the CPU; "
+        "at_once: clients in one call); null: torch, but auto measures",
     )
     lanes: int = Field(
         64, ge=1, description="partial sums a round; results of another number differ in the last bits"

@@ -7,9 +7,9 @@ client returns is a vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from math import ceil, isfinite
 
 import numpy as np
@@ -46,6 +46,23 @@ class ClientUpdate:
     steps: int
     loss: float
     finite: bool
+
+
+@dataclass(frozen=True)
+class ClientSum:
+    """What K clients send back, added up.
+
+    Attributes:
+        change: [P] float32, ``sum_k n_k (w_k - w)`` over the finite ones, in float64 and rounded once.
+        samples: [K], n_k.
+        losses: [K], mean training loss over a client's steps.
+        finite: [K], whether its loss and parameters are free of NaN and Inf.
+    """
+
+    change: Tensor
+    samples: list[int]
+    losses: list[float]
+    finite: list[bool]
 
 
 class LocalTrainer:
@@ -125,20 +142,27 @@ class LocalTrainer:
         )
 
 
-def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> Iterator[Indices]:
+def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> list[Indices]:
     """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
 
     ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
     up. A pass ends with a smaller batch when the batch size does not divide the samples.
     """
-    per_epoch = ceil(size / config.batch_size)
+    width = config.batch_size
+    per_epoch = ceil(size / width)
+    steps = config.local_steps or _steps(config.local_epochs or 1, per_epoch)
+    found: list[Indices] = []
+    for first in range(0, steps, per_epoch):
+        order = draws.permutation(size)
+        ends = range(width, (min(per_epoch, steps - first) + 1) * width, width)
+        found += [order[end - width : end] for end in ends]
+    return found
+
+
+@cache
+def _steps(epochs: float, per_epoch: int) -> int:
     # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
-    steps = config.local_steps or ceil(Fraction(str(config.local_epochs or 1)) * per_epoch)
-    for step in range(steps):
-        place = step % per_epoch
-        if place == 0:
-            order = draws.permutation(size)
-        yield order[place * config.batch_size : (place + 1) * config.batch_size]
+    return ceil(Fraction(str(epochs)) * per_epoch)
 
 
 def add_proximal_(grads: Tensor, params: Tensor, start: Tensor, mu: float) -> None:

@@ -130,7 +130,7 @@ class VectorizedTrainer:
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
-        return list(batches(size, self.config, draws))
+        return batches(size, self.config, draws)
 
     def _try(self, example: Samples) -> None:
         """One forward and backward pass, to find out whether torch can."""

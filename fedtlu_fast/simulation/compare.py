@@ -218,7 +218,8 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     timed = execution.client_seconds is not None
     if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.
-        executor = "vectorized" if (execution.at_once or 1) > 1 else "serial"
+        vectorized = execution.engine == "torch" and (execution.at_once or 1) > 1
+        executor = "vectorized" if vectorized else "serial"
         execution = execution.model_copy(update={"executor": executor})
     return config.model_copy(update={"execution": execution})
 

@@ -68,7 +68,8 @@ def estimate(run: Run) -> Estimate:
     global_loss(run.server, run.state)
     test_seconds = time.perf_counter() - start
     round_seconds = client_seconds * config.cohort / workers
-    each = TRAINER_VECTORS * 4 * layout.size + (at_once * matrix_bytes(layout, config) if at_once > 1 else 0)
+    rows = at_once if at_once > 1 and config.execution.engine == "torch" else 0
+    each = TRAINER_VECTORS * 4 * layout.size + rows * matrix_bytes(layout, config)
     slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
     tests = ceil(config.rounds / config.evaluation.every)

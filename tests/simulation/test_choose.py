@@ -10,6 +10,7 @@ from federations import left
 from torch import nn
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.clients.compiled import CannotCompileError
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.layout import ParameterLayout
@@ -58,7 +59,7 @@ def chosen(execution=None, *extra, **over):
     """The settled execution settings, and why."""
     config = settings_of(execution, **over)
     settled, note = choose_function(config, *parts_of(config, *extra))
-    unsettled = {"executor", "at_once"}
+    unsettled = {"executor", "at_once", "engine"}
     assert settled.execution.model_dump(exclude=unsettled) == config.execution.model_dump(exclude=unsettled)
     assert settled.model_dump(exclude={"execution"}) == config.model_dump(exclude={"execution"})
     return settled.execution, note
@@ -73,9 +74,13 @@ def made(execution, *extra, **over):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """Has measurements give the seconds that a test wants: of one client, and of many at once together."""
+    """Has measurements give the seconds that a test wants: of one client, of as many compiled as go into a
+    call (left out unless `compiled`), and of many at once together."""
 
-    def script(*seconds, cores=4):
+    def refuse(*args):
+        raise CannotCompileError("the test does not want it")
+
+    def script(*seconds, cores=4, compiled=False):
         left_over = list(seconds)
 
         def fake(call):
@@ -84,6 +89,8 @@ def timed(monkeypatch):
 
         monkeypatch.setattr(choose_module, "_timed", fake)
         monkeypatch.setattr(choose_module, "cores", lambda: cores)
+        if not compiled:
+            monkeypatch.setattr(choose_module, "_try_compiled", refuse)
         return left_over
 
     return script
@@ -109,11 +116,16 @@ def unmeasured(monkeypatch):
         ({"executor": "vectorized", "at_once": 3}, 3),
         ({"executor": "processes"}, 1),
         ({"executor": "processes", "at_once": 5, "workers": 2}, 5),
+        ({"executor": "serial", "engine": "torch"}, 1),
+        ({"executor": "serial", "engine": "compiled"}, 6),
+        ({"executor": "serial", "engine": "compiled", "at_once": 2}, 2),
+        ({"executor": "processes", "engine": "compiled", "at_once": 1}, 1),
     ],
     ids=str,
 )
 def test_a_named_executor_is_taken_without_a_measurement(unmeasured, execution, at_once):
     found, note = chosen(execution)
+    assert found.engine == execution.get("engine", "torch")
     assert (found.executor, found.at_once, note) == (execution["executor"], at_once, "")
 
 
@@ -160,8 +172,9 @@ def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
             {"threads": 2},
             "executor: got 'processes'; .*one thread; leave threads=1",
         ),
+        ({"executor": "vectorized", "engine": "compiled"}, {}, "engine: got 'compiled'; expected torch with"),
     ],
-    ids=["serial", "vectorized", "threads"],
+    ids=["serial", "vectorized", "threads", "compiled"],
 )
 def test_settings_that_contradict_each_other_are_refused(execution, over, message):
     with pytest.raises(InputError, match=f"execution.{message}"):
@@ -209,6 +222,55 @@ def test_many_at_once_are_taken_when_that_is_clearly_faster(timed):
     assert "6 ms a client one after another" in note
     assert "1 ms with 6 at once" in note
     assert note.startswith("executor: vectorized, 6 clients at once")
+
+
+def test_a_compiled_perceptron_is_taken_when_that_is_clearly_faster(timed):
+    over = timed(0.006, 6 * 0.0005, "not asked for", cores=1, compiled=True)
+    found, note = chosen()
+    assert over == ["not asked for"]
+    assert (found.executor, found.engine, found.at_once) == ("serial", "compiled", 6)
+    assert note.startswith("executor: serial, 6 clients in one compiled call")
+    assert "0.5 ms compiled" in note
+
+
+def test_a_perceptron_is_not_compiled_for_a_small_gain(timed):
+    timed(0.006, 6 * 0.005, 6 * 0.001, cores=1, compiled=True)
+    found, note = chosen()
+    assert (found.executor, found.engine, found.at_once) == ("vectorized", "torch", 6)
+    assert "5 ms compiled; 1 ms with 6 at once" in note
+
+
+@linux_only
+def test_several_cores_share_what_is_compiled(timed):
+    timed(0.02, 2 * 0.01, cores=3, compiled=True)
+    found, note = chosen(rounds=50)
+    assert (found.executor, found.engine, found.at_once) == ("processes", "compiled", 2)
+    assert "processes, 3 workers, 2 clients in one compiled call" in note
+
+
+def test_an_engine_that_was_given_is_kept(timed):
+    # Much slower: but it decides the last bits, and so is the caller's.
+    timed(6 * 0.9, cores=1, compiled=True)
+    found, _ = chosen({"engine": "compiled"})
+    assert (found.executor, found.engine, found.at_once) == ("serial", "compiled", 6)
+    timed(0.006, 6 * 0.001, cores=1, compiled=True)
+    found, _ = chosen({"engine": "torch"})
+    assert (found.executor, found.engine, found.at_once) == ("vectorized", "torch", 6)
+
+
+def test_a_robust_rule_gets_compiled_clients_one_by_one(timed):
+    timed(0.001, cores=1, compiled=True)
+    found, _ = chosen({"engine": "compiled"}, aggregation={"rule": "median"})
+    assert (found.executor, found.engine, found.at_once) == ("serial", "compiled", 1)
+
+
+@pytest.mark.parametrize("executor", ["auto", "serial"])
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5)], ids=lambda x: type(x).__name__
+)
+def test_a_model_without_a_kernel_is_refused_with_the_reason(executor, layer):
+    with pytest.raises(InputError, match=r"execution.engine: .*expected torch for this model: layer 1 is"):
+        made({"executor": executor, "engine": "compiled"}, layer)
 
 
 def test_noise_does_not_choose(timed):
@@ -294,9 +356,10 @@ def test_a_model_that_cannot_be_vectorised_is_trained_one_by_one_and_the_note_sa
 
 
 def test_a_tiny_perceptron_is_trained_many_at_once():
-    """Measured for once: 32 clients at once are some ten times faster, and 1.5 times would do."""
+    """Measured for once: 32 clients in a call are some thirty times faster, and 1.5 times would do."""
     found, note = chosen(cohort=32, clients=64)
     assert found.at_once > 1
+    assert found.engine == "compiled"
     assert "measured" in note
 
 

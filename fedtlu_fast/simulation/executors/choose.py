@@ -11,7 +11,9 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
+from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
 from fedtlu_fast.config import RunConfig
@@ -54,10 +56,15 @@ def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> 
     name = given.executor.partition(":")[0]
     if name == "auto":
         return _measure(config, population, trainer)
-    if name == "serial" and (given.at_once or 1) > 1:
+    compiled = given.engine == "compiled"
+    if name == "serial" and (given.at_once or 1) > 1 and not compiled:
         raise InputError("execution.at_once", given.at_once, "1 with executor=serial", "Use vectorized.")
-    at_once = given.at_once or 1
+    at_once = given.at_once or (_most_in_a_call(config) if compiled else 1)
     if name == "vectorized":
+        if compiled:
+            raise InputError(
+                "execution.engine", given.engine, "torch with executor=vectorized", "Use serial."
+            )
         at_once = given.at_once or most_at_once(config, population, trainer)
         if at_once < 2:
             raise InputError("execution.at_once", at_once, "2 or more with executor=vectorized")
@@ -65,20 +72,22 @@ def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> 
         reason = processes.why_not(config.device, config.threads)
         if reason is not None:
             raise InputError("execution.executor", name, f"another here: {reason}")
-    return _settled(config, given.executor, at_once), ""
+    return _settled(config, given.executor, at_once, given.engine or "torch"), ""
 
 
 def make_executor(config: RunConfig, population: Population, trainer: LocalTrainer) -> Executor:
     """The executor that settled settings name.
 
     Raises:
-        InputError: the model cannot be vectorised, and the settings ask for it.
+        InputError: the model cannot be compiled, or vectorised, and the settings ask for it.
         BackendUnavailableError: Ray is asked for and not installed.
     """
     given = config.execution
     name, _, address = given.executor.partition(":")
     try:
         lanes = LaneTrainer(config, population, trainer)
+    except CannotCompileError as error:
+        raise InputError("execution.engine", given.engine, f"torch for this model: {error}") from error
     except CannotVectorizeError as error:
         raise InputError(
             "execution.at_once",
@@ -109,7 +118,12 @@ def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
     return 4 * layout.size * (4 + state)
 
 
-def _settled(config: RunConfig, executor: str, at_once: int) -> RunConfig:
+def _most_in_a_call(config: RunConfig) -> int:
+    """Clients that a compiled call trains and adds up; a robust rule wants each on its own."""
+    return min(MOST_AT_ONCE, config.cohort) if config.aggregation.rule == "mean" else 1
+
+
+def _settled(config: RunConfig, executor: str, at_once: int, engine: str) -> RunConfig:
     if config.execution.client_seconds is not None and executor in ("serial", "vectorized"):
         raise InputError(
             "execution.client_seconds",
@@ -117,32 +131,44 @@ def _settled(config: RunConfig, executor: str, at_once: int) -> RunConfig:
             f"null with executor={executor}: this process cannot stop a client of its own",
             "Use processes or ray.",
         )
-    settled = config.execution.model_copy(update={"executor": executor, "at_once": at_once})
+    settled = config.execution.model_copy(update={"executor": executor, "at_once": at_once, "engine": engine})
     return config.model_copy(update={"execution": settled})
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train clients, and what it takes.
+
+    Attributes:
+        engine: torch or compiled.
+        at_once: clients that a worker trains at once, or in one call.
+        seconds: for each client.
+    """
+
+    engine: str
+    at_once: int
+    seconds: float
 
 
 def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:
     given = config.execution
-    one, steps = _serial_seconds(config, population, trainer)
-    told = [f"{_ms(one)} a client one after another"]
-    at_once, each = given.at_once or 1, one
     workers = _useful_workers(config)
-    if given.at_once is None and config.aggregation.rule == "mean":
-        at_once, each, why = _compare_vectorized(config, population, trainer, one, steps, workers)
-        told.append(why)
-    elif at_once > 1:
-        each = _try_vectorized(config, population, trainer, at_once)
-        told.append(f"{_ms(each)} {at_once} at once")
-    round_seconds = each * config.cohort
+    if given.at_once is None and given.engine != "compiled":
+        way, told = _compare(config, population, trainer, workers)
+    else:
+        way, told = _as_given(config, population, trainer)
+    round_seconds = way.seconds * config.cohort
     worth_it = round_seconds > 0.01 and round_seconds * config.rounds > 0.5
     # Only another process can be stopped when a client takes too long.
     timed = given.client_seconds is not None and processes.why_not(config.device, config.threads) is None
     several = timed or (workers > 1 and worth_it)
-    name = "processes" if several else "vectorized" if at_once > 1 else "serial"
+    vectorized = way.engine == "torch" and way.at_once > 1
+    name = "processes" if several else "vectorized" if vectorized else "serial"
     give_back()  # the workers will need it
     where = f"processes, {workers} workers" if several else name
-    many = f", {at_once} clients at once" if at_once > 1 else ""
-    return _settled(config, name, at_once), f"executor: {where}{many} (measured: {'; '.join(told)})"
+    many = f", {way.at_once} clients {_together(way.engine)}" if way.at_once > 1 else ""
+    note = f"executor: {where}{many} (measured: {'; '.join(told)})"
+    return _settled(config, name, way.at_once, way.engine), note
 
 
 def _useful_workers(config: RunConfig) -> int:
@@ -151,21 +177,53 @@ def _useful_workers(config: RunConfig) -> int:
     return min(config.execution.workers or cores(), config.cohort)
 
 
-def _compare_vectorized(
-    config: RunConfig, population: Population, trainer: LocalTrainer, one: float, steps: int, workers: int
-) -> tuple[int, float, str]:
-    """How many clients at once, the seconds for each, and why."""
+def _together(engine: str) -> str:
+    return "in one compiled call" if engine == "compiled" else "at once"
+
+
+def _as_given(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[Way, list[str]]:
+    """The way that the settings name, timed."""
+    given = config.execution
+    if given.engine == "compiled":
+        try:
+            way = _try_compiled(config, population, trainer, given.at_once or _most_in_a_call(config))
+        except CannotCompileError as error:
+            raise InputError("execution.engine", given.engine, f"torch for this model: {error}") from error
+    elif (given.at_once or 1) > 1:
+        way = _try_vectorized(config, population, trainer, given.at_once or 1)
+    else:
+        way = Way("torch", 1, _serial_seconds(config, population, trainer)[0])
+    how = _together(way.engine) if way.at_once > 1 else "one after another"
+    return way, [f"{_ms(way.seconds)} a client {how}"]
+
+
+def _compare(
+    config: RunConfig, population: Population, trainer: LocalTrainer, workers: int
+) -> tuple[Way, list[str]]:
+    """The fastest way, and what was measured."""
+    one, steps = _serial_seconds(config, population, trainer)
+    serial = Way("torch", 1, one)
+    told = [f"{_ms(one)} a client one after another"]
+    if config.aggregation.rule != "mean":
+        return serial, told
+    each_worker = math.ceil(config.cohort / workers)
+    if config.execution.engine is None:
+        with suppress(CannotCompileError):  # of most models, and nothing worth telling
+            compiled = _try_compiled(config, population, trainer, min(MOST_AT_ONCE, each_worker))
+            told.append(f"{_ms(compiled.seconds)} compiled")
+            if one > CLEARLY * compiled.seconds:
+                return compiled, told
     if one / steps > LONG_STEP:
-        return 1, one, "a step is too long to gain from training several at once"
-    at_once = min(most_at_once(config, population, trainer), math.ceil(config.cohort / workers))
+        return serial, [*told, "a step is too long to gain from training several at once"]
+    at_once = min(most_at_once(config, population, trainer), each_worker)
     if at_once < 2:
-        return 1, one, "the cohort is too small to train several at once"
+        return serial, [*told, "the cohort is too small to train several at once"]
     try:
-        each = _try_vectorized(config, population, trainer, at_once)
+        many = _try_vectorized(config, population, trainer, at_once)
     except CannotVectorizeError as error:
-        return 1, one, f"several at once: impossible, {error}"
-    why = f"{_ms(each)} with {at_once} at once"
-    return (at_once, each, why) if one > CLEARLY * each else (1, one, why)
+        return serial, [*told, f"several at once: impossible, {error}"]
+    told.append(f"{_ms(many.seconds)} with {at_once} at once")
+    return many if one > CLEARLY * many.seconds else serial, told
 
 
 def _serial_seconds(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[float, int]:
@@ -181,13 +239,27 @@ def _serial_seconds(config: RunConfig, population: Population, trainer: LocalTra
     return _timed(train), steps
 
 
-def _try_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer, at_once: int) -> float:
-    """Seconds for each of so many clients at once."""
+def _try_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer, at_once: int) -> Way:
+    """So many clients in one model."""
     held = _sound(config, population, at_once)
     example = example_samples(population)
     many = VectorizedTrainer(trainer.task, trainer.layout, config.training, config.seed, len(held), example)
     params = trainer.params.clone()
-    return _timed(lambda: many.train(params, list(held.values()), 1, list(held))) / len(held)
+    seconds = _timed(lambda: many.train(params, list(held.values()), 1, list(held))) / len(held)
+    return Way("torch", at_once, seconds)
+
+
+def _try_compiled(config: RunConfig, population: Population, trainer: LocalTrainer, at_once: int) -> Way:
+    """So many clients in one call of the kernel."""
+    example = example_samples(population)
+    compiled = CompiledTrainer(trainer.task, trainer.layout, config.training, config.seed, example)
+    held = _sound(config, population, at_once)
+    params = trainer.params.clone()
+    try:
+        seconds = _timed(lambda: compiled.train_sum(params, list(held.values()), 1, list(held)))
+    except ValueError as error:
+        raise CannotCompileError(str(error)) from error
+    return Way("compiled", at_once, seconds / len(held))
 
 
 def _sound(config: RunConfig, population: Population, count: int) -> dict[int, Samples]:

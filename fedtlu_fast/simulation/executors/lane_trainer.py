@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
-from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.compiled import CompiledTrainer
+from fedtlu_fast.clients.training import ClientSum, LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
@@ -28,7 +29,7 @@ class LaneTrainer:
     def __init__(
         self, config: RunConfig, population: Population, trainer: LocalTrainer, watch: Watch | None = None
     ) -> None:
-        """Makes the vectorised trainer, if the settings want one.
+        """Makes the compiled or the vectorised trainer, if the settings want one.
 
         Args:
             config: of the run.
@@ -37,21 +38,21 @@ class LaneTrainer:
             watch: see `Watch`.
 
         Raises:
+            CannotCompileError: see `CompiledTrainer`.
             CannotVectorizeError: see `VectorizedTrainer`.
         """
         self.config, self.population, self.trainer = config, population, trainer
         self.watch = watch or (lambda client: None)
-        self._many: VectorizedTrainer | None = None
+        self._each: LocalTrainer | CompiledTrainer = trainer
+        self._many: VectorizedTrainer | CompiledTrainer | None = None
         at_once = config.execution.at_once or 1
-        if at_once > 1:
-            self._many = VectorizedTrainer(
-                trainer.task,
-                trainer.layout,
-                config.training,
-                config.seed,
-                min(at_once, config.cohort),
-                example_samples(population),
-            )
+        parts = (trainer.task, trainer.layout, config.training, config.seed)
+        example = example_samples(population)
+        if config.execution.engine == "compiled":
+            self._each = CompiledTrainer(*parts, example)
+            self._many = self._each if at_once > 1 else None
+        elif at_once > 1:
+            self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example)
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
         """Trains the lane's clients from the global parameters and buffers.
@@ -111,7 +112,7 @@ class LaneTrainer:
         """The client's vectors, if they can be averaged in."""
         self.watch(client)
         try:
-            update = self.trainer.train(*start, self.population.train(client), round_index, client)
+            update = self._each.train(*start, self.population.train(client), round_index, client)
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
@@ -120,7 +121,7 @@ class LaneTrainer:
 
     def _add_many(
         self,
-        many: VectorizedTrainer,
+        many: VectorizedTrainer | CompiledTrainer,
         start: Vectors,
         round_index: int,
         clients: Sequence[int],
@@ -133,7 +134,7 @@ class LaneTrainer:
                 self.watch(client)
                 samples.append(self.population.train(client))
             self.watch(-1)  # nobody's time: they train together
-            found = many.train(start[0], samples, round_index, clients)
+            found = self._train_many(many, start[0], samples, round_index, clients)
         except (Exception, SystemExit) as error:
             _check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
@@ -148,22 +149,36 @@ class LaneTrainer:
                     f"execution.at_once=1"
                 ) from error
             return
-        accepted = self._sum(found, start[0], mean)
-        for place, row in sorted((place, row) for row, place in enumerate(found.clients)):
-            reports.add(clients[place], found.samples[row], found.losses[row], accepted[row])
+        if any(found.finite):
+            mean.add_sum_(found.change, sum(_of(found.samples, found.finite)))
+        for row in zip(clients, found.samples, found.losses, found.finite, strict=True):
+            reports.add(*row)
 
-    def _sum(self, found: ClientUpdates, base: Tensor, mean: WeightedMean) -> list[bool]:
-        """Adds up the clients that are free of NaN and Inf; tells which."""
-        accepted = [isfinite(loss) for loss in found.losses]
-        part = self._weighted(found, base, accepted)
+    def _train_many(
+        self,
+        many: VectorizedTrainer | CompiledTrainer,
+        start: Tensor,
+        samples: Sequence[Samples],
+        round_index: int,
+        clients: Sequence[int],
+    ) -> ClientSum:
+        if isinstance(many, CompiledTrainer):
+            return many.train_sum(start, samples, round_index, clients)
+        return self._added(many.train(start, samples, round_index, clients), start)
+
+    def _added(self, found: ClientUpdates, base: Tensor) -> ClientSum:
+        """Adds up the clients that are free of NaN and Inf."""
+        finite = [isfinite(loss) for loss in found.losses]
+        part = self._weighted(found, base, finite)
         # One pass does for the usual case: where the sum is finite, so are its terms.
         if part is not None and bool(part.stats.nonfinite.any()):
             whole = found.params.isfinite().all(dim=1).tolist()
-            accepted = [loss and row for loss, row in zip(accepted, whole, strict=True)]
-            part = self._weighted(found, base, accepted)
-        if part is not None:
-            mean.add_sum_(part.change, sum(_of(found.samples, accepted)))
-        return accepted
+            finite = [loss and row for loss, row in zip(finite, whole, strict=True)]
+            part = self._weighted(found, base, finite)
+        change = torch.zeros_like(base) if part is None else part.change
+        rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
+        _, held, losses, sound = zip(*rows, strict=True)
+        return ClientSum(change, list(held), list(losses), list(sound))
 
     def _weighted(self, found: ClientUpdates, base: Tensor, accepted: list[bool]) -> Aggregate | None:
         if not any(accepted):
