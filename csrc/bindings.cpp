@@ -353,10 +353,9 @@ std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
     std::vector<Linear> layers;
     for (std::size_t i = 0; i < numbers.size(); i += 4) {
         const Linear layer{numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]};
-        const bool fits = layer.inputs > 0 && layer.outputs > 0 &&
-                          layer.inputs <= (size - layer.weight) / layer.outputs &&
-                          layer.outputs <= size - layer.bias &&
-                          (layers.empty() || layers.back().outputs == layer.inputs);
+        const bool fits =
+            layer.inputs > 0 && layer.outputs > 0 && layer.inputs <= (size - layer.weight) / layer.outputs &&
+            layer.outputs <= size - layer.bias && (layers.empty() || layers.back().outputs == layer.inputs);
         if (!fits) bad_value(name, "layers that follow each other within " + std::to_string(size));
         layers.push_back(layer);
     }
@@ -364,14 +363,15 @@ std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
 }
 
 double number_of(const Name& name, const py::dict& given) {
-    const double number = py::cast<double>(given[name.name]);
+    const double number = PyFloat_AsDouble(py::object(given[name.name]).ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();
     if (!(number >= 0)) bad_value(name, "a number from 0 on, got " + std::to_string(number));
     return number;
 }
 
 LocalSteps steps_of(const py::dict& given) {
     LocalSteps steps;
-    steps.adamw = py::cast<bool>(given["adamw"]);
+    steps.adamw = py::object(given["adamw"]).is(py::bool_(true));
     steps.lr = number_of({"lr"}, given);
     steps.momentum = number_of({"momentum"}, given);
     steps.weight_decay = number_of({"weight_decay"}, given);

@@ -28,8 +28,8 @@ class Bench {
             turned = std::max(turned, linear.outputs * padded(linear.inputs));
         }
         const std::int64_t states = steps.adamw ? 2 : steps.momentum != 0 ? 1 : 0;
-        memory_.resize(static_cast<std::size_t>(size_ * (3 + states) + activations + batch * widest * 3 +
-                                                turned));
+        memory_.resize(
+            static_cast<std::size_t>(size_ * (3 + states) + activations + batch * widest * 3 + turned));
         float* at = memory_.data();
         const auto take = [&at](std::int64_t number) {
             float* const mine = at;

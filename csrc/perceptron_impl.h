@@ -25,8 +25,8 @@ struct Left {
     std::int64_t inner_step;
 };
 
-// out[r, c] = first[c] + sum over k of left(r, k) * right[k, c], for a block of kBlock rows and kGroups groups
-// of columns; `first` may be null.
+// out[r, c] = first[c] + sum over k of left(r, k) * right[k, c], for a block of kBlock rows and kGroups
+// groups of columns; `first` may be null.
 template <int kBlock, int kGroups>
 FEDTLU_INLINE void multiply_block(float* out, std::int64_t out_step, const Left& left, const float* right,
                                   std::int64_t right_step, std::int64_t inner, const float* first) {

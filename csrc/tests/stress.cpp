@@ -17,6 +17,7 @@
 
 #include "aggregate.h"
 #include "moments.h"
+#include "perceptron.h"
 #include "simd.h"
 #include "tiles.h"
 #include "update.h"
@@ -370,12 +371,145 @@ void test_aggregate(Random& random, bool choose_level) {
     }
 }
 
+// One client's SGD with a proximal term and clipping, by plain loops in double; gives its mean loss.
+double train_plainly(const std::vector<Linear>& layers, const LocalSteps& steps, const LocalData& data,
+                     std::int64_t client, const std::vector<double>& start, std::vector<double>& params) {
+    params = start;
+    double total = 0;
+    const std::int64_t batches = data.firsts[client + 1] - data.firsts[client];
+    for (std::int64_t b = data.firsts[client]; b < data.firsts[client + 1]; ++b) {
+        std::vector<double> grads(params.size());
+        const auto batch = static_cast<double>(data.starts[b + 1] - data.starts[b]);
+        for (std::int64_t s = data.starts[b]; s < data.starts[b + 1]; ++s) {
+            const float* sample = data.features + data.rows[s] * layers.front().inputs;
+            std::vector<std::vector<double>> inputs{{sample, sample + layers.front().inputs}};
+            for (const Linear& layer : layers) {
+                std::vector<double> out(static_cast<std::size_t>(layer.outputs));
+                for (std::int64_t o = 0; o < layer.outputs; ++o) {
+                    out[o] = params[layer.bias + o];
+                    for (std::int64_t i = 0; i < layer.inputs; ++i) {
+                        out[o] += params[layer.weight + o * layer.inputs + i] * inputs.back()[i];
+                    }
+                    if (&layer != &layers.back()) out[o] = std::max(out[o], 0.0);
+                }
+                inputs.push_back(out);
+            }
+            double sum = 0;
+            for (const double logit : inputs.back()) sum += std::exp(logit);
+            total += (std::log(sum) - inputs.back()[data.labels[s]]) / batch / static_cast<double>(batches);
+            std::vector<double> error;
+            for (const double logit : inputs.back()) error.push_back(std::exp(logit) / sum / batch);
+            error[data.labels[s]] -= 1 / batch;
+            for (std::size_t l = layers.size(); l-- > 0;) {
+                const Linear& layer = layers[l];
+                std::vector<double> below(static_cast<std::size_t>(layer.inputs));
+                for (std::int64_t o = 0; o < layer.outputs; ++o) {
+                    grads[layer.bias + o] += error[o];
+                    for (std::int64_t i = 0; i < layer.inputs; ++i) {
+                        const std::int64_t at = layer.weight + o * layer.inputs + i;
+                        grads[at] += error[o] * inputs[l][i];
+                        if (inputs[l][i] > 0) below[i] += error[o] * params[at];
+                    }
+                }
+                error = below;
+            }
+        }
+        double square = 0;
+        for (std::size_t i = 0; i < grads.size(); ++i) {
+            grads[i] += steps.proximal * (params[i] - start[i]);
+            square += grads[i] * grads[i];
+        }
+        const double scale = steps.clip == 0 ? 1 : std::min(1.0, steps.clip / (std::sqrt(square) + 1e-6));
+        for (std::size_t i = 0; i < grads.size(); ++i) params[i] -= steps.lr * scale * grads[i];
+    }
+    return total;
+}
+
+void test_perceptrons(Random& random, bool choose_level) {
+    std::normal_distribution<float> normal;
+    std::vector<Linear> layers;
+    std::int64_t size = below(random, 3);
+    std::int64_t width = 1 + below(random, 40);
+    const std::int64_t depth = 1 + below(random, 3);
+    for (std::int64_t l = 0; l < depth; ++l) {
+        const std::int64_t outputs = (l + 1 == depth ? 2 : 1) + below(random, 40);
+        layers.push_back({width, outputs, size, size + width * outputs});
+        size += width * outputs + outputs;
+        width = outputs;
+    }
+    size += below(random, 3);  // numbers of no layer, before and after
+    const std::int64_t samples = 1 + below(random, 30);
+    const std::int64_t inputs = layers.front().inputs;
+    // Exactly these bytes: a read or a write past an end is one the address sanitizer sees.
+    const auto params = std::make_unique<float[]>(size);
+    const auto features = std::make_unique<float[]>(samples * inputs);
+    for (std::int64_t i = 0; i < size; ++i) params[i] = 0.3f * normal(random);
+    for (std::int64_t i = 0; i < samples * inputs; ++i) features[i] = normal(random);
+
+    const std::int64_t clients = 1 + below(random, 4);
+    std::vector<std::int64_t> rows, labels, starts{0}, firsts{0};
+    std::vector<double> weights;
+    for (std::int64_t k = 0; k < clients; ++k) {
+        for (std::int64_t b = 1 + below(random, 3); b > 0; --b) {
+            for (std::int64_t s = 1 + below(random, 9); s > 0; --s) {
+                rows.push_back(below(random, samples));
+                labels.push_back(below(random, layers.back().outputs));
+            }
+            starts.push_back(static_cast<std::int64_t>(rows.size()));
+        }
+        firsts.push_back(static_cast<std::int64_t>(starts.size()) - 1);
+        weights.push_back(static_cast<double>(1 + below(random, 9)));
+    }
+    const LocalData data{features.get(), labels.data(), rows.data(), starts.data(), firsts.data()};
+    LocalSteps steps;
+    steps.lr = 0.1;
+    if (below(random, 2) == 0) steps.proximal = 0.5;
+    if (below(random, 2) == 0) steps.clip = 0.1;
+
+    const std::vector<double> start(params.get(), params.get() + size);
+    std::vector<double> expected(start.size()), own, losses;
+    for (std::int64_t k = 0; k < clients; ++k) {
+        losses.push_back(train_plainly(layers, steps, data, k, start, own));
+        for (std::size_t i = 0; i < own.size(); ++i) expected[i] += weights[k] * (own[i] - start[i]);
+    }
+    std::vector<float> first;
+    for (const std::string& level : simd_levels()) {
+        if (choose_level) set_simd_level(level);
+        const std::string what = "train_perceptrons at level " + level;
+        const auto change = std::make_unique<float[]>(size);
+        const auto last = std::make_unique<float[]>(size);
+        std::vector<double> found(static_cast<std::size_t>(clients));
+        std::vector<std::uint8_t> finite(static_cast<std::size_t>(clients));
+        train_perceptrons(layers, steps, data, params.get(), size, clients, weights.data(), change.get(),
+                          last.get(), {found.data(), finite.data()});
+        for (std::int64_t k = 0; k < clients; ++k) {
+            check(finite[k] == 1 && std::abs(found[k] - losses[k]) < 1e-4, what + ": loss");
+        }
+        for (std::int64_t i = 0; i < size; ++i) {
+            check(std::abs(change[i] - expected[i]) < 1e-3, what + ": change");
+            check(std::abs(last[i] - own[i]) < 1e-4, what + ": the last client");
+        }
+        if (first.empty()) first.assign(change.get(), change.get() + size);
+        check(std::memcmp(first.data(), change.get(), size * sizeof(float)) == 0, what + ": other bits");
+    }
+    // AdamW and momentum only have to stay within their memory here.
+    steps.adamw = below(random, 2) == 0;
+    steps.momentum = steps.adamw ? 0 : 0.9;
+    steps.weight_decay = 0.01;
+    std::vector<double> found(static_cast<std::size_t>(clients));
+    std::vector<std::uint8_t> finite(static_cast<std::size_t>(clients));
+    train_perceptrons(layers, steps, data, params.get(), size, clients, weights.data(), first.data(), nullptr,
+                      {found.data(), finite.data()});
+    check(finite[0] == 1, "train_perceptrons: finite");
+}
+
 void run(std::uint64_t seed, int rounds, bool choose_level) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
         test_layer_stats(random, choose_level);
         test_updates(random, choose_level);
         test_aggregate(random, choose_level);
+        test_perceptrons(random, choose_level);
     }
 }
 

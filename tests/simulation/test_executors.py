@@ -295,6 +295,26 @@ def test_processes_give_the_bits_of_vectorized_training(federation, lanes, at_on
 
 
 @linux_only
+@pytest.mark.parametrize("lanes", [1, 3, 64])
+@pytest.mark.parametrize("at_once", [1, 3, 20])
+def test_processes_give_the_bits_of_compiled_training(federation, lanes, at_once):
+    compiled = {"lanes": lanes, "engine": "compiled", "at_once": at_once}
+    expected = federation(**compiled).outcome()
+    for workers in (1, 2, 3):
+        same(federation("processes", workers=workers, **compiled).outcome(), expected)
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 64])
+@pytest.mark.parametrize("at_once", [1, 3, 20])
+def test_compiled_and_one_after_another_agree_to_rounding(federation, lanes, at_once):
+    rows, params, _ = federation(lanes=lanes).outcome()
+    told, found, _ = federation(lanes=lanes, engine="compiled", at_once=at_once).outcome()
+    torch.testing.assert_close(found, params, rtol=1e-5, atol=2e-6)
+    for one, two in zip(rows, told, strict=True):
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+
+
+@linux_only
 @pytest.mark.parametrize("name", ["dropout", "batch norm"])
 def test_models_with_a_memory_or_dice_of_their_own_give_the_same_bits(federation, name):
     def model():
@@ -412,6 +432,9 @@ EXECUTORS = {
     "vectorized": {"executor": "vectorized", "at_once": 3},
     "processes": {"executor": "processes", "workers": 2},
     "both": {"executor": "processes", "workers": 2, "at_once": 3},
+    "compiled": {"executor": "serial", "engine": "compiled", "at_once": 3},
+    "compiled one by one": {"executor": "serial", "engine": "compiled"},
+    "compiled in processes": {"executor": "processes", "workers": 2, "engine": "compiled", "at_once": 3},
 }
 everywhere = pytest.mark.parametrize("name", EXECUTORS)
 

@@ -144,15 +144,15 @@ def _beside(act: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize(("at_once", "engine"), [(1, "torch"), (3, "torch"), (3, "compiled")])
 def test_same_bits_as_other_executors(
-    faults: Path, at_once: int, workers: int, monkeypatch: pytest.MonkeyPatch
+    faults: Path, at_once: int, engine: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put, stored = ray.put, []
     monkeypatch.setattr(ray, "put", lambda value: stored.append(value.size) or put(value))
-    found = simulate(_config(workers=workers, at_once=at_once))
-    for other in ["processes", "serial" if at_once == 1 else "vectorized"]:
-        expected = simulate(_config(other, at_once=at_once))
+    found = simulate(_config(workers=workers, at_once=at_once, engine=engine))
+    for other in ["processes", "vectorized" if (at_once, engine) == (3, "torch") else "serial"]:
+        expected = simulate(_config(other, at_once=at_once, engine=engine))
         assert found.summary["params_sha256"] == expected.summary["params_sha256"]
         assert timeless(found.metrics) == timeless(expected.metrics)
         assert found.selection == expected.selection

@@ -158,7 +158,7 @@ def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -
     else:
         way, told = _as_given(config, population, trainer)
     round_seconds = way.seconds * config.cohort
-    worth_it = round_seconds > 0.01 and round_seconds * config.rounds > 0.5
+    worth_it = round_seconds > 0.01 and round_seconds * config.rounds > 0.2
     # Only another process can be stopped when a client takes too long.
     timed = given.client_seconds is not None and processes.why_not(config.device, config.threads) is None
     several = timed or (workers > 1 and worth_it)

@@ -1,0 +1,119 @@
+"""What the binding of `train_perceptrons` refuses: nothing may crash, and a refusal writes nothing."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+_native = pytest.importorskip("fedtlu_fast._native", reason="the C++ extension is not built")
+
+STEPS = {"adamw": False, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "proximal": 0.0, "clip": 0.0}
+SIZE = 3 * 4 + 4 + 4 * 2 + 2
+
+
+def arguments():
+    """Two clients of a perceptron 3-4-2: one with two batches, one with one."""
+    return {
+        "params": np.linspace(-1, 1, SIZE, dtype=np.float32),
+        "layers": np.array([3, 4, 0, 12, 4, 2, 16, 24]),
+        "steps": dict(STEPS),
+        "features": np.arange(15, dtype=np.float32),
+        "labels": np.array([0, 1, 1, 0, 1]),
+        "rows": np.array([4, 0, 1, 2, 2]),
+        "starts": np.array([0, 2, 3, 5]),
+        "firsts": np.array([0, 2, 3]),
+        "weights": np.array([2.0, 3.0]),
+        "change": np.full(SIZE, 7.0, dtype=np.float32),
+        "own": np.full(SIZE, 7.0, dtype=np.float32),
+    }
+
+
+def test_the_arguments_are_valid():
+    given = arguments()
+    losses, finite = _native.train_perceptrons(**given)
+    assert losses.shape == finite.shape == (2,)
+    assert finite.all()
+    assert (losses > 0).all()
+    assert not (given["change"] == 7).any()
+    assert not (given["own"] == 7).any()
+    first = given["change"].copy()
+    _native.train_perceptrons(**{**given, "own": None})
+    assert np.array_equal(given["change"], first)
+
+
+ODD = {
+    "params": [np.zeros(SIZE), np.zeros(SIZE - 1, np.float32), np.zeros((SIZE, 1), np.float32), None],
+    "layers": [
+        np.array([], dtype=np.int64),
+        np.array([3, 4, 0]),
+        np.array([3, 4, 0, 12, 5, 2, 16, 24]),
+        np.array([3, 4, 0, 12, 4, 2, 17, 25]),
+        np.array([3, 0, 0, 12, 0, 2, 16, 24]),
+        np.array([3, 4, -1, 12, 4, 2, 16, 24]),
+        np.array([SIZE, SIZE, 0, 0]),
+        np.array([3, 4, 0, 12, 4, 2, 16, 24], dtype=np.int32),
+        [3, 4, 0, 12],
+    ],
+    "steps": [{}, {**STEPS, "lr": -1.0}, {**STEPS, "clip": float("nan")}, {**STEPS, "momentum": "x"}, None],
+    "features": [np.zeros(14, np.float32), np.zeros(15), np.zeros(0, np.float32)],
+    "labels": [np.array([0, 1, 2, 0, 1]), np.array([0, -1, 1, 0, 1]), np.array([0, 1]), np.zeros(5)],
+    "rows": [np.array([5, 0, 1, 2, 2]), np.array([-1, 0, 1, 2, 2]), np.array([0, 1]), np.zeros(5)],
+    "starts": [
+        np.array([0, 2, 2, 5]),
+        np.array([0, 2, 3, 4]),
+        np.array([1, 2, 3, 5]),
+        np.array([0, 5, 3, 5]),
+    ],
+    "firsts": [np.array([0, 2]), np.array([0, 3, 3]), np.array([0]), np.array([], dtype=np.int64)],
+    "weights": [np.array([1.0]), np.ones(2, np.float32), np.ones((2, 1))],
+    "change": [np.zeros(SIZE), np.zeros(SIZE + 1, np.float32), None],
+    "own": [np.zeros(SIZE), np.zeros(SIZE - 1, np.float32), 3],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in ODD.items() for value in values],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_an_argument_that_does_not_fit_is_refused(name, value):
+    given = {**arguments(), name: value}
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        _native.train_perceptrons(**given)
+    for target in ("change", "own"):
+        if target != name:
+            assert (given[target] == 7).all()
+
+
+def test_read_only_and_overlapping_targets_are_refused():
+    given = arguments()
+    given["change"].flags.writeable = False
+    with pytest.raises(ValueError, match="change: expected writable"):
+        _native.train_perceptrons(**given)
+    given = arguments()
+    memory = np.zeros(SIZE + 1, dtype=np.float32)
+    given["params"], given["change"] = memory[:-1], memory[1:]
+    with pytest.raises(ValueError, match="change: expected memory that does not overlap params"):
+        _native.train_perceptrons(**given)
+
+
+def test_random_numbers_in_any_place_do_not_crash():
+    """Each call is answered or refused; what is answered is so within the arrays' memory (see .ci/fuzz)."""
+    seed = int(os.environ.get("FEDTLU_TEST_SEED", random.randrange(2**31)))
+    print(f"FEDTLU_TEST_SEED={seed}")
+    draws = random.Random(seed)
+    answered = 0
+    for _ in range(3000):
+        given = arguments()
+        for _ in range(draws.randrange(1, 3)):
+            name = draws.choice(["layers", "labels", "rows", "starts", "firsts", "params", "features"])
+            place = draws.randrange(len(given[name]))
+            given[name][place] = draws.choice([-1, 0, 1, 2, 3, 4, 5, 12, SIZE, 2**31, *(2**62,) * 2])
+        try:
+            losses, _ = _native.train_perceptrons(**given)
+        except ValueError:
+            continue
+        answered += 1
+        assert losses.shape == (len(given["firsts"]) - 1,)
+    assert 100 < answered < 2900
