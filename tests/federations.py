@@ -36,7 +36,7 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
         "selection": {"selector": "fedtlu", "keep": 1},
         "evaluation": {"trained_clients": 1, "local_every": 3},
         "checkpoint": {"every": 2, "retain": 2},
-        "execution": {"executor": "serial", "at_once": 1},
+        "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
     }
     for key, value in over.items():
         settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
