@@ -6,7 +6,7 @@ says so; the defaults are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -218,6 +218,50 @@ class AggregationConfig(Section):
     )
 
 
+class ThreatConfig(Section):
+    """What is wrong with some clients; see `threats`. Two threats strike different clients."""
+
+    kind: Literal[
+        "label_noise",
+        "token_noise",
+        "label_flip",
+        "noise",
+        "sign_flip",
+        "scaling",
+        "random",
+        "shift",
+        "a_little_is_enough",
+    ] = Field(
+        description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
+        "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
+        "a_little_is_enough (arXiv 1902.06156)"
+    )
+    share: float = Field(0.2, gt=0, le=1, description="of the clients")
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1e38,
+        description="label_noise, token_noise: share of what is replaced (0.5); sign_flip, scaling: factor "
+        "on the change (1; 10); noise, random, shift: in root mean squares of the layer's change (1); "
+        "a_little_is_enough: its z (as far as hides it); null: these",
+    )
+    layers: str = Field("*", description="shift: the layers it is for, a pattern such as *ln_1*")
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        if self.kind.endswith("_noise") and (self.strength or 0) > 1:
+            raise InputError("strength", self.strength, f"at most 1, a share, with {self.kind}")
+        if self.kind != "shift" and self.layers != "*":
+            raise InputError("layers", self.layers, f"* with {self.kind}: only shift is for some layers")
+        return self
+
+    @property
+    def force(self) -> float:
+        """The strength, or the kind's own where none is given."""
+        own = {"label_noise": 0.5, "token_noise": 0.5, "scaling": 10.0}.get(self.kind, 1.0)
+        return own if self.strength is None else self.strength
+
+
 class ExecutionConfig(Section):
     """Who trains the clients of a round. The result depends on `at_once`, `engine` and `lanes` alone."""
 
@@ -265,6 +309,16 @@ def partition_shorthand(value: Any) -> Any:
     return {"name": name, "alpha": alpha} if alpha else {"name": name}
 
 
+def threat_shorthand(value: Any) -> Any:
+    """``sign_flip:0.2:3`` for ``{kind: sign_flip, share: 0.2, strength: 3}``; one or a list of them."""
+    if isinstance(value, str | Mapping):
+        value = [value]
+    if not isinstance(value, Sequence):
+        return value
+    names = ("kind", "share", "strength")
+    return [dict(zip(names, one.split(":"), strict=False)) if isinstance(one, str) else one for one in value]
+
+
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
@@ -290,6 +344,9 @@ class RunConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(threat_shorthand)] = Field(
+        (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
+    )
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
@@ -300,15 +357,39 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _rule_sees_each_client(self) -> Self:
-        vectorized = self.execution.executor == "vectorized" or (self.execution.at_once or 1) > 1
-        if self.aggregation.rule != "mean" and vectorized:
+        if self.execution.executor != "vectorized" and (self.execution.at_once or 1) == 1:
+            return self
+        expected = "with clients trained several at once, whose sum is all that is kept"
+        if self.aggregation.rule != "mean":
             raise InputError(
-                "aggregation.rule",
-                self.aggregation.rule,
-                "mean with clients trained several at once, whose sum is all that is kept",
-                "Use execution.at_once=1.",
+                "aggregation.rule", self.aggregation.rule, f"mean {expected}", "Use execution.at_once=1."
             )
+        if self.colluding:
+            kind = "a_little_is_enough"
+            raise InputError("threats", kind, f"another {expected}", "Use execution.at_once=1.")
         return self
+
+    @model_validator(mode="after")
+    def _threats_fit(self) -> Self:
+        if sum(threat.kind == "a_little_is_enough" for threat in self.threats) > 1:
+            raise InputError("threats", "a_little_is_enough twice", "once: its clients are in it together")
+        total = sum(threat.share for threat in self.threats)
+        if total > 1:
+            raise InputError("threats", f"shares of {total:g} in all", "at most 1")
+        refused = {"classification": "token_noise", "language_modelling": "label_noise"}.get(self.task)
+        if any(threat.kind == refused for threat in self.threats):
+            raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
+        return self
+
+    @property
+    def colluding(self) -> bool:
+        """Whether some clients make up together what they send."""
+        return any(threat.kind == "a_little_is_enough" for threat in self.threats)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the server has to see every client's vector."""
+        return self.aggregation.rule != "mean" or self.colluding
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""

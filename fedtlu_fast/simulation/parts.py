@@ -10,6 +10,7 @@ from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.tasks import build_task
+from fedtlu_fast.threats import Roles, SpoiledPopulation
 
 
 @dataclass(frozen=True)
@@ -35,4 +36,10 @@ def make_parts(config: RunConfig) -> Parts:
     task = build_task(config, data)
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
     trainer = LocalTrainer(task, layout, config.training, config.seed)
-    return Parts(data.population.to(config.device), trainer)
+    population: Population = data.population
+    if config.threats:
+        roles = Roles(config.threats, config.clients, config.seed)
+        text = config.task == "language_modelling"
+        tokens, labels = (data.outputs, 0) if text else (0, data.outputs)
+        population = SpoiledPopulation(population, roles, config.seed, tokens, labels)
+    return Parts(population.to(config.device), trainer)

@@ -33,6 +33,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "updated_share": record.selection.parameters / server.layout.size,
         "warmup": record.warmup,
         "refused": record.refused,
+        "adversaries": server.roles.adversaries(record.cohort),
         "failed": {str(client): reason for client, reason in record.failed.items()},
         "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,

@@ -27,6 +27,7 @@ from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
+from fedtlu_fast.threats import Collusion, Roles
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Server:
         executor: trains cohorts.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
+        roles: which clients are noisy or malicious.
     """
 
     config: RunConfig
@@ -50,6 +52,7 @@ class Server:
     executor: Executor
     selector: Selector
     quotas: tuple[int, ...]
+    roles: Roles
 
 
 @dataclass
@@ -106,6 +109,7 @@ def make_server(
         executor=executor,
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
+        roles=Roles(config.threats, config.clients, config.seed),
     )
 
 
@@ -118,20 +122,27 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     params_rule = make_rule(config.aggregation, state.params, len(cohort), config.backend)
     buffers_mean = WeightedMean(state.buffers, config.backend)
     reports = ClientReports()
-    lanes = cut(index, cohort, config.execution, one_each=config.aggregation.rule != "mean")
+    lanes = cut(index, cohort, config.execution, one_each=config.one_by_one)
     results = server.executor.train((state.params, state.buffers), lanes)
+    collusion = Collusion(state.params, server.roles)
     while True:
         with clock("train"):
             result = next(results, None)
         if result is None:
             break
         reports.extend(result.reports)
+        if not result.reports.total:
+            continue
         with clock("aggregate"):
+            if server.roles.colludes(result.lane.clients[0]):
+                collusion.add_(result.vectors[0], result.reports.total)
+                continue
             for rule, vector in zip((params_rule, buffers_mean), result.vectors, strict=True):
-                if result.reports.total:
-                    add_ = rule.add_ if result.single else rule.add_sum_
-                    add_(vector, result.reports.total)
+                add_ = rule.add_ if result.single else rule.add_sum_
+                add_(vector, result.reports.total)
     with clock("aggregate"):
+        for samples in collusion.samples:
+            params_rule.add_(collusion.crafted(len(cohort)), samples)
         change = params_rule.change()
 
     with clock("score"):

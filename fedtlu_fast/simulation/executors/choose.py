@@ -120,7 +120,7 @@ def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
 
 def _most_in_a_call(config: RunConfig) -> int:
     """Clients that a compiled call trains and adds up; a robust rule wants each on its own."""
-    return min(MOST_AT_ONCE, config.cohort) if config.aggregation.rule == "mean" else 1
+    return 1 if config.one_by_one else min(MOST_AT_ONCE, config.cohort)
 
 
 def _settled(config: RunConfig, executor: str, at_once: int, engine: str) -> RunConfig:
@@ -204,7 +204,7 @@ def _compare(
     one, steps = _serial_seconds(config, population, trainer)
     serial = Way("torch", 1, one)
     told = [f"{_ms(one)} a client one after another"]
-    if config.aggregation.rule != "mean":
+    if config.one_by_one:
         return serial, told
     each_worker = math.ceil(config.cohort / workers)
     if config.execution.engine is None:

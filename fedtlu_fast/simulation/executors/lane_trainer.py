@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from math import isfinite
 
 import torch
@@ -18,6 +19,7 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.threats import Spoiler
 
 Watch = Callable[[int], None]
 """Told of each client before it is trained; -1 when there is none any more."""
@@ -43,6 +45,7 @@ class LaneTrainer:
         """
         self.config, self.population, self.trainer = config, population, trainer
         self.watch = watch or (lambda client: None)
+        self._spoiler = Spoiler(config, trainer.layout)
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
         at_once = config.execution.at_once or 1
@@ -78,13 +81,26 @@ class LaneTrainer:
                 for client in lane.clients:
                     self._add_one(start, lane.round, client, means, reports)
             else:
-                size = self.config.execution.at_once or 1
-                for first in range(0, len(lane.clients), size):
-                    group = lane.clients[first : first + size]
-                    self._add_many(self._many, start, lane.round, group, means[0], reports)
+                for group in self._groups(lane.clients):
+                    if isinstance(self._many, CompiledTrainer) and self._spoiler.spoils(group[0]):
+                        self._add_one(start, lane.round, group[0], means, reports)
+                    else:
+                        self._add_many(self._many, start, lane.round, group, means[0], reports)
         finally:
             self.watch(-1)
         return LaneResult(lane, (means[0].sum, means[1].sum), False, reports)
+
+    def _groups(self, clients: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Those who train together: `at_once`, but of what C++ adds up, spoilers each for themselves."""
+        size = self.config.execution.at_once or 1
+        for first in range(0, len(clients), size):
+            group = clients[first : first + size]
+            if not isinstance(self._many, CompiledTrainer) or not self._spoiler.roles:
+                yield group
+                continue
+            for spoils, run in groupby(group, self._spoiler.spoils):
+                together = tuple(run)
+                yield from ((client,) for client in together) if spoils else (together,)
 
     def _single(self, start: Vectors, lane: Lane, reports: ClientReports, out: Vectors | None) -> LaneResult:
         vectors = self._one(start, lane.round, lane.clients[0], reports)
@@ -116,8 +132,12 @@ class LaneTrainer:
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
-        reports.add(client, update.samples, update.loss, update.finite)
-        return (update.params, update.buffers) if update.finite else None
+        finite = update.finite
+        if self._spoiler.spoils(client):
+            self._spoiler.spoil_(update.params, start[0], round_index, client)
+            finite = finite and bool(update.params.isfinite().all())
+        reports.add(client, update.samples, update.loss, finite)
+        return (update.params, update.buffers) if finite else None
 
     def _add_many(
         self,
@@ -164,7 +184,11 @@ class LaneTrainer:
     ) -> ClientSum:
         if isinstance(many, CompiledTrainer):
             return many.train_sum(start, samples, round_index, clients)
-        return self._added(many.train(start, samples, round_index, clients), start)
+        updates = many.train(start, samples, round_index, clients)
+        if self._spoiler.roles:
+            for params, place in zip(updates.params, updates.clients, strict=True):
+                self._spoiler.spoil_(params, start, round_index, clients[place])
+        return self._added(updates, start)
 
     def _added(self, found: ClientUpdates, base: Tensor) -> ClientSum:
         """Adds up the clients that are free of NaN and Inf."""
