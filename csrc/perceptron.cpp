@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "float_env.h"
 #include "perceptron_step.h"
@@ -93,9 +94,15 @@ class Bench {
     ClientWork work_{};
 };
 
+// By the bits: of integers the compiler makes vectors, a sum of floats has to wait for every addition.
 bool all_finite(const float* x, std::int64_t size) {
-    float found = 0;
-    for (std::int64_t i = 0; i < size; ++i) found += x[i] * 0;  // 0, or NaN for ever
+    constexpr std::uint32_t kExponent = 0x7f800000;
+    std::uint32_t found = 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+        std::uint32_t bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        found |= (bits & kExponent) == kExponent ? 1u : 0u;
+    }
     return found == 0;
 }
 
