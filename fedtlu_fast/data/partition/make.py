@@ -36,7 +36,7 @@ def make_partitioner(config: PartitionConfig, clients: int, samples: int, by: st
             _sizes(config, clients, samples), by, config.alpha
         ),
         "pathological": lambda: PathologicalPartitioner(
-            clients, by, config.num_classes_per_partition, config.class_assignment_mode
+            clients, by, config.num_classes_per_partition, config.class_assignment_mode, least
         ),
         "shard": lambda: ShardPartitioner(
             clients, by, config.num_shards_per_partition, config.shard_size, config.keep_incomplete_shard

@@ -17,9 +17,9 @@ Vector = NDArray[np.float64]
 class _SizePartitioner:
     """Shuffled samples, in shares that are a function of the client's number.
 
-    Every sample is given to a client; what is left of rounding down goes to the last client, which holds
-    most. Ours, where it departs from Flower Datasets: no client gets fewer than `min_partition_size`
-    samples, and those above it share the rest by the rule.
+    Every sample is given to a client. Ours, where it departs from Flower Datasets: no client gets fewer than
+    `min_partition_size` samples, and those above it share the rest by the rule; what rounding down leaves
+    goes by the largest remainders, where there the last client gets all of it.
 
     Attributes:
         num_partitions: clients.
@@ -43,16 +43,24 @@ class _SizePartitioner:
         # Weights ascend: those that get the least and no more are the first ones.
         for lifted in range(clients):
             rest = samples - lifted * least
-            shares = np.floor(rest * (weights[lifted:] / weights[lifted:].sum())).astype(np.int64)
+            shares = rest * (weights[lifted:] / weights[lifted:].sum())
             if shares[0] >= least:
-                sizes[lifted:] = shares
+                sizes[lifted:] = _whole(shares, rest)
                 break
-        sizes[-1] += samples - sizes.sum()
         return sizes
 
     def _weights(self, numbers: Vector) -> Vector:
         """[C], ascending: what the sizes are proportional to; of the clients' numbers, from 1."""
         raise NotImplementedError
+
+
+def _whole(shares: Vector, total: int) -> Indices:
+    """Ascending shares as whole numbers that add up to `total` and ascend: by the largest remainders."""
+    sizes = np.floor(shares).astype(np.int64)
+    # Of equal remainders the later one, which holds as much or more.
+    first = np.lexsort((-np.arange(len(shares)), sizes - shares))
+    sizes[first[: total - sizes.sum()]] += 1
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ MADE = {
     "inner_dirichlet": ({"alpha": 2.0}, InnerDirichletPartitioner([4, 3, 3], "topic", 2.0)),
     "pathological": (
         {"num_classes_per_partition": 3, "class_assignment_mode": "deterministic"},
-        PathologicalPartitioner(3, "topic", 3, "deterministic"),
+        PathologicalPartitioner(3, "topic", 3, "deterministic", 4),
     ),
     "shard": (
         {"num_shards_per_partition": None, "shard_size": 7, "keep_incomplete_shard": True},

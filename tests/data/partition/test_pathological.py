@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from partitions import assert_dealt, deal, same
+from partitions import SOURCES, assert_dealt, deal, same
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import PathologicalPartitioner
@@ -65,10 +65,40 @@ def test_what_is_drawn_is_drawn_uniformly(mode):
     assert all(abs(count - 1000 / pairs) < spread for count in drawn.values())
 
 
-def test_a_value_with_fewer_samples_than_clients_that_share_it_is_refused():
+@settings(max_examples=150, deadline=None)
+@given(SOURCES, st.integers(1, 15), st.integers(1, 3), st.integers(1, 6), st.sampled_from(MODES))
+def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
+    sources, clients, classes, least, mode
+):
+    partitioner = PathologicalPartitioner(clients, "source", classes, mode, least)
+    try:
+        parts = deal(partitioner, sources)
+    except InputError as error:
+        assert error.field in ("clients", "partition.num_classes_per_partition")  # noqa: PT017
+        each = -(-least // classes)
+        room = np.bincount(sources) // each
+        # Where every value has room for every client, nothing can be refused.
+        assert (room[np.unique(sources)] < clients).any() or classes > len(np.unique(sources))
+        return
+    assert_dealt(parts, len(sources), clients, least)
+    assert all(len(own) == classes for own in classes_of(parts, sources))
+
+
+def test_small_values_have_as_many_holders_as_they_can_serve():
+    sources = np.repeat(np.arange(12), [200, 200, *[2] * 10])
+    for seed in range(20):
+        partitioner = PathologicalPartitioner(30, "source", 2, min_partition_size=4)
+        held = classes_of(deal(partitioner, sources, seed), sources)
+        counts = Counter(value for own in held for value in own)
+        assert all(counts[value] <= 1 for value in range(2, 12))
+
+
+@pytest.mark.parametrize(("mode", "most"), [("random", 3), ("deterministic", 3), ("first-deterministic", 3)])
+def test_too_many_clients_for_a_value_is_refused_with_how_many_there_can_be(mode, most):
     sources = np.repeat([0, 1], [50, 3])
-    with pytest.raises(InputError, match=r"clients: got 4; .*3 samples and 4 clients.*Use fewer clients"):
-        deal(pathological(4, 2), sources)
+    assert len(deal(pathological(most, 2, mode), sources)) == most
+    with pytest.raises(InputError, match=rf"clients: got 4; expected at most {most}: .*each of 2 values"):
+        deal(pathological(4, 2, mode), sources)
 
 
 def test_the_same_seed_deals_the_same():

@@ -34,8 +34,14 @@ def test_sizes_are_proportional_to_what_they_are_named_after():
     assert np.diff(np.log(exponential)) == pytest.approx([1, 1, 1], rel=1e-3)
 
 
+def test_rounding_moves_no_client_by_more_than_one():
+    sizes = np.array(sizes_of(LinearPartitioner(300), 50_000))
+    exact = np.arange(1, 301) * 50_000 / (300 * 301 / 2)
+    assert np.abs(sizes - exact).max() < 1
+
+
 def test_those_above_the_minimum_share_the_rest_by_the_rule():
-    assert sizes_of(LinearPartitioner(4, 150), 1000) == [150, 188, 283, 379]
+    assert sizes_of(LinearPartitioner(4, 150), 1000) == [150, 189, 283, 378]
     assert sizes_of(ExponentialPartitioner(1000, 2), 3000)[:990] == [2] * 990
 
 
