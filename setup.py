@@ -43,6 +43,7 @@ PACKAGES = {
     "fedtlu_fast.cli": "fedtlu_fast/cli",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
     "fedtlu_fast.data": "fedtlu_fast/data",
+    "fedtlu_fast.data.partition": "fedtlu_fast/data/partition",
     "fedtlu_fast.kernels": "kernels",
     "fedtlu_fast.ops": "fedtlu_fast/ops",
     "fedtlu_fast.presets": "fedtlu_fast/presets",
@@ -52,6 +53,7 @@ PACKAGES = {
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
     "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
+    "fedtlu_fast.simulation.participation": "fedtlu_fast/simulation/participation",
     "fedtlu_fast.tasks": "fedtlu_fast/tasks",
 }
 

@@ -6,11 +6,21 @@ says so; the defaults are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.errors import InputError
@@ -28,9 +38,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switch(cls, value: Any) -> Any:
-        # pydantic would read true as 1; no setting is a switch.
-        if isinstance(value, bool):
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would read true as 1; few settings are switches.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("not true or false")
         return value
 
@@ -71,15 +81,135 @@ class DataConfig(Section):
     synthetic: SyntheticConfig = SyntheticConfig()
 
 
-class PartitionConfig(Section):
-    """How samples are dealt to clients."""
+PARTITION_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "iid": (),
+    "dirichlet": ("by", "alpha", "self_balancing"),
+    "inner_dirichlet": ("by", "alpha", "partition_sizes"),
+    "pathological": ("by", "num_classes_per_partition", "class_assignment_mode"),
+    "shard": ("by", "num_shards_per_partition", "shard_size", "keep_incomplete_shard"),
+    "natural": ("by",),
+    "grouped_natural": ("by", "group_size", "group_mode"),
+    "linear": (),
+    "square": (),
+    "exponential": (),
+}
+"""Which settings a partition goes by, besides `min_samples`; the others have to keep their defaults."""
 
-    name: Literal["iid", "dirichlet", "natural"] = Field(
+
+class PartitionConfig(Section):
+    """How samples are dealt to clients; names are those of Flower Datasets' arguments."""
+
+    name: Literal[
+        "iid",
         "dirichlet",
-        description="iid | dirichlet (over sources) | natural (whole sources: one topic per client)",
+        "inner_dirichlet",
+        "pathological",
+        "shard",
+        "natural",
+        "grouped_natural",
+        "linear",
+        "square",
+        "exponential",
+    ] = Field(
+        "dirichlet",
+        description="iid | dirichlet[:ALPHA] | inner_dirichlet[:ALPHA] | pathological[:CLASSES] | "
+        "shard[:SHARDS] | natural (whole documents, topics, ...) | grouped_natural[:SIZE] | linear, square, "
+        "exponential (sizes alone differ)",
     )
-    alpha: float = Field(0.1, gt=0, description="dirichlet's concentration: small is far from IID")
+    by: str | None = Field(
+        None, description="what of the samples it goes by, such as label or document; null: the data's first"
+    )
+    alpha: float = Field(
+        0.1, gt=0, description="[inner_]dirichlet: concentration; small is far from IID, large near"
+    )
+    self_balancing: bool = Field(
+        True, description="dirichlet: who holds an equal share already gets nothing of further values"
+    )
+    partition_sizes: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
+        None, description="inner_dirichlet: samples of each client; null: equal"
+    )
+    num_classes_per_partition: int = Field(2, ge=1, description="pathological: values of each client")
+    class_assignment_mode: Literal["random", "deterministic", "first-deterministic"] = Field(
+        "random", description="pathological: random | deterministic (c, c + 1, ...) | first-deterministic"
+    )
+    num_shards_per_partition: int | None = Field(
+        2, ge=1, description="shard: shards of each client; null: as shard_size gives"
+    )
+    shard_size: int | None = Field(
+        None, ge=1, description="shard: samples of one; null: as large as the samples allow"
+    )
+    keep_incomplete_shard: bool = Field(
+        False, description="shard, with shard_size alone: whether the samples left at the end are one too"
+    )
+    group_size: int = Field(2, ge=1, description="grouped_natural: values in a group")
+    group_mode: Literal["allow-smaller", "allow-bigger", "drop-reminder", "strict"] = Field(
+        "allow-smaller", description="grouped_natural: what happens to values that do not fill a group"
+    )
     min_samples: int = Field(4, ge=2, description="no client gets fewer samples than this (ours)")
+
+    @model_validator(mode="after")
+    def _only_what_it_uses(self) -> Self:
+        used = {"name", "min_samples", *PARTITION_ARGUMENTS[self.name]}
+        _check_unused(self, used, f"name={self.name}")
+        return self
+
+
+class ParticipationConfig(Section):
+    """Who takes part in a round: who can, who is drawn, and who drops out again."""
+
+    sampler: Literal["uniform", "size", "loss", "fixed"] = Field(
+        "uniform",
+        description="uniform | size (by samples held) | loss (of candidates those with the largest last "
+        "training loss) | fixed (the same in every round)",
+    )
+    candidates: int | None = Field(
+        None, ge=1, description="loss: clients drawn by size, of which the cohort is; null: twice the cohort"
+    )
+    members: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="fixed: the clients' numbers; null: drawn once"
+    )
+    trace: str | None = Field(
+        None, description="file of the rounds in which clients can take part (.csv or .json); null: all can"
+    )
+    duty: float = Field(1.0, gt=0, le=1, description="share of a period in which a client can take part")
+    period: int = Field(10, ge=1, description="duty: rounds of a period; each client begins its own")
+    over: float = Field(
+        1.0, ge=1, description="draw this times the cohort, and keep as many as the cohort that answer first"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="chance that a client that was drawn does not answer")
+
+    def drawn(self, cohort: int) -> int:
+        """How many clients are drawn for a cohort."""
+        # The factor as it is written: 1.1 times 10 is 11, though the float product is more.
+        return ceil(Fraction(str(self.over)) * cohort)
+
+    @model_validator(mode="after")
+    def _only_what_it_uses(self) -> Self:
+        used = {"sampler", "trace", "duty", "period", "over", "dropout"}
+        _check_unused(
+            self,
+            used | {"loss": {"candidates"}, "fixed": {"members"}}.get(self.sampler, set()),
+            f"sampler={self.sampler}",
+        )
+        if self.trace is not None or self.duty == 1:
+            _check_unused(
+                self, set(type(self).model_fields) - {"duty", "period"}, "trace" if self.trace else "duty=1"
+            )
+        if round(self.duty * self.period) < 1:
+            raise InputError("duty", self.duty, f"at least one round of the {self.period} of a period")
+        if len(set(self.members or ())) < len(self.members or ()):
+            raise InputError("members", self.members, "each client once")
+        return self
+
+
+def _check_unused(section: Section, used: Collection[str], chosen: str) -> None:
+    """Settings that mean nothing beside what was chosen have to be at their defaults."""
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name not in used and value != info.default:
+            raise InputError(
+                name, value, f"{info.default} with {chosen}, which does not use it", "Leave it out."
+            )
 
 
 class ModelConfig(Section):
@@ -301,12 +431,20 @@ class ExecutionConfig(Section):
     )
 
 
+SHORTHANDS = {
+    "pathological": "num_classes_per_partition",
+    "shard": "num_shards_per_partition",
+    "grouped_natural": "group_size",
+}
+"""What the number after the partition's name is; after other names it is alpha."""
+
+
 def partition_shorthand(value: Any) -> Any:
-    """``dirichlet:0.1`` for ``{name: dirichlet, alpha: 0.1}``."""
+    """``dirichlet:0.1`` for ``{name: dirichlet, alpha: 0.1}``, ``shard:2`` for so many shards, and so on."""
     if not isinstance(value, str):
         return value
-    name, _, alpha = value.partition(":")
-    return {"name": name, "alpha": alpha} if alpha else {"name": name}
+    name, _, number = value.partition(":")
+    return {"name": name, SHORTHANDS.get(name, "alpha"): number} if number else {"name": name}
 
 
 def threat_shorthand(value: Any) -> Any:
@@ -329,7 +467,7 @@ class RunConfig(Section):
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
     warmup_rounds: int = Field(0, ge=0, description="first rounds that update every block")
     clients: int = Field(100, ge=1, description="clients in the federation")
-    cohort: int = Field(10, ge=1, description="clients that train in a round, drawn uniformly")
+    cohort: int = Field(10, ge=1, description="clients that train in a round; who: see participation")
     server_lr: float = Field(1.0, gt=0, description="factor on the averaged change")
     device: str = Field("cpu", pattern=DEVICE_PATTERN, description="cpu | cuda | cuda:N")
     threads: int | None = Field(1, ge=1, le=4096, description="CPU threads of one run; null: torch decides")
@@ -338,6 +476,7 @@ class RunConfig(Section):
     )
     data: DataConfig = DataConfig()
     partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
+    participation: ParticipationConfig = ParticipationConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
@@ -353,6 +492,21 @@ class RunConfig(Section):
     def _cohort_fits(self) -> Self:
         if self.cohort > self.clients:
             raise InputError("cohort", self.cohort, f"at most {self.clients}, the clients there are")
+        return self
+
+    @model_validator(mode="after")
+    def _draw_fits(self) -> Self:
+        participation, drawn = self.participation, self.participation.drawn(self.cohort)
+        if drawn > self.clients:
+            given = f"{participation.over} times a cohort of {self.cohort}"
+            raise InputError("participation.over", given, f"at most {self.clients}, the clients there are")
+        candidates, members = participation.candidates, participation.members
+        if candidates is not None and not drawn <= candidates <= self.clients:
+            expected = f"{drawn}, as many as are drawn, to {self.clients}, the clients there are"
+            raise InputError("participation.candidates", candidates, expected)
+        if members is not None and (len(members) != drawn or max(members) >= self.clients):
+            expected = f"{drawn} clients, as many as are drawn, numbered from 0 to {self.clients - 1}"
+            raise InputError("participation.members", members, expected)
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fedtlu_fast.config import RunConfig, Section, partition_shorthand
+from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.errors import InputError
 
 EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
@@ -39,14 +39,16 @@ def load_config(
         InputError: an unknown key, a wrong type or an impossible value.
     """
     tree: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if preset is not None:
         if preset not in presets():
             raise InputError("preset", preset, f"one of {', '.join(presets())}")
         tree = yaml.safe_load(resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text())
     if path is not None:
-        _merge(tree, _read_yaml(path))
+        _lay_over(tree, _read_yaml(path))
     for override in overrides:
-        _merge(tree, _parse_override(override))
+        _merge(given, _parse_override(override))
+    _lay_over(tree, given)
     return parse_config(tree)
 
 
@@ -117,6 +119,15 @@ def full_key(key: str) -> str:
     if len(matches) > 1:
         raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
     return matches[0] if matches else key
+
+
+def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Settings over others; of a partition below, what the one named above does not use is dropped."""
+    above, below = partition_shorthand(over.get("partition")), partition_shorthand(tree.get("partition"))
+    if isinstance(above, Mapping) and isinstance(below, Mapping) and "name" in above:
+        kept = {"name", "min_samples", *PARTITION_ARGUMENTS.get(str(above["name"]), ())}
+        tree["partition"] = {key: value for key, value in below.items() if key in kept}
+    _merge(tree, over)
 
 
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -233,12 +233,14 @@ class Collusion:
         """
         strengths = [threat.strength for threat in roles.threats if threat.kind == COLLUSION]
         self._strength = strengths[0] if strengths else None
-        self._mean = torch.zeros_like(base)
-        self._m2 = torch.zeros_like(base)
+        # Most rounds have no attackers, and should not pay for the memory.
+        self._base, self._mean, self._m2 = base, base[:0], base[:0]
         self.samples: list[int] = []
 
     def add_(self, params: Tensor, samples: int) -> None:
         """Takes an attacker's honest parameters [P] and the number of its samples."""
+        if not self.samples:
+            self._mean, self._m2 = torch.zeros_like(self._base), torch.zeros_like(self._base)
         self.samples.append(samples)
         gap = params - self._mean
         self._mean.add_(gap, alpha=1 / len(self.samples))

@@ -92,8 +92,48 @@ def test_partition_shorthand(preset, shorthand, name, alpha):
 
 
 @pytest.mark.parametrize(
+    ("shorthand", "argument", "value"),
+    [
+        ("inner_dirichlet:0.5", "alpha", 0.5),
+        ("pathological:3", "num_classes_per_partition", 3),
+        ("shard:4", "num_shards_per_partition", 4),
+        ("grouped_natural:5", "group_size", 5),
+    ],
+)
+def test_the_number_after_a_partition_is_its_first_argument(shorthand, argument, value):
+    config = parse_config({"partition": shorthand})
+    assert config.partition.name == shorthand.partition(":")[0]
+    assert getattr(config.partition, argument) == value
+
+
+def test_a_partition_replaces_the_one_below_but_not_what_both_use(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("partition: {name: dirichlet, alpha: 0.7, self_balancing: no, min_samples: 6}\n")
+
+    def over(*overrides):
+        found = load_config(path=path, overrides=overrides).partition.model_dump(exclude_defaults=True)
+        return {"name": "dirichlet", **found}
+
+    below = {"name": "dirichlet", "alpha": 0.7, "self_balancing": False, "min_samples": 6}
+    assert over() == over("partition=dirichlet") == below
+    assert over("partition=iid") == over("partition.name=iid") == {"name": "iid", "min_samples": 6}
+    assert over("partition=inner_dirichlet") == {"name": "inner_dirichlet", "alpha": 0.7, "min_samples": 6}
+    shards = {"name": "shard", "num_shards_per_partition": 3, "min_samples": 6}
+    assert over("num_shards_per_partition=3", "partition=shard") == shards
+    assert over("partition=shard", "num_shards_per_partition=3") == shards
+    with pytest.raises(InputError, match=r"partition.alpha: got 0.5; .* with name=iid"):
+        over("partition=iid", "alpha=0.5")
+
+
+def test_over_participation_draws_as_many_as_it_says():
+    drawn = [load_config(overrides=[f"over={over}"]).participation.drawn(10) for over in (1, 1.1, 1.25, 3)]
+    assert drawn == [10, 11, 13, 30]
+
+
+@pytest.mark.parametrize(
     ("override", "where", "value"),
     [
+        ("self_balancing=no", ("partition", "self_balancing"), False),
         ("lr=1e-3", ("training", "lr"), 1e-3),
         ("training.lr=1", ("training", "lr"), 1.0),
         ("layers=12", ("model", "layers"), 12),
@@ -168,7 +208,11 @@ def test_keys_and_overrides_that_are_none(override, message):
         ("data=null", "data: got None"),
         ("training=null", "training: got None"),
         ("partition=5", "partition: got 5"),
-        ("partition=uniform", "partition.name: got 'uniform'; expected 'iid', 'dirichlet' or 'natural'"),
+        ("partition=uniform", "partition.name: got 'uniform'; expected 'iid', 'dirichlet', .* or 'exp"),
+        ("partition=shard:x", "partition.num_shards_per_partition: got 'x'"),
+        ("self_balancing=maybe", "partition.self_balancing: got 'maybe'"),
+        ("alpha=true", "partition.alpha: got True; expected not true or false"),
+        ("partition.by=true", "partition.by: got True"),
         ("partition=dirichlet:x", "partition.alpha: got 'x'"),
         ("keep=two", "selection.keep: got 'two'; expected 1 block or more, a fraction"),
         ("keep=true", "selection.keep: got True"),
@@ -207,6 +251,33 @@ def test_values_of_the_wrong_type(override, message):
         ("alpha=-1", "partition.alpha: got -1"),
         ("partition=dirichlet:0", "partition.alpha: got '0'"),
         ("min_samples=1", "partition.min_samples: got 1"),
+        ("partition={name: iid, alpha: 0.5}", "partition.alpha: got 0.5; expected 0.1 with name=iid"),
+        ("partition={name: linear, by: label}", "partition.by: got 'label'; expected None with name=linear"),
+        ("partition=iid:3", "partition.alpha: got 3.0; expected 0.1 with name=iid, which does not use it"),
+        ("shard_size=3", "partition.shard_size: got 3; expected None with name=dirichlet"),
+        ("partition={name: natural, self_balancing: false}", "self_balancing: got False; expected True with"),
+        ("partition=pathological:0", "partition.num_classes_per_partition: got '0'"),
+        ("group_mode=some", "partition.group_mode: got 'some'"),
+        ("partition={name: inner_dirichlet, partition_sizes: [1]}", "partition.partition_sizes.0: got 1"),
+        ("sampler=best", "participation.sampler: got 'best'; expected 'uniform', 'size', 'loss' or 'fixed'"),
+        ("candidates=20", "participation.candidates: got 20; expected None with sampler=uniform"),
+        ("participation={sampler: loss, candidates: 9}", "candidates: got 9; expected 10, as many as are"),
+        ("participation={sampler: loss, candidates: 101}", "to 100, the clients there are"),
+        ("members=[1]", r"participation.members: got \(1,\); expected None with sampler=uniform"),
+        ("participation={sampler: fixed, members: [1]}", r"members: got \(1,\); expected 10 clients"),
+        ("participation={sampler: fixed, members: [1, 1]}", "members: got .* expected each client once"),
+        ("participation={sampler: fixed, members: [-1]}", "participation.members.0: got -1"),
+        (
+            "participation={sampler: fixed, members: [0,1,2,3,4,5,6,7,8,100]}",
+            "10 clients, as many as are drawn, numbered from 0 to 99",
+        ),
+        ("duty=0", "participation.duty: got 0"),
+        ("duty=0.01", "participation.duty: got 0.01; expected at least one round of the 10 of a period"),
+        ("period=5", "participation.period: got 5; expected 10 with duty=1, which does not use it"),
+        ("participation={trace: a.csv, duty: 0.5}", "participation.duty: got 0.5; expected 1.0 with trace"),
+        ("over=0.9", "participation.over: got 0.9"),
+        ("over=11", "participation.over: got '11.0 times a cohort of 10'; expected at most 100"),
+        ("participation.dropout=1", "participation.dropout: got 1"),
         ("layers=0", "model.layers: got 0"),
         ("width=30", "model.heads: got 4; expected a divisor of the width, 30"),
         ("heads=0", "model.heads: got 0"),

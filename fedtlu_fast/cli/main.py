@@ -21,6 +21,7 @@ from fedtlu_fast._version import __version__
 from fedtlu_fast.cli.bench_sim import bench_sim_command
 from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import notes
+from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
 from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.run import run_command
@@ -37,6 +38,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
   fedtlu compare                     fedtlu, random, last and all layers
   fedtlu run                         one federation, with live progress
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
+  fedtlu data --plot who.png         who holds what
   fedtlu score BEFORE AFTER          rank the layers of a change
   fedtlu profile                     speed and accuracy on this machine
   fedtlu bench-sim                   time a round, beside a plain loop
@@ -76,6 +78,7 @@ def options(
 
 app.command("run")(run_command)
 app.command("compare")(compare_command)
+app.command("data")(data_command)
 app.command("score")(score_command)
 app.command("profile")(profile_command)
 app.command("bench-sim")(bench_sim_command)

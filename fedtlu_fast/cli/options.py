@@ -34,7 +34,12 @@ Model = Annotated[
     ),
 ]
 Data = Annotated[str | None, typer.Option(help="pydoc, text:PATH or hf:NAME.")]
-Partition = Annotated[str | None, typer.Option(help="iid, dirichlet[:ALPHA] or natural.")]
+Partition = Annotated[
+    str | None,
+    typer.Option(
+        help="iid, dirichlet[:ALPHA], shard[:SHARDS], natural, ...; `fedtlu settings` has them all."
+    ),
+]
 Rounds = Annotated[int | None, typer.Option(help="Rounds in all, warm-up included.")]
 Clients = Annotated[int | None, typer.Option(help="Clients in the federation.")]
 Backend = Annotated[str | None, typer.Option(help="auto, reference, native or triton.")]

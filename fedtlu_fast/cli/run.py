@@ -128,12 +128,11 @@ def _advance(run: Run, stop: StopRequest, live: bool) -> None:
 
     names = [run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks]
     choosable = dict(zip(names, short_names(names), strict=True))
-    cohort = run.config.cohort
     with _progress(live) as progress:
         task = progress.add_task("", total=run.config.rounds, completed=run.state.round, status="", rate="")
 
         def show(row: dict[str, Any]) -> None:
-            rate = f"{cohort / row['seconds']:,.3g} clients/s"
+            rate = f"{row['trained'] / row['seconds']:,.3g} clients/s"
             progress.update(task, completed=row["round"], status=_status(row, choosable), rate=rate)
 
         run.advance(run.config.rounds, show, stop)
@@ -168,11 +167,13 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
     more = [f"+{len(names) - MOST_SHOWN}"] if len(names) > MOST_SHOWN else []
     chosen = "warm-up: all" if row["warmup"] else " ".join([*names[:MOST_SHOWN], *more])
     refused = f"refused {len(row['refused'])}" if row["refused"] else ""
+    dropped = f"dropped {len(row['dropped'])}" if row["dropped"] else ""
     parts = (
         f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
         tested,
         chosen,
         refused,
+        dropped,
     )
     return "  ".join(part for part in parts if part)
 

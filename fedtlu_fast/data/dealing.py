@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,23 +32,43 @@ def deal(config: RunConfig, attributes: Mapping[str, Attribute]) -> tuple[Shares
 
     Args:
         config: `clients`, `partition` and the seed.
-        attributes: of the samples; the first is what the partition goes by.
+        attributes: of the samples; the partition goes by the one that its `by` names, or by the first.
+
+    Returns:
+        Shares to train on and to test on: for each client one sample of either or more, no sample twice.
 
     Raises:
-        InputError: too few samples for so many clients.
+        InputError: the samples cannot be dealt like this to so many clients.
     """
-    by = next(iter(attributes.values()))
-    partitioner = make_partitioner(config.partition, config.clients)
-    parts = partitioner.partition(by.codes, generator(config.seed, "partition"))
+    columns = {name: attribute.codes for name, attribute in attributes.items()}
+    by, chance = config.partition.by or next(iter(columns)), generator(config.seed, "partition")
+    samples = len(next(iter(columns.values())))
+    partitioner = make_partitioner(config.partition, config.clients, samples, by)
+    parts = partitioner.partition(columns, chance)
+    _check_least(config, parts)
     split = [_train_and_own_test(config, index, part) for index, part in enumerate(parts)]
     return Shares.of([rows for rows, _ in split]), Shares.of([rows for _, rows in split])
+
+
+def _check_least(config: RunConfig, parts: Sequence[Indices]) -> None:
+    poorest = min(range(len(parts)), key=lambda client: len(parts[client]))
+    if len(parts[poorest]) < config.partition.min_samples:
+        raise InputError(
+            "partition.min_samples",
+            config.partition.min_samples,
+            f"at most {len(parts[poorest])}, what client {poorest} gets by partition={config.partition.name}",
+            "Use fewer clients, a smaller min_samples (2 is the least) or another partition.",
+        )
 
 
 def _train_and_own_test(config: RunConfig, index: int, rows: Indices) -> tuple[Indices, Indices]:
     held = max(1, round(len(rows) * config.data.local_fraction))
     if len(rows) - held < 1:
         raise InputError(
-            f"clients[{index}]", f"{len(rows)} samples", "at least one to train on and one to test on"
+            f"clients[{index}]",
+            f"{len(rows)} samples",
+            f"at least one to train on and one to test on, {config.data.local_fraction:g} of them",
+            "Use fewer clients, a larger partition.min_samples or a smaller data.local_fraction.",
         )
     shuffled = generator(config.seed, "local split", client=index).permutation(rows)
     return np.sort(shuffled[held:]), np.sort(shuffled[:held])

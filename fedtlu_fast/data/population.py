@@ -10,7 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -106,6 +106,15 @@ class Population(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsSizes(Protocol):
+    """A population that can tell how much each client holds without making or reading samples."""
+
+    def sizes(self) -> Indices:
+        """[C], samples that each client trains on. Takes 8 bytes a client, and time for each."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shares:
     """Which rows each of C clients holds: two arrays, which may lie on disk.
@@ -162,6 +171,10 @@ class ArrayPopulation:
     def held_out(self, client: int) -> Samples:
         """See `Population`."""
         return Samples(self.pool, self.own_tests[client])
+
+    def sizes(self) -> Indices:
+        """See `KnowsSizes`: one pass over the shares' starts."""
+        return np.diff(self.shares.starts)
 
     def to(self, device: str) -> Self:
         """See `Population`."""

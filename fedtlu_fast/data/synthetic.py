@@ -69,6 +69,14 @@ class SyntheticPopulation:
         """See `Population`."""
         return self._split(client)[1]
 
+    def sizes(self) -> NDArray[np.int64]:
+        """See `KnowsSizes`: a draw for every client, seconds for a million."""
+        sizes = np.empty(self.clients, np.int64)
+        for client in range(self.clients):
+            total = self._size(self._draws.generator(self.seed, "client", client=client))
+            sizes[client] = total - self._held(total)
+        return sizes
+
     def to(self, device: str) -> SyntheticPopulation:
         """See `Population`."""
         return SyntheticPopulation(self.rule, self.clients, self.seed, device)
@@ -76,7 +84,7 @@ class SyntheticPopulation:
     def _split(self, client: int) -> tuple[Samples, Samples]:
         pool = self._tensors(*self._make("client", client))
         size = len(pool[0])
-        held = min(round(size * self.rule.local_fraction), size - 1)
+        held = self._held(size)
         rows = np.arange(size)
         return Samples(pool, rows[held:]), Samples(pool, rows[:held])
 
@@ -84,12 +92,20 @@ class SyntheticPopulation:
         self, purpose: str, client: int, size: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         rule, draw = self.rule.synthetic, self._draws.generator(self.seed, purpose, client=client)
-        n = size or int(draw.integers(rule.fewest, rule.most, endpoint=True))
+        n = size or self._size(draw)
         own = draw.standard_normal((rule.features + 1, self.rule.classes), dtype=np.float32)
         model = self._common + np.float32(sqrt(rule.model_variance)) * own
         mean = draw.standard_normal(rule.features, dtype=np.float32) * np.float32(sqrt(rule.input_variance))
         x = draw.standard_normal((n, rule.features), dtype=np.float32) * self._spread + mean
         return x, (x @ model[:-1] + model[-1]).argmax(axis=1)
+
+    def _size(self, draw: np.random.Generator) -> int:
+        """What a client holds in all: the first that is drawn of it."""
+        return int(draw.integers(self.rule.synthetic.fewest, self.rule.synthetic.most, endpoint=True))
+
+    def _held(self, total: int) -> int:
+        """Of so many samples, those that are kept for the client's own test."""
+        return min(round(total * self.rule.local_fraction), total - 1)
 
     @cached_property
     def _common(self) -> NDArray[np.float32]:

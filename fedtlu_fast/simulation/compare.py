@@ -1,7 +1,7 @@
 """Several selectors and seeds on the same federation: one arm each, in parallel processes.
 
 The arms of one seed share data, cohorts, batches and the warm-up rounds, which are run once; they differ
-in what the server applies.
+in what the server applies (with participation.sampler=loss also in the cohorts after the warm-up).
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "refused": record.refused,
         "adversaries": server.roles.adversaries(record.cohort),
         "failed": {str(client): reason for client, reason in record.failed.items()},
+        "dropped": {str(client): reason for client, reason in record.dropped.items()},
+        "trained": len(record.cohort),
         "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }
@@ -46,6 +48,7 @@ def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any
     row = {
         "round": record.round,
         "warmup": record.warmup,
+        "drawn": record.drawn,
         "cohort": record.cohort,
         "selected": list(record.selection.names),
         "block_scores": dict(
@@ -100,6 +103,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "bytes_up": sum(row["bytes_up"] for row in metrics),
         "bytes_published": sum(row["bytes_published"] for row in metrics),
         "refused_updates": sum(len(row["refused"]) for row in metrics),
+        "dropped_clients": sum(len(row["dropped"]) for row in metrics),
         "failed_clients": sum(len(row["failed"]) for row in metrics),
         "seconds": sum(row["seconds"] for row in metrics),
         "params_sha256": state.sha256(),

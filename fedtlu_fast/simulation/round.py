@@ -21,10 +21,10 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
-from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select
-from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
+from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
 from fedtlu_fast.threats import Collusion, Roles
@@ -40,6 +40,7 @@ class Server:
         population: who holds what, on the model's device.
         trainer: of single clients; holds the task and its model.
         executor: trains cohorts.
+        participation: draws them.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
@@ -50,6 +51,7 @@ class Server:
     population: Population
     trainer: LocalTrainer
     executor: Executor
+    participation: Participation
     selector: Selector
     quotas: tuple[int, ...]
     roles: Roles
@@ -61,7 +63,9 @@ class RoundRecord:
 
     Attributes:
         round: 1 for the first.
-        cohort: the clients that took part, in the order of averaging.
+        drawn: the clients that the server drew.
+        cohort: those of them that took part, in the order of averaging; may be empty.
+        dropped: the others, and why.
         refused: those whose change held NaN or Inf and was not averaged in.
         failed: those that could not be trained, and why.
         train_loss: mean of the accepted clients' training losses, weighted like their changes.
@@ -74,7 +78,9 @@ class RoundRecord:
     """
 
     round: int
+    drawn: list[int]
     cohort: list[int]
+    dropped: dict[int, str]
     refused: list[int]
     failed: dict[int, str]
     train_loss: float
@@ -96,7 +102,8 @@ def make_server(
     """Collects what rounds need; settings that do not fit the model are refused here.
 
     Raises:
-        InputError: `keep` does not fit the model's groups, or a robust rule has no room.
+        InputError: `keep` does not fit the model's groups, a robust rule has no room, or the data or the
+            trace do not serve for `participation`.
     """
     check_room(config.aggregation, layout.size, config.cohort)
     chosen = config.selection
@@ -107,6 +114,7 @@ def make_server(
         population=population,
         trainer=trainer,
         executor=executor,
+        participation=make_participation(config, population),
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
         roles=Roles(config.threats, config.clients, config.seed),
@@ -114,16 +122,17 @@ def make_server(
 
 
 def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRecord]:
-    """The round after `state`."""
+    """The round after `state`. When nobody takes part it changes and publishes nothing."""
     config, index = server.config, state.round + 1
     clock = StageClock()
-    cohort = sample_cohort(config.seed, index, config.clients, config.cohort)
+    participants = server.participation.draw(index, state.losses)
+    cohort = participants.cohort
 
-    params_rule = make_rule(config.aggregation, state.params, len(cohort), config.backend)
+    params_rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
     buffers_mean = WeightedMean(state.buffers, config.backend)
     reports = ClientReports()
-    lanes = cut(index, cohort, config.execution, one_each=config.one_by_one)
-    results = server.executor.train((state.params, state.buffers), lanes)
+    lanes = cut(index, cohort, config.execution, config.one_by_one) if cohort else []
+    results = server.executor.train((state.params, state.buffers), lanes) if lanes else iter(())
     collusion = Collusion(state.params, server.roles)
     while True:
         with clock("train"):
@@ -141,8 +150,10 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 add_ = rule.add_ if result.single else rule.add_sum_
                 add_(vector, result.reports.total)
     with clock("aggregate"):
-        for samples in collusion.samples:
-            params_rule.add_(collusion.crafted(len(cohort)), samples)
+        if collusion.samples:
+            crafted = collusion.crafted(len(cohort))
+            for samples in collusion.samples:
+                params_rule.add_(crafted, samples)
         change = params_rule.change()
 
     with clock("score"):
@@ -158,16 +169,22 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             generator=generator(config.seed, "selection", index),
         )
         selector = make_selector("full") if warmup else server.selector
-        selection = select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+        selection = (
+            select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+            if cohort
+            else selection_of(server.layout, ())
+        )
 
     with clock("apply"):
         params = state.params.clone()
         masked_apply_(params, change, server.layout.offsets, selection.mask, config.server_lr, config.backend)
-        buffers = state.buffers + buffers_mean.change()
+        buffers = state.buffers + buffers_mean.change() if cohort else state.buffers
 
     record = RoundRecord(
         round=index,
+        drawn=participants.drawn,
         cohort=cohort,
+        dropped=participants.dropped,
         refused=reports.refused,
         failed=reports.failed,
         train_loss=reports.loss,
@@ -178,7 +195,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         warmup=warmup,
         seconds=clock.seconds,
     )
-    return ServerState(index, params, buffers), record
+    losses = server.participation.learnt(state.losses, reports)
+    return ServerState(index, params, buffers, losses), record
 
 
 class StageClock:

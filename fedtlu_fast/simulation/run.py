@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ class Run:
         executor = make_executor(self.config, population, trainer)
         try:
             self.server = make_server(self.config, self.layout, population, trainer, executor)
+            self.identity |= self.server.participation.identity
             self.directory = self._directory(out, resume)
         except BaseException:
             executor.close()
@@ -203,7 +204,7 @@ class Run:
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.config.device
-        return ServerState(state.round, state.params.to(device), state.buffers.to(device))
+        return replace(state, params=state.params.to(device), buffers=state.buffers.to(device))
 
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
         if out is None:

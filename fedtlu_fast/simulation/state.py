@@ -1,8 +1,9 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
-name, as other tools read them) and ``state.json`` (the round, and SHA-256 digests). It is written under a
-temporary name and renamed when it is complete.
+name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), and
+``losses.safetensors`` where the next cohorts depend on the clients' losses. It is written under a temporary
+name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fedtlu_fast.layout import Layer, ParameterLayout
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+LOSSES = "losses.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class ServerState:
         round: rounds done.
         params: [P] float32, the global parameters.
         buffers: [Q] float32, the global floating-point buffers.
+        losses: of clients that have trained, their last training losses, where cohorts depend on them.
     """
 
     round: int
     params: Tensor
     buffers: Tensor
+    losses: Mapping[int, float] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -72,6 +76,9 @@ def save_checkpoint(
         "buffers_sha256": _sha256(state.buffers),
         **identity,
     }
+    known = _columns(state.losses)
+    if state.losses:
+        facts["losses_sha256"] = _losses_sha256(known)
     try:
         for left in folder.glob(".writing-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -79,8 +86,10 @@ def save_checkpoint(
         tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
         # Copied one by one: safetensors refuses tensors that share memory.
         save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, scratch / WEIGHTS)
+        if state.losses:
+            save_file(known, scratch / LOSSES)
         (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
-        for path in (scratch / WEIGHTS, scratch / "state.json", scratch):
+        for path in (*sorted(scratch.iterdir()), scratch):
             _sync(path)
         if target.exists():
             shutil.rmtree(target)
@@ -144,14 +153,36 @@ def storage_error(path: Path, error: Exception) -> StorageError:
 def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> ServerState | None:
     """The state in a checkpoint; None when its bytes or its round are not what `facts` says."""
     tensors = load_file(path / WEIGHTS)
-    state = ServerState(_round_of(path), _joined(layout.layers, tensors), _joined(layout.buffers, tensors))
-    found = (state.round, state.sha256(), _sha256(state.buffers))
-    said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"])
+    known = load_file(path / LOSSES) if "losses_sha256" in facts else _columns({})
+    losses = dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True))
+    vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
+    state = ServerState(_round_of(path), *vectors, losses)
+    digest = _losses_sha256(known) if losses else None
+    found = (state.round, state.sha256(), _sha256(state.buffers), digest)
+    said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"], facts.get("losses_sha256"))
     return state if found == said else None
 
 
+def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:
+    """Clients, ascending, and their losses."""
+    clients = sorted(losses)
+    values = [losses[client] for client in clients]
+    return {
+        "clients": torch.tensor(clients, dtype=torch.int64),
+        "losses": torch.tensor(values, dtype=torch.float64),
+    }
+
+
+def _losses_sha256(known: Mapping[str, Tensor]) -> str:
+    return _sha256(torch.stack([known["clients"], known["losses"].view(torch.int64)]))
+
+
 def _changed_since(path: Path, key: str) -> InputError:
-    what = {"config_sha256": "settings (config.yaml)", "data_sha256": "data"}.get(key, key)
+    what = {
+        "config_sha256": "settings (config.yaml)",
+        "data_sha256": "data",
+        "trace_sha256": "trace (participation.trace)",
+    }.get(key, key)
     return InputError(
         "--resume",
         str(path),

@@ -46,9 +46,18 @@ def one_message(done: Any, *words: str) -> None:
 def test_help_teaches_the_commands(fedtlu: Command) -> None:
     done = fedtlu("--help")
     assert done.code == 0
-    for command in ("compare", "run", "score BEFORE AFTER", "profile", "bench-sim", "settings", "env"):
+    for command in (
+        "compare",
+        "run",
+        "data",
+        "score BEFORE AFTER",
+        "profile",
+        "bench-sim",
+        "settings",
+        "env",
+    ):
         assert f"fedtlu {command}" in done.stdout
-    for command in ("run", "compare", "score", "profile", "bench-sim", "settings", "env"):
+    for command in ("run", "compare", "data", "score", "profile", "bench-sim", "settings", "env"):
         text = fedtlu(command, "--help").stdout
         assert "Usage: fedtlu" in text
     assert "go on with the run" in fedtlu("run", "--help").stdout.lower()
@@ -142,13 +151,15 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "train_loss": 1.5,
         "warmup": False,
         "refused": [3],
+        "dropped": {"4": "no answer", "9": "too late"},
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
     names = [f"t.h.{i}" for i in range(6)]
     line = run_module._status(row, dict(zip(names, short_names(names), strict=True)))
-    assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1"
+    assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1  dropped 2"
     assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
-    nothing = {**row, "train_loss": None, "test_perplexity": None, "selected": [], "refused": []}
+    nothing = {"train_loss": None, "test_perplexity": None, "selected": [], "refused": [], "dropped": {}}
+    nothing["warmup"] = False
     assert run_module._status(nothing, {}) == ""
 
 
@@ -171,7 +182,7 @@ BAD_SETTINGS = {
     "alpha no number": (["--partition", "dirichlet:x"], ["partition.alpha", "'x'", "number"]),
     "partition": (
         ["--partition", "sorted"],
-        ["partition.name", "'sorted'", "'iid', 'dirichlet' or 'natural'"],
+        ["partition.name", "'sorted'", "'iid', 'dirichlet', "],
     ),
     "selector": (["--selector", "best"], ["selector", "best", "fedtlu, random, last, first, full"]),
     "heads": (["--set", "heads=3"], ["model.heads: got 3", "width, 8"]),

@@ -55,6 +55,12 @@ def test_all_gives_every_sample_in_the_clients_order(rows):
     assert held.all()[1].tolist() == (rows * 7).tolist()
 
 
+def test_sizes_are_those_of_the_shares():
+    shares = Shares.of([np.arange(3), np.arange(0), np.arange(5)])
+    population = ArrayPopulation(POOL, shares, shares, POOL, "")
+    assert population.sizes().tolist() == [3, 0, 5]
+
+
 def test_nobody_who_writes_to_what_was_taken_writes_to_the_pool():
     before = POOL[0].clone()
     Samples(POOL, np.arange(5)).take(np.arange(5))[0].zero_()

@@ -59,6 +59,12 @@ def same(one, two):
     return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+def test_sizes_are_those_of_the_clients_made_whole():
+    for local_fraction in (0.05, 0.25, 0.5, 0.95):
+        made = population(40, local_fraction=local_fraction, fewest=2, most=30)
+        assert made.sizes().tolist() == [len(made.train(client)) for client in range(40)]
+
+
 # --- a pure function of seed and client ----------------------------------------------------------
 
 

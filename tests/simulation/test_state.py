@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,41 @@ def test_state_comes_back_bit_for_bit(model: nn.Module, tmp_path: Path) -> None:
     assert found.round == 1
     assert torch.equal(found.params, state.params)
     assert torch.equal(found.buffers, state.buffers)
+
+
+def test_losses_come_back_bit_for_bit_and_only_where_there_are_any(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2())
+    losses = {7: 0.1, 10**12: float("-inf"), 0: 1e-300}
+    save_checkpoint(tmp_path, layout, replace(state, losses=losses), IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.losses == losses
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    assert not (tmp_path / "round-000001" / "losses.safetensors").exists()
+    assert load_checkpoint(tmp_path, layout, IDENTITY) is not None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "of others", "unmentioned"])
+def test_checkpoint_with_damaged_losses_is_passed_over(tmp_path: Path, damage: str) -> None:
+    layout, state = state_of(gpt2())
+    save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, round=2, losses={1: 2.0, 5: 3.0}), IDENTITY, 2)
+    newest = tmp_path / "round-000002"
+    file = newest / "losses.safetensors"
+    if damage == "flipped":
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "of others":
+        file.write_bytes((tmp_path / "round-000001" / "losses.safetensors").read_bytes())
+    else:
+        facts = json.loads((newest / "state.json").read_text())
+        (newest / "state.json").write_text(json.dumps({**facts, "losses_sha256": None}))
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.round == 1
 
 
 def test_nan_and_negative_zero_come_back_too(tmp_path: Path) -> None:

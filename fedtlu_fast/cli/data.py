@@ -1,0 +1,134 @@
+"""``fedtlu data``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedtlu_fast.cli import options
+from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.files import check_place
+from fedtlu_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from fedtlu_fast.data.holdings import Holdings
+
+NUMBERS = ("min", "q1", "median", "q3", "max", "mean")
+
+
+def data_command(
+    preset: options.Preset = None,
+    config: options.Config = None,
+    overrides: options.Set = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    partition: options.Partition = None,
+    clients: options.Clients = None,
+    seed: options.Seed = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a PNG there: clients and what they hold.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Show who holds what: how much each client has, of how many values, and how far it is from the rest.
+
+    Takes the options of `fedtlu run` that decide this. The effective number of values is exp(entropy): 3
+    means as mixed as three values in equal shares. The distance is the total variation between a client's
+    values and those of all: 0 alike, 1 nothing in common. Of more than 10,000 clients so many are looked at.
+    """
+    from fedtlu_fast.data.federation import load_federation
+    from fedtlu_fast.data.holdings import look
+    from fedtlu_fast.simulation.directory import dump_json
+
+    check_place("--plot", plot)
+    given = {
+        "model__pretrained": model,
+        "data__source": data,
+        "partition": partition,
+        "clients": clients,
+        "seed": seed,
+    }
+    settings = options.settings_from(preset, config, overrides, **given)
+    with notes.status("Reading and dealing data") if sys.stderr.isatty() else nullcontext():
+        holdings = look(settings, load_federation(settings))
+    found = _numbers(holdings)
+    if plot is not None:
+        _write_plot(plot, holdings)
+    if as_json:
+        typer.echo(dump_json(found, indent=1))
+    else:
+        results.print(_table(found, settings.data.source, settings.partition.name))
+
+
+def _numbers(holdings: Holdings) -> dict[str, Any]:
+    import numpy as np
+
+    from fedtlu_fast.data.holdings import five_numbers
+
+    return {
+        "clients": holdings.clients,
+        "looked_at": len(holdings.looked_at),
+        "samples": five_numbers(holdings.train + holdings.own_test),
+        "train": five_numbers(holdings.train),
+        "own_test": five_numbers(holdings.own_test),
+        "without_own_test": int((holdings.own_test == 0).sum()),
+        "left_over": holdings.left_over,
+        "partition_by": holdings.by,
+        "attributes": {
+            name: {
+                "values": len(spread.names),
+                "distinct": five_numbers(spread.distinct()),
+                "entropy": five_numbers(spread.entropy()),
+                "effective": five_numbers(np.exp(spread.entropy())),
+                "distance": five_numbers(spread.distance()),
+            }
+            for name, spread in holdings.spreads.items()
+        },
+    }
+
+
+def _table(found: dict[str, Any], source: str, partition: str) -> Table:
+    among = "" if found["looked_at"] == found["clients"] else f"{found['looked_at']:,} of "
+    dealt = "" if found["left_over"] is None else f", dealt by partition={partition}"
+    caption = []
+    if found["without_own_test"]:
+        caption.append(f"{found['without_own_test']:,} without a test of their own")
+    if found["left_over"]:
+        caption.append(f"{found['left_over']:,} samples are held by nobody")
+    table = Table(
+        title=f"{among}{found['clients']:,} clients of {source}{dealt}",
+        caption="; ".join(caption) or None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("of a client")
+    for head in NUMBERS:
+        table.add_column(head, justify="right")
+
+    def row(name: str, numbers: dict[str, float], form: str) -> None:
+        table.add_row(name, *(f"{numbers[head]:{'.1f' if head == 'mean' else form}}" for head in NUMBERS))
+
+    row("samples", found["samples"], ",.0f")
+    row("  to train on", found["train"], ",.0f")
+    row("  own test", found["own_test"], ",.0f")
+    for name, numbers in found["attributes"].items():
+        table.add_section()
+        row(f"values of {name}, of {numbers['values']:,}", numbers["distinct"], ",.0f")
+        row("  effective number", numbers["effective"], ".2f")
+        table.add_row("  distance", *(f"{numbers['distance'][head]:.3f}" for head in NUMBERS))
+    return table
+
+
+def _write_plot(path: Path, holdings: Holdings) -> None:
+    from fedtlu_fast.report.holdings import holdings_figure
+    from fedtlu_fast.report.plots import png
+
+    try:
+        path.write_bytes(png(holdings_figure(holdings)))
+    except OSError as error:
+        raise InputError("--plot", str(path), f"a file that can be written; {error.strerror}") from error

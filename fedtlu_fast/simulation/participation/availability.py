@@ -1,0 +1,158 @@
+"""Which clients can take part in a round: by a trace, or by a rule."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedtlu_fast.data.population import Indices
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import generator
+
+HEADER = ["client", "first", "last"]
+
+
+class Availability(Protocol):
+    """Knows who can take part."""
+
+    def available(self, round_index: int) -> Indices:
+        """The clients that can take part in a round (1 for the first), ascending."""
+        ...
+
+
+@dataclass(frozen=True)
+class DutyCycle:
+    """Each client can take part in `on` rounds of every `period`, which it begins at a place of its own.
+
+    In memory 8 bytes a client; a round costs one pass over them (milliseconds for a million).
+
+    Attributes:
+        seed: of the run.
+        clients: how many.
+        period: rounds.
+        on: of these, 1 to `period`.
+    """
+
+    seed: int
+    clients: int
+    period: int
+    on: int
+
+    @cached_property
+    def _begins(self) -> Indices:
+        return generator(self.seed, "availability").integers(self.period, size=self.clients)
+
+    def available(self, round_index: int) -> Indices:
+        """See `Availability.available`."""
+        return np.flatnonzero((round_index + self._begins) % self.period < self.on)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Intervals of rounds in which clients can take part; who is not named never can.
+
+    Attributes:
+        clients: [I], of each interval.
+        first: [I], its first round.
+        last: [I], its last round, which belongs to it.
+        sha256: of the file.
+    """
+
+    clients: Indices
+    first: Indices
+    last: Indices
+    sha256: str
+
+    def available(self, round_index: int) -> Indices:
+        """See `Availability.available`."""
+        return np.unique(self.clients[(self.first <= round_index) & (round_index <= self.last)])
+
+
+def load_trace(path: Path, clients: int, rounds: int) -> Trace:
+    """Reads a trace.
+
+    Args:
+        path: a .csv file with the columns client, first, last (rounds from 1; the last one included), or a
+            .json file with a mapping of clients to lists of rounds and [first, last] pairs:
+            ``{"0": [1, 2, [5, 9]]}``.
+        clients: how many there are; they are numbered from 0.
+        rounds: of the run, which the trace has to cover.
+
+    Raises:
+        InputError: it cannot be read, names what is not there, or ends before the run does.
+    """
+    field = "participation.trace"
+    try:
+        content = path.expanduser().read_bytes()
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise InputError(field, str(path), f"a file that can be read; {error}") from None
+    if path.suffix not in (".csv", ".json"):
+        raise InputError(field, str(path), "a .csv or .json file")
+    rows = list(_csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text))
+    for place, (client, first, last) in rows:
+        if not 0 <= client < clients:
+            raise InputError(f"{path}, {place}", f"client {client}", f"a number from 0 to {clients - 1}")
+        if not 1 <= first <= last < 2**63:
+            raise InputError(
+                f"{path}, {place}", f"rounds {first} to {last}", "rounds from 1, the last no smaller"
+            )
+    end = max((last for _, (_, _, last) in rows), default=0)
+    if end < rounds:
+        raise InputError(
+            field,
+            str(path),
+            f"rounds up to {rounds}, as many as the run has; it ends with round {end}",
+            "Use fewer rounds, or a longer trace.",
+        )
+    table = np.array([row for _, row in rows], dtype=np.int64).reshape(-1, 3)
+    return Trace(table[:, 0], table[:, 1], table[:, 2], hashlib.sha256(content).hexdigest())
+
+
+Row = tuple[str, tuple[int, int, int]]
+"""Where it stands, and client, first and last round."""
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    lines = csv.reader(io.StringIO(text))
+    head = next(lines, [])
+    if [name.strip() for name in head] != HEADER:
+        raise InputError(f"{path}, line 1", ",".join(head), "client,first,last")
+    for line in lines:
+        place = f"line {lines.line_num}"
+        try:
+            client, first, last = map(int, line)
+        except ValueError:
+            raise InputError(f"{path}, {place}", ",".join(line), "three whole numbers") from None
+        yield place, (client, first, last)
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("participation.trace", str(path), f"JSON; {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError("participation.trace", str(path), "a mapping of clients to lists of rounds")
+    for name, rounds in tree.items():
+        place = f"client {name}"
+        if not name.isdecimal() or not isinstance(rounds, list):
+            raise InputError(f"{path}, {place}", rounds, "a client's number, and a list of rounds")
+        for given in rounds:
+            pair = given if isinstance(given, list) else [given, given]
+            if len(pair) != 2 or not all(_whole(number) for number in pair):
+                raise InputError(f"{path}, {place}", given, "a round, or a pair of the first and the last")
+            yield place, (int(name), pair[0], pair[1])
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)

@@ -1,0 +1,95 @@
+"""Each source spread by its own proportions: all of it, to whom, and how far from IID."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partitions import SOURCES, assert_deals_everything_once, deal, heterogeneity, same
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.partition import DirichletPartitioner, IidPartitioner
+
+ALPHAS = st.sampled_from([1e-300, 1e-6, 0.01, 0.1, 1.0, 100.0, 1e300])
+
+
+def dirichlet(clients, alpha, least, **more):
+    return DirichletPartitioner(clients, "source", alpha, least, **more)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SOURCES, st.integers(1, 20), ALPHAS, st.integers(0, 6), st.booleans(), st.integers(0, 99))
+def test_dirichlet_deals_every_sample_once_and_keeps_the_minimum(
+    sources, clients, alpha, least, balancing, seed
+):
+    partitioner = dirichlet(clients, alpha, least, self_balancing=balancing)
+    if clients * least > len(sources):
+        with pytest.raises(
+            InputError, match=f"clients: got {clients}; expected at most {len(sources) // least}"
+        ):
+            deal(partitioner, sources, seed)
+        return
+    assert_deals_everything_once(deal(partitioner, sources, seed), sources, clients, least)
+
+
+def test_small_alpha_is_far_from_iid_and_large_alpha_near():
+    sources = np.repeat(np.arange(10), 200)
+    distances = [
+        np.mean([heterogeneity(deal(dirichlet(10, alpha, 4), sources, seed), sources) for seed in range(4)])
+        for alpha in (0.01, 0.1, 1.0, 1000.0)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[0] > 0.7
+    assert distances[-1] < 0.1
+    iid = heterogeneity(deal(IidPartitioner(10), sources), sources)
+    assert iid < 0.1
+
+
+def test_dirichlet_gives_nothing_more_to_a_client_that_holds_its_equal_share():
+    """With such an alpha nearly every source goes to one client: the poor ones must get theirs."""
+    sources = np.repeat(np.arange(20), 20)
+    for seed in range(10):
+        sizes = [len(part) for part in deal(dirichlet(10, 0.01, 1), sources, seed)]
+        assert max(sizes) <= 40 + 20
+
+
+def test_without_balancing_the_proportions_are_those_of_the_distribution():
+    """Shares of one source are Dirichlet(alpha): each has mean 1 / C and the variance of its formula."""
+    clients, alpha, samples = 5, 0.5, 1000
+    sources = np.zeros(samples, dtype=np.int64)
+    partitioner = dirichlet(clients, alpha, 0, self_balancing=False)
+    shares = np.array([[len(part) / samples for part in deal(partitioner, sources, s)] for s in range(600)])
+    variance = (clients - 1) / (clients**2 * (clients * alpha + 1))
+    # 600 draws: the standard error of a mean is 0.0087, of a variance about 6%; five of them, seeds fixed.
+    assert np.abs(shares.mean(axis=0) - 1 / clients).max() < 0.044
+    assert np.abs(shares.var(axis=0) / variance - 1).max() < 0.3
+
+
+def test_what_is_handed_over_comes_from_whoever_holds_most():
+    """With such an alpha a source goes to one client; the rest live on what is handed over."""
+    sources = np.zeros(100, dtype=np.int64)
+    sizes = sorted(len(part) for part in deal(dirichlet(5, 1e-6, 10, self_balancing=False), sources))
+    assert sizes == [10, 10, 10, 10, 60]
+
+
+def test_ten_thousand_clients_are_dealt_in_seconds():
+    sources = np.repeat(np.arange(10), 8000)
+    start = time.monotonic()
+    parts = deal(dirichlet(10_000, 0.01, 8), sources)
+    assert time.monotonic() - start < 20
+    assert_deals_everything_once(parts, sources, 10_000, 8)
+
+
+def test_the_same_seed_deals_the_same():
+    sources = np.repeat(np.arange(8), 10)
+    first, again, other = (deal(dirichlet(5, 0.1, 4), sources, seed) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_too_few_samples_for_the_clients_is_refused_at_once(count):
+    with pytest.raises(InputError, match="clients"):
+        deal(dirichlet(4, 0.1, 2), np.zeros(count, dtype=np.int64))

@@ -1,0 +1,20 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partitions import SOURCES, assert_deals_everything_once, deal
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.partition import IidPartitioner
+
+
+@settings(max_examples=150, deadline=None)
+@given(SOURCES, st.integers(1, 30), st.integers(0, 99))
+def test_iid_deals_every_sample_once_in_equal_shares(sources, clients, seed):
+    partitioner = IidPartitioner(clients)
+    if clients > len(sources):
+        with pytest.raises(InputError, match="clients"):
+            deal(partitioner, sources)
+        return
+    parts = deal(partitioner, sources, seed)
+    assert_deals_everything_once(parts, sources, clients, len(sources) // clients)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partitions import SOURCES, assert_dealt, deal, heterogeneity, same
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.partition import InnerDirichletPartitioner
+from fedtlu_fast.data.partition.inner_dirichlet import equal_sizes
+
+
+def inner(sizes, alpha):
+    return InnerDirichletPartitioner(sizes, "source", alpha)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    SOURCES,
+    st.lists(st.integers(0, 12), min_size=1, max_size=20),
+    st.sampled_from([1e-300, 0.01, 1.0, 1e300]),
+    st.integers(0, 99),
+)
+def test_every_client_gets_its_size_and_no_sample_goes_twice(sources, sizes, alpha, seed):
+    if sum(sizes) > len(sources):
+        with pytest.raises(InputError, match=f"partition_sizes: got {sum(sizes)}; .* {len(sources)}, the"):
+            deal(inner(sizes, alpha), sources, seed)
+        return
+    parts = deal(inner(sizes, alpha), sources, seed)
+    assert_dealt(parts, len(sources), len(sizes))
+    assert [len(part) for part in parts] == sizes
+
+
+@given(st.integers(0, 500), st.integers(1, 40))
+def test_equal_sizes_leave_nothing_over(samples, clients):
+    sizes = equal_sizes(samples, clients)
+    assert (len(sizes), sum(sizes)) == (clients, samples)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_small_alpha_is_far_from_iid_and_large_alpha_near():
+    sources = np.repeat(np.arange(10), 200)
+    distances = [
+        heterogeneity(deal(inner(equal_sizes(1500, 20), alpha), sources), sources)
+        for alpha in (0.01, 0.1, 1.0, 1000.0)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[0] > 0.7
+    assert distances[-1] < 0.15
+
+
+def test_with_samples_in_plenty_clients_hold_what_their_proportions_say():
+    """Of 500 samples each, among 20 times as many: one client's shares are a draw from Dirichlet(alpha)."""
+    sources = np.repeat(np.arange(4), 10_000)
+    shares = []
+    for seed in range(100):
+        for part in deal(inner([500, 500], 1.0), sources, seed):
+            shares.append(np.bincount(sources[part], minlength=4) / 500)
+    # Dirichlet(1, 1, 1, 1): mean 1/4, variance 3/80; 200 draws: standard errors 0.0137 and about 11%.
+    assert np.abs(np.mean(shares, axis=0) - 0.25).max() < 0.07
+    assert np.var(shares, axis=0).mean() == pytest.approx(3 / 80, rel=0.3)
+
+
+def test_the_same_seed_deals_the_same():
+    sources = np.repeat(np.arange(8), 10)
+    first, again, other = (deal(inner([16] * 5, 0.3), sources, seed) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)

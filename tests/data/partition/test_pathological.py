@@ -1,0 +1,108 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partitions import SOURCES, assert_dealt, deal, same
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.partition import PathologicalPartitioner
+
+MODES = ("random", "deterministic", "first-deterministic")
+
+
+def pathological(clients, classes, mode="random"):
+    return PathologicalPartitioner(clients, "source", classes, mode)
+
+
+def classes_of(parts, sources):
+    return [sorted(set(sources[part].tolist())) for part in parts]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 6), st.sampled_from(MODES), st.integers(0, 9))
+def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
+    clients, values, classes, mode, seed
+):
+    sources = np.repeat(np.arange(values) * 3, 25)  # codes need not be consecutive
+    if classes > values:
+        with pytest.raises(InputError, match=f"num_classes_per_partition: got {classes}; .* most {values}"):
+            deal(pathological(clients, classes, mode), sources, seed)
+        return
+    parts = deal(pathological(clients, classes, mode), sources, seed)
+    assert_dealt(parts, len(sources), clients, least=1)
+    held = classes_of(parts, sources)
+    assert all(len(own) == classes for own in held)
+    for value in {value for own in held for value in own}:
+        counts = [
+            int((sources[part] == value).sum()) for part, own in zip(parts, held, strict=True) if value in own
+        ]
+        assert sum(counts) == 25, "a value that anyone holds is dealt whole"
+        assert max(counts) - min(counts) <= 1
+
+
+def test_deterministic_modes_assign_as_they_say():
+    sources = np.repeat(np.arange(4), 20)
+    held = classes_of(deal(pathological(5, 2, "deterministic"), sources), sources)
+    assert held == [[0, 1], [1, 2], [2, 3], [0, 3], [0, 1]]
+    for seed in range(20):
+        first = classes_of(deal(pathological(4, 2, "first-deterministic"), sources, seed), sources)
+        assert all(client in own for client, own in enumerate(first))
+    one = classes_of(deal(pathological(4, 1, "first-deterministic"), sources), sources)
+    assert one == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("mode", ["random", "first-deterministic"])
+def test_what_is_drawn_is_drawn_uniformly(mode):
+    sources = np.repeat(np.arange(5), 8)
+    drawn = Counter(
+        tuple(classes_of(deal(pathological(1, 2, mode), sources, seed), sources)[0]) for seed in range(1000)
+    )
+    # random: 10 pairs, 100 +- 9.5 each; first-deterministic: 4 pairs with class 0, 250 +- 14; five of them.
+    pairs, spread = (10, 48) if mode == "random" else (4, 69)
+    assert len(drawn) == pairs
+    assert all(abs(count - 1000 / pairs) < spread for count in drawn.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(SOURCES, st.integers(1, 15), st.integers(1, 3), st.integers(1, 6), st.sampled_from(MODES))
+def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
+    sources, clients, classes, least, mode
+):
+    partitioner = PathologicalPartitioner(clients, "source", classes, mode, least)
+    try:
+        parts = deal(partitioner, sources)
+    except InputError as error:
+        assert error.field in ("clients", "partition.num_classes_per_partition")  # noqa: PT017
+        each = -(-least // classes)
+        room = np.bincount(sources) // each
+        # Where every value has room for every client, nothing can be refused.
+        assert (room[np.unique(sources)] < clients).any() or classes > len(np.unique(sources))
+        return
+    assert_dealt(parts, len(sources), clients, least)
+    assert all(len(own) == classes for own in classes_of(parts, sources))
+
+
+def test_small_values_have_as_many_holders_as_they_can_serve():
+    sources = np.repeat(np.arange(12), [200, 200, *[2] * 10])
+    for seed in range(20):
+        partitioner = PathologicalPartitioner(30, "source", 2, min_partition_size=4)
+        held = classes_of(deal(partitioner, sources, seed), sources)
+        counts = Counter(value for own in held for value in own)
+        assert all(counts[value] <= 1 for value in range(2, 12))
+
+
+@pytest.mark.parametrize(("mode", "most"), [("random", 3), ("deterministic", 3), ("first-deterministic", 3)])
+def test_too_many_clients_for_a_value_is_refused_with_how_many_there_can_be(mode, most):
+    sources = np.repeat([0, 1], [50, 3])
+    assert len(deal(pathological(most, 2, mode), sources)) == most
+    with pytest.raises(InputError, match=rf"clients: got 4; expected at most {most}: .*each of 2 values"):
+        deal(pathological(4, 2, mode), sources)
+
+
+def test_the_same_seed_deals_the_same():
+    sources = np.repeat(np.arange(8), 10)
+    first, again, other = (deal(pathological(5, 3), sources, seed) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)

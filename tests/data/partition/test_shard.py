@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partitions import SOURCES, assert_dealt, deal, same
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.partition import ShardPartitioner
+
+
+def runs(part, sources):
+    """Lengths of the stretches of a client's samples that follow each other in the order of the sources."""
+    place = np.argsort(np.argsort(sources, kind="stable"))[part]
+    breaks = np.flatnonzero(np.diff(place) != 1) + 1
+    return [len(run) for run in np.split(place, breaks)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    SOURCES,
+    st.integers(1, 12),
+    st.none() | st.integers(1, 4),
+    st.none() | st.integers(1, 9),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_clients_hold_whole_shards(sources, clients, each, size, keep, seed):
+    partitioner = ShardPartitioner(clients, "source", each, size, keep)
+    whole = size or (len(sources) // (clients * each) if each else 0)
+    made = (
+        -(-len(sources) // whole)
+        if whole and keep and each is None
+        else len(sources) // whole
+        if whole
+        else 0
+    )
+    if (each is None and size is None) or made < clients * (each or 1):
+        with pytest.raises(InputError, match=r"partition.shard_size|clients: got .*shards for all"):
+            deal(partitioner, sources, seed)
+        return
+    parts = deal(partitioner, sources, seed)
+    assert_dealt(parts, len(sources), clients, least=1)
+    if each is not None:
+        assert [len(part) for part in parts] == [each * whole] * clients
+    else:
+        dealt = len(sources) if keep else made * whole
+        assert sum(map(len, parts)) == dealt
+        held = [-(-len(part) // whole) for part in parts]
+        assert max(held) - min(held) <= 1
+    incomplete = len(sources) % whole
+    for part in parts:
+        assert sum(run % whole not in (0, incomplete) for run in runs(part, sources)) == 0
+
+
+def test_two_shards_a_client_are_two_digits_at_most_as_in_the_paper():
+    """McMahan et al.: 60,000 samples of 10 digits, 200 shards of 300, two for each of 100 clients."""
+    sources = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
+    parts = deal(ShardPartitioner(100, "source", 2), sources)
+    assert [len(part) for part in parts] == [600] * 100
+    kinds = [len(set(sources[part].tolist())) for part in parts]
+    assert set(kinds) <= {1, 2}
+    assert kinds.count(2) > 70  # by chance 90.5 on average
+
+
+def test_the_same_seed_deals_the_same():
+    sources = np.repeat(np.arange(8), 10)
+    first, again, other = (deal(ShardPartitioner(5, "source", 2), sources, seed) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)

@@ -1,0 +1,69 @@
+"""From attributes to clients' parts: what a partition goes by, and who gets too little."""
+
+import numpy as np
+import pytest
+
+from fedtlu_fast import InputError
+from fedtlu_fast.config import PARTITION_ARGUMENTS
+from fedtlu_fast.data.dealing import Attribute, deal
+from fedtlu_fast.settings import parse_config
+
+DOCUMENTS = np.repeat(np.arange(40), 10)
+ATTRIBUTES = {
+    "document": Attribute(DOCUMENTS, tuple(f"d{index}" for index in range(40))),
+    "genre": Attribute(DOCUMENTS % 4, ("news", "fiction", "legal", "mail")),
+}
+
+
+def dealt(clients=10, partition=None, **over):
+    config = parse_config({"clients": clients, "cohort": 1, "partition": partition or {}, **over})
+    return deal(config, ATTRIBUTES)
+
+
+def whole(shares, tests, client):
+    return np.concatenate([shares[client], tests[client]])
+
+
+@pytest.mark.parametrize("name", PARTITION_ARGUMENTS)
+def test_every_partition_gives_every_client_a_train_and_a_test_part(name):
+    clients = 4
+    shares, tests = dealt(clients, {"name": name})
+    assert len(shares) == len(tests) == clients
+    held = np.concatenate([whole(shares, tests, client) for client in range(clients)])
+    assert len(set(held.tolist())) == len(held)
+    for client in range(clients):
+        assert len(shares[client]) >= 1
+        assert len(tests[client]) >= 1
+        assert len(whole(shares, tests, client)) >= 4
+
+
+@pytest.mark.parametrize(
+    ("by", "values"), [(None, DOCUMENTS), ("document", DOCUMENTS), ("genre", DOCUMENTS % 4)]
+)
+def test_the_partition_goes_by_the_attribute_named_or_the_first(by, values):
+    shares, tests = dealt(4, {"name": "pathological", "by": by, "num_classes_per_partition": 1})
+    held = [set(values[whole(shares, tests, client)].tolist()) for client in range(4)]
+    assert [len(own) for own in held] == [1, 1, 1, 1]
+
+
+def test_an_unknown_attribute_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match=r"partition.by: got 'label'; expected one of document, genre"):
+        dealt(partition={"by": "label"})
+
+
+def test_a_client_that_gets_fewer_than_the_least_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match=r"min_samples: got 4; expected at most 2, what client 1 .*Use"):
+        dealt(2, {"name": "inner_dirichlet", "partition_sizes": [9, 2]})
+    with pytest.raises(InputError, match=r"min_samples: got 4; expected at most 3, what client 0"):
+        dealt(100, {"name": "shard", "num_shards_per_partition": 1, "shard_size": 3})
+
+
+def test_a_client_without_a_train_or_test_sample_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match=r"clients\[0\]: got '2 samples'; .*0.9 of them. Use fewer clients"):
+        dealt(200, {"name": "iid", "min_samples": 2}, data={"local_fraction": 0.9})
+
+
+@pytest.mark.parametrize("name", PARTITION_ARGUMENTS)
+def test_more_clients_than_samples_is_refused(name):
+    with pytest.raises(InputError, match=r"clients: got 500|partition.min_samples: got 4"):
+        dealt(500, {"name": name})

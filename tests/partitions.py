@@ -1,0 +1,50 @@
+"""How the tests of partitioners deal, and what they compare."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fedtlu_fast.data.partition import Partitioner
+from fedtlu_fast.randomness import generator
+
+Codes = NDArray[np.int64]
+SOURCES = st.lists(st.integers(0, 8), min_size=1, max_size=120).map(np.array)
+"""The value of each of some samples; not every value has to occur."""
+
+
+def deal(partitioner: Partitioner, sources: Codes, seed: int = 0) -> list[Codes]:
+    """The samples of each client, by a column named source."""
+    return partitioner.partition({"source": sources}, generator(seed, "partition"))
+
+
+def assert_dealt(parts: Sequence[Codes], samples: int, clients: int, least: int = 0) -> None:
+    """No sample twice, none that is not there, and no client below the least size."""
+    assert len(parts) == clients
+    assert all(part.dtype == np.int64 for part in parts)
+    assert min(map(len, parts)) >= least
+    dealt = np.concatenate(parts).tolist()
+    assert len(set(dealt)) == len(dealt)
+    assert set(dealt) <= set(range(samples))
+
+
+def assert_deals_everything_once(
+    parts: Sequence[Codes], sources: Codes, clients: int, least: int = 0
+) -> None:
+    """The same, and no sample is left over."""
+    assert_dealt(parts, len(sources), clients, least)
+    assert sum(map(len, parts)) == len(sources)
+
+
+def heterogeneity(parts: Sequence[Codes], sources: Codes) -> float:
+    """Mean total variation distance between a client's sources and those of all."""
+    kinds = int(sources.max()) + 1
+    overall = np.bincount(sources, minlength=kinds) / len(sources)
+    shares = [np.bincount(sources[part], minlength=kinds) / len(part) for part in parts]
+    return float(np.mean([np.abs(share - overall).sum() / 2 for share in shares]))
+
+
+def same(first: Sequence[Codes], second: Sequence[Codes]) -> bool:
+    """Whether two deals are alike to the last sample."""
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,56 @@
+"""The picture: what its axes hold, for few clients, for many, and where nothing but sizes is known."""
+
+import numpy as np
+import pytest
+
+from fedtlu_fast.data.holdings import Holdings, spread
+from fedtlu_fast.report.holdings import MOST_COLUMNS, MOST_ROWS, holdings_figure
+from fedtlu_fast.report.plots import png
+
+
+def holdings(clients, values, each=12, by="topic"):
+    draws = np.random.default_rng(0)
+    codes = [draws.choice(draws.integers(values, size=2), size=each) for _ in range(clients)]
+    names = tuple(f"topic {value} with a name that is too long" for value in range(values))
+    spreads = {"topic": spread(codes, names)} if by else {}
+    train = np.full(clients, each - 2)
+    return Holdings(clients, np.arange(clients), train, np.full(clients, 2), spreads, by, 0), codes
+
+
+def test_the_map_holds_every_client_s_shares_in_the_order_of_what_it_holds_most_of():
+    held, codes = holdings(60, 9)
+    bars, heat, overall, _ = holdings_figure(held).axes
+    shares = np.asarray(heat.images[0].get_array())
+    assert shares.shape == (9, 60)
+    assert shares.sum(axis=0) == pytest.approx(1)
+    totals = np.bincount(np.concatenate(codes), minlength=9)
+    assert [patch.get_width() for patch in overall.patches] == pytest.approx(
+        sorted(totals / totals.sum(), reverse=True)
+    )
+    counts = (
+        np.array([np.bincount(own, minlength=9)[np.argsort(-totals, kind="stable")] for own in codes]) / 12
+    )
+    assert sorted(map(tuple, shares.T.round(9))) == sorted(map(tuple, counts.round(9)))
+    most, share = shares.argmax(axis=0), shares.max(axis=0)
+    assert (np.lexsort((-share, most)) == np.arange(60)).all()
+    assert len(bars.patches) == 120
+    assert [label.get_text()[-1] for label in heat.get_yticklabels()] == ["…"] * 9
+
+
+def test_ten_thousand_clients_and_a_thousand_values_are_still_a_picture():
+    held, _ = holdings(10_000, 1000)
+    figure = holdings_figure(held)
+    _, heat, overall, _ = figure.axes
+    shares = np.asarray(heat.images[0].get_array())
+    assert shares.shape == (MOST_ROWS + 1, MOST_COLUMNS)
+    assert shares.sum(axis=0) == pytest.approx(1)
+    assert heat.get_yticklabels()[-1].get_text() == f"{1000 - MOST_ROWS} others"
+    assert sum(patch.get_width() for patch in overall.patches) == pytest.approx(1)
+    assert "200 of 10,000 clients" in heat.get_xlabel()
+    assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("clients", [1, 500])
+def test_without_attributes_the_sizes_are_shown(clients):
+    (axes,) = holdings_figure(holdings(clients, 2, by=None)[0]).axes
+    assert sum(patch.get_height() for patch in axes.patches) == clients

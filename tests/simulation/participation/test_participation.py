@@ -1,0 +1,137 @@
+"""Drawn, silent, late: what of a draw remains, and what the server learns from it."""
+
+from collections import Counter
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.population import KnowsSizes
+from fedtlu_fast.data.synthetic import SyntheticPopulation
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.executors.lanes import ClientReports
+from fedtlu_fast.simulation.participation import make_participation
+
+
+class Unasked:
+    """A population that is asked for nothing."""
+
+
+def participation(clients=100, cohort=10, population=None, **given):
+    config = parse_config({"clients": clients, "cohort": cohort, "seed": 3, "participation": given})
+    return make_participation(config, population or Unasked())
+
+
+def population(clients):
+    config = parse_config({"clients": clients, "cohort": 1, "task": "classification"})
+    return SyntheticPopulation(config.data, clients, 0)
+
+
+def test_by_default_all_that_are_drawn_take_part():
+    default = participation()
+    for index in range(1, 20):
+        found = default.draw(index, {})
+        assert found.drawn == found.cohort == sample_cohort(3, index, 100, 10)
+        assert found.dropped == {}
+
+
+def test_over_participation_goes_on_without_the_last_ones():
+    over = participation(over=1.3)
+    late = Counter()
+    for index in range(1, 1001):
+        found = over.draw(index, {})
+        assert found.drawn == sample_cohort(3, index, 100, 13)
+        assert len(found.cohort) == 10
+        assert found.cohort == [client for client in found.drawn if client not in found.dropped]
+        assert set(found.dropped.values()) == {"too late"}
+        late.update(found.drawn.index(client) for client in found.dropped)
+    # Each of 13 places is late with chance 3/13: 231 +- 13.3; five standard deviations, the seed is fixed.
+    assert all(abs(late[place] - 231) < 67 for place in range(13))
+
+
+def test_under_participation_loses_clients_by_chance_each_for_itself():
+    under = participation(dropout=0.3)
+    lost = [under.draw(index, {}).dropped for index in range(1, 1001)]
+    assert all(set(dropped.values()) <= {"no answer"} for dropped in lost)
+    counts = np.array([len(dropped) for dropped in lost])
+    # Binomial(10, 0.3): mean 3, variance 2.1; of 1000 rounds.
+    assert abs(counts.mean() - 3) < 5 * (2.1 / 1000) ** 0.5
+    assert counts.var() == pytest.approx(2.1, rel=0.25)
+
+
+def test_whether_a_client_drops_out_does_not_depend_on_who_else_is_drawn():
+    few, many = participation(cohort=5, dropout=0.5), participation(cohort=100, dropout=0.5)
+    for index in range(1, 30):
+        here, there = few.draw(index, {}), many.draw(index, {})
+        assert all((client in here.dropped) == (client in there.dropped) for client in here.drawn)
+
+
+def test_over_and_under_together_fill_the_cohort_from_those_that_answer():
+    both = participation(over=2, dropout=0.4)
+    for index in range(1, 200):
+        found = both.draw(index, {})
+        silent = [client for client, why in found.dropped.items() if why == "no answer"]
+        late = [client for client, why in found.dropped.items() if why == "too late"]
+        assert len(found.drawn) == 20
+        assert len(found.cohort) == min(10, 20 - len(silent))
+        assert len(late) == max(0, 10 - len(silent))
+        assert sorted([*found.cohort, *silent, *late]) == sorted(found.drawn)
+
+
+def test_nobody_there_is_nobody_drawn(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("client,first,last\n5,2,40\n")
+    for sampler in ("uniform", "fixed", "size", "loss"):
+        given = participation(population=population(100), sampler=sampler, trace=str(path))
+        assert given.draw(1, {}).drawn == []
+    assert participation(trace=str(path)).draw(2, {}).cohort == [5]
+
+
+def test_the_trace_identifies_the_run(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("client,first,last\n5,2,40\n")
+    assert participation(trace=str(path)).identity.keys() == {"trace_sha256"}
+    assert participation(duty=0.5).identity == participation().identity == {}
+
+
+def test_duty_makes_the_draw_smaller_when_few_are_there():
+    found = participation(clients=20, cohort=15, duty=0.5).draw(1, {})
+    assert 3 <= len(found.drawn) < 15
+
+
+def test_only_the_sampler_by_loss_keeps_losses():
+    reports = ClientReports()
+    reports.add(4, 10, 2.5, accepted=True)
+    reports.add(7, 10, nan, accepted=False)
+    reports.fail(9, "broken")
+    before = {4: 9.0, 1: 0.5}
+    by_loss = participation(population=population(100), sampler="loss")
+    assert by_loss.learnt(before, reports) == {1: 0.5, 4: 2.5, 7: -inf, 9: -inf}
+    assert before == {4: 9.0, 1: 0.5}, "state is not changed but made anew"
+    assert participation().learnt({}, reports) == {}
+
+
+def test_candidates_are_twice_the_cohort_unless_given():
+    held = population(100)
+    assert participation(population=held, sampler="loss").sampler.candidates == 20
+    assert participation(population=held, sampler="loss", over=1.5).sampler.candidates == 30
+    assert participation(population=held, sampler="loss", candidates=50).sampler.candidates == 50
+    assert participation(15, 10, population(15), sampler="loss").sampler.candidates == 15
+
+
+@pytest.mark.parametrize("sampler", ["size", "loss"])
+def test_a_population_that_does_not_tell_sizes_is_refused(sampler):
+    assert not isinstance(Unasked(), KnowsSizes)
+    with pytest.raises(InputError, match=rf"sampler: got '{sampler}'; expected uniform or fixed"):
+        participation(sampler=sampler)
+
+
+def test_sizes_that_cannot_be_are_refused():
+    class Broken:
+        def sizes(self):
+            return np.array([3, 4, -2, *[1] * 97])
+
+    with pytest.raises(InputError, match="client 2 holds -2"):
+        participation(population=Broken(), sampler="size")
