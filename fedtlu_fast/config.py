@@ -271,6 +271,26 @@ class TrainingConfig(Section):
         return self
 
 
+class PretrainingConfig(Section):
+    """A start that stands for pre-training: central epochs on samples that no client holds (ours)."""
+
+    epochs: float = Field(0.0, ge=0, description="passes over the samples set aside; 0: none is")
+    share: float = Field(0.2, gt=0, lt=1, description="of the training samples, set aside for it")
+    seed: int = Field(
+        0, ge=0, description="of initial weights, share and batches: every run's seed begins with the same start"
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="sgd | adamw")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    batch_size: int = Field(32, ge=1, description="samples in a step")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The same as a client's settings."""
+        return TrainingConfig(
+            optimizer=self.optimizer, lr=self.lr, batch_size=self.batch_size, local_epochs=self.epochs
+        )
+
+
 class SelectionConfig(Section):
     """Which blocks of the aggregated change are applied."""
 
@@ -478,6 +498,7 @@ class RunConfig(Section):
     partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
     participation: ParticipationConfig = ParticipationConfig()
     model: ModelConfig = ModelConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
     selection: SelectionConfig = SelectionConfig()

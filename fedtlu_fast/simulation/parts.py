@@ -9,6 +9,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
 from fedtlu_fast.threats import Roles, SpoiledPopulation
 
@@ -26,8 +27,12 @@ class Parts:
     trainer: LocalTrainer
 
 
-def make_parts(config: RunConfig) -> Parts:
+def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     """Opens the data and builds the model.
+
+    Args:
+        config: of the run.
+        start: whether the model gets its pre-trained start; a remote worker is sent one.
 
     Raises:
         InputError: data, model and settings do not fit together.
@@ -35,6 +40,8 @@ def make_parts(config: RunConfig) -> Parts:
     data = load_federation(config)
     task = build_task(config, data)
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
+    if start and data.public is not None:
+        pretrain_(config, task, layout, data.public)
     trainer = LocalTrainer(task, layout, config.training, config.seed)
     population: Population = data.population
     if config.threats:

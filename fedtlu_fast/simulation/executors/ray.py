@@ -75,7 +75,7 @@ class RemoteTrainer:
         """Builds data and model; gives the layout and the data's fingerprint."""
         torch.set_num_threads(1)
         keep_freed()
-        parts = make_parts(config)
+        parts = make_parts(config, start=False)
         self._device = config.device
         self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)
         return parts.trainer.layout, parts.population.fingerprint

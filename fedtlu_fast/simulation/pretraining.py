@@ -1,0 +1,100 @@
+"""A start that stands for pre-training: central epochs on samples that no client holds.
+
+The papers fine-tune models that know the language; where no such model can be had, every arm and every seed
+of an experiment begins with the same one, trained here. What was trained is kept by its content, so that it
+is trained once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Samples
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.state import storage_error
+from fedtlu_fast.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the same settings come to other bits."""
+
+
+def cache_directory() -> Path:
+    """Where starts are kept: ``FEDTLU_CACHE``, or fedtlu-fast in the user's cache directory."""
+    given = os.environ.get("FEDTLU_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedtlu-fast"
+
+
+def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Samples) -> None:
+    """Gives the task's model the start: trained here, or read where it was trained before.
+
+    Args:
+        config: `pretraining` says how.
+        task: with a model at its initial weights; nobody has bound it yet.
+        layout: of the model.
+        public: the samples set aside.
+
+    Raises:
+        InputError: training diverged.
+        StorageError: what was trained cannot be kept.
+    """
+    settings = config.pretraining
+    params, buffers = layout.flatten(task.model), layout.flatten_buffers(task.model)
+    path = cache_directory() / f"start-{_digest(config, params, buffers, public)}.safetensors"
+    start = _read(path, params, buffers)
+    if start is None:
+        logger.info("pre-training: %g epochs of %d samples, kept in %s", settings.epochs, len(public), path)
+        central = LocalTrainer(task, layout, settings.training, settings.seed)
+        update = central.train(params, buffers, public, round_index=0, client=0)
+        if not update.finite:
+            raise InputError("pretraining.lr", settings.lr, "a rate at which the loss stays finite")
+        start = update.params.clone(), update.buffers.clone()
+        _keep(path, *start)
+    layout.bind_(task.model, start[0])
+    layout.load_buffers_(task.model, start[1])
+
+
+def _digest(config: RunConfig, params: Tensor, buffers: Tensor, public: Samples) -> str:
+    """Of all that the result depends on."""
+    found = hashlib.sha256(f"{VERSION}/{config.task}/{config.threads}/".encode())
+    found.update(json.dumps(config.pretraining.model_dump(mode="json"), sort_keys=True).encode())
+    for tensor in (params, buffers, *public.all()):
+        found.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:32]
+
+
+def _read(path: Path, params: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What is kept there; None when there is nothing, or it is damaged."""
+    try:
+        kept = load_file(path)
+        whole = kept["params"].shape == params.shape and kept["buffers"].shape == buffers.shape
+    except (OSError, KeyError, SafetensorError):
+        return None
+    return (kept["params"].to(params.device), kept["buffers"].to(params.device)) if whole else None
+
+
+def _keep(path: Path, params: Tensor, buffers: Tensor) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"params": params.cpu(), "buffers": buffers.cpu()}, scratch)
+        scratch.replace(path)
+    except (OSError, SafetensorError) as error:
+        scratch.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
