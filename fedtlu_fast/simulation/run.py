@@ -267,5 +267,7 @@ class Run:
 def _digest(config: RunConfig) -> str:
     """Of the settings that decide the result: who trains, and how often it is saved, may change."""
     settled = config.model_dump(mode="json", exclude={"checkpoint"})
+    if settled["model"]["architecture"] is None:  # as before there was this setting: runs of then can go on
+        del settled["model"]["architecture"]
     settled["execution"] = {name: settled["execution"][name] for name in ("at_once", "lanes")}
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
