@@ -28,6 +28,7 @@ from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
 
+PTB_WORDS = 10_000
 EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
 
 
@@ -66,11 +67,15 @@ class DataConfig(Section):
 
     source: str = Field(
         "pydoc",
-        description="pydoc | text:PATH (a UTF-8 file or a directory) | hf:NAME[@REVISION] | synthetic | "
-        "arrays:DIR (.npy files with an index of the clients)",
+        description="pydoc (default) | text:PATH (a UTF-8 file or a directory) | ptb:DIR (ptb.*.txt) | "
+        "pycode (tagging, its default) | udpos:PATH (tagging; CoNLL-U) | hf:NAME[:CONFIG][@REVISION] | "
+        "synthetic | arrays:DIR (.npy files with an index of the clients)",
     )
     vocabulary: int = Field(
-        2000, ge=8, le=2**31 - 1, description="words kept if the model brings no tokenizer; others are <unk>"
+        2000,
+        ge=8,
+        le=2**31 - 1,
+        description="words kept if the model brings no tokenizer; others are <unk> (10000 for ptb:DIR)",
     )
     window: int = Field(32, ge=2, description="tokens in one sample")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of each source kept for the global test")
@@ -79,6 +84,14 @@ class DataConfig(Section):
     )
     classes: int = Field(10, ge=2, description="labels of a classification")
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_vocabulary(cls, value: Any) -> Any:
+        """Without a word on it, Penn Treebank keeps its own, to which its rare words were cut already."""
+        if isinstance(value, Mapping) and str(value.get("source")).startswith("ptb:"):
+            return {"vocabulary": PTB_WORDS, **value}
+        return value
 
 
 PARTITION_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
@@ -213,10 +226,15 @@ def _check_unused(section: Section, used: Collection[str], chosen: str) -> None:
 
 
 class ModelConfig(Section):
-    """Language modelling: a GPT-2 of any size, or pre-trained weights. Classification: an MLP."""
+    """Language modelling and tagging: a model of any size, or pre-trained weights. Classification: an MLP."""
 
     pretrained: str | None = Field(
-        None, description="a model name or a local directory; then the sizes below are unused"
+        None,
+        description="a model name, a local directory or a .gguf file; then what is below is unused",
+    )
+    architecture: Literal["gpt2", "transformer"] | None = Field(
+        None,
+        description="gpt2 | transformer (ours); null: gpt2 for language modelling, transformer for tagging",
     )
     layers: int = Field(6, ge=1, description="transformer blocks")
     width: int = Field(64, ge=1, description="embedding width")
@@ -277,7 +295,7 @@ class PretrainingConfig(Section):
     epochs: float = Field(0.0, ge=0, description="passes over the samples set aside; 0: none is")
     share: float = Field(0.2, gt=0, lt=1, description="of the training samples, set aside for it")
     seed: int = Field(
-        0, ge=0, description="of initial weights, share and batches: every run's seed begins with the same start"
+        0, ge=0, description="of initial weights, share and batches: runs of every seed begin alike"
     )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="sgd | adamw")
     lr: float = Field(1e-3, gt=0, description="learning rate")
@@ -480,8 +498,9 @@ def threat_shorthand(value: Any) -> Any:
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling", "classification"] = Field(
-        "language_modelling", description="what the model learns: language_modelling | classification"
+    task: Literal["language_modelling", "tagging", "classification"] = Field(
+        "language_modelling",
+        description="what the model learns: language_modelling | tagging | classification",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -508,6 +527,16 @@ class RunConfig(Section):
         (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
     )
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_source(cls, value: Any) -> Any:
+        """Without a word on the source, tagging has an embedded default of its own."""
+        if isinstance(value, Mapping) and value.get("task") == "tagging":
+            data = value.get("data", {})
+            if isinstance(data, Mapping) and "source" not in data:
+                return {**value, "data": {**data, "source": "pycode"}}
+        return value
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> Self:

@@ -30,6 +30,7 @@ def compare_command(
     config: options.Config = None,
     overrides: options.Set = None,
     model: options.Model = None,
+    task: options.Task = None,
     data: options.Data = None,
     partition: options.Partition = None,
     rounds: options.Rounds = None,
@@ -60,6 +61,7 @@ def compare_command(
 
     given = {
         "model__pretrained": model,
+        "task": task,
         "data__source": data,
         "partition": partition,
         "rounds": rounds,

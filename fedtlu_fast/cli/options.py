@@ -30,10 +30,14 @@ Set = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Pre-trained causal model: a name (gpt2) or a local directory. Default: a small GPT-2."
+        help="Pre-trained model: a name (gpt2), a directory or a .gguf file. Default: a small fresh one."
     ),
 ]
-Data = Annotated[str | None, typer.Option(help="pydoc, text:PATH or hf:NAME.")]
+Task = Annotated[str | None, typer.Option(help="language_modelling (default), tagging or classification.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH or hf:NAME[:CONFIG][@REVISION]."),
+]
 Partition = Annotated[
     str | None,
     typer.Option(

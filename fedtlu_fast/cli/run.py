@@ -31,6 +31,7 @@ def run_command(
     overrides: options.Set = None,
     selector: Annotated[str | None, typer.Option(help="fedtlu, random, last, first or full.")] = None,
     model: options.Model = None,
+    task: options.Task = None,
     data: options.Data = None,
     partition: options.Partition = None,
     rounds: options.Rounds = None,
@@ -62,6 +63,7 @@ def run_command(
     given = {
         "selection__selector": selector,
         "model__pretrained": model,
+        "task": task,
         "data__source": data,
         "partition": partition,
         "rounds": rounds,
@@ -171,6 +173,7 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
     parts = (
         f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
         tested,
+        f"accuracy {100 * row['test_accuracy']:.1f}%" if row.get("test_accuracy") is not None else "",
         chosen,
         refused,
         dropped,
@@ -190,6 +193,7 @@ def _table(summary: dict[str, Any]) -> Table:
         f"the same, {summary['trained_clients']} clients: before, after they train once more": (
             f"{_number(before)}, {_number(after)}"
         ),
+        **_accuracies(summary),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
         "refused client updates": str(summary["refused_updates"]),
         "seconds": f"{summary['seconds']:.1f}",
@@ -199,6 +203,15 @@ def _table(summary: dict[str, Any]) -> Table:
         table.add_row(name, text)
     table.columns[1].overflow = "fold"
     return table
+
+
+def _accuracies(summary: dict[str, Any]) -> dict[str, str]:
+    """Of tasks that have them."""
+    lines = {"global accuracy": "test_accuracy", "local accuracy": "local_accuracy"}
+    shown = {name: summary[key] for name, key in lines.items() if summary[key] is not None}
+    texts = {name: f"{100 * value:.2f}%" for name, value in shown.items()}
+    macro = summary["test_macro_f1"]
+    return texts if macro is None else {**texts, "mean F1 of the tags": f"{macro:.4f}"}
 
 
 def _number(value: float | None) -> str:

@@ -84,7 +84,7 @@ class VectorizedTrainer:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise CannotVectorizeError(f"it normalises over the batch ({name})")
         self.layout, self.config, self.seed = layout, config, seed
-        self._losses = _Losses(task)
+        self._losses, self._counts = _Losses(task), task.counts
         device = next(task.model.parameters()).device
         self._params = torch.empty(at_once, layout.size, device=device)
         self._grads = torch.empty_like(self._params)
@@ -114,7 +114,8 @@ class VectorizedTrainer:
         self._losses.train()
         for step, active in enumerate(schedule.active):
             batch = take_each(held[:active], schedule.places[:active, step])
-            weights = torch.from_numpy(schedule.weights[:active, step]).to(matrix.device)
+            real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
+            weights = by_predictions(real, self._counts(batch))
             losses = self._gradients(matrix[:active], grads[:active], batch, weights)
             self._adjust_(grads[:active], matrix[:active], params)
             optimizer.step_(matrix[:active], grads[:active])
@@ -212,6 +213,19 @@ class Schedule:
                 weights[row, step, : len(batch)] = 1 / len(batch)
         active = [int((steps > step).sum()) for step in range(shape[1])]
         return cls(places, weights, steps, active)
+
+
+def by_predictions(real: Tensor, counts: Tensor) -> Tensor:
+    """Weights [K, B] of the samples' mean losses that make the mean over each batch's predictions.
+
+    With the same number of predictions in all samples they are 1 / b, the same bits as `Schedule.weights`.
+
+    Args:
+        real: [K, B] bool, False where a batch was filled up.
+        counts: [K, B], predictions of each sample.
+    """
+    shares = (counts * real).float()
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class _Losses(nn.Module):

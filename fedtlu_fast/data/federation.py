@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,32 @@ import torch
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.arrays import load_arrays
 from fedtlu_fast.data.dealing import Attribute, deal
-from fedtlu_fast.data.population import ArrayPopulation, Population, digest
+from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Population, Samples, Shares, digest
+from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_documents
 from fedtlu_fast.data.synthetic import SyntheticPopulation
-from fedtlu_fast.data.tokenizing import PretrainedTokenizer, TokenizerLike, WordTokenizer, windows
+from fedtlu_fast.data.tagging import tag_samples
+from fedtlu_fast.data.tokenizing import (
+    LineTokenizer,
+    PretrainedTokenizer,
+    TokenizerLike,
+    WordTokenizer,
+    windows,
+)
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import generator
+
+TASKS = {
+    "pydoc": ("language_modelling",),
+    "text": ("language_modelling",),
+    "ptb": ("language_modelling",),
+    "hf": ("language_modelling", "tagging"),
+    "pycode": ("tagging",),
+    "udpos": ("tagging",),
+    "synthetic": ("classification",),
+    "arrays": ("language_modelling", "classification"),
+}
+"""What each kind of source is for."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +46,24 @@ class FederatedData:
 
     Attributes:
         population: who holds what.
-        inputs: numbers (classification) or tokens (language modelling) in one sample.
-        outputs: number of classes, or of token ids.
+        inputs: numbers (classification) or tokens in one sample.
+        outputs: number of classes, token ids or tags: what a model chooses among.
         attributes: of the samples, such as the topic each is from, where they are known; a partition goes
             by the first.
+        labels: names of a tagging's tags.
+        vocabulary: number of token ids that a tagging reads.
+        padding: the token id that fills up a tagging's samples.
+        public: what the pre-training has instead of the clients, if there is one.
     """
 
     population: Population
     inputs: int
     outputs: int
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    vocabulary: int = 0
+    padding: int = 0
+    public: Samples | None = None
 
 
 def load_federation(config: RunConfig) -> FederatedData:
@@ -45,15 +74,21 @@ def load_federation(config: RunConfig) -> FederatedData:
             clients.
     """
     kind, _, rest = config.data.source.partition(":")
+    if config.task not in TASKS.get(kind, (config.task,)):
+        expected = f"{' or '.join(TASKS[kind])}, for which data.source={config.data.source} is"
+        raise InputError("task", config.task, expected)
+    if config.pretraining.epochs and kind in ("synthetic", "arrays"):
+        raise InputError("pretraining.epochs", config.pretraining.epochs, f"0 with data.source={kind}")
     if kind == "synthetic":
         return _synthetic(config)
     if kind == "arrays" and rest:
         return _arrays(config, Path(rest).expanduser())
-    return _text(config)
+    if config.task == "tagging":
+        return _tagging(config)
+    return _text(config, *_read_ptb(config, rest) if kind == "ptb" and rest else _read_text(config))
 
 
 def _synthetic(config: RunConfig) -> FederatedData:
-    _check_task(config, "classification")
     return FederatedData(
         population=SyntheticPopulation(config.data, config.clients, config.seed),
         inputs=config.data.synthetic.features,
@@ -72,43 +107,87 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
     return FederatedData(population, inputs, outputs)
 
 
-def _text(config: RunConfig) -> FederatedData:
-    """Reads, tokenizes, cuts and deals text."""
-    _check_task(config, "language_modelling")
+def _read_text(config: RunConfig) -> tuple[list[Document], list[str], TokenizerLike]:
+    """What to train on, texts to test on, and the tokenizer."""
     documents = load_documents(config.data.source)
     halves = [_split(document, config.data.test_fraction) for document in documents]
-    tokenizer: TokenizerLike = (
-        PretrainedTokenizer(config.model.pretrained)
-        if config.model.pretrained
-        else WordTokenizer((train for train, _ in halves), config.data.vocabulary)
-    )
+    train = [Document(own.name, text) for own, (text, _) in zip(documents, halves, strict=True)]
+    tokenizer = _pretrained(config) or WordTokenizer((text for text, _ in halves), config.data.vocabulary)
+    return train, [text for _, text in halves], tokenizer
+
+
+def _read_ptb(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike]:
+    train, test = load_ptb(location)
+    tokenizer = _pretrained(config) or LineTokenizer((own.text for own in train), config.data.vocabulary)
+    return train, [test.text], tokenizer
+
+
+def _pretrained(config: RunConfig) -> TokenizerLike | None:
+    return PretrainedTokenizer(config.model.pretrained) if config.model.pretrained else None
+
+
+def _text(
+    config: RunConfig, documents: list[Document], tests: list[str], tokenizer: TokenizerLike
+) -> FederatedData:
+    """Tokenizes, cuts and deals text."""
     length = config.data.window
-    train = [windows(tokenizer.encode(text), length) for text, _ in halves]
-    test = torch.cat([windows(tokenizer.encode(text), length) for _, text in halves])
-    samples = torch.cat(train)
+    train = [windows(tokenizer.encode(document.text), length) for document in documents]
+    test = torch.cat([windows(tokenizer.encode(text), length) for text in tests])
     sources = np.repeat(np.arange(len(train)), [len(part) for part in train])
-    _check_enough(config, len(samples), len(test))
     attributes = {"source": Attribute(sources, tuple(document.name for document in documents))}
-    shares, own_tests = deal(config, attributes)
-    held = [part[client] for client in range(config.clients) for part in (shares, own_tests)]
-    population = ArrayPopulation(
-        pool=(samples,),
-        shares=shares,
-        own_tests=own_tests,
-        test=(test,),
-        fingerprint=digest([samples.numpy(), test.numpy(), *held]),
-    )
+    population, public = _dealt(config, (torch.cat(train),), (test,), attributes)
     return FederatedData(
         population=population,
         inputs=length,
         outputs=len(tokenizer),
         attributes=attributes,
+        public=public,
     )
 
 
-def _check_task(config: RunConfig, task: str) -> None:
-    if config.task != task:
-        raise InputError("task", config.task, f"{task}, for which data.source={config.data.source} is")
+def _tagging(config: RunConfig) -> FederatedData:
+    """Reads, cuts and deals tagged sentences."""
+    found = tag_samples(config)
+    population, public = _dealt(config, found.train, found.test, found.attributes)
+    return FederatedData(
+        population=population,
+        inputs=found.train[0].shape[1],
+        outputs=len(found.labels),
+        attributes=found.attributes,
+        labels=found.labels,
+        vocabulary=found.vocabulary,
+        padding=found.padding,
+        public=public,
+    )
+
+
+def _dealt(
+    config: RunConfig, pool: Batch, test: Batch, attributes: Mapping[str, Attribute]
+) -> tuple[Population, Samples | None]:
+    """The clients, and what is set aside before."""
+    public = _public_rows(config, len(pool[0]))
+    rows = np.setdiff1d(np.arange(len(pool[0])), public)
+    _check_enough(config, len(rows), len(test[0]))
+    private = {name: replace(own, codes=own.codes[rows]) for name, own in attributes.items()}
+    shares, own_tests = (Shares(rows[part.rows], part.starts) for part in deal(config, private))
+    held = [part[client] for client in range(config.clients) for part in (shares, own_tests)]
+    population = ArrayPopulation(
+        pool=pool,
+        shares=shares,
+        own_tests=own_tests,
+        test=test,
+        fingerprint=digest([*(part.numpy() for part in (*pool, *test)), *held]),
+    )
+    return population, Samples(pool, public) if len(public) else None
+
+
+def _public_rows(config: RunConfig, samples: int) -> Indices:
+    """Which of the training samples no client gets, because the pre-training has them; ascending."""
+    settings = config.pretraining
+    if not settings.epochs:
+        return np.empty(0, np.int64)
+    order = generator(settings.seed, "public samples").permutation(samples)
+    return np.sort(order[: max(1, round(settings.share * samples))])
 
 
 def _split(document: Document, test_fraction: float) -> tuple[str, str]:
@@ -120,13 +199,13 @@ def _split(document: Document, test_fraction: float) -> tuple[str, str]:
 
 
 def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
-    needed = config.clients * config.partition.min_samples
-    if samples < needed or not tests:
+    clients, least, window = config.clients, config.partition.min_samples, config.data.window
+    what = "sentences" if config.task == "tagging" else "text"
+    if samples < clients * least or not tests:
         raise InputError(
             "data.source",
             config.data.source,
-            f"text for {needed} samples ({config.clients} clients of {config.partition.min_samples} or more) "
-            f"and a test; it gives {samples} to train on and {tests} to test, "
-            f"of {config.data.window} tokens each",
-            "Use fewer clients, a shorter window or more text.",
+            f"{what} for {clients * least} samples ({clients} clients of {least} or more) and a test; "
+            f"it gives {samples} to train on and {tests} to test, of {window} tokens each",
+            f"Use fewer clients, a shorter window or more {what}.",
         )

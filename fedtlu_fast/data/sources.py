@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.data.hub import load_hub
 from fedtlu_fast.errors import InputError, shorten
 
 SECTIONS = 64
@@ -29,9 +30,9 @@ def load_documents(source: str) -> list[Document]:
     Args:
         source: ``pydoc``: the language reference that CPython ships (79 topics in 3.11, about 465,000
             characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory
-            of them (one document a file; hidden ones are left out). ``hf:NAME[@REVISION]``: a data set
-            with a text column through `datasets`, from the hub or a local folder, one document per label
-            or else per section.
+            of them (one document a file; hidden ones are left out). ``hf:NAME[:CONFIG][@REVISION]``: a data
+            set with a text column through `datasets`, from the hub or a local folder, one document per
+            label or else per section.
 
     Raises:
         InputError: an unknown source; a path that is missing, empty or not UTF-8; a data set that cannot
@@ -65,16 +66,21 @@ def _text(source: str, location: str) -> list[Document]:
     if folder:
         names = [item.relative_to(path) for item in files]
         shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-        documents = [Document(name.as_posix(), _read(path / name)) for name in shown]
+        documents = [Document(name.as_posix(), read_text(path / name)) for name in shown]
         documents = [document for document in documents if document.text.strip()]
     else:
-        documents = _sections(path.name, _read(path))
+        documents = _sections(path.name, read_text(path))
     if not documents:
         raise InputError("data.source", source, "text; there is none in it")
     return documents
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -108,17 +114,8 @@ def _sections(name: str, text: str) -> list[Document]:
     ]
 
 
-def _hub(name: str) -> list[Document]:
-    import datasets
-
-    name, _, revision = name.partition("@")
-    try:
-        loaded = datasets.load_dataset(name, revision=revision or None, split="train")
-    except Exception as error:  # datasets raises many kinds; each means that this source is unusable
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            "data.source", f"hf:{name}", f"a data set with a train split that `datasets` can load; {reason}"
-        ) from error
+def _hub(location: str) -> list[Document]:
+    loaded, name = load_hub(location, split="train"), location.partition("@")[0]
     column = _text_column(loaded, name)
     texts = [text or "" for text in loaded[column]]
     strange = next((text for text in texts if not isinstance(text, str)), None)

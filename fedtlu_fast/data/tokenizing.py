@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.pretrained import load_tokenizer
 
-UNKNOWN = "<unk>"
+UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 
 
 class TokenizerLike(Protocol):
@@ -42,24 +43,62 @@ class WordTokenizer:
         return list(self._tokenizer.encode(text).ids)
 
 
+class Vocabulary:
+    """Words that are given as such, by number; ``<unk>`` stands for all that are not among them."""
+
+    def __init__(self, words: Iterable[str], size: int, *, padded: bool = False) -> None:
+        """Learns the `size` most frequent words (ties in alphabetical order), ``<unk>`` among them.
+
+        Args:
+            words: of the training text, each as often as it occurs.
+            size: numbers in all.
+            padded: 0 is padding, which no word has; ``<unk>`` is then 1, otherwise 0.
+        """
+        counts = Counter(words)
+        del counts[UNKNOWN]
+        self._unknown = int(padded)
+        kept = sorted(counts, key=lambda word: (-counts[word], word))[: size - 1 - padded]
+        self._ids = {word: number for number, word in enumerate(kept, start=1 + padded)}
+
+    def __len__(self) -> int:
+        return 1 + self._unknown + len(self._ids)
+
+    def ids(self, words: Iterable[str]) -> list[int]:
+        """The words' numbers."""
+        return [self._ids.get(word, self._unknown) for word in words]
+
+
+class LineTokenizer:
+    """Words as they are, between white space, and ``<eos>`` at the end of every line."""
+
+    def __init__(self, texts: Iterable[str], size: int) -> None:
+        """See `Vocabulary`."""
+        self._vocabulary = Vocabulary((word for text in texts for word in _words_of_lines(text)), size)
+
+    def __len__(self) -> int:
+        return len(self._vocabulary)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self._vocabulary.ids(_words_of_lines(text))
+
+
+def _words_of_lines(text: str) -> Iterator[str]:
+    for line in text.removesuffix("\n").split("\n"):
+        yield from line.split()
+        yield END_OF_LINE
+
+
 class PretrainedTokenizer:
     """The tokenizer that belongs to a pre-trained model."""
 
     def __init__(self, name: str) -> None:
-        """Loads it from the hub or a local directory.
+        """Loads it from the hub, a local directory or a GGUF file.
 
         Raises:
             InputError: there is none, or it cannot be read.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, ImportError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(
-                "model.pretrained", name, f"a model that brings its tokenizer; {reason}"
-            ) from error
+        self._tokenizer = load_tokenizer(name)
 
     def __len__(self) -> int:
         return len(self._tokenizer)

@@ -16,11 +16,16 @@ MEASURES = {
     "test_perplexity": "global ppl",
     "local_perplexity": "local ppl",
     "trained_local_perplexity": "local ppl, trained",
+    "test_accuracy": "global acc",
+    "local_accuracy": "local acc",
+    "test_macro_f1": "mean F1",
     "updated_share": "updated",
     "bytes_published": "MB published",
     "bytes_up": "MB up",
     "seconds": "seconds",
 }
+SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
+"""Measures that only some tasks have; the others' tables are without them."""
 BASELINE = "random"
 
 
@@ -31,6 +36,11 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     per cent; None without a random arm.
     """
     rows = []
+    measures = [
+        name
+        for name in MEASURES
+        if name not in SOME or any(result.summary.get(name) is not None for result in results)
+    ]
     # A model that diverged has no finite perplexity, and so no place in a mean.
     baseline = {
         r.seed: r.summary["test_perplexity"]
@@ -40,8 +50,10 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     for selector in dict.fromkeys(result.selector for result in results):
         own = [result for result in results if result.selector == selector]
         row: dict[str, Any] = {"selector": selector, "seeds": [result.seed for result in own]}
-        for measure in MEASURES:
-            values = [result.summary[measure] for result in own if result.summary[measure] is not None]
+        for measure in measures:
+            # Runs of earlier versions lack what only some tasks have.
+            found = [result.summary.get(measure) for result in own]
+            values = [value for value in found if value is not None]
             row[measure] = mean(values) if values else None
             row[f"{measure}_std"] = stdev(values) if len(values) > 1 else None
         gains = [
@@ -57,10 +69,11 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
 
 def comparison_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the table as people read it."""
-    heads = ["selector", *MEASURES.values(), "gain over random"]
+    measures = [name for name in MEASURES if name in rows[0]]
+    heads = ["selector", *(MEASURES[name] for name in measures), "gain over random"]
     cells = []
     for row in rows:
-        texts = [_cell(measure, row[measure], row[f"{measure}_std"]) for measure in MEASURES]
+        texts = [_cell(measure, row[measure], row[f"{measure}_std"]) for measure in measures]
         gain = _cell("gain", row["gain_over_random_pct"], row["gain_over_random_pct_std"])
         cells.append([row["selector"], *texts, "" if row["selector"] == BASELINE else gain])
     return heads, cells
@@ -98,6 +111,9 @@ def _cell(measure: str, value: float | None, spread: float | None) -> str:
     if value is None:
         return "-"
     form, scale, unit = {
+        "test_accuracy": (".2f", 100, "%"),
+        "local_accuracy": (".2f", 100, "%"),
+        "test_macro_f1": (".3f", 1, ""),
         "updated_share": (".1f", 100, "%"),
         "bytes_published": (".1f", 1e-6, ""),
         "bytes_up": (".0f", 1e-6, ""),

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure
-from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv, to_markdown
+from fedtlu_fast.report.tables import SOME, comparison_cells, comparison_rows, to_csv, to_markdown
 from fedtlu_fast.simulation.compare import ArmResult, save_comparison
 from fedtlu_fast.simulation.directory import RunDirectory
 from fedtlu_fast.simulation.run import RunResult
@@ -35,15 +35,23 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         "selection": png(selection_figure(result.selection, blocks, warmup, always)),
     }
     _write_pictures(out, pictures)
-    shown = {key: _text(value) for key, value in result.summary.items() if key != "groups"}
+    shown = {
+        key: _text(value)
+        for key, value in result.summary.items()
+        if key not in ("groups", "test_f1") and not (key in SOME and value is None)
+    }
+    tables: list[dict[str, Any]] = [
+        {"title": "Summary", "heads": ["", "value"], "cells": [list(pair) for pair in shown.items()]}
+    ]
+    if f1 := result.summary.get("test_f1"):
+        cells = [[tag, f"{score:.4f}"] for tag, score in f1.items()]
+        tables.append({"title": "Global test, tag by tag", "heads": ["tag", "F1"], "cells": cells})
     _write_page(
         out,
         title=f"Federated run: {config.selection.selector}, seed {config.seed}",
         lead=f"{result.summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
-        tables=[
-            {"title": "Summary", "heads": ["", "value"], "cells": [list(pair) for pair in shown.items()]}
-        ],
+        tables=tables,
         pictures={"Perplexity": pictures["curves"], "Scores and choices": pictures["selection"]},
         config=config,
     )

@@ -8,7 +8,7 @@ from math import ceil
 
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.evaluation import global_loss
+from fedtlu_fast.simulation.evaluation import global_test
 from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.executors.choose import matrix_bytes
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
@@ -65,7 +65,7 @@ def estimate(run: Run) -> Estimate:
     workers = min(config.execution.workers or cores(), config.cohort) if name in ("processes", "ray") else 1
     client_seconds = _client_seconds(run, at_once)
     start = time.perf_counter()
-    global_loss(run.server, run.state)
+    global_test(run.server, run.state)
     test_seconds = time.perf_counter() - start
     round_seconds = client_seconds * config.cohort / workers
     rows = at_once if at_once > 1 and config.execution.engine == "torch" else 0

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.tasks.metrics import Evaluation
 
 
-def global_loss(server: Server, state: ServerState) -> float:
-    """Mean loss of the global model on the global test."""
+def global_test(server: Server, state: ServerState) -> Evaluation:
+    """The global model on the global test."""
     server.trainer.load_(state.params, state.buffers)
-    batch_size = server.config.evaluation.batch_size
-    return float(server.trainer.task.sample_losses(server.population.test, batch_size).mean())
+    return server.trainer.task.evaluate(server.population.test, server.config.evaluation.batch_size)
 
 
-def local_loss(server: Server, state: ServerState) -> float | None:
-    """Mean over clients of the global model's mean loss on the client's own test.
+def local_test(server: Server, state: ServerState) -> tuple[float | None, float | None]:
+    """Loss and accuracy of the global model on the client's own test: each client's mean, then over clients.
 
     Over all clients, or over `evaluation.local_clients` drawn once for the run where there are more. None
-    when none of them keeps samples back.
+    when none of them keeps samples back; no accuracy where the task counts no hits.
     """
     server.trainer.load_(state.params, state.buffers)
     held = [server.population.held_out(client) for client in _tested(server.config)]
     tests = [own.all() for own in held if len(own)]
     if not tests:
-        return None
+        return None, None
     together = tuple(torch.cat(parts) for parts in zip(*tests, strict=True))
-    losses = server.trainer.task.sample_losses(together, server.config.evaluation.batch_size)
-    own = torch.split(losses, [len(test[0]) for test in tests])
-    return float(torch.stack([part.mean() for part in own]).mean())
+    found = server.trainer.task.evaluate(together, server.config.evaluation.batch_size)
+    own = found.split([len(test[0]) for test in tests])
+    return mean([part.loss for part in own]), mean([part.accuracy for part in own])
+
+
+def mean(values: Sequence[Tensor | None]) -> float | None:
+    """Over clients; None when there are none, or one has no such figure."""
+    found = [value for value in values if value is not None]
+    return float(torch.stack(found).mean()) if found and len(found) == len(values) else None
 
 
 def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None, float | None]:
@@ -53,12 +60,10 @@ def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None
             continue
         own = held.all()
         server.trainer.load_(state.params, state.buffers)
-        before.append(task.sample_losses(own, config.evaluation.batch_size).mean())
+        before.append(task.evaluate(own, config.evaluation.batch_size).loss)
         server.trainer.train(state.params, state.buffers, population.train(client), config.rounds + 1, client)
-        after.append(task.sample_losses(own, config.evaluation.batch_size).mean())
-    if not before:
-        return None, None
-    return float(torch.stack(before).mean()), float(torch.stack(after).mean())
+        after.append(task.evaluate(own, config.evaluation.batch_size).loss)
+    return mean(before), mean(after)
 
 
 def _tested(config: RunConfig) -> Iterable[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.population import Population
+from fedtlu_fast.data.population import Population, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
@@ -38,15 +38,18 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
         InputError: data, model and settings do not fit together.
     """
     data = load_federation(config)
-    task = build_task(config, data)
+    # One start for runs of every seed needs the same weights to begin from.
+    seed = config.seed if data.public is None else config.pretraining.seed
+    task = build_task(config.model_copy(update={"seed": seed}), data)
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
     if start and data.public is not None:
-        pretrain_(config, task, layout, data.public)
+        pool = tuple(part.to(config.device) for part in data.public.pool)
+        pretrain_(config, task, layout, Samples(pool, data.public.rows))
     trainer = LocalTrainer(task, layout, config.training, config.seed)
     population: Population = data.population
     if config.threats:
         roles = Roles(config.threats, config.clients, config.seed)
         text = config.task == "language_modelling"
-        tokens, labels = (data.outputs, 0) if text else (0, data.outputs)
+        tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
         population = SpoiledPopulation(population, roles, config.seed, tokens, labels)
     return Parts(population.to(config.device), trainer)

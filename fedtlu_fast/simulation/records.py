@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import finite
-from fedtlu_fast.simulation.evaluation import global_loss, local_loss, perplexity, trained_local_loss
+from fedtlu_fast.simulation.evaluation import global_test, local_test, perplexity, trained_local_loss
 from fedtlu_fast.simulation.round import RoundRecord, Server
 from fedtlu_fast.simulation.state import ServerState
 
@@ -20,15 +22,18 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
     last = index == server.config.rounds
     tested = last or index % evaluation.every == 0
     locally = last or index % evaluation.local_every == 0
-    loss = global_loss(server, state) if tested else None
-    own = local_loss(server, state) if locally else None
+    found = global_test(server, state) if tested else None
+    loss = float(found.loss) if found else None
+    own, own_accuracy = local_test(server, state) if locally else (None, None)
     row = {
         "round": index,
         "train_loss": record.train_loss,
         "test_loss": loss,
         "test_perplexity": perplexity(loss),
+        "test_accuracy": _number(found.accuracy) if found else None,
         "local_loss": own,
         "local_perplexity": perplexity(own),
+        "local_accuracy": own_accuracy,
         "selected": list(record.selection.names),
         "updated_share": record.selection.parameters / server.layout.size,
         "warmup": record.warmup,
@@ -72,10 +77,14 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
     """The content of summary.json; makes the last tests.
 
     ``bytes_up`` counts full changes from every client of every cohort; ``bytes_published`` the parameters
-    that changed in each round, once. ``updated_share`` is the mean over the targeted rounds.
+    that changed in each round, once. ``updated_share`` is the mean over the targeted rounds. Accuracies are
+    None for language modelling; ``test_f1`` (of every tag that occurs or was predicted) and its plain mean,
+    ``test_macro_f1``, are None but for tagging.
     """
     config, layout = server.config, server.layout
-    loss, own = global_loss(server, state), local_loss(server, state)
+    found = global_test(server, state)
+    loss, f1 = float(found.loss), found.f1()
+    own, own_accuracy = local_test(server, state)
     before, after = trained_local_loss(server, state)
     targeted = [row["updated_share"] for row in metrics if not row["warmup"]]
     shares = targeted or [row["updated_share"] for row in metrics]
@@ -93,8 +102,12 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         },
         "test_loss": loss,
         "test_perplexity": perplexity(loss),
+        "test_accuracy": _number(found.accuracy),
+        "test_macro_f1": sum(f1.values()) / len(f1) if f1 else None,
+        "test_f1": f1,
         "local_loss": own,
         "local_perplexity": perplexity(own),
+        "local_accuracy": own_accuracy,
         "trained_clients": min(config.evaluation.trained_clients, config.clients),
         "untrained_local_perplexity": perplexity(before),
         "trained_local_loss": after,
@@ -109,3 +122,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "params_sha256": state.sha256(),
     }
     return finite(summary)
+
+
+def _number(value: Tensor | None) -> float | None:
+    return None if value is None else float(value)

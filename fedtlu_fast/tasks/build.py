@@ -6,6 +6,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import FederatedData
 from fedtlu_fast.tasks.classification import Classification, build_mlp
 from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
+from fedtlu_fast.tasks.tagging import Tagging, build_tagger
 from fedtlu_fast.tasks.task import Task
 
 
@@ -13,10 +14,13 @@ def build_task(config: RunConfig, data: FederatedData) -> Task:
     """Model and loss for these data, on the settings' device.
 
     Raises:
-        InputError: see `build_model`.
+        InputError: see `build_model` and `build_tagger`.
     """
     if config.task == "classification":
         mlp = build_mlp(data.inputs, config.model.hidden, data.outputs, config.seed)
         return Classification(mlp.to(config.device))
+    if config.task == "tagging":
+        tagger = build_tagger(config.model, data, config.seed)
+        return Tagging(tagger.to(config.device), data.labels, data.padding)
     model = build_model(config.model, data.outputs, config.data.window, config.seed)
     return LanguageModelling(model.to(config.device))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.metrics import Evaluation
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,20 @@ class Classification:
         features, labels = batch
         return F.cross_entropy(self.model(features), labels, reduction="none")
 
+    def counts(self, batch: Batch) -> Tensor:
+        """[B] or [K, B]: one each."""
+        return torch.ones_like(batch[1])
+
     @torch.no_grad()
-    def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
-        """[N] float64 on the CPU: each sample's negative log-likelihood, in nats."""
+    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+        """Losses and hits."""
         self.model.eval()
-        parts = zip(*(torch.split(part, batch_size) for part in batch), strict=True)
-        return torch.cat([self.losses(part).double().cpu() for part in parts])
+        losses, hits = [], []
+        for features, labels in zip(*(torch.split(part, batch_size) for part in batch), strict=True):
+            logits = self.model(features)
+            losses.append(F.cross_entropy(logits, labels, reduction="none").double().cpu())
+            hits.append((logits.argmax(dim=1) == labels).long().cpu())
+        return Evaluation(torch.cat(losses), self.counts(batch).cpu(), torch.cat(hits))
 
 
 def build_mlp(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> nn.Module:

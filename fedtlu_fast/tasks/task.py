@@ -7,10 +7,15 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from fedtlu_fast.data.population import Batch
+from fedtlu_fast.tasks.metrics import Evaluation
 
 
 class Task(Protocol):
-    """What is trained: a model and its loss."""
+    """What is trained: a model and its loss.
+
+    A sample asks for one or more predictions (a label, every next token, every word's tag), and a mean loss
+    is a mean over predictions, not over samples.
+    """
 
     @property
     def model(self) -> nn.Module:
@@ -18,13 +23,20 @@ class Task(Protocol):
         ...
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of a batch (scalar), differentiable."""
+        """Mean loss of a batch's predictions (scalar), differentiable; 0 when there are none."""
         ...
 
     def losses(self, batch: Batch) -> Tensor:
-        """[B], the loss of every sample, differentiable; their mean is `loss`."""
+        """[B], every sample's mean over its predictions, differentiable.
+
+        Their mean, weighted by `counts`, is `loss`.
+        """
         ...
 
-    def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
-        """[N] float64, the loss of every sample, without gradients, `batch_size` at a time."""
+    def counts(self, batch: Batch) -> Tensor:
+        """[B] int64, every sample's predictions; or [K, B] of K clients' batches."""
+        ...
+
+    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+        """Tests the model on these samples, without gradients, `batch_size` at a time."""
         ...

@@ -14,6 +14,7 @@ from federations import WORDS, rows, snapshot, timeless, tree, write_text
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from treebanks import write_treebank
 
 from fedtlu_fast.cli import run as run_module
 from fedtlu_fast.report.plots import short_names
@@ -111,6 +112,23 @@ def test_run_leaves_the_files_it_promises_in_a_new_directory_of_runs(
         json.loads(done.stdout)["params_sha256"]
         == json.loads((out / "summary.json").read_text())["params_sha256"]
     )
+
+
+def test_run_a_tagging(fedtlu: Command, tmp_path: Path) -> None:
+    bank, out = write_treebank(tmp_path / "bank"), tmp_path / "out"
+    fast = ["--rounds", 2, "--clients", 4, "--set", "cohort=2", "--set", "local_steps=2", "--set", "layers=2"]
+    done = fedtlu("run", "--task", "tagging", "--data", f"udpos:{bank}", "--out", out, "-q", *fast)
+    assert done.code == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["task"] == "tagging"
+    for name in ("test_accuracy", "local_accuracy"):
+        assert f"{100 * summary[name]:.2f}%" in done.stdout
+    assert f"{summary['test_macro_f1']:.4f}" in done.stdout
+    one_message(fedtlu("run", "--task", "tagging", "--data", "pydoc"), "task", "'tagging'", "pydoc")
+    one_message(fedtlu("run", "--task", "tags"), "task", "'tags'", "language_modelling")
+    (bank / "tiny-ud-test.conllu").write_text("1\tone\n")
+    broken = fedtlu("run", "--task", "tagging", "--data", f"udpos:{bank}", "--out", tmp_path / "new")
+    one_message(broken, "tiny-ud-test.conllu:1", "10 columns", "there are 2")
 
 
 def test_run_table_names_what_matters(fedtlu: Command, tiny_file: Path) -> None:

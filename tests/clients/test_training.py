@@ -36,7 +36,10 @@ class Regression:
         (samples,) = batch
         return (self.model(samples[:, :-1]).squeeze(1) - samples[:, -1]).square()
 
-    def sample_losses(self, batch, batch_size):
+    def counts(self, batch):
+        raise NotImplementedError
+
+    def evaluate(self, batch, batch_size):
         raise NotImplementedError
 
 
@@ -375,21 +378,21 @@ def test_training_lowers_the_loss():
     samples = torch.from_numpy((start + np.arange(8)) % 50)
     federation = Federation(model, samples, task=LanguageModelling, local_steps=60, lr=0.3, clip_norm=1.0)
     task = federation.trainer.task
-    before = task.sample_losses((samples,), 16)
+    before = task.evaluate((samples,), 16).losses
     assert before.shape == (40,)
     assert before.dtype == torch.float64
     _, params, buffers = federation.train(rows_of(40))
     federation.trainer.load_(params, buffers)
-    after = task.sample_losses((samples,), 7)
+    after = task.evaluate((samples,), 7).losses
     assert after.mean() < 0.8 * before.mean()
     federation.trainer.load_(federation.params, federation.buffers)
-    torch.testing.assert_close(task.sample_losses((samples,), 40), before, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(task.evaluate((samples,), 40).losses, before, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sample_loss_is_the_loss_of_the_sample():
     task = LanguageModelling(gpt2(layers=1))
     samples = torch.from_numpy(generator(0, "tokens").integers(0, 50, (5, 8)))
-    own = task.sample_losses((samples,), 2)
+    own = task.evaluate((samples,), 2).losses
     alone = [task.loss((samples[index : index + 1],)).item() for index in range(5)]
     assert own.tolist() == pytest.approx(alone, rel=1e-5)
     assert task.loss((samples,)).item() == pytest.approx(own.mean().item(), rel=1e-5)

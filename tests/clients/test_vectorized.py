@@ -18,13 +18,16 @@ from fedtlu_fast.clients.vectorized import (
     CannotVectorizeError,
     Schedule,
     VectorizedTrainer,
+    by_predictions,
     saved_bytes,
 )
-from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.config import ModelConfig, TrainingConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.randomness import generator as seeded
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
+from fedtlu_fast.tasks.tagging import Tagging
+from fedtlu_fast.tasks.transformer import Transformer
 
 FEATURES, LABELS, SEED = 6, 4, 5
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
@@ -43,7 +46,7 @@ OPTIONS = {
     "clipped": {"clip_norm": 0.05},
     "all": {"momentum": 0.9, "weight_decay": 0.01, "proximal_mu": 0.5, "clip_norm": 0.1, "lr": 0.02},
 }
-MODELS = ["mlp", "gpt2"]
+MODELS = ["mlp", "gpt2", "transformer", "tagger"]
 
 
 def fresh():
@@ -70,6 +73,29 @@ def small_gpt2():
     return model
 
 
+def transformer(outputs, causal):
+    size = ModelConfig(layers=2, width=8, heads=2)
+    return Transformer.build(size, 50, 7, outputs, 3, causal=causal)
+
+
+MADE = {
+    "mlp": mlp,
+    "gpt2": small_gpt2,
+    "transformer": lambda: transformer(50, causal=True),
+    "tagger": lambda: transformer(LABELS, causal=False),
+}
+TASKS = {"mlp": Classification, "tagger": lambda model: Tagging(model, tuple("ABCD"))}
+
+
+def sentences_of(draws, count=200):
+    """From one to seven words; some without a label, some sentences without any."""
+    tokens = torch.from_numpy(draws.integers(1, 50, (count, 7)))
+    labels = torch.from_numpy(draws.integers(0, LABELS, (count, 7)))
+    places, lengths = torch.arange(7), torch.from_numpy(draws.integers(1, 8, (count, 1)))
+    labels[torch.from_numpy(draws.random((count, 7))) < 0.2] = -100
+    return tokens.where(places < lengths, 0), labels.where(places < lengths, -100)
+
+
 def features_of(draws, count=200):
     x = torch.from_numpy(draws.standard_normal((count, FEATURES), dtype=np.float32))
     return x, torch.from_numpy(draws.integers(0, LABELS, count))
@@ -80,10 +106,11 @@ class Setting:
 
     def __init__(self, name="mlp", draws=None, at_once=7, model=None, task=None, pool=None, **training):
         draws = draws if draws is not None else fresh()
-        model = model or (mlp() if name == "mlp" else small_gpt2())
-        task = task or (Classification if name == "mlp" else LanguageModelling)
+        model = model or MADE[name]()
+        task = task or TASKS.get(name, LanguageModelling)
         tokens = (torch.from_numpy(draws.integers(0, 50, (200, 7))),)
-        self.pool = pool or (features_of(draws) if name == "mlp" else tokens)
+        made = {"mlp": features_of, "tagger": sentences_of}
+        self.pool = pool or (made[name](draws) if name in made else tokens)
         self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training})
         self.layout = ParameterLayout.from_module(model)
         self.start = self.layout.flatten(model)
@@ -255,6 +282,30 @@ def test_global_generators_are_untouched():
     setting.together(samples)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+
+
+def test_a_batch_without_a_label_changes_nothing():
+    setting = Setting("tagger", local_steps=2)
+    tokens, labels = setting.pool
+    nothing = Samples((tokens, torch.full_like(labels, -100)), np.arange(9))
+    samples = [*setting.samples(3, 9), nothing]
+    params, losses, _ = setting.together(samples)
+    assert torch.equal(params[2], setting.start)
+    assert losses[2] == 0
+    assert params.isfinite().all()
+    update, alone = setting.alone(nothing, 2)
+    assert torch.equal(alone, setting.start)
+    assert (update.loss, update.finite) == (0, True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 5000), st.integers(0, 40), st.integers(1, 3000))
+def test_with_equal_counts_the_weights_have_the_bits_of_one_over_b(size, filled, count):
+    """Language modelling and classification, whose results must not depend on there being counts."""
+    real = torch.arange(size + filled)[None] < size
+    weights = by_predictions(real, torch.full(real.shape, count))
+    expected = np.where(real.numpy(), np.float32(1 / size), np.float32(0)).astype(np.float32)
+    assert np.array_equal(weights.numpy(), expected)
 
 
 # --- nobody notices the others -------------------------------------------------------------------

@@ -273,3 +273,18 @@ def test_report_that_cannot_be_written_is_a_storage_error(
     (tmp_path / "plots").write_text("a file where the folder has to be")
     with pytest.raises(StorageError, match="plots could not be written"):
         write_comparison_report(results, tiny(text), tmp_path)
+
+
+def test_accuracies_have_columns_only_where_there_are_some(results: list[ArmResult]) -> None:
+    heads, _ = comparison_cells(comparison_rows(results))
+    assert not any("acc" in head or "F1" in head for head in heads)
+    for place, result in enumerate(results[:3]):
+        result.summary.update(test_accuracy=0.5 + place / 10, local_accuracy=None, test_macro_f1=0.25)
+    rows = comparison_rows(results)
+    heads, cells = comparison_cells(rows)
+    assert [head for head in heads if "acc" in head or "F1" in head] == ["global acc", "mean F1"]
+    fedtlu, random = (dict(zip(heads, line, strict=True)) for line in cells)
+    assert fedtlu["global acc"] == "60.00% ± 14.14"
+    assert random["global acc"] == "60.00%", "of the one seed that has it"
+    assert fedtlu["mean F1"].startswith("0.250")
+    assert "test_accuracy" in to_csv(rows).splitlines()[0]

@@ -21,6 +21,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.tasks.metrics import Evaluation
 
 
 def test_same_settings_give_the_same_bits_and_logs(text: Path, tmp_path: Path) -> None:
@@ -190,7 +191,8 @@ def test_learning_rate_that_explodes_is_survived_and_reported(text: Path, tmp_pa
 def test_perplexity_that_is_no_number_is_null_in_result_and_files(
     text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fedtlu_fast.simulation.records.global_loss", lambda *_: 1e4)
+    endless = Evaluation(torch.tensor([1e4], dtype=torch.float64), torch.tensor([1]))
+    monkeypatch.setattr("fedtlu_fast.simulation.records.global_test", lambda *_: endless)
     result = simulate(tiny(text), tmp_path / "out")
     assert {row["test_perplexity"] for row in result.metrics} == {None}
     assert result.summary["test_perplexity"] is None
@@ -281,7 +283,10 @@ class _Images:
         zeros = torch.zeros(len(batch[0]), dtype=torch.int64)
         return F.cross_entropy(self.model(batch[0]), zeros, reduction="none")
 
-    def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
+    def counts(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
         raise NotImplementedError
 
 

@@ -56,21 +56,26 @@ def test_both_are_differentiable_alike(task, generator):
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
-def test_sample_losses_do_not_depend_on_the_batch_size(task, generator, count):
+def test_an_evaluation_does_not_depend_on_the_batch_size(task, generator, count):
     batch = batch_of(generator, count)
     expected = by_hand(task, batch)
+    right = task.model(batch[0]).argmax(dim=1) == batch[1]
     for size in (1, 3, 7, 40, 1000):
-        found = task.sample_losses(batch, size)
+        evaluation = task.evaluate(batch, size)
+        assert evaluation.counts.tolist() == task.counts(batch).tolist() == [1] * count
+        assert evaluation.hits.tolist() == right.tolist()
+        assert evaluation.f1() is None
+        found = evaluation.losses
         assert (found.dtype, found.device.type, found.shape) == (torch.float64, "cpu", (count,))
         assert not found.requires_grad
         assert np.allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_sample_losses_are_of_the_model_that_is_tested_and_not_trained(generator):
+def test_an_evaluation_is_of_the_model_that_is_tested_and_not_trained(generator):
     model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 4)).train()
     task, batch = Classification(model), batch_of(generator, 30)
     before = torch.get_rng_state()
-    assert torch.equal(task.sample_losses(batch, 7), task.sample_losses(batch, 7))
+    assert torch.equal(task.evaluate(batch, 7).losses, task.evaluate(batch, 7).losses)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -1,0 +1,49 @@
+"""Penn Treebank as language models know it: Mikolov's three files of 10,000 words."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from fedtlu_fast.data.sources import Document, read_text
+from fedtlu_fast.data.tagged import section_names
+from fedtlu_fast.errors import InputError
+
+TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
+
+
+def load_ptb(location: str) -> tuple[list[Document], Document]:
+    """The training text in sections of lines that follow each other, and the test text.
+
+    Every line is one sentence, its words between white space, rare ones already ``<unk>``, numbers ``N``.
+    `LineTokenizer` reads them as they are, with ``<eos>`` at the ends of lines. ``ptb.valid.txt`` is not
+    read: nothing is tuned on it.
+
+    Args:
+        location: a directory with ``ptb.train.txt`` and ``ptb.test.txt``.
+
+    Raises:
+        InputError: a file is missing, empty or not UTF-8.
+    """
+    try:
+        folder = Path(location).expanduser()
+        missing = [name for name in (TRAIN, TEST) if not (folder / name).is_file()]
+    except (OSError, RuntimeError) as error:
+        raise InputError("data.source", f"ptb:{location}", f"a path that can be read; {error}") from None
+    if missing:
+        raise InputError(
+            "data.source",
+            f"ptb:{location}",
+            f"a directory with {TRAIN}, {VALID} and {TEST}; {' and '.join(missing)} cannot be found",
+        )
+    train, test = (_lines(folder / name) for name in (TRAIN, TEST))
+    sections = groupby(zip(section_names(TRAIN, len(train)), train, strict=True), key=lambda pair: pair[0])
+    documents = [Document(name, "\n".join(line for _, line in lines) + "\n") for name, lines in sections]
+    return documents, Document(TEST, "\n".join(test) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    if not lines:
+        raise InputError("data.source", str(path), "text; there is none in it")
+    return lines

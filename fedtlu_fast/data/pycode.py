@@ -1,0 +1,96 @@
+"""The embedded default for tagging: Python's own standard library, its tokens tagged by what they are.
+
+A fallback for demonstration where no treebank is at hand, and no benchmark: the tags follow from rules that
+Python's tokenizer knows. Some need the neighbours (a name is a CALL before a bracket, an ATTRIBUTE after a
+point, a DEFINITION after ``def``), so that there is something to learn. The text is the same for one
+version of Python, and differs between versions.
+"""
+
+from __future__ import annotations
+
+import io
+import keyword
+import tokenize
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from fedtlu_fast.data.tagged import Corpus, Sentence, cut_test
+from fedtlu_fast.errors import InputError
+
+MODULES = """
+    argparse ast base64 bdb bisect calendar cmd code colorsys configparser contextlib copy copyreg csv
+    dataclasses difflib dis doctest enum fileinput filecmp fnmatch fractions ftplib functools getopt
+    gettext glob graphlib gzip hashlib heapq hmac imaplib inspect ipaddress keyword linecache locale
+    mailbox mimetypes modulefinder netrc numbers opcode operator optparse pickle pickletools pkgutil
+    platform plistlib poplib pprint profile pstats pyclbr queue quopri random reprlib rlcompleter sched
+    secrets selectors shelve shlex shutil smtplib socket socketserver statistics string stringprep
+    subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
+    traceback types typing uuid warnings wave weakref webbrowser zipapp zipfile
+"""
+"""Those that a Python lacks are left out."""
+LINES = 80
+"""The first so many logical lines of each, the better to hold many modules."""
+KINDS = {tokenize.NUMBER: "NUMBER", tokenize.OP: "OPERATOR", tokenize.COMMENT: "COMMENT"}
+UNSEEN = (
+    tokenize.ENCODING,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.ENDMARKER,
+)
+
+
+def load_pycode(test_fraction: float) -> Corpus:
+    """Logical lines of the standard library as sentences; a document is a module.
+
+    Args:
+        test_fraction: share of every module kept for the test.
+
+    Raises:
+        InputError: this Python comes without its library's source code.
+    """
+    found = [sentence for module in MODULES.split() for sentence in _module(module)]
+    if not found:
+        raise InputError(
+            "data.source", "pycode", "a Python with its library's source code", "Use udpos:PATH or hf:NAME."
+        )
+    return cut_test(found, test_fraction)
+
+
+def _module(name: str) -> list[Sentence]:
+    spec = find_spec(name)
+    read = getattr(spec.loader, "get_source", None) if spec is not None else None
+    source = read(name) if read is not None else None
+    if not source:
+        return []
+    return [
+        Sentence(tuple(word for word, _ in line), tuple(tag for _, tag in line), name)
+        for line, _ in zip(_lines(source), range(LINES), strict=False)
+    ]
+
+
+def _lines(source: str) -> Iterator[list[tuple[str, str]]]:
+    """The tokens of every logical line, tagged."""
+    line: list[tokenize.TokenInfo] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in UNSEEN and token.string.strip():
+            line.append(token)
+        elif token.type in (tokenize.NEWLINE, tokenize.ENDMARKER) and line:
+            yield [(own.string, _tag(line, place)) for place, own in enumerate(line)]
+            line = []
+
+
+def _tag(line: list[tokenize.TokenInfo], place: int) -> str:
+    token = line[place]
+    if token.type != tokenize.NAME:
+        # Strings, and from Python 3.12 on the pieces of f-strings.
+        return KINDS.get(token.type, "STRING")
+    before = line[place - 1].string if place else ""
+    if keyword.iskeyword(token.string):
+        return "KEYWORD"
+    if before in ("def", "class"):
+        return "DEFINITION"
+    if place + 1 < len(line) and line[place + 1].string == "(":
+        return "CALL"
+    return "ATTRIBUTE" if before == "." else "NAME"

@@ -1,0 +1,109 @@
+"""Words to token ids for a tagging: one id for each, or the sub-words of a pre-trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from fedtlu_fast.data.tokenizing import Vocabulary
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.pretrained import FIELD, load_tokenizer
+
+
+class WordEncoder(Protocol):
+    """Every word's token ids, and what stands around them in a sample.
+
+    Attributes:
+        padding: the id that fills up shorter samples; no word has it.
+        before: ids that every sample begins with.
+        after: ids that every sample ends with.
+    """
+
+    padding: int
+    before: list[int]
+    after: list[int]
+
+    def __len__(self) -> int:
+        """Number of token ids."""
+        ...
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """For every sentence and word the word's ids, one or more."""
+        ...
+
+
+class WholeWords:
+    """One id for each word, of a vocabulary of our own."""
+
+    padding = 0
+
+    def __init__(self, words: Iterable[str], size: int) -> None:
+        """See `Vocabulary`."""
+        self.before: list[int] = []
+        self.after: list[int] = []
+        self._vocabulary = Vocabulary(words, size, padded=True)
+
+    def __len__(self) -> int:
+        return len(self._vocabulary)
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """See `WordEncoder.encode`."""
+        return [[[number] for number in self._vocabulary.ids(words)] for words in sentences]
+
+
+class SubWords:
+    """The sub-words of the tokenizer that a pre-trained model brings, with its special tokens around."""
+
+    def __init__(self, name: str) -> None:
+        """Loads the tokenizer.
+
+        Raises:
+            InputError: there is none; it is none of the fast ones, which alone tell the sub-words of one word
+                from those of the next; or it has no token that could pad.
+        """
+        # Byte-level tokenizers need the prefix for words that are given one by one; others ignore it.
+        self._name, self._tokenizer = name, load_tokenizer(name, add_prefix_space=True)
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise InputError(
+                FIELD, name, "a model with a fast tokenizer (tokenizer.json), to tell words apart"
+            )
+        # Models that were made without padding pad with the end of a text, which occurs in no sentence.
+        ids = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
+        padding = next((number for number in ids if number is not None), None)
+        if padding is None:
+            raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
+        self.padding = int(padding)
+        example = self._tokenizer([["a"]], is_split_into_words=True)
+        ids, words = example["input_ids"][0], example.word_ids(0)
+        inside = [place for place, word in enumerate(words) if word is not None]
+        self.before, self.after = ids[: inside[0]], ids[inside[-1] + 1 :]
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """See `WordEncoder.encode`; a word of which the tokenizer leaves nothing is its unknown token.
+
+        Raises:
+            InputError: it leaves nothing and has no unknown token.
+        """
+        given = [list(words) for words in sentences]
+        encoded = self._tokenizer(given, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        found: list[list[list[int]]] = []
+        for row, words in enumerate(given):
+            pieces: list[list[int]] = [[] for _ in words]
+            for number, word in zip(encoded["input_ids"][row], encoded.word_ids(row), strict=True):
+                pieces[word].append(number)
+            for place, piece in enumerate(pieces):
+                if not piece:
+                    piece.append(self._unknown(words[place]))
+            found.append(pieces)
+        return found
+
+    def _unknown(self, word: str) -> int:
+        number = self._tokenizer.unk_token_id
+        if number is None:
+            raise InputError(
+                FIELD, self._name, f"a tokenizer that knows the word {word!r}, or has an unknown token"
+            )
+        return int(number)

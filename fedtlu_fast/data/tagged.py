@@ -1,0 +1,78 @@
+"""Tagged sentences: what a tagging learns from, and how they are divided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedtlu_fast.data.sources import SECTIONS
+
+# fmt: off
+UPOS = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON",
+    "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X",
+)
+# fmt: on
+"""The universal part-of-speech tags of Universal Dependencies, version 2."""
+UNKNOWN_GENRE = "unknown"
+SECTION_SENTENCES = 20
+"""Sentences without a document are cut into sections of no fewer than this, so that clients can differ."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words, a tag for each, and where they are from."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    document: str
+    genre: str = UNKNOWN_GENRE
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences to train on and to test on.
+
+    Attributes:
+        train: dealt to the clients.
+        test: the global test.
+        tags: labels whether they occur or not, such as `UPOS`.
+    """
+
+    train: Sequence[Sentence]
+    test: Sequence[Sentence]
+    tags: tuple[str, ...] = ()
+
+
+def cut_test(sentences: Sequence[Sentence], test_fraction: float, tags: tuple[str, ...] = ()) -> Corpus:
+    """Keeps the end of every document for the test.
+
+    The share is right for the whole, not for each document: one of a few sentences gives none, or now and
+    then its last, as the shares of the documents before it add up.
+
+    Args:
+        sentences: in order; those of a document need not follow each other.
+        test_fraction: share that is kept.
+        tags: see `Corpus`.
+    """
+    sizes = Counter(sentence.document for sentence in sentences)
+    kept, seen = {}, 0
+    for document, size in sizes.items():
+        kept[document] = int((seen + size) * test_fraction) - int(seen * test_fraction)
+        seen += size
+    train: list[Sentence] = []
+    test: list[Sentence] = []
+    met = Counter[str]()
+    for sentence in sentences:
+        met[sentence.document] += 1
+        ends = met[sentence.document] > sizes[sentence.document] - kept[sentence.document]
+        (test if ends else train).append(sentence)
+    return Corpus(train, test, tags)
+
+
+def section_names(name: str, count: int) -> list[str]:
+    """For each of `count` sentences or lines in a row, the name of the section that it falls in."""
+    size = max(SECTION_SENTENCES, -(-count // SECTIONS))
+    width = len(str((count - 1) // size))
+    return [f"{name}#{index // size:0{width}}" for index in range(count)]

@@ -1,0 +1,105 @@
+"""Tagged sentences from data sets that `datasets` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fedtlu_fast.data.hub import load_hub
+from fedtlu_fast.data.tagged import UPOS, Corpus, Sentence, cut_test, section_names
+from fedtlu_fast.errors import InputError, shorten
+
+WORDS = ("tokens", "words")
+TAGS = ("upos", "upos_tags", "pos_tags")
+NAMES = ("idx", "sent_id")
+"""Columns that may hold a sentence's name, its document's name before the last hyphen."""
+NO_TAG = "_"
+
+
+def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
+    """A data set with a column of words and one of tags for each sentence.
+
+    The words are in ``tokens`` or ``words``, the tags in ``upos``, ``upos_tags`` or ``pos_tags``, as strings
+    or as numbers with names (`ClassLabel`). Words tagged ``_`` are left out: builds of treebanks list
+    multiword tokens before their words, and nothing else tells them apart. Documents are known where a
+    column ``idx`` or ``sent_id`` names sentences in the way of ``weblog-some.site-0001``; otherwise sentences
+    in a row make up sections. A split ``validation`` or ``dev`` is not read.
+
+    Args:
+        location: see `load_hub`.
+        test_fraction: share kept for the test where there is no split ``test``.
+
+    Raises:
+        InputError: the data set cannot be loaded, or lacks what is needed.
+    """
+    splits = load_hub(location)
+    name = location.partition("@")[0]
+    if "train" not in splits:
+        raise InputError("data.source", f"hf:{name}", f"a split train; it has {', '.join(splits)}")
+    train = _sentences(splits["train"], name, "train")
+    known = UPOS if _column(splits["train"], TAGS, name).startswith("upos") else ()
+    if "test" not in splits:
+        return cut_test(train, test_fraction, known)
+    return Corpus(train, _sentences(splits["test"], name, "test"), known)
+
+
+def _sentences(rows: Any, name: str, split: str) -> list[Sentence]:
+    words, tags = _column(rows, WORDS, name), _column(rows, TAGS, name)
+    labels = _labels(rows.features[tags])
+    sentences, places = [], []
+    for place, (own_words, own_tags) in enumerate(zip(rows[words], rows[tags], strict=True)):
+        where = f"hf:{name}, {split}[{place}]"
+        tagged = list(_tagged(own_words, own_tags, labels, where))
+        if tagged:
+            chosen, given = zip(*tagged, strict=True)
+            sentences.append(Sentence(chosen, given, ""))
+            places.append(place)
+    if not sentences:
+        raise InputError(f"hf:{name}, {split}", f"no tag but {NO_TAG} in column {tags}", "words with tags")
+    documents = _documents(rows, name, places)
+    return [replace(own, document=document) for own, document in zip(sentences, documents, strict=True)]
+
+
+def _tagged(words: Any, tags: Any, labels: Sequence[str] | None, where: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
+        raise InputError(where, f"{shorten(words)} and {shorten(tags)}", "two lists of one length")
+    for word, tag in zip(words, tags, strict=True):
+        if labels is not None and isinstance(tag, int) and 0 <= tag < len(labels):
+            tag = labels[tag]
+        if not isinstance(tag, str) or not tag.strip():
+            raise InputError(
+                where, tag, f"the name of a tag, or its number where they have names, for {word}"
+            )
+        if not isinstance(word, str) or not word.strip():
+            raise InputError(where, word, f"a word, tagged {tag}")
+        if tag != NO_TAG:
+            yield word, tag
+
+
+def _labels(feature: Any) -> Sequence[str] | None:
+    """The names that stand for numbers, if any."""
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    names: Sequence[str] | None = getattr(inner, "names", None)
+    return names
+
+
+def _documents(rows: Any, name: str, places: Sequence[int]) -> list[str]:
+    """Of the sentences at these places."""
+    column = next((key for key in NAMES if key in rows.column_names), None)
+    if column is not None:
+        ids = list(rows[column])
+        if all(isinstance(own, str) and own.rpartition("-")[0] for own in ids):
+            return [ids[place].rpartition("-")[0] for place in places]
+    return section_names(name, len(places))
+
+
+def _column(rows: Any, candidates: Sequence[str], name: str) -> str:
+    for column in candidates:
+        if column in rows.column_names:
+            return column
+    raise InputError(
+        "data.source",
+        f"hf:{name}",
+        f"a column named {' or '.join(candidates)}; it has {', '.join(rows.column_names)}",
+    )

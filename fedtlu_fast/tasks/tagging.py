@@ -1,0 +1,158 @@
+"""Tagging: a label for every word of a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.tagging import NO_LABEL
+from fedtlu_fast.pretrained import check_length, load_model, locate
+from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.language_modelling import gpt2_size
+from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.transformer import SPREAD, Transformer
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """One of C labels for each word; a batch is (tokens [B, T], labels [B, T] or `NO_LABEL`).
+
+    Attributes:
+        model: our Transformer, or a token classifier of `transformers`.
+        labels: names of the C.
+        padding: the token id that fills up sentences; nothing looks at it.
+    """
+
+    model: nn.Module
+    labels: tuple[str, ...]
+    padding: int = 0
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood per labelled word, in nats (scalar); 0 without any."""
+        tokens, labels = batch
+        total = F.cross_entropy(
+            self._logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
+        )
+        return total / self.counts(batch).sum().clamp(min=1)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """[B]: each sentence's mean negative log-likelihood per labelled word, in nats; 0 without any."""
+        tokens, labels = batch
+        return self._nats(self._logits(tokens), labels).sum(dim=1) / self.counts(batch).clamp(min=1)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """[B] or [K, B]: the labelled words of each sentence."""
+        return (batch[1] != NO_LABEL).sum(dim=-1)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+        """Losses, hits, and which label was taken for which."""
+        self.model.eval()
+        kinds = len(self.labels)
+        losses, hits, confusion = [], [], torch.zeros(kinds * kinds, dtype=torch.int64)
+        for part in zip(*(torch.split(tensor, batch_size) for tensor in batch), strict=True):
+            tokens, labels = part
+            logits = self._logits(tokens)
+            nats = self._nats(logits, labels).double().sum(dim=1)
+            losses.append((nats / self.counts(part).clamp(min=1)).cpu())
+            chosen = logits.argmax(dim=-1)
+            hits.append((chosen == labels).sum(dim=1).cpu())
+            pairs = (labels * kinds + chosen)[labels != NO_LABEL]
+            confusion += torch.bincount(pairs.cpu(), minlength=kinds * kinds)
+        return Evaluation(
+            losses=torch.cat(losses),
+            counts=self.counts(batch).cpu(),
+            hits=torch.cat(hits),
+            confusion=confusion.view(kinds, kinds),
+            labels=self.labels,
+        )
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        """[B, T, C] in float32."""
+        real = tokens != self.padding
+        if isinstance(self.model, Transformer):
+            logits: Tensor = self.model(tokens, real)
+        else:
+            # GPT-2 looks back only, so what fills up the end changes nothing; vmap cannot take its mask.
+            kind = getattr(self.model.config, "model_type", "")
+            mask = None if kind == "gpt2" else real.long()
+            logits = self.model(input_ids=tokens, attention_mask=mask).logits
+        return logits.float()
+
+    @staticmethod
+    def _nats(logits: Tensor, labels: Tensor) -> Tensor:
+        """[B, T]: negative log-likelihoods, 0 where there is no label."""
+        flat = F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none"
+        )
+        return flat.view(labels.shape)
+
+
+def build_tagger(config: ModelConfig, data: FederatedData, seed: int) -> nn.Module:
+    """A fresh model of the size in the settings, or pre-trained weights with a head for these labels.
+
+    A fresh one is our Transformer (the default), in which every word sees the whole sentence, or a GPT-2, in
+    which it sees only what is before it; neither has dropout. Pre-trained weights keep their head where its
+    labels are these in this order (such as a model that was saved here); otherwise it is drawn anew.
+
+    Args:
+        config: architecture and size, or the name of weights.
+        data: labels, token ids and the length of a sample.
+        seed: of everything that is drawn.
+
+    Raises:
+        InputError: weights that cannot be loaded, or samples longer than the model reads.
+    """
+    if config.pretrained is not None:
+        return _pretrained(config.pretrained, data, seed)
+    if config.architecture != "gpt2":
+        return Transformer.build(config, data.vocabulary, data.inputs, data.outputs, seed, causal=False)
+    from transformers import GPT2ForTokenClassification
+
+    size = gpt2_size(
+        config, data.vocabulary, data.inputs, num_labels=data.outputs, classifier_dropout=0.0, use_cache=False
+    )
+    with torch_seeded(seed, "initial weights"):
+        fresh: nn.Module = GPT2ForTokenClassification(size)
+    return fresh
+
+
+def _pretrained(name: str, data: FederatedData, seed: int) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    with torch_seeded(seed, "initial weights"):
+        model = load_model(
+            AutoModelForTokenClassification,
+            name,
+            "a model that tags words",
+            new_head=True,
+            id2label=dict(enumerate(data.labels)),
+            label2id={label: code for code, label in enumerate(data.labels)},
+            ignore_mismatched_sizes=True,
+        )
+        check_length(model, name, data.inputs)
+        settings: Any = model.config
+        settings.use_cache = False  # of past tokens: nothing is generated
+        location, file = locate(name)
+        theirs = AutoConfig.from_pretrained(location, **file).id2label
+        if tuple(theirs[code] for code in sorted(theirs)) != data.labels:
+            body = getattr(model, str(model.base_model_prefix))
+            for child in model.children():
+                if child is not body:
+                    child.apply(_redraw)
+    return model
+
+
+def _redraw(module: nn.Module) -> None:
+    """As the models of `transformers` draw their heads."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=SPREAD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

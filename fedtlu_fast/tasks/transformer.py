@@ -1,0 +1,98 @@
+"""A Transformer of our own: the encoder of a tagging, and with a causal mask a language model.
+
+Blocks that normalise first (pre-LN), learned positions, no dropout, nothing tied. The paper's "6-layer
+Transformer" says no more of itself than its layers; everything else is our choice, with GPT-2's
+initialisation.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.randomness import torch_seeded
+
+SPREAD = 0.02
+"""Standard deviation of the initial weights."""
+
+
+class Transformer(nn.Module):
+    """Token ids [B, T] to logits [B, T, outputs]."""
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: int, positions: int, outputs: int, *, causal: bool
+    ) -> None:
+        """Draws the initial weights from torch's generator; see `build`.
+
+        Args:
+            config: blocks, width and heads.
+            vocabulary: number of token ids.
+            positions: the most tokens it reads at a time.
+            outputs: numbers for each token.
+            causal: whether a token sees only itself and those before it.
+        """
+        super().__init__()
+        self.causal = causal
+        self.tokens = nn.Embedding(vocabulary, config.width)
+        self.positions = nn.Embedding(positions, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, outputs)
+        for name, param in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(param)
+            elif param.dim() > 1:
+                # What every block adds to is a sum of twice as many terms as there are blocks.
+                terms = 2 * config.layers if name.endswith(("merge.weight", "shrink.weight")) else 1
+                nn.init.normal_(param, std=SPREAD / sqrt(terms))
+
+    @classmethod
+    def build(
+        cls, config: ModelConfig, vocabulary: int, positions: int, outputs: int, seed: int, *, causal: bool
+    ) -> Transformer:
+        """A fresh one whose weights depend on the seed alone; arguments as for the class."""
+        with torch_seeded(seed, "initial weights"):
+            return cls(config, vocabulary, positions, outputs, causal=causal)
+
+    def forward(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+            tokens: [B, T] int64.
+            real: [B, T] bool, False where a token only fills up: no other sees it. None: all are real.
+        """
+        places = torch.arange(tokens.shape[-1], device=tokens.device)
+        x = self.tokens(tokens) + self.positions(places)
+        # The first is always seen: a softmax over nothing is not a number.
+        mask = None if real is None else (real | (places == 0)).unsqueeze(-2).unsqueeze(-2)
+        for block in self.blocks:
+            x = block(x, mask, self.causal)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+
+class Block(nn.Module):
+    """Attention, then two layers for each token, each added to what comes in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.split = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.token_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.shrink = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """[B, T, width] to the same; `mask` [B, 1, 1, T] is False where nobody looks."""
+        parts = self.split(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = (part.transpose(-3, -2) for part in parts.unbind(dim=-3))
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        x = x + self.merge(seen.transpose(-3, -2).flatten(-2))
+        added: Tensor = self.shrink(F.gelu(self.expand(self.token_norm(x)), approximate="tanh"))
+        return x + added

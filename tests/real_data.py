@@ -1,0 +1,15 @@
+"""Real data for tests, on machines that have them: nothing here downloads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(os.environ.get("FEDTLU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def real(name: str) -> Path:
+    """The folder of this data set; the test is skipped where it is missing."""
+    if not (ROOT / name).is_dir():
+        pytest.skip(f"{name} is not in {ROOT} (FEDTLU_TEST_DATA)")
+    return ROOT / name

@@ -1,0 +1,111 @@
+"""The start that every seed and arm shares: trained once, on samples that no client holds."""
+
+import numpy as np
+import pytest
+import torch
+from federations import tiny, write_text
+
+from fedtlu_fast import InputError, simulate
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.simulation import pretraining
+from fedtlu_fast.simulation.parts import make_parts
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTLU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path / "text.txt")
+
+
+def with_start(text, **over):
+    return tiny(text, **{"pretraining": {"epochs": 2, "share": 0.3, "batch_size": 8}, **over})
+
+
+def start_of(config):
+    trainer = make_parts(config).trainer
+    return trainer.layout.flatten(trainer.task.model)
+
+
+def test_no_client_holds_what_is_set_aside(text, cache):
+    data = load_federation(with_start(text))
+    assert data.public is not None
+    population = data.population
+    held = [population.shares.rows, population.own_tests.rows]
+    everything = np.concatenate([*held, data.public.rows])
+    assert sorted(everything) == list(range(len(population.pool[0]))), "and nothing is lost"
+    assert len(data.public) == round(0.3 * len(everything))
+    other = load_federation(with_start(text, seed=5))
+    assert np.array_equal(other.public.rows, data.public.rows)
+    assert not np.array_equal(other.population.shares.rows, population.shares.rows)
+
+
+def test_without_it_everything_is_as_before(text):
+    data = load_federation(tiny(text))
+    assert data.public is None
+    assert torch.equal(start_of(tiny(text)), start_of(tiny(text, pretraining={"lr": 0.5})))
+
+
+def test_seeds_and_selectors_begin_alike_and_the_start_is_trained_once(text, cache, monkeypatch):
+    first = start_of(with_start(text))
+    assert len(list(cache.iterdir())) == 1
+    assert not torch.equal(first, start_of(tiny(text)))
+
+    def fail(*args):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(pretraining.LocalTrainer, "train", fail)
+    assert torch.equal(start_of(with_start(text)), first)
+    assert torch.equal(start_of(with_start(text, seed=7)), first)
+    assert torch.equal(start_of(with_start(text, selection={"selector": "random"})), first)
+
+
+def test_other_settings_or_data_are_another_start(text, cache, tmp_path):
+    starts = [
+        start_of(with_start(text)),
+        start_of(with_start(text, pretraining={"epochs": 1, "share": 0.3})),
+        start_of(with_start(text, pretraining={"epochs": 2, "share": 0.3, "batch_size": 8, "seed": 1})),
+        start_of(with_start(write_text(tmp_path / "other.txt", seed=9))),
+    ]
+    assert len(list(cache.iterdir())) == 4
+    for index, one in enumerate(starts):
+        assert not any(torch.equal(one, other) for other in starts[:index])
+
+
+def test_it_learns(text, cache):
+    one = simulate(tiny(text, rounds=1, warmup_rounds=0))
+    two = simulate(with_start(text, rounds=1, warmup_rounds=0, pretraining={"epochs": 20, "lr": 0.05}))
+    assert two.summary["test_loss"] < one.summary["test_loss"] - 0.1
+
+
+def test_a_damaged_file_is_trained_anew(text, cache):
+    first = start_of(with_start(text))
+    (path,) = cache.iterdir()
+    path.write_bytes(b"no tensors")
+    assert torch.equal(start_of(with_start(text)), first)
+    assert path.stat().st_size > 100
+
+
+def test_a_run_that_trains_its_start_and_one_that_finds_it_are_alike(text, cache):
+    found = [simulate(with_start(text)).summary["params_sha256"] for _ in range(2)]
+    assert found[0] == found[1]
+    resumed = simulate(with_start(text, execution={"executor": "processes", "workers": 2, "at_once": 1}))
+    assert resumed.summary["params_sha256"] == found[0]
+
+
+def test_a_start_that_diverges_is_an_error(text, cache):
+    with pytest.raises(InputError, match=r"pretraining.lr: got 1e\+30"):
+        start_of(with_start(text, pretraining={"epochs": 3, "optimizer": "sgd", "lr": 1e30}))
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_clients_by_rule_have_nothing_to_set_aside(cache):
+    config = tiny("unused", task="classification", data={"source": "synthetic"}, pretraining={"epochs": 1})
+    with pytest.raises(
+        InputError, match=r"pretraining.epochs: got 1.0; expected 0 with data.source=synthetic"
+    ):
+        load_federation(config)

@@ -1,0 +1,115 @@
+"""A federation that tags: what its files hold, that it learns, and that runs of before still go on."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from federations import left, rows, tiny, tree
+from treebanks import write_treebank
+
+from fedtlu_fast import simulate
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import ArrayPopulation, Shares
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.evaluation import local_test
+from fedtlu_fast.simulation.run import Run
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_treebank(tmp_path_factory.mktemp("data") / "bank")
+
+
+def settings(bank: Path, **over: Any) -> RunConfig:
+    base = tree(bank, task="tagging", data={"source": f"udpos:{bank}"}, rounds=6, **over)
+    return parse_config(base)
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "gpt2"])
+def test_it_learns_and_tells_accuracy_and_f1(bank: Path, tmp_path: Path, architecture: str) -> None:
+    training = {"optimizer": "adamw", "lr": 0.01, "local_steps": 8}
+    config = settings(bank, model={"architecture": architecture}, training=training)
+    result = simulate(config, tmp_path / "out")
+    summary, metrics = result.summary, result.metrics
+    assert metrics == rows(tmp_path / "out" / "metrics.jsonl")
+    assert summary["test_accuracy"] > 0.9 > metrics[0]["test_accuracy"]
+    assert summary["test_accuracy"] == metrics[-1]["test_accuracy"]
+    assert summary["local_accuracy"] == metrics[-1]["local_accuracy"]
+    assert [row["round"] for row in metrics if row["local_accuracy"] is not None] == [3, 6]
+    assert {"DET", "ADJ", "NOUN", "VERB", "PUNCT"} <= summary["test_f1"].keys()
+    assert summary["test_macro_f1"] == pytest.approx(np.mean(list(summary["test_f1"].values())))
+    assert summary["test_perplexity"] == pytest.approx(np.exp(summary["test_loss"]))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Global test, tag by tag" in page
+    assert "test_accuracy" in page
+
+
+def test_who_trains_and_kills_do_not_change_the_bits(bank: Path, tmp_path: Path) -> None:
+    config = settings(bank)
+    simulate(config, tmp_path / "whole")
+    with closing(Run(config, tmp_path / "cut")) as run:
+        run.advance(3)
+    simulate(config, tmp_path / "cut", resume=True)
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+    together = simulate(settings(bank, execution={"executor": "vectorized", "at_once": 2}))
+    alone = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert together.summary["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-3)
+
+
+def test_clients_without_a_test_are_left_out_of_the_local_test(bank: Path) -> None:
+    with closing(Run(settings(bank))) as run:
+        population = run.server.population
+        assert isinstance(population, ArrayPopulation)
+        parts = [population.own_tests[client] for client in range(4)]
+        each = []
+        for client in range(4):
+            only = [part if index == client else part[:0] for index, part in enumerate(parts)]
+            server = replace(run.server, population=replace(population, own_tests=Shares.of(only)))
+            each.append(local_test(server, run.state))
+        some = replace(population, own_tests=Shares.of([parts[0][:0], *parts[1:]]))
+        loss, accuracy = local_test(replace(run.server, population=some), run.state)
+        assert loss == pytest.approx(np.mean([found[0] for found in each[1:]]))
+        assert accuracy == pytest.approx(np.mean([found[1] for found in each[1:]]))
+        none = replace(population, own_tests=Shares.of([part[:0] for part in parts]))
+        assert local_test(replace(run.server, population=none), run.state) == (None, None)
+
+
+def test_other_tasks_have_accuracy_where_it_makes_sense(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b c d e f g h " * 300, encoding="utf-8")
+    summary = simulate(tiny(tmp_path / "a.txt"), tmp_path / "text").summary
+    assert (summary["test_accuracy"], summary["local_accuracy"], summary["test_f1"]) == (None, None, None)
+    assert "test_accuracy" not in (tmp_path / "text" / "report.html").read_text()
+    synthetic = tree(
+        tmp_path, task="classification", data={"source": "synthetic"}, model={"hidden": [8, 8, 8]}
+    )
+    summary = simulate(parse_config(synthetic)).summary
+    assert 0 < summary["test_accuracy"] < 1
+    assert 0 < summary["local_accuracy"] < 1
+    assert summary["test_f1"] is None
+
+
+NEW = ("test_accuracy", "local_accuracy")
+
+
+def test_a_run_of_before_there_were_taggings_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b c d e f g h " * 300, encoding="utf-8")
+    config = tiny(tmp_path / "a.txt")
+    whole = simulate(config)
+    out = tmp_path / "out"
+    with closing(Run(config, out)) as run:
+        run.advance(3)
+    written = yaml.safe_load((out / "config.yaml").read_text())
+    del written["model"]["architecture"]
+    (out / "config.yaml").write_text(yaml.safe_dump(written))
+    old = [
+        {key: value for key, value in row.items() if key not in NEW} for row in rows(out / "metrics.jsonl")
+    ]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    resumed = simulate(parse_config(written), out, resume=True)
+    assert torch.equal(resumed.params, whole.params)
