@@ -89,10 +89,8 @@ def locate(name: str) -> tuple[str, dict[str, str]]:
         raise InputError(FIELD, name, "a GGUF file that exists")
     missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
     if missing:
-        raise InputError(
-            FIELD, name, f"the packages that read GGUF files; {' and '.join(missing)} cannot be found",
-            f"Use pip install {' '.join(missing)}.",
-        )  # fmt: skip
+        expected = f"the packages that read GGUF files; {' and '.join(missing)} cannot be found"
+        raise InputError(FIELD, name, expected, f"Use pip install {' '.join(missing)}.")
     return str(path.parent), {"gguf_file": path.name}
 
 
