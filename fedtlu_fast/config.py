@@ -431,7 +431,7 @@ class ThreatConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Who trains the clients of a round. The result depends on `at_once`, `engine` and `lanes` alone."""
+    """Who trains the clients of a round. The result depends on `at_once`, `engine`, `compile` and `lanes`."""
 
     executor: str = Field(
         "auto",
@@ -451,6 +451,11 @@ class ExecutionConfig(Section):
         None,
         description="what computes a client's steps: torch | compiled (C++, for perceptrons on the CPU; "
         "at_once: clients in one call); null: torch, but auto measures",
+    )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        "none",
+        description="torch.compile for clients trained one after another: none | one of its modes "
+        "(reduce-overhead: CUDA graphs); takes a minute first, and batches of one shape",
     )
     lanes: int = Field(
         64, ge=1, description="partial sums a round; results of another number differ in the last bits"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.config import RunConfig, ThreatConfig
-from fedtlu_fast.data.population import Batch, Indices, Population, Samples
+from fedtlu_fast.data.population import Batch, Indices, Population, Samples, sizes_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.stats import layer_stats
@@ -116,6 +116,10 @@ class SpoiledPopulation:
         draws = generator(self.seed, f"threat {threat.kind}", client=client)
         batch = self._spoiled(held.all(), threat, draws)
         return Samples(batch, np.arange(len(held)))
+
+    def sizes(self) -> Indices:
+        """See `KnowsSizes`."""
+        return sizes_of(self.inner)
 
     def held_out(self, client: int) -> Samples:
         """See `Population`."""

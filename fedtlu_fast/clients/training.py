@@ -7,6 +7,7 @@ client returns is a vector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -19,7 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.data.population import Indices, Samples
+from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
@@ -68,7 +69,9 @@ class ClientSum:
 class LocalTrainer:
     """Trains clients one after another in the same memory."""
 
-    def __init__(self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int) -> None:
+    def __init__(
+        self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, compiled: str = "none"
+    ) -> None:
         """Takes the task's model over: its parameters and gradients become views of flat vectors.
 
         Args:
@@ -76,7 +79,12 @@ class LocalTrainer:
             layout: of the model.
             config: optimizer, steps, clipping, proximal term.
             seed: of the run.
+            compiled: a mode of torch.compile for the loss, or none.
         """
+        self._loss: Callable[[Batch], Tensor] = task.loss
+        if compiled != "none":
+            # One graph for each shape of a batch: a general one would be slower, and no CUDA graph.
+            self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
         self.task, self.layout, self.config, self.seed = task, layout, config, seed
         self.params = layout.flatten(task.model)
         self.grads = torch.zeros_like(self.params)
@@ -122,7 +130,7 @@ class LocalTrainer:
         with torch_seeded(self.seed, "dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
-                loss = self.task.loss(samples.take(places))
+                loss = self._loss(samples.take(places))
                 loss.backward()  # type: ignore[no-untyped-call]
                 add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
                 clip_(self._flat, self.config.clip_norm)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.errors import InputError
+
 Indices = NDArray[np.int64]
 Batch = tuple[Tensor, ...]
 """Some samples: tensors whose first dimension counts them, such as features and labels."""
@@ -113,6 +115,18 @@ class KnowsSizes(Protocol):
     def sizes(self) -> Indices:
         """[C], samples that each client trains on. Takes 8 bytes a client, and time for each."""
         ...
+
+
+def sizes_of(population: Population, sampler: str = "size or loss") -> Indices:
+    """See `KnowsSizes`; `sampler` is what asks.
+
+    Raises:
+        InputError: the population does not know.
+    """
+    if not isinstance(population, KnowsSizes):
+        expected = "uniform or fixed, since these data do not tell how much clients hold"
+        raise InputError("participation.sampler", sampler, expected)
+    return population.sizes()
 
 
 @dataclass(frozen=True)

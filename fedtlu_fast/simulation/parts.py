@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.population import Population, Samples
+from fedtlu_fast.data.population import ArrayPopulation, Population, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
@@ -45,11 +46,14 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     if start and data.public is not None:
         pool = tuple(part.to(config.device) for part in data.public.pool)
         pretrain_(config, task, layout, Samples(pool, data.public.rows))
-    trainer = LocalTrainer(task, layout, config.training, config.seed)
+    trainer = LocalTrainer(task, layout, config.training, config.seed, config.execution.compile)
     population: Population = data.population
     if config.threats:
         roles = Roles(config.threats, config.clients, config.seed)
         text = config.task == "language_modelling"
         tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
         population = SpoiledPopulation(population, roles, config.seed, tokens, labels)
-    return Parts(population.to(config.device), trainer)
+    if config.device == "cpu" or type(data.population) is ArrayPopulation:
+        return Parts(population.to(config.device), trainer)
+    # Files, and samples made when they are asked for, may be more than the device has room for.
+    return Parts(AheadPopulation(population, config.device), trainer)

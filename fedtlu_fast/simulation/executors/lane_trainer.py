@@ -15,6 +15,7 @@ from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.training import ClientSum, LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
@@ -69,6 +70,8 @@ class LaneTrainer:
             ClientError: a client's training raised, and the settings say to stop.
         """
         reports = ClientReports()
+        if isinstance(self.population, AheadPopulation):
+            self.population.announce(lane.clients)
         try:
             if self._many is None and len(lane.clients) == 1:
                 return self._single(start, lane, reports, out)

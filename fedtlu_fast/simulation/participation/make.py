@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Indices, KnowsSizes, Population
+from fedtlu_fast.data.population import Indices, Population, sizes_of
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.simulation.participation.availability import Availability, DutyCycle, Trace, load_trace
 from fedtlu_fast.simulation.participation.participation import Participation
@@ -61,9 +61,7 @@ def _sampler(config: RunConfig, population: Population) -> Sampler:
 
 def _sizes(config: RunConfig, population: Population) -> Indices:
     field, name = "participation.sampler", config.participation.sampler
-    if not isinstance(population, KnowsSizes):
-        raise InputError(field, name, "uniform or fixed, since these data do not tell how much clients hold")
-    sizes = population.sizes()[: config.clients]
+    sizes = sizes_of(population, name)[: config.clients]
     if (sizes < 0).any():
         client = int(np.argmin(sizes))
         raise InputError(field, name, f"clients that hold something; client {client} holds {sizes[client]}")

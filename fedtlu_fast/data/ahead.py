@@ -1,0 +1,85 @@
+"""Clients' samples read ahead, in a thread, while others train: for models on a GPU and data that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from torch import Tensor
+
+from fedtlu_fast.data.population import Batch, Indices, Population, Samples, sizes_of
+
+AHEAD = 8
+"""Clients whose samples may be waiting."""
+
+
+class AheadPopulation:
+    """A population on another device than its samples, which follow client by client."""
+
+    def __init__(self, inner: Population, device: str) -> None:
+        """Starts no thread before clients are announced.
+
+        Args:
+            inner: whose samples are in the host's memory, in files, or made when asked for.
+            device: where samples go.
+        """
+        self.inner, self.device = inner, device
+        self.test = tuple(part.to(device) for part in inner.test)
+        self._reader: ThreadPoolExecutor | None = None
+        self._coming: dict[int, Future[Samples]] = {}
+        self._announced: list[int] = []
+
+    @property
+    def clients(self) -> int:
+        """See `Population`."""
+        return self.inner.clients
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Population`."""
+        return self.inner.fingerprint
+
+    def announce(self, clients: Sequence[int]) -> None:
+        """Says who will train next, in this order; what was announced before is forgotten."""
+        self._coming.clear()
+        self._announced = list(reversed(clients))
+        self._fill()
+
+    def train(self, client: int) -> Samples:
+        """See `Population`; what reading it raised is raised here."""
+        coming = self._coming.pop(client, None)
+        self._fill()
+        return self._read(client) if coming is None else coming.result()
+
+    def sizes(self) -> Indices:
+        """See `KnowsSizes`."""
+        return sizes_of(self.inner)
+
+    def held_out(self, client: int) -> Samples:
+        """See `Population`."""
+        return self._moved(self.inner.held_out(client))
+
+    def to(self, device: str) -> AheadPopulation:
+        """See `Population`."""
+        return AheadPopulation(self.inner, device)
+
+    def _fill(self) -> None:
+        while self._announced and len(self._coming) < AHEAD:
+            if self._reader is None:
+                self._reader = ThreadPoolExecutor(1, "fedtlu-ahead")
+            client = self._announced.pop()
+            self._coming[client] = self._reader.submit(self._read, client)
+
+    def _read(self, client: int) -> Samples:
+        return self._moved(self.inner.train(client))
+
+    def _moved(self, samples: Samples) -> Samples:
+        batch: Batch = tuple(self._sent(part) for part in samples.all())
+        return Samples(batch, np.arange(len(samples)))
+
+    def _sent(self, part: Tensor) -> Tensor:
+        if self.device.startswith("cuda"):
+            # From pinned memory the copy is queued behind the device's work, and this thread reads on.
+            return part.pin_memory().to(self.device, non_blocking=True)
+        return part.to(self.device)
