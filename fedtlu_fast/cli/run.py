@@ -173,6 +173,7 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         tested,
         chosen,
         refused,
+        "too few clients for the rule: nothing changed" if row["kept_clients"] == [] else "",
     )
     return "  ".join(part for part in parts if part)
 

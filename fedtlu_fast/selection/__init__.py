@@ -5,7 +5,7 @@ when every client has its own. `select` wraps it with what holds for all of them
 """
 
 from fedtlu_fast.selection.quota import Keep, quotas
-from fedtlu_fast.selection.select import Selection, Ungrouped, select
+from fedtlu_fast.selection.select import Selection, Ungrouped, select, selection_of
 from fedtlu_fast.selection.selectors import SELECTORS, Evidence, Selector, make_selector
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "make_selector",
     "quotas",
     "select",
+    "selection_of",
 ]

@@ -34,6 +34,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "warmup": record.warmup,
         "refused": record.refused,
         "failed": {str(client): reason for client, reason in record.failed.items()},
+        "kept_clients": record.kept_clients,
         "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedtlu_fast.aggregation import WeightedMean, check_room, make_rule
+from fedtlu_fast.aggregation import (
+    ServerOptimizer,
+    check_room,
+    make_buffers_rule,
+    make_rule,
+    make_server_optimizer,
+)
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
@@ -21,7 +27,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
-from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select
+from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
@@ -39,6 +45,7 @@ class Server:
         population: who holds what, on the model's device.
         trainer: of single clients; holds the task and its model.
         executor: trains cohorts.
+        optimizer: makes the server's step of the aggregated change.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
     """
@@ -48,6 +55,7 @@ class Server:
     population: Population
     trainer: LocalTrainer
     executor: Executor
+    optimizer: ServerOptimizer
     selector: Selector
     quotas: tuple[int, ...]
 
@@ -61,6 +69,8 @@ class RoundRecord:
         cohort: the clients that took part, in the order of averaging.
         refused: those whose change held NaN or Inf and was not averaged in.
         failed: those that could not be trained, and why.
+        kept_clients: those whose changes the aggregate is made of, when the rule chooses among them; empty
+            when too few arrived for it to choose. None for a rule that takes all.
         train_loss: mean of the accepted clients' training losses, weighted like their changes.
         selection: the blocks that were applied.
         stats: statistics of every layer's change.
@@ -74,6 +84,7 @@ class RoundRecord:
     cohort: list[int]
     refused: list[int]
     failed: dict[int, str]
+    kept_clients: list[int] | None
     train_loss: float
     selection: Selection
     stats: LayerStats
@@ -104,20 +115,22 @@ def make_server(
         population=population,
         trainer=trainer,
         executor=executor,
+        optimizer=make_server_optimizer(config.aggregation),
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
     )
 
 
 def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRecord]:
-    """The round after `state`."""
+    """The round after `state`. When the rule keeps no client it changes and publishes nothing."""
     config, index = server.config, state.round + 1
     clock = StageClock()
     cohort = sample_cohort(config.seed, index, config.clients, config.cohort)
 
-    params_rule = make_rule(config.aggregation, state.params, len(cohort), config.backend)
-    buffers_mean = WeightedMean(state.buffers, config.backend)
+    params_rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
+    buffers_rule = make_buffers_rule(params_rule, state.buffers, config.cohort, config.backend)
     reports = ClientReports()
+    arrived: list[int] = []
     lanes = cut(index, cohort, config.execution, one_each=config.aggregation.rule != "mean")
     results = server.executor.train((state.params, state.buffers), lanes)
     while True:
@@ -127,12 +140,15 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             break
         reports.extend(result.reports)
         with clock("aggregate"):
-            for rule, vector in zip((params_rule, buffers_mean), result.vectors, strict=True):
+            for rule, vector in zip((params_rule, buffers_rule), result.vectors, strict=True):
                 if result.reports.total:
                     add_ = rule.add_ if result.single else rule.add_sum_
                     add_(vector, result.reports.total)
+            if result.reports.total and result.single:
+                arrived += result.lane.clients
     with clock("aggregate"):
-        change = params_rule.change()
+        change, kept = params_rule.change(), params_rule.kept()
+    nobody = kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
@@ -147,18 +163,26 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             generator=generator(config.seed, "selection", index),
         )
         selector = make_selector("full") if warmup else server.selector
-        selection = select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+        selection = (
+            selection_of(server.layout, ())
+            if nobody
+            else select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+        )
 
     with clock("apply"):
-        params = state.params.clone()
-        masked_apply_(params, change, server.layout.offsets, selection.mask, config.server_lr, config.backend)
-        buffers = state.buffers + buffers_mean.change()
+        params, offsets, mask = state.params.clone(), server.layout.offsets, selection.mask
+        step, optimizer = change, state.optimizer
+        if reports.total:  # nobody's change is no change of zero, of which momentum would make a step
+            step, optimizer = server.optimizer.step(change, state.optimizer, offsets, mask)
+        masked_apply_(params, step, offsets, mask, config.server_lr, config.backend)
+        buffers = state.buffers + buffers_rule.change()
 
     record = RoundRecord(
         round=index,
         cohort=cohort,
         refused=reports.refused,
         failed=reports.failed,
+        kept_clients=None if kept is None else [arrived[place] for place in kept],
         train_loss=reports.loss,
         selection=selection,
         stats=stats,
@@ -167,7 +191,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         warmup=warmup,
         seconds=clock.seconds,
     )
-    return ServerState(index, params, buffers), record
+    return ServerState(index, params, buffers, optimizer=optimizer), record
 
 
 class StageClock:

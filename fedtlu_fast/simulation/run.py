@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,9 @@ class Run:
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.config.device
-        return ServerState(state.round, state.params.to(device), state.buffers.to(device))
+        optimizer = {name: vector.to(device) for name, vector in state.optimizer.items()}
+        params, buffers = state.params.to(device), state.buffers.to(device)
+        return replace(state, params=params, buffers=buffers, optimizer=optimizer)
 
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
         if out is None:

@@ -1,8 +1,9 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
-name, as other tools read them) and ``state.json`` (the round, and SHA-256 digests). It is written under a
-temporary name and renamed when it is complete.
+name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), and
+``optimizer.safetensors`` where the server has an optimizer. It is written under a temporary name and renamed
+when it is complete.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.errors import InputError, StorageError
 from fedtlu_fast.layout import Layer, ParameterLayout
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class ServerState:
         round: rounds done.
         params: [P] float32, the global parameters.
         buffers: [Q] float32, the global floating-point buffers.
+        optimizer: vectors [P] float32 of the server's optimizer by name; empty without one.
     """
 
     round: int
     params: Tensor
     buffers: Tensor
+    optimizer: OptimizerState = field(default_factory=dict)
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -72,6 +77,8 @@ def save_checkpoint(
         "buffers_sha256": _sha256(state.buffers),
         **identity,
     }
+    if state.optimizer:
+        facts["optimizer_sha256"] = _digests(state.optimizer)
     try:
         for left in folder.glob(".writing-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -79,8 +86,10 @@ def save_checkpoint(
         tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
         # Copied one by one: safetensors refuses tensors that share memory.
         save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, scratch / WEIGHTS)
+        if state.optimizer:
+            save_file({name: tensor.cpu() for name, tensor in state.optimizer.items()}, scratch / OPTIMIZER)
         (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
-        for path in (scratch / WEIGHTS, scratch / "state.json", scratch):
+        for path in (*sorted(scratch.iterdir()), scratch):
             _sync(path)
         if target.exists():
             shutil.rmtree(target)
@@ -144,10 +153,12 @@ def storage_error(path: Path, error: Exception) -> StorageError:
 def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> ServerState | None:
     """The state in a checkpoint; None when its bytes or its round are not what `facts` says."""
     tensors = load_file(path / WEIGHTS)
-    state = ServerState(_round_of(path), _joined(layout.layers, tensors), _joined(layout.buffers, tensors))
-    found = (state.round, state.sha256(), _sha256(state.buffers))
+    optimizer = load_file(path / OPTIMIZER) if "optimizer_sha256" in facts else {}
+    vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
+    state = ServerState(_round_of(path), *vectors, optimizer=optimizer)
+    found = (state.round, state.sha256(), _sha256(state.buffers), _digests(optimizer))
     said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"])
-    return state if found == said else None
+    return state if found == (*said, facts.get("optimizer_sha256", {})) else None
 
 
 def _changed_since(path: Path, key: str) -> InputError:
@@ -172,6 +183,10 @@ def _round_of(path: Path) -> int:
 
 def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([torch.empty(0), *(tensors[slot.name].reshape(-1) for slot in slots)])
+
+
+def _digests(vectors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: _sha256(vector) for name, vector in vectors.items()}
 
 
 def _sha256(vector: Tensor) -> str:
