@@ -1,7 +1,8 @@
 """Krum and Multi-Krum: only clients that lie close to most others count.
 
 Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017
-(arXiv 1703.02757). Memory: the stack of clients, 4 K P bytes, in memory or in a file (`Stack`), and K^2.
+(preprint: arXiv 1703.02757). Memory: the clients' stack, 4 K P bytes, in memory or in a file (`Stack`), and
+16 K^2.
 """
 
 from __future__ import annotations

@@ -142,6 +142,7 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "train_loss": 1.5,
         "warmup": False,
         "refused": [3],
+        "kept_clients": None,
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
     names = [f"t.h.{i}" for i in range(6)]
@@ -150,6 +151,9 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
     assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
     nothing = {**row, "train_loss": None, "test_perplexity": None, "selected": [], "refused": []}
     assert run_module._status(nothing, {}) == ""
+    for warmup in (False, True):
+        too_few = {**nothing, "warmup": warmup, "kept_clients": []}
+        assert run_module._status(too_few, {}) == "too few clients for the rule: nothing changed"
 
 
 BAD_SETTINGS = {

@@ -207,6 +207,16 @@ def test_a_killed_run_goes_on_with_the_optimizer_s_state(
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_an_arm_that_takes_over_the_warm_up_takes_over_the_optimizer(text: Path, tmp_path: Path) -> None:
+    config = federation(text, STEPS["adam"], rounds=3, warmup_rounds=2, server_lr=0.1)
+    with closing(Run(config, tmp_path / "warm-up")) as run:
+        run.advance(2)
+    with closing(Run(config, tmp_path / "arm")) as arm:
+        arm.adopt(tmp_path / "warm-up")
+        arm.advance(3)
+        assert arm.finish().summary["params_sha256"] == simulate(config).summary["params_sha256"]
+
+
 def _flip(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
