@@ -371,19 +371,86 @@ class CheckpointConfig(Section):
     retain: int = Field(2, ge=1, description="checkpoints kept")
 
 
-class AggregationConfig(Section):
-    """How the clients' changes become one."""
+KRUM = ("krum", "multi_krum")
+AGGREGATION_USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "byzantine": ("rule", KRUM),
+    "multi_krum": ("rule", ("multi_krum",)),
+    "clip": ("rule", ("norm_clip",)),
+    "server_momentum": ("server_optimizer", ("momentum",)),
+    "server_beta1": ("server_optimizer", ("adam",)),
+    "server_beta2": ("server_optimizer", ("adam",)),
+    "server_tau": ("server_optimizer", ("adam",)),
+}
+"""Settings that mean something only beside certain values of another; otherwise they keep their defaults."""
 
-    rule: Literal["mean", "median", "trimmed_mean"] = Field(
+
+class AggregationConfig(Section):
+    """How the clients' changes become one, and what step the server makes of it."""
+
+    rule: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum", "norm_clip"] = Field(
         "mean",
-        description="mean (FedAvg) | median | trimmed_mean; the last two keep the whole cohort's vectors",
+        description="mean (FedAvg) | median | trimmed_mean | krum | multi_krum | norm_clip; all but mean, "
+        "and norm_clip with a number for clip, keep the whole cohort's vectors",
     )
     trim: float = Field(
         0.1, ge=0, lt=0.5, description="trimmed_mean: share of the clients cut off at each end, per number"
     )
-    spill: str | None = Field(
-        None, description="median, trimmed_mean: directory for the cohort's vectors; null: in memory"
+    byzantine: int | float = Field(
+        0.2,
+        description="krum, multi_krum: f, how many clients of a cohort may be malicious: 2, or a share 0.2, "
+        "rounded up; 2 f + 2 < cohort",
     )
+    multi_krum: int | None = Field(
+        None, ge=1, description="multi_krum: how many clients are kept; null: all that arrived but f"
+    )
+    clip: float | None = Field(
+        None,
+        gt=0,
+        description="norm_clip: largest L2 norm of a change; null: the median of the round's",
+    )
+    spill: str | None = Field(
+        None, description="directory for the cohort's vectors, for rules that keep them; null: in memory"
+    )
+    server_optimizer: Literal["none", "momentum", "adam"] = Field(
+        "none",
+        description="what makes the step of the chosen layers: none (FedAvg) | momentum (FedAvgM) | adam "
+        "(FedAdam; it wants a far smaller server_lr, such as 0.03)",
+    )
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="momentum: share of the last step")
+    server_beta1: float = Field(0.9, ge=0, lt=1, description="adam: decay of the mean of the changes")
+    server_beta2: float = Field(0.99, ge=0, lt=1, description="adam: decay of the mean of their squares")
+    server_tau: float = Field(1e-3, gt=0, description="adam: the larger, the less adaptive")
+
+    @field_validator("byzantine", mode="before")
+    @classmethod
+    def _some_clients(cls, value: Any) -> Any:
+        # 0 and 0.0 mean the same here, 1 and 1.0 do not, and text is neither.
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not whole and not (isinstance(value, float) and 0 <= value < 0.5):
+            raise ValueError("0 clients or more, or a share in [0, 0.5)")
+        return value
+
+    @model_validator(mode="after")
+    def _only_what_it_uses(self) -> Self:
+        for name, (chooser, users) in AGGREGATION_USERS.items():
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            chosen = getattr(self, chooser)
+            if value != default and chosen not in users:
+                expected = f"{default} with {chooser}={chosen}, which does not use it"
+                raise InputError(name, value, expected, f"Leave it out, or use {' or '.join(users)}.")
+        return self
+
+    @property
+    def stacks(self) -> bool:
+        """Whether the rule keeps the vectors of a whole cohort."""
+        return self.rule != "mean" and (self.rule != "norm_clip" or self.clip is None)
+
+    def tolerated(self, cohort: int) -> int:
+        """Krum's f for a cohort of this size; a share is rounded up."""
+        if isinstance(self.byzantine, int):
+            return self.byzantine
+        # The share as it is written: 0.1 of 30 is 3, though the float product is more.
+        return ceil(Fraction(str(self.byzantine)) * cohort)
 
 
 class ThreatConfig(Section):
@@ -599,6 +666,19 @@ class RunConfig(Section):
     def one_by_one(self) -> bool:
         """Whether the server has to see every client's vector."""
         return self.aggregation.rule != "mean" or self.colluding
+
+    @model_validator(mode="after")
+    def _krum_fits_cohort(self) -> Self:
+        chosen, cohort = self.aggregation, self.cohort
+        if chosen.rule not in KRUM:
+            return self
+        tolerated = chosen.tolerated(cohort)
+        if cohort <= 2 * tolerated + 2:
+            expected = f"f with 2 f + 2 < {cohort}, the cohort, for {chosen.rule}; this is f = {tolerated}"
+            raise InputError("aggregation.byzantine", chosen.byzantine, expected, "Or use a larger cohort.")
+        if chosen.multi_krum is not None and chosen.multi_krum > cohort:
+            raise InputError("aggregation.multi_krum", chosen.multi_krum, f"at most {cohort}, the cohort")
+        return self
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""

@@ -308,6 +308,34 @@ def test_values_of_the_wrong_type(override, message):
         ("ungrouped=sometimes", "selection.ungrouped: got 'sometimes'; expected 'always' or 'never'"),
         ("ddof=2", "selection.ddof: got 2; expected 0 or 1"),
         ("pooling=max", "selection.pooling: got 'max'; expected 'mean' or 'pooled'"),
+        (
+            "rule=average",
+            "aggregation.rule: got 'average'; expected 'mean', 'median', 'trimmed_mean', 'krum'",
+        ),
+        ("aggregation={rule: krum, byzantine: -1}", "aggregation.byzantine: got -1; expected 0 clients or"),
+        ("aggregation={rule: krum, byzantine: 0.5}", "aggregation.byzantine: got 0.5; expected 0 clients or"),
+        ("aggregation={rule: krum, byzantine: '2'}", "aggregation.byzantine: got '2'; expected 0 clients or"),
+        ("aggregation={rule: krum, byzantine: true}", "aggregation.byzantine: got True"),
+        ("aggregation={rule: krum, byzantine: 4}", r"byzantine: got 4; expected f with 2 f \+ 2 < 10, the c"),
+        ("aggregation={rule: krum, byzantine: 0.41}", "byzantine: got 0.41; expected f .*this is f = 5"),
+        ("aggregation={rule: multi_krum, multi_krum: 0}", "aggregation.multi_krum: got 0"),
+        ("aggregation={rule: multi_krum, multi_krum: 11}", "multi_krum: got 11; expected at most 10, the c"),
+        ("aggregation={rule: norm_clip, clip: 0}", "aggregation.clip: got 0; expected greater than 0"),
+        ("byzantine=2", "aggregation.byzantine: got 2; expected 0.2 with rule=mean.*use krum or multi_krum"),
+        ("clip=1", "aggregation.clip: got 1.0; expected None with rule=mean, .*use norm_clip"),
+        ("aggregation={rule: krum, multi_krum: 3}", "multi_krum: got 3; expected None with rule=krum"),
+        ("aggregation={rule: median, clip: 1}", "aggregation.clip: got 1.0; expected None with rule=median"),
+        ("server_optimizer=yogi", "aggregation.server_optimizer: got 'yogi'; expected 'none', 'momentum' or"),
+        ("server_momentum=0.5", "server_momentum: got 0.5; expected 0.9 with server_optimizer=none"),
+        (
+            "aggregation={server_optimizer: adam, server_momentum: 0.5}",
+            "expected 0.9 with server_optimizer=a",
+        ),
+        ("aggregation={server_optimizer: momentum, server_tau: 1}", "server_tau: got 1.0; .* or use adam"),
+        ("aggregation={server_optimizer: momentum, server_momentum: 1}", "server_momentum: got 1"),
+        ("aggregation={server_optimizer: adam, server_beta1: 1}", "aggregation.server_beta1: got 1"),
+        ("aggregation={server_optimizer: adam, server_beta2: 1}", "aggregation.server_beta2: got 1"),
+        ("aggregation={server_optimizer: adam, server_tau: 0}", "aggregation.server_tau: got 0"),
         ("evaluation.every=0", "evaluation.every: got 0"),
         ("local_every=0", "evaluation.local_every: got 0"),
         ("trained_clients=-1", "evaluation.trained_clients: got -1"),
@@ -317,6 +345,26 @@ def test_values_of_the_wrong_type(override, message):
 )
 def test_impossible_values(override, message):
     refused(message, override)
+
+
+@pytest.mark.parametrize("rule", ["median", "krum", "multi_krum", "norm_clip"])
+@pytest.mark.parametrize("execution", [{"executor": "vectorized"}, {"executor": "processes", "at_once": 4}])
+def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule, execution):
+    refused(
+        r"aggregation\.rule: got .*Use execution\.at_once=1",
+        aggregation={"rule": rule},
+        execution=execution,
+    )
+
+
+@pytest.mark.parametrize(
+    ("byzantine", "cohort", "tolerated"),
+    [(0, 3, 0), (0.0, 3, 0), (3, 9, 3), (0.1, 30, 3), (0.1, 31, 4), (0.2, 10, 2), (0.3, 10, 3), (0.4, 20, 8)],
+)
+def test_krum_s_f_is_a_number_or_a_share_rounded_up(byzantine, cohort, tolerated):
+    config = parse_config({"cohort": cohort, "aggregation": {"rule": "krum", "byzantine": byzantine}})
+    assert config.aggregation.tolerated(cohort) == tolerated
+    assert parse_config(config.model_dump()) == config
 
 
 def test_messages_say_what_a_setting_is_for():

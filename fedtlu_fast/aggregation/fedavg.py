@@ -23,10 +23,16 @@ class WeightedMean:
         self.total = 0
         self.sum = torch.zeros_like(base) if out is None else out.zero_()
 
-    def add_(self, client: Tensor, samples: int) -> None:
-        """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards."""
+    def add_(self, client: Tensor, samples: int, factor: float = 1.0) -> None:
+        """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards.
+
+        Args:
+            client: w_k.
+            samples: n_k.
+            factor: what its change is multiplied by; the weight stays the same.
+        """
         if len(self.sum):
-            dispatch.accumulate_(self.sum, client, self.base, float(samples), self.backend)
+            dispatch.accumulate_(self.sum, client, self.base, samples * factor, self.backend)
         self.total += samples
 
     def add_sum_(self, partial: Tensor, samples: int) -> None:
@@ -34,6 +40,9 @@ class WeightedMean:
         if len(self.sum):
             dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
         self.total += samples
+
+    def kept(self) -> None:
+        """None: the change is made of all clients."""
 
     def change(self) -> Tensor:
         """[P], the averaged change; zeros when no client was added."""

@@ -167,7 +167,7 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
     tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
     names = [choosable[name] for name in row["selected"] if name in choosable]
     more = [f"+{len(names) - MOST_SHOWN}"] if len(names) > MOST_SHOWN else []
-    chosen = "warm-up: all" if row["warmup"] else " ".join([*names[:MOST_SHOWN], *more])
+    chosen = "warm-up: all" if row["warmup"] and row["selected"] else " ".join([*names[:MOST_SHOWN], *more])
     refused = f"refused {len(row['refused'])}" if row["refused"] else ""
     dropped = f"dropped {len(row['dropped'])}" if row["dropped"] else ""
     parts = (
@@ -177,6 +177,7 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         chosen,
         refused,
         dropped,
+        "too few clients for the rule: nothing changed" if row["kept_clients"] == [] else "",
     )
     return "  ".join(part for part in parts if part)
 

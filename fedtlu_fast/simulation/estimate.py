@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
+from fedtlu_fast.aggregation import stack_bytes
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
@@ -17,7 +18,7 @@ from fedtlu_fast.simulation.executors.processes import SLOTS
 from fedtlu_fast.simulation.run import Run
 
 SERVER_VECTORS = 5
-"""Vectors of P numbers that the server holds: old and new parameters, the sum, the change, the model."""
+"""Vectors of P numbers that every server holds: old and new parameters, the sum, the change, the model."""
 TRAINER_VECTORS = 3
 """Those of a worker that trains one client at a time: parameters, gradients, a lane's sum."""
 
@@ -31,7 +32,7 @@ class Estimate:
         executor: who trains.
         workers: how many.
         at_once: clients that a worker trains at once.
-        server_bytes: vectors of the server.
+        server_bytes: vectors of the server, and of the cohort where the rule keeps them in memory.
         worker_bytes: vectors of all workers; activations, data and libraries come on top.
         free_bytes: memory that is free now.
         client_seconds: training of one client by one worker, measured.
@@ -72,20 +73,22 @@ def estimate(run: Run) -> Estimate:
     each = TRAINER_VECTORS * 4 * layout.size + rows * matrix_bytes(layout, config)
     slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
+    optimizer = 4 * layout.size * run.server.optimizer.vectors
+    stack = 0 if config.aggregation.spill else stack_bytes(config.aggregation, layout.size, config.cohort)
     tests = ceil(config.rounds / config.evaluation.every)
     return Estimate(
         parameters=layout.size,
         executor=config.execution.executor,
         workers=workers,
         at_once=at_once,
-        server_bytes=SERVER_VECTORS * vector,
+        server_bytes=SERVER_VECTORS * vector + 2 * optimizer + stack,
         worker_bytes=workers * each + slots,
         free_bytes=free_bytes(config.device),
         client_seconds=client_seconds,
         round_seconds=round_seconds,
         test_seconds=test_seconds,
         run_seconds=config.rounds * round_seconds + tests * test_seconds,
-        checkpoint_bytes=vector * (config.checkpoint.retain + 1),
+        checkpoint_bytes=(vector + optimizer) * (config.checkpoint.retain + 1),
         upload_bytes=4 * layout.size * config.cohort,
     )
 

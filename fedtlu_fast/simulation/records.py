@@ -42,6 +42,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "failed": {str(client): reason for client, reason in record.failed.items()},
         "dropped": {str(client): reason for client, reason in record.dropped.items()},
         "trained": len(record.cohort),
+        "kept_clients": record.kept_clients,
         "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }

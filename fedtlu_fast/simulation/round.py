@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedtlu_fast.aggregation import WeightedMean, check_room, make_rule
+from fedtlu_fast.aggregation import (
+    ServerOptimizer,
+    check_room,
+    make_buffers_rule,
+    make_rule,
+    make_server_optimizer,
+)
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
@@ -41,6 +47,7 @@ class Server:
         trainer: of single clients; holds the task and its model.
         executor: trains cohorts.
         participation: draws them.
+        optimizer: makes the server's step of the aggregated change.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
@@ -52,6 +59,7 @@ class Server:
     trainer: LocalTrainer
     executor: Executor
     participation: Participation
+    optimizer: ServerOptimizer
     selector: Selector
     quotas: tuple[int, ...]
     roles: Roles
@@ -68,6 +76,8 @@ class RoundRecord:
         dropped: the others, and why.
         refused: those whose change held NaN or Inf and was not averaged in.
         failed: those that could not be trained, and why.
+        kept_clients: those whose changes the aggregate is made of, when the rule chooses among them; empty
+            when too few arrived for it to choose. None for a rule that takes all.
         train_loss: mean of the accepted clients' training losses, weighted like their changes.
         selection: the blocks that were applied.
         stats: statistics of every layer's change.
@@ -83,6 +93,7 @@ class RoundRecord:
     dropped: dict[int, str]
     refused: list[int]
     failed: dict[int, str]
+    kept_clients: list[int] | None
     train_loss: float
     selection: Selection
     stats: LayerStats
@@ -115,6 +126,7 @@ def make_server(
         trainer=trainer,
         executor=executor,
         participation=make_participation(config, population),
+        optimizer=make_server_optimizer(config.aggregation),
         selector=make_selector(chosen.selector),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
         roles=Roles(config.threats, config.clients, config.seed),
@@ -122,15 +134,19 @@ def make_server(
 
 
 def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRecord]:
-    """The round after `state`. When nobody takes part it changes and publishes nothing."""
+    """The round after `state`. When nobody takes part, or the rule keeps no client, it changes and publishes
+    nothing.
+    """
     config, index = server.config, state.round + 1
     clock = StageClock()
     participants = server.participation.draw(index, state.losses)
     cohort = participants.cohort
 
     params_rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
-    buffers_mean = WeightedMean(state.buffers, config.backend)
+    buffers_rule = make_buffers_rule(params_rule, state.buffers, config.cohort, config.backend)
     reports = ClientReports()
+    arrived: list[int] = []
+    plotters: list[int] = []
     lanes = cut(index, cohort, config.execution, config.one_by_one) if cohort else []
     results = server.executor.train((state.params, state.buffers), lanes) if lanes else iter(())
     collusion = Collusion(state.params, server.roles)
@@ -145,16 +161,22 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         with clock("aggregate"):
             if server.roles.colludes(result.lane.clients[0]):
                 collusion.add_(result.vectors[0], result.reports.total)
+                plotters += result.lane.clients
                 continue
-            for rule, vector in zip((params_rule, buffers_mean), result.vectors, strict=True):
+            for rule, vector in zip((params_rule, buffers_rule), result.vectors, strict=True):
                 add_ = rule.add_ if result.single else rule.add_sum_
                 add_(vector, result.reports.total)
+            if result.single:
+                arrived += result.lane.clients
     with clock("aggregate"):
-        if collusion.samples:
+        if plotters:
             crafted = collusion.crafted(len(cohort))
             for samples in collusion.samples:
                 params_rule.add_(crafted, samples)
-        change = params_rule.change()
+                buffers_rule.add_(state.buffers, samples)
+        arrived += plotters
+        change, kept = params_rule.change(), params_rule.kept()
+    nobody = not cohort or kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
@@ -170,15 +192,18 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         )
         selector = make_selector("full") if warmup else server.selector
         selection = (
-            select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
-            if cohort
-            else selection_of(server.layout, ())
+            selection_of(server.layout, ())
+            if nobody
+            else select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
         )
 
     with clock("apply"):
-        params = state.params.clone()
-        masked_apply_(params, change, server.layout.offsets, selection.mask, config.server_lr, config.backend)
-        buffers = state.buffers + buffers_mean.change() if cohort else state.buffers
+        params, offsets, mask = state.params.clone(), server.layout.offsets, selection.mask
+        step, optimizer = change, state.optimizer
+        if reports.total:  # nobody's change is no change of zero, of which momentum would make a step
+            step, optimizer = server.optimizer.step(change, state.optimizer, offsets, mask)
+        masked_apply_(params, step, offsets, mask, config.server_lr, config.backend)
+        buffers = state.buffers if nobody else state.buffers + buffers_rule.change()
 
     record = RoundRecord(
         round=index,
@@ -187,6 +212,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         dropped=participants.dropped,
         refused=reports.refused,
         failed=reports.failed,
+        kept_clients=None if kept is None else [arrived[place] for place in kept],
         train_loss=reports.loss,
         selection=selection,
         stats=stats,
@@ -196,7 +222,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
-    return ServerState(index, params, buffers, losses), record
+    return ServerState(index, params, buffers, losses, optimizer), record
 
 
 class StageClock:

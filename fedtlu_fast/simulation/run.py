@@ -204,7 +204,9 @@ class Run:
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.config.device
-        return replace(state, params=state.params.to(device), buffers=state.buffers.to(device))
+        optimizer = {name: vector.to(device) for name, vector in state.optimizer.items()}
+        params, buffers = state.params.to(device), state.buffers.to(device)
+        return replace(state, params=params, buffers=buffers, optimizer=optimizer)
 
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
         if out is None:

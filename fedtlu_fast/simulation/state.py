@@ -1,9 +1,9 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
-name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), and
-``losses.safetensors`` where the next cohorts depend on the clients' losses. It is written under a temporary
-name and renamed when it is complete.
+name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), ``losses.safetensors`` where
+the next cohorts depend on the clients' losses, and ``optimizer.safetensors`` where the server has one. It is
+written under a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.errors import InputError, StorageError
 from fedtlu_fast.layout import Layer, ParameterLayout
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 LOSSES = "losses.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class ServerState:
         params: [P] float32, the global parameters.
         buffers: [Q] float32, the global floating-point buffers.
         losses: of clients that have trained, their last training losses, where cohorts depend on them.
+        optimizer: vectors [P] float32 of the server's optimizer by name; empty without one.
     """
 
     round: int
     params: Tensor
     buffers: Tensor
     losses: Mapping[int, float] = field(default_factory=dict)
+    optimizer: OptimizerState = field(default_factory=dict)
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -79,6 +83,8 @@ def save_checkpoint(
     known = _columns(state.losses)
     if state.losses:
         facts["losses_sha256"] = _losses_sha256(known)
+    if state.optimizer:
+        facts["optimizer_sha256"] = _digests(state.optimizer)
     try:
         for left in folder.glob(".writing-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -88,6 +94,8 @@ def save_checkpoint(
         save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, scratch / WEIGHTS)
         if state.losses:
             save_file(known, scratch / LOSSES)
+        if state.optimizer:
+            save_file({name: tensor.cpu() for name, tensor in state.optimizer.items()}, scratch / OPTIMIZER)
         (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
         for path in (*sorted(scratch.iterdir()), scratch):
             _sync(path)
@@ -155,12 +163,13 @@ def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> Serv
     tensors = load_file(path / WEIGHTS)
     known = load_file(path / LOSSES) if "losses_sha256" in facts else _columns({})
     losses = dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True))
+    optimizer = load_file(path / OPTIMIZER) if "optimizer_sha256" in facts else {}
     vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
-    state = ServerState(_round_of(path), *vectors, losses)
-    digest = _losses_sha256(known) if losses else None
-    found = (state.round, state.sha256(), _sha256(state.buffers), digest)
+    state = ServerState(_round_of(path), *vectors, losses, optimizer)
+    digests = _losses_sha256(known) if losses else None, _digests(optimizer)
+    found = (state.round, state.sha256(), _sha256(state.buffers), *digests)
     said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"], facts.get("losses_sha256"))
-    return state if found == said else None
+    return state if found == (*said, facts.get("optimizer_sha256", {})) else None
 
 
 def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:
@@ -203,6 +212,10 @@ def _round_of(path: Path) -> int:
 
 def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([torch.empty(0), *(tensors[slot.name].reshape(-1) for slot in slots)])
+
+
+def _digests(vectors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: _sha256(vector) for name, vector in vectors.items()}
 
 
 def _sha256(vector: Tensor) -> str:

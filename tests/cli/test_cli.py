@@ -170,6 +170,7 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "warmup": False,
         "refused": [3],
         "dropped": {"4": "no answer", "9": "too late"},
+        "kept_clients": None,
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
     names = [f"t.h.{i}" for i in range(6)]
@@ -177,8 +178,11 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
     assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1  dropped 2"
     assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
     nothing = {"train_loss": None, "test_perplexity": None, "selected": [], "refused": [], "dropped": {}}
-    nothing["warmup"] = False
+    nothing |= {"warmup": False, "kept_clients": None}
     assert run_module._status(nothing, {}) == ""
+    for warmup in (False, True):
+        too_few = {**nothing, "warmup": warmup, "kept_clients": []}
+        assert run_module._status(too_few, {}) == "too few clients for the rule: nothing changed"
 
 
 BAD_SETTINGS = {
