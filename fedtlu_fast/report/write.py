@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.history import kind_cells, score_history, stability_cells
+from fedtlu_fast.report.history_plots import history_figure
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure
 from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv, to_markdown
 from fedtlu_fast.simulation.compare import ArmResult, save_comparison
@@ -34,6 +36,15 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         "curves": png(curves_figure(result.metrics, config.selection.selector, warmup)),
         "selection": png(selection_figure(result.selection, blocks, warmup, always)),
     }
+    shown_as = {"Perplexity": "curves", "Scores and choices": "selection"}
+    history = score_history(result.selection, layout, config.selection.metric)
+    tables = {
+        "Ranks from round to round (see fedtlu history --help)": stability_cells(history),
+        "Which layers decide a block's score": kind_cells(history),
+    }
+    if history.stability:
+        pictures["ranks"] = png(history_figure(history.groups))
+        shown_as["Ranks, and how much of them survives a round"] = "ranks"
     _write_pictures(out, pictures)
     shown = {key: _text(value) for key, value in result.summary.items() if key != "groups"}
     _write_page(
@@ -42,9 +53,14 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         lead=f"{result.summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=[
-            {"title": "Summary", "heads": ["", "value"], "cells": [list(pair) for pair in shown.items()]}
+            {"title": "Summary", "heads": ["", "value"], "cells": [list(pair) for pair in shown.items()]},
+            *(
+                {"title": title, "heads": heads, "cells": cells}
+                for title, (heads, cells) in tables.items()
+                if cells
+            ),
         ],
-        pictures={"Perplexity": pictures["curves"], "Scores and choices": pictures["selection"]},
+        pictures={title: pictures[name] for title, name in shown_as.items()},
         config=config,
     )
 

@@ -46,9 +46,18 @@ def one_message(done: Any, *words: str) -> None:
 def test_help_teaches_the_commands(fedtlu: Command) -> None:
     done = fedtlu("--help")
     assert done.code == 0
-    for command in ("compare", "run", "score BEFORE AFTER", "profile", "bench-sim", "settings", "env"):
+    for command in (
+        "compare",
+        "run",
+        "score BEFORE AFTER",
+        "history RUN_DIR",
+        "profile",
+        "bench-sim",
+        "settings",
+        "env",
+    ):
         assert f"fedtlu {command}" in done.stdout
-    for command in ("run", "compare", "score", "profile", "bench-sim", "settings", "env"):
+    for command in ("run", "compare", "score", "history", "profile", "bench-sim", "settings", "env"):
         text = fedtlu(command, "--help").stdout
         assert "Usage: fedtlu" in text
     assert "go on with the run" in fedtlu("run", "--help").stdout.lower()
