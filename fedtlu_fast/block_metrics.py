@@ -18,7 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError
@@ -103,7 +105,7 @@ def unit_norms(stats: LayerStats, layout: ParameterLayout) -> Tensor:
     return torch.cat([layers, torch.stack(blocks, dim=-1)], dim=-1)
 
 
-def mean_client_norms(total: Tensor | None, samples: int, layout: ParameterLayout) -> Tensor:
+def mean_client_norms(total: NDArray[np.float64] | None, samples: int, layout: ParameterLayout) -> Tensor:
     """[L + B]: ``sum_k n_k ||d_k|| / sum_k n_k``, the scale of agreement; zeros without any client.
 
     Args:
@@ -113,7 +115,7 @@ def mean_client_norms(total: Tensor | None, samples: int, layout: ParameterLayou
     """
     if total is None:
         return torch.zeros(len(layout.layers) + len(layout.blocks), dtype=torch.float64)
-    return total / samples
+    return torch.from_numpy(total / samples)
 
 
 def _mean(values: Tensor, norms: Tensor, layers: tuple[int, ...]) -> float:

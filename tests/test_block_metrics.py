@@ -33,7 +33,7 @@ def scale_of(metric, params, clients, weights, backend="auto"):
         return unit_norms(layer_stats(params, LAYOUT, backend=backend), LAYOUT)
     each = aggregate(clients, weights, LAYOUT, client_stats=True, backend=backend).client_stats
     total = (torch.tensor(weights, dtype=torch.float64)[:, None] * unit_norms(each, LAYOUT)).sum(0)
-    return mean_client_norms(total, sum(weights), LAYOUT)
+    return mean_client_norms(total.numpy(), sum(weights), LAYOUT)
 
 
 def literal(metric, where, params, clients, weights):

@@ -123,7 +123,7 @@ class LaneTrainer:
         reports.add(client, update.samples, update.loss, update.finite)
         if update.finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
-            reports.add_norms(update.samples * unit_norms(change, self.trainer.layout))
+            reports.add_norms(update.samples * unit_norms(change, self.trainer.layout).numpy())
         return (update.params, update.buffers) if update.finite else None
 
     def _add_many(
@@ -187,7 +187,7 @@ class LaneTrainer:
         rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
         _, held, losses, sound = zip(*rows, strict=True)
         if part is not None and part.client_stats is not None:
-            each = unit_norms(part.client_stats, self.trainer.layout)
+            each = unit_norms(part.client_stats, self.trainer.layout).numpy()
             for samples, norms in zip(_of(found.samples, finite), each, strict=True):
                 reports.add_norms(samples * norms)
         return ClientSum(change, list(held), list(losses), list(sound))

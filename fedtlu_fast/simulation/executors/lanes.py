@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.config import ExecutionConfig
@@ -53,7 +54,7 @@ class ClientReports:
     losses: list[float] = field(default_factory=list)
     accepted: list[bool] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
-    norms: Tensor | None = None
+    norms: NDArray[np.float64] | None = None
 
     def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
         """One more client that was trained."""
@@ -67,8 +68,9 @@ class ClientReports:
         self.add(client, 0, float("nan"), False)
         self.failed[client] = reason
 
-    def add_norms(self, norms: Tensor) -> None:
-        """Adds to `norms`."""
+    def add_norms(self, norms: NDArray[np.float64]) -> None:
+        """Adds ``n_k ||d_k||`` of one client, or the sum of some, to `norms`."""
+        # No tensor: torch would send one between processes through a file of shared memory.
         self.norms = norms if self.norms is None else self.norms + norms
 
     def extend(self, other: ClientReports) -> None:
