@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtlu_fast.block_metrics import Metric
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
@@ -320,6 +321,11 @@ class SelectionConfig(Section):
     granularity: Granularity = Field("block", description="what is chosen: tensor | module | block")
     ungrouped: Ungrouped = Field(
         "always", description="blocks without a like (embeddings, head): always | never updated"
+    )
+    metric: Metric = Field(
+        "excess",
+        description="what fedtlu ranks by: excess (Eq. 1) | l2_per_parameter | relative_change | agreement "
+        "(between the clients); the last three are ours",
     )
     ddof: Literal[0, 1] = Field(
         1, description="which std Eq. 1 means: 0 population, 1 sample; the paper does not say"
@@ -678,6 +684,18 @@ class RunConfig(Section):
             raise InputError("aggregation.byzantine", chosen.byzantine, expected, "Or use a larger cohort.")
         if chosen.multi_krum is not None and chosen.multi_krum > cohort:
             raise InputError("aggregation.multi_krum", chosen.multi_krum, f"at most {cohort}, the cohort")
+        return self
+
+    @model_validator(mode="after")
+    def _agreement_with_the_mean(self) -> Self:
+        if self.selection.metric == "agreement" and self.aggregation.rule != "mean":
+            raise InputError(
+                "selection.metric",
+                self.selection.metric,
+                f"another with aggregation.rule={self.aggregation.rule}: agreement is how long the clients' "
+                f"mean is for the length of their changes",
+                "Use aggregation.rule=mean.",
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -46,6 +46,11 @@ class LayerScores:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def margin(self) -> Tensor:
+        """[L]: score - 1 with ddof 0, without cancellation; 0 for a degenerate layer."""
+        return self.excess / (1 + torch.sqrt(1 + self.excess))
+
 
 def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     """Eq. 1 for every layer.
@@ -101,11 +106,11 @@ def score_blocks(
         raise InputError("pooling", pooling, "mean or pooled")
     values = torch.empty(len(layout.blocks), dtype=torch.float64)
     stats = stats.cpu()
-    margin = scores.excess / (1 + torch.sqrt(1 + scores.excess))
+    margin = scores.margin
     for index, block in enumerate(layout.blocks):
         layers = torch.tensor(block.layers)
         if pooling == "mean":
-            value = torch.where(scores.degenerate[layers], 0.0, margin[layers]).mean()
+            value = margin[layers].mean()
             lost = bool(scores.degenerate[layers].all()) or bool((stats.nonfinite[layers] > 0).any())
         else:
             value = _pooled_excess(stats, layers)

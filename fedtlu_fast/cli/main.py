@@ -23,6 +23,7 @@ from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
+from fedtlu_fast.cli.history import history_command
 from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
@@ -40,6 +41,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
   fedtlu data --plot who.png         who holds what
   fedtlu score BEFORE AFTER          rank the layers of a change
+  fedtlu history RUN_DIR             how steady the ranking was, and why
   fedtlu profile                     speed and accuracy on this machine
   fedtlu bench-sim                   time a round, beside a plain loop
   fedtlu settings                    every setting and what it means
@@ -80,6 +82,7 @@ app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.command("data")(data_command)
 app.command("score")(score_command)
+app.command("history")(history_command)
 app.command("profile")(profile_command)
 app.command("bench-sim")(bench_sim_command)
 app.command("settings")(settings_command)

@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.history import kind_cells, score_history, stability_cells
+from fedtlu_fast.report.history_plots import history_figure
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure
 from fedtlu_fast.report.tables import SOME, comparison_cells, comparison_rows, to_csv, to_markdown
 from fedtlu_fast.simulation.compare import ArmResult, save_comparison
@@ -34,6 +36,11 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         "curves": png(curves_figure(result.metrics, config.selection.selector, warmup)),
         "selection": png(selection_figure(result.selection, blocks, warmup, always)),
     }
+    shown_as = {"Perplexity": "curves", "Scores and choices": "selection"}
+    history = score_history(result.selection, layout, config.selection.metric)
+    if history.stability:
+        pictures["ranks"] = png(history_figure(history.groups))
+        shown_as["Ranks, and how much of them survives a round"] = "ranks"
     _write_pictures(out, pictures)
     shown = {
         key: _text(value)
@@ -46,13 +53,19 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     if f1 := result.summary.get("test_f1"):
         cells = [[tag, f"{score:.4f}"] for tag, score in f1.items()]
         tables.append({"title": "Global test, tag by tag", "heads": ["tag", "F1"], "cells": cells})
+    for title, (heads, rows) in {
+        "Ranks from round to round (see fedtlu history --help)": stability_cells(history),
+        "Which layers decide a block's score": kind_cells(history),
+    }.items():
+        if rows:
+            tables.append({"title": title, "heads": heads, "cells": rows})
     _write_page(
         out,
         title=f"Federated run: {config.selection.selector}, seed {config.seed}",
         lead=f"{result.summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=tables,
-        pictures={"Perplexity": pictures["curves"], "Scores and choices": pictures["selection"]},
+        pictures={title: pictures[name] for title, name in shown_as.items()},
         config=config,
     )
 

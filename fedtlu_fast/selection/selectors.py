@@ -65,13 +65,16 @@ class Ranking:
 
 
 class FedTLU(Ranking):
-    """The best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692, Eq. 1)."""
+    """The best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692)."""
 
-    metrics = frozenset({"score"})
+    def __init__(self, metric: str = "excess") -> None:
+        """Names the score: ``excess`` is the paper's (Eq. 1)."""
+        self.metric = metric
+        self.metrics = frozenset({metric})
 
     def utility(self, evidence: Evidence) -> Vector:
         """Block scores."""
-        return evidence.metrics["score"]
+        return evidence.metrics[self.metric]
 
 
 class Random(Ranking):
@@ -117,12 +120,17 @@ SELECTORS: dict[str, type[Selector]] = {
 }
 
 
-def make_selector(name: str) -> Selector:
+def make_selector(name: str, metric: str = "excess") -> Selector:
     """The selector of this name.
+
+    Args:
+        name: one of SELECTORS.
+        metric: what fedtlu ranks by.
 
     Raises:
         InputError: there is none.
     """
     if name not in SELECTORS:
         raise InputError("selection.selector", name, f"one of {', '.join(SELECTORS)}")
-    return SELECTORS[name]()
+    kind = SELECTORS[name]
+    return FedTLU(metric) if kind is FedTLU else kind()

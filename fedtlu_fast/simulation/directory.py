@@ -87,18 +87,21 @@ class RunDirectory:
             )
 
     @classmethod
-    def open(cls, path: Path) -> tuple[RunDirectory, RunConfig]:
+    def open(cls, path: Path, field: str = "--resume") -> tuple[RunDirectory, RunConfig]:
         """A run that was begun before, and its settings.
+
+        Args:
+            path: of the directory.
+            field: what names it, for the message.
 
         Raises:
             InputError: there is none.
         """
         if not (path / "config.yaml").is_file():
-            raise InputError("--resume", str(path), "a directory with the config.yaml of an earlier run")
+            raise InputError(field, str(path), "a directory with the config.yaml of an earlier run")
         if (path / COMPARISON).exists():
-            raise InputError(
-                "--resume", str(path), "the directory of a run; this is a comparison's", "Use fedtlu compare."
-            )
+            fix = "Use fedtlu compare." if field == "--resume" else "Name one of the runs in it."
+            raise InputError(field, str(path), "the directory of a run; this is a comparison's", fix)
         return cls(path), load_config(path=path / "config.yaml")
 
     def lock(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedtlu_fast.block_metrics import Metric
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import finite
 from fedtlu_fast.simulation.evaluation import global_test, local_test, perplexity, trained_local_loss
@@ -49,8 +50,24 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
     return finite(row)
 
 
-def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
-    """One line of selection.jsonl: every score, and what was chosen by it."""
+def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) -> dict[str, Any]:
+    """One line of selection.jsonl: every score, and what was chosen by it.
+
+    Under a metric other than Eq. 1, ``block_scores`` are that metric's, and so is each layer's ``value``.
+    """
+    layers = {
+        name: {"score": score, "excess": excess, "l2": l2}
+        for name, score, excess, l2 in zip(
+            record.scores.names,
+            record.scores.score.tolist(),
+            record.scores.excess.tolist(),
+            record.stats.l2.tolist(),
+            strict=True,
+        )
+    }
+    if metric != "excess":
+        for facts, value in zip(layers.values(), record.values.layers.tolist(), strict=True):
+            facts["value"] = value
     row = {
         "round": record.round,
         "warmup": record.warmup,
@@ -58,18 +75,9 @@ def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any
         "cohort": record.cohort,
         "selected": list(record.selection.names),
         "block_scores": dict(
-            zip((block.name for block in layout.blocks), record.block_scores.tolist(), strict=True)
+            zip((block.name for block in layout.blocks), record.values.blocks.tolist(), strict=True)
         ),
-        "layers": {
-            name: {"score": score, "excess": excess, "l2": l2}
-            for name, score, excess, l2 in zip(
-                record.scores.names,
-                record.scores.score.tolist(),
-                record.scores.excess.tolist(),
-                record.stats.l2.tolist(),
-                strict=True,
-            )
-        },
+        "layers": layers,
     }
     return finite(row)
 
@@ -92,6 +100,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
     summary = {
         "task": config.task,
         "selector": config.selection.selector,
+        "metric": config.selection.metric,
         "seed": config.seed,
         "rounds": state.round,
         "warmup_rounds": min(config.warmup_rounds, state.round),

@@ -20,13 +20,14 @@ from fedtlu_fast.aggregation import (
     make_rule,
     make_server_optimizer,
 )
+from fedtlu_fast.block_metrics import BlockValues, mean_client_norms, measure, root_counts, unit_norms
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+from fedtlu_fast.scoring import LayerScores, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
@@ -82,7 +83,7 @@ class RoundRecord:
         selection: the blocks that were applied.
         stats: statistics of every layer's change.
         scores: Eq. 1 for every layer.
-        block_scores: [B].
+        values: of the settings' metric, for every layer and block.
         warmup: whether every block was applied because targeting had not started.
         seconds: by stage.
     """
@@ -98,7 +99,7 @@ class RoundRecord:
     selection: Selection
     stats: LayerStats
     scores: LayerScores
-    block_scores: Tensor
+    values: BlockValues
     warmup: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -127,7 +128,7 @@ def make_server(
         executor=executor,
         participation=make_participation(config, population),
         optimizer=make_server_optimizer(config.aggregation),
-        selector=make_selector(chosen.selector),
+        selector=make_selector(chosen.selector, chosen.metric),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
         roles=Roles(config.threats, config.clients, config.seed),
     )
@@ -181,13 +182,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
         scores = score_layers(stats, config.selection.ddof)
-        block_scores = score_blocks(scores, server.layout, stats, config.selection.pooling)
+        metric, pooling = config.selection.metric, config.selection.pooling
+        values = measure(metric, server.layout, stats, scores, pooling, _scale(server, state, reports))
 
     warmup = index <= config.warmup_rounds
     with clock("select"):
         evidence = Evidence(
             layout=server.layout,
-            metrics={"score": block_scores.numpy()[None, :]},
+            metrics={metric: values.blocks.numpy()[None, :]},
             generator=generator(config.seed, "selection", index),
         )
         selector = make_selector("full") if warmup else server.selector
@@ -217,12 +219,24 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         selection=selection,
         stats=stats,
         scores=scores,
-        block_scores=block_scores,
+        values=values,
         warmup=warmup,
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
     return ServerState(index, params, buffers, losses, optimizer), record
+
+
+def _scale(server: Server, state: ServerState, reports: ClientReports) -> Tensor | None:
+    """What the settings' metric sets the norm of a change against."""
+    layout, metric = server.layout, server.config.selection.metric
+    if metric == "l2_per_parameter":
+        return root_counts(layout)
+    if metric == "relative_change":
+        return unit_norms(layer_stats(state.params, layout, backend=server.config.backend), layout)
+    if metric == "agreement":
+        return mean_client_norms(reports.norms, reports.total, layout)
+    return None
 
 
 class StageClock:

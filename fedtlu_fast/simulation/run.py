@@ -231,7 +231,7 @@ class Run:
         metrics = metrics_row(self.server, state, record)
         metrics["seconds"] = time.perf_counter() - start
         seconds = {**record.seconds, "evaluate": time.perf_counter() - trained_at}
-        choice = selection_row(record, self.layout)
+        choice = selection_row(record, self.layout, self.config.selection.metric)
         if self.directory is not None:
             self.directory.append(SELECTION, choice)
             self.directory.append(TIMINGS, {"round": state.round, **seconds})

@@ -52,13 +52,14 @@ def test_help_teaches_the_commands(fedtlu: Command) -> None:
         "run",
         "data",
         "score BEFORE AFTER",
+        "history RUN_DIR",
         "profile",
         "bench-sim",
         "settings",
         "env",
     ):
         assert f"fedtlu {command}" in done.stdout
-    for command in ("run", "compare", "data", "score", "profile", "bench-sim", "settings", "env"):
+    for command in ("run", "compare", "data", "score", "history", "profile", "bench-sim", "settings", "env"):
         text = fedtlu(command, "--help").stdout
         assert "Usage: fedtlu" in text
     assert "go on with the run" in fedtlu("run", "--help").stdout.lower()

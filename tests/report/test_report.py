@@ -224,9 +224,9 @@ def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) 
     page = pages(tmp_path / "out")
     assert result.summary["params_sha256"] in page
     assert "Federated run: fedtlu, seed 0" in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "warmup_rounds: 2" in page
-    for name in ("curves", "selection"):
+    for name in ("curves", "selection", "ranks"):
         assert size_of((tmp_path / "out" / "plots" / f"{name}.png").read_bytes())[0] == 1040
 
 

@@ -20,7 +20,7 @@ NONE = torch.zeros(len(LAYOUT.layers), dtype=torch.float64)
 
 
 def choose(name="fedtlu", scores=(0, 1, 3, 2, 0), quotas=(1,), ungrouped="always", nonfinite=NONE, **at):
-    metrics = {"score": np.array([scores], dtype=np.float64)}
+    metrics = {"excess": np.array([scores], dtype=np.float64)}
     draws = draws_of(at.get("seed", 0), "selection", at.get("round_index", 1))
     return select(make_selector(name), Evidence(LAYOUT, metrics, draws), quotas, ungrouped, nonfinite)
 

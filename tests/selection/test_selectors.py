@@ -22,7 +22,7 @@ BLOCKS = len(LAYOUT.blocks)
 
 
 def evidence_of(scores=None, seed=0, round_index=1, rows=1):
-    metrics = {} if scores is None else {"score": np.atleast_2d(np.asarray(scores, dtype=np.float64))}
+    metrics = {} if scores is None else {"excess": np.atleast_2d(np.asarray(scores, dtype=np.float64))}
     return Evidence(LAYOUT, metrics, draws_of(seed, "selection", round_index), rows)
 
 
@@ -63,7 +63,7 @@ def test_ties_go_to_the_earlier_block_in_long_groups_too():
     layout = ParameterLayout.from_shapes({f"h.{index}.weight": (2,) for index in range(100)})
     scores = np.zeros((1, 100))
     scores[0, 50:] = 1
-    mask = make_selector("fedtlu").choose(Evidence(layout, {"score": scores}, draws_of(0, "x")), (60,))
+    mask = make_selector("fedtlu").choose(Evidence(layout, {"excess": scores}, draws_of(0, "x")), (60,))
     assert mask[0].nonzero()[0].tolist() == [*range(10), *range(50, 100)]
 
 
@@ -127,11 +127,22 @@ def test_clients_choose_by_their_own_row():
 @pytest.mark.parametrize("name", SELECTORS)
 def test_selectors_ask_for_what_they_look_at(name):
     selector = make_selector(name)
-    assert selector.metrics == ({"score"} if name == "fedtlu" else frozenset())
+    assert selector.metrics == ({"excess"} if name == "fedtlu" else frozenset())
     evidence = evidence_of(np.ones(BLOCKS) if selector.metrics else None)
     before = {key: value.copy() for key, value in evidence.metrics.items()}
     selector.choose(evidence, (1, 1))
     assert all(np.array_equal(before[key], evidence.metrics[key]) for key in before)
+
+
+def test_fedtlu_ranks_by_the_metric_it_is_given_and_the_others_by_none():
+    scores = {"excess": np.arange(9.0)[None], "agreement": -np.arange(9.0)[None]}
+    evidence = Evidence(LAYOUT, scores, draws_of(0, "x"))
+    assert chosen("fedtlu", evidence, (1, 1)) == [[4, 7]]
+    selector = make_selector("fedtlu", "agreement")
+    assert selector.metrics == {"agreement"}
+    assert selector.choose(evidence, (1, 1))[0].nonzero()[0].tolist() == [1, 5]
+    for name in set(SELECTORS) - {"fedtlu"}:
+        assert make_selector(name, "agreement").metrics == frozenset()
 
 
 def test_unknown_selector_is_refused_with_the_names_there_are():

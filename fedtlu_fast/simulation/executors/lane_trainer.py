@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
+from fedtlu_fast.block_metrics import unit_norms
 from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.training import ClientSum, LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
@@ -20,6 +21,7 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
 
 Watch = Callable[[int], None]
@@ -49,12 +51,14 @@ class LaneTrainer:
         self._spoiler = Spoiler(config, trainer.layout)
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
+        self._norms = config.selection.metric == "agreement"
         at_once = config.execution.at_once or 1
         parts = (trainer.task, trainer.layout, config.training, config.seed)
         example = example_samples(population)
         if config.execution.engine == "compiled":
             self._each = CompiledTrainer(*parts, example)
-            self._many = self._each if at_once > 1 else None
+            # In one call only the clients' sum comes out, and not how long each change is.
+            self._many = self._each if at_once > 1 and not self._norms else None
         elif at_once > 1:
             self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example)
 
@@ -140,6 +144,9 @@ class LaneTrainer:
             self._spoiler.spoil_(update.params, start[0], round_index, client)
             finite = finite and bool(update.params.isfinite().all())
         reports.add(client, update.samples, update.loss, finite)
+        if finite and self._norms:
+            change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
+            reports.add_norms(update.samples * unit_norms(change, self.trainer.layout).numpy())
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -157,7 +164,7 @@ class LaneTrainer:
                 self.watch(client)
                 samples.append(self.population.train(client))
             self.watch(-1)  # nobody's time: they train together
-            found = self._train_many(many, start[0], samples, round_index, clients)
+            found = self._train_many(many, start[0], samples, round_index, clients, reports)
         except (Exception, SystemExit) as error:
             _check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
@@ -184,6 +191,7 @@ class LaneTrainer:
         samples: Sequence[Samples],
         round_index: int,
         clients: Sequence[int],
+        reports: ClientReports,
     ) -> ClientSum:
         if isinstance(many, CompiledTrainer):
             return many.train_sum(start, samples, round_index, clients)
@@ -191,9 +199,9 @@ class LaneTrainer:
         if self._spoiler.roles:
             for params, place in zip(updates.params, updates.clients, strict=True):
                 self._spoiler.spoil_(params, start, round_index, clients[place])
-        return self._added(updates, start)
+        return self._added(updates, start, reports)
 
-    def _added(self, found: ClientUpdates, base: Tensor) -> ClientSum:
+    def _added(self, found: ClientUpdates, base: Tensor, reports: ClientReports) -> ClientSum:
         """Adds up the clients that are free of NaN and Inf."""
         finite = [isfinite(loss) for loss in found.losses]
         part = self._weighted(found, base, finite)
@@ -205,6 +213,10 @@ class LaneTrainer:
         change = torch.zeros_like(base) if part is None else part.change
         rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
         _, held, losses, sound = zip(*rows, strict=True)
+        if part is not None and part.client_stats is not None:
+            each = unit_norms(part.client_stats, self.trainer.layout).numpy()
+            for samples, norms in zip(_of(found.samples, finite), each, strict=True):
+                reports.add_norms(samples * norms)
         return ClientSum(change, list(held), list(losses), list(sound))
 
     def _weighted(self, found: ClientUpdates, base: Tensor, accepted: list[bool]) -> Aggregate | None:
@@ -212,7 +224,14 @@ class LaneTrainer:
             return None
         rows = found.params if all(accepted) else found.params[torch.tensor(accepted)]
         weights = _of(found.samples, accepted)
-        return aggregate(rows, weights, self.trainer.layout, base=base, backend=self.config.backend)
+        return aggregate(
+            rows,
+            weights,
+            self.trainer.layout,
+            base=base,
+            client_stats=self._norms,
+            backend=self.config.backend,
+        )
 
     def _failed(self, round_index: int, client: int, error: BaseException, reports: ClientReports) -> None:
         _check_memory(error, f"client {client}")

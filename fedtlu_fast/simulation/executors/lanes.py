@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.config import ExecutionConfig
@@ -44,6 +45,8 @@ class ClientReports:
         losses: mean training losses; NaN for those that failed.
         accepted: whether the change was averaged in; False for those that hold NaN or Inf, or failed.
         failed: of those that failed, why.
+        norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`),
+            [L + B] float64; None unless it was asked for and there is one.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -51,6 +54,7 @@ class ClientReports:
     losses: list[float] = field(default_factory=list)
     accepted: list[bool] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
+    norms: NDArray[np.float64] | None = None
 
     def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
         """One more client that was trained."""
@@ -64,6 +68,11 @@ class ClientReports:
         self.add(client, 0, float("nan"), False)
         self.failed[client] = reason
 
+    def add_norms(self, norms: NDArray[np.float64]) -> None:
+        """Adds ``n_k ||d_k||`` of one client, or the sum of some, to `norms`."""
+        # No tensor: torch would send one between processes through a file of shared memory.
+        self.norms = norms if self.norms is None else self.norms + norms
+
     def extend(self, other: ClientReports) -> None:
         """The clients of another lane."""
         self.clients += other.clients
@@ -71,6 +80,8 @@ class ClientReports:
         self.losses += other.losses
         self.accepted += other.accepted
         self.failed |= other.failed
+        if other.norms is not None:
+            self.add_norms(other.norms)
 
     @property
     def total(self) -> int:

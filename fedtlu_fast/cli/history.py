@@ -1,0 +1,78 @@
+"""``fedtlu history``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.files import check_place
+from fedtlu_fast.errors import InputError
+
+
+def history_command(
+    run_dir: Annotated[Path, typer.Argument(help="Directory of a run; it may still be under way.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw ranks and tau over the rounds.", metavar="FILE.png")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Tell how steady a run's ranking of blocks was, and which kinds of layers decided it.
+
+    Steady: Kendall's tau-b of the block scores (1 the same order, 0 unrelated) and the Jaccard overlap of the
+    chosen blocks, between targeted rounds so many rounds apart, among like blocks; mean ± std.
+
+    Decided: which share of the score's variance between like blocks comes from matrices, biases and norms;
+    the tau of the ranking by these layers alone with the ranking that was; and the overlap of the best
+    blocks by these layers alone with the best by the score, as many as were chosen.
+    """
+    from fedtlu_fast.report.history import history_json, kind_cells, read_history, stability_cells
+    from fedtlu_fast.simulation.directory import dump_json
+
+    check_place("--plot", plot)
+    config, history = read_history(run_dir)
+    if plot is not None:
+        from fedtlu_fast.report.history_plots import history_figure
+        from fedtlu_fast.report.plots import png
+
+        try:
+            plot.write_bytes(png(history_figure(history.groups)))
+        except OSError as error:
+            raise InputError("--plot", str(plot), f"a file that can be written; {error.strerror}") from error
+    if as_json:
+        typer.echo(dump_json(history_json(config, history), indent=1))
+        return
+    chosen, rounds = config.selection, len(history.groups[0].rounds)
+    title = f"{chosen.selector}, {chosen.metric} ({chosen.pooling}), {rounds} targeted rounds"
+    if history.stability:
+        results.print(_table(f"Ranks from round to round: {title}", *stability_cells(history)))
+    else:
+        notes.print("One targeted round: nothing to compare it with yet.")
+    if history.kinds:
+        results.print(_table("Which layers decide a block's score", *kind_cells(history)))
+        results.print("Kinds are told by names and shapes.", highlight=False)
+        if chosen.pooling == "pooled":
+            results.print(
+                "selection.pooling=pooled: shares are of the mean of the layers' values, the ranking is not.",
+                highlight=False,
+            )
+    else:
+        notes.print("Blocks hold one kind of layer only: nothing to tell apart.")
+
+
+def _table(title: str, heads: list[str], cells: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("group", "kind") else "right", overflow="fold")
+    previous = ""
+    for line in cells:
+        if line[0] != previous:
+            table.add_section()
+        shown = line[0] if line[0] != previous else ""
+        table.add_row(escape(shown), *map(escape, line[1:]))
+        previous = line[0]
+    return table

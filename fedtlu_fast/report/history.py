@@ -1,0 +1,165 @@
+"""The score history of a run, read from its directory: how steady the ranking is and what decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.report.kinds import KindShare, kind_shares
+from fedtlu_fast.report.stability import (
+    GroupHistory,
+    Spread,
+    Stability,
+    group_histories,
+    rank_stability,
+    taus,
+)
+from fedtlu_fast.simulation.directory import SELECTION, RunDirectory
+from fedtlu_fast.simulation.state import WEIGHTS
+
+ALL_GROUPS = "all groups"
+
+
+@dataclass(frozen=True)
+class ScoreHistory:
+    """What the targeted rounds of a run say about its scores.
+
+    Attributes:
+        groups: scores and choices.
+        stability: of the ranking, by group and lag.
+        kinds: what decides a block's score, by group and kind of layer.
+    """
+
+    groups: list[GroupHistory]
+    stability: list[Stability]
+    kinds: list[KindShare]
+
+
+def score_history(
+    selection: Sequence[dict[str, Any]], layout: ParameterLayout, metric: str = "excess"
+) -> ScoreHistory:
+    """The history of a run whose rows of selection.jsonl and layout are at hand (`RunResult` has both).
+
+    Args:
+        selection: rows of selection.jsonl.
+        layout: of the model.
+        metric: `selection.metric` of the run.
+    """
+    groups = group_histories(selection, layout)
+    return ScoreHistory(groups, rank_stability(groups), kind_shares(selection, layout, metric))
+
+
+def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
+    """Settings and history of a run from its directory; the run may still be under way.
+
+    Raises:
+        InputError: there is no run, no checkpoint yet (it tells the layers' shapes), or nothing to rank.
+    """
+    directory, config = RunDirectory.open(path, "RUN_DIR")
+    selection = directory.rows(SELECTION)
+    if not selection:
+        raise InputError("RUN_DIR", str(path), f"a run with a {SELECTION} of one round or more")
+    layout = ParameterLayout.from_shapes(
+        _shapes(directory.checkpoints, list(selection[0]["layers"])), config.selection.granularity
+    )
+    if not layout.groups:
+        raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
+    if all(row["warmup"] for row in selection):
+        raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
+    return config, score_history(selection, layout, config.selection.metric)
+
+
+def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table of ranks."""
+    heads = ["group", "rounds apart", "pairs", "Kendall's tau", "overlap of choices", "by chance"]
+    cells = [
+        [
+            row.group or ALL_GROUPS,
+            str(row.lag),
+            str(row.tau.count),
+            _spread(row.tau, signed=True),
+            _spread(row.overlap),
+            "-" if row.by_chance is None else f"{row.by_chance:.2f}",
+        ]
+        for row in history.stability
+    ]
+    return heads, cells
+
+
+def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table of kinds."""
+    heads = [
+        "group",
+        "kind",
+        "layers",
+        "parameters",
+        "share of variance",
+        "tau of its own ranking",
+        "overlap",
+    ]
+    cells = [
+        [
+            row.group,
+            row.kind,
+            str(row.layers),
+            f"{100 * row.parameters:.1f}%",
+            _spread(row.variance, percent=True),
+            _spread(row.tau, signed=True),
+            _spread(row.overlap),
+        ]
+        for row in history.kinds
+    ]
+    return heads, cells
+
+
+def history_json(config: RunConfig, history: ScoreHistory) -> dict[str, Any]:
+    """Everything, ready for JSON."""
+    chosen = config.selection
+    return {
+        "selector": chosen.selector,
+        "metric": chosen.metric,
+        "pooling": chosen.pooling,
+        "stability": [asdict(row) for row in history.stability],
+        "kinds": [asdict(row) for row in history.kinds],
+        "groups": {
+            group.group: {
+                "blocks": list(group.blocks),
+                "rounds": list(group.rounds),
+                "tau_to_next": taus(group).tolist(),
+                "chosen_share": group.chosen.mean(axis=0).tolist(),
+            }
+            for group in history.groups
+        },
+    }
+
+
+def _shapes(checkpoints: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Of these layers, from the header of the latest checkpoint."""
+    held = sorted(checkpoints.glob(f"round-*/{WEIGHTS}"), key=lambda file: int(file.parent.name[6:]))
+    if not held:
+        raise InputError(
+            "RUN_DIR",
+            str(checkpoints),
+            "a run with a checkpoint",
+            "One is written every checkpoint.every rounds.",
+        )
+    try:
+        with safe_open(str(held[-1]), framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError("RUN_DIR", str(held[-1]), f"a whole checkpoint of this run; {error}") from error
+
+
+def _spread(value: Spread, *, signed: bool = False, percent: bool = False) -> str:
+    if value.mean is None:
+        return "-"
+    form, scale, unit = (".0f", 100, "%") if percent else (".2f", 1, "")
+    text = f"{scale * value.mean:{'+' if signed else ''}{form}}{unit}"
+    return text if value.std is None else f"{text} ± {scale * value.std:{form}}"

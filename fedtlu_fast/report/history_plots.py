@@ -1,0 +1,102 @@
+"""Picture of a score history: every block's rank in every round, and how much of the ranking survives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedtlu_fast.report.plots import COLOURS, FAINT, INK, MOST_LABELS, short_names
+from fedtlu_fast.report.stability import GroupHistory, Matrix, taus
+
+MOST_CURVES = 6
+"""More groups than this are shown by their mean and range."""
+STEADY = 10
+"""Rounds of the running mean that is drawn over tau."""
+
+
+def history_figure(groups: Sequence[GroupHistory]) -> Figure:
+    """Above: rank of each block within its group, dark is best, chosen ones marked; below: tau over rounds.
+
+    Args:
+        groups: of one run, with one targeted round or more.
+    """
+    blocks = [block for group in groups for block in group.blocks]
+    height = float(np.clip(0.24 * len(blocks), 1.2, 12))
+    figure = Figure(figsize=(8, 3.2 + height), dpi=130, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(height, 2.0))
+    _ranks(figure, above, groups, blocks)
+    _taus(below, groups)
+    below.set_xlabel("round", fontsize=8)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def _ranks(figure: Figure, axes: Axes, groups: Sequence[GroupHistory], blocks: Sequence[str]) -> None:
+    rounds = groups[0].rounds
+    places = np.concatenate([_standing(group.scores) for group in groups], axis=1)
+    extent = (rounds[0] - 0.5, rounds[-1] + 0.5, len(blocks) - 0.5, -0.5)
+    image = axes.imshow(
+        places.T, aspect="auto", cmap="Greys", vmin=-0.3, vmax=1.3, interpolation="nearest", extent=extent
+    )
+    chosen = np.concatenate([group.chosen for group in groups], axis=1)
+    when, which = chosen.nonzero()
+    size = float(np.clip(150 / len(rounds), 1.5, 5))
+    axes.plot(np.array(rounds)[when], which, "s", color=COLOURS["fedtlu"], markersize=size)
+    for edge in np.cumsum([len(group.blocks) for group in groups])[:-1]:
+        axes.axhline(edge - 0.5, color=INK, linewidth=0.8)
+    step = -(-len(blocks) // MOST_LABELS)
+    axes.set_yticks(range(0, len(blocks), step), short_names(blocks)[::step])
+    axes.tick_params(labelsize=8)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, ticks=(0, 1))
+    bar.ax.set_yticklabels(["last", "best"], fontsize=8)
+    axes.set_title("Rank of each block among its like; updated ones are marked", fontsize=9, loc="left")
+
+
+def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
+    rounds, found = groups[0].rounds[1:], [taus(group) for group in groups]
+    axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_ylim(-1.08, 1.08)
+    axes.set_ylabel("tau with the\nround before", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not rounds:
+        return
+    values = np.array(found)
+    if len(groups) > MOST_CURVES:
+        known = ~np.isnan(values).all(axis=0)
+        where, shown = np.array(rounds)[known], values[:, known]
+        low, high = np.nanmin(shown, axis=0), np.nanmax(shown, axis=0)
+        axes.fill_between(where, low, high, color=COLOURS["random"], alpha=0.15, linewidth=0)
+        axes.plot(where, np.nanmean(shown, axis=0), color=COLOURS["random"], linewidth=1.2)
+        axes.set_title(f"Mean and range of {len(groups)} groups", fontsize=9, loc="left")
+        return
+    for group, own in zip(groups, found, strict=True):
+        (line,) = axes.plot(rounds, own, "o", markersize=2.5, alpha=0.5, label=group.group)
+        if len(own) > 2 * STEADY:
+            axes.plot(rounds, _running(own), color=line.get_color(), linewidth=1.6)
+    if len(groups) > 1:
+        axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower left")
+    smooth = f"; line: running mean of {STEADY}" if len(rounds) > 2 * STEADY else ""
+    axes.set_title(f"How much of the ranking survives a round{smooth}", fontsize=9, loc="left")
+
+
+def _standing(scores: Matrix) -> Matrix:
+    """[T, B] in [0, 1]: 1 for the best of its row, 0 for the last; blocks that tie stand alike."""
+    beaten = (scores[:, :, None] > scores[:, None, :]).sum(axis=2)
+    better = (scores[:, :, None] < scores[:, None, :]).sum(axis=2)
+    place: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
+    return place
+
+
+def _running(values: Matrix) -> Matrix:
+    """Mean of the last STEADY numbers, NaN left out; NaN where there is none."""
+    known = ~np.isnan(values)
+    kernel = np.ones(STEADY)
+    total = np.convolve(np.where(known, values, 0), kernel)[: len(values)]
+    count = np.convolve(known.astype(np.float64), kernel)[: len(values)]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,173 @@
+"""Are the critical layers stable? How much of the ranking of like blocks survives from round to round (ours).
+
+Two measures over the targeted rounds of one run, within each group, between rounds that lie `lag` apart:
+Kendall's tau-b of the block scores (1: the same order, 0: unrelated, -1: reversed), and the Jaccard overlap
+of the chosen blocks, |A and B| / |A or B|, beside what it would be had both been drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtlu_fast.layout import ParameterLayout
+
+LAGS = (1, 2, 5, 10)
+AT_ONCE = 2**20
+"""Comparisons of two blocks that are held in memory at a time."""
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupHistory:
+    """The targeted rounds as one group of like blocks saw them.
+
+    Attributes:
+        group: its name.
+        blocks: names of its B blocks, input side first.
+        rounds: the T targeted rounds.
+        scores: [T, B], NaN where there is none.
+        chosen: [T, B].
+    """
+
+    group: str
+    blocks: tuple[str, ...]
+    rounds: tuple[int, ...]
+    scores: Matrix
+    chosen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of `count` numbers; None where there are too few."""
+
+    mean: float | None
+    std: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float] | Matrix) -> Spread:
+        """Of those that are numbers; NaN (undefined) is left out."""
+        found = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=np.float64)
+        found = found[~np.isnan(found)]
+        mean = float(found.mean()) if len(found) else None
+        return cls(mean, float(found.std(ddof=1)) if len(found) > 1 else None, len(found))
+
+
+@dataclass(frozen=True)
+class Stability:
+    """One row of the table: a group (or all of them together) at one lag.
+
+    Attributes:
+        group: its name; None for all groups together.
+        lag: how many rounds lie between.
+        tau: of the scores; pairs of rounds in one of which all blocks tie have none.
+        overlap: of the choices; pairs in which nothing was chosen have none.
+        by_chance: the overlap to be expected of as many blocks drawn at random.
+    """
+
+    group: str | None
+    lag: int
+    tau: Spread
+    overlap: Spread
+    by_chance: float | None
+
+
+def group_histories(selection: Sequence[dict[str, Any]], layout: ParameterLayout) -> list[GroupHistory]:
+    """The targeted rounds of a run, group by group.
+
+    Args:
+        selection: rows of selection.jsonl.
+        layout: of the run's model.
+    """
+    rows = [row for row in selection if not row["warmup"]]
+    rounds = tuple(int(row["round"]) for row in rows)
+    found = []
+    for group in layout.groups:
+        blocks = tuple(layout.blocks[block].name for block in group.blocks)
+        shape = len(rows), len(blocks)
+        scores = [[row["block_scores"][name] for name in blocks] for row in rows]  # null becomes NaN
+        chosen = [[name in names for name in blocks] for names in (set(row["selected"]) for row in rows)]
+        found.append(
+            GroupHistory(
+                group.name,
+                blocks,
+                rounds,
+                np.array(scores, np.float64).reshape(shape),
+                np.array(chosen, np.bool_).reshape(shape),
+            )
+        )
+    return found
+
+
+def kendall_tau(first: Matrix, second: Matrix) -> Matrix:
+    """Kendall's tau-b, row by row: [T, B], [T, B] -> [T]; NaN where all of a row ties or one is NaN.
+
+    ``(concordant - discordant) / sqrt((pairs - ties in first) (pairs - ties in second))``
+    (M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945).
+    """
+    found = np.full(len(first), np.nan)
+    step = max(1, AT_ONCE // max(1, first.shape[1]) ** 2)
+    for start in range(0, len(first), step):
+        rows = slice(start, start + step)
+        a, b = (np.sign(part[rows, :, None] - part[rows, None, :]) for part in (first, second))
+        untied = (a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2))
+        ordered = untied > 0  # NaN is not
+        found[rows][ordered] = (a * b).sum(axis=(1, 2))[ordered] / np.sqrt(untied[ordered])
+    return found
+
+
+def overlaps(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Matrix:
+    """Jaccard overlap, row by row: [T, B], [T, B] -> [T]; NaN where both rows are empty."""
+    both, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
+@cache
+def overlap_by_chance(blocks: int, first: int, second: int) -> float:
+    """Expected Jaccard overlap of two sets of these sizes, drawn at random from `blocks`; NaN if empty."""
+    if not first + second:
+        return float("nan")
+    shared = range(max(0, first + second - blocks), min(first, second) + 1)
+    ways = [comb(first, both) * comb(blocks - first, second - both) for both in shared]
+    total = sum(way * both / (first + second - both) for way, both in zip(ways, shared, strict=True))
+    return total / comb(blocks, second)
+
+
+def taus(history: GroupHistory, lag: int = 1) -> Matrix:
+    """[T - lag]: tau between each targeted round and the one `lag` rounds later."""
+    return kendall_tau(history.scores[:-lag], history.scores[lag:])
+
+
+def rank_stability(histories: Sequence[GroupHistory], lags: Sequence[int] = LAGS) -> list[Stability]:
+    """The table: every group at every lag that the run is long enough for, then all groups together.
+
+    Args:
+        histories: of one run (`group_histories`).
+        lags: in rounds.
+    """
+    rows, together = [], []
+    for lag in lags:
+        parts = []
+        for history in histories:
+            if len(history.rounds) <= lag:
+                continue
+            early, late = history.chosen[:-lag], history.chosen[lag:]
+            sizes = zip(early.sum(axis=1).tolist(), late.sum(axis=1).tolist(), strict=True)
+            chance = np.array([overlap_by_chance(len(history.blocks), *pair) for pair in sizes])
+            parts.append((taus(history, lag), overlaps(early, late), chance))
+            rows.append(_row(history.group, lag, *parts[-1]))
+        if len(parts) > 1:
+            together.append(_row(None, lag, *map(np.concatenate, zip(*parts, strict=True))))
+    order = [history.group for history in histories]
+    return sorted(rows, key=lambda row: order.index(str(row.group))) + together
+
+
+def _row(group: str | None, lag: int, tau: Matrix, overlap: Matrix, chance: Matrix) -> Stability:
+    return Stability(group, lag, Spread.of(tau), Spread.of(overlap), Spread.of(chance).mean)

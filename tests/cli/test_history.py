@@ -1,0 +1,40 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from federations import tiny
+
+from fedtlu_fast import simulate
+
+Command = Callable[..., Any]
+
+
+def test_history_prints_tables_json_and_a_picture(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    simulate(tiny(text, rounds=5, warmup_rounds=2, selection={"pooling": "pooled"}), tmp_path / "run")
+    done = fedtlu("history", tmp_path / "run", "--plot", tmp_path / "ranks.png")
+    assert (done.code, done.stderr) == (0, "")
+    for words in (
+        "fedtlu, excess (pooled), 3 targeted rounds",
+        "Kendall's tau",
+        "norm weight",
+        "are of the mean",
+    ):
+        assert words in done.stdout
+    assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"
+    told = json.loads(fedtlu("history", tmp_path / "run", "--json").stdout)
+    assert [row["lag"] for row in told["stability"]] == [1, 2]
+
+
+def test_history_says_what_is_not_there(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    simulate(tiny(text, rounds=1, warmup_rounds=0, selection={"granularity": "tensor"}), tmp_path / "run")
+    done = fedtlu("history", tmp_path / "run")
+    assert (done.code, done.stdout) == (0, "")
+    assert "nothing to compare it with" in done.stderr
+    assert "one kind of layer only" in done.stderr
+    missing = fedtlu("history", tmp_path / "gone")
+    assert (missing.code, missing.stdout) == (2, "")
+    assert "error: RUN_DIR" in missing.stderr
+    nowhere = fedtlu("history", tmp_path / "run", "--plot", tmp_path / "no" / "p.png")
+    assert nowhere.code == 2
+    assert "--plot" in nowhere.stderr

@@ -1,0 +1,157 @@
+"""A round's metric, recomputed from the clients' own changes; the same bits whoever trains them."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from federations import tiny
+
+from fedtlu_fast import InputError, simulate
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.run import Run
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
+METRICS = ("l2_per_parameter", "relative_change", "agreement")
+
+
+def small(execution, metric="agreement", pooling="mean", **over):
+    tree = {
+        "task": "classification",
+        "clients": 20,
+        "cohort": 7,
+        "rounds": 2,
+        "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6, "fewest": 4, "most": 15}},
+        "model": {"hidden": [6, 6, 6, 6]},
+        "training": {"lr": 0.1, "batch_size": 4},
+        "selection": {"selector": "fedtlu", "keep": 1, "metric": metric, "pooling": pooling},
+        "evaluation": {"trained_clients": 0, "local_clients": 2},
+        "execution": {"executor": "serial", "at_once": 1, "engine": "torch", **execution},
+    }
+    return parse_config({**tree, **over})
+
+
+def expected(config, metric, pooling):
+    """The first round's block values from its clients' vectors, by NumPy."""
+    parts = make_parts(config)
+    trainer, layout = parts.trainer, parts.trainer.layout
+    start = trainer.params.clone()
+    cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)
+    changes, held = [], []
+    for client in cohort:
+        update = trainer.train(start, torch.empty(0), parts.population.train(client), 1, client)
+        changes.append((update.params - start).double().numpy())
+        held.append(update.samples)
+    mean = np.average(changes, axis=0, weights=held)
+
+    def value(layers):
+        places = [layout.layers[layer] for layer in layers]
+        where = np.concatenate([np.arange(x.offset, x.offset + x.numel) for x in places])
+        norms = [np.linalg.norm(change[where]) for change in changes]
+        below = {
+            "l2_per_parameter": np.sqrt(len(where)),
+            "relative_change": np.linalg.norm(start.double().numpy()[where]),
+            "agreement": np.average(norms, weights=held),
+        }[metric]
+        return np.linalg.norm(mean[where]) / below
+
+    if pooling == "pooled":
+        return {block.name: value(block.layers) for block in layout.blocks}
+    return {block.name: np.mean([value([x]) for x in block.layers]) for block in layout.blocks}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "pooled"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "execution",
+    [{}, {"lanes": 3}, {"executor": "vectorized", "at_once": 3}, {"engine": "compiled", "at_once": 3}],
+    ids=["one by one", "lanes", "vectorised", "compiled"],
+)
+def test_block_scores_are_the_formula_on_the_clients_changes(metric, pooling, execution):
+    config = small(execution, metric, pooling, rounds=1)
+    result = simulate(config)
+    (row,) = result.selection
+    assert row["block_scores"] == pytest.approx(expected(small({}), metric, pooling), rel=1e-3)
+    like = [result.layout.blocks[block].name for block in result.layout.groups[0].blocks]
+    assert [name for name in like if name in row["selected"]] == [max(like, key=row["block_scores"].get)]
+    assert all(layer["value"] >= 0 for layer in row["layers"].values())
+    assert result.summary["metric"] == metric
+
+
+@linux_only
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_agreement_has_the_same_bits_with_any_number_of_workers(at_once):
+    alone = "serial" if at_once == 1 else "vectorized"
+    ways = [{"executor": alone}, *({"executor": "processes", "workers": count} for count in (1, 3))]
+    found = [simulate(small({"at_once": at_once, "lanes": 4, **way})) for way in ways]
+    assert found[0].selection[0]["block_scores"] != found[0].selection[1]["block_scores"]
+    assert all(result.selection == found[0].selection for result in found)
+    assert len({result.summary["params_sha256"] for result in found}) == 1
+
+
+def test_refused_clients_have_no_part_in_agreement():
+    """What one client holds makes its loss NaN: the others' agreement is the whole."""
+
+    def first_round(execution):
+        run = Run(small({"client_errors": "drop", **execution}, rounds=1))
+        bad = sample_cohort(0, 1, 20, 7)[2]
+        population = run.server.population
+        samples = population.train
+
+        def train(client):
+            held = samples(client)
+            if client == bad:
+                held.pool[0].fill_(float("nan"))
+            return held
+
+        object.__setattr__(population, "train", train)  # frozen; the executor holds the same one
+        run.advance(1)
+        run.close()
+        return run.metrics[0]["refused"], run.selection[0]["block_scores"]
+
+    refused, one_by_one = first_round({})
+    assert len(refused) == 1
+    assert all(0 < value <= 1 + 1e-6 for value in one_by_one.values())
+    assert first_round({"executor": "vectorized", "at_once": 7})[1] == pytest.approx(one_by_one, rel=1e-3)
+
+
+def test_one_client_agrees_with_itself():
+    result = simulate(small({}, rounds=1, cohort=1))
+    assert list(result.selection[0]["block_scores"].values()) == pytest.approx([1.0] * 5, rel=1e-5)
+
+
+def test_the_metric_does_not_touch_what_is_trained(text: Path):
+    """Only the choice differs: with every block applied, all metrics give one model."""
+    found = [
+        simulate(tiny(text, rounds=2, selection={"selector": "full", "metric": metric}))
+        for metric in ("excess", *METRICS)
+    ]
+    assert len({result.summary["params_sha256"] for result in found}) == 1
+    assert len({str(result.selection[1]["block_scores"]) for result in found}) == 4
+    assert "value" not in found[0].selection[0]["layers"]["transformer.wte.weight"]
+
+
+def test_agreement_needs_the_mean():
+    with pytest.raises(InputError, match=r"selection\.metric: got 'agreement'; expected another with aggr"):
+        small({}, aggregation={"rule": "median"})
+    with pytest.raises(InputError, match=r"selection\.metric"):
+        small({}, metric="best")
+
+
+def test_runs_begun_before_there_were_metrics_can_go_on(text: Path, tmp_path: Path):
+    """config.yaml without the setting is the same run; another metric is another run."""
+    out = tmp_path / "run"
+    before = simulate(tiny(text), out).summary["params_sha256"]
+    facts = json.loads((out / "checkpoints" / "round-000005" / "state.json").read_text())
+    old = tiny(text).model_dump(mode="json", exclude={"checkpoint": True, "selection": {"metric"}})
+    old["execution"] = {name: old["execution"][name] for name in ("at_once", "engine", "lanes")}
+    digest = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+    assert facts["config_sha256"] == digest
+    assert simulate(tiny(text), out, resume=True).summary["params_sha256"] == before
+    with pytest.raises(InputError, match="they have changed since"):
+        simulate(tiny(text, selection={"metric": "agreement"}), out, resume=True)
