@@ -5,16 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedtlu_fast.cli import options
+from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import notes, results
-
-if TYPE_CHECKING:
-    from fedtlu_fast.simulation.compare import Arm
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 
@@ -85,7 +82,7 @@ def compare_command(
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
     try:
-        with _Bars(live) as bars:
+        with ArmBars(live) as bars:
             arms = compare(
                 settings,
                 names,
@@ -112,31 +109,3 @@ def compare_command(
             highlight=False,
             soft_wrap=True,
         )
-
-
-class _Bars:
-    """One progress bar per arm."""
-
-    def __init__(self, live: bool) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description:<16}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=notes,
-            disable=not live,
-        )
-        self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.progress.stop()
-
-    def show(self, arm: Arm, done: int) -> None:
-        """Brings an arm's bar up to date."""
-        if arm.name not in self.tasks:
-            self.tasks[arm.name] = self.progress.add_task(arm.name, total=arm.until)
-        self.progress.update(self.tasks[arm.name], completed=done)

@@ -23,6 +23,7 @@ from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
+from fedtlu_fast.cli.experiment import experiment_command
 from fedtlu_fast.cli.history import history_command
 from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.run import run_command
@@ -37,6 +38,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
 
 \b
   fedtlu compare                     fedtlu, random, last and all layers
+  fedtlu experiment NAME             the FedTLU paper's tables
   fedtlu run                         one federation, with live progress
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
   fedtlu data --plot who.png         who holds what
@@ -80,6 +82,7 @@ def options(
 
 app.command("run")(run_command)
 app.command("compare")(compare_command)
+app.command("experiment")(experiment_command)
 app.command("data")(data_command)
 app.command("score")(score_command)
 app.command("history")(history_command)

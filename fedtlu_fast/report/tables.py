@@ -96,6 +96,15 @@ def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def to_csv_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows with the same keys, in full; empty where there is no figure."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The full figures; empty where there is none."""
     buffer = io.StringIO()

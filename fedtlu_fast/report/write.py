@@ -41,7 +41,7 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     if history.stability:
         pictures["ranks"] = png(history_figure(history.groups))
         shown_as["Ranks, and how much of them survives a round"] = "ranks"
-    _write_pictures(out, pictures)
+    write_pictures(out, pictures)
     shown = {
         key: _text(value)
         for key, value in result.summary.items()
@@ -59,7 +59,7 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     }.items():
         if rows:
             tables.append({"title": title, "heads": heads, "cells": rows})
-    _write_page(
+    write_page(
         out,
         title=f"Federated run: {config.selection.selector}, seed {config.seed}",
         lead=f"{result.summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
@@ -86,8 +86,8 @@ def write_comparison_report(
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
     picture = png(comparison_figure(results, blocks))
-    _write_pictures(out, {"comparison": picture})
-    _write_page(
+    write_pictures(out, {"comparison": picture})
+    write_page(
         out,
         title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
         lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
@@ -99,7 +99,12 @@ def write_comparison_report(
     return rows
 
 
-def _write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
+def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
+    """PNG files by name, in ``plots``.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
     folder = out / "plots"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ def _write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
         raise storage_error(folder, error) from error
 
 
-def _write_page(
+def write_page(
     out: Path,
     title: str,
     lead: str,
@@ -117,6 +122,11 @@ def _write_page(
     pictures: dict[str, bytes],
     config: RunConfig,
 ) -> None:
+    """report.html: a page that needs no other file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     environment = Environment(loader=PackageLoader("fedtlu_fast.report", "."), autoescape=True)
     embedded = [
         {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()

@@ -1,0 +1,41 @@
+"""Progress of several runs at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from fedtlu_fast.cli.console import notes
+
+if TYPE_CHECKING:
+    from fedtlu_fast.simulation.compare import Arm
+
+
+class ArmBars:
+    """One progress bar per arm."""
+
+    def __init__(self, live: bool) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=notes,
+            disable=not live,
+        )
+        self.tasks: dict[Path, TaskID] = {}
+
+    def __enter__(self) -> ArmBars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.progress.stop()
+
+    def show(self, arm: Arm, done: int) -> None:
+        """Brings an arm's bar up to date."""
+        if arm.path not in self.tasks:
+            self.tasks[arm.path] = self.progress.add_task(arm.name, total=arm.until)
+        self.progress.update(self.tasks[arm.path], completed=done)

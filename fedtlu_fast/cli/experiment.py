@@ -1,0 +1,98 @@
+"""``fedtlu experiment``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedtlu_fast.cli import options
+from fedtlu_fast.cli.arm_bars import ArmBars
+from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.errors import InputError, InterruptedRunError
+
+SEEDS = 3
+
+
+def experiment_command(
+    name: Annotated[str, typer.Argument(help="udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2.")],
+    scale: Annotated[
+        str, typer.Option(help="small (minutes on two cores) or paper (150 rounds; wants a GPU).")
+    ] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="How many, counted from 0.")] = SEEDS,
+    data: options.Data = None,
+    model: options.Model = None,
+    aggregators: Annotated[str, typer.Option(help="Which, separated by commas.")] = "fedavg,fedprox",
+    threats: Annotated[str, typer.Option(help="Which, separated by commas.")] = "clean,noisy,malicious",
+    selectors: Annotated[str, typer.Option(help="Which, separated by commas.")] = "fedtlu,random,last,full",
+    overrides: options.Set = None,
+    device: options.Device = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for the files (default: experiments/NAME-SCALE). What is finished in it is kept.",
+            metavar="DIR",
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time (default: one per core).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table's rows as JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run the FedTLU paper's experiment: aggregators x threats x selectors x seeds, as one table.
+
+    Without --data the text comes with Python itself, a stand-in: give the treebank (--data udpos:DIR) or the
+    Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped.
+    """
+    from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
+    from fedtlu_fast.simulation.directory import dump_json
+    from fedtlu_fast.simulation.experiment import PLAN, conditions, experiment_settings, run_experiment
+
+    if scale not in ("small", "paper"):
+        raise InputError("--scale", scale, "small or paper")
+    given = {"data.source": data, "model.pretrained": model, "device": device or _best_device(scale)}
+    settings = experiment_settings(
+        name,
+        "paper" if scale == "paper" else "small",
+        [*(f"{key}={value}" for key, value in given.items() if value is not None), *(overrides or [])],
+    )
+    grid = conditions(settings, _names(aggregators), _names(threats))
+    directory = out or Path("experiments") / f"{name}-{scale}"
+    live = not quiet and sys.stderr.isatty()
+    try:
+        with ArmBars(live) as bars:
+            found = run_experiment(
+                grid,
+                _names(selectors),
+                range(seeds),
+                directory,
+                jobs=jobs,
+                progress=bars.show,
+                resume=(directory / PLAN).is_file(),
+            )
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(
+            f"what is finished is kept; go on with the same command: fedtlu {shlex.join(sys.argv[1:])}"
+        ) from None
+    rows = write_experiment_report(name, found, directory)
+    if as_json:
+        typer.echo(dump_json(rows, indent=1))
+    else:
+        title = f"{name}, {scale}: {settings.rounds} rounds, {seeds} seeds, data {settings.data.source}"
+        results.print(experiment_table(rows, title))
+    if not quiet:
+        told = f"Files in {directory} (report.html first)"
+        notes.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _best_device(scale: str) -> str | None:
+    """For the paper's scale a GPU, where there is one."""
+    import torch
+
+    return "cuda" if scale == "paper" and torch.cuda.is_available() else None

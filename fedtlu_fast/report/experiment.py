@@ -1,0 +1,157 @@
+"""The tables of an experiment: mean and spread over seeds, and the gain over random with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from fedtlu_fast.report.gains_plot import gains_figure
+from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
+from fedtlu_fast.report.write import write_comparison_report, write_page, write_pictures
+from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.simulation.experiment import ConditionResult
+
+MEASURES = (
+    ("perplexity", "global", "test_perplexity", -1),
+    ("perplexity", "local", "local_perplexity", -1),
+    ("perplexity", "local_trained", "trained_local_perplexity", -1),
+    ("accuracy", "global", "test_accuracy", 1),
+    ("accuracy", "local", "local_accuracy", 1),
+    ("macro_f1", "global", "test_macro_f1", 1),
+)
+"""Metric, split, its name in summary.json, and whether more is better. `local`: the global model on the
+clients' own tests; `local_trained`: after the client trains it once more."""
+HEADS = (
+    "aggregator",
+    "threat",
+    "selector",
+    "metric",
+    "split",
+    "mean",
+    "std",
+    "gain over random, %",
+    "95% interval",
+)
+
+
+def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
+    """One row for each condition, selector, metric and split; measures that a task lacks are left out.
+
+    ``gain_over_random_pct`` is how much better than random updates of the same seed, in per cent of theirs,
+    mean over seeds; ``ci_low`` and ``ci_high`` are its 95% interval by Student's t over the paired gains;
+    None without a random arm, or with one seed.
+    """
+    rows = []
+    for result in results:
+        config = result.condition.config
+        for selector in dict.fromkeys(arm.selector for arm in result.arms):
+            own = {arm.seed: arm.summary for arm in result.arms if arm.selector == selector}
+            base = {arm.seed: arm.summary for arm in result.arms if arm.selector == BASELINE}
+            for metric, split, key, sign in MEASURES:
+                values = [summary[key] for summary in own.values() if summary.get(key) is not None]
+                if not values:
+                    continue
+                gains = [
+                    100 * sign * (own[seed][key] - base[seed][key]) / base[seed][key]
+                    for seed in own.keys() & base.keys()
+                    if selector != BASELINE and None not in (own[seed][key], base[seed][key])
+                ]
+                low, high = paired_interval(gains)
+                rows.append(
+                    {
+                        "task": config.task,
+                        "model": name.partition("-")[2],
+                        "aggregator": result.condition.aggregator,
+                        "threat": result.condition.threat,
+                        "selector": selector,
+                        "metric": metric,
+                        "split": split,
+                        "mean": mean(values),
+                        "std": stdev(values) if len(values) > 1 else None,
+                        "seeds": len(values),
+                        "gain_over_random_pct": mean(gains) if gains else None,
+                        "ci_low": low,
+                        "ci_high": high,
+                    }
+                )
+    return rows
+
+
+def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95% interval of the mean by Student's t; None for fewer than two numbers."""
+    from scipy.stats import t  # takes half a second to import
+
+    if len(gains) < 2:
+        return None, None
+    reach = float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / sqrt(len(gains))
+    return mean(gains) - reach, mean(gains) + reach
+
+
+def experiment_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The table as people read it; see `HEADS`."""
+    cells = []
+    for row in rows:
+        gain, low = row["gain_over_random_pct"], row["ci_low"]
+        cells.append(
+            [
+                *(row[key] for key in ("aggregator", "threat", "selector", "metric", "split")),
+                _number(row["mean"]),
+                "" if row["std"] is None else _number(row["std"]),
+                "" if gain is None else f"{gain:+.2f}",
+                "" if low is None else f"{low:+.2f} to {row['ci_high']:+.2f}",
+            ]
+        )
+    return cells
+
+
+def experiment_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """For a terminal: perplexity and accuracy on the global and the local test."""
+    shown = [row for row in rows if row["metric"] != "macro_f1" and row["split"] != "local_trained"]
+    table = Table(title=title, title_justify="left")
+    for place, head in enumerate(HEADS):
+        table.add_column(head, justify="left" if place < 5 else "right")
+    for line in experiment_cells(shown):
+        table.add_row(*line)
+    return table
+
+
+def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
+    """table.csv, table.md, a picture of the gains and report.html; and every condition's own report.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    rows = experiment_rows(name, results)
+    for result in results:
+        write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
+    cells = experiment_cells(rows)
+    directory = RunDirectory(out)
+    directory.write("table.csv", to_csv_rows(rows))
+    directory.write("table.md", to_markdown(HEADS, cells))
+    pictures = {}
+    if any(row["gain_over_random_pct"] is not None for row in rows):
+        pictures["gains"] = png(gains_figure(rows))
+    write_pictures(out, pictures)
+    config = results[0].condition.config
+    folders = ", ".join(result.condition.name for result in results)
+    write_page(
+        out,
+        title=f"Experiment: {name}",
+        lead=f"{config.rounds} rounds, {config.clients} clients, {config.cohort} in a round, data "
+        f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
+        f"{results[0].condition.name}.",
+        tables=[{"title": "All measures", "heads": list(HEADS), "cells": cells}],
+        pictures={"Gain over random updates": pictures["gains"]} if pictures else {},
+        config=config,
+    )
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if value >= 1000 else f"{value:.3f}"

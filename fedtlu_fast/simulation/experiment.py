@@ -1,0 +1,172 @@
+"""The FedTLU paper's experiments: a grid of aggregators, threats, selectors and seeds on one task and model.
+
+Each aggregator with each threat is a comparison (`compare`) in a directory of its own. The paper names
+aggregators and selectors; it defines neither its noisy nor its malicious clients, nor mu: these are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.settings import load_config, parse_config
+from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, read_arm
+from fedtlu_fast.simulation.directory import COMPARISON, RunDirectory
+
+EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
+SELECTORS = ("fedtlu", "random", "last", "full")
+Scale = Literal["small", "paper"]
+AGGREGATORS: Mapping[str, Mapping[str, Any]] = {
+    "fedavg": {},
+    "fedprox": {"training": {"proximal_mu": 0.1}},
+}
+THREATS: Mapping[str, tuple[str, ...]] = {
+    "clean": (),
+    # Gaussian noise three times as large as the layer's own change.
+    "noisy": ("noise:0.2:3",),
+    # The honest change turned round and doubled.
+    "malicious": ("sign_flip:0.2:2",),
+}
+PLAN = "experiment.yaml"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of the grid: what all arms of a comparison share.
+
+    Attributes:
+        aggregator: of `AGGREGATORS`.
+        threat: of `THREATS`.
+        config: settings of its arms, but for selector and seed.
+    """
+
+    aggregator: str
+    threat: str
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Also its directory's."""
+        return f"{self.aggregator}-{self.threat}"
+
+
+@dataclass(frozen=True)
+class ConditionResult:
+    """A condition and what its arms left."""
+
+    condition: Condition
+    arms: list[ArmResult]
+
+
+def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) -> RunConfig:
+    """The settings that all conditions of an experiment begin from.
+
+    Raises:
+        InputError: no such experiment, or overrides that do not fit.
+    """
+    if name not in EXPERIMENTS:
+        raise InputError("NAME", name, f"one of {', '.join(EXPERIMENTS)}")
+    return load_config(f"{name}-{scale}", overrides=overrides)
+
+
+def conditions(
+    config: RunConfig,
+    aggregators: Sequence[str] = tuple(AGGREGATORS),
+    threats: Sequence[str] = tuple(THREATS),
+) -> list[Condition]:
+    """The grid.
+
+    Raises:
+        InputError: an aggregator or a threat that is none.
+    """
+    for field, given, known in (
+        ("--aggregators", aggregators, AGGREGATORS),
+        ("--threats", threats, THREATS),
+    ):
+        unknown = [one for one in given if one not in known]
+        if unknown or not given or len(set(given)) < len(given):
+            raise InputError(field, ",".join(given), f"some of {', '.join(known)}, each once")
+    found = []
+    for aggregator in aggregators:
+        for threat in threats:
+            tree = config.model_dump(mode="json", exclude_none=False)
+            for section, values in AGGREGATORS[aggregator].items():
+                tree[section] |= values
+            tree["threats"] = list(THREATS[threat])
+            found.append(Condition(aggregator, threat, parse_config(tree)))
+    return found
+
+
+def run_experiment(
+    grid: Sequence[Condition],
+    selectors: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    resume: bool = False,
+) -> list[ConditionResult]:
+    """Runs the comparison of every condition; what is finished is not run again.
+
+    Args:
+        grid: see `conditions`.
+        selectors: of each comparison.
+        seeds: of each comparison.
+        out: a new or empty directory, or with `resume` one that this wrote.
+        jobs: arms at a time; None: one for each core.
+        progress: see `compare`.
+        resume: go on with what `out` holds.
+
+    Raises:
+        InputError: settings, data or directory do not fit.
+        InterruptedRunError: Ctrl-C; the same call with `resume` goes on.
+        FedtluError: an arm failed.
+    """
+    plan = yaml.safe_dump(
+        {
+            "selectors": list(selectors),
+            "seeds": list(seeds),
+            "conditions": {one.name: one.config.model_dump(mode="json") for one in grid},
+        },
+        sort_keys=False,
+    )
+    if resume:
+        _check_plan(out, plan)
+    else:
+        RunDirectory.check_free(out)
+        out.mkdir(parents=True, exist_ok=True)
+        RunDirectory(out).write(PLAN, plan)
+    found = []
+    for one in grid:
+        folder = out / one.name
+        arms = _finished(folder, selectors, seeds)
+        if arms is None:
+            begun = (folder / COMPARISON).is_file()
+            arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)
+        found.append(ConditionResult(one, arms))
+    return found
+
+
+def _check_plan(out: Path, plan: str) -> None:
+    try:
+        began = (out / PLAN).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        expected = f"a new directory, or one with the {PLAN} of an experiment"
+        raise InputError("--out", str(out), expected) from None
+    if began != plan:
+        expected = "the settings, selectors, seeds and conditions that it began with"
+        raise InputError("--out", str(out), expected, "Give them again, or another directory.")
+
+
+def _finished(folder: Path, selectors: Sequence[str], seeds: Sequence[int]) -> list[ArmResult] | None:
+    paths = [folder / f"{selector}-seed{seed}" for seed in seeds for selector in selectors]
+    if not all((path / "summary.json").is_file() for path in paths):
+        return None
+    return [read_arm(path) for path in paths]
