@@ -42,6 +42,7 @@ PACKAGES = {
     "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
     "fedtlu_fast.cli": "fedtlu_fast/cli",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
+    "fedtlu_fast.config": "fedtlu_fast/config",
     "fedtlu_fast.data": "fedtlu_fast/data",
     "fedtlu_fast.data.partition": "fedtlu_fast/data/partition",
     "fedtlu_fast.kernels": "kernels",

@@ -27,19 +27,6 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_freed() -> None:
-    """Has the C library (glibc) keep freed memory for the next tensor, in this process from now on.
-
-    It gives every large block back to the system, and takes it anew, page by page, in every step of every
-    client: a tenth of the time of a small transformer. For processes that do nothing but train.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 2**30)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out: on the CPU torch says so by a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (

@@ -102,12 +102,10 @@ def run_command(
 
 def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any] | None:
     """The run's summary; None when it was asked to stop before its end, which has been said then."""
-    from fedtlu_fast.memory import keep_freed
     from fedtlu_fast.report.write import write_run_report
     from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
 
-    keep_freed()
     with notes.status("Reading data, building the model") if live else nullcontext():
         run = Run(settings, directory, resume=resume)
     with closing(run):

@@ -23,7 +23,6 @@ import yaml
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
-from fedtlu_fast.memory import keep_freed
 from fedtlu_fast.selection import make_selector
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
@@ -234,16 +233,11 @@ def _resume_command(out: Path) -> str:
     return f"fedtlu compare --resume {shlex.quote(str(out))}"
 
 
-def _begin_worker() -> None:
-    end_with_parent()
-    keep_freed()
-
-
 @contextmanager
 def _workers(count: int) -> Iterator[Executor]:
     """Processes that run arms; when one arm fails, those that have not begun are left out."""
     # spawn: a forked child of a process that has used torch's threads can hang.
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin_worker)
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
     try:
         yield pool
     finally:

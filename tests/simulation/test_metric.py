@@ -1,7 +1,5 @@
 """A round's metric, recomputed from the clients' own changes; the same bits whoever trains them."""
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -141,17 +139,3 @@ def test_agreement_needs_the_mean():
         small({}, aggregation={"rule": "median"})
     with pytest.raises(InputError, match=r"selection\.metric"):
         small({}, metric="best")
-
-
-def test_runs_begun_before_there_were_metrics_can_go_on(text: Path, tmp_path: Path):
-    """config.yaml without the setting is the same run; another metric is another run."""
-    out = tmp_path / "run"
-    before = simulate(tiny(text), out).summary["params_sha256"]
-    facts = json.loads((out / "checkpoints" / "round-000005" / "state.json").read_text())
-    old = tiny(text).model_dump(mode="json", exclude={"checkpoint": True, "selection": {"metric"}})
-    old["execution"] = {name: old["execution"][name] for name in ("at_once", "engine", "lanes")}
-    digest = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
-    assert facts["config_sha256"] == digest
-    assert simulate(tiny(text), out, resume=True).summary["params_sha256"] == before
-    with pytest.raises(InputError, match="they have changed since"):
-        simulate(tiny(text, selection={"metric": "agreement"}), out, resume=True)

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import WorkerError
-from fedtlu_fast.memory import keep_freed
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
@@ -256,7 +255,6 @@ def _work(
     for other in inherited:
         other.close()
     end_with_parent()
-    keep_freed()
     torch.set_num_threads(1)
     doing = shared.doing[index]
 

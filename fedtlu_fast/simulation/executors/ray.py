@@ -27,7 +27,6 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.memory import keep_freed
 from fedtlu_fast.simulation.executors.choose import cores
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
@@ -74,7 +73,6 @@ class RemoteTrainer:
     def start(self, config: RunConfig) -> tuple[ParameterLayout, str]:
         """Builds data and model; gives the layout and the data's fingerprint."""
         torch.set_num_threads(1)
-        keep_freed()
         parts = make_parts(config, start=False)
         self._device = config.device
         self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)

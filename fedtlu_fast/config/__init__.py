@@ -1,0 +1,44 @@
+"""The settings of a run: what they are and their limits. How they are read is in `settings`.
+
+One small model per room of the package; `RunConfig` joins them. Every setting that the papers leave open
+says so; the defaults are ours.
+"""
+
+from fedtlu_fast.config.clients import ModelConfig, PretrainingConfig, ThreatConfig, TrainingConfig
+from fedtlu_fast.config.data import (
+    PARTITION_ARGUMENTS,
+    DataConfig,
+    PartitionConfig,
+    SyntheticConfig,
+    partition_shorthand,
+)
+from fedtlu_fast.config.execution import ExecutionConfig
+from fedtlu_fast.config.participation import ParticipationConfig
+from fedtlu_fast.config.run import RunConfig
+from fedtlu_fast.config.section import Section
+from fedtlu_fast.config.server import (
+    AggregationConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    SelectionConfig,
+)
+
+__all__ = [
+    "PARTITION_ARGUMENTS",
+    "AggregationConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExecutionConfig",
+    "ModelConfig",
+    "ParticipationConfig",
+    "PartitionConfig",
+    "PretrainingConfig",
+    "RunConfig",
+    "Section",
+    "SelectionConfig",
+    "SyntheticConfig",
+    "ThreatConfig",
+    "TrainingConfig",
+    "partition_shorthand",
+]

@@ -1,0 +1,152 @@
+"""Settings: the model, what a client does with its samples, and what may be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from fedtlu_fast.config.section import Section
+from fedtlu_fast.errors import InputError
+
+
+class ModelConfig(Section):
+    """Language modelling and tagging: a model of any size, or pre-trained weights. Classification: an MLP."""
+
+    pretrained: str | None = Field(
+        None,
+        description="a model name, a local directory or a .gguf file; then what is below is unused",
+    )
+    architecture: Literal["gpt2", "transformer"] | None = Field(
+        None,
+        description="gpt2 | transformer (ours); null: gpt2 for language modelling, transformer for tagging",
+    )
+    layers: int = Field(6, ge=1, description="transformer blocks")
+    width: int = Field(64, ge=1, description="embedding width")
+    heads: int = Field(4, ge=1, description="attention heads; divides the width")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64,), description="classification: widths of the hidden layers"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.pretrained is None and self.width % self.heads:
+            raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
+        return self
+
+
+class TrainingConfig(Section):
+    """What a client does with its samples. The papers state none of these numbers."""
+
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="sgd | adamw; its state starts anew in every round"
+    )
+    lr: float = Field(0.5, gt=0, description="learning rate")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(0.0, ge=0, description="of either optimizer")
+    batch_size: int = Field(8, ge=1, description="samples in a step")
+    local_steps: int | None = Field(None, ge=1, description="steps a round; or give local_epochs")
+    local_epochs: float | None = Field(
+        None, gt=0, description="passes over the client's samples a round, may be 0.5"
+    )
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="largest L2 norm of a step's gradient; null: no limit"
+    )
+    proximal_mu: float = Field(
+        0.0, ge=0, description="FedProx's mu: adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch(cls, value: Any) -> Any:
+        """Without a word on either, one pass."""
+        if isinstance(value, Mapping) and not {"local_steps", "local_epochs"} & value.keys():
+            return {**value, "local_epochs": 1.0}
+        return value
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> Self:
+        if (self.local_steps is None) == (self.local_epochs is None):
+            given = {"local_steps": self.local_steps, "local_epochs": self.local_epochs}
+            raise InputError("local_steps", given, "exactly one of the two", "Set the other to null.")
+        if self.optimizer == "adamw" and self.momentum:
+            raise InputError("momentum", self.momentum, "0 with adamw, which has its own")
+        return self
+
+
+class PretrainingConfig(Section):
+    """A start that stands for pre-training: central epochs on samples that no client holds (ours)."""
+
+    epochs: float = Field(0.0, ge=0, description="passes over the samples set aside; 0: none is")
+    share: float = Field(0.2, gt=0, lt=1, description="of the training samples, set aside for it")
+    seed: int = Field(
+        0, ge=0, description="of initial weights, share and batches: runs of every seed begin alike"
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="sgd | adamw")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    batch_size: int = Field(32, ge=1, description="samples in a step")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The same as a client's settings."""
+        return TrainingConfig(
+            optimizer=self.optimizer, lr=self.lr, batch_size=self.batch_size, local_epochs=self.epochs
+        )
+
+
+class ThreatConfig(Section):
+    """What is wrong with some clients; see `threats`. Two threats strike different clients."""
+
+    kind: Literal[
+        "label_noise",
+        "token_noise",
+        "label_flip",
+        "noise",
+        "sign_flip",
+        "scaling",
+        "random",
+        "shift",
+        "a_little_is_enough",
+    ] = Field(
+        description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
+        "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
+        "a_little_is_enough (arXiv 1902.06156)"
+    )
+    share: float = Field(0.2, gt=0, le=1, description="of the clients")
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1e38,
+        description="label_noise, token_noise: share of what is replaced (0.5); sign_flip, scaling: factor "
+        "on the change (1; 10); noise, random, shift: in root mean squares of the layer's change (1); "
+        "a_little_is_enough: its z (as far as hides it); null: these",
+    )
+    layers: str = Field("*", description="shift: the layers it is for, a pattern such as *ln_1*")
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        if self.kind.endswith("_noise") and (self.strength or 0) > 1:
+            raise InputError("strength", self.strength, f"at most 1, a share, with {self.kind}")
+        if self.kind != "shift" and self.layers != "*":
+            raise InputError("layers", self.layers, f"* with {self.kind}: only shift is for some layers")
+        return self
+
+    @property
+    def force(self) -> float:
+        """The strength, or the kind's own where none is given."""
+        own = {"label_noise": 0.5, "token_noise": 0.5, "scaling": 10.0}.get(self.kind, 1.0)
+        return own if self.strength is None else self.strength
+
+
+def threat_shorthand(value: Any) -> Any:
+    """``sign_flip:0.2:3`` for ``{kind: sign_flip, share: 0.2, strength: 3}``; one or a list of them."""
+    if isinstance(value, str | Mapping):
+        value = [value]
+    if not isinstance(value, Sequence):
+        return value
+    names = ("kind", "share", "strength")
+    return [dict(zip(names, one.split(":"), strict=False)) if isinstance(one, str) else one for one in value]

@@ -1,0 +1,57 @@
+"""Settings: who trains the clients."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from fedtlu_fast.config.section import Section
+
+EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
+
+
+class ExecutionConfig(Section):
+    """Who trains the clients of a round. The result depends on `at_once`, `engine`, `compile` and `lanes`."""
+
+    executor: str = Field(
+        "auto",
+        pattern=EXECUTOR_PATTERN,
+        description="auto (by a short measurement) | serial | vectorized | processes | ray[:ADDRESS]",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="of processes and ray; null: as many as there are cores"
+    )
+    at_once: int | None = Field(
+        None,
+        ge=1,
+        description="clients that a worker trains at once (vectorised); 1: one after another; null: 1, but "
+        "vectorized takes what fits, and auto measures",
+    )
+    engine: Literal["torch", "compiled"] | None = Field(
+        None,
+        description="what computes a client's steps: torch | compiled (C++, for perceptrons on the CPU; "
+        "at_once: clients in one call); null: torch, but auto measures",
+    )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        "none",
+        description="torch.compile for clients trained one after another: none | one of its modes "
+        "(reduce-overhead: CUDA graphs); takes a minute first, and batches of one shape",
+    )
+    lanes: int = Field(
+        64, ge=1, description="partial sums a round; results of another number differ in the last bits"
+    )
+    client_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="a client that trains longer has failed (processes and ray; of clients trained at once, "
+        "one whose data take longer); null: no limit",
+    )
+    client_errors: Literal["stop", "drop"] = Field(
+        "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"
+    )
+    retries: int = Field(
+        3, ge=0, description="how often a lane that lost its worker is trained again before the run stops"
+    )

@@ -1,0 +1,164 @@
+"""The settings of a run, complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BeforeValidator,
+    Field,
+    model_validator,
+)
+
+from fedtlu_fast.config.clients import (
+    ModelConfig,
+    PretrainingConfig,
+    ThreatConfig,
+    TrainingConfig,
+    threat_shorthand,
+)
+from fedtlu_fast.config.data import DataConfig, PartitionConfig, partition_shorthand
+from fedtlu_fast.config.execution import ExecutionConfig
+from fedtlu_fast.config.participation import ParticipationConfig
+from fedtlu_fast.config.section import Section
+from fedtlu_fast.config.server import (
+    KRUM,
+    AggregationConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    SelectionConfig,
+)
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
+
+
+class RunConfig(Section):
+    """One federation, complete: with the same RunConfig a run gives the same bits."""
+
+    task: Literal["language_modelling", "tagging", "classification"] = Field(
+        "language_modelling",
+        description="what the model learns: language_modelling | tagging | classification",
+    )
+    seed: int = Field(0, ge=0, description="of every draw in the run")
+    rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
+    warmup_rounds: int = Field(0, ge=0, description="first rounds that update every block")
+    clients: int = Field(100, ge=1, description="clients in the federation")
+    cohort: int = Field(10, ge=1, description="clients that train in a round; who: see participation")
+    server_lr: float = Field(1.0, gt=0, description="factor on the averaged change")
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="cpu | cuda | cuda:N")
+    threads: int | None = Field(1, ge=1, le=4096, description="CPU threads of one run; null: torch decides")
+    backend: Literal["auto", "reference", "native", "triton"] = Field(
+        "auto", description="who runs the kernels"
+    )
+    data: DataConfig = DataConfig()
+    partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
+    participation: ParticipationConfig = ParticipationConfig()
+    model: ModelConfig = ModelConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
+    training: TrainingConfig = TrainingConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    selection: SelectionConfig = SelectionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(threat_shorthand)] = Field(
+        (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
+    )
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_source(cls, value: Any) -> Any:
+        """Without a word on the source, tagging has an embedded default of its own."""
+        if isinstance(value, Mapping) and value.get("task") == "tagging":
+            data = value.get("data", {})
+            if isinstance(data, Mapping) and "source" not in data:
+                return {**value, "data": {**data, "source": "pycode"}}
+        return value
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> Self:
+        if self.cohort > self.clients:
+            raise InputError("cohort", self.cohort, f"at most {self.clients}, the clients there are")
+        return self
+
+    @model_validator(mode="after")
+    def _draw_fits(self) -> Self:
+        participation, drawn = self.participation, self.participation.drawn(self.cohort)
+        if drawn > self.clients:
+            given = f"{participation.over} times a cohort of {self.cohort}"
+            raise InputError("participation.over", given, f"at most {self.clients}, the clients there are")
+        candidates, members = participation.candidates, participation.members
+        if candidates is not None and not drawn <= candidates <= self.clients:
+            expected = f"{drawn}, as many as are drawn, to {self.clients}, the clients there are"
+            raise InputError("participation.candidates", candidates, expected)
+        if members is not None and (len(members) != drawn or max(members) >= self.clients):
+            expected = f"{drawn} clients, as many as are drawn, numbered from 0 to {self.clients - 1}"
+            raise InputError("participation.members", members, expected)
+        return self
+
+    @model_validator(mode="after")
+    def _rule_sees_each_client(self) -> Self:
+        if self.execution.executor != "vectorized" and (self.execution.at_once or 1) == 1:
+            return self
+        expected = "with clients trained several at once, whose sum is all that is kept"
+        if self.aggregation.rule != "mean":
+            raise InputError(
+                "aggregation.rule", self.aggregation.rule, f"mean {expected}", "Use execution.at_once=1."
+            )
+        if self.colluding:
+            kind = "a_little_is_enough"
+            raise InputError("threats", kind, f"another {expected}", "Use execution.at_once=1.")
+        return self
+
+    @model_validator(mode="after")
+    def _threats_fit(self) -> Self:
+        if sum(threat.kind == "a_little_is_enough" for threat in self.threats) > 1:
+            raise InputError("threats", "a_little_is_enough twice", "once: its clients are in it together")
+        total = sum(threat.share for threat in self.threats)
+        if total > 1:
+            raise InputError("threats", f"shares of {total:g} in all", "at most 1")
+        refused = {"classification": "token_noise", "language_modelling": "label_noise"}.get(self.task)
+        if any(threat.kind == refused for threat in self.threats):
+            raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
+        return self
+
+    @property
+    def colluding(self) -> bool:
+        """Whether some clients make up together what they send."""
+        return any(threat.kind == "a_little_is_enough" for threat in self.threats)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the server has to see every client's vector."""
+        return self.aggregation.rule != "mean" or self.colluding
+
+    @model_validator(mode="after")
+    def _krum_fits_cohort(self) -> Self:
+        chosen, cohort = self.aggregation, self.cohort
+        if chosen.rule not in KRUM:
+            return self
+        tolerated = chosen.tolerated(cohort)
+        if cohort <= 2 * tolerated + 2:
+            expected = f"f with 2 f + 2 < {cohort}, the cohort, for {chosen.rule}; this is f = {tolerated}"
+            raise InputError("aggregation.byzantine", chosen.byzantine, expected, "Or use a larger cohort.")
+        if chosen.multi_krum is not None and chosen.multi_krum > cohort:
+            raise InputError("aggregation.multi_krum", chosen.multi_krum, f"at most {cohort}, the cohort")
+        return self
+
+    @model_validator(mode="after")
+    def _agreement_with_the_mean(self) -> Self:
+        if self.selection.metric == "agreement" and self.aggregation.rule != "mean":
+            raise InputError(
+                "selection.metric",
+                self.selection.metric,
+                f"another with aggregation.rule={self.aggregation.rule}: agreement is how long the clients' "
+                f"mean is for the length of their changes",
+                "Use aggregation.rule=mean.",
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The complete settings as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
