@@ -113,14 +113,16 @@ class CompiledTrainer:
         own: Tensor | None,
     ) -> ClientSum:
         pool, rows = _joined(samples, [np.concatenate(plan) for plan in plans])
-        features, labels = pool
+        features, labels = pool[0], pool[1].numpy()[rows]
+        if not features.is_contiguous():  # by columns, say: better a copy of these rows than of all
+            features, rows = features[torch.from_numpy(rows)], np.arange(len(rows))
         held = [len(own) for own in samples]
         losses, finite = self._kernel(
             params.numpy(),
             self._layers,
             self._steps,
             features.reshape(-1).numpy(),
-            labels.numpy()[rows],
+            labels,
             rows,
             _ends([len(batch) for plan in plans for batch in plan]),
             _ends([len(plan) for plan in plans]),

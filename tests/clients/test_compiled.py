@@ -173,6 +173,14 @@ def test_clients_with_pools_of_their_own():
     assert torch.equal(setting.sum_of(apart)[1], setting.sum_of(shared)[1])
 
 
+def test_features_that_lie_by_columns():
+    setting = Setting()
+    samples = setting.samples(8, 21, 2)
+    by_columns = (setting.pool[0].T.contiguous().T, setting.pool[1])
+    turned = [Samples(by_columns, held.rows) for held in samples]
+    assert torch.equal(setting.sum_of(turned)[1], setting.sum_of(samples)[1])
+
+
 def test_what_is_not_finite_is_left_out():
     setting = Setting(local_steps=2)
     samples = setting.samples(6, 9, 5)
