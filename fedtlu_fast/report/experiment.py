@@ -111,14 +111,32 @@ def experiment_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def experiment_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """For a terminal: perplexity and accuracy on the global and the local test."""
-    shown = [row for row in rows if row["metric"] != "macro_f1" and row["split"] != "local_trained"]
-    table = Table(title=title, title_justify="left")
-    for place, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if place < 5 else "right")
-    for line in experiment_cells(shown):
-        table.add_row(*line)
+    """For a terminal: a line for each condition, metric and split, a column for each selector.
+
+    A gain stands behind the mean; with a star when its interval does not hold 0.
+    """
+    selectors = list(dict.fromkeys(row["selector"] for row in rows))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        if row["metric"] == "macro_f1" or row["split"] == "local_trained":
+            continue
+        place = tuple(row[key] for key in ("aggregator", "threat", "metric", "split"))
+        gain = row["gain_over_random_pct"]
+        told = "" if gain is None else f" ({gain:+.1f}%{'*' if _clear(row) else ''})"
+        lines.setdefault(place, {})[row["selector"]] = _number(row["mean"]) + told
+    caption = "In brackets: gain over random; *: its 95% interval does not hold 0. table.md has all."
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for head in ("aggregator", "threat", "metric", "split"):
+        table.add_column(head)
+    for selector in selectors:
+        table.add_column(selector, justify="right")
+    for place, cells in lines.items():
+        table.add_row(*place, *(cells.get(selector, "-") for selector in selectors))
     return table
+
+
+def _clear(row: dict[str, Any]) -> bool:
+    return row["ci_low"] is not None and not row["ci_low"] <= 0 <= row["ci_high"]
 
 
 def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
