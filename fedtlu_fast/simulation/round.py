@@ -5,9 +5,6 @@ The only module that sees all five stages. State goes in and comes out; nothing 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -16,8 +13,6 @@ from torch import Tensor
 from fedtlu_fast.aggregation import (
     ServerOptimizer,
     check_room,
-    make_buffers_rule,
-    make_rule,
     make_server_optimizer,
 )
 from fedtlu_fast.block_metrics import BlockValues, mean_client_norms, measure, root_counts, unit_norms
@@ -29,12 +24,14 @@ from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
+from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
+from fedtlu_fast.simulation.executors.lanes import ClientReports
+from fedtlu_fast.simulation.gather import gather
 from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
-from fedtlu_fast.threats import Collusion, Roles
+from fedtlu_fast.threats import Roles
 
 
 @dataclass(frozen=True)
@@ -143,41 +140,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     participants = server.participation.draw(index, state.losses)
     cohort = participants.cohort
 
-    params_rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
-    buffers_rule = make_buffers_rule(params_rule, state.buffers, config.cohort, config.backend)
-    reports = ClientReports()
-    arrived: list[int] = []
-    plotters: list[int] = []
-    lanes = cut(index, cohort, config.execution, config.one_by_one) if cohort else []
-    results = server.executor.train((state.params, state.buffers), lanes) if lanes else iter(())
-    collusion = Collusion(state.params, server.roles)
-    while True:
-        with clock("train"):
-            result = next(results, None)
-        if result is None:
-            break
-        reports.extend(result.reports)
-        if not result.reports.total:
-            continue
-        with clock("aggregate"):
-            if server.roles.colludes(result.lane.clients[0]):
-                collusion.add_(result.vectors[0], result.reports.total)
-                plotters += result.lane.clients
-                continue
-            for rule, vector in zip((params_rule, buffers_rule), result.vectors, strict=True):
-                add_ = rule.add_ if result.single else rule.add_sum_
-                add_(vector, result.reports.total)
-            if result.single:
-                arrived += result.lane.clients
-    with clock("aggregate"):
-        if plotters:
-            crafted = collusion.crafted(len(cohort))
-            for samples in collusion.samples:
-                params_rule.add_(crafted, samples)
-                buffers_rule.add_(state.buffers, samples)
-        arrived += plotters
-        change, kept = params_rule.change(), params_rule.kept()
-    nobody = not cohort or kept == []
+    gathered = gather(config, server.executor, server.roles, state, cohort, clock)
+    change, reports = gathered.change, gathered.reports
+    nobody = not cohort or gathered.kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
@@ -205,7 +170,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         if reports.total:  # nobody's change is no change of zero, of which momentum would make a step
             step, optimizer = server.optimizer.step(change, state.optimizer, offsets, mask)
         masked_apply_(params, step, offsets, mask, config.server_lr, config.backend)
-        buffers = state.buffers if nobody else state.buffers + buffers_rule.change()
+        buffers = state.buffers if nobody else state.buffers + gathered.buffers_change
 
     record = RoundRecord(
         round=index,
@@ -214,7 +179,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         dropped=participants.dropped,
         refused=reports.refused,
         failed=reports.failed,
-        kept_clients=None if kept is None else [arrived[place] for place in kept],
+        kept_clients=gathered.kept,
         train_loss=reports.loss,
         selection=selection,
         stats=stats,
@@ -237,20 +202,6 @@ def _scale(server: Server, state: ServerState, reports: ClientReports) -> Tensor
     if metric == "agreement":
         return mean_client_norms(reports.norms, reports.total, layout)
     return None
-
-
-class StageClock:
-    """Adds up the seconds spent in each stage; on a GPU a stage is charged for what it waits for."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Charges the time inside to `stage`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def initial_state(layout: ParameterLayout, model: torch.nn.Module) -> ServerState:

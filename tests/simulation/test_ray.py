@@ -62,10 +62,10 @@ def _faults(folder: Path) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return train(self, *args)
 
-        def made(config: RunConfig) -> Any:
+        def made(config: RunConfig, **options: Any) -> Any:
             if (folder / "die-at-start").exists():
                 os.kill(os.getpid(), signal.SIGKILL)
-            return make_parts(config)
+            return make_parts(config, **options)
 
         import torch
 
