@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, model_validator
 
 from fedtlu_fast.config.section import Section
+from fedtlu_fast.errors import InputError
 
 EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
 
@@ -55,3 +54,11 @@ class ExecutionConfig(Section):
     retries: int = Field(
         3, ge=0, description="how often a lane that lost its worker is trained again before the run stops"
     )
+
+    @model_validator(mode="after")
+    def _compiles_single_clients(self) -> Self:
+        together = self.executor == "vectorized" or (self.at_once or 1) > 1 or self.engine == "compiled"
+        if self.compile != "none" and together:
+            expected = "none with clients trained at once, or in C++: it is for one after another"
+            raise InputError("compile", self.compile, expected)
+        return self

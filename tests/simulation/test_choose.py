@@ -173,8 +173,10 @@ def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
             "executor: got 'processes'; .*one thread; leave threads=1",
         ),
         ({"executor": "vectorized", "engine": "compiled"}, {}, "engine: got 'compiled'; expected torch with"),
+        ({"executor": "vectorized", "compile": "default"}, {}, "compile: got 'default'; expected none with"),
+        ({"engine": "compiled", "compile": "default"}, {}, "compile: got 'default'; expected none with"),
     ],
-    ids=["serial", "vectorized", "threads", "compiled"],
+    ids=["serial", "vectorized", "threads", "compiled", "compile at once", "compile C++"],
 )
 def test_settings_that_contradict_each_other_are_refused(execution, over, message):
     with pytest.raises(InputError, match=f"execution.{message}"):
