@@ -25,6 +25,7 @@ def data_command(
     preset: options.Preset = None,
     config: options.Config = None,
     overrides: options.Set = None,
+    task: options.Task = None,
     model: options.Model = None,
     data: options.Data = None,
     partition: options.Partition = None,
@@ -48,6 +49,7 @@ def data_command(
     check_place("--plot", plot)
     given = {
         "model__pretrained": model,
+        "task": task,
         "data__source": data,
         "partition": partition,
         "clients": clients,

@@ -34,7 +34,7 @@ def test_data_draws_a_picture_and_says_what_nobody_holds(fedtlu, text, tmp_path:
 
 
 def test_data_of_clients_by_rule(fedtlu):
-    done = fedtlu("data", "--data", "synthetic", "--set", "task=classification", "--clients", "20000")
+    done = fedtlu("data", "--data", "synthetic", "--task", "classification", "--clients", "20000")
     assert done.code == 0
     assert "10,000 of 20,000 clients of synthetic" in done.stdout
     assert "values of label, of 10" in done.stdout
