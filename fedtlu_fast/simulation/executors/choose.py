@@ -87,7 +87,7 @@ def make_executor(config: RunConfig, population: Population, trainer: LocalTrain
     try:
         lanes = LaneTrainer(config, population, trainer)
     except CannotCompileError as error:
-        raise InputError("execution.engine", given.engine, f"torch for this model: {error}") from error
+        raise _no_kernel(error) from error
     except CannotVectorizeError as error:
         raise InputError(
             "execution.at_once",
@@ -103,6 +103,10 @@ def make_executor(config: RunConfig, population: Population, trainer: LocalTrain
 
         return RayExecutor(config, trainer.layout, population.fingerprint, address)
     return InProcess(lanes)
+
+
+def _no_kernel(error: CannotCompileError) -> InputError:
+    return InputError("execution.engine", "compiled", f"torch for this model: {error}")
 
 
 def most_at_once(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
@@ -188,7 +192,7 @@ def _as_given(config: RunConfig, population: Population, trainer: LocalTrainer) 
         try:
             way = _try_compiled(config, population, trainer, given.at_once or _most_in_a_call(config))
         except CannotCompileError as error:
-            raise InputError("execution.engine", given.engine, f"torch for this model: {error}") from error
+            raise _no_kernel(error) from error
     elif (given.at_once or 1) > 1:
         way = _try_vectorized(config, population, trainer, given.at_once or 1)
     else:
