@@ -653,7 +653,8 @@ def test_workers_killed_in_the_middle_of_a_client_train_it_again_to_the_same_bit
     results = own.results()
     first = next(results)
     found = [(first.lane, first.single, first.reports, *(vector.clone() for vector in first.vectors))]
-    until(lambda: slow in own.executor._shared.doing[:, 0])
+    # The flag says that the client has begun; the worker writes whom it trains a little before.
+    until(lambda: flags.numbers[0] == 1)
     (victim,) = np.flatnonzero(own.executor._shared.doing[:, 0] == slow)
     own.kill(int(victim))
     for result in results:
