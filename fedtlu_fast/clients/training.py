@@ -82,7 +82,8 @@ class LocalTrainer:
             compiled: a mode of torch.compile for the loss, or none.
         """
         self._loss: Callable[[Batch], Tensor] = task.loss
-        if compiled != "none":
+        self._one_shape = compiled != "none"
+        if self._one_shape:
             # One graph for each shape of a batch: a general one would be slower, and no CUDA graph.
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
         self.task, self.layout, self.config, self.seed = task, layout, config, seed
@@ -130,7 +131,8 @@ class LocalTrainer:
         with torch_seeded(self.seed, "dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
-                loss = self._loss(samples.take(places))
+                batch = samples.take(places)
+                loss = self._loss(batch if self._one_shape else self.task.trim(batch))
                 loss.backward()  # type: ignore[no-untyped-call]
                 add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
                 clip_(self._flat, self.config.clip_norm)

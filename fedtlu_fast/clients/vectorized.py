@@ -84,7 +84,7 @@ class VectorizedTrainer:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise CannotVectorizeError(f"it normalises over the batch ({name})")
         self.layout, self.config, self.seed = layout, config, seed
-        self._losses, self._counts = _Losses(task), task.counts
+        self._task, self._losses = task, _Losses(task)
         device = next(task.model.parameters()).device
         self._params = torch.empty(at_once, layout.size, device=device)
         self._grads = torch.empty_like(self._params)
@@ -113,9 +113,10 @@ class VectorizedTrainer:
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
         for step, active in enumerate(schedule.active):
-            batch = take_each(held[:active], schedule.places[:active, step])
+            # Here, for vmap cannot make a shape depend on the data.
+            batch = self._task.trim(take_each(held[:active], schedule.places[:active, step]))
             real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
-            weights = by_predictions(real, self._counts(batch))
+            weights = by_predictions(real, self._task.counts(batch))
             losses = self._gradients(matrix[:active], grads[:active], batch, weights)
             self._adjust_(grads[:active], matrix[:active], params)
             optimizer.step_(matrix[:active], grads[:active])

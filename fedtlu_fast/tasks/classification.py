@@ -35,6 +35,10 @@ class Classification:
         """[B] or [K, B]: one each."""
         return torch.ones_like(batch[1])
 
+    def trim(self, batch: Batch) -> Batch:
+        """See `Task.trim`. Nothing fills up."""
+        return batch
+
     @torch.no_grad()
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
         """Losses and hits."""

@@ -38,6 +38,10 @@ class LanguageModelling:
         *shape, length = batch[0].shape
         return torch.full(shape, length - 1, device=batch[0].device)
 
+    def trim(self, batch: Batch) -> Batch:
+        """See `Task.trim`. All windows are full."""
+        return batch
+
     @torch.no_grad()
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
         """Losses."""

@@ -51,13 +51,21 @@ class Tagging:
         """[B] or [K, B]: the labelled words of each sentence."""
         return (batch[1] != NO_LABEL).sum(dim=-1)
 
+    def trim(self, batch: Batch) -> Batch:
+        """See `Task.trim`: sentences cut to the longest of them; one place is left where all are empty."""
+        tokens, labels = batch
+        longest = max(1, int(self._lengths(batch).amax()))
+        return batch if longest == tokens.shape[-1] else (tokens[..., :longest], labels[..., :longest])
+
     @torch.no_grad()
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
-        """Losses, hits, and which label was taken for which."""
+        """Losses, hits, and which label was taken for which; sentences of like length go together."""
         self.model.eval()
         kinds = len(self.labels)
         losses, hits, confusion = [], [], torch.zeros(kinds * kinds, dtype=torch.int64)
-        for part in zip(*(torch.split(tensor, batch_size) for tensor in batch), strict=True):
+        order = self._lengths(batch).argsort(stable=True)
+        for rows in torch.split(order, batch_size):
+            part = self.trim(tuple(tensor[rows] for tensor in batch))
             tokens, labels = part
             logits = self._logits(tokens)
             nats = self._nats(logits, labels).double().sum(dim=1)
@@ -66,13 +74,20 @@ class Tagging:
             hits.append((chosen == labels).sum(dim=1).cpu())
             pairs = (labels * kinds + chosen)[labels != NO_LABEL]
             confusion += torch.bincount(pairs.cpu(), minlength=kinds * kinds)
+        places = order.argsort().cpu()
         return Evaluation(
-            losses=torch.cat(losses),
+            losses=torch.cat(losses)[places],
             counts=self.counts(batch).cpu(),
-            hits=torch.cat(hits),
+            hits=torch.cat(hits)[places],
             confusion=confusion.view(kinds, kinds),
             labels=self.labels,
         )
+
+    def _lengths(self, batch: Batch) -> Tensor:
+        """[B] or [K, B]: tokens of each sentence up to the last that is a word or has a label."""
+        tokens, labels = batch
+        places = torch.arange(1, tokens.shape[-1] + 1, device=tokens.device)
+        return (((tokens != self.padding) | (labels != NO_LABEL)) * places).amax(dim=-1)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         """[B, T, C] in float32."""

@@ -37,6 +37,14 @@ class Task(Protocol):
         """[B] int64, every sample's predictions; or [K, B] of K clients' batches."""
         ...
 
+    def trim(self, batch: Batch) -> Batch:
+        """The same predictions without what only fills samples up; also of K clients' batches [K, B, ...].
+
+        Trainers call it on every batch. Losses agree to float32 rounding; where nothing fills up, it is the
+        batch itself.
+        """
+        ...
+
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
         """Tests the model on these samples, without gradients, `batch_size` at a time."""
         ...

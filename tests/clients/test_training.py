@@ -39,6 +39,9 @@ class Regression:
     def counts(self, batch):
         raise NotImplementedError
 
+    def trim(self, batch):
+        return batch
+
     def evaluate(self, batch, batch_size):
         raise NotImplementedError
 

@@ -167,6 +167,34 @@ def test_every_client_ends_where_it_ends_alone(name, options):
     setting.compare(setting.samples(3, 8, 13))
 
 
+class Uncut(Tagging):
+    """Pads every batch to the whole window."""
+
+    def trim(self, batch):
+        return batch
+
+
+@pytest.mark.parametrize("options", ["sgd", "all"])
+def test_sentences_are_cut_and_end_where_they_end_uncut(options):
+    draws = fresh()
+    tokens, labels = sentences_of(draws)
+    tokens[:, 5:], labels[:, 5:] = 0, -100
+    model, labelled, widths = MADE["tagger"](), tuple("ABCD"), []
+    given = {"draws": draws, "model": model, "pool": (tokens, labels), **OPTIONS[options]}
+    uncut = Setting("tagger", **{**given, "task": lambda model: Uncut(model, labelled)})
+    cut = Setting("tagger", **given)
+    for trainer in (cut.one, cut.many):
+        task = trainer.task if trainer is cut.one else trainer._task
+        task.model.register_forward_pre_hook(lambda _, tokens: widths.append(tokens[0].shape[-1]))
+    samples = cut.samples(3, 8, 13)
+    cut.compare(samples)
+    assert max(widths) <= 5, "of a window of 7"
+    for place, held in enumerate(samples):
+        _, expected = uncut.alone(held, place)
+        torch.testing.assert_close(cut.alone(held, place)[1], expected, **TOLERANCE)
+    torch.testing.assert_close(cut.together(samples)[0], uncut.together(samples)[0], **TOLERANCE)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("name", MODELS)
 def test_for_any_number_of_clients(name, count):

@@ -276,6 +276,9 @@ class _Images:
         zeros = torch.zeros(len(batch[0]), dtype=torch.int64)
         return F.cross_entropy(self.model(batch[0]), zeros, reduction="none")
 
+    def trim(self, batch: Batch) -> Batch:
+        return batch
+
     def sample_losses(self, batch: Batch, batch_size: int) -> Tensor:
         raise NotImplementedError
 

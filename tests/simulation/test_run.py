@@ -286,6 +286,9 @@ class _Images:
     def counts(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
+    def trim(self, batch: Batch) -> Batch:
+        return batch
+
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
         raise NotImplementedError
 

@@ -161,6 +161,52 @@ def test_padding_does_not_matter(task):
     )
 
 
+def test_batches_are_cut_to_their_longest_sentence(task):
+    task, batch = task
+    lengths = (batch[0] != task.padding).sum(dim=1)
+    kinds = int(lengths.min()), int(lengths.max())
+    assert kinds[0] < kinds[1] == batch[0].shape[1], "else nothing is cut"
+    assert task.trim(batch) is batch
+    for longest in range(kinds[0], kinds[1]):
+        rows = lengths <= longest
+        own = tuple(part[rows] for part in batch)
+        cut = task.trim(own)
+        assert [part.shape for part in cut] == [(int(rows.sum()), int(lengths[rows].max()))] * 2
+        assert torch.equal(task.counts(cut), task.counts(own))
+        torch.testing.assert_close(task.losses(cut), task.losses(own), rtol=1e-5, atol=1e-6)
+        for a, b in zip(
+            *(torch.autograd.grad(task.loss(each), list(task.model.parameters())) for each in (cut, own)),
+            strict=True,
+        ):
+            assert a.shape == b.shape
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        two = tuple(torch.stack([part, part.flip(0)]) for part in own)
+        assert [torch.equal(a[0], b) for a, b in zip(task.trim(two), cut, strict=True)] == [True, True]
+
+
+def test_an_evaluation_puts_sentences_of_like_length_together(task):
+    task, batch = task
+    places = []
+    spy = task.model.register_forward_pre_hook(
+        lambda _, args, named: places.append([*args, *named.values()][0].numel()), with_kwargs=True
+    )
+    task.evaluate(batch, 4)
+    spy.remove()
+    lengths = (batch[0] != task.padding).sum(dim=1).sort().values
+    assert sum(places) == sum(part.numel() * int(part.max()) for part in lengths.split(4))
+    assert sum(places) < batch[0].numel()
+
+
+def test_what_has_a_label_or_is_a_word_is_never_cut(task):
+    task, (tokens, labels) = task
+    tokens, labels = torch.full_like(tokens[:2], task.padding), torch.full_like(labels[:2], NO_LABEL)
+    assert task.trim((tokens, labels))[0].shape == (2, 1)
+    labels[1, 3] = 0
+    assert task.trim((tokens, labels))[0].shape == (2, 4)
+    tokens[0, 5] = task.padding + 1
+    assert task.trim((tokens, labels))[1].shape == (2, 6)
+
+
 def test_a_tagger_sees_the_whole_sentence_unless_it_is_a_gpt2(task):
     task, (tokens, labels) = task
     row = int(task.counts((tokens, labels)).argmax())
