@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_documents
 from fedtlu_fast.data.synthetic import SyntheticPopulation
 from fedtlu_fast.data.tagging import tag_samples
+from fedtlu_fast.data.text_hub import load_text_hub
 from fedtlu_fast.data.tokenizing import (
     LineTokenizer,
     PretrainedTokenizer,
@@ -85,7 +86,8 @@ def load_federation(config: RunConfig) -> FederatedData:
         return _arrays(config, Path(rest).expanduser())
     if config.task == "tagging":
         return _tagging(config)
-    return _text(config, *_read_ptb(config, rest) if kind == "ptb" and rest else _read_text(config))
+    reader = {"ptb": _read_ptb, "hf": _read_hub}.get(kind) if rest else None
+    return _text(config, *(reader(config, rest) if reader else _read_text(config)))
 
 
 def _synthetic(config: RunConfig) -> FederatedData:
@@ -109,21 +111,30 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
 
 def _read_text(config: RunConfig) -> tuple[list[Document], list[str], TokenizerLike]:
     """What to train on, texts to test on, and the tokenizer."""
-    documents = load_documents(config.data.source)
-    halves = [_split(document, config.data.test_fraction) for document in documents]
-    train = [Document(own.name, text) for own, (text, _) in zip(documents, halves, strict=True)]
-    tokenizer = _pretrained(config) or WordTokenizer((text for text, _ in halves), config.data.vocabulary)
-    return train, [text for _, text in halves], tokenizer
+    train, tests = _split(load_documents(config.data.source), config.data.test_fraction)
+    return train, tests, _tokenizer(config, train, WordTokenizer)
 
 
 def _read_ptb(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike]:
     train, test = load_ptb(location)
-    tokenizer = _pretrained(config) or LineTokenizer((own.text for own in train), config.data.vocabulary)
-    return train, [test.text], tokenizer
+    return train, [test.text], _tokenizer(config, train, LineTokenizer)
 
 
-def _pretrained(config: RunConfig) -> TokenizerLike | None:
-    return PretrainedTokenizer(config.model.pretrained) if config.model.pretrained else None
+def _read_hub(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike]:
+    found = load_text_hub(location)
+    train, tests = found.train, [found.test or ""]
+    if found.test is None:
+        train, tests = _split(found.train, config.data.test_fraction, lines=found.prepared)
+    return train, tests, _tokenizer(config, train, LineTokenizer if found.prepared else WordTokenizer)
+
+
+def _tokenizer(
+    config: RunConfig, train: Sequence[Document], words: type[WordTokenizer | LineTokenizer]
+) -> TokenizerLike:
+    """The one that the pre-trained model brings, or a vocabulary of our own."""
+    if config.model.pretrained:
+        return PretrainedTokenizer(config.model.pretrained)
+    return words((document.text for document in train), config.data.vocabulary)
 
 
 def _text(
@@ -190,12 +201,21 @@ def _public_rows(config: RunConfig, samples: int) -> Indices:
     return np.sort(order[: max(1, round(settings.share * samples))])
 
 
-def _split(document: Document, test_fraction: float) -> tuple[str, str]:
-    """A document's beginning, to train on, and its end, to test on, cut at white space."""
-    cut = int(len(document.text) * (1 - test_fraction))
-    while cut < len(document.text) and not document.text[cut].isspace():
-        cut += 1
-    return document.text[:cut], document.text[cut:]
+def _split(
+    documents: Sequence[Document], test_fraction: float, *, lines: bool = False
+) -> tuple[list[Document], list[str]]:
+    """Documents' beginnings, to train on, and their ends, to test on, cut at white space or between lines."""
+    train, test = [], []
+    for document in documents:
+        text, cut = document.text, int(len(document.text) * (1 - test_fraction))
+        if lines:
+            cut = text.find("\n", cut) + 1 or len(text)
+        else:
+            while cut < len(text) and not text[cut].isspace():
+                cut += 1
+        train.append(Document(document.name, text[:cut]))
+        test.append(text[cut:])
+    return train, test
 
 
 def _check_enough(config: RunConfig, samples: int, tests: int) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
+from fedtlu_fast.data.prepared import joined, line_sections, lines_of
 from fedtlu_fast.data.sources import Document, read_text
-from fedtlu_fast.data.tagged import section_names
 from fedtlu_fast.errors import InputError
 
 TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
@@ -37,13 +36,11 @@ def load_ptb(location: str) -> tuple[list[Document], Document]:
             f"a directory with {TRAIN}, {VALID} and {TEST}; {' and '.join(missing)} cannot be found",
         )
     train, test = (_lines(folder / name) for name in (TRAIN, TEST))
-    sections = groupby(zip(section_names(TRAIN, len(train)), train, strict=True), key=lambda pair: pair[0])
-    documents = [Document(name, "\n".join(line for _, line in lines) + "\n") for name, lines in sections]
-    return documents, Document(TEST, "\n".join(test) + "\n")
+    return line_sections(TRAIN, train), Document(TEST, joined(test))
 
 
 def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    lines = lines_of(read_text(path))
     if not lines:
         raise InputError("data.source", str(path), "text; there is none in it")
     return lines

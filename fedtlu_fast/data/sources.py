@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedtlu_fast.data.hub import load_hub
-from fedtlu_fast.errors import InputError, shorten
+from fedtlu_fast.errors import InputError
 
 SECTIONS = 64
 """A single text file is cut into at most this many sections, so that clients can differ."""
@@ -30,22 +28,17 @@ def load_documents(source: str) -> list[Document]:
     Args:
         source: ``pydoc``: the language reference that CPython ships (79 topics in 3.11, about 465,000
             characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory
-            of them (one document a file; hidden ones are left out). ``hf:NAME[:CONFIG][@REVISION]``: a data
-            set with a text column through `datasets`, from the hub or a local folder, one document per
-            label or else per section.
+            of them (one document a file; hidden ones are left out).
 
     Raises:
-        InputError: an unknown source; a path that is missing, empty or not UTF-8; a data set that cannot
-            be loaded or has no text.
+        InputError: an unknown source; a path that is missing, empty or not UTF-8.
     """
     kind, _, rest = source.partition(":")
     if source == "pydoc":
         return _pydoc()
     if kind == "text" and rest:
         return _text(source, rest)
-    if kind == "hf" and rest:
-        return _hub(rest)
-    raise InputError("data.source", source, "pydoc, text:PATH or hf:NAME")
+    raise InputError("data.source", source, "pydoc, text:PATH, ptb:DIR or hf:NAME")
 
 
 def _pydoc() -> list[Document]:
@@ -69,7 +62,7 @@ def _text(source: str, location: str) -> list[Document]:
         documents = [Document(name.as_posix(), read_text(path / name)) for name in shown]
         documents = [document for document in documents if document.text.strip()]
     else:
-        documents = _sections(path.name, read_text(path))
+        documents = sections(path.name, read_text(path))
     if not documents:
         raise InputError("data.source", source, "text; there is none in it")
     return documents
@@ -94,51 +87,21 @@ def read_text(path: Path) -> str:
         raise InputError("data.source", str(path), f"a readable file; {error.strerror}") from None
 
 
-def _sections(name: str, text: str) -> list[Document]:
-    """Cuts a text at blank lines into sections of about equal length."""
+def sections(name: str, text: str) -> list[Document]:
+    """Cuts a text at blank lines into sections of about equal length, named after the whole."""
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
     size = max(SECTION_CHARACTERS, -(-sum(map(len, paragraphs)) // SECTIONS))
-    sections: list[list[str]] = [[]]
+    found: list[list[str]] = [[]]
     length = 0
     for paragraph in paragraphs:
         if length >= size:
-            sections.append([])
+            found.append([])
             length = 0
-        sections[-1].append(paragraph)
+        found[-1].append(paragraph)
         length += len(paragraph)
-    width = len(str(len(sections)))
+    width = len(str(len(found)))
     return [
         Document(f"{name}#{index:0{width}}", "\n\n".join(section))
-        for index, section in enumerate(sections)
+        for index, section in enumerate(found)
         if section
     ]
-
-
-def _hub(location: str) -> list[Document]:
-    loaded, name = load_hub(location, split="train"), location.partition("@")[0]
-    column = _text_column(loaded, name)
-    texts = [text or "" for text in loaded[column]]
-    strange = next((text for text in texts if not isinstance(text, str)), None)
-    if strange is not None:
-        raise InputError("data.source", f"hf:{name}", f"text in column {column}; it holds {shorten(strange)}")
-    if not any(text.strip() for text in texts):
-        raise InputError("data.source", f"hf:{name}", f"text in column {column}; there is none")
-    label = next((key for key in ("label", "topic", "genre", "category") if key in loaded.column_names), None)
-    if label is None:
-        return _sections(name, "\n\n".join(texts))
-    parts: dict[str, list[str]] = {}
-    for key, text in zip(loaded[label], texts, strict=True):
-        parts.setdefault(str(key), []).append(text)
-    return [Document(key, "\n\n".join(parts[key])) for key in sorted(parts)]
-
-
-def _text_column(loaded: Any, name: str) -> str:
-    for column in ("text", "sentence", "content"):
-        if column in loaded.column_names:
-            return column
-    strings = [key for key, feature in loaded.features.items() if getattr(feature, "dtype", "") == "string"]
-    if len(strings) == 1:
-        return str(strings[0])
-    raise InputError(
-        "data.source", f"hf:{name}", f"a column named text; it has {', '.join(loaded.column_names)}"
-    )

@@ -1,7 +1,5 @@
 """Where text comes from, and what is said when there is none."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,11 +122,11 @@ def test_an_empty_file_or_directory_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "got ''; expected pydoc, text:PATH or hf:NAME"),
-        ("text:", "expected pydoc, text:PATH or hf:NAME"),
-        ("hf:", "expected pydoc, text:PATH or hf:NAME"),
-        ("pydoc:x", "expected pydoc, text:PATH or hf:NAME"),
-        ("corpus.txt", "expected pydoc, text:PATH or hf:NAME"),
+        ("", "got ''; expected pydoc, text:PATH, ptb:DIR or hf:NAME"),
+        ("text:", "expected pydoc, text:PATH, ptb:DIR or hf:NAME"),
+        ("hf:", "expected pydoc, text:PATH, ptb:DIR or hf:NAME"),
+        ("pydoc:x", "expected pydoc, text:PATH, ptb:DIR or hf:NAME"),
+        ("corpus.txt", "expected pydoc, text:PATH, ptb:DIR or hf:NAME"),
         ("text:/no/such/file", "got 'text:/no/such/file'; expected a file or a directory that exists"),
         ("text:a\0b", "expected a file or a directory that exists"),
         ("text:" + "a" * 5000, "a path that can be read; .*too long"),
@@ -139,80 +137,6 @@ def test_an_empty_file_or_directory_is_refused(tmp_path, content):
 def test_a_source_that_cannot_be_read_is_refused(source, message):
     with pytest.raises(InputError, match=f"data.source: .*{message}"):
         load_documents(source)
-
-
-# --- data sets -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder for a local data set; `datasets` keeps its cache beside it."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    path = tmp_path / "set"
-    path.mkdir()
-    return path
-
-
-def write_rows(folder, rows, name="train"):
-    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-
-
-def test_a_folder_of_parquet_with_labels_is_one_document_a_label(folder):
-    datasets = pytest.importorskip("datasets")
-    rows = {"text": ["one", "two", "three"], "label": [1, 0, 1]}
-    datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
-    assert load_documents(f"hf:{folder}") == [Document("0", "two"), Document("1", "one\n\nthree")]
-
-
-def test_a_folder_of_jsonl_without_labels_is_cut_into_sections(folder):
-    write_rows(folder, [{"sentence": f"sentence number {index} " * 40, "id": index} for index in range(300)])
-    documents = load_documents(f"hf:{folder}")
-    assert 40 <= len(documents) <= SECTIONS
-    assert sum(document.text.count("sentence number") for document in documents) == 300 * 40
-
-
-def test_a_folder_of_text_files(folder):
-    (folder / "train.txt").write_text("a b c\nd e f\n", encoding="utf-8")
-    assert " ".join(document.text for document in load_documents(f"hf:{folder}")).split() == list("abcdef")
-
-
-def test_the_only_column_of_strings_is_the_text(folder):
-    write_rows(folder, [{"words": "a b", "n": 1}])
-    assert [document.text for document in load_documents(f"hf:{folder}")] == ["a b"]
-
-
-def test_rows_without_text_are_left_out(folder):
-    write_rows(folder, [{"text": "a"}, {"text": None}, {"text": "b"}])
-    assert " ".join(document.text for document in load_documents(f"hf:{folder}")).split() == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"a": "x", "b": "y"}], "a column named text; it has a, b"),
-        ([{"n": 1}], "a column named text; it has n"),
-        ([{"text": ["a", "b"]}], r"text in column text; it holds \['a', 'b'\]"),
-        ([{"text": 5}], "text in column text; it holds 5"),
-        ([{"text": ""}, {"text": None}], "text in column text; there is none"),
-    ],
-    ids=["two columns", "numbers", "lists", "number", "empty"],
-)
-def test_a_data_set_without_text_is_refused(folder, rows, message):
-    write_rows(folder, rows)
-    with pytest.raises(InputError, match=f"data.source: got 'hf:.*{message}"):
-        load_documents(f"hf:{folder}")
-
-
-def test_a_data_set_without_a_train_split_or_without_anything_is_refused(folder):
-    with pytest.raises(InputError, match="a data set with a train split that `datasets` can load"):
-        load_documents(f"hf:{folder}")
-    write_rows(folder, [{"text": "a"}], name="test")
-    with pytest.raises(InputError, match="a data set with a train split that `datasets` can load"):
-        load_documents(f"hf:{folder}")
-    with pytest.raises(InputError, match=r"data.source: got 'hf:/no/such/folder'"):
-        load_documents("hf:/no/such/folder")
 
 
 # --- text to samples -----------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Text from data sets that `datasets` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedtlu_fast.data.hub import load_hub
+from fedtlu_fast.data.prepared import is_prepared, joined, line_sections, lines_of
+from fedtlu_fast.data.sources import Document, sections
+from fedtlu_fast.errors import InputError, shorten
+
+TEXTS = ("text", "sentence", "content")
+LABELS = ("label", "topic", "genre", "category")
+
+
+@dataclass(frozen=True)
+class HubText:
+    """A data set's text.
+
+    Attributes:
+        train: of the split ``train``.
+        test: of the split ``test``; None where there is none.
+        prepared: whether words are cut and rare ones ``<unk>`` already, so that `LineTokenizer` reads them.
+    """
+
+    train: list[Document]
+    test: str | None
+    prepared: bool
+
+
+def load_text_hub(location: str) -> HubText:
+    """A data set with a column of text.
+
+    The text is in ``text``, ``sentence`` or ``content``, or in the only column of strings. Documents are made
+    of the rows of one ``label``, ``topic``, ``genre`` or ``category`` each, or else of rows that follow each
+    other. A split ``validation`` is not read: nothing is tuned on it.
+
+    Args:
+        location: see `load_hub`.
+
+    Raises:
+        InputError: the data set cannot be loaded, has no split ``train``, or no text.
+    """
+    splits, name = load_hub(location), location.partition("@")[0]
+    if "train" not in splits:
+        raise InputError("data.source", f"hf:{name}", f"a split train; it has {', '.join(splits)}")
+    rows = splits["train"]
+    texts = _texts(rows, name, "train")
+    prepared = is_prepared(texts)
+    label = next((key for key in LABELS if key in rows.column_names), None)
+    if label is not None:
+        parts: dict[str, list[str]] = {}
+        for key, text in zip(rows[label], texts, strict=True):
+            parts.setdefault(str(key), []).append(text)
+        train = [Document(key, _join(parts[key], prepared)) for key in sorted(parts)]
+    elif prepared:
+        train = line_sections(name, [line for text in texts for line in lines_of(text)])
+    else:
+        train = sections(name, "\n\n".join(texts))
+    test = _join(_texts(splits["test"], name, "test"), prepared) if "test" in splits else None
+    return HubText(train, test, prepared)
+
+
+def _join(texts: Sequence[str], prepared: bool) -> str:
+    return joined(line for text in texts for line in lines_of(text)) if prepared else "\n\n".join(texts)
+
+
+def _texts(rows: Any, name: str, split: str) -> list[str]:
+    column = _column(rows, name)
+    texts = [text or "" for text in rows[column]]
+    where = f"text in column {column}" + (f" of split {split}" if split != "train" else "")
+    strange = next((text for text in texts if not isinstance(text, str)), None)
+    if strange is not None:
+        raise InputError("data.source", f"hf:{name}", f"{where}; it holds {shorten(strange)}")
+    if not any(text.strip() for text in texts):
+        raise InputError("data.source", f"hf:{name}", f"{where}; there is none")
+    return texts
+
+
+def _column(rows: Any, name: str) -> str:
+    for column in TEXTS:
+        if column in rows.column_names:
+            return column
+    strings = [key for key, feature in rows.features.items() if getattr(feature, "dtype", "") == "string"]
+    if len(strings) == 1:
+        return str(strings[0])
+    raise InputError(
+        "data.source", f"hf:{name}", f"a column named text; it has {', '.join(rows.column_names)}"
+    )
