@@ -222,9 +222,10 @@ def run_costs(
         given = row.get("client_blocks", [range(len(places))] * len(cohort))
         if len(given) != len(cohort):
             raise InputError(field, f"client_blocks of {len(given)}", f"those of {len(cohort)} clients")
-        unknown = [name for name in row["selected"] if name not in places]
-        if unknown:
+        if unknown := [name for name in row["selected"] if name not in places]:
             raise InputError(field, unknown[0], f"blocks of this model, such as {costs.names[0]}")
+        if tuple(row.get("block_scores", costs.names)) != costs.names:
+            raise InputError(field, list(row["block_scores"]), f"the {len(places)} blocks of this model")
         for client in cohort:
             held = size(client)
             counted.setdefault(held, samples_processed(held, training))
