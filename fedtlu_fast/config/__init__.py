@@ -4,6 +4,8 @@ One small model per room of the package; `RunConfig` joins them. Every setting t
 says so; the defaults are ours.
 """
 
+from fedtlu_fast.config.budget import BudgetConfig
+from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import ModelConfig, PretrainingConfig, ThreatConfig, TrainingConfig
 from fedtlu_fast.config.data import (
     PARTITION_ARGUMENTS,
@@ -26,7 +28,9 @@ from fedtlu_fast.config.server import (
 __all__ = [
     "PARTITION_ARGUMENTS",
     "AggregationConfig",
+    "BudgetConfig",
     "CheckpointConfig",
+    "ClientSelectionConfig",
     "DataConfig",
     "EvaluationConfig",
     "ExecutionConfig",

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import (
     ModelConfig,
     PretrainingConfig,
@@ -59,6 +60,7 @@ class RunConfig(Section):
     pretraining: PretrainingConfig = PretrainingConfig()
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    client_selection: ClientSelectionConfig = ClientSelectionConfig()
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -122,6 +124,24 @@ class RunConfig(Section):
         refused = {"classification": "token_noise", "language_modelling": "label_noise"}.get(self.task)
         if any(threat.kind == refused for threat in self.threats):
             raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
+        return self
+
+    @model_validator(mode="after")
+    def _client_selection_fits(self) -> Self:
+        chosen = f"with client_selection.selector={self.client_selection.selector}"
+        if self.client_selection.selector == "none":
+            return self
+        if self.aggregation.rule not in ("mean", "norm_clip"):
+            expected = f"mean or norm_clip {chosen}: what is not sent is no change of zero"
+            raise InputError("aggregation.rule", self.aggregation.rule, expected)
+        if self.colluding:
+            raise InputError("threats", "a_little_is_enough", f"another {chosen}, which it knows nothing of")
+        if self.execution.engine == "compiled":
+            expected = f"torch {chosen}: the compiled engine trains every layer"
+            raise InputError("execution.engine", "compiled", expected)
+        if self.execution.compile != "none":
+            expected = f"none {chosen}: every set of blocks would be compiled for itself"
+            raise InputError("execution.compile", self.execution.compile, expected)
         return self
 
     @property
