@@ -21,20 +21,25 @@ class ModelConfig(Section):
         None,
         description="a model name, a local directory or a .gguf file; then what is below is unused",
     )
-    architecture: Literal["gpt2", "transformer"] | None = Field(
+    architecture: Literal["gpt2", "transformer", "cnn"] | None = Field(
         None,
-        description="gpt2 | transformer (ours); null: gpt2 for language modelling, transformer for tagging",
+        description="gpt2 | transformer (ours) | cnn (ours); null: gpt2 for language modelling, transformer "
+        "for tagging, cnn for images",
     )
-    layers: int = Field(6, ge=1, description="transformer blocks")
-    width: int = Field(64, ge=1, description="embedding width")
+    layers: int = Field(6, ge=1, description="blocks")
+    width: int = Field(64, ge=1, description="embedding width; channels of a CNN")
     heads: int = Field(4, ge=1, description="attention heads; divides the width")
+    norm: Literal["group", "batch", "none"] = Field(
+        "group", description="of a CNN's channels: group | batch | none"
+    )
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64,), description="classification: widths of the hidden layers"
     )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.pretrained is None and self.width % self.heads:
+        attends = self.pretrained is None and self.architecture != "cnn"
+        if attends and self.width % self.heads:
             raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
         return self
 

@@ -88,8 +88,8 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
 
     ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
     otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
-    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every tag that
-    occurs or was predicted) and its plain mean, ``test_macro_f1``, are None but for tagging.
+    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every label
+    that occurs or was predicted) and its plain mean, ``test_macro_f1``, are None where labels have no names.
     """
     config, layout = server.config, server.layout
     found = global_test(server, state)
