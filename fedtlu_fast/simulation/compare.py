@@ -25,7 +25,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.selection import make_selector
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import COMPARISON, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import end_with_parent
@@ -63,6 +63,7 @@ class ArmResult:
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     selection: list[dict[str, Any]]
+    timings: Sequence[dict[str, Any]] = ()
 
 
 Progress = Callable[[Arm, int], None]
@@ -180,7 +181,7 @@ def read_arm(path: Path) -> ArmResult:
     """What a finished arm left in its directory."""
     directory, config = RunDirectory.open(path)
     summary = json.loads((path / "summary.json").read_text())
-    rows = directory.rows(METRICS), directory.rows(SELECTION)
+    rows = (directory.rows(log) for log in LOGS)
     return ArmResult(config.selection.selector, config.seed, summary, *rows)
 
 
