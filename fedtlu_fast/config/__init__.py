@@ -4,7 +4,13 @@ One small model per room of the package; `RunConfig` joins them. Every setting t
 says so; the defaults are ours.
 """
 
-from fedtlu_fast.config.clients import ModelConfig, PretrainingConfig, ThreatConfig, TrainingConfig
+from fedtlu_fast.config.clients import (
+    LoraConfig,
+    ModelConfig,
+    PretrainingConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
 from fedtlu_fast.config.data import (
     PARTITION_ARGUMENTS,
     DataConfig,
@@ -30,6 +36,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "ExecutionConfig",
+    "LoraConfig",
     "ModelConfig",
     "ParticipationConfig",
     "PartitionConfig",
