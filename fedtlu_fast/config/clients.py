@@ -6,12 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
 
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on frozen weights (arXiv 2106.09685), through peft; rank 0: none, all is trained.
+
+    Trained, sent and chosen among are the adapters and, but for language modelling, the task's head.
+    """
+
+    rank: int = Field(0, ge=0, description="of the adapters; 0: no adapters")
+    alpha: int = Field(16, ge=1, description="what adapters add is scaled by alpha / rank")
+    targets: Annotated[
+        tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+    ] = Field(
+        ("all-linear",),
+        min_length=1,
+        description="names of linear layers, or how they end, such as c_attn; all-linear: all but the head",
+    )
 
 
 class ModelConfig(Section):
@@ -35,6 +53,7 @@ class ModelConfig(Section):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64,), description="classification: widths of the hidden layers"
     )
+    lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
