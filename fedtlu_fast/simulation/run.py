@@ -193,10 +193,14 @@ class Run:
         save_checkpoint(self.directory.checkpoints, self.layout, self.state, self.identity, retain)
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
-    def finish(self) -> RunResult:
-        """Makes the last tests and the summary; writes them when the run has a directory."""
+    def finish(self, instead: Mapping[str, Any] | None = None) -> RunResult:
+        """Makes the last tests and the summary; writes them when the run has a directory.
+
+        Args:
+            instead: entries that take the place of the summary's.
+        """
         with self._interruptible():
-            summary = run_summary(self.server, self.state, self.metrics)
+            summary = run_summary(self.server, self.state, self.metrics) | dict(instead or {})
             if self.directory is not None:
                 self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
         out = self.directory.path if self.directory is not None else None
