@@ -93,11 +93,11 @@ def choose_layers(
     with np.errstate(over="ignore"):
         own_lam = float(np.ldexp(lam, exponent)) if clients > 1 else 0.0
 
-    best = _solve(scaled, weights, own_lam, limits, prices + way, amounts[first], exact, prove)
-    mask = best.mask[rows]
-    objective = _objective(scaled, weights, best.mask, own_lam)
-    bound = max(best.bound, objective)
-    return Choice(mask, float(np.ldexp(objective, -exponent)), float(np.ldexp(bound, -exponent)))
+    blocked = prices + way > amounts[first][:, None] * (1 + ROUNDING)
+    found = _solve(scaled, weights, own_lam, limits, blocked, exact, prove)
+    objective = _objective(scaled, weights, found.mask, own_lam)
+    bound = max(found.bound, objective)
+    return Choice(found.mask[rows], float(np.ldexp(objective, -exponent)), float(np.ldexp(bound, -exponent)))
 
 
 def normalise(gains: ArrayLike) -> Floats:
@@ -121,33 +121,28 @@ def normalise(gains: ArrayLike) -> Floats:
 
 
 def _solve(
-    gains: Floats,
-    weights: Floats,
-    lam: float,
-    limits: Limits,
-    alone: Floats,
-    budgets: Floats,
-    exact: bool,
-    prove: bool,
+    gains: Floats, weights: Floats, lam: float, limits: Limits, blocked: Mask, exact: bool, prove: bool
 ) -> Found:
-    if lam == 0:
-        mask = limits.best_sets(gains)
-        return Found(mask, 0.0, float(weights @ limits.best_values(gains)))
+    """A choice for every row, and a bound; `blocked` [D, L] are layers that alone are over the budget."""
+    effort = PROVING if prove or exact else QUICK
     everybody = weights @ gains
     clients = weights.sum()
-    if lam * (clients - 1) > weights @ np.maximum(gains, 0.0).sum(1):
-        shared = limits.common()
-        mask = np.broadcast_to(shared.best_sets(everybody[None]), gains.shape)
-        return Found(mask, 0.0, float(shared.best_values(everybody[None])[0]))
-    # Below what agreement of all can add: nobody takes what is over its budget.
-    blocked = alone > budgets[:, None] * (1 + ROUNDING)
-    problem = Problem(np.where(blocked, -1.0 - lam * clients, gains), weights, lam, limits)
-    best = search(problem, PROVING if prove or exact else QUICK)
-    if not exact or best.closed(PROVING.enough):
-        return best
-    from fedtlu_fast.selection.agreement.exact import solve_exactly  # SciPy's optimizers load slowly.
+    if lam == 0:
+        problem = Problem(gains, weights, 0.0, limits)
+        found = Found.alone(problem)
+    elif lam * (clients - 1) > weights @ np.maximum(gains, 0.0).sum(1, where=~blocked):
+        # Any disagreement costs at least lam (N - 1): all act as one client.
+        problem = Problem(everybody[None], np.ones(1), 0.0, limits.common())
+        found = Found.alone(problem)
+    else:
+        # Below what agreement of all can add: nobody takes what is over its budget.
+        problem = Problem(np.where(blocked, -1.0 - lam * clients, gains), weights, lam, limits)
+        found = search(problem, effort)
+    if exact and not found.closed(effort.enough):
+        from fedtlu_fast.selection.agreement.exact import solve_exactly  # SciPy's optimizers load slowly.
 
-    return solve_exactly(problem, best)
+        found = solve_exactly(problem, found)
+    return Found(np.broadcast_to(found.mask, gains.shape), found.objective, found.bound)
 
 
 def _objective(gains: Floats, weights: Floats, mask: Mask, lam: float) -> float:

@@ -95,7 +95,7 @@ class Costs:
 
     @cached_property
     def _exact_levels(self) -> Levels | None:
-        """Every sum of costs within the largest budget; None when there are too many."""
+        """Every sum of costs within the largest budget; None when they are too many or too near."""
         sums, most = np.zeros(1), self.budgets.max() * (1 + ROUNDING)
         for cost in self.costs:
             sums = np.sort(np.concatenate([sums, (sums + cost)[sums + cost <= most]]))
@@ -107,6 +107,8 @@ class Costs:
             targets = np.searchsorted(sums, (sums + cost) * (1 - SAME))
             there = np.nonzero(targets < len(sums))[0]
             there = there[sums[targets[there]] <= (sums[there] + cost) * (1 + SAME)]
+            if len(np.unique(targets[there])) < len(there):
+                return None  # A cost so small beside this one that sums lose it.
             sources[layer, targets[there]] = there
         return Levels(sums, sources)
 

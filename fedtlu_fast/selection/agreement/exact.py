@@ -33,7 +33,7 @@ def solve_exactly(problem: Problem, best: Found) -> Found:
         InputError: there are more than PAIRS of these variables.
     """
     rows, layers = problem.gains.shape
-    pairs = rows * (rows - 1) // 2 * layers
+    pairs = rows * (rows - 1) // 2 * layers if problem.lam else 0
     if pairs > PAIRS:
         raise InputError(
             "exact",
@@ -62,7 +62,8 @@ class _Programme:
     def __init__(self, problem: Problem) -> None:
         self.shape = rows, layers = problem.gains.shape
         weights, limits = problem.weights, problem.limits
-        one, other = np.triu_indices(rows, 1)
+        # Without a price on disagreement there is no use for these.
+        one, other = np.triu_indices(rows if problem.lam else 0, 1)
         choices, differences = rows * layers, len(one) * layers
         reached = rows if isinstance(limits, Costs) else 0
         self.objective = np.concatenate(

@@ -54,6 +54,13 @@ class Found:
     objective: float
     bound: float
 
+    @classmethod
+    def alone(cls, problem: Problem) -> Found:
+        """Every row's best set by itself: the choice when lam is 0."""
+        mask = problem.limits.best_sets(problem.gains)
+        bound = problem.weights @ problem.limits.best_values(problem.gains)
+        return cls(mask, float(problem.objectives(mask)), float(bound))
+
     def closed(self, enough: float) -> bool:
         """Whether the two are this close, relatively."""
         return self.bound < np.inf and self.bound - self.objective <= enough * abs(self.bound)
