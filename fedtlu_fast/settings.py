@@ -19,7 +19,7 @@ EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
 
 
 SECOND = ("pretraining.", "model.lora.", "client_selection.")
-"""Sections that come second to others where a last part is ambiguous: lr is what everybody calls the clients'."""
+"""Sections that come second where a last part is ambiguous: lr is what everybody calls the clients' own."""
 
 
 def presets() -> list[str]:

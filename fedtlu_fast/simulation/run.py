@@ -276,6 +276,6 @@ def _digest(config: RunConfig) -> str:
     """Of the settings that decide the result: who trains, and how often it is saved, may change."""
     settled = config.model_dump(mode="json", exclude={"checkpoint"})
     settled["execution"] = {
-        name: settled["execution"][name] for name in ("at_once", "engine", "compile", "lanes")
+        name: settled["execution"][name] for name in ("at_once", "engine", "compile", "precision", "lanes")
     }
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

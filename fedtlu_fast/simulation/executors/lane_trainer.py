@@ -66,7 +66,8 @@ class LaneTrainer:
             # In one call only the clients' sum comes out, and not how long each change is.
             self._many = self._each if at_once > 1 and not self._norms else None
         elif at_once > 1:
-            self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example)
+            precision = config.execution.precision
+            self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example, precision)
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
         """Trains the lane's clients from the global parameters and buffers, or has them probe.
