@@ -18,6 +18,7 @@ import torch
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
@@ -130,6 +131,7 @@ class Run:
         if self.note:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
+        self.identity |= frozen_identity(trainer.task.model)
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
