@@ -42,17 +42,20 @@ def agree(problem: Problem, worth: Floats) -> tuple[Floats, Mask, Floats]:
     Returns:
         [L] maxima, [D, L] the clients, [L] their number.
     """
-    order = np.argsort(-worth, axis=0, kind="stable")
-    count = np.cumsum(problem.weights[order], axis=0)
-    weighted = np.cumsum(np.take_along_axis(worth * problem.weights[:, None], order, 0), axis=0)
-    value = weighted - problem.lam * count * (problem.clients - count)
-    last = value.argmax(0)
-    best = np.take_along_axis(value, last[None], 0)[0]
-    chosen = np.empty(worth.shape, dtype=np.bool_)
+    # [L, D] in memory: each layer's clients side by side.
+    costs = np.ascontiguousarray(-worth.T)
+    order = np.argsort(costs, axis=1, kind="stable")
+    weights = problem.weights[order]
+    count = np.cumsum(weights, axis=1)
+    value = np.cumsum(-np.take_along_axis(costs, order, 1) * weights, axis=1)
+    value -= problem.lam * count * (problem.clients - count)
+    last = value.argmax(1)[:, None]
+    best = np.take_along_axis(value, last, 1)
     some = best > 0
-    np.put_along_axis(chosen, order, (np.arange(len(worth))[:, None] <= last) & some, 0)
-    counts = np.where(some, np.take_along_axis(count, last[None], 0)[0], 0.0)
-    return np.maximum(best, 0.0), chosen, counts
+    chosen = np.empty(costs.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, order, (np.arange(len(worth)) <= last) & some, 1)
+    counts = np.where(some, np.take_along_axis(count, last, 1), 0.0)
+    return np.maximum(best, 0.0)[:, 0], chosen.T, counts[:, 0]
 
 
 class PricedBudgets:

@@ -19,18 +19,20 @@ class Effort:
     Attributes:
         steps: of the bound.
         starts: counts of the bound that are followed.
-        look: rounds of answers from each start; the best is then followed to its end.
+        followed: of several starts those that are best after one round of answers.
+        look: rounds of answers from these; the best is then followed to its end.
         enough: relative distance of choice and bound that ends it.
     """
 
     steps: int
     starts: int
+    followed: int
     look: int
     enough: float
 
 
-QUICK = Effort(steps=48, starts=48, look=4, enough=1e-5)
-PROVING = Effort(steps=2000, starts=256, look=ROUNDS, enough=1e-9)
+QUICK = Effort(steps=48, starts=48, followed=8, look=4, enough=1e-5)
+PROVING = Effort(steps=2000, starts=256, followed=256, look=ROUNDS, enough=1e-9)
 
 BATCH = 8
 """Steps of the bound between two looks at what its counts lead to."""
@@ -99,7 +101,9 @@ def _better(
     problem: Problem, effort: Effort, counts: Floats, mask: Mask, objective: float
 ) -> tuple[Mask, float]:
     """What the best of the starts [S, L] leads to, or the given choice when that is not worse."""
-    masks = descend(problem, counts, effort.look)
+    masks = descend(problem, counts, 1)
+    few = np.argsort(-problem.objectives(masks), kind="stable")[: effort.followed]
+    masks = descend(problem, problem.counts(masks[few]), effort.look)
     objectives = problem.objectives(masks)
     first = int(objectives.argmax())
     if objectives[first] <= objective:
