@@ -52,6 +52,7 @@ PACKAGES = {
     "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
     "fedtlu_fast.report": "fedtlu_fast/report",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
+    "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
     "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
     "fedtlu_fast.simulation.participation": "fedtlu_fast/simulation/participation",

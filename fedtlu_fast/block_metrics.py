@@ -105,17 +105,19 @@ def unit_norms(stats: LayerStats, layout: ParameterLayout) -> Tensor:
     return torch.cat([layers, torch.stack(blocks, dim=-1)], dim=-1)
 
 
-def mean_client_norms(total: NDArray[np.float64] | None, samples: int, layout: ParameterLayout) -> Tensor:
+def mean_client_norms(
+    total: NDArray[np.float64] | None, samples: int | NDArray[np.float64], layout: ParameterLayout
+) -> Tensor:
     """[L + B]: ``sum_k n_k ||d_k|| / sum_k n_k``, the scale of agreement; zeros without any client.
 
     Args:
         total: [L + B], ``sum_k n_k ||d_k||``; None when no client was averaged in.
-        samples: ``sum_k n_k``.
+        samples: ``sum_k n_k``; [L + B] where not every client sent every block.
         layout: layers and blocks.
     """
     if total is None:
         return torch.zeros(len(layout.layers) + len(layout.blocks), dtype=torch.float64)
-    return torch.from_numpy(total / samples)
+    return torch.from_numpy(total / np.maximum(samples, 1))
 
 
 def _mean(values: Tensor, norms: Tensor, layers: tuple[int, ...]) -> float:

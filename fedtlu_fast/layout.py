@@ -177,6 +177,17 @@ class ParameterLayout:
             mask[list(self.blocks[block].layers)] = True
         return mask
 
+    def runs(self, blocks: Iterable[int]) -> list[slice]:
+        """Where these blocks lie in the flat vector, in order; neighbours are one run."""
+        runs: list[slice] = []
+        for layer in self.layer_mask(blocks).nonzero().flatten().tolist():
+            first, numel = self.layers[layer].offset, self.layers[layer].numel
+            if runs and runs[-1].stop == first:
+                runs[-1] = slice(runs[-1].start, first + numel)
+            else:
+                runs.append(slice(first, first + numel))
+        return runs
+
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """Each layer of a flat vector [P] as a view of its own shape."""
         return _views(self.layers, vector)

@@ -116,8 +116,8 @@ def full_key(key: str) -> str:
     if key in known or key in sections or "." in key:
         return key
     matches = [path for path in known if path.rpartition(".")[2] == key]
-    # lr is what everybody calls the clients' one.
-    matches = [path for path in matches if not path.startswith("pretraining.")] or matches
+    # lr is what everybody calls the clients' one, and alpha the partition's.
+    matches = [path for path in matches if not path.startswith(("pretraining.", "model.lora."))] or matches
     if len(matches) > 1:
         raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
     return matches[0] if matches else key

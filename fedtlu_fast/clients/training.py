@@ -7,7 +7,7 @@ client returns is a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -113,6 +113,10 @@ class LocalTrainer:
         self._flat = nn.Parameter(self.params)
         self._flat.grad = self.grads
         self._draws = Draws()
+        self._named = frozenset(layout.names)
+        self._whole = tuple(range(len(layout.blocks)))
+        self._trained = self._whole
+        self._runs = [slice(0, layout.size)]
 
     def load_(self, params: Tensor, buffers: Tensor) -> None:
         """Puts these parameters [P] and buffers [Q] into the model; its other buffers are as at first."""
@@ -123,7 +127,13 @@ class LocalTrainer:
             buffer.copy_(first)
 
     def train(
-        self, params: Tensor, buffers: Tensor, samples: Samples, round_index: int, client: int
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        samples: Samples,
+        round_index: int,
+        client: int,
+        blocks: Sequence[int] | None = None,
     ) -> ClientUpdate:
         """One client's local training.
 
@@ -133,9 +143,13 @@ class LocalTrainer:
             samples: what the client trains on, on the model's device.
             round_index: with the client's number, all its draws (batches, dropout) depend on.
             client: the client's number.
+            blocks: indices of those that it trains; None for all. The others keep their bits, and nothing
+                is computed for what lies below the lowest one that it trains.
         """
+        self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
         optimizer = Optimizer(self.config)
+        own = [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
         draws = self._draws.generator(self.seed, "batches", round_index, client)
         if not self.task.model.training:
             self.task.model.train()
@@ -143,12 +157,12 @@ class LocalTrainer:
         with torch_seeded(self.seed, "dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
-                batch = samples.take(places)
-                loss = self._loss(batch if self._one_shape else self.task.trim(batch))
-                loss.backward()  # type: ignore[no-untyped-call]
-                add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
-                clip_(self._flat, self.config.clip_norm)
-                optimizer.step_(self.params, self.grads)
+                loss = self._batch_loss(samples, places)
+                if self._runs:
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
+                    clip_(self._flat, self.config.clip_norm)
+                    optimizer.step_(*own)
                 losses.append(loss.detach())
         # Looking through the modules for buffers costs as much as a step of a small model.
         after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
@@ -162,6 +176,45 @@ class LocalTrainer:
             loss=loss_mean,
             finite=finite and isfinite(loss_mean),
         )
+
+    def gradient(
+        self, params: Tensor, buffers: Tensor, samples: Samples, count: int, round_index: int, client: int
+    ) -> Tensor:
+        """The mean gradient [P] over some batches at the global parameters; in memory that is used again.
+
+        Args:
+            params: [P], the global parameters; not changed.
+            buffers: [Q], the global buffers; not changed.
+            samples: what the client trains on, on the model's device.
+            count: how many batches, or as many as it has.
+            round_index: with the client's number, the draws depend on it.
+            client: the client's number.
+        """
+        self._freeze_(self._whole)
+        self.load_(params, buffers)
+        draws = self._draws.generator(self.seed, "probe", round_index, client)
+        plan = probe_batches(len(samples), self.config.batch_size, count, draws)
+        self.grads.zero_()
+        self.task.model.train()
+        with torch_seeded(self.seed, "probe dropout", round_index, client):
+            for places in plan:
+                self._batch_loss(samples, places).backward()  # type: ignore[no-untyped-call]
+        return self.grads.div_(len(plan))
+
+    def _batch_loss(self, samples: Samples, places: Indices) -> Tensor:
+        batch = samples.take(places)
+        return self._loss(batch if self._one_shape else self.task.trim(batch))
+
+    def _freeze_(self, blocks: tuple[int, ...]) -> None:
+        """Has torch compute gradients for these blocks alone."""
+        if blocks == self._trained:
+            return
+        chosen = self.layout.layer_mask(blocks).tolist()
+        wanted = {name for name, trained in zip(self.layout.names, chosen, strict=True) if trained}
+        for name, param in self.task.model.named_parameters():
+            if name in self._named:
+                param.requires_grad_(name in wanted)
+        self._trained, self._runs = blocks, self.layout.runs(blocks)
 
 
 def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> list[Indices]:
@@ -179,6 +232,12 @@ def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> li
         ends = range(width, (min(per_epoch, steps - first) + 1) * width, width)
         found += [order[end - width : end] for end in ends]
     return found
+
+
+def probe_batches(size: int, width: int, count: int, draws: np.random.Generator) -> list[Indices]:
+    """The first `count` batches of a pass over a client's samples, or as many as there are."""
+    order = draws.permutation(size)
+    return [order[first : first + width] for first in range(0, min(size, count * width), width)]
 
 
 @cache

@@ -19,7 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.precision import Precision, in_precision
-from fedtlu_fast.clients.training import batches
+from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
+from fedtlu_fast.clients.training import batches, probe_batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError
@@ -97,7 +98,12 @@ class VectorizedTrainer:
         self._try(example)
 
     def train(
-        self, params: Tensor, samples: Sequence[Samples], round_index: int, clients: Sequence[int]
+        self,
+        params: Tensor,
+        samples: Sequence[Samples],
+        round_index: int,
+        clients: Sequence[int],
+        blocks: Sequence[Sequence[int]] | None = None,
     ) -> ClientUpdates:
         """The local training of K clients (`LocalTrainer.train`).
 
@@ -106,6 +112,7 @@ class VectorizedTrainer:
             samples: of the K clients, on the model's device.
             round_index: with a client's number, its draws depend on it.
             clients: their numbers.
+            blocks: indices of those that each of them trains; None for all. The others keep their bits.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
         # Those with most steps first: the ones still training are then the first rows.
@@ -114,6 +121,12 @@ class VectorizedTrainer:
         held = [samples[k] for k in order]
         matrix, grads = self._params[: len(order)], self._grads[: len(order)]
         matrix.copy_(params)
+        frozen = None
+        if blocks is not None:
+            frozen = Frozen.of(self.layout, [blocks[k] for k in order], matrix.device)
+        layers = self.layout.layers if frozen is None else frozen.trained
+        if frozen is not None:
+            grads.zero_()
         optimizer = Optimizer(self.config)
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
@@ -122,9 +135,13 @@ class VectorizedTrainer:
             batch = self._task.trim(take_each(held[:active], schedule.places[:active, step]))
             real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
             weights = by_predictions(real, self._task.counts(batch))
-            losses = self._gradients(matrix[:active], grads[:active], batch, weights)
+            losses = self._gradients(matrix[:active], grads[:active], batch, weights, layers)
+            if frozen is not None:
+                frozen.clear_(grads[:active])
             self._adjust_(grads[:active], matrix[:active], params)
-            optimizer.step_(matrix[:active], grads[:active])
+            optimizer.step_([matrix[:active]], [grads[:active]])
+            if frozen is not None and self.config.weight_decay:
+                frozen.restore_(matrix[:active], params)
             totals[:active] += losses
         mean = totals / torch.from_numpy(schedule.steps).to(totals.device)
         return ClientUpdates(
@@ -134,6 +151,44 @@ class VectorizedTrainer:
             steps=schedule.steps.tolist(),
             losses=mean.tolist(),
         )
+
+    def gradients(
+        self, params: Tensor, samples: Sequence[Samples], count: int, round_index: int, clients: Sequence[int]
+    ) -> Tensor:
+        """The mean gradients [K, P] of K clients at the global parameters (`LocalTrainer.gradient`).
+
+        Args:
+            params: [P], the global parameters; not changed.
+            samples: of the K clients, on the model's device.
+            count: over how many batches, or as many as a client has.
+            round_index: with a client's number, its draws depend on it.
+            clients: their numbers.
+
+        Returns:
+            A working matrix: use it before the next clients come.
+        """
+        plans = []
+        for held, client in zip(samples, clients, strict=True):
+            draws = self._draws.generator(self.seed, "probe", round_index, client)
+            plans.append(probe_batches(len(held), self.config.batch_size, count, draws))
+        order = sorted(range(len(plans)), key=lambda k: -len(plans[k]))
+        schedule = Schedule.of([plans[k] for k in order])
+        matrix, grads = self._params[: len(order)], self._grads[: len(order)]
+        sums = torch.zeros_like(grads)
+        matrix.copy_(params)
+        self._losses.train()
+        for step, active in enumerate(schedule.active):
+            batch = self._task.trim(
+                take_each([samples[k] for k in order[:active]], schedule.places[:active, step])
+            )
+            real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
+            weights = by_predictions(real, self._task.counts(batch))
+            self._gradients(matrix[:active], grads[:active], batch, weights, self.layout.layers)
+            sums[:active] += grads[:active]
+        back = torch.empty(len(order), dtype=torch.int64)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        steps = torch.from_numpy(schedule.steps).to(sums.device, sums.dtype)
+        return (sums / steps[:, None])[back.to(sums.device)]
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
@@ -145,24 +200,32 @@ class VectorizedTrainer:
         places = np.zeros((2, 1), np.int64)
         matrix = torch.zeros(2, self.layout.size, device=self._params.device)
         try:
-            self._backward(matrix, take_each([example, example], places), torch.ones(()))
+            batch = take_each([example, example], places)
+            self._backward(matrix, batch, torch.ones(()), self.layout.layers)
         except RuntimeError as error:
             raise CannotVectorizeError(str(error).strip().splitlines()[0]) from error
 
-    def _gradients(self, matrix: Tensor, grads: Tensor, batch: Batch, weights: Tensor) -> Tensor:
-        """Puts the clients' gradients [K, P] into `grads`; gives their batches' mean losses [K]."""
-        losses, found = self._backward(matrix, batch, weights)
-        for layer, part in zip(self.layout.layers, found, strict=True):
+    def _gradients(
+        self, matrix: Tensor, grads: Tensor, batch: Batch, weights: Tensor, layers: Sequence[Layer]
+    ) -> Tensor:
+        """Puts the clients' gradients of these layers into `grads` [K, P]; gives their mean losses [K]."""
+        losses, found = self._backward(matrix, batch, weights, layers)
+        for layer, part in zip(layers, found, strict=True):
             self._view(grads, layer).copy_(part)
         return losses.double()
 
-    def _backward(self, matrix: Tensor, batch: Batch, weights: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The K losses, and for every layer the K clients' gradients."""
-        leaves = {layer.name: self._view(matrix, layer).requires_grad_() for layer in self.layout.layers}
+    def _backward(
+        self, matrix: Tensor, batch: Batch, weights: Tensor, layers: Sequence[Layer]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The K losses, and for each of these layers the K clients' gradients."""
+        leaves = {layer.name: self._view(matrix, layer) for layer in self.layout.layers}
+        wanted = [leaves[layer.name].requires_grad_() for layer in layers]
         # Of the attention kernels only the plain one can be vectorised.
         with sdpa_kernel(SDPBackend.MATH):
             losses = (self._each_loss(leaves, *batch) * weights).sum(dim=1)
-        found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+        if not wanted:
+            return losses.detach(), ()
+        found = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
         return losses.detach(), found
 
     def _view(self, matrix: Tensor, layer: Layer) -> Tensor:
@@ -182,56 +245,6 @@ class VectorizedTrainer:
         named = {f"model.{name}": param for name, param in params.items()}
         found: Tensor = functional_call(self._losses, named, batch)
         return found
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The batches of K clients, those with most steps first, side by side.
-
-    Attributes:
-        places: [K, S, B], which samples; batches shorter than B are filled up with their own first.
-        weights: [K, S, B] float32: 1 / b for the b samples of a batch, 0 where it was filled up.
-        steps: [K], steps of each client.
-        active: [S], how many clients take part in each step: always the first ones.
-    """
-
-    places: Indices
-    weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-    steps: Indices
-    active: list[int]
-
-    @classmethod
-    def of(cls, plans: Sequence[Sequence[Indices]]) -> Schedule:
-        """From each client's batches."""
-        steps = np.array([len(plan) for plan in plans])
-        widths = {len(batch) for plan in plans for batch in plan}
-        if len(widths) == 1 and steps[-1] == steps[0]:
-            places = np.array(plans)
-            return cls(
-                places, np.full(places.shape, 1 / places.shape[2], np.float32), steps, [len(plans)] * steps[0]
-            )
-        shape = (len(plans), int(steps[0]), max(widths))
-        places, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        for row, plan in enumerate(plans):
-            for step, batch in enumerate(plan):
-                # Not with any other sample: a NaN that the client never meets must not count.
-                places[row, step], places[row, step, : len(batch)] = batch[0], batch
-                weights[row, step, : len(batch)] = 1 / len(batch)
-        active = [int((steps > step).sum()) for step in range(shape[1])]
-        return cls(places, weights, steps, active)
-
-
-def by_predictions(real: Tensor, counts: Tensor) -> Tensor:
-    """Weights [K, B] of the samples' mean losses that make the mean over each batch's predictions.
-
-    With the same number of predictions in all samples they are 1 / b, the same bits as `Schedule.weights`.
-
-    Args:
-        real: [K, B] bool, False where a batch was filled up.
-        counts: [K, B], predictions of each sample.
-    """
-    shares = (counts * real).float()
-    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class _Losses(nn.Module):

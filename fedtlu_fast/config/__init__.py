@@ -4,7 +4,15 @@ One small model per room of the package; `RunConfig` joins them. Every setting t
 says so; the defaults are ours.
 """
 
-from fedtlu_fast.config.clients import ModelConfig, PretrainingConfig, ThreatConfig, TrainingConfig
+from fedtlu_fast.config.budget import BudgetConfig
+from fedtlu_fast.config.client_selection import ClientSelectionConfig
+from fedtlu_fast.config.clients import (
+    LoraConfig,
+    ModelConfig,
+    PretrainingConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
 from fedtlu_fast.config.data import (
     PARTITION_ARGUMENTS,
     DataConfig,
@@ -26,10 +34,13 @@ from fedtlu_fast.config.server import (
 __all__ = [
     "PARTITION_ARGUMENTS",
     "AggregationConfig",
+    "BudgetConfig",
     "CheckpointConfig",
+    "ClientSelectionConfig",
     "DataConfig",
     "EvaluationConfig",
     "ExecutionConfig",
+    "LoraConfig",
     "ModelConfig",
     "ParticipationConfig",
     "PartitionConfig",

@@ -6,12 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
 
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on frozen weights (arXiv 2106.09685), through peft; rank 0: none, all is trained.
+
+    Trained, sent and chosen among are the adapters and, but for language modelling, the task's head.
+    """
+
+    rank: int = Field(0, ge=0, description="of the adapters; 0: no adapters")
+    alpha: int = Field(16, ge=1, description="what adapters add is scaled by alpha / rank")
+    targets: Annotated[
+        tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
+    ] = Field(
+        ("all-linear",),
+        min_length=1,
+        description="names of linear layers, or how they end, such as c_attn; all-linear: all but the head",
+    )
 
 
 class ModelConfig(Section):
@@ -21,20 +39,26 @@ class ModelConfig(Section):
         None,
         description="a model name, a local directory or a .gguf file; then what is below is unused",
     )
-    architecture: Literal["gpt2", "transformer"] | None = Field(
+    architecture: Literal["gpt2", "transformer", "cnn"] | None = Field(
         None,
-        description="gpt2 | transformer (ours); null: gpt2 for language modelling, transformer for tagging",
+        description="gpt2 | transformer (ours) | cnn (ours); null: gpt2 for language modelling, transformer "
+        "for tagging, cnn for images",
     )
-    layers: int = Field(6, ge=1, description="transformer blocks")
-    width: int = Field(64, ge=1, description="embedding width")
+    layers: int = Field(6, ge=1, description="blocks")
+    width: int = Field(64, ge=1, description="embedding width; channels of a CNN")
     heads: int = Field(4, ge=1, description="attention heads; divides the width")
+    norm: Literal["group", "batch", "none"] = Field(
+        "group", description="of a CNN's channels: group | batch | none"
+    )
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64,), description="classification: widths of the hidden layers"
     )
+    lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.pretrained is None and self.width % self.heads:
+        attends = self.pretrained is None and self.architecture != "cnn"
+        if attends and self.width % self.heads:
             raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
         return self
 

@@ -39,7 +39,7 @@ class DataConfig(Section):
         "pydoc",
         description="pydoc (default) | text:PATH (a UTF-8 file or a directory) | ptb:DIR (ptb.*.txt) | "
         "pycode (tagging, its default) | udpos:PATH (tagging; CoNLL-U) | hf:NAME[:CONFIG][@REVISION] | "
-        "synthetic | arrays:DIR (.npy files with an index of the clients)",
+        "digits (images, their default) | synthetic | arrays:DIR (.npy files with an index of the clients)",
     )
     vocabulary: int = Field(
         2000,

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import (
     ModelConfig,
     PretrainingConfig,
@@ -33,13 +34,17 @@ from fedtlu_fast.config.server import (
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 
+OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits"}
+"""Embedded data of the tasks that have their own; as the name of a task it stands for both."""
+
 
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling", "tagging", "classification"] = Field(
+    task: Literal["language_modelling", "tagging", "classification", "image_classification"] = Field(
         "language_modelling",
-        description="what the model learns: language_modelling | tagging | classification",
+        description="what the model learns: language_modelling | tagging | classification | "
+        "image_classification; digits: the last with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -59,6 +64,7 @@ class RunConfig(Section):
     pretraining: PretrainingConfig = PretrainingConfig()
     training: TrainingConfig = TrainingConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    client_selection: ClientSelectionConfig = ClientSelectionConfig()
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -70,11 +76,15 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_source(cls, value: Any) -> Any:
-        """Without a word on the source, tagging has an embedded default of its own."""
-        if isinstance(value, Mapping) and value.get("task") == "tagging":
-            data = value.get("data", {})
-            if isinstance(data, Mapping) and "source" not in data:
-                return {**value, "data": {**data, "source": "pycode"}}
+        """Without a word on the source, every task has an embedded default; a default may name its task."""
+        data = value.get("data", {}) if isinstance(value, Mapping) else None
+        if not isinstance(data, Mapping):
+            return value
+        for task, source in OWN_SOURCES.items():
+            if value.get("task") == source and data.get("source", source) != source:
+                raise InputError("data.source", data["source"], f"none but {source} with task={source}")
+            if value.get("task") in (task, source):
+                return {**value, "task": task, "data": {"source": source, **data}}
         return value
 
     @model_validator(mode="after")
@@ -119,9 +129,27 @@ class RunConfig(Section):
         total = sum(threat.share for threat in self.threats)
         if total > 1:
             raise InputError("threats", f"shares of {total:g} in all", "at most 1")
-        refused = {"classification": "token_noise", "language_modelling": "label_noise"}.get(self.task)
-        if any(threat.kind == refused for threat in self.threats):
+        refused = "label_noise" if self.task == "language_modelling" else "token_noise"
+        if self.task != "tagging" and any(threat.kind == refused for threat in self.threats):
             raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
+        return self
+
+    @model_validator(mode="after")
+    def _client_selection_fits(self) -> Self:
+        chosen = f"with client_selection.selector={self.client_selection.selector}"
+        if self.client_selection.selector == "none":
+            return self
+        if self.aggregation.rule not in ("mean", "norm_clip"):
+            expected = f"mean or norm_clip {chosen}: what is not sent is no change of zero"
+            raise InputError("aggregation.rule", self.aggregation.rule, expected)
+        if self.colluding:
+            raise InputError("threats", "a_little_is_enough", f"another {chosen}, which it knows nothing of")
+        if self.execution.engine == "compiled":
+            expected = f"torch {chosen}: the compiled engine trains every layer"
+            raise InputError("execution.engine", "compiled", expected)
+        if self.execution.compile != "none":
+            expected = f"none {chosen}: every set of blocks would be compiled for itself"
+            raise InputError("execution.compile", self.execution.compile, expected)
         return self
 
     @property

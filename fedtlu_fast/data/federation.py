@@ -12,6 +12,7 @@ import torch
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.arrays import load_arrays
 from fedtlu_fast.data.dealing import Attribute, deal
+from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Population, Samples, Shares, digest
 from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_documents
@@ -35,6 +36,7 @@ TASKS = {
     "hf": ("language_modelling", "tagging"),
     "pycode": ("tagging",),
     "udpos": ("tagging",),
+    "digits": ("image_classification",),
     "synthetic": ("classification",),
     "arrays": ("language_modelling", "classification"),
 }
@@ -47,13 +49,14 @@ class FederatedData:
 
     Attributes:
         population: who holds what.
-        inputs: numbers (classification) or tokens in one sample.
+        inputs: numbers (classification, images) or tokens in one sample.
         outputs: number of classes, token ids or tags: what a model chooses among.
         attributes: of the samples, such as the topic each is from, where they are known; a partition goes
             by the first.
-        labels: names of a tagging's tags.
+        labels: names of a tagging's tags, or of what images show.
         vocabulary: number of token ids that a tagging reads.
         padding: the token id that fills up a tagging's samples.
+        pixels: means and standard deviations of the channels of images, C of either.
         public: what the pre-training has instead of the clients, if there is one.
     """
 
@@ -64,6 +67,7 @@ class FederatedData:
     labels: tuple[str, ...] = ()
     vocabulary: int = 0
     padding: int = 0
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     public: Samples | None = None
 
 
@@ -86,6 +90,8 @@ def load_federation(config: RunConfig) -> FederatedData:
         return _arrays(config, Path(rest).expanduser())
     if config.task == "tagging":
         return _tagging(config)
+    if config.task == "image_classification":
+        return _images(config)
     reader = {"ptb": _read_ptb, "hf": _read_hub}.get(kind) if rest else None
     return _text(config, *(reader(config, rest) if reader else _read_text(config)))
 
@@ -172,6 +178,21 @@ def _tagging(config: RunConfig) -> FederatedData:
     )
 
 
+def _images(config: RunConfig) -> FederatedData:
+    """Reads and deals labelled images."""
+    found = image_samples(config)
+    population, public = _dealt(config, found.train, found.test, found.attributes)
+    return FederatedData(
+        population=population,
+        inputs=found.train[0][0].numel(),
+        outputs=len(found.labels),
+        attributes=found.attributes,
+        labels=found.labels,
+        pixels=found.pixels,
+        public=public,
+    )
+
+
 def _dealt(
     config: RunConfig, pool: Batch, test: Batch, attributes: Mapping[str, Attribute]
 ) -> tuple[Population, Samples | None]:
@@ -220,12 +241,13 @@ def _split(
 
 def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
     clients, least, window = config.clients, config.partition.min_samples, config.data.window
-    what = "sentences" if config.task == "tagging" else "text"
+    what = {"tagging": "sentences", "image_classification": "images"}.get(config.task, "text")
+    size, shorter = (f", of {window} tokens each", ", a shorter window") if what != "images" else ("", "")
     if samples < clients * least or not tests:
         raise InputError(
             "data.source",
             config.data.source,
             f"{what} for {clients * least} samples ({clients} clients of {least} or more) and a test; "
-            f"it gives {samples} to train on and {tests} to test, of {window} tokens each",
-            f"Use fewer clients, a shorter window or more {what}.",
+            f"it gives {samples} to train on and {tests} to test{size}",
+            f"Use fewer clients{shorter} or more {what}.",
         )

@@ -33,7 +33,12 @@ class Selection:
 
 
 def select(
-    selector: Selector, evidence: Evidence, quotas: Sequence[int], ungrouped: Ungrouped, nonfinite: Tensor
+    selector: Selector,
+    evidence: Evidence,
+    quotas: Sequence[int],
+    ungrouped: Ungrouped,
+    nonfinite: Tensor,
+    unsent: Sequence[int] = (),
 ) -> Selection:
     """One choice for the whole federation.
 
@@ -46,6 +51,7 @@ def select(
             step with the blocks between them.
         nonfinite: [L], number of NaN or Inf in each layer's change. A block that has any is left out,
             whoever chose it.
+        unsent: blocks of which nobody sent a change; they are left out too.
     """
     layout = evidence.layout
     chosen = selector.choose(evidence, quotas)[0]
@@ -54,6 +60,7 @@ def select(
     for index, block in enumerate(layout.blocks):
         if bool((nonfinite[list(block.layers)] > 0).any()):
             chosen[index] = False
+    chosen[list(unsent)] = False
     blocks = tuple(int(index) for index in chosen.nonzero()[0])
     return selection_of(layout, blocks)
 

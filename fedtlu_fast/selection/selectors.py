@@ -25,12 +25,23 @@ class Evidence:
         metrics: by name, [R, B] float64, larger is better; those that the selector's `metrics` names.
         generator: this round's source of chance, a pure function of seed and round.
         rows: R, the number of choices to make: 1 for the server, C for C clients.
+        round: which round it is, from 1.
+        generators: one for each row, where every client draws for itself; else empty.
     """
 
     layout: ParameterLayout
     metrics: Mapping[str, Vector]
     generator: np.random.Generator
     rows: int = 1
+    round: int = 1
+    generators: Sequence[np.random.Generator] = ()
+
+    def uniform(self) -> Vector:
+        """[R, B], drawn from [0, 1)."""
+        blocks = len(self.layout.blocks)
+        if self.generators:
+            return np.stack([own.random(blocks) for own in self.generators])
+        return self.generator.random((self.rows, blocks))
 
 
 class Selector(Protocol):
@@ -82,7 +93,7 @@ class Random(Ranking):
 
     def utility(self, evidence: Evidence) -> Vector:
         """Uniform draws."""
-        return evidence.generator.random((evidence.rows, len(evidence.layout.blocks)))
+        return evidence.uniform()
 
 
 class Last(Ranking):

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import make_buffers_rule, make_rule
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
+from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.threats import Collusion, Roles
 
@@ -26,31 +30,38 @@ class Gathered:
         reports: of the clients.
         kept: those whose changes the aggregate is made of, when the rule chooses among them; empty when too
             few arrived for it to choose. None for a rule that takes all.
+        totals: [B], samples of those who sent each block; None where everybody sent everything.
     """
 
     change: Tensor
     buffers_change: Tensor
     reports: ClientReports
     kept: list[int] | None
+    totals: NDArray[np.float64] | None = None
 
 
 def gather(
     config: RunConfig,
+    layout: ParameterLayout,
     executor: Executor,
     roles: Roles,
     state: ServerState,
     cohort: Sequence[int],
     clock: StageClock,
+    orders: Orders | None = None,
 ) -> Gathered:
     """Has the cohort train from `state`, in the round after it, and aggregates.
 
     Args:
         config: of the run.
+        layout: of its model.
         executor: trains the clients.
         roles: which of them plot together.
         state: what they start from.
         cohort: who trains; may be nobody.
         clock: charged for ``train`` and ``aggregate``.
+        orders: which blocks the cohort trains and sends; None for all. Each block is then averaged over
+            those who sent it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
     rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
     buffers_rule = make_buffers_rule(rule, state.buffers, config.cohort, config.backend)
@@ -58,7 +69,7 @@ def gather(
     reports = ClientReports()
     arrived: list[int] = []
     plotters: list[int] = []
-    lanes = cut(state.round + 1, cohort, config.execution, config.one_by_one) if cohort else []
+    lanes = cut(state.round + 1, cohort, config.execution, config.one_by_one, orders) if cohort else []
     results = executor.train((state.params, state.buffers), lanes) if lanes else iter(())
     while True:
         with clock("train"):
@@ -87,4 +98,18 @@ def gather(
         arrived += plotters
         change, kept = rule.change(), rule.kept()
         buffers_change = buffers_rule.change()
-    return Gathered(change, buffers_change, reports, None if kept is None else [arrived[at] for at in kept])
+        totals = None if orders is None else reports.totals(len(layout.blocks))
+        if totals is not None:
+            _divide_by_senders_(change, layout, reports.total, totals)
+    kept_clients = None if kept is None else [arrived[at] for at in kept]
+    return Gathered(change, buffers_change, reports, kept_clients, totals)
+
+
+def _divide_by_senders_(
+    change: Tensor, layout: ParameterLayout, total: int, totals: NDArray[np.float64]
+) -> None:
+    """Makes a mean over all clients, of which the others sent no change, one over those who sent a block."""
+    for block, senders in enumerate(totals.tolist()):
+        if 0 < senders < total:
+            for run in layout.runs([block]):
+                change[run] *= total / senders

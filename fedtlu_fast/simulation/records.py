@@ -44,7 +44,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "dropped": {str(client): reason for client, reason in record.dropped.items()},
         "trained": len(record.cohort),
         "kept_clients": record.kept_clients,
-        "bytes_up": BYTES_PER_PARAMETER * len(record.cohort) * server.layout.size,
+        "bytes_up": BYTES_PER_PARAMETER * _parameters_sent(record, server.layout),
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }
     return finite(row)
@@ -74,6 +74,7 @@ def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) 
         "drawn": record.drawn,
         "cohort": record.cohort,
         "selected": list(record.selection.names),
+        **_client_choices(record),
         "block_scores": dict(
             zip((block.name for block in layout.blocks), record.values.blocks.tolist(), strict=True)
         ),
@@ -85,10 +86,10 @@ def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) 
 def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The content of summary.json; makes the last tests.
 
-    ``bytes_up`` counts full changes from every client of every cohort; ``bytes_published`` the parameters
-    that changed in each round, once. ``updated_share`` is the mean over the targeted rounds. Accuracies are
-    None for language modelling; ``test_f1`` (of every tag that occurs or was predicted) and its plain mean,
-    ``test_macro_f1``, are None but for tagging.
+    ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
+    otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
+    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every label
+    that occurs or was predicted) and its plain mean, ``test_macro_f1``, are None where labels have no names.
     """
     config, layout = server.config, server.layout
     found = global_test(server, state)
@@ -101,6 +102,8 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "task": config.task,
         "selector": config.selection.selector,
         "metric": config.selection.metric,
+        "client_selector": config.client_selection.selector,
+        "client_budget": str(config.client_selection.budget),
         "seed": config.seed,
         "rounds": state.round,
         "warmup_rounds": min(config.warmup_rounds, state.round),
@@ -132,6 +135,29 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "params_sha256": state.sha256(),
     }
     return finite(summary)
+
+
+def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
+    """By the whole cohort; those of whom nothing was ordered send everything, even if they fail."""
+    sizes = layout.block_sizes()
+    if record.client_choice.orders is None:
+        return len(record.cohort) * layout.size
+    return sum(sizes[block] for sent in record.sent.values() for block in sent)
+
+
+def _client_choices(record: RoundRecord) -> dict[str, Any]:
+    """Indices of the blocks that each client of the cohort trained and sent; nothing where all did all."""
+    choice = record.client_choice
+    if choice.orders is None:
+        return {}
+    trained = [list(choice.orders.trained.get(client, ())) for client in record.cohort]
+    sent = [list(record.sent.get(client, ())) for client in record.cohort]
+    rows = {"client_blocks": trained, "probed": len(choice.probed)}
+    if sent != trained:
+        rows["sent_blocks"] = sent
+    if choice.gains is not None:
+        rows["gains"] = choice.gains.tolist()
+    return rows
 
 
 def _number(value: Tensor | None) -> float | None:

@@ -1,13 +1,15 @@
-"""One round of FedTLU: clients -> aggregate -> score -> select -> apply.
+"""One round: clients (who train what their orders say) -> aggregate -> score -> select -> apply.
 
 The only module that sees all five stages. State goes in and comes out; nothing given is changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import (
@@ -24,10 +26,12 @@ from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
+from fedtlu_fast.simulation.client_choice import ClientChoice, choose_for_clients
+from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports
-from fedtlu_fast.simulation.gather import gather
+from fedtlu_fast.simulation.executors.orders import Blocks
+from fedtlu_fast.simulation.gather import Gathered, gather
 from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
@@ -49,6 +53,7 @@ class Server:
         selector: chooses blocks.
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
+        client_rule: says which blocks each client trains; None: everybody trains everything.
     """
 
     config: RunConfig
@@ -61,6 +66,7 @@ class Server:
     selector: Selector
     quotas: tuple[int, ...]
     roles: Roles
+    client_rule: ClientRule | None = None
 
 
 @dataclass
@@ -81,6 +87,8 @@ class RoundRecord:
         stats: statistics of every layer's change.
         scores: Eq. 1 for every layer.
         values: of the settings' metric, for every layer and block.
+        client_choice: what was found out and decided before the cohort trained.
+        sent: the blocks that each client sent, by its number; empty where everybody sent everything.
         warmup: whether every block was applied because targeting had not started.
         seconds: by stage.
     """
@@ -97,6 +105,8 @@ class RoundRecord:
     stats: LayerStats
     scores: LayerScores
     values: BlockValues
+    client_choice: ClientChoice
+    sent: dict[int, Blocks]
     warmup: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -128,6 +138,9 @@ def make_server(
         selector=make_selector(chosen.selector, chosen.metric),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
         roles=Roles(config.threats, config.clients, config.seed),
+        client_rule=None
+        if config.client_selection.selector == "none"
+        else make_client_rule(config, layout, trainer.task, population),
     )
 
 
@@ -136,21 +149,25 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     nothing.
     """
     config, index = server.config, state.round + 1
-    clock = StageClock()
+    clock, warmup = StageClock(), state.round < config.warmup_rounds
     participants = server.participation.draw(index, state.losses)
-    cohort = participants.cohort
 
-    gathered = gather(config, server.executor, server.roles, state, cohort, clock)
-    change, reports = gathered.change, gathered.reports
+    with clock("probe"):
+        choice = _client_choice(server, state, participants.cohort, warmup)
+    cohort = choice.ordered(participants.cohort)
+
+    gathered = gather(
+        config, server.layout, server.executor, server.roles, state, cohort, clock, choice.orders
+    )
+    change, reports = _with_recycled(server, state, gathered), gathered.reports
     nobody = not cohort or gathered.kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
         scores = score_layers(stats, config.selection.ddof)
         metric, pooling = config.selection.metric, config.selection.pooling
-        values = measure(metric, server.layout, stats, scores, pooling, _scale(server, state, reports))
+        values = measure(metric, server.layout, stats, scores, pooling, _scale(server, state, gathered))
 
-    warmup = index <= config.warmup_rounds
     with clock("select"):
         evidence = Evidence(
             layout=server.layout,
@@ -161,7 +178,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         selection = (
             selection_of(server.layout, ())
             if nobody
-            else select(selector, evidence, server.quotas, config.selection.ungrouped, stats.nonfinite)
+            else select(
+                selector,
+                evidence,
+                server.quotas,
+                config.selection.ungrouped,
+                stats.nonfinite,
+                _unsent(server, state, gathered),
+            )
         )
 
     with clock("apply"):
@@ -175,24 +199,63 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     record = RoundRecord(
         round=index,
         drawn=participants.drawn,
-        cohort=cohort,
+        cohort=participants.cohort,
         dropped=participants.dropped,
         refused=reports.refused,
-        failed=reports.failed,
+        failed=choice.failed | reports.failed,
         kept_clients=gathered.kept,
         train_loss=reports.loss,
         selection=selection,
         stats=stats,
         scores=scores,
         values=values,
+        client_choice=choice,
+        sent=reports.sent,
         warmup=warmup,
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
-    return ServerState(index, params, buffers, losses, optimizer), record
+    recycles = config.client_selection.selector == "fedluar"
+    return replace(
+        state,
+        round=index,
+        params=params,
+        buffers=buffers,
+        losses=losses,
+        optimizer=optimizer,
+        probes=choice.probes,
+        last_change=change if recycles and not nobody else state.last_change,
+    ), record
 
 
-def _scale(server: Server, state: ServerState, reports: ClientReports) -> Tensor | None:
+def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup: bool) -> ClientChoice:
+    """Who trains what; in the warm-up, everybody everything."""
+    if server.client_rule is None or warmup or not cohort:
+        return ClientChoice(probes=state.probes)
+    return choose_for_clients(
+        server.client_rule, server.config, server.layout, server.executor, state, cohort
+    )
+
+
+def _with_recycled(server: Server, state: ServerState, gathered: Gathered) -> Tensor:
+    """The change, in which blocks that nobody had to send are those of the round before (FedLUAR)."""
+    if server.config.client_selection.selector != "fedluar" or gathered.totals is None:
+        return gathered.change
+    change = gathered.change
+    if state.last_change is not None:
+        for run in server.layout.runs(np.flatnonzero(gathered.totals == 0).tolist()):
+            change[run] = state.last_change[run]
+    return change
+
+
+def _unsent(server: Server, state: ServerState, gathered: Gathered) -> list[int]:
+    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
+    if gathered.totals is None or state.last_change is not None:
+        return []
+    return np.flatnonzero(gathered.totals == 0).tolist()
+
+
+def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:
     """What the settings' metric sets the norm of a change against."""
     layout, metric = server.layout, server.config.selection.metric
     if metric == "l2_per_parameter":
@@ -200,8 +263,17 @@ def _scale(server: Server, state: ServerState, reports: ClientReports) -> Tensor
     if metric == "relative_change":
         return unit_norms(layer_stats(state.params, layout, backend=server.config.backend), layout)
     if metric == "agreement":
-        return mean_client_norms(reports.norms, reports.total, layout)
+        totals = gathered.reports.total if gathered.totals is None else _of_units(layout, gathered.totals)
+        return mean_client_norms(gathered.reports.norms, totals, layout)
     return None
+
+
+def _of_units(layout: ParameterLayout, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[L + B], from the blocks' [B]."""
+    layers = np.empty(len(layout.layers))
+    for block, total in zip(layout.blocks, totals, strict=True):
+        layers[list(block.layers)] = total
+    return np.concatenate([layers, totals])
 
 
 def initial_state(layout: ParameterLayout, model: torch.nn.Module) -> ServerState:

@@ -206,7 +206,8 @@ class Run:
         device = self.config.device
         optimizer = {name: vector.to(device) for name, vector in state.optimizer.items()}
         params, buffers = state.params.to(device), state.buffers.to(device)
-        return replace(state, params=params, buffers=buffers, optimizer=optimizer)
+        last = None if state.last_change is None else state.last_change.to(device)
+        return replace(state, params=params, buffers=buffers, optimizer=optimizer, last_change=last)
 
     def _directory(self, out: Path | None, resume: bool) -> RunDirectory | None:
         if out is None:

@@ -2,8 +2,9 @@
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
 name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), ``losses.safetensors`` where
-the next cohorts depend on the clients' losses, and ``optimizer.safetensors`` where the server has one. It is
-written under a temporary name and renamed when it is complete.
+the next cohorts depend on the clients' losses, ``optimizer.safetensors`` where the server has one, and
+``clients.safetensors`` where the next orders depend on earlier probes or on the last change. It is written
+under a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +34,20 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 LOSSES = "losses.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+CLIENTS = "clients.safetensors"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a client measured.
+
+    Attributes:
+        round: when.
+        gains: [B] float64.
+    """
+
+    round: int
+    gains: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class ServerState:
         buffers: [Q] float32, the global floating-point buffers.
         losses: of clients that have trained, their last training losses, where cohorts depend on them.
         optimizer: vectors [P] float32 of the server's optimizer by name; empty without one.
+        probes: of clients, where they are used again in later rounds.
+        last_change: [P], the aggregated change of the last round, where it may be used again.
     """
 
     round: int
@@ -50,6 +69,8 @@ class ServerState:
     buffers: Tensor
     losses: Mapping[int, float] = field(default_factory=dict)
     optimizer: OptimizerState = field(default_factory=dict)
+    probes: dict[int, Probe] = field(default_factory=dict)
+    last_change: Tensor | None = None
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -85,6 +106,9 @@ def save_checkpoint(
         facts["losses_sha256"] = _losses_sha256(known)
     if state.optimizer:
         facts["optimizer_sha256"] = _digests(state.optimizer)
+    remembered = _remembered(state)
+    if remembered:
+        facts["clients_sha256"] = _digests(remembered)
     try:
         for left in folder.glob(".writing-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -96,6 +120,8 @@ def save_checkpoint(
             save_file(known, scratch / LOSSES)
         if state.optimizer:
             save_file({name: tensor.cpu() for name, tensor in state.optimizer.items()}, scratch / OPTIMIZER)
+        if remembered:
+            save_file(remembered, scratch / CLIENTS)
         (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
         for path in (*sorted(scratch.iterdir()), scratch):
             _sync(path)
@@ -165,11 +191,35 @@ def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> Serv
     losses = dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True))
     optimizer = load_file(path / OPTIMIZER) if "optimizer_sha256" in facts else {}
     vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
-    state = ServerState(_round_of(path), *vectors, losses, optimizer)
-    digests = _losses_sha256(known) if losses else None, _digests(optimizer)
+    clients = load_file(path / CLIENTS) if "clients_sha256" in facts else {}
+    state = ServerState(
+        _round_of(path), *vectors, losses, optimizer, _probes(clients), clients.get("last_change")
+    )
+    digests = _losses_sha256(known) if losses else None, _digests(optimizer), _digests(clients)
     found = (state.round, state.sha256(), _sha256(state.buffers), *digests)
     said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"], facts.get("losses_sha256"))
-    return state if found == (*said, facts.get("optimizer_sha256", {})) else None
+    known_digests = facts.get("optimizer_sha256", {}), facts.get("clients_sha256", {})
+    return state if found == (*said, *known_digests) else None
+
+
+def _remembered(state: ServerState) -> dict[str, Tensor]:
+    """What `clients.safetensors` holds."""
+    found: dict[str, Tensor] = {}
+    if state.probes:
+        clients = sorted(state.probes)
+        rounds = [state.probes[client].round for client in clients]
+        found["clients"], found["rounds"] = torch.tensor(clients), torch.tensor(rounds)
+        found["gains"] = torch.from_numpy(np.stack([state.probes[client].gains for client in clients]))
+    if state.last_change is not None:
+        found["last_change"] = state.last_change.cpu()
+    return found
+
+
+def _probes(found: Mapping[str, Tensor]) -> dict[int, Probe]:
+    if "clients" not in found:
+        return {}
+    rows = zip(found["clients"].tolist(), found["rounds"].tolist(), found["gains"].numpy(), strict=True)
+    return {client: Probe(index, gains) for client, index, gains in rows}
 
 
 def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:

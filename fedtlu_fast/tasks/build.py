@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.lora import add_adapters_
 from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.tasks.image_classification import build_image_classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
 from fedtlu_fast.tasks.tagging import Tagging, build_tagger
 from fedtlu_fast.tasks.task import Task
@@ -14,11 +16,20 @@ def build_task(config: RunConfig, data: FederatedData) -> Task:
     """Model and loss for these data, on the settings' device.
 
     Raises:
-        InputError: see `build_model` and `build_tagger`.
+        InputError: see `build_model`, `build_tagger` and `add_adapters_`.
     """
+    task = _without_adapters(config, data)
+    if config.model.lora.rank:
+        add_adapters_(task.model, config)
+    return task
+
+
+def _without_adapters(config: RunConfig, data: FederatedData) -> Task:
     if config.task == "classification":
         mlp = build_mlp(data.inputs, config.model.hidden, data.outputs, config.seed)
         return Classification(mlp.to(config.device))
+    if config.task == "image_classification":
+        return build_image_classification(config.model, data, config.seed, config.device)
     if config.task == "tagging":
         tagger = build_tagger(config.model, data, config.seed)
         return Tagging(tagger.to(config.device), data.labels, data.padding)

@@ -38,7 +38,7 @@ def by_torch(start, grads, config):
 def ours(start, grads, config):
     params, optimizer = start.clone(), Optimizer(config)
     for grad in grads:
-        optimizer.step_(params, grad.clone())
+        optimizer.step_([params], [grad.clone()])
     return params
 
 
@@ -60,7 +60,7 @@ def test_gradients_are_left_as_they_were(generator, options):
     params, grads = torch.randn(2, 50, generator=generator)
     given = grads.clone()
     for _ in range(3):
-        optimizer.step_(params, grads)
+        optimizer.step_([params], [grads])
         assert torch.equal(grads, given)
 
 
@@ -82,7 +82,7 @@ def test_rows_that_drop_out_equal_optimizers_of_their_own(options, steps, size, 
         active = sum(own > step for own in steps)
         # One matrix of gradients serves all steps: nothing of it may be kept.
         shared[:active] = grads[step, :active]
-        optimizer.step_(matrix[:active], shared[:active])
+        optimizer.step_([matrix[:active]], [shared[:active]])
         shared.fill_(float("nan"))
     for row, own in enumerate(steps):
         expected = by_torch(start[row], list(grads[:own, row]), config)
@@ -113,5 +113,5 @@ def test_nan_in_one_row_stays_there(generator, options):
 def test_values_that_require_a_gradient_are_stepped_all_the_same(generator):
     params = torch.randn(5, generator=generator).requires_grad_()
     before = params.detach().clone()
-    Optimizer(TrainingConfig(lr=1.0)).step_(params, torch.ones(5))
+    Optimizer(TrainingConfig(lr=1.0)).step_([params], [torch.ones(5)])
     torch.testing.assert_close(params.detach(), before - 1)

@@ -20,7 +20,10 @@ from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.orders import Orders
+from fedtlu_fast.simulation.executors.probing import Prober
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
 
@@ -52,6 +55,9 @@ class LaneTrainer:
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
         self._norms = config.selection.metric == "agreement"
+        self._rule: ClientRule | None = None
+        if config.client_selection.selector == "drift":  # chosen here, when a client has trained
+            self._rule = make_client_rule(config, trainer.layout, trainer.task, population)
         at_once = config.execution.at_once or 1
         parts = (trainer.task, trainer.layout, config.training, config.seed)
         example = example_samples(population)
@@ -64,7 +70,7 @@ class LaneTrainer:
             self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example, precision)
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
-        """Trains the lane's clients from the global parameters and buffers.
+        """Trains the lane's clients from the global parameters and buffers, or has them probe.
 
         Args:
             start: global parameters [P] and buffers [Q]; not changed.
@@ -78,6 +84,9 @@ class LaneTrainer:
         if isinstance(self.population, AheadPopulation):
             self.population.announce(lane.clients)
         try:
+            if lane.probing:
+                self._probe(start, lane, reports)
+                return LaneResult(lane, (torch.empty(0), torch.empty(0)), False, reports)
             if self._many is None and len(lane.clients) == 1:
                 return self._single(start, lane, reports, out)
             params, buffers = out or (None, None)
@@ -87,13 +96,13 @@ class LaneTrainer:
             )
             if self._many is None:
                 for client in lane.clients:
-                    self._add_one(start, lane.round, client, means, reports)
+                    self._add_one(start, lane, client, means, reports)
             else:
                 for group in self._groups(lane.clients):
                     if isinstance(self._many, CompiledTrainer) and self._spoiler.spoils(group[0]):
-                        self._add_one(start, lane.round, group[0], means, reports)
+                        self._add_one(start, lane, group[0], means, reports)
                     else:
-                        self._add_many(self._many, start, lane.round, group, means[0], reports)
+                        self._add_many(self._many, start, lane, group, means[0], reports)
         finally:
             self.watch(-1)
         return LaneResult(lane, (means[0].sum, means[1].sum), False, reports)
@@ -111,7 +120,7 @@ class LaneTrainer:
                 yield from ((client,) for client in together) if spoils else (together,)
 
     def _single(self, start: Vectors, lane: Lane, reports: ClientReports, out: Vectors | None) -> LaneResult:
-        vectors = self._one(start, lane.round, lane.clients[0], reports)
+        vectors = self._one(start, lane, lane.clients[0], reports)
         if vectors is None:
             return LaneResult(lane, out or start, True, reports)
         if out is not None:
@@ -122,21 +131,27 @@ class LaneTrainer:
     def _add_one(
         self,
         start: Vectors,
-        round_index: int,
+        lane: Lane,
         client: int,
         means: tuple[WeightedMean, WeightedMean],
         reports: ClientReports,
     ) -> None:
-        vectors = self._one(start, round_index, client, reports)
+        vectors = self._one(start, lane, client, reports)
         if vectors is not None:
             for mean, vector in zip(means, vectors, strict=True):
                 mean.add_(vector, reports.samples[-1])
 
-    def _one(self, start: Vectors, round_index: int, client: int, reports: ClientReports) -> Vectors | None:
+    def _one(self, start: Vectors, lane: Lane, client: int, reports: ClientReports) -> Vectors | None:
         """The client's vectors, if they can be averaged in."""
         self.watch(client)
+        round_index = lane.round
         try:
-            update = self._each.train(*start, self.population.train(client), round_index, client)
+            samples = self.population.train(client)
+            if lane.orders is None:
+                update = self._each.train(*start, samples, round_index, client)
+            else:
+                blocks = lane.orders.trained[client]
+                update = self.trainer.train(*start, samples, round_index, client, blocks)
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
@@ -144,6 +159,8 @@ class LaneTrainer:
         if self._spoiler.spoils(client):
             self._spoiler.spoil_(update.params, start[0], round_index, client)
             finite = finite and bool(update.params.isfinite().all())
+        if lane.orders is not None:
+            self._send_(update.params, start[0], client, lane.orders, reports)
         reports.add(client, update.samples, update.loss, finite)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
@@ -154,7 +171,7 @@ class LaneTrainer:
         self,
         many: VectorizedTrainer | CompiledTrainer,
         start: Vectors,
-        round_index: int,
+        lane: Lane,
         clients: Sequence[int],
         mean: WeightedMean,
         reports: ClientReports,
@@ -165,13 +182,13 @@ class LaneTrainer:
                 self.watch(client)
                 samples.append(self.population.train(client))
             self.watch(-1)  # nobody's time: they train together
-            found = self._train_many(many, start[0], samples, round_index, clients, reports)
+            found = self._train_many(many, start[0], samples, lane, clients, reports)
         except (Exception, SystemExit) as error:
             _check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
             failed = len(reports.failed)
             for client in clients:
-                vectors = self._one(start, round_index, client, reports)
+                vectors = self._one(start, lane, client, reports)
                 if vectors is not None:
                     mean.add_(vectors[0], reports.samples[-1])
             if len(reports.failed) == failed:
@@ -190,17 +207,45 @@ class LaneTrainer:
         many: VectorizedTrainer | CompiledTrainer,
         start: Tensor,
         samples: Sequence[Samples],
-        round_index: int,
+        lane: Lane,
         clients: Sequence[int],
         reports: ClientReports,
     ) -> ClientSum:
         if isinstance(many, CompiledTrainer):
-            return many.train_sum(start, samples, round_index, clients)
-        updates = many.train(start, samples, round_index, clients)
-        if self._spoiler.roles:
+            return many.train_sum(start, samples, lane.round, clients)
+        orders = lane.orders
+        blocks = None if orders is None else [orders.trained[client] for client in clients]
+        updates = many.train(start, samples, lane.round, clients, blocks)
+        if self._spoiler.roles or orders is not None:
             for params, place in zip(updates.params, updates.clients, strict=True):
-                self._spoiler.spoil_(params, start, round_index, clients[place])
+                self._spoiler.spoil_(params, start, lane.round, clients[place])
+                if orders is not None:
+                    self._send_(params, start, clients[place], orders, reports)
         return self._added(updates, start, reports)
+
+    def _send_(
+        self, params: Tensor, start: Tensor, client: int, orders: Orders, reports: ClientReports
+    ) -> None:
+        """Puts what a client does not send back to where it started."""
+        sent = orders.to_send(client)
+        if orders.budgets is not None and self._rule is not None:
+            sent = self._rule.after_training(params - start, orders.budgets[client], self.config.backend)
+        if sent != orders.trained[client] or self._spoiler.spoils(client):
+            layout = self.trainer.layout
+            for run in layout.runs(set(range(len(layout.blocks))).difference(sent)):
+                params[run] = start[run]
+        reports.sent[client] = sent
+
+    def _probe(self, start: Vectors, lane: Lane, reports: ClientReports) -> None:
+        many = self._many if isinstance(self._many, VectorizedTrainer) else None
+        prober = Prober(self.config, self.population, self.trainer, many, self.watch)
+        prober.probe(
+            start,
+            lane.round,
+            lane.clients,
+            reports,
+            lambda client, error: self._failed(lane.round, client, error, reports),
+        )
 
     def _added(self, found: ClientUpdates, base: Tensor, reports: ClientReports) -> ClientSum:
         """Adds up the clients that are free of NaN and Inf."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.config import ExecutionConfig
+from fedtlu_fast.simulation.executors.orders import Blocks, Orders
 
 Vectors = tuple[Tensor, Tensor]
 """Parameters [P] and buffers [Q]."""
@@ -28,11 +29,15 @@ class Lane:
         round: which round.
         index: which lane of it, from 0.
         clients: their numbers, in the order of averaging.
+        orders: which blocks they train and send; None for all.
+        probing: whether they only measure their gradients at the global parameters, and do not train.
     """
 
     round: int
     index: int
     clients: tuple[int, ...]
+    orders: Orders | None = None
+    probing: bool = False
 
 
 @dataclass
@@ -47,6 +52,8 @@ class ClientReports:
         failed: of those that failed, why.
         norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`),
             [L + B] float64; None unless it was asked for and there is one.
+        sent: the blocks that each client sent, by its number; only of clients under `Orders`.
+        gains: [B] float64 of each client that probed.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -55,6 +62,8 @@ class ClientReports:
     accepted: list[bool] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     norms: NDArray[np.float64] | None = None
+    sent: dict[int, Blocks] = field(default_factory=dict)
+    gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
         """One more client that was trained."""
@@ -80,6 +89,8 @@ class ClientReports:
         self.losses += other.losses
         self.accepted += other.accepted
         self.failed |= other.failed
+        self.sent |= other.sent
+        self.gains |= other.gains
         if other.norms is not None:
             self.add_norms(other.norms)
 
@@ -87,6 +98,14 @@ class ClientReports:
     def total(self) -> int:
         """Samples of the accepted clients: what their sum is to be divided by."""
         return sum(n for n, accepted in zip(self.samples, self.accepted, strict=True) if accepted)
+
+    def totals(self, blocks: int) -> NDArray[np.float64]:
+        """[B]: samples of the accepted clients that sent each block."""
+        totals = np.zeros(blocks)
+        for client, samples, accepted in zip(self.clients, self.samples, self.accepted, strict=True):
+            if accepted:
+                totals[list(self.sent[client])] += samples
+        return totals
 
     @property
     def refused(self) -> list[int]:
@@ -122,7 +141,12 @@ class LaneResult:
 
 
 def cut(
-    round_index: int, cohort: Sequence[int], config: ExecutionConfig, one_each: bool = False
+    round_index: int,
+    cohort: Sequence[int],
+    config: ExecutionConfig,
+    one_each: bool = False,
+    orders: Orders | None = None,
+    probing: bool = False,
 ) -> list[Lane]:
     """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
 
@@ -131,7 +155,13 @@ def cut(
         cohort: its clients.
         config: `lanes` and `at_once`.
         one_each: a lane for every client, whose vectors then come one by one.
+        orders: of the clients; each lane gets those of its own.
+        probing: see `Lane`.
     """
     lanes = len(cohort) if one_each else min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
     parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
-    return [Lane(round_index, index, tuple(part.tolist())) for index, part in enumerate(parts)]
+    members = [tuple(part.tolist()) for part in parts]
+    return [
+        Lane(round_index, index, clients, None if orders is None else orders.of(clients), probing)
+        for index, clients in enumerate(members)
+    ]

@@ -1,0 +1,255 @@
+"""What a method costs: bytes sent and floating-point operations, by block, by client and by round (ours).
+
+To train a block, the gradient has to be passed from the loss down to it: only what lies below the lowest
+trained block is free. So a backward pass over the chosen blocks S of a model takes
+
+    backward(S) = max over b in S of reach_b + sum over b in S of weight_b
+
+with `weight_b` for the gradients of the block's own parameters and `reach_b` for passing gradients down to
+it. Both are measured (`flops`). The model is exact where each block lies on the way to the next one; where
+blocks lie side by side (two towers; query, key and value at granularity ``module``) it is a lower bound,
+since the way to one is not the way to the other: there `flops.backward_flops` measures any choice.
+
+A communicated number is a float32, 4 bytes. Buffers (BatchNorm's statistics) travel both ways with every
+client. Nothing is compressed, and messages have no headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedtlu_fast.clients.training import batches
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import generator
+
+NUMBER_BYTES = 4
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCosts:
+    """What the B blocks of a model cost; FLOPs are those of one sample.
+
+    A product with a block's matrix takes as many FLOPs in the forward pass as the matrix's gradient in the
+    backward pass. So `weight` is also each block's share of `forward`; what is left of it belongs to
+    no block: attention's products of activations, and frozen matrices.
+
+    Attributes:
+        names: of the blocks, as in the layout.
+        parameters: [B].
+        buffers: numbers in the model's floating-point buffers.
+        forward: FLOPs of a forward pass through the whole model, loss included.
+        weight: [B] FLOPs of the gradients of the block's own parameters.
+        reach: [B] FLOPs of passing gradients from the loss down to the block.
+    """
+
+    names: tuple[str, ...]
+    parameters: Integers
+    buffers: int
+    forward: float
+    weight: Floats
+    reach: Floats
+
+    @property
+    def bytes(self) -> Integers:
+        """[B], of each block's parameters."""
+        return NUMBER_BYTES * self.parameters
+
+    @property
+    def model_bytes(self) -> int:
+        """Of all parameters and buffers."""
+        return int(self.bytes.sum()) + self.buffer_bytes
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of the buffers."""
+        return NUMBER_BYTES * self.buffers
+
+    def backward(self, masks: ArrayLike) -> Floats:
+        """FLOPs of one sample's backward pass when these blocks are trained; 0 for none.
+
+        Args:
+            masks: [..., B] bool.
+
+        Returns:
+            [...], one number for each choice.
+        """
+        chosen = self.check(masks)
+        reach = np.where(chosen, self.reach, 0.0).max(axis=-1)
+        found: Floats = reach + chosen @ self.weight
+        return found
+
+    def mask(self, blocks: Sequence[int]) -> Masks:
+        """[B] bool from indices of blocks.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        mask = np.zeros(len(self.names), np.bool_)
+        for block in blocks:
+            if not 0 <= block < len(mask):
+                raise InputError("blocks", block, f"0 to {len(mask) - 1}, the blocks there are")
+            mask[block] = True
+        return mask
+
+    def check(self, masks: ArrayLike) -> Masks:
+        """The masks as an array [..., B].
+
+        Raises:
+            InputError: their last dimension is not B, or they are not bool.
+        """
+        chosen = np.asarray(masks)
+        if chosen.dtype != np.bool_ or chosen.shape[-1:] != (len(self.names),):
+            given = f"{chosen.dtype} of shape {chosen.shape}"
+            raise InputError("masks", given, f"bool, with one column for each of {len(self.names)} blocks")
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class RoundCosts:
+    """What one round costs the K clients that train; bytes and FLOPs.
+
+    Attributes:
+        bytes_down: of the whole model, to every client.
+        bytes_published: of what changed in the global model: all that a client needs which took part in the
+            round before. Sent once.
+        bytes_up: [K], the blocks that the client trained.
+        forward: [K], of local training.
+        backward: [K], likewise, down to the client's lowest block.
+        probe_bytes_up: of the clients that measured their blocks before: one number for each block.
+        probe_forward: of these measurements.
+        probe_backward: likewise, over all blocks.
+    """
+
+    bytes_down: int
+    bytes_published: int
+    bytes_up: Integers
+    forward: Floats
+    backward: Floats
+    probe_bytes_up: int
+    probe_forward: float
+    probe_backward: float
+
+    def row(self) -> dict[str, Any]:
+        """The same as numbers, summed over clients."""
+        return {
+            "bytes_down": self.bytes_down,
+            "bytes_published": self.bytes_published,
+            "bytes_up": int(self.bytes_up.sum()) + self.probe_bytes_up,
+            "forward_flops": float(self.forward.sum()) + self.probe_forward,
+            "backward_flops": float(self.backward.sum()) + self.probe_backward,
+            "probe_bytes_up": self.probe_bytes_up,
+            "probe_flops": self.probe_forward + self.probe_backward,
+        }
+
+
+def round_costs(
+    costs: BlockCosts,
+    masks: ArrayLike,
+    samples: Sequence[int],
+    probe_samples: Sequence[int] = (),
+    published: ArrayLike | None = None,
+) -> RoundCosts:
+    """The costs of a round in which K clients train.
+
+    Args:
+        costs: of the model.
+        masks: [K, B] bool, the blocks that each client trains and sends.
+        samples: [K], samples that pass through the model in each client's steps, one that comes twice
+            counted twice (`samples_processed`).
+        probe_samples: for each client that measured all blocks before, the samples it took for it.
+        published: [B] bool, the blocks that the server changed; None: those that any client trained.
+
+    Raises:
+        InputError: shapes that do not fit, or a negative number of samples.
+    """
+    chosen = costs.check(masks)
+    if chosen.ndim != 2 or len(chosen) != len(samples):
+        expected = f"[K, {len(costs.names)}] and [K]"
+        raise InputError("masks, samples", f"shapes {chosen.shape} and ({len(samples)},)", expected)
+    for field, numbers in (("samples", samples), ("probe_samples", probe_samples)):
+        if any(number < 0 for number in numbers):
+            raise InputError(field, list(numbers), "numbers of 0 and more")
+    changed = chosen.any(axis=0) if published is None else costs.check(published)
+    passes, probed = np.array(samples, np.float64), float(sum(probe_samples))
+    everything = np.ones(len(costs.names), np.bool_)
+    return RoundCosts(
+        bytes_down=len(chosen) * costs.model_bytes,
+        bytes_published=int(costs.bytes @ changed) + (costs.buffer_bytes if len(chosen) else 0),
+        bytes_up=chosen @ costs.bytes + costs.buffer_bytes,
+        forward=passes * costs.forward,
+        backward=passes * costs.backward(chosen),
+        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples),
+        probe_forward=probed * costs.forward,
+        probe_backward=probed * float(costs.backward(everything)),
+    )
+
+
+def run_costs(
+    costs: BlockCosts,
+    selection: Sequence[Mapping[str, Any]],
+    training: TrainingConfig,
+    size: Callable[[int], int],
+    probe_samples: int = 0,
+) -> list[RoundCosts]:
+    """The costs of every round of a run, from its log.
+
+    Args:
+        costs: of the run's model.
+        selection: rows of selection.jsonl. ``client_blocks`` holds each client's blocks in the order of
+            ``cohort``; in a row without it every client trained all of them. ``probed`` is how many clients
+            measured their blocks before; none in a row without it.
+        training: the run's.
+        size: samples that a client trains on, by its number.
+        probe_samples: that a client takes to measure its blocks.
+
+    Raises:
+        InputError: the log does not belong to this model, or clients probed and `probe_samples` is 0.
+    """
+    places = {name: place for place, name in enumerate(costs.names)}
+    counted: dict[int, int] = {}
+    found = []
+    for row in selection:
+        cohort, field = row["cohort"], f"selection.jsonl, round {row['round']}"
+        given = row.get("client_blocks", [range(len(places))] * len(cohort))
+        if len(given) != len(cohort):
+            raise InputError(field, f"client_blocks of {len(given)}", f"those of {len(cohort)} clients")
+        if unknown := [name for name in row["selected"] if name not in places]:
+            raise InputError(field, unknown[0], f"blocks of this model, such as {costs.names[0]}")
+        if tuple(row.get("block_scores", costs.names)) != costs.names:
+            raise InputError(field, list(row["block_scores"]), f"the {len(places)} blocks of this model")
+        for client in cohort:
+            held = size(client)
+            counted.setdefault(held, samples_processed(held, training))
+        probed = row.get("probed", 0)
+        if probed and not probe_samples:
+            raise InputError("probe_samples", probe_samples, f"1 or more: {probed} clients probed ({field})")
+        found.append(
+            round_costs(
+                costs,
+                np.array([costs.mask(blocks) for blocks in given], np.bool_).reshape(-1, len(places)),
+                [counted[size(client)] for client in cohort],
+                [probe_samples] * probed,
+                costs.mask([places[name] for name in row["selected"]]),
+            )
+        )
+    return found
+
+
+def samples_processed(size: int, training: TrainingConfig) -> int:
+    """Samples that pass through the model in one client's round, one that comes twice counted twice.
+
+    Args:
+        size: samples that the client trains on.
+        training: steps or epochs, and the batch size.
+    """
+    # How many does not depend on the draws, only which.
+    return sum(map(len, batches(size, training, generator(0, "batches"))))

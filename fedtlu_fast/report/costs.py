@@ -1,0 +1,190 @@
+"""What the arms of a comparison cost and what they reached, from their directories, as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.costs import BlockCosts, RoundCosts, run_costs
+from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
+from fedtlu_fast.simulation.parts import make_parts
+
+QUALITIES = ("test_accuracy", "test_perplexity")
+SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flops", "seconds")
+COLUMNS = {
+    "test_accuracy": ("accuracy", ".2f", 100, "%"),
+    "test_perplexity": ("perplexity", ".2f", 1, ""),
+    "bytes_up": ("MB up", ",.1f", 1e-6, ""),
+    "bytes_down": ("MB down", ",.1f", 1e-6, ""),
+    "forward_flops": ("GFLOP forward", ",.1f", 1e-9, ""),
+    "backward_flops": ("GFLOP backward", ",.1f", 1e-9, ""),
+    "probe_share": ("of it probes", ".1f", 100, "%"),
+    "seconds": ("seconds", ",.1f", 1, ""),
+}
+"""Title, format, factor and unit of each column; the probes' share is of all FLOPs."""
+SPREAD = (*QUALITIES, "seconds")
+"""Columns that show their standard deviation."""
+SAMPLES = 2
+"""Of the batch by which a model is measured: BatchNorm has no statistics of one."""
+PARTS = ("task", "seed", "clients", "data", "partition", "pretraining", "model", "threats")
+"""Settings that decide the model and who holds how much."""
+
+
+@dataclass(frozen=True)
+class RunCosts:
+    """One run.
+
+    Attributes:
+        seed: of the run.
+        rounds: what each of its T rounds cost.
+        metrics: [T] rows of metrics.jsonl.
+    """
+
+    seed: int
+    rounds: Sequence[RoundCosts]
+    metrics: Sequence[Mapping[str, Any]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """`RoundCosts.row` of each round, with its ``seconds`` and all ``flops`` together."""
+        rows = []
+        for costs, metric in zip(self.rounds, self.metrics, strict=True):
+            row = costs.row()
+            flops = row["forward_flops"] + row["backward_flops"]
+            rows.append({**row, "flops": flops, "seconds": metric["seconds"]})
+        return rows
+
+    def totals(self) -> dict[str, float]:
+        """Sums over the rounds, and ``probe_share``."""
+        rows = self.rows()
+        total = {name: float(sum(row[name] for row in rows)) for name in SUMS}
+        flops = total["forward_flops"] + total["backward_flops"]
+        return {**total, "probe_share": total["probe_flops"] / flops if flops else 0.0}
+
+    def path(self, quality: str, cost: str) -> list[tuple[int, float, float]]:
+        """(round, cost so far, quality) of each round with a test.
+
+        Args:
+            quality: one of `QUALITIES`.
+            cost: a key of `rows`.
+        """
+        spent = accumulate(row[cost] for row in self.rows())
+        told = zip(self.metrics, spent, strict=True)
+        return [(row["round"], cost, row[quality]) for row, cost in told if row[quality] is not None]
+
+    def last(self, quality: str) -> float | None:
+        """Of the last test; None without any."""
+        found = [row[quality] for row in self.metrics if row[quality] is not None]
+        return found[-1] if found else None
+
+
+def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> dict[str, list[RunCosts]]:
+    """The costs of runs, which may still be under way. Data and model are made anew from their settings.
+
+    Args:
+        arms: directories of an arm's runs (its seeds), by its name.
+        probe_samples: that a client takes to measure its blocks, in the arms whose clients do.
+
+    Raises:
+        InputError: there is no such run, it has no round yet, or its log does not belong to its settings.
+    """
+    made: dict[str, tuple[BlockCosts, Population]] = {}
+    found: dict[str, list[RunCosts]] = {}
+    for name, paths in arms.items():
+        found[name] = []
+        for path in paths:
+            directory, config = RunDirectory.open(path, "RUN_DIR")
+            metrics, selection = directory.rows(METRICS), directory.rows(SELECTION)
+            done = min(len(metrics), len(selection))
+            if not done:
+                raise InputError("RUN_DIR", str(path), "a run with one round or more")
+            blocks, population = _parts(config, made)
+            held = partial(_held, population)
+            rounds = run_costs(blocks, selection[:done], config.training, held, probe_samples)
+            found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
+    return found
+
+
+def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
+    """One row per arm: mean and sample standard deviation over its runs of every column.
+
+    Qualities are those of the last test; one that no run has is left out.
+    """
+    qualities = [name for name in QUALITIES if any(run.last(name) is not None for run in _all(arms))]
+    rows = []
+    for arm, runs in arms.items():
+        row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
+        totals = [run.totals() for run in runs]
+        for name in COLUMNS:
+            if name in qualities:
+                values = [value for run in runs if (value := run.last(name)) is not None]
+            elif name not in QUALITIES:
+                values = [total[name] for total in totals]
+            else:
+                continue
+            row[name] = mean(values) if values else None
+            row[f"{name}_std"] = stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table as people read it; see `tables.to_markdown`."""
+    names = [name for name in COLUMNS if name in rows[0]]
+    cells = [
+        [str(row["arm"]), *(_cell(name, row[name], row[f"{name}_std"]) for name in names)] for row in rows
+    ]
+    return ["arm", *(COLUMNS[name][0] for name in names)], cells
+
+
+def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The table for a terminal."""
+    heads, cells = cost_cells(rows)
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "arm" else "right", overflow="fold")
+    for line in cells:
+        table.add_row(*line)
+    return table
+
+
+def _parts(
+    config: RunConfig, made: dict[str, tuple[BlockCosts, Population]]
+) -> tuple[BlockCosts, Population]:
+    """The model's costs and who holds what; arms that differ in what is chosen share them."""
+    settings = config.model_dump(mode="json", include=set(PARTS))
+    key = json.dumps([settings, config.selection.granularity], sort_keys=True)
+    if key not in made:
+        # FLOPs and sizes are the same on any device, which need not be here.
+        parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
+        batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
+        made[key] = measure_costs(parts.trainer.task, parts.trainer.layout, batch), parts.population
+    return made[key]
+
+
+def _held(population: Population, client: int) -> int:
+    return len(population.train(client))
+
+
+def _all(arms: Mapping[str, Sequence[RunCosts]]) -> list[RunCosts]:
+    return [run for runs in arms.values() for run in runs]
+
+
+def _cell(name: str, value: float | None, spread: float | None) -> str:
+    if value is None:
+        return "-"
+    _, form, factor, unit = COLUMNS[name]
+    text = f"{value * factor:{form}}{unit}"
+    return f"{text} ± {spread * factor:{form}}" if spread is not None and name in SPREAD else text

@@ -1,0 +1,106 @@
+"""First step of a round under `client_selection`: clients probe, if the rule asks for it, and get orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.client_rule import ClientRule
+from fedtlu_fast.simulation.executors.executor import Executor
+from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
+from fedtlu_fast.simulation.executors.orders import Orders
+from fedtlu_fast.simulation.state import Probe, ServerState
+from fedtlu_fast.stats import layer_stats
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClientChoice:
+    """What was found out and decided before a cohort trains.
+
+    Attributes:
+        orders: of those that train; None: everybody trains and sends everything.
+        gains: [C, B], what the clients measured, in the order of the cohort; None without probes.
+        probed: those that probed in this round.
+        failed: those whose probe failed, and why; they get no orders.
+        probes: what is remembered of probes for rounds to come.
+    """
+
+    orders: Orders | None = None
+    gains: Vector | None = None
+    probed: tuple[int, ...] = ()
+    failed: dict[int, str] = field(default_factory=dict)
+    probes: dict[int, Probe] = field(default_factory=dict)
+
+    def ordered(self, cohort: Sequence[int]) -> list[int]:
+        """Those of a cohort that train."""
+        return [client for client in cohort if client not in self.failed]
+
+
+def choose_for_clients(
+    rule: ClientRule,
+    config: RunConfig,
+    layout: ParameterLayout,
+    executor: Executor,
+    state: ServerState,
+    cohort: Sequence[int],
+) -> ClientChoice:
+    """Orders for a cohort.
+
+    Args:
+        rule: the settings'.
+        config: of the run.
+        layout: of its model.
+        executor: has clients probe.
+        state: what they start from.
+        cohort: who trains; not empty.
+    """
+    index = state.round + 1
+    if not config.client_selection.probes:
+        metrics = {}
+        if rule.selector.metric == "relative_change":
+            metrics = {"relative_change": _last_movement(layout, state, config.backend)}
+        return ClientChoice(rule.orders(index, cohort, metrics), probes=state.probes)
+    every = config.client_selection.probe_every
+    known = {k: probe for k, probe in state.probes.items() if index - probe.round < every}
+    asked = [client for client in cohort if client not in known]
+    reports = _probe(config, executor, state, asked) if asked else ClientReports()
+    fresh = {client: Probe(index, gains) for client, gains in reports.gains.items()}
+    there = [client for client in cohort if client in known or client in fresh]
+    gains = np.array([(fresh.get(client) or known[client]).gains for client in there])
+    return ClientChoice(
+        orders=rule.orders(index, there, {rule.selector.metric or "": gains}) if there else None,
+        gains=gains,
+        probed=tuple(fresh),
+        failed=reports.failed,
+        probes=known | fresh if every > 1 else {},
+    )
+
+
+def _probe(
+    config: RunConfig, executor: Executor, state: ServerState, clients: Sequence[int]
+) -> ClientReports:
+    reports = ClientReports()
+    lanes = cut(state.round + 1, clients, config.execution, probing=True)
+    for result in executor.train((state.params, state.buffers), lanes):
+        reports.extend(result.reports)
+    return reports
+
+
+def _last_movement(layout: ParameterLayout, state: ServerState, backend: str) -> Vector:
+    """[1, B]: ``||dW|| / ||W||`` of the round before; 0 where there is none."""
+    if state.last_change is None:
+        return np.zeros((1, len(layout.blocks)))
+    first = len(layout.layers)
+    moved = unit_norms(layer_stats(state.last_change, layout, backend=backend), layout)[first:]
+    size = unit_norms(layer_stats(state.params, layout, backend=backend), layout)[first:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = moved.numpy() / size.numpy()
+    return np.where(np.isfinite(found), found, 0.0)[None, :]

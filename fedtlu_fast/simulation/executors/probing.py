@@ -1,0 +1,106 @@
+"""Clients' probes: what each measures of its gradient at the global parameters, before anybody trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtlu_fast.aggregation import aggregate
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import VectorizedTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Population
+from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Vectors
+from fedtlu_fast.stats import layer_stats
+
+Gains = NDArray[np.float64]
+
+
+class Prober:
+    """Has clients probe, one after another or many at once, with the trainers that train them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        population: Population,
+        trainer: LocalTrainer,
+        many: VectorizedTrainer | None,
+        watch: Callable[[int], None],
+    ) -> None:
+        """Takes memory only while it probes.
+
+        Args:
+            config: of the run.
+            population: who holds what.
+            trainer: of one client.
+            many: of many clients, if there is one.
+            watch: told of each client.
+        """
+        self._config, self._population, self._watch = config, population, watch
+        self._trainer, self._many, self._layout = trainer, many, trainer.layout
+        self._size = (config.execution.at_once or 1) if many is not None else 1
+
+    def probe(
+        self,
+        start: Vectors,
+        round_index: int,
+        clients: Sequence[int],
+        reports: ClientReports,
+        failed: Callable[[int, BaseException], None],
+    ) -> None:
+        """Reports every client's gains.
+
+        Args:
+            start: global parameters [P] and buffers [Q]; not changed.
+            round_index: the round that is to come.
+            clients: who probes.
+            reports: where the gains go.
+            failed: called for those whose probe raises.
+        """
+        metric = self._config.client_selection.gradient_metric
+        for first in range(0, len(clients), self._size):
+            group = clients[first : first + self._size]
+            if self._many is not None and len(group) > 1:
+                with suppress(Exception):  # one of them is to blame, and fails again on its own
+                    found = self._together(self._many, metric, start, round_index, group)
+                    reports.gains |= dict(zip(group, found, strict=True))
+                    continue
+            for client in group:
+                try:
+                    reports.gains[client] = self._alone(metric, start, round_index, client)
+                except (Exception, SystemExit) as error:
+                    failed(client, error)
+
+    def _alone(self, metric: GradientMetric, start: Vectors, round_index: int, client: int) -> Gains:
+        self._watch(client)
+        samples = self._population.train(client)
+        count = self._config.client_selection.probe_batches
+        gradient = self._trainer.gradient(*start, samples, count, round_index, client)
+        own: Gains = self._measured(metric, start, [gradient])[0]
+        return own
+
+    def _together(
+        self,
+        many: VectorizedTrainer,
+        metric: GradientMetric,
+        start: Vectors,
+        round_index: int,
+        clients: Sequence[int],
+    ) -> Gains:
+        samples = [self._population.train(client) for client in clients]
+        count = self._config.client_selection.probe_batches
+        return self._measured(metric, start, many.gradients(start[0], samples, count, round_index, clients))
+
+    def _measured(self, metric: GradientMetric, start: Vectors, rows: Tensor | Sequence[Tensor]) -> Gains:
+        """[K, B], from the gradients of K clients, each read once."""
+        backend = self._config.backend
+        found = aggregate(rows, [1.0] * len(rows), self._layout, client_stats=True, backend=backend)
+        weights = layer_stats(start[0], self._layout, backend=backend)
+        if found.client_stats is None:
+            raise RuntimeError("no statistics of clients, though they were asked for")
+        return measure_gradients(metric, self._layout, found.client_stats, weights)

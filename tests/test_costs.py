@@ -1,0 +1,133 @@
+"""Bytes and FLOPs of rounds, counted by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedtlu_fast import InputError
+from fedtlu_fast.clients.training import batches
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.costs import BlockCosts, round_costs, run_costs, samples_processed
+from fedtlu_fast.randomness import generator
+
+COSTS = BlockCosts(
+    names=("embedding", "h.0", "h.1", "head"),
+    parameters=np.array([10, 20, 20, 5]),
+    buffers=3,
+    forward=100.0,
+    weight=np.array([0.0, 40.0, 40.0, 10.0]),
+    reach=np.array([95.0, 95.0, 50.0, 0.0]),
+)
+MASKS = np.array([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
+
+
+def test_backward_goes_down_to_the_lowest_block() -> None:
+    assert COSTS.backward(MASKS).tolist() == [50 + 50, 95 + 50, 10]
+    assert COSTS.backward(np.ones(4, bool)) == 95 + 90
+    assert COSTS.backward(np.zeros((2, 4), bool)).tolist() == [0, 0]
+
+
+def test_a_round_by_hand() -> None:
+    found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3])
+    assert found.bytes_up.tolist() == [4 * (25 + 3), 4 * (25 + 3), 4 * (5 + 3)]
+    assert found.bytes_down == 3 * 4 * (55 + 3)
+    assert found.bytes_published == 4 * (20 + 20 + 5 + 3)
+    assert found.forward.tolist() == [800, 400, 200]
+    assert found.backward.tolist() == [8 * 100, 4 * 145, 2 * 10]
+    assert (found.probe_forward, found.probe_backward) == (600, 6 * 185)
+    assert found.probe_bytes_up == 2 * 4 * 4
+    assert found.row() == {
+        "bytes_down": 696,
+        "bytes_published": 192,
+        "bytes_up": 4 * 64 + 32,
+        "forward_flops": 1400 + 600,
+        "backward_flops": 800 + 580 + 20 + 1110,
+        "probe_bytes_up": 32,
+        "probe_flops": 600 + 1110,
+    }
+
+
+def test_what_the_server_changed_may_be_less_than_what_was_sent() -> None:
+    found = round_costs(COSTS, np.ones((3, 4), bool), [1, 1, 1], published=[False, True, False, True])
+    assert found.bytes_published == 4 * (25 + 3)
+    assert found.bytes_up.tolist() == [4 * 58] * 3
+
+
+def test_a_round_without_clients_costs_nothing() -> None:
+    found = round_costs(COSTS, np.zeros((0, 4), bool), [])
+    assert set(found.row().values()) == {0}
+
+
+@given(st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
+def test_another_block_never_costs_less(chosen: list[bool], more: int) -> None:
+    before, after = np.array(chosen), np.array(chosen)
+    after[more] = True
+    assert COSTS.backward(after) >= COSTS.backward(before)
+
+
+@pytest.mark.parametrize(
+    ("masks", "samples", "probes"),
+    [
+        (np.ones((2, 3), bool), [1, 1], []),
+        (np.ones((2, 4), bool), [1], []),
+        (np.ones((2, 4)), [1, 1], []),
+        (np.ones(4, bool), [1], []),
+        (np.ones((2, 4), bool), [1, -1], []),
+        (np.ones((2, 4), bool), [1, 1], [-1]),
+    ],
+)
+def test_what_does_not_fit_is_refused(masks: Any, samples: list[int], probes: list[int]) -> None:
+    with pytest.raises(InputError):
+        round_costs(COSTS, masks, samples, probes)
+
+
+def test_a_log_is_read() -> None:
+    training = TrainingConfig(batch_size=4, local_epochs=1.0)
+    sizes = {7: 10, 2: 3}
+    rows = [
+        {"round": 1, "cohort": [7, 2], "selected": list(COSTS.names)},
+        {
+            "round": 2,
+            "cohort": [2, 7],
+            "selected": ["h.1", "head"],
+            "client_blocks": [[3], [2, 3]],
+            "probed": 2,
+        },
+        {"round": 3, "cohort": [], "selected": [], "client_blocks": [], "probed": 0},
+    ]
+    full, chosen, nobody = run_costs(COSTS, rows, training, sizes.__getitem__, probe_samples=4)
+    assert full.row() == round_costs(COSTS, np.ones((2, 4), bool), [10, 3]).row()
+    assert chosen.row() == round_costs(COSTS, MASKS[[2, 0]], [3, 10], [4, 4]).row()
+    assert set(nobody.row().values()) == {0}
+    assert chosen.bytes_up.tolist() == [4 * 8, 4 * 28]
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"client_blocks": [[0]]}, "those of 2 clients"),
+        ({"client_blocks": [[0], [4]]}, "0 to 3"),
+        ({"selected": ["h.9"]}, "blocks of this model"),
+        ({"probed": 1}, "probe_samples"),
+    ],
+)
+def test_a_log_of_another_model_is_refused(over: dict[str, Any], message: str) -> None:
+    row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[3], [3]], **over}
+    with pytest.raises(InputError, match=message):
+        run_costs(COSTS, [row], TrainingConfig(), lambda _: 5)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 20))
+def test_samples_are_those_of_the_trainers_batches(size: int, width: int, steps: int) -> None:
+    training = TrainingConfig(batch_size=width, local_steps=steps)
+    plan = batches(size, training, generator(5, "batches", 3, 2))
+    assert samples_processed(size, training) == sum(len(batch) for batch in plan)
+
+
+def test_without_buffers_only_parameters_are_sent() -> None:
+    found = round_costs(replace(COSTS, buffers=0), MASKS, [1, 1, 1])
+    assert found.bytes_up.tolist() == [100, 100, 20]
