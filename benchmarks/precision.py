@@ -5,8 +5,8 @@
 For every seed, from one start: each round is made in float32 and, from the same state with the same cohort
 and batches, in bfloat16; the float32 one goes on. Compared are the scores of the largest group's blocks
 (Kendall's tau), the choices, and every layer's excess and norm (median relative difference). The other way,
-`vectorized`, is float32 too, five clients at once: it differs by rounding alone. At the end, how many times as
-fast a client is in bfloat16, in turns.
+`vectorized`, is float32 too, five clients at once: it differs by rounding alone. At the end, how many times
+as fast a client is in bfloat16, in turns.
 """
 
 from __future__ import annotations

@@ -71,9 +71,7 @@ def laid_over(
     """
     tree = config.model_dump(mode="json")
     for section in (over or {}, *map(_parse_override, overrides)):
-        for key, value in section.items():
-            # What was left to its default is no setting that another choice could refuse.
-            tree[key] = tree[key] | value if isinstance(value, dict) and key in tree else value
+        _lay_over(tree, section)
     return parse_config(tree)
 
 

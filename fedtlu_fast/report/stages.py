@@ -9,7 +9,7 @@ from typing import Any
 from fedtlu_fast.simulation.compare import ArmResult
 from fedtlu_fast.simulation.experiment import ConditionResult
 
-STAGES = ("train", "aggregate", "score", "select", "apply")
+STAGES = ("probe", "train", "aggregate", "score", "select", "apply")
 """Of every round, in this order; ``evaluate`` comes on top in rounds that test."""
 HEADS = ("aggregator", "threat", "selector", *STAGES, "evaluate", "scoring, %")
 

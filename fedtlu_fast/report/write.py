@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
+from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.history_plots import history_figure
@@ -37,7 +38,8 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         "selection": png(selection_figure(result.selection, blocks, warmup, always)),
     }
     shown_as = {"Perplexity": "curves", "Scores and choices": "selection"}
-    history = score_history(result.selection, layout, config.selection.metric)
+    scored = scored_layout(layout, config.selection.scored_layers)
+    history = score_history(result.selection, scored, config.selection.metric)
     if history.stability:
         pictures["ranks"] = png(history_figure(history.groups))
         shown_as["Ranks, and how much of them survives a round"] = "ranks"

@@ -17,7 +17,14 @@ from fedtlu_fast.aggregation import (
     check_room,
     make_server_optimizer,
 )
-from fedtlu_fast.block_metrics import BlockValues, mean_client_norms, measure, root_counts, unit_norms
+from fedtlu_fast.block_metrics import (
+    BlockValues,
+    mean_client_norms,
+    measure,
+    root_counts,
+    scored_layout,
+    unit_norms,
+)
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
@@ -45,6 +52,7 @@ class Server:
     Attributes:
         config: the run's settings.
         layout: of the model.
+        scored: the same with the layers that make the blocks' scores.
         population: who holds what, on the model's device.
         trainer: of single clients; holds the task and its model.
         executor: trains cohorts.
@@ -58,6 +66,7 @@ class Server:
 
     config: RunConfig
     layout: ParameterLayout
+    scored: ParameterLayout
     population: Population
     trainer: LocalTrainer
     executor: Executor
@@ -121,8 +130,8 @@ def make_server(
     """Collects what rounds need; settings that do not fit the model are refused here.
 
     Raises:
-        InputError: `keep` does not fit the model's groups, a robust rule has no room, or the data or the
-            trace do not serve for `participation`.
+        InputError: `keep` or `scored_layers` does not fit the model's groups, a robust rule has no room, or
+            the data or the trace do not serve for `participation`.
     """
     check_room(config.aggregation, layout.size, config.cohort)
     chosen = config.selection
@@ -130,6 +139,7 @@ def make_server(
     return Server(
         config=config,
         layout=layout,
+        scored=scored_layout(layout, chosen.scored_layers),
         population=population,
         trainer=trainer,
         executor=executor,
@@ -166,7 +176,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
         scores = score_layers(stats, config.selection.ddof)
         metric, pooling = config.selection.metric, config.selection.pooling
-        values = measure(metric, server.layout, stats, scores, pooling, _scale(server, state, gathered))
+        values = measure(metric, server.scored, stats, scores, pooling, _scale(server, state, gathered))
 
     with clock("select"):
         evidence = Evidence(
@@ -257,13 +267,15 @@ def _unsent(server: Server, state: ServerState, gathered: Gathered) -> list[int]
 
 def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:
     """What the settings' metric sets the norm of a change against."""
-    layout, metric = server.layout, server.config.selection.metric
+    layout, metric = server.scored, server.config.selection.metric
     if metric == "l2_per_parameter":
         return root_counts(layout)
     if metric == "relative_change":
         return unit_norms(layer_stats(state.params, layout, backend=server.config.backend), layout)
     if metric == "agreement":
-        totals = gathered.reports.total if gathered.totals is None else _of_units(layout, gathered.totals)
+        totals = (
+            gathered.reports.total if gathered.totals is None else _of_units(server.layout, gathered.totals)
+        )
         return mean_client_norms(gathered.reports.norms, totals, layout)
     return None
 

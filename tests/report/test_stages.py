@@ -26,13 +26,13 @@ def test_means_are_over_all_rounds_of_a_selectors_arms():
     rows = stage_rows([result(fedtlu=arms, random=[[timing(0.8, 0.0)]])])
     ours, random = rows
     assert (ours["selector"], ours["rounds"], random["rounds"]) == ("fedtlu", 3, 1)
-    assert [ours[stage] for stage in STAGES] == pytest.approx([3.0, 0.1, 0.02, 0.0, 0.1])
+    assert [ours[stage] for stage in STAGES] == pytest.approx([0.0, 3.0, 0.1, 0.02, 0.0, 0.1])
     assert ours["evaluate"] == pytest.approx(2.0), "nothing in a round without tests"
     assert ours["score_share_pct"] == pytest.approx(100 * 0.02 / 3.22), "of a round without its tests"
     assert random["score_share_pct"] == 0
     cells = stage_cells(rows)
     assert {len(line) for line in cells} == {len(HEADS)}
-    told = "fedavg clean fedtlu 3,000.00 100.00 20.00 0.00 100.00 2,000.00 0.62"
+    told = "fedavg clean fedtlu 0.00 3,000.00 100.00 20.00 0.00 100.00 2,000.00 0.62"
     assert cells[0] == told.split()
     assert scoring_told(rows) == "Scoring took 0.00 to 0.62% of a round without its tests."
 

@@ -211,8 +211,8 @@ def _compare(
     if config.one_by_one or config.execution.compile != "none":
         return serial, told
     each_worker = math.ceil(config.cohort / workers)
-    trains_all = config.client_selection.selector == "none"
-    if config.execution.engine is None and config.execution.precision == "float32" and trains_all:
+    alike = config.execution.precision == "float32" and config.client_selection.selector == "none"
+    if config.execution.engine is None and alike:
         with suppress(CannotCompileError):  # of most models, and nothing worth telling
             compiled = _try_compiled(config, population, trainer, min(MOST_AT_ONCE, each_worker))
             told.append(f"{_ms(compiled.seconds)} compiled")

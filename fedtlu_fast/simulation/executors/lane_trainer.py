@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
-from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.block_metrics import scored_layout, unit_norms
 from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.training import ClientSum, LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
@@ -55,6 +55,7 @@ class LaneTrainer:
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
         self._norms = config.selection.metric == "agreement"
+        self._scored = scored_layout(trainer.layout, config.selection.scored_layers)
         self._rule: ClientRule | None = None
         if config.client_selection.selector == "drift":  # chosen here, when a client has trained
             self._rule = make_client_rule(config, trainer.layout, trainer.task, population)
@@ -164,7 +165,7 @@ class LaneTrainer:
         reports.add(client, update.samples, update.loss, finite)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
-            reports.add_norms(update.samples * unit_norms(change, self.trainer.layout).numpy())
+            reports.add_norms(update.samples * unit_norms(change, self._scored).numpy())
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -260,7 +261,7 @@ class LaneTrainer:
         rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
         _, held, losses, sound = zip(*rows, strict=True)
         if part is not None and part.client_stats is not None:
-            each = unit_norms(part.client_stats, self.trainer.layout).numpy()
+            each = unit_norms(part.client_stats, self._scored).numpy()
             for samples, norms in zip(_of(found.samples, finite), each, strict=True):
                 reports.add_norms(samples * norms)
         return ClientSum(change, list(held), list(losses), list(sound))
