@@ -4,7 +4,8 @@ fedtlu                        a selector of the server's
 strategic@2                   a selector of the clients', with a budget
 random@1..4, full@all         names that both have; ``all``: selectors that know no budget
 fedpart                       names that only clients have need no budget
-strategic@2+lam=0.5           settings besides; without a dot they are of `client_selection`
+strategic@2+lam=0.5           settings besides; those of `client_selection` without its name
+    top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
 zero_shot, local_only         see `references`
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
+from fedtlu_fast.config.budget import budget_shorthand
 from fedtlu_fast.config.client_selection import BUDGETED, used_by
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.selection import SELECTORS
@@ -78,8 +80,13 @@ def _of_clients(
     shared = begun.model_dump(mode="json", include=used_by(selector) - {"selector", "budget"})
     tree = {"selector": selector, **shared}
     if selector in BUDGETED:
-        tree["budget"] = budget
+        tree["budget"] = budget_shorthand(budget)
     fields = ClientSelectionConfig.model_fields
-    own = [f"client_selection.{one}" if one.partition("=")[0] in fields else one for one in changes]
+    own = [f"client_selection.{one}" if _first(one) in fields else one for one in changes]
     base = config.model_copy(update={"client_selection": ClientSelectionConfig()})
     return laid_over(base, ["selection.selector=full", *own], {"client_selection": tree})
+
+
+def _first(change: str) -> str:
+    """``budget`` of ``budget.unit=flops``."""
+    return change.partition("=")[0].partition(".")[0]
