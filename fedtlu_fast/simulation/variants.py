@@ -1,13 +1,13 @@
 """What differs between the arms of a comparison, as a name says it.
 
-fedtlu                        a selector of the server's
-strategic@2                   a selector of the clients', with a budget
-random@1..4, full@all         names that both have; ``all``: selectors that know no budget
-fedpart                       names that only clients have need no budget
-strategic@2+lam=0.5           settings besides; those of `client_selection` without its name
-    top@0.3+budget.unit=flops
+fedtlu                            a selector of the server's
+strategic@2                       a selector of the clients', with a budget
+random@1..4, full@all             names that both have; ``all``: selectors that know no budget
+fedpart                           names that only clients have need no budget
+strategic@2+lam=0.5               settings besides; those of `client_selection` without its name
+top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
-zero_shot, local_only         see `references`
+zero_shot, local_only             see `references`
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training some blocks of a model, and probing: against torch on a model whose other parameters are frozen."""
+"""Training of some blocks: what is not trained keeps its bits, what is trained is as torch would have it."""
 
 import copy
 from itertools import chain, combinations
