@@ -38,7 +38,7 @@ class Levels:
 
     @cached_property
     def moves(self) -> list[tuple[Columns, Columns]]:
-        """For each layer the columns that it leads from, and those to; slices, which are faster, if possible."""
+        """For each layer the columns that it leads from, and those to; as slices, which are faster."""
         found: list[tuple[Columns, Columns]] = []
         for sources in self.sources:
             (to,) = np.nonzero(sources >= 0)
