@@ -1,4 +1,4 @@
-"""Training some blocks of a model, and probing: against torch on a model whose other parameters are frozen."""
+"""Training some blocks of a model, and probing: against torch with the other parameters frozen."""
 
 import copy
 from itertools import chain, combinations
