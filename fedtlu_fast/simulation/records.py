@@ -146,7 +146,10 @@ def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
 
 
 def _client_choices(record: RoundRecord) -> dict[str, Any]:
-    """Indices of the blocks that each client of the cohort trained and sent; nothing where all did all."""
+    """Indices of the blocks that each client of the cohort trained and sent; nothing where all did all.
+
+    Everything is in the order of the cohort; of a client whose probe failed, no blocks and no gains.
+    """
     choice = record.client_choice
     if choice.orders is None:
         return {}
@@ -156,7 +159,8 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
     if sent != trained:
         rows["sent_blocks"] = sent
     if choice.gains is not None:
-        rows["gains"] = choice.gains.tolist()
+        measured = dict(zip(choice.ordered(record.cohort), choice.gains.tolist(), strict=True))
+        rows["gains"] = [measured.get(client) for client in record.cohort]
     return rows
 
 
