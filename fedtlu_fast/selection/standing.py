@@ -88,7 +88,12 @@ def _named(field: str, names: Names, auto: set[int], layout: ParameterLayout) ->
 def _matching(field: str, patterns: Sequence[str], layout: ParameterLayout) -> set[int]:
     found: set[int] = set()
     for pattern in patterns:
-        fits = {index for index, block in enumerate(layout.blocks) if fnmatchcase(block.name, pattern)}
+        fits = {
+            index
+            for index, block in enumerate(layout.blocks)
+            # A name may have brackets (lstm[1]), which a pattern gives a meaning.
+            if pattern == block.name or fnmatchcase(block.name, pattern)
+        }
         if not fits:
             names = ", ".join(block.name for block in layout.blocks)
             raise InputError(f"client_selection.{field}", pattern, f"a pattern of a block's name: {names}")

@@ -169,7 +169,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     gathered = gather(
         config, server.layout, server.executor, server.roles, state, cohort, clock, choice.orders
     )
-    change, reports = _with_recycled(server, state, gathered), gathered.reports
+    change, reports = gathered.change, gathered.reports
+    recycled = _recycle_(change, server, state, gathered)
     nobody = not cohort or gathered.kept == []
 
     with clock("score"):
@@ -194,7 +195,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 server.quotas,
                 config.selection.ungrouped,
                 stats.nonfinite,
-                _unsent(server, state, gathered),
+                _unsent(gathered, recycled),
             )
         )
 
@@ -225,7 +226,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
-    recycles = config.client_selection.selector == "fedluar"
+    recycles = config.client_selection.selector == "fedluar" and reports.total and not (nobody or warmup)
     return replace(
         state,
         round=index,
@@ -234,7 +235,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         losses=losses,
         optimizer=optimizer,
         probes=choice.probes,
-        last_change=change if recycles and not (nobody or warmup) else state.last_change,
+        last_change=change if recycles else state.last_change,
     ), record
 
 
@@ -247,22 +248,27 @@ def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup
     )
 
 
-def _with_recycled(server: Server, state: ServerState, gathered: Gathered) -> Tensor:
-    """The change, in which blocks that nobody had to send are those of the round before (FedLUAR)."""
-    if server.config.client_selection.selector != "fedluar" or gathered.totals is None:
-        return gathered.change
-    change = gathered.change
-    if state.last_change is not None:
-        for run in server.layout.runs(np.flatnonzero(gathered.totals == 0).tolist()):
-            change[run] = state.last_change[run]
-    return change
+def _recycle_(change: Tensor, server: Server, state: ServerState, gathered: Gathered) -> list[int]:
+    """Has blocks that nobody had to send change as in the round before (FedLUAR); tells which.
 
-
-def _unsent(server: Server, state: ServerState, gathered: Gathered) -> list[int]:
-    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
-    if gathered.totals is None or state.last_change is not None:
+    Never frozen ones; nor any when no client was averaged in: then nobody sent even what had to be sent.
+    """
+    rule, totals = server.client_rule, gathered.totals
+    if rule is None or server.config.client_selection.selector != "fedluar" or state.last_change is None:
         return []
-    return np.flatnonzero(gathered.totals == 0).tolist()
+    if totals is None or not gathered.reports.total:
+        return []
+    recycled = [block for block in rule.standing.open if not totals[block]]
+    for run in server.layout.runs(recycled):
+        change[run] = state.last_change[run]
+    return recycled
+
+
+def _unsent(gathered: Gathered, recycled: list[int]) -> list[int]:
+    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
+    if gathered.totals is None:
+        return []
+    return [block for block in np.flatnonzero(gathered.totals == 0).tolist() if block not in recycled]
 
 
 def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:

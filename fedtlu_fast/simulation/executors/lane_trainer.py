@@ -156,12 +156,15 @@ class LaneTrainer:
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
-        finite = update.finite
-        if self._spoiler.spoils(client):
+        finite, spoils = update.finite, self._spoiler.spoils(client)
+        if spoils:
             self._spoiler.spoil_(update.params, start[0], round_index, client)
-            finite = finite and bool(update.params.isfinite().all())
         if lane.orders is not None:
             self._send_(update.params, start[0], client, lane.orders, reports)
+        if spoils or (lane.orders is not None and not finite):  # of what it does not send nobody knows
+            finite = isfinite(update.loss) and all(
+                bool(vector.isfinite().all()) for vector in (update.params, update.buffers) if len(vector)
+            )
         reports.add(client, update.samples, update.loss, finite)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)

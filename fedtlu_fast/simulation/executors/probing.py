@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
+from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Vectors
 from fedtlu_fast.stats import layer_stats
 
@@ -60,16 +60,20 @@ class Prober:
             round_index: the round that is to come.
             clients: who probes.
             reports: where the gains go.
-            failed: called for those whose probe raises.
+            failed: called for those whose probe raises; raises itself when memory is short.
         """
         metric = self._config.client_selection.gradient_metric
         for first in range(0, len(clients), self._size):
             group = clients[first : first + self._size]
             if self._many is not None and len(group) > 1:
-                with suppress(Exception):  # one of them is to blame, and fails again on its own
+                try:
                     found = self._together(self._many, metric, start, round_index, group)
                     reports.gains |= dict(zip(group, found, strict=True))
                     continue
+                except (Exception, SystemExit) as error:
+                    if is_out_of_memory(error):
+                        failed(group[0], error)
+                    # Else one of them is to blame, and fails again on its own.
             for client in group:
                 try:
                     reports.gains[client] = self._alone(metric, start, round_index, client)
@@ -92,7 +96,11 @@ class Prober:
         round_index: int,
         clients: Sequence[int],
     ) -> Gains:
-        samples = [self._population.train(client) for client in clients]
+        samples = []
+        for client in clients:
+            self._watch(client)
+            samples.append(self._population.train(client))
+        self._watch(-1)  # nobody's time: they probe together
         count = self._config.client_selection.probe_batches
         return self._measured(metric, start, many.gradients(start[0], samples, count, round_index, clients))
 
