@@ -34,17 +34,19 @@ from fedtlu_fast.config.server import (
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 
-OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits"}
+OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_classification": "topics"}
 """Embedded data of the tasks that have their own; as the name of a task it stands for both."""
 
 
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling", "tagging", "classification", "image_classification"] = Field(
+    task: Literal[
+        "language_modelling", "tagging", "classification", "image_classification", "text_classification"
+    ] = Field(
         "language_modelling",
-        description="what the model learns: language_modelling | tagging | classification | "
-        "image_classification; digits: the last with its default data",
+        description="what the model learns: language_modelling | tagging | classification (of vectors) | "
+        "image_classification | text_classification; pycode, digits, topics: a task with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
