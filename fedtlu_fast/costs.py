@@ -11,7 +11,8 @@ blocks lie side by side (two towers; query, key and value at granularity ``modul
 since the way to one is not the way to the other: there `flops.backward_flops` measures any choice.
 
 A communicated number is a float32, 4 bytes. Buffers (BatchNorm's statistics) travel both ways with every
-client. Nothing is compressed, and messages have no headers.
+client. Frozen weights (under LoRA) are not counted: every client has them before it begins. Nothing is
+compressed, and messages have no headers.
 """
 
 from __future__ import annotations

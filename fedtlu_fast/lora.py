@@ -8,10 +8,12 @@ settings.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -65,6 +67,19 @@ def add_adapters_(model: nn.Module, config: RunConfig) -> None:
     if config.task != "language_modelling":
         for module in head:
             module.requires_grad_()
+
+
+def frozen_identity(model: nn.Module) -> dict[str, str]:
+    """What a resumed run must find again beside its checkpoint: a digest of the weights that it lacks.
+
+    Empty for a model that is trained as a whole.
+    """
+    digest = hashlib.sha256()
+    frozen = [(name, param) for name, param in model.named_parameters() if not param.requires_grad]
+    for name, param in frozen:
+        digest.update(f"{name}{tuple(param.shape)}{param.dtype}".encode())
+        digest.update(param.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return {"frozen_sha256": digest.hexdigest()} if frozen else {}
 
 
 def _head(model: nn.Module) -> list[nn.Module]:

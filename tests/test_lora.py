@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import left, tiny, write_text
+from federations import WORDS, left, tiny, write_text
 from model_zoo import bert, gpt2, llama, vit
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 from treebanks import write_treebank
 
 from fedtlu_fast import InputError, ParameterLayout, lora, simulate
@@ -210,6 +214,28 @@ def test_a_run_cut_short_goes_on_to_the_same_bits_from_adapters_alone(text: Path
     with safe_open(next((tmp_path / "cut" / "checkpoints").rglob(WEIGHTS)), framework="pt") as file:
         assert set(file.keys()) == set(whole.layout.names)
     assert torch.equal(simulate(config, tmp_path / "cut", resume=True).params, whole.params)
+
+
+def test_other_frozen_weights_than_it_began_with_are_refused(text: Path, tmp_path: Path) -> None:
+    """Weights in a directory can change under a run, and a checkpoint does not hold them."""
+    tokenizer = Tokenizer(WordLevel({word: code for code, word in enumerate(["[UNK]", *WORDS])}, "[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(tmp_path / "model")
+    model = gpt2()
+    model.save_pretrained(tmp_path / "model")
+    config = federation(text, checkpoint={"every": 1}).model_copy(
+        update={
+            "model": ModelConfig(pretrained=str(tmp_path / "model"), lora={"rank": 2, "targets": "c_attn"})
+        }
+    )
+    with closing(Run(config, tmp_path / "cut")) as run:
+        run.advance(1)
+    simulate(config, tmp_path / "cut", resume=True)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] += 1
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=r"this run's frozen weights \(model\.pretrained\)"):
+        simulate(config, tmp_path / "cut", resume=True)
 
 
 def test_a_tagger_trains_its_head_too(tmp_path: Path) -> None:

@@ -18,7 +18,15 @@ SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 
 def compare_command(
     selectors: Annotated[
-        str | None, typer.Option(help=f"Which, separated by commas (default: {SELECTORS}).")
+        str | None,
+        typer.Option(
+            help=f"Which, separated by commas (default: {SELECTORS}). Of the clients: top@2, strategic@1..4, "
+            "strategic@2+lam=0.5, full@all, ...; for reference: zero_shot, local_only."
+        ),
+    ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(help="Clients' budgets, such as 1,2,4,1..4: each of their selectors runs with each."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help=f"How many, counted from --seed (default: {SEEDS}).")
@@ -55,6 +63,7 @@ def compare_command(
     from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.simulation.compare import compare, comparison_settings
     from fedtlu_fast.simulation.directory import COMPARISON
+    from fedtlu_fast.simulation.variants import crossed
 
     given = {
         "model__pretrained": model,
@@ -71,14 +80,21 @@ def compare_command(
     numbers: Sequence[int]
     if resume is not None:
         options.refuse_beside_resume(
-            selectors=selectors, seeds=seeds, preset=preset, config=config, out=out, set=overrides, **given
+            selectors=selectors,
+            budgets=budgets,
+            seeds=seeds,
+            preset=preset,
+            config=config,
+            out=out,
+            set=overrides,
+            **given,
         )
         directory = resume
         settings, names, numbers = comparison_settings(resume)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         directory = out or options.fresh_directory("compare")
-        names = [name.strip() for name in (selectors or SELECTORS).split(",") if name.strip()]
+        names = crossed(_listed(selectors or SELECTORS), _listed(budgets or ""))
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
     try:
@@ -109,3 +125,7 @@ def compare_command(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -42,7 +42,11 @@ class Frozen:
             grads[frozen[: len(grads)], layer.offset : layer.offset + layer.numel] = 0
 
     def restore_(self, matrix: Tensor, start: Tensor) -> None:
-        """Undoes what weight decay has done to what is not trained."""
+        """Undoes what a step has done to what is not trained.
+
+        That is weight decay; what rounding leaves of a proximal term of zero, which AdamW makes steps of; and
+        NaN, of a gradient that was clipped by a norm that is NaN.
+        """
         for layer, frozen in self.of_some:
             place = slice(layer.offset, layer.offset + layer.numel)
             matrix[frozen[: len(matrix)], place] = start[place]

@@ -159,7 +159,8 @@ class LocalTrainer:
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)
                 if self._runs:
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    if loss.requires_grad:  # not where it depends on none of these blocks
+                        loss.backward()  # type: ignore[no-untyped-call]
                     add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
                     clip_(self._flat, self.config.clip_norm)
                     optimizer.step_(*own)

@@ -140,7 +140,7 @@ class VectorizedTrainer:
                 frozen.clear_(grads[:active])
             self._adjust_(grads[:active], matrix[:active], params)
             optimizer.step_([matrix[:active]], [grads[:active]])
-            if frozen is not None and self.config.weight_decay:
+            if frozen is not None:
                 frozen.restore_(matrix[:active], params)
             totals[:active] += losses
         mean = totals / torch.from_numpy(schedule.steps).to(totals.device)
@@ -223,8 +223,8 @@ class VectorizedTrainer:
         # Of the attention kernels only the plain one can be vectorised.
         with sdpa_kernel(SDPBackend.MATH):
             losses = (self._each_loss(leaves, *batch) * weights).sum(dim=1)
-        if not wanted:
-            return losses.detach(), ()
+        if not losses.requires_grad:  # of none of these layers
+            return losses.detach(), tuple(torch.zeros_like(leaf) for leaf in wanted)
         found = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
         return losses.detach(), found
 

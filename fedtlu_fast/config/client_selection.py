@@ -16,6 +16,23 @@ PROBING = ("gradnorm", "rgn", "snr", "strategic")
 BUDGETED = ("random", "top", "bottom", "both", *PROBING, "fedluar", "drift")
 
 
+def used_by(selector: str) -> set[str]:
+    """The settings that mean something beside this selector."""
+    used = {"selector"}
+    if selector != "none":
+        used |= {"frozen", "always", "only", "decides"}
+    if selector in BUDGETED:
+        used |= {"budget"}
+    if selector in PROBING:
+        used |= {"probe_batches", "probe_every"}
+    own = {
+        "strategic": {"metric", "lam"},
+        "fedpart": {"rounds_per_block", "full_rounds"},
+        "fedlp": {"probability"},
+    }
+    return used | own.get(selector, set())
+
+
 class ClientSelectionConfig(Section):
     """Which blocks each client trains or sends (arXiv 2408.15600 and its kin)."""
 
@@ -64,18 +81,7 @@ class ClientSelectionConfig(Section):
 
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:
-        used = {"selector"}
-        if self.selector != "none":
-            used |= {"frozen", "always", "only", "decides"}
-        if self.selector in BUDGETED:
-            used |= {"budget"}
-        if self.selector in PROBING:
-            used |= {"probe_batches", "probe_every"}
-        used |= {
-            "strategic": {"metric", "lam"},
-            "fedpart": {"rounds_per_block", "full_rounds"},
-            "fedlp": {"probability"},
-        }.get(self.selector, set())
+        used = used_by(self.selector)
         check_unused(self, used, f"selector={self.selector}")
         if self.decides == "client" and self.selector == "strategic" and self.lam > 0:
             raise InputError("decides", "client", "server with lam > 0: nobody alone can agree with others")

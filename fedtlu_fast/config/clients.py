@@ -33,23 +33,24 @@ class LoraConfig(Section):
 
 
 class ModelConfig(Section):
-    """Language modelling and tagging: a model of any size, or pre-trained weights. Classification: an MLP."""
+    """A model of any size, or pre-trained weights. Classification of vectors: an MLP."""
 
     pretrained: str | None = Field(
         None,
         description="a model name, a local directory or a .gguf file; then what is below is unused",
     )
-    architecture: Literal["gpt2", "transformer", "cnn"] | None = Field(
+    architecture: Literal["gpt2", "transformer", "cnn", "resnet", "vit"] | None = Field(
         None,
-        description="gpt2 | transformer (ours) | cnn (ours); null: gpt2 for language modelling, transformer "
-        "for tagging, cnn for images",
+        description="text: gpt2 | transformer (ours); images: cnn (ours) | resnet | vit; null: gpt2 for "
+        "language modelling, transformer for tagging, cnn for images",
     )
     layers: int = Field(6, ge=1, description="blocks")
-    width: int = Field(64, ge=1, description="embedding width; channels of a CNN")
+    width: int = Field(64, ge=1, description="embedding width; channels of a CNN or a ResNet's first stage")
     heads: int = Field(4, ge=1, description="attention heads; divides the width")
     norm: Literal["group", "batch", "none"] = Field(
-        "group", description="of a CNN's channels: group | batch | none"
+        "group", description="of a CNN's and a ResNet's channels: group | batch | none"
     )
+    patch: int = Field(4, ge=1, description="side of the squares that a ViT reads; divides the images' sides")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64,), description="classification: widths of the hidden layers"
     )
@@ -57,7 +58,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        attends = self.pretrained is None and self.architecture != "cnn"
+        attends = self.pretrained is None and self.architecture not in ("cnn", "resnet")
         if attends and self.width % self.heads:
             raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
         return self

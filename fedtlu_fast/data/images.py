@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.cifar import load_cifar
 from fedtlu_fast.data.dealing import Attribute
-from fedtlu_fast.data.population import Batch, Indices
+from fedtlu_fast.data.image_folder import load_image_folder
+from fedtlu_fast.data.image_hub import load_image_hub
+from fedtlu_fast.data.image_set import ImageSet, Splits
+from fedtlu_fast.data.labelled import Attributes, drawn_test, take
+from fedtlu_fast.data.pixels import Pixels, scale_all
+from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.randomness import generator
-
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """N images, and what is known of them.
-
-    Attributes:
-        images: [N, C, H, W] uint8, greyscale (one channel) or RGB.
-        label: what they show.
-        attributes: what else is known, such as ``domain``.
-    """
-
-    images: Pixels
-    label: Attribute
-    attributes: Mapping[str, Attribute]
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class ImageSamples:
 
     train: Batch
     test: Batch
-    attributes: Mapping[str, Attribute]
+    attributes: Attributes
     labels: tuple[str, ...]
     pixels: tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -58,26 +44,53 @@ def image_samples(config: RunConfig) -> ImageSamples:
     """Reads and divides the images of the settings' source.
 
     Raises:
-        InputError: the source cannot be read.
+        InputError: the source cannot be read; its images have several sizes, or one label; training and
+            test images are not of the same kind.
     """
-    train, test = _load(config)
+    train, test = load_images(config.data.source, config.data.image_size)
     if test is None:
-        train, test = cut_test(train, config.data.test_fraction)
+        rows = drawn_test(train.attributes, config.data.test_fraction)
+        train, test = (ImageSet(train.images[own], take(train.attributes, own)) for own in rows)
+    label = train.attributes["label"]
+    if len(label.names) < 2:
+        raise InputError("data.source", config.data.source, f"two labels or more; all are {label.names}")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        given = f"{train.images.shape[1:]} to train on and {test.images.shape[1:]} to test on"
+        raise InputError("data.source", given, "images of one size and kind", "Set data.image_size.")
     return ImageSamples(
         train=_batch(train),
         test=_batch(test),
-        attributes={"label": train.label, **train.attributes},
-        labels=train.label.names,
+        attributes=train.attributes,
+        labels=label.names,
         pixels=statistics(train.images),
     )
 
 
-def _load(config: RunConfig) -> tuple[ImageSet, ImageSet | None]:
-    """Images to train on, and those to test on where the source has some of its own."""
-    kind, _, rest = config.data.source.partition(":")
-    if kind == "digits" and not rest:
-        return load_digits(), None
-    raise InputError("data.source", config.data.source, "digits, for task=image_classification")
+def load_images(source: str, size: int | None) -> Splits:
+    """Reads labelled images.
+
+    Args:
+        source: ``digits``, ``cifar10:PATH``, ``cifar100:PATH``, ``images:DIR`` or
+            ``hf:NAME[:CONFIG][@REVISION]``.
+        size: side of a square to which images are scaled; None: as they are.
+
+    Raises:
+        InputError: an unknown source, or one that cannot be read.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "images" and rest:
+        return load_image_folder(rest, size)
+    if kind == "hf" and rest:
+        return load_image_hub(rest, size)
+    if kind in ("cifar10", "cifar100") and rest:
+        train, test = load_cifar(kind, rest, size)
+    elif source == "digits":
+        train, test = load_digits(), None
+    else:
+        expected = "digits, cifar10:PATH, cifar100:PATH, images:DIR or hf:NAME, for task=image_classification"
+        raise InputError("data.source", source, expected)
+    scaled = ImageSet(scale_all(train.images, size), train.attributes)
+    return scaled, test and ImageSet(scale_all(test.images, size), test.attributes)
 
 
 def load_digits() -> ImageSet:
@@ -85,33 +98,12 @@ def load_digits() -> ImageSet:
 
     Their 17 shades of grey are spread over 0 to 255.
     """
+    # Late: scikit-learn takes a second to import.
     from sklearn import datasets
 
     images, label = datasets.load_digits(return_X_y=True)
     shades = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return ImageSet(shades, Attribute(label.astype(np.int64), tuple("0123456789")), {})
-
-
-def cut_test(found: ImageSet, test_fraction: float) -> tuple[ImageSet, ImageSet]:
-    """Keeps a share of every label's images for the test.
-
-    Which ones is drawn once and for all: runs of every seed are tested on the same. The share is right for
-    the whole; a label of few images gives none or one, as the shares of those before it add up.
-
-    Raises:
-        InputError: so few images, or such a share, that nothing is left on either side.
-    """
-    codes = found.label.codes
-    order = generator(0, "test images").permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]
-    # Of a label's images in a row, each one at which the share reaches the next whole number.
-    reached = (np.arange(1, len(codes) + 1) * test_fraction).astype(np.int64)
-    kept = np.diff(reached, prepend=0) > 0
-    if not kept.any() or kept.all():
-        raise InputError(
-            "data.test_fraction", test_fraction, f"a share of {len(codes)} images, not none or all"
-        )
-    return _rows(found, np.sort(order[~kept])), _rows(found, np.sort(order[kept]))
+    return ImageSet(shades, {"label": Attribute(label.astype(np.int64), tuple("0123456789"))})
 
 
 def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -133,11 +125,5 @@ def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return means, deviations
 
 
-def _rows(found: ImageSet, rows: Indices) -> ImageSet:
-    attributes = {name: replace(own, codes=own.codes[rows]) for name, own in found.attributes.items()}
-    label = replace(found.label, codes=found.label.codes[rows])
-    return ImageSet(found.images[rows], label, attributes)
-
-
 def _batch(found: ImageSet) -> Batch:
-    return torch.from_numpy(found.images), torch.from_numpy(found.label.codes)
+    return torch.from_numpy(found.images), torch.from_numpy(found.attributes["label"].codes)

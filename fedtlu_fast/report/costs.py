@@ -31,7 +31,7 @@ COLUMNS = {
     "bytes_down": ("MB down", ",.1f", 1e-6, ""),
     "forward_flops": ("GFLOP forward", ",.1f", 1e-9, ""),
     "backward_flops": ("GFLOP backward", ",.1f", 1e-9, ""),
-    "probe_share": ("of it probes", ".1f", 100, "%"),
+    "probe_share": ("FLOP in probes", ".1f", 100, "%"),
     "seconds": ("seconds", ",.1f", 1, ""),
 }
 """Title, format, factor and unit of each column; the probes' share is of all FLOPs."""
@@ -92,6 +92,8 @@ class RunCosts:
 
 def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> dict[str, list[RunCosts]]:
     """The costs of runs, which may still be under way. Data and model are made anew from their settings.
+
+    Every sample counts at the length of the global test's, padding included.
 
     Args:
         arms: directories of an arm's runs (its seeds), by its name.

@@ -234,7 +234,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         losses=losses,
         optimizer=optimizer,
         probes=choice.probes,
-        last_change=change if recycles and not nobody else state.last_change,
+        last_change=change if recycles and not (nobody or warmup) else state.last_change,
     ), record
 
 

@@ -241,6 +241,7 @@ def _changed_since(path: Path, key: str) -> InputError:
         "config_sha256": "settings (config.yaml)",
         "data_sha256": "data",
         "trace_sha256": "trace (participation.trace)",
+        "frozen_sha256": "frozen weights (model.pretrained)",
     }.get(key, key)
     return InputError(
         "--resume",

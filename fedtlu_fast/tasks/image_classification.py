@@ -1,16 +1,18 @@
-"""Image classification: a small CNN of our own, a ResNet or a Vision Transformer, or pre-trained weights."""
+"""Image classification: normalisation and scaling on the model's device, and a label for every image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.cnn import Cnn
+from fedtlu_fast.tasks.vision import build_vision
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,16 @@ class ImageClassification(Classifier):
 
     Attributes:
         names: of the labels.
-        mean: [C, 1, 1] float32, of every channel, on the model's device; what is subtracted.
-        spread: [C, 1, 1] float32, likewise; what is divided by.
+        mean: [C, 1, 1] float32, on the model's device: what is subtracted. Three channels of greyscale
+            images make colours of them.
+        spread: [C, 1, 1] float32, likewise: what is divided by.
+        size: height and width to which images are scaled; None: as they are.
     """
 
     names: tuple[str, ...]
     mean: Tensor
     spread: Tensor
+    size: tuple[int, int] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -33,23 +38,29 @@ class ImageClassification(Classifier):
         return self.names
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Classifier`; images are normalised where the model is."""
-        logits: Tensor = self.model((inputs - self.mean) / self.spread)
+        """See `Classifier`."""
+        images = (inputs - self.mean) / self.spread
+        if self.size is not None and images.shape[-2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
+        found = self.model(images) if isinstance(self.model, Cnn) else self.model(pixel_values=images).logits
+        logits: Tensor = found.float()
         return logits
 
 
 def build_image_classification(
     config: ModelConfig, data: FederatedData, seed: int, device: str
 ) -> ImageClassification:
-    """A fresh model of the size in the settings.
+    """Model and loss for these images.
 
     Args:
-        config: architecture and size.
+        config: see `build_vision`.
         data: images and labels.
         seed: of everything that is drawn.
         device: where model and statistics go.
+
+    Raises:
+        InputError: see `build_vision`.
     """
-    channels, height, width = data.population.test[0].shape[1:]
-    model: nn.Module = Cnn.build(config, (channels, height, width), data.outputs, seed)
-    mean, spread = (torch.tensor(part)[:, None, None].to(device) for part in data.pixels)
-    return ImageClassification(model.to(device), data.labels, mean, spread)
+    found = build_vision(config, data, seed)
+    mean, spread = (torch.tensor(part)[:, None, None].to(device) for part in (found.mean, found.spread))
+    return ImageClassification(found.model.to(device), data.labels, mean, spread, found.size)

@@ -73,7 +73,7 @@ def test_the_table_has_mean_and_spread_and_only_the_qualities_there_are(capsys: 
         "MB down",
         "GFLOP forward",
         "GFLOP backward",
-        "of it probes",
+        "FLOP in probes",
         "seconds",
     ]
     assert cells[0][1:3] == ["60.00% ± 14.14", "0.0"]

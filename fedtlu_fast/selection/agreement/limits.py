@@ -34,8 +34,8 @@ class Limits(Protocol):
         """[..., D]: whether the sets [..., D, L] are within their budgets."""
         ...
 
-    def row(self, index: int) -> Limits:
-        """The budget of one client."""
+    def best_set(self, row: int, values: Floats) -> Mask:
+        """[L]: the same for the values [L] of one row."""
         ...
 
     def common(self) -> Limits:
@@ -78,9 +78,10 @@ class Counts:
         fitting: Mask = np.count_nonzero(layers, axis=-1) <= self.budgets
         return fitting
 
-    def row(self, index: int) -> Counts:
-        """See `Limits.row`."""
-        return Counts(self.budgets[index : index + 1])
+    def best_set(self, row: int, values: Floats) -> Mask:
+        """See `Limits.best_set`."""
+        found: Mask = Counts(self.budgets[row : row + 1]).best_sets(values[None])[0]
+        return found
 
     def common(self) -> Counts:
         """See `Limits.common`."""
