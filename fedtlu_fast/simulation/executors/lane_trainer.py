@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
-from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.executors.probing import Prober
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
+
+if TYPE_CHECKING:
+    from fedtlu_fast.simulation.client_rule import ClientRule
 
 Watch = Callable[[int], None]
 """Told of each client before it is trained; -1 when there is none any more."""
@@ -58,6 +61,9 @@ class LaneTrainer:
         self._scored = scored_layout(trainer.layout, config.selection.scored_layers)
         self._rule: ClientRule | None = None
         if config.client_selection.selector == "drift":  # chosen here, when a client has trained
+            # Imported late: a rule gives orders to executors, and so imports this package.
+            from fedtlu_fast.simulation.client_rule import make_client_rule
+
             self._rule = make_client_rule(config, trainer.layout, trainer.task, population)
         at_once = config.execution.at_once or 1
         parts = (trainer.task, trainer.layout, config.training, config.seed)
