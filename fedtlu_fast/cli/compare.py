@@ -59,6 +59,8 @@ def compare_command(
     differs (but for participation.sampler=loss, where the clients' losses decide the cohorts). With no
     options it takes under three minutes on two cores.
     """
+    from fedtlu_fast.report.arms import chooses
+    from fedtlu_fast.report.client_tables import client_table
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.simulation.compare import compare, comparison_settings
@@ -117,7 +119,8 @@ def compare_command(
         title = (
             f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {len(numbers)} seeds: mean ± std"
         )
-        results.print(comparison_table(rows, title))
+        table = client_table if any(map(chooses, arms)) else comparison_table
+        results.print(table(rows, title))
     if not quiet:
         notes.print(
             f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}",

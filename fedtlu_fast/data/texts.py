@@ -13,8 +13,8 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.data.text_files import load_text_files
-from fedtlu_fast.data.text_set_hub import load_hub_texts
 from fedtlu_fast.data.text_set import TextSet, TextSplits
+from fedtlu_fast.data.text_set_hub import load_hub_texts
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.data.topics import load_topics
 from fedtlu_fast.errors import InputError

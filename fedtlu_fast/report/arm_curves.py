@@ -96,8 +96,8 @@ def curves_by_budget(
     return figure
 
 
-def legend(figure: Figure, looks: Mapping[str, Style]) -> None:
-    """One for the whole figure, at its right: a line for each selector, grey ones last."""
+def legend(figure: Figure, looks: Mapping[str, Style], marks: Mapping[str, Line2D] | None = None) -> None:
+    """One for the whole figure, at its right: a line for each selector, grey ones last; then `marks`."""
     told = {selector_of(name): style for name, style in looks.items()}
     grey = {selector_of(name) for name in looks if budget_of(name) is None}
     order = sorted(told, key=lambda name: name in grey)
@@ -105,6 +105,9 @@ def legend(figure: Figure, looks: Mapping[str, Style]) -> None:
         Line2D([], [], color=told[name].colour, linestyle=told[name].line, linewidth=1.8, label=name)
         for name in order
     ]
+    for name, mark in (marks or {}).items():
+        mark.set_label(name)
+        handles.append(mark)
     figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside right upper", handlelength=2.6)
 
 
