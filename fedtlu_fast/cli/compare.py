@@ -31,7 +31,7 @@ def compare_command(
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="A setting's values, such as lam=0,0.1,1: each selector that knows it runs with each; may be "
+            help="Values of a setting, such as lam=0,0.1,1: all selectors that know it run with each; may be "
             "repeated."
         ),
     ] = None,
