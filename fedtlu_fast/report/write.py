@@ -52,7 +52,7 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     ]
     if f1 := result.summary.get("test_f1"):
         cells = [[tag, f"{score:.4f}"] for tag, score in f1.items()]
-        tables.append({"title": "Global test, tag by tag", "heads": ["tag", "F1"], "cells": cells})
+        tables.append({"title": "Global test, label by label", "heads": ["label", "F1"], "cells": cells})
     for title, (heads, rows) in {
         "Ranks from round to round (see fedtlu history --help)": stability_cells(history),
         "Which layers decide a block's score": kind_cells(history),
