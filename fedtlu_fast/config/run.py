@@ -152,6 +152,12 @@ class RunConfig(Section):
         if self.execution.compile != "none":
             expected = f"none {chosen}: every set of blocks would be compiled for itself"
             raise InputError("execution.compile", self.execution.compile, expected)
+        if self.client_selection.keeps:
+            expected = "with client_selection.personal: each client starts from a model of its own"
+            if self.execution.executor == "vectorized":
+                raise InputError("execution.executor", "vectorized", f"another {expected}")
+            if (self.execution.at_once or 1) > 1:
+                raise InputError("execution.at_once", self.execution.at_once, f"1 {expected}")
         return self
 
     @property

@@ -167,10 +167,14 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:
-    """Names of the blocks that clients choose among; nothing where they do not."""
+    """Names of the blocks that clients choose among, and keep; nothing where they do not."""
     if server.client_rule is None:
         return {}
-    return {"open_blocks": [server.layout.blocks[block].name for block in server.client_rule.standing.open]}
+    names = [block.name for block in server.layout.blocks]
+    found = {"open_blocks": [names[block] for block in server.client_rule.standing.open]}
+    if server.personal is not None:
+        found["personal_blocks"] = [names[block] for block in server.personal.blocks]
+    return found
 
 
 def _number(value: Tensor | None) -> float | None:

@@ -38,6 +38,7 @@ from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.orders import Blocks
+from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
 from fedtlu_fast.simulation.gather import Gathered, gather
 from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
@@ -62,6 +63,7 @@ class Server:
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
         client_rule: says which blocks each client trains; None: everybody trains everything.
+        personal: what each client keeps for itself; None: nothing.
     """
 
     config: RunConfig
@@ -76,6 +78,7 @@ class Server:
     quotas: tuple[int, ...]
     roles: Roles
     client_rule: ClientRule | None = None
+    personal: PersonalPart | None = None
 
 
 @dataclass
@@ -151,6 +154,7 @@ def make_server(
         client_rule=None
         if config.client_selection.selector == "none"
         else make_client_rule(config, layout, trainer.task, population),
+        personal=personal_part(config, layout),
     )
 
 
@@ -236,6 +240,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         optimizer=optimizer,
         probes=choice.probes,
         last_change=change if recycles else state.last_change,
+        personal={**state.personal, **reports.own},
     ), record
 
 
