@@ -132,7 +132,9 @@ def ablation_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         fresh = [(handle, label) for handle, label in more if label not in labels]
         handles += [handle for handle, _ in fresh]
         labels += [label for _, label in fresh]
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper", title="gain")
+    figure.legend(
+        handles, labels, frameon=False, fontsize=8, loc="outside right upper", title="gain", title_fontsize=8
+    )
     return figure
 
 

@@ -95,7 +95,7 @@ def client_figures(
         quality: ``test_accuracy`` or ``test_perplexity``.
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
-    label = f"{LABELS[quality][0]}, global test"
+    label = f"global test {LABELS[quality][0]}"
     curves, choices = quality_curves(results, quality), arms_choices(results)
     figures = {"comparison": curves_by_budget(curves, label, max(1, warmup), marked=warmup, bands=True)}
     if any(run.last(quality) is not None for runs in costs.values() for run in runs):

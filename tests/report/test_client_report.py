@@ -118,7 +118,10 @@ def test_equal_lines_are_named() -> None:
     curves = agreement_curves(arms_choices(found))
     assert curves["random@1"].values.tolist() == [[0, 1]]
     figure = curves_by_budget(curves, "agreement", first=2)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["top = own"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["same line: top, own"]
+    many = {f"a-rather-long-name{place}@1": curves["own@1"] for place in range(5)}
+    (names,) = curves_by_budget(many, "agreement", first=2).axes[0].texts
+    assert names.get_text().count("\n") == 2
 
 
 def test_without_budgets_there_is_one_panel_and_colours() -> None:
