@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE
+from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE, budget_of
 from fedtlu_fast.report.client_choices import client_choices
 from fedtlu_fast.report.client_tables import quality_of
 from fedtlu_fast.report.costs_plot import LABELS
@@ -46,6 +46,17 @@ class SweepArm:
     budget: str
     lam: float
     result: ArmResult
+
+
+def sweep_arms(results: Sequence[ArmResult]) -> list[SweepArm]:
+    """The arms that are part of a sweep over lambda: ``strategic@2+lam=0.1+metric=snr``."""
+    found = []
+    for result in results:
+        settings = dict(part.split("=", 1) for part in result.selector.split("+")[1:])
+        if "lam" in settings:
+            metric, budget = settings.get("metric", "gradnorm"), budget_of(result.selector) or ""
+            found.append(SweepArm(metric, budget, float(settings["lam"]), result))
+    return found
 
 
 def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
@@ -132,7 +143,9 @@ def ablation_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         fresh = [(handle, label) for handle, label in more if label not in labels]
         handles += [handle for handle, _ in fresh]
         labels += [label for _, label in fresh]
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper", title="gain")
+    figure.legend(
+        handles, labels, frameon=False, fontsize=8, loc="outside right upper", title="gain", title_fontsize=8
+    )
     return figure
 
 
@@ -146,7 +159,6 @@ def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
     directory = RunDirectory(out)
     directory.write("ablation.csv", to_csv_rows(rows))
     directory.write("ablation.md", to_markdown(*ablation_cells(rows)))
-    write_pictures(out, {"ablation": png(ablation_figure(rows))})
     return rows
 
 

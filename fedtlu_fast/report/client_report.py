@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
+from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_arms, write_ablation
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
 from fedtlu_fast.report.client_maps import Choices, arms_choices, maps_figure
 from fedtlu_fast.report.client_tables import client_cells, client_rows, quality_of
@@ -71,6 +72,12 @@ def write_client_report(results: Sequence[ArmResult], config: RunConfig, out: Pa
         directory.write(f"{name}.md", to_markdown(heads, cells))
         tables.append({"title": title, "heads": heads, "cells": cells})
     drawn = {name: png(figure) for name, figure in client_figures(results, costs, quality).items()}
+    sweep = sweep_arms(results)
+    if len({arm.lam for arm in sweep}) > 1:
+        told = write_ablation(sweep, out)
+        heads, cells = ablation_cells(told)
+        tables.append({"title": "Lambda", "heads": heads, "cells": cells})
+        drawn["ablation"] = png(ablation_figure(told))
     write_pictures(out, drawn)
     write_page(
         out,
@@ -95,7 +102,7 @@ def client_figures(
         quality: ``test_accuracy`` or ``test_perplexity``.
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
-    label = f"{LABELS[quality][0]}, global test"
+    label = f"global test {LABELS[quality][0]}"
     curves, choices = quality_curves(results, quality), arms_choices(results)
     figures = {"comparison": curves_by_budget(curves, label, max(1, warmup), marked=warmup, bands=True)}
     if any(run.last(quality) is not None for runs in costs.values() for run in runs):

@@ -16,11 +16,11 @@ from fedtlu_fast.simulation.compare import ArmResult
 Row = dict[str, Any]
 COLUMNS: dict[str, tuple[str, str, float]] = {
     "test_accuracy": ("global acc, %", ".2f", 100),
-    "accuracy_gain_points": ("over random, points", "+.2f", 1),
+    "accuracy_gain_points": ("over random, points", "+z.2f", 1),
     "local_accuracy": ("local acc, %", ".2f", 100),
     "test_macro_f1": ("mean F1", ".3f", 1),
     "test_perplexity": ("global ppl", ".2f", 1),
-    "gain_over_random_pct": ("over random, %", "+.2f", 1),
+    "gain_over_random_pct": ("over random, %", "+z.2f", 1),
     "local_perplexity": ("local ppl", ".2f", 1),
     "bytes_up": ("MB up", ",.0f", 1e-6),
     "seconds": ("seconds", ",.0f", 1),

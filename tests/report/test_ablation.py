@@ -25,7 +25,7 @@ APART = [[1, 4], [3, 4]]
 def sweep() -> list[SweepArm]:
     return [
         SweepArm(
-            "snr", "2", lam, arm(f"strategic-snr@2,lam={lam:g}", seed, choices, accuracy=accuracy + seed / 10)
+            "snr", "2", lam, arm(f"strategic-snr@2+lam={lam:g}", seed, choices, accuracy=accuracy + seed / 10)
         )
         for lam, choices, accuracy in (
             (0.1, [TOP, APART], 0.6),

@@ -65,7 +65,7 @@ def test_perplexities_are_shown_where_there_is_no_accuracy_and_gains_where_there
 
 
 def test_many_arms_with_long_names_fit_a_terminal() -> None:
-    names = [f"strategic-snr@1..4,lam={lam:g}" for lam in np.linspace(0.01, 0.35, 35)]
+    names = [f"strategic-snr@1..4+lam={lam:g}" for lam in np.linspace(0.01, 0.35, 35)]
     found = [
         arm(name, seed, [TOP], accuracy=0.5 + seed / 10, test_macro_f1=0.4)
         for name in names
@@ -75,7 +75,7 @@ def test_many_arms_with_long_names_fit_a_terminal() -> None:
     console = Console(width=110, record=True, file=StringIO())
     console.print(client_table(client_rows(found), "Comparison"))
     lines = console.export_text().splitlines()
-    assert sum(line.strip().startswith("strategic-snr@1..4,lam=") for line in lines) == 35
+    assert sum(line.strip().startswith("strategic-snr@1..4+lam=") for line in lines) == 35
     assert any("55.00 ± 7.07" in line and "0.400 ± 0.000" in line for line in lines)
     assert any("123,456" in line and "54,321" in line for line in lines)
     assert len(lines) == 36 + 6, "title, blank, two lines of heads, rule, arms, blank: no arm is folded"
@@ -118,7 +118,10 @@ def test_equal_lines_are_named() -> None:
     curves = agreement_curves(arms_choices(found))
     assert curves["random@1"].values.tolist() == [[0, 1]]
     figure = curves_by_budget(curves, "agreement", first=2)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["top = own"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["same line: top, own"]
+    many = {f"a-rather-long-name{place}@1": curves["own@1"] for place in range(5)}
+    (names,) = curves_by_budget(many, "agreement", first=2).axes[0].texts
+    assert names.get_text().count("\n") == 2
 
 
 def test_without_budgets_there_is_one_panel_and_colours() -> None:

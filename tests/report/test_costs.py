@@ -137,7 +137,7 @@ def test_the_ends_are_joined_from_budget_to_budget() -> None:
 
 
 def test_the_table_of_many_arms_fits_a_terminal() -> None:
-    name = "strategic-snr@1..4,lam=0.05"
+    name = "strategic-snr@1..4+lam=0.05"
     large = a_run(0, 0.5)
     huge = RunCosts(
         0,
