@@ -18,8 +18,7 @@ from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE, budget_of
 from fedtlu_fast.report.client_choices import client_choices
 from fedtlu_fast.report.client_tables import quality_of
 from fedtlu_fast.report.costs_plot import LABELS
-from fedtlu_fast.report.page import write_pictures
-from fedtlu_fast.report.plots import FAINT, INK, png
+from fedtlu_fast.report.plots import FAINT, INK
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
 from fedtlu_fast.simulation.compare import ArmResult
 from fedtlu_fast.simulation.directory import RunDirectory
@@ -150,7 +149,7 @@ def ablation_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
-    """ablation.csv, ablation.md and plots/ablation.png; returns the table's rows.
+    """ablation.csv and ablation.md; returns the table's rows.
 
     Raises:
         StorageError: they cannot be written.

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_arms, write_ablation
+from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
 from fedtlu_fast.report.client_maps import Choices, arms_choices, maps_figure
 from fedtlu_fast.report.client_tables import client_cells, client_rows, quality_of
@@ -31,6 +31,7 @@ TITLES = {
     "Blocks that all or none of the clients train in any case are left out",
     "agreement": "How far the clients of a round agree: the Jaccard index of two clients' sets of blocks, "
     "mean over pairs and seeds",
+    "ablation": "What lambda buys: quality and agreement",
 }
 
 

@@ -82,4 +82,3 @@ def test_files_are_written(tmp_path: Path) -> None:
     assert rows == ablation_rows(sweep())
     assert (tmp_path / "ablation.csv").read_text().startswith("metric,budget,lam,seeds,test_accuracy")
     assert (tmp_path / "ablation.md").read_text().count("\n") == 6
-    assert (tmp_path / "plots" / "ablation.png").read_bytes().startswith(b"\x89PNG")
