@@ -282,15 +282,15 @@ def outcome(run):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
     kept = {"every": 1, "retain": 9}
-    config = settings_of(RESUMED[name], warmup_rounds=1, rounds=6, cohort=8, checkpoint=kept)
+    config = settings_of(RESUMED[name], warmup_rounds=1, rounds=5, cohort=8, checkpoint=kept)
     with closing(Run(config, tmp_path / "whole")) as run:
         whole = outcome(run)
     assert "client_blocks" in whole[1][1]
     if name in ("probes", "agreed"):
         assert len({row.get("probed") for row in whole[1]}) > 2, "some probes are used again"
     checkpoints = sorted((tmp_path / "whole" / "checkpoints").iterdir())
-    assert len(checkpoints) == 6
-    for rounds in range(1, 6):
+    assert len(checkpoints) == 5
+    for rounds in (1, 2, 4):
         out = tmp_path / str(rounds)
         shutil.copytree(tmp_path / "whole", out)
         for later in checkpoints[rounds:]:

@@ -33,11 +33,9 @@ def test_rows_tell_each_clients_blocks_in_the_order_of_the_cohort(name):
 
 
 @pytest.mark.parametrize("name", [*SELECTORS, "fedluar"])
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_bytes_are_those_of_the_blocks_sent(name, at_once):
+def test_bytes_are_those_of_the_blocks_sent(name):
     selection = chosen_by(name, **({"budget": 2} if name == "fedluar" else {}))
-    execution = {"executor": "serial" if at_once == 1 else "vectorized", "at_once": at_once}
-    result = simulate(settings_of(selection, execution=execution, warmup_rounds=1, rounds=4))
+    result = simulate(settings_of(selection, warmup_rounds=1, rounds=3))
     sizes = np.array(result.layout.block_sizes())
     total = 0
     for metrics, row in zip(result.metrics, result.selection, strict=True):
