@@ -15,7 +15,7 @@ layer. Norms, scales and ratios of units are vectors [L + B], float64, on the CP
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks
 from fedtlu_fast.stats import LayerStats
 
 Metric = Literal["excess", "l2_per_parameter", "relative_change", "agreement"]
+ScoredLayers = Literal["all", "matrices", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,32 @@ def measure(
         return BlockValues(layers, torch.where(regular[first:], values[first:], -1.0))
     means = [_mean(layers, norms, block.layers) for block in layout.blocks]
     return BlockValues(layers, torch.tensor(means, dtype=torch.float64))
+
+
+def scored_layout(layout: ParameterLayout, scored: ScoredLayers) -> ParameterLayout:
+    """The layout with only those layers in its blocks that make their scores: what `measure` is to go by.
+
+    Args:
+        layout: of the model.
+        scored: ``all`` (the paper's); ``matrices``, layers of two dimensions or more (convolutions and
+            embeddings too); ``vectors``, the others: norms and biases. The last two are ours, for asking
+            which of them decide. A block without a like may be left with no layer at all; it gets -1.
+
+    Raises:
+        InputError: the blocks of a group hold no such layer, so that nothing would tell them apart.
+    """
+    if scored == "all":
+        return layout
+    wanted = [(len(layer.shape) > 1) == (scored == "matrices") for layer in layout.layers]
+    blocks = [
+        replace(block, layers=tuple(layer for layer in block.layers if wanted[layer]))
+        for block in layout.blocks
+    ]
+    for group in layout.groups:
+        if not all(blocks[block].layers for block in group.blocks):
+            expected = f"all: the blocks of {group.name} hold no {scored}"
+            raise InputError("selection.scored_layers", scored, expected)
+    return replace(layout, blocks=tuple(blocks))
 
 
 def root_counts(layout: ParameterLayout) -> Tensor:

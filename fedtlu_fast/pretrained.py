@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import torch_seeded
 
 FIELD = "model.pretrained"
+HEAD_SPREAD = 0.02
+"""Standard deviation with which the models of `transformers` draw the weights of their heads."""
 
 
 def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **options: Any) -> nn.Module:
@@ -46,7 +50,7 @@ def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **opt
         raise InputError(FIELD, name, f"a {place} of {what}; {reason}") from error
     finally:
         logging.set_verbosity(before)
-    body = f"{model.base_model_prefix}."
+    body = f"{_body(model)}."
     missing = sorted(key for key in found["missing_keys"] if not new_head or key.startswith(body))
     if missing:
         raise InputError(
@@ -54,6 +58,59 @@ def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **opt
         )
     loaded: nn.Module = model
     return loaded
+
+
+def load_classifier(kind: Any, name: str, what: str, labels: Sequence[str], seed: int) -> nn.Module:
+    """Pre-trained weights with a head for these labels.
+
+    They keep their head where its labels are these in this order (such as a model that was saved here);
+    otherwise it is drawn anew.
+
+    Args:
+        kind: one of the ``AutoModelFor...Classification`` classes of `transformers`.
+        name: see `load_model`.
+        what: what `kind` stands for, for messages.
+        labels: their names.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: see `load_model`.
+    """
+    from transformers import AutoConfig
+
+    with torch_seeded(seed, "initial weights"):
+        model = load_model(
+            kind,
+            name,
+            what,
+            new_head=True,
+            id2label=dict(enumerate(labels)),
+            label2id={label: code for code, label in enumerate(labels)},
+            ignore_mismatched_sizes=True,
+        )
+        location, file = locate(name)
+        theirs = AutoConfig.from_pretrained(location, **file).id2label
+        if tuple(theirs[code] for code in sorted(theirs)) != tuple(labels):
+            for child_name, child in model.named_children():
+                if child_name != _body(model):
+                    child.apply(_redraw)
+    return model
+
+
+def _body(model: nn.Module) -> str:
+    """Name of the part below the head: what the model calls so, or else its largest part."""
+    named = str(model.base_model_prefix)
+    if isinstance(getattr(model, named, None), nn.Module):
+        return named
+    sizes = {name: sum(param.numel() for param in own.parameters()) for name, own in model.named_children()}
+    return max(sizes, key=lambda name: sizes[name])
+
+
+def _redraw(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=HEAD_SPREAD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def load_tokenizer(name: str, **options: Any) -> Any:
@@ -74,6 +131,21 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(FIELD, name, f"a model that brings its tokenizer; {reason}") from error
+
+
+def padding_of(tokenizer: Any, name: str) -> int:
+    """The token id with which a tokenizer pads.
+
+    Models that were made without padding pad with the end of a text, which occurs in none.
+
+    Raises:
+        InputError: it has neither.
+    """
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    padding = next((number for number in ids if number is not None), None)
+    if padding is None:
+        raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
+    return int(padding)
 
 
 def locate(name: str) -> tuple[str, dict[str, str]]:

@@ -87,7 +87,8 @@ def score_blocks(
 ) -> Tensor:
     """[B] float64: one number per block, comparable within a group.
 
-    A block whose layers are all degenerate, or that holds NaN or Inf (and so cannot be applied), gets -1.
+    A block whose layers are all degenerate, or that holds NaN or Inf (and so cannot be applied), or no layer,
+    gets -1.
 
     The paper adds up the scores of a block's layers and leaves the details open; both readings are here.
 
@@ -108,8 +109,10 @@ def score_blocks(
     stats = stats.cpu()
     margin = scores.margin
     for index, block in enumerate(layout.blocks):
-        layers = torch.tensor(block.layers)
-        if pooling == "mean":
+        layers = torch.tensor(block.layers, dtype=torch.int64)
+        if not len(layers):
+            value, lost = torch.zeros(()), True
+        elif pooling == "mean":
             value = margin[layers].mean()
             lost = bool(scores.degenerate[layers].all()) or bool((stats.nonfinite[layers] > 0).any())
         else:

@@ -18,6 +18,10 @@ EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
 """Settings of which one replaces the other when it is given over it."""
 
 
+SECOND = ("pretraining.", "model.lora.", "client_selection.")
+"""Sections that come second where a last part is ambiguous: lr is what everybody calls the clients' own."""
+
+
 def presets() -> list[str]:
     """Names of the settings that ship with the package."""
     folder = resources.files("fedtlu_fast.presets")
@@ -49,6 +53,25 @@ def load_config(
     for override in overrides:
         _merge(given, _parse_override(override))
     _lay_over(tree, given)
+    return parse_config(tree)
+
+
+def laid_over(
+    config: RunConfig, overrides: Sequence[str], over: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Settings with others over them.
+
+    Args:
+        config: complete settings.
+        overrides: as for `load_config`.
+        over: a nested mapping, laid over before the overrides.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    tree = config.model_dump(mode="json")
+    for section in (over or {}, *map(_parse_override, overrides)):
+        _lay_over(tree, section)
     return parse_config(tree)
 
 
@@ -116,8 +139,7 @@ def full_key(key: str) -> str:
     if key in known or key in sections or "." in key:
         return key
     matches = [path for path in known if path.rpartition(".")[2] == key]
-    # lr is what everybody calls the clients' one.
-    matches = [path for path in matches if not path.startswith("pretraining.")] or matches
+    matches = [path for path in matches if not path.startswith(SECOND)] or matches
     if len(matches) > 1:
         raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
     return matches[0] if matches else key

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
-from fedtlu_fast.block_metrics import mean_client_norms, measure, root_counts, unit_norms
+from fedtlu_fast.block_metrics import mean_client_norms, measure, root_counts, scored_layout, unit_norms
 
 NAN, INF = float("nan"), float("inf")
 SHAPES = {"h.0.w": (2, 3), "h.0.b": (3,), "h.1.w": (2, 3), "h.1.b": (3,), "head": (4,)}
@@ -191,3 +191,41 @@ def test_what_does_not_fit_is_refused():
         measured("agreement", torch.ones(SIZE), torch.ones(5))
     with pytest.raises(InputError, match=r"pooling: got 'sum'; expected mean or pooled"):
         measured("agreement", torch.ones(SIZE), root_counts(LAYOUT), "sum")
+
+
+# --- some of the layers only -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scored", "own"), [("matrices", "w"), ("vectors", "b")])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_block_is_scored_by_the_layers_that_count(generator, scored, own, pooling):
+    change = torch.randn(SIZE, generator=generator)
+    layout = scored_layout(LAYOUT, scored)
+    got = measured("excess", change, None, pooling, layout)
+    alone = measured("excess", change, None).layers
+    places = [LAYOUT.names.index(f"h.{block}.{own}") for block in (0, 1)]
+    if pooling == "pooled":
+        alone = score_layers(layer_stats(change, LAYOUT)).excess
+    assert got.blocks[:2].tolist() == pytest.approx(alone[places].tolist(), rel=1e-9)
+    head = alone[-1].item() if scored == "vectors" else -1.0
+    assert got.blocks[2].item() == pytest.approx(head), "the head is a vector"
+    for metric in ("l2_per_parameter", "relative_change"):
+        scale = torch.ones(len(LAYOUT.layers) + len(LAYOUT.blocks), dtype=torch.float64)
+        blocks = measured(metric, change, scale, pooling, layout).blocks
+        assert blocks[:2].tolist() == pytest.approx(layer_stats(change, LAYOUT).l2[places].tolist())
+        assert (blocks[2] == -1) == (scored == "matrices")
+    assert layout.offsets.equal(LAYOUT.offsets)
+    assert layout.layers == LAYOUT.layers
+
+
+def test_all_layers_are_the_layout_itself():
+    assert scored_layout(LAYOUT, "all") is LAYOUT
+
+
+def test_groups_that_nothing_would_tell_apart_are_refused():
+    by_tensor = ParameterLayout.from_shapes(SHAPES, "tensor")
+    for scored in ("matrices", "vectors"):
+        with pytest.raises(
+            InputError, match=rf"selection.scored_layers: got '{scored}'; expected all: the bl"
+        ):
+            scored_layout(by_tensor, scored)

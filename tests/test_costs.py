@@ -95,24 +95,38 @@ def test_a_log_is_read() -> None:
             "cohort": [2, 7],
             "selected": ["h.1", "head"],
             "client_blocks": [[3], [2, 3]],
-            "probed": 2,
+            "probed": [2, 7],
         },
-        {"round": 3, "cohort": [], "selected": [], "client_blocks": [], "probed": 0},
+        {"round": 3, "cohort": [], "selected": [], "client_blocks": [], "probed": []},
     ]
-    full, chosen, nobody = run_costs(COSTS, rows, training, sizes.__getitem__, probe_samples=4)
+    full, chosen, nobody = run_costs(COSTS, rows, training, sizes.__getitem__, probe_batches=1)
     assert full.row() == round_costs(COSTS, np.ones((2, 4), bool), [10, 3]).row()
-    assert chosen.row() == round_costs(COSTS, MASKS[[2, 0]], [3, 10], [4, 4]).row()
+    assert chosen.row() == round_costs(COSTS, MASKS[[2, 0]], [3, 10], [3, 4]).row()
     assert set(nobody.row().values()) == {0}
     assert chosen.bytes_up.tolist() == [4 * 8, 4 * 28]
+
+
+def test_what_is_sent_counts_as_bytes_and_what_is_trained_as_flops() -> None:
+    row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[0, 1, 2, 3]] * 2}
+    (all_sent,) = run_costs(COSTS, [row], TrainingConfig(), lambda _: 5)
+    (some,) = run_costs(COSTS, [{**row, "sent_blocks": [[3], []]}], TrainingConfig(), lambda _: 5)
+    assert some.bytes_up.tolist() == [round_costs(COSTS, MASKS[[2]], [1]).bytes_up[0], 4 * COSTS.buffers]
+    assert some.backward.tolist() == all_sent.backward.tolist()
+    assert some.bytes_published == all_sent.bytes_published
+    published = round_costs(COSTS, np.ones((1, 4), bool), [1], sent=MASKS[[2]]).bytes_published
+    assert published == round_costs(COSTS, MASKS[[2]], [1]).bytes_published
+    with pytest.raises(InputError, match="sent"):
+        round_costs(COSTS, MASKS, [1, 1, 1], sent=MASKS[:1])
 
 
 @pytest.mark.parametrize(
     ("over", "message"),
     [
         ({"client_blocks": [[0]]}, "those of 2 clients"),
+        ({"sent_blocks": [[0]]}, "those of 2 clients"),
         ({"client_blocks": [[0], [4]]}, "0 to 3"),
         ({"selected": ["h.9"]}, "blocks of this model"),
-        ({"probed": 1}, "probe_samples"),
+        ({"probed": [1]}, "probe_batches"),
     ],
 )
 def test_a_log_of_another_model_is_refused(over: dict[str, Any], message: str) -> None:

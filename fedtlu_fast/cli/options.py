@@ -33,7 +33,13 @@ Model = Annotated[
         help="Pre-trained model: a name (gpt2), a directory or a .gguf file. Default: a small fresh one."
     ),
 ]
-Task = Annotated[str | None, typer.Option(help="language_modelling (default), tagging or classification.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="language_modelling (default), tagging, classification or image_classification; digits: the "
+        "last with its preset."
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(help="pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH or hf:NAME[:CONFIG][@REVISION]."),
@@ -70,12 +76,13 @@ def settings_from(
         preset: name, or None.
         config: file, or None.
         overrides: of --set.
-        given: dotted settings with underscores doubled (``data__source``); None is not given.
+        given: dotted settings with underscores doubled (``data__source``); None is not given. A task that
+            is called as a preset brings it.
     """
-    from fedtlu_fast.settings import load_config
+    from fedtlu_fast.settings import load_config, presets
 
     if preset is None and config is None:
-        preset = DEFAULT_PRESET
+        preset = given["task"] if given.get("task") in presets() else DEFAULT_PRESET
     return load_config(preset, config, [*(overrides or []), *_named(given)])
 
 

@@ -210,7 +210,7 @@ def _accuracies(summary: dict[str, Any]) -> dict[str, str]:
     shown = {name: summary[key] for name, key in lines.items() if summary[key] is not None}
     texts = {name: f"{100 * value:.2f}%" for name, value in shown.items()}
     macro = summary["test_macro_f1"]
-    return texts if macro is None else {**texts, "mean F1 of the tags": f"{macro:.4f}"}
+    return texts if macro is None else {**texts, "mean F1 of the labels": f"{macro:.4f}"}
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
@@ -70,7 +71,13 @@ class LocalTrainer:
     """Trains clients one after another in the same memory."""
 
     def __init__(
-        self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, compiled: str = "none"
+        self,
+        task: Task,
+        layout: ParameterLayout,
+        config: TrainingConfig,
+        seed: int,
+        compiled: str = "none",
+        precision: Precision = "float32",
     ) -> None:
         """Takes the task's model over: its parameters and gradients become views of flat vectors.
 
@@ -80,6 +87,10 @@ class LocalTrainer:
             config: optimizer, steps, clipping, proximal term.
             seed: of the run.
             compiled: a mode of torch.compile for the loss, or none.
+            precision: of the forward and backward pass; see `in_precision`.
+
+        Raises:
+            InputError: the device has no such precision.
         """
         self._loss: Callable[[Batch], Tensor] = task.loss
         self._one_shape = compiled != "none"
@@ -88,6 +99,7 @@ class LocalTrainer:
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
         self.task, self.layout, self.config, self.seed = task, layout, config, seed
         self.params = layout.flatten(task.model)
+        self._loss = in_precision(self._loss, precision, self.params.device)
         self.grads = torch.zeros_like(self.params)
         layout.bind_(task.model, self.params)
         grads = layout.views(self.grads)
@@ -122,6 +134,7 @@ class LocalTrainer:
         round_index: int,
         client: int,
         blocks: Sequence[int] | None = None,
+        purpose: str = "",
     ) -> ClientUpdate:
         """One client's local training.
 
@@ -133,16 +146,17 @@ class LocalTrainer:
             client: the client's number.
             blocks: indices of those that it trains; None for all. The others keep their bits, and nothing
                 is computed for what lies below the lowest one that it trains.
+            purpose: tells the draws of a client's first pass from those of its second, if it makes two.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
         optimizer = Optimizer(self.config)
         own = [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
-        draws = self._draws.generator(self.seed, "batches", round_index, client)
+        draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
         if not self.task.model.training:
             self.task.model.train()
         losses = []
-        with torch_seeded(self.seed, "dropout", round_index, client):
+        with torch_seeded(self.seed, f"{purpose}dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)

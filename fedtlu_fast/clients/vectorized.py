@@ -18,6 +18,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
 from fedtlu_fast.clients.training import batches, probe_batches
 from fedtlu_fast.config import TrainingConfig
@@ -63,6 +64,7 @@ class VectorizedTrainer:
         seed: int,
         at_once: int,
         example: Samples,
+        precision: Precision = "float32",
     ) -> None:
         """Allocates the matrices and tries the model out; it stays as it is.
 
@@ -73,8 +75,10 @@ class VectorizedTrainer:
             seed: of the run.
             at_once: largest K.
             example: any samples of the task's kind, to try the model with.
+            precision: of the forward and backward pass; see `in_precision`.
 
         Raises:
+            InputError: the device has no such precision.
             CannotVectorizeError: the model keeps running statistics, or normalises over the batch
                 (BatchNorm): what fills up the shorter batches would take part in it; it draws random numbers
                 in training; or torch cannot vectorise it.
@@ -89,6 +93,7 @@ class VectorizedTrainer:
         device = next(task.model.parameters()).device
         self._params = torch.empty(at_once, layout.size, device=device)
         self._grads = torch.empty_like(self._params)
+        self._each_loss = in_precision(vmap(self._losses_of), precision, device)
         self._draws = Draws()
         self._try(example)
 
@@ -217,7 +222,7 @@ class VectorizedTrainer:
         wanted = [leaves[layer.name].requires_grad_() for layer in layers]
         # Of the attention kernels only the plain one can be vectorised.
         with sdpa_kernel(SDPBackend.MATH):
-            losses = (vmap(self._losses_of)(leaves, *batch) * weights).sum(dim=1)
+            losses = (self._each_loss(leaves, *batch) * weights).sum(dim=1)
         if not losses.requires_grad:  # of none of these layers
             return losses.detach(), tuple(torch.zeros_like(leaf) for leaf in wanted)
         found = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)

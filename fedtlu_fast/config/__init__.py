@@ -6,7 +6,13 @@ says so; the defaults are ours.
 
 from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.client_selection import ClientSelectionConfig
-from fedtlu_fast.config.clients import ModelConfig, PretrainingConfig, ThreatConfig, TrainingConfig
+from fedtlu_fast.config.clients import (
+    LoraConfig,
+    ModelConfig,
+    PretrainingConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
 from fedtlu_fast.config.data import (
     PARTITION_ARGUMENTS,
     DataConfig,
@@ -34,6 +40,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "ExecutionConfig",
+    "LoraConfig",
     "ModelConfig",
     "ParticipationConfig",
     "PartitionConfig",

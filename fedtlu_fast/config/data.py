@@ -39,7 +39,10 @@ class DataConfig(Section):
         "pydoc",
         description="pydoc (default) | text:PATH (a UTF-8 file or a directory) | ptb:DIR (ptb.*.txt) | "
         "pycode (tagging, its default) | udpos:PATH (tagging; CoNLL-U) | hf:NAME[:CONFIG][@REVISION] | "
-        "synthetic | arrays:DIR (.npy files with an index of the clients)",
+        "digits (images, their default) | cifar10:PATH, cifar100:PATH (binary version or Parquet) | "
+        "images:DIR (DIR/[DOMAIN/]LABEL/*) | topics (text classification, its default) | "
+        "texts:PATH (DOMAIN.tsv, .csv, .jsonl) | synthetic | "
+        "arrays:DIR (.npy files with an index of the clients)",
     )
     vocabulary: int = Field(
         2000,
@@ -48,6 +51,9 @@ class DataConfig(Section):
         description="words kept if the model brings no tokenizer; others are <unk> (10000 for ptb:DIR)",
     )
     window: int = Field(32, ge=2, description="tokens in one sample")
+    image_size: int | None = Field(
+        None, ge=1, le=4096, description="side of a square to which images are scaled; null: as they are"
+    )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of each source kept for the global test")
     local_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each client's samples kept for its own test"

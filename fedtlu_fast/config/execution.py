@@ -13,7 +13,10 @@ EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
 
 
 class ExecutionConfig(Section):
-    """Who trains the clients of a round. The result depends on `at_once`, `engine`, `compile` and `lanes`."""
+    """Who trains the clients of a round, and in what arithmetic.
+
+    The result depends on `at_once`, `engine`, `compile`, `precision` and `lanes`.
+    """
 
     executor: str = Field(
         "auto",
@@ -39,6 +42,11 @@ class ExecutionConfig(Section):
         description="torch.compile for clients trained one after another: none | one of its modes "
         "(reduce-overhead: CUDA graphs); takes a minute first, and batches of one shape",
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of a client's forward and backward pass: float32 | bfloat16 (torch.autocast; "
+        "parameters, gradients, tests and the central start stay float32)",
+    )
     lanes: int = Field(
         64, ge=1, description="partial sums a round; results of another number differ in the last bits"
     )
@@ -61,4 +69,6 @@ class ExecutionConfig(Section):
         if self.compile != "none" and together:
             expected = "none with clients trained at once, or in C++: it is for one after another"
             raise InputError("compile", self.compile, expected)
+        if self.precision != "float32" and self.engine == "compiled":
+            raise InputError("precision", self.precision, "float32 with engine=compiled, which has no other")
         return self

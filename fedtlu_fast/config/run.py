@@ -34,13 +34,19 @@ from fedtlu_fast.config.server import (
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 
+OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_classification": "topics"}
+"""Embedded data of the tasks that have their own; as the name of a task it stands for both."""
+
 
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling", "tagging", "classification"] = Field(
+    task: Literal[
+        "language_modelling", "tagging", "classification", "image_classification", "text_classification"
+    ] = Field(
         "language_modelling",
-        description="what the model learns: language_modelling | tagging | classification",
+        description="what the model learns: language_modelling | tagging | classification (of vectors) | "
+        "image_classification | text_classification; pycode, digits, topics: a task with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -72,11 +78,15 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_source(cls, value: Any) -> Any:
-        """Without a word on the source, tagging has an embedded default of its own."""
-        if isinstance(value, Mapping) and value.get("task") == "tagging":
-            data = value.get("data", {})
-            if isinstance(data, Mapping) and "source" not in data:
-                return {**value, "data": {**data, "source": "pycode"}}
+        """Without a word on the source, every task has an embedded default; a default may name its task."""
+        data = value.get("data", {}) if isinstance(value, Mapping) else None
+        if not isinstance(data, Mapping):
+            return value
+        for task, source in OWN_SOURCES.items():
+            if value.get("task") == source and data.get("source", source) != source:
+                raise InputError("data.source", data["source"], f"none but {source} with task={source}")
+            if value.get("task") in (task, source):
+                return {**value, "task": task, "data": {"source": source, **data}}
         return value
 
     @model_validator(mode="after")
@@ -121,8 +131,8 @@ class RunConfig(Section):
         total = sum(threat.share for threat in self.threats)
         if total > 1:
             raise InputError("threats", f"shares of {total:g} in all", "at most 1")
-        refused = {"classification": "token_noise", "language_modelling": "label_noise"}.get(self.task)
-        if any(threat.kind == refused for threat in self.threats):
+        refused = "label_noise" if self.task == "language_modelling" else "token_noise"
+        if self.task != "tagging" and any(threat.kind == refused for threat in self.threats):
             raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
         return self
 
@@ -142,6 +152,12 @@ class RunConfig(Section):
         if self.execution.compile != "none":
             expected = f"none {chosen}: every set of blocks would be compiled for itself"
             raise InputError("execution.compile", self.execution.compile, expected)
+        if self.client_selection.keeps:
+            expected = "with client_selection.personal: each client starts from a model of its own"
+            if self.execution.executor == "vectorized":
+                raise InputError("execution.executor", "vectorized", f"another {expected}")
+            if (self.execution.at_once or 1) > 1:
+                raise InputError("execution.at_once", self.execution.at_once, f"1 {expected}")
         return self
 
     @property

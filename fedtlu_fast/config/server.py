@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedtlu_fast.block_metrics import Metric
+from fedtlu_fast.block_metrics import Metric, ScoredLayers
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
@@ -43,6 +43,11 @@ class SelectionConfig(Section):
     )
     pooling: Pooling = Field(
         "mean", description="a block's score: mean of its layers' scores | pooled as one layer"
+    )
+    scored_layers: ScoredLayers = Field(
+        "all",
+        description="which layers make a block's score: all | matrices | vectors (norms and biases); whole "
+        "blocks are applied",
     )
 
     @field_validator("keep", mode="before")

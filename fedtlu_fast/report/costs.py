@@ -9,9 +9,10 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.config import RunConfig
@@ -27,14 +28,14 @@ SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flop
 COLUMNS = {
     "test_accuracy": ("accuracy", ".2f", 100, "%"),
     "test_perplexity": ("perplexity", ".2f", 1, ""),
-    "bytes_up": ("MB up", ",.1f", 1e-6, ""),
-    "bytes_down": ("MB down", ",.1f", 1e-6, ""),
-    "forward_flops": ("GFLOP forward", ",.1f", 1e-9, ""),
-    "backward_flops": ("GFLOP backward", ",.1f", 1e-9, ""),
-    "probe_share": ("of it probes", ".1f", 100, "%"),
-    "seconds": ("seconds", ",.1f", 1, ""),
+    "bytes_up": ("MB up", "", 1e-6, ""),
+    "bytes_down": ("MB down", "", 1e-6, ""),
+    "forward_flops": ("GFLOP forward", "", 1e-9, ""),
+    "backward_flops": ("GFLOP backward", "", 1e-9, ""),
+    "probe_share": ("FLOP in probes", ".1f", 100, "%"),
+    "seconds": ("seconds", "", 1, ""),
 }
-"""Title, format, factor and unit of each column; the probes' share is of all FLOPs."""
+"""Title, format (empty: by size), factor and unit of each column; the probes' share is of all FLOPs."""
 SPREAD = (*QUALITIES, "seconds")
 """Columns that show their standard deviation."""
 SAMPLES = 2
@@ -90,12 +91,13 @@ class RunCosts:
         return found[-1] if found else None
 
 
-def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> dict[str, list[RunCosts]]:
+def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
     """The costs of runs, which may still be under way. Data and model are made anew from their settings.
+
+    Every sample counts at the length of the global test's, padding included.
 
     Args:
         arms: directories of an arm's runs (its seeds), by its name.
-        probe_samples: that a client takes to measure its blocks, in the arms whose clients do.
 
     Raises:
         InputError: there is no such run, it has no round yet, or its log does not belong to its settings.
@@ -112,7 +114,9 @@ def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> di
                 raise InputError("RUN_DIR", str(path), "a run with one round or more")
             blocks, population = _parts(config, made)
             held = partial(_held, population)
-            rounds = run_costs(blocks, selection[:done], config.training, held, probe_samples)
+            chosen = config.client_selection
+            probes = chosen.probe_batches if chosen.probes else 0
+            rounds = run_costs(blocks, selection[:done], config.training, held, probes)
             found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
     return found
 
@@ -141,8 +145,9 @@ def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
 
 
 def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table as people read it; see `tables.to_markdown`."""
-    names = [name for name in COLUMNS if name in rows[0]]
+    """Heads and cells of the table as people read it, with one quality; see `tables.to_markdown`."""
+    quality = next((name for name in QUALITIES if name in rows[0]), None)
+    names = [name for name in COLUMNS if name not in QUALITIES or name == quality]
     cells = [
         [str(row["arm"]), *(_cell(name, row[name], row[f"{name}_std"]) for name in names)] for row in rows
     ]
@@ -152,9 +157,10 @@ def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
 def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """The table for a terminal."""
     heads, cells = cost_cells(rows)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
-        table.add_column(head, justify="left" if head == "arm" else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if head == "arm" else "right"
+        table.add_column(head.replace(" ", "\n", 1), justify=justify, overflow="fold", vertical="bottom")
     for line in cells:
         table.add_row(*line)
     return table
@@ -186,5 +192,6 @@ def _cell(name: str, value: float | None, spread: float | None) -> str:
     if value is None:
         return "-"
     _, form, factor, unit = COLUMNS[name]
+    form = form or (",.1f" if value * factor < 1000 else ",.0f")
     text = f"{value * factor:{form}}{unit}"
     return f"{text} ± {spread * factor:{form}}" if spread is not None and name in SPREAD else text

@@ -11,9 +11,12 @@ from typing import Any
 from rich.table import Table
 
 from fedtlu_fast.report.gains_plot import gains_figure
+from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.stages import HEADS as STAGE_HEADS
+from fedtlu_fast.report.stages import scoring_told, stage_cells, stage_rows
 from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
-from fedtlu_fast.report.write import write_comparison_report, write_page, write_pictures
+from fedtlu_fast.report.write import write_comparison_report
 from fedtlu_fast.simulation.directory import RunDirectory
 from fedtlu_fast.simulation.experiment import ConditionResult
 
@@ -140,7 +143,7 @@ def _clear(row: dict[str, Any]) -> bool:
 
 
 def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
-    """table.csv, table.md, a picture of the gains and report.html; and every condition's own report.
+    """table.csv, seconds.csv, table.md, a picture of the gains, report.html; and every condition's report.
 
     Raises:
         StorageError: they cannot be written.
@@ -151,7 +154,15 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
     cells = experiment_cells(rows)
     directory = RunDirectory(out)
     directory.write("table.csv", to_csv_rows(rows))
-    directory.write("table.md", to_markdown(HEADS, cells))
+    told = to_markdown(HEADS, cells)
+    tables: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
+    timed = stage_rows(results)
+    if timed:
+        directory.write("seconds.csv", to_csv_rows(timed))
+        title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
+        told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
+        tables.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
+    directory.write("table.md", told)
     pictures = {}
     if any(row["gain_over_random_pct"] is not None for row in rows):
         pictures["gains"] = png(gains_figure(rows))
@@ -164,7 +175,7 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
         lead=f"{config.rounds} rounds, {config.clients} clients, {config.cohort} in a round, data "
         f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
         f"{results[0].condition.name}.",
-        tables=[{"title": "All measures", "heads": list(HEADS), "cells": cells}],
+        tables=tables,
         pictures={"Gain over random updates": pictures["gains"]} if pictures else {},
         config=config,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
@@ -49,7 +50,7 @@ def score_history(
 
     Args:
         selection: rows of selection.jsonl.
-        layout: of the model.
+        layout: of the model, with the layers that made the blocks' scores (`scored_layout`).
         metric: `selection.metric` of the run.
     """
     groups = group_histories(selection, layout)
@@ -73,7 +74,8 @@ def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return config, score_history(selection, layout, config.selection.metric)
+    scored = scored_layout(layout, config.selection.scored_layers)
+    return config, score_history(selection, scored, config.selection.metric)
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:

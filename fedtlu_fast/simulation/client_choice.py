@@ -88,7 +88,7 @@ def _probe(
     config: RunConfig, executor: Executor, state: ServerState, clients: Sequence[int]
 ) -> ClientReports:
     reports = ClientReports()
-    lanes = cut(state.round + 1, clients, config.execution, probing=True)
+    lanes = cut(state.round + 1, clients, config.execution, probing=True, own=state.personal)
     for result in executor.train((state.params, state.buffers), lanes):
         reports.extend(result.reports)
     return reports

@@ -23,12 +23,13 @@ import yaml
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
-from fedtlu_fast.selection import make_selector
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.simulation.directory import COMPARISON, METRICS, SELECTION, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import COMPARISON, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.executors import cores
+from fedtlu_fast.simulation.references import REFERENCES, reference_summary
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import end_with_parent
+from fedtlu_fast.simulation.variants import with_variant
 
 POLL_SECONDS = 0.5
 
@@ -39,6 +40,7 @@ class Arm:
 
     Attributes:
         name: also its directory's, ``fedtlu-seed0``.
+        selector: what it is called in tables, ``fedtlu``.
         config: its settings.
         path: its directory.
         until: the round it stops at.
@@ -47,6 +49,7 @@ class Arm:
     """
 
     name: str
+    selector: str
     config: RunConfig
     path: Path
     until: int
@@ -63,6 +66,7 @@ class ArmResult:
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     selection: list[dict[str, Any]]
+    timings: Sequence[dict[str, Any]] = ()
 
 
 Progress = Callable[[Arm, int], None]
@@ -83,7 +87,8 @@ def compare(
 
     Args:
         config: settings of all arms, but for selector and seed.
-        selectors: names of selectors.
+        selectors: what differs between the arms, see `variants`: names of selectors (``fedtlu``), of
+            clients' selectors with a budget (``strategic@2+lam=0.5``), or of `references`.
         seeds: of the arms.
         out: a new or empty directory; every arm gets one in it.
         jobs: processes at a time; None: as many as there are cores for `config.threads` each.
@@ -96,7 +101,7 @@ def compare(
         FedtluError: an arm failed.
     """
     for selector in selectors:
-        make_selector(selector)
+        _with(config, selector, 0)
     for field, values in (("--selectors", selectors), ("--seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
@@ -141,10 +146,11 @@ def plan(
         if shared:
             warmup = out / f"warmup-seed{seed}"
             settings = _with(config, "full", seed)
-            warmups.append(Arm(warmup.name, settings, warmup, shared, summarise=False))
+            warmups.append(Arm(warmup.name, "full", settings, warmup, shared, summarise=False))
         for selector in selectors:
             name = f"{selector}-seed{seed}"
-            arms.append(Arm(name, _with(config, selector, seed), out / name, config.rounds, warmup))
+            own = _with(config, selector, seed)
+            arms.append(Arm(name, selector, own, out / name, config.rounds, warmup))
     return warmups, arms
 
 
@@ -171,6 +177,10 @@ def run_arm(arm: Arm) -> None:
     with closing(Run(arm.config, arm.path, resume=started)) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
+        if arm.selector in REFERENCES:
+            run.advance(min(arm.config.warmup_rounds, arm.config.rounds))
+            run.finish(reference_summary(arm.selector, run.server, run.state))
+            return
         run.advance(arm.until)
         if arm.summarise:
             run.finish()
@@ -180,8 +190,8 @@ def read_arm(path: Path) -> ArmResult:
     """What a finished arm left in its directory."""
     directory, config = RunDirectory.open(path)
     summary = json.loads((path / "summary.json").read_text())
-    rows = directory.rows(METRICS), directory.rows(SELECTION)
-    return ArmResult(config.selection.selector, config.seed, summary, *rows)
+    rows = (directory.rows(log) for log in LOGS)
+    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *rows)
 
 
 def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
@@ -212,8 +222,10 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
 
     Before anything is written or run, this finds out whether data, model, device and `keep` fit together.
     """
-    strictest = max(selectors, key=lambda selector: selector != "full")
-    with closing(Run(_with(config, strictest, seeds[0]))) as run:
+    settings = [_with(config, selector, seeds[0]) for selector in selectors]
+    # Everything goes with the selector full; what asks most of the model tells whether it fits.
+    strictest = max(settings, key=lambda one: one.selection.selector != "full")
+    with closing(Run(strictest)) as run:
         execution = run.config.execution
     timed = execution.client_seconds is not None
     if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
@@ -225,8 +237,7 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
 
 
 def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
-    selection = config.selection.model_copy(update={"selector": selector})
-    return config.model_copy(update={"selection": selection, "seed": seed})
+    return with_variant(config, selector).model_copy(update={"seed": seed})
 
 
 def _resume_command(out: Path) -> str:

@@ -46,7 +46,8 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     if start and data.public is not None:
         pool = tuple(part.to(config.device) for part in data.public.pool)
         pretrain_(config, task, layout, Samples(pool, data.public.rows))
-    trainer = LocalTrainer(task, layout, config.training, config.seed, config.execution.compile)
+    how = config.execution
+    trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
     population: Population = data.population
     if config.threats:
         roles = Roles(config.threats, config.clients, config.seed)

@@ -28,7 +28,7 @@ from fedtlu_fast.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings come to other bits."""
 
 

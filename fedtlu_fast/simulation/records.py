@@ -88,8 +88,8 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
 
     ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
     otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
-    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every tag that
-    occurs or was predicted) and its plain mean, ``test_macro_f1``, are None but for tagging.
+    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every label
+    that occurs or was predicted) and its plain mean, ``test_macro_f1``, are None where labels have no names.
     """
     config, layout = server.config, server.layout
     found = global_test(server, state)
@@ -104,6 +104,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "metric": config.selection.metric,
         "client_selector": config.client_selection.selector,
         "client_budget": str(config.client_selection.budget),
+        **_open_blocks(server),
         "seed": config.seed,
         "rounds": state.round,
         "warmup_rounds": min(config.warmup_rounds, state.round),
@@ -125,7 +126,7 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "untrained_local_perplexity": perplexity(before),
         "trained_local_loss": after,
         "trained_local_perplexity": perplexity(after),
-        "updated_share": sum(shares) / len(shares),
+        "updated_share": sum(shares) / len(shares) if shares else 0.0,
         "bytes_up": sum(row["bytes_up"] for row in metrics),
         "bytes_published": sum(row["bytes_published"] for row in metrics),
         "refused_updates": sum(len(row["refused"]) for row in metrics),
@@ -148,20 +149,32 @@ def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
 def _client_choices(record: RoundRecord) -> dict[str, Any]:
     """Indices of the blocks that each client of the cohort trained and sent; nothing where all did all.
 
-    Everything is in the order of the cohort; of a client whose probe failed, no blocks and no gains.
+    ``probed`` names the clients that measured their blocks in this round. Everything else is in the order of
+    the cohort; of a client whose probe failed, no blocks and no gains.
     """
     choice = record.client_choice
     if choice.orders is None:
         return {}
     trained = [list(choice.orders.trained.get(client, ())) for client in record.cohort]
     sent = [list(record.sent.get(client, ())) for client in record.cohort]
-    rows = {"client_blocks": trained, "probed": len(choice.probed)}
+    rows = {"client_blocks": trained, "probed": list(choice.probed)}
     if sent != trained:
         rows["sent_blocks"] = sent
     if choice.gains is not None:
         measured = dict(zip(choice.ordered(record.cohort), choice.gains.tolist(), strict=True))
         rows["gains"] = [measured.get(client) for client in record.cohort]
     return rows
+
+
+def _open_blocks(server: Server) -> dict[str, list[str]]:
+    """Names of the blocks that clients choose among, and keep; nothing where they do not."""
+    if server.client_rule is None:
+        return {}
+    names = [block.name for block in server.layout.blocks]
+    found = {"open_blocks": [names[block] for block in server.client_rule.standing.open]}
+    if server.personal is not None:
+        found["personal_blocks"] = [names[block] for block in server.personal.blocks]
+    return found
 
 
 def _number(value: Tensor | None) -> float | None:

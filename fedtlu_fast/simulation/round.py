@@ -17,7 +17,14 @@ from fedtlu_fast.aggregation import (
     check_room,
     make_server_optimizer,
 )
-from fedtlu_fast.block_metrics import BlockValues, mean_client_norms, measure, root_counts, unit_norms
+from fedtlu_fast.block_metrics import (
+    BlockValues,
+    mean_client_norms,
+    measure,
+    root_counts,
+    scored_layout,
+    unit_norms,
+)
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
@@ -31,6 +38,7 @@ from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.orders import Blocks
+from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
 from fedtlu_fast.simulation.gather import Gathered, gather
 from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
@@ -45,6 +53,7 @@ class Server:
     Attributes:
         config: the run's settings.
         layout: of the model.
+        scored: the same with the layers that make the blocks' scores.
         population: who holds what, on the model's device.
         trainer: of single clients; holds the task and its model.
         executor: trains cohorts.
@@ -54,10 +63,12 @@ class Server:
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
         client_rule: says which blocks each client trains; None: everybody trains everything.
+        personal: what each client keeps for itself; None: nothing.
     """
 
     config: RunConfig
     layout: ParameterLayout
+    scored: ParameterLayout
     population: Population
     trainer: LocalTrainer
     executor: Executor
@@ -67,6 +78,7 @@ class Server:
     quotas: tuple[int, ...]
     roles: Roles
     client_rule: ClientRule | None = None
+    personal: PersonalPart | None = None
 
 
 @dataclass
@@ -121,8 +133,8 @@ def make_server(
     """Collects what rounds need; settings that do not fit the model are refused here.
 
     Raises:
-        InputError: `keep` does not fit the model's groups, a robust rule has no room, or the data or the
-            trace do not serve for `participation`.
+        InputError: `keep` or `scored_layers` does not fit the model's groups, a robust rule has no room, or
+            the data or the trace do not serve for `participation`.
     """
     check_room(config.aggregation, layout.size, config.cohort)
     chosen = config.selection
@@ -130,6 +142,7 @@ def make_server(
     return Server(
         config=config,
         layout=layout,
+        scored=scored_layout(layout, chosen.scored_layers),
         population=population,
         trainer=trainer,
         executor=executor,
@@ -141,6 +154,7 @@ def make_server(
         client_rule=None
         if config.client_selection.selector == "none"
         else make_client_rule(config, layout, trainer.task, population),
+        personal=personal_part(config, layout),
     )
 
 
@@ -160,17 +174,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         config, server.layout, server.executor, server.roles, state, cohort, clock, choice.orders
     )
     change, reports = gathered.change, gathered.reports
-    recycled, last_change = _recycled(server, state, gathered), state.last_change
-    if last_change is not None:
-        for run in server.layout.runs(recycled):
-            change[run] = last_change[run]
+    recycled = _recycle_(change, server, state, gathered)
     nobody = not cohort or gathered.kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
         scores = score_layers(stats, config.selection.ddof)
         metric, pooling = config.selection.metric, config.selection.pooling
-        values = measure(metric, server.layout, stats, scores, pooling, _scale(server, state, gathered))
+        values = measure(metric, server.scored, stats, scores, pooling, _scale(server, state, gathered))
 
     with clock("select"):
         evidence = Evidence(
@@ -219,7 +230,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
-    recycles = config.client_selection.selector == "fedluar" and reports.total and not nobody
+    recycles = config.client_selection.selector == "fedluar" and reports.total and not (nobody or warmup)
     return replace(
         state,
         round=index,
@@ -228,7 +239,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         losses=losses,
         optimizer=optimizer,
         probes=choice.probes,
-        last_change=change if recycles else last_change,
+        last_change=change if recycles else state.last_change,
+        personal={**state.personal, **reports.own},
     ), record
 
 
@@ -241,17 +253,20 @@ def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup
     )
 
 
-def _recycled(server: Server, state: ServerState, gathered: Gathered) -> list[int]:
-    """Blocks that change as in the round before, since nobody had to send them (FedLUAR); never frozen ones.
+def _recycle_(change: Tensor, server: Server, state: ServerState, gathered: Gathered) -> list[int]:
+    """Has blocks that nobody had to send change as in the round before (FedLUAR); tells which.
 
-    Nor any when no client was averaged in: then nobody sent even what had to be sent.
+    Never frozen ones; nor any when no client was averaged in: then nobody sent even what had to be sent.
     """
     rule, totals = server.client_rule, gathered.totals
     if rule is None or server.config.client_selection.selector != "fedluar" or state.last_change is None:
         return []
     if totals is None or not gathered.reports.total:
         return []
-    return [block for block in rule.standing.open if not totals[block]]
+    recycled = [block for block in rule.standing.open if not totals[block]]
+    for run in server.layout.runs(recycled):
+        change[run] = state.last_change[run]
+    return recycled
 
 
 def _unsent(gathered: Gathered, recycled: list[int]) -> list[int]:
@@ -263,13 +278,15 @@ def _unsent(gathered: Gathered, recycled: list[int]) -> list[int]:
 
 def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:
     """What the settings' metric sets the norm of a change against."""
-    layout, metric = server.layout, server.config.selection.metric
+    layout, metric = server.scored, server.config.selection.metric
     if metric == "l2_per_parameter":
         return root_counts(layout)
     if metric == "relative_change":
         return unit_norms(layer_stats(state.params, layout, backend=server.config.backend), layout)
     if metric == "agreement":
-        totals = gathered.reports.total if gathered.totals is None else _of_units(layout, gathered.totals)
+        totals = (
+            gathered.reports.total if gathered.totals is None else _of_units(server.layout, gathered.totals)
+        )
         return mean_client_norms(gathered.reports.norms, totals, layout)
     return None
 

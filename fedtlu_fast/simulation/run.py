@@ -18,6 +18,7 @@ import torch
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
@@ -130,6 +131,7 @@ class Run:
         if self.note:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
+        self.identity |= frozen_identity(trainer.task.model)
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
@@ -193,10 +195,14 @@ class Run:
         save_checkpoint(self.directory.checkpoints, self.layout, self.state, self.identity, retain)
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
-    def finish(self) -> RunResult:
-        """Makes the last tests and the summary; writes them when the run has a directory."""
+    def finish(self, instead: Mapping[str, Any] | None = None) -> RunResult:
+        """Makes the last tests and the summary; writes them when the run has a directory.
+
+        Args:
+            instead: entries that take the place of the summary's.
+        """
         with self._interruptible():
-            summary = run_summary(self.server, self.state, self.metrics)
+            summary = run_summary(self.server, self.state, self.metrics) | dict(instead or {})
             if self.directory is not None:
                 self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
         out = self.directory.path if self.directory is not None else None
@@ -272,6 +278,6 @@ def _digest(config: RunConfig) -> str:
     """Of the settings that decide the result: who trains, and how often it is saved, may change."""
     settled = config.model_dump(mode="json", exclude={"checkpoint"})
     settled["execution"] = {
-        name: settled["execution"][name] for name in ("at_once", "engine", "compile", "lanes")
+        name: settled["execution"][name] for name in ("at_once", "engine", "compile", "precision", "lanes")
     }
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

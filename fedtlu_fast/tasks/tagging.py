@@ -13,11 +13,11 @@ from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.data.tagging import NO_LABEL
-from fedtlu_fast.pretrained import check_length, load_model, locate
+from fedtlu_fast.pretrained import check_length, load_classifier
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.language_modelling import gpt2_size
 from fedtlu_fast.tasks.metrics import Evaluation
-from fedtlu_fast.tasks.transformer import SPREAD, Transformer
+from fedtlu_fast.tasks.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -140,34 +140,11 @@ def build_tagger(config: ModelConfig, data: FederatedData, seed: int) -> nn.Modu
 
 
 def _pretrained(name: str, data: FederatedData, seed: int) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForTokenClassification
+    from transformers import AutoModelForTokenClassification
 
-    with torch_seeded(seed, "initial weights"):
-        model = load_model(
-            AutoModelForTokenClassification,
-            name,
-            "a model that tags words",
-            new_head=True,
-            id2label=dict(enumerate(data.labels)),
-            label2id={label: code for code, label in enumerate(data.labels)},
-            ignore_mismatched_sizes=True,
-        )
-        check_length(model, name, data.inputs)
-        settings: Any = model.config
-        settings.use_cache = False  # of past tokens: nothing is generated
-        location, file = locate(name)
-        theirs = AutoConfig.from_pretrained(location, **file).id2label
-        if tuple(theirs[code] for code in sorted(theirs)) != data.labels:
-            body = getattr(model, str(model.base_model_prefix))
-            for child in model.children():
-                if child is not body:
-                    child.apply(_redraw)
+    kind = AutoModelForTokenClassification
+    model = load_classifier(kind, name, "a model that tags words", data.labels, seed)
+    check_length(model, name, data.inputs)
+    settings: Any = model.config
+    settings.use_cache = False  # of past tokens: nothing is generated
     return model
-
-
-def _redraw(module: nn.Module) -> None:
-    """As the models of `transformers` draw their heads."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=SPREAD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

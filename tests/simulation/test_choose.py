@@ -175,8 +175,13 @@ def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
         ({"executor": "vectorized", "engine": "compiled"}, {}, "engine: got 'compiled'; expected torch with"),
         ({"executor": "vectorized", "compile": "default"}, {}, "compile: got 'default'; expected none with"),
         ({"engine": "compiled", "compile": "default"}, {}, "compile: got 'default'; expected none with"),
+        (
+            {"engine": "compiled", "precision": "bfloat16"},
+            {},
+            "precision: got 'bfloat16'; expected float32 with",
+        ),
     ],
-    ids=["serial", "vectorized", "threads", "compiled", "compile at once", "compile C++"],
+    ids=["serial", "vectorized", "threads", "compiled", "compile at once", "compile C++", "precision C++"],
 )
 def test_settings_that_contradict_each_other_are_refused(execution, over, message):
     with pytest.raises(InputError, match=f"execution.{message}"):
@@ -233,6 +238,15 @@ def test_a_compiled_perceptron_is_taken_when_that_is_clearly_faster(timed):
     assert (found.executor, found.engine, found.at_once) == ("serial", "compiled", 6)
     assert note.startswith("executor: serial, 6 clients in one compiled call")
     assert "0.5 ms compiled" in note
+
+
+def test_bfloat16_is_never_compiled_and_never_taken_unasked(timed):
+    left = timed(0.006, 6 * 0.0005, cores=1, compiled=True)
+    found, note = chosen({"precision": "bfloat16"})
+    assert (found.executor, found.engine, found.at_once, left) == ("vectorized", "torch", 6, [])
+    assert "compiled" not in note
+    timed(0.006, 6 * 0.0005, cores=1)
+    assert chosen()[0].precision == "float32"
 
 
 def test_a_perceptron_is_not_compiled_for_a_small_gain(timed):

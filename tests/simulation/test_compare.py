@@ -2,9 +2,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +24,6 @@ from fedtlu_fast.simulation.compare import (
 from fedtlu_fast.simulation.run import Run
 
 SELECTORS, SEEDS = ("fedtlu", "random", "last", "full"), (0, 3)
-
-
-class InProcess(Executor):
-    """Runs arms here, one after another: the workers' code without the seconds that a process costs."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def workers(count: int) -> Iterator[Executor]:
-        yield InProcess()
-
-    monkeypatch.setattr(module, "_workers", workers)
 
 
 @pytest.fixture(scope="module")

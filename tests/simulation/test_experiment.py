@@ -118,6 +118,13 @@ def test_a_whole_one_and_going_on_with_it(settings, tmp_path):
         *("task", "model", "aggregator", "threat", "selector", "metric", "split", "mean", "std", "seeds"),
         *("gain_over_random_pct", "ci_low", "ci_high"),
     }
+    seconds = list(csv.DictReader((tmp_path / "out" / "seconds.csv").open()))
+    assert [(row["threat"], row["selector"], row["rounds"]) for row in seconds] == [
+        (threat, selector, "4") for threat in ("clean", "malicious") for selector in ("fedtlu", "random")
+    ]
+    assert all(float(row["train"]) > float(row["score"]) > 0 for row in seconds)
+    assert "Scoring took" in (tmp_path / "out" / "table.md").read_text()
+    assert "Milliseconds a round" in (tmp_path / "out" / "report.html").read_text()
     assert (tmp_path / "out" / "plots" / "gains.png").read_bytes().startswith(b"\x89PNG")
     assert "fedavg | malicious | fedtlu | perplexity | global" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "fedavg-clean" / "plots" / "comparison.png").exists()

@@ -34,7 +34,7 @@ def small(execution, metric="agreement", pooling="mean", **over):
     return parse_config({**tree, **over})
 
 
-def expected(config, metric, pooling):
+def expected(config, metric, pooling, scored="all"):
     """The first round's block values from its clients' vectors, by NumPy."""
     parts = make_parts(config)
     trainer, layout = parts.trainer, parts.trainer.layout
@@ -58,9 +58,14 @@ def expected(config, metric, pooling):
         }[metric]
         return np.linalg.norm(mean[where]) / below
 
+    matrix = [len(layer.shape) > 1 for layer in layout.layers]
+    blocks = {
+        block.name: [x for x in block.layers if scored == "all" or matrix[x] == (scored == "matrices")]
+        for block in layout.blocks
+    }
     if pooling == "pooled":
-        return {block.name: value(block.layers) for block in layout.blocks}
-    return {block.name: np.mean([value([x]) for x in block.layers]) for block in layout.blocks}
+        return {name: value(layers) for name, layers in blocks.items()}
+    return {name: np.mean([value([x]) for x in layers]) for name, layers in blocks.items()}
 
 
 @pytest.mark.parametrize("pooling", ["mean", "pooled"])
@@ -79,6 +84,26 @@ def test_block_scores_are_the_formula_on_the_clients_changes(metric, pooling, ex
     assert [name for name in like if name in row["selected"]] == [max(like, key=row["block_scores"].get)]
     assert all(layer["value"] >= 0 for layer in row["layers"].values())
     assert result.summary["metric"] == metric
+
+
+@pytest.mark.parametrize("scored", ["matrices", "vectors"])
+@pytest.mark.parametrize("pooling", ["mean", "pooled"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_blocks_may_be_scored_by_their_matrices_or_vectors_alone(metric, pooling, scored, at_once):
+    chosen = {"selector": "fedtlu", "keep": 1, "metric": metric, "pooling": pooling, "scored_layers": scored}
+    way = {"executor": "serial" if at_once == 1 else "vectorized", "at_once": at_once}
+    result = simulate(small(way, rounds=1, selection=chosen))
+    (row,) = result.selection
+    found = row["block_scores"]
+    assert found == pytest.approx(expected(small({}), metric, pooling, scored), rel=1e-3)
+    like = [result.layout.blocks[block].name for block in result.layout.groups[0].blocks]
+    best = max(like, key=found.get)
+    assert [name for name in like if name in row["selected"]] == [best]
+    kept = result.layout.layer_mask([[block.name for block in result.layout.blocks].index(best)])
+    assert int(kept.sum()) == 2, "weight and bias are applied"
+    all_layers = simulate(small(way, metric, pooling, rounds=1)).selection[0]["layers"]
+    assert row["layers"] == all_layers, "of single layers the same is told"
 
 
 @linux_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -41,17 +42,20 @@ def agree(problem: Problem, worth: Floats) -> tuple[Floats, Mask, Floats]:
     Returns:
         [L] maxima, [D, L] the clients, [L] their number.
     """
-    order = np.argsort(-worth, axis=0, kind="stable")
-    count = np.cumsum(problem.weights[order], axis=0)
-    weighted = np.cumsum(np.take_along_axis(worth * problem.weights[:, None], order, 0), axis=0)
-    value = weighted - problem.lam * count * (problem.clients - count)
-    last = value.argmax(0)
-    best = np.take_along_axis(value, last[None], 0)[0]
-    chosen = np.empty(worth.shape, dtype=np.bool_)
+    # [L, D] in memory: each layer's clients side by side.
+    costs = np.ascontiguousarray(-worth.T)
+    order = np.argsort(costs, axis=1, kind="stable")
+    weights = problem.weights[order]
+    count = np.cumsum(weights, axis=1)
+    value = np.cumsum(-np.take_along_axis(costs, order, 1) * weights, axis=1)
+    value -= problem.lam * count * (problem.clients - count)
+    last = value.argmax(1)[:, None]
+    best = np.take_along_axis(value, last, 1)
     some = best > 0
-    np.put_along_axis(chosen, order, (np.arange(len(worth))[:, None] <= last) & some, 0)
-    counts = np.where(some, np.take_along_axis(count, last[None], 0)[0], 0.0)
-    return np.maximum(best, 0.0), chosen, counts
+    chosen = np.empty(costs.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, order, (np.arange(len(worth)) <= last) & some, 1)
+    counts = np.where(some, np.take_along_axis(count, last, 1), 0.0)
+    return np.maximum(best, 0.0)[:, 0], chosen.T, counts[:, 0]
 
 
 class PricedBudgets:
@@ -95,10 +99,10 @@ class PricedLayers:
     def solve(self, prices: Floats) -> tuple[float, Floats, Floats]:
         """See `Relaxation.solve`."""
         best, chosen, counts = agree(self.problem, self.problem.gains - prices)
-        weights, limits = self.problem.weights, self.problem.limits
-        bought = limits.best_sets(prices)
+        weights = self.problem.weights
+        bought, worth = self.problem.limits.relaxed(prices)
         slope = weights[:, None] * (bought.astype(np.float64) - chosen)
-        return float(best.sum() + weights @ limits.best_values(prices)), slope, counts
+        return float(best.sum() + weights @ worth), slope, counts
 
     def allowed(self, prices: Floats) -> Floats:
         """Any."""
@@ -113,35 +117,43 @@ class Bound:
         self._relaxation: Relaxation = (
             PricedBudgets(problem, limits) if isinstance(limits, Counts) else PricedLayers(problem)
         )
-        self.value = np.inf
         self._prices = self._best_prices = self._relaxation.prices
         self._factor, self._since = 1.0, 0
-        self.done = False
+        self.value, self.steps, self.done = np.inf, 0, False
 
-    def step(self, reached: float) -> Floats:
-        """One evaluation and one step.
+    def lower(self, steps: int, reached: float) -> Iterator[Floats]:
+        """So many steps, or fewer when there is no way down any more.
 
         Args:
-            reached: the best objective so far, which the step aims at.
+            steps: how many.
+            reached: the best objective so far, which the steps aim at.
 
-        Returns:
-            [L], how many train each layer in the relaxation.
+        Yields:
+            After each, how many train each layer in the relaxation, [L].
         """
+        for _ in range(steps):
+            if self.done:
+                return
+            yield self._step(reached)
+
+    def _step(self, reached: float) -> Floats:
         value, slope, counts = self._relaxation.solve(self._prices)
+        self.steps += 1
         if value < self.value:
             self.value, self._best_prices, self._since = value, self._prices, 0
         else:
             self._since += 1
+        # Along the border of what is allowed there is no way down.
+        slope = np.where(self._relaxation.allowed(self._prices - slope) == self._prices, 0.0, slope)
+        length = float((slope * slope).sum())
+        self.done = length == 0 or value <= reached
+        if self.done:
+            return counts
         if self._since > PATIENCE:
             # Again from the best prices, by smaller steps.
             self._factor, self._since = self._factor * SHRINK, 0
             self._prices = self._best_prices
-            return counts
-        # Along the border of what is allowed there is no way down.
-        slope = np.where(self._relaxation.allowed(self._prices - slope) == self._prices, 0.0, slope)
-        length = float((slope * slope).sum())
-        self.done = length == 0
-        if not self.done:
-            step = self._factor * max(value - reached, 0.0) / length
+        else:
+            step = self._factor * (value - reached) / length
             self._prices = self._relaxation.allowed(self._prices - step * slope)
         return counts

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isnan
+from math import isnan
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.selection.agreement.costs import ROUNDING, Costs
-from fedtlu_fast.selection.agreement.exact import solve_exactly
 from fedtlu_fast.selection.agreement.limits import Counts, Floats, Limits, Mask
 from fedtlu_fast.selection.agreement.problem import Problem, alike
-from fedtlu_fast.selection.agreement.search import Best, search
+from fedtlu_fast.selection.agreement.search import PROVING, QUICK, Found, search
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def choose_layers(
     clients, layers = table.shape
     if not clients or not layers:
         raise InputError("gains.shape", table.shape, "at least one client and one layer")
-    if isnan(lam) or lam < 0:
+    if not isinstance(lam, Real) or isnan(lam) or lam < 0:
         raise InputError("lam", lam, "a number of at least 0, or infinity")
     amounts = _budgets(budgets, clients, whole=costs is None and reach is None)
     prices, way = _costs(costs, reach, layers)
@@ -93,57 +93,56 @@ def choose_layers(
     with np.errstate(over="ignore"):
         own_lam = float(np.ldexp(lam, exponent)) if clients > 1 else 0.0
 
-    best = _solve(scaled, weights, own_lam, limits, prices + way, amounts[first], exact, prove)
-    mask = best.mask[rows]
-    objective = _objective(table[first], weights, best.mask, lam)
-    bound = max(float(np.ldexp(best.bound, -exponent)), objective)
-    return Choice(mask, objective, bound)
+    blocked = prices + way > amounts[first][:, None] * (1 + ROUNDING)
+    found = _solve(scaled, weights, own_lam, limits, blocked, exact, prove)
+    objective = _objective(scaled, weights, found.mask, own_lam)
+    bound = max(found.bound, objective)
+    return Choice(found.mask[rows], float(np.ldexp(objective, -exponent)), float(np.ldexp(bound, -exponent)))
 
 
 def normalise(gains: ArrayLike) -> Floats:
-    """Gains [C, L] by their mean over all clients and layers of the round; all zero stay as they are.
+    """Gains [C, L] by the mean of their magnitudes over all clients and layers; if that is 0, as they are.
 
-    The paper leaves the units of lambda open. Ours: with the mean gain at 1, a lambda means the same for every
-    model and at every time of the training.
+    The paper leaves the units of lambda open; this is ours. With the mean gain of the round at 1, a lambda
+    means the same for every model and at every time of the training. It does not for every cohort: a layer
+    that nobody else trains costs its client lambda (C - 1), so that 1 / C is where agreement begins to count.
 
     Raises:
-        InputError: gains that are not finite, or negative, so that the mean is no measure of them.
+        InputError: gains that are not finite numbers.
     """
     table = _numbers("gains", gains, 2)
-    if (table < 0).any():
-        raise InputError("gains", float(table.min()), "numbers of at least 0 to be divided by their mean")
-    largest = float(table.max(initial=0.0))
+    largest = float(np.abs(table).max(initial=0.0))
     if largest == 0:
         return table
-    # The mean of numbers up to 1: that of the numbers themselves may overflow.
-    table = table / largest
-    return table / table.mean()
+    # By the largest first: the mean of very large numbers would overflow.
+    table /= largest
+    normal: Floats = table / np.abs(table).mean()
+    return normal
 
 
 def _solve(
-    gains: Floats,
-    weights: Floats,
-    lam: float,
-    limits: Limits,
-    alone: Floats,
-    budgets: Floats,
-    exact: bool,
-    prove: bool,
-) -> Best:
-    if lam == 0:
-        mask = limits.best_sets(gains)
-        return Best(mask, 0.0, float(weights @ limits.best_values(gains)))
+    gains: Floats, weights: Floats, lam: float, limits: Limits, blocked: Mask, exact: bool, prove: bool
+) -> Found:
+    """A choice for every row, and a bound; `blocked` [D, L] are layers that alone are over the budget."""
+    effort = PROVING if prove or exact else QUICK
     everybody = weights @ gains
     clients = weights.sum()
-    if lam * (clients - 1) > weights @ np.maximum(gains, 0.0).sum(1):
-        shared = limits.common()
-        mask = np.broadcast_to(shared.best_sets(everybody[None]), gains.shape)
-        return Best(mask, 0.0, float(shared.best_values(everybody[None])[0]))
-    # Below what agreement of all can add: nobody takes what is over its budget.
-    blocked = alone > budgets[:, None] * (1 + ROUNDING)
-    problem = Problem(np.where(blocked, -1.0 - lam * clients, gains), weights, lam, limits)
-    best = search(problem, prove or exact)
-    return solve_exactly(problem, best) if exact and not best.closed else best
+    if lam == 0:
+        problem = Problem(gains, weights, 0.0, limits)
+        found = Found.alone(problem)
+    elif lam * (clients - 1) > weights @ np.maximum(gains, 0.0).sum(1, where=~blocked):
+        # Any disagreement costs at least lam (N - 1): all act as one client.
+        problem = Problem(everybody[None], np.ones(1), 0.0, limits.common())
+        found = Found.alone(problem)
+    else:
+        # Below what agreement of all can add: nobody takes what is over its budget.
+        problem = Problem(np.where(blocked, -1.0 - lam * clients, gains), weights, lam, limits)
+        found = search(problem, effort)
+    if exact and not found.closed(effort.enough):
+        from fedtlu_fast.selection.agreement.exact import solve_exactly  # SciPy's optimizers load slowly.
+
+        found = solve_exactly(problem, found)
+    return Found(np.broadcast_to(found.mask, gains.shape), found.objective, found.bound)
 
 
 def _objective(gains: Floats, weights: Floats, mask: Mask, lam: float) -> float:

@@ -10,20 +10,20 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.selection.agreement.costs import Costs
 from fedtlu_fast.selection.agreement.limits import Counts, Mask
 from fedtlu_fast.selection.agreement.problem import Problem
-from fedtlu_fast.selection.agreement.search import Best
+from fedtlu_fast.selection.agreement.search import Found
 
 PAIRS = 300_000
 """Variables for pairs of clients and a layer, at most."""
 TOLERANCE = 1e-9
 
 
-def solve_exactly(problem: Problem, best: Best) -> Best:
+def solve_exactly(problem: Problem, best: Found) -> Found:
     """The best choice, and HiGHS' bound.
 
-    A variable d_ijl >= |m_il - m_jl| for every pair of rows and layer, weighted by the pair's clients. Without
-    budgets that relaxation is a minimum cut, hence exact; with them it is nearly so, and is solved some hundred
-    times faster than the formulation with unary counters, whose relaxation knows no disagreement (the same share
-    of every client costs nothing).
+    A variable d_ijl >= |m_il - m_jl| for every pair of rows and layer, weighted by the pair's clients.
+    Without budgets that relaxation is a minimum cut, hence exact; with them it is nearly so. The formulation
+    with unary counters has fewer variables, but its relaxation knows no disagreement (shares of counters
+    cost nothing), and takes up to some hundred times as long.
 
     Args:
         problem: P1.
@@ -33,7 +33,7 @@ def solve_exactly(problem: Problem, best: Best) -> Best:
         InputError: there are more than PAIRS of these variables.
     """
     rows, layers = problem.gains.shape
-    pairs = rows * (rows - 1) // 2 * layers
+    pairs = rows * (rows - 1) // 2 * layers if problem.lam else 0
     if pairs > PAIRS:
         raise InputError(
             "exact",
@@ -49,11 +49,11 @@ def solve_exactly(problem: Problem, best: Best) -> Best:
             break
         # HiGHS keeps constraints up to 1e-6: a set just over a budget is ruled out by name.
         for row in over:
-            programme.rule_out(row, mask[row])
+            programme.rule_out(int(row), mask[row])
     objective = float(problem.objectives(mask))
-    if objective > best.objective:
-        best = Best(mask, objective, best.bound)
-    return Best(best.mask, best.objective, max(best.objective, min(best.bound, bound)))
+    if objective <= best.objective:
+        mask, objective = best.mask, best.objective
+    return Found(mask, objective, max(objective, min(best.bound, bound)))
 
 
 class _Programme:
@@ -62,7 +62,8 @@ class _Programme:
     def __init__(self, problem: Problem) -> None:
         self.shape = rows, layers = problem.gains.shape
         weights, limits = problem.weights, problem.limits
-        one, other = np.triu_indices(rows, 1)
+        # Without a price on disagreement there is no use for these.
+        one, other = np.triu_indices(rows if problem.lam else 0, 1)
         choices, differences = rows * layers, len(one) * layers
         reached = rows if isinstance(limits, Costs) else 0
         self.objective = np.concatenate(
@@ -100,9 +101,7 @@ class _Programme:
         none = sparse.csr_array((rows, differences))
         spent = sparse.kron(sparse.diags_array(shares), limits.costs[None])
         whole = (limits.budgets > 0).astype(np.float64)
-        self.constraints.append(
-            self._constraint(sparse.hstack([spent, none, sparse.eye_array(rows)]), whole)
-        )
+        self.constraints.append(self._constraint(sparse.hstack([spent, none, sparse.eye_array(rows)]), whole))
         way = sparse.kron(sparse.diags_array(shares), sparse.diags_array(limits.reach))
         paid = sparse.kron(sparse.eye_array(rows), np.ones((layers, 1)))
         none = sparse.csr_array((rows * layers, differences))

@@ -8,12 +8,12 @@ from fedtlu_fast.selection.agreement.limits import Floats, Mask
 from fedtlu_fast.selection.agreement.problem import Problem
 
 ROUNDS = 100
-"""Sweeps after which a search stops; they end by themselves after a few."""
+"""Sweeps after which a search stops; they end by themselves."""
 SLACK = 1e-12
 """An improvement by less, relative to what is at stake for the row, is rounding."""
 
 
-def descend(problem: Problem, counts: Floats) -> Mask:
+def descend(problem: Problem, counts: Floats, rounds: int = ROUNDS) -> Mask:
     """From how many train each layer to choices: all clients answer at once, again and again.
 
     -k (N - k) is convex in k, so that its tangent at the present k is below it: the best sets by gain plus
@@ -22,13 +22,14 @@ def descend(problem: Problem, counts: Floats) -> Mask:
     Args:
         problem: P1.
         counts: [S, L], S starts.
+        rounds: of answers, at most.
 
     Returns:
         [S, D, L].
     """
     masks = np.empty((len(counts), *problem.gains.shape), dtype=np.bool_)
     moving = np.arange(len(counts))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         slopes = problem.lam * (2 * counts - problem.clients)
         found = problem.limits.best_sets(problem.gains + slopes[:, None, :])
         masks[moving] = found
@@ -64,7 +65,7 @@ def settle(problem: Problem, mask: Mask) -> Mask:
             weight = problem.weights[row]
             others = counts - weight * mask[row]
             values = problem.gains[row] - problem.lam * (problem.clients - 2 * others - weight)
-            found = problem.limits.row(row).best_sets(values[None])[0]
+            found = problem.limits.best_set(int(row), values)
             if ((found ^ mask[row]) * np.where(found, values, -values)).sum() > slack[row]:
                 mask[row] = found
                 counts = others + weight * found

@@ -26,16 +26,23 @@ class Limits(Protocol):
         """
         ...
 
-    def best_values(self, values: Floats) -> Floats:
-        """[D]: the value of the best set of each row of `values` [D, L]; never less, it may be more."""
+    def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
+        """Of each row a set, perhaps over the budget, and its value, which none within the budget is above.
+
+        Args:
+            values: [D, L].
+
+        Returns:
+            [D, L] and [D].
+        """
         ...
 
     def fits(self, layers: Mask) -> Mask:
         """[..., D]: whether the sets [..., D, L] are within their budgets."""
         ...
 
-    def row(self, index: int) -> Limits:
-        """The budget of one client."""
+    def best_set(self, row: int, values: Floats) -> Mask:
+        """[L]: the same for the values [L] of one row."""
         ...
 
     def common(self) -> Limits:
@@ -68,19 +75,20 @@ class Counts:
             mask[ties] &= rank < self.budgets[ties[-1]][:, None]
         return mask
 
-    def best_values(self, values: Floats) -> Floats:
-        """See `Limits.best_values`."""
-        found: Floats = np.sum(values, axis=-1, where=self.best_sets(values))
-        return found
+    def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
+        """See `Limits.relaxed`: the best sets."""
+        mask = self.best_sets(values)
+        return mask, np.sum(values, axis=1, where=mask)
 
     def fits(self, layers: Mask) -> Mask:
         """See `Limits.fits`."""
         fitting: Mask = np.count_nonzero(layers, axis=-1) <= self.budgets
         return fitting
 
-    def row(self, index: int) -> Counts:
-        """See `Limits.row`."""
-        return Counts(self.budgets[index : index + 1])
+    def best_set(self, row: int, values: Floats) -> Mask:
+        """See `Limits.best_set`."""
+        found: Mask = Counts(self.budgets[row : row + 1]).best_sets(values[None])[0]
+        return found
 
     def common(self) -> Counts:
         """See `Limits.common`."""

@@ -42,9 +42,10 @@ class Problem:
 
     def objectives(self, masks: Mask) -> Floats:
         """[...]: the objective of each mask [..., D, L]."""
-        found: Floats = self.weights @ np.einsum("...dl,dl->...d", masks, self.gains)[..., None]
+        gained = np.einsum("...dl,dl->...d", masks, self.gains) @ self.weights
         counts = self.counts(masks)
-        return found[..., 0] - self.lam * (counts * (self.clients - counts)).sum(-1)
+        worth: Floats = gained - self.lam * (counts * (self.clients - counts)).sum(-1)
+        return worth
 
 
 def alike(gains: Floats, budgets: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -57,9 +58,8 @@ def alike(gains: Floats, budgets: Floats) -> tuple[NDArray[np.int64], NDArray[np
     Returns:
         For each of D rows one of its clients, and for each of C clients its row.
     """
-    # Big-endian bytes have the order of numbers of one sign: it stays when all are scaled by a power of 2.
-    table = np.column_stack([budgets, gains]).astype(">f8") + 0.0
-    keys = [row.tobytes() for row in table.astype(">f8")]
+    # Big-endian bytes have the order of numbers of one sign: it stays when gains are scaled.
+    keys = [row.tobytes() for row in np.column_stack([budgets, gains]).astype(">f8")]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     first: list[int] = []
     rows = np.empty(len(keys), dtype=np.int64)

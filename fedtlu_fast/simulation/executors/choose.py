@@ -208,10 +208,11 @@ def _compare(
     one, steps = _serial_seconds(config, population, trainer)
     serial = Way("torch", 1, one)
     told = [f"{_ms(one)} a client one after another"]
-    if config.one_by_one or config.execution.compile != "none":
+    if config.one_by_one or config.client_selection.keeps or config.execution.compile != "none":
         return serial, told
     each_worker = math.ceil(config.cohort / workers)
-    if config.execution.engine is None and config.client_selection.selector == "none":
+    alike = config.execution.precision == "float32" and config.client_selection.selector == "none"
+    if config.execution.engine is None and alike:
         with suppress(CannotCompileError):  # of most models, and nothing worth telling
             compiled = _try_compiled(config, population, trainer, min(MOST_AT_ONCE, each_worker))
             told.append(f"{_ms(compiled.seconds)} compiled")
@@ -247,7 +248,8 @@ def _try_vectorized(config: RunConfig, population: Population, trainer: LocalTra
     """So many clients in one model."""
     held = _sound(config, population, at_once)
     example = example_samples(population)
-    many = VectorizedTrainer(trainer.task, trainer.layout, config.training, config.seed, len(held), example)
+    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    many = VectorizedTrainer(*parts, len(held), example, config.execution.precision)
     params = trainer.params.clone()
     seconds = _timed(lambda: many.train(params, list(held.values()), 1, list(held))) / len(held)
     return Way("torch", at_once, seconds)

@@ -6,12 +6,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregate, WeightedMean, aggregate
-from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.block_metrics import scored_layout, unit_norms
 from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.training import ClientSum, LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, VectorizedTrainer
@@ -20,12 +21,15 @@ from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
-from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.ordered_trainer import OrderedTrainer
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.executors.probing import Prober
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
+
+if TYPE_CHECKING:
+    from fedtlu_fast.simulation.client_rule import ClientRule
 
 Watch = Callable[[int], None]
 """Told of each client before it is trained; -1 when there is none any more."""
@@ -55,9 +59,14 @@ class LaneTrainer:
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
         self._norms = config.selection.metric == "agreement"
+        self._scored = scored_layout(trainer.layout, config.selection.scored_layers)
         self._rule: ClientRule | None = None
         if config.client_selection.selector == "drift":  # chosen here, when a client has trained
+            # Imported late: a rule gives orders to executors, and so imports this package.
+            from fedtlu_fast.simulation.client_rule import make_client_rule
+
             self._rule = make_client_rule(config, trainer.layout, trainer.task, population)
+        self._ordered = OrderedTrainer(config, trainer)
         at_once = config.execution.at_once or 1
         parts = (trainer.task, trainer.layout, config.training, config.seed)
         example = example_samples(population)
@@ -66,7 +75,8 @@ class LaneTrainer:
             # In one call only the clients' sum comes out, and not how long each change is.
             self._many = self._each if at_once > 1 and not self._norms else None
         elif at_once > 1:
-            self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example)
+            precision = config.execution.precision
+            self._many = VectorizedTrainer(*parts, min(at_once, config.cohort), example, precision)
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
         """Trains the lane's clients from the global parameters and buffers, or has them probe.
@@ -149,8 +159,7 @@ class LaneTrainer:
             if lane.orders is None:
                 update = self._each.train(*start, samples, round_index, client)
             else:
-                blocks = lane.orders.trained[client]
-                update = self.trainer.train(*start, samples, round_index, client, blocks)
+                update = self._ordered.train(start, lane, lane.orders, client, samples, reports)
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
@@ -166,7 +175,7 @@ class LaneTrainer:
         reports.add(client, update.samples, update.loss, finite)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
-            reports.add_norms(update.samples * unit_norms(change, self.trainer.layout).numpy())
+            reports.add_norms(update.samples * unit_norms(change, self._scored).numpy())
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -240,13 +249,14 @@ class LaneTrainer:
 
     def _probe(self, start: Vectors, lane: Lane, reports: ClientReports) -> None:
         many = self._many if isinstance(self._many, VectorizedTrainer) else None
-        prober = Prober(self.config, self.population, self.trainer, many, self.watch)
+        prober = Prober(self.config, self.population, self.trainer, many, self.watch, self._ordered.part)
         prober.probe(
             start,
             lane.round,
             lane.clients,
             reports,
             lambda client, error: self._failed(lane.round, client, error, reports),
+            lane.own,
         )
 
     def _added(self, found: ClientUpdates, base: Tensor, reports: ClientReports) -> ClientSum:
@@ -262,7 +272,7 @@ class LaneTrainer:
         rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
         _, held, losses, sound = zip(*rows, strict=True)
         if part is not None and part.client_stats is not None:
-            each = unit_norms(part.client_stats, self.trainer.layout).numpy()
+            each = unit_norms(part.client_stats, self._scored).numpy()
             for samples, norms in zip(_of(found.samples, finite), each, strict=True):
                 reports.add_norms(samples * norms)
         return ClientSum(change, list(held), list(losses), list(sound))

@@ -1,0 +1,162 @@
+"""P1, which layers each client trains: how near the optimum, and in how many milliseconds.
+
+    python benchmarks/solver.py [--cases 200] [--rounds 5] [--out benchmarks/results/solver.csv]
+
+Small problems against the optimum by HiGHS, of a linear programme with a variable for every pair of clients
+and layer, and of one with unary counters (the m-th client of a layer costs lambda (N - 2 m + 1)); large ones
+against the proven bound of `choose_layers(prove=True)`. Gains have a part that all clients share and one of
+their own, or come in three clusters; budgets are equal or mixed. lambda is in units of the mean gain over the
+number of clients. Times are of the processor, so that a busy machine does not spoil them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from math import ceil, inf
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from fedtlu_fast.randomness import generator
+from fedtlu_fast.selection import choose_layers
+from fedtlu_fast.selection.agreement.exact import solve_exactly
+from fedtlu_fast.selection.agreement.limits import Counts
+from fedtlu_fast.selection.agreement.problem import Problem
+from fedtlu_fast.selection.agreement.search import Found
+
+Case = tuple[NDArray[np.float64], NDArray[np.int64], float]
+
+SMALL = ((8, 8), (12, 12), (20, 12))
+LARGE = ((100, 24), (1000, 48))
+LAMBDAS = (0.1, 0.3, 1.0, 3.0)
+UNARY_SECONDS = 20
+
+
+def case(clients: int, layers: int, lam: float, index: int) -> Case:
+    """Gains, budgets and lambda."""
+    random = generator(0, f"solver benchmark {clients}x{layers}", index, int(10 * lam))
+    own = random.choice([0.2, 0.5, 1.0])
+    gains = (1 - own) * random.gamma(2, 1, layers) + own * random.gamma(2, 1, (clients, layers))
+    if index % 3 == 0:
+        gains = 0.3 * gains + 0.7 * random.gamma(1, 1, (3, layers))[random.integers(0, 3, clients)]
+    most = int(random.integers(1, layers // 2 + 1))
+    budgets = random.integers(1, most + 1, clients) if index % 2 else np.full(clients, most)
+    return gains, budgets, lam * float(gains.mean()) / clients
+
+
+def by_pairs(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
+    """The optimum by the package's own programme."""
+    problem = Problem(gains, np.ones(len(gains)), lam, Counts(budgets))
+    return solve_exactly(problem, Found(np.zeros(gains.shape, np.bool_), 0.0, inf)).objective
+
+
+def by_counters(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
+    """The same by unary counters; after UNARY_SECONDS what was found by then."""
+    clients, layers = gains.shape
+    cells = clients * layers
+    dearer = np.tile(lam * (clients - 2 * np.arange(1, clients + 1) + 1), layers)
+    each = sparse.kron(sparse.eye_array(clients), np.ones((1, layers)))
+    chosen = sparse.kron(np.ones((1, clients)), sparse.eye_array(layers))
+    counted = sparse.kron(sparse.eye_array(layers), np.ones((1, clients)))
+    next_one = np.eye(clients - 1, clients) - np.eye(clients - 1, clients, 1)
+    falling = sparse.kron(sparse.eye_array(layers), next_one)
+    nothing = sparse.csr_array((falling.shape[0], cells))
+    found = milp(
+        np.concatenate([-gains.ravel(), dearer]),
+        constraints=[
+            LinearConstraint(sparse.hstack([each, sparse.csr_array((clients, cells))]), -np.inf, budgets),
+            LinearConstraint(sparse.hstack([chosen, -counted]), 0, 0),
+            LinearConstraint(sparse.hstack([nothing, falling]), 0, np.inf),
+        ],
+        integrality=np.ones(2 * cells),
+        bounds=Bounds(0, 1),
+        options={"time_limit": UNARY_SECONDS, "mip_rel_gap": 1e-9},
+    )
+    return -float(found.fun) if found.x is not None else 0.0
+
+
+def by_choose_layers(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
+    """The objective of what is measured."""
+    return choose_layers(gains, budgets, lam).objective
+
+
+def bound(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
+    """What the optimum is at most."""
+    return choose_layers(gains, budgets, lam, prove=True).bound
+
+
+def timed(solver: Callable[..., float], problem: Case) -> tuple[float, float]:
+    """What it gives, and milliseconds of processor time."""
+    start = time.process_time()
+    value = solver(*problem)
+    return value, 1000 * (time.process_time() - start)
+
+
+def row(size: tuple[int, int], lam: float, cases: int, rounds: int, unary: int) -> dict[str, object]:
+    """A line of the table."""
+    quality, ours, pairs, counters = [], [], [], []
+    small = size in SMALL
+    for index in range(cases):
+        problem = case(*size, lam, index)
+        best, milliseconds = timed(by_pairs if small else bound, problem)
+        if small:
+            pairs.append(milliseconds)
+        tries = [timed(by_choose_layers, problem) for _ in range(rounds)]
+        ours.append(min(milliseconds for _, milliseconds in tries))
+        quality.append(tries[0][0] / best)
+        if small and index < unary:
+            value, milliseconds = timed(by_counters, problem)
+            counters.append(milliseconds)
+            if milliseconds < 1000 * UNARY_SECONDS and abs(value - best) > 1e-5 * best:
+                raise AssertionError(f"two programmes, two optima: {best} and {value}")
+    return {
+        "clients": size[0],
+        "layers": size[1],
+        "lambda": lam,
+        "cases": cases,
+        "against": "optimum" if small else "bound",
+        "median quality": f"{np.median(quality):.6f}",
+        "worst quality": f"{min(quality):.6f}",
+        "ours ms": f"{np.median(ours):.2f}",
+        "ours worst ms": f"{max(ours):.2f}",
+        "HiGHS pairs ms": f"{np.median(pairs):.0f}" if pairs else "",
+        "HiGHS counters ms": f"{np.median(counters):.0f}" if counters else "",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=200, help="small problems, over all lambdas")
+    parser.add_argument("--large", type=int, default=6, help="large problems for each size and lambda")
+    parser.add_argument("--unary", type=int, default=3, help="for each line, those also solved by counters")
+    parser.add_argument("--rounds", type=int, default=5, help="times that ours is taken, of which the least")
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    options = parser.parse_args()
+    each = ceil(options.cases / (len(SMALL) * len(LAMBDAS)))
+    found = [row(size, lam, each, options.rounds, options.unary) for size in SMALL for lam in LAMBDAS]
+    found += [row(size, lam, options.large, options.rounds, 0) for size in LARGE for lam in LAMBDAS]
+    table = Table(title="P1: objective of choose_layers over the optimum or the bound")
+    for head in found[0]:
+        table.add_column(head, justify="right")
+    for line in found:
+        table.add_row(*map(str, line.values()))
+    Console(width=150).print(table)
+    if options.out:
+        with options.out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, found[0])
+            writer.writeheader()
+            writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

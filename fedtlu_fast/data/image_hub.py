@@ -1,0 +1,50 @@
+"""Labelled images from data sets that `datasets` loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtlu_fast.data.image_set import ImageSet, Splits
+from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
+from fedtlu_fast.data.pixels import Pixels, read_images
+from fedtlu_fast.errors import InputError
+
+
+def load_image_hub(location: str, size: int | None) -> Splits:
+    """A data set with a column of images and one of labels (see `read_attributes`).
+
+    The images are the first column of that kind. The splits ``train`` and ``test`` are read, no other.
+
+    Args:
+        location: see `load_hub`.
+        size: see `read_images`.
+
+    Raises:
+        InputError: the data set cannot be loaded, or lacks what is needed; or see `read_images`.
+    """
+    splits = load_splits(location)
+    attributes = read_attributes(splits, location)
+    sets = [
+        ImageSet(_images(split, location, size), own) for split, own in zip(splits, attributes, strict=True)
+    ]
+    return sets[0], sets[1] if len(sets) > 1 else None
+
+
+def _images(split: Any, location: str, size: int | None) -> Pixels:
+    from datasets import Image
+
+    name = f"hf:{location.partition('@')[0]}"
+    column = next((key for key, feature in split.features.items() if _holds_images(feature)), None)
+    if column is None:
+        expected = f"a column of images; it has {', '.join(split.column_names)}"
+        raise InputError("data.source", name, expected)
+    files = split.cast_column(column, Image(decode=False))[column]
+    contents = [file["bytes"] or file["path"] if file else b"" for file in files]
+    return read_images(contents, lambda place: f"{name}, {split.split}[{place}]", size)
+
+
+def _holds_images(feature: Any) -> bool:
+    """As an image, or as Parquet files without a word on it have them: bytes and a path."""
+    from datasets import Image
+
+    return isinstance(feature, Image) or (isinstance(feature, dict) and {"bytes", "path"} == feature.keys())

@@ -1,0 +1,108 @@
+"""Image files as arrays of one kind, whatever they were saved as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.memory import free_bytes
+
+Pixels = NDArray[np.uint8]
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's names for 16 bits a pixel; ``I`` holds 32, of which image files use 16."""
+
+
+def read_images(files: Sequence[Path | str | bytes], name: Callable[[int], str], size: int | None) -> Pixels:
+    """Images as one array, greyscale if all are, else RGB.
+
+    What is transparent becomes white, 16 bits become 8, palettes and other colour spaces RGB; photographs
+    are turned upright as their camera noted; of an animation the first picture is taken.
+
+    Args:
+        files: paths, or the files' contents.
+        name: of the file at a place, for messages.
+        size: side of a square to which all are scaled, after what is longer was cut on both sides alike;
+            None takes them as they are.
+
+    Returns:
+        [N, C, H, W].
+
+    Raises:
+        InputError: a file that is no image or damaged; images of several sizes without `size`; or more than
+            the memory holds.
+    """
+    found: list[Pixels] = []
+    for place, file in enumerate(files):
+        image = _scaled(_read(file, name(place)), size)
+        found.append(image)
+        if image.shape[1:] != found[0].shape[1:]:
+            sizes = [f"{part.shape[2]}x{part.shape[1]}" for part in (found[0], image)]
+            expected = f"a number of pixels: the first image is {sizes[0]}, {name(place)} is {sizes[1]}"
+            raise InputError("data.image_size", size, expected)
+        if place == 0:
+            _check_memory(len(files) * image.nbytes, size)
+    channels = max(len(image) for image in found)
+    stacked = np.empty((len(found), channels, *found[0].shape[1:]), np.uint8)
+    for place, image in enumerate(found):
+        stacked[place] = image  # grey goes to every channel
+    return stacked
+
+
+def scale_all(images: Pixels, size: int | None) -> Pixels:
+    """Images [N, C, H, W] that are in memory already, scaled as `read_images` scales."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    return np.stack([_scaled(_as_image(image), size) for image in images])
+
+
+def _read(file: Path | str | bytes, name: str) -> Image.Image:
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in DEEP:
+                return _eight_bits(upright, name)
+            if upright.has_transparency_data:
+                layers = upright.convert("RGBA")
+                white = Image.new("RGBA", layers.size, "white")
+                return Image.alpha_composite(white, layers).convert("L" if "L" in upright.mode else "RGB")
+            return upright.convert("L" if upright.mode in ("1", "L") else "RGB")
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like at damaged files
+        raise InputError(
+            "data.source", name, f"an image that can be read; {error}".replace("\n", " ")
+        ) from None
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    deep = np.asarray(image).astype(np.int64)
+    if not 0 <= deep.min() <= deep.max() < 2**16:
+        raise InputError(
+            "data.source", name, f"pixels of 8 or 16 bits; it holds {deep.min()} to {deep.max()}"
+        )
+    return Image.fromarray(np.rint(deep / 257).astype(np.uint8))
+
+
+def _scaled(image: Image.Image, size: int | None) -> Pixels:
+    """[C, H, W]."""
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _as_image(image: Pixels) -> Image.Image:
+    return Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+
+
+def _check_memory(needed: int, size: int | None) -> None:
+    # Once as they are read, once as one array.
+    if 2 * needed > free_bytes("cpu"):
+        expected = f"images that fit into memory; these take {2 * needed / 2**30:.1f} GiB while they are read"
+        raise InputError("data.image_size", size, expected, "Use a smaller size.")

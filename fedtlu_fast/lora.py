@@ -1,0 +1,118 @@
+"""LoRA (arXiv 2106.09685) through peft: low-rank adapters beside frozen matrices.
+
+The adapters are put into the model itself (`peft.inject_adapter_in_model`), so that it stays what its task
+knows. They are ordinary parameters: layout, blocks, scores, selection and checkpoints see them, and the head,
+and nothing else. Frozen weights are not sent and not kept in checkpoints: everyone makes them from the
+settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import torch_seeded
+
+FIELD = "model.lora"
+ALL = "all-linear"
+
+
+def add_adapters_(model: nn.Module, config: RunConfig) -> None:
+    """Freezes the model and gives it adapters; what they add is 0 at first.
+
+    The head is frozen in language modelling, where it is part of what is adapted and often the embedding as
+    well; it is trained in the other tasks, where it is new.
+
+    Args:
+        model: of the task, changed in place.
+        config: of the run; `model.lora` says which layers, and `seed` how they are drawn.
+
+    Raises:
+        InputError: peft is not installed; a target matches no linear layer; or the settings want what goes
+            without adapters only: the compiled engine, or central pre-training.
+    """
+    chosen = config.model.lora
+    if find_spec("peft") is None:
+        raise InputError(
+            f"{FIELD}.rank",
+            chosen.rank,
+            "the package peft; it cannot be found",
+            "Use pip install 'fedtlu-fast[peft]'.",
+        )
+    if config.execution.engine == "compiled":
+        expected = f"torch with {FIELD}: the kernel trains whole matrices"
+        raise InputError("execution.engine", config.execution.engine, expected)
+    if config.pretraining.epochs:
+        expected = f"0 with {FIELD}, whose frozen weights it could not train"
+        raise InputError("pretraining.epochs", config.pretraining.epochs, expected, "Use model.pretrained.")
+    head = _head(model)
+    targets = _targets(model, head, chosen.targets)
+    # Imported late: it takes seconds, and is an extra.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    peft_config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha, target_modules=targets, bias="none")
+    with torch_seeded(config.seed, "adapters"), warnings.catch_warnings():
+        # That it found out by itself how GPT-2 stores its matrices, and what transformers will rename.
+        for message in ("fan_in_fan_out is set to False", ".*is_gradient_checkpointing"):
+            warnings.filterwarnings("ignore", message)
+        inject_adapter_in_model(peft_config, model)
+    if config.task != "language_modelling":
+        for module in head:
+            module.requires_grad_()
+
+
+def frozen_identity(model: nn.Module) -> dict[str, str]:
+    """What a resumed run must find again beside its checkpoint: a digest of the weights that it lacks.
+
+    Empty for a model that is trained as a whole.
+    """
+    digest = hashlib.sha256()
+    frozen = [(name, param) for name, param in model.named_parameters() if not param.requires_grad]
+    for name, param in frozen:
+        digest.update(f"{name}{tuple(param.shape)}{param.dtype}".encode())
+        digest.update(param.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return {"frozen_sha256": digest.hexdigest()} if frozen else {}
+
+
+def _head(model: nn.Module) -> list[nn.Module]:
+    """What lies beside the body of a model of `transformers`; of other models, the last part."""
+    parts = [child for child in model.children() if next(child.parameters(), None) is not None]
+    body = getattr(model, getattr(model, "base_model_prefix", None) or "", None)
+    beside = [part for part in parts if part is not body]
+    return beside if len(beside) < len(parts) else parts[-1:]
+
+
+def _targets(model: nn.Module, head: list[nn.Module], wanted: tuple[str, ...]) -> list[str]:
+    """Full names of the linear layers that these names, or ends of names, mean."""
+    linear = dict(_linear(model))
+    inside = {id(module) for part in head for module in part.modules()}
+    body = [name for name, module in linear.items() if id(module) not in inside]
+    found: dict[str, None] = {}
+    for target in wanted:
+        matching = [name for name in linear if name == target or name.endswith(f".{target}")]
+        matching = body if target == ALL else matching
+        if not matching:
+            ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear)) or "none"
+            raise InputError(f"{FIELD}.targets", target, f"{ALL}, or linear layers of this model: {ends}")
+        found |= dict.fromkeys(matching)
+    return list(found)
+
+
+def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers that are called as such.
+
+    `nn.MultiheadAttention` reads its output layer's weight without calling it: an adapter would do nothing.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and not isinstance(module, NonDynamicallyQuantizableLinear):
+            yield name, module

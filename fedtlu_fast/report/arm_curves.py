@@ -1,0 +1,172 @@
+"""Curves over rounds of many arms: a panel for each budget, in which arms without a budget stand too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
+from fedtlu_fast.report.plots import FAINT, INK
+
+MOST_COLUMNS = 3
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What one arm is shown by.
+
+    Attributes:
+        rounds: [T] those that have a value; empty for an arm that is a level.
+        values: [R, T] of its runs, NaN where one has none; [R, 1] for a level.
+    """
+
+    rounds: Sequence[int]
+    values: Floats
+
+    def mean(self) -> Floats:
+        """[T], over the runs that have a value."""
+        known = ~np.isnan(self.values)
+        total = np.where(known, self.values, 0).sum(axis=0)
+        found: Floats = np.divide(
+            total, known.sum(axis=0), out=np.full_like(total, np.nan), where=known.any(axis=0)
+        )
+        return found
+
+
+def curves_by_budget(
+    curves: Mapping[str, Curve],
+    label: str,
+    first: int,
+    *,
+    marked: int = 0,
+    bands: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """A panel for each budget, all on the same axes; one for all arms where none has a budget.
+
+    Lines are means over runs, levels are horizontal lines; lines that coincide are named where they lie.
+
+    Args:
+        curves: by the arm's name; one or more.
+        label: of the vertical axis.
+        first: the first round that is shown; what came before does not decide the limits either.
+        marked: the last round of the warm-up, where it is shown; 0: none.
+        bands: from the least to the largest run.
+        limits: of the vertical axis; None: what the curves need.
+    """
+    names = list(curves)
+    budgets: list[str | None] = [*budgets_of(names)] or [None]
+    lines = -(-len(budgets) // MOST_COLUMNS)
+    columns = -(-len(budgets) // lines)
+    figure = Figure(figsize=(2.2 + max(5.0, 3.3 * columns), 0.5 + 2.7 * lines), dpi=130, layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    looks = styles(names)
+    last = max((curve.rounds[-1] for curve in curves.values() if len(curve.rounds)), default=first)
+    for axes, budget in zip(panels, budgets, strict=False):
+        shown = [name for name in names if budget_of(name) in (None, budget)]
+        for name in sorted(shown, key=lambda name: budget_of(name) is not None):  # grey ones lie below
+            _draw(axes, curves[name], looks[name], bands)
+        _name_coincident(axes, {name: curves[name] for name in shown}, first)
+        if budget is not None:
+            axes.set_title(f"budget {budget}", fontsize=9, loc="left")
+        if marked:
+            axes.axvline(marked + 0.5, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_xlim(first - 0.5, last + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        axes.tick_params(labelsize=8, labelbottom=True)
+        axes.grid(color=FAINT, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(budgets) :]:
+        axes.set_axis_off()
+    if marked:
+        note = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
+        panels[0].annotate("clients choose", (marked + 0.5, 0), xycoords=("data", "axes fraction"), **note)
+    panels[0].set_ylim(limits or _needed(curves, first))
+    figure.supylabel(label, fontsize=9)
+    figure.supxlabel("round", fontsize=9)
+    legend(figure, looks)
+    return figure
+
+
+def legend(figure: Figure, looks: Mapping[str, Style], marks: Mapping[str, Line2D] | None = None) -> None:
+    """One for the whole figure, at its right: a line for each selector, grey ones last; then `marks`."""
+    told = {selector_of(name): style for name, style in looks.items()}
+    grey = {selector_of(name) for name in looks if budget_of(name) is None}
+    order = sorted(told, key=lambda name: name in grey)
+    handles = [
+        Line2D([], [], color=told[name].colour, linestyle=told[name].line, linewidth=1.8, label=name)
+        for name in order
+    ]
+    for name, mark in (marks or {}).items():
+        mark.set_label(name)
+        handles.append(mark)
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside right upper", handlelength=2.6)
+
+
+def _draw(axes: Axes, curve: Curve, style: Style, bands: bool) -> None:
+    mean = curve.mean()
+    if not len(curve.rounds):
+        axes.axhline(float(mean[0]), color=style.colour, linestyle=style.line, linewidth=1.6)
+        return
+    marker = "o" if len(curve.rounds) < 10 else None
+    axes.plot(
+        curve.rounds,
+        mean,
+        color=style.colour,
+        linestyle=style.line,
+        linewidth=1.6,
+        marker=marker,
+        markersize=3.5,
+    )
+    if bands and len(curve.values) > 1:
+        low, high = curve.values.min(axis=0), curve.values.max(axis=0)
+        axes.fill_between(curve.rounds, low, high, color=style.colour, alpha=0.12, linewidth=0)
+
+
+def _name_coincident(axes: Axes, curves: Mapping[str, Curve], first: int) -> None:
+    """Only the last drawn of equal lines is seen, so that their names stand at it."""
+    alike: dict[bytes, list[str]] = {}
+    for name, curve in curves.items():
+        if len(curve.rounds):
+            seen = np.array(curve.rounds) >= first
+            alike.setdefault(curve.mean()[seen].tobytes(), []).append(name)
+    for names in alike.values():
+        if len(names) < 2:
+            continue
+        curve = curves[names[0]]
+        place = next((at for at, index in enumerate(curve.rounds) if index >= first), None)
+        if place is None or np.isnan(curve.mean()[place]):
+            continue
+        axes.annotate(
+            " = ".join(selector_of(name) for name in names),
+            (curve.rounds[place], curve.mean()[place]),
+            xytext=(3, -3),
+            textcoords="offset points",
+            va="top",
+            fontsize=7,
+            color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )
+
+
+def _needed(curves: Mapping[str, Curve], first: int) -> tuple[float, float]:
+    """Limits that show the levels, and all runs from the first round shown."""
+    seen = [
+        curve.values[:, np.array(curve.rounds) >= first] if len(curve.rounds) else curve.values
+        for curve in curves.values()
+    ]
+    values = np.concatenate([found.ravel() for found in seen])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    room = 0.05 * (high - low) + 1e-9
+    return low - room, high + room

@@ -1,0 +1,69 @@
+"""One label for each sample: what a loss and a test are, whatever the samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedtlu_fast.data.population import Batch
+from fedtlu_fast.tasks.metrics import Evaluation
+
+
+@dataclass(frozen=True)
+class Classifier(ABC):
+    """One of C labels for each sample; a batch is (inputs [B, ...], labels [B])."""
+
+    model: nn.Module
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the C; none, and a test tells no F1."""
+        return ()
+
+    @abstractmethod
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[B, C] in float32."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood, in nats (scalar)."""
+        inputs, labels = batch
+        return F.cross_entropy(self.logits(inputs), labels)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """[B]: each sample's negative log-likelihood, in nats."""
+        inputs, labels = batch
+        return F.cross_entropy(self.logits(inputs), labels, reduction="none")
+
+    def counts(self, batch: Batch) -> Tensor:
+        """[B] or [K, B]: one each."""
+        return torch.ones_like(batch[1])
+
+    def trim(self, batch: Batch) -> Batch:
+        """See `Task.trim`. Nothing fills up."""
+        return batch
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+        """Losses, hits, and, of labels with names, which was taken for which."""
+        self.model.eval()
+        losses, chosen = [], []
+        for inputs, labels in zip(*(torch.split(part, batch_size) for part in batch), strict=True):
+            logits = self.logits(inputs)
+            losses.append(F.cross_entropy(logits, labels, reduction="none").double().cpu())
+            chosen.append(logits.argmax(dim=1).cpu())
+        right, named = batch[1].cpu(), torch.cat(chosen)
+        return Evaluation(
+            losses=torch.cat(losses),
+            counts=self.counts(batch).cpu(),
+            hits=(named == right).long(),
+            confusion=_confusion(right, named, len(self.labels)) if self.labels else None,
+            labels=self.labels,
+        )
+
+
+def _confusion(right: Tensor, named: Tensor, kinds: int) -> Tensor:
+    return torch.bincount(right * kinds + named, minlength=kinds * kinds).view(kinds, kinds)

@@ -1,0 +1,85 @@
+"""A small convolutional network of our own: a stem, like blocks of one width, a head.
+
+All blocks are alike, so that they can be compared with each other and chosen from; what usually grows from
+stage to stage of a network, its width, is the same throughout. Group normalisation by default: the batch
+statistics of clients with different data do not fit each other (Hsieh et al., arXiv 1910.00189).
+"""
+
+from __future__ import annotations
+
+from math import gcd, log2
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.randomness import torch_seeded
+
+SMALLEST = 4
+"""Images are halved no further than to this side: there the head looks at each place for itself."""
+GROUPS = 8
+"""Of channels in group normalisation, where their number allows it."""
+
+
+class Cnn(nn.Module):
+    """Images [B, C, H, W] to logits [B, outputs]."""
+
+    def __init__(self, config: ModelConfig, shape: tuple[int, int, int], outputs: int) -> None:
+        """Draws the initial weights from torch's generator; see `build`.
+
+        Args:
+            config: blocks, width and normalisation.
+            shape: channels, height and width of an image.
+            outputs: classes.
+        """
+        super().__init__()
+        channels, *sides = shape
+        self.halved = halvings(min(sides), config.layers)
+        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        height, width = (side >> len(self.halved) for side in sides)
+        self.head = nn.Linear(config.width * height * width, outputs)
+
+    @classmethod
+    def build(cls, config: ModelConfig, shape: tuple[int, int, int], outputs: int, seed: int) -> Cnn:
+        """A fresh one whose weights depend on the seed alone; arguments as for the class."""
+        with torch_seeded(seed, "initial weights"):
+            return cls(config, shape, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        x = self.stem(images)
+        for index, block in enumerate(self.blocks):
+            if index in self.halved:
+                x = F.max_pool2d(x, 2)
+            x = block(x)
+        logits: Tensor = self.head(torch.relu(x).flatten(1))
+        return logits
+
+
+class Block(nn.Module):
+    """Normalisation, ReLU and a convolution, added to what comes in."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = normalisation(config.norm, config.width)
+        self.conv = nn.Conv2d(config.width, config.width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] to the same."""
+        added: Tensor = self.conv(torch.relu(self.norm(x)))
+        return x + added
+
+
+def halvings(side: int, blocks: int) -> tuple[int, ...]:
+    """Before which blocks the images are halved: evenly spread, the first as early as can be."""
+    times = min(blocks, max(0, int(log2(side / SMALLEST)))) if side >= SMALLEST else 0
+    return tuple(index * blocks // times for index in range(times))
+
+
+def normalisation(kind: str, channels: int) -> nn.Module:
+    """Of images' channels: ``group``, ``batch`` or ``none``."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(gcd(GROUPS, channels), channels) if kind == "group" else nn.Identity()

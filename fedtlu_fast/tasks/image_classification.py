@@ -1,0 +1,66 @@
+"""Image classification: normalisation and scaling on the model's device, and a label for every image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.tasks.classifier import Classifier
+from fedtlu_fast.tasks.cnn import Cnn
+from fedtlu_fast.tasks.vision import build_vision
+
+
+@dataclass(frozen=True)
+class ImageClassification(Classifier):
+    """A batch is (images [B, C, H, W] uint8, labels [B]).
+
+    Attributes:
+        names: of the labels.
+        mean: [C, 1, 1] float32, on the model's device: what is subtracted. Three channels of greyscale
+            images make colours of them.
+        spread: [C, 1, 1] float32, likewise: what is divided by.
+        size: height and width to which images are scaled; None: as they are.
+    """
+
+    names: tuple[str, ...]
+    mean: Tensor
+    spread: Tensor
+    size: tuple[int, int] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """See `Classifier`."""
+        return self.names
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """See `Classifier`."""
+        images = (inputs - self.mean) / self.spread
+        if self.size is not None and images.shape[-2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
+        found = self.model(images) if isinstance(self.model, Cnn) else self.model(pixel_values=images).logits
+        logits: Tensor = found.float()
+        return logits
+
+
+def build_image_classification(
+    config: ModelConfig, data: FederatedData, seed: int, device: str
+) -> ImageClassification:
+    """Model and loss for these images.
+
+    Args:
+        config: see `build_vision`.
+        data: images and labels.
+        seed: of everything that is drawn.
+        device: where model and statistics go.
+
+    Raises:
+        InputError: see `build_vision`.
+    """
+    found = build_vision(config, data, seed)
+    mean, spread = (torch.tensor(part)[:, None, None].to(device) for part in (found.mean, found.spread))
+    return ImageClassification(found.model.to(device), data.labels, mean, spread, found.size)

@@ -1,0 +1,123 @@
+"""Images in folders by label and domain."""
+
+import numpy as np
+import pytest
+from pictures import SHAPES, picture, write_folder
+from PIL import Image
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.images import load_images
+from fedtlu_fast.settings import parse_config
+
+
+def load(path, size=None):
+    return load_images(f"images:{path}", size)
+
+
+def test_labels_and_domains_are_the_folders(tmp_path):
+    write_folder(tmp_path)
+    found, test = load(tmp_path)
+    assert test is None
+    assert found.images.shape == (72, 3, 8, 8)
+    assert list(found.attributes) == ["label", "domain"]
+    assert found.attributes["label"].names == SHAPES
+    assert (
+        found.attributes["label"].codes.tolist()
+        == [0] * 12 + [1] * 12 + [2] * 12 + [0] * 12 + [1] * 12 + [2] * 12
+    )
+    assert found.attributes["domain"].names == ("ink", "oil")
+    assert found.attributes["domain"].codes.tolist() == [0] * 36 + [1] * 36
+    draws = np.random.default_rng(3)
+    assert (found.images[0] == picture("bar", draws).transpose(2, 0, 1)).all()
+
+
+def test_labels_alone_are_enough(tmp_path):
+    found, _ = load(write_folder(tmp_path, domains=()))
+    assert list(found.attributes) == ["label"]
+    assert len(found.images) == 36
+
+
+def test_a_folder_test_beside_train_is_the_test(tmp_path):
+    write_folder(tmp_path / "train", each=3)
+    write_folder(tmp_path / "test", each=2, domains=("oil", "tar"), seed=9)
+    train, test = load(tmp_path)
+    assert (len(train.images), len(test.images)) == (18, 12)
+    assert train.attributes["domain"].names == test.attributes["domain"].names == ("ink", "oil", "tar")
+    assert set(test.attributes["domain"].codes.tolist()) == {1, 2}
+
+
+def test_what_is_hidden_or_no_image_is_left_out_and_links_are_followed(tmp_path):
+    write_folder(tmp_path / "set", each=2)
+    (tmp_path / "set" / ".cache" / "x").mkdir(parents=True)
+    (tmp_path / "set" / "README.md").write_text("hello")
+    (tmp_path / "set" / "ink" / "bar" / ".DS_Store").write_bytes(b"?")
+    (tmp_path / "set" / "ink" / "bar" / "Thumbs.db").write_bytes(b"?")
+    Image.fromarray(picture("bar", np.random.default_rng(8))).save(tmp_path / "elsewhere.PNG")
+    (tmp_path / "set" / "ink" / "bar" / "link.PNG").symlink_to(tmp_path / "elsewhere.PNG")
+    (tmp_path / "set" / "tar").symlink_to(tmp_path / "set" / "oil")
+    found, _ = load(tmp_path / "set")
+    assert len(found.images) == 3 * 6 + 1
+    assert found.attributes["domain"].names == ("ink", "oil", "tar")
+    (tmp_path / "elsewhere.PNG").unlink()
+    with pytest.raises(InputError, match=r"link.PNG.*an image that can be read"):
+        load(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "ink" / "square").mkdir(), r"ink/square.*expected images in it .*fill it"),
+        (lambda root: (root / "ink" / "bar" / "deep").mkdir(), r"bar/deep.*no folder within a label's"),
+        (lambda root: (root / "dot").mkdir(), r"ink holds folders, dot does not"),
+        (lambda root: (root / "ink" / "bar" / "001.png").write_bytes(b"x"), r"ink/bar/001.png"),
+    ],
+)
+def test_what_cannot_be_is_told_with_the_folder(tmp_path, change, words):
+    write_folder(tmp_path, each=2)
+    change(tmp_path)
+    with pytest.raises(InputError, match=words):
+        load(tmp_path)
+
+
+def test_nothing_there_is_told(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        load(tmp_path / "none")
+    with pytest.raises(InputError, match="a folder for every label"):
+        load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="a directory that can be read"):
+        load(tmp_path / "file")
+
+
+def test_several_sizes_are_scaled_to_one(tmp_path):
+    write_folder(tmp_path, each=2)
+    Image.fromarray(picture("dot", np.random.default_rng(8), 20)).save(tmp_path / "ink" / "dot" / "big.jpg")
+    with pytest.raises(InputError, match=r"data.image_size.*the first image is 8x8, .*big.jpg is 20x20"):
+        load(tmp_path)
+    assert load(tmp_path, 6)[0].images.shape == (13, 3, 6, 6)
+
+
+def settings(path, **over):
+    base = {"task": "image_classification", "data": {"source": f"images:{path}"}, "clients": 2, "cohort": 1}
+    return parse_config({**base, **over})
+
+
+def test_domains_can_be_the_clients_and_the_test_is_of_all(tmp_path):
+    write_folder(tmp_path)
+    found = load_federation(settings(tmp_path, partition={"name": "natural", "by": "domain"}))
+    domains = found.attributes["domain"].codes
+    for client in range(2):
+        held = (found.population.train(client).rows, found.population.held_out(client).rows)
+        assert len({int(domains[row]) for rows in held for row in rows}) == 1
+    # Of 12 images of a shape in a domain, a tenth: 7 of 72, one or two of each kind.
+    assert len(found.population.test[0]) == 7
+    assert set(found.population.test[1].tolist()) == {0, 1, 2}
+
+
+def test_one_label_is_no_task(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "ink" / "bar").rename(tmp_path / "one" / "bar")
+    with pytest.raises(InputError, match=r"two labels or more; all are \('bar',\)"):
+        load_federation(settings(tmp_path / "one"))

@@ -1,0 +1,85 @@
+"""Images and labels from data sets that `datasets` loads."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from pictures import picture, png
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.images import load_images
+
+
+def write(folder, splits, **features):
+    """A local data set as Parquet files."""
+    kinds = Features(features) if features else None
+    for name, columns in splits.items():
+        Dataset.from_dict(columns, kinds).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    return f"hf:{folder}"
+
+
+def images(count, seed=0):
+    draws = np.random.default_rng(seed)
+    found = [picture("dot", draws) for _ in range(count)]
+    return found, [{"bytes": png(image), "path": None} for image in found]
+
+
+def test_images_labels_and_domains_are_read(tmp_path):
+    found, column = images(4)
+    source = write(
+        tmp_path,
+        {"train": {"image": column, "label": [2, 0, 1, 1], "domain": ["b", "a", "b", "a"]}},
+        image=Image(),
+        label=ClassLabel(names=["x", "y", "z"]),
+        domain=Value("string"),
+    )
+    train, test = load_images(source, None)
+    assert test is None
+    assert (train.images == np.stack(found).transpose(0, 3, 1, 2)).all()
+    assert train.attributes["label"].codes.tolist() == [2, 0, 1, 1]
+    assert train.attributes["label"].names == ("x", "y", "z")
+    assert list(train.attributes) == ["label", "domain"]
+    assert train.attributes["domain"].codes.tolist() == [1, 0, 1, 0]
+    assert load_images(source, 4)[0].images.shape == (4, 3, 4, 4)
+
+
+def test_plain_parquet_without_a_word_on_its_columns_is_read(tmp_path):
+    _, column = images(3)
+    splits = {
+        "train": {"picture": column, "labels": [10, 9, 10]},
+        "test": {"picture": column[:2], "labels": [9, 2]},
+    }
+    train, test = load_images(write(tmp_path, splits), None)
+    assert train.attributes["label"].names == test.attributes["label"].names == ("2", "9", "10")
+    assert train.attributes["label"].codes.tolist() == [2, 1, 2]
+    assert test.attributes["label"].codes.tolist() == [1, 0]
+    assert len(test.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"label": [0, 1]}, r"a column of images; it has label"),
+        ({"image": "images", "name": ["a", "b"]}, r"a column label or .*it has image, name"),
+        ({"image": "images", "label": [0, -1]}, r"column label\[1\]: got -1"),
+        ({"image": "images", "label": ["a", None]}, r"column label\[1\]: got None"),
+        ({"image": "images", "label": [0.5, 1.0]}, r"column label\[0\]: got 0.5"),
+        ({"image": "broken", "label": [0, 1]}, r"train\[1\]'; expected an image that can be read"),
+        ({"image": "missing", "label": [0, 1]}, r"train\[0\]'; expected an image that can be read"),
+    ],
+)
+def test_what_is_missing_or_damaged_is_named(tmp_path, columns, words):
+    _, whole = images(2)
+    kinds = {
+        "images": whole,
+        "broken": [whole[0], {"bytes": whole[1]["bytes"][:50], "path": None}],
+        "missing": [None, whole[1]],
+    }
+    columns = {key: kinds[own] if isinstance(own, str) else own for key, own in columns.items()}
+    with pytest.raises(InputError, match=words):
+        load_images(write(tmp_path, {"train": columns}), None)
+
+
+def test_a_data_set_without_a_training_split_is_refused(tmp_path):
+    _, column = images(2)
+    with pytest.raises(InputError, match=r"a split train; it has test"):
+        load_images(write(tmp_path, {"test": {"image": column, "label": [0, 1]}}), None)

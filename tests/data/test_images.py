@@ -1,0 +1,79 @@
+"""Images as samples: the digits, the test that is kept, the channels' statistics."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.images import load_digits, load_images, statistics
+from fedtlu_fast.settings import load_config, parse_config
+
+
+def test_the_digits_are_all_there_and_their_greys_are_spread():
+    found = load_digits()
+    assert (found.images.shape, found.images.dtype) == ((1797, 1, 8, 8), np.uint8)
+    assert sorted(set(found.images.reshape(-1).tolist())) == [round(shade * 255 / 16) for shade in range(17)]
+    assert found.attributes["label"].names == tuple("0123456789")
+    counts = np.bincount(found.attributes["label"].codes)
+    assert (len(counts), counts.sum()) == (10, 1797)
+    assert counts.min() > 170
+    # The first is a nought: dark around, light in the middle.
+    assert found.attributes["label"].codes[0] == 0
+    assert found.images[0, 0, 3:5, 3:5].max() < 0.2 * found.images.max()
+
+
+def test_the_test_is_the_same_for_every_seed():
+    sets = [
+        load_federation(load_config("digits", overrides=[f"seed={seed}"])).population for seed in (0, 0, 1)
+    ]
+    assert len(sets[0].test[0]) == int(1797 * 0.2)
+    assert all(sets[0].test[0].equal(other.test[0]) for other in sets)
+    assert sets[0].fingerprint == sets[1].fingerprint != sets[2].fingerprint
+
+
+@settings(max_examples=40)
+@given(hnp.arrays(np.uint8, st.tuples(*(st.integers(1, 4) for _ in range(4)))))
+def test_statistics_are_those_of_every_channels_pixels(images):
+    means, spreads = statistics(images)
+    exact = images.astype(np.float64)
+    assert means == pytest.approx(exact.mean(axis=(0, 2, 3)).tolist())
+    expected = exact.std(axis=(0, 2, 3))
+    assert spreads == pytest.approx(np.where(expected == 0, 1, expected).tolist())
+
+
+def test_statistics_of_many_images_are_counted_part_by_part():
+    images = np.zeros((3000, 2, 1, 1), np.uint8)
+    images[1500:, 0] = 255
+    assert statistics(images) == ((127.5, 0.0), (127.5, 1.0))
+
+
+def test_digits_are_dealt_by_label_and_too_many_clients_are_told():
+    found = load_federation(load_config("digits"))
+    assert list(found.attributes) == ["label"]
+    assert (found.inputs, found.outputs) == (64, 10)
+    with pytest.raises(InputError, match=r"images for 4000 samples .* 1438 to train on and 359 to test"):
+        load_federation(load_config("digits", overrides=["clients=1000"]))
+
+
+@pytest.mark.parametrize("source", ["digits:here", "images", "nothing"])
+def test_an_unknown_source_is_told(source):
+    settings = {"task": "image_classification", "data": {"source": source}}
+    with pytest.raises(InputError, match=r"data.source"):
+        load_federation(parse_config(settings))
+
+
+def test_digits_as_a_task_stands_for_task_and_source():
+    found = parse_config({"task": "digits"})
+    assert (found.task, found.data.source) == ("image_classification", "digits")
+    assert parse_config({"task": "image_classification"}) == found
+    with pytest.raises(InputError, match=r"data.source: got 'pydoc'; expected none but digits"):
+        parse_config({"task": "digits", "data": {"source": "pydoc"}})
+
+
+def test_digits_can_be_scaled():
+    found, test = load_images("digits", 5)
+    assert (found.images.shape, test) == ((1797, 1, 5, 5), None)
+    assert found.images.mean() == pytest.approx(load_digits().images.mean(), rel=0.05)

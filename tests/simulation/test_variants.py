@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+from federations import left, tiny
+
+from fedtlu_fast import InputError, RunConfig, simulate
+from fedtlu_fast.simulation.compare import compare
+from fedtlu_fast.simulation.variants import crossed, swept, with_variant
+
+
+@pytest.fixture(scope="module")
+def config(text: Path) -> RunConfig:
+    return tiny(text)
+
+
+@pytest.mark.parametrize("name", ["fedtlu", "random", "last", "first", "full"])
+def test_names_of_the_servers_selectors_leave_the_clients_alone(config: RunConfig, name: str) -> None:
+    found = with_variant(config, name)
+    expected = config.selection.model_copy(update={"selector": name})
+    assert found == config.model_copy(update={"selection": expected})
+
+
+def test_a_budget_makes_a_selector_the_clients(config: RunConfig) -> None:
+    found = with_variant(config, "random@2")
+    assert (found.client_selection.selector, found.selection.selector) == ("random", "full")
+    assert found.client_selection.budget == with_variant(config, "top@2").client_selection.budget
+    assert with_variant(config, "full@all").client_selection.selector == "full"
+    assert with_variant(config, "fedpart") == with_variant(config, "fedpart@all")
+
+
+def test_settings_follow_the_name(config: RunConfig) -> None:
+    found = with_variant(config, "strategic@2+lam=0.5+metric=snr+training.lr=0.25")
+    assert (found.client_selection.lam, found.client_selection.metric) == (0.5, "snr")
+    assert found.training.lr == 0.25
+    both = with_variant(config, "top@1+selection.selector=fedtlu")
+    assert (both.client_selection.selector, both.selection.selector) == ("top", "fedtlu")
+
+
+def test_what_the_arms_share_holds_for_those_that_know_it(config: RunConfig) -> None:
+    probing = with_variant(config, "strategic@1+probe_batches=3+lam=2.0+always=none")
+    assert with_variant(probing, "gradnorm@2").client_selection.probe_batches == 3
+    top = with_variant(probing, "top@2").client_selection
+    assert (top.probe_batches, top.always) == (1, "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("top", "a budget"),
+        ("top@all", "a budget"),
+        ("full@2", "knows no budget"),
+        ("fedtlu@2", "before the @"),
+        ("best", "some of fedtlu"),
+        ("strategic@2+lamb=1", "no such setting"),
+        ("top@2+lam=1", "does not use it"),
+    ],
+)
+def test_names_that_mean_nothing_are_errors(config: RunConfig, name: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        with_variant(config, name)
+
+
+def test_budgets_are_crossed_with_the_selectors_that_go_by_one() -> None:
+    names = ["top", "random", "full", "fedpart", "fedtlu", "zero_shot"]
+    assert crossed(names, ["1", "1..4"]) == [
+        *("top@1", "top@1..4", "random@1", "random@1..4", "full@all", "fedpart@all", "fedtlu", "zero_shot")
+    ]
+    assert crossed(names, []) == names
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arms_of_the_clients_are_the_runs_they_would_be_alone(config: RunConfig, tmp_path: Path) -> None:
+    names = ("strategic@1", "fedluar@2", "zero_shot", "local_only")
+    found = {arm.selector: arm for arm in compare(config, names, (1,), tmp_path / "out", jobs=1)}
+    for name in names[:2]:
+        settings = with_variant(config, name).model_copy(update={"seed": 1})
+        simulate(settings, tmp_path / name)
+        assert left(tmp_path / "out" / f"{name}-seed1") == left(tmp_path / name)
+    start = simulate(
+        config.model_copy(update={"seed": 1, "rounds": 2, "warmup_rounds": 2}), tmp_path / "start"
+    )
+    references = found["zero_shot"].summary, found["local_only"].summary
+    for summary in references:
+        assert summary["params_sha256"] == start.summary["params_sha256"]
+        assert summary["rounds"] == 2
+    assert references[0]["test_loss"] == start.summary["test_loss"]
+    assert references[1]["test_loss"] != start.summary["test_loss"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_client_alone_is_trained_as_often_as_it_would_take_part(text: Path, tmp_path: Path) -> None:
+    same = {"warmup_rounds": 0, "clients": 2, "cohort": 1, "selection": {"selector": "full"}}
+    config = tiny(text, **same, rounds=4, evaluation={"trained_clients": 2})
+    found = compare(config, ("local_only",), (0,), tmp_path / "out", jobs=1)[0].summary
+    losses = []
+    for client in range(2):
+        alone = {"sampler": "fixed", "members": [client]}
+        run = simulate(tiny(text, **same, rounds=2, participation=alone))
+        losses.append(run.summary["test_loss"])
+    assert found["test_loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_a_sweep_is_over_the_arms_that_know_the_setting() -> None:
+    names = ["top@2", "strategic@2", "fedtlu", "zero_shot"]
+    assert swept(names, ["lam=0,1"]) == [
+        "top@2",
+        "strategic@2+lam=0",
+        "strategic@2+lam=1",
+        "fedtlu",
+        "zero_shot",
+    ]
+    twice = swept(["strategic@2"], ["lam=0,1", "metric=snr,rgn"])
+    assert twice == [f"strategic@2+lam={lam}+metric={metric}" for lam in (0, 1) for metric in ("snr", "rgn")]
+    assert swept(names, ["training.lr=0.1"]) == [f"{name}+training.lr=0.1" for name in names[:3]] + names[3:]
+    assert swept(["random@1"], ["budget.unit=layers"]) == ["random@1+budget.unit=layers"]
+    for sweep in ("lam", "lam=", "probability=0.5"):
+        with pytest.raises(InputError, match="--sweep"):
+            swept(names, [sweep])
