@@ -309,7 +309,8 @@ def test_blocks_that_are_not_sent_change_as_in_the_round_before(warmup):
         assert own.kept(before.params, [0]), "frozen, whatever it did in the warm-up"
         (sent,) = set(record.sent.values())
         skipped = set(ALL) - {0} - set(sent)
-        assert len(skipped) == (0 if index == 1 else 1)
+        # A change of the warm-up is not used again: arms of a comparison share it.
+        assert len(skipped) == (0 if index == warmup + 1 else 1)
         again |= skipped
         for run in own.layout.runs(skipped):
             expected = before.params[run] + before.last_change[run]
