@@ -118,7 +118,7 @@ def test_who_fails_in_the_probe_does_not_train_and_the_others_do_as_without(name
     assert row["client_blocks"][1] == []
     assert row["gains"][1] is None
     assert [gains for gains in row["gains"] if gains] == record.client_choice.gains.tolist()
-    assert row["probed"] == len(rest)
+    assert row["probed"] == rest
 
 
 @executions
@@ -230,7 +230,7 @@ def test_a_client_probes_anew_only_when_its_probe_is_old(every):
             else:
                 kept += 1
                 assert gains.tolist() == last[client][1].tolist()
-        assert selection_row(record, own.layout, "excess")["probed"] == len(due)
+        assert selection_row(record, own.layout, "excess")["probed"] == due
         if every == 1:
             assert own.state.probes == {}
         else:
@@ -282,20 +282,20 @@ def outcome(run):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
     kept = {"every": 1, "retain": 9}
-    config = settings_of(RESUMED[name], warmup_rounds=1, rounds=6, cohort=8, checkpoint=kept)
+    config = settings_of(RESUMED[name], warmup_rounds=1, rounds=5, cohort=8, checkpoint=kept)
     with closing(Run(config, tmp_path / "whole")) as run:
         whole = outcome(run)
     assert "client_blocks" in whole[1][1]
     if name in ("probes", "agreed"):
-        assert len({row.get("probed") for row in whole[1]}) > 2, "some probes are used again"
+        assert len({len(row["probed"]) for row in whole[1][1:]}) > 1, "some probes are used again"
     checkpoints = sorted((tmp_path / "whole" / "checkpoints").iterdir())
-    assert len(checkpoints) == 6
-    for rounds in range(1, 6):
+    assert len(checkpoints) == 5
+    for rounds in (1, 2, 4):
         out = tmp_path / str(rounds)
         shutil.copytree(tmp_path / "whole", out)
         for later in checkpoints[rounds:]:
             shutil.rmtree(out / "checkpoints" / later.name)
-        remembers = name == "used again" or (name in ("probes", "agreed") and rounds > 1)
+        remembers = name != "drift" and rounds > 1
         file = out / "checkpoints" / checkpoints[rounds - 1].name / "clients.safetensors"
         assert file.exists() == remembers
         with closing(Run(config, out, resume=True)) as run:

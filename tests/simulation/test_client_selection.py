@@ -10,7 +10,6 @@ import pytest
 import torch
 from choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, same_bits, settings_of
 
-from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.simulation.records import metrics_row, selection_row
 
@@ -102,12 +101,10 @@ def test_a_block_that_nobody_sent_keeps_its_bits_and_its_optimizers_state(step, 
 def test_with_everybody_training_everything_the_bits_are_those_of_no_selection(chosen, rule):
     many = {"executor": "vectorized", "at_once": 3}
     for execution in ({}, many) if rule.get("rule") != "norm_clip" else ({},):
-        given = {"aggregation": rule, "execution": execution, "rounds": 2}
-        plain = simulate(settings_of({}, **given))
-        found = simulate(settings_of(chosen, **given))
-        assert found.summary["params_sha256"] == plain.summary["params_sha256"]
-        for one, two in zip(plain.metrics, found.metrics, strict=True):
-            assert {**one, "seconds": 0} == {**two, "seconds": 0}
+        given = {"aggregation": rule, "execution": execution}
+        plain, found = (rounds_of(settings_of(chosen_, **given), 2) for chosen_ in ({}, chosen))
+        assert same_bits(found[1].params, plain[1].params)
+        assert [row for row, _ in found[0]] == [row for row, _ in plain[0]]
 
 
 def test_clipping_is_of_what_a_client_sends():
@@ -276,7 +273,7 @@ def test_a_client_is_refused_for_what_it_sends_not_for_what_it_keeps(name, monke
             assert same_bits(own.state.params, honest.params)
 
 
-@pytest.mark.parametrize("name", [*SELECTORS, "fedluar"])
+@pytest.mark.parametrize("name", ["full", "random", "strategic", "fedpart", "fedlp", "drift", "fedluar"])
 @pytest.mark.parametrize("step", [{}, {"server_optimizer": "adam"}], ids=str)
 def test_when_every_client_is_refused_nothing_changes(name, step, monkeypatch):
     selection = chosen_by(name, **({"budget": 2} if name == "fedluar" else {}))
@@ -312,7 +309,8 @@ def test_blocks_that_are_not_sent_change_as_in_the_round_before(warmup):
         assert own.kept(before.params, [0]), "frozen, whatever it did in the warm-up"
         (sent,) = set(record.sent.values())
         skipped = set(ALL) - {0} - set(sent)
-        assert len(skipped) == (0 if index == 1 else 1)
+        # A change of the warm-up is not used again: arms of a comparison share it.
+        assert len(skipped) == (0 if index == warmup + 1 else 1)
         again |= skipped
         for run in own.layout.runs(skipped):
             expected = before.params[run] + before.last_change[run]
