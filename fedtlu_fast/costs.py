@@ -11,8 +11,9 @@ blocks lie side by side (two towers; query, key and value at granularity ``modul
 since the way to one is not the way to the other: there `flops.backward_flops` measures any choice.
 
 A communicated number is a float32, 4 bytes. Buffers (BatchNorm's statistics) travel both ways with every
-client. Frozen weights (under LoRA) are not counted: every client has them before it begins. Nothing is
-compressed, and messages have no headers.
+client. Frozen weights (under LoRA) are not counted: every client has them before it begins; nor are blocks
+that clients keep for themselves, from the round on in which they do. Nothing is compressed, and messages have
+no headers.
 """
 
 from __future__ import annotations
@@ -33,6 +34,24 @@ NUMBER_BYTES = 4
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What clients train and keep for themselves: it is sent neither way.
+
+    Attributes:
+        blocks: indices of these blocks.
+        buffers: numbers of the buffers that go with them.
+        alternate: whether these blocks are trained in a pass of their own, before the others.
+    """
+
+    blocks: Sequence[int] = ()
+    buffers: int = 0
+    alternate: bool = False
+
+
+NOTHING = Kept()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +138,7 @@ class RoundCosts:
     """What one round costs the K clients that train; bytes and FLOPs.
 
     Attributes:
-        bytes_down: of the whole model, to every client.
+        bytes_down: of the whole model, but for what clients keep, to every client.
         bytes_published: of what changed in the global model: all that a client needs which took part in the
             round before. Sent once.
         bytes_up: [K], the blocks that the client sent.
@@ -159,6 +178,7 @@ def round_costs(
     probe_samples: Sequence[int] = (),
     published: ArrayLike | None = None,
     sent: ArrayLike | None = None,
+    kept: Kept = NOTHING,
 ) -> RoundCosts:
     """The costs of a round in which K clients train.
 
@@ -169,13 +189,15 @@ def round_costs(
             counted twice (`samples_processed`).
         probe_samples: for each client that measured all blocks before, the samples it took for it.
         published: [B] bool, the blocks that the server changed; None: those that any client sent.
-        sent: [K, B] bool, the blocks that each client sends; None: those that it trains.
+        sent: [K, B] bool, the blocks that each client sends; None: those that it trains and does not keep.
+        kept: what clients keep.
 
     Raises:
         InputError: shapes that do not fit, or a negative number of samples.
     """
     chosen = costs.check(masks)
-    given = chosen if sent is None else costs.check(sent)
+    own = costs.mask(kept.blocks)
+    given = chosen & ~own if sent is None else costs.check(sent)
     if chosen.ndim != 2 or len(chosen) != len(samples):
         expected = f"[K, {len(costs.names)}] and [K]"
         raise InputError("masks, samples", f"shapes {chosen.shape} and ({len(samples)},)", expected)
@@ -187,12 +209,14 @@ def round_costs(
     changed = given.any(axis=0) if published is None else costs.check(published)
     passes, probed = np.array(samples, np.float64), float(sum(probe_samples))
     everything = np.ones(len(costs.names), np.bool_)
+    buffer_bytes = costs.buffer_bytes - NUMBER_BYTES * kept.buffers
+    backward = costs.backward(chosen & own) + costs.backward(chosen & ~own)
     return RoundCosts(
-        bytes_down=len(chosen) * costs.model_bytes,
-        bytes_published=int(costs.bytes @ changed) + (costs.buffer_bytes if len(chosen) else 0),
-        bytes_up=given @ costs.bytes + costs.buffer_bytes,
-        forward=passes * costs.forward,
-        backward=passes * costs.backward(chosen),
+        bytes_down=len(chosen) * (int(costs.bytes @ ~own) + buffer_bytes),
+        bytes_published=int(costs.bytes @ changed) + (buffer_bytes if len(chosen) else 0),
+        bytes_up=given @ costs.bytes + buffer_bytes,
+        forward=passes * costs.forward * (2 if kept.alternate else 1),
+        backward=passes * (backward if kept.alternate else costs.backward(chosen)),
         probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples),
         probe_forward=probed * costs.forward,
         probe_backward=probed * float(costs.backward(everything)),
@@ -205,6 +229,7 @@ def run_costs(
     training: TrainingConfig,
     size: Callable[[int], int],
     probe_batches: int = 0,
+    kept: Kept = NOTHING,
 ) -> list[RoundCosts]:
     """The costs of every round of a run, from its log.
 
@@ -217,6 +242,7 @@ def run_costs(
         training: the run's.
         size: samples that a client trains on, by its number.
         probe_batches: with which a client measures its blocks, or as many as it has.
+        kept: what clients keep, in the rows with ``client_blocks``: in a warm-up they keep nothing.
 
     Raises:
         InputError: the log does not belong to this model, or clients probed and `probe_batches` is 0.
@@ -247,6 +273,7 @@ def run_costs(
                 [min(size(client), probe_batches * training.batch_size) for client in probed],
                 costs.mask([places[name] for name in row["selected"]]),
                 _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
+                kept if "client_blocks" in row else NOTHING,
             )
         )
     return found

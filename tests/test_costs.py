@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedtlu_fast import InputError
 from fedtlu_fast.clients.training import batches
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.costs import BlockCosts, round_costs, run_costs, samples_processed
+from fedtlu_fast.costs import BlockCosts, Kept, round_costs, run_costs, samples_processed
 from fedtlu_fast.randomness import generator
 
 COSTS = BlockCosts(
@@ -145,3 +145,20 @@ def test_samples_are_those_of_the_trainers_batches(size: int, width: int, steps:
 def test_without_buffers_only_parameters_are_sent() -> None:
     found = round_costs(replace(COSTS, buffers=0), MASKS, [1, 1, 1])
     assert found.bytes_up.tolist() == [100, 100, 20]
+
+
+def test_what_clients_keep_is_sent_neither_way_and_trained_all_the_same() -> None:
+    masks, samples = MASKS[[0, 2]], [10, 3]
+    plain = round_costs(COSTS, masks, samples)
+    found = round_costs(COSTS, masks, samples, kept=Kept((3,), buffers=2))
+    head = 4 * int(COSTS.parameters[3])
+    assert (plain.bytes_up - found.bytes_up).tolist() == [head + 8, head + 8]
+    assert plain.bytes_down - found.bytes_down == 2 * (head + 8)
+    assert plain.bytes_published - found.bytes_published == head + 8
+    assert found.backward.tolist() == plain.backward.tolist()
+    turns = round_costs(COSTS, masks, samples, kept=Kept((3,), alternate=True))
+    alone, rest = (np.array([[False] * 3 + [True]] * 2)), masks.copy()
+    rest[:, 3] = False
+    each = COSTS.backward(alone) + COSTS.backward(rest)
+    assert turns.backward.tolist() == (np.array(samples) * each).tolist()
+    assert turns.forward.tolist() == (2 * plain.forward).tolist()

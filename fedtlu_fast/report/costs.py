@@ -16,11 +16,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.costs import BlockCosts, RoundCosts, run_costs
+from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
+from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
 
 QUALITIES = ("test_accuracy", "test_perplexity")
@@ -42,6 +44,8 @@ SAMPLES = 2
 """Of the batch by which a model is measured: BatchNorm has no statistics of one."""
 PARTS = ("task", "seed", "clients", "data", "partition", "pretraining", "model", "threats")
 """Settings that decide the model and who holds how much."""
+Made = tuple[BlockCosts, Population, ParameterLayout]
+"""A model's costs, who holds what, and its layout."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
     Raises:
         InputError: there is no such run, it has no round yet, or its log does not belong to its settings.
     """
-    made: dict[str, tuple[BlockCosts, Population]] = {}
+    made: dict[str, Made] = {}
     found: dict[str, list[RunCosts]] = {}
     for name, paths in arms.items():
         found[name] = []
@@ -112,11 +116,12 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
             done = min(len(metrics), len(selection))
             if not done:
                 raise InputError("RUN_DIR", str(path), "a run with one round or more")
-            blocks, population = _parts(config, made)
+            blocks, population, layout = _parts(config, made)
             held = partial(_held, population)
             chosen = config.client_selection
             probes = chosen.probe_batches if chosen.probes else 0
-            rounds = run_costs(blocks, selection[:done], config.training, held, probes)
+            kept = _kept(config, layout)
+            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept)
             found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
     return found
 
@@ -166,17 +171,21 @@ def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def _parts(
-    config: RunConfig, made: dict[str, tuple[BlockCosts, Population]]
-) -> tuple[BlockCosts, Population]:
-    """The model's costs and who holds what; arms that differ in what is chosen share them."""
+def _kept(config: RunConfig, layout: ParameterLayout) -> Kept:
+    part = personal_part(config, layout)
+    return NOTHING if part is None else Kept(part.blocks, part.buffers, config.client_selection.alternate)
+
+
+def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
+    """Made of a run's settings; arms that differ in what is chosen share them."""
     settings = config.model_dump(mode="json", include=set(PARTS))
     key = json.dumps([settings, config.selection.granularity], sort_keys=True)
     if key not in made:
         # FLOPs and sizes are the same on any device, which need not be here.
         parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
         batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
-        made[key] = measure_costs(parts.trainer.task, parts.trainer.layout, batch), parts.population
+        layout = parts.trainer.layout
+        made[key] = measure_costs(parts.trainer.task, layout, batch), parts.population, layout
     return made[key]
 
 

@@ -225,6 +225,10 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     settings = [_with(config, selector, seeds[0]) for selector in selectors]
     # Everything goes with the selector full; what asks most of the model tells whether it fits.
     strictest = max(settings, key=lambda one: one.selection.selector != "full")
+    if any(one.client_selection.keeps for one in settings):
+        # Their clients are trained one at a time, and so are all: arms differ in what was asked for alone.
+        alone = strictest.execution.model_copy(update={"at_once": 1})
+        strictest = strictest.model_copy(update={"execution": alone})
     with closing(Run(strictest)) as run:
         execution = run.config.execution
     timed = execution.client_seconds is not None

@@ -195,3 +195,48 @@ def test_some_block_can_be_trained_in_any_model(sizes, fine_tuning, frozen, alwa
     assert sorted(found.open + found.always + found.frozen) == list(range(len(sizes)))
     assert found.open + found.always
     assert torch.equal(layout.layer_mask(found.open), torch.from_numpy(found.mask(len(sizes))))
+
+
+# --- what clients keep ---------------------------------------------------------------------------
+
+
+def with_personal(personal, *, fine_tuning=False, frozen="auto", always="auto", only=()):
+    layout = ParameterLayout.from_module(transformer())
+    found = standing(
+        layout, frozen=frozen, always=always, only=only, personal=personal, fine_tuning=fine_tuning
+    )
+    parts = (found.open, found.always, found.frozen, found.personal)
+    assert sorted(at for part in parts for at in part) == list(range(len(layout.blocks)))
+    return tuple([layout.blocks[at].name for at in part] for part in parts)
+
+
+def test_what_is_personal_is_nothing_else():
+    stem, blocks, head = (names for names in STRUCTURES["transformer"][1:])
+    assert with_personal("none") == with_personal(()) == (stem + blocks, head, [], [])
+    assert with_personal("auto") == (stem + blocks, [], [], head)
+    assert with_personal("head") == (stem + blocks, ["norm"], [], ["head"])
+    assert with_personal(("tokens", "head"), fine_tuning=True) == (
+        blocks,
+        ["norm"],
+        ["positions"],
+        ["tokens", "head"],
+    )
+    assert with_personal("head", only=("blocks.*", "head")) == (blocks, [], [*stem, "norm"], ["head"])
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"personal": "Head"}, "Head"),
+        ({"personal": "head", "always": "head"}, "head"),
+        ({"personal": "auto", "always": "norm"}, "norm"),
+        ({"personal": "tokens", "frozen": "tokens"}, "tokens"),
+        ({"personal": "head", "only": ("blocks.*",)}, "head"),
+        ({"personal": "*"}, "*"),
+    ],
+    ids=str,
+)
+def test_personal_blocks_that_cannot_be_are_refused(given, value):
+    with pytest.raises(InputError) as caught:
+        with_personal(**given)
+    assert (caught.value.field, caught.value.value) == ("client_selection.personal", value)
