@@ -4,6 +4,7 @@ import pytest
 from federations import left, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
+from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.compare import compare
 from fedtlu_fast.simulation.variants import crossed, swept, with_variant
 
@@ -116,3 +117,26 @@ def test_a_sweep_is_over_the_arms_that_know_the_setting() -> None:
     for sweep in ("lam", "lam=", "probability=0.5"):
         with pytest.raises(InputError, match="--sweep"):
             swept(names, [sweep])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arms_that_choose_bring_all_to_an_engine_that_can(tmp_path: Path) -> None:
+    settings = parse_config(
+        {
+            "task": "classification",
+            "rounds": 1,
+            "clients": 30,
+            "cohort": 20,
+            "data": {"source": "synthetic"},
+            "training": {"local_steps": 2},
+            "selection": {"granularity": "module", "selector": "full"},
+        }
+    )
+    found = compare(settings, ("full", "top@1"), (0,), tmp_path / "out")
+    assert [arm.summary["client_selector"] for arm in found] == ["none", "top"]
+
+
+def test_what_does_not_fit_the_model_is_found_before_anything_runs(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a block's name"):
+        compare(config, ("fedtlu", "top@1+frozen=nothing"), (0,), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
