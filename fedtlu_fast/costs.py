@@ -179,6 +179,7 @@ def round_costs(
     published: ArrayLike | None = None,
     sent: ArrayLike | None = None,
     kept: Kept = NOTHING,
+    told: bool = True,
 ) -> RoundCosts:
     """The costs of a round in which K clients train.
 
@@ -191,6 +192,7 @@ def round_costs(
         published: [B] bool, the blocks that the server changed; None: those that any client sent.
         sent: [K, B] bool, the blocks that each client sends; None: those that it trains and does not keep.
         kept: what clients keep.
+        told: whether clients send what they measured; not where each decides for itself.
 
     Raises:
         InputError: shapes that do not fit, or a negative number of samples.
@@ -217,7 +219,7 @@ def round_costs(
         bytes_up=given @ costs.bytes + buffer_bytes,
         forward=passes * costs.forward * (2 if kept.alternate else 1),
         backward=passes * (backward if kept.alternate else costs.backward(chosen)),
-        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples),
+        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if told else 0,
         probe_forward=probed * costs.forward,
         probe_backward=probed * float(costs.backward(everything)),
     )
@@ -230,6 +232,7 @@ def run_costs(
     size: Callable[[int], int],
     probe_batches: int = 0,
     kept: Kept = NOTHING,
+    told: bool = True,
 ) -> list[RoundCosts]:
     """The costs of every round of a run, from its log.
 
@@ -243,6 +246,7 @@ def run_costs(
         size: samples that a client trains on, by its number.
         probe_batches: with which a client measures its blocks, or as many as it has.
         kept: what clients keep, in the rows with ``client_blocks``: in a warm-up they keep nothing.
+        told: see `round_costs`.
 
     Raises:
         InputError: the log does not belong to this model, or clients probed and `probe_batches` is 0.
@@ -274,6 +278,7 @@ def run_costs(
                 costs.mask([places[name] for name in row["selected"]]),
                 _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
                 kept if "client_blocks" in row else NOTHING,
+                told,
             )
         )
     return found

@@ -51,6 +51,11 @@ def test_a_round_by_hand() -> None:
     }
 
 
+def test_what_clients_measure_for_themselves_is_not_sent() -> None:
+    found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3], told=False)
+    assert (found.probe_bytes_up, found.probe_backward) == (0, 6 * 185)
+
+
 def test_what_the_server_changed_may_be_less_than_what_was_sent() -> None:
     found = round_costs(COSTS, np.ones((3, 4), bool), [1, 1, 1], published=[False, True, False, True])
     assert found.bytes_published == 4 * (25 + 3)

@@ -121,7 +121,8 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
             chosen = config.client_selection
             probes = chosen.probe_batches if chosen.probes else 0
             kept = _kept(config, layout)
-            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept)
+            told = chosen.decides == "server"
+            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept, told)
             found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
     return found
 
