@@ -11,8 +11,9 @@ blocks lie side by side (two towers; query, key and value at granularity ``modul
 since the way to one is not the way to the other: there `flops.backward_flops` measures any choice.
 
 A communicated number is a float32, 4 bytes. Buffers (BatchNorm's statistics) travel both ways with every
-client. Frozen weights (under LoRA) are not counted: every client has them before it begins. Nothing is
-compressed, and messages have no headers.
+client. Frozen weights (under LoRA) are not counted: every client has them before it begins; nor are blocks
+that clients keep for themselves, from the round on in which they do. Nothing is compressed, and messages have
+no headers.
 """
 
 from __future__ import annotations
@@ -33,6 +34,24 @@ NUMBER_BYTES = 4
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What clients train and keep for themselves: it is sent neither way.
+
+    Attributes:
+        blocks: indices of these blocks.
+        buffers: numbers of the buffers that go with them.
+        alternate: whether these blocks are trained in a pass of their own, before the others.
+    """
+
+    blocks: Sequence[int] = ()
+    buffers: int = 0
+    alternate: bool = False
+
+
+NOTHING = Kept()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +138,10 @@ class RoundCosts:
     """What one round costs the K clients that train; bytes and FLOPs.
 
     Attributes:
-        bytes_down: of the whole model, to every client.
+        bytes_down: of the whole model, but for what clients keep, to every client.
         bytes_published: of what changed in the global model: all that a client needs which took part in the
             round before. Sent once.
-        bytes_up: [K], the blocks that the client trained.
+        bytes_up: [K], the blocks that the client sent.
         forward: [K], of local training.
         backward: [K], likewise, down to the client's lowest block.
         probe_bytes_up: of the clients that measured their blocks before: one number for each block.
@@ -158,37 +177,49 @@ def round_costs(
     samples: Sequence[int],
     probe_samples: Sequence[int] = (),
     published: ArrayLike | None = None,
+    sent: ArrayLike | None = None,
+    kept: Kept = NOTHING,
+    told: bool = True,
 ) -> RoundCosts:
     """The costs of a round in which K clients train.
 
     Args:
         costs: of the model.
-        masks: [K, B] bool, the blocks that each client trains and sends.
+        masks: [K, B] bool, the blocks that each client trains.
         samples: [K], samples that pass through the model in each client's steps, one that comes twice
             counted twice (`samples_processed`).
         probe_samples: for each client that measured all blocks before, the samples it took for it.
-        published: [B] bool, the blocks that the server changed; None: those that any client trained.
+        published: [B] bool, the blocks that the server changed; None: those that any client sent.
+        sent: [K, B] bool, the blocks that each client sends; None: those that it trains and does not keep.
+        kept: what clients keep.
+        told: whether clients send what they measured; not where each decides for itself.
 
     Raises:
         InputError: shapes that do not fit, or a negative number of samples.
     """
     chosen = costs.check(masks)
+    own = costs.mask(kept.blocks)
+    given = chosen & ~own if sent is None else costs.check(sent)
     if chosen.ndim != 2 or len(chosen) != len(samples):
         expected = f"[K, {len(costs.names)}] and [K]"
         raise InputError("masks, samples", f"shapes {chosen.shape} and ({len(samples)},)", expected)
+    if given.shape != chosen.shape:
+        raise InputError("sent", f"shape {given.shape}", f"that of masks, {chosen.shape}")
     for field, numbers in (("samples", samples), ("probe_samples", probe_samples)):
         if any(number < 0 for number in numbers):
             raise InputError(field, list(numbers), "numbers of 0 and more")
-    changed = chosen.any(axis=0) if published is None else costs.check(published)
+    changed = given.any(axis=0) if published is None else costs.check(published)
     passes, probed = np.array(samples, np.float64), float(sum(probe_samples))
     everything = np.ones(len(costs.names), np.bool_)
+    buffer_bytes = costs.buffer_bytes - NUMBER_BYTES * kept.buffers
+    backward = costs.backward(chosen & own) + costs.backward(chosen & ~own)
     return RoundCosts(
-        bytes_down=len(chosen) * costs.model_bytes,
-        bytes_published=int(costs.bytes @ changed) + (costs.buffer_bytes if len(chosen) else 0),
-        bytes_up=chosen @ costs.bytes + costs.buffer_bytes,
-        forward=passes * costs.forward,
-        backward=passes * costs.backward(chosen),
-        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples),
+        bytes_down=len(chosen) * (int(costs.bytes @ ~own) + buffer_bytes),
+        bytes_published=int(costs.bytes @ changed) + (buffer_bytes if len(chosen) else 0),
+        bytes_up=given @ costs.bytes + buffer_bytes,
+        forward=passes * costs.forward * (2 if kept.alternate else 1),
+        backward=passes * (backward if kept.alternate else costs.backward(chosen)),
+        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if told else 0,
         probe_forward=probed * costs.forward,
         probe_backward=probed * float(costs.backward(everything)),
     )
@@ -199,30 +230,32 @@ def run_costs(
     selection: Sequence[Mapping[str, Any]],
     training: TrainingConfig,
     size: Callable[[int], int],
-    probe_samples: int = 0,
+    probe_batches: int = 0,
+    kept: Kept = NOTHING,
+    told: bool = True,
 ) -> list[RoundCosts]:
     """The costs of every round of a run, from its log.
 
     Args:
         costs: of the run's model.
-        selection: rows of selection.jsonl. ``client_blocks`` holds each client's blocks in the order of
-            ``cohort``; in a row without it every client trained all of them. ``probed`` is how many clients
-            measured their blocks before; none in a row without it.
+        selection: rows of selection.jsonl. ``client_blocks`` holds the blocks that each client trained, in
+            the order of ``cohort``; in a row without it every client trained all of them. ``sent_blocks``
+            holds those that it sent, where they are others. ``probed`` names the clients that measured
+            their blocks before; none in a row without it.
         training: the run's.
         size: samples that a client trains on, by its number.
-        probe_samples: that a client takes to measure its blocks.
+        probe_batches: with which a client measures its blocks, or as many as it has.
+        kept: what clients keep, in the rows with ``client_blocks``: in a warm-up they keep nothing.
+        told: see `round_costs`.
 
     Raises:
-        InputError: the log does not belong to this model, or clients probed and `probe_samples` is 0.
+        InputError: the log does not belong to this model, or clients probed and `probe_batches` is 0.
     """
     places = {name: place for place, name in enumerate(costs.names)}
     counted: dict[int, int] = {}
     found = []
     for row in selection:
         cohort, field = row["cohort"], f"selection.jsonl, round {row['round']}"
-        given = row.get("client_blocks", [range(len(places))] * len(cohort))
-        if len(given) != len(cohort):
-            raise InputError(field, f"client_blocks of {len(given)}", f"those of {len(cohort)} clients")
         if unknown := [name for name in row["selected"] if name not in places]:
             raise InputError(field, unknown[0], f"blocks of this model, such as {costs.names[0]}")
         if tuple(row.get("block_scores", costs.names)) != costs.names:
@@ -230,19 +263,35 @@ def run_costs(
         for client in cohort:
             held = size(client)
             counted.setdefault(held, samples_processed(held, training))
-        probed = row.get("probed", 0)
-        if probed and not probe_samples:
-            raise InputError("probe_samples", probe_samples, f"1 or more: {probed} clients probed ({field})")
+        probed = row.get("probed", [])
+        if probed and not probe_batches:
+            raise InputError(
+                "probe_batches", probe_batches, f"1 or more: {len(probed)} clients probed ({field})"
+            )
+        trained = _masks(costs, row, "client_blocks")
         found.append(
             round_costs(
                 costs,
-                np.array([costs.mask(blocks) for blocks in given], np.bool_).reshape(-1, len(places)),
+                trained,
                 [counted[size(client)] for client in cohort],
-                [probe_samples] * probed,
+                [min(size(client), probe_batches * training.batch_size) for client in probed],
                 costs.mask([places[name] for name in row["selected"]]),
+                _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
+                kept if "client_blocks" in row else NOTHING,
+                told,
             )
         )
     return found
+
+
+def _masks(costs: BlockCosts, row: Mapping[str, Any], key: str) -> Masks:
+    """[K, B], of the blocks that a row of selection.jsonl names for each client; all where it names none."""
+    cohort, blocks = row["cohort"], len(costs.names)
+    given = row.get(key, [range(blocks)] * len(cohort))
+    if len(given) != len(cohort):
+        field = f"selection.jsonl, round {row['round']}"
+        raise InputError(field, f"{key} of {len(given)}", f"those of {len(cohort)} clients")
+    return np.array([costs.mask(own) for own in given], np.bool_).reshape(-1, blocks)
 
 
 def samples_processed(size: int, training: TrainingConfig) -> int:

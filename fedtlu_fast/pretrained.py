@@ -133,6 +133,21 @@ def load_tokenizer(name: str, **options: Any) -> Any:
         raise InputError(FIELD, name, f"a model that brings its tokenizer; {reason}") from error
 
 
+def padding_of(tokenizer: Any, name: str) -> int:
+    """The token id with which a tokenizer pads.
+
+    Models that were made without padding pad with the end of a text, which occurs in none.
+
+    Raises:
+        InputError: it has neither.
+    """
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    padding = next((number for number in ids if number is not None), None)
+    if padding is None:
+        raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
+    return int(padding)
+
+
 def locate(name: str) -> tuple[str, dict[str, str]]:
     """What `from_pretrained` is called with: a name or directory, and the file in it for GGUF.
 

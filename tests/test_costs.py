@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedtlu_fast import InputError
 from fedtlu_fast.clients.training import batches
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.costs import BlockCosts, round_costs, run_costs, samples_processed
+from fedtlu_fast.costs import BlockCosts, Kept, round_costs, run_costs, samples_processed
 from fedtlu_fast.randomness import generator
 
 COSTS = BlockCosts(
@@ -49,6 +49,11 @@ def test_a_round_by_hand() -> None:
         "probe_bytes_up": 32,
         "probe_flops": 600 + 1110,
     }
+
+
+def test_what_clients_measure_for_themselves_is_not_sent() -> None:
+    found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3], told=False)
+    assert (found.probe_bytes_up, found.probe_backward) == (0, 6 * 185)
 
 
 def test_what_the_server_changed_may_be_less_than_what_was_sent() -> None:
@@ -95,24 +100,38 @@ def test_a_log_is_read() -> None:
             "cohort": [2, 7],
             "selected": ["h.1", "head"],
             "client_blocks": [[3], [2, 3]],
-            "probed": 2,
+            "probed": [2, 7],
         },
-        {"round": 3, "cohort": [], "selected": [], "client_blocks": [], "probed": 0},
+        {"round": 3, "cohort": [], "selected": [], "client_blocks": [], "probed": []},
     ]
-    full, chosen, nobody = run_costs(COSTS, rows, training, sizes.__getitem__, probe_samples=4)
+    full, chosen, nobody = run_costs(COSTS, rows, training, sizes.__getitem__, probe_batches=1)
     assert full.row() == round_costs(COSTS, np.ones((2, 4), bool), [10, 3]).row()
-    assert chosen.row() == round_costs(COSTS, MASKS[[2, 0]], [3, 10], [4, 4]).row()
+    assert chosen.row() == round_costs(COSTS, MASKS[[2, 0]], [3, 10], [3, 4]).row()
     assert set(nobody.row().values()) == {0}
     assert chosen.bytes_up.tolist() == [4 * 8, 4 * 28]
+
+
+def test_what_is_sent_counts_as_bytes_and_what_is_trained_as_flops() -> None:
+    row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[0, 1, 2, 3]] * 2}
+    (all_sent,) = run_costs(COSTS, [row], TrainingConfig(), lambda _: 5)
+    (some,) = run_costs(COSTS, [{**row, "sent_blocks": [[3], []]}], TrainingConfig(), lambda _: 5)
+    assert some.bytes_up.tolist() == [round_costs(COSTS, MASKS[[2]], [1]).bytes_up[0], 4 * COSTS.buffers]
+    assert some.backward.tolist() == all_sent.backward.tolist()
+    assert some.bytes_published == all_sent.bytes_published
+    published = round_costs(COSTS, np.ones((1, 4), bool), [1], sent=MASKS[[2]]).bytes_published
+    assert published == round_costs(COSTS, MASKS[[2]], [1]).bytes_published
+    with pytest.raises(InputError, match="sent"):
+        round_costs(COSTS, MASKS, [1, 1, 1], sent=MASKS[:1])
 
 
 @pytest.mark.parametrize(
     ("over", "message"),
     [
         ({"client_blocks": [[0]]}, "those of 2 clients"),
+        ({"sent_blocks": [[0]]}, "those of 2 clients"),
         ({"client_blocks": [[0], [4]]}, "0 to 3"),
         ({"selected": ["h.9"]}, "blocks of this model"),
-        ({"probed": 1}, "probe_samples"),
+        ({"probed": [1]}, "probe_batches"),
     ],
 )
 def test_a_log_of_another_model_is_refused(over: dict[str, Any], message: str) -> None:
@@ -131,3 +150,20 @@ def test_samples_are_those_of_the_trainers_batches(size: int, width: int, steps:
 def test_without_buffers_only_parameters_are_sent() -> None:
     found = round_costs(replace(COSTS, buffers=0), MASKS, [1, 1, 1])
     assert found.bytes_up.tolist() == [100, 100, 20]
+
+
+def test_what_clients_keep_is_sent_neither_way_and_trained_all_the_same() -> None:
+    masks, samples = MASKS[[0, 2]], [10, 3]
+    plain = round_costs(COSTS, masks, samples)
+    found = round_costs(COSTS, masks, samples, kept=Kept((3,), buffers=2))
+    head = 4 * int(COSTS.parameters[3])
+    assert (plain.bytes_up - found.bytes_up).tolist() == [head + 8, head + 8]
+    assert plain.bytes_down - found.bytes_down == 2 * (head + 8)
+    assert plain.bytes_published - found.bytes_published == head + 8
+    assert found.backward.tolist() == plain.backward.tolist()
+    turns = round_costs(COSTS, masks, samples, kept=Kept((3,), alternate=True))
+    alone, rest = (np.array([[False] * 3 + [True]] * 2)), masks.copy()
+    rest[:, 3] = False
+    each = COSTS.backward(alone) + COSTS.backward(rest)
+    assert turns.backward.tolist() == (np.array(samples) * each).tolist()
+    assert turns.forward.tolist() == (2 * plain.forward).tolist()

@@ -28,6 +28,13 @@ def compare_command(
         str | None,
         typer.Option(help="Clients' budgets, such as 1,2,4,1..4: each of their selectors runs with each."),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of a setting, such as lam=0,0.1,1: all selectors that know it run with each; may be "
+            "repeated."
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help=f"How many, counted from --seed (default: {SEEDS}).")
     ] = None,
@@ -59,11 +66,13 @@ def compare_command(
     differs (but for participation.sampler=loss, where the clients' losses decide the cohorts). With no
     options it takes under three minutes on two cores.
     """
+    from fedtlu_fast.report.arms import chooses
+    from fedtlu_fast.report.client_tables import client_table
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.simulation.compare import compare, comparison_settings
     from fedtlu_fast.simulation.directory import COMPARISON
-    from fedtlu_fast.simulation.variants import crossed
+    from fedtlu_fast.simulation.variants import crossed, swept
 
     given = {
         "model__pretrained": model,
@@ -82,6 +91,7 @@ def compare_command(
         options.refuse_beside_resume(
             selectors=selectors,
             budgets=budgets,
+            sweep=sweep,
             seeds=seeds,
             preset=preset,
             config=config,
@@ -94,7 +104,7 @@ def compare_command(
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         directory = out or options.fresh_directory("compare")
-        names = crossed(_listed(selectors or SELECTORS), _listed(budgets or ""))
+        names = swept(crossed(_listed(selectors or SELECTORS), _listed(budgets or "")), sweep or [])
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
     try:
@@ -117,7 +127,8 @@ def compare_command(
         title = (
             f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {len(numbers)} seeds: mean ± std"
         )
-        results.print(comparison_table(rows, title))
+        table = client_table if any(map(chooses, arms)) else comparison_table
+        results.print(table(rows, title))
     if not quiet:
         notes.print(
             f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}",

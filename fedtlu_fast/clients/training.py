@@ -134,6 +134,7 @@ class LocalTrainer:
         round_index: int,
         client: int,
         blocks: Sequence[int] | None = None,
+        purpose: str = "",
     ) -> ClientUpdate:
         """One client's local training.
 
@@ -145,16 +146,17 @@ class LocalTrainer:
             client: the client's number.
             blocks: indices of those that it trains; None for all. The others keep their bits, and nothing
                 is computed for what lies below the lowest one that it trains.
+            purpose: tells the draws of a client's first pass from those of its second, if it makes two.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
         optimizer = Optimizer(self.config)
         own = [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
-        draws = self._draws.generator(self.seed, "batches", round_index, client)
+        draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
         if not self.task.model.training:
             self.task.model.train()
         losses = []
-        with torch_seeded(self.seed, "dropout", round_index, client):
+        with torch_seeded(self.seed, f"{purpose}dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)

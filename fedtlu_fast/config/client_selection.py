@@ -20,7 +20,7 @@ def used_by(selector: str) -> set[str]:
     """The settings that mean something beside this selector."""
     used = {"selector"}
     if selector != "none":
-        used |= {"frozen", "always", "only", "decides"}
+        used |= {"frozen", "always", "only", "personal", "alternate", "decides"}
     if selector in BUDGETED:
         used |= {"budget"}
     if selector in PROBING:
@@ -75,6 +75,15 @@ class ClientSelectionConfig(Section):
         "auto", description="blocks every client trains: patterns | none | auto (final norm and head)"
     )
     only: tuple[str, ...] = Field((), description="patterns of the blocks that are trained at all; (): all")
+    personal: str | tuple[str, ...] = Field(
+        "none",
+        description="blocks that each client trains and keeps after the warm-up (FedPer, FedBN), in memory 4 "
+        "bytes a parameter and client: patterns | none | auto (final norm and head)",
+    )
+    alternate: bool = Field(
+        False,
+        description="FedRep: a client's training goes twice, first for its personal blocks, then the rest",
+    )
     rounds_per_block: int = Field(1, ge=1, description="fedpart: rounds for each block of a cycle")
     full_rounds: int = Field(0, ge=0, description="fedpart: rounds of everything between two cycles")
     probability: float = Field(0.5, gt=0, le=1, description="fedlp: chance that a block is sent")
@@ -91,7 +100,14 @@ class ClientSelectionConfig(Section):
             raise InputError(
                 "budget", self.budget.kind, "the same number of blocks for all with selector=fedluar"
             )
+        if self.alternate and not self.keeps:
+            raise InputError("alternate", True, "false without personal blocks", "Name them in personal.")
         return self
+
+    @property
+    def keeps(self) -> bool:
+        """Whether clients keep blocks for themselves."""
+        return self.personal not in ("none", ())
 
     @property
     def gradient_metric(self) -> GradientMetric:

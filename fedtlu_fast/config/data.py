@@ -40,7 +40,8 @@ class DataConfig(Section):
         description="pydoc (default) | text:PATH (a UTF-8 file or a directory) | ptb:DIR (ptb.*.txt) | "
         "pycode (tagging, its default) | udpos:PATH (tagging; CoNLL-U) | hf:NAME[:CONFIG][@REVISION] | "
         "digits (images, their default) | cifar10:PATH, cifar100:PATH (binary version or Parquet) | "
-        "images:DIR (DIR/[DOMAIN/]LABEL/*) | synthetic | "
+        "images:DIR (DIR/[DOMAIN/]LABEL/*) | topics (text classification, its default) | "
+        "texts:PATH (DOMAIN.tsv, .csv, .jsonl) | synthetic | "
         "arrays:DIR (.npy files with an index of the clients)",
     )
     vocabulary: int = Field(

@@ -34,17 +34,19 @@ from fedtlu_fast.config.server import (
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 
-OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits"}
+OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_classification": "topics"}
 """Embedded data of the tasks that have their own; as the name of a task it stands for both."""
 
 
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal["language_modelling", "tagging", "classification", "image_classification"] = Field(
+    task: Literal[
+        "language_modelling", "tagging", "classification", "image_classification", "text_classification"
+    ] = Field(
         "language_modelling",
-        description="what the model learns: language_modelling | tagging | classification | "
-        "image_classification; digits: the last with its default data",
+        description="what the model learns: language_modelling | tagging | classification (of vectors) | "
+        "image_classification | text_classification; pycode, digits, topics: a task with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -150,6 +152,12 @@ class RunConfig(Section):
         if self.execution.compile != "none":
             expected = f"none {chosen}: every set of blocks would be compiled for itself"
             raise InputError("execution.compile", self.execution.compile, expected)
+        if self.client_selection.keeps:
+            expected = "with client_selection.personal: each client starts from a model of its own"
+            if self.execution.executor == "vectorized":
+                raise InputError("execution.executor", "vectorized", f"another {expected}")
+            if (self.execution.at_once or 1) > 1:
+                raise InputError("execution.at_once", self.execution.at_once, f"1 {expected}")
         return self
 
     @property

@@ -17,8 +17,9 @@ from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Populat
 from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_documents
 from fedtlu_fast.data.synthetic import SyntheticPopulation
-from fedtlu_fast.data.tagging import tag_samples
+from fedtlu_fast.data.tagging import TaggedSamples, tag_samples
 from fedtlu_fast.data.text_hub import load_text_hub
+from fedtlu_fast.data.texts import TextSamples, text_samples
 from fedtlu_fast.data.tokenizing import (
     LineTokenizer,
     PretrainedTokenizer,
@@ -33,17 +34,23 @@ TASKS = {
     "pydoc": ("language_modelling",),
     "text": ("language_modelling",),
     "ptb": ("language_modelling",),
-    "hf": ("language_modelling", "tagging", "image_classification"),
+    "hf": ("language_modelling", "tagging", "image_classification", "text_classification"),
     "pycode": ("tagging",),
     "udpos": ("tagging",),
     "digits": ("image_classification",),
     "cifar10": ("image_classification",),
     "cifar100": ("image_classification",),
     "images": ("image_classification",),
+    "topics": ("text_classification",),
+    "texts": ("text_classification",),
     "synthetic": ("classification",),
     "arrays": ("language_modelling", "classification"),
 }
 """What each kind of source is for."""
+
+
+WHAT = {"tagging": "sentences", "image_classification": "images", "text_classification": "texts"}
+"""What samples are cut from; text for language modelling."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ class FederatedData:
         outputs: number of classes, token ids or tags: what a model chooses among.
         attributes: of the samples, such as the topic each is from, where they are known; a partition goes
             by the first.
-        labels: names of a tagging's tags, or of what images show.
-        vocabulary: number of token ids that a tagging reads.
-        padding: the token id that fills up a tagging's samples.
+        labels: their names: tags, what images show, what texts are about.
+        vocabulary: number of token ids that a model for labels reads.
+        padding: the token id that fills up its samples.
         pixels: means and standard deviations of the channels of images, C of either.
         public: what the pre-training has instead of the clients, if there is one.
     """
@@ -92,7 +99,9 @@ def load_federation(config: RunConfig) -> FederatedData:
     if kind == "arrays" and rest:
         return _arrays(config, Path(rest).expanduser())
     if config.task == "tagging":
-        return _tagging(config)
+        return _tokens(config, tag_samples(config))
+    if config.task == "text_classification":
+        return _tokens(config, text_samples(config))
     if config.task == "image_classification":
         return _images(config)
     reader = {"ptb": _read_ptb, "hf": _read_hub}.get(kind) if rest else None
@@ -165,9 +174,8 @@ def _text(
     )
 
 
-def _tagging(config: RunConfig) -> FederatedData:
-    """Reads, cuts and deals tagged sentences."""
-    found = tag_samples(config)
+def _tokens(config: RunConfig, found: TaggedSamples | TextSamples) -> FederatedData:
+    """Deals tokens with labels."""
     population, public = _dealt(config, found.train, found.test, found.attributes)
     return FederatedData(
         population=population,
@@ -244,7 +252,7 @@ def _split(
 
 def _check_enough(config: RunConfig, samples: int, tests: int) -> None:
     clients, least, window = config.clients, config.partition.min_samples, config.data.window
-    what = {"tagging": "sentences", "image_classification": "images"}.get(config.task, "text")
+    what = WHAT.get(config.task, "text")
     size, shorter = (f", of {window} tokens each", ", a shorter window") if what != "images" else ("", "")
     if samples < clients * least or not tests:
         raise InputError(

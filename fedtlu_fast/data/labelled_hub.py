@@ -9,7 +9,7 @@ from fedtlu_fast.data.hub import load_hub
 from fedtlu_fast.data.labelled import Attributes, by_name
 from fedtlu_fast.errors import InputError
 
-LABELS = ("label", "labels", "fine_label", "category")
+LABELS = ("label", "labels", "fine_label", "category", "news_category")
 """Columns that may hold the label; the first that is there does."""
 MORE = ("coarse_label", "domain", "language")
 """Columns that become attributes."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import FIELD, load_tokenizer
+from fedtlu_fast.pretrained import FIELD, load_tokenizer, padding_of
 
 
 class WordEncoder(Protocol):
@@ -67,12 +67,7 @@ class SubWords:
             raise InputError(
                 FIELD, name, "a model with a fast tokenizer (tokenizer.json), to tell words apart"
             )
-        # Models that were made without padding pad with the end of a text, which occurs in no sentence.
-        ids = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
-        padding = next((number for number in ids if number is not None), None)
-        if padding is None:
-            raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
-        self.padding = int(padding)
+        self.padding = padding_of(self._tokenizer, name)
         example = self._tokenizer([["a"]], is_split_into_words=True)
         ids, words = example["input_ids"][0], example.word_ids(0)
         inside = [place for place, word in enumerate(words) if word is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,8 @@ from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, s
 from fedtlu_fast.report.plots import FAINT, INK
 
 MOST_COLUMNS = 3
+LONGEST_NOTE = 56
+"""Characters of a line that is as wide as a panel."""
 Floats = NDArray[np.float64]
 
 
@@ -52,7 +55,7 @@ def curves_by_budget(
 ) -> Figure:
     """A panel for each budget, all on the same axes; one for all arms where none has a budget.
 
-    Lines are means over runs, levels are horizontal lines; lines that coincide are named where they lie.
+    Lines are means over runs, levels are horizontal lines; lines that coincide are named above the panel.
 
     Args:
         curves: by the arm's name; one or more.
@@ -74,9 +77,8 @@ def curves_by_budget(
         shown = [name for name in names if budget_of(name) in (None, budget)]
         for name in sorted(shown, key=lambda name: budget_of(name) is not None):  # grey ones lie below
             _draw(axes, curves[name], looks[name], bands)
-        _name_coincident(axes, {name: curves[name] for name in shown}, first)
-        if budget is not None:
-            axes.set_title(f"budget {budget}", fontsize=9, loc="left")
+        title = "" if budget is None else f"budget {budget}"
+        _head(axes, title, _coincident({name: curves[name] for name in shown}, first))
         if marked:
             axes.axvline(marked + 0.5, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlim(first - 0.5, last + 0.5)
@@ -86,18 +88,15 @@ def curves_by_budget(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(budgets) :]:
         axes.set_axis_off()
-    if marked:
-        note = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
-        panels[0].annotate("clients choose", (marked + 0.5, 0), xycoords=("data", "axes fraction"), **note)
     panels[0].set_ylim(limits or _needed(curves, first))
     figure.supylabel(label, fontsize=9)
-    figure.supxlabel("round", fontsize=9)
+    figure.supxlabel("round; from the dotted line on clients choose" if marked else "round", fontsize=9)
     legend(figure, looks)
     return figure
 
 
-def legend(figure: Figure, looks: Mapping[str, Style]) -> None:
-    """One for the whole figure, at its right: a line for each selector, grey ones last."""
+def legend(figure: Figure, looks: Mapping[str, Style], marks: Mapping[str, Line2D] | None = None) -> None:
+    """One for the whole figure, at its right: a line for each selector, grey ones last; then `marks`."""
     told = {selector_of(name): style for name, style in looks.items()}
     grey = {selector_of(name) for name in looks if budget_of(name) is None}
     order = sorted(told, key=lambda name: name in grey)
@@ -105,6 +104,9 @@ def legend(figure: Figure, looks: Mapping[str, Style]) -> None:
         Line2D([], [], color=told[name].colour, linestyle=told[name].line, linewidth=1.8, label=name)
         for name in order
     ]
+    for name, mark in (marks or {}).items():
+        mark.set_label(name)
+        handles.append(mark)
     figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside right upper", handlelength=2.6)
 
 
@@ -128,29 +130,34 @@ def _draw(axes: Axes, curve: Curve, style: Style, bands: bool) -> None:
         axes.fill_between(curve.rounds, low, high, color=style.colour, alpha=0.12, linewidth=0)
 
 
-def _name_coincident(axes: Axes, curves: Mapping[str, Curve], first: int) -> None:
-    """Only the last drawn of equal lines is seen, so that their names stand at it."""
+def _coincident(curves: Mapping[str, Curve], first: int) -> list[list[str]]:
+    """Selectors with equal lines: of such only the last drawn is seen."""
     alike: dict[bytes, list[str]] = {}
     for name, curve in curves.items():
         if len(curve.rounds):
             seen = np.array(curve.rounds) >= first
-            alike.setdefault(curve.mean()[seen].tobytes(), []).append(name)
-    for names in alike.values():
-        if len(names) < 2:
-            continue
-        curve = curves[names[0]]
-        place = next((at for at, index in enumerate(curve.rounds) if index >= first), None)
-        if place is None or np.isnan(curve.mean()[place]):
-            continue
+            alike.setdefault(curve.mean()[seen].tobytes(), []).append(selector_of(name))
+    return [names for names in alike.values() if len(names) > 1]
+
+
+def _head(axes: Axes, title: str, coincident: Sequence[Sequence[str]]) -> None:
+    """The title, and under it which lines coincide."""
+    notes = [
+        fill(f"same line: {', '.join(names)}", LONGEST_NOTE, break_on_hyphens=False) for names in coincident
+    ]
+    text = "\n".join(notes)
+    axes.set_title(title, fontsize=9, loc="left", pad=6 + (9 * (1 + text.count("\n")) if notes else 0))
+    if notes:
         axes.annotate(
-            " = ".join(selector_of(name) for name in names),
-            (curve.rounds[place], curve.mean()[place]),
-            xytext=(3, -3),
+            text,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 4),
             textcoords="offset points",
-            va="top",
+            va="bottom",
             fontsize=7,
+            linespacing=1.1,
             color=INK,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )
 
 

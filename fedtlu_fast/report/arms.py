@@ -1,7 +1,7 @@
 """The arms of a comparison in which clients choose: names, budgets, and the styles that stand for them.
 
-An arm is called ``selector``, ``selector@budget`` or ``selector@budget,setting=value``: ``full``,
-``gradnorm@1..4``, ``strategic-snr@2,lam=0.1``.
+An arm is called ``selector``, ``selector@budget`` or ``selector@budget+setting=value``: ``full``,
+``gradnorm@1..4``, ``full@all``, ``strategic@2+lam=0.1``; see `simulation.variants`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fedtlu_fast.report.tables import BASELINE
 from fedtlu_fast.simulation.compare import ArmResult
+from fedtlu_fast.simulation.variants import NO_BUDGET
 
-BASELINE = "random"
 PALETTE = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's, but for yellow, which white paper swallows, and for blue, which is the baseline's."""
 BASELINE_COLOUR, GREY = "#0072B2", "#777777"
@@ -30,15 +31,16 @@ class Style:
 
 
 def budget_of(name: str) -> str | None:
-    """``2`` of ``strategic@2,lam=0.1``; None for an arm without a budget."""
+    """``2`` of ``strategic@2+lam=0.1``; None for an arm without a budget."""
     _, mark, rest = name.partition("@")
-    return rest.partition(",")[0] if mark else None
+    budget = rest.partition("+")[0]
+    return budget if mark and budget != NO_BUDGET else None
 
 
 def selector_of(name: str) -> str:
-    """The arm's name without its budget: ``strategic,lam=0.1`` of ``strategic@2,lam=0.1``."""
+    """The arm's name without its budget: ``strategic+lam=0.1`` of ``strategic@2+lam=0.1``."""
     selector, _, rest = name.partition("@")
-    _, mark, settings = rest.partition(",")
+    _, mark, settings = rest.partition("+")
     return selector + mark + settings
 
 

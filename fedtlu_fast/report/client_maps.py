@@ -16,8 +16,8 @@ from fedtlu_fast.report.plots import INK, short_names
 from fedtlu_fast.simulation.compare import ArmResult
 
 MOST_COLUMNS = 6
-FEWEST_FILLED = 0.7
-"""Of the cells of a grid of selectors by budgets, the share that must have an arm."""
+FEWEST_BUDGETS, FEWEST_FILLED = 3, 0.8
+"""For a grid of selectors by budgets; and the share of its cells that must have an arm."""
 MOST_LABELS = 14
 """A map with more blocks than this names only some of them."""
 WIDTH = 11.0
@@ -93,7 +93,9 @@ def grid(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     budgets = budgets_of(names)
     budgeted = [name for name in names if budget_of(name) is not None]
     kinds = list(dict.fromkeys(map(selector_of, budgeted)))
-    if not 1 < len(budgets) <= MOST_COLUMNS or len(budgeted) < FEWEST_FILLED * len(budgets) * len(kinds):
+    if not FEWEST_BUDGETS <= len(budgets) <= MOST_COLUMNS or len(budgeted) < FEWEST_FILLED * len(
+        budgets
+    ) * len(kinds):
         columns = min(MOST_COLUMNS, len(names))
         columns = -(-len(names) // -(-len(names) // columns))  # no fuller rows than the last needs
         return {name: divmod(place, columns) for place, name in enumerate(names)}

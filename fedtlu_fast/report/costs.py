@@ -9,17 +9,20 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.costs import BlockCosts, RoundCosts, run_costs
+from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
+from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
 
 QUALITIES = ("test_accuracy", "test_perplexity")
@@ -27,20 +30,22 @@ SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flop
 COLUMNS = {
     "test_accuracy": ("accuracy", ".2f", 100, "%"),
     "test_perplexity": ("perplexity", ".2f", 1, ""),
-    "bytes_up": ("MB up", ",.1f", 1e-6, ""),
-    "bytes_down": ("MB down", ",.1f", 1e-6, ""),
-    "forward_flops": ("GFLOP forward", ",.1f", 1e-9, ""),
-    "backward_flops": ("GFLOP backward", ",.1f", 1e-9, ""),
+    "bytes_up": ("MB up", "", 1e-6, ""),
+    "bytes_down": ("MB down", "", 1e-6, ""),
+    "forward_flops": ("GFLOP forward", "", 1e-9, ""),
+    "backward_flops": ("GFLOP backward", "", 1e-9, ""),
     "probe_share": ("FLOP in probes", ".1f", 100, "%"),
-    "seconds": ("seconds", ",.1f", 1, ""),
+    "seconds": ("seconds", "", 1, ""),
 }
-"""Title, format, factor and unit of each column; the probes' share is of all FLOPs."""
+"""Title, format (empty: by size), factor and unit of each column; the probes' share is of all FLOPs."""
 SPREAD = (*QUALITIES, "seconds")
 """Columns that show their standard deviation."""
 SAMPLES = 2
 """Of the batch by which a model is measured: BatchNorm has no statistics of one."""
 PARTS = ("task", "seed", "clients", "data", "partition", "pretraining", "model", "threats")
 """Settings that decide the model and who holds how much."""
+Made = tuple[BlockCosts, Population, ParameterLayout]
+"""A model's costs, who holds what, and its layout."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,18 @@ class RunCosts:
         return found[-1] if found else None
 
 
-def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> dict[str, list[RunCosts]]:
+def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
     """The costs of runs, which may still be under way. Data and model are made anew from their settings.
 
     Every sample counts at the length of the global test's, padding included.
 
     Args:
         arms: directories of an arm's runs (its seeds), by its name.
-        probe_samples: that a client takes to measure its blocks, in the arms whose clients do.
 
     Raises:
         InputError: there is no such run, it has no round yet, or its log does not belong to its settings.
     """
-    made: dict[str, tuple[BlockCosts, Population]] = {}
+    made: dict[str, Made] = {}
     found: dict[str, list[RunCosts]] = {}
     for name, paths in arms.items():
         found[name] = []
@@ -112,9 +116,13 @@ def read_costs(arms: Mapping[str, Sequence[Path]], probe_samples: int = 0) -> di
             done = min(len(metrics), len(selection))
             if not done:
                 raise InputError("RUN_DIR", str(path), "a run with one round or more")
-            blocks, population = _parts(config, made)
+            blocks, population, layout = _parts(config, made)
             held = partial(_held, population)
-            rounds = run_costs(blocks, selection[:done], config.training, held, probe_samples)
+            chosen = config.client_selection
+            probes = chosen.probe_batches if chosen.probes else 0
+            kept = _kept(config, layout)
+            told = chosen.decides == "server"
+            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept, told)
             found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
     return found
 
@@ -143,8 +151,9 @@ def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
 
 
 def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table as people read it; see `tables.to_markdown`."""
-    names = [name for name in COLUMNS if name in rows[0]]
+    """Heads and cells of the table as people read it, with one quality; see `tables.to_markdown`."""
+    quality = next((name for name in QUALITIES if name in rows[0]), None)
+    names = [name for name in COLUMNS if name not in QUALITIES or name == quality]
     cells = [
         [str(row["arm"]), *(_cell(name, row[name], row[f"{name}_std"]) for name in names)] for row in rows
     ]
@@ -154,25 +163,30 @@ def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
 def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """The table for a terminal."""
     heads, cells = cost_cells(rows)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
-        table.add_column(head, justify="left" if head == "arm" else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if head == "arm" else "right"
+        table.add_column(head.replace(" ", "\n", 1), justify=justify, overflow="fold", vertical="bottom")
     for line in cells:
         table.add_row(*line)
     return table
 
 
-def _parts(
-    config: RunConfig, made: dict[str, tuple[BlockCosts, Population]]
-) -> tuple[BlockCosts, Population]:
-    """The model's costs and who holds what; arms that differ in what is chosen share them."""
+def _kept(config: RunConfig, layout: ParameterLayout) -> Kept:
+    part = personal_part(config, layout)
+    return NOTHING if part is None else Kept(part.blocks, part.buffers, config.client_selection.alternate)
+
+
+def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
+    """Made of a run's settings; arms that differ in what is chosen share them."""
     settings = config.model_dump(mode="json", include=set(PARTS))
     key = json.dumps([settings, config.selection.granularity], sort_keys=True)
     if key not in made:
         # FLOPs and sizes are the same on any device, which need not be here.
         parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
         batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
-        made[key] = measure_costs(parts.trainer.task, parts.trainer.layout, batch), parts.population
+        layout = parts.trainer.layout
+        made[key] = measure_costs(parts.trainer.task, layout, batch), parts.population, layout
     return made[key]
 
 
@@ -188,5 +202,6 @@ def _cell(name: str, value: float | None, spread: float | None) -> str:
     if value is None:
         return "-"
     _, form, factor, unit = COLUMNS[name]
+    form = form or (",.1f" if value * factor < 1000 else ",.0f")
     text = f"{value * factor:{form}}{unit}"
     return f"{text} ± {spread * factor:{form}}" if spread is not None and name in SPREAD else text

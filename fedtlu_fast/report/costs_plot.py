@@ -1,4 +1,4 @@
-"""The picture of what a result costs: its quality against the bytes and the FLOPs spent so far."""
+"""Pictures of what a result costs: its quality against the bytes and the FLOPs spent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from fedtlu_fast.report.arm_curves import legend
+from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
 from fedtlu_fast.report.costs import RunCosts
-from fedtlu_fast.report.plots import FAINT
+from fedtlu_fast.report.plots import FAINT, INK
 
-STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LABELS = {"test_accuracy": ("accuracy, %", 100), "test_perplexity": ("perplexity (lower is better)", 1)}
 PANELS = {
-    "bytes_up": ("MB sent by clients so far", 1e-6),
-    "flops": ("GFLOP computed by clients so far", 1e-9),
+    "bytes_up": ("MB sent by clients", 1e-6),
+    "flops": ("GFLOP computed by clients", 1e-9),
 }
 
 
@@ -23,41 +26,114 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure
     """Quality over the bytes sent up and over forward and backward FLOPs, probes included.
 
     Each line is the mean over an arm's runs of the rounds that all of them tested; a dot marks its end.
+    A row of panels for each budget, in which arms without one stand too.
 
     Args:
         arms: runs by the arm's name.
         quality: ``test_accuracy`` or ``test_perplexity``.
     """
-    figure = Figure(figsize=(10, 3.8), dpi=130, layout="constrained")
-    panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (cost, (title, factor)) in zip(panels, PANELS.items(), strict=True):
-        for place, (name, runs) in enumerate(arms.items()):
-            _line(axes, name, place, [run.path(quality, cost) for run in runs], factor, LABELS[quality][1])
-        axes.set_xlabel(title, fontsize=9)
-        axes.set_xlim(left=0)
-        axes.tick_params(labelsize=8)
-        axes.grid(color=FAINT, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(LABELS[quality][0], fontsize=9)
-    panels[0].legend(frameon=False, fontsize=8)
+    names = list(arms)
+    budgets: list[str | None] = [*budgets_of(names)] or [None]
+    height = 3.8 if len(budgets) == 1 else 0.5 + 2.6 * len(budgets)
+    figure = Figure(figsize=(11, height), dpi=130, layout="constrained")
+    panels = figure.subplots(len(budgets), len(PANELS), sharex="col", sharey=True, squeeze=False)
+    looks, scale = styles(names), LABELS[quality][1]
+    for row, budget in zip(panels, budgets, strict=True):
+        shown = [name for name in names if budget_of(name) in (None, budget)]
+        for axes, (cost, (_, factor)) in zip(row, PANELS.items(), strict=True):
+            for name in sorted(shown, key=lambda name: budget_of(name) is not None):
+                _path(axes, looks[name], [run.path(quality, cost) for run in arms[name]], factor, scale)
+            _dress(axes)
+            axes.tick_params(labelbottom=True)
+        if budget is not None:
+            row[0].set_title(f"budget {budget}", fontsize=9, loc="left")
+    for axes, (title, _) in zip(panels[-1], PANELS.values(), strict=True):
+        axes.set_xlabel(f"{title} so far", fontsize=9)
+        axes.set_xlim(left=0)  # only now: it stops the limits from growing with the lines
+    figure.supylabel(LABELS[quality][0], fontsize=9)
+    legend(figure, looks)
     return figure
 
 
-def _line(
+def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
+    """Quality of the last test over all that was spent: a line from budget to budget for each selector.
+
+    Points are means over runs; bars reach from the least to the largest run. A budget has a shape; arms
+    without one are hollow and have each their own.
+
+    Args:
+        arms: runs by the arm's name; those without a test are left out.
+        quality: ``test_accuracy`` or ``test_perplexity``.
+    """
+    tested = {name: [run for run in runs if run.last(quality) is not None] for name, runs in arms.items()}
+    names = [name for name, runs in tested.items() if runs]
+    looks, scale, budgets = styles(names), LABELS[quality][1], budgets_of(names)
+    hollow = [name for name in names if budgets and budget_of(name) is None]
+    figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (cost, (title, factor)) in zip(panels, PANELS.items(), strict=True):
+        for kind in dict.fromkeys(map(selector_of, names)):
+            own = [name for name in names if selector_of(name) == kind]
+            style, line = looks[own[0]], []
+            for name in own:
+                spent = factor * float(
+                    np.mean([sum(row[cost] for row in run.rows()) for run in tested[name]])
+                )
+                reached = scale * np.array([run.last(quality) for run in tested[name]], np.float64)
+                mean = float(reached.mean())
+                axes.vlines(spent, reached.min(), reached.max(), color=style.colour, linewidth=1)
+                axes.add_line(_mark(style, _shape(name, budgets, hollow), name in hollow, (spent, mean)))
+                line.append((spent, mean))
+            axes.plot(
+                *zip(*sorted(line), strict=True), color=style.colour, linestyle=style.line, linewidth=1.2
+            )
+        axes.set_xlabel(f"{title} in all rounds", fontsize=9)
+        _dress(axes)
+        axes.set_xlim(left=0)
+    figure.supylabel(LABELS[quality][0], fontsize=9)
+    shapes = {
+        f"budget {budget}": _mark(Style(INK, ""), _shape(f"@{budget}", budgets, hollow)) for budget in budgets
+    }
+    shapes |= {name: _mark(looks[name], _shape(name, budgets, hollow), True) for name in hollow}
+    legend(figure, {name: looks[name] for name in names if name not in hollow}, shapes)
+    return figure
+
+
+def _shape(name: str, budgets: Sequence[str], hollow: Sequence[str]) -> str:
+    """Of an arm's point."""
+    budget = budget_of(name)
+    place = budgets.index(budget) if budget in budgets else hollow.index(name) if name in hollow else 0
+    return MARKERS[place % len(MARKERS)]
+
+
+def _mark(style: Style, shape: str, hollow: bool = False, at: tuple[float, float] | None = None) -> Line2D:
+    """A point, of a panel or of the legend."""
+    xs, ys = ([], []) if at is None else ([at[0]], [at[1]])
+    fill = "white" if hollow else style.colour
+    return Line2D(
+        xs, ys, color=style.colour, linestyle="", marker=shape, markersize=5, markerfacecolor=fill, zorder=3
+    )
+
+
+def _dress(axes: Axes) -> None:
+    axes.tick_params(labelsize=8)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _path(
     axes: Axes,
-    name: str,
-    place: int,
+    style: Style,
     paths: Sequence[Sequence[tuple[int, float, float]]],
     factor: float,
     scale: float,
 ) -> None:
-    """The mean over runs; the `place`-th arm's colour and, beyond ten arms, style."""
+    """The mean over runs."""
     by_round = [{index: (spent, value) for index, spent, value in path} for path in paths]
     rounds = sorted(set.intersection(*map(set, by_round)))
     if not rounds:
         return
     points = np.array([[run[index] for index in rounds] for run in by_round]).mean(axis=0)
     spent, values = points[:, 0] * factor, points[:, 1] * scale
-    style = STYLES[place // 10 % len(STYLES)]
-    (line,) = axes.plot(spent, values, style, color=f"C{place % 10}", linewidth=1.6, label=name)
-    axes.plot(spent[-1:], values[-1:], "o", color=line.get_color(), markersize=5)
+    axes.plot(spent, values, color=style.colour, linestyle=style.line, linewidth=1.6)
+    axes.plot(spent[-1:], values[-1:], "o", color=style.colour, markersize=5)

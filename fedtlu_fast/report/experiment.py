@@ -11,11 +11,12 @@ from typing import Any
 from rich.table import Table
 
 from fedtlu_fast.report.gains_plot import gains_figure
+from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.plots import png
 from fedtlu_fast.report.stages import HEADS as STAGE_HEADS
 from fedtlu_fast.report.stages import scoring_told, stage_cells, stage_rows
 from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
-from fedtlu_fast.report.write import write_comparison_report, write_page, write_pictures
+from fedtlu_fast.report.write import write_comparison_report
 from fedtlu_fast.simulation.directory import RunDirectory
 from fedtlu_fast.simulation.experiment import ConditionResult
 

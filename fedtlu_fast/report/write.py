@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
-from fedtlu_fast._version import __version__
 from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.arms import chooses
+from fedtlu_fast.report.client_report import write_client_report
 from fedtlu_fast.report.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.history_plots import history_figure
+from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure
 from fedtlu_fast.report.tables import SOME, comparison_cells, comparison_rows, to_csv, to_markdown
 from fedtlu_fast.simulation.compare import ArmResult, save_comparison
 from fedtlu_fast.simulation.directory import RunDirectory
 from fedtlu_fast.simulation.run import RunResult
-from fedtlu_fast.simulation.state import storage_error
 
 
 def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
@@ -54,7 +52,7 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     ]
     if f1 := result.summary.get("test_f1"):
         cells = [[tag, f"{score:.4f}"] for tag, score in f1.items()]
-        tables.append({"title": "Global test, tag by tag", "heads": ["tag", "F1"], "cells": cells})
+        tables.append({"title": "Global test, label by label", "heads": ["label", "F1"], "cells": cells})
     for title, (heads, rows) in {
         "Ranks from round to round (see fedtlu history --help)": stability_cells(history),
         "Which layers decide a block's score": kind_cells(history),
@@ -77,9 +75,13 @@ def write_comparison_report(
 ) -> list[dict[str, Any]]:
     """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
 
+    Where clients choose, see `write_client_report`.
+
     Raises:
         StorageError: they cannot be written.
     """
+    if any(map(chooses, results)):
+        return write_client_report(results, config, out)
     rows = comparison_rows(results)
     heads, cells = comparison_cells(rows)
     directory = RunDirectory(out)
@@ -99,44 +101,6 @@ def write_comparison_report(
         config=config,
     )
     return rows
-
-
-def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
-    """PNG files by name, in ``plots``.
-
-    Raises:
-        StorageError: they cannot be written.
-    """
-    folder = out / "plots"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in pictures.items():
-            (folder / f"{name}.png").write_bytes(data)
-    except OSError as error:
-        raise storage_error(folder, error) from error
-
-
-def write_page(
-    out: Path,
-    title: str,
-    lead: str,
-    tables: list[dict[str, Any]],
-    pictures: dict[str, bytes],
-    config: RunConfig,
-) -> None:
-    """report.html: a page that needs no other file.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    environment = Environment(loader=PackageLoader("fedtlu_fast.report", "."), autoescape=True)
-    embedded = [
-        {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()
-    ]
-    text = environment.get_template("page.html.j2").render(
-        title=title, lead=lead, tables=tables, pictures=embedded, config=config.to_yaml(), version=__version__
-    )
-    RunDirectory(out).write("report.html", text)
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.selection.agreement import choose_layers, normalise
+from fedtlu_fast.selection.agreement.costs import ROUNDING
 from fedtlu_fast.selection.selectors import Evidence, FedTLU, First, Last, Mask, Random, Ranking, Vector
 
 if TYPE_CHECKING:
@@ -118,12 +119,20 @@ class Strategic:
         self.metric, self.lam = metric, lam
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """See `choose_layers`."""
-        gains = normalise(evidence.metrics[self.metric][:, room.open])
-        costs, reach = room.costs[room.open], room.reach[room.open]
-        found = choose_layers(gains, room.budgets, self.lam, costs=costs, reach=reach)
+        """See `choose_layers`.
+
+        Those who can train nothing choose nothing, and nobody has to agree with them: clients with a gain
+        that is no number (their change would be refused), and those whose budget no block fits.
+        """
+        gains, blocks = evidence.metrics[self.metric][:, room.open], np.flatnonzero(room.open)
+        costs, reach = room.costs[blocks], room.reach[blocks]
+        least = (costs + reach).min(initial=np.inf)
+        able = np.isfinite(gains).all(axis=1) & within(np.array(least), room.budgets)
         mask = np.zeros((evidence.rows, len(room.open)), np.bool_)
-        mask[:, room.open] = found.mask
+        if able.any():
+            budgets = room.budgets[able]
+            found = choose_layers(normalise(gains[able]), budgets, self.lam, costs=costs, reach=reach)
+            mask[np.ix_(able, blocks)] = found.mask
         return mask
 
 
@@ -150,7 +159,7 @@ class FedPart:
         """One block in every row, or all of them."""
         blocks = np.flatnonzero(room.open)
         partial = self._each * len(blocks)
-        place = (evidence.round - self._warmup - 1) % (partial + self._full)
+        place = (evidence.round - self._warmup - 1) % max(1, partial + self._full)
         row = room.open.copy()
         if place < partial:
             row[:] = False
@@ -210,10 +219,16 @@ def fill(utility: Vector, room: Room) -> Mask:
     for column in order.T:
         spending = spent + room.costs[column]
         depth = np.maximum(deepest, room.reach[column])
-        taken = usable[rows, column] & (spending + depth <= room.budgets)
+        taken = usable[rows, column] & within(spending + depth, room.budgets)
         mask[rows[taken], column[taken]] = True
         spent, deepest = np.where(taken, spending, spent), np.where(taken, depth, deepest)
     return mask
+
+
+def within(spending: Vector, budgets: Vector) -> Mask:
+    """Whether a budget is kept, but for rounding: three blocks of 0.1 fit into 0.3."""
+    kept: Mask = spending <= budgets * (1 + ROUNDING)
+    return kept
 
 
 Maker = Callable[["ClientSelectionConfig", Mask, int], ClientSelector]

@@ -27,7 +27,7 @@ class ClientChoice:
 
     Attributes:
         orders: of those that train; None: everybody trains and sends everything.
-        gains: [C, B], what the clients measured, in the order of the cohort; None without probes.
+        gains: [C, B], what those who train measured, in the order of the cohort; None without probes.
         probed: those that probed in this round.
         failed: those whose probe failed, and why; they get no orders.
         probes: what is remembered of probes for rounds to come.
@@ -76,7 +76,7 @@ def choose_for_clients(
     there = [client for client in cohort if client in known or client in fresh]
     gains = np.array([(fresh.get(client) or known[client]).gains for client in there])
     return ClientChoice(
-        orders=rule.orders(index, there, {rule.selector.metric or "": gains}) if there else None,
+        orders=rule.orders(index, there, {rule.selector.metric or "": gains}) if there else Orders({}),
         gains=gains,
         probed=tuple(fresh),
         failed=reports.failed,
@@ -88,7 +88,7 @@ def _probe(
     config: RunConfig, executor: Executor, state: ServerState, clients: Sequence[int]
 ) -> ClientReports:
     reports = ClientReports()
-    lanes = cut(state.round + 1, clients, config.execution, probing=True)
+    lanes = cut(state.round + 1, clients, config.execution, probing=True, own=state.personal)
     for result in executor.train((state.params, state.buffers), lanes):
         reports.extend(result.reports)
     return reports

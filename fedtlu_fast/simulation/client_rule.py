@@ -17,7 +17,7 @@ from fedtlu_fast.randomness import generator
 from fedtlu_fast.selection import Evidence
 from fedtlu_fast.selection.budgets import budgets_of
 from fedtlu_fast.selection.client_selectors import ClientSelector, Room, make_client_selector
-from fedtlu_fast.selection.standing import Standing, standing
+from fedtlu_fast.selection.standing import Standing, standing_of
 from fedtlu_fast.simulation.executors.orders import Blocks, Orders
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.tasks.task import Task
@@ -55,7 +55,7 @@ class ClientRule:
 
     Attributes:
         layout: of the model.
-        standing: which blocks are open, always trained, frozen.
+        standing: which blocks are open, always trained, frozen, personal.
         selector: chooses among the open ones.
     """
 
@@ -70,10 +70,7 @@ class ClientRule:
         """
         chosen = config.client_selection
         self.layout, self._config, self._seed = layout, config, config.seed
-        fine_tuning = config.model.pretrained is not None or config.pretraining.epochs > 0
-        self.standing: Standing = standing(
-            layout, frozen=chosen.frozen, always=chosen.always, only=chosen.only, fine_tuning=fine_tuning
-        )
+        self.standing: Standing = standing_of(config, layout)
         self._open = self.standing.mask(len(layout.blocks))
         self.selector: ClientSelector = make_client_selector(chosen, self._open, config.warmup_rounds)
         self._costs, self._reach = costs, reach
@@ -92,7 +89,7 @@ class ClientRule:
         if self.selector.moment == "drift":
             limits = dict(zip(clients, budgets.tolist(), strict=True))
             always = dict.fromkeys(clients, self.standing.always)
-            return Orders(dict.fromkeys(clients, every), always, limits)
+            return Orders(dict.fromkeys(clients, self._with_personal(every)), always, limits)
         evidence = Evidence(
             layout=self.layout,
             metrics=metrics,
@@ -103,7 +100,11 @@ class ClientRule:
         )
         mask = self.selector.choose(evidence, self._room(budgets))
         own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
-        return Orders(own) if self.selector.moment == "train" else Orders(dict.fromkeys(clients, every), own)
+        if self.selector.moment != "train":
+            return Orders(dict.fromkeys(clients, self._with_personal(every)), own)
+        if not self.standing.personal:
+            return Orders(own)
+        return Orders({client: self._with_personal(blocks) for client, blocks in own.items()}, own)
 
     def after_training(self, change: Tensor, budget: float, backend: str) -> Blocks:
         """What a client sends that chooses by how far its blocks have moved.
@@ -123,3 +124,6 @@ class ClientRule:
 
     def _with_always(self, row: NDArray[np.bool_]) -> Blocks:
         return tuple(sorted((*map(int, np.flatnonzero(row)), *self.standing.always)))
+
+    def _with_personal(self, blocks: Blocks) -> Blocks:
+        return tuple(sorted((*blocks, *self.standing.personal)))

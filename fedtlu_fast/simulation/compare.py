@@ -24,6 +24,7 @@ import yaml
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.settings import load_config
+from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.references import REFERENCES, reference_summary
@@ -225,8 +226,16 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     settings = [_with(config, selector, seeds[0]) for selector in selectors]
     # Everything goes with the selector full; what asks most of the model tells whether it fits.
     strictest = max(settings, key=lambda one: one.selection.selector != "full")
-    with closing(Run(strictest)) as run:
-        execution = run.config.execution
+    choosing = [one for one in settings if one.client_selection.selector != "none"]
+    # What one arm cannot do none does: arms differ in what was asked for alone.
+    common: dict[str, object] = {"engine": strictest.execution.engine or "torch"} if choosing else {}
+    if any(one.client_selection.keeps for one in choosing):
+        common["at_once"] = 1
+    execution = strictest.execution.model_copy(update=common)
+    with closing(Run(strictest.model_copy(update={"execution": execution}))) as run:
+        execution, trainer = run.config.execution, run.server.trainer
+        for one in choosing:
+            make_client_rule(one, run.layout, trainer.task, run.server.population)
     timed = execution.client_seconds is not None
     if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.

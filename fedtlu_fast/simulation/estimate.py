@@ -32,7 +32,8 @@ class Estimate:
         executor: who trains.
         workers: how many.
         at_once: clients that a worker trains at once.
-        server_bytes: vectors of the server, and of the cohort where the rule keeps them in memory.
+        server_bytes: vectors of the server, of the cohort where the rule keeps them in memory, and what
+            clients keep for themselves.
         worker_bytes: vectors of all workers; activations, data and libraries come on top.
         free_bytes: memory that is free now.
         client_seconds: training of one client by one worker, measured.
@@ -76,20 +77,23 @@ def estimate(run: Run) -> Estimate:
     optimizer = 4 * layout.size * run.server.optimizer.vectors
     stack = 0 if config.aggregation.spill else stack_bytes(config.aggregation, layout.size, config.cohort)
     tests = ceil(config.rounds / config.evaluation.every)
+    part, trained = run.server.personal, min(config.clients, config.rounds * config.cohort)
+    kept = 0 if part is None else 4 * (part.parameters + part.buffers) * trained
+    sent = layout.size - (0 if part is None else part.parameters)
     return Estimate(
         parameters=layout.size,
         executor=config.execution.executor,
         workers=workers,
         at_once=at_once,
-        server_bytes=SERVER_VECTORS * vector + 2 * optimizer + stack,
+        server_bytes=SERVER_VECTORS * vector + 2 * optimizer + stack + kept,
         worker_bytes=workers * each + slots,
         free_bytes=free_bytes(config.device),
         client_seconds=client_seconds,
         round_seconds=round_seconds,
         test_seconds=test_seconds,
         run_seconds=config.rounds * round_seconds + tests * test_seconds,
-        checkpoint_bytes=(vector + optimizer) * (config.checkpoint.retain + 1),
-        upload_bytes=4 * layout.size * config.cohort,
+        checkpoint_bytes=(vector + optimizer + kept) * (config.checkpoint.retain + 1),
+        upload_bytes=4 * sent * config.cohort,
     )
 
 

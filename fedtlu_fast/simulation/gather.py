@@ -69,7 +69,11 @@ def gather(
     reports = ClientReports()
     arrived: list[int] = []
     plotters: list[int] = []
-    lanes = cut(state.round + 1, cohort, config.execution, config.one_by_one, orders) if cohort else []
+    lanes = (
+        cut(state.round + 1, cohort, config.execution, config.one_by_one, orders, own=state.personal)
+        if cohort
+        else []
+    )
     results = executor.train((state.params, state.buffers), lanes) if lanes else iter(())
     while True:
         with clock("train"):

@@ -149,7 +149,8 @@ def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
 def _client_choices(record: RoundRecord) -> dict[str, Any]:
     """Indices of the blocks that each client of the cohort trained and sent; nothing where all did all.
 
-    ``probed`` names the clients that measured their blocks in this round.
+    ``probed`` names the clients that measured their blocks in this round. Everything else is in the order of
+    the cohort; of a client whose probe failed, no blocks and no gains.
     """
     choice = record.client_choice
     if choice.orders is None:
@@ -160,15 +161,20 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
     if sent != trained:
         rows["sent_blocks"] = sent
     if choice.gains is not None:
-        rows["gains"] = choice.gains.tolist()
+        measured = dict(zip(choice.ordered(record.cohort), choice.gains.tolist(), strict=True))
+        rows["gains"] = [measured.get(client) for client in record.cohort]
     return rows
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:
-    """Names of the blocks that clients choose among; nothing where they do not."""
+    """Names of the blocks that clients choose among, and keep; nothing where they do not."""
     if server.client_rule is None:
         return {}
-    return {"open_blocks": [server.layout.blocks[block].name for block in server.client_rule.standing.open]}
+    names = [block.name for block in server.layout.blocks]
+    found = {"open_blocks": [names[block] for block in server.client_rule.standing.open]}
+    if server.personal is not None:
+        found["personal_blocks"] = [names[block] for block in server.personal.blocks]
+    return found
 
 
 def _number(value: Tensor | None) -> float | None:

@@ -38,6 +38,7 @@ from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.orders import Blocks
+from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
 from fedtlu_fast.simulation.gather import Gathered, gather
 from fedtlu_fast.simulation.participation import Participation, make_participation
 from fedtlu_fast.simulation.state import ServerState
@@ -62,6 +63,7 @@ class Server:
         quotas: blocks to keep in each group.
         roles: which clients are noisy or malicious.
         client_rule: says which blocks each client trains; None: everybody trains everything.
+        personal: what each client keeps for itself; None: nothing.
     """
 
     config: RunConfig
@@ -76,6 +78,7 @@ class Server:
     quotas: tuple[int, ...]
     roles: Roles
     client_rule: ClientRule | None = None
+    personal: PersonalPart | None = None
 
 
 @dataclass
@@ -151,6 +154,7 @@ def make_server(
         client_rule=None
         if config.client_selection.selector == "none"
         else make_client_rule(config, layout, trainer.task, population),
+        personal=personal_part(config, layout),
     )
 
 
@@ -169,7 +173,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     gathered = gather(
         config, server.layout, server.executor, server.roles, state, cohort, clock, choice.orders
     )
-    change, reports = _with_recycled(server, state, gathered), gathered.reports
+    change, reports = gathered.change, gathered.reports
+    recycled = _recycle_(change, server, state, gathered)
     nobody = not cohort or gathered.kept == []
 
     with clock("score"):
@@ -194,7 +199,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 server.quotas,
                 config.selection.ungrouped,
                 stats.nonfinite,
-                _unsent(server, state, gathered),
+                _unsent(gathered, recycled),
             )
         )
 
@@ -225,7 +230,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         seconds=clock.seconds,
     )
     losses = server.participation.learnt(state.losses, reports)
-    recycles = config.client_selection.selector == "fedluar"
+    recycles = config.client_selection.selector == "fedluar" and reports.total and not (nobody or warmup)
     return replace(
         state,
         round=index,
@@ -234,7 +239,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         losses=losses,
         optimizer=optimizer,
         probes=choice.probes,
-        last_change=change if recycles and not (nobody or warmup) else state.last_change,
+        last_change=change if recycles else state.last_change,
+        personal={**state.personal, **reports.own},
     ), record
 
 
@@ -247,22 +253,27 @@ def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup
     )
 
 
-def _with_recycled(server: Server, state: ServerState, gathered: Gathered) -> Tensor:
-    """The change, in which blocks that nobody had to send are those of the round before (FedLUAR)."""
-    if server.config.client_selection.selector != "fedluar" or gathered.totals is None:
-        return gathered.change
-    change = gathered.change
-    if state.last_change is not None:
-        for run in server.layout.runs(np.flatnonzero(gathered.totals == 0).tolist()):
-            change[run] = state.last_change[run]
-    return change
+def _recycle_(change: Tensor, server: Server, state: ServerState, gathered: Gathered) -> list[int]:
+    """Has blocks that nobody had to send change as in the round before (FedLUAR); tells which.
 
-
-def _unsent(server: Server, state: ServerState, gathered: Gathered) -> list[int]:
-    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
-    if gathered.totals is None or state.last_change is not None:
+    Never frozen ones; nor any when no client was averaged in: then nobody sent even what had to be sent.
+    """
+    rule, totals = server.client_rule, gathered.totals
+    if rule is None or server.config.client_selection.selector != "fedluar" or state.last_change is None:
         return []
-    return np.flatnonzero(gathered.totals == 0).tolist()
+    if totals is None or not gathered.reports.total:
+        return []
+    recycled = [block for block in rule.standing.open if not totals[block]]
+    for run in server.layout.runs(recycled):
+        change[run] = state.last_change[run]
+    return recycled
+
+
+def _unsent(gathered: Gathered, recycled: list[int]) -> list[int]:
+    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
+    if gathered.totals is None:
+        return []
+    return [block for block in np.flatnonzero(gathered.totals == 0).tolist() if block not in recycled]
 
 
 def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:

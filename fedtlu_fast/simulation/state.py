@@ -3,8 +3,8 @@
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
 name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), ``losses.safetensors`` where
 the next cohorts depend on the clients' losses, ``optimizer.safetensors`` where the server has one, and
-``clients.safetensors`` where the next orders depend on earlier probes or on the last change. It is written
-under a temporary name and renamed when it is complete.
+``clients.safetensors`` where clients keep blocks for themselves, or where the next orders depend on earlier
+probes or on the last change. It is written under a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class ServerState:
         optimizer: vectors [P] float32 of the server's optimizer by name; empty without one.
         probes: of clients, where they are used again in later rounds.
         last_change: [P], the aggregated change of the last round, where it may be used again.
+        personal: [p] float32 of each client that has taken part, where clients keep blocks for themselves.
     """
 
     round: int
@@ -71,6 +72,7 @@ class ServerState:
     optimizer: OptimizerState = field(default_factory=dict)
     probes: dict[int, Probe] = field(default_factory=dict)
     last_change: Tensor | None = None
+    personal: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -192,9 +194,8 @@ def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> Serv
     optimizer = load_file(path / OPTIMIZER) if "optimizer_sha256" in facts else {}
     vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
     clients = load_file(path / CLIENTS) if "clients_sha256" in facts else {}
-    state = ServerState(
-        _round_of(path), *vectors, losses, optimizer, _probes(clients), clients.get("last_change")
-    )
+    last, own = clients.get("last_change"), _personal(clients)
+    state = ServerState(_round_of(path), *vectors, losses, optimizer, _probes(clients), last, own)
     digests = _losses_sha256(known) if losses else None, _digests(optimizer), _digests(clients)
     found = (state.round, state.sha256(), _sha256(state.buffers), *digests)
     said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"], facts.get("losses_sha256"))
@@ -212,6 +213,10 @@ def _remembered(state: ServerState) -> dict[str, Tensor]:
         found["gains"] = torch.from_numpy(np.stack([state.probes[client].gains for client in clients]))
     if state.last_change is not None:
         found["last_change"] = state.last_change.cpu()
+    if state.personal:
+        clients = sorted(state.personal)
+        found["keepers"] = torch.tensor(clients)
+        found["personal"] = torch.from_numpy(np.stack([state.personal[client] for client in clients]))
     return found
 
 
@@ -220,6 +225,14 @@ def _probes(found: Mapping[str, Tensor]) -> dict[int, Probe]:
         return {}
     rows = zip(found["clients"].tolist(), found["rounds"].tolist(), found["gains"].numpy(), strict=True)
     return {client: Probe(index, gains) for client, index, gains in rows}
+
+
+def _personal(found: Mapping[str, Tensor]) -> dict[int, NDArray[np.float32]]:
+    if "keepers" not in found:
+        return {}
+    # Copied: a view would keep all clients' values in memory as long as one of them is as it was read.
+    rows = zip(found["keepers"].tolist(), found["personal"].numpy(), strict=True)
+    return {client: own.copy() for client, own in rows}
 
 
 def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:

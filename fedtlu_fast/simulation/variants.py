@@ -66,6 +66,43 @@ def crossed(names: Sequence[str], budgets: Sequence[str]) -> list[str]:
     return found
 
 
+def swept(names: Sequence[str], sweeps: Sequence[str]) -> list[str]:
+    """Names of arms, each with every value of the settings that it knows.
+
+    Args:
+        names: as `crossed` gives them.
+        sweeps: such as ``lam=0,0.1,1``; a setting of `client_selection`, or any dotted one, which all but
+            the references know.
+
+    Raises:
+        InputError: a sweep without values, or over what no arm knows.
+    """
+    found = list(names)
+    for sweep in sweeps:
+        key, _, values = sweep.partition("=")
+        knowing = [name for name in found if _knows(name, key)]
+        if not values or not knowing:
+            raise InputError(
+                "--sweep", sweep, "a setting that some of the selectors know, such as lam=0,0.1,1"
+            )
+        found = [
+            arm
+            for name in found
+            for arm in (
+                [f"{name}+{key}={value}" for value in values.split(",")] if name in knowing else [name]
+            )
+        ]
+    return found
+
+
+def _knows(name: str, key: str) -> bool:
+    selector = name.partition("+")[0].partition("@")[0]
+    if "." in key and not key.startswith("budget."):
+        return selector not in REFERENCES
+    clients = "@" in name or (selector in CLIENT_SELECTORS and selector not in SELECTORS)
+    return clients and _first(key) in used_by(selector)
+
+
 def _of_clients(
     config: RunConfig, name: str, selector: str, budget: str, changes: Sequence[str]
 ) -> RunConfig:

@@ -11,11 +11,13 @@ from fedtlu_fast.tasks.image_classification import build_image_classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
 from fedtlu_fast.tasks.tagging import Tagging, build_tagger
 from fedtlu_fast.tasks.task import Task
+from fedtlu_fast.tasks.text_classification import TextClassification, build_text_classifier
 
 ARCHITECTURES = {
     "language_modelling": ("gpt2", "transformer"),
     "tagging": ("gpt2", "transformer"),
     "image_classification": ("cnn", "resnet", "vit"),
+    "text_classification": ("transformer",),
     "classification": (),
 }
 """What a fresh model of each task can be; nothing but a perceptron for vectors."""
@@ -44,6 +46,9 @@ def _without_adapters(config: RunConfig, data: FederatedData) -> Task:
         return Classification(mlp.to(config.device))
     if config.task == "image_classification":
         return build_image_classification(config.model, data, config.seed, config.device)
+    if config.task == "text_classification":
+        reader = build_text_classifier(config.model, data, config.seed)
+        return TextClassification(reader.to(config.device), data.labels, data.padding)
     if config.task == "tagging":
         tagger = build_tagger(config.model, data, config.seed)
         return Tagging(tagger.to(config.device), data.labels, data.padding)

@@ -57,3 +57,14 @@ def test_what_cannot_be_is_one_message(fedtlu, options, words):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert words in done.stderr
+
+
+def test_a_task_that_is_called_as_a_preset_brings_it(fedtlu):
+    found = json.loads(fedtlu("data", "--task", "digits", "--json").stdout)
+    assert (found["clients"], found["partition_by"]) == (100, "label")
+    assert found["left_over"] == 0
+    # 1,797 digits, of which the preset keeps a fifth for the test.
+    assert found["samples"]["mean"] == pytest.approx(14.38)
+    done = fedtlu("data", "--task", "digits", "--preset", "quickstart", "--data", "pydoc")
+    assert done.code == 2
+    assert "expected none but digits with task=digits" in done.stderr

@@ -1,4 +1,4 @@
-"""Training of some blocks: what is not trained keeps its bits, what is trained is as torch would have it."""
+"""Training some blocks of a model, and probing: against torch with the other parameters frozen."""
 
 import copy
 from itertools import chain, combinations

@@ -24,7 +24,7 @@ APART = [[1, 4], [3, 4]]
         ("full", "full", None, "random"),
         ("strategic@2", "strategic", "2", "random@2"),
         ("gradnorm@1..4", "gradnorm", "1..4", "random@1..4"),
-        ("strategic-snr@2,lam=0.1", "strategic-snr,lam=0.1", "2", "random@2"),
+        ("strategic-snr@2+lam=0.1", "strategic-snr+lam=0.1", "2", "random@2"),
     ],
 )
 def test_names_are_taken_apart(name: str, selector: str, budget: str | None, baseline: str) -> None:
@@ -121,15 +121,16 @@ def test_arms_of_other_models_and_lengths_share_a_picture() -> None:
 
 
 def test_the_grid_is_selectors_by_budgets_where_that_fills_it() -> None:
-    full = grid(["a@1", "a@2", "b@1", "b@2", "full", "fedlp", "c"])
+    full = grid(["a@1", "a@2", "a@1..4", "b@1..4", "b@1", "b@2", "full", "fedlp"])
     assert full == {
         "a@1": (0, 0),
         "a@2": (0, 1),
+        "a@1..4": (0, 2),
+        "b@1..4": (1, 2),
         "b@1": (1, 0),
         "b@2": (1, 1),
         "full": (2, 0),
         "fedlp": (2, 1),
-        "c": (3, 0),
     }
     assert grid(["a@1", "b@2", "c@3"]) == {"a@1": (0, 0), "b@2": (0, 1), "c@3": (0, 2)}
     places = grid([f"s{index}@2" for index in range(35)])

@@ -1,6 +1,7 @@
 """Tables and pictures of costs, from logs of two rounds and from a run."""
 
-import json
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import yaml
 from federations import tiny
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs
+from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs, samples_processed
+from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, cost_table, read_costs
-from fedtlu_fast.report.costs_plot import costs_figure
+from fedtlu_fast.report.costs_plot import costs_figure, ends_figure
 from fedtlu_fast.report.plots import png
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
 
@@ -31,13 +34,13 @@ def a_round(masks: list[list[bool]], probes: int = 0) -> RoundCosts:
     return round_costs(COSTS, np.array(masks), [2] * len(masks), [1] * probes)
 
 
-def a_run(seed: int, accuracy: float, *, probes: int = 0, tested: bool = True) -> RunCosts:
+def a_run(seed: int, accuracy: float | None, *, probes: int = 0, tested: bool = True) -> RunCosts:
     rounds = [a_round([[True, True], [True, True]], probes), a_round([[False, True], [True, True]], probes)]
     metrics = [
         {"round": 1, "test_accuracy": None, "test_perplexity": None, "seconds": 1.5},
         {"round": 2, "test_accuracy": accuracy, "test_perplexity": None, "seconds": 2.5},
     ]
-    if tested:
+    if tested and accuracy is not None:
         metrics[0] = {**metrics[0], "test_accuracy": accuracy / 2}
     return RunCosts(seed, rounds, metrics)
 
@@ -90,10 +93,74 @@ def test_the_picture_has_a_line_for_each_arm_in_each_panel() -> None:
     assert isinstance(figure, Figure)
     assert png(figure).startswith(b"\x89PNG")
     left, right = figure.axes
+    assert left.get_xlim()[1] >= 320e-6
     assert np.allclose(left.lines[0].get_xdata(), [200e-6, 320e-6])
     assert np.allclose(left.lines[0].get_ydata(), [30, 60])
     assert np.allclose(right.lines[0].get_xdata(), [12, 21])
-    assert [line.get_text() for line in left.get_legend().get_texts()] == ["top", "own"]
+    assert names_in(figure) == ["top", "own"]
+
+
+def names_in(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+BUDGETED = {
+    "top@1": [a_run(0, 0.4)],
+    "top@2": [a_run(0, 0.5), a_run(1, 0.7)],
+    "own@1": [a_run(0, 0.8, probes=2)],
+    "full": [a_run(0, 0.9)],
+}
+
+
+def test_the_picture_has_a_row_for_each_budget_with_the_arms_without_one_in_all() -> None:
+    figure = costs_figure(BUDGETED, "test_accuracy")
+    assert png(figure).startswith(b"\x89PNG")
+    panels = np.array(figure.axes).reshape(2, 2)
+    assert [axes.get_title(loc="left") for axes in panels[:, 0]] == ["budget 1", "budget 2"]
+    # A line and its dot for each arm.
+    assert [len(axes.lines) // 2 for axes in panels[:, 0]] == [3, 2]
+    assert all(axes.get_xlim()[1] >= 320e-6 for axes in panels[:, 0])
+    assert names_in(figure) == ["top", "own", "full"]
+
+
+def test_the_ends_are_joined_from_budget_to_budget() -> None:
+    figure = ends_figure({**BUDGETED, "untested": [a_run(0, None)]}, "test_accuracy")
+    assert png(figure).startswith(b"\x89PNG")
+    left, right = figure.axes
+    joined = next(line for line in left.lines if len(line.get_xdata()) == 2)
+    assert np.allclose(joined.get_xdata(), [320e-6, 320e-6])
+    assert np.allclose(joined.get_ydata(), [40, 60])
+    assert {line.get_marker() for line in right.lines} - {"None"} == {"o", "s"}
+    assert right.get_xlim()[1] >= 33
+    assert names_in(figure) == ["top", "own", "budget 1", "budget 2", "full"]
+
+
+def test_the_table_of_many_arms_fits_a_terminal() -> None:
+    name = "strategic-snr@1..4+lam=0.05"
+    large = a_run(0, 0.5)
+    huge = RunCosts(
+        0,
+        [replace(row, bytes_down=25_000_000_000, probe_forward=4.2e15) for row in large.rounds],
+        large.metrics,
+    )
+    rows = cost_rows({name: [huge, huge], "full": [large, large]})
+    console = Console(width=110, record=True, file=StringIO())
+    console.print(cost_table(rows, "Costs"))
+    (line,) = [line for line in console.export_text().splitlines() if name in line]
+    assert line.split()[1:] == [
+        "50.00%",
+        "±",
+        "0.00",
+        "0.0",
+        "50,000",
+        "8,400,008",
+        "13.0",
+        "100.0%",
+        "4.0",
+        "±",
+        "0.0",
+    ]
 
 
 def test_a_run_is_read_from_its_directory(text: Path, tmp_path: Path) -> None:
@@ -105,25 +172,30 @@ def test_a_run_is_read_from_its_directory(text: Path, tmp_path: Path) -> None:
     assert totals["bytes_up"] == result.summary["bytes_up"]
     assert sum(costs.bytes_published for costs in run.rounds) == result.summary["bytes_published"]
     assert run.last("test_perplexity") == result.metrics[-1]["test_perplexity"]
-    # The same run with clients that train the last block alone, in logs written by hand.
-    blocks = [len(result.layout.blocks) - 1]
-    chosen = tmp_path / "client"
-    chosen.mkdir()
-    (chosen / "config.yaml").write_text((tmp_path / "server" / "config.yaml").read_text())
-    (chosen / "metrics.jsonl").write_text((tmp_path / "server" / "metrics.jsonl").read_text())
-    with (chosen / "selection.jsonl").open("w") as log:
-        for row in result.selection[:2]:
-            more = {"client_blocks": [blocks] * len(row["cohort"]), "probed": len(row["cohort"])}
-            log.write(json.dumps({**row, **more}) + "\n")
-    with pytest.raises(InputError, match="probe_samples"):
-        read_costs({"own": [chosen]})
-    (own,) = read_costs({"own": [chosen]}, probe_samples=4)["own"]
-    assert len(own.rounds) == 2
-    share = result.layout.block_sizes()[-1] / result.layout.size
-    sent = sum(costs.bytes_up.sum() for costs in own.rounds)
-    assert sent == pytest.approx(2 / 3 * totals["bytes_up"] * share)
-    assert own.totals()["probe_share"] > 0.5
-    assert own.rounds[0].backward.sum() < run.rounds[0].backward.sum() / 2
+
+
+@pytest.mark.parametrize("selector", ["gradnorm", "fedlp"])
+def test_what_clients_probed_trained_and_sent_is_counted(text: Path, tmp_path: Path, selector: str) -> None:
+    full = simulate(tiny(text, rounds=2, warmup_rounds=0), tmp_path / "full")
+    chosen = {"selector": selector, **({"probe_batches": 2} if selector == "gradnorm" else {})}
+    config = tiny(text, rounds=2, warmup_rounds=0, selection={"selector": "full"}, client_selection=chosen)
+    result = simulate(config, tmp_path / "own")
+    found = read_costs({"full": [tmp_path / "full"], "own": [tmp_path / "own"]})
+    (whole,), (own,) = found["full"], found["own"]
+    sent = sum(int(costs.bytes_up.sum()) for costs in own.rounds)
+    assert sent == result.summary["bytes_up"] < full.summary["bytes_up"]
+    if selector == "fedlp":
+        assert own.totals()["backward_flops"] == whole.totals()["backward_flops"]
+        assert own.totals()["probe_flops"] == 0
+        return
+    assert own.totals()["backward_flops"] - own.totals()["probe_flops"] < whole.totals()["backward_flops"]
+    population = load_federation(config).population
+    sizes = [len(population.train(client)) for client in range(config.clients)]
+    passed = sum(min(sizes[client], 8) for row in result.selection for client in row["cohort"])
+    single = whole.rounds[0].forward[0] / samples_processed(
+        sizes[full.selection[0]["cohort"][0]], config.training
+    )
+    assert sum(costs.probe_forward for costs in own.rounds) == passed * single
 
 
 def test_another_models_log_and_no_rounds_are_refused(text: Path, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from choosing import Federation, settings_of
 from federations import timeless, tiny
 
 from fedtlu_fast import simulate
@@ -22,6 +24,7 @@ from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import BackendUnavailableError, ClientError, InputError, WorkerError
 from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.state import ServerState
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -166,6 +169,24 @@ def test_same_bits_as_other_executors(
 def test_language_model_in_few_lanes_has_the_same_bits(text: Path, faults: Path) -> None:
     one, other = (tiny(text, **_settings(name, lanes=2)) for name in ("ray", "serial"))
     assert _sha(one) == _sha(other)
+
+
+def test_what_clients_keep_comes_back_and_holds_nothing_in_the_object_store(faults: Path) -> None:
+    def after(execution: dict[str, Any]) -> ServerState:
+        chosen = {"selector": "snr", "budget": 1, "personal": "8", "probe_every": 2}
+        federation = Federation(settings_of(chosen, execution={"lanes": 3, **execution}))
+        with closing(federation.executor):
+            for _ in range(3):
+                federation.round()
+        return federation.state
+
+    expected, found = after({}), after({"executor": "ray", "workers": 2})
+    assert torch.equal(found.params, expected.params)
+    assert found.personal.keys() == expected.personal.keys()
+    for client, own in expected.personal.items():
+        assert found.personal[client].tobytes() == own.tobytes()
+        assert found.personal[client].flags.owndata
+    assert all(probe.gains.flags.owndata for probe in found.probes.values())
 
 
 def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:

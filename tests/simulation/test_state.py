@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from federations import snapshot
@@ -50,6 +51,29 @@ def test_losses_come_back_bit_for_bit_and_only_where_there_are_any(tmp_path: Pat
     save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
     assert not (tmp_path / "round-000001" / "losses.safetensors").exists()
     assert load_checkpoint(tmp_path, layout, IDENTITY) is not None
+
+
+def test_what_clients_keep_comes_back_bit_for_bit_and_damaged_is_passed_over(tmp_path: Path) -> None:
+    layout, state = state_of(gpt2())
+    own = {
+        10**12: np.array([-0.0, 1e-40, 3], np.float32),
+        7: np.array([1, 2, float("inf")], np.float32),
+    }
+    save_checkpoint(tmp_path, layout, replace(state, personal=own), IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert {client: value.tobytes() for client, value in found.personal.items()} == {
+        client: value.tobytes() for client, value in own.items()
+    }
+    assert all(value.base is None for value in found.personal.values()), "no view of all of them"
+    save_checkpoint(tmp_path, layout, replace(state, round=2, personal=own), IDENTITY, 2)
+    file = tmp_path / "round-000002" / "clients.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.round == 1
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "of others", "unmentioned"])

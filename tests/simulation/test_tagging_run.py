@@ -46,7 +46,7 @@ def test_it_learns_and_tells_accuracy_and_f1(bank: Path, tmp_path: Path, archite
     assert summary["test_macro_f1"] == pytest.approx(np.mean(list(summary["test_f1"].values())))
     assert summary["test_perplexity"] == pytest.approx(np.exp(summary["test_loss"]))
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Global test, tag by tag" in page
+    assert "Global test, label by label" in page
     assert "test_accuracy" in page
 
 

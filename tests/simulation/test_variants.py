@@ -4,8 +4,9 @@ import pytest
 from federations import left, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
+from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.compare import compare
-from fedtlu_fast.simulation.variants import crossed, with_variant
+from fedtlu_fast.simulation.variants import crossed, swept, with_variant
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,44 @@ def test_a_client_alone_is_trained_as_often_as_it_would_take_part(text: Path, tm
         run = simulate(tiny(text, **same, rounds=2, participation=alone))
         losses.append(run.summary["test_loss"])
     assert found["test_loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_a_sweep_is_over_the_arms_that_know_the_setting() -> None:
+    names = ["top@2", "strategic@2", "fedtlu", "zero_shot"]
+    assert swept(names, ["lam=0,1"]) == [
+        "top@2",
+        "strategic@2+lam=0",
+        "strategic@2+lam=1",
+        "fedtlu",
+        "zero_shot",
+    ]
+    twice = swept(["strategic@2"], ["lam=0,1", "metric=snr,rgn"])
+    assert twice == [f"strategic@2+lam={lam}+metric={metric}" for lam in (0, 1) for metric in ("snr", "rgn")]
+    assert swept(names, ["training.lr=0.1"]) == [f"{name}+training.lr=0.1" for name in names[:3]] + names[3:]
+    assert swept(["random@1"], ["budget.unit=layers"]) == ["random@1+budget.unit=layers"]
+    for sweep in ("lam", "lam=", "probability=0.5"):
+        with pytest.raises(InputError, match="--sweep"):
+            swept(names, [sweep])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arms_that_choose_bring_all_to_an_engine_that_can(tmp_path: Path) -> None:
+    settings = parse_config(
+        {
+            "task": "classification",
+            "rounds": 1,
+            "clients": 30,
+            "cohort": 20,
+            "data": {"source": "synthetic"},
+            "training": {"local_steps": 2},
+            "selection": {"granularity": "module", "selector": "full"},
+        }
+    )
+    found = compare(settings, ("full", "top@1"), (0,), tmp_path / "out")
+    assert [arm.summary["client_selector"] for arm in found] == ["none", "top"]
+
+
+def test_what_does_not_fit_the_model_is_found_before_anything_runs(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a block's name"):
+        compare(config, ("fedtlu", "top@1+frozen=nothing"), (0,), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

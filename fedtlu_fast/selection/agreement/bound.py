@@ -99,10 +99,10 @@ class PricedLayers:
     def solve(self, prices: Floats) -> tuple[float, Floats, Floats]:
         """See `Relaxation.solve`."""
         best, chosen, counts = agree(self.problem, self.problem.gains - prices)
-        weights, limits = self.problem.weights, self.problem.limits
-        bought = limits.best_sets(prices)
+        weights = self.problem.weights
+        bought, worth = self.problem.limits.relaxed(prices)
         slope = weights[:, None] * (bought.astype(np.float64) - chosen)
-        return float(best.sum() + weights @ limits.best_values(prices)), slope, counts
+        return float(best.sum() + weights @ worth), slope, counts
 
     def allowed(self, prices: Floats) -> Floats:
         """Any."""

@@ -13,12 +13,15 @@ from fedtlu_fast.selection.agreement.limits import Floats, Mask
 
 SUMS = 1024
 """Sums of costs that are told apart."""
-CELLS = 2**22
+CELLS = 2**19
 """Of the table of one pass."""
 ROUNDING = 1e-12
 """A set that costs its budget up to this relative error fits: 0.1 + 0.2 is within 0.3."""
 SAME = 1e-13
 """Sums of costs that differ by less, relatively, are one."""
+
+
+Columns = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class Levels:
 
     sums: Floats
     sources: NDArray[np.int64]
+
+    @cached_property
+    def moves(self) -> list[tuple[Columns, Columns]]:
+        """For each layer the columns that it leads from, and those to; as slices, which are faster."""
+        found: list[tuple[Columns, Columns]] = []
+        for sources in self.sources:
+            (to,) = np.nonzero(sources >= 0)
+            shift = len(sources) - len(to)
+            if len(to) and (to - sources[to] == shift).all():
+                found.append((slice(0, len(to)), slice(shift, None)))
+            else:
+                found.append((sources[to], to))
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,11 +103,11 @@ class Costs:
             self._fill_(mask, values, budgets)
         return mask
 
-    def best_values(self, values: Floats) -> Floats:
-        """See `Limits.best_values`; where costs are rounded they are rounded down."""
+    def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
+        """See `Limits.relaxed`; where costs are rounded they are rounded down."""
         levels = self._exact_levels or self._grid(np.floor)
-        parts = _parts(values, self.budgets, levels)
-        return np.concatenate([_best(*part, self.reach, levels)[1] for part in parts])
+        parts = [_best(*part, self.reach, levels) for part in _parts(values, self.budgets, levels)]
+        return np.concatenate([mask for mask, _ in parts]), np.concatenate([worth for _, worth in parts])
 
     @cached_property
     def _exact_levels(self) -> Levels | None:
@@ -142,12 +158,12 @@ def _best(values: Floats, budgets: Floats, reach: Floats, levels: Levels) -> tup
     taken = np.zeros((layers, *table.shape), dtype=np.bool_)
     best, lowest, column = np.zeros(rows), np.full(rows, layers), np.zeros(rows, dtype=np.int64)
     for layer in range(layers - 1, -1, -1):
-        targets = np.nonzero(levels.sources[layer] >= 0)[0]
+        before, after = levels.moves[layer]
         value = np.where(values[:, layer] > 0, values[:, layer], -np.inf)
-        with_it = table[:, levels.sources[layer, targets]] + value[:, None]
-        better = with_it > table[:, targets]
-        taken[layer][:, targets] = better
-        table[:, targets] = np.where(better, with_it, table[:, targets])
+        with_it = table[:, before] + value[:, None]
+        without = table[:, after]
+        taken[layer][:, after] = with_it > without
+        table[:, after] = np.maximum(with_it, without)
         if layer and reach[layer - 1] == reach[layer]:
             continue  # Going on to the next layer costs nothing.
         # A set of layers from here on fits if it does with the way down to here.

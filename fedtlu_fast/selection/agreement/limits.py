@@ -26,8 +26,15 @@ class Limits(Protocol):
         """
         ...
 
-    def best_values(self, values: Floats) -> Floats:
-        """[D]: the value of the best set of each row of `values` [D, L]; never less, it may be more."""
+    def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
+        """Of each row a set, perhaps over the budget, and its value, which none within the budget is above.
+
+        Args:
+            values: [D, L].
+
+        Returns:
+            [D, L] and [D].
+        """
         ...
 
     def fits(self, layers: Mask) -> Mask:
@@ -68,10 +75,10 @@ class Counts:
             mask[ties] &= rank < self.budgets[ties[-1]][:, None]
         return mask
 
-    def best_values(self, values: Floats) -> Floats:
-        """See `Limits.best_values`."""
-        found: Floats = np.sum(values, axis=-1, where=self.best_sets(values))
-        return found
+    def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
+        """See `Limits.relaxed`: the best sets."""
+        mask = self.best_sets(values)
+        return mask, np.sum(values, axis=1, where=mask)
 
     def fits(self, layers: Mask) -> Mask:
         """See `Limits.fits`."""

@@ -60,8 +60,8 @@ class Found:
     def alone(cls, problem: Problem) -> Found:
         """Every row's best set by itself: the choice when lam is 0."""
         mask = problem.limits.best_sets(problem.gains)
-        bound = problem.weights @ problem.limits.best_values(problem.gains)
-        return cls(mask, float(problem.objectives(mask)), float(bound))
+        _, worth = problem.limits.relaxed(problem.gains)
+        return cls(mask, float(problem.objectives(mask)), float(problem.weights @ worth))
 
     def closed(self, enough: float) -> bool:
         """Whether the two are this close, relatively."""

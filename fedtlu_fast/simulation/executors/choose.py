@@ -208,7 +208,7 @@ def _compare(
     one, steps = _serial_seconds(config, population, trainer)
     serial = Way("torch", 1, one)
     told = [f"{_ms(one)} a client one after another"]
-    if config.one_by_one or config.execution.compile != "none":
+    if config.one_by_one or config.client_selection.keeps or config.execution.compile != "none":
         return serial, told
     each_worker = math.ceil(config.cohort / workers)
     alike = config.execution.precision == "float32" and config.client_selection.selector == "none"

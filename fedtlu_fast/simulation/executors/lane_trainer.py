@@ -22,6 +22,7 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import ClientError, WorkerError, shorten
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.ordered_trainer import OrderedTrainer
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.executors.probing import Prober
 from fedtlu_fast.stats import layer_stats
@@ -65,6 +66,7 @@ class LaneTrainer:
             from fedtlu_fast.simulation.client_rule import make_client_rule
 
             self._rule = make_client_rule(config, trainer.layout, trainer.task, population)
+        self._ordered = OrderedTrainer(config, trainer)
         at_once = config.execution.at_once or 1
         parts = (trainer.task, trainer.layout, config.training, config.seed)
         example = example_samples(population)
@@ -157,17 +159,19 @@ class LaneTrainer:
             if lane.orders is None:
                 update = self._each.train(*start, samples, round_index, client)
             else:
-                blocks = lane.orders.trained[client]
-                update = self.trainer.train(*start, samples, round_index, client, blocks)
+                update = self._ordered.train(start, lane, lane.orders, client, samples, reports)
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
-        finite = update.finite
-        if self._spoiler.spoils(client):
+        finite, spoils = update.finite, self._spoiler.spoils(client)
+        if spoils:
             self._spoiler.spoil_(update.params, start[0], round_index, client)
-            finite = finite and bool(update.params.isfinite().all())
         if lane.orders is not None:
             self._send_(update.params, start[0], client, lane.orders, reports)
+        if spoils or (lane.orders is not None and not finite):  # of what it does not send nobody knows
+            finite = isfinite(update.loss) and all(
+                bool(vector.isfinite().all()) for vector in (update.params, update.buffers) if len(vector)
+            )
         reports.add(client, update.samples, update.loss, finite)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
@@ -245,13 +249,14 @@ class LaneTrainer:
 
     def _probe(self, start: Vectors, lane: Lane, reports: ClientReports) -> None:
         many = self._many if isinstance(self._many, VectorizedTrainer) else None
-        prober = Prober(self.config, self.population, self.trainer, many, self.watch)
+        prober = Prober(self.config, self.population, self.trainer, many, self.watch, self._ordered.part)
         prober.probe(
             start,
             lane.round,
             lane.clients,
             reports,
             lambda client, error: self._failed(lane.round, client, error, reports),
+            lane.own,
         )
 
     def _added(self, found: ClientUpdates, base: Tensor, reports: ClientReports) -> ClientSum:

@@ -7,7 +7,7 @@ workers, and after any of them was lost. Each worker needs memory for a vector o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,8 @@ from fedtlu_fast.simulation.executors.orders import Blocks, Orders
 
 Vectors = tuple[Tensor, Tensor]
 """Parameters [P] and buffers [Q]."""
+Own = NDArray[np.float32]
+"""[p]: the numbers that one client keeps for itself; see `personal`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Lane:
         clients: their numbers, in the order of averaging.
         orders: which blocks they train and send; None for all.
         probing: whether they only measure their gradients at the global parameters, and do not train.
+        own: what clients keep for themselves and start from, by number; those not in it start from the global
+            values.
     """
 
     round: int
@@ -38,6 +42,7 @@ class Lane:
     clients: tuple[int, ...]
     orders: Orders | None = None
     probing: bool = False
+    own: Mapping[int, Own] = field(default_factory=dict, compare=False)
 
 
 @dataclass
@@ -54,6 +59,8 @@ class ClientReports:
             [L + B] float64; None unless it was asked for and there is one.
         sent: the blocks that each client sent, by its number; only of clients under `Orders`.
         gains: [B] float64 of each client that probed.
+        own: what each client keeps for itself of its training; only of those that keep something and whose
+            training gave finite numbers.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -64,6 +71,7 @@ class ClientReports:
     norms: NDArray[np.float64] | None = None
     sent: dict[int, Blocks] = field(default_factory=dict)
     gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    own: dict[int, Own] = field(default_factory=dict)
 
     def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
         """One more client that was trained."""
@@ -91,6 +99,7 @@ class ClientReports:
         self.failed |= other.failed
         self.sent |= other.sent
         self.gains |= other.gains
+        self.own |= other.own
         if other.norms is not None:
             self.add_norms(other.norms)
 
@@ -147,6 +156,7 @@ def cut(
     one_each: bool = False,
     orders: Orders | None = None,
     probing: bool = False,
+    own: Mapping[int, Own] | None = None,
 ) -> list[Lane]:
     """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
 
@@ -157,11 +167,19 @@ def cut(
         one_each: a lane for every client, whose vectors then come one by one.
         orders: of the clients; each lane gets those of its own.
         probing: see `Lane`.
+        own: of any clients; each lane gets those of its own.
     """
     lanes = len(cohort) if one_each else min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
     parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
     members = [tuple(part.tolist()) for part in parts]
     return [
-        Lane(round_index, index, clients, None if orders is None else orders.of(clients), probing)
+        Lane(
+            round_index,
+            index,
+            clients,
+            None if orders is None else orders.of(clients),
+            probing,
+            {client: own[client] for client in clients if client in own} if own else {},
+        )
         for index, clients in enumerate(members)
     ]

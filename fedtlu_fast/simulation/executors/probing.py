@@ -1,9 +1,8 @@
-"""Clients' probes: what each measures of its gradient at the global parameters, before anybody trains."""
+"""Clients' probes: what each measures of its gradient where it would start, before anybody trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,9 @@ from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Vectors
+from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Own, Vectors
+from fedtlu_fast.simulation.executors.personal import PersonalPart
 from fedtlu_fast.stats import layer_stats
 
 Gains = NDArray[np.float64]
@@ -31,6 +32,7 @@ class Prober:
         trainer: LocalTrainer,
         many: VectorizedTrainer | None,
         watch: Callable[[int], None],
+        part: PersonalPart | None = None,
     ) -> None:
         """Takes memory only while it probes.
 
@@ -40,7 +42,9 @@ class Prober:
             trainer: of one client.
             many: of many clients, if there is one.
             watch: told of each client.
+            part: what clients keep for themselves; each then measures at its own model.
         """
+        self._part = part
         self._config, self._population, self._watch = config, population, watch
         self._trainer, self._many, self._layout = trainer, many, trainer.layout
         self._size = (config.execution.at_once or 1) if many is not None else 1
@@ -52,6 +56,7 @@ class Prober:
         clients: Sequence[int],
         reports: ClientReports,
         failed: Callable[[int, BaseException], None],
+        own: Mapping[int, Own],
     ) -> None:
         """Reports every client's gains.
 
@@ -60,19 +65,27 @@ class Prober:
             round_index: the round that is to come.
             clients: who probes.
             reports: where the gains go.
-            failed: called for those whose probe raises.
+            failed: called for those whose probe raises; raises itself when memory is short.
+            own: what clients keep, by number.
         """
         metric = self._config.client_selection.gradient_metric
         for first in range(0, len(clients), self._size):
             group = clients[first : first + self._size]
             if self._many is not None and len(group) > 1:
-                with suppress(Exception):  # one of them is to blame, and fails again on its own
+                try:
                     found = self._together(self._many, metric, start, round_index, group)
                     reports.gains |= dict(zip(group, found, strict=True))
                     continue
+                except (Exception, SystemExit) as error:
+                    if is_out_of_memory(error):
+                        failed(group[0], error)
+                    # Else one of them is to blame, and fails again on its own.
             for client in group:
                 try:
-                    reports.gains[client] = self._alone(metric, start, round_index, client)
+                    model = start
+                    if self._part is not None:
+                        model = self._part.model_of(start, own.get(client))
+                    reports.gains[client] = self._alone(metric, model, round_index, client)
                 except (Exception, SystemExit) as error:
                     failed(client, error)
 
@@ -92,7 +105,11 @@ class Prober:
         round_index: int,
         clients: Sequence[int],
     ) -> Gains:
-        samples = [self._population.train(client) for client in clients]
+        samples = []
+        for client in clients:
+            self._watch(client)
+            samples.append(self._population.train(client))
+        self._watch(-1)  # nobody's time: they probe together
         count = self._config.client_selection.probe_batches
         return self._measured(metric, start, many.gradients(start[0], samples, count, round_index, clients))
 

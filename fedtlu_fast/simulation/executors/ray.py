@@ -226,6 +226,9 @@ class RayExecutor:
             self._started(*answer)
             return None
         params, buffers, single, reports = answer
+        # They outlive the round, and as views they would hold the lane's vectors in the object store.
+        reports.own = {client: own.copy() for client, own in reports.own.items()}
+        reports.gains = {client: gains.copy() for client, gains in reports.gains.items()}
         vectors = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
         self._held += 1
         return Done(index, LaneResult(lane, vectors, single, reports))

@@ -239,6 +239,18 @@ def test_the_order_of_clients_only_permutes_the_rows(problem, random):
     assert (choice.objective, choice.bound) == (other.objective, other.bound)
 
 
+def test_with_costs_the_order_of_clients_only_permutes_the_rows():
+    generator = np.random.default_rng(3)
+    gains, _, lam = federation(3, 9, 8, 1.0)
+    costs, reach = generator.integers(1, 5, 8), np.arange(8, 0, -1)
+    budgets, order = generator.uniform(3, 20, 9), generator.permutation(9)
+    choice = choose_layers(gains, budgets, lam, costs=costs, reach=reach)
+    other = choose_layers(gains[order], budgets[order], lam, costs=costs, reach=reach)
+    assert (choice.mask[order] == other.mask).all()
+    assert (choice.objective, choice.bound) == (other.objective, other.bound)
+    assert choice.mask.any()
+
+
 def test_clients_that_are_alike_take_the_same_layers_and_lose_nothing_by_it():
     gains, budgets, lam = federation(4, 5, 6, 1.0)
     gains, budgets = np.repeat(gains, 3, axis=0), np.repeat(budgets, 3)

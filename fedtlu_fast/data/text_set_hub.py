@@ -1,0 +1,40 @@
+"""Labelled texts from data sets that `datasets` loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
+from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
+from fedtlu_fast.errors import InputError
+
+
+def load_hub_texts(location: str) -> TextSplits:
+    """A data set with a column of texts (see `TEXTS`, `TITLES`) and one of labels (see `read_attributes`).
+
+    Args:
+        location: see `load_hub`. The splits ``train`` and ``test`` are read, no other.
+
+    Raises:
+        InputError: the data set cannot be loaded, or lacks what is needed.
+    """
+    splits = load_splits(location)
+    attributes = read_attributes(splits, location)
+    sets = [TextSet(_texts(split, location), own) for split, own in zip(splits, attributes, strict=True)]
+    return sets[0], sets[1] if len(sets) > 1 else None
+
+
+def _texts(split: Any, location: str) -> list[str]:
+    name = f"hf:{location.partition('@')[0]}"
+    column = next((own for own in TEXTS if own in split.column_names), None)
+    if column is None:
+        expected = f"a column {' or '.join(TEXTS)}; it has {', '.join(split.column_names)}"
+        raise InputError("data.source", name, expected)
+    title = next((own for own in TITLES if own in split.column_names), None)
+    titles = split[title] if title is not None else [None] * len(split)
+    found = []
+    for place, (text, heading) in enumerate(zip(split[column], titles, strict=True)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{name}, {split.split}[{place}]", text, f"a text in column {column}")
+        found.append(f"{heading or ''} {text}".strip())
+    return found

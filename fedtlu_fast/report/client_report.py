@@ -1,0 +1,153 @@
+"""The report of a comparison in which clients choose: quality, costs, and who trained what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_arms, write_ablation
+from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
+from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
+from fedtlu_fast.report.client_maps import Choices, arms_choices, maps_figure
+from fedtlu_fast.report.client_tables import client_cells, client_rows, quality_of
+from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, read_costs
+from fedtlu_fast.report.costs_plot import LABELS, costs_figure, ends_figure
+from fedtlu_fast.report.page import write_page, write_pictures
+from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
+from fedtlu_fast.simulation.compare import ArmResult, save_comparison
+from fedtlu_fast.simulation.directory import RunDirectory
+
+TITLES = {
+    "comparison": "Global test over rounds: mean over seeds, bands from the least to the largest",
+    "costs": "Quality against what clients sent and computed (mean over seeds; dots: the end)",
+    "costs-end": "The end of every arm: quality against all that clients sent and computed",
+    "maps": "Who trained which block: share of the cohort, mean over seeds; input at the bottom. "
+    "Blocks that all or none of the clients train in any case are left out",
+    "agreement": "How far the clients of a round agree: the Jaccard index of two clients' sets of blocks, "
+    "mean over pairs and seeds",
+    "ablation": "What lambda buys: quality and agreement",
+}
+
+
+def write_client_report(results: Sequence[ArmResult], config: RunConfig, out: Path) -> list[dict[str, Any]]:
+    """Writes everything about a comparison whose arms' directories are ``out/{arm}-seed{seed}``.
+
+    comparison.json, table.md and .csv, costs.md and .csv, pictures and report.html. Arms without rounds of
+    their own are in the table, and levels in the curves.
+
+    Args:
+        results: of all arms and seeds; clients choose in one of them or more.
+        config: the arms' common settings.
+        out: the comparison's directory.
+
+    Returns:
+        The table's rows, see `client_rows`.
+
+    Raises:
+        InputError: an arm's directory is not there, or its log does not belong to its settings.
+        StorageError: something cannot be written.
+    """
+    quality, rows = quality_of(results), client_rows(results)
+    arms = [result for result in results if not is_reference(result)]
+    costs = read_costs(
+        {
+            name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
+            for name in arm_names(arms)
+        }
+    )
+    spent = cost_rows(costs)
+    directory = RunDirectory(out)
+    save_comparison(out, rows, results)
+    tables = []
+    for title, name, written, (heads, cells) in (
+        ("Comparison", "table", to_csv(rows), client_cells(rows)),
+        ("Costs of all rounds", "costs", to_csv_rows(spent), cost_cells(spent)),
+    ):
+        directory.write(f"{name}.csv", written)
+        directory.write(f"{name}.md", to_markdown(heads, cells))
+        tables.append({"title": title, "heads": heads, "cells": cells})
+    drawn = {name: png(figure) for name, figure in client_figures(results, costs, quality).items()}
+    sweep = sweep_arms(results)
+    if len({arm.lam for arm in sweep}) > 1:
+        told = write_ablation(sweep, out)
+        heads, cells = ablation_cells(told)
+        tables.append({"title": "Lambda", "heads": heads, "cells": cells})
+        drawn["ablation"] = png(ablation_figure(told))
+    write_pictures(out, drawn)
+    write_page(
+        out,
+        title=f"Which layers each client trains: {len(rows)} arms",
+        lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
+        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
+        tables=tables,
+        pictures={TITLES[name]: picture for name, picture in drawn.items()},
+        config=config,
+    )
+    return rows
+
+
+def client_figures(
+    results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: str
+) -> dict[str, Figure]:
+    """The report's pictures, by the names of their files.
+
+    Args:
+        results: of all arms.
+        costs: of those with rounds.
+        quality: ``test_accuracy`` or ``test_perplexity``.
+    """
+    warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
+    label = f"global test {LABELS[quality][0]}"
+    curves, choices = quality_curves(results, quality), arms_choices(results)
+    figures = {"comparison": curves_by_budget(curves, label, max(1, warmup), marked=warmup, bands=True)}
+    if any(run.last(quality) is not None for runs in costs.values() for run in runs):
+        figures["costs"] = costs_figure(costs, quality)
+        if len(budgets_of(costs)) > 1:
+            figures["costs-end"] = ends_figure(costs, quality)
+    if any(run.blocks for runs in choices.values() for run in runs):
+        figures["maps"] = maps_figure(choices)
+        told = "agreement: mean pairwise Jaccard index"
+        figures["agreement"] = curves_by_budget(
+            agreement_curves(choices), told, warmup + 1, limits=(-0.02, 1.04)
+        )
+    return figures
+
+
+def quality_curves(results: Sequence[ArmResult], quality: str) -> dict[str, Curve]:
+    """Each arm's tests over rounds; a level for an arm without rounds. Arms without a test are left out.
+
+    Args:
+        results: of all arms.
+        quality: see `client_figures`.
+    """
+    scale, found = LABELS[quality][1], {}
+    for name in arm_names(results):
+        own = [result for result in results if result.selector == name]
+        if all(map(is_reference, own)):
+            told = [result.summary.get(quality) for result in own]
+            if any(value is not None for value in told):
+                found[name] = Curve((), scale * np.array(told, np.float64)[:, None])
+            continue
+        tested = [{row["round"]: row[quality] for row in result.metrics} for result in own]
+        rounds = sorted({index for run in tested for index, value in run.items() if value is not None})
+        values = np.array([[run.get(index) for index in rounds] for run in tested], np.float64)
+        if rounds:
+            found[name] = Curve(rounds, scale * values)
+    return found
+
+
+def agreement_curves(choices: Choices) -> dict[str, Curve]:
+    """Agreement over rounds of each arm; see `client_choices.agreement`."""
+    found = {}
+    for name, runs in choices.items():
+        rounds = sorted({index for run in runs for index in run.rounds})
+        told = [dict(zip(run.rounds, run.agreement.tolist(), strict=True)) for run in runs]
+        values = [[run.get(index, np.nan) for index in rounds] for run in told]
+        found[name] = Curve(rounds, np.array(values, np.float64))
+    return found

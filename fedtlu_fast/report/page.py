@@ -1,0 +1,52 @@
+"""The HTML page of a report, and the pictures beside it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from fedtlu_fast._version import __version__
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.simulation.state import storage_error
+
+
+def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
+    """PNG files by name, in ``plots``.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    folder = out / "plots"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in pictures.items():
+            (folder / f"{name}.png").write_bytes(data)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def write_page(
+    out: Path,
+    title: str,
+    lead: str,
+    tables: list[dict[str, Any]],
+    pictures: dict[str, bytes],
+    config: RunConfig,
+) -> None:
+    """report.html: a page that needs no other file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    environment = Environment(loader=PackageLoader("fedtlu_fast.report", "."), autoescape=True)
+    embedded = [
+        {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()
+    ]
+    text = environment.get_template("page.html.j2").render(
+        title=title, lead=lead, tables=tables, pictures=embedded, config=config.to_yaml(), version=__version__
+    )
+    RunDirectory(out).write("report.html", text)

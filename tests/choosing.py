@@ -1,0 +1,144 @@
+"""Small federations whose clients train or send chosen blocks, and the same rounds reckoned by hand."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.executors import make_executor
+from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
+from fedtlu_fast.simulation.state import ServerState
+
+OPEN, HEAD = (0, 1, 2, 3), 4
+"""Blocks of the model: four like ones, which are open, and the head, which is always trained."""
+BLOCKS = 5
+SELECTORS: dict[str, dict[str, Any]] = {
+    "full": {"frozen": "2"},
+    "random": {"budget": 1},
+    "top": {"budget": 2},
+    "bottom": {"budget": 1},
+    "both": {"budget": 2},
+    "gradnorm": {"budget": 1},
+    "rgn": {"budget": 2, "probe_batches": 2},
+    "snr": {"budget": 1},
+    "strategic": {"budget": 2, "lam": 0.02},
+    "fedpart": {},
+    "fedlp": {"probability": 0.4, "always": "none"},
+    "drift": {"budget": 1},
+}
+"""One of each, under settings that leave something out. fedluar is another matter: it uses changes again."""
+
+
+def chosen_by(name: str, **more: Any) -> dict[str, Any]:
+    return {"selector": name, **SELECTORS.get(name, {}), **more}
+
+
+def settings_of(selection: Mapping[str, Any], /, **over: Any) -> RunConfig:
+    """Of a federation of twelve clients, five a round; `over` replaces or extends."""
+    tree: dict[str, Any] = {
+        "task": "classification",
+        "clients": 12,
+        "cohort": 5,
+        "rounds": 4,
+        "data": {
+            "source": "synthetic",
+            "classes": 4,
+            "synthetic": {"features": 6, "fewest": 4, "most": 15},
+        },
+        "model": {"hidden": [6, 6, 6, 6]},
+        "training": {"lr": 0.3, "batch_size": 4, "momentum": 0.5, "weight_decay": 0.01},
+        "selection": {"selector": "full"},
+        "client_selection": dict(selection),
+        "evaluation": {"trained_clients": 0, "local_clients": 3, "local_every": 100, "every": 100},
+        "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
+    }
+    for key, value in over.items():
+        tree[key] = {**tree[key], **value} if isinstance(tree.get(key), dict) else value
+    return parse_config(tree)
+
+
+class Federation:
+    """Rounds of it, one after another."""
+
+    def __init__(self, config: RunConfig, wrap: Any = None) -> None:
+        parts = make_parts(config)
+        self.config, self.trainer, self.layout = config, parts.trainer, parts.trainer.layout
+        self.population = wrap(parts.population) if wrap else parts.population
+        self.state = initial_state(self.layout, self.trainer.task.model)
+        # Numbers whose bits a needless operation would change.
+        self.state.params[::7] = -0.0
+        self.executor = make_executor(config, self.population, self.trainer)
+        self.server = make_server(config, self.layout, self.population, self.trainer, self.executor)
+
+    def round(self) -> tuple[ServerState, RoundRecord]:
+        """The state before the next round, and what happened in it."""
+        before = self.state
+        self.state, record = run_round(self.server, before)
+        return before, record
+
+    def alone(self, before: ServerState, client: int, blocks: Sequence[int] | None) -> NDArray[np.float64]:
+        """The change of a client that trains these blocks, [P]."""
+        own = self.population.train(client)
+        update = self.trainer.train(before.params, before.buffers, own, before.round + 1, client, blocks)
+        return (update.params.double() - before.params.double()).numpy()
+
+    def samples(self, client: int) -> int:
+        return len(self.population.train(client))
+
+    def places(self, block: int) -> NDArray[np.bool_]:
+        """[P]: where a block lies."""
+        found = np.zeros(self.layout.size, np.bool_)
+        for run in self.layout.runs([block]):
+            found[run] = True
+        return found
+
+    def mean_by_hand(
+        self,
+        before: ServerState,
+        sent: Mapping[int, Sequence[int]],
+        changes: Mapping[int, NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """[P]: each block's weighted mean over those who sent it, in float64; 0 where nobody did."""
+        found = np.zeros(self.layout.size)
+        for block in range(BLOCKS):
+            senders = [client for client, blocks in sent.items() if block in blocks]
+            weights = [self.samples(client) for client in senders]
+            at = self.places(block)
+            for client, weight in zip(senders, weights, strict=True):
+                found[at] += weight / sum(weights) * changes[client][at]
+        return found
+
+    def kept(self, before: Tensor, blocks: Sequence[int]) -> bool:
+        """Whether these blocks of the global model have the bits they had."""
+        after = self.state.params
+        return all(same_bits(after[run], before[run]) for run in self.layout.runs(blocks))
+
+
+def same_bits(one: Tensor, two: Tensor) -> bool:
+    return torch.equal(one.view(torch.int32), two.view(torch.int32))
+
+
+class Wrapped:
+    """A population, and what happens when a client is asked for its samples."""
+
+    def __init__(self, inner: Any, happen: Any) -> None:
+        self.inner, self.happen = inner, happen
+
+    clients = property(lambda self: self.inner.clients)
+    test = property(lambda self: self.inner.test)
+    fingerprint = property(lambda self: self.inner.fingerprint)
+
+    def train(self, client: int) -> Any:
+        return self.happen(client, self.inner.train(client))
+
+    def held_out(self, client: int) -> Any:
+        return self.inner.held_out(client)
+
+    def to(self, device: str) -> Any:
+        return self

@@ -1,0 +1,108 @@
+"""Labelled texts in files by domain."""
+
+import json
+
+import pytest
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.texts import load_texts
+from fedtlu_fast.settings import parse_config
+
+ROWS = [("sport", "The ball is round."), ("food", 'Bread, "butter" and salt'), ("sport", "A\u00e4 run")]
+
+
+def tsv(rows=ROWS):
+    return "label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows)
+
+
+def load(path):
+    return load_texts(f"texts:{path}")
+
+
+def test_files_are_domains(tmp_path):
+    (tmp_path / "en.tsv").write_text(tsv(), encoding="utf-8")
+    (tmp_path / "de.jsonl").write_text(
+        "\n".join(json.dumps({"news_category": label, "news_body": text}) for label, text in ROWS[:2])
+        + "\n\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "fr.csv").write_bytes(
+        b'\xef\xbb\xbftitle,text,label\r\n"Un, deux","trois\nquatre",food\r\n,cinq,art\r\n'
+    )
+    (tmp_path / ".hidden.tsv").write_text("nothing")
+    (tmp_path / "README.md").write_text("nothing")
+    train, test = load(tmp_path)
+    assert test is None
+    assert train.texts == ["The ball is round.", 'Bread, "butter" and salt', *(text for _, text in ROWS),
+                           "Un, deux trois\nquatre", "cinq"]  # fmt: skip
+    assert train.attributes["label"].names == ("art", "food", "sport")
+    assert train.attributes["label"].codes.tolist() == [2, 1, 2, 1, 2, 1, 0]
+    assert train.attributes["domain"].names == ("de", "en", "fr")
+    assert train.attributes["domain"].codes.tolist() == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_test_of_its_own_is_taken_and_what_is_for_tuning_is_left(tmp_path):
+    (tmp_path / "en.train.tsv").write_text(tsv())
+    (tmp_path / "en.test.tsv").write_text(tsv([("art", "Oil on wood")]))
+    (tmp_path / "de.test.tsv").write_text(tsv([("food", "Brot")]))
+    (tmp_path / "en.dev.tsv").write_text("broken")
+    train, test = load(tmp_path)
+    assert len(train.texts) == 3
+    assert test.texts == ["Brot", "Oil on wood"]
+    assert train.attributes["label"].names == test.attributes["label"].names == ("art", "food", "sport")
+    assert test.attributes["domain"].codes.tolist() == [0, 1]
+
+
+def test_one_file_has_no_domain(tmp_path):
+    (tmp_path / "v1.2.tsv").write_text(tsv())
+    train, _ = load(tmp_path / "v1.2.tsv")
+    assert list(train.attributes) == ["label"]
+    assert train.texts == [text for _, text in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.tsv", "label\ttext\nsport\n", r"a.tsv:2: got 'sport'; expected 2 columns, .* there are 1"),
+        ("a.tsv", "label\twords\nsport\tx\n", r"a.tsv:2.*a column text or"),
+        ("a.tsv", "text\nx\n", r"a.tsv:2.*a column label or"),
+        ("a.tsv", "label\ttext\nsport\t \n", r"a.tsv:2: got ' '; expected a text in text"),
+        ("a.csv", 'label,text\nsport,"x\n', r"a.csv:\d.*a line of the table"),
+        ("a.jsonl", '{"label": 1, "text": "x"}\n{"label": 1,\n', r"a.jsonl:2.*a JSON object"),
+        ("a.jsonl", "[1]\n", r"a.jsonl:1.*a JSON object"),
+        ("a.jsonl", '{"label": null, "text": "x"}\n', r"a.jsonl:1: got None; expected a text in label"),
+        ("a.jsonl", '{"label": 1, "text": ["x"]}\n', r"a.jsonl:1: got \['x'\]"),
+        ("a.jsonl", "[" * 100_000, r"a.jsonl:1.*a JSON object"),
+        ("a.tsv", b"label\ttext\nsport\t\xff\n", r"expected UTF-8 text"),
+        ("a.tsv", "", r"a file with texts to train on"),
+        ("a.txt", "x", r"a file with texts to train on"),
+        ("a.test.tsv", "label\ttext\nsport\tx\n", r"a file with texts to train on"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_line(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=words):
+        load(tmp_path)
+
+
+def test_what_is_missing_is_told(tmp_path):
+    for path in (tmp_path / "none", tmp_path / "none.tsv"):
+        with pytest.raises(InputError, match=r"data.source"):
+            load(path)
+
+
+def test_domains_can_be_the_clients(tmp_path):
+    for domain in ("en", "de", "fr"):
+        (tmp_path / f"{domain}.tsv").write_text(tsv(ROWS * 4))
+    settings = {
+        "task": "text_classification",
+        "clients": 3,
+        "cohort": 1,
+        "data": {"source": f"texts:{tmp_path}"},
+    }
+    found = load_federation(parse_config({**settings, "partition": {"name": "natural", "by": "domain"}}))
+    domains = found.attributes["domain"].codes
+    held = [set(domains[found.population.train(client).rows].tolist()) for client in range(3)]
+    assert sorted(held, key=min) == [{0}, {1}, {2}]
+    assert list(found.attributes) == ["label", "domain"]

@@ -1,0 +1,72 @@
+"""Settings of client-side selection: what is refused, alone and beside other settings."""
+
+import pytest
+
+from fedtlu_fast import InputError
+from fedtlu_fast.config.client_selection import BUDGETED
+from fedtlu_fast.settings import parse_config
+
+
+def parse(chosen, **over):
+    return parse_config({"client_selection": chosen, **over})
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"selector": "best"}, "selector"),
+        ({"selector": "none", "frozen": "none"}, "frozen"),
+        ({"selector": "full", "budget": 2}, "budget"),
+        ({"selector": "fedlp", "budget": 2}, "budget"),
+        ({"selector": "top", "probe_every": 2}, "probe_every"),
+        ({"selector": "fedluar", "probe_batches": 2}, "probe_batches"),
+        ({"selector": "gradnorm", "lam": 0.5}, "lam"),
+        ({"selector": "rgn", "metric": "snr"}, "metric"),
+        ({"selector": "random", "probability": 0.2}, "probability"),
+        ({"selector": "top", "rounds_per_block": 2}, "rounds_per_block"),
+        ({"selector": "top", "full_rounds": 2}, "full_rounds"),
+        ({"selector": "strategic", "lam": -0.1}, "lam"),
+        ({"selector": "fedlp", "probability": 0}, "probability"),
+        ({"selector": "gradnorm", "probe_every": 0}, "probe_every"),
+        ({"selector": "strategic", "decides": "client"}, "decides"),
+        ({"selector": "fedpart", "decides": "client"}, "decides"),
+        ({"selector": "fedluar", "decides": "client"}, "decides"),
+    ],
+    ids=str,
+)
+def test_settings_that_mean_nothing_are_refused(given, field):
+    with pytest.raises(InputError) as caught:
+        parse(given)
+    assert caught.value.field == f"client_selection.{field}"
+
+
+def test_settings_that_mean_something_are_taken():
+    for name in BUDGETED:
+        assert parse({"selector": name, "budget": 2}).client_selection.budget.amount == 2
+    parse({"selector": "strategic", "lam": 0, "decides": "client"})
+    parse({"selector": "gradnorm", "decides": "client", "probe_every": 3, "probe_batches": 2})
+
+
+@pytest.mark.parametrize("selector", ["full", "strategic", "fedlp"])
+@pytest.mark.parametrize(
+    ("over", "field"),
+    [
+        ({"aggregation": {"rule": "krum"}}, "aggregation.rule"),
+        ({"aggregation": {"rule": "median"}}, "aggregation.rule"),
+        ({"threats": ["a_little_is_enough:0.2"]}, "threats"),
+        ({"execution": {"engine": "compiled"}}, "execution.engine"),
+        ({"execution": {"compile": "default"}}, "execution.compile"),
+    ],
+    ids=str,
+)
+def test_what_knows_nothing_of_blocks_is_refused_beside_it(selector, over, field):
+    parse({"selector": "none"}, **over)
+    with pytest.raises(InputError) as caught:
+        parse({"selector": selector}, **over)
+    assert caught.value.field == field
+    assert f"client_selection.selector={selector}" in caught.value.expected
+
+
+def test_clipping_and_other_threats_go_with_it():
+    config = parse({"selector": "top"}, aggregation={"rule": "norm_clip"}, threats=["sign_flip:0.2"])
+    assert config.one_by_one
