@@ -50,8 +50,9 @@ def compared(one: RoundRecord, other: RoundRecord, run: Run) -> Agreement:
     blocks = list(group.blocks)
     scores = [record.values.blocks[blocks].numpy() for record in (one, other)]
     best = [set(np.argsort(-own)[: run.config.selection.keep]) for own in scores]
-    excess = [record.scores.excess.numpy() for record in (one, other)]
-    lengths = [record.stats.l2.numpy() for record in (one, other)]
+    known = ~one.scores.degenerate.numpy()
+    excess = [record.scores.excess.numpy()[known] for record in (one, other)]
+    lengths = [record.stats.l2.numpy()[known] for record in (one, other)]
     return Agreement(
         tau=float(kendalltau(*scores).statistic),
         same_choice=best[0] == best[1],

@@ -645,6 +645,7 @@ def test_cuda_graph_of_an_aggregation_replays_and_refuses_clients_it_has_not_see
 # --- any shape, any value ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
@@ -688,6 +689,7 @@ def test_any_update(lengths, dtype, seed, lr):
     assert_same_bits(got, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 120), max_size=4),

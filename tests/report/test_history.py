@@ -71,8 +71,8 @@ def random_groups(rounds, groups, blocks, ties=False):
     return found
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 30])
-@pytest.mark.parametrize(("groups", "blocks"), [(1, 2), (3, 4), (9, 20)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow), 30])
+@pytest.mark.parametrize(("groups", "blocks"), [(1, 2), pytest.param(3, 4, marks=pytest.mark.slow), (9, 20)])
 @pytest.mark.parametrize("ties", [False, True])
 def test_picture_can_always_be_drawn(rounds, groups, blocks, ties):
     with warnings.catch_warnings():

@@ -36,7 +36,7 @@ def begun(config, out: Path, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("given", GIVEN, ids=lambda given: "-".join(map(str, given.values())))
-@pytest.mark.parametrize("rounds", [3, 4])
+@pytest.mark.parametrize("rounds", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(text, tmp_path, given, rounds):
     config = federation(text, given)
     simulate(config, tmp_path / "whole")
@@ -59,6 +59,7 @@ def test_losses_are_in_the_checkpoint_and_decide_who_is_drawn(text, tmp_path):
     assert set(third) != set(first)
 
 
+@pytest.mark.slow
 def test_arms_that_share_a_warm_up_share_its_losses(text, tmp_path):
     from fedtlu_fast.simulation.compare import compare
 
