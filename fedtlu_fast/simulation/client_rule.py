@@ -44,7 +44,9 @@ def make_client_rule(
     if unit == "parameters":
         costs = np.array(layout.block_sizes()) / layout.size
     elif unit == "flops":
-        found = measure_costs(task, layout, example_samples(population).take(np.arange(1)))
+        example = example_samples(population)
+        # Two samples: BatchNorm has no statistics of one.
+        found = measure_costs(task, layout, example.take(np.arange(2) % len(example)))
         whole = found.backward(np.ones(blocks, np.bool_))
         costs, reach = found.weight / whole, found.reach / whole
     return ClientRule(config, layout, costs, reach)

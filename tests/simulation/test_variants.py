@@ -1,11 +1,16 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federations import left, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
+from fedtlu_fast.data.population import example_samples
+from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.compare import compare
+from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.variants import crossed, swept, with_variant
 
 
@@ -140,3 +145,21 @@ def test_what_does_not_fit_the_model_is_found_before_anything_runs(config: RunCo
     with pytest.raises(InputError, match="a block's name"):
         compare(config, ("fedtlu", "top@1+frozen=nothing"), (0,), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("unit", ["parameters", "flops"])
+@pytest.mark.parametrize("selector", ["top", "bottom", "gradnorm", "strategic"])
+def test_what_a_client_trains_costs_no_more_than_its_share(text: Path, selector: str, unit: str) -> None:
+    config = with_variant(tiny(text, warmup_rounds=0, rounds=2), f"{selector}@0.45+budget.unit={unit}")
+    parts = make_parts(config)
+    layout, example = parts.trainer.layout, example_samples(parts.population)
+    costs = measure_costs(parts.trainer.task, layout, example.take(np.arange(2)))
+    chosen = standing_of(config, layout).open
+    sets = [set(own) & set(chosen) for row in simulate(config).selection for own in row["client_blocks"]]
+    assert any(sets)
+    for own in map(sorted, sets):
+        if unit == "parameters":
+            spent = sum(costs.parameters[own]) / layout.size
+        else:
+            spent = costs.backward(costs.mask(own)) / costs.backward(np.ones(len(layout.blocks), np.bool_))
+        assert spent <= 0.45 * (1 + 1e-9)
