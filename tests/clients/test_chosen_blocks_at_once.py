@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from closeness import TOLERANCE, assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_zoo import Scalars, gpt2
@@ -20,9 +21,6 @@ from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
 FEATURES, LABELS, SEED = 5, 3, 11
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
-"""As in test_vectorized: float32 after some ten steps."""
-ADAMW = {"rtol": 2e-4, "atol": 2e-5}
 OPTIONS = {
     "sgd": {},
     "momentum": {"momentum": 0.9, "lr": 0.02},
@@ -91,8 +89,7 @@ class Both:
         params, losses = self.together(samples, blocks)
         for place, (held, own) in enumerate(zip(samples, blocks, strict=True)):
             update = self.one.train(self.start, self.none, held, 2, 10 + place, own)
-            tolerance = ADAMW if self.config.optimizer == "adamw" else TOLERANCE
-            torch.testing.assert_close(params[place], update.params, **tolerance)
+            assert_near(params[place], update.params, self.config, update.steps)
             assert losses[place] == pytest.approx(update.loss, rel=1e-5)
             for run in self.layout.runs(set(range(self.blocks)).difference(own)):
                 assert same_bits(params[place, run], self.start[run])

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from closeness import assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_zoo import gpt2
@@ -24,11 +25,6 @@ from fedtlu_fast.tasks.language_modelling import LanguageModelling
 _native = pytest.importorskip("fedtlu_fast._native", reason="the C++ extension is not built")
 
 SEED = 5
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
-"""Of parameters of about 1 in float32 after some ten steps: rounding is 6e-8 an operation."""
-ADAMW = {"rtol": 2e-4, "atol": 2e-5}
-"""AdamW divides by the gradient's size: where a gradient is nearly 0, its rounding moves the parameter."""
-
 OPTIONS = {
     "sgd": {},
     "momentum": {"momentum": 0.9, "lr": 0.02},
@@ -82,10 +78,6 @@ class Setting:
         return found, found.change.clone()
 
 
-def tolerance(training):
-    return ADAMW if training.get("optimizer") == "adamw" else TOLERANCE
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_client_is_trained_as_by_the_local_trainer(name, shape):
@@ -93,7 +85,7 @@ def test_a_client_is_trained_as_by_the_local_trainer(name, shape):
     for client, held in enumerate(setting.samples(11, 1, 4, 23)):
         expected, params = setting.reference(held, client)
         found = setting.compiled.train(setting.start, setting.buffers, held, 2, client)
-        torch.testing.assert_close(found.params, params, **tolerance(OPTIONS[name]))
+        assert_near(found.params, params, setting.config, expected.steps)
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
         assert (found.samples, found.steps, found.finite) == (expected.samples, expected.steps, True)
 
