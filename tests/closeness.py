@@ -11,8 +11,8 @@ ADAMW = {"rtol": 2e-4, "atol": 2e-5}
 def assert_near(found, expected, config, steps):
     """Of parameters [P] after so many steps under a TrainingConfig.
 
-    Where a gradient is no larger than its own rounding, AdamW makes a whole step of that, in either direction:
-    two numbers in a thousand may end as far apart as such steps carry them.
+    Where a gradient is no larger than its own rounding, AdamW makes a whole step of that, in either
+    direction: two numbers in a thousand may end as far apart as such steps carry them.
     """
     if config.optimizer != "adamw":
         torch.testing.assert_close(found, expected, **TOLERANCE)
