@@ -131,10 +131,7 @@ class VectorizedTrainer:
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
         for step, active in enumerate(schedule.active):
-            # Here, for vmap cannot make a shape depend on the data.
-            batch = self._task.trim(take_each(held[:active], schedule.places[:active, step]))
-            real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
-            weights = by_predictions(real, self._task.counts(batch))
+            batch, weights = self._step_batch(held, schedule, step)
             losses = self._gradients(matrix[:active], grads[:active], batch, weights, layers)
             if frozen is not None:
                 frozen.clear_(grads[:active])
@@ -163,32 +160,33 @@ class VectorizedTrainer:
             count: over how many batches, or as many as a client has.
             round_index: with a client's number, its draws depend on it.
             clients: their numbers.
-
-        Returns:
-            A working matrix: use it before the next clients come.
         """
         plans = []
-        for held, client in zip(samples, clients, strict=True):
+        for own, client in zip(samples, clients, strict=True):
             draws = self._draws.generator(self.seed, "probe", round_index, client)
-            plans.append(probe_batches(len(held), self.config.batch_size, count, draws))
+            plans.append(probe_batches(len(own), self.config.batch_size, count, draws))
         order = sorted(range(len(plans)), key=lambda k: -len(plans[k]))
         schedule = Schedule.of([plans[k] for k in order])
+        held = [samples[k] for k in order]
         matrix, grads = self._params[: len(order)], self._grads[: len(order)]
         sums = torch.zeros_like(grads)
         matrix.copy_(params)
         self._losses.train()
         for step, active in enumerate(schedule.active):
-            batch = self._task.trim(
-                take_each([samples[k] for k in order[:active]], schedule.places[:active, step])
-            )
-            real = torch.from_numpy(schedule.weights[:active, step] > 0).to(matrix.device)
-            weights = by_predictions(real, self._task.counts(batch))
+            batch, weights = self._step_batch(held, schedule, step)
             self._gradients(matrix[:active], grads[:active], batch, weights, self.layout.layers)
             sums[:active] += grads[:active]
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
         steps = torch.from_numpy(schedule.steps).to(sums.device, sums.dtype)
-        return (sums / steps[:, None])[back.to(sums.device)]
+        back = torch.from_numpy(np.argsort(order)).to(sums.device)
+        return sums.div_(steps[:, None])[back]
+
+    def _step_batch(self, held: Sequence[Samples], schedule: Schedule, step: int) -> tuple[Batch, Tensor]:
+        """What the clients that still train take in a step, and the weights [K, B] of the samples."""
+        active = schedule.active[step]
+        # Cut here, for vmap cannot make a shape depend on the data.
+        batch = self._task.trim(take_each(held[:active], schedule.places[:active, step]))
+        real = torch.from_numpy(schedule.weights[:active, step] > 0).to(self._params.device)
+        return batch, by_predictions(real, self._task.counts(batch))
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)

@@ -13,11 +13,11 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
-from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
+from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Own, Vectors
 from fedtlu_fast.simulation.executors.personal import PersonalPart
-from fedtlu_fast.stats import layer_stats
+from fedtlu_fast.stats import LayerStats, layer_stats
 
 Gains = NDArray[np.float64]
 
@@ -68,12 +68,12 @@ class Prober:
             failed: called for those whose probe raises; raises itself when memory is short.
             own: what clients keep, by number.
         """
-        metric = self._config.client_selection.gradient_metric
+        weights = self._weights(start)
         for first in range(0, len(clients), self._size):
             group = clients[first : first + self._size]
             if self._many is not None and len(group) > 1:
                 try:
-                    found = self._together(self._many, metric, start, round_index, group)
+                    found = self._together(self._many, weights, start, round_index, group)
                     reports.gains |= dict(zip(group, found, strict=True))
                     continue
                 except (Exception, SystemExit) as error:
@@ -82,25 +82,26 @@ class Prober:
                     # Else one of them is to blame, and fails again on its own.
             for client in group:
                 try:
-                    model = start
+                    model, size = start, weights
                     if self._part is not None:
                         model = self._part.model_of(start, own.get(client))
-                    reports.gains[client] = self._alone(metric, model, round_index, client)
+                        size = self._weights(model)
+                    reports.gains[client] = self._alone(size, model, round_index, client)
                 except (Exception, SystemExit) as error:
                     failed(client, error)
 
-    def _alone(self, metric: GradientMetric, start: Vectors, round_index: int, client: int) -> Gains:
+    def _alone(self, weights: LayerStats, start: Vectors, round_index: int, client: int) -> Gains:
         self._watch(client)
         samples = self._population.train(client)
         count = self._config.client_selection.probe_batches
         gradient = self._trainer.gradient(*start, samples, count, round_index, client)
-        own: Gains = self._measured(metric, start, [gradient])[0]
+        own: Gains = self._measured(weights, [gradient])[0]
         return own
 
     def _together(
         self,
         many: VectorizedTrainer,
-        metric: GradientMetric,
+        weights: LayerStats,
         start: Vectors,
         round_index: int,
         clients: Sequence[int],
@@ -111,13 +112,15 @@ class Prober:
             samples.append(self._population.train(client))
         self._watch(-1)  # nobody's time: they probe together
         count = self._config.client_selection.probe_batches
-        return self._measured(metric, start, many.gradients(start[0], samples, count, round_index, clients))
+        return self._measured(weights, many.gradients(start[0], samples, count, round_index, clients))
 
-    def _measured(self, metric: GradientMetric, start: Vectors, rows: Tensor | Sequence[Tensor]) -> Gains:
+    def _weights(self, model: Vectors) -> LayerStats:
+        return layer_stats(model[0], self._layout, backend=self._config.backend)
+
+    def _measured(self, weights: LayerStats, rows: Tensor | Sequence[Tensor]) -> Gains:
         """[K, B], from the gradients of K clients, each read once."""
-        backend = self._config.backend
+        metric, backend = self._config.client_selection.gradient_metric, self._config.backend
         found = aggregate(rows, [1.0] * len(rows), self._layout, client_stats=True, backend=backend)
-        weights = layer_stats(start[0], self._layout, backend=backend)
         if found.client_stats is None:
             raise RuntimeError("no statistics of clients, though they were asked for")
         return measure_gradients(metric, self._layout, found.client_stats, weights)
