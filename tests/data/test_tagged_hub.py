@@ -16,16 +16,6 @@ ROWS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder for a local data set; `datasets` keeps its cache beside it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    path = tmp_path / "set"
-    path.mkdir()
-    return path
-
-
 def write(folder, rows, split="train", kind="strings", column="upos"):
     """Parquet files with tags as strings, or as numbers with names."""
     tags = rows["upos"]

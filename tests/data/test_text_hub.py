@@ -16,16 +16,6 @@ from fedtlu_fast.settings import parse_config
 datasets = pytest.importorskip("datasets")
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder for a local data set; `datasets` keeps its cache beside it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    path = tmp_path / "set"
-    path.mkdir()
-    return path
-
-
 def write_rows(folder, rows, name="train"):
     (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
