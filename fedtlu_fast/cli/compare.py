@@ -62,9 +62,9 @@ def compare_command(
 ) -> None:
     """Run several selectors on the same federation, with several seeds: one table and one picture.
 
-    The runs of one seed share data, cohorts, batches and the warm-up; only what the server applies
-    differs (but for participation.sampler=loss, where the clients' losses decide the cohorts). With no
-    options it takes under three minutes on two cores.
+    The runs of one seed share data, cohorts, batches and the warm-up; only what the clients train and
+    send, and what the server applies, differs (but for participation.sampler=loss, where the clients'
+    losses decide the cohorts). With no options it takes under three minutes on two cores.
     """
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.client_tables import client_table

@@ -36,13 +36,16 @@ Model = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="language_modelling (default), tagging, classification or image_classification; digits: the "
-        "last with its preset."
+        help="language_modelling (default), tagging, classification, image_classification or "
+        "text_classification; digits, topics: the last two with their presets."
     ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH or hf:NAME[:CONFIG][@REVISION]."),
+    typer.Option(
+        help="Of the task: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
+        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` has them all."
+    ),
 ]
 Partition = Annotated[
     str | None,

@@ -1,7 +1,8 @@
 """Several selectors and seeds on the same federation: one arm each, in parallel processes.
 
 The arms of one seed share data, cohorts, batches and the warm-up rounds, which are run once; they differ
-in what the server applies (with participation.sampler=loss also in the cohorts after the warm-up).
+in what clients train and send, and in what the server applies (with participation.sampler=loss also in the
+cohorts after the warm-up).
 """
 
 from __future__ import annotations
