@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedtlu_fast.shown import visible
+
 
 class FedtluError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Its message is one line, whatever names of files, labels and tensors are in it.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(FedtluError, ValueError):
@@ -62,5 +70,8 @@ class InterruptedRunError(FedtluError):
 
 def shorten(value: Any, limit: int = 120) -> str:
     """`repr` of a value, cut to `limit` characters, for messages."""
-    text = repr(value)
+    try:
+        text = visible(repr(value))
+    except Exception:  # a whole number of more digits than Python writes; an object of the user's
+        text = f"a value of {type(value).__name__} that cannot be shown"
     return text if len(text) <= limit else text[: limit - 3] + "..."

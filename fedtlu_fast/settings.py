@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
 EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
 """Settings of which one replaces the other when it is given over it."""
@@ -47,7 +47,8 @@ def load_config(
     if preset is not None:
         if preset not in presets():
             raise InputError("preset", preset, f"one of {', '.join(presets())}")
-        tree = yaml.safe_load(resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text())
+        text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
+        tree = parse_yaml(text)
     if path is not None:
         _lay_over(tree, _read_yaml(path))
     for override in overrides:
@@ -102,13 +103,7 @@ def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tup
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("config", str(path), "a YAML file that exists") from None
-    # A ValueError: no UTF-8, or something like a date that is none; a RecursionError: a thousand brackets.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError("config", str(path), f"a readable YAML file; {error}".replace("\n", " ")) from None
+    tree = read_yaml_file(path, "config")
     if not isinstance(tree, dict):
         raise InputError("config", str(path), f"a YAML mapping of settings, not {type(tree).__name__}")
     return tree
@@ -119,9 +114,9 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not sign or not key:
         raise InputError("--set", override, "key=value, such as rounds=20 or training.lr=0.1")
     try:
-        value = yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise InputError("--set", override, "a YAML value after the equals sign") from None
+        value = parse_yaml(text)
+    except YamlTextError as error:
+        raise InputError("--set", override, f"a YAML value after the equals sign: {error}") from None
     tree: Any = value
     for part in reversed(full_key(key.strip()).split(".")):
         tree = {part: tree}

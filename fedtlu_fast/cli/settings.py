@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +17,7 @@ def settings_command(preset: options.Preset = None) -> None:
     Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
     """
     from fedtlu_fast.settings import load_config, presets, setting_paths
+    from fedtlu_fast.yaml_text import dump_yaml
 
     preset = preset or options.DEFAULT_PRESET
     tree = load_config(preset).model_dump()
@@ -28,7 +28,7 @@ def settings_command(preset: options.Preset = None) -> None:
         value: Any = tree
         for part in path.split("."):
             value = value[part]
-        shown = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+        shown = dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
         table.add_row(path, escape(shown), escape(text))
     results.print(table)
     results.print(f"Presets: {', '.join(presets())}", highlight=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -33,6 +32,7 @@ from fedtlu_fast.config.server import (
 )
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
+from fedtlu_fast.yaml_text import dump_yaml
 
 OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_classification": "topics"}
 """Embedded data of the tasks that have their own; as the name of a task it stands for both."""
@@ -197,4 +197,4 @@ class RunConfig(Section):
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))

@@ -20,8 +20,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.settings import load_config
@@ -32,6 +30,7 @@ from fedtlu_fast.simulation.references import REFERENCES, reference_summary
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
+from fedtlu_fast.yaml_text import dump_yaml, read_yaml_file
 
 POLL_SECONDS = 0.5
 
@@ -121,7 +120,7 @@ def compare(
         config = _settled(config, selectors, seeds, jobs)
         directory = RunDirectory.create(out, config)
         chosen = {"selectors": list(selectors), "seeds": list(seeds)}
-        directory.write(COMPARISON, yaml.safe_dump(chosen, sort_keys=False))
+        directory.write(COMPARISON, dump_yaml(chosen))
     warmups, arms = plan(config, selectors, seeds, out)
     try:
         with _workers(min(jobs, len(arms))) as pool:
@@ -211,10 +210,10 @@ def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[in
     for name in ("config.yaml", COMPARISON):
         if not (out / name).is_file():
             raise InputError("--resume", str(out), f"a directory with the {name} of an earlier comparison")
+    arranged = read_yaml_file(out / COMPARISON, "--resume")
     try:
-        arranged = yaml.safe_load((out / COMPARISON).read_text(encoding="utf-8"))
         selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError("--resume", str(out / COMPARISON), "lists of selectors and seeds") from error
     return load_config(path=out / "config.yaml"), selectors, seeds
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, read_arm
 from fedtlu_fast.simulation.directory import COMPARISON, RunDirectory
+from fedtlu_fast.yaml_text import dump_yaml
 
 EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
 SELECTORS = ("fedtlu", "random", "last", "full")
@@ -129,13 +128,12 @@ def run_experiment(
         InterruptedRunError: Ctrl-C; the same call with `resume` goes on.
         FedtluError: an arm failed.
     """
-    plan = yaml.safe_dump(
+    plan = dump_yaml(
         {
             "selectors": list(selectors),
             "seeds": list(seeds),
             "conditions": {one.name: one.config.model_dump(mode="json") for one in grid},
-        },
-        sort_keys=False,
+        }
     )
     if resume:
         _check_plan(out, plan)

@@ -1,0 +1,47 @@
+"""How names and paths that others chose are shown: no sign in them can act on a terminal or a page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Control characters, signs that turn the direction of writing, signs without a shape, lone surrogates."""
+
+
+def visible(text: str) -> str:
+    r"""The text with every sign that cannot be seen as an escape, such as ``\x1b``, ``\n`` or ``\u202e``.
+
+    A byte of a path that is no UTF-8 is shown as that byte, ``\xff``.
+    """
+    return _UNSEEN.sub(_escaped, text)
+
+
+def shell_word(path: Path) -> str:
+    r"""A path as one word that a shell can be given; with unseen signs in the form ``$'p\xff'``."""
+    text = str(path)
+    if not _UNSEEN.search(text):
+        return shlex.quote(text)
+    # What is not ASCII goes byte by byte: \x of more than two digits would swallow what follows it.
+    quoted = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}"
+        for byte in os.fsencode(text)
+    )
+    return f"$'{quoted}'"
+
+
+def one_line(error: object) -> str:
+    """The message of an error of a library, which may have several lines, in one."""
+    return visible(" ".join(str(error).split()))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    sign = match[0]
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode("ascii")

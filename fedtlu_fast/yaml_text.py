@@ -1,0 +1,195 @@
+"""How YAML is read and written: settings, and the files of run directories.
+
+Read is YAML 1.2's core, so that values mean what they look like: ``1e-3`` is a number, ``010`` is ten, and
+``no``, ``1:30`` and ``2024-01-01`` are text. What is read is limited in size, depth and expansion.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.shown import one_line, visible
+
+LIMIT_VARIABLE = "FEDTLU_YAML_BYTES"
+"""Environment variable that raises `MOST_BYTES`."""
+MOST_BYTES = 4 * 2**20
+MOST_DEPTH = 50
+MOST_DIGITS = 1000
+MOST_VALUES = 100_000
+"""Values that aliases may add to the text's own."""
+
+FLOAT, INT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+_INT = re.compile(r"[-+]?[0-9][0-9_]*$|0o[0-7]+$|0x[0-9a-fA-F]+$")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
+_NULL = re.compile(r"(?:~|null|Null|NULL|)$")
+_MERGE = re.compile(r"<<$")
+
+
+class YamlTextError(ValueError):
+    """The text is no YAML, or more of it than is read; the message is one line."""
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        YamlTextError: it is none, it has a key twice, or it goes beyond a limit.
+    """
+    most = most_bytes()
+    if len(text) > most:
+        raise YamlTextError(f"at most {most:,} bytes; {LIMIT_VARIABLE} raises this limit")
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except YamlTextError:
+        raise
+    # Beside YAMLError come KeyError, IndexError, AttributeError and more, of tags on values of another kind.
+    except Exception as error:
+        known = isinstance(error, yaml.YAMLError | ValueError)
+        why = one_line(error) if known else "a tag (such as !!bool) is on a value of another kind"
+        raise YamlTextError(f"a readable YAML text; {why}") from None
+
+
+def read_yaml_file(path: Path, field: str) -> Any:
+    """The value of a YAML file.
+
+    Args:
+        path: of the file.
+        field: what names it, for the message.
+
+    Raises:
+        InputError: it cannot be read, or `parse_yaml` refuses it.
+    """
+    most = most_bytes()
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise YamlTextError(f"a YAML file of at most {most:,} bytes; {LIMIT_VARIABLE} raises this limit")
+        return parse_yaml(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(field, str(path), "a YAML file that exists") from None
+    except UnicodeDecodeError as error:
+        raise InputError(field, str(path), f"a readable YAML file in UTF-8; {one_line(error)}") from None
+    except YamlTextError as error:
+        raise InputError(field, str(path), str(error)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(field, str(path), f"a readable YAML file; {one_line(error)}") from None
+
+
+def dump_yaml(value: Any, *, flow: bool = False) -> str:
+    """The value as a YAML text in ASCII, which `parse_yaml` and every other reader take for the same.
+
+    Args:
+        value: of mappings, sequences, texts, numbers and None.
+        flow: in one line, as far as it fits.
+    """
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow))
+
+
+def most_bytes() -> int:
+    """How long a YAML text may be."""
+    given = os.environ.get(LIMIT_VARIABLE, "")
+    return int(given) if given.isdecimal() and len(given) < 19 else MOST_BYTES
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's plain values, and with limits."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as in the base class)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+        self._added = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        begun: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        alias = begun if isinstance(begun, yaml.AliasEvent) else None
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise YamlTextError(f"at most {MOST_DEPTH} levels; line {begun.start_mark.line + 1} goes deeper")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias is not None:
+            self._count_alias(alias, node)
+        self._sizes[id(node)] = 1 + sum(self._sizes.get(id(child), 1) for child in _children(node))
+        if isinstance(node, yaml.MappingNode) and alias is None:
+            _check_keys(node)
+        return node
+
+    def _count_alias(self, alias: Any, node: Any) -> None:
+        line = alias.start_mark.line + 1
+        if id(node) not in self._sizes:
+            raise YamlTextError(
+                f"no value that holds itself; line {line} makes one of *{visible(alias.anchor)}"
+            )
+        self._added += self._sizes[id(node)]
+        if self._added > MOST_VALUES:
+            raise YamlTextError(
+                f"aliases that stand for at most {MOST_VALUES:,} values; line {line} goes beyond"
+            )
+
+    def construct_yaml_int(self, node: Any) -> int:
+        text = self.construct_scalar(node).replace("_", "")
+        if len(text) > MOST_DIGITS:
+            line = node.start_mark.line + 1
+            raise YamlTextError(
+                f"numbers of at most {MOST_DIGITS} digits; line {line} has one of {len(text):,}"
+            )
+        # 010 is ten; int() alone would take 0o and 0x for errors.
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+    def construct_yaml_float(self, node: Any) -> float:
+        text = self.construct_scalar(node).lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _check_keys(node: Any) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        line, name = key.start_mark.line + 1, (key.tag, key.value)
+        if name in lines:
+            raise YamlTextError(
+                f"every key once; {visible(key.value)} is in line {lines[name]} and again in line {line}"
+            )
+        lines[name] = line
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which either YAML 1.1 or 1.2 would take for something else."""
+
+    yaml_implicit_resolvers = yaml.SafeDumper.yaml_implicit_resolvers.copy()
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", _BOOL, "tTfF"),
+    (FLOAT, _FLOAT, "-+0123456789."),
+    (INT, _INT, "-+0123456789"),
+    ("tag:yaml.org,2002:null", _NULL, ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:merge", _MERGE, "<"),
+):
+    _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
+    _Dumper.add_implicit_resolver(_tag, _pattern, list(_first))
+_Loader.add_constructor(INT, _Loader.construct_yaml_int)
+_Loader.add_constructor(FLOAT, _Loader.construct_yaml_float)
