@@ -1,11 +1,14 @@
 """Images in folders by label, and by domain before it, as DomainNet's (Peng et al., ICCV 2019) are.
 
-``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, both also below ``DIR/train`` and ``DIR/test``. Names that begin
-with a point are left out, and so are files with endings that are not images'. Links are followed.
+``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, both also below folders whose names say which part they are, such
+as ``DIR/train`` and ``DIR/Testing`` (see `splits`), which may also be in each domain's folder. Such a name
+says so only for a folder that holds folders: ``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. Names
+that begin with a point are left out, and so are files with endings that are not images'. Links are followed.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +16,10 @@ from pathlib import Path
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.pixels import read_images
+from fedtlu_fast.data.splits import announce, divide, listed, parse
 from fedtlu_fast.errors import InputError
 
+logger = logging.getLogger("fedtlu_fast.data")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -27,8 +32,18 @@ class Entry:
     domain: str | None
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Images to train on and to test on, the folders that hold the test, and folders that are not read."""
+
+    train: list[Entry]
+    test: list[Entry]
+    tests: list[str]
+    unread: list[str]
+
+
 def load_image_folder(location: str, size: int | None) -> Splits:
-    """Images to train on, and those of the folder ``test`` where there is one beside ``train``.
+    """Images to train on, and those of the test's folders where there are some.
 
     Args:
         location: the directory.
@@ -39,15 +54,13 @@ def load_image_folder(location: str, size: int | None) -> Splits:
     """
     root = Path(location).expanduser()
     try:
-        folders = _folders(root)
-        if [folder.name for folder in folders] == ["test", "train"]:
-            test, train = (_entries(folder) for folder in folders)
-        else:
-            train, test = _entries(root), []
+        parts = _parts(root)
     except OSError as error:
         raise InputError(
             "data.source", f"images:{location}", f"a directory that can be read; {error}"
         ) from None
+    train, test = parts.train, parts.test
+    announce("images", len(test) if parts.tests else None, parts.tests, parts.unread)
     labels = sorted({entry.label for entry in (*train, *test)})
     domains = sorted({entry.domain or "" for entry in (*train, *test)})
     found = _read(root, train, labels, domains, size)
@@ -62,6 +75,72 @@ def _read(
     if domains != [""]:
         attributes["domain"] = by_name([entry.domain or "" for entry in entries], domains)
     return ImageSet(images, attributes)
+
+
+def _parts(root: Path) -> Parts:
+    """The images of a directory by part: the parts' folders are the first or the second level, or absent."""
+    folders = _folders(root)
+    if not any(map(_folders, folders)):
+        return _labels(root, folders)
+    own = divide([folder.name for folder in folders], f"images:{root}", free=True)
+    if own.test or own.validation or any(parse(name).part == "train" for name in own.train):
+        return _divided(root, {folder.name: folder for folder in folders})
+    deep = [inner for domain in folders for inner in _folders(domain) if _folders(inner)]
+    if not any(parse(inner.name).part for inner in deep):
+        return Parts(_entries(root), [], [], [])
+    return _divided_domains(root, folders)
+
+
+def _labels(root: Path, folders: Sequence[Path]) -> Parts:
+    """The images of a directory whose folders hold no folders."""
+    named = [folder.name for folder in folders if not parse(folder.name).rest and parse(folder.name).part]
+    if named and len(named) == len(folders):
+        expected = f"folders by label; {listed(named)} hold images without any"
+        raise InputError("data.source", f"images:{root}", expected)
+    entries = _entries(root)
+    if named:
+        logger.info(f"{listed(named)}: a label, like the folders beside it, since it holds no folders")
+    return Parts(entries, [], [], [])
+
+
+def _divided(root: Path, folders: dict[str, Path]) -> Parts:
+    """The images of a directory whose folders are parts."""
+    own = divide(list(folders), f"images:{root}", free=True)
+    flat = [name for name in own.test if not _folders(folders[name])]
+    tests = [name for name in own.test if name not in flat]
+    found = Parts([], [], tests, [*own.validation, *own.others, *(f"{name} (no labels)" for name in flat)])
+    for names, entries in ((own.train, found.train), (tests, found.test)):
+        for name in names:
+            said = parse(name)
+            if said.part is None:
+                entries += [entry for label in _folders(folders[name]) for entry in _images(label, name)]
+                continue
+            domain = " ".join(said.rest) or None
+            entries += [
+                Entry(entry.file, entry.label, entry.domain or domain) for entry in _entries(folders[name])
+            ]
+    return _with_training(root, found)
+
+
+def _divided_domains(root: Path, domains: Sequence[Path]) -> Parts:
+    """The images of a directory whose folders are domains, which hold the parts' folders."""
+    found = Parts([], [], [], [])
+    for domain in domains:
+        own = divide([folder.name for folder in _folders(domain)], f"images:{domain}")
+        for names, entries in ((own.train, found.train), (own.test, found.test)):
+            for name in names:
+                inner = _entries(domain / name)
+                entries += [Entry(entry.file, entry.label, domain.name) for entry in inner]
+        found.tests.extend(f"{domain.name}/{name}" for name in own.test)
+        found.unread.extend(f"{domain.name}/{name}" for name in (*own.validation, *own.others))
+    return _with_training(root, found)
+
+
+def _with_training(root: Path, found: Parts) -> Parts:
+    if not found.train:
+        expected = f"images to train on beside {listed(found.tests or found.unread)}"
+        raise InputError("data.source", f"images:{root}", expected)
+    return found
 
 
 def _entries(root: Path) -> list[Entry]:

@@ -121,3 +121,54 @@ def test_one_label_is_no_task(tmp_path):
     (tmp_path / "ink" / "bar").rename(tmp_path / "one" / "bar")
     with pytest.raises(InputError, match=r"two labels or more; all are \('bar',\)"):
         load_federation(settings(tmp_path / "one"))
+
+
+@pytest.mark.parametrize(
+    ("train", "tuning", "test"),
+    [("train", "val", "test"), ("Training", "dev", "Testing"), ("TRAIN_0", "validation", "eval")],
+)
+def test_folders_say_their_part(tmp_path, caplog, train, tuning, test):
+    for name, each in ((train, 4), (tuning, 1), (test, 2)):
+        write_folder(tmp_path / name, domains=(), each=each)
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        found, own = load(tmp_path)
+    assert (len(found.images), len(own.images)) == (12, 6)
+    assert list(found.attributes) == ["label"]
+    assert caplog.messages == [f"test: 6 images of {test}; {tuning} not read"]
+
+
+def test_a_test_beside_domains_is_the_test(tmp_path):
+    write_folder(tmp_path, each=2, domains=("ink", "oil", "test"))
+    found, own = load(tmp_path)
+    assert (len(found.images), len(own.images)) == (12, 6)
+
+
+def test_domains_may_hold_the_parts(tmp_path, caplog):
+    for domain in ("ink", "oil"):
+        write_folder(tmp_path / domain, each=2, domains=("train", "test"))
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        found, own = load(tmp_path)
+    assert (len(found.images), len(own.images)) == (12, 12)
+    assert found.attributes["domain"].names == own.attributes["domain"].names == ("ink", "oil")
+    assert caplog.messages == ["test: 12 images of ink/test, oil/test"]
+
+
+def test_a_label_may_have_a_part_s_name(tmp_path, caplog):
+    write_folder(tmp_path, each=2, domains=())
+    (tmp_path / "bar").rename(tmp_path / "train")
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        found, own = load(tmp_path)
+    assert own is None
+    assert "train" in found.attributes["label"].names
+    assert caplog.messages == ["train: a label, like the folders beside it, since it holds no folders"]
+
+
+def test_parts_without_labels_or_training_data_are_refused(tmp_path):
+    write_folder(tmp_path / "a", each=2, domains=())
+    for old, new in (("bar", "train"), ("dot", "test"), ("cross", "val")):
+        (tmp_path / "a" / old).rename(tmp_path / "a" / new)
+    with pytest.raises(InputError, match=r"folders by label; test, train, val hold images without any"):
+        load(tmp_path / "a")
+    write_folder(tmp_path / "b" / "test", each=2, domains=())
+    with pytest.raises(InputError, match=r"images to train on beside test"):
+        load(tmp_path / "b")

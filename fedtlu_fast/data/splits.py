@@ -1,0 +1,200 @@
+"""Which entries are for training, and which for the test: one rule on names for the data of every source.
+
+It holds for files, folders and splits alike. A name's words are its runs of letters and its numbers:
+``en_ewt-ud-train-a.conllu.gz`` has the words en, ewt, ud, train and a. A part's word in it says which part
+the entry belongs to (see `PARTS`; case does not matter, and ``TrainSet`` or ``test2017`` do too); the last
+one decides where there are several. A word that only contains a part's word, such as *latest* or *trainer*,
+says nothing. The validation part is never read: nothing is tuned on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedtlu_fast.errors import InputError, shorten
+
+logger = logging.getLogger("fedtlu_fast.data")
+
+Part = Literal["train", "test", "validation"]
+PARTS: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "test": "test",
+    "testing": "test",
+    "devtest": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+}
+"""A part's words. An ``eval`` beside a ``test`` is for validation."""
+SECOND_CHOICE = ("eval", "evaluation")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+FILLERS = ("of", "part", "shard", "chunk", "split", "set", "data")
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+")
+SUFFIXED = re.compile(r"(.+?)(?:set|data)")
+SHOWN = 4
+"""Names in one message; of more their number is given."""
+
+
+@dataclass(frozen=True)
+class PartName:
+    """What a name says.
+
+    Attributes:
+        part: the part that it names, if any.
+        word: the word that says so.
+        rest: its other words, such as a language; entries of all parts share it.
+        pieces: its numbers, and single letters after the part's word, which number the part's pieces.
+    """
+
+    part: Part | None
+    word: str
+    rest: tuple[str, ...]
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Division:
+    """Names by what they are for, in the order they were given.
+
+    Attributes:
+        train: names that say so; and of the others those that have no training part of their own beside
+            them, unless there is one for all.
+        test: names that say so.
+        validation: names that say so.
+        others: names that say nothing beside training data that is named; whether these are read is the
+            reader's choice.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    validation: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division:
+    """Divides the entries of one folder, or the splits of one data set.
+
+    Args:
+        names: of the entries; of files with their endings.
+        source: the data set, for messages.
+        free: people name these entries as they like (documents, labels, domains): a part's word beside
+            other words counts only where another entry has the same other words and another part, or where
+            it stands alone before the ending (``wiki.train.tokens``).
+
+    Raises:
+        InputError: two entries claim to be the same piece of the same part.
+    """
+    read = {name: parse(name) for name in names}
+    counted = {name: own for name, own in read.items() if own.part and _counts(name, read, free)}
+    first = any(own.part == "test" and own.word not in SECOND_CHOICE for own in counted.values())
+    parts: dict[str, Part] = {}
+    for name, own in counted.items():
+        assert own.part is not None
+        parts[name] = "validation" if first and own.word in SECOND_CHOICE else own.part
+    _check_once({name: read[name] for name in parts}, parts, source, free)
+    trained = {read[name].rest for name, part in parts.items() if part == "train"}
+    claimed = [name for name in names if name not in parts]
+    # Beside a training part of its own, or one of no name at all, an entry may be the sum of all parts.
+    others = {name for name in claimed if trained and (() in trained or read[name].rest in trained)}
+    return Division(
+        train=tuple(name for name in names if parts.get(name, "train") == "train" and name not in others),
+        test=tuple(name for name in names if parts.get(name) == "test"),
+        validation=tuple(name for name in names if parts.get(name) == "validation"),
+        others=tuple(name for name in names if name in others),
+    )
+
+
+def parse(name: str) -> PartName:
+    """Takes a name apart; see the top of this module."""
+    words = [word.lower() for word in WORD.findall(stem(name))]
+    places = [place for place, word in enumerate(words) if _part(word)]
+    if not places:
+        return PartName(None, "", *_sorted_out(words, ()))
+    place = places[-1]
+    part = _part(words[place])
+    if part == "validation" and place and _part(words[place - 1]) == "train":
+        del words[place]  # train-val is what the union of both is called
+        part, place = "train", place - 1
+    return PartName(part, words[place], *_sorted_out(words[:place], words[place + 1 :]))
+
+
+def stem(name: str) -> str:
+    """A name without its ending, and without that of compression; a part's word is no ending."""
+    base = name
+    for own in PACKED:
+        base = base[: -len(own)] if base.lower().endswith(own) else base
+    head, point, ending = base.rpartition(".")
+    is_ending = (
+        bool(head and point) and ending.isalnum() and not ending.isdigit() and not _part(ending.lower())
+    )
+    return head if is_ending else base
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, at most `SHOWN` of them."""
+    shown = ", ".join(shorten(name)[1:-1] for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
+
+
+def announce(what: str, test: int | None, tests: Sequence[str], unread: Sequence[str]) -> None:
+    """Logs which entries the test is from, and which entries are not read.
+
+    Args:
+        what: the samples are, such as "texts".
+        test: how many of them are for the test; None where the source has no test of its own.
+        tests: the entries that hold them.
+        unread: the entries that are not read.
+    """
+    kept = "a share of the training data, since there is none of its own (data.test_fraction)"
+    parts = [f"test: {kept}" if test is None else f"test: {test:,} {what} of {listed(tests)}"]
+    if unread:
+        parts.append(f"{listed(unread)} not read")
+    if unread or test is not None:
+        logger.info("; ".join(parts))
+
+
+def _part(word: str) -> Part | None:
+    suffixed = SUFFIXED.fullmatch(word)
+    return PARTS.get(word) or (PARTS.get(suffixed[1]) if suffixed else None)
+
+
+def _sorted_out(before: Sequence[str], after: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words that mean something, and words that number pieces; before and after the part's word."""
+    first = [word for word in before if not word.isdigit()]
+    last = [word for word in after if not word.isdigit() and len(word) > 1 and word not in FILLERS]
+    pieces = [word for word in (*before, *after) if word.isdigit() or (len(word) == 1 and word in after)]
+    return (*first, *last), tuple(pieces)
+
+
+def _counts(name: str, read: dict[str, PartName], free: bool) -> bool:
+    own = read[name]
+    if not free or not own.rest or _part(stem(name).rpartition(".")[2].lower()):
+        return True
+    return any(other.rest == own.rest and other.part not in (None, own.part) for other in read.values())
+
+
+def _check_once(read: dict[str, PartName], parts: dict[str, Part], source: str, free: bool) -> None:
+    met: dict[tuple[object, ...], str] = {}
+    for name, own in read.items():
+        if parts[name] == "validation":
+            continue
+        # Documents with different endings are different texts: train.en and train.de.
+        ending = name.removeprefix(stem(name)).lower().removesuffix(".gz") if free else ""
+        word = own.word if own.word in SECOND_CHOICE else ""
+        before = met.setdefault((parts[name], word, own.rest, own.pieces, ending), name)
+        if before != name:
+            raise InputError(
+                "data.source",
+                source,
+                f"the {parts[name]} part once; {before} and {name} both claim to be it",
+                "Move one of them elsewhere.",
+            )
