@@ -1,20 +1,26 @@
 """Finds the blocks of a model, and which of them are alike, from parameter names and shapes alone.
 
 The rule (FedTLU, section III, made exact; the details are ours). A module's *signature* is the sequence
-of the shapes of its parameters.
+of the shapes of its parameters. A *stack* is a list (children whose names are numbers: ``h.0``, ``h.1``)
+in which two modules that hold modules of their own share a signature.
 
-1. The children of list-like containers (names that are numbers: ``h.0``, ``h.1``) are candidates, the
-   outermost first. Candidates that share a signature are like blocks; one that has no like is opened,
-   and its own lists are searched in the same way.
-2. In what is left, sibling modules that hold modules of their own and share a signature are like blocks.
+1. From the top down, these are candidates: the children of a list; and, outside of lists, sibling modules
+   that hold modules of their own and share a signature (torchvision's ``encoder_layer_0`` and
+   ``encoder_layer_1``), unless they hold a stack, as the towers of a dual encoder do, or are lists of like
+   modules themselves. Candidates that share a signature are like blocks, wherever they lie.
+2. A child of a list that has every tensor of its like siblings, by name and shape, and some more (the
+   first block of a T5 holds the position bias for all) is their like with the tensors that they share.
+   What it has beyond them is a block of its own without like. Any other candidate without like is opened,
+   and what it holds is searched by rule 1.
 3. In what is left, each module's own parameters are one block, or, when they repeat (the layers of one
    ``nn.LSTM``), one block per repetition, all alike.
-4. Of those of rule 3 that do not repeat, two are alike when they share a signature and lie inside a list
-   (the unequal stages of a ResNet). Outside of lists nothing is alike: embeddings, head and final norm
+4. Of the blocks of rule 3 that do not repeat, two are alike when they share a signature and lie inside a
+   list (the unequal stages of a ResNet). Outside of lists nothing is alike: embeddings, head and final norm
    have no like, even when a head has the embedding's shape. Only in a model in which rules 1 to 3 found
    no repetition at all (a plain MLP or CNN) are layers of equal shape alike wherever they lie.
 
 Nothing depends on what a library calls its modules, so new versions and other libraries work as well.
+`benchmarks/blocks.py` prints what the rule finds in published architectures.
 """
 
 from __future__ import annotations
@@ -41,22 +47,40 @@ class Found:
 
 @dataclass
 class _Node:
-    """A module as its parameter names show it."""
+    """A module as its parameter names show it.
+
+    Attributes:
+        path: its dotted name; empty for the model.
+        own: the layers that it owns itself.
+        children: the modules in it, by name.
+        layers: all its layers, in order.
+        signature: their shapes.
+        holds_stack: whether a stack lies in it.
+    """
 
     path: str
     own: list[int] = field(default_factory=list)
     children: dict[str, _Node] = field(default_factory=dict)
-
-    def layers(self) -> list[int]:
-        return sorted([*self.own, *(layer for child in self.children.values() for layer in child.layers())])
+    layers: tuple[int, ...] = ()
+    signature: tuple[Shape, ...] = ()
+    holds_stack: bool = False
 
     def is_list(self) -> bool:
-        return bool(self.children) and all(key.isdigit() for key in self.children)
+        return bool(self.children) and all(is_number(key) for key in self.children)
+
+    def is_stack_like(self) -> bool:
+        """Whether its own children, rather than itself, are candidates for blocks."""
+        return self.holds_stack or (self.is_list() and len(_by_signature(self.children.values())) == 1)
 
     def walk(self) -> Iterator[_Node]:
         yield self
         for child in self.children.values():
             yield from child.walk()
+
+
+def is_number(part: str) -> bool:
+    """Whether a part of a dotted name is a place in a list: ``str.isdigit`` also accepts superscripts."""
+    return part.isascii() and part.isdigit()
 
 
 def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity) -> list[Found]:
@@ -69,11 +93,9 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
             when they have the same place in like blocks, or the same size outside of them; ``tensor``:
             likewise, each parameter for itself.
     """
-    root = _tree(names)
-    blocks = _list_blocks(root, shapes)
-    blocks += _sibling_blocks(root, shapes, _layers_of(blocks))
-    inside = _layers_of(blocks)
-    own = [found for found in _own_blocks(root, shapes) if inside.isdisjoint(found.layers)]
+    root = _tree(names, shapes)
+    blocks, beyond = _repeated_blocks(root, names, shapes)
+    own = _own_blocks(root, shapes, _layers_of(blocks))
     repeated = [found for found in own if found.kind is not None]
     singles = [found for found in own if found.kind is None]
 
@@ -84,16 +106,21 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
         cut = [_parts(found, names, shapes, str) for found in (blocks, repeated, singles)]
         blocks, repeated, singles = cut
     blocks += repeated
+    nothing_repeats, taken = not blocks, {found.name for found in blocks}
 
     def likeness(single: Found) -> Hashable:
-        comparable = not blocks or any(part.isdigit() for part in single.name.split("."))
-        return tuple(shapes[layer] for layer in single.layers) if comparable else single.name
+        comparable = nothing_repeats or any(is_number(part) for part in single.name.split("."))
+        apart = not beyond.isdisjoint(single.layers)
+        return single.name if apart or not comparable else tuple(shapes[layer] for layer in single.layers)
 
-    singles = [Found(found.name, found.layers, likeness(found)) for found in singles]
-    return sorted([*blocks, *singles], key=lambda found: found.layers[0])
+    for single in singles:
+        # What the first block of a stack has beyond its like may be its own parameter.
+        name = names[single.layers[0]] if single.name in taken else single.name
+        blocks.append(Found(name, single.layers, likeness(single)))
+    return sorted(blocks, key=lambda found: found.layers[0])
 
 
-def _tree(names: Sequence[str]) -> _Node:
+def _tree(names: Sequence[str], shapes: Sequence[Shape]) -> _Node:
     root = _Node("")
     for index, name in enumerate(names):
         node = root
@@ -101,59 +128,92 @@ def _tree(names: Sequence[str]) -> _Node:
             path = f"{node.path}.{part}" if node.path else part
             node = node.children.setdefault(part, _Node(path))
         node.own.append(index)
+    for node in reversed(list(root.walk())):  # children before the modules that hold them
+        inside = (layer for child in node.children.values() for layer in child.layers)
+        node.layers = tuple(sorted([*node.own, *inside]))
+        node.signature = tuple(shapes[layer] for layer in node.layers)
+        node.holds_stack = any(child.holds_stack for child in node.children.values()) or (
+            node.is_list() and any(len(like) > 1 for like in _by_signature(_containers(node)))
+        )
     return root
 
 
-def _list_blocks(root: _Node, shapes: Sequence[Shape]) -> list[Found]:
-    """Rule 1."""
-    found: list[Found] = []
-    frontier = [root]
-    while frontier:
-        candidates = [child for node in frontier for child in _outermost_list_children(node)]
-        repeated, frontier = _repeated(candidates, shapes)
-        found += repeated
-    return found
+def _containers(node: _Node) -> list[_Node]:
+    return [child for child in node.children.values() if child.children]
 
 
-def _outermost_list_children(node: _Node) -> Iterator[_Node]:
-    if node.is_list():
-        yield from node.children.values()
-        return
-    for child in node.children.values():
-        yield from _outermost_list_children(child)
-
-
-def _sibling_blocks(node: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[Found]:
-    """Rule 2; siblings that hold blocks of rule 1 (the towers of a dual encoder) are not blocks."""
-    containers = [child for child in node.children.values() if child.children]
-    fresh = [child for child in containers if taken.isdisjoint(child.layers())]
-    opened = [child for child in containers if not taken.isdisjoint(child.layers())]
-    found, unlike = _repeated(fresh, shapes)
-    for child in [*unlike, *opened]:
-        found += _sibling_blocks(child, shapes, taken)
-    return found
-
-
-def _repeated(nodes: list[_Node], shapes: Sequence[Shape]) -> tuple[list[Found], list[_Node]]:
-    """Those of the nodes that share a signature, as blocks, and the others."""
+def _by_signature(nodes: Iterable[_Node]) -> list[list[_Node]]:
+    """The nodes in groups of one signature each, in the order of their first."""
     alike: defaultdict[tuple[Shape, ...], list[_Node]] = defaultdict(list)
     for node in nodes:
-        alike[tuple(shapes[layer] for layer in node.layers())].append(node)
-    found = [
-        Found(node.path, tuple(node.layers()), ("block", signature))
-        for signature, group in alike.items()
-        for node in group
-        if len(group) > 1
-    ]
-    return found, [group[0] for group in alike.values() if len(group) == 1]
+        alike[node.signature].append(node)
+    return list(alike.values())
 
 
-def _own_blocks(root: _Node, shapes: Sequence[Shape]) -> list[Found]:
-    """Rule 3: kind is None where nothing repeats."""
+def _repeated_blocks(
+    root: _Node, names: Sequence[str], shapes: Sequence[Shape]
+) -> tuple[list[Found], set[int]]:
+    """Rules 1 and 2: the blocks, and the layers that some blocks have beyond their like."""
+    found: list[Found] = []
+    beyond: set[int] = set()
+    frontier = [root]
+    while frontier:
+        families = [family for node in frontier for family in _families(node)]
+        alike = _by_signature(node for family in families for node in family)
+        repeated = {id(node) for like in alike for node in like if len(like) > 1}
+        frontier = []
+        for family in families:
+            like = [node for node in family if id(node) in repeated]
+            found += [Found(node.path, node.layers, ("block", node.signature)) for node in like]
+            for node in family:
+                if id(node) not in repeated:
+                    shared = _shared_with(node, like, names, shapes)
+                    if shared:
+                        found.append(Found(node.path, shared, ("block", tuple(shapes[k] for k in shared))))
+                        beyond.update(set(node.layers).difference(shared))
+                    else:
+                        frontier.append(node)
+    return found, beyond
+
+
+def _families(node: _Node) -> Iterator[list[_Node]]:
+    """Candidates of rule 1 in `node`: each outermost list, and like siblings outside of lists."""
+    if node.is_list():
+        yield list(node.children.values())
+        return
+    containers = _containers(node)
+    siblings: set[str] = set()
+    for like in _by_signature(child for child in containers if not child.is_stack_like()):
+        if len(like) > 1:
+            siblings.update(child.path for child in like)
+            yield like
+    for child in containers:
+        if child.path not in siblings:
+            yield from _families(child)
+
+
+def _shared_with(
+    node: _Node, siblings: Sequence[_Node], names: Sequence[str], shapes: Sequence[Shape]
+) -> tuple[int, ...]:
+    """Rule 2: the layers of `node` that make it a like of the largest of its siblings; none if it is not."""
+
+    def tensors(of: _Node) -> dict[tuple[str, Shape], int]:
+        return {(names[layer][len(of.path) :], shapes[layer]): layer for layer in of.layers}
+
+    own, best = tensors(node), tuple[int, ...]()
+    for like in _by_signature(siblings):
+        theirs = tensors(like[0])
+        if len(best) < len(theirs) and theirs.keys() <= own.keys():
+            best = tuple(sorted(own[tensor] for tensor in theirs))
+    return best
+
+
+def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[Found]:
+    """Rule 3, of the layers that are not taken: kind is None where nothing repeats."""
     found = []
     for node in root.walk():
         path = node.path or ROOT
-        stretches = _repetition(node.own, shapes)
+        stretches = _repetition([layer for layer in node.own if layer not in taken], shapes)
         kinds = [tuple(shapes[layer] for layer in stretch) for stretch in stretches]
         occurrences = Counter(kinds)
         for index, (stretch, kind) in enumerate(zip(stretches, kinds, strict=True)):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_zoo import Recurrent, ResNet, Scalars, Tied, bert, gpt2, llama, vit
 from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
 
 from fedtlu_fast import InputError, ParameterLayout
 
@@ -258,6 +259,88 @@ def test_a_head_of_the_embeddings_shape_is_not_its_like():
     shapes = {layer.name: layer.shape for layer in layout.layers}
     assert shapes["lm_head.weight"] == shapes["model.embed_tokens.weight"]
     assert {"model.embed_tokens", "lm_head"} <= set(ungrouped_of(layout))
+
+
+class EncoderLayer(nn.Module):
+    """As in torchvision: it holds a list of plain layers, and its own name is no number."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2)
+        self.mlp = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Linear(16, width))
+
+
+def test_like_siblings_are_compared_before_their_lists_are_opened():
+    encoder = nn.ModuleDict({f"encoder_layer_{index}": EncoderLayer() for index in range(4)})
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(8, 3)})
+    layout = ParameterLayout.from_module(model)
+    assert groups_of(layout) == {"encoder.*": [f"encoder.encoder_layer_{index}" for index in range(4)]}
+    assert ungrouped_of(layout) == ["head"]
+    assert_sound(layout)
+
+
+def test_siblings_that_hold_a_stack_are_towers_and_not_blocks():
+    def tower():
+        stack = nn.ModuleList([EncoderLayer(), EncoderLayer()])
+        return nn.ModuleDict({"embed": nn.Linear(3, 8), "layers": stack})
+
+    layout = ParameterLayout.from_module(nn.ModuleDict({"text": tower(), "image": tower()}))
+    (blocks,) = groups_of(layout).values()
+    assert blocks == ["text.layers.0", "text.layers.1", "image.layers.0", "image.layers.1"]
+
+
+def test_siblings_that_are_lists_of_like_layers_are_opened():
+    def norms():
+        return nn.ModuleList(nn.LayerNorm(4) for _ in range(3))
+
+    layout = ParameterLayout.from_module(nn.ModuleDict({"first": norms(), "second": norms()}))
+    assert [len(group.blocks) for group in layout.groups] == [6]
+
+
+class WithBias(nn.Module):
+    """A block, one of which holds what all of them use."""
+
+    def __init__(self, bias, gain):
+        super().__init__()
+        self.attention = nn.Linear(4, 4)
+        self.mlp = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
+        if bias:
+            self.bias = nn.Embedding(5, 2)
+        if gain:
+            self.gain = nn.Parameter(torch.ones(4))
+
+
+@pytest.mark.parametrize("special", [0, 1, 2])
+@pytest.mark.parametrize(("bias", "gain"), [(True, False), (False, True), (True, True)])
+def test_a_block_with_more_than_its_like_is_one_of_them(special, bias, gain, granularity):
+    blocks = [WithBias(bias and index == special, gain and index == special) for index in range(3)]
+    layout = ParameterLayout.from_module(nn.ModuleDict({"h": nn.ModuleList(blocks)}), granularity)
+    assert_sound(layout)
+    apart = {layout.names[layer] for block in layout.ungrouped for layer in layout.blocks[block].layers}
+    assert apart == {*[f"h.{special}.bias.weight"] * bias, *[f"h.{special}.gain"] * gain}
+    if granularity == "block":
+        assert groups_of(layout) == {"h.*": ["h.0", "h.1", "h.2"]}
+
+
+def test_the_first_blocks_of_a_t5_are_like_the_others():
+    size = T5Config(
+        vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=3, num_decoder_layers=4, num_heads=2
+    )
+    layout = ParameterLayout.from_module(T5ForConditionalGeneration(size))
+    assert [len(group.blocks) for group in layout.groups] == [3, 4]
+    apart = set(ungrouped_of(layout))
+    assert {name.rpartition(".")[2] for name in apart} == {
+        "shared",
+        "final_layer_norm",
+        "relative_attention_bias",
+    }
+
+
+def test_a_name_with_a_superscript_is_no_place_in_a_list():
+    layout = ParameterLayout.from_shapes({"h.\u00b2.w.weight": (2,), "h.\u00b3.w.weight": (2,)})
+    assert_sound(layout)
+    assert groups_of(layout) == {"h.*": ["h.\u00b2", "h.\u00b3"]}
 
 
 # --- tied, frozen, scalar, empty, buffers --------------------------------------------------------
