@@ -55,7 +55,7 @@ def parse_yaml(text: str) -> Any:
     except Exception as error:
         known = isinstance(error, yaml.YAMLError | ValueError)
         why = one_line(error) if known else "a tag (such as !!bool) is on a value of another kind"
-        raise YamlTextError(f"a readable YAML text; {why}") from None
+        raise YamlTextError(why) from None
 
 
 def read_yaml_file(path: Path, field: str) -> Any:
@@ -73,14 +73,14 @@ def read_yaml_file(path: Path, field: str) -> Any:
         with path.open("rb") as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise YamlTextError(f"a YAML file of at most {most:,} bytes; {LIMIT_VARIABLE} raises this limit")
+            raise YamlTextError(f"at most {most:,} bytes; {LIMIT_VARIABLE} raises this limit")
         return parse_yaml(content.decode("utf-8"))
     except FileNotFoundError:
         raise InputError(field, str(path), "a YAML file that exists") from None
     except UnicodeDecodeError as error:
         raise InputError(field, str(path), f"a readable YAML file in UTF-8; {one_line(error)}") from None
     except YamlTextError as error:
-        raise InputError(field, str(path), str(error)) from None
+        raise InputError(field, str(path), f"a readable YAML file; {error}") from None
     except (OSError, ValueError) as error:
         raise InputError(field, str(path), f"a readable YAML file; {one_line(error)}") from None
 

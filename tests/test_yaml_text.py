@@ -77,7 +77,9 @@ def test_what_is_no_yaml_or_too_much_of_it_is_one_line(text: str, words: str) ->
 def test_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("rounds: 3\nrounds: 4\n")
-    with pytest.raises(InputError, match=r"config: got .*a\.yaml'; expected every key once; rounds"):
+    with pytest.raises(
+        InputError, match=r"config: got .*a\.yaml'; expected a readable YAML file; every key once; rounds"
+    ):
         load_config(path=file)
     monkeypatch.setenv("FEDTLU_YAML_BYTES", "5")
     with pytest.raises(InputError, match="at most 5 bytes"):
