@@ -40,6 +40,7 @@ native = Pybind11Extension(
 PACKAGES = {
     "fedtlu_fast": "fedtlu_fast",
     "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
+    "fedtlu_fast.checkpoints": "fedtlu_fast/checkpoints",
     "fedtlu_fast.cli": "fedtlu_fast/cli",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
     "fedtlu_fast.config": "fedtlu_fast/config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fedtlu_fast.shown import visible
@@ -75,3 +76,9 @@ def shorten(value: Any, limit: int = 120) -> str:
     except Exception:  # a whole number of more digits than Python writes; an object of the user's
         text = f"a value of {type(value).__name__} that cannot be shown"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

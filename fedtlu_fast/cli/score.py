@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.errors import listed
 
 Granularity = Literal["tensor", "module", "block"]
 Pooling = Literal["mean", "pooled"]
@@ -52,13 +53,31 @@ def score_command(
     results.print(_layers(found["layers"], top, prefix))
     if prefix:
         results.print(f"All names begin with {prefix}", markup=False, highlight=False)
-    if found["skipped"]:
-        notes.print(
-            f"Not floating point, not scored: {', '.join(found['skipped'])}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+    for line in _left_out(found):
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _left_out(found: dict[str, Any]) -> list[str]:
+    """What was not scored and why, and which names differ."""
+    lines = list(found["not_read"])
+    renamed = found["renamed"]
+    if renamed:
+        first = renamed[0]
+        more = f", and {len(renamed) - 1} more" if len(renamed) > 1 else ""
+        lines.append(
+            f"Names differ by prefixes only: {first['before']} in BEFORE is {first['after']} in AFTER{more}"
         )
+    kinds = {
+        "buffers": ("buffer", "buffers", ""),
+        "tied": ("tensor", "tensors", "a tied copy that only one checkpoint holds"),
+        "skipped": ("tensor", "tensors", "not floating point or quantised"),
+    }
+    for key, (one, many, why) in kinds.items():
+        names = found[key]
+        if names:
+            kind = f"{one if len(names) == 1 else many}{f', {why},' if why else ''}"
+            lines.append(f"{len(names)} {kind} not scored: {listed(names)}")
+    return lines
 
 
 def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:

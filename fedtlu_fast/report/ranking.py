@@ -19,6 +19,10 @@ def ranking(scored: ScoredChange) -> dict[str, Any]:
         "blocks": _blocks(scored),
         "layers": _layers(scored),
         "skipped": list(scored.skipped),
+        "buffers": list(scored.buffers),
+        "tied": list(scored.tied),
+        "renamed": [{"before": name, "after": other} for name, other in scored.renamed.items()],
+        "not_read": list(scored.not_read),
     }
 
 

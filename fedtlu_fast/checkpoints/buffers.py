@@ -1,0 +1,116 @@
+"""Which floating-point tensors of a checkpoint are no layers: what nobody trains.
+
+A file does not say which of its tensors are buffers. It is decided here, by what libraries call them and by
+what lies beside them:
+
+* by name: statistics of BatchNorm and its like, positions, frequencies of rotary embeddings, what masks
+  attention, windows of Swin (`NAMES`), and all that lies in a module of `MODULES`, as the copies that an
+  average of weights keeps;
+* by a companion in the same module: vectors and masks of spectral norm and of pruning beside
+  ``weight_orig`` (``weight_v`` of weight norm is trained, and has none), averages of a codebook;
+* by contents: ``bias``, ``mask`` and ``tril`` whose numbers are a causal mask, as GPT-2 on the hub has them,
+  and ``pe`` whose first row is the one of sinusoidal positions. A trained ``bias`` looks otherwise.
+
+Weights of a quantised model, with the scales of their numbers beside them, are no layers either: neither is
+a weight without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from fedtlu_fast.checkpoints.files import Stored
+
+NAMES = frozenset(
+    {
+        "running_mean", "running_var", "running_std", "num_batches_tracked",
+        "position_ids", "token_type_ids",
+        "inv_freq", "original_inv_freq", "cos_cached", "sin_cached",
+        "masked_bias", "attn_mask",
+        "relative_position_index", "relative_coords_table",
+    }
+)  # fmt: skip
+MODULES = frozenset({"model_ema", "activation_post_process", "weight_fake_quant"})
+# Ending of a buffer's name -> the ending of the parameter it belongs to, which lies in the same module.
+BESIDE = {"_u": "_orig", "_v": "_orig", "_mask": "_orig"}
+# Old: averages of a codebook, which come together.
+CODEBOOK = frozenset({"cluster_size", "embed_avg"})
+MASKS = frozenset({"bias", "mask", "tril", "causal_mask"})
+# What is added to the name of a quantised weight, or stands in its place, for the scales of its numbers.
+SCALES = ("_scale", "_scale_inv", ".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map")
+SCALES_OF = {"scales": "qweight", "SCB": "weight", "weight_scale": "weight", "input_scale": "weight"}
+ROWS = 256
+"""Rows of a mask that are looked at in one go."""
+
+
+def buffers(tensors: Mapping[str, Stored]) -> set[str]:
+    """Names of the floating-point tensors that are buffers."""
+    return {name for name, tensor in tensors.items() if tensor.floating and _is_buffer(name, tensors)}
+
+
+def quantised(tensors: Mapping[str, Stored]) -> set[str]:
+    """Names of the floating-point tensors that are quantised weights or their scales."""
+    found: set[str] = set()
+    for name, tensor in tensors.items():
+        if not tensor.floating:
+            continue
+        weight = _weight_of(name, tensors)
+        if weight is not None and (tensors[weight].narrow or not tensors[weight].floating):
+            found |= {name, weight}
+    return {name for name in found if tensors[name].floating}
+
+
+def _is_buffer(name: str, tensors: Mapping[str, Stored]) -> bool:
+    *modules, last = name.split(".")
+    within = "".join(f"{module}." for module in modules)
+    if last in NAMES or not MODULES.isdisjoint(modules):
+        return True
+    if any(
+        last.endswith(ending) and f"{within}{last.removesuffix(ending)}{parameter}" in tensors
+        for ending, parameter in BESIDE.items()
+    ):
+        return True
+    if last in ("_u", "_v") and modules and modules[-1].isdecimal():  # the newer spectral norm's
+        return f"{'.'.join(modules[:-1])}.original" in tensors
+    if last in CODEBOOK:
+        return all(f"{within}{other}" in tensors for other in CODEBOOK)
+    if last in MASKS:
+        return _is_causal_mask(tensors[name])
+    return last == "pe" and _is_sinusoid(tensors[name])
+
+
+def _is_causal_mask(tensor: Stored) -> bool:
+    """Zeros and ones [1, 1, n, n] or [n, n], zeros above the diagonal and ones on it; n is 2 at least."""
+    *lead, height, width = (0, 0, *tensor.shape)
+    if height != width or width < 2 or any(size > 1 for size in lead):
+        return False
+    for start in range(0, width, ROWS):
+        rows = tensor.rows(start, min(start + ROWS, width)).reshape(-1, width)
+        if bool(
+            ((rows != 0) & (rows != 1)).any() | rows.triu(start + 1).any() | (rows.diagonal(start) != 1).any()
+        ):
+            return False
+    return True
+
+
+def _is_sinusoid(tensor: Stored) -> bool:
+    """Positions [..., n, width] or [n, 1, width] whose first row is 0, 1, 0, 1, ..."""
+    if len(tensor.shape) < 2 or 0 in tensor.shape or tensor.shape[-1] % 2:
+        return False
+    values = tensor.read()
+    first = values.reshape(-1, tensor.shape[-1])[0]
+    return torch.equal(first, torch.tensor([0.0, 1.0], dtype=first.dtype).repeat(len(first) // 2)) and bool(
+        (values.abs() <= 1).all()
+    )
+
+
+def _weight_of(name: str, tensors: Mapping[str, Stored]) -> str | None:
+    """The weight whose numbers these scales are for, if they are scales."""
+    for ending in SCALES:
+        if name.endswith(ending) and name.removesuffix(ending) in tensors:
+            return name.removesuffix(ending)
+    within, _, last = name.rpartition(".")
+    weight = f"{within}.{SCALES_OF[last]}" if within and last in SCALES_OF else ""
+    return weight if weight in tensors else None

@@ -1,0 +1,124 @@
+"""Which tensor of one checkpoint is which of another, when libraries have put prefixes before their names.
+
+Compilers and wrappers add parts to a name (``_orig_mod``, ``module``), and a model with a head calls its
+body ``transformer`` or ``model``. Nothing is guessed: where two tensors could be meant, it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from fedtlu_fast.errors import InputError
+
+# torch.compile, FSDP, checkpointed activations and Fabric call what they wrap so, and nobody else does.
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+# Data parallelism's name, at any depth; what libraries call a model's body, at the start of a name.
+WRAPPED, BODIES = "module", frozenset({"model", "transformer", "base_model"})
+
+
+def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
+    """Names of BEFORE -> names of AFTER, for all tensors that are in both, in natural order.
+
+    Equal names belong together. Then names that are equal without the parts of `WRAPPERS`; then those for
+    which one prefix turns all names of one side into the other's; then those that are equal without
+    `WRAPPED` and leading `BODIES`; at last, those left over on one side that one prefix turns into names
+    left over on the other.
+
+    Raises:
+        InputError: two tensors of one side could be meant by one of the other.
+    """
+    ours, theirs = set(old), set(new)
+    if ours == theirs:
+        return {name: name for name in sorted(ours, key=natural)}
+    before, after = _bare("BEFORE", sorted(ours)), _bare("AFTER", sorted(theirs))
+    pairs = _by_prefix(list(before), list(after), whole=True) or _by_key(before, after)
+    rest = [name for name in before if name not in pairs]
+    used = set(pairs.values())
+    pairs |= _by_prefix(rest, [name for name in after if name not in used], whole=False)
+    named = {before[name]: after[other] for name, other in pairs.items()}
+    return {name: named[name] for name in sorted(named, key=natural)}
+
+
+def core(name: str) -> str:
+    """The name without all that libraries put around it: two names of one tensor have one core."""
+    return _key(_without(name, WRAPPERS.__contains__))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorts ``h.2`` before ``h.10``."""
+    parts = re.split(r"([0-9]+)", name)
+    digits = {index: part.lstrip("0") for index, part in enumerate(parts) if index % 2}
+    return [
+        (0, len(digits[index]), digits[index]) if index in digits else (1, 0, part)
+        for index, part in enumerate(parts)
+    ]
+
+
+def _bare(field: str, names: Iterable[str]) -> dict[str, str]:
+    """Name without wrappers -> name."""
+    found: dict[str, str] = {}
+    for name in names:
+        bare = _without(name, WRAPPERS.__contains__)
+        if bare in found:
+            raise _ambiguous(field, [found[bare], name])
+        found[bare] = name
+    return found
+
+
+def _by_key(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
+    """Pairs of names that are equal, or equal without what data parallelism and bodies add."""
+    groups: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, names in enumerate((before, after)):
+        for name in names:
+            groups[_key(name)][side].append(name)
+    pairs: dict[str, str] = {}
+    for ours, theirs in groups.values():
+        common = [name for name in ours if name in theirs]
+        pairs |= {name: name for name in common}
+        lone, other = ([name for name in side if name not in common] for side in (ours, theirs))
+        if not lone or not other:
+            continue
+        if len(ours) > 1 or len(theirs) > 1:
+            raise _ambiguous(*(("AFTER", theirs) if len(theirs) > 1 else ("BEFORE", ours)))
+        pairs[lone[0]] = other[0]
+    return pairs
+
+
+def _by_prefix(before: list[str], after: list[str], *, whole: bool) -> dict[str, str]:
+    """Pairs of names by one prefix on one side, or none; `whole`: only when it explains both sides."""
+    if not before or not after or (whole and len(before) != len(after)):
+        return {}
+    if len(before) > len(after) or (
+        len(before) == len(after) and min(map(len, before)) > min(map(len, after))
+    ):
+        return {name: other for other, name in _by_prefix(after, before, whole=whole).items()}
+    held, first = set(after), before[0]
+    prefixes = [name.removesuffix(first) for name in after if name.endswith(f".{first}")]
+    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in held for name in before)]
+    if len(fitting) > 1:
+        raise _ambiguous("AFTER or BEFORE", [f"{prefix}{first}" for prefix in fitting])
+    return {name: f"{fitting[0]}{name}" for name in before} if fitting else {}
+
+
+def _key(name: str) -> str:
+    parts = _without(name, WRAPPED.__eq__).split(".")
+    while len(parts) > 1 and parts[0] in BODIES:
+        del parts[0]
+    return ".".join(parts)
+
+
+def _without(name: str, drop: Callable[[str], bool]) -> str:
+    """The name without such modules; its last part is no module's."""
+    *modules, last = name.split(".")
+    return ".".join([*(part for part in modules if not drop(part)), last])
+
+
+def _ambiguous(field: str, names: list[str]) -> InputError:
+    return InputError(
+        field,
+        f"{names[0]} and {names[1]}",
+        "names that differ by more than a prefix, for either could be one tensor of the other checkpoint",
+        "Save both checkpoints from the same kind of model.",
+    )

@@ -1,0 +1,190 @@
+"""Two checkpoints -> the scores of the layers and blocks of the change between them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedtlu_fast.blocks import Granularity
+from fedtlu_fast.checkpoints.buffers import buffers, quantised
+from fedtlu_fast.checkpoints.files import Checkpoint, Stored, open_checkpoint
+from fedtlu_fast.checkpoints.matching import core, matched, natural
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks, score_layers
+from fedtlu_fast.stats import LayerStats, layer_stats
+
+
+@dataclass(frozen=True)
+class ScoredChange:
+    """The scored change between two checkpoints.
+
+    Attributes:
+        layout: layers, blocks and groups of the tensors both have, by BEFORE's names.
+        stats: statistics of every layer's change.
+        scores: Eq. 1 for every layer.
+        block_scores: [B].
+        skipped: names of tensors that are not floating point, or part of quantised weights.
+        buffers: names of buffers, which are no layers.
+        tied: names of tensors that one checkpoint lacks and the other holds as a copy of a tensor both have.
+        renamed: BEFORE's name -> AFTER's, where they differ.
+        not_read: sentences on files and tensors that were left alone, by the checkpoint's field.
+    """
+
+    layout: ParameterLayout
+    stats: LayerStats
+    scores: LayerScores
+    block_scores: Tensor
+    skipped: tuple[str, ...]
+    buffers: tuple[str, ...]
+    tied: tuple[str, ...]
+    renamed: dict[str, str]
+    not_read: tuple[str, ...]
+
+
+def score_checkpoints(
+    before: Path,
+    after: Path,
+    *,
+    granularity: Granularity = "block",
+    ddof: int = 1,
+    pooling: Pooling = "mean",
+    backend: str = "auto",
+) -> ScoredChange:
+    """Scores the change from one checkpoint to another, one tensor in memory at a time.
+
+    The change is taken in float64, so bfloat16 and float16 checkpoints lose nothing more. Names may differ by
+    what libraries put before them (`matching`); buffers are left out (`buffers`).
+
+    Args:
+        before: a .safetensors file, an index of such files, or a directory that holds either.
+        after: likewise, of the same model.
+        granularity: what a block is.
+        ddof: see `score_layers`.
+        pooling: see `score_blocks`.
+        backend: who computes the statistics.
+
+    Raises:
+        InputError: a file is missing, damaged or a pickle; the two do not hold the same tensors; or a tensor
+            has a dtype that PyTorch cannot convert.
+    """
+    with ExitStack() as stack:
+        old, new = (
+            open_checkpoint(side, path, stack) for side, path in (("BEFORE", before), ("AFTER", after))
+        )
+        sides = [_Sorted.of(checkpoint) for checkpoint in (old, new)]
+        pairs, tied = _pairs(*sides)
+        if not pairs:
+            raise InputError(
+                "BEFORE", str(before), "a checkpoint with floating-point tensors that are layers"
+            )
+        for name, other in pairs.items():
+            ours, theirs = old.tensors[name].shape, new.tensors[other].shape
+            if ours != theirs:
+                raise InputError(f"AFTER: {other}", theirs, f"shape {ours}, as {name} in BEFORE")
+        layout = ParameterLayout.from_shapes({name: old.tensors[name].shape for name in pairs}, granularity)
+        parts = [
+            layer_stats({name: new.tensors[other].read() - old.tensors[name].read()}, backend=backend)
+            for name, other in pairs.items()
+        ]
+    stats = _joined(parts)
+    scores = score_layers(stats, ddof)
+    return ScoredChange(
+        layout=layout,
+        stats=stats,
+        scores=scores,
+        block_scores=score_blocks(scores, layout, stats, pooling),
+        skipped=_either(*(side.skipped for side in sides)),
+        buffers=_either(*(side.buffers for side in sides)),
+        tied=tied,
+        renamed={name: other for name, other in pairs.items() if name != other},
+        not_read=tuple(f"{side.field}: {note}" for side in (old, new) for note in side.not_read),
+    )
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """A checkpoint's tensors by what becomes of them: names of layers, of buffers, and of all others."""
+
+    checkpoint: Checkpoint
+    layers: list[str]
+    buffers: list[str]
+    skipped: list[str]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> _Sorted:
+        tensors = checkpoint.tensors
+        kept = buffers(tensors)
+        skipped = {name for name, tensor in tensors.items() if not tensor.floating} | quantised(tensors)
+        layers = [name for name in tensors if name not in kept and name not in skipped]
+        real = [name for name in tensors if not tensors[name].alias]
+        return cls(
+            checkpoint,
+            layers,
+            [name for name in real if name in kept],
+            [name for name in real if name in skipped - kept],
+        )
+
+
+def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Layers that both have, by BEFORE's name; and the names of tied copies that only one of them has."""
+    pairs = matched(old.layers, new.layers)
+    held, other_held = old.checkpoint.tensors, new.checkpoint.tensors
+    twice = [name for name, other in pairs.items() if held[name].alias and other_held[other].alias]
+    pairs = {name: other for name, other in pairs.items() if name not in twice}
+    tied = twice
+    sides = ((old, list(pairs), new), (new, list(pairs.values()), old))
+    for side, used, other_side in sides:
+        tensors, known = side.checkpoint.tensors, {*used, *twice}
+        lone = sorted((name for name in side.layers if name not in known), key=natural)
+        copies = [name for name in lone if tensors[name].alias or _is_copy(tensors[name], tensors, used)]
+        tied = [*tied, *copies]
+        missing = [name for name in lone if name not in copies]
+        if missing:
+            _refuse(missing, other_side)
+    return pairs, tuple(tied)
+
+
+def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bool:
+    """Whether one of these tensors is the same one, or has the same numbers, not all of them equal."""
+    like = [tensors[name] for name in names if tensors[name].shape == tensor.shape]
+    if any((held.file, held.name) == (tensor.file, tensor.name) for held in like):
+        return True
+    own = tensor.read() if like else torch.empty(0)
+    if not bool((own != own.reshape(-1)[:1]).any()):  # two biases that are zero are not tied
+        return False
+    return any(torch.equal(held.read(), own) for held in like if held.dtype == tensor.dtype)
+
+
+def _refuse(missing: list[str], other: _Sorted) -> None:
+    """Says what the other checkpoint has not, or has as something that cannot be scored."""
+    side, name = other.checkpoint, missing[0]
+    apart = next((held for held in other.skipped if core(held) == core(name)), None)
+    if apart is not None:
+        raise InputError(
+            f"{side.field}: {apart}",
+            side.tensors[apart].dtype,
+            "floating-point numbers that stand for themselves, as in the other checkpoint",
+            "Save it in F32, F16 or BF16.",
+        )
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    raise InputError(side.field, f"no tensor {name}{more}", "the tensors of the other checkpoint")
+
+
+def _either(before: list[str], after: list[str]) -> tuple[str, ...]:
+    """Names of both sides in natural order, each once though their prefixes differ."""
+    known = {core(name) for name in before}
+    return tuple(sorted([*before, *(name for name in after if core(name) not in known)], key=natural))
+
+
+def _joined(parts: list[LayerStats]) -> LayerStats:
+    def column(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    names = tuple(name for part in parts for name in part.names)
+    fields = ("count", "mean", "std", "l2", "abs_max", "nonfinite")
+    return LayerStats(names, *(column(name) for name in fields))
