@@ -12,8 +12,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.cli.files import check_place
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.cli.files import check_place, write_plot
 
 if TYPE_CHECKING:
     from fedtlu_fast.data.holdings import Holdings
@@ -128,9 +127,5 @@ def _table(found: dict[str, Any], source: str, partition: str) -> Table:
 
 def _write_plot(path: Path, holdings: Holdings) -> None:
     from fedtlu_fast.report.holdings import holdings_figure
-    from fedtlu_fast.report.plots import png
 
-    try:
-        path.write_bytes(png(holdings_figure(holdings)))
-    except OSError as error:
-        raise InputError("--plot", str(path), f"a file that can be written; {error.strerror}") from error
+    write_plot(path, lambda: holdings_figure(holdings))

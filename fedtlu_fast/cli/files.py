@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedtlu_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def check_place(field: str, path: Path | None) -> None:
@@ -34,3 +37,24 @@ def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
             writer.writerows(asdict(row) for row in rows)
     except OSError as error:
         raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error
+
+
+def write_plot(path: Path, make: Callable[[], Figure]) -> None:
+    """Draws a figure into a PNG file; one that cannot be drawn is one line, and the command goes on.
+
+    Args:
+        path: of the file.
+        make: makes the figure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from fedtlu_fast.report.parts import attempt, png
+
+    picture = attempt(f"the picture {path}", lambda: png(make))
+    if picture is None:
+        return
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise InputError("--plot", str(path), f"a file that can be written; {error.strerror}") from error

@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.cli.files import check_place
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.cli.files import check_place, write_plot
 
 
 def history_command(
@@ -37,12 +36,8 @@ def history_command(
     config, history = read_history(run_dir)
     if plot is not None:
         from fedtlu_fast.report.history_plots import history_figure
-        from fedtlu_fast.report.plots import png
 
-        try:
-            plot.write_bytes(png(history_figure(history.groups)))
-        except OSError as error:
-            raise InputError("--plot", str(plot), f"a file that can be written; {error.strerror}") from error
+        write_plot(plot, lambda: history_figure(history.groups))
     if as_json:
         typer.echo(dump_json(history_json(config, history), indent=1))
         return

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import notes, results
-from fedtlu_fast.cli.files import check_place, write_csv
+from fedtlu_fast.cli.files import check_place, write_csv, write_plot
 from fedtlu_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -187,10 +187,6 @@ def _table(rows: list[Row], where: str) -> Table:
 
 
 def _write_plot(path: Path, rows: list[Row]) -> None:
-    from fedtlu_fast.report.plots import png
     from fedtlu_fast.report.roofline import roofline_figure
 
-    try:
-        path.write_bytes(png(roofline_figure(rows)))
-    except OSError as error:
-        raise InputError("--plot", str(path), f"a file that can be written; {error.strerror}") from error
+    write_plot(path, lambda: roofline_figure(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_a
 from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
 from fedtlu_fast.report.client_maps import Choices, arms_choices, maps_figure
-from fedtlu_fast.report.client_tables import client_cells, client_rows, quality_of
+from fedtlu_fast.report.client_tables import client_cells, quality_of
 from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, read_costs
 from fedtlu_fast.report.costs_plot import LABELS, costs_figure, ends_figure
 from fedtlu_fast.report.page import write_page, write_pictures
-from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
-from fedtlu_fast.simulation.compare import ArmResult, save_comparison
+from fedtlu_fast.simulation.compare import ArmResult
 from fedtlu_fast.simulation.directory import RunDirectory
 
 TITLES = {
@@ -35,67 +35,69 @@ TITLES = {
 }
 
 
-def write_client_report(results: Sequence[ArmResult], config: RunConfig, out: Path) -> list[dict[str, Any]]:
-    """Writes everything about a comparison whose arms' directories are ``out/{arm}-seed{seed}``.
+def write_client_report(
+    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
+) -> None:
+    """Writes everything but comparison.json about a comparison whose arms are in ``out/{arm}-seed{seed}``.
 
-    comparison.json, table.md and .csv, costs.md and .csv, pictures and report.html. Arms without rounds of
-    their own are in the table, and levels in the curves.
+    table.md and .csv, costs.md and .csv, pictures and report.html. Arms without rounds of their own are in
+    the table, and levels in the curves. Parts that cannot be made are left out, with a line each.
 
     Args:
         results: of all arms and seeds; clients choose in one of them or more.
+        rows: see `client_rows`.
         config: the arms' common settings.
         out: the comparison's directory.
 
-    Returns:
-        The table's rows, see `client_rows`.
-
     Raises:
-        InputError: an arm's directory is not there, or its log does not belong to its settings.
         StorageError: something cannot be written.
     """
-    quality, rows = quality_of(results), client_rows(results)
+    quality = quality_of(results)
     arms = [result for result in results if not is_reference(result)]
-    costs = read_costs(
-        {
-            name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
-            for name in arm_names(arms)
-        }
-    )
-    spent = cost_rows(costs)
+    folders = {
+        name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
+        for name in arm_names(arms)
+    }
+    costs = attempt("the costs", lambda: read_costs(folders)) or {}
     directory = RunDirectory(out)
-    save_comparison(out, rows, results)
-    tables = []
-    for title, name, written, (heads, cells) in (
-        ("Comparison", "table", to_csv(rows), client_cells(rows)),
-        ("Costs of all rounds", "costs", to_csv_rows(spent), cost_cells(spent)),
-    ):
-        directory.write(f"{name}.csv", written)
-        directory.write(f"{name}.md", to_markdown(heads, cells))
-        tables.append({"title": title, "heads": heads, "cells": cells})
-    drawn = {name: png(figure) for name, figure in client_figures(results, costs, quality).items()}
+    written: list[dict[str, Any]] = []
+
+    def add(title: str, name: str, full: str, table: Cells) -> None:
+        directory.write(f"{name}.csv", full)
+        directory.write(f"{name}.md", to_markdown(*table))
+        written.append({"title": title, "heads": table[0], "cells": table[1]})
+
+    def add_costs() -> None:
+        spent = cost_rows(costs)
+        add("Costs of all rounds", "costs", to_csv_rows(spent), cost_cells(spent))
+
+    add("Comparison", "table", to_csv(rows), client_cells(rows))
+    if costs:
+        attempt("the table of costs", add_costs)
+    figures = client_figures(results, costs, quality)
     sweep = sweep_arms(results)
     if len({arm.lam for arm in sweep}) > 1:
-        told = write_ablation(sweep, out)
-        heads, cells = ablation_cells(told)
-        tables.append({"title": "Lambda", "heads": heads, "cells": cells})
-        drawn["ablation"] = png(ablation_figure(told))
+        told = attempt("the table of lambda", lambda: write_ablation(sweep, out))
+        if told is not None:
+            written += tables({"Lambda": lambda: ablation_cells(told)})
+            figures["ablation"] = lambda: ablation_figure(told)
+    drawn = pictures(figures)
     write_pictures(out, drawn)
     write_page(
         out,
         title=f"Which layers each client trains: {len(rows)} arms",
         lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
         f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
-        tables=tables,
+        tables=written,
         pictures={TITLES[name]: picture for name, picture in drawn.items()},
         config=config,
     )
-    return rows
 
 
 def client_figures(
     results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: str
-) -> dict[str, Figure]:
-    """The report's pictures, by the names of their files.
+) -> dict[str, Callable[[], Figure]]:
+    """What makes the report's pictures, by the names of their files.
 
     Args:
         results: of all arms.
@@ -104,16 +106,20 @@ def client_figures(
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
     label = f"global test {LABELS[quality][0]}"
-    curves, choices = quality_curves(results, quality), arms_choices(results)
-    figures = {"comparison": curves_by_budget(curves, label, max(1, warmup), marked=warmup, bands=True)}
+    choices = attempt("the maps of choices", lambda: arms_choices(results)) or {}
+    figures: dict[str, Callable[[], Figure]] = {
+        "comparison": lambda: curves_by_budget(
+            quality_curves(results, quality), label, max(1, warmup), marked=warmup, bands=True
+        )
+    }
     if any(run.last(quality) is not None for runs in costs.values() for run in runs):
-        figures["costs"] = costs_figure(costs, quality)
+        figures["costs"] = lambda: costs_figure(costs, quality)
         if len(budgets_of(costs)) > 1:
-            figures["costs-end"] = ends_figure(costs, quality)
+            figures["costs-end"] = lambda: ends_figure(costs, quality)
     if any(run.blocks for runs in choices.values() for run in runs):
-        figures["maps"] = maps_figure(choices)
+        figures["maps"] = lambda: maps_figure(choices)
         told = "agreement: mean pairwise Jaccard index"
-        figures["agreement"] = curves_by_budget(
+        figures["agreement"] = lambda: curves_by_budget(
             agreement_curves(choices), told, warmup + 1, limits=(-0.02, 1.04)
         )
     return figures

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedtlu_fast.report.gains_plot import gains_figure
 from fedtlu_fast.report.page import write_page, write_pictures
-from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.parts import attempt, pictures
 from fedtlu_fast.report.stages import HEADS as STAGE_HEADS
 from fedtlu_fast.report.stages import scoring_told, stage_cells, stage_rows
 from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
@@ -30,6 +30,7 @@ MEASURES = (
 )
 """Metric, split, its name in summary.json, and whether more is better. `local`: the global model on the
 clients' own tests; `local_trained`: after the client trains it once more."""
+GAINS = "Gain over random updates"
 HEADS = (
     "aggregator",
     "threat",
@@ -148,25 +149,32 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
     Raises:
         StorageError: they cannot be written.
     """
-    rows = experiment_rows(name, results)
+    rows = attempt("the experiment's table", lambda: experiment_rows(name, results)) or []
     for result in results:
         write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
+    if rows:
+        RunDirectory(out).write("table.csv", to_csv_rows(rows))
+        attempt("report.html", lambda: _experiment_report(name, results, rows, out))
+    return rows
+
+
+def _experiment_report(
+    name: str, results: Sequence[ConditionResult], rows: Sequence[dict[str, Any]], out: Path
+) -> None:
     cells = experiment_cells(rows)
     directory = RunDirectory(out)
-    directory.write("table.csv", to_csv_rows(rows))
     told = to_markdown(HEADS, cells)
-    tables: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
-    timed = stage_rows(results)
+    written: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
+    timed = attempt("the table of seconds", lambda: stage_rows(results))
     if timed:
         directory.write("seconds.csv", to_csv_rows(timed))
         title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
         told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
-        tables.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
+        written.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
     directory.write("table.md", told)
-    pictures = {}
-    if any(row["gain_over_random_pct"] is not None for row in rows):
-        pictures["gains"] = png(gains_figure(rows))
-    write_pictures(out, pictures)
+    gained = any(row["gain_over_random_pct"] is not None for row in rows)
+    drawn = pictures({"gains": lambda: gains_figure(rows)} if gained else {})
+    write_pictures(out, drawn)
     config = results[0].condition.config
     folders = ", ".join(result.condition.name for result in results)
     write_page(
@@ -175,11 +183,10 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
         lead=f"{config.rounds} rounds, {config.clients} clients, {config.cohort} in a round, data "
         f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
         f"{results[0].condition.name}.",
-        tables=tables,
-        pictures={"Gain over random updates": pictures["gains"]} if pictures else {},
+        tables=written,
+        pictures={GAINS: drawn["gains"]} if "gains" in drawn else {},
         config=config,
     )
-    return rows
 
 
 def _number(value: float) -> str:

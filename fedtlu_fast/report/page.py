@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.shown import visible
 from fedtlu_fast.simulation.directory import RunDirectory
 from fedtlu_fast.simulation.state import storage_error
 
@@ -42,7 +43,8 @@ def write_page(
     Raises:
         StorageError: it cannot be written.
     """
-    environment = Environment(loader=PackageLoader("fedtlu_fast.report", "."), autoescape=True)
+    templates = PackageLoader("fedtlu_fast.report", ".")
+    environment = Environment(loader=templates, autoescape=True, finalize=_shown)
     embedded = [
         {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()
     ]
@@ -50,3 +52,8 @@ def write_page(
         title=title, lead=lead, tables=tables, pictures=embedded, config=config.to_yaml(), version=__version__
     )
     RunDirectory(out).write("report.html", text)
+
+
+def _shown(value: Any) -> Any:
+    """What the page shows of a value; a name in it may hold anything."""
+    return visible(value) if type(value) is str else value

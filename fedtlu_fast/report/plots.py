@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from itertools import takewhile
 from typing import Any
 
@@ -143,13 +142,6 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrou
         notes.append(f"in every round besides: {', '.join(ungrouped[:4])}{more}")
     axes.set_xlabel("\n".join(["round", *notes]), fontsize=8)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def colour(selector: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedtlu_fast.report.arms import baseline_of, budget_of, selector_of, styles
 from fedtlu_fast.report.client_choices import agreement, client_choices
 from fedtlu_fast.report.client_maps import MOST_COLUMNS, arms_choices, grid, maps_figure
-from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.parts import png
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]
@@ -105,7 +105,7 @@ def test_maps_of_any_number_of_arms_can_be_drawn(count: int) -> None:
     choices = {f"s{place}@{place}": one for place in range(count)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert png(maps_figure(choices)).startswith(b"\x89PNG")
+        assert png(lambda: maps_figure(choices)).startswith(b"\x89PNG")
 
 
 def test_arms_of_other_models_and_lengths_share_a_picture() -> None:

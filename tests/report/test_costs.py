@@ -17,7 +17,7 @@ from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs, samples_proce
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, cost_table, read_costs
 from fedtlu_fast.report.costs_plot import costs_figure, ends_figure
-from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.parts import png
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
 
 COSTS = BlockCosts(
@@ -91,7 +91,7 @@ def test_the_picture_has_a_line_for_each_arm_in_each_panel() -> None:
     arms = {"top": [a_run(0, 0.5), a_run(1, 0.7)], "own": [a_run(0, 0.8, probes=2)], "empty": []}
     figure = costs_figure({name: runs for name, runs in arms.items() if runs}, "test_accuracy")
     assert isinstance(figure, Figure)
-    assert png(figure).startswith(b"\x89PNG")
+    assert png(lambda: figure).startswith(b"\x89PNG")
     left, right = figure.axes
     assert left.get_xlim()[1] >= 320e-6
     assert np.allclose(left.lines[0].get_xdata(), [200e-6, 320e-6])
@@ -115,7 +115,7 @@ BUDGETED = {
 
 def test_the_picture_has_a_row_for_each_budget_with_the_arms_without_one_in_all() -> None:
     figure = costs_figure(BUDGETED, "test_accuracy")
-    assert png(figure).startswith(b"\x89PNG")
+    assert png(lambda: figure).startswith(b"\x89PNG")
     panels = np.array(figure.axes).reshape(2, 2)
     assert [axes.get_title(loc="left") for axes in panels[:, 0]] == ["budget 1", "budget 2"]
     # A line and its dot for each arm.
@@ -126,7 +126,7 @@ def test_the_picture_has_a_row_for_each_budget_with_the_arms_without_one_in_all(
 
 def test_the_ends_are_joined_from_budget_to_budget() -> None:
     figure = ends_figure({**BUDGETED, "untested": [a_run(0, None)]}, "test_accuracy")
-    assert png(figure).startswith(b"\x89PNG")
+    assert png(lambda: figure).startswith(b"\x89PNG")
     left, right = figure.axes
     joined = next(line for line in left.lines if len(line.get_xdata()) == 2)
     assert np.allclose(joined.get_xdata(), [320e-6, 320e-6])

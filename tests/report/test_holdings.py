@@ -5,7 +5,7 @@ import pytest
 
 from fedtlu_fast.data.holdings import Holdings, spread
 from fedtlu_fast.report.holdings import MOST_COLUMNS, MOST_ROWS, holdings_figure
-from fedtlu_fast.report.plots import png
+from fedtlu_fast.report.parts import png
 
 
 def holdings(clients, values, each=12, by="topic"):
@@ -47,7 +47,7 @@ def test_ten_thousand_clients_and_a_thousand_values_are_still_a_picture():
     assert heat.get_yticklabels()[-1].get_text() == f"{1000 - MOST_ROWS} others"
     assert sum(patch.get_width() for patch in overall.patches) == pytest.approx(1)
     assert "200 of 10,000 clients" in heat.get_xlabel()
-    assert png(figure).startswith(b"\x89PNG")
+    assert png(lambda: figure).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("clients", [1, 500])

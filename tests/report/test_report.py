@@ -12,7 +12,8 @@ from federations import snapshot, tiny
 from matplotlib.figure import Figure
 
 from fedtlu_fast import StorageError, simulate
-from fedtlu_fast.report.plots import comparison_figure, curves_figure, png, selection_figure, short_names
+from fedtlu_fast.report.parts import png
+from fedtlu_fast.report.plots import comparison_figure, curves_figure, selection_figure, short_names
 from fedtlu_fast.report.tables import comparison_cells, comparison_rows, comparison_table, to_csv, to_markdown
 from fedtlu_fast.report.write import write_comparison_report, write_run_report
 from fedtlu_fast.simulation.compare import ArmResult
@@ -142,7 +143,7 @@ def drawn(figure: Figure) -> tuple[int, int]:
     """The picture's size; a warning (clipped layout, no legend, one-point axes) is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return size_of(png(figure))
+        return size_of(png(lambda: figure))
 
 
 CASES = {

@@ -1,0 +1,111 @@
+"""The border around every part of a report: what cannot be made costs that part alone, with one line.
+
+The results were written before; a name that no font can show, or a run without rounds, must not hide them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from typing import Any, TypeVar
+
+import matplotlib
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
+
+from fedtlu_fast.errors import StorageError
+from fedtlu_fast.shown import one_line, visible
+
+logger = logging.getLogger("fedtlu_fast")
+T = TypeVar("T")
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Heads and cells of a table."""
+
+_style = threading.RLock()
+"""matplotlib's settings and Python's filters of warnings are the process's; runs end in any thread."""
+
+
+def attempt(part: str, make: Callable[[], T]) -> T | None:
+    """What `make` gives; None where it cannot, which is then one line in the log.
+
+    Args:
+        part: what is made, for the line.
+        make: makes it.
+
+    Raises:
+        StorageError: the disk is full, which is not this part's fault.
+    """
+    try:
+        return make()
+    except StorageError:
+        raise
+    except Exception as error:
+        logger.warning(
+            "%s could not be made, all else was: %s: %s", visible(part), type(error).__name__, one_line(error)
+        )
+        return None
+
+
+def pictures(makers: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
+    """PNG files by name; those that cannot be drawn are left out.
+
+    Args:
+        makers: makes the figure of each name.
+    """
+    drawn = {name: attempt(f"plots/{name}.png", partial(png, make)) for name, make in makers.items()}
+    return {name: data for name, data in drawn.items() if data is not None}
+
+
+def tables(makers: Mapping[str, Callable[[], Cells]]) -> list[dict[str, Any]]:
+    """Tables of a page, without those that cannot be made or have no rows.
+
+    Args:
+        makers: makes heads and cells of the table of each title.
+    """
+    made = {title: attempt(f"the table “{title}”", make) for title, make in makers.items()}
+    return [
+        {"title": title, "heads": table[0], "cells": table[1]}
+        for title, table in made.items()
+        if table is not None and table[1]
+    ]
+
+
+def png(make: Callable[[], Figure]) -> bytes:
+    """A figure as a PNG file's bytes, the same whatever the user's matplotlibrc says.
+
+    Args:
+        make: makes the figure. Names in it are shown as they are: a ``$`` begins no formula.
+    """
+    with _style, matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing")  # a sign that the font lacks is drawn as a box
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False
+        figure = make()
+        _show_unseen(figure)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _show_unseen(figure: Figure) -> None:
+    """Control characters and lone surrogates as escapes; a line's end is the figure's own."""
+    for text in figure.findobj(Text):
+        text.set_text(_lines(text.get_text()))
+    for axis in figure.findobj(Axis):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FuncFormatter):  # labels that the figure gave
+            formatter.func = partial(_label, formatter.func)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _label(named: Callable[..., str], place: float, position: int | None = None) -> str:
+    return _lines(named(place, position))
