@@ -1,23 +1,21 @@
-"""How much memory there is, and what to say when it was not enough."""
+"""Memory of a device: how much of it can be taken, and whether an error means that it ran out."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from contextlib import suppress
 
 import torch
 
+from fedtlu_fast.machine import memory_room
+
 
 def free_bytes(device: str) -> int:
-    """Memory that can be taken now."""
+    """Memory that can be taken now; of the CPU's see `machine.memory_room`."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # macOS tells only the whole
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return memory_room().bytes
 
 
 def give_back() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -13,8 +16,8 @@ from torch import Tensor
 
 from fedtlu_fast.config import AggregationConfig
 from fedtlu_fast.data.population import as_tensor
-from fedtlu_fast.errors import InputError
-from fedtlu_fast.memory import free_bytes
+from fedtlu_fast.errors import InputError, StorageError
+from fedtlu_fast.machine import lies_in_memory, memory_room
 
 COLUMNS = 2**16
 """Coordinates that are treated at a time."""
@@ -30,6 +33,9 @@ class Stack:
             base: [P], what the clients start from; rows and blocks come on its device.
             clients: K at most.
             spill: directory for the file; None: in memory.
+
+        Raises:
+            StorageError: the directory has no room for the file.
         """
         self.base = base
         self._count = 0
@@ -37,9 +43,7 @@ class Stack:
         if spill is None:
             self._rows = torch.empty(shape)
         else:
-            # Without a name from the start: it is gone with the process, however that ends.
-            with tempfile.TemporaryFile(dir=spill) as file:
-                self._rows = as_tensor(np.memmap(file, np.float32, "w+", shape=shape))
+            self._rows = _mapped(spill, shape)
 
     def __len__(self) -> int:
         return self._count
@@ -87,19 +91,58 @@ def check_room(config: AggregationConfig, parameters: int, cohort: int) -> None:
         return
     told = f"room for {cohort:,} vectors of {parameters:,} numbers, {needed / 1e9:.2f} GB"
     if config.spill is None:
-        if needed > 0.7 * free_bytes("cpu"):
-            free = f"{free_bytes('cpu') / 1e9:.2f} GB of memory are free"
+        room = memory_room()
+        if needed > 0.7 * room.bytes:
             raise InputError(
                 "aggregation.rule",
                 config.rule,
-                f"{told}; {free}",
+                f"{told}; {room}, of which a stack may take 70%",
                 "Set aggregation.spill to a directory with room, or use a smaller cohort.",
             )
         return
     if not Path(config.spill).is_dir():
         raise InputError("aggregation.spill", config.spill, "a directory that exists")
-    free_disk = shutil.disk_usage(config.spill).free
+    try:
+        with tempfile.TemporaryFile(dir=config.spill):
+            free_disk = shutil.disk_usage(config.spill).free
+    except OSError as error:
+        expected = f"a directory in which files can be made ({error.strerror})"
+        raise InputError("aggregation.spill", config.spill, expected) from error
+    free = f"{free_disk / 1e9:.2f} GB of disk are free"
+    if lies_in_memory(Path(config.spill)):
+        room = memory_room()
+        free_disk, free = min(free_disk, room.bytes), f"it lies in memory (tmpfs), and {room}"
     if needed > free_disk:
-        raise InputError(
-            "aggregation.spill", config.spill, f"{told}; {free_disk / 1e9:.2f} GB of disk are free"
-        )
+        raise InputError("aggregation.spill", config.spill, f"{told}; {free}")
+
+
+def _mapped(folder: str, shape: tuple[int, int]) -> Tensor:
+    """Room for float32 numbers in a file, all of whose blocks are there before it is mapped.
+
+    A write into a mapping that finds no free block ends the process by a signal (SIGBUS); here a full disk is
+    an error. The file has no name from the start, so that it is gone with the process, however that ends.
+    """
+    count = 4 * shape[0] * shape[1]
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file, count)
+            return as_tensor(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise StorageError(
+            f"aggregation.spill={folder}: {count / 1e9:.2f} GB cannot be reserved there: {error.strerror}. "
+            f"Make room, or give another directory; then go on by --resume"
+        ) from error
+
+
+def _reserve(file: IO[bytes], count: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, count)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    zeros = bytes(2**20)  # macOS, and file systems that do not reserve
+    for first in range(0, count, len(zeros)):
+        file.write(zeros[: count - first])
+    file.flush()

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fedtlu_fast._version import __version__
 from fedtlu_fast.cli.console import results
+from fedtlu_fast.machine import cores, memory_room
 
 SHOWN = ("torch", "transformers", "datasets", "numpy", "triton", "safetensors", "tokenizers", "pydantic")
 
@@ -60,7 +61,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in SHOWN},
         "backends": backends,
-        "threads": {"cores": os.cpu_count(), "torch": torch.get_num_threads()},
+        "threads": {"cores": cores(), "torch": torch.get_num_threads()},
+        "memory": str(memory_room()),
         "devices": {
             f"cuda:{index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
         }

@@ -22,10 +22,10 @@ from typing import Any
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.machine import cores
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, LOGS, METRICS, RunDirectory, dump_json
-from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.references import REFERENCES, reference_summary
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import end_with_parent

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import ceil
 
 from fedtlu_fast.aggregation import stack_bytes
+from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
-from fedtlu_fast.simulation.executors import cores
 from fedtlu_fast.simulation.executors.choose import matrix_bytes
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane

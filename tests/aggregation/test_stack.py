@@ -1,5 +1,11 @@
 """The stack of clients' vectors: what comes back, in memory and from a file, and what has no room."""
 
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+
 import pytest
 import torch
 
@@ -8,6 +14,7 @@ from fedtlu_fast.aggregation import check_room, stack_bytes
 from fedtlu_fast.aggregation import stack as stack_module
 from fedtlu_fast.aggregation.stack import Stack
 from fedtlu_fast.config import AggregationConfig
+from fedtlu_fast.machine import Room
 
 STACKED = [{"rule": rule} for rule in ("median", "trimmed_mean", "krum", "multi_krum", "norm_clip")]
 STREAMED = [{"rule": "mean"}, {"rule": "norm_clip", "clip": 1.0}]
@@ -33,7 +40,7 @@ def test_rows_and_blocks_are_what_was_added(generator, tmp_path, monkeypatch, sp
 
 @pytest.mark.parametrize("settings", STACKED, ids=lambda settings: settings["rule"])
 def test_what_does_not_fit_is_refused_before_the_first_round(monkeypatch, tmp_path, settings):
-    monkeypatch.setattr(stack_module, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(1000, "are left"))
     assert stack_bytes(AggregationConfig(**settings), 1000, 10) == 4 * 1000 * 10
     check_room(AggregationConfig(**settings), 10, 10)
     with pytest.raises(InputError, match=r"room for 10 vectors of 1,000 numbers.*Set aggregation.spill"):
@@ -45,8 +52,60 @@ def test_what_does_not_fit_is_refused_before_the_first_round(monkeypatch, tmp_pa
         check_room(AggregationConfig(**settings, spill=str(tmp_path / "no")), 10, 10)
 
 
+def test_a_spill_into_memory_needs_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(1000, "are left"))
+    monkeypatch.setattr(stack_module, "lies_in_memory", lambda folder: True)
+    settings = AggregationConfig(rule="median", spill=str(tmp_path))
+    check_room(settings, 10, 10)
+    with pytest.raises(InputError, match=r"it lies in memory \(tmpfs\), and 0.00 GB are left"):
+        check_room(settings, 1000, 10)
+
+
+def test_a_spill_that_cannot_be_written_is_refused_before_the_first_round(monkeypatch, tmp_path):
+    def refuse(**where):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"files can be made \(Read-only file system\)"):
+        check_room(AggregationConfig(rule="median", spill=str(tmp_path)), 10, 10)
+
+
+FULL = """
+import resource, torch
+from fedtlu_fast.aggregation.stack import Stack
+from fedtlu_fast.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    Stack(torch.zeros(2**18), 4, {folder!r}).add_(torch.zeros(2**18))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
+    """In a process of its own: a limit on files stands for the disk, and a mistake would be a signal."""
+    code = FULL.format(folder=str(tmp_path))
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "0.00 GB cannot be reserved there: File too large" in found.stdout
+    assert "--resume" in found.stdout
+
+
+@pytest.mark.parametrize("how", ["posix_fallocate", "by writing"])
+def test_blocks_are_reserved_before_the_file_is_mapped(monkeypatch, tmp_path, how):
+    if how == "by writing":
+        monkeypatch.delattr("os.posix_fallocate", raising=False)
+    elif not hasattr(os, how):
+        pytest.skip("not here")
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        stack_module._reserve(file, 3 * 2**20 + 5)
+        found = os.fstat(file.fileno())
+    assert found.st_size == 3 * 2**20 + 5
+    assert 512 * found.st_blocks >= found.st_size
+
+
 @pytest.mark.parametrize("settings", STREAMED, ids=lambda settings: settings["rule"])
 def test_rules_that_stream_need_no_room(monkeypatch, settings):
-    monkeypatch.setattr(stack_module, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(0, "are left"))
     assert stack_bytes(AggregationConfig(**settings), 10**9, 10**6) == 0
     check_room(AggregationConfig(**settings), 10**9, 10**6)

@@ -7,7 +7,6 @@ and becomes part of the run's settings: repeated from its config.yaml, a run giv
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
@@ -34,11 +34,6 @@ CLEARLY = 1.5
 """How much faster it has to be to train many at once, so that noise does not choose."""
 LONG_STEP = 0.02
 """Seconds of one optimizer step beyond which there is no overhead left for vectorising to save."""
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:

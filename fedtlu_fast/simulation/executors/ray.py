@@ -27,7 +27,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors.choose import cores
+from fedtlu_fast.machine import cores
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors

@@ -1,0 +1,222 @@
+"""What this process may use of the machine: memory, CPU cores, processes, open files.
+
+The system's own figures, the limits of the process (ulimit) and those of its container (control groups,
+version 1 and 2, with every group above its own) all count; the tightest one holds. Linux tells them in files
+under /proc and /sys; every function takes the folder in which these lie, so that tests can lay out machines
+of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory that can be taken now.
+
+    Attributes:
+        bytes: how much, 0 at least.
+        bound: what it is bounded by, for messages.
+    """
+
+    bytes: int
+    bound: str
+
+    def __str__(self) -> str:
+        return f"{self.bytes / 1e9:.2f} GB {self.bound}"
+
+
+def memory_room(root: Path = ROOT) -> Room:
+    """The memory that this process can take: what is free, and what the system would give back for it."""
+    found = [_of_the_system(root), *_of_limits(root), *_of_groups(root)]
+    return min(found, key=lambda room: room.bytes)
+
+
+def cores(root: Path = ROOT) -> int:
+    """The CPU cores that this process may use; a quota of a container counts, rounded up."""
+    found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for group in _groups("cpu", root):
+        words = _words(group / "cpu.max")
+        quota = _number(group / "cpu.cfs_quota_us") if not words else _parsed(words[0])
+        period = _number(group / "cpu.cfs_period_us") if len(words) < 2 else _parsed(words[1])
+        if quota and period and quota > 0:  # -1 and max: none
+            found.append(-(-quota // period))
+    return max(1, min(found))
+
+
+def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
+    """Whether what is written to a folder takes memory (tmpfs)."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [kind for mounted, kind, *_ in _mounts(root) if mounted == number]
+    return bool(kinds) and kinds[-1] in ("tmpfs", "ramfs")
+
+
+def refusal(error: BaseException, root: Path = ROOT) -> str | None:
+    """Names the limit that an error means, and how to raise it; None for errors that mean no limit.
+
+    Args:
+        error: of the system, or of a library that does not say which limit it met.
+        root: where /proc and /sys lie.
+    """
+    text = str(error)
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EMFILE:
+        return f"this process may have {_soft('RLIMIT_NOFILE')} open files; raise that (ulimit -n)"
+    if code == errno.ENFILE:
+        return "the machine may have no more open files (sysctl fs.file-max)"
+    if code == errno.EAGAIN or "can't start new thread" in text:
+        return f"no more processes and threads may be started: {_processes(root)}"
+    if code == errno.ENOMEM or isinstance(error, MemoryError) or _cannot_map(error):
+        return f"memory is short: {memory_room(root)}"
+    return None
+
+
+def _cannot_map(error: BaseException) -> bool:
+    """Whether a library could not be loaded for want of address space."""
+    return isinstance(error, ImportError) and (
+        "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower()
+    )
+
+
+def _processes(root: Path) -> str:
+    bounds = [f"ulimit -u is {_soft('RLIMIT_NPROC')}"]
+    for group in _groups("pids", root):
+        limit = _number(group / "pids.max")
+        if limit is not None:
+            bounds.append(f"the container's limit is {limit} (pids.max)")
+    return f"{' and '.join(bounds)}; raise that, or use fewer"
+
+
+def _soft(name: str) -> str:
+    limit = _limit(name)
+    return "unlimited" if limit is None else str(limit)
+
+
+def _limit(name: str) -> int | None:
+    """The soft limit of this process; None where there is none."""
+    if not hasattr(resource, name):
+        return None
+    soft: int = resource.getrlimit(getattr(resource, name))[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _of_the_system(root: Path) -> Room:
+    told = _table(root / "proc/meminfo")
+    if "MemAvailable" in told:
+        room = 1024 * told["MemAvailable"]
+        if _number(root / "proc/sys/vm/overcommit_memory") == 2:
+            room = min(room, max(0, 1024 * (told["CommitLimit"] - told["Committed_AS"])))
+        return Room(room, "of memory are available")
+    try:
+        return Room(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "of memory are free")
+    except (ValueError, OSError):  # macOS tells only the whole
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return Room(whole // 2, "are half of the memory")
+
+
+def _of_limits(root: Path) -> Iterator[Room]:
+    taken = _table(root / "proc/self/status")
+    for name, line, option in (("RLIMIT_AS", "VmSize", "-v"), ("RLIMIT_DATA", "VmData", "-d")):
+        limit = _limit(name)
+        if limit is not None and line in taken:
+            left = max(0, limit - 1024 * taken[line])
+            yield Room(left, f"are left of the {limit / 1e9:.2f} GB that `ulimit {option}` allows")
+
+
+def _of_groups(root: Path) -> Iterator[Room]:
+    for group in _groups("memory", root):
+        for limit, usage in (
+            ("memory.max", "memory.current"),
+            ("memory.high", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            most, used = _number(group / limit), _number(group / usage)
+            if most is None or used is None:
+                continue
+            # What files take is given back when it is needed; version 1 adds up the groups below in total_.
+            told = _table(group / "memory.stat")
+            files = sum(
+                told.get(f"total_{kind}", told.get(kind, 0)) for kind in ("active_file", "inactive_file")
+            )
+            left = max(0, most - max(0, used - files))
+            yield Room(left, f"are left of the container's limit of {most / 1e9:.2f} GB ({limit})")
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's control group and of those above it, as far as they can be seen."""
+    own: dict[str, str] = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, names, path = line.split(":", 2)
+        own |= dict.fromkeys(names.split(","), path)
+    for _, kind, options, top, mount in _mounts(root):
+        mounted = kind == "cgroup2" or (kind == "cgroup" and controller in options.split(","))
+        group = own.get("" if kind == "cgroup2" else controller)
+        if mounted and group is not None:
+            folder = root / mount.lstrip("/")
+            yield folder
+            for part in _below(group, top):
+                folder /= part
+                yield folder
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, str, str, str, str]]:
+    """What is mounted: its device, kind and options, which of its folders, and where."""
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        device, top, mount = before.split(" ")[2:5]
+        kind, _, options = after.split(" ", 2)
+        yield device, kind, options, _unescaped(top), _unescaped(mount)
+
+
+def _below(path: str, top: str) -> Sequence[str]:
+    """The parts of a group's path below the one that is mounted; none where it lies elsewhere."""
+    parts, above = Path(path).parts[1:], Path(top).parts[1:]
+    if ".." in parts or parts[: len(above)] != above:
+        return ()  # a container shows its own group as the top
+    return parts[len(above) :]
+
+
+def _unescaped(word: str) -> str:
+    """A path of mountinfo, which writes spaces and the like as octal numbers."""
+    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), word)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return [word for line in _lines(path)[:1] for word in line.split()]
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no file, or no number (max)."""
+    words = _words(path)
+    return _parsed(words[0]) if words else None
+
+
+def _parsed(word: str) -> int | None:
+    try:
+        return int(word)
+    except ValueError:
+        return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    rows = (line.replace(":", " ").split() for line in _lines(path))
+    found = ((row[0], _parsed(row[1])) for row in rows if len(row) > 1)
+    return {name: number for name, number in found if number is not None}
