@@ -52,6 +52,7 @@ PACKAGES = {
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",
     "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
     "fedtlu_fast.report": "fedtlu_fast/report",
+    "fedtlu_fast.runs": "fedtlu_fast/runs",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",

@@ -47,8 +47,8 @@ def experiment_command(
     Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped.
     """
     from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
-    from fedtlu_fast.simulation.directory import dump_json
-    from fedtlu_fast.simulation.experiment import PLAN, conditions, experiment_settings, run_experiment
+    from fedtlu_fast.simulation.directory import PLAN, dump_json
+    from fedtlu_fast.simulation.experiment import conditions, experiment_settings, run_experiment
 
     if scale not in ("small", "paper"):
         raise InputError("--scale", scale, "small or paper")

@@ -24,6 +24,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.reading import trusted_rows
 
 QUALITIES = ("test_accuracy", "test_perplexity")
 SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flops", "seconds")
@@ -112,7 +113,8 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
         found[name] = []
         for path in paths:
             directory, config = RunDirectory.open(path, "RUN_DIR")
-            metrics, selection = directory.rows(METRICS), directory.rows(SELECTION)
+            rows = trusted_rows(directory)
+            metrics, selection = rows[METRICS], rows[SELECTION]
             done = min(len(metrics), len(selection))
             if not done:
                 raise InputError("RUN_DIR", str(path), "a run with one round or more")

@@ -23,6 +23,7 @@ from fedtlu_fast.report.stability import (
     taus,
 )
 from fedtlu_fast.simulation.directory import SELECTION, RunDirectory
+from fedtlu_fast.simulation.reading import trusted_rows
 from fedtlu_fast.simulation.state import WEIGHTS
 
 ALL_GROUPS = "all groups"
@@ -64,7 +65,7 @@ def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
         InputError: there is no run, no checkpoint yet (it tells the layers' shapes), or nothing to rank.
     """
     directory, config = RunDirectory.open(path, "RUN_DIR")
-    selection = directory.rows(SELECTION)
+    selection = trusted_rows(directory)[SELECTION]
     if not selection:
         raise InputError("RUN_DIR", str(path), f"a run with a {SELECTION} of one round or more")
     layout = ParameterLayout.from_shapes(

@@ -12,7 +12,6 @@ from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.shown import visible
 from fedtlu_fast.simulation.directory import RunDirectory
-from fedtlu_fast.simulation.state import storage_error
 
 
 def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
@@ -21,13 +20,9 @@ def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
     Raises:
         StorageError: they cannot be written.
     """
-    folder = out / "plots"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in pictures.items():
-            (folder / f"{name}.png").write_bytes(data)
-    except OSError as error:
-        raise storage_error(folder, error) from error
+    directory = RunDirectory(out)
+    for name, data in pictures.items():
+        directory.write_bytes(f"plots/{name}.png", data)
 
 
 def write_page(

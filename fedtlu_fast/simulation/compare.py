@@ -7,7 +7,8 @@ cohorts after the warm-up).
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 import shlex
 import signal
 import threading
@@ -23,14 +24,18 @@ from typing import Any
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.machine import cores
+from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.client_rule import make_client_rule
-from fedtlu_fast.simulation.directory import COMPARISON, LOGS, METRICS, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
+from fedtlu_fast.simulation.reading import damage, has_summary, read_finished
 from fedtlu_fast.simulation.references import REFERENCES, reference_summary
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
-from fedtlu_fast.yaml_text import dump_yaml, read_yaml_file
+from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
+
+logger = logging.getLogger("fedtlu_fast")
 
 POLL_SECONDS = 0.5
 
@@ -118,12 +123,11 @@ def compare(
     else:
         RunDirectory.check_free(out)
         config = _settled(config, selectors, seeds, jobs)
-        directory = RunDirectory.create(out, config)
         chosen = {"selectors": list(selectors), "seeds": list(seeds)}
-        directory.write(COMPARISON, dump_yaml(chosen))
+        directory = RunDirectory.create(out, config, arms=dump_yaml(chosen))
     warmups, arms = plan(config, selectors, seeds, out)
     try:
-        with _workers(min(jobs, len(arms))) as pool:
+        with closing(directory), _workers(min(jobs, len(arms))) as pool:
             run_arms(pool, warmups, progress)
             run_arms(pool, arms, progress)
     except BrokenProcessPool as error:
@@ -172,9 +176,9 @@ def run_arm(arm: Arm) -> None:
     """Runs one arm from wherever it stands; does nothing when it is finished."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if (arm.path / "summary.json").exists():
+    if is_finished(arm.path):
         return
-    started = (arm.path / "config.yaml").exists()
+    started = os.path.lexists(arm.path / CONFIG)
     with closing(Run(arm.config, arm.path, resume=started)) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
@@ -187,12 +191,25 @@ def run_arm(arm: Arm) -> None:
             run.finish()
 
 
+def is_finished(path: Path) -> bool:
+    """Whether an arm left all that its table needs, as it was written; damage is warned of."""
+    directory = RunDirectory(path)
+    if not has_summary(directory):
+        return False
+    if found := damage(directory):
+        logger.warning("%s: %s; the end of this run is made anew", path, found)
+    return not found
+
+
 def read_arm(path: Path) -> ArmResult:
-    """What a finished arm left in its directory."""
+    """What a finished arm left in its directory.
+
+    Raises:
+        InputError: it is not finished, or not as it was written.
+    """
     directory, config = RunDirectory.open(path)
-    summary = json.loads((path / "summary.json").read_text())
-    rows = (directory.rows(log) for log in LOGS)
-    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *rows)
+    summary, rows = read_finished(directory, "--resume")
+    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *(rows[log] for log in LOGS))
 
 
 def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
@@ -207,15 +224,16 @@ def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[in
     Raises:
         InputError: there is none, or its files are damaged.
     """
-    for name in ("config.yaml", COMPARISON):
-        if not (out / name).is_file():
-            raise InputError("--resume", str(out), f"a directory with the {name} of an earlier comparison")
-    arranged = read_yaml_file(out / COMPARISON, "--resume")
-    try:
-        selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError("--resume", str(out / COMPARISON), "lists of selectors and seeds") from error
-    return load_config(path=out / "config.yaml"), selectors, seeds
+    for name in (CONFIG, COMPARISON):
+        if not os.path.lexists(out / name):
+            begun = os.path.lexists(out / CONFIG) or os.path.lexists(out / COMPARISON)
+            expected = f"a directory with the {name} of an earlier comparison"
+            fix = "If nothing else is in it, begin anew with --out: nothing has been run." if begun else ""
+            raise InputError("--resume", str(out), expected, fix)
+    read_sealed_yaml(out / CONFIG, "the settings of this comparison")
+    arranged = parse_yaml(read_sealed_yaml(out / COMPARISON, "selectors and seeds of this comparison"))
+    selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
+    return load_config(path=out / CONFIG), selectors, seeds
 
 
 def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], jobs: int) -> RunConfig:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import hashlib
 import json
 import math
 import os
@@ -14,17 +13,35 @@ from typing import Any
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.runs.files import (
+    FULL,
+    append_to_file,
+    make_root,
+    storage_error,
+    sync_file,
+    sync_folder,
+    write_file,
+)
+from fedtlu_fast.runs.lock import DirectoryLock
+from fedtlu_fast.runs.logs import LogDigests, read_lines
+from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.simulation.state import storage_error
 
 METRICS = "metrics.jsonl"
 SELECTION = "selection.jsonl"
 TIMINGS = "timings.jsonl"
 LOGS = (METRICS, SELECTION, TIMINGS)
+SUMMARY = "summary.json"
+SUMS = "SHA256SUMS"
+"""Digests of the logs and the summary of a run that is finished, as ``sha256sum --check`` reads them."""
+CONFIG = "config.yaml"
 COMPARISON = "comparison.yaml"
 """What only the directory of a comparison holds."""
 LOCK = ".lock"
-FULL = (errno.ENOSPC, errno.EDQUOT)
+PLAN = "experiment.yaml"
+"""What only the directory of an experiment holds."""
+BEGINNING = {CONFIG, COMPARISON, LOCK, *(f".{name}.tmp" for name in (CONFIG, COMPARISON, PLAN))}
+"""All that a run, comparison or experiment leaves that was killed before it did anything."""
 
 
 class RunDirectory:
@@ -34,10 +51,17 @@ class RunDirectory:
         """Names the directory; nothing is read or written."""
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self._lock: DirectoryLock | None = None
+        self._digests = {log: LogDigests() for log in LOGS}
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunDirectory:
-        """A new run in a new or empty directory.
+    def create(cls, path: Path, config: RunConfig, arms: str = "") -> RunDirectory:
+        """A new run or comparison in a new or empty directory.
+
+        Args:
+            path: of the directory.
+            config: its settings.
+            arms: of a comparison, the content of its comparison.yaml.
 
         Raises:
             InputError: something is there already; nothing of it is touched.
@@ -46,21 +70,29 @@ class RunDirectory:
         cls.check_free(path)
         directory = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / LOCK).touch()
+            make_root(path)
         except OSError as error:
             if error.errno in FULL:
                 raise storage_error(path, error) from error
             raise InputError(
                 "--out", str(path), f"a directory that can be written; {error.strerror}", "Choose another."
             ) from error
-        directory.lock()
-        directory.write("config.yaml", config.to_yaml())
+        directory.lock("--out")
+        # Another run may have begun, and ended, between the first look and the lock.
+        cls.check_free(path)
+        for name in (CONFIG, COMPARISON):
+            # Of a beginning that was killed: no two of its files may come from different settings.
+            with suppress(FileNotFoundError):
+                (path / name).unlink()
+        if arms:
+            directory.write(COMPARISON, seal_yaml(arms))
+        # Last: where it is, everything that a beginning writes is there.
+        directory.write(CONFIG, seal_yaml(config.to_yaml()))
         return directory
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Makes sure that a new run may write here.
+        """Makes sure that a new run may write here: nothing is there but what a killed beginning left.
 
         Raises:
             InputError: something is there already, or it cannot be looked into.
@@ -69,9 +101,8 @@ class RunDirectory:
             if not os.path.lexists(path):
                 return
             held = "" if path.is_dir() else "a file"
-            # A run that was killed while it wrote its first file has left these and nothing else.
-            if not held and {item.name for item in path.iterdir()} - {".config.yaml.tmp", LOCK}:
-                held = "another run" if (path / "config.yaml").exists() else "other files"
+            if not held and not _only_begun(path):
+                held = "another run" if (path / CONFIG).exists() else "other files"
         except OSError as error:
             raise InputError("--out", str(path), f"a new or empty directory; {error.strerror}") from error
         if held:
@@ -95,37 +126,43 @@ class RunDirectory:
             field: what names it, for the message.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or its settings are not as they were written.
         """
-        if not (path / "config.yaml").is_file():
+        if not os.path.lexists(path / CONFIG):
             raise InputError(field, str(path), "a directory with the config.yaml of an earlier run")
-        if (path / COMPARISON).exists():
+        if os.path.lexists(path / COMPARISON):
             fix = "Use fedtlu compare." if field == "--resume" else "Name one of the runs in it."
             raise InputError(field, str(path), "the directory of a run; this is a comparison's", fix)
-        return cls(path), load_config(path=path / "config.yaml")
+        read_sealed_yaml(path / CONFIG, "the settings of this run")
+        return cls(path), load_config(path=path / CONFIG)
 
-    def lock(self) -> None:
-        """Keeps other processes from writing here for as long as this object lives.
+    def lock(self, field: str = "--resume") -> None:
+        """Keeps other runs, of this process too, from writing here until `close`.
+
+        Args:
+            field: what names the directory, for the message.
 
         Raises:
-            InputError: another process does already.
+            InputError: another run writes here already.
             StorageError: the directory cannot be written.
         """
         try:
-            self._lock = (self.path / LOCK).open("w")
+            self._lock = DirectoryLock(self.path / LOCK)
+        except BlockingIOError:
+            raise InputError(
+                field,
+                str(self.path),
+                f"{'a run that has stopped' if field == '--resume' else 'a directory of its own'}; another "
+                f"run, of this process or another, is writing to this directory",
+                "Wait for it to end, or stop it.",
+            ) from None
         except OSError as error:
             raise storage_error(self.path / LOCK, error) from error
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Some network file systems cannot lock at all; there it is up to the user.
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise InputError(
-                    "--resume",
-                    str(self.path),
-                    "a run that has stopped; another process is writing to this directory",
-                    "Wait for it to end, or stop it.",
-                ) from None
+
+    def close(self) -> None:
+        """Gives the lock up, if there is one."""
+        if self._lock is not None:
+            self._lock.release()
 
     def append(self, log: str, row: dict[str, Any]) -> None:
         """Adds one line to a log and hands it to the operating system.
@@ -134,24 +171,27 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         target = self.path / log
+        line = dump_json(row).encode() + b"\n"
         try:
-            with target.open("a", encoding="utf-8") as file:
-                file.write(dump_json(row) + "\n")
+            append_to_file(target, line)
         except OSError as error:
             raise storage_error(target, error) from error
+        self._digests[log].add(line)
+
+    def digests(self, round_index: int) -> dict[str, str]:
+        """Of every log, the SHA-256 of its first lines as they were written: so many as rounds."""
+        return {log: digests.after(round_index) for log, digests in self._digests.items()}
 
     def rows(self, log: str) -> list[dict[str, Any]]:
-        """The complete lines of a log; one that a kill cut short, and what follows it, is left out."""
-        target = self.path / log
-        if not target.exists():
-            return []
+        """The complete lines of a log; one that a kill cut short, and what follows it, is left out.
+
+        Raises:
+            InputError: the log cannot be read.
+        """
         rows: list[dict[str, Any]] = []
-        for line in target.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                break
-            if not isinstance(row, dict) or row.get("round") != len(rows) + 1:
+        for line in read_lines(self.path / log):
+            row = _row(line)
+            if row is None or row.get("round") != len(rows) + 1:
                 break
             rows.append(row)
         return rows
@@ -163,17 +203,22 @@ class RunDirectory:
             InputError: lines of earlier rounds are missing; nothing was changed.
             StorageError: they cannot be written.
         """
-        kept = {log: self.rows(log)[:round_index] for log in LOGS}
-        for log in (METRICS, SELECTION):
-            if len(kept[log]) < round_index:
+        # Without a round nothing has to be read, which may not be possible.
+        held = {log: read_lines(self.path / log) if round_index else [] for log in LOGS}
+        for log, lines in held.items():
+            if len(lines) < round_index:
                 raise InputError(
                     str(self.path / log),
-                    f"whole lines for {len(kept[log])} rounds",
+                    f"whole lines for {len(lines)} rounds",
                     f"one for each of the {round_index} rounds of the checkpoint",
                     "Start the run anew in another directory: the same settings give the same bits.",
                 )
-        for log, rows in kept.items():
-            self.write(log, "".join(dump_json(row) + "\n" for row in rows))
+        if any(len(lines) > round_index for lines in held.values()) or not round_index:
+            self._no_longer_finished()
+        for log, lines in held.items():
+            kept = lines[:round_index]
+            self.write_bytes(log, b"".join(kept))
+            self._digests[log] = LogDigests(kept)
 
     def sync(self) -> None:
         """Waits until the logs are on the disk, so that a checkpoint never knows more than they do.
@@ -181,12 +226,26 @@ class RunDirectory:
         Raises:
             StorageError: they cannot be written.
         """
-        for log in LOGS:
-            try:
-                with (self.path / log).open("ab") as file:
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise storage_error(self.path / log, error) from error
+        target = self.path
+        try:
+            for log in LOGS:
+                target = self.path / log
+                sync_file(target)
+            sync_folder(self.path)
+        except OSError as error:
+            raise storage_error(target, error) from error
+
+    def finish(self, summary: Mapping[str, Any], rounds: int) -> None:
+        """Writes the summary of a run that is done, and the digests of what will not change any more.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        text = dump_json(summary, indent=1) + "\n"
+        sums = {**self.digests(rounds), SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
+        # The digests first: where there is a summary, there are digests.
+        self.write(SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        self.write(SUMMARY, text)
 
     def write(self, name: str, text: str) -> None:
         """Writes a whole file under a temporary name and renames it.
@@ -194,19 +253,22 @@ class RunDirectory:
         Raises:
             StorageError: it cannot be written; an earlier file of that name is intact.
         """
-        target = self.path / name
-        scratch = target.with_name(f".{target.name}.tmp")
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes a whole file, in a folder of the directory perhaps; raises as `write` does."""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(target)
+            write_file(self.path, name, data)
         except OSError as error:
-            with suppress(OSError):
-                scratch.unlink()
-            raise storage_error(target, error) from error
+            raise storage_error(self.path / name, error) from error
+
+    def _no_longer_finished(self) -> None:
+        try:
+            for name in (SUMMARY, SUMS):
+                with suppress(FileNotFoundError):
+                    (self.path / name).unlink()
+        except OSError as error:
+            raise storage_error(self.path / name, error) from error
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
@@ -227,3 +289,24 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [_finite(item) for item in value]
     return value
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a directory holds nothing, or settings as we write them and nothing that came of them."""
+    names = {item.name for item in path.iterdir()}
+    if not names <= BEGINNING:
+        return False
+    try:
+        for name in names & {CONFIG, COMPARISON}:
+            read_sealed_yaml(path / name, "")
+    except InputError:
+        return False
+    return True

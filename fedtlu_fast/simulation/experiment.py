@@ -6,6 +6,7 @@ aggregators and selectors; it defines neither its noisy nor its malicious client
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, read_arm
-from fedtlu_fast.simulation.directory import COMPARISON, RunDirectory
+from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, is_finished, read_arm
+from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
 from fedtlu_fast.yaml_text import dump_yaml
 
 EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
@@ -32,7 +34,6 @@ THREATS: Mapping[str, tuple[str, ...]] = {
     # The honest change turned round and doubled.
     "malicious": ("sign_flip:0.2:2",),
 }
-PLAN = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -139,32 +140,29 @@ def run_experiment(
         _check_plan(out, plan)
     else:
         RunDirectory.check_free(out)
-        out.mkdir(parents=True, exist_ok=True)
-        RunDirectory(out).write(PLAN, plan)
+        RunDirectory(out).write(PLAN, seal_yaml(plan))
     found = []
     for one in grid:
         folder = out / one.name
         arms = _finished(folder, selectors, seeds)
         if arms is None:
-            begun = (folder / COMPARISON).is_file()
+            begun = os.path.lexists(folder / CONFIG)
             arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)
         found.append(ConditionResult(one, arms))
     return found
 
 
 def _check_plan(out: Path, plan: str) -> None:
-    try:
-        began = (out / PLAN).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+    if not os.path.lexists(out / PLAN):
         expected = f"a new directory, or one with the {PLAN} of an experiment"
-        raise InputError("--out", str(out), expected) from None
-    if began != plan:
+        raise InputError("--out", str(out), expected)
+    if read_sealed_yaml(out / PLAN, "the plan of this experiment") != plan:
         expected = "the settings, selectors, seeds and conditions that it began with"
         raise InputError("--out", str(out), expected, "Give them again, or another directory.")
 
 
 def _finished(folder: Path, selectors: Sequence[str], seeds: Sequence[int]) -> list[ArmResult] | None:
     paths = [folder / f"{selector}-seed{seed}" for seed in seeds for selector in selectors]
-    if not all((path / "summary.json").is_file() for path in paths):
+    if not all(map(is_finished, paths)):
         return None
     return [read_arm(path) for path in paths]

@@ -23,7 +23,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.state import storage_error
+from fedtlu_fast.runs.files import storage_error
 from fedtlu_fast.tasks.task import Task
 
 logger = logging.getLogger(__name__)

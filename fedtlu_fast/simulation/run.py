@@ -21,7 +21,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory, dump_json
+from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
@@ -132,6 +132,7 @@ class Run:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
+        self.environment: dict[str, str] = {}
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
@@ -177,22 +178,31 @@ class Run:
             return
         self.state = self._on_device(state)
         for log in LOGS:
-            for row in origin.rows(log):
+            for row in origin.rows(log)[: state.round]:
                 self.directory.append(log, row)
         self.metrics, self.selection = self.directory.rows(METRICS), self.directory.rows(SELECTION)
         self.save()
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers and lets other runs write to the directory."""
         self.server.executor.close()
+        if self.directory is not None:
+            self.directory.close()
 
     def save(self) -> None:
         """Writes a checkpoint of the last round done, unless there is one."""
         if self.directory is None or (self._saved_round == self.state.round and self.state.round):
             return
         self.directory.sync()
-        retain = self.config.checkpoint.retain
-        save_checkpoint(self.directory.checkpoints, self.layout, self.state, self.identity, retain)
+        save_checkpoint(
+            self.directory.checkpoints,
+            self.layout,
+            self.state,
+            self.identity,
+            self.config.checkpoint.retain,
+            logs=self.directory.digests(self.state.round),
+            environment=self.environment,
+        )
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
     def finish(self, instead: Mapping[str, Any] | None = None) -> RunResult:
@@ -204,7 +214,7 @@ class Run:
         with self._interruptible():
             summary = run_summary(self.server, self.state, self.metrics) | dict(instead or {})
             if self.directory is not None:
-                self.directory.write("summary.json", dump_json(summary, indent=1) + "\n")
+                self.directory.finish(summary, self.state.round)
         out = self.directory.path if self.directory is not None else None
         return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
 
@@ -224,7 +234,9 @@ class Run:
             return RunDirectory.create(out, self.config)
         directory, _ = RunDirectory.open(out)
         directory.lock()
-        state = load_checkpoint(directory.checkpoints, self.layout, self.identity)
+        state = load_checkpoint(
+            directory.checkpoints, self.layout, self.identity, environment=self.environment
+        )
         if state is not None:
             self.state = self._on_device(state)
         directory.rewind(self.state.round)

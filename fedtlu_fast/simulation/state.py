@@ -1,7 +1,7 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
-name, as other tools read them), ``state.json`` (the round, and SHA-256 digests), ``losses.safetensors`` where
+name, as other tools read them), ``state.json`` (see `CheckpointFacts`), ``losses.safetensors`` where
 the next cohorts depend on the clients' losses, ``optimizer.safetensors`` where the server has one, and
 ``clients.safetensors`` where clients keep blocks for themselves, or where the next orders depend on earlier
 probes or on the last change. It is written under a temporary name and renamed when it is complete.
@@ -10,14 +10,15 @@ probes or on the last change. It is written under a temporary name and renamed w
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 import torch
@@ -27,14 +28,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState
-from fedtlu_fast.errors import InputError, StorageError
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.runs.facts import (
+    FORMAT,
+    STATE,
+    CheckpointFacts,
+    EarlierVersionError,
+    TensorFile,
+    check_files,
+    facts_text,
+    read_facts,
+)
+from fedtlu_fast.runs.files import (
+    NotAFileError,
+    check_folder,
+    file_sha256,
+    make_folder,
+    make_root,
+    remove_tree,
+    storage_error,
+)
+from fedtlu_fast.runs.logs import changed_log
+from fedtlu_fast.runs.sealed import DamagedError
 
-FORMAT = 1
-WEIGHTS = "model.safetensors"
-LOSSES = "losses.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-CLIENTS = "clients.safetensors"
+WEIGHTS: Final = "model.safetensors"
+LOSSES: Final = "losses.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+CLIENTS: Final = "clients.safetensors"
+
+logger = logging.getLogger("fedtlu_fast")
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,14 @@ class ServerState:
 
 
 def save_checkpoint(
-    folder: Path, layout: ParameterLayout, state: ServerState, identity: dict[str, str], retain: int
+    folder: Path,
+    layout: ParameterLayout,
+    state: ServerState,
+    identity: Mapping[str, str],
+    retain: int,
+    *,
+    logs: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a checkpoint and removes all but the latest `retain`.
 
@@ -90,45 +120,48 @@ def save_checkpoint(
         state: what to write.
         identity: what a resumed run must share (digests of settings and data).
         retain: how many checkpoints stay.
+        logs: digests of the logs' lines up to this round, by name.
+        environment: where this runs; a run that is resumed elsewhere says what differs.
 
     Raises:
         StorageError: it cannot be written; earlier checkpoints are intact.
     """
     target = folder / f"round-{state.round:06d}"
     scratch = folder / f".writing-{state.round:06d}"
-    facts = {
-        "format": FORMAT,
-        "round": state.round,
-        "params_sha256": state.sha256(),
-        "buffers_sha256": _sha256(state.buffers),
-        **identity,
-    }
-    known = _columns(state.losses)
-    if state.losses:
-        facts["losses_sha256"] = _losses_sha256(known)
-    if state.optimizer:
-        facts["optimizer_sha256"] = _digests(state.optimizer)
-    remembered = _remembered(state)
-    if remembered:
-        facts["clients_sha256"] = _digests(remembered)
-    try:
-        for left in folder.glob(".writing-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
+    tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
+    content: dict[TensorFile, dict[str, Tensor]] = {
         # Copied one by one: safetensors refuses tensors that share memory.
-        save_file({name: tensor.cpu().clone() for name, tensor in tensors.items()}, scratch / WEIGHTS)
-        if state.losses:
-            save_file(known, scratch / LOSSES)
-        if state.optimizer:
-            save_file({name: tensor.cpu() for name, tensor in state.optimizer.items()}, scratch / OPTIMIZER)
-        if remembered:
-            save_file(remembered, scratch / CLIENTS)
-        (scratch / "state.json").write_text(json.dumps(facts, indent=1) + "\n")
+        WEIGHTS: {name: tensor.cpu().clone() for name, tensor in tensors.items()},
+        LOSSES: _columns(state.losses) if state.losses else {},
+        OPTIMIZER: {name: tensor.cpu() for name, tensor in state.optimizer.items()},
+        CLIENTS: _remembered(state),
+    }
+    try:
+        make_root(folder.parent)
+        make_folder(folder)
+        for left in folder.glob(".writing-*"):
+            remove_tree(left)
+        scratch.mkdir()
+        # safetensors makes files that nobody else may read, whatever the user's umask says.
+        mode = scratch.stat().st_mode & 0o666
+        for name, held in content.items():
+            if held or name == WEIGHTS:
+                save_file(held, scratch / name)
+                (scratch / name).chmod(mode)
+        facts = CheckpointFacts(
+            format=FORMAT,
+            round=state.round,
+            params_sha256=state.sha256(),
+            files={name: file_sha256(scratch / name) for name in content if (scratch / name).exists()},
+            logs=dict(logs or {}),
+            identity=dict(identity),
+            environment=dict(environment or {}),
+        )
+        (scratch / STATE).write_text(facts_text(facts))
         for path in (*sorted(scratch.iterdir()), scratch):
             _sync(path)
-        if target.exists():
-            shutil.rmtree(target)
+        if os.path.lexists(target):
+            remove_tree(target)
         scratch.rename(target)
         _sync(folder)
     except (OSError, SafetensorError) as error:
@@ -141,30 +174,49 @@ def save_checkpoint(
         shutil.rmtree(stale, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, layout: ParameterLayout, identity: dict[str, str]) -> ServerState | None:
+def load_checkpoint(
+    folder: Path,
+    layout: ParameterLayout,
+    identity: Mapping[str, str],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> ServerState | None:
     """The latest checkpoint that is whole, or None when there is none yet.
 
-    A damaged one (its bytes do not match its digests) is passed over for the one before it; a run can be
-    resumed from any of them to the same bits.
+    A damaged one (it, or the lines of the logs up to its round, are not what was written) is passed over,
+    with a warning, for the one before it; a run can be resumed from any of them to the same bits.
+
+    Args:
+        folder: ``checkpoints`` of a run; its logs lie beside it.
+        layout: of the model.
+        identity: what has to agree.
+        environment: where this runs; a warning says what differs from where the checkpoint was written.
 
     Raises:
-        InputError: there are checkpoints, but none is whole; or they belong to other settings or data.
+        InputError: there are checkpoints, but none is whole; or they belong to other settings or data, or to
+            an earlier version.
     """
     damaged: list[str] = []
     foreign: InputError | None = None
     for path in reversed(_complete(folder)):
         try:
-            facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            changed = [key for key, value in identity.items() if facts[key] != value]
+            facts = read_facts(path)
+            changed = [key for key, value in identity.items() if facts.identity.get(key) != value]
             # Another layout cannot even be read: that it is other settings has to be said first.
-            if changed and foreign is None:
-                foreign = _changed_since(path, changed[0])
-            state = None if changed else _read(path, facts, layout)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
-            state = None
-        if state is not None:
-            return state
-        damaged.append(path.name)
+            if changed:
+                foreign = foreign or _changed_since(path, changed[0])
+                continue
+            state = _read(path, facts, layout)
+        except EarlierVersionError:
+            foreign = foreign or _of_earlier_version(path)
+            continue
+        except DamagedError as error:
+            damaged.append(f"{path.name} ({error})")
+            continue
+        if damaged:
+            logger.warning("damaged: %s; going on from %s", ", ".join(damaged), path.name)
+        _warn_of_differences(path, facts.environment, environment or {})
+        return state
     if foreign is not None:
         raise foreign
     if damaged:
@@ -172,35 +224,54 @@ def load_checkpoint(folder: Path, layout: ParameterLayout, identity: dict[str, s
             "--resume",
             str(folder),
             f"a whole checkpoint; damaged: {', '.join(damaged)}",
-            "Start the run anew in another directory: the same settings give the same bits.",
+            "Start the run anew in another directory, or in this one once it is removed: the same settings "
+            "give the same bits.",
         )
     return None
 
 
-def storage_error(path: Path, error: Exception) -> StorageError:
-    """One message for a write that failed: what, why, and what to do."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return StorageError(
-        f"{path} could not be written: {reason}. Everything written before it is intact; make room, then "
-        f"go on by --resume with the run's directory"
-    )
+def whole_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointFacts]]:
+    """Checkpoints, the latest first, whose state.json and lines of the logs are as they were written."""
+    for path in reversed(_complete(folder)):
+        with suppress(DamagedError, EarlierVersionError):
+            facts = read_facts(path)
+            if changed_log(folder.parent, facts.logs, facts.round) is None:
+                yield path, facts
 
 
-def _read(path: Path, facts: Mapping[str, Any], layout: ParameterLayout) -> ServerState | None:
-    """The state in a checkpoint; None when its bytes or its round are not what `facts` says."""
-    tensors = load_file(path / WEIGHTS)
-    known = load_file(path / LOSSES) if "losses_sha256" in facts else _columns({})
-    losses = dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True))
-    optimizer = load_file(path / OPTIMIZER) if "optimizer_sha256" in facts else {}
-    vectors = _joined(layout.layers, tensors), _joined(layout.buffers, tensors)
-    clients = load_file(path / CLIENTS) if "clients_sha256" in facts else {}
-    last, own = clients.get("last_change"), _personal(clients)
-    state = ServerState(_round_of(path), *vectors, losses, optimizer, _probes(clients), last, own)
-    digests = _losses_sha256(known) if losses else None, _digests(optimizer), _digests(clients)
-    found = (state.round, state.sha256(), _sha256(state.buffers), *digests)
-    said = (facts["round"], facts["params_sha256"], facts["buffers_sha256"], facts.get("losses_sha256"))
-    known_digests = facts.get("optimizer_sha256", {}), facts.get("clients_sha256", {})
-    return state if found == (*said, *known_digests) else None
+def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> ServerState:
+    """The state in a checkpoint.
+
+    Raises:
+        DamagedError: it is not what was written, or not of this model.
+    """
+    if facts.round != _round_of(path):
+        raise DamagedError(f"its state is that of round {facts.round}")
+    check_files(path, facts)
+    if changed := changed_log(path.parent.parent, facts.logs, facts.round):
+        raise DamagedError(changed)
+    try:
+        held: dict[str, dict[str, Tensor]] = {name: load_file(path / name) for name in facts.files}
+        known, clients = held.get(LOSSES, _columns({})), held.get(CLIENTS, {})
+        return ServerState(
+            facts.round,
+            _joined(layout.layers, held[WEIGHTS]),
+            _joined(layout.buffers, held[WEIGHTS]),
+            dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True)),
+            held.get(OPTIMIZER, {}),
+            _probes(clients),
+            clients.get("last_change"),
+            _personal(clients),
+        )
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise DamagedError(f"not of this model: {error}") from None
+
+
+def _warn_of_differences(path: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)] if now else []
+    if names:
+        differences = ", ".join(f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in names)
+        logger.warning("%s was written elsewhere; last bits may differ: %s", path, differences)
 
 
 def _remembered(state: ServerState) -> dict[str, Tensor]:
@@ -245,10 +316,6 @@ def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:
     }
 
 
-def _losses_sha256(known: Mapping[str, Tensor]) -> str:
-    return _sha256(torch.stack([known["clients"], known["losses"].view(torch.int64)]))
-
-
 def _changed_since(path: Path, key: str) -> InputError:
     what = {
         "config_sha256": "settings (config.yaml)",
@@ -264,9 +331,23 @@ def _changed_since(path: Path, key: str) -> InputError:
     )
 
 
+def _of_earlier_version(path: Path) -> InputError:
+    return InputError(
+        "--resume",
+        str(path),
+        "a checkpoint of this version of fedtlu-fast; an earlier one wrote it, without digests of its files",
+        "Finish the run with that version, or start it anew in another directory.",
+    )
+
+
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints that were not cut short while they were written, the earliest first."""
-    found = folder.iterdir() if folder.is_dir() else ()
+    try:
+        found = folder.iterdir() if check_folder(folder) else ()
+    except NotAFileError as error:
+        raise InputError(
+            "--resume", str(folder), f"the folder of the checkpoints; {error.strerror}"
+        ) from None
     return sorted((path for path in found if re.fullmatch(r"round-\d{6,}", path.name)), key=_round_of)
 
 
@@ -276,10 +357,6 @@ def _round_of(path: Path) -> int:
 
 def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([torch.empty(0), *(tensors[slot.name].reshape(-1) for slot in slots)])
-
-
-def _digests(vectors: Mapping[str, Tensor]) -> dict[str, str]:
-    return {name: _sha256(vector) for name, vector in vectors.items()}
 
 
 def _sha256(vector: Tensor) -> str:

@@ -1,5 +1,6 @@
 """Tables and pictures of costs, from logs of two rounds and from a run."""
 
+import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, cost_table
 from fedtlu_fast.report.costs_plot import costs_figure, ends_figure
 from fedtlu_fast.report.parts import png
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
+from fedtlu_fast.runs.sealed import seal_yaml
 
 COSTS = BlockCosts(
     names=("body", "head"),
@@ -202,9 +204,15 @@ def test_another_models_log_and_no_rounds_are_refused(text: Path, tmp_path: Path
     simulate(tiny(text, rounds=1, warmup_rounds=0), tmp_path / "run")
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     settings["model"]["layers"] = 2
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "run" / "config.yaml").write_text(seal_yaml(yaml.safe_dump(settings)))
     with pytest.raises(InputError, match="blocks of this model"):
         read_costs({"run": [tmp_path / "run"]})
     (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"metrics\.jsonl was changed after it was written"):
+        read_costs({"run": [tmp_path / "run"]})
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(InputError, match="logs as they were written"):
+        read_costs({"run": [tmp_path / "run"]})
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(InputError, match="one round or more"):
         read_costs({"run": [tmp_path / "run"]})

@@ -1,6 +1,7 @@
 """`fedtlu history`: what it reads, prints, draws and refuses."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -45,15 +46,21 @@ def test_what_cannot_be_told_is_refused(run, text: Path, tmp_path: Path):
     simulate(tiny(text, rounds=1, warmup_rounds=1), early)
     with pytest.raises(InputError, match="targeted rounds; so far all were warm-up"):
         read_history(early)
-    (early / "selection.jsonl").write_text("")
-    with pytest.raises(InputError, match="of one round or more"):
-        read_history(early)
-    (early / "selection.jsonl").write_bytes((run.out / "selection.jsonl").read_bytes())
+    written = (early / "selection.jsonl").read_bytes()
+    for other in (b"", (run.out / "selection.jsonl").read_bytes(), written.replace(b"1", b"2", 1)):
+        (early / "selection.jsonl").write_bytes(other)
+        with pytest.raises(InputError, match=r"selection\.jsonl was changed after it was written"):
+            read_history(early)
+    (early / "selection.jsonl").write_bytes(written)
     (early / "checkpoints" / "round-000001" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="a whole checkpoint of this run"):
         read_history(early)
     (early / "checkpoints" / "round-000001" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"a run with a checkpoint.*checkpoint\.every"):
+        read_history(early)
+    shutil.rmtree(early / "checkpoints" / "round-000001")
+    (early / "summary.json").unlink()
+    with pytest.raises(InputError, match="of one round or more"):
         read_history(early)
     (early / "comparison.yaml").write_text("")
     with pytest.raises(InputError, match=r"this is a comparison's.*one of the runs in it"):

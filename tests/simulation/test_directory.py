@@ -44,7 +44,7 @@ def test_directory_left_by_a_kill_before_its_settings_can_be_used(config: RunCon
 
 def test_damaged_settings_are_one_clear_error(run: RunDirectory) -> None:
     (run.path / "config.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="readable YAML"):
+    with pytest.raises(InputError, match="settings of this run as they were written"):
         RunDirectory.open(run.path)
 
 

@@ -1,7 +1,10 @@
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,9 @@ from model_zoo import ResNet, Tied, gpt2
 from safetensors.torch import load_file
 from torch import nn
 
-from fedtlu_fast import InputError
+from fedtlu_fast import InputError, StorageError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.runs.sealed import seal_json, unseal_json
 from fedtlu_fast.simulation.round import initial_state
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 
@@ -178,7 +182,8 @@ def test_state_file_says_what_it_is(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "round-000042" / "state.json").read_text())
     assert facts["round"] == 42
     assert facts["params_sha256"] == state.sha256()
-    assert IDENTITY.items() <= facts.items()
+    assert facts["identity"] == IDENTITY
+    assert facts["environment"] == {}
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
@@ -188,3 +193,89 @@ def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
         "model.safetensors",
         "state.json",
     }
+
+
+def test_no_bit_of_the_state_file_can_change_unseen(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, round=2, losses={1: 2.0}), IDENTITY, 2)
+    file = tmp_path / "round-000002" / "state.json"
+    content = file.read_bytes()
+    for place, byte in enumerate(content):
+        if chr(byte).isspace():
+            continue  # other white space is the same content
+        for bit in (1, 4, 32):
+            file.write_bytes(content[:place] + bytes([byte ^ bit]) + content[place + 1 :])
+            found = load_checkpoint(tmp_path, layout, IDENTITY)
+            assert found is not None
+            assert found.round == 1, f"byte {place}, bit {bit}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts | {"more": 1},
+        lambda facts: {key: value for key, value in facts.items() if key != "logs"},
+        lambda facts: facts | {"round": "2"},
+        lambda facts: facts | {"files": {**facts["files"], "../state.json": "0" * 64}},
+        lambda facts: facts | {"format": 3},
+    ],
+)
+def test_state_file_with_other_keys_is_damage_even_with_a_digest(
+    tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    for index in (1, 2):
+        save_checkpoint(tmp_path, layout, replace(state, round=index), IDENTITY, 2)
+    file = tmp_path / "round-000002" / "state.json"
+    file.write_text(json.dumps(seal_json(change(unseal_json(file.read_bytes())))))
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.round == 1
+    assert "damaged: round-000002 (state.json: " in caplog.text
+    assert "going on from round-000001" in caplog.text
+
+
+def test_checkpoint_of_an_earlier_version_is_refused_as_such(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    old = {"format": 1, "round": 1, "params_sha256": state.sha256(), "buffers_sha256": "", **IDENTITY}
+    (tmp_path / "round-000001" / "state.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"an earlier one wrote it.*start it anew"):
+        load_checkpoint(tmp_path, layout, IDENTITY)
+
+
+def test_another_environment_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2, environment={"torch": "2.4", "cpu": "AVX2"})
+    for environment, words in ((None, ""), ({"torch": "2.4", "cpu": "AVX2"}, "")):
+        assert load_checkpoint(tmp_path, layout, IDENTITY, environment=environment) is not None
+        assert caplog.text == words
+    load_checkpoint(tmp_path, layout, IDENTITY, environment={"torch": "2.5", "cpu": "AVX2"})
+    assert "torch (2.4 then, 2.5 now)" in caplog.text
+    assert "AVX2" not in caplog.text
+
+
+def test_files_of_a_checkpoint_have_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "round-000001").iterdir()}
+    assert modes == dict.fromkeys(("model.safetensors", "losses.safetensors", "state.json"), 0o640)
+
+
+def test_checkpoints_behind_a_link_are_neither_read_nor_written(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    outside, folder = tmp_path / "outside", tmp_path / "run" / "checkpoints"
+    save_checkpoint(outside, layout, state, IDENTITY, 2)
+    folder.parent.mkdir()
+    folder.symlink_to(outside)
+    before = snapshot(outside)
+    with pytest.raises(InputError, match="a symbolic link, not a folder"):
+        load_checkpoint(folder, layout, IDENTITY)
+    with pytest.raises(StorageError, match="a symbolic link, not a folder"):
+        save_checkpoint(folder, layout, replace(state, round=2), IDENTITY, 1)
+    assert snapshot(outside) == before

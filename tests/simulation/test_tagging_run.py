@@ -1,4 +1,4 @@
-"""A federation that tags: what its files hold, that it learns, and that runs of before still go on."""
+"""A federation that tags: what its files hold, that it learns."""
 
 import json
 from contextlib import closing
@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from federations import left, rows, tiny, tree
 from treebanks import write_treebank
 
@@ -92,24 +90,3 @@ def test_other_tasks_have_accuracy_where_it_makes_sense(tmp_path: Path) -> None:
     assert 0 < summary["test_accuracy"] < 1
     assert 0 < summary["local_accuracy"] < 1
     assert summary["test_f1"] is None
-
-
-NEW = ("test_accuracy", "local_accuracy")
-
-
-def test_a_run_of_before_there_were_taggings_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("a b c d e f g h " * 300, encoding="utf-8")
-    config = tiny(tmp_path / "a.txt")
-    whole = simulate(config)
-    out = tmp_path / "out"
-    with closing(Run(config, out)) as run:
-        run.advance(3)
-    written = yaml.safe_load((out / "config.yaml").read_text())
-    del written["model"]["architecture"]
-    (out / "config.yaml").write_text(yaml.safe_dump(written))
-    old = [
-        {key: value for key, value in row.items() if key not in NEW} for row in rows(out / "metrics.jsonl")
-    ]
-    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
-    resumed = simulate(parse_config(written), out, resume=True)
-    assert torch.equal(resumed.params, whole.params)
