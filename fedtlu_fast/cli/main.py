@@ -20,7 +20,7 @@ from rich.markup import escape
 from fedtlu_fast._version import __version__
 from fedtlu_fast.cli.bench_sim import bench_sim_command
 from fedtlu_fast.cli.compare import compare_command
-from fedtlu_fast.cli.console import notes
+from fedtlu_fast.cli.console import hide_bars_of_libraries, notes
 from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
 from fedtlu_fast.cli.experiment import experiment_command
@@ -78,6 +78,7 @@ def options(
     """Options before the command."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
 
 
 app.command("run")(run_command)
@@ -97,6 +98,8 @@ def main() -> None:
     # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        hide_bars_of_libraries()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail

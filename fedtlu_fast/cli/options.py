@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedtlu_fast.cli.console import be_quiet
 from fedtlu_fast.errors import InputError, InterruptedRunError
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ Out = Annotated[
     Path | None,
     typer.Option(help="New directory for the files (default: a new one in runs/).", metavar="DIR"),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no closing remarks.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress and no closing remarks.")
+]
 
 
 def settings_from(

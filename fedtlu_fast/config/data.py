@@ -14,6 +14,7 @@ from fedtlu_fast.config.section import Section, check_unused
 from fedtlu_fast.errors import InputError
 
 PTB_WORDS = 10_000
+UNPACKED_LIMIT = 2**30
 
 
 class SyntheticConfig(Section):
@@ -59,6 +60,9 @@ class DataConfig(Section):
         0.2, gt=0, lt=1, description="share of each client's samples kept for its own test"
     )
     classes: int = Field(10, ge=2, description="labels of a classification")
+    unpacked_limit: int = Field(
+        UNPACKED_LIMIT, ge=1, le=2**63 - 1, description="bytes that a compressed file may have when unpacked"
+    )
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="before")

@@ -13,13 +13,23 @@ the last sentence may be missing.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from fedtlu_fast.data.tagged import UNKNOWN_GENRE, UPOS, Corpus, Sentence, cut_test, section_names
+from fedtlu_fast.config.data import UNPACKED_LIMIT
+from fedtlu_fast.data.reading import as_path, entries, lines_of_text, read_text, unpacked_suffix
+from fedtlu_fast.data.splits import Division, announce, divide, listed, parse, stem
+from fedtlu_fast.data.tagged import (
+    UNKNOWN_GENRE,
+    UPOS,
+    Corpus,
+    Sentence,
+    cut_test,
+    section_names,
+    with_words,
+)
 from fedtlu_fast.errors import InputError
 
 COLUMNS = 10
@@ -29,60 +39,78 @@ NEWDOC = re.compile(r"#\s*newdoc\b(?:\s+id\s*=\s*(?P<id>.*\S))?")
 NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")
 
 
-def load_treebank(location: str, test_fraction: float) -> Corpus:
+def load_treebank(location: str, test_fraction: float, limit: int = UNPACKED_LIMIT) -> Corpus:
     """A treebank's training part and test part.
 
     Args:
-        location: a directory with one ``*-train.conllu`` and one ``*-test.conllu``, plain or ``.gz`` (a
-            ``*-dev.conllu`` is not read: nothing is tuned on it); or a single file, of which the end of
-            every document is kept for the test.
-        test_fraction: share kept of a single file; unused for a directory.
+        location: a directory with the files of one treebank, plain or compressed, whose names say the part
+            (see `splits`): ``*-train.conllu``, or ``*-train-a.conllu`` and more, which are joined, and
+            ``*-test.conllu``; or a single file. Without a test, the end of every document is kept for it. A
+            ``*-dev.conllu`` is not read: nothing is tuned on it. Entries of other kinds are left alone.
+        test_fraction: share kept where there is no test; otherwise unused.
+        limit: see `read_bytes`.
 
     Raises:
-        InputError: files are missing, or there are several for one part; or see `read_conllu`.
+        InputError: there is nothing to train on, or files of several treebanks; or see `read_conllu`.
     """
+    source = f"udpos:{location}"
+    path = as_path(source, location)
+    if not path.is_dir():
+        return cut_test(read_conllu(path, limit), test_fraction, UPOS)
+    found = _files(path, source)
+    train, test = (
+        [sentence for name in names for sentence in read_conllu(path / name, limit)]
+        for names in (found.train, found.test)
+    )
+    announce("sentences", len(test) if test else None, found.test, (*found.validation, *found.others))
+    return Corpus(train, test, UPOS) if test else cut_test(train, test_fraction, UPOS)
+
+
+def _files(folder: Path, source: str) -> Division:
     try:
-        path = Path(location).expanduser()
-        folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as error:
-        raise InputError("data.source", f"udpos:{location}", f"a path that can be read; {error}") from None
-    if not exists:
-        raise InputError("data.source", f"udpos:{location}", "a CoNLL-U file or a directory that exists")
-    if not folder:
-        return cut_test(read_conllu(path), test_fraction, UPOS)
-    train, test = (_part(path, name) for name in ("train", "test"))
-    return Corpus(read_conllu(train), read_conllu(test), UPOS)
+        names = [own.name for own in entries(folder) if unpacked_suffix(own) == ".conllu" and own.is_file()]
+    except OSError as error:
+        raise InputError("data.source", source, f"a directory that can be read; {error}") from None
+    found = divide(names, source)
+    if not found.train:
+        there = listed((*found.test, *found.validation)) or "none"
+        fix = "Name that file itself: its ends are kept for the test then." if found.test else ""
+        expected = f"a file *-train.conllu in it, plain or compressed; there is {there}"
+        raise InputError("data.source", source, expected, fix)
+    banks = {_bank(name): name for name in (*found.train, *found.test)}
+    if len(banks) > 1:
+        expected = f"the files of one treebank; there is {' and '.join(sorted(banks.values())[:2])}"
+        raise InputError("data.source", source, expected, "Move the others elsewhere, or name a single file.")
+    return found
 
 
-def _part(folder: Path, name: str) -> Path:
-    pattern = re.compile(rf"(.*[-_.])?{name}\.conllu(\.gz)?")
-    found = sorted(item.name for item in folder.iterdir() if pattern.fullmatch(item.name))
-    if len(found) != 1:
-        raise InputError(
-            "data.source",
-            f"udpos:{folder}",
-            f"one file *-{name}.conllu or *-{name}.conllu.gz in it; there is {' and '.join(found) or 'none'}",
-            "Move the others elsewhere, or name a single file." if found else "",
-        )
-    return folder / found[0]
+def _bank(name: str) -> str:
+    """What stands before the part's word: the treebank's name."""
+    base, word = stem(name).lower(), parse(name).word
+    return base[: base.rindex(word)] if word else base
 
 
-def read_conllu(path: Path) -> list[Sentence]:
+def read_conllu(path: Path, limit: int = UNPACKED_LIMIT) -> list[Sentence]:
     """The sentences of a file, in order.
 
     A sentence's genre is the first part of its document's name where that is one of `GENRES`. A file that
     names no documents is cut into sections.
 
+    Args:
+        path: of the file.
+        limit: see `read_bytes`.
+
     Raises:
-        InputError: the file cannot be read, holds no sentence, or breaks the format; with the line.
+        InputError: the file cannot be read, holds no sentence, or breaks the format, with the line; or its
+            words were taken out (see `with_words`).
     """
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
     document, documents = path.name, 0
     # The last sentence may lack its empty line.
-    for number, raw in enumerate([*_text(path).split("\n"), ""], start=1):
-        line = raw.removesuffix("\r")
+    for number, raw in enumerate(chain(lines_of_text(read_text(path, limit)), [""]), start=1):
+        line = raw.removesuffix("\n")
         if not line.strip():
             if words:
                 sentences.append(Sentence(tuple(words), tuple(tags), document, _genre(document)))
@@ -100,6 +128,7 @@ def read_conllu(path: Path) -> list[Sentence]:
                 tags.append(word[1])
     if not sentences:
         raise InputError(str(path), "no sentence", "one or more in CoNLL-U")
+    sentences = with_words(sentences, str(path))
     if not documents:
         names = section_names(path.name, len(sentences))
         return [replace(own, document=name) for own, name in zip(sentences, names, strict=True)]
@@ -132,23 +161,3 @@ def _word(path: Path, number: int, line: str, place: int) -> tuple[str, str] | N
 def _genre(document: str) -> str:
     first = document.partition("-")[0]
     return first if first in GENRES else UNKNOWN_GENRE
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError("data.source", str(path), f"a readable file; {reason}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{line}",
-            data[error.start : error.start + 1],
-            "UTF-8 text throughout",
-            "Convert it (iconv -t utf-8).",
-        ) from None

@@ -15,7 +15,7 @@ from fedtlu_fast.data.dealing import Attribute, deal
 from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Population, Samples, Shares, digest
 from fedtlu_fast.data.ptb import load_ptb
-from fedtlu_fast.data.sources import Document, load_documents
+from fedtlu_fast.data.sources import Document, load_parts
 from fedtlu_fast.data.synthetic import SyntheticPopulation
 from fedtlu_fast.data.tagging import TaggedSamples, tag_samples
 from fedtlu_fast.data.text_hub import load_text_hub
@@ -129,7 +129,11 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
 
 def _read_text(config: RunConfig) -> tuple[list[Document], list[str], TokenizerLike]:
     """What to train on, texts to test on, and the tokenizer."""
-    train, tests = _split(load_documents(config.data.source), config.data.test_fraction)
+    found = load_parts(config.data.source, config.data.unpacked_limit)
+    if found.test is None:
+        train, tests = _split(found.train, config.data.test_fraction)
+    else:
+        train, tests = found.train, [document.text for document in found.test]
     return train, tests, _tokenizer(config, train, WordTokenizer)
 
 

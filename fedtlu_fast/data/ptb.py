@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedtlu_fast.data.prepared import joined, line_sections, lines_of
-from fedtlu_fast.data.sources import Document, read_text
+from fedtlu_fast.data.reading import read_text
+from fedtlu_fast.data.sources import Document
 from fedtlu_fast.errors import InputError
 
 TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
@@ -26,7 +27,7 @@ def load_ptb(location: str) -> tuple[list[Document], Document]:
     """
     try:
         folder = Path(location).expanduser()
-        missing = [name for name in (TRAIN, TEST) if not (folder / name).is_file()]
+        missing = [name for name in (TRAIN, TEST) if not (folder / name).exists()]
     except (OSError, RuntimeError) as error:
         raise InputError("data.source", f"ptb:{location}", f"a path that can be read; {error}") from None
     if missing:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtlu_fast.config.data import UNPACKED_LIMIT
+from fedtlu_fast.data.reading import as_path, entries, read_text
+from fedtlu_fast.data.splits import announce, divide, listed, parse
 from fedtlu_fast.errors import InputError
 
 SECTIONS = 64
@@ -22,22 +26,36 @@ class Document:
     text: str
 
 
-def load_documents(source: str) -> list[Document]:
+@dataclass(frozen=True)
+class Texts:
+    """Documents to train on, and documents to test on; None where the source has no test of its own."""
+
+    train: list[Document]
+    test: list[Document] | None
+
+
+def load_documents(source: str, limit: int = UNPACKED_LIMIT) -> list[Document]:
+    """The documents of a source to train on; see `load_parts`."""
+    return load_parts(source, limit).train
+
+
+def load_parts(source: str, limit: int = UNPACKED_LIMIT) -> Texts:
     """Reads the documents of a source, in a fixed order.
 
     Args:
         source: ``pydoc``: the language reference that CPython ships (79 topics in 3.11, about 465,000
-            characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory
-            of them (one document a file; hidden ones are left out).
+            characters). ``text:PATH``: a UTF-8 file (cut into sections at blank lines) or a directory of
+            them (one document a file; see `_folder`). Files may be compressed.
+        limit: see `read_bytes`.
 
     Raises:
         InputError: an unknown source; a path that is missing, empty or not UTF-8.
     """
     kind, _, rest = source.partition(":")
     if source == "pydoc":
-        return _pydoc()
+        return Texts(_pydoc(), None)
     if kind == "text" and rest:
-        return _text(source, rest)
+        return _text(source, rest, limit)
     raise InputError("data.source", source, "pydoc, text:PATH, ptb:DIR or hf:NAME")
 
 
@@ -47,44 +65,67 @@ def _pydoc() -> list[Document]:
     return [Document(name, topics[name]) for name in sorted(topics)]
 
 
-def _text(source: str, location: str) -> list[Document]:
+def _text(source: str, location: str, limit: int) -> Texts:
+    path = as_path(source, location)
+    if not path.is_dir():
+        text = read_text(path, limit)
+        return Texts(_with_text(source, sections(path.name, text) if text.strip() else []), None)
+    found = Files([], [], [], [])
     try:
-        path = Path(location).expanduser()
-        folder, exists = path.is_dir(), path.exists()
-        files = sorted(item for item in path.rglob("*") if item.is_file()) if folder else []
-    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed, no such user
-        raise InputError("data.source", source, f"a path that can be read; {error}") from None
-    if not exists:
-        raise InputError("data.source", source, "a file or a directory that exists")
-    if folder:
-        names = [item.relative_to(path) for item in files]
-        shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-        documents = [Document(name.as_posix(), read_text(path / name)) for name in shown]
-        documents = [document for document in documents if document.text.strip()]
-    else:
-        documents = sections(path.name, read_text(path))
-    if not documents:
-        raise InputError("data.source", source, "text; there is none in it")
-    return documents
-
-
-def read_text(path: Path) -> str:
-    """A file's text.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "data.source",
-            str(path),
-            f"UTF-8 text; byte {error.start} is {error.object[error.start]:#04x}",
-            "Convert it (iconv -t utf-8) or move it out of the directory.",
-        ) from None
+        _folder(path, path, source, "train", found)
     except OSError as error:
-        raise InputError("data.source", str(path), f"a readable file; {error.strerror}") from None
+        raise InputError("data.source", source, f"a path that can be read; {error}") from None
+
+    def documents(files: Sequence[Path]) -> list[Document]:
+        read = (Document(file.relative_to(path).as_posix(), read_text(file, limit)) for file in files)
+        return [document for document in read if document.text.strip()]
+
+    test = documents(found.test)
+    train = _with_text(source, documents(found.train), [*found.tests, *found.unread])
+    announce("documents", len(test) if test else None, found.tests, found.unread)
+    return Texts(train, test or None)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files to train on and to test on, the entries that hold the test, and entries that are not read."""
+
+    train: list[Path]
+    test: list[Path]
+    tests: list[str]
+    unread: list[str]
+
+
+def _folder(root: Path, folder: Path, source: str, part: str, found: Files) -> None:
+    """Adds the files of a folder and of the folders in it, by part.
+
+    The entries of every folder are divided by their names (see `splits`), but within a part's own folder.
+    Documents have all kinds of names: one that says nothing is for training.
+    """
+    # Links to folders are not followed: they may lead back.
+    shown = (item for item in entries(folder) if item.is_file() or (item.is_dir() and not item.is_symlink()))
+    own = {item.name: item for item in shown}
+    divided = divide(list(own), source, free=True) if part == "train" else None
+    for name, item in own.items():
+        said, place = part, item.relative_to(root).as_posix()
+        if divided is not None and name in divided.validation:
+            found.unread.append(place)
+            continue
+        if divided is not None and name in divided.test:
+            found.tests.append(place)
+            said = "test"
+        if item.is_dir():
+            named = divided is not None and parse(name).part == "train" and name in divided.train
+            _folder(root, item, source, "whole" if named and said == "train" else said, found)
+        else:
+            (found.test if said == "test" else found.train).append(item)
+
+
+def _with_text(source: str, documents: list[Document], beside: Sequence[str] = ()) -> list[Document]:
+    if not documents:
+        expected = f"text to train on beside {listed(beside)}" if beside else "text; there is none in it"
+        raise InputError("data.source", source, expected)
+    return documents
 
 
 def sections(name: str, text: str) -> list[Document]:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtlu_fast.errors import InputError, shorten
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.shown import visible
 
 logger = logging.getLogger("fedtlu_fast.data")
 
@@ -53,12 +54,14 @@ class PartName:
         word: the word that says so.
         rest: its other words, such as a language; entries of all parts share it.
         pieces: its numbers, and single letters after the part's word, which number the part's pieces.
+        name: the name without all that, such as ``en`` of ``en.train.tsv``; empty where nothing is left.
     """
 
     part: Part | None
     word: str
     rest: tuple[str, ...]
     pieces: tuple[str, ...]
+    name: str
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,19 @@ def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division
 
 def parse(name: str) -> PartName:
     """Takes a name apart; see the top of this module."""
-    words = [word.lower() for word in WORD.findall(stem(name))]
-    places = [place for place, word in enumerate(words) if _part(word)]
-    if not places:
-        return PartName(None, "", *_sorted_out(words, ()))
-    place = places[-1]
-    part = _part(words[place])
-    if part == "validation" and place and _part(words[place - 1]) == "train":
-        del words[place]  # train-val is what the union of both is called
-        part, place = "train", place - 1
-    return PartName(part, words[place], *_sorted_out(words[:place], words[place + 1 :]))
+    base = stem(name)
+    found = list(WORD.finditer(base))
+    words = [match[0].lower() for match in found]
+    place = next((place for place in reversed(range(len(words))) if _part(words[place])), None)
+    if place is None:
+        return PartName(None, "", *_sorted_out(words, ()), base)
+    first = place
+    if _part(words[place]) == "validation" and place and _part(words[place - 1]) == "train":
+        first = place - 1  # train-val is what the union of both is called
+    rest, pieces = _sorted_out(words[:first], words[place + 1 :])
+    before = base[: found[first].start()].strip(" -_.")
+    named = [before, *(word for word in words[place + 1 :] if word in rest)] if rest else []
+    return PartName(_part(words[first]), words[first], rest, pieces, " ".join(filter(None, named)))
 
 
 def stem(name: str) -> str:
@@ -141,7 +147,7 @@ def stem(name: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Names for a message, at most `SHOWN` of them."""
-    shown = ", ".join(shorten(name)[1:-1] for name in names[:SHOWN])
+    shown = ", ".join(map(visible, names[:SHOWN]))
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
 
 

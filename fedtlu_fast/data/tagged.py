@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedtlu_fast.data.sources import SECTIONS
+from fedtlu_fast.errors import InputError
 
+logger = logging.getLogger("fedtlu_fast.data")
 # fmt: off
 UPOS = (
     "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON",
@@ -69,6 +72,34 @@ def cut_test(sentences: Sequence[Sentence], test_fraction: float, tags: tuple[st
         ends = met[sentence.document] > sizes[sentence.document] - kept[sentence.document]
         (test if ends else train).append(sentence)
     return Corpus(train, test, tags)
+
+
+def with_words(sentences: Sequence[Sentence], source: str) -> list[Sentence]:
+    """The sentences whose words are there: those of two words or more that are all underscores are left out.
+
+    Some treebanks are published without the words, for the rights to them; ``_`` stands for each.
+
+    Args:
+        sentences: one or more.
+        source: the file or data set, for messages.
+
+    Raises:
+        InputError: most of the words were taken out.
+    """
+    words = Counter(not word.strip("_") for sentence in sentences for word in sentence.words)
+    if words[True] > words[False] and words.total() > 1:
+        raise InputError(
+            source,
+            f"_ in place of {words[True]:,} of {words.total():,} words",
+            "a treebank with its words; they were taken out of this one before it was published",
+            "Its README says how to put them back; or use another treebank.",
+        )
+    kept = [own for own in sentences if len(own.words) == 1 or any(word.strip("_") for word in own.words)]
+    if len(kept) < len(sentences):
+        logger.info(
+            f"{source}: {len(sentences) - len(kept):,} sentences left out, whose words were taken out"
+        )
+    return kept
 
 
 def section_names(name: str, count: int) -> list[str]:

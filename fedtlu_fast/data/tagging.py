@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.conllu import load_treebank
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.population import Batch, Indices
@@ -45,19 +46,20 @@ class TaggedSamples:
     padding: int
 
 
-def load_corpus(source: str, test_fraction: float) -> Corpus:
+def load_corpus(source: str, test_fraction: float, limit: int = UNPACKED_LIMIT) -> Corpus:
     """Reads tagged sentences.
 
     Args:
         source: ``udpos:PATH``, ``hf:NAME[:CONFIG][@REVISION]`` or ``pycode``.
         test_fraction: share kept for the test where the source has no test of its own.
+        limit: see `read_bytes`.
 
     Raises:
         InputError: an unknown source, or one that cannot be read.
     """
     kind, _, rest = source.partition(":")
     if kind == "udpos" and rest:
-        return load_treebank(rest, test_fraction)
+        return load_treebank(rest, test_fraction, limit)
     if kind == "hf" and rest:
         return load_tagged_hub(rest, test_fraction)
     if source == "pycode":
@@ -75,7 +77,7 @@ def tag_samples(config: RunConfig) -> TaggedSamples:
     Raises:
         InputError: the source or the model's tokenizer cannot be read, or the window is too short.
     """
-    corpus = load_corpus(config.data.source, config.data.test_fraction)
+    corpus = load_corpus(config.data.source, config.data.test_fraction, config.data.unpacked_limit)
     name = config.model.pretrained
     words = (word for sentence in corpus.train for word in sentence.words)
     encoder: WordEncoder = SubWords(name) if name else WholeWords(words, config.data.vocabulary)
@@ -156,5 +158,12 @@ def _attribute(values: Sequence[str]) -> Attribute:
 
 def _most_frequent(tags: NDArray[np.int64], labels: int) -> Indices:
     """[N]: every sample's most frequent label, the first in order where several are."""
-    counts = np.stack([(tags == label).sum(axis=1) for label in range(labels)], axis=1)
-    return np.asarray(counts.argmax(axis=1), np.int64)
+    found = np.empty(len(tags), np.int64)
+    # Part by part: a table of all samples by all labels may not fit into memory.
+    size = max(1, 2**22 // labels)
+    for first in range(0, len(tags), size):
+        part = tags[first : first + size]
+        row, place = np.nonzero(part != NO_LABEL)
+        counts = np.bincount(row * labels + part[row, place], minlength=len(part) * labels)
+        found[first : first + size] = counts.reshape(len(part), labels).argmax(axis=1)
+    return found

@@ -1,73 +1,130 @@
 """Labelled texts in files by domain, such as one for each language (as in XGLUE's news classification).
 
-``DOMAIN.ENDING``, or ``DOMAIN.train.ENDING`` and ``DOMAIN.test.ENDING``; a part ``dev`` or ``valid`` is not
-read. Endings: ``.csv`` and ``.tsv`` with a line of column names, ``.jsonl`` with an object a line. Columns:
-see `LABELS`, `TEXTS` and `TITLES`. In TSV nothing is quoted.
+``DOMAIN.ENDING``, or ``DOMAIN.train.ENDING`` and ``DOMAIN.test.ENDING``, or ``train/DOMAIN.ENDING``: names
+say the part by one rule (see `splits`); the validation part is not read. Endings: ``.csv`` and ``.tsv`` with
+a line of column names, ``.jsonl`` with an object a line; compressed files have theirs after it. Columns: see
+`LABELS`, `TEXTS` and `TITLES`; capitals do not matter. What separates the columns of a ``.csv`` is the first
+of comma, semicolon and tab that gives both columns. In TSV nothing is quoted.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.labelled_hub import LABELS
-from fedtlu_fast.data.sources import read_text
+from fedtlu_fast.data.reading import as_path, entries, lines_of_text, read_text, unpacked_suffix
+from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
 from fedtlu_fast.errors import InputError
 
 ENDINGS = (".csv", ".jsonl", ".tsv")
-PARTS = {"train": "train", "test": "test", "dev": "", "valid": "", "validation": ""}
+SEPARATORS = (",", ";", "\t")
+HIDDEN = "-1"
+"""In place of a label that the publisher of a test keeps secret."""
+_FIELD_LIMIT = threading.Lock()
+"""Held while the limit of Python's `csv` is raised, which holds for the whole process."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text, what it is about, and the file's domain."""
+    """A text, what it is about (empty where the table has no labels), and the file's domain."""
 
     text: str
     label: str
     domain: str
 
 
-def load_text_files(location: str) -> TextSplits:
+@dataclass(frozen=True)
+class Files:
+    """Files to train on and to test on, each with its domain; and entries that are not read."""
+
+    train: list[tuple[Path, str]]
+    test: list[tuple[Path, str]]
+    unread: list[str]
+
+
+def load_text_files(location: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
     """Texts to train on, and those to test on where there are files for it.
 
     Args:
         location: a directory (hidden files and other endings are left out), or one file. With several
             domains they are an attribute.
+        limit: see `read_bytes`.
 
     Raises:
         InputError: files that are missing, cannot be read or break their format, with the line.
     """
     source = f"texts:{location}"
-    try:
-        path = Path(location).expanduser()
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-    except (OSError, RuntimeError) as error:
-        raise InputError("data.source", source, f"a path that can be read; {error}") from None
-    found: dict[str, list[Text]] = {"train": [], "test": []}
-    for file in files:
-        if file.suffix.lower() in ENDINGS and not file.name.startswith("."):
-            domain, part = _named(file)
-            if part:
-                found[part] += _texts(file, domain)
-    if not found["train"]:
+    path = as_path(source, location)
+    if path.is_dir():
+        try:
+            files = _files(path, source)
+        except OSError as error:
+            raise InputError("data.source", source, f"a path that can be read; {error}") from None
+    else:
+        files = Files([(path, "")] if unpacked_suffix(path) in ENDINGS else [], [], [])
+    train = [text for file, domain in files.train for text in _texts(file, domain, limit)]
+    if not train:
         raise InputError("data.source", source, f"a file with texts to train on ({', '.join(ENDINGS)})")
-    both = [*found["train"], *found["test"]]
+    labelled = any(text.label == HIDDEN for text in train)
+    test, tests, unread = [], [], list(files.unread)
+    for file, domain in files.test:
+        texts, name = list(_texts(file, domain, limit, test=True)), file.relative_to(path).as_posix()
+        if all(text.label == "" or (text.label == HIDDEN and not labelled) for text in texts):
+            unread.append(f"{name} (without labels)")
+        else:
+            test += texts
+            tests.append(name)
+    announce("texts", len(test) if test else None, tests, unread)
+    both = [*train, *test]
     labels, domains = (sorted({getattr(own, name) for own in both}) for name in ("label", "domain"))
-    train, test = (_text_set(found[part], labels, domains) for part in ("train", "test"))
-    return train, test if found["test"] else None
+    sets = [_text_set(own, labels, domains) for own in (train, test)]
+    return sets[0], sets[1] if test else None
 
 
-def _named(file: Path) -> tuple[str, str]:
-    """The domain, and ``train``, ``test`` or nothing."""
-    domain, _, part = file.stem.rpartition(".")
-    return (domain, PARTS[part]) if domain and part in PARTS else (file.stem, "train")
+def _files(root: Path, source: str) -> Files:
+    """The tables of a directory; and of folders in it that are parts, or, without tables, domains."""
+    own = [item for item in entries(root) if _is_table(item) or _holds_tables(item)]
+    flat = any(_is_table(item) for item in own)
+    read = {item.name: item for item in own if _is_table(item) or not flat or parse(item.name).part}
+    divided = divide(list(read), source)
+    found = Files([], [], [item.name for item in own if item.name not in read])
+    found.unread.extend((*divided.validation, *divided.others))
+    for names, files in ((divided.train, found.train), (divided.test, found.test)):
+        for name in names:
+            item, said = read[name], parse(name)
+            if _is_table(item):
+                files.append((item, said.name))
+            elif said.part:
+                inside = filter(_is_table, entries(item))
+                files += [(file, _joined(said.name, parse(file.name).name)) for file in inside]
+            else:
+                inner = _files(item, source)
+                found.train.extend((file, _joined(name, domain)) for file, domain in inner.train)
+                found.test.extend((file, _joined(name, domain)) for file, domain in inner.test)
+                found.unread.extend(f"{name}/{entry}" for entry in inner.unread)
+    return found
+
+
+def _is_table(item: Path) -> bool:
+    return unpacked_suffix(item) in ENDINGS and item.is_file()
+
+
+def _holds_tables(item: Path) -> bool:
+    return item.is_dir() and any(_is_table(inner) or _holds_tables(inner) for inner in entries(item))
+
+
+def _joined(*names: str) -> str:
+    return "/".join(filter(None, names))
 
 
 def _text_set(texts: Sequence[Text], labels: Sequence[str], domains: Sequence[str]) -> TextSet:
@@ -77,50 +134,72 @@ def _text_set(texts: Sequence[Text], labels: Sequence[str], domains: Sequence[st
     return TextSet([own.text for own in texts], attributes)
 
 
-def _texts(file: Path, domain: str) -> Iterator[Text]:
-    content = read_text(file).removeprefix("\ufeff")
-    rows = _objects(file, content) if file.suffix.lower() == ".jsonl" else _table(file, content)
+def _texts(file: Path, domain: str, limit: int, *, test: bool = False) -> Iterator[Text]:
+    content = read_text(file, limit)
+    rows = _objects(file, content) if unpacked_suffix(file) == ".jsonl" else _table(file, content)
     for where, row in rows:
-        label, text = _value(where, row, LABELS), _value(where, row, TEXTS)
+        # A test whose labels are kept secret may have no column for them.
+        hidden = test and not any(name in row for name in LABELS)
+        label, text = "" if hidden else _value(where, row, LABELS), _value(where, row, TEXTS)
         title = next((str(row[name]) for name in TITLES if row.get(name)), "")
         yield Text(f"{title} {text}".strip(), label, domain)
 
 
 def _table(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    tabs = file.suffix.lower() == ".tsv"
-    lines: Iterable[str] = io.StringIO(content, newline="")
+    rows = _rows(file, content)
+    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
+    for number, values in rows[1:]:
+        where = f"{file}:{number}"
+        if len(values) != len(columns):
+            expected = f"{len(columns)} columns, as in the first line; there are {len(values)}"
+            raise InputError(where, values[0], expected)
+        yield where, dict(zip(columns, values, strict=True))
+
+
+def _rows(file: Path, content: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table that are not empty, each with the number of its last line."""
+    tabs = unpacked_suffix(file) == ".tsv"
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
-    reader = csv.reader(lines, **style)
-    try:
-        columns = next(reader, [])
-        for values in reader:
-            where = f"{file}:{reader.line_num}"
-            if values and len(values) != len(columns):
-                expected = f"{len(columns)} columns, as in the first line; there are {len(values)}"
-                raise InputError(where, values[0], expected)
-            if values:
-                yield where, dict(zip(columns, values, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{file}:{reader.line_num}", str(error), "a line of the table") from None
+    if not tabs:
+        style["delimiter"] = _separator(next(lines_of_text(content), ""))
+    reader = csv.reader(lines_of_text(content), **style)
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(sys.maxsize)
+        try:
+            return [(reader.line_num, values) for values in reader if values]
+        except csv.Error as error:
+            raise InputError(f"{file}:{reader.line_num}", str(error), "a line of the table") from None
+        finally:
+            csv.field_size_limit(before)
+
+
+def _separator(head: str) -> str:
+    """The first of `SEPARATORS` that divides the line of column names into a label and a text."""
+    for separator in SEPARATORS:
+        names = {name.strip(' "\n').lower() for name in head.split(separator)}
+        if names.intersection(LABELS) and names.intersection(TEXTS):
+            return separator
+    return SEPARATORS[0]
 
 
 def _objects(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(lines_of_text(content), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise InputError(f"{file}:{number}", line, "a JSON object")
-            yield f"{file}:{number}", row
+                raise InputError(f"{file}:{number}", line.rstrip("\n"), "a JSON object")
+            yield f"{file}:{number}", {name.strip().lower(): value for name, value in row.items()}
 
 
 def _value(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Of the first of these columns that is there."""
     column = next((name for name in names if name in row), None)
     if column is None:
-        raise InputError(where, list(row), f"a column {' or '.join(names)}")
+        fix = "A table begins with a line of column names."
+        raise InputError(where, list(row), f"a column {' or '.join(names)}", fix)
     value = row[column]
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
         raise InputError(where, value, f"a text in {column}")

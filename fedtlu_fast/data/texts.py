@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.data.text_files import load_text_files
@@ -48,7 +49,7 @@ def text_samples(config: RunConfig) -> TextSamples:
     Raises:
         InputError: the source or the model's tokenizer cannot be read; or all texts have one label.
     """
-    train, test = load_texts(config.data.source)
+    train, test = load_texts(config.data.source, config.data.unpacked_limit)
     if test is None:
         rows = drawn_test(train.attributes, config.data.test_fraction)
         train, test = (
@@ -72,18 +73,19 @@ def text_samples(config: RunConfig) -> TextSamples:
     )
 
 
-def load_texts(source: str) -> TextSplits:
+def load_texts(source: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
     """Reads labelled texts.
 
     Args:
         source: ``topics``, ``texts:PATH`` or ``hf:NAME[:CONFIG][@REVISION]``.
+        limit: see `read_bytes`.
 
     Raises:
         InputError: an unknown source, or one that cannot be read.
     """
     kind, _, rest = source.partition(":")
     if kind == "texts" and rest:
-        return load_text_files(rest)
+        return load_text_files(rest, limit)
     if kind == "hf" and rest:
         return load_hub_texts(rest)
     if source == "topics":

@@ -1,6 +1,8 @@
 """CoNLL-U: what is read, what is left out, and what is said about files that break the format."""
 
+import bz2
 import gzip
+import lzma
 from collections import Counter
 
 import pytest
@@ -68,7 +70,9 @@ def test_what_does_not_matter(write, change):
     assert read_conllu(write(other, "b.conllu.gz" if change == "gzip" else "b.conllu")) == expected
 
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9)
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9).filter(
+    lambda word: word.strip("_")
+)
 
 
 @given(st.lists(st.lists(st.tuples(WORDS, st.sampled_from(UPOS)), min_size=1), min_size=1))
@@ -133,10 +137,10 @@ def test_a_broken_file_is_refused_with_the_line(write, text, message):
 def test_mixed_encodings_are_refused_with_the_line(write):
     bad = EXAMPLE.replace("to be", "caf\xe9").encode("latin-1")
     with pytest.raises(
-        InputError, match=r"a\.conllu:14: got b'\\xe9'; expected UTF-8 text throughout.*iconv"
+        InputError, match=r"a\.conllu'; expected UTF-8 text; byte \d+ is 0xe9, in line 14.*iconv"
     ):
         read_conllu(write(bad))
-    with pytest.raises(InputError, match=r"a\.conllu:1: .*UTF-8"):
+    with pytest.raises(InputError, match=r"a\.conllu'; expected UTF-8 text.*iconv -f utf-16"):
         read_conllu(write(EXAMPLE.encode("utf-16")))
 
 
@@ -170,17 +174,59 @@ def test_a_directory_has_its_files_by_their_names(tmp_path):
 def test_missing_and_ambiguous_files_are_refused(tmp_path):
     folder = write_treebank(tmp_path / "bank")
     (folder / "other-train.conllu.gz").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"one file \*-train.conllu .*other-train.conllu.gz and tiny-ud-train"
-    ):
+    with pytest.raises(InputError, match=r"of one treebank; .* other-train.conllu.gz and tiny-ud-t"):
         load_treebank(str(folder), 0.1)
     (folder / "other-train.conllu.gz").unlink()
-    (folder / "tiny-ud-test.conllu").rename(folder / "tiny-ud-testing.conllu")
-    with pytest.raises(InputError, match=r"one file \*-test.conllu .*there is none"):
+    (folder / "tiny-ud-train.conllu").rename(folder / "tiny-ud-dev.conllu")
+    with pytest.raises(InputError, match=r"\*-train.conllu .*there is tiny-ud-test.conllu.*Name that file"):
+        load_treebank(str(folder), 0.1)
+    for file in folder.iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"\*-train.conllu .*there is none"):
         load_treebank(str(folder), 0.1)
     for location in (tmp_path / "nothing", "a\0b", "~no-such-user-here/x"):
         with pytest.raises(InputError, match=r"data.source: got 'udpos:.*(exists|can be read)"):
             load_treebank(str(location), 0.1)
+
+
+def test_a_training_part_may_be_in_pieces_and_the_test_may_be_missing(tmp_path, caplog):
+    whole = load_treebank(str(write_treebank(tmp_path / "whole")), 0.5)
+    folder = write_treebank(tmp_path / "bank")
+    text = (folder / "tiny-ud-train.conllu").read_text(encoding="utf-8")
+    cut = text.index("# newdoc", len(text) // 2)
+    (folder / "tiny-ud-train.conllu").unlink()
+    (folder / "tiny-ud-train-a.conllu").write_text(text[:cut], encoding="utf-8")
+    (folder / "tiny-ud-train-b.conllu.gz").write_bytes(gzip.compress(text[cut:].encode()))
+    (folder / "tiny-ud-dev.conllu").write_text("not even read", encoding="utf-8")
+    (folder / "not-to-release").mkdir()
+    (folder / "not-to-release" / "tiny-ud-train.conllu").write_text("nor this", encoding="utf-8")
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        assert load_treebank(str(folder), 0.5) == whole
+    assert caplog.messages == ["test: 24 sentences of tiny-ud-test.conllu; tiny-ud-dev.conllu not read"]
+    (folder / "tiny-ud-test.conllu").unlink()
+    assert len(load_treebank(str(folder), 0.5).test) == len(whole.train) // 2
+
+
+def test_a_treebank_whose_words_were_taken_out_is_refused(tmp_path, caplog):
+    path = tmp_path / "x-ud-train.conllu"
+    gone, whole = [("_", "NOUN"), ("_", "VERB")], [("the", "DET"), ("dog", "NOUN"), ("runs", "VERB")]
+    path.write_text(conllu([gone] * 5 + [whole]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"_ in place of 10 of 13 words'; .*they were taken out"):
+        read_conllu(path)
+    path.write_text(conllu([gone] * 2 + [whole] * 5), encoding="utf-8")
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        assert [own.words for own in read_conllu(path)] == [("the", "dog", "runs")] * 5
+    assert "2 sentences left out" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+def test_a_compressed_file_is_unpacked_within_a_limit(tmp_path, ending):
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending]
+    path = tmp_path / f"a.conllu{ending}"
+    path.write_bytes(pack(EXAMPLE.encode()))
+    assert len(read_conllu(path, len(EXAMPLE.encode()))) == 3
+    with pytest.raises(InputError, match=r"data.unpacked_limit: got 100; .*a\.conllu.* Raise it"):
+        read_conllu(path, 100)
 
 
 def test_of_a_single_file_the_ends_of_documents_are_the_test(tmp_path):

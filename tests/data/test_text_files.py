@@ -1,5 +1,7 @@
 """Labelled texts in files by domain."""
 
+import csv
+import gzip
 import json
 
 import pytest
@@ -52,6 +54,68 @@ def test_a_test_of_its_own_is_taken_and_what_is_for_tuning_is_left(tmp_path):
     assert test.texts == ["Brot", "Oil on wood"]
     assert train.attributes["label"].names == test.attributes["label"].names == ("art", "food", "sport")
     assert test.attributes["domain"].codes.tolist() == [0, 1]
+
+
+def said(caplog, path):
+    """What is loaded from there, and what is logged."""
+    caplog.clear()
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        return load(path), caplog.messages
+
+
+def test_names_say_the_part(tmp_path, caplog):
+    for name, text in {"train.csv": "a b", "Test_0.csv": "c", "test_1.tsv.gz": "d", "DEV.jsonl": "?"}.items():
+        content = tsv([("x", text)]) if ".tsv" in name else f"label,text\nx,{text}\n"
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()) if ".gz" in name else content.encode())
+    (train, test), messages = said(caplog, tmp_path)
+    assert (train.texts, test.texts, list(train.attributes)) == (["a b"], ["c", "d"], ["label"])
+    assert messages == ["test: 2 texts of Test_0.csv, test_1.tsv.gz; DEV.jsonl not read"]
+
+
+def test_folders_say_the_part_or_the_domain(tmp_path, caplog):
+    files = ("train/en.tsv", "train/de.tsv", "Testing/en.tsv", "val/en.tsv")
+    for name in files:
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_text(tsv([("x", name)]))
+    (train, test), messages = said(caplog, tmp_path / "a")
+    assert (sorted(train.texts), test.texts) == (["train/de.tsv", "train/en.tsv"], ["Testing/en.tsv"])
+    assert train.attributes["domain"].names == ("de", "en")
+    assert messages == ["test: 1 texts of Testing/en.tsv; val not read"]
+    for name in ("en/train.tsv", "en/test.tsv", "de/train.tsv", "de/valid.tsv"):
+        (tmp_path / "b" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "b" / name).write_text(tsv([("x", name)]))
+    (train, test), messages = said(caplog, tmp_path / "b")
+    assert (train.texts, test.texts) == (["de/train.tsv", "en/train.tsv"], ["en/test.tsv"])
+    assert train.attributes["domain"].names == ("de", "en")
+    assert messages == ["test: 1 texts of en/test.tsv; de/valid.tsv not read"]
+
+
+def test_backup_copies_are_left_out(tmp_path):
+    for name in ("en.csv", "en.csv~", "en (1).csv", "Copy of en.csv", "__MACOSX/en.csv", "en.csv.bak"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("label,text\nx,one\n")
+    (tmp_path / "en (2).csv").write_text("label,text\nx,two\n")
+    assert load(tmp_path)[0].texts == ["two", "one"], "another text is no copy"
+
+
+@pytest.mark.parametrize("rows", ["text\nsecret\n", "label,text\n-1,secret\n"])
+def test_a_test_without_labels_is_none(tmp_path, caplog, rows):
+    (tmp_path / "train.csv").write_text("label,text\nx,a\n")
+    (tmp_path / "test.csv").write_text(rows)
+    (_, test), messages = said(caplog, tmp_path)
+    assert test is None
+    assert "test.csv (without labels) not read" in messages[0]
+    (tmp_path / "train.csv").write_text("label,text\n-1,a\n1,b\n")
+    if "label" in rows:
+        assert load(tmp_path)[1].texts == ["secret"], "-1 is a label where the training data has it too"
+
+
+def test_long_texts_other_separators_and_capitals_are_read(tmp_path):
+    limit, long = csv.field_size_limit(), "word " * 30_000
+    (tmp_path / "a.csv").write_text(f'\ufeffText;Label;n\n"{long}; ""x""\n\n y";sport;1\n', encoding="utf-8")
+    (tmp_path / "b.csv").write_text('label\ttext\nsport\t"a, b"\n\n')
+    assert load(tmp_path)[0].texts == [f'{long}; "x"\n\n y', "a, b"]
+    assert csv.field_size_limit() == limit
 
 
 def test_one_file_has_no_domain(tmp_path):
