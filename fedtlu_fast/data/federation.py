@@ -27,6 +27,7 @@ from fedtlu_fast.data.tokenizing import (
     WordTokenizer,
     windows,
 )
+from fedtlu_fast.data.words import boundary
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 
@@ -240,15 +241,11 @@ def _public_rows(config: RunConfig, samples: int) -> Indices:
 def _split(
     documents: Sequence[Document], test_fraction: float, *, lines: bool = False
 ) -> tuple[list[Document], list[str]]:
-    """Documents' beginnings, to train on, and their ends, to test on, cut at white space or between lines."""
+    """Documents' beginnings, to train on, and their ends, to test on, cut between words or lines."""
     train, test = [], []
     for document in documents:
         text, cut = document.text, int(len(document.text) * (1 - test_fraction))
-        if lines:
-            cut = text.find("\n", cut) + 1 or len(text)
-        else:
-            while cut < len(text) and not text[cut].isspace():
-                cut += 1
+        cut = (text.find("\n", cut) + 1 or len(text)) if lines else boundary(text, cut)
         train.append(Document(document.name, text[:cut]))
         test.append(text[cut:])
     return train, test

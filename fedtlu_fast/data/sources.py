@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.reading import as_path, entries, read_text
 from fedtlu_fast.data.splits import announce, divide, listed, parse
+from fedtlu_fast.data.words import boundary
 from fedtlu_fast.errors import InputError
 
 SECTIONS = 64
@@ -129,20 +130,35 @@ def _with_text(source: str, documents: list[Document], beside: Sequence[str] = (
 
 
 def sections(name: str, text: str) -> list[Document]:
-    """Cuts a text at blank lines into sections of about equal length, named after the whole."""
+    """Cuts a text at blank lines into sections of about equal length, named after the whole.
+
+    A paragraph that is longer than a section is cut within (see `boundary`).
+    """
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
     size = max(SECTION_CHARACTERS, -(-sum(map(len, paragraphs)) // SECTIONS))
     found: list[list[str]] = [[]]
     length = 0
     for paragraph in paragraphs:
-        if length >= size:
-            found.append([])
-            length = 0
-        found[-1].append(paragraph)
-        length += len(paragraph)
+        for piece in _pieces(paragraph, size):
+            if length >= size:
+                found.append([])
+                length = 0
+            found[-1].append(piece)
+            length += len(piece)
     width = len(str(len(found)))
     return [
         Document(f"{name}#{index:0{width}}", "\n\n".join(section))
         for index, section in enumerate(found)
         if section
     ]
+
+
+def _pieces(paragraph: str, size: int) -> Iterator[str]:
+    """A paragraph in pieces of `size` characters or a few more, the last of up to twice as many."""
+    start = 0
+    while len(paragraph) - start >= 2 * size:
+        cut = boundary(paragraph, start + size)
+        yield paragraph[start:cut]
+        start = cut
+    if start < len(paragraph):
+        yield paragraph[start:]

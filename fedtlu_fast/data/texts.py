@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from fedtlu_fast.data.text_set import TextSet, TextSplits
 from fedtlu_fast.data.text_set_hub import load_hub_texts
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.data.topics import load_topics
+from fedtlu_fast.data.words import words_of
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained import load_tokenizer, padding_of
 
@@ -104,7 +104,7 @@ def _encoded(
         padding = padding_of(tokenizer, name)
         ids = tokenizer([*train, *test], truncation=True, max_length=window, verbose=False)["input_ids"]
         return ids, len(tokenizer), padding
-    words = [re.findall(r"\w+|[^\w\s]", text) for text in (*train, *test)]
+    words = [words_of(text) for text in (*train, *test)]
     known = (word for own in words[: len(train)] for word in own)
     vocabulary = Vocabulary(known, config.data.vocabulary, padded=True)
     return [vocabulary.ids(own[:window]) for own in words], len(vocabulary), 0

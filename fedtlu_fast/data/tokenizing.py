@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
 
+from fedtlu_fast.data.words import words_and_marks
 from fedtlu_fast.pretrained import load_tokenizer
 
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
@@ -26,12 +27,12 @@ class TokenizerLike(Protocol):
 
 
 class WordTokenizer:
-    """Words and single punctuation marks; what is not in the vocabulary becomes ``<unk>``."""
+    """Words and single marks (see `words_and_marks`); one that is not in the vocabulary becomes ``<unk>``."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
         """Learns the `size` most frequent words (ties in alphabetical order), ``<unk>`` among them."""
         self._tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        self._tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+        self._tokenizer.pre_tokenizer = words_and_marks
         trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
         self._tokenizer.train_from_iterator(texts, trainer)
 
