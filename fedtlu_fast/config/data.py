@@ -55,6 +55,12 @@ class DataConfig(Section):
     image_size: int | None = Field(
         None, ge=1, le=4096, description="side of a square to which images are scaled; null: as they are"
     )
+    image_pixels: int = Field(
+        2**26,
+        ge=1,
+        le=2**27,
+        description="most pixels of one image file; a small file can say that it holds billions",
+    )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of each source kept for the global test")
     local_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each client's samples kept for its own test"

@@ -7,21 +7,26 @@ version of the same page is pickles, which run whatever code they hold when they
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.image_hub import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
+from fedtlu_fast.data.leftovers import is_leftover
+from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
 from fedtlu_fast.data.pixels import Pixels
 from fedtlu_fast.errors import InputError
 
 PIXELS = 3 * 32 * 32
+LARGEST = 2**30
+"""Bytes of one file in an archive; the largest of either version has 153,700,000."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ VERSIONS = {
 }
 
 
-def load_cifar(kind: str, location: str, size: int | None = None) -> Splits:
+def load_cifar(kind: str, location: str, size: int | None = None, limit: int = IMAGE_PIXELS) -> Splits:
     """Training and test images; CIFAR-100's also have the attribute ``coarse_label``.
 
     Args:
@@ -66,6 +71,7 @@ def load_cifar(kind: str, location: str, size: int | None = None) -> Splits:
         location: a directory or a ``.tar`` or ``.tar.gz`` archive with the binary version, or a directory
             with Parquet files, such as a copy of the hub's.
         size: for Parquet; see `load_image_hub`.
+        limit: likewise.
 
     Raises:
         InputError: there is no such data, some is missing or damaged, or it is the Python version.
@@ -74,10 +80,25 @@ def load_cifar(kind: str, location: str, size: int | None = None) -> Splits:
     wanted = (*version.train, version.test, *(file for _, _, file in version.labels))
     try:
         path = Path(location).expanduser()
-        if path.is_dir() and any(path.rglob("*.parquet")):
-            return load_image_hub(str(path), size)
-        files = _directory(path, wanted) if path.is_dir() else _archive(path, wanted)
-    except (OSError, EOFError, RuntimeError, tarfile.TarError, zlib.error) as error:
+        if path.is_dir() and (tables := _tables(path)):
+            if rows := [file for file in _files(path) if file.name in wanted]:
+                expected = f"one version of the data; there are {tables[0]} and {rows[0]}"
+                raise InputError("data.source", source, expected, "Name the folder of one.")
+            # The hub also has tables whose folder says the split, such as train/0000.parquet.
+            _check_once(source, [file for file in tables if "train" in file.name or "test" in file.name])
+            return load_image_hub(str(path), size, limit)
+        files = _directory(source, path, wanted) if path.is_dir() else _archive(source, path, wanted)
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
         expected = f"a directory or an archive of the binary version, or Parquet files; {error}"
         raise InputError("data.source", source, expected) from None
     missing = [name for name in (*version.train, version.test) if name not in files]
@@ -95,21 +116,53 @@ def load_cifar(kind: str, location: str, size: int | None = None) -> Splits:
     return _image_set(version, train, files), _image_set(version, test, files)
 
 
-def _directory(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+def _files(path: Path) -> list[Path]:
+    """The files below a directory, without what programs leave there."""
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    return [path / file for file in inside if not is_leftover(file)]
+
+
+def _tables(path: Path) -> list[Path]:
+    """The Parquet files below a directory."""
+    return [file for file in _files(path) if file.suffix == ".parquet"]
+
+
+def _directory(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """Contents of the wanted files, wherever they lie in it; of others the names alone."""
-    found = (file for file in sorted(path.rglob("*")) if file.is_file())
+    found = _files(path)
+    _check_once(source, [file for file in found if file.name in wanted])
     return {file.name: file.read_bytes() if file.name in wanted else b"" for file in found}
 
 
-def _archive(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """The same of an archive, of which nothing is written to disk."""
-    found = {}
+    found, read = {}, []
     with tarfile.open(path) as archive:
         for member in archive:
-            name = PurePosixPath(member.name).name
-            content = archive.extractfile(member) if name in wanted else None
-            found[name] = content.read() if content is not None else b""
+            inside = PurePosixPath(member.name)
+            if not member.isreg() or is_leftover(inside):
+                continue
+            content = b""
+            if inside.name in wanted:
+                read.append(inside)
+                _check_once(source, read)
+                if member.size > LARGEST:
+                    expected = f"files of at most {LARGEST:,} bytes; {inside} has {member.size:,}"
+                    raise InputError("data.source", source, expected)
+                extracted = archive.extractfile(member)
+                content = extracted.read() if extracted is not None else b""
+            found[inside.name] = content
     return found
+
+
+def _check_once(source: str, files: Sequence[PurePath]) -> None:
+    """Makes sure that no file of the data is there twice, such as an old copy of it in another folder."""
+    seen: dict[str, PurePath] = {}
+    for file in files:
+        first = seen.setdefault(file.name, file)
+        if first is not file:
+            expected = f"each file once; there are {first} and {file}"
+            raise InputError("data.source", source, expected, "Name one of the folders, or remove one.")
 
 
 def _rows(version: Version, name: str, content: bytes) -> Pixels:

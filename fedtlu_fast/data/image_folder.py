@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.pixels import read_images
+from fedtlu_fast.data.leftovers import is_leftover
+from fedtlu_fast.data.pixels import PIXELS, read_images
 from fedtlu_fast.data.splits import announce, divide, listed, parse
 from fedtlu_fast.errors import InputError
 
@@ -42,12 +43,13 @@ class Parts:
     unread: list[str]
 
 
-def load_image_folder(location: str, size: int | None) -> Splits:
+def load_image_folder(location: str, size: int | None, limit: int = PIXELS) -> Splits:
     """Images to train on, and those of the test's folders where there are some.
 
     Args:
         location: the directory.
         size: see `read_images`.
+        limit: likewise.
 
     Raises:
         InputError: folders that are missing, empty, or nested otherwise; or see `read_images`.
@@ -63,14 +65,15 @@ def load_image_folder(location: str, size: int | None) -> Splits:
     announce("images", len(test) if parts.tests else None, parts.tests, parts.unread)
     labels = sorted({entry.label for entry in (*train, *test)})
     domains = sorted({entry.domain or "" for entry in (*train, *test)})
-    found = _read(root, train, labels, domains, size)
-    return found, _read(root, test, labels, domains, size) if test else None
+    found = _read(train, labels, domains, size, limit)
+    return found, _read(test, labels, domains, size, limit) if test else None
 
 
 def _read(
-    root: Path, entries: Sequence[Entry], labels: Sequence[str], domains: Sequence[str], size: int | None
+    entries: Sequence[Entry], labels: Sequence[str], domains: Sequence[str], size: int | None, limit: int
 ) -> ImageSet:
-    images = read_images([entry.file for entry in entries], lambda place: str(entries[place].file), size)
+    files = [entry.file for entry in entries]
+    images = read_images(files, lambda place: str(files[place]), size, limit)
     attributes = {"label": by_name([entry.label for entry in entries], labels)}
     if domains != [""]:
         attributes["domain"] = by_name([entry.domain or "" for entry in entries], domains)
@@ -180,4 +183,4 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+    return sorted(item for item in folder.iterdir() if not is_leftover(item.name))

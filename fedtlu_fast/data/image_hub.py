@@ -6,11 +6,11 @@ from typing import Any
 
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
-from fedtlu_fast.data.pixels import Pixels, read_images
+from fedtlu_fast.data.pixels import PIXELS, Pixels, read_images
 from fedtlu_fast.errors import InputError
 
 
-def load_image_hub(location: str, size: int | None) -> Splits:
+def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Splits:
     """A data set with a column of images and one of labels (see `read_attributes`).
 
     The images are the first column of that kind. The splits ``train`` and ``test`` are read, no other.
@@ -18,6 +18,7 @@ def load_image_hub(location: str, size: int | None) -> Splits:
     Args:
         location: see `load_hub`.
         size: see `read_images`.
+        limit: likewise.
 
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed; or see `read_images`.
@@ -25,12 +26,13 @@ def load_image_hub(location: str, size: int | None) -> Splits:
     splits = load_splits(location)
     attributes = read_attributes(splits, location)
     sets = [
-        ImageSet(_images(split, location, size), own) for split, own in zip(splits, attributes, strict=True)
+        ImageSet(_images(split, location, size, limit), own)
+        for split, own in zip(splits, attributes, strict=True)
     ]
     return sets[0], sets[1] if len(sets) > 1 else None
 
 
-def _images(split: Any, location: str, size: int | None) -> Pixels:
+def _images(split: Any, location: str, size: int | None, limit: int) -> Pixels:
     from datasets import Image
 
     name = f"hf:{location.partition('@')[0]}"
@@ -40,7 +42,7 @@ def _images(split: Any, location: str, size: int | None) -> Pixels:
         raise InputError("data.source", name, expected)
     files = split.cast_column(column, Image(decode=False))[column]
     contents = [file["bytes"] or file["path"] if file else b"" for file in files]
-    return read_images(contents, lambda place: f"{name}, {split.split}[{place}]", size)
+    return read_images(contents, lambda place: f"{name}, {split.split}[{place}]", size, limit)
 
 
 def _holds_images(feature: Any) -> bool:

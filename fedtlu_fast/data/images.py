@@ -15,7 +15,7 @@ from fedtlu_fast.data.image_folder import load_image_folder
 from fedtlu_fast.data.image_hub import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
-from fedtlu_fast.data.pixels import Pixels, scale_all
+from fedtlu_fast.data.pixels import PIXELS, Pixels, scale_all
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
 
@@ -47,7 +47,7 @@ def image_samples(config: RunConfig) -> ImageSamples:
         InputError: the source cannot be read; its images have several sizes, or one label; training and
             test images are not of the same kind.
     """
-    train, test = load_images(config.data.source, config.data.image_size)
+    train, test = load_images(config.data.source, config.data.image_size, config.data.image_pixels)
     if test is None:
         rows = drawn_test(train.attributes, config.data.test_fraction)
         train, test = (ImageSet(train.images[own], take(train.attributes, own)) for own in rows)
@@ -66,24 +66,25 @@ def image_samples(config: RunConfig) -> ImageSamples:
     )
 
 
-def load_images(source: str, size: int | None) -> Splits:
+def load_images(source: str, size: int | None, limit: int = PIXELS) -> Splits:
     """Reads labelled images.
 
     Args:
         source: ``digits``, ``cifar10:PATH``, ``cifar100:PATH``, ``images:DIR`` or
             ``hf:NAME[:CONFIG][@REVISION]``.
         size: side of a square to which images are scaled; None: as they are.
+        limit: most pixels of one image's file.
 
     Raises:
         InputError: an unknown source, or one that cannot be read.
     """
     kind, _, rest = source.partition(":")
     if kind == "images" and rest:
-        return load_image_folder(rest, size)
+        return load_image_folder(rest, size, limit)
     if kind == "hf" and rest:
-        return load_image_hub(rest, size)
+        return load_image_hub(rest, size, limit)
     if kind in ("cifar10", "cifar100") and rest:
-        train, test = load_cifar(kind, rest, size)
+        train, test = load_cifar(kind, rest, size, limit)
     elif source == "digits":
         train, test = load_digits(), None
     else:

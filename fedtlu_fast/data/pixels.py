@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.memory import free_bytes
@@ -16,9 +17,15 @@ from fedtlu_fast.memory import free_bytes
 Pixels = NDArray[np.uint8]
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for 16 bits a pixel; ``I`` holds 32, of which image files use 16."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""No others are opened, whatever a file is called: for PostScript, Pillow starts Ghostscript."""
+PIXELS = 2**26
+"""Most pixels of one image, without a word on it: 8,192 x 8,192."""
 
 
-def read_images(files: Sequence[Path | str | bytes], name: Callable[[int], str], size: int | None) -> Pixels:
+def read_images(
+    files: Sequence[Path | str | bytes], name: Callable[[int], str], size: int | None, limit: int = PIXELS
+) -> Pixels:
     """Images as one array, greyscale if all are, else RGB.
 
     What is transparent becomes white, 16 bits become 8, palettes and other colour spaces RGB; photographs
@@ -29,17 +36,18 @@ def read_images(files: Sequence[Path | str | bytes], name: Callable[[int], str],
         name: of the file at a place, for messages.
         size: side of a square to which all are scaled, after what is longer was cut on both sides alike;
             None takes them as they are.
+        limit: most pixels of one file: small files can say that they hold very many.
 
     Returns:
         [N, C, H, W].
 
     Raises:
-        InputError: a file that is no image or damaged; images of several sizes without `size`; or more than
-            the memory holds.
+        InputError: a file that is no image of the `FORMATS`, damaged, or beyond the limit; images of several
+            sizes without `size`; or more than the memory holds.
     """
     found: list[Pixels] = []
     for place, file in enumerate(files):
-        image = _scaled(_read(file, name(place)), size)
+        image = _scaled(_read(file, name(place), limit), size)
         found.append(image)
         if image.shape[1:] != found[0].shape[1:]:
             sizes = [f"{part.shape[2]}x{part.shape[1]}" for part in (found[0], image)]
@@ -61,12 +69,23 @@ def scale_all(images: Pixels, size: int | None) -> Pixels:
     return np.stack([_scaled(_as_image(image), size) for image in images])
 
 
-def _read(file: Path | str | bytes, name: str) -> Image.Image:
+def _read(file: Path | str | bytes, name: str, limit: int) -> Image.Image:
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+        if not isinstance(file, bytes) and not Path(file).is_file():
+            raise FileNotFoundError("there is no such file")  # nor does one wait at a pipe
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one
+            opened = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        with opened as image:
+            _check_pixels(image.size, name, limit)
             upright = ImageOps.exif_transpose(image)
             if upright.mode in DEEP:
                 return _eight_bits(upright, name)
+            if upright.mode == "F":
+                expected = (
+                    "pixels of 8 or 16 bits; these are floating-point numbers, whose white nobody knows"
+                )
+                raise InputError("data.source", name, expected, "Scale them to 0 to 255 and save 8 bits.")
             if upright.has_transparency_data:
                 layers = upright.convert("RGBA")
                 white = Image.new("RGBA", layers.size, "white")
@@ -74,10 +93,30 @@ def _read(file: Path | str | bytes, name: str) -> Image.Image:
             return upright.convert("L" if upright.mode in ("1", "L") else "RGB")
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise _too_many(name, limit, str(error)) from None
+    except UnidentifiedImageError:
+        held = (
+            "it is empty"
+            if not file or (not isinstance(file, bytes) and not Path(file).stat().st_size)
+            else ""
+        )
+        expected = f"an image that can be read; {held or 'it is none of ' + ', '.join(FORMATS)}"
+        raise InputError("data.source", name, expected) from None
     except Exception as error:  # Pillow's decoders raise what they like at damaged files
         raise InputError(
-            "data.source", name, f"an image that can be read; {error}".replace("\n", " ")
+            "data.source", name, f"an image that can be read; {error or type(error).__name__}"
         ) from None
+
+
+def _check_pixels(sides: tuple[int, int], name: str, limit: int) -> None:
+    if sides[0] * sides[1] > limit:
+        raise _too_many(name, limit, f"it says that it holds {sides[0]} x {sides[1]}")
+
+
+def _too_many(name: str, limit: int, reason: str) -> InputError:
+    expected = f"an image of at most {limit:,} pixels, data.image_pixels; {reason}"
+    return InputError("data.source", name, expected, "Set data.image_pixels if you trust the file.")
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -1,6 +1,7 @@
 """CIFAR's binary version, from a directory or an archive, and what is refused."""
 
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from pictures import cifar_rows, png, write_archive
 
 from fedtlu_fast import InputError
+from fedtlu_fast.data import cifar
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.images import load_images
 from fedtlu_fast.settings import parse_config
@@ -137,6 +139,55 @@ def test_what_is_damaged_or_missing_is_named(ten, tmp_path):
             load_images(f"cifar10:{tmp_path / 'y.tar.gz'}", None)
     with pytest.raises(InputError, match=r"data.source.*No such file"):
         load_images(f"cifar10:{tmp_path / 'none'}", None)
+
+
+def test_a_file_that_is_there_twice_is_told(ten, tmp_path):
+    write(tmp_path / "a", ten[0])
+    write(tmp_path / "old", {"data_batch_2.bin": ten[0]["data_batch_2.bin"]})
+    with pytest.raises(
+        InputError, match=r"each file once; there are .*a/data_batch_2.bin and .*old/data_batch_2"
+    ):
+        load_images(f"cifar10:{tmp_path}", None)
+    twice = {f"{folder}/{name}": content for folder in ("a", "old") for name, content in ten[0].items()}
+    with pytest.raises(InputError, match=r"each file once; there are .*/a/.* and .*/old/"):
+        load_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', twice)}", None)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_what_programs_leave_beside_the_files_is_left_out(ten, tmp_path, archived):
+    files = {f"cifar/{name}": content for name, content in ten[0].items()}
+    files |= {f"__MACOSX/cifar/{name}": b"\0\5\x16\7" for name in ten[0]}
+    if archived:
+        path = write_archive(tmp_path / "c.tar", files)
+    else:
+        path = tmp_path / "c"
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    assert (load_images(f"cifar10:{path}", None)[0].images == ten[1]).all()
+
+
+def test_larger_files_than_the_data_have_are_not_unpacked(ten, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "LARGEST", 1000)
+    with pytest.raises(InputError, match=r"files of at most 1,000 bytes; .*_batch.*bin has 92,190"):
+        load_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', ten[0])}", None)
+
+
+def test_one_version_beside_another_is_told(ten, tmp_path):
+    write(tmp_path / "a", ten[0])
+    Dataset.from_dict({"label": [0]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"one version of the data; there are .*train.parquet and "):
+        load_images(f"cifar10:{tmp_path}", None)
+
+
+def test_links_in_an_archive_are_not_followed(ten, tmp_path):
+    path = tmp_path / "c.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("data_batch_1.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(InputError, match=r"it lacks data_batch_1.bin"):
+        load_images(f"cifar10:{path}", None)
 
 
 def test_names_that_do_not_fit_give_way_to_numbers(ten, tmp_path):

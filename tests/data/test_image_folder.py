@@ -55,6 +55,10 @@ def test_what_is_hidden_or_no_image_is_left_out_and_links_are_followed(tmp_path)
     (tmp_path / "set" / "ink" / "bar" / "Thumbs.db").write_bytes(b"?")
     Image.fromarray(picture("bar", np.random.default_rng(8))).save(tmp_path / "elsewhere.PNG")
     (tmp_path / "set" / "ink" / "bar" / "link.PNG").symlink_to(tmp_path / "elsewhere.PNG")
+    for leftover in ("__MACOSX", "ink/bar/@eaDir", "ink/bar/__MACOSX"):
+        (tmp_path / "set" / leftover / "bar").mkdir(parents=True)
+        (tmp_path / "set" / leftover / "bar" / "._0.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "set" / "ink" / "bar" / "0.png~").write_bytes(b"?")
     (tmp_path / "set" / "tar").symlink_to(tmp_path / "set" / "oil")
     found, _ = load(tmp_path / "set")
     assert len(found.images) == 3 * 6 + 1

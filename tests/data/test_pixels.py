@@ -1,5 +1,8 @@
 """Image files of every kind as one array."""
 
+import os
+import zlib
+
 import numpy as np
 import pytest
 from pictures import png
@@ -113,6 +116,55 @@ def test_a_damaged_file_is_named(rgb, damage, tmp_path):
         read(content, broken)
     with pytest.raises(InputError, match="expected an image that can be read"):
         read(tmp_path / "missing.png")
+
+
+def test_only_named_formats_are_opened(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for PostScript, whatever the file is called."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
+    (tmp_path / "x.png").write_bytes(script)
+    for file in (script, tmp_path / "x.png"):
+        with pytest.raises(
+            InputError, match=r"file 0'; expected an image that can be read; it is none of BMP, GIF"
+        ):
+            read(file)
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(InputError, match="an image that can be read; it is empty"):
+        read(tmp_path / "x.png")
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(InputError, match=r"pixels of 8 or 16 bits; these are floating-point numbers"):
+        read(tiff(np.array([[0.25, 1.0]], np.float32)))
+
+
+@pytest.mark.parametrize("side", [9, 2**16, 2**31 - 1])
+def test_a_limit_of_pixels_counts_before_anything_is_unpacked(rgb, side):
+    content = png(rgb)
+    # PNG's header: the width at byte 16, the height at 20, a checksum of both at 29.
+    head = content[12:16] + side.to_bytes(4, "big") * 2 + content[24:29]
+    bomb = content[:12] + head + zlib.crc32(head).to_bytes(4, "big") + content[33:]
+    with pytest.raises(
+        InputError, match=r"file 0'; expected an image of at most 80 pixels, data.image_pixels"
+    ):
+        read_images([bomb], lambda place: f"file {place}", None, 80)
+    assert read_images([content], lambda place: "whole", None, 30).shape == (1, 3, 6, 5)
+
+
+def test_of_an_animation_the_first_picture_is_taken(rgb, tmp_path):
+    pictures = [
+        Image.fromarray(shade) for shade in (np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8))
+    ]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    assert read(tmp_path / "a.gif").max() == 0
+
+
+def test_a_pipe_in_a_files_place_is_told(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="an image that can be read; there is no such file"):
+        read(tmp_path / "a.png")
 
 
 def test_more_images_than_memory_holds_are_refused_at_the_first(rgb, monkeypatch):
