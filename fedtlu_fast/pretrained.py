@@ -1,70 +1,94 @@
-"""Pre-trained models and tokenizers through `transformers`: hub names, local directories, GGUF files."""
+"""Pre-trained models and tokenizers through `transformers`: hub names, local directories, GGUF files.
+
+Nothing that comes with a model is run: no code of its own (``auto_map``), no pickle (``pytorch_model.bin``).
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.hub_access import hub_access
+from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.pretrained_place import FIELD, Place, locate
 from fedtlu_fast.randomness import torch_seeded
 
-FIELD = "model.pretrained"
+logger = logging.getLogger("fedtlu_fast")
+
 HEAD_SPREAD = 0.02
 """Standard deviation with which the models of `transformers` draw the weights of their heads."""
+POOLER = ".pooler."
+"""Layers of this name between body and head are missing where a model was trained without them."""
+REASON_LENGTH = 300
 
 
 def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **options: Any) -> nn.Module:
-    """The weights of this name, in float32.
+    """Loads the weights of this name, in float32.
+
+    A warning says which weights were not in the file and are drawn from torch's generator, and which of the
+    file's are not used.
 
     Args:
         kind: one of the ``AutoModelFor...`` classes of `transformers`.
         name: a hub name, a local directory, or a local ``.gguf`` file (its weights are dequantised).
         what: what `kind` stands for, for the message.
-        new_head: whether the weights may lack the head, which is then drawn from torch's generator.
+        new_head: whether the weights may lack the head.
         options: for `from_pretrained`.
 
     Raises:
-        InputError: they cannot be loaded, or some are missing.
+        InputError: they cannot be loaded, or some of the body are missing or of other shapes.
     """
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    location, file = locate(name)
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # its table of missing weights: those that matter are an error below
-    try:
-        model, found = kind.from_pretrained(
-            location, dtype=torch.float32, output_loading_info=True, **file, **options
-        )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        place = "file" if file else "directory" if Path(name).is_dir() else "model name or directory"
-        raise InputError(FIELD, name, f"a {place} of {what}; {reason}") from error
-    finally:
-        logging.set_verbosity(before)
+    load_config(name, what)
+    model, found = _from_library(
+        kind.from_pretrained,
+        name,
+        what,
+        dtype=torch.float32,
+        output_loading_info=True,
+        use_safetensors=True,
+        **options,
+    )
+    if found["error_msgs"]:
+        raise InputError(FIELD, name, f"weights of {what}; {found['error_msgs'][0]}")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(FIELD, name, f"a whole model of {what}; this is an adapter for one")
     body = f"{_body(model)}."
-    missing = sorted(key for key in found["missing_keys"] if not new_head or key.startswith(body))
-    if missing:
-        raise InputError(
-            FIELD, name, f"all weights of {what}; {len(missing)} are missing, such as {missing[0]}"
-        )
+    missing = sorted(found["missing_keys"])
+    other_shapes = sorted(str(own[0]) for own in found["mismatched_keys"])
+    for keys, fault in (
+        (missing, "are missing"),
+        (other_shapes, "have another shape than its config.json says"),
+    ):
+        needed = [key for key in keys if not new_head or (key.startswith(body) and POOLER not in key)]
+        if needed:
+            raise InputError(
+                FIELD, name, f"all weights of {what}; {len(needed)} {fault}, such as {needed[0]}"
+            )
+    if drawn := sorted({*missing, *other_shapes}):
+        _say_once(f"{FIELD}={name}: {_some(drawn)} not in its file and drawn anew, to be trained here")
+    if unused := sorted(found["unexpected_keys"]):
+        # Another task's head is left out on purpose, and worth no warning.
+        lost = any(key.startswith(body) for key in unused) or not new_head
+        level = logging.WARNING if lost else logging.INFO
+        _say_once(f"{FIELD}={name}: {_some(unused)} in its file but no part of {what}, and not used", level)
     loaded: nn.Module = model
     return loaded
 
 
 def load_classifier(kind: Any, name: str, what: str, labels: Sequence[str], seed: int) -> nn.Module:
-    """Pre-trained weights with a head for these labels.
+    """Loads pre-trained weights with a head for these labels.
 
-    They keep their head where its labels are these in this order (such as a model that was saved here);
-    otherwise it is drawn anew.
+    The head of the file is kept where its labels are these in this order (such as a model that was saved
+    here). Otherwise a new head is drawn, and a warning says so.
 
     Args:
         kind: one of the ``AutoModelFor...Classification`` classes of `transformers`.
@@ -76,8 +100,6 @@ def load_classifier(kind: Any, name: str, what: str, labels: Sequence[str], seed
     Raises:
         InputError: see `load_model`.
     """
-    from transformers import AutoConfig
-
     with torch_seeded(seed, "initial weights"):
         model = load_model(
             kind,
@@ -88,13 +110,155 @@ def load_classifier(kind: Any, name: str, what: str, labels: Sequence[str], seed
             label2id={label: code for code, label in enumerate(labels)},
             ignore_mismatched_sizes=True,
         )
-        location, file = locate(name)
-        theirs = AutoConfig.from_pretrained(location, **file).id2label
-        if tuple(theirs[code] for code in sorted(theirs)) != tuple(labels):
+        theirs = load_config(name, what).id2label
+        named = tuple(theirs[code] for code in sorted(theirs)) if isinstance(theirs, Mapping) else ()
+        if named != tuple(labels):
             for child_name, child in model.named_children():
                 if child_name != _body(model):
                     child.apply(_redraw)
+            shown = ", ".join(map(str, named[:5])) + (", ..." if len(named) > 5 else "")
+            _say_once(f"{FIELD}={name}: its head is for {shown or 'no labels'}; a new one is drawn")
     return model
+
+
+def load_config(name: str, what: str) -> Any:
+    """Loads a model's configuration.
+
+    Args:
+        name: see `load_model`.
+        what: what it should be the configuration of, for the message.
+
+    Raises:
+        InputError: it cannot be read, or asks for weights that are quantised, pickles or another program.
+    """
+    from transformers import AutoConfig
+
+    place = locate(name)
+    if not (place.on_hub or place.file or (Path(place.location) / "config.json").is_file()):
+        raise InputError(FIELD, name, f"a directory of {what}; it has no config.json")
+    config = _from_library(AutoConfig.from_pretrained, name, what)
+    asked = {
+        "quantization_config": "weights in full precision; Save a dequantised copy.",
+        "transformers_weights": "weights in model.safetensors",
+    }
+    for key, expected in asked.items():
+        if getattr(config, key, None) is not None and not place.file:
+            expected, _, fix = expected.partition("; ")
+            raise InputError(FIELD, name, f"{expected}; its config.json has {key}", fix)
+    if "/" in str(getattr(config, "_attn_implementation", "")):
+        raise InputError(FIELD, name, "no program of its own; its config.json names one for attention")
+    return config
+
+
+def load_tokenizer(name: str, **options: Any) -> Any:
+    """Loads the tokenizer that belongs to the model of this name.
+
+    Args:
+        name: as for `load_model`.
+        options: for `from_pretrained`.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    return _from_library(AutoTokenizer.from_pretrained, name, "a model that brings its tokenizer", **options)
+
+
+def load_processor(name: str) -> Mapping[str, Any] | None:
+    """Reads what a model's image processor does; None where the model brings none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    def read(place: str, **_: Any) -> Mapping[str, Any] | None:
+        try:
+            settings: Mapping[str, Any] = BaseImageProcessor.get_image_processor_dict(place)[0]
+        except OSError as error:
+            if str(error).startswith("Can't load image processor"):  # the model brings none
+                return None
+            raise
+        return settings
+
+    found: Mapping[str, Any] | None = _from_library(read, name, "a model that classifies images")
+    return found
+
+
+def padding_of(tokenizer: Any, name: str) -> int:
+    """Gives the token id with which a tokenizer pads.
+
+    Models that were made without padding pad with the end of a text, which occurs in none.
+
+    Raises:
+        InputError: it has neither.
+    """
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    padding = next((number for number in ids if isinstance(number, int)), None)
+    if padding is None:
+        raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
+    return padding
+
+
+def _from_library(load: Callable[..., Any], name: str, what: str, **options: Any) -> Any:
+    """Calls a `from_pretrained`: the one place where files that came with a model are opened."""
+    from transformers.utils import logging as library
+
+    place = locate(name)
+    if not sys.stderr.isatty():
+        library.disable_progress_bar()
+    before = library.get_verbosity()
+    library.set_verbosity_error()  # its tables of weights: `load_model` says in a line what matters
+    try:
+        with _one_message(place, what):
+            return load(place.location, trust_remote_code=False, **place.file, **options)
+    finally:
+        library.set_verbosity(before)
+
+
+@contextmanager
+def _one_message(place: Place, what: str) -> Iterator[None]:
+    """Turns whatever a library raises at a model's files into one InputError.
+
+    Damaged and hostile files make libraries raise nearly everything; the tokenizers' Rust code even raises
+    what is no `Exception`.
+    """
+    with hub_access(place.on_hub) as unreachable:
+        try:
+            yield
+        except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            if unreachable and isinstance(error, OSError):
+                expected = (
+                    f"{what}: a directory here, or a name on the hub, which cannot be asked ({unreachable}); "
+                    "the cache holds no copy"
+                )
+                fix = "Name a directory, or try again with a network."
+            else:
+                reason = "there is too little memory" if is_out_of_memory(error) else first_line(error)
+                expected, fix = f"{place.kind} of {what}; {reason}", _way_on(reason)
+            raise InputError(FIELD, place.name, expected, fix) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    text = (str(error).strip().splitlines() or [""])[0].strip()
+    if not isinstance(error, OSError | ValueError | RuntimeError | ImportError) or not text:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}..."
+
+
+def _way_on(reason: str) -> str:
+    if "contains custom code" in reason or "references custom code" in reason:
+        return "Code that comes with a model is never run; use a model that transformers has itself."
+    if "safetensors" in reason and ("no file named" in reason or "does not appear" in reason):
+        return (
+            "Pickles (pytorch_model.bin) are never opened, because they can run code: where you trust it, "
+            "load it with transformers and save it again by save_pretrained."
+        )
+    return ""
 
 
 def _body(model: nn.Module) -> str:
@@ -113,65 +277,12 @@ def _redraw(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def load_tokenizer(name: str, **options: Any) -> Any:
-    """The tokenizer that belongs to the model of this name.
-
-    Args:
-        name: as for `load_model`.
-        options: for `from_pretrained`.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    location, file = locate(name)
-    try:
-        return AutoTokenizer.from_pretrained(location, **file, **options)
-    except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(FIELD, name, f"a model that brings its tokenizer; {reason}") from error
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} weight{'s' if len(names) > 1 else ''} ({shown}) {'are' if len(names) > 1 else 'is'}"
 
 
-def padding_of(tokenizer: Any, name: str) -> int:
-    """The token id with which a tokenizer pads.
-
-    Models that were made without padding pad with the end of a text, which occurs in none.
-
-    Raises:
-        InputError: it has neither.
-    """
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    padding = next((number for number in ids if number is not None), None)
-    if padding is None:
-        raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
-    return int(padding)
-
-
-def locate(name: str) -> tuple[str, dict[str, str]]:
-    """What `from_pretrained` is called with: a name or directory, and the file in it for GGUF.
-
-    Raises:
-        InputError: a GGUF file that does not exist, or a package that reads them is missing.
-    """
-    if not name.endswith(".gguf"):
-        return name, {}
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise InputError(FIELD, name, "a GGUF file that exists")
-    missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
-    if missing:
-        expected = f"the packages that read GGUF files; {' and '.join(missing)} cannot be found"
-        raise InputError(FIELD, name, expected, f"Use pip install {' '.join(missing)}.")
-    return str(path.parent), {"gguf_file": path.name}
-
-
-def check_length(model: nn.Module, name: str, window: int) -> None:
-    """Makes sure that the model reads samples of this length.
-
-    Raises:
-        InputError: they are too long for it.
-    """
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is not None and window > longest:
-        raise InputError("data.window", window, f"at most {longest}, what {name} reads")
+@lru_cache(maxsize=256)
+def _say_once(message: str, level: int = logging.WARNING) -> None:
+    """Logs once a process: the arms of a comparison load the same model again and again."""
+    logger.log(level, message)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -186,3 +187,17 @@ def test_ci_runs_the_readme_s_test_command() -> None:
     command = readme.split("<!-- test command -->")[1].split("```")[1]
     assert command.strip().splitlines()[1].startswith("python3 -m venv .venv-test && FEDTLU_BUILD=1 ")
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
+
+
+@needs_checkout
+@pytest.mark.parametrize(
+    ("package", "least"),
+    [("datasets", (4, 0)), ("torch", (2, 6)), ("transformers", (5, 0)), ("huggingface-hub", (1, 0))],
+)
+def test_versions_that_could_run_code_of_strangers_are_not_accepted(
+    package: str, least: tuple[int, int]
+) -> None:
+    """datasets 4 dropped scripts; torch 2.6 reads weights alone by default; both hold for what was tested."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (bound,) = [need.partition(">=")[2] for need in wanted if need.partition(">=")[0] == package]
+    assert tuple(map(int, bound.split("."))) >= least

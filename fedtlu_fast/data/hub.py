@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.hub_access import hub_access
 
 
 def load_hub(location: str, split: str | None = None) -> Any:
@@ -24,21 +26,34 @@ def load_hub(location: str, split: str | None = None) -> Any:
     source, _, revision = location.partition("@")
     name, _, configuration = source.partition(":")
     chosen = {"revision": revision or None, "split": split}
-    try:
-        if not configuration:
-            return datasets.load_dataset(name, **chosen)
+    if name == "pandas":
+        expected = "the name of a data set; this is the reader of pickles, which run code when they are read"
+        raise InputError("data.source", f"hf:{source}", expected)
+    part = f"a data set with a {split} split" if split else "a data set"
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not path.exists():
+        raise InputError("data.source", f"hf:{source}", f"{part}: a folder that exists; this one does not")
+    name = str(path) if path.exists() else name
+    with hub_access(needed=not path.exists()) as unreachable:
         try:
-            return datasets.load_dataset(name, configuration, **chosen)
-        except ValueError as error:
-            if "BuilderConfig" not in str(error):
-                raise
-            return datasets.load_dataset(name, data_dir=configuration, **chosen)
-    except Exception as error:  # datasets raises many kinds; each means that this source is unusable
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        part = f"a data set with a {split} split" if split else "a data set"
-        raise InputError(
-            "data.source", f"hf:{source}", f"{part} that `datasets` can load; {reason}", _fix(reason, source)
-        ) from error
+            if not configuration:
+                return datasets.load_dataset(name, **chosen)
+            try:
+                return datasets.load_dataset(name, configuration, **chosen)
+            except ValueError as error:
+                if "BuilderConfig" not in str(error):
+                    raise
+                return datasets.load_dataset(name, data_dir=configuration, **chosen)
+        except Exception as error:  # datasets raises many kinds; each means that this source is unusable
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            expected, fix = f"{part} that `datasets` can load; {reason}", _fix(reason, source)
+            if unreachable:
+                expected = (
+                    f"{part}: a folder here, or a name on the hub, which cannot be asked ({unreachable}); "
+                    "the cache holds no copy"
+                )
+                fix = "Name a folder, or try again with a network."
+            raise InputError("data.source", f"hf:{source}", expected, fix) from error
 
 
 def _fix(reason: str, source: str) -> str:

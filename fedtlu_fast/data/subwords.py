@@ -7,7 +7,8 @@ from typing import Protocol
 
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import FIELD, load_tokenizer, padding_of
+from fedtlu_fast.pretrained import load_tokenizer, padding_of
+from fedtlu_fast.pretrained_place import FIELD
 
 
 class WordEncoder(Protocol):

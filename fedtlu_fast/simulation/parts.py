@@ -10,6 +10,7 @@ from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import ArrayPopulation, Population, Samples
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
 from fedtlu_fast.threats import Roles, SpoiledPopulation
@@ -38,6 +39,8 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     Raises:
         InputError: data, model and settings do not fit together.
     """
+    if config.model.pretrained is not None:
+        locate(config.model.pretrained)  # a wrong path is found before the data cost any time
     data = load_federation(config)
     # One start for runs of every seed needs the same weights to begin from.
     seed = config.seed if data.public is None else config.pretraining.seed

@@ -47,20 +47,17 @@ class ImageClassification(Classifier):
         return logits
 
 
-def build_image_classification(
-    config: ModelConfig, data: FederatedData, seed: int, device: str
-) -> ImageClassification:
-    """Model and loss for these images.
+def build_image_classification(config: ModelConfig, data: FederatedData, seed: int) -> ImageClassification:
+    """Model and loss for these images, on the CPU.
 
     Args:
         config: see `build_vision`.
         data: images and labels.
         seed: of everything that is drawn.
-        device: where model and statistics go.
 
     Raises:
         InputError: see `build_vision`.
     """
     found = build_vision(config, data, seed)
-    mean, spread = (torch.tensor(part)[:, None, None].to(device) for part in (found.mean, found.spread))
-    return ImageClassification(found.model.to(device), data.labels, mean, spread, found.size)
+    mean, spread = (torch.tensor(part)[:, None, None] for part in (found.mean, found.spread))
+    return ImageClassification(found.model, data.labels, mean, spread, found.size)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.population import Batch
-from fedtlu_fast.pretrained import check_length, load_model
+from fedtlu_fast.pretrained import load_model
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.metrics import Evaluation
 from fedtlu_fast.tasks.transformer import Transformer
@@ -53,14 +53,17 @@ class LanguageModelling:
             losses.append(nats.view(len(samples), -1).double().mean(dim=1).cpu())
         return Evaluation(torch.cat(losses), self.counts(batch).cpu())
 
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[B, T, V] in float32, of token ids [B, T]."""
+        if isinstance(self.model, Transformer):
+            own: Tensor = self.model(inputs)
+            return own.float()
+        found: Tensor = self.model(input_ids=inputs, use_cache=False).logits
+        return found.float()
+
     def _predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B * T, V] in float32 and target ids [B * T]."""
-        inputs = samples[:, :-1]
-        if isinstance(self.model, Transformer):
-            logits = self.model(inputs)
-        else:
-            logits = self.model(input_ids=inputs, use_cache=False).logits
-        return logits.float().flatten(0, 1), samples[:, 1:].flatten()
+        return self.logits(samples[:, :-1]).flatten(0, 1), samples[:, 1:].flatten()
 
 
 def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) -> nn.Module:
@@ -75,7 +78,7 @@ def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) ->
         seed: of the initialisation.
 
     Raises:
-        InputError: weights that cannot be loaded, or a window longer than the model reads.
+        InputError: weights that cannot be loaded.
     """
     if config.pretrained is None and config.architecture == "transformer":
         return Transformer.build(config, vocabulary, window, vocabulary, seed, causal=True)
@@ -86,9 +89,7 @@ def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) ->
         with torch_seeded(seed, "initial weights"):
             fresh: nn.Module = GPT2LMHeadModel(gpt2_size(config, vocabulary, window))
         return fresh
-    model = load_model(AutoModelForCausalLM, config.pretrained, "a causal language model")
-    check_length(model, config.pretrained, window)
-    return model
+    return load_model(AutoModelForCausalLM, config.pretrained, "a causal language model")
 
 
 def gpt2_size(config: ModelConfig, vocabulary: int, window: int, **more: Any) -> Any:

@@ -13,7 +13,7 @@ from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.data.tagging import NO_LABEL
-from fedtlu_fast.pretrained import check_length, load_classifier
+from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.language_modelling import gpt2_size
 from fedtlu_fast.tasks.metrics import Evaluation
@@ -38,14 +38,14 @@ class Tagging:
         """Mean negative log-likelihood per labelled word, in nats (scalar); 0 without any."""
         tokens, labels = batch
         total = F.cross_entropy(
-            self._logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
+            self.logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
         )
         return total / self.counts(batch).sum().clamp(min=1)
 
     def losses(self, batch: Batch) -> Tensor:
         """[B]: each sentence's mean negative log-likelihood per labelled word, in nats; 0 without any."""
         tokens, labels = batch
-        return self._nats(self._logits(tokens), labels).sum(dim=1) / self.counts(batch).clamp(min=1)
+        return self._nats(self.logits(tokens), labels).sum(dim=1) / self.counts(batch).clamp(min=1)
 
     def counts(self, batch: Batch) -> Tensor:
         """[B] or [K, B]: the labelled words of each sentence."""
@@ -67,7 +67,7 @@ class Tagging:
         for rows in torch.split(order, batch_size):
             part = self.trim(tuple(tensor[rows] for tensor in batch))
             tokens, labels = part
-            logits = self._logits(tokens)
+            logits = self.logits(tokens)
             nats = self._nats(logits, labels).double().sum(dim=1)
             losses.append((nats / self.counts(part).clamp(min=1)).cpu())
             chosen = logits.argmax(dim=-1)
@@ -89,7 +89,7 @@ class Tagging:
         places = torch.arange(1, tokens.shape[-1] + 1, device=tokens.device)
         return (((tokens != self.padding) | (labels != NO_LABEL)) * places).amax(dim=-1)
 
-    def _logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor) -> Tensor:
         """[B, T, C] in float32."""
         real = tokens != self.padding
         if isinstance(self.model, Transformer):
@@ -123,7 +123,7 @@ def build_tagger(config: ModelConfig, data: FederatedData, seed: int) -> nn.Modu
         seed: of everything that is drawn.
 
     Raises:
-        InputError: weights that cannot be loaded, or samples longer than the model reads.
+        InputError: weights that cannot be loaded.
     """
     if config.pretrained is not None:
         return _pretrained(config.pretrained, data, seed)
@@ -144,7 +144,6 @@ def _pretrained(name: str, data: FederatedData, seed: int) -> nn.Module:
 
     kind = AutoModelForTokenClassification
     model = load_classifier(kind, name, "a model that tags words", data.labels, seed)
-    check_length(model, name, data.inputs)
     settings: Any = model.config
     settings.use_cache = False  # of past tokens: nothing is generated
     return model

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
-from fedtlu_fast.pretrained import check_length, load_classifier
+from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.transformer import Transformer
 
@@ -52,7 +52,7 @@ def build_text_classifier(config: ModelConfig, data: FederatedData, seed: int) -
         seed: of everything that is drawn.
 
     Raises:
-        InputError: weights that cannot be loaded, or samples longer than the model reads.
+        InputError: weights that cannot be loaded.
     """
     if config.pretrained is None:
         return Transformer.build(config, data.vocabulary, data.inputs, data.outputs, seed, causal=False)
@@ -60,7 +60,6 @@ def build_text_classifier(config: ModelConfig, data: FederatedData, seed: int) -
 
     kind = AutoModelForSequenceClassification
     model = load_classifier(kind, config.pretrained, "a model that classifies texts", data.labels, seed)
-    check_length(model, config.pretrained, data.inputs)
     settings: Any = model.config
     settings.pad_token_id = data.padding  # models that look back only find a text's end by it
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from torch import nn
@@ -11,13 +12,15 @@ from torch import nn
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import FIELD, load_classifier
+from fedtlu_fast.pretrained import load_classifier, load_processor
+from fedtlu_fast.pretrained_place import FIELD
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.cnn import Cnn, normalisation
 
 Shape = tuple[int, int, int]
 STAGES = 3
 """Of a ResNet: the first as wide as the settings say, each of the others twice as wide as the one before."""
+LARGEST_SIDE = 4096
 SMALL = 64
 """Images up to this side enter a ResNet as they are; larger ones at a quarter of it, as in the original."""
 
@@ -123,25 +126,52 @@ def _pretrained(name: str, shape: Shape, data: FederatedData, seed: int) -> Visi
     channels = getattr(seen, "num_channels", 3)
     if shape[0] not in (1, channels):
         raise InputError(FIELD, name, f"a model for images of {shape[0]} channels; it reads {channels}")
-    mean, spread = _processor(name) or data.pixels
+    mean, spread = _processor(name, channels) or data.pixels
     mean, spread = (part * channels if len(part) == 1 else part for part in (mean, spread))
-    size = getattr(seen, "image_size", None)
-    return Vision(model, mean, spread, (size, size) if isinstance(size, int) else size and tuple(size))
+    return Vision(model, mean, spread, _sides(name, getattr(seen, "image_size", None)))
 
 
-def _processor(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and spread by which the model's processor normalises, in steps of a pixel."""
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    try:
-        found, _ = BaseImageProcessor.get_image_processor_dict(name)
-    except OSError:
+def _sides(name: str, size: Any) -> tuple[int, int] | None:
+    """Height and width of the images that a model was made for; None where it was made for any."""
+    if size is None:
         return None
-    step = found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0
-    if not found.get("do_normalize", True) or "image_mean" not in found:
-        return (0.0,), (1 / step,)
-    mean, spread = (tuple(number / step for number in found[key]) for key in ("image_mean", "image_std"))
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides):
+        expected = f"a model for images of 1 to {LARGEST_SIDE} pixels a side; its config.json says {size}"
+        raise InputError(FIELD, name, expected)
+    return sides[0], sides[1]
+
+
+def _processor(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and spread by which the model's processor normalises, in steps of a pixel.
+
+    Raises:
+        InputError: what it says is no number for each channel.
+    """
+    found = load_processor(name)
+    if found is None:
+        return None
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    try:
+        step = float(found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0)
+        if not found.get("do_normalize", True) or "image_mean" not in found:
+            mean, spread = (0.0,), (1 / step,)
+        else:
+            mean, spread = (_numbers(found[key], step) for key in ("image_mean", "image_std"))
+        usable = (
+            {len(mean), len(spread)} <= {1, channels} and all(spread) and all(map(isfinite, mean + spread))
+        )
+    except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError):
+        usable = False
+    if not usable:
+        expected = f"numbers for {channels} channels by which its image processor normalises"
+        raise InputError(FIELD, name, expected)
     return mean, spread
+
+
+def _numbers(given: Any, step: float) -> tuple[float, ...]:
+    return tuple(float(number) / step for number in (given if isinstance(given, list) else [given]))
 
 
 def _named(labels: tuple[str, ...]) -> dict[str, Any]:

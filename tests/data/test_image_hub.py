@@ -1,5 +1,7 @@
 """Images and labels from data sets that `datasets` loads."""
 
+import io
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
@@ -83,3 +85,39 @@ def test_a_data_set_without_a_training_split_is_refused(tmp_path):
     _, column = images(2)
     with pytest.raises(InputError, match=r"a split train; it has test"):
         load_images(write(tmp_path, {"test": {"image": column, "label": [0, 1]}}), None)
+
+
+def test_scripts_and_pickles_of_a_data_set_never_run(tmp_path, monkeypatch):
+    """Neither does `datasets` decode images: it would open any format."""
+    mark = tmp_path / "mark"
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    _, column = images(2)
+    source = write(folder, {"train": {"image": column, "label": [0, 1]}})
+    for name in ("dataset.py", "__init__.py"):
+        (folder / name).write_text(f"open({str(mark)!r}, 'w')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    assert len(load_images(source, None)[0].images) == 2
+    (folder / "planted.py").write_text(f"open({str(mark)!r}, 'w')")
+    for wrong in (source, f"{source}/planted.py", "hf:pandas", f"hf:pandas:{folder}"):
+        with pytest.raises(InputError, match=r"^data.source"):
+            load_images(wrong, None)
+    assert not mark.exists()
+
+
+def test_only_named_formats_are_opened_in_data_sets_too(tmp_path):
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
+    column = [{"bytes": script, "path": "x.png"}]
+    source = write(
+        tmp_path, {"train": {"image": column, "label": [0]}}, image=Image(), label=ClassLabel(names=["x"])
+    )
+    with pytest.raises(
+        InputError, match=r"train\[0\]'; expected an image that can be read; it is none of BMP"
+    ):
+        load_images(source, None)
+
+
+def test_a_folder_that_does_not_exist_is_no_name_of_the_hub():
+    for name in ("./nope", "/nope/here", "~/nope-nope"):
+        with pytest.raises(InputError, match="a folder that exists; this one does not"):
+            load_images(f"hf:{name}", None)

@@ -1,0 +1,58 @@
+"""Where pre-trained models lie, and what is no place of one."""
+
+import pytest
+
+from fedtlu_fast import InputError, pretrained_place
+from fedtlu_fast.pretrained_place import Place, locate
+
+
+def test_directories_files_and_names_are_told_apart(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    whole = str(tmp_path / "model")
+    assert locate(whole) == Place(whole, whole, "a directory")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/model").location == whole
+    assert locate("model").location == "model"
+    assert locate("./model").on_hub is False
+    assert locate("gpt2").on_hub
+    assert locate("somebody/gpt2").on_hub
+
+
+@pytest.mark.parametrize("name", ["./nope", "/nope/here", "~/nope", "a/b/c", "../nope", "", "~nobody-here/m"])
+def test_paths_without_a_model_are_no_names(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^model.pretrained: got .*(director|path that can be read)"):
+        locate(name)
+
+
+def test_what_a_directory_lacks_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"a whole model; adapter_config.json .*merge_and_unload"):
+        locate(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="this is a file"):
+        locate(str(tmp_path / "model.safetensors"))
+    for name in ("x\0y", "n" * 5000):
+        with pytest.raises(InputError, match=r"^model.pretrained"):
+            locate(name)
+
+
+def test_a_gguf_file_needs_packages_that_read_it(tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    with pytest.raises(InputError, match=r"got '.*model\.gguf'; expected a GGUF file that exists"):
+        locate(str(path))
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"gguf and accelerate cannot be found. Use pip install gguf accelerate"
+    ):
+        locate(str(path))
+    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: None if name == "gguf" else name)
+    with pytest.raises(InputError, match=r"Use pip install gguf\.$"):
+        locate(str(path))
+    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: name)
+    assert locate(str(path)).file == {"gguf_file": "model.gguf"}
+    path.write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match="does not begin as one"):
+        locate(str(path))
