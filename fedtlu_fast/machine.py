@@ -62,7 +62,7 @@ def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
 
 
 def refusal(error: BaseException, root: Path = ROOT) -> str | None:
-    """Names the limit that an error means, and how to raise it; None for errors that mean no limit.
+    """Names the limit that an error means; None for errors that mean no limit.
 
     Args:
         error: of the system, or of a library that does not say which limit it met.
@@ -71,11 +71,11 @@ def refusal(error: BaseException, root: Path = ROOT) -> str | None:
     text = str(error)
     code = error.errno if isinstance(error, OSError) else None
     if code == errno.EMFILE:
-        return f"this process may have {_soft('RLIMIT_NOFILE')} open files; raise that (ulimit -n)"
+        return f"this process may have {_soft('RLIMIT_NOFILE')} open files (ulimit -n)"
     if code == errno.ENFILE:
-        return "the machine may have no more open files (sysctl fs.file-max)"
+        return "the machine may have no more open files (fs.file-max)"
     if code == errno.EAGAIN or "can't start new thread" in text:
-        return f"no more processes and threads may be started: {_processes(root)}"
+        return f"no more processes and threads can be started ({_processes(root)})"
     if code == errno.ENOMEM or isinstance(error, MemoryError) or _cannot_map(error):
         return f"memory is short: {memory_room(root)}"
     return None
@@ -94,7 +94,7 @@ def _processes(root: Path) -> str:
         limit = _number(group / "pids.max")
         if limit is not None:
             bounds.append(f"the container's limit is {limit} (pids.max)")
-    return f"{' and '.join(bounds)}; raise that, or use fewer"
+    return ", ".join(bounds)
 
 
 def _soft(name: str) -> str:

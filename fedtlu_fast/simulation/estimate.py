@@ -14,7 +14,7 @@ from fedtlu_fast.simulation.evaluation import global_test
 from fedtlu_fast.simulation.executors.choose import matrix_bytes
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane
-from fedtlu_fast.simulation.executors.processes import SLOTS
+from fedtlu_fast.simulation.executors.shared_memory import SLOTS
 from fedtlu_fast.simulation.run import Run
 
 SERVER_VECTORS = 5

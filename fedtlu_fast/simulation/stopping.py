@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+"""Linux: which signal a process gets when its parent ends."""
 
 
 class StopRequest:
@@ -51,12 +56,27 @@ def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: nobody would know that it still works."""
+    """Ends this process when the one that started it is gone: nobody would know that it still works.
+
+    On Linux the system sends SIGKILL, which ends a process that is stopped or at work in C too; it does so
+    when the parent's thread ends that started this process. Elsewhere a thread looks on.
+    """
     parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if sys.platform.startswith("linux") and not _prctl(PR_SET_PDEATHSIG, signal.SIGKILL):
+        if os.getppid() != parent.pid:  # it ended before it could be arranged
+            os._exit(1)
+        return
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        parent.join()
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _prctl(option: int, value: int) -> int:
+    """The system call; 0 where it did what was asked."""
+    result: int = ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+    return result

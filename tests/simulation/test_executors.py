@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,11 +30,13 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.data.synthetic import SyntheticPopulation
-from fedtlu_fast.errors import ClientError, WorkerError
+from fedtlu_fast.errors import ClientError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.machine import Room
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.executors import make_executor, processes
+from fedtlu_fast.simulation.executors import make_executor, processes, shared_memory
+from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row
@@ -824,6 +829,132 @@ def test_many_quick_clients_may_take_longer_together_than_one_may(federation):
     assert own.round()["failed"] == {}
 
 
+# --- workers that stop, and workers that hang beside their clients -------------------------------
+
+
+def stopping(flags, *clients):
+    """In workers, the first that has one of these clients is stopped."""
+
+    def action(client):
+        if client in clients and flags.once(clients.index(client)):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return worker_only(action)
+
+
+@linux_only
+def test_workers_stopped_while_they_have_nothing_to_do_are_replaced(federation):
+    expected = federation().outcome()
+    own = federation("processes", workers=2, client_seconds=0.5, retries=1)
+    told = [own.round()]
+    pids = own.pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    told += own.rounds(2)
+    same((told, own.state.params, own.state.buffers), expected)
+    assert not {*pids} & {*own.pids()}
+
+
+@linux_only
+@pytest.mark.parametrize("errors", ["stop", "drop"])
+def test_workers_stopped_in_the_middle_of_a_client_blame_nobody(federation, errors):
+    expected = federation().outcome()
+    wrap = stopping(Flags(), *first_cohort()[1:3])
+    own = federation("processes", wrap=wrap, workers=2, client_seconds=0.5, client_errors=errors, retries=1)
+    same(own.outcome(), expected)
+
+
+@linux_only
+def test_a_worker_that_is_stopped_again_and_again_ends_the_run(federation):
+    bad = first_cohort()[2]
+    stop = worker_only(lambda client: client == bad and os.kill(os.getpid(), signal.SIGSTOP))
+    own = federation("processes", wrap=stop, workers=2, client_seconds=0.3, client_errors="drop", retries=1)
+    with pytest.raises(WorkerError, match=rf"lost 2 workers, while it trained client {bad}: it was stopped"):
+        own.round()
+
+
+@linux_only
+def test_a_worker_that_hangs_before_its_first_client_is_replaced(federation, monkeypatch):
+    expected, flags, parent = federation().outcome(1), Flags(), os.getpid()
+    train = LaneTrainer.train
+
+    def hang(self, *args):
+        if os.getpid() != parent and flags.once():
+            time.sleep(60)
+        return train(self, *args)
+
+    monkeypatch.setattr(LaneTrainer, "train", hang)
+    own = federation("processes", workers=1, client_seconds=0.2, retries=1)
+    same(own.outcome(1), expected)
+    assert flags.numbers[0] > 1
+
+
+@linux_only
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_worker_that_stops_while_it_answers_is_replaced(federation, monkeypatch, retries):
+    expected, flags, parent = federation().outcome(1), Flags(), os.getpid()
+    send = Connection.send
+
+    def stop(self, answer):
+        if os.getpid() != parent and flags.once():
+            os.write(self.fileno(), b"\0\0")  # half of how long the answer will be
+            os.kill(os.getpid(), signal.SIGSTOP)
+        send(self, answer)
+
+    monkeypatch.setattr(Connection, "send", stop)
+    own = federation("processes", workers=1, client_seconds=0.2, retries=retries)
+    if retries:
+        same(own.outcome(1), expected)
+    else:
+        with pytest.raises(WorkerError, match="it stopped answering"):
+            own.round()
+
+
+@linux_only
+def test_a_lane_too_long_for_a_pipe_is_taken_back_from_a_stopped_worker(federation):
+    own = federation("processes", workers=1, client_seconds=0.2)
+    own.round()
+    (worker,) = own.workers
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    (lane,) = cut(2, own.cohort(2)[:1], own.config.execution)
+    kept = {client: np.zeros(10**6, np.float32) for client in lane.clients}
+    results = own.executor.train((own.state.params, own.state.buffers), [replace(lane, own=kept)])
+    assert next(results).reports.clients == list(lane.clients)
+
+
+@linux_only
+def test_a_worker_whose_child_outlives_it_is_found_dead(federation):
+    """The child holds the worker's end of the pipe open."""
+    expected, flags, children_of_workers = federation().outcome(1), Flags(), Flags()
+
+    def action(client):
+        if client == first_cohort()[2] and flags.once():
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+            children_of_workers.numbers[0] = child
+            os._exit(7)
+
+    own = federation("processes", wrap=worker_only(action), workers=2, retries=1)
+    try:
+        same(own.outcome(1), expected)
+    finally:
+        os.kill(int(children_of_workers.numbers[0]), signal.SIGKILL)
+
+
+@linux_only
+def test_rounds_of_one_run_may_come_from_threads_that_end(federation):
+    """Workers end with the thread that started them: every thread starts its own."""
+    expected = federation().outcome()
+    own = federation("processes", workers=2, retries=0)
+    told = []
+    for _ in range(ROUNDS):
+        thread = threading.Thread(target=lambda: told.append(own.round()))
+        thread.start()
+        thread.join()
+    same((told, own.state.params, own.state.buffers), expected)
+
+
 # --- rounds broken off, and the end --------------------------------------------------------------
 
 
@@ -932,11 +1063,14 @@ def finish(process, pids):
 
 
 @linux_only
+@pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-def test_workers_end_when_their_parent_is_killed(tmp_path, busy):
+def test_workers_end_when_their_parent_is_killed(tmp_path, busy, stopped):
     process, pids = script(tmp_path, busy, "time.sleep(60)")
     try:
         assert all(alive(pid) for pid in pids)
+        for pid in pids if stopped else ():
+            os.kill(pid, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
         until(lambda: not any(alive(pid) for pid in pids), 5)
@@ -1013,7 +1147,7 @@ def test_a_worker_that_cannot_be_started_is_told(federation, monkeypatch):
     monkeypatch.setattr(multiprocessing.get_context("fork").Process, "start", start)
     own = federation("processes", workers=2)
     with pytest.raises(
-        WorkerError, match=r"worker 0 could not be started: Resource.*fewer execution.workers"
+        WorkerError, match=r"worker 0 could not be started: no more processes.*fewer execution.workers"
     ):
         own.round()
 
@@ -1034,3 +1168,27 @@ def test_a_lane_tells_its_round_to_the_clients(federation):
         next(own.executor.train(start, [Lane(index, 0, (1, 2))])).vectors[0].clone() for index in (1, 2)
     )
     assert not torch.equal(one, two)
+
+
+@linux_only
+def test_a_run_without_files_for_its_workers_says_so(federation, monkeypatch):
+    def pipe():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(multiprocessing, "Pipe", pipe)
+    with pytest.raises(WorkerError, match=r"worker 0 .*open files \(ulimit -n\).*fewer execution.workers"):
+        federation("processes", workers=2).round()
+
+
+@linux_only
+@pytest.mark.parametrize("how", ["too much", "refused"])
+def test_workers_whose_results_have_no_room_are_refused_before_the_first_round(federation, monkeypatch, how):
+    def refuse(*args):
+        raise OSError(12, "Cannot allocate memory")
+
+    if how == "refused":
+        monkeypatch.setattr(mmap, "mmap", refuse)
+    else:
+        monkeypatch.setattr(shared_memory, "memory_room", lambda: Room(100, "are left"))
+    with pytest.raises(InputError, match=r"execution\.workers: got 2; expected fewer: they share .* GB, and"):
+        federation("processes", workers=2)

@@ -311,7 +311,7 @@ def test_worker_in_which_nothing_gets_a_turn_is_replaced(
     faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (faults / f"spin-{_cohort()[1]}").touch()
-    monkeypatch.setattr(executor, "SILENCE", 2.0)
+    monkeypatch.setattr(executor, "ANSWER_SECONDS", 2.0)
     with pytest.raises(WorkerError, match="the same lane has lost 2 workers: it was silent"):
         simulate(_config(client_seconds=1))
 

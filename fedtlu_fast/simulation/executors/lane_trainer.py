@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -24,15 +24,13 @@ from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
 from fedtlu_fast.simulation.executors.ordered_trainer import OrderedTrainer
 from fedtlu_fast.simulation.executors.orders import Orders
+from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.probing import Prober
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
 
 if TYPE_CHECKING:
     from fedtlu_fast.simulation.client_rule import ClientRule
-
-Watch = Callable[[int], None]
-"""Told of each client before it is trained; -1 when there is none any more."""
 
 
 class LaneTrainer:
@@ -54,7 +52,7 @@ class LaneTrainer:
             CannotVectorizeError: see `VectorizedTrainer`.
         """
         self.config, self.population, self.trainer = config, population, trainer
-        self.watch = watch or (lambda client: None)
+        self.watch = watch or _nobody
         self._spoiler = Spoiler(config, trainer.layout)
         self._each: LocalTrainer | CompiledTrainer = trainer
         self._many: VectorizedTrainer | CompiledTrainer | None = None
@@ -192,7 +190,7 @@ class LaneTrainer:
             for client in clients:
                 self.watch(client)
                 samples.append(self.population.train(client))
-            self.watch(-1)  # nobody's time: they train together
+            self.watch(-1, len(clients))
             found = self._train_many(many, start[0], samples, lane, clients, reports)
         except (Exception, SystemExit) as error:
             _check_memory(error, f"{len(clients)} clients at once")
@@ -298,6 +296,10 @@ class LaneTrainer:
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise ClientError(client, round_index, f"{reason} ({where.filename}:{where.lineno})") from error
         reports.fail(client, reason)
+
+
+def _nobody(client: int, together: int = 1) -> None:
+    """A `Watch` that takes no notice."""
 
 
 def _check_memory(error: BaseException, training: str) -> None:

@@ -16,6 +16,7 @@ from fedtlu_fast.data.population import Population
 from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Own, Vectors
+from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.personal import PersonalPart
 from fedtlu_fast.stats import LayerStats, layer_stats
 
@@ -31,7 +32,7 @@ class Prober:
         population: Population,
         trainer: LocalTrainer,
         many: VectorizedTrainer | None,
-        watch: Callable[[int], None],
+        watch: Watch,
         part: PersonalPart | None = None,
     ) -> None:
         """Takes memory only while it probes.
@@ -41,7 +42,7 @@ class Prober:
             population: who holds what.
             trainer: of one client.
             many: of many clients, if there is one.
-            watch: told of each client.
+            watch: see `Watch`.
             part: what clients keep for themselves; each then measures at its own model.
         """
         self._part = part
@@ -110,7 +111,7 @@ class Prober:
         for client in clients:
             self._watch(client)
             samples.append(self._population.train(client))
-        self._watch(-1)  # nobody's time: they probe together
+        self._watch(-1, len(clients))
         count = self._config.client_selection.probe_batches
         return self._measured(weights, many.gradients(start[0], samples, count, round_index, clients))
 

@@ -7,35 +7,34 @@ pipes go numbers only. Results do not depend on who trained what, and a worker t
 from __future__ import annotations
 
 import atexit
-import mmap
 import multiprocessing
 import multiprocessing.util
 import os
 import signal
+import socket
+import struct
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import WorkerError
+from fedtlu_fast.machine import refusal
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign
+from fedtlu_fast.simulation.executors.shared_memory import SLOTS, SharedMemory, share
 from fedtlu_fast.simulation.stopping import end_with_parent
-
-SLOTS = 2
-"""Results that a worker can hold: one that waits for its turn while the next lane is trained."""
 
 
 def why_not(device: str, threads: int | None) -> str | None:
@@ -54,29 +53,23 @@ def why_not(device: str, threads: int | None) -> str | None:
 
 @dataclass
 class _Worker:
-    """One process as its parent sees it."""
+    """One process as its parent sees it.
+
+    Attributes:
+        process: of the system.
+        pipe: lanes go out by it, and answers come in.
+        free: slots that hold no result.
+        thread: which thread of ours started it: it ends with that thread (see `end_with_parent`).
+        lane: the one in training.
+        slot: where its result goes.
+    """
 
     process: Any
     pipe: Connection
     free: list[int]
+    thread: threading.Thread
     lane: Lane | None = None
     slot: int = 0
-
-
-@dataclass
-class _Shared:
-    """Memory that all processes see.
-
-    Attributes:
-        start: global parameters and buffers.
-        slots: [workers][SLOTS] results.
-        doing: [workers, 2]: the client in training, or -1, and since when (`time.monotonic`).
-    """
-
-    start: Vectors
-    slots: list[list[Vectors]]
-    doing: NDArray[np.float64]
-    _kept: list[mmap.mmap] = field(default_factory=list)
 
 
 class Processes:
@@ -89,11 +82,14 @@ class Processes:
             trainer: what a worker trains with: the fork copies it.
             config: about lost workers and slow clients.
             workers: how many.
+
+        Raises:
+            InputError: their results have no room in memory.
         """
         layout = trainer.trainer.layout
         sizes = layout.size, sum(slot.numel for slot in layout.buffers)
-        self._trainer, self._config = trainer, config
-        self._shared = _share(sizes, workers)
+        self._trainer, self._config, self._patience = trainer, config, Patience()
+        self._shared = share(sizes, workers)
         self._workers: list[_Worker | None] = [None] * workers
 
     def train(self, start: Vectors, lanes: Sequence[Lane]) -> Iterator[LaneResult]:
@@ -101,8 +97,13 @@ class Processes:
         for place, vector in zip(self._shared.start, start, strict=True):
             place.copy_(vector)
         for index, worker in enumerate(self._workers):
-            # Died while there was nothing to do, or left over from a round broken off.
-            if worker is not None and (not worker.process.is_alive() or len(worker.free) < SLOTS):
+            # Died while there was nothing to do, left over from a round broken off, or to end with another
+            # thread than the one that now waits for the round.
+            if worker is not None and not (
+                worker.process.is_alive()
+                and len(worker.free) == SLOTS
+                and worker.thread is threading.current_thread()
+            ):
                 self._end(index)
             if self._workers[index] is None and index < len(lanes):
                 self._start(index, list(range(SLOTS)))
@@ -125,18 +126,22 @@ class Processes:
             self._start(worker, self._live(worker).free)
         own = self._live(worker)
         own.lane, own.slot = lane, own.free.pop()
-        self._shared.doing[worker, 0] = -1
-        with suppress(OSError):  # it died while it had nothing to do; `wait` will tell
+        self._shared.doing[worker] = Sign(-1, 1, time.monotonic())
+        try:
             own.pipe.send((lane, own.slot))
+        except OSError:  # it died while it had nothing to do, or it does not listen; `wait` finds it dead
+            own.process.kill()
 
     def wait(self) -> list[Done | Lost]:
         """See `Crew`."""
         busy = {w.pipe: i for i, w in enumerate(self._workers) if w is not None and w.lane is not None}
         while True:
             limit = self._config.client_seconds
-            ready = wait(list(busy), None if limit is None else min(1.0, limit / 4))
+            seconds = 1.0 if limit is None else min(1.0, limit / 4)
+            ready = wait(list(busy), seconds)
             events = [self._event(busy[pipe]) for pipe in ready if isinstance(pipe, Connection)]
-            events += self._hung([index for pipe, index in busy.items() if pipe not in ready])
+            quiet = [index for pipe, index in busy.items() if pipe not in ready]
+            events += self._dead(quiet) if limit is None else self._hung(quiet, limit, seconds)
             if events:
                 return events
 
@@ -158,26 +163,28 @@ class Processes:
         if not any(self._workers):
             # Before multiprocessing's own, which would wait for ever for workers that heed no SIGTERM.
             atexit.register(self.close)
-        ours, theirs = multiprocessing.Pipe()
         inherited = [w.pipe for w in self._workers if w is not None]
-        process = get_context("fork").Process(
-            target=_work,
-            args=(self._trainer, self._shared, worker, theirs, [ours, *inherited]),
-            daemon=True,
-            name=f"fedtlu-worker-{worker}",
-        )
         try:
+            ours, theirs = multiprocessing.Pipe()
+            if self._config.client_seconds is not None:
+                _time_out(ours, max(self._config.client_seconds, SILENCE))
+            process = get_context("fork").Process(
+                target=_work,
+                args=(self._trainer, self._shared, worker, theirs, [ours, *inherited]),
+                daemon=True,
+                name=f"fedtlu-worker-{worker}",
+            )
             with warnings.catch_warnings():
                 # Python warns of forking beside threads; workers touch nothing that a thread could hold.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
         except OSError as error:
             raise WorkerError(
-                f"worker {worker} could not be started: {error.strerror}. Use fewer execution.workers; "
-                f"then go on by --resume"
+                f"worker {worker} could not be started: {refusal(error) or error.strerror}. Raise that limit, "
+                f"or use fewer execution.workers; then go on by --resume"
             ) from error
         theirs.close()
-        self._workers[worker] = _Worker(process, ours, free)
+        self._workers[worker] = _Worker(process, ours, free, threading.current_thread())
 
     def _live(self, worker: int) -> _Worker:
         found = self._workers[worker]
@@ -189,9 +196,9 @@ class Processes:
         worker = self._live(index)
         try:
             answer = worker.pipe.recv()
-        except (EOFError, OSError):
-            worker.process.join()
-            return Lost(index, _why(worker.process.exitcode), self._doing(index))
+        except (EOFError, OSError):  # dead; stopped in the middle of its answer; or it closed the pipe
+            worker.process.join(SILENCE)
+            return self._lost(index, "it stopped answering")
         if isinstance(answer, BaseException):
             raise answer
         single, reports = answer
@@ -200,23 +207,42 @@ class Processes:
             raise RuntimeError(f"worker {index} answered without a lane")
         return Done(index, LaneResult(lane, self._shared.slots[index][worker.slot], single, reports))
 
-    def _hung(self, busy: Sequence[int]) -> list[Done | Lost]:
-        limit = self._config.client_seconds
-        if limit is None:
-            return []
-        late: list[Done | Lost] = []
-        for index in busy:
-            client, since = self._doing(index), float(self._shared.doing[index, 1])
-            if client is not None and time.monotonic() - since > limit:
-                self._live(index).process.kill()
-                self._live(index).process.join()
-                reason = f"it trained for more than execution.client_seconds={limit:g}"
-                late.append(Lost(index, reason, client, hung=True))
-        return late
+    def _dead(self, quiet: Sequence[int]) -> list[Done | Lost]:
+        """The workers that are gone though their pipe is open, which a child of theirs may hold."""
+        gone = (i for i in quiet if not self._live(i).process.is_alive() and not self._live(i).pipe.poll())
+        return [self._lost(index) for index in gone]
 
-    def _doing(self, index: int) -> int | None:
-        client = int(self._shared.doing[index, 0])
-        return client if client >= 0 else None
+    def _hung(self, quiet: Sequence[int], limit: float, between: float) -> list[Done | Lost]:
+        """The workers that have given no sign of life for too long, and those that are gone."""
+        signs = {index: self._sign(index) for index in quiet}
+        events = self._dead(quiet)
+        dead = {event.worker for event in events}
+        for index in self._patience.late(signs, limit, between):
+            if index not in dead:
+                events.append(self._too_late(index, signs[index], f"execution.client_seconds={limit:g}"))
+        return events
+
+    def _too_late(self, index: int, sign: Sign, limit: str) -> Lost:
+        if _is_stopped(self._live(index).process.pid):  # by somebody else: no client is to blame
+            return self._lost(index, f"it was stopped (SIGSTOP) for longer than {limit}")
+        if sign.client < 0:
+            count = f"{sign.together} times " if sign.together > 1 else ""
+            return self._lost(index, f"it gave no sign of life for longer than {count}{limit}")
+        reason = f"it trained for more than {limit}"
+        lost = self._lost(index, reason)
+        return replace(lost, hung=lost.reason == reason)
+
+    def _lost(self, index: int, alive: str = "") -> Lost:
+        """What became of a worker, which is ended if it lives; `alive` is the reason then."""
+        process, client = self._live(index).process, self._sign(index).client
+        lives = process.is_alive()
+        process.kill()
+        process.join()
+        return Lost(index, alive if lives else _why(process.exitcode), client if client >= 0 else None)
+
+    def _sign(self, index: int) -> Sign:
+        client, together, stamp = self._shared.doing[index].tolist()
+        return Sign(int(client), int(together), stamp)
 
     def _end(self, index: int) -> None:
         worker = self._workers[index]
@@ -228,39 +254,21 @@ class Processes:
             self._workers[index] = None
 
 
-def _share(sizes: tuple[int, int], workers: int) -> _Shared:
-    """Anonymous shared memory: not limited by the size of /dev/shm, and gone with the last process."""
-    kept: list[mmap.mmap] = []
-
-    def block(count: int, dtype: torch.dtype) -> Tensor:
-        kept.append(mmap.mmap(-1, max(1, count * dtype.itemsize)))
-        return torch.frombuffer(kept[-1], dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
-
-    def vectors() -> Vectors:
-        return block(sizes[0], torch.float32), block(sizes[1], torch.float32)
-
-    start = vectors()
-    slots = [[vectors() for _ in range(SLOTS)] for _ in range(workers)]
-    doing = block(2 * workers, torch.float64).numpy().reshape(workers, 2)
-    return _Shared(start, slots, doing, kept)
-
-
 def _work(
-    trainer: LaneTrainer, shared: _Shared, index: int, pipe: Connection, inherited: Sequence[Connection]
+    trainer: LaneTrainer, shared: SharedMemory, index: int, pipe: Connection, inherited: Sequence[Connection]
 ) -> None:
     """A worker's life: lane after lane, until the pipe's other end is closed."""
+    end_with_parent()
     # They may go to all processes of a terminal or a job; it is the parent that decides what they mean.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
-    end_with_parent()
     torch.set_num_threads(1)
     doing = shared.doing[index]
 
-    def watch(client: int) -> None:
-        doing[1] = time.monotonic()
-        doing[0] = client
+    def watch(client: int, together: int = 1) -> None:
+        doing[:] = client, together, time.monotonic()
 
     trainer.watch = watch
     while True:
@@ -277,6 +285,22 @@ def _work(
             pipe.send(answer)
         except OSError:
             os._exit(0)
+
+
+def _time_out(pipe: Connection, seconds: float) -> None:
+    """Has a pipe's reads and writes fail with an OSError when the other side does nothing for so long."""
+    until = struct.pack("@ll", int(seconds), int(1e6 * (seconds % 1)))
+    end = socket.socket(fileno=os.dup(pipe.fileno()))  # Linux: a pipe both ways is a pair of sockets
+    with end:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, option, until)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("T", "t")
+    except OSError:
+        return False
 
 
 def _why(exit_code: int | None) -> str:

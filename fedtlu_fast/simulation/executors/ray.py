@@ -31,6 +31,7 @@ from fedtlu_fast.machine import cores
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.patience import Sign, allowed
 from fedtlu_fast.simulation.parts import make_parts
 
 # Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.
@@ -58,8 +59,10 @@ SLOTS = 2
 """Lanes for each worker that are at work or wait for their turn: more would only fill the object store."""
 PATIENCE = 60.0
 """Seconds after which waiting for a cluster without room is worth a word."""
-SILENCE = 30.0
+ANSWER_SECONDS = 10.0
 """Seconds in which a worker has to say what it is doing, even when its machine is busy."""
+IDLE = Sign(-1, 0, 0.0)
+"""Of a worker that is not training a lane."""
 
 Vector = NDArray[np.float32]
 
@@ -68,7 +71,7 @@ class RemoteTrainer:
     """What a worker's process holds; Ray calls the methods in threads, one of which trains."""
 
     def __init__(self) -> None:
-        self._doing = -1, 0.0
+        self._doing = IDLE
 
     def start(self, config: RunConfig) -> tuple[ParameterLayout, str]:
         """Builds data and model; gives the layout and the data's fingerprint."""
@@ -82,18 +85,22 @@ class RemoteTrainer:
         self, params: Vector, buffers: Vector, lane: Lane
     ) -> tuple[Vector, Vector, bool, ClientReports]:
         """Trains a lane from vectors that lie, read-only, in the object store; gives a `LaneResult`."""
+        self._watch(-1)
         start = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
-        result = self._trainer.train(start, lane)
+        try:
+            result = self._trainer.train(start, lane)
+        finally:
+            self._doing = IDLE
         sums = [vector.cpu().numpy() for vector in result.vectors]
         return sums[0], sums[1], result.single, result.reports
 
-    def doing(self) -> tuple[int, float]:
-        """The client in training, or -1, and for how many seconds."""
-        client, since = self._doing
-        return client, time.monotonic() - since
+    def doing(self) -> tuple[int, int, float]:
+        """The last sign of life, and how many seconds ago it was."""
+        client, together, stamp = self._doing
+        return client, together, time.monotonic() - stamp
 
-    def _watch(self, client: int) -> None:
-        self._doing = client, time.monotonic()
+    def _watch(self, client: int, together: int = 1) -> None:
+        self._doing = Sign(client, together, time.monotonic())
 
 
 @dataclass
@@ -260,20 +267,25 @@ class RayExecutor:
         asked = {worker.actor.doing.remote(): index for index, worker in self._busy().items()}
         if not asked:
             return []
-        patience = max(limit, SILENCE)
+        patience = max(limit, ANSWER_SECONDS)
         answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=patience)
         late: list[Done | Lost] = [Lost(asked[ref], f"it was silent for {patience:g} s") for ref in silent]
         for ref in answered:
             with suppress(raised.RayError):  # it died; its lane will tell
-                client, seconds = ray.get(ref)
-                if client >= 0 and seconds > limit:
-                    reason = f"it trained for more than execution.client_seconds={limit:g}"
-                    late.append(Lost(asked[ref], reason, client, hung=True))
+                client, together, seconds = ray.get(ref)
+                if together and seconds > allowed(limit, client, together):
+                    late.append(_too_late(asked[ref], client, f"execution.client_seconds={limit:g}"))
         return late
 
     def _end(self, index: int) -> None:
         if index in self._workers:
             ray.kill(self._workers.pop(index).actor)
+
+
+def _too_late(worker: int, client: int, limit: str) -> Lost:
+    if client >= 0:
+        return Lost(worker, f"it trained for more than {limit}", client, hung=True)
+    return Lost(worker, f"it gave no sign of life for longer than {limit} allows")
 
 
 def _join(address: str, cpus: int) -> None:
