@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.ops.moments import Moments
 
 
@@ -67,7 +67,7 @@ class LayerStats:
 
 
 def layer_stats(
-    delta: Tensor | Mapping[str, Tensor] | Sequence[Tensor],
+    delta: Tensor | Mapping[str, Tensor] | Iterable[Tensor],
     layout: ParameterLayout | None = None,
     *,
     backend: str = "auto",
@@ -79,8 +79,9 @@ def layer_stats(
 
     Args:
         delta: a flat change [P] together with its layout, or the layers themselves: a mapping from name
-            to tensor, or a sequence of tensors (then named "0", "1", ...). float32, bfloat16, float16 or
-            float64; a mapping may mix dtypes, not devices.
+            to tensor, or tensors one after another, as of a generator (then named "0", "1", ...).
+            float32, bfloat16, float16 or float64; a mapping may mix dtypes, not devices. Sparse tensors
+            are made dense.
         layout: where the layers lie in a flat `delta`; only then.
         backend: ``auto``, ``reference``, ``native`` or ``triton``.
 
@@ -98,6 +99,7 @@ def layer_stats(
             raise InputError(
                 "layout", None, "the ParameterLayout of the flat delta", "Or give {name: tensor}."
             )
+        delta = checks.readable("delta", delta)
         if delta.shape != (layout.size,):
             raise InputError("delta.shape", tuple(delta.shape), f"({layout.size},), as in the layout")
         names = layout.names
@@ -105,15 +107,11 @@ def layer_stats(
     else:
         if layout is not None:
             raise InputError("layout", "a ParameterLayout", "None, since delta names its own layers")
-        named = (
-            delta.items()
-            if isinstance(delta, Mapping)
-            else zip(map(str, range(len(delta))), delta, strict=True)
+        if isinstance(delta, (str, bytes)) or not isinstance(delta, Iterable):
+            raise InputError("delta", checks.shorten_type(delta), "a tensor, or a mapping or list of tensors")
+        layers = (
+            dict(delta) if isinstance(delta, Mapping) else {str(at): layer for at, layer in enumerate(delta)}
         )
-        layers = dict(named)
-        if not all(isinstance(tensor, Tensor) for tensor in layers.values()):
-            name, other = next(item for item in layers.items() if not isinstance(item[1], Tensor))
-            raise InputError(f"delta[{name!r}]", type(other).__name__, "a torch.Tensor")
         names = tuple(layers)
-        moments = dispatch.layer_stats_list(list(layers.values()), backend)
+        moments = dispatch.layer_stats_list(list(layers.values()), backend, names)
     return LayerStats.from_moments(names, moments)

@@ -73,9 +73,9 @@ def environment() -> dict[str, Any]:
         },
     }
     if dispatch.why_not("native") is None:
-        from fedtlu_fast import _native
+        from fedtlu_fast.ops.native import extension
 
-        found["simd"] = {"in use": _native.simd_level(), "possible": ", ".join(_native.simd_levels())}
+        found["simd"] = {"in use": extension.simd_level(), "possible": ", ".join(extension.simd_levels())}
     return found
 
 

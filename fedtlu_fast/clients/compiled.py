@@ -50,10 +50,10 @@ class CompiledTrainer:
                 trained, on the CPU; the samples are not float32; or the extension was not built.
         """
         try:
-            from fedtlu_fast import _native
+            from fedtlu_fast.ops.native import extension
         except ImportError as error:
-            raise CannotCompileError(f"the C++ extension does not load ({error})") from error
-        self._kernel = _native.train_perceptrons
+            raise CannotCompileError(str(error)) from error
+        self._kernel = extension.train_perceptrons
         self._layers = _linears(task, layout)
         self._steps: dict[str, Any] = {
             "adamw": config.optimizer == "adamw",

@@ -5,6 +5,10 @@ Each check raises `InputError` with the argument's name.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,6 +18,132 @@ STATS_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 UPDATE_DTYPES = (torch.float32, torch.float64)
 # What is added to a vector may be narrower than the vector: dtype of the addend -> of the target.
 TARGETS = dict.fromkeys(STATS_DTYPES, torch.float32) | {torch.float64: torch.float64}
+
+
+def readable(field: str, given: Any) -> Tensor:
+    """The tensor, or an equal one, whose numbers the kernels can read in memory.
+
+    Sparse and MKL-DNN tensors are made dense, and a negation that torch has put off is carried out.
+
+    Raises:
+        InputError: it is no tensor, or one without numbers of its own: fake, freed, nested, of a
+            wrapper, or inside of ``torch.vmap`` and its like.
+    """
+    if not isinstance(given, Tensor):
+        raise InputError(field, shorten_type(given), "a torch.Tensor")
+    try:
+        tensor = given if given.layout is torch.strided else given.detach().to_dense()
+        if tensor.is_neg():
+            tensor = tensor.detach().resolve_neg()
+        if has_memory(tensor):
+            return tensor
+        why = "whose memory was freed or lies elsewhere"
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        # Of torch, for what a kind of tensor cannot do.
+        why = f"({str(error).splitlines()[0]})"
+    raise InputError(
+        field, f"a {type(given).__name__} {why}", "a tensor whose numbers lie in memory", "Give its values."
+    )
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether all elements of a strided tensor lie in memory that it holds, on its device.
+
+    A tensor of the meta device passes: it says so itself, and no backend runs there.
+    """
+    try:
+        storage = tensor.untyped_storage()
+    except NotImplementedError:  # of torch.vmap and its like
+        return False
+    if not tensor.numel() or tensor.device.type == "meta":
+        return True
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    return storage.nbytes() >= needed and bool(tensor.data_ptr()) and storage.device == tensor.device
+
+
+def shorten_type(given: Any) -> str:
+    """What kind of object it is, for messages."""
+    return "None" if given is None else type(given).__name__
+
+
+def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
+    """A matrix as it is; the items of anything else that can be gone through once, as a generator.
+
+    Raises:
+        InputError: it is nothing of that kind, holds nothing, or is a mapping, whose order says nothing
+            about weights.
+    """
+    expected = "a matrix [K, P], or K vectors [P]"
+    if isinstance(given, Tensor):
+        found: Tensor | list[Tensor] = readable(field, given)
+        if given.dim() != 2:
+            raise InputError(f"{field}.shape", tuple(given.shape), expected)
+    elif isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        found = [readable(f"{field}[{index}]", item) for index, item in enumerate(given)]
+    else:
+        raise InputError(field, shorten_type(given), expected, "Of a mapping, give its values().")
+    if not len(found):
+        raise InputError(field, "none", "at least one client's vector")
+    return found
+
+
+def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> list[Tensor]:
+    """The tensors of layers, each `readable`; there may be 100,000, so the names are looked at last.
+
+    Raises:
+        InputError: see `readable`; the field has the layer's name, or its place.
+    """
+    found: list[Tensor] = []
+    for item in given:
+        plain = type(item) is Tensor and item.layout is torch.strided and not item.is_neg()
+        if not (plain and not item.is_nested and has_memory(item)):
+            at = len(found)
+            item = readable(f"{field}[{(names or range(len(given)))[at]!r}]", item)
+        found.append(item)
+    return found
+
+
+def numbers(field: str, given: Any, count: int) -> Tensor:
+    """[K] float64 on the CPU: finite numbers, one for each client.
+
+    Raises:
+        InputError: they are something else, or of another number.
+    """
+    expected = f"({count},), one for each client"
+    if isinstance(given, Tensor):
+        given = readable(field, given)
+    elif isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        given = list(given)
+    else:
+        raise InputError(field, shorten_type(given), f"{count} numbers, one for each client")
+    try:
+        real = not isinstance(given, Tensor) or not given.is_complex()
+        values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach() if real else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        values = None
+    if values is None:
+        raise InputError(field, given, f"{count} real numbers, one for each client")
+    if values.shape != (count,):
+        raise InputError(f"{field}.shape", tuple(values.shape), expected)
+    if not bool(values.isfinite().all()):
+        raise InputError(field, values.tolist(), "finite numbers")
+    return values.contiguous()
+
+
+def number(field: str, given: Any) -> float:
+    """A finite number as a float.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        value = float(given)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        value = math.nan
+    if isinstance(given, (str, bytes)) or not math.isfinite(value):
+        raise InputError(field, given, "a finite number")
+    return value
 
 
 def check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
@@ -33,11 +163,46 @@ def check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> N
 
 
 def check_target(field: str, tensor: Tensor) -> None:
-    """Refuse what cannot be updated in place: a contiguous vector of `UPDATE_DTYPES` can."""
+    """Refuse what cannot be updated in place: a plain contiguous vector of `UPDATE_DTYPES` can.
+
+    A parameter is changed as an optimizer changes it. A result that autograd follows is not changed: the
+    gradient would be the one of other numbers.
+    """
+    if readable(field, tensor) is not tensor:
+        raise InputError(
+            field, f"{tensor.layout} with numbers that lie elsewhere", "a plain vector, changed in place"
+        )
     check_flat(field, tensor, UPDATE_DTYPES)
     if not tensor.is_contiguous():
         raise InputError(
             f"{field}.stride", tensor.stride(), "a contiguous vector, since it is changed in place"
+        )
+    if tensor.requires_grad and not tensor.is_leaf and torch.is_grad_enabled():
+        raise InputError(
+            f"{field}.grad_fn", str(tensor.grad_fn), "a vector without history", "Call it in torch.no_grad()."
+        )
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise InputError(
+            field, "an inference tensor", "one that may be changed in place", "Call it in inference mode."
+        )
+
+
+def changed(tensor: Tensor) -> None:
+    """Reports to autograd that a target was changed, as torch's own in-place operations do."""
+    if not tensor.is_inference():  # inference tensors have no version
+        torch.autograd.graph.increment_version(tensor)
+
+
+def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> None:
+    """Refuse an input that shares part of a target's memory; all of it may be shared."""
+    first, second = tensor.data_ptr(), target.data_ptr()
+    size, other = tensor.nbytes, target.nbytes
+    if first < second + other and second < first + size and (first, size) != (second, other):
+        raise InputError(
+            field,
+            "a view that overlaps",
+            f"memory that {target_field} shares whole or not at all",
+            "Clone it.",
         )
 
 
@@ -63,7 +228,8 @@ def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
 def check_offsets(offsets: Tensor, length: int) -> None:
     """Refuse what are not layers of a vector of this length."""
     if (
-        offsets.dtype != torch.int64
+        readable("offsets", offsets) is not offsets
+        or offsets.dtype != torch.int64
         or offsets.device.type != "cpu"
         or offsets.dim() != 1
         or not offsets.numel()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -148,27 +147,33 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
         InputError: a dtype, shape or offset that no backend takes.
         BackendUnavailableError: see `resolve`.
     """
+    delta = checks.readable("delta", delta)
     checks.check_flat("delta", delta, checks.STATS_DTYPES)
     checks.check_offsets(offsets, delta.numel())
     return resolve(backend, delta.device.type).layer_stats(delta.detach().contiguous(), offsets)  # type: ignore[no-any-return]
 
 
-def layer_stats_list(tensors: Sequence[Tensor], backend: str = "auto") -> Moments:
+def layer_stats_list(
+    tensors: Sequence[Tensor], backend: str = "auto", names: Sequence[str] | None = None
+) -> Moments:
     """Moments of separate tensors, one layer each (`reference.layer_stats_list`).
+
+    `names` are what messages call them; None for their places.
 
     Raises:
         InputError: a dtype no backend takes, or tensors on different devices.
         BackendUnavailableError: see `resolve`.
     """
+    tensors = checks.layers("delta", tensors, names)
     device = tensors[0].device if tensors else torch.device("cpu")
     # Of all at once, since there may be 100,000; which one it was is looked up when something is wrong.
     dtypes, devices = {tensor.dtype for tensor in tensors}, {tensor.device for tensor in tensors}
     if not dtypes.issubset(checks.STATS_DTYPES) or not devices.issubset({device}):
-        for index, tensor in enumerate(tensors):
-            checks.check_dtype(f"delta[{index}]", tensor, checks.STATS_DTYPES)
+        for name, tensor in zip(names or range(len(tensors)), tensors, strict=True):
+            checks.check_dtype(f"delta[{name!r}]", tensor, checks.STATS_DTYPES)
             if tensor.device != device:
                 given = str(tensor.device)
-                raise InputError(f"delta[{index}].device", given, f"{device}, as the first tensor")
+                raise InputError(f"delta[{name!r}].device", given, f"{device}, as the first tensor")
     flat = [_flat(tensor) for tensor in tensors]
     return resolve(backend, device.type).layer_stats_list(flat)  # type: ignore[no-any-return]
 
@@ -209,22 +214,26 @@ def accumulate_(
         BackendUnavailableError: see `resolve`.
     """
     checks.check_target("aggregate", aggregate)
+    client = checks.readable("client", client)
     checks.check_addend("client", client, aggregate)
+    client = _apart("client", client, "aggregate", aggregate)
     if base is not None:
+        base = checks.readable("base", base)
         checks.check_like("base", base, client)
-        base = base.detach().contiguous()
-    if not math.isfinite(weight):
-        raise InputError("weight", weight, "a finite number")
+        base = _apart("base", base, "aggregate", aggregate)
+    weight = checks.number("weight", weight)
     if offsets is not None:
         checks.check_offsets(offsets, aggregate.numel())
-    return resolve(backend, aggregate.device.type).accumulate_(  # type: ignore[no-any-return]
-        aggregate.detach(), client.detach().contiguous(), base, float(weight), offsets
+    found = resolve(backend, aggregate.device.type).accumulate_(
+        aggregate.detach(), client, base, weight, offsets
     )
+    checks.changed(aggregate)
+    return found  # type: ignore[no-any-return]
 
 
 def aggregate(
-    clients: Tensor | Sequence[Tensor],
-    weights: Tensor | Sequence[float],
+    clients: Tensor | Iterable[Tensor],
+    weights: Tensor | Iterable[float],
     offsets: Tensor,
     *,
     base: Tensor | None = None,
@@ -253,36 +262,31 @@ def aggregate(
             finite.
         BackendUnavailableError: see `resolve`.
     """
-    if isinstance(clients, Tensor) and clients.dim() != 2:
-        raise InputError("clients.shape", tuple(clients.shape), "a matrix [K, P], or K vectors [P]")
-    if not len(clients):
-        raise InputError("clients", "none", "at least one client's vector")
+    clients = checks.vectors("clients", clients)
     first = clients[0]
     # Rows of a matrix are alike, and there may be thousands.
     for index, client in enumerate([first] if isinstance(clients, Tensor) else clients):
         checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
         checks.check_like(f"clients[{index}]", client, first)
-    shares = torch.as_tensor(weights, dtype=torch.float64, device="cpu").detach()
-    if shares.shape != (len(clients),):
-        raise InputError("weights.shape", tuple(shares.shape), f"({len(clients)},), one for each client")
-    if not bool(shares.isfinite().all()):
-        raise InputError("weights", shares.tolist(), "finite numbers")
+    shares = checks.numbers("weights", weights, len(clients))
     checks.check_offsets(offsets, first.numel())
     if base is not None:
+        base = checks.readable("base", base)
         checks.check_like("base", base, first)
-        base = base.detach().contiguous()
     if out is None:
-        out = first.new_empty(first.shape, dtype=checks.TARGETS[first.dtype])
+        out = torch.empty(first.shape, dtype=checks.TARGETS[first.dtype], device=first.device)
     checks.check_target("out", out)
     checks.check_addend("clients[0]", first, out)
+    rows = clients.detach().contiguous().unbind(0) if isinstance(clients, Tensor) else clients
     moments, each = resolve(backend, first.device.type).aggregate(
         out.detach(),
-        _vectors(clients),
-        shares.contiguous(),
-        base,
+        [_apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)],
+        shares,
+        None if base is None else _apart("base", base, "out", out),
         offsets,
         client_stats,
     )
+    checks.changed(out)
     return out, moments, each
 
 
@@ -298,23 +302,25 @@ def masked_apply_(
         BackendUnavailableError: see `resolve`.
     """
     checks.check_target("params", params)
+    delta = checks.readable("delta", delta)
     checks.check_addend("delta", delta, params)
     checks.check_offsets(offsets, params.numel())
+    mask = checks.readable("mask", mask)
     if mask.dtype != torch.bool or mask.device.type != "cpu" or mask.shape != (offsets.numel() - 1,):
         given = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
         raise InputError("mask", given, f"a bool CPU tensor of shape ({offsets.numel() - 1},)")
-    if not math.isfinite(lr):
-        raise InputError("lr", lr, "a finite number")
+    lr = checks.number("lr", lr)
     resolve(backend, params.device.type).masked_apply_(
-        params.detach(), delta.detach().contiguous(), offsets, mask.contiguous(), float(lr)
+        params.detach(), _apart("delta", delta, "params", params), offsets, mask.contiguous(), lr
     )
+    checks.changed(params)
 
 
-def _vectors(clients: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Each client's vector, contiguous."""
-    if isinstance(clients, Tensor):
-        return list(clients.detach().contiguous().unbind(0))
-    return [client.detach().contiguous() for client in clients]
+def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Tensor:
+    """The vector, contiguous, beside a target that it does not overlap in part."""
+    tensor = tensor.detach().contiguous()
+    checks.check_apart(field, tensor, target_field, target)
+    return tensor
 
 
 def _flat(tensor: Tensor) -> Tensor:

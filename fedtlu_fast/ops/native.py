@@ -7,6 +7,7 @@ contiguous. The bits do not depend on the number of threads or on the machine's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.moments import Moments
 
 try:
@@ -23,6 +25,16 @@ except ImportError as error:
         f"the C++ extension was not built or does not load ({error}); reinstall with FEDTLU_BUILD=1 and a "
         "C++17 compiler to see why"
     ) from error
+
+try:
+    _native.simd_level()
+except ValueError as error:
+    levels = ", ".join(_native.simd_levels())
+    asked = os.environ.get("FEDTLU_SIMD")
+    raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or nothing") from error
+
+extension = _native
+"""The extension, ready to compute: who needs more of it than these functions takes it from here."""
 
 # NumPy lacks bfloat16; both 16-bit types cross as integers under their name.
 _NAMES = {

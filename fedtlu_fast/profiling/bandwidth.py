@@ -85,6 +85,6 @@ class Probes:
 
 def _read_loop(buffer: Tensor) -> int:
     """Our own: one instruction for 64 bits, and memory asked for ahead, as in the kernels."""
-    from fedtlu_fast import _native
+    from fedtlu_fast.ops.native import extension
 
-    return _native.read_loop(buffer.numpy(), torch.get_num_threads())
+    return extension.read_loop(buffer.numpy(), torch.get_num_threads())

@@ -1,5 +1,6 @@
 """`aggregate` with a layout: names, shapes and statistics; the arithmetic is tested with the ops."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,6 +46,47 @@ def test_agrees_with_the_running_mean(layout, clients, generator):
         mean.add_(client, count)
     found = aggregate(list(clients), [count / 25 for count in samples], layout, base=base)
     torch.testing.assert_close(found.change, mean.change(), rtol=1e-6, atol=1e-6)
+
+
+def test_sample_counts_and_shares_give_the_same_mean(layout, clients):
+    samples = [3, 1, 4, 1, 5, 9, 2]
+    expected = aggregate(clients, [count / 25 for count in samples], layout, normalize=False)
+    for weights in (
+        samples,
+        [float(x) for x in samples],
+        np.array(samples),
+        torch.tensor(samples),
+        iter(samples),
+    ):
+        found = aggregate(clients, weights, layout)
+        assert torch.equal(found.change, expected.change)
+        same(found.stats, expected.stats)
+    total = aggregate(clients, samples, layout, normalize=False)
+    torch.testing.assert_close(total.change, 25 * expected.change)
+
+
+@pytest.mark.parametrize("weights", [[1e308, 1e308], [5e-324, 5e-324], [2**60, 2**60], [1, 1], [0.5, 0.5]])
+def test_equal_weights_of_any_size_give_the_mean(layout, clients, weights):
+    found = aggregate(clients[:2], weights, layout)
+    assert torch.equal(found.change, aggregate(clients[:2], [0.5, 0.5], layout, normalize=False).change)
+
+
+@pytest.mark.parametrize("weights", [[0, 0], [1, -1], [-0.5, 1.5], [1, float("nan")], [1, float("inf")], [1]])
+def test_weights_that_give_no_mean_are_refused(layout, clients, weights):
+    with pytest.raises(InputError, match="weights"):
+        aggregate(clients[:2], weights, layout)
+    if weights[-1] in (0, -1, 1.5):
+        assert aggregate(clients[:2], weights, layout, normalize=False).change.isfinite().all()
+
+
+def test_clients_may_come_as_anything_that_is_gone_through(layout, clients):
+    expected = aggregate(clients, [1] * 7, layout).change
+    named = dict(enumerate(clients))
+    for given in (list(clients), tuple(clients), (client for client in clients), named.values()):
+        assert torch.equal(aggregate(given, [1] * 7, layout).change, expected)
+    for given in (named, [], "clients", None, 3, layout, [[1.0]], torch.ones(3)):
+        with pytest.raises(InputError, match="clients"):
+            aggregate(given, [1], layout)
 
 
 def test_a_client_of_another_model_is_refused_by_its_number(layout, clients):

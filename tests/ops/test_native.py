@@ -376,6 +376,17 @@ class TestSimdLevel:
         assert result.returncode != 0
         assert "FEDTLU_SIMD: got 'sse9'; expected a SIMD level of this machine: baseline" in result.stderr
 
+    def test_unknown_in_the_environment_is_bad_input_to_the_package(self) -> None:
+        script = "import torch, fedtlu_fast; fedtlu_fast.layer_stats([torch.ones(3)])"
+        result = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"FEDTLU_SIMD": "foo"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "InputError: FEDTLU_SIMD: got 'foo'; expected a SIMD level of this machine" in result.stderr
+
     def test_unknown_by_name(self) -> None:
         with pytest.raises(ValueError, match="level: got 'sse9'"):
             _native.set_simd_level("sse9")

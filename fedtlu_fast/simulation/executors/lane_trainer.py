@@ -285,6 +285,7 @@ class LaneTrainer:
             weights,
             self.trainer.layout,
             base=base,
+            normalize=False,
             client_stats=self._norms,
             backend=self.config.backend,
         )

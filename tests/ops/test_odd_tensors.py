@@ -1,0 +1,190 @@
+"""Tensors that are not plain memory, and targets that autograd watches: right, or refused with their name."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
+from fedtlu_fast.ops import dispatch
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+N = 6
+VALUES = torch.arange(1.0, N + 1)
+CUTS, MASK = torch.tensor([0, 2, N]), torch.tensor([True, False])
+LAYOUT = ParameterLayout.from_shapes({"a": (2,), "b": (N - 2,)})
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+class Wrapper(torch.Tensor):
+    """A tensor without memory of its own."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise NotImplementedError("wrapped")
+
+
+def freed(size):
+    tensor = VALUES.clone()
+    tensor.untyped_storage().resize_(size)
+    return tensor
+
+
+def fake():
+    with FakeTensorMode():
+        return torch.empty(N)
+
+
+RIGHT = {
+    "negated": lambda: (-VALUES)._neg_view(),
+    "of a conjugate": lambda: torch.complex(VALUES, -VALUES).conj().imag,
+    "sparse": VALUES.to_sparse,
+    "MKL-DNN's": VALUES.to_mkldnn,
+    "a subclass": lambda: VALUES.clone().as_subclass(Subclass),
+    "a parameter": lambda: torch.nn.Parameter(VALUES.clone()),
+    "a column": lambda: torch.stack([VALUES, VALUES], dim=1)[:, 0],
+}
+REFUSED = {
+    "freed": lambda: freed(0),
+    "cut short": lambda: freed(4 * N - 4),
+    "fake": fake,
+    "nested": lambda: torch.nested.nested_tensor([VALUES, VALUES[:2]]),
+    "jagged": lambda: torch.nested.nested_tensor([VALUES, VALUES[:2]], layout=torch.jagged),
+    "a wrapper": lambda: Wrapper(VALUES),
+    "masked": lambda: torch.masked.masked_tensor(VALUES, VALUES > 2),
+    "quantised": lambda: torch.quantize_per_tensor(VALUES, 0.1, 0, torch.quint8),
+    "lazy": torch.nn.UninitializedParameter,
+    "an array": VALUES.numpy,
+    "nothing": lambda: None,
+}
+
+
+def inputs(given, backend):
+    """Every public operation with the tensor as an input, and what it gives."""
+    target, other = torch.zeros(N), VALUES.clone()
+    yield "delta", lambda: dispatch.layer_stats(given, CUTS, backend).mean
+    yield "delta", lambda: layer_stats({"w": given}, backend=backend).mean
+    yield "delta", lambda: layer_stats((x for x in (given, VALUES)), backend=backend).mean
+    yield "delta", lambda: layer_stats(given, LAYOUT, backend=backend).mean if given is not None else int("x")
+    yield "client", lambda: (dispatch.accumulate_(target, given, None, 2.0, backend), target)[1]
+    yield "base", lambda: (dispatch.accumulate_(target, other, given, 2.0, backend, offsets=CUTS), target)[1]
+    yield "clients", lambda: aggregate([VALUES, given], [1, 3], LAYOUT, backend=backend).change
+    yield "base", lambda: aggregate([VALUES], [1], LAYOUT, base=given, backend=backend).change
+    yield "delta", lambda: (dispatch.masked_apply_(target, given, CUTS, MASK, 1.0, backend), target)[1]
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_what_holds_its_numbers_otherwise_is_read_right(kind, backend, backend_device):
+    if backend_device != "cpu":
+        pytest.skip("the kinds are the CPU's")
+    odd, plain = inputs(RIGHT[kind](), backend), inputs(VALUES, backend)
+    for (field, got), (_, wanted) in zip(odd, plain, strict=True):
+        assert torch.equal(got(), wanted()), field
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_holds_no_numbers_is_refused_by_its_name(kind, backend):
+    given = REFUSED[kind]()
+    for field, call in inputs(given, backend):
+        if given is None and field == "base":
+            continue
+        with pytest.raises((InputError, ValueError)) as raised:
+            call()
+        if isinstance(raised.value, InputError):
+            assert raised.value.field.startswith((field, "layout")), raised.value
+
+
+@pytest.mark.parametrize("kind", [*REFUSED, "negated", "sparse", "MKL-DNN's", "a column"])
+def test_such_targets_are_refused(kind, backend):
+    given = {**RIGHT, **REFUSED}[kind]()
+    calls = {
+        "aggregate": lambda: dispatch.accumulate_(given, VALUES, None, 1.0, backend),
+        "params": lambda: dispatch.masked_apply_(given, VALUES, CUTS, MASK, 1.0, backend),
+        "out": lambda: aggregate([VALUES], [1], LAYOUT, out=given, backend=backend),
+    }
+    for field, call in calls.items():
+        if given is None and field == "out":
+            continue
+        with pytest.raises(InputError, match=f"^{field}"):
+            call()
+
+
+def test_inside_vmap_and_grad_a_tensor_is_refused():
+    for transform in (torch.vmap, lambda f: torch.func.grad(lambda x: f(x).sum()), torch.func.functionalize):
+        with pytest.raises(InputError, match="delta"):
+            transform(lambda x: layer_stats([x]).mean)(torch.ones(3, 4))
+
+
+def changes(target, backend):
+    yield lambda: dispatch.accumulate_(target, VALUES, None, 1.0, backend)
+    yield lambda: dispatch.masked_apply_(target, VALUES, CUTS, MASK, 1.0, backend)
+    yield lambda: aggregate([VALUES], [1], LAYOUT, out=target, backend=backend)
+
+
+def test_autograd_hears_of_a_change(backend):
+    for index in range(3):
+        root = torch.ones(N, requires_grad=True)
+        target = root * 1
+        loss = (target * target).sum()
+        with torch.no_grad():
+            list(changes(target, backend))[index]()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_a_result_that_autograd_follows_is_changed_only_without_it(backend):
+    for index in range(3):
+        leaf = torch.ones(N, requires_grad=True)
+        list(changes(leaf, backend))[index]()  # as an optimizer does
+        result = torch.ones(N, requires_grad=True) * 1
+        call = list(changes(result, backend))[index]
+        with pytest.raises(InputError, match="grad_fn"):
+            call()
+        with torch.no_grad():
+            call()
+        assert torch.equal(leaf, result)
+        assert not torch.equal(leaf, torch.ones(N))
+
+
+def test_inference_tensors_are_changed_in_inference_mode_only(backend):
+    with torch.inference_mode():
+        target = torch.ones(N)
+        for call in changes(target, backend):
+            call()
+    for call in changes(target, backend):
+        with pytest.raises(InputError, match="inference"):
+            call()
+
+
+def test_inputs_that_overlap_the_target_in_part_are_refused(backend):
+    memory = torch.ones(N + 1)
+    target, beside = memory[:-1], memory[1:]
+    half = memory.view(torch.bfloat16)[:N]
+    for call in (
+        lambda: dispatch.accumulate_(target, beside, None, 1.0, backend),
+        lambda: dispatch.accumulate_(target, half, None, 1.0, backend),
+        lambda: dispatch.accumulate_(target, VALUES, beside, 1.0, backend),
+        lambda: dispatch.masked_apply_(target, beside, CUTS, MASK, 1.0, backend),
+        lambda: aggregate([VALUES, beside], [1, 1], LAYOUT, out=target, backend=backend),
+        lambda: aggregate([VALUES], [1], LAYOUT, base=beside, out=target, backend=backend),
+    ):
+        with pytest.raises(InputError, match="overlaps"):
+            call()
+    assert memory.tolist() == [1.0] * (N + 1)
+
+
+@pytest.mark.parametrize("weight", [None, "1", "x", float("nan"), 1j, [1.0, 2.0], 10**400])
+def test_weights_that_are_no_numbers_are_refused(weight):
+    for call in (
+        lambda: dispatch.accumulate_(torch.zeros(N), VALUES, None, weight),
+        lambda: dispatch.masked_apply_(torch.zeros(N), VALUES, CUTS, MASK, weight),
+        lambda: aggregate([VALUES], [weight], LAYOUT),
+    ):
+        with pytest.raises(InputError, match=r"weight|lr"):
+            call()
