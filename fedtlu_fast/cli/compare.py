@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,6 @@ def compare_command(
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.simulation.compare import compare, comparison_settings
-    from fedtlu_fast.simulation.directory import COMPARISON
     from fedtlu_fast.simulation.variants import crossed, swept
 
     given = {
@@ -99,28 +99,28 @@ def compare_command(
             set=overrides,
             **given,
         )
-        directory = resume
         settings, names, numbers = comparison_settings(resume)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
-        directory = out or options.fresh_directory("compare")
         names = swept(crossed(_listed(selectors or SELECTORS), _listed(budgets or "")), sweep or [])
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
-    try:
-        with ArmBars(live) as bars:
-            arms = compare(
-                settings,
-                names,
-                numbers,
-                directory,
-                jobs=jobs,
-                resume=resume is not None,
-                progress=bars.show,
-            )
-        rows = write_comparison_report(arms, settings, directory)
-    except KeyboardInterrupt:
-        raise options.stopped("compare", directory, COMPARISON) from None
+    named = resume or out
+    with nullcontext(named) if named is not None else options.fresh_directory("compare") as directory:
+        try:
+            with ArmBars(live) as bars:
+                arms = compare(
+                    settings,
+                    names,
+                    numbers,
+                    directory,
+                    jobs=jobs,
+                    resume=resume is not None,
+                    progress=bars.show,
+                )
+            rows = write_comparison_report(arms, settings, directory)
+        except KeyboardInterrupt:
+            raise options.stopped("compare", directory) from None
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,18 +144,37 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     return load_config(None, directory / "config.yaml", [*(overrides or []), *_named(given)])
 
 
-def stopped(command: str, directory: Path, begun: str) -> InterruptedRunError:
-    """What to say after a Ctrl-C: how to go on, if the file `begun` shows that anything was begun."""
-    if not (directory / begun).exists():
+def stopped(command: str, directory: Path) -> InterruptedRunError:
+    """What to say after a Ctrl-C: how to go on, if there are settings to go on with."""
+    if not (directory / "config.yaml").exists():
         return InterruptedRunError("nothing was written yet")
     return InterruptedRunError(f"go on with: fedtlu {command} --resume {shlex.quote(str(directory))}")
 
 
-def fresh_directory(name: str) -> Path:
-    """A directory in runs/ that does not exist yet, named after the time."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    path, number = Path("runs") / stem, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{stem}-{number}"
-    return path
+@contextmanager
+def fresh_directory(name: str) -> Iterator[Path]:
+    """A new directory in runs/, named after the time; it goes away again when nothing was written into it.
+
+    It is made here, not only named: of two runs that begin in the same second, one has to take another.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    folder = Path("runs")
+    stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", not folder.exists()
+    for number in count(1):
+        path = folder / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except OSError as error:
+            if not path.exists():
+                expected = f"a directory that can be made; {error.strerror}"
+                raise InputError("--out", str(path), expected, "Name another.") from error
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.rmdir()
+            if made:
+                folder.rmdir()

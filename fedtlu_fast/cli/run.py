@@ -75,17 +75,19 @@ def run_command(
     who = {"execution__executor": executor, "execution__workers": workers}
     if resume is not None:
         options.refuse_beside_resume(preset=preset, config=config, out=out, **given)
-        settings, directory = options.resumed(resume, overrides, **who), resume
+        settings = options.resumed(resume, overrides, **who)
     else:
         settings = options.settings_from(preset, config, overrides, **given, **who)
-        directory = out or options.fresh_directory(f"{settings.selection.selector}-seed{settings.seed}")
     if dry_run:
         show_estimate(settings, as_json)
         return
-    try:
-        summary = _simulate(settings, directory, resume is not None, live=not quiet and sys.stderr.isatty())
-    except KeyboardInterrupt:
-        raise options.stopped("run", directory, "config.yaml") from None
+    named, fresh = resume or out, f"{settings.selection.selector}-seed{settings.seed}"
+    live = not quiet and sys.stderr.isatty()
+    with nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory:
+        try:
+            summary = _simulate(settings, directory, resume is not None, live)
+        except KeyboardInterrupt:
+            raise options.stopped("run", directory) from None
     if summary is None:
         return
     if as_json:

@@ -11,11 +11,12 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedtlu_fast.clients.training import LocalTrainer
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = 2
 """Raised when the same settings come to other bits."""
+CONTENT = "content_sha256"
+"""Under which a kept start says what it holds: a changed bit would change every run that begins there."""
 
 
 def cache_directory() -> Path:
@@ -81,20 +84,44 @@ def _digest(config: RunConfig, params: Tensor, buffers: Tensor, public: Samples)
 
 def _read(path: Path, params: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor] | None:
     """What is kept there; None when there is nothing, or it is damaged."""
-    try:
-        kept = load_file(path)
-        whole = kept["params"].shape == params.shape and kept["buffers"].shape == buffers.shape
-    except (OSError, KeyError, SafetensorError):
+    if not path.exists():
         return None
-    return (kept["params"].to(params.device), kept["buffers"].to(params.device)) if whole else None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            said = (file.metadata() or {}).get(CONTENT)
+            kept = file.get_tensor("params"), file.get_tensor("buffers")
+    except (OSError, SafetensorError):
+        said = None
+    if (
+        said is None
+        or said != _content(*kept)
+        or [one.shape for one in kept] != [params.shape, buffers.shape]
+    ):
+        logger.warning("%s is damaged, or of an earlier version: it is made anew", path)
+        return None
+    return kept[0].to(params.device), kept[1].to(params.device)
 
 
 def _keep(path: Path, params: Tensor, buffers: Tensor) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    kept = {"params": params.cpu(), "buffers": buffers.cpu()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"params": params.cpu(), "buffers": buffers.cpu()}, scratch)
+        scratch.touch(exist_ok=False)
+        # safetensors makes files that nobody else may read, whatever the user's umask says.
+        mode = scratch.stat().st_mode & 0o666
+        save_file(kept, scratch, metadata={CONTENT: _content(*kept.values())})
+        scratch.chmod(mode)
         scratch.replace(path)
     except (OSError, SafetensorError) as error:
         scratch.unlink(missing_ok=True)
         raise storage_error(path, error) from error
+
+
+def _content(*tensors: Tensor) -> str:
+    """SHA-256 of what is kept, with types and shapes."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -2,7 +2,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +262,44 @@ def test_saved_comparison_is_json_that_every_reader_takes(config: RunConfig, tmp
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert found["table"] == [{"selector": "last", "gain": None}]
     assert found["runs"] == [results[0].summary]
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("summary.json", lambda data: data[:9]),
+        ("summary.json", lambda data: data.replace(b'"bytes_up": ', b'"bytes_up": 7', 1)),
+        ("SHA256SUMS", lambda data: data[1:]),
+        ("SHA256SUMS", lambda data: b""),
+    ],
+)
+def test_damaged_end_of_an_arm_is_warned_of_and_made_anew(
+    config: RunConfig,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "out"
+    whole = compare(config, ("last",), (0,), out)
+    file = out / "last-seed0" / name
+    before = file.read_bytes()
+    file.write_bytes(change(before))
+    with pytest.raises(InputError, match="a run as it was written"):
+        read_arm(file.parent)
+    assert compare(config, ("last",), (0,), out, resume=True) == whole
+    assert "the end of this run is made anew" in caplog.text
+    assert file.read_bytes() == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_changed_number_in_an_arms_log_is_one_message(config: RunConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compare(config, ("last",), (0,), out)
+    file = out / "last-seed0" / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"bytes_up": ', '"bytes_up": 7', 1))
+    before = snapshot(out)
+    with pytest.raises(InputError, match=r"metrics\.jsonl was changed in its first 5 lines"):
+        compare(config, ("last",), (0,), out, resume=True)
+    assert snapshot(out) == before

@@ -42,6 +42,55 @@ def test_directory_left_by_a_kill_before_its_settings_can_be_used(config: RunCon
     assert RunDirectory.open(out)[1] == config
 
 
+@pytest.mark.parametrize("killed_before", ["config.yaml", "anything else"])
+def test_comparison_killed_before_it_ran_anything_can_be_begun_anew(
+    config: RunConfig, tmp_path: Path, killed_before: str
+) -> None:
+    out = tmp_path / "out"
+    RunDirectory.create(out, config, arms="selectors: [last]\n").close()
+    if killed_before == "config.yaml":
+        (out / "config.yaml").unlink()
+        with pytest.raises(InputError, match=r"config\.yaml of an earlier run"):
+            RunDirectory.open(out)
+    other = config.model_copy(update={"seed": 5})
+    RunDirectory.create(out, other).close()
+    assert RunDirectory.open(out)[1] == other, "and nothing of the comparison is left"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "notes.txt"])
+def test_directory_with_anything_beside_its_settings_is_not_begun_anew(
+    config: RunConfig, run: RunDirectory, name: str
+) -> None:
+    run.close()
+    (run.path / name).mkdir()
+    with pytest.raises(InputError, match="holds another run"):
+        RunDirectory.create(run.path, config)
+
+
+def test_settings_that_somebody_edited_are_not_overwritten(config: RunConfig, run: RunDirectory) -> None:
+    run.close()
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: 7"))
+    before = snapshot(run.path)
+    with pytest.raises(InputError, match="holds another run"):
+        RunDirectory.create(run.path, config)
+    with pytest.raises(InputError, match=r"config\.yaml: got 'a file that was changed since"):
+        RunDirectory.open(run.path)
+    assert snapshot(run.path) == before
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_stays(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    run.close()
+    (tmp_path / "victim").write_text("precious")
+    (run.path / ".lock").unlink()
+    (run.path / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(StorageError, match="a symbolic link, not a file"):
+        RunDirectory(run.path).lock()
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 def test_damaged_settings_are_one_clear_error(run: RunDirectory) -> None:
     (run.path / "config.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="settings of this run as they were written"):

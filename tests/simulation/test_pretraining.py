@@ -58,8 +58,16 @@ def test_seeds_and_selectors_begin_alike_and_the_start_is_trained_once(text, cac
     def fail(*args):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(pretraining.LocalTrainer, "train", fail)
-    assert torch.equal(start_of(with_start(text)), first)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining.LocalTrainer, "train", fail)
+        assert torch.equal(start_of(with_start(text)), first)
+    (kept,) = cache.iterdir()
+    content = kept.read_bytes()
+    for place in (len(content) - 3, content.index(b"params"), content.index(b"F32")):
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert torch.equal(start_of(with_start(text)), first), "a changed bit: trained again"
+    assert kept.read_bytes() == content
+    assert [path.name for path in cache.iterdir()] == [kept.name]
     assert torch.equal(start_of(with_start(text, seed=7)), first)
     assert torch.equal(start_of(with_start(text, selection={"selector": "random"})), first)
 
