@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.data.hub_location import read_location
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.hub_access import hub_access
 
 
-def load_hub(location: str, split: str | None = None) -> Any:
+def load_hub(
+    location: str, split: str | None = None, files: Mapping[str, Sequence[str]] | None = None
+) -> Any:
     """A data set's split, or a mapping of all its splits.
 
     Args:
@@ -17,24 +21,23 @@ def load_hub(location: str, split: str | None = None) -> Any:
             configurations, or, where it has none of this name, the folder of one (that is how hub revisions
             such as ``refs/convert/parquet`` keep them).
         split: its name; None for all.
+        files: the files of each split of a local folder; None: as `datasets` finds them.
 
     Raises:
         InputError: it cannot be loaded.
     """
     import datasets
 
-    source, _, revision = location.partition("@")
-    name, _, configuration = source.partition(":")
-    chosen = {"revision": revision or None, "split": split}
+    place = read_location(location)
+    name, configuration, source = place.name, place.configuration, place.source.removeprefix("hf:")
+    chosen: dict[str, Any] = {"revision": place.revision or None, "split": split}
+    if files is not None:
+        chosen["data_files"] = {part: list(own) for part, own in files.items()}
     if name == "pandas":
         expected = "the name of a data set; this is the reader of pickles, which run code when they are read"
         raise InputError("data.source", f"hf:{source}", expected)
     part = f"a data set with a {split} split" if split else "a data set"
-    path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not path.exists():
-        raise InputError("data.source", f"hf:{source}", f"{part}: a folder that exists; this one does not")
-    name = str(path) if path.exists() else name
-    with hub_access(needed=not path.exists()) as unreachable:
+    with hub_access(needed=not Path(name).exists()) as unreachable:
         try:
             if not configuration:
                 return datasets.load_dataset(name, **chosen)

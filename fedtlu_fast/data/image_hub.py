@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedtlu_fast.data.hub_location import read_location
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
 from fedtlu_fast.data.pixels import PIXELS, Pixels, read_images
@@ -13,7 +14,7 @@ from fedtlu_fast.errors import InputError
 def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Splits:
     """A data set with a column of images and one of labels (see `read_attributes`).
 
-    The images are the first column of that kind. The splits ``train`` and ``test`` are read, no other.
+    The images are the first column of that kind. Splits are divided by their names (see `splits`).
 
     Args:
         location: see `load_hub`.
@@ -23,7 +24,7 @@ def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Spli
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed; or see `read_images`.
     """
-    splits = load_splits(location)
+    splits = load_splits(location, "images")
     attributes = read_attributes(splits, location)
     sets = [
         ImageSet(_images(split, location, size, limit), own)
@@ -35,7 +36,7 @@ def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Spli
 def _images(split: Any, location: str, size: int | None, limit: int) -> Pixels:
     from datasets import Image
 
-    name = f"hf:{location.partition('@')[0]}"
+    name = read_location(location).source
     column = next((key for key, feature in split.features.items() if _holds_images(feature)), None)
     if column is None:
         expected = f"a column of images; it has {', '.join(split.column_names)}"

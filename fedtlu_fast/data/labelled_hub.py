@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fedtlu_fast.data.hub import load_hub
+from fedtlu_fast.data.hub_location import read_location
+from fedtlu_fast.data.hub_parts import load_parts
 from fedtlu_fast.data.labelled import Attributes, by_name
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
 
+logger = logging.getLogger("fedtlu_fast.data")
 LABELS = ("label", "labels", "fine_label", "category", "news_category")
 """Columns that may hold the label; the first that is there does."""
 MORE = ("coarse_label", "domain", "language")
 """Columns that become attributes."""
 
 
-def load_splits(location: str) -> list[Any]:
-    """The split ``train`` of a data set, and ``test`` where it has one.
+HIDDEN = -1
+"""In place of a label that the publisher of a test keeps secret, or on which annotators did not agree."""
+
+
+def load_splits(location: str, what: str) -> list[Any]:
+    """The rows of a data set to train on, and those to test on where it has some with labels.
+
+    Rows of a column of named labels that have none (-1, or nothing) are left out.
 
     Args:
         location: see `load_hub`.
+        what: the samples are, such as "texts".
 
     Raises:
-        InputError: the data set cannot be loaded, or has no split ``train``.
+        InputError: see `load_parts`; or no row to train on has a label.
     """
-    splits = load_hub(location)
-    if "train" not in splits:
-        expected = f"a split train; it has {', '.join(splits)}"
-        raise InputError("data.source", f"hf:{location.partition('@')[0]}", expected)
-    return [splits[name] for name in ("train", "test") if name in splits]
+    parts = load_parts(location)
+    train = _with_labels(parts.train, parts.source, "train")
+    test = None if parts.test is None else _with_labels(parts.test, parts.source, "test")
+    if train is None:
+        expected = "labels to train on; those of its split train are hidden (-1) or missing"
+        raise InputError("data.source", parts.source, expected, "Use another data set.")
+    hidden = parts.tests if test is None else ()
+    unread = [*(f"{name} (its labels are hidden)" for name in hidden), *parts.unread]
+    announce(what, None if test is None else len(test), parts.tests, unread)
+    return [train] if test is None else [train, test]
+
+
+def _with_labels(rows: Any, source: str, part: str) -> Any:
+    """The rows that have a label; None where no row has one, but a table without such a column as it is."""
+    column = next((own for own in LABELS if own in rows.column_names), None)
+    if column is None:
+        return None if part == "test" else rows
+    values = list(rows[column])
+    kept = [place for place, value in enumerate(values) if value is not None and value != HIDDEN]
+    # Beside labels that are texts, `datasets` makes a text of the number.
+    if not kept or set(values) == {str(HIDDEN)}:
+        return None
+    # Without names, -1 may be a label like any other: the message of `_values` asks.
+    if len(kept) == len(values) or getattr(rows.features[column], "names", None) is None:
+        return rows
+    logger.info(f"{part}: {len(values) - len(kept):,} of {len(values):,} left out, which have no label")
+    return rows.select(kept)
 
 
 def read_attributes(splits: Sequence[Any], location: str) -> list[Attributes]:
@@ -45,7 +78,7 @@ def read_attributes(splits: Sequence[Any], location: str) -> list[Attributes]:
     """
     first = splits[0]
     label = next((column for column in LABELS if column in first.column_names), None)
-    name = f"hf:{location.partition('@')[0]}"
+    name = read_location(location).source
     if label is None:
         expected = f"a column {' or '.join(LABELS)}; it has {', '.join(first.column_names)}"
         raise InputError("data.source", name, expected)
@@ -53,7 +86,10 @@ def read_attributes(splits: Sequence[Any], location: str) -> list[Attributes]:
     for attribute, column in [("label", label), *((more, more) for more in MORE)]:
         if all(column in split.column_names for split in splits):
             names = getattr(first.features[column], "names", None)
-            values = [_values(split[column], names, f"{name}, column {column}") for split in splits]
+            values = [
+                _values(split[column], names, f"{name}, split {part}, column {column}")
+                for part, split in zip(("train", "test"), splits, strict=False)
+            ]
             if names is None:
                 # Numbers by size, not by their first digit.
                 names = sorted({value for own in values for value in own}, key=lambda own: (len(own), own))
@@ -70,5 +106,12 @@ def _values(column: Sequence[Any], names: Sequence[str] | None, where: str) -> l
         elif names is None and (isinstance(value, str) or (isinstance(value, int) and value >= 0)):
             found.append(str(value))
         else:
-            raise InputError(f"{where}[{place}]", value, "a name, or a number from 0 that stands for one")
+            raise InputError(
+                f"{where}[{place}]",
+                value,
+                "a name, or a number from 0 that stands for one",
+                "Where -1 is a label, give the labels names; where it stands for none, take the rows out."
+                if value == HIDDEN
+                else "",
+            )
     return found

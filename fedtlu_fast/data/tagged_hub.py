@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedtlu_fast.data.hub import load_hub
-from fedtlu_fast.data.tagged import UPOS, Corpus, Sentence, cut_test, section_names
+from fedtlu_fast.data.hub_parts import load_parts
+from fedtlu_fast.data.splits import announce
+from fedtlu_fast.data.tagged import UPOS, Corpus, Sentence, cut_test, section_names, with_words
 from fedtlu_fast.errors import InputError, shorten
 
 WORDS = ("tokens", "words")
@@ -15,6 +16,8 @@ TAGS = ("upos", "upos_tags", "pos_tags")
 NAMES = ("idx", "sent_id")
 """Columns that may hold a sentence's name, its document's name before the last hyphen."""
 NO_TAG = "_"
+NO_TAGS = (None, -1, "-1", "", NO_TAG)
+"""In place of tags that the publisher of a test keeps secret."""
 
 
 def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
@@ -33,15 +36,21 @@ def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed.
     """
-    splits = load_hub(location)
-    name = location.partition("@")[0]
-    if "train" not in splits:
-        raise InputError("data.source", f"hf:{name}", f"a split train; it has {', '.join(splits)}")
-    train = _sentences(splits["train"], name, "train")
-    known = UPOS if _column(splits["train"], TAGS, name).startswith("upos") else ()
-    if "test" not in splits:
-        return cut_test(train, test_fraction, known)
-    return Corpus(train, _sentences(splits["test"], name, "test"), known)
+    parts = load_parts(location)
+    name = parts.source.removeprefix("hf:")
+    train = _sentences(parts.train, name, "train")
+    known = UPOS if _column(parts.train, TAGS, name).startswith("upos") else ()
+    hidden = parts.test is not None and _hidden(parts.test)
+    unread = [*(f"{own} (its tags are hidden)" for own in parts.tests if hidden), *parts.unread]
+    test = None if parts.test is None or hidden else _sentences(parts.test, name, "test")
+    announce("sentences", None if test is None else len(test), parts.tests, unread)
+    return cut_test(train, test_fraction, known) if test is None else Corpus(train, test, known)
+
+
+def _hidden(rows: Any) -> bool:
+    """Whether no row has a tag: there is no column of tags, or nothing but `NO_TAGS` in it."""
+    column = next((own for own in TAGS if own in rows.column_names), None)
+    return column is None or all(tag in NO_TAGS for tags in rows[column] for tag in tags or ())
 
 
 def _sentences(rows: Any, name: str, split: str) -> list[Sentence]:
@@ -58,7 +67,8 @@ def _sentences(rows: Any, name: str, split: str) -> list[Sentence]:
     if not sentences:
         raise InputError(f"hf:{name}, {split}", f"no tag but {NO_TAG} in column {tags}", "words with tags")
     documents = _documents(rows, name, places)
-    return [replace(own, document=document) for own, document in zip(sentences, documents, strict=True)]
+    found = [replace(own, document=document) for own, document in zip(sentences, documents, strict=True)]
+    return with_words(found, f"hf:{name}, {split}")
 
 
 def _tagged(words: Any, tags: Any, labels: Sequence[str] | None, where: str) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedtlu_fast.data.hub import load_hub
+from fedtlu_fast.data.hub_parts import load_parts
 from fedtlu_fast.data.prepared import is_prepared, joined, line_sections, lines_of
 from fedtlu_fast.data.sources import Document, sections
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError, shorten
 
 TEXTS = ("text", "sentence", "content")
@@ -43,10 +44,8 @@ def load_text_hub(location: str) -> HubText:
     Raises:
         InputError: the data set cannot be loaded, has no split ``train``, or no text.
     """
-    splits, name = load_hub(location), location.partition("@")[0]
-    if "train" not in splits:
-        raise InputError("data.source", f"hf:{name}", f"a split train; it has {', '.join(splits)}")
-    rows = splits["train"]
+    splits = load_parts(location)
+    rows, name = splits.train, splits.source.removeprefix("hf:")
     texts = _texts(rows, name, "train")
     prepared = is_prepared(texts)
     label = next((key for key in LABELS if key in rows.column_names), None)
@@ -59,7 +58,8 @@ def load_text_hub(location: str) -> HubText:
         train = line_sections(name, [line for text in texts for line in lines_of(text)])
     else:
         train = sections(name, "\n\n".join(texts))
-    test = _join(_texts(splits["test"], name, "test"), prepared) if "test" in splits else None
+    test = None if splits.test is None else _join(_texts(splits.test, name, "test"), prepared)
+    announce("rows", None if test is None else len(splits.test), splits.tests, splits.unread)
     return HubText(train, test, prepared)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedtlu_fast.data.hub_location import read_location
 from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
 from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
 from fedtlu_fast.errors import InputError
@@ -13,19 +14,19 @@ def load_hub_texts(location: str) -> TextSplits:
     """A data set with a column of texts (see `TEXTS`, `TITLES`) and one of labels (see `read_attributes`).
 
     Args:
-        location: see `load_hub`. The splits ``train`` and ``test`` are read, no other.
+        location: see `load_hub`. Splits are divided by their names (see `splits`).
 
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed.
     """
-    splits = load_splits(location)
+    splits = load_splits(location, "texts")
     attributes = read_attributes(splits, location)
     sets = [TextSet(_texts(split, location), own) for split, own in zip(splits, attributes, strict=True)]
     return sets[0], sets[1] if len(sets) > 1 else None
 
 
 def _texts(split: Any, location: str) -> list[str]:
-    name = f"hf:{location.partition('@')[0]}"
+    name = read_location(location).source
     column = next((own for own in TEXTS if own in split.column_names), None)
     if column is None:
         expected = f"a column {' or '.join(TEXTS)}; it has {', '.join(split.column_names)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from tokenizers import Regex, pre_tokenizers
@@ -35,18 +36,10 @@ the characters of a run of more than `LONGEST` in Thai, Lao, Khmer and Burmese, 
 An emoji is one mark with all that varies it.
 """
 
-UNSPACED = (
-    "CJK",
-    "HIRAGANA",
-    "KATAKANA",
-    "THAI",
-    "LAO",
-    "KHMER",
-    "MYANMAR",
-    "IDEOGRAPHIC",
-    "FULLWIDTH",
+UNSPACED = re.compile(
+    "(CJK|IDEOGRAPHIC|FULLWIDTH|HALFWIDTH|HIRAGANA|KATAKANA(-HIRAGANA)?|THAI|LAO|KHMER|MYANMAR) "
 )
-"""The first word of the names of characters in scripts that are written without spaces between words."""
+"""What begins the names of characters in scripts that are written without spaces between words."""
 JOINERS = "\u200c\u200d"
 FAR = 100
 """Characters; where the next white space is farther away, a text is cut elsewhere."""
@@ -77,7 +70,7 @@ def boundary(text: str, place: int) -> int:
 
 
 def _unspaced(sign: str) -> bool:
-    return unicodedata.name(sign, "").partition(" ")[0] in UNSPACED
+    return UNSPACED.match(unicodedata.name(sign, "")) is not None
 
 
 def _whole(text: str, place: int) -> int:

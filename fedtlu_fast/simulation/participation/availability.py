@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,12 +92,13 @@ def load_trace(path: Path, clients: int, rounds: int) -> Trace:
     field = "participation.trace"
     try:
         content = path.expanduser().read_bytes()
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         raise InputError(field, str(path), f"a file that can be read; {error}") from None
-    if path.suffix not in (".csv", ".json"):
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".json"):
         raise InputError(field, str(path), "a .csv or .json file")
-    rows = list(_csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text))
+    rows = list(_csv_rows(path, text) if kind == ".csv" else _json_rows(path, text))
     for place, (client, first, last) in rows:
         if not 0 <= client < clients:
             raise InputError(f"{path}, {place}", f"client {client}", f"a number from 0 to {clients - 1}")
@@ -123,16 +123,17 @@ Row = tuple[str, tuple[int, int, int]]
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    lines = csv.reader(io.StringIO(text))
-    head = next(lines, [])
-    if [name.strip() for name in head] != HEADER:
-        raise InputError(f"{path}, line 1", ",".join(head), "client,first,last")
-    for line in lines:
-        place = f"line {lines.line_num}"
-        try:
-            client, first, last = map(int, line)
-        except ValueError:
-            raise InputError(f"{path}, {place}", ",".join(line), "three whole numbers") from None
+    lines = enumerate(text.splitlines(), start=1)
+    head = next(lines, (1, ""))[1]
+    if _cells(head) != HEADER:
+        raise InputError(f"{path}, line 1", head, "client,first,last")
+    for number, line in lines:
+        if not line.strip():
+            continue
+        place, numbers = f"line {number}", _cells(line)
+        if len(numbers) != len(HEADER) or not all(map(_is_number, numbers)):
+            raise InputError(f"{path}, {place}", line, "three whole numbers")
+        client, first, last = map(int, numbers)
         yield place, (client, first, last)
 
 
@@ -145,13 +146,23 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         raise InputError("participation.trace", str(path), "a mapping of clients to lists of rounds")
     for name, rounds in tree.items():
         place = f"client {name}"
-        if not name.isdecimal() or not isinstance(rounds, list):
+        if not _is_number(name) or not isinstance(rounds, list):
             raise InputError(f"{path}, {place}", rounds, "a client's number, and a list of rounds")
         for given in rounds:
             pair = given if isinstance(given, list) else [given, given]
             if len(pair) != 2 or not all(_whole(number) for number in pair):
                 raise InputError(f"{path}, {place}", given, "a round, or a pair of the first and the last")
             yield place, (int(name), pair[0], pair[1])
+
+
+def _cells(line: str) -> list[str]:
+    """The values between commas, which may be quoted: none of them has a comma in it."""
+    return [cell.strip().strip('"') for cell in line.split(",")]
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a whole number of no more digits than any that can be meant."""
+    return bool(re.fullmatch(r"[+-]?[0-9]{1,20}", text))
 
 
 def _whole(number: Any) -> bool:

@@ -44,6 +44,22 @@ def test_a_trace_says_who_is_there(tmp_path, name, content):
     assert there == [[0], [0, 2], [0], [0], [0, 2], [0, 2], [], []]
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["\ufeff" + CSV, CSV + "\n\n", CSV.replace("\n", "\r\n"), CSV.replace("client,", '"client",') + " \n"],
+    ids=["byte order mark", "empty last lines", "Windows", "quotes"],
+)
+def test_what_editors_do_to_a_trace_does_not_matter(tmp_path, content):
+    expected = load_trace(written(tmp_path, "a.csv", CSV), 3, 6)
+    for name in ("b.csv", "B.CSV"):
+        found = load_trace(written(tmp_path, name, content), 3, 6)
+        assert [found.available(index).tolist() for index in range(9)] == [
+            expected.available(index).tolist() for index in range(9)
+        ]
+    marked = load_trace(written(tmp_path, "c.json", "\ufeff" + json.dumps(JSON)), 3, 6)
+    assert marked.available(1).tolist() == expected.available(1).tolist()
+
+
 def test_a_trace_of_other_content_has_another_digest(tmp_path):
     one = load_trace(written(tmp_path, "a.csv", CSV), 3, 6)
     other = load_trace(written(tmp_path, "b.csv", CSV + "1,1,1\n"), 3, 6)
@@ -75,6 +91,8 @@ def test_a_trace_of_other_content_has_another_digest(tmp_path):
         ("t.json", {"1": [1.5]}, "client 1: got 1.5"),
         ("t.json", {"9": [6]}, "got 'client 9'"),
         ("t.txt", CSV, "a .csv or .json file"),
+        ("t.csv", CSV + "1,1," + "0" * 200_000 + "3\n", "line 6: .*three whole numbers"),
+        ("t.json", {"9" * 5000: [1]}, "client 9999.*a client's number"),
     ],
     ids=lambda value: repr(value)[:24],
 )

@@ -1,0 +1,106 @@
+"""Data sets that `datasets` loads: where they are, which splits are read, and labels that are hidden."""
+
+import json
+
+import pytest
+
+from fedtlu_fast import InputError
+from fedtlu_fast.data.hub_location import Location, read_location
+from fedtlu_fast.data.hub_parts import load_parts
+from fedtlu_fast.data.tagged_hub import load_tagged_hub
+from fedtlu_fast.data.texts import load_texts
+
+datasets = pytest.importorskip("datasets")
+
+
+def write(folder, **splits):
+    """Splits as .jsonl files: rows of a text and a label each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, labels in splits.items():
+        rows = [{"text": f"text {place} of {name}", "label": label} for place, label in enumerate(labels)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def test_a_name_a_configuration_and_a_revision_are_told_apart(tmp_path, monkeypatch):
+    assert read_location("org/set") == Location("org/set")
+    assert read_location("org/set:de@refs/convert/parquet") == Location(
+        "org/set", "de", "refs/convert/parquet"
+    )
+    for name in ("jane@example.org/set", "12:30/set", "a@b:c"):
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        assert read_location(str(path)) == Location(str(path))
+        assert read_location(f"{path}:de") == Location(str(path), "de")
+    monkeypatch.chdir(tmp_path)
+    assert read_location("a@b:c") == Location("a@b:c")
+    for missing in (f"{tmp_path}/jane@example.org/sett", "./nope", "~/no such folder"):
+        with pytest.raises(InputError, match=r"got 'hf:.*a folder that exists; this one does not"):
+            read_location(missing)
+
+
+@pytest.mark.parametrize("name", ["jane@example.org", "12:30"])
+def test_a_local_folder_may_be_called_anything(folder, name):
+    write(folder / name, train=[0, 1, 1])
+    assert len(load_texts(f"hf:{folder / name}")[0].texts) == 3
+
+
+def test_splits_are_divided_by_name(folder, caplog):
+    card = "".join(
+        f"  - split: {name}\n    path: {name}.jsonl\n"
+        for name in ("train_r1", "train_r2", "dev_r1", "test_r1", "extra")
+    )
+    write(folder, train_r1=[0, 1], train_r2=[1], dev_r1=[0], test_r1=[1, 1], extra=[0])
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{card}---\n")
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        train, test = load_texts(f"hf:{folder}")
+    assert (len(train.texts), len(test.texts)) == (3, 2)
+    assert caplog.messages == ["test: 2 texts of test_r1; dev_r1, extra not read"]
+
+
+def test_files_whose_names_only_we_know_are_divided_too(folder):
+    write(folder, Train=[0, 1], TestSet=[1], Dev=[0, 0])
+    found = load_parts(str(folder))
+    assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
+
+
+def test_a_test_without_labels_is_none(folder, caplog):
+    write(folder, train=[0, 1], validation=[0], test=[-1, -1])
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        train, test = load_texts(f"hf:{folder}")
+    assert test is None
+    assert len(train.texts) == 2
+    assert caplog.messages[0].endswith("test (its labels are hidden), validation not read")
+
+
+def test_labels_that_are_hidden_elsewhere_are_refused(folder):
+    write(folder, train=[-1, -1], test=[0, 1])
+    with pytest.raises(InputError, match=r"labels to train on; those of its split train are hidden"):
+        load_texts(f"hf:{folder}")
+    write(folder, train=[0, 1], test=[0, -1])
+    with pytest.raises(InputError, match=r"split test, column label\[1\]: got -1; .*take the rows out"):
+        load_texts(f"hf:{folder}")
+
+
+def test_rows_without_a_named_label_are_left_out(folder, caplog):
+    rows = {"text": ["a", "b", "c", "d"], "label": [0, -1, 1, None]}
+    kinds = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["x", "y"]))
+    datasets.Dataset.from_dict(rows, kinds).to_parquet(folder / "train.parquet")
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        train, _ = load_texts(f"hf:{folder}")
+    assert train.texts == ["a", "c"]
+    assert caplog.messages == ["train: 2 of 4 left out, which have no label"]
+
+
+def test_a_tagged_test_without_tags_is_none(folder):
+    for name, tags in (("train", ["NOUN", "VERB"]), ("test", [-1, -1])):
+        rows = [{"tokens": ["a", "b"], "upos": tags}] * 4
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    corpus = load_tagged_hub(str(folder), 0.5)
+    assert (len(corpus.train), len(corpus.test)) == (2, 2)
+
+
+def test_a_tagged_data_set_whose_words_were_taken_out_is_refused(folder):
+    rows = [{"tokens": ["_", "_"], "upos": ["NOUN", "VERB"]}] * 4
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"_ in place of 8 of 8 words"):
+        load_tagged_hub(str(folder), 0.5)
