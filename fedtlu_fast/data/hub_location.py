@@ -43,7 +43,9 @@ def read_location(location: str) -> Location:
             path = str(Path(location[:end]).expanduser())
             return Location(path, rest["configuration"] or "", rest["revision"] or "")
     if location.startswith(("/", "./", "../", "~")):
-        raise InputError("data.source", f"hf:{location}", "a data set: a folder that exists; this one does not")
+        raise InputError(
+            "data.source", f"hf:{location}", "a data set: a folder that exists; this one does not"
+        )
     source, _, revision = location.partition("@")
     name, _, configuration = source.partition(":")
     return Location(name, configuration, revision)
