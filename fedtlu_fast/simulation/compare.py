@@ -7,6 +7,7 @@ cohorts after the warm-up).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -23,7 +24,7 @@ from typing import Any
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
-from fedtlu_fast.machine import cores
+from fedtlu_fast.machine import cores, refusal
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.client_rule import make_client_rule
@@ -161,7 +162,7 @@ def plan(
 
 def run_arms(pool: Executor, arms: Sequence[Arm], progress: Progress | None) -> None:
     """Runs arms to their ends, in the processes of `pool`."""
-    with _ctrl_c_ignored():
+    with _ctrl_c_ignored(), _limits_named():
         unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
     while unfinished:
         done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
@@ -275,11 +276,32 @@ def _resume_command(out: Path) -> str:
 def _workers(count: int) -> Iterator[Executor]:
     """Processes that run arms; when one arm fails, those that have not begun are left out."""
     # spawn: a forked child of a process that has used torch's threads can hang.
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
+    with _limits_named():
+        pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _limits_named() -> Iterator[None]:
+    """Inside, processes are started: an error that says what the system refuses names the way on."""
+    try:
+        yield
+    except (BrokenProcessPool, FedtluError):
+        raise
+    except (OSError, RuntimeError) as error:  # NotImplementedError too: a system without semaphores
+        reason = refusal(error)
+        if reason is None and getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC):
+            reason = (
+                f"their semaphores lie in /dev/shm, where nothing can be written: {error}. Mount it for "
+                f"writing (docker run --tmpfs /dev/shm), or make room in it"
+            )
+        raise FedtluError(
+            f"processes for the arms cannot be started: {reason or error}. Then go on by --resume, or make "
+            f"the runs one by one with fedtlu run"
+        ) from error
 
 
 @contextmanager

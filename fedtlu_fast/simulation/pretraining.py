@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,7 +25,6 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.runs.files import storage_error
 from fedtlu_fast.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,25 @@ VERSION = 2
 """Raised when the same settings come to other bits."""
 CONTENT = "content_sha256"
 """Under which a kept start says what it holds: a changed bit would change every run that begins there."""
+NOT_KEPT = (
+    "pre-training: the start is not kept, and the next run trains it again (%s); FEDTLU_CACHE names another "
+    "directory"
+)
 
 
-def cache_directory() -> Path:
-    """Where starts are kept: ``FEDTLU_CACHE``, or fedtlu-fast in the user's cache directory."""
+def cache_directory() -> Path | None:
+    """Where starts are kept: ``FEDTLU_CACHE``, or fedtlu-fast in the user's cache directory.
+
+    Returns:
+        None for a user without a home, in whose environment no directory is named.
+    """
     given = os.environ.get("FEDTLU_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedtlu-fast"
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedtlu-fast"
+    except RuntimeError:  # neither HOME nor the system's list of users names one
+        return None
 
 
 def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Samples) -> None:
@@ -54,20 +65,23 @@ def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Sa
 
     Raises:
         InputError: training diverged.
-        StorageError: what was trained cannot be kept.
     """
     settings = config.pretraining
     params, buffers = layout.flatten(task.model), layout.flatten_buffers(task.model)
-    path = cache_directory() / f"start-{_digest(config, params, buffers, public)}.safetensors"
-    start = _read(path, params, buffers)
+    folder = cache_directory()
+    path = folder and folder / f"start-{_digest(config, params, buffers, public)}.safetensors"
+    start = _read(path, params, buffers) if path else None
     if start is None:
-        logger.info("pre-training: %g epochs of %d samples, kept in %s", settings.epochs, len(public), path)
+        logger.info("pre-training: %g epochs of %d samples", settings.epochs, len(public))
         central = LocalTrainer(task, layout, settings.training, settings.seed)
         update = central.train(params, buffers, public, round_index=0, client=0)
         if not update.finite:
             raise InputError("pretraining.lr", settings.lr, "a rate at which the loss stays finite")
         start = update.params.clone(), update.buffers.clone()
-        _keep(path, *start)
+        if path is None:
+            logger.warning(NOT_KEPT, "this user has no home directory")
+        else:
+            _keep(path, *start)
     layout.bind_(task.model, start[0])
     layout.load_buffers_(task.model, start[1])
 
@@ -84,12 +98,12 @@ def _digest(config: RunConfig, params: Tensor, buffers: Tensor, public: Samples)
 
 def _read(path: Path, params: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor] | None:
     """What is kept there; None when there is nothing, or it is damaged."""
-    if not path.exists():
-        return None
     try:
         with safe_open(str(path), framework="pt") as file:
             said = (file.metadata() or {}).get(CONTENT)
             kept = file.get_tensor("params"), file.get_tensor("buffers")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
     except (OSError, SafetensorError):
         said = None
     if (
@@ -103,6 +117,7 @@ def _read(path: Path, params: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor] 
 
 
 def _keep(path: Path, params: Tensor, buffers: Tensor) -> None:
+    """Keeps a start; where that is not possible, a warning says so, and the run goes on with it."""
     scratch = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     kept = {"params": params.cpu(), "buffers": buffers.cpu()}
     try:
@@ -114,8 +129,9 @@ def _keep(path: Path, params: Tensor, buffers: Tensor) -> None:
         scratch.chmod(mode)
         scratch.replace(path)
     except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
-        raise storage_error(path, error) from error
+        with suppress(OSError):
+            scratch.unlink()
+        logger.warning(NOT_KEPT, f"{path.parent}: {getattr(error, 'strerror', None) or error}")
 
 
 def _content(*tensors: Tensor) -> str:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -225,6 +226,29 @@ def test_error_of_an_arm_comes_out_as_it_is(
         patch.setattr(Run, "finish", fail)
         with pytest.raises(FedtluError, match="the arm failed"):
             compare(config, ("fedtlu",), (0,), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EROFS, "Read-only file system"), r"/dev/shm.*Read-only.*Mount it for writing"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"/dev/shm.*No space left"),
+        (OSError(errno.EMFILE, "Too many open files"), r"open files \(ulimit -n\)"),
+        (BlockingIOError(errno.EAGAIN, "try again"), r"processes and threads.*ulimit -u"),
+        (RuntimeError("can't start new thread"), r"processes and threads.*ulimit -u"),
+        (NotImplementedError("no semaphores here"), r"no semaphores here"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_one_message(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", refuse)
+    with pytest.raises(FedtluError, match=f"processes for the arms cannot be started: .*{words}.*--resume"):
+        compare(config, SELECTORS, (0,), tmp_path / "out")
+    assert comparison_settings(tmp_path / "out")[1] == SELECTORS, "and it can be resumed"
 
 
 def _die(arm: Arm) -> None:

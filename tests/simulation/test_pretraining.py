@@ -1,9 +1,14 @@
 """The start that every seed and arm shares: trained once, on samples that no client holds."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from federations import tiny, write_text
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.federation import load_federation
@@ -99,6 +104,68 @@ def test_a_damaged_file_is_trained_anew(text, cache):
     path.write_bytes(b"no tensors")
     assert torch.equal(start_of(with_start(text)), first)
     assert path.stat().st_size > 100
+
+
+@pytest.mark.parametrize("damage", ["another dtype", "without a digest"])
+def test_a_changed_file_is_trained_anew(text, cache, damage):
+    first = start_of(with_start(text))
+    (path,) = cache.iterdir()
+    whole, kept = path.read_bytes(), load_file(path)
+    if damage == "another dtype":
+        save_file({name: tensor.double() for name, tensor in kept.items()}, path)
+    else:
+        save_file({**kept, "params": kept["params"] + 1}, path)
+    assert torch.equal(start_of(with_start(text)), first)
+    assert path.read_bytes() == whole
+
+
+def no_home(monkeypatch):
+    def refuse():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("FEDTLU_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", refuse)
+
+
+def full_disk(monkeypatch):
+    def write(tensors, path, metadata):
+        Path(path).write_bytes(b"half of it")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(pretraining, "save_file", write)
+
+
+@pytest.mark.parametrize("trouble", ["no home", "not writable", "a file", "full disk"])
+def test_a_start_that_cannot_be_kept_is_used_all_the_same(text, cache, monkeypatch, caplog, trouble):
+    first = start_of(with_start(text))
+    (path,) = cache.iterdir()
+    path.unlink()
+    if trouble == "no home":
+        no_home(monkeypatch)
+    elif trouble == "not writable":
+        monkeypatch.setenv("FEDTLU_CACHE", "/proc/1/cache")
+    elif trouble == "a file":
+        path.touch()
+        monkeypatch.setenv("FEDTLU_CACHE", str(path / "cache"))
+    else:
+        full_disk(monkeypatch)
+    caplog.clear()
+    assert torch.equal(start_of(with_start(text)), first)
+    (line,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "the start is not kept" in line
+    assert "FEDTLU_CACHE" in line
+    assert trouble == "a file" or list(cache.iterdir()) == []
+
+
+def test_runs_that_keep_the_same_start_do_not_meet(tmp_path, caplog):
+    path, start = tmp_path / "cache" / "start-0.safetensors", (torch.randn(10**5), torch.randn(3))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: pretraining._keep(path, *start), range(40)))
+    found = pretraining._read(path, *start)
+    assert torch.equal(found[0], start[0])
+    assert list(path.parent.iterdir()) == [path]
+    assert caplog.records == []
 
 
 def test_a_run_that_trains_its_start_and_one_that_finds_it_are_alike(text, cache):

@@ -180,8 +180,8 @@ class Processes:
                 process.start()
         except OSError as error:
             raise WorkerError(
-                f"worker {worker} could not be started: {refusal(error) or error.strerror}. Raise that limit, "
-                f"or use fewer execution.workers; then go on by --resume"
+                f"worker {worker} could not be started: {refusal(error) or error.strerror}. Raise that "
+                f"limit, or use fewer execution.workers; then go on by --resume"
             ) from error
         theirs.close()
         self._workers[worker] = _Worker(process, ours, free, threading.current_thread())
