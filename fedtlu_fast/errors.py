@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,19 @@ class WorkerError(FedtluError):
 
 
 class InterruptedRunError(FedtluError):
-    """The run was stopped by the user; its directory can be resumed."""
+    """The run was stopped by the user; its directory can be resumed.
+
+    Args:
+        message: how far it came, and how to go on.
+        after: what stopped it, where it knows its signal.
+
+    Attributes:
+        number: of the signal; the command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, after: object = None) -> None:
+        self.number = int(getattr(after, "number", None) or signal.SIGINT)
+        super().__init__(message)
 
 
 def shorten(value: Any, limit: int = 120) -> str:

@@ -22,8 +22,8 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(_escaped, text)
 
 
-def shell_word(path: Path) -> str:
-    r"""A path as one word that a shell can be given; with unseen signs in the form ``$'p\xff'``."""
+def shell_word(path: Path | str) -> str:
+    r"""A path or an argument as one word for a shell; with unseen signs in the form ``$'p\xff'``."""
     text = str(path)
     if not _UNSEEN.search(text):
         return shlex.quote(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, notes, results
 from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.errors import FedtluError, InputError
 
@@ -63,7 +63,7 @@ def bench_sim_command(
         for name in names:
             for simulator, result in measure(chosen, name, rounds, runs, options):
                 if isinstance(result, str):
-                    notes.print(f"{simulator.name}, {name}: left out, {result}", markup=False)
+                    note(f"{simulator.name}, {name}: left out, {result}")
                 else:
                     found.append((simulator, result))
     if not found:

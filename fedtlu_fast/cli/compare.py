@@ -12,7 +12,7 @@ import typer
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, results
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 
@@ -119,8 +119,8 @@ def compare_command(
                     progress=bars.show,
                 )
             rows = write_comparison_report(arms, settings, directory)
-        except KeyboardInterrupt:
-            raise options.stopped("compare", directory) from None
+        except KeyboardInterrupt as interrupt:
+            raise options.stopped("compare", directory, interrupt) from None
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
@@ -130,12 +130,7 @@ def compare_command(
         table = client_table if any(map(chooses, arms)) else comparison_table
         results.print(table(rows, title))
     if not quiet:
-        notes.print(
-            f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")
 
 
 def _listed(text: str) -> list[str]:

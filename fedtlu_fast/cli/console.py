@@ -8,10 +8,18 @@ import sys
 
 from rich.console import Console
 
-# In a pipe or a log nothing says how wide a line may be; rich's 80 columns would break every table.
-_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
+from fedtlu_fast.shown import visible
 
-results = Console(width=_WIDTH)
+WIDE = 150
+"""Columns where nothing says how many there are, as in a pipe or a log; rich's 80 would leave half out."""
+
+
+def _width() -> int | None:
+    known = "COLUMNS" in os.environ or (sys.stdout is not None and sys.stdout.isatty())
+    return None if known else WIDE
+
+
+results = Console(width=_width())
 notes = Console(stderr=True)
 
 
@@ -27,3 +35,8 @@ def be_quiet(wanted: bool) -> bool:
         hide_bars_of_libraries()
         logging.getLogger("fedtlu_fast.data").setLevel(logging.WARNING)
     return wanted
+
+
+def note(text: str) -> None:
+    """One line to standard error, whatever names and paths are in it."""
+    notes.print(visible(text), markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, results
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -22,7 +22,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     from fedtlu_fast.simulation.run import Run
 
     with closing(Run(settings)) as run:
-        found, note = estimate(run), run.note
+        found, choice = estimate(run), run.note
     if as_json:
         typer.echo(dump_json(asdict(found), indent=1))
         return
@@ -42,10 +42,10 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     for name, text in lines.items():
         table.add_row(name, text)
     results.print(table)
-    if note:
-        notes.print(note, markup=False, highlight=False, soft_wrap=True)
+    if choice:
+        note(choice)
     if needed > 0.7 * found.free_bytes:
-        notes.print("Memory is short: use fewer execution.workers or a smaller execution.at_once.")
+        note("Memory is short: use fewer execution.workers or a smaller execution.at_once.")
 
 
 def _size(count: float) -> str:

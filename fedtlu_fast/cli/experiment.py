@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,9 @@ import typer
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.shown import shell_word
 
 SEEDS = 3
 
@@ -72,9 +72,10 @@ def experiment_command(
                 progress=bars.show,
                 resume=(directory / PLAN).is_file(),
             )
-    except (KeyboardInterrupt, InterruptedRunError):
+    except (KeyboardInterrupt, InterruptedRunError) as interrupt:
+        command = " ".join(map(shell_word, sys.argv[1:]))
         raise InterruptedRunError(
-            f"what is finished is kept; go on with the same command: fedtlu {shlex.join(sys.argv[1:])}"
+            f"what is finished is kept; go on with the same command: fedtlu {command}", interrupt
         ) from None
     rows = write_experiment_report(name, found, directory)
     if as_json:
@@ -83,8 +84,7 @@ def experiment_command(
         title = f"{name}, {scale}: {settings.rounds} rounds, {seeds} seeds, data {settings.data.source}"
         results.print(experiment_table(rows, title))
     if not quiet:
-        told = f"Files in {directory} (report.html first)"
-        notes.print(told, markup=False, highlight=False, soft_wrap=True)
+        note(f"Files in {directory} (report.html first)")
 
 
 def _names(given: str) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.files import check_place, write_plot
 
 
@@ -46,7 +46,7 @@ def history_command(
     if history.stability:
         results.print(_table(f"Ranks from round to round: {title}", *stability_cells(history)))
     else:
-        notes.print("One targeted round: nothing to compare it with yet.")
+        note("One targeted round: nothing to compare it with yet.")
     if history.kinds:
         results.print(_table("Which layers decide a block's score", *kind_cells(history)))
         results.print("Kinds are told by names and shapes.", highlight=False)
@@ -56,7 +56,7 @@ def history_command(
                 highlight=False,
             )
     else:
-        notes.print("Blocks hold one kind of layer only: nothing to tell apart.")
+        note("Blocks hold one kind of layer only: nothing to tell apart.")
 
 
 def _table(title: str, heads: list[str], cells: list[list[str]]) -> Table:

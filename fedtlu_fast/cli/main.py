@@ -2,22 +2,24 @@
 
 The commands import what is heavy (torch) only when they run, so that help and errors answer at once.
 
-Exit codes: 0 done, or stopped between two rounds as asked; 1 the work failed (a full disk, lost workers);
-2 bad input; 130 broken off by Ctrl-C.
+Exit codes: 0 done; 1 the work failed (a full disk, lost workers); 2 bad input; 130 stopped by Ctrl-C, 143 by
+SIGTERM, 129 by SIGHUP, a run after its round; 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
+import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from fedtlu_fast._version import __version__
+from fedtlu_fast.cli import streams
 from fedtlu_fast.cli.bench_sim import bench_sim_command
 from fedtlu_fast.cli.compare import compare_command
 from fedtlu_fast.cli.console import hide_bars_of_libraries, notes
@@ -30,6 +32,8 @@ from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
 from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.shown import visible
+from fedtlu_fast.simulation.stopping import Terminated, signals_interrupt
 
 HELP = """Federated fine-tuning in which only the layers that matter are updated.
 
@@ -98,31 +102,53 @@ def main() -> None:
     # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         hide_bars_of_libraries()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
+    sys.exit(_told(_command))
+
+
+def _command() -> int:
+    output = streams.take_over()
+    with signals_interrupt():
+        return streams.finish(output, _told(_app))
+
+
+def _app() -> int:
     try:
         app()
+    except SystemExit as end:
+        # typer makes 130 of every interrupt; the signal is in what it was made of.
+        interrupt = getattr(end.__context__, "__cause__", None)
+        if isinstance(interrupt, Terminated):
+            return 128 + interrupt.number
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def _told(work: Callable[[], int]) -> int:
+    """The exit code of some work; what went wrong with it is said."""
+    try:
+        return work()
     except (InputError, BackendUnavailableError) as error:
-        _fail(str(error), 2)
+        return _say(str(error), 2)
     except InterruptedRunError as error:
-        _fail(str(error), 130, "stopped")
+        return _say(str(error), 128 + error.number, "stopped")
+    except KeyboardInterrupt as interrupt:
+        return 128 + int(getattr(interrupt, "number", signal.SIGINT))
     except FedtluError as error:
-        _fail(str(error), 1)
+        return _say(str(error), 1)
     except (MemoryError, RuntimeError) as error:
         from fedtlu_fast.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        _fail(
+        return _say(
             "out of memory: use a smaller model, cohort, execution.at_once or training.batch_size, or fewer "
             "execution.workers; `fedtlu run --dry-run` tells what a run needs",
             1,
         )
 
 
-def _fail(message: str, code: int, word: str = "error") -> None:
-    notes.print(f"[bold red]{word}:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    sys.exit(code)
+def _say(message: str, code: int, word: str = "error") -> int:
+    notes.print(f"[bold red]{word}:[/] {escape(visible(message))}", soft_wrap=True, highlight=False)
+    return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import typer
 
 from fedtlu_fast.cli.console import be_quiet
 from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -144,11 +144,11 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     return load_config(None, directory / "config.yaml", [*(overrides or []), *_named(given)])
 
 
-def stopped(command: str, directory: Path) -> InterruptedRunError:
+def stopped(command: str, directory: Path, interrupt: KeyboardInterrupt) -> InterruptedRunError:
     """What to say after a Ctrl-C: how to go on, if there are settings to go on with."""
     if not (directory / "config.yaml").exists():
-        return InterruptedRunError("nothing was written yet")
-    return InterruptedRunError(f"go on with: fedtlu {command} --resume {shlex.quote(str(directory))}")
+        return InterruptedRunError("nothing was written yet", interrupt)
+    return InterruptedRunError(f"go on with: fedtlu {command} --resume {shell_word(directory)}", interrupt)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, notes, results
 from fedtlu_fast.cli.files import check_place, write_csv, write_plot
 from fedtlu_fast.errors import InputError
 
@@ -119,8 +119,8 @@ def profile_command(
         return
     where = f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
     results.print(_table(rows, where))
-    for note in told:
-        notes.print(note, highlight=False, markup=False)
+    for line in told:
+        note(line)
 
 
 def _numbers(field: str, given: str) -> list[int]:

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedtlu_fast.cli import options
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, notes, results
 from fedtlu_fast.cli.dry_run import show_estimate
+from fedtlu_fast.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -86,10 +87,8 @@ def run_command(
     with nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory:
         try:
             summary = _simulate(settings, directory, resume is not None, live)
-        except KeyboardInterrupt:
-            raise options.stopped("run", directory) from None
-    if summary is None:
-        return
+        except KeyboardInterrupt as interrupt:
+            raise options.stopped("run", directory, interrupt) from None
     if as_json:
         from fedtlu_fast.simulation.directory import dump_json
 
@@ -97,13 +96,15 @@ def run_command(
     else:
         results.print(_table(summary))
     if not quiet:
-        notes.print(
-            f"Files in {directory} (report.html first)", markup=False, highlight=False, soft_wrap=True
-        )
+        note(f"Files in {directory} (report.html first)")
 
 
-def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any] | None:
-    """The run's summary; None when it was asked to stop before its end, which has been said then."""
+def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
+    """The run's summary.
+
+    Raises:
+        InterruptedRunError: it was asked to stop before its end, and did after a round.
+    """
     from fedtlu_fast.report.write import write_run_report
     from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
@@ -112,14 +113,13 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) ->
         run = Run(settings, directory, resume=resume)
     with closing(run):
         if live and run.note:
-            _note(run.note)
+            note(run.note)
         with stop_on_signals(
-            lambda name: _note(f"{name}: ending after this round; Ctrl-C ends at once")
+            lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
         ) as stop:
             _advance(run, stop, live)
         if run.state.round < settings.rounds:
-            _note(f"stopped {run.how_to_go_on()}")
-            return None
+            raise InterruptedRunError(run.how_to_go_on(), stop)
         result = run.finish()
     write_run_report(result, run.config, directory)
     return result.summary
@@ -138,10 +138,6 @@ def _advance(run: Run, stop: StopRequest, live: bool) -> None:
             progress.update(task, completed=row["round"], status=_status(row, choosable), rate=rate)
 
         run.advance(run.config.rounds, show, stop)
-
-
-def _note(text: str) -> None:
-    notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _progress(live: bool) -> Progress:

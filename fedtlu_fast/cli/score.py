@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli import options
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.errors import listed
 
 Granularity = Literal["tensor", "module", "block"]
@@ -54,7 +54,7 @@ def score_command(
     if prefix:
         results.print(f"All names begin with {prefix}", markup=False, highlight=False)
     for line in _left_out(found):
-        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+        note(line)
 
 
 def _left_out(found: dict[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.machine import cores, refusal
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import load_config
+from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.reading import damage, has_summary, read_finished
 from fedtlu_fast.simulation.references import REFERENCES, reference_summary
 from fedtlu_fast.simulation.run import Run
-from fedtlu_fast.simulation.stopping import end_with_parent
+from fedtlu_fast.simulation.stopping import Terminated, end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
@@ -136,8 +136,8 @@ def compare(
             f"a worker process was killed (out of memory, perhaps); go on with: {_resume_command(out)}, "
             f"with fewer --jobs if memory is short"
         ) from error
-    except (KeyboardInterrupt, InterruptedRunError):
-        raise InterruptedRunError(f"go on with: {_resume_command(out)}") from None
+    except (KeyboardInterrupt, InterruptedRunError) as interrupt:
+        raise InterruptedRunError(f"go on with: {_resume_command(out)}", interrupt) from None
     return [read_arm(arm.path) for arm in arms]
 
 
@@ -269,7 +269,7 @@ def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
 
 
 def _resume_command(out: Path) -> str:
-    return f"fedtlu compare --resume {shlex.quote(str(out))}"
+    return f"fedtlu compare --resume {shell_word(out)}"
 
 
 @contextmanager
@@ -278,8 +278,15 @@ def _workers(count: int) -> Iterator[Executor]:
     # spawn: a forked child of a process that has used torch's threads can hang.
     with _limits_named():
         pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
+    others = set(active_children())
     try:
         yield pool
+    except Terminated:
+        # Unlike a Ctrl-C, which goes to all processes of a terminal, it came to this one alone.
+        for process in set(active_children()) - others:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,6 +20,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.settings import parse_config
+from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
@@ -274,16 +274,16 @@ class Run:
         """Ctrl-C inside: saves what is done and says how to go on."""
         try:
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self.save()
-            raise InterruptedRunError(self.how_to_go_on()) from None
+            raise InterruptedRunError(self.how_to_go_on(), interrupt) from None
 
     def how_to_go_on(self) -> str:
         """What was done, and how to do the rest."""
         done = f"after round {self.state.round} of {self.config.rounds}"
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"
-        return f"{done}; go on with: fedtlu run --resume {shlex.quote(str(self.directory.path))}"
+        return f"{done}; go on with: fedtlu run --resume {shell_word(self.directory.path)}"
 
 
 def _digest(config: RunConfig) -> str:

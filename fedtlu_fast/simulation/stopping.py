@@ -8,27 +8,59 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
 """Linux: which signal a process gets when its parent ends."""
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask for the end as Ctrl-C (SIGINT) does."""
+
+
+class Terminated(KeyboardInterrupt):
+    """What a signal of `STOPPING` raises, so that it ends what Ctrl-C ends.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
 
 
 class StopRequest:
-    """Whether somebody has asked for the end."""
+    """Whether somebody has asked for the end.
+
+    Attributes:
+        number: of the signal that asked; None before.
+    """
 
     def __init__(self) -> None:
-        self.made = False
+        self.number: int | None = None
 
     def __bool__(self) -> bool:
-        return self.made
+        return self.number is not None
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Inside, the signals of `STOPPING` raise `Terminated`, but for those that are ignored (as by nohup).
+
+    Signals can be handled in the main thread only; elsewhere nothing changes.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    with _handled(STOPPING, end):
+        yield
 
 
 @contextmanager
 def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
-    """Inside, the first SIGINT or SIGTERM only makes the request; a second SIGINT interrupts as ever.
+    """Inside, the first Ctrl-C or signal of `STOPPING` only makes the request; a second Ctrl-C interrupts.
 
     Signals can be handled in the main thread only; elsewhere nothing changes.
 
@@ -36,23 +68,33 @@ def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
         told: called with the signal's name when the request is made.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if request and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not request:
-            request.made = True
+            request.number = number
             told(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled((signal.SIGINT, *STOPPING), handle):
         yield request
+
+
+@contextmanager
+def _handled(numbers: Sequence[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    # A handler that is no Python function is None, and could not be put back.
+    handled = [number for number in numbers if before[number] not in (signal.SIG_IGN, None)]
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in handled:
+            signal.signal(number, before[number])
 
 
 def end_with_parent() -> None:

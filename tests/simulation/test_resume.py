@@ -221,9 +221,9 @@ def test_command_killed_by_sigkill_and_resumed_gives_the_same_bits(text: Path, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_asked_to_stop_it_ends_the_round_exits_0_and_says_how_to_go_on(
+def test_asked_to_stop_it_ends_the_round_and_says_how_to_go_on(
     text: Path, tmp_path: Path, asked: signal.Signals, executor: str
 ) -> None:
     settings = tree(text, rounds=100_000, checkpoint={"every": 50_000}, execution={"executor": executor})
@@ -239,7 +239,7 @@ def test_asked_to_stop_it_ends_the_round_exits_0_and_says_how_to_go_on(
     wait_for_rounds(out, 5, process)
     process.send_signal(asked)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 128 + asked
     assert stdout == ""
     assert f"{asked.name}: ending after this round" in stderr
     assert "Traceback" not in stderr

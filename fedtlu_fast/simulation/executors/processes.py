@@ -260,7 +260,7 @@ def _work(
     """A worker's life: lane after lane, until the pipe's other end is closed."""
     end_with_parent()
     # They may go to all processes of a terminal or a job; it is the parent that decides what they mean.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
