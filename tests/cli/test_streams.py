@@ -47,7 +47,7 @@ def test_standard_error_and_input_decide_nothing(before: str) -> None:
     assert call("settings", "--preset", "nope", before=before).returncode == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_every_command_that_a_signal_ends_exits_with_it(number: signal.Signals, tmp_path: Path) -> None:
     fifo = tmp_path / "settings.yaml"
     os.mkfifo(fifo)
