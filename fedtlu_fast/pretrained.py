@@ -28,6 +28,8 @@ HEAD_SPREAD = 0.02
 """Standard deviation with which the models of `transformers` draw the weights of their heads."""
 POOLER = ".pooler."
 """Layers of this name between body and head are missing where a model was trained without them."""
+MOST_LAYERS = 10_000
+"""A configuration of some bytes could otherwise ask for modules without end."""
 REASON_LENGTH = 300
 
 
@@ -131,11 +133,16 @@ def load_config(name: str, what: str) -> Any:
     Raises:
         InputError: it cannot be read, or asks for weights that are quantised, pickles or another program.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     place = locate(name)
     if not (place.on_hub or place.file or (Path(place.location) / "config.json").is_file()):
         raise InputError(FIELD, name, f"a directory of {what}; it has no config.json")
+    # As written first: some configurations make a list of all layers when they are built.
+    written = _from_library(PreTrainedConfig.get_config_dict, name, what)[0]
+    if not isinstance(written, Mapping):
+        raise InputError(FIELD, name, f"{place.kind} of {what}; its config.json is no mapping")
+    _check_layers(name, written)
     config = _from_library(AutoConfig.from_pretrained, name, what)
     asked = {
         "quantization_config": "weights in full precision; Save a dequantised copy.",
@@ -148,6 +155,16 @@ def load_config(name: str, what: str) -> Any:
     if "/" in str(getattr(config, "_attn_implementation", "")):
         raise InputError(FIELD, name, "no program of its own; its config.json names one for attention")
     return config
+
+
+def _check_layers(name: str, written: Mapping[str, Any]) -> None:
+    for key, value in written.items():
+        if isinstance(value, Mapping):
+            _check_layers(name, value)
+        elif "layer" in key and isinstance(value, int) and value > MOST_LAYERS:
+            raise InputError(
+                FIELD, name, f"at most {MOST_LAYERS:,} layers; its configuration says {key}={value:,}"
+            )
 
 
 def load_tokenizer(name: str, **options: Any) -> Any:

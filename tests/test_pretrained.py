@@ -153,6 +153,8 @@ def damage(folder, file, content):
         ("config.json", b'{"model_type": "gpt2", "n_layer": "two", "n_embd": []}'),
         ("config.json", b'{"model_type": "gpt2", "n_layer": -1, "n_embd": 0, "n_head": 0}'),
         ("config.json", b'{"model_type": "gpt2", "n_embd": 1e400}'),
+        ("config.json", b'{"model_type": "gpt2", "n_layer": 1000000000000}'),
+        ("config.json", b'{"model_type": "qwen2", "num_hidden_layers": 1000000000000}'),
         ("config.json", b'{"model_type": "gpt2", "transformers_weights": "adapter_model.bin"}'),
         ("config.json", b'{"model_type": "gpt2", "quantization_config": {"quant_method": "gptq"}}'),
         ("config.json", b'{"model_type": "gpt2", "attn_implementation": "somebody/kernel"}'),

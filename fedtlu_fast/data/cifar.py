@@ -19,9 +19,9 @@ import numpy as np
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.image_hub import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
-from fedtlu_fast.data.leftovers import is_leftover
 from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
 from fedtlu_fast.data.pixels import Pixels
+from fedtlu_fast.data.reading import is_data
 from fedtlu_fast.errors import InputError
 
 PIXELS = 3 * 32 * 32
@@ -119,7 +119,7 @@ def load_cifar(kind: str, location: str, size: int | None = None, limit: int = I
 def _files(path: Path) -> list[Path]:
     """The files below a directory, without what programs leave there."""
     inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-    return [path / file for file in inside if not is_leftover(file)]
+    return [path / file for file in inside if is_data(file)]
 
 
 def _tables(path: Path) -> list[Path]:
@@ -140,7 +140,7 @@ def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, byte
     with tarfile.open(path) as archive:
         for member in archive:
             inside = PurePosixPath(member.name)
-            if not member.isreg() or is_leftover(inside):
+            if not member.isreg() or not is_data(inside):
                 continue
             content = b""
             if inside.name in wanted:

@@ -2,8 +2,9 @@
 
 ``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, both also below folders whose names say which part they are, such
 as ``DIR/train`` and ``DIR/Testing`` (see `splits`), which may also be in each domain's folder. Such a name
-says so only for a folder that holds folders: ``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. Names
-that begin with a point are left out, and so are files with endings that are not images'. Links are followed.
+says so only for a folder that holds folders: ``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. What
+systems and editors leave there is left out (see `reading`), and so are files with endings that are not
+images'. Links are followed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtlu_fast.data import reading
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.leftovers import is_leftover
 from fedtlu_fast.data.pixels import PIXELS, read_images
 from fedtlu_fast.data.splits import announce, divide, listed, parse
 from fedtlu_fast.errors import InputError
@@ -164,7 +165,7 @@ def _entries(root: Path) -> list[Entry]:
 
 
 def _images(folder: Path, domain: str | None) -> list[Entry]:
-    files = [file for file in _visible(folder) if file.suffix.lower() in ENDINGS]
+    files = [file for file in reading.entries(folder) if file.suffix.lower() in ENDINGS]
     deeper = next((item for item in _folders(folder)), None)
     if deeper is not None:
         raise InputError("data.source", str(deeper), "images here, no folder within a label's folder")
@@ -179,8 +180,4 @@ def _images(folder: Path, domain: str | None) -> list[Entry]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [item for item in _visible(folder) if item.is_dir()]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if not is_leftover(item.name))
+    return [item for item in reading.entries(folder) if item.is_dir()]

@@ -21,8 +21,12 @@ UNPACKERS: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     ".xz": LZMAFile,
 }
 """By the ending of compressed files."""
-NO_DATA = re.compile(r"\..*|__MACOSX|Thumbs\.db|desktop\.ini|.*~|#.*#|.*\.(bak|orig|old|swp|swo|tmp)", re.I)
-"""What systems and editors leave beside data: hidden entries, folders of a Mac's archives, backup copies."""
+NO_DATA = re.compile(
+    r"\..*|__MACOSX|@eaDir|lost\+found|\$RECYCLE\.BIN|System Volume Information|Thumbs\.db|desktop\.ini"
+    r"|.*~|#.*#|.*\.(bak|orig|old|swp|swo|tmp)",
+    re.I,
+)
+"""What systems and editors leave beside data: hidden entries, folders of their own, backup copies."""
 COPIED = re.compile(r"(?P<one>.+?)(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)|Copy of (?P<other>.+)")
 """How systems name the copy of a file, without its ending."""
 
@@ -37,6 +41,11 @@ def entries(folder: Path) -> list[Path]:
     """
     found = sorted(item for item in folder.iterdir() if not NO_DATA.fullmatch(item.name))
     return [item for item in found if not _is_copy(item)]
+
+
+def is_data(path: PurePath) -> bool:
+    """Whether a path, relative to the data's folder, may be data by the names of all its parts."""
+    return not any(NO_DATA.fullmatch(name) for name in path.parts)
 
 
 def unpacked_suffix(path: PurePath) -> str:
