@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +224,15 @@ def _from_library(load: Callable[..., Any], name: str, what: str, **options: Any
     from transformers.utils import logging as library
 
     place = locate(name)
+    hidden: AbstractContextManager[object] = nullcontext()
     if not sys.stderr.isatty():
         library.disable_progress_bar()
+        # The bar of GGUF files is one that this does not reach.
+        hidden = redirect_stderr(StringIO()) if place.file else hidden
     before = library.get_verbosity()
     library.set_verbosity_error()  # its tables of weights: `load_model` says in a line what matters
     try:
-        with _one_message(place, what):
+        with _one_message(place, what), hidden:
             return load(place.location, trust_remote_code=False, **place.file, **options)
     finally:
         library.set_verbosity(before)
