@@ -26,6 +26,13 @@ from torch import Tensor
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
 from fedtlu_fast.errors import InputError
 
+FILES = tuple(
+    f"{name}.npy"
+    for name in (
+        *("samples", "features", "labels", "test_samples", "test_features", "test_labels"),
+        *("train_rows", "train_starts", "held_rows", "held_starts"),
+    )
+)
 PIECES, PIECE = 64, 4096
 """Of every file so many pieces of so many bytes are read to tell it from another."""
 
@@ -157,9 +164,14 @@ def _open(path: Path, dimensions: int, dtype: Any) -> NDArray[Any]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and evenly spaced pieces: reading terabytes would take hours."""
+    """SHA-256 over names, sizes and evenly spaced pieces: reading terabytes would take hours.
+
+    Whatever else lies in the folder does not matter.
+    """
     found = hashlib.sha256()
-    for path in sorted(folder.glob("*.npy")):
+    for path in sorted(folder / name for name in FILES):
+        if not path.is_file():
+            continue
         size = path.stat().st_size
         found.update(f"{path.name}/{size}/".encode())
         with path.open("rb") as file:

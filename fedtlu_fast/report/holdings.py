@@ -84,11 +84,12 @@ def _dense(spread: Spread, shown: Indices, order: Indices) -> NDArray[np.float64
     """[rows, columns]: shares of the values, the commonest first, of the clients shown."""
     column = np.full(int(spread.clients.max()) + 1, -1)
     column[shown] = np.arange(len(shown))
-    row = np.argsort(order)
+    # The rest in one row from the start: of ten thousands of values a table would not fit.
+    row = np.minimum(np.argsort(order), MOST_ROWS)
     there = column[spread.clients] >= 0
-    shares = np.zeros((len(order), len(shown)))
-    shares[row[spread.values[there]], column[spread.clients[there]]] = spread.shares[there]
-    return _folded(shares)
+    shares = np.zeros((min(len(order), MOST_ROWS + 1), len(shown)))
+    np.add.at(shares, (row[spread.values[there]], column[spread.clients[there]]), spread.shares[there])
+    return shares
 
 
 def _folded(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,6 +31,9 @@ SHOWN_AS = {
 }
 """Titles of the pictures, by the names of their files."""
 
+MOST_LABELS = 200
+"""Labels in a table of the page."""
+
 
 def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     """Plots and report.html of one run; parts that cannot be made are left out, with a line each.
@@ -65,7 +68,7 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         "Summary": lambda: (["", "value"], _summary_cells(summary)),
         "Global test, label by label": lambda: (
             ["label", "F1"],
-            [[tag, f"{score:.4f}"] for tag, score in f1.items()],
+            _label_cells(f1),
         ),
     }
     if history is not None:
@@ -127,6 +130,13 @@ def _comparison_report(
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     left_out = {"groups", "test_f1", *(key for key in SOME if summary.get(key) is None)}
     return [[key, _text(value)] for key, value in summary.items() if key not in left_out]
+
+
+def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
+    """A line for each label; of more than `MOST_LABELS` the rest is one line."""
+    shown = [[label, f"{score:.4f}"] for label, score in list(f1.items())[:MOST_LABELS]]
+    rest = len(f1) - len(shown)
+    return [*shown, [f"{rest:,} more in summary.json", ""]] if rest else shown
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.data.population import Batch
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.metrics import Evaluation, tally
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Classifier(ABC):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
-        """Losses, hits, and, of labels with names, which was taken for which."""
+        """Losses, hits, and tallies of labels with names."""
         self.model.eval()
         losses, chosen = [], []
         for inputs, labels in zip(*(torch.split(part, batch_size) for part in batch), strict=True):
@@ -60,10 +60,6 @@ class Classifier(ABC):
             losses=torch.cat(losses),
             counts=self.counts(batch).cpu(),
             hits=(named == right).long(),
-            confusion=_confusion(right, named, len(self.labels)) if self.labels else None,
+            tallies=tally(right, named, len(self.labels)) if self.labels else None,
             labels=self.labels,
         )
-
-
-def _confusion(right: Tensor, named: Tensor, kinds: int) -> Tensor:
-    return torch.bincount(right * kinds + named, minlength=kinds * kinds).view(kinds, kinds)

@@ -16,7 +16,7 @@ from fedtlu_fast.data.tagging import NO_LABEL
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.language_modelling import gpt2_size
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.metrics import Evaluation, tally
 from fedtlu_fast.tasks.transformer import Transformer
 
 
@@ -59,10 +59,10 @@ class Tagging:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
-        """Losses, hits, and which label was taken for which; sentences of like length go together."""
+        """Losses, hits and tallies; sentences of like length go together."""
         self.model.eval()
         kinds = len(self.labels)
-        losses, hits, confusion = [], [], torch.zeros(kinds * kinds, dtype=torch.int64)
+        losses, hits, tallies = [], [], torch.zeros(3, kinds, dtype=torch.int64)
         order = self._lengths(batch).argsort(stable=True)
         for rows in torch.split(order, batch_size):
             part = self.trim(tuple(tensor[rows] for tensor in batch))
@@ -72,14 +72,14 @@ class Tagging:
             losses.append((nats / self.counts(part).clamp(min=1)).cpu())
             chosen = logits.argmax(dim=-1)
             hits.append((chosen == labels).sum(dim=1).cpu())
-            pairs = (labels * kinds + chosen)[labels != NO_LABEL]
-            confusion += torch.bincount(pairs.cpu(), minlength=kinds * kinds)
+            is_word = labels != NO_LABEL
+            tallies += tally(labels[is_word].cpu(), chosen[is_word].cpu(), kinds)
         places = order.argsort().cpu()
         return Evaluation(
             losses=torch.cat(losses)[places],
             counts=self.counts(batch).cpu(),
             hits=torch.cat(hits)[places],
-            confusion=confusion.view(kinds, kinds),
+            tallies=tallies,
             labels=self.labels,
         )
 

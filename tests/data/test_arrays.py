@@ -131,6 +131,14 @@ def test_a_run_goes_from_files_to_a_result(write, make):
     assert np.isfinite(summary["local_loss"])
 
 
+def test_what_else_lies_in_the_folder_does_not_matter(arrays, write):
+    folder = write(arrays)
+    before = load_arrays(folder, "classification", LABELS).fingerprint
+    (folder / "old.npy").mkdir()
+    (folder / "notes.npy").write_bytes(b"mine")
+    assert load_arrays(folder, "classification", LABELS).fingerprint == before
+
+
 def test_without_rows_kept_back_no_client_has_a_test_of_its_own(arrays, write):
     del arrays["held_rows"], arrays["held_starts"]
     population = load_arrays(write(arrays), "classification", LABELS)

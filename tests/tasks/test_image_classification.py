@@ -49,10 +49,11 @@ def test_losses_counts_and_evaluation_agree(task, generator, count):
         torch.testing.assert_close(found.losses.float(), losses.detach(), rtol=1e-5, atol=1e-6)
         assert found.counts.tolist() == task.counts(batch).tolist() == [1] * count
         assert found.hits.tolist() == (chosen == batch[1]).tolist()
-        assert found.confusion.diagonal().sum() == found.hits.sum()
+        assert found.tallies[0].sum() == found.hits.sum()
         for right, name in enumerate(NAMES):
-            taken = [int(((batch[1] == right) & (chosen == wrong)).sum()) for wrong in range(3)]
-            assert found.confusion[right].tolist() == taken
+            both = (batch[1] == right) & (chosen == right)
+            counted = [int(own.sum()) for own in (both, batch[1] == right, chosen == right)]
+            assert found.tallies[:, right].tolist() == counted
             assert (name in found.f1()) == bool((batch[1] == right).any() or (chosen == right).any())
 
 

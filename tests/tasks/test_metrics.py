@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.metrics import Evaluation, tally
 
 LABELS = ("A", "B", "C", "D")
 
@@ -35,10 +35,8 @@ def test_with_equal_counts_the_mean_has_the_bits_of_the_plain_mean(losses, count
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs):
-    confusion = torch.zeros(4, 4, dtype=torch.int64)
-    for truth, chosen in pairs:
-        confusion[truth, chosen] += 1
-    found = Evaluation(torch.zeros(1), torch.ones(1), None, confusion, LABELS).f1()
+    truths, chosens = torch.tensor(pairs).T
+    found = Evaluation(torch.zeros(1), torch.ones(1), None, tally(truths, chosens, 4), LABELS).f1()
     assert set(found) == {LABELS[code] for pair in pairs for code in pair}
     for label, score in found.items():
         code = LABELS.index(label)
@@ -48,5 +46,13 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs):
         assert score == pytest.approx(2 * precision * recall / (precision + recall) if true else 0.0)
 
 
-def test_no_f1_without_a_confusion():
+def test_no_f1_without_tallies():
     assert Evaluation(torch.zeros(1), torch.ones(1)).f1() is None
+
+
+def test_tallies_of_many_labels_take_little_memory():
+    """A table of all labels by all labels would take 80 GB."""
+    many = 100_000
+    found = tally(torch.tensor([0, many - 1, 5]), torch.tensor([0, 5, 5]), many)
+    assert found.shape == (3, many)
+    assert found[:, 5].tolist() == [1, 1, 2]
