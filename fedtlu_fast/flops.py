@@ -21,13 +21,13 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedtlu_fast.costs import BlockCosts
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.plain_attention import PlainAttention
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.task import Task
 
@@ -108,7 +108,7 @@ def _flops(
         if through:
             batch = tuple(_as_leaf(part, leaves) if part.is_floating_point() else part for part in batch)
             stack.enter_context(_outputs_as_leaves(task.model, leaves))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(PlainAttention())
         counter = stack.enter_context(FlopCounterMode(display=False))
         loss = task.loss(batch)
         forward = counter.get_total_flops()

@@ -6,6 +6,9 @@ So a run has the same bits with any number of workers, after a kill and resume, 
 from __future__ import annotations
 
 import hashlib
+import os
+import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +16,8 @@ import numpy as np
 import torch
 
 HALF = 2**64
+ALONE = threading.RLock()
+"""Held where a thread uses what belongs to the whole process: the global generators, PyTorch's settings."""
 
 
 def key(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> int:
@@ -46,20 +51,73 @@ class Draws:
 
 @contextmanager
 def torch_seeded(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> Iterator[None]:
-    """Seeds torch's global generators inside, for what draws from them (initialisation, dropout).
+    """Seeds the global generators inside, for code that draws from them (initialisation, dropout).
 
-    Outside they are as they were.
+    Outside they are as they were. They belong to all threads: other runs of the process wait. A thread of
+    the caller that draws from them meanwhile cannot be kept out.
     """
     own = key(seed, purpose, round_index, client) % 2**63
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        with torch.random.fork_rng():
-            torch.manual_seed(own)
+    with ALONE, _generators_kept():
+        # CPU and, where it is in use, GPU; `torch.manual_seed` costs ten times as much.
+        torch.default_generator.manual_seed(own)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed_all(own)
+        np.random.mtrand.set_bit_generator(np.random.MT19937(own))
+        random.seed(own)
+        yield
+
+
+class SeededWhereDrawn:
+    """`torch_seeded` for code that is run again and again, such as a model's training.
+
+    The first run finds out whether it draws from the global generators. Code that does not leaves them
+    alone from then on, and need not wait for other threads.
+    """
+
+    def __init__(self) -> None:
+        self._draws: bool | None = None
+
+    @contextmanager
+    def __call__(self, seed: int, purpose: str, round_index: int, client: int) -> Iterator[None]:
+        """See `torch_seeded`."""
+        if self._draws is False:
             yield
-        return
-    # Without a GPU there is one generator, and `fork_rng` costs ten times as much.
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(own)
+            return
+        with torch_seeded(seed, purpose, round_index, client):
+            before = _states() if self._draws is None else []
+            yield
+            if self._draws is None:
+                self._draws = _states() != before
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    cpu, plain = torch.default_generator.get_state(), random.getstate()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    numpy_generator = np.random.mtrand.get_bit_generator()
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
     try:
         yield
     finally:
-        torch.default_generator.set_state(before)
+        torch.default_generator.set_state(cpu)
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+        np.random.mtrand.set_bit_generator(numpy_generator)
+        if isinstance(numpy_generator, np.random.MT19937):  # which holds half a pair of normal draws besides
+            np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(plain)
+
+
+def _states() -> list[bytes | str]:
+    """The global generators' states, to compare."""
+    states = [torch.default_generator.get_state()]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states += torch.cuda.get_rng_state_all()
+    legacy = np.random.mtrand.get_bit_generator().state["state"]
+    drawn = legacy["key"].tobytes(), str(legacy["pos"]), repr(random.getstate())
+    return [*(state.numpy().tobytes() for state in states), *drawn]
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of the other threads, one of which might hold the lock.
+    os.register_at_fork(before=ALONE.acquire, after_in_parent=ALONE.release, after_in_child=ALONE.release)

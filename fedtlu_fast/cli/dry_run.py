@@ -21,7 +21,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     from fedtlu_fast.simulation.estimate import estimate
     from fedtlu_fast.simulation.run import Run
 
-    with closing(Run(settings)) as run:
+    with closing(Run(settings)) as run, run.own_state():
         found, choice = estimate(run), run.note
     if as_json:
         typer.echo(dump_json(asdict(found), indent=1))

@@ -23,7 +23,7 @@ from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.randomness import Draws, torch_seeded
+from fedtlu_fast.randomness import Draws, SeededWhereDrawn
 from fedtlu_fast.tasks.task import Task
 
 
@@ -112,7 +112,7 @@ class LocalTrainer:
         self._rest = [(buffer, buffer.clone()) for buffer in rest]
         self._flat = nn.Parameter(self.params)
         self._flat.grad = self.grads
-        self._draws = Draws()
+        self._draws, self._seeded = Draws(), SeededWhereDrawn()
         self._named = frozenset(layout.names)
         self._whole = tuple(range(len(layout.blocks)))
         self._trained = self._whole
@@ -156,7 +156,7 @@ class LocalTrainer:
         if not self.task.model.training:
             self.task.model.train()
         losses = []
-        with torch_seeded(self.seed, f"{purpose}dropout", round_index, client):
+        with self._seeded(self.seed, f"{purpose}dropout", round_index, client):
             for places in batches(len(samples), self.config, draws):
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)
@@ -199,7 +199,7 @@ class LocalTrainer:
         plan = probe_batches(len(samples), self.config.batch_size, count, draws)
         self.grads.zero_()
         self.task.model.train()
-        with torch_seeded(self.seed, "probe dropout", round_index, client):
+        with self._seeded(self.seed, "probe dropout", round_index, client):
             for places in plan:
                 self._batch_loss(samples, places).backward()  # type: ignore[no-untyped-call]
         return self.grads.div_(len(plan))

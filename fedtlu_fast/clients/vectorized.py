@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.precision import Precision, in_precision
@@ -25,6 +24,7 @@ from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError
 from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.plain_attention import PlainAttention
 from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
 
@@ -219,7 +219,7 @@ class VectorizedTrainer:
         leaves = {layer.name: self._view(matrix, layer) for layer in self.layout.layers}
         wanted = [leaves[layer.name].requires_grad_() for layer in layers]
         # Of the attention kernels only the plain one can be vectorised.
-        with sdpa_kernel(SDPBackend.MATH):
+        with PlainAttention():
             losses = (self._each_loss(leaves, *batch) * weights).sum(dim=1)
         if not losses.requires_grad:  # of none of these layers
             return losses.detach(), tuple(torch.zeros_like(leaf) for leaf in wanted)

@@ -21,7 +21,7 @@ class ExecutionConfig(Section):
     executor: str = Field(
         "auto",
         pattern=EXECUTOR_PATTERN,
-        description="auto (by a short measurement) | serial | vectorized | processes | ray[:ADDRESS]",
+        description="auto (measured: one process or more) | serial | vectorized | processes | ray[:ADDRESS]",
     )
     workers: int | None = Field(
         None, ge=1, le=4096, description="of processes and ray; null: as many as there are cores"
@@ -30,12 +30,12 @@ class ExecutionConfig(Section):
         None,
         ge=1,
         description="clients that a worker trains at once (vectorised); 1: one after another; null: 1, but "
-        "vectorized takes what fits, and auto measures",
+        "vectorized takes what fits, and auto has a rule on model and settings",
     )
     engine: Literal["torch", "compiled"] | None = Field(
         None,
         description="what computes a client's steps: torch | compiled (C++, for perceptrons on the CPU; "
-        "at_once: clients in one call); null: torch, but auto measures",
+        "at_once: clients in one call); null: torch, but auto has a rule on the model",
     )
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
         "none",

@@ -25,6 +25,7 @@ from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.reading import trusted_rows
+from fedtlu_fast.torch_state import own_state
 
 QUALITIES = ("test_accuracy", "test_perplexity")
 SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flops", "seconds")
@@ -185,10 +186,11 @@ def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
     key = json.dumps([settings, config.selection.granularity], sort_keys=True)
     if key not in made:
         # FLOPs and sizes are the same on any device, which need not be here.
-        parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
-        batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
-        layout = parts.trainer.layout
-        made[key] = measure_costs(parts.trainer.task, layout, batch), parts.population, layout
+        with own_state():
+            parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
+            batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
+            layout = parts.trainer.layout
+            made[key] = measure_costs(parts.trainer.task, layout, batch), parts.population, layout
     return made[key]
 
 

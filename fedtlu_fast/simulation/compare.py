@@ -185,7 +185,9 @@ def run_arm(arm: Arm) -> None:
             run.adopt(arm.warmup)
         if arm.selector in REFERENCES:
             run.advance(min(arm.config.warmup_rounds, arm.config.rounds))
-            run.finish(reference_summary(arm.selector, run.server, run.state))
+            with run.own_state():
+                instead = reference_summary(arm.selector, run.server, run.state)
+            run.finish(instead)
             return
         run.advance(arm.until)
         if arm.summarise:
@@ -251,7 +253,7 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     if any(one.client_selection.keeps for one in choosing):
         common["at_once"] = 1
     execution = strictest.execution.model_copy(update=common)
-    with closing(Run(strictest.model_copy(update={"execution": execution}))) as run:
+    with closing(Run(strictest.model_copy(update={"execution": execution}))) as run, run.own_state():
         execution, trainer = run.config.execution, run.server.trainer
         for one in choosing:
             make_client_rule(one, run.layout, trainer.task, run.server.population)

@@ -11,9 +11,9 @@ from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
-from fedtlu_fast.simulation.executors.choose import matrix_bytes
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane
+from fedtlu_fast.simulation.executors.rule import matrix_bytes
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS
 from fedtlu_fast.simulation.run import Run
 

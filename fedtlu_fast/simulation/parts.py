@@ -11,6 +11,7 @@ from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import ArrayPopulation, Population, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
+from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
 from fedtlu_fast.threats import Roles, SpoiledPopulation
@@ -44,7 +45,8 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     data = load_federation(config)
     # One start for runs of every seed needs the same weights to begin from.
     seed = config.seed if data.public is None else config.pretraining.seed
-    task = build_task(config.model_copy(update={"seed": seed}), data)
+    with ALONE:  # libraries that load weights change what belongs to the whole process, and change it back
+        task = build_task(config.model_copy(update={"seed": seed}), data)
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
     if start and data.public is not None:
         pool = tuple(part.to(config.device) for part in data.public.pool)

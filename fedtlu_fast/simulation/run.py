@@ -7,10 +7,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
+from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
@@ -28,6 +30,7 @@ from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_r
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 from fedtlu_fast.simulation.stopping import StopRequest
+from fedtlu_fast.torch_state import callers_state, own_state
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -88,23 +91,41 @@ def simulate(
         2034.6
     """
     settings = config if isinstance(config, RunConfig) else parse_config(config)
-    threads = torch.get_num_threads()
-    try:
-        with closing(Run(settings, Path(out) if out is not None else None, resume=resume)) as run:
-            run.advance(settings.rounds, observer)
-            result = run.finish()
-        if result.out is not None:
-            # Imported late: who wants no files need not wait for matplotlib.
-            from fedtlu_fast.report.write import write_run_report
+    with closing(Run(settings, Path(out) if out is not None else None, resume=resume)) as run:
+        run.advance(settings.rounds, observer)
+        result = run.finish()
+    if result.out is not None:
+        # Imported late: who wants no files need not wait for matplotlib.
+        from fedtlu_fast.report.write import write_run_report
 
+        with own_state():
             write_run_report(result, run.config, result.out)
-        return result
-    finally:
-        torch.set_num_threads(threads)
+    return result
+
+
+Self = TypeVar("Self", bound="Run")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _isolated(
+    method: Callable[Concatenate[Self, Given], Result],
+) -> Callable[Concatenate[Self, Given], Result]:
+    """The method of a run, in a state of PyTorch that is the run's own (see `own_state`)."""
+
+    @wraps(method)
+    def inside(self: Self, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with self.own_state():
+            return method(self, *args, **kwargs)
+
+    return inside
 
 
 class Run:
     """A federation under way.
+
+    It computes in a state of PyTorch of its own, whatever the caller has set: see `torch_state`. Only
+    observers are called in the caller's.
 
     Attributes:
         config: its settings, with the executor settled.
@@ -114,11 +135,18 @@ class Run:
 
     def __init__(self, config: RunConfig, out: Path | None = None, *, resume: bool = False) -> None:
         """Builds the federation, or rebuilds it as its latest checkpoint has it (see `simulate`)."""
+        self._threads = config.threads
+        with self.own_state():
+            self._build(config, out, resume)
+
+    def own_state(self) -> AbstractContextManager[None]:
+        """For work with the run's server and model outside of its methods."""
+        return own_state(self._threads)
+
+    def _build(self, config: RunConfig, out: Path | None, resume: bool) -> None:
         check_device("device", config.device)
         if out is not None and not resume:
             RunDirectory.check_free(out)  # before the data and the model cost any time
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
         resolve(config.backend, torch.device(config.device).type)
         if resume and out is not None and config.execution.executor == "auto":
             # Chosen once: another choice would give other last bits.
@@ -145,6 +173,7 @@ class Run:
             raise
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
+    @_isolated
     def advance(self, until: int, observer: Observer | None = None, stop: StopRequest | None = None) -> None:
         """Runs rounds up to and including round `until`.
 
@@ -157,9 +186,11 @@ class Run:
             while self.state.round < until and not stop:
                 row = self._round()
                 if observer is not None:
-                    observer(row)
+                    with callers_state():
+                        observer(row)
             self.save()
 
+    @_isolated
     def adopt(self, source: Path) -> None:
         """Takes over the rounds of another run that did exactly what this one would have done so far.
 
@@ -189,6 +220,7 @@ class Run:
         if self.directory is not None:
             self.directory.close()
 
+    @_isolated
     def save(self) -> None:
         """Writes a checkpoint of the last round done, unless there is one."""
         if self.directory is None or (self._saved_round == self.state.round and self.state.round):
@@ -205,6 +237,7 @@ class Run:
         )
         self._saved_round, self._saved_at = self.state.round, time.monotonic()
 
+    @_isolated
     def finish(self, instead: Mapping[str, Any] | None = None) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory.
 
@@ -246,6 +279,7 @@ class Run:
     def _round(self) -> dict[str, Any]:
         start = time.perf_counter()
         state, record = run_round(self.server, self.state)
+        check_settings()
         trained_at = time.perf_counter()
         metrics = metrics_row(self.server, state, record)
         metrics["seconds"] = time.perf_counter() - start

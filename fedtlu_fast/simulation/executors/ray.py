@@ -20,7 +20,6 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
@@ -33,6 +32,7 @@ from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
 from fedtlu_fast.simulation.executors.patience import Sign, allowed
 from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.torch_state import own_state
 
 # Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
@@ -75,10 +75,10 @@ class RemoteTrainer:
 
     def start(self, config: RunConfig) -> tuple[ParameterLayout, str]:
         """Builds data and model; gives the layout and the data's fingerprint."""
-        torch.set_num_threads(1)
-        parts = make_parts(config, start=False)
-        self._device = config.device
-        self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)
+        with own_state(threads=1):
+            parts = make_parts(config, start=False)
+            self._device = config.device
+            self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)
         return parts.trainer.layout, parts.population.fingerprint
 
     def train(
@@ -86,9 +86,10 @@ class RemoteTrainer:
     ) -> tuple[Vector, Vector, bool, ClientReports]:
         """Trains a lane from vectors that lie, read-only, in the object store; gives a `LaneResult`."""
         self._watch(-1)
-        start = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
         try:
-            result = self._trainer.train(start, lane)
+            with own_state(threads=1):
+                start = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
+                result = self._trainer.train(start, lane)
         finally:
             self._doing = IDLE
         sums = [vector.cpu().numpy() for vector in result.vectors]

@@ -1,0 +1,137 @@
+"""How clients are trained where the settings leave it open: a rule on model and settings.
+
+It decides the last bits of a result, for clients trained together are summed in another order than one after
+another, and C++ rounds otherwise than PyTorch. So the same settings give the same way on every machine:
+neither a clock nor the number of cores has a say. The limits are where the ways were equally fast on two
+cores of an x86-64 server (see `docs/scaling.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.flops import backward_flops
+from fedtlu_fast.layout import ParameterLayout
+
+MOST_AT_ONCE = 256
+"""More clients at once are hardly faster, and leave less for others to do."""
+BUDGET = 512 * 2**20
+"""Bytes that the clients trained at once may take in one worker."""
+SHARES, FEWEST = 4, 8
+"""A cohort is cut into so many parts for workers to share, unless they have fewer clients than `FEWEST`."""
+WORTH = 4
+"""So many clients at once, at least, make up for what it costs to train them together."""
+MOST_COMPILED = 40e6
+"""FLOPs of a step's backward pass up to which the compiled kernel is clearly faster than PyTorch."""
+SMALL = {"cpu": 1e6, "cuda": 60e6}
+"""Work of a step's backward pass for each tensor of parameters, up to which PyTorch's overhead outweighs it.
+
+Measured on a CPU; for a GPU reckoned from its speed and the time that a kernel takes to start."""
+WORK_OF_A_PARAMETER = 64
+"""FLOPs that take as long as the passes over one parameter, its gradient and its update."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train clients.
+
+    Attributes:
+        engine: torch or compiled.
+        at_once: clients that a worker trains at once, or in one call.
+        reason: why it was taken, in words.
+    """
+
+    engine: str
+    at_once: int
+    reason: str
+
+
+def way_of(config: RunConfig, population: Population, trainer: LocalTrainer) -> Way:
+    """The way for this model and these settings.
+
+    Args:
+        config: of the run; `execution.at_once` is not set, and `execution.engine` is not compiled.
+        population: who holds what; only the global test is looked at.
+        trainer: of single clients.
+    """
+    if config.one_by_one:
+        return Way("torch", 1, "its rule wants every client on its own")
+    if config.client_selection.keeps:
+        return Way("torch", 1, "clients keep blocks for themselves")
+    if config.execution.compile != "none":
+        return Way("torch", 1, f"execution.compile={config.execution.compile}")
+    flops = _step_flops(config, population, trainer)
+    if config.execution.engine is None and flops <= MOST_COMPILED and _compiles(config, population, trainer):
+        return Way("compiled", shared_out(config), "a small perceptron")
+    most = shared_out(config)
+    if most < WORTH:
+        return Way("torch", 1, "the cohort is too small to train several at once")
+    work = flops + WORK_OF_A_PARAMETER * trainer.layout.size
+    if work > SMALL[trainer.params.device.type] * len(trainer.layout.layers):
+        return Way("torch", 1, "a step is too long to gain from training several at once")
+    reason = _not_vectorized(config, population, trainer)
+    if reason is not None:
+        return Way("torch", 1, f"several at once: impossible, {reason}")
+    at_once = min(most, most_at_once(config, population, trainer))
+    if at_once < WORTH:
+        return Way("torch", 1, "there is no room for several at once")
+    return Way("torch", at_once, "a small model")
+
+
+def most_at_once(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
+    """How many clients fit into `BUDGET` at once, `MOST_AT_ONCE` at most and 2 at least."""
+    activations = saved_bytes(trainer.task, example_samples(population), config.training.batch_size)
+    each = matrix_bytes(trainer.layout, config) + 2 * activations
+    return max(2, min(MOST_AT_ONCE, BUDGET // each))
+
+
+def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
+    """Bytes of one client's rows: parameters, gradients twice, one temporary, and the optimizer's state."""
+    state = 2 if config.training.optimizer == "adamw" else int(config.training.momentum > 0)
+    return 4 * layout.size * (4 + state)
+
+
+def shared_out(config: RunConfig) -> int:
+    """Clients that are trained together, so that several workers have something to do.
+
+    A robust rule wants each on its own.
+    """
+    if config.one_by_one:
+        return 1
+    return min(MOST_AT_ONCE, max(-(-config.cohort // SHARES), min(config.cohort, FEWEST)))
+
+
+def _step_flops(config: RunConfig, population: Population, trainer: LocalTrainer) -> float:
+    """Of a step's backward pass."""
+    example = example_samples(population)
+    size = min(len(example), config.training.batch_size)
+    batch = trainer.task.trim(example.take(np.arange(size)))
+    return size * backward_flops(trainer.task, trainer.layout, batch, range(len(trainer.layout.blocks)))
+
+
+def _compiles(config: RunConfig, population: Population, trainer: LocalTrainer) -> bool:
+    if config.execution.precision != "float32" or config.client_selection.selector != "none":
+        return False
+    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    try:
+        CompiledTrainer(*parts, example_samples(population))
+    except CannotCompileError:
+        return False
+    return True
+
+
+def _not_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer) -> str | None:
+    """Why the model cannot be trained for several clients at once; None: it can."""
+    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    try:
+        VectorizedTrainer(*parts, 1, example_samples(population), config.execution.precision)
+    except CannotVectorizeError as error:
+        return str(error)
+    return None

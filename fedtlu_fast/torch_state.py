@@ -1,0 +1,174 @@
+"""A run's own state of PyTorch and NumPy: the same bits whatever the caller has set, which stays as it was.
+
+What belongs to a thread (gradient mode, inference mode, autocast, the default device and other modes, hooks
+on saved tensors, the number of threads, flushing of small numbers, NumPy's error handling) is set here and
+put back; what belongs to the whole process is the business of `process_state`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.process_state import default_settings
+from fedtlu_fast.randomness import ALONE
+
+AUTOCAST_DEVICES = ("cpu", "cuda")
+PROBED = 2**20
+"""Numbers in an operation that PyTorch shares out among its threads."""
+
+
+class _Mine(threading.local):
+    """What this thread has entered: what undoes it, and the threads that were asked for."""
+
+    entered: ExitStack | None = None
+    threads: int | None = None
+
+
+_mine = _Mine()
+_found: dict[int, tuple[int, int]] = {}
+"""For each thread that is inside: how many of PyTorch's threads it had found, and how many were asked for."""
+
+
+@contextmanager
+def own_state(threads: int | None = None) -> Iterator[None]:
+    """Inside, PyTorch and NumPy are as a fresh process has them; afterwards they are as the caller had them.
+
+    Several threads can be inside at a time, and calls can be nested.
+
+    Args:
+        threads: that PyTorch uses; None keeps the caller's number.
+
+    Raises:
+        InputError: something cannot be set aside, such as a function transform that this is called in.
+    """
+    if _mine.entered is not None:
+        with _threads(threads):
+            yield
+        return
+    _enter(threads)
+    try:
+        yield
+    finally:
+        _leave()
+
+
+@contextmanager
+def callers_state() -> Iterator[None]:
+    """Within `own_state`: has the caller's state back for a while, to call what the caller gave."""
+    if _mine.entered is None:
+        yield
+        return
+    threads = _mine.threads
+    _leave()
+    try:
+        yield
+    finally:
+        _enter(threads)
+
+
+def _enter(threads: int | None) -> None:
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise InputError("torch.func", "a run inside vmap, grad or the like", "a run outside of them")
+    with ExitStack() as stack:
+        stack.enter_context(default_settings())
+        stack.enter_context(_threads(threads))
+        stack.enter_context(torch._C._EnableTorchFunction())
+        _pop_function_modes(stack)
+        _pop_dispatch_modes(stack)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        _end_autocast(stack)
+        _pop_saved_tensor_hooks(stack)
+        _end_flushing(stack)
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        _mine.entered, _mine.threads = stack.pop_all(), threads
+
+
+def _leave() -> None:
+    entered, _mine.entered = _mine.entered, None
+    if entered is not None:
+        entered.close()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Has PyTorch use so many threads in the operations of this one."""
+    if count is None:
+        yield
+        return
+    with ALONE:
+        before = torch.get_num_threads()
+        others = _found.values()
+        if before in (given for _, given in others):
+            # A thread that is new to PyTorch begins with the number that was set last: by another run.
+            before = next(found for found, _ in others)
+        outer = _found.get(threading.get_ident())
+        _found[threading.get_ident()] = (before, count)
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        with ALONE:
+            torch.set_num_threads(before if outer is None else outer[1])
+            if outer is None:
+                del _found[threading.get_ident()]
+            else:
+                _found[threading.get_ident()] = outer
+
+
+def _pop_function_modes(stack: ExitStack) -> None:
+    """Sets aside modes that see every function of PyTorch; `torch.set_default_device` is one."""
+    for _ in range(torch._C._len_torch_function_stack()):
+        stack.callback(torch._C._push_on_torch_function_stack, torch._C._pop_torch_function_stack())
+
+
+def _pop_dispatch_modes(stack: ExitStack) -> None:
+    """Sets aside modes that see every operation, such as fake tensors."""
+    if torch._C._len_torch_dispatch_stack():
+        # Imported late: it imports a compiler.
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        stack.enter_context(_disable_current_modes())
+
+
+def _end_autocast(stack: ExitStack) -> None:
+    for device in AUTOCAST_DEVICES:
+        if torch.is_autocast_enabled(device):
+            torch.set_autocast_enabled(device, False)
+            stack.callback(torch.set_autocast_enabled, device, True)
+
+
+def _pop_saved_tensor_hooks(stack: ExitStack) -> None:
+    """Sets aside hooks on what a forward pass saves, and a ban of such hooks."""
+    own = torch._C._autograd
+    message = own._saved_tensors_hooks_get_disabled_error_message()
+    if message is not None:
+        own._saved_tensors_hooks_enable()
+        stack.callback(own._saved_tensors_hooks_disable, message)
+    while (hooks := own._top_saved_tensors_default_hooks(True)) is not None:
+        own._pop_saved_tensors_default_hooks()
+        stack.callback(own._push_saved_tensors_default_hooks, *hooks)
+
+
+def _end_flushing(stack: ExitStack) -> None:
+    """Has this thread keep numbers below the smallest normal one (`torch.set_flush_denormal`)."""
+    if sys.float_info.min / 2 == 0:
+        torch.set_flush_denormal(False)
+        stack.callback(torch.set_flush_denormal, True)
+    if torch.get_num_threads() > 1:
+        # PyTorch's other threads have what the thread that started them had; nobody can change it there.
+        small = torch.full((PROBED,), 1e-40, dtype=torch.float32, device="cpu").mul_(0.5)
+        if not bool(small.all()):
+            raise InputError(
+                "torch.set_flush_denormal",
+                "on in PyTorch's other threads",
+                "off in all of them",
+                "Turn it off before PyTorch is first used, or set threads=1.",
+            )
