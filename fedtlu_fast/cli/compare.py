@@ -67,6 +67,7 @@ def compare_command(
     send, and what the server applies, differs (but for participation.sampler=loss, where the clients'
     losses decide the cohorts). With no options it takes under three minutes on two cores.
     """
+    from fedtlu_fast.environment import data_line
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.client_tables import client_table
     from fedtlu_fast.report.tables import comparison_table
@@ -129,6 +130,7 @@ def compare_command(
         )
         table = client_table if any(map(chooses, arms)) else comparison_table
         results.print(table(rows, title))
+        results.print(f"data: {data_line(arms[0].summary)}", markup=False, highlight=False, soft_wrap=True)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")
 

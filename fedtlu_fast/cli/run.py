@@ -182,9 +182,12 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(
         title=f"{summary['selector']}, seed {summary['seed']}", show_header=False, title_justify="left"
     )
+    from fedtlu_fast.environment import data_line
+
     before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
     lines = {
         "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up)",
+        "data": data_line(summary),
         "global perplexity": _number(summary["test_perplexity"]),
         "local perplexity": _number(summary["local_perplexity"]),
         f"the same, {summary['trained_clients']} clients: before, after they train once more": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,16 @@ class Texts:
 
     train: list[Document]
     test: list[Document] | None
+
+
+EMBEDDED = {"pydoc": "pydoc topics", "topics": "pydoc topics", "pycode": "standard library"}
+"""Sources that are part of Python, and which part: other versions have other texts."""
+
+
+def made_with(source: str) -> str:
+    """What embedded data are made with, such as "Python 3.11.7's pydoc topics"; empty for other sources."""
+    part = EMBEDDED.get(source)
+    return f"Python {platform.python_version()}'s {part}" if part is not None else ""
 
 
 def load_documents(source: str, limit: int = UNPACKED_LIMIT) -> list[Document]:

@@ -128,7 +128,7 @@ def _comparison_report(
 
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
-    left_out = {"groups", "test_f1", *(key for key in SOME if summary.get(key) is None)}
+    left_out = {"groups", "test_f1", "environment", *(key for key in SOME if summary.get(key) is None)}
     return [[key, _text(value)] for key, value in summary.items() if key not in left_out]
 
 

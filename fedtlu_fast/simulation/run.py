@@ -16,6 +16,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.sources import made_with
+from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
@@ -160,7 +162,7 @@ class Run:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
-        self.environment: dict[str, str] = {}
+        self.environment = environment_facts(config.device, made_with(config.data.source))
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
@@ -246,6 +248,7 @@ class Run:
         """
         with self._interruptible():
             summary = run_summary(self.server, self.state, self.metrics) | dict(instead or {})
+            summary |= {"data_sha256": self.identity["data_sha256"], "environment": self.environment}
             if self.directory is not None:
                 self.directory.finish(summary, self.state.round)
         out = self.directory.path if self.directory is not None else None

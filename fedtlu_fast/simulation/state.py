@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState
+from fedtlu_fast.environment import DATA, differences
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.runs.facts import (
@@ -204,7 +205,7 @@ def load_checkpoint(
             changed = [key for key, value in identity.items() if facts.identity.get(key) != value]
             # Another layout cannot even be read: that it is other settings has to be said first.
             if changed:
-                foreign = foreign or _changed_since(path, changed[0])
+                foreign = foreign or _changed_since(path, changed[0], facts.environment, environment or {})
                 continue
             state = _read(path, facts, layout)
         except EarlierVersionError:
@@ -268,10 +269,8 @@ def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> Server
 
 
 def _warn_of_differences(path: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)] if now else []
-    if names:
-        differences = ", ".join(f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in names)
-        logger.warning("%s was written elsewhere; last bits may differ: %s", path, differences)
+    if now and (different := differences(then, now, "then")):
+        logger.warning("%s was written elsewhere; last bits may differ: %s", path, different)
 
 
 def _remembered(state: ServerState) -> dict[str, Tensor]:
@@ -316,7 +315,15 @@ def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:
     }
 
 
-def _changed_since(path: Path, key: str) -> InputError:
+def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[str, str]) -> InputError:
+    made, here = then.get(DATA), now.get(DATA)
+    if key == "data_sha256" and made and here and made != here:
+        return InputError(
+            "--resume",
+            str(path),
+            f"a checkpoint made with this run's data; it was made with {made}, and here are {here}",
+            f"Resume it with {made.partition(chr(39))[0]}, or give the data as files (data.source).",
+        )
     what = {
         "config_sha256": "settings (config.yaml)",
         "data_sha256": "data",

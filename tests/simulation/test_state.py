@@ -252,7 +252,7 @@ def test_another_environment_is_a_warning(tmp_path: Path, caplog: pytest.LogCapt
         assert load_checkpoint(tmp_path, layout, IDENTITY, environment=environment) is not None
         assert caplog.text == words
     load_checkpoint(tmp_path, layout, IDENTITY, environment={"torch": "2.5", "cpu": "AVX2"})
-    assert "torch (2.4 then, 2.5 now)" in caplog.text
+    assert "torch (2.4 then, 2.5 here)" in caplog.text
     assert "AVX2" not in caplog.text
 
 

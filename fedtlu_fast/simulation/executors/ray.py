@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import as_tensor
+from fedtlu_fast.data.sources import made_with
+from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import cores
@@ -73,13 +75,14 @@ class RemoteTrainer:
     def __init__(self) -> None:
         self._doing = IDLE
 
-    def start(self, config: RunConfig) -> tuple[ParameterLayout, str]:
-        """Builds data and model; gives the layout and the data's fingerprint."""
+    def start(self, config: RunConfig) -> tuple[ParameterLayout, str, dict[str, str]]:
+        """Builds data and model; gives the layout, the data's fingerprint and facts about its machine."""
         with own_state(threads=1):
             parts = make_parts(config, start=False)
             self._device = config.device
             self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)
-        return parts.trainer.layout, parts.population.fingerprint
+        facts = environment_facts(config.device, made_with(config.data.source))
+        return parts.trainer.layout, parts.population.fingerprint, facts
 
     def train(
         self, params: Vector, buffers: Vector, lane: Lane
@@ -142,6 +145,8 @@ class RayExecutor:
         given = config.execution
         self._execution, self._device = given, config.device
         self._made = layout, fingerprint
+        self._facts = environment_facts(config.device, made_with(config.data.source))
+        self._told: set[str] = set()
         # Which GPU is each worker's is up to Ray.
         self._config = config.model_copy(update={"device": config.device.partition(":")[0]})
         self._owned = not ray.is_initialized()
@@ -241,10 +246,17 @@ class RayExecutor:
         self._held += 1
         return Done(index, LaneResult(lane, vectors, single, reports))
 
-    def _started(self, layout: ParameterLayout, fingerprint: str) -> None:
+    def _started(self, layout: ParameterLayout, fingerprint: str, facts: dict[str, str]) -> None:
         self._failed_starts = 0
+        different = differences(facts, self._facts, "there")
         if (layout, fingerprint) != self._made:
-            raise InputError("data.source", self._config.data.source, "the same data on every machine")
+            expected = "the same data on every machine"
+            raise InputError(
+                "data.source", self._config.data.source, f"{expected}: {different}" if different else expected
+            )
+        if different and different not in self._told:
+            self._told.add(different)
+            logger.warning("a worker runs elsewhere; last bits may differ: %s", different)
 
     def _failed_start(self, worker: int, reason: str) -> None:
         self._end(worker)
