@@ -1,4 +1,5 @@
 import json
+from contextlib import closing
 import math
 from collections import Counter
 from pathlib import Path
@@ -240,7 +241,9 @@ def test_caller_s_thread_setting_comes_back(text: Path) -> None:
         assert torch.get_num_threads() == 3
         seen = []
         simulate(tiny(text, rounds=1, threads=2), observer=lambda _: seen.append(torch.get_num_threads()))
-        assert seen == [2]
+        assert seen == [3], "observers are the caller's"
+        with closing(Run(tiny(text, rounds=1, threads=2))) as run, run.own_state():
+            assert torch.get_num_threads() == 2
         with pytest.raises(InputError):
             simulate(tiny(text, threads=1, selection={"keep": 99}))
         assert torch.get_num_threads() == 3
