@@ -1,7 +1,7 @@
 import json
-from contextlib import closing
 import math
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
