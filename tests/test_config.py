@@ -437,7 +437,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
         optional={
             "seed": st.integers(0, 2**70),
             "rounds": st.integers(1, 10**6),
-            "server_lr": st.floats(1e-300, 1e300),
+            "server_lr": st.floats(1e-300, 1e38),
             "threads": st.none() | st.integers(1, 64),
             "data": st.fixed_dictionaries({"source": st.text(min_size=1, max_size=20)}),
             "partition": st.sampled_from(["iid", "natural", "dirichlet:1e-5"]),
@@ -469,3 +469,28 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, tree):
     assert type(keep) is type(kept)
     assert math.isfinite(config.training.lr)
     assert set(yaml.safe_load(config.to_yaml())) == set(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr=1e308",
+        "lr=1e39",
+        "proximal_mu=1e308",
+        "evaluation.batch_size=99999999999999999999",
+        "width=1e12",
+        "keep=99999999999999999999",
+        "keep={h: 99999999999999999999}",
+        "model.hidden=[4, 99999999999]",
+        "participation.members=[0, 9223372036854775808]",
+        "seed=" + "9" * 60,
+        "lr=.inf",
+        "rounds=0x" + "f" * 500,
+    ],
+    ids=range(12),
+)
+def test_numbers_beyond_all_use_are_refused_with_their_setting(override):
+    with pytest.raises(InputError, match=r"got .*expected") as caught:
+        load_config("smoke", overrides=[override])
+    assert override.partition("=")[0].rpartition(".")[2] in caught.value.field
+    assert len(str(caught.value)) < 500

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedtlu_fast.cli.console import notes
+from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
     from fedtlu_fast.simulation.compare import Arm
@@ -18,7 +19,7 @@ class ArmBars:
 
     def __init__(self, live: bool) -> None:
         self.progress = Progress(
-            TextColumn("{task.description:<16}"),
+            TextColumn("{task.description:<16}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -37,5 +38,5 @@ class ArmBars:
     def show(self, arm: Arm, done: int) -> None:
         """Brings an arm's bar up to date."""
         if arm.path not in self.tasks:
-            self.tasks[arm.path] = self.progress.add_task(arm.name, total=arm.until)
+            self.tasks[arm.path] = self.progress.add_task(visible(arm.name), total=arm.until)
         self.progress.update(self.tasks[arm.path], completed=done)

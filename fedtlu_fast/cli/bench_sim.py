@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import note, notes, results
+from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import FedtluError, InputError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def bench_sim_command(
     if as_json:
         typer.echo(dump_json([asdict(row) for row in made], indent=1))
     else:
-        results.print(_table(made))
+        show(_table(made), "--csv and --json have them")
 
 
 def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:

@@ -13,8 +13,21 @@ import typer
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note, results
+from fedtlu_fast.cli.tables import show
+from fedtlu_fast.shown import visible
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
+LEAST = (
+    "seconds",
+    "MB published",
+    "MB up",
+    "local ppl, trained",
+    "updated",
+    "mean F1",
+    "local ppl",
+    "local acc",
+)
+"""Columns that a narrow terminal goes without first."""
 
 
 def compare_command(
@@ -128,9 +141,12 @@ def compare_command(
         title = (
             f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {len(numbers)} seeds: mean ± std"
         )
+        if not rows:
+            return
         table = client_table if any(map(chooses, arms)) else comparison_table
-        results.print(table(rows, title))
-        results.print(f"data: {data_line(arms[0].summary)}", markup=False, highlight=False, soft_wrap=True)
+        show(table(rows, title), "comparison.json has them", LEAST)
+        told = visible(f"data: {data_line(arms[0].summary)}")
+        results.print(told, markup=False, highlight=False, soft_wrap=True)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")
 

@@ -11,8 +11,9 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli import options
-from fedtlu_fast.cli.console import notes, results
+from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.files import check_place, write_plot
+from fedtlu_fast.cli.tables import show
 
 if TYPE_CHECKING:
     from fedtlu_fast.data.holdings import Holdings
@@ -63,7 +64,7 @@ def data_command(
     if as_json:
         typer.echo(dump_json(found, indent=1))
     else:
-        results.print(_table(found, settings.data.source, settings.partition.name))
+        show(_table(found, settings.data.source, settings.partition.name), "--json has them")
 
 
 def _numbers(holdings: Holdings) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import note, results
+from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.tables import show
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -41,7 +42,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     }
     for name, text in lines.items():
         table.add_row(name, text)
-    results.print(table)
+    show(table, "--json has them")
     if choice:
         note(choice)
     if needed > 0.7 * found.free_bytes:

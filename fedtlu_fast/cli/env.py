@@ -9,11 +9,10 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast._version import __version__
-from fedtlu_fast.cli.console import results
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.machine import cores, memory_room
 
 SHOWN = ("torch", "transformers", "datasets", "numpy", "triton", "safetensors", "tokenizers", "pydantic")
@@ -34,13 +33,13 @@ def env_command(
     for name, value in found.items():
         if isinstance(value, dict):
             table.add_section()
-            table.add_row(f"[bold]{name}[/]", "")
+            table.add_row(name, "")
             for key, item in value.items():
-                table.add_row(f"  {key}", escape(str(item)))
+                table.add_row(f"  {key}", str(item))
             table.add_section()
         else:
-            table.add_row(name, escape(str(value)))
-    results.print(table)
+            table.add_row(name, str(value))
+    show(table, "--json has them")
 
 
 def environment() -> dict[str, Any]:

@@ -10,7 +10,8 @@ import typer
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
-from fedtlu_fast.cli.console import note, results
+from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.shown import shell_word
 
@@ -82,7 +83,7 @@ def experiment_command(
         typer.echo(dump_json(rows, indent=1))
     else:
         title = f"{name}, {scale}: {settings.rounds} rounds, {seeds} seeds, data {settings.data.source}"
-        results.print(experiment_table(rows, title))
+        show(experiment_table(rows, title), "table.md has them")
     if not quiet:
         note(f"Files in {directory} (report.html first)")
 

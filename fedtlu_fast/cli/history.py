@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.files import check_place, write_plot
+from fedtlu_fast.cli.tables import show
 
 
 def history_command(
@@ -44,11 +44,11 @@ def history_command(
     chosen, rounds = config.selection, len(history.groups[0].rounds)
     title = f"{chosen.selector}, {chosen.metric} ({chosen.pooling}), {rounds} targeted rounds"
     if history.stability:
-        results.print(_table(f"Ranks from round to round: {title}", *stability_cells(history)))
+        show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "--json has them")
     else:
         note("One targeted round: nothing to compare it with yet.")
     if history.kinds:
-        results.print(_table("Which layers decide a block's score", *kind_cells(history)))
+        show(_table("Which layers decide a block's score", *kind_cells(history)), "--json has them")
         results.print("Kinds are told by names and shapes.", highlight=False)
         if chosen.pooling == "pooled":
             results.print(
@@ -68,6 +68,6 @@ def _table(title: str, heads: list[str], cells: list[list[str]]) -> Table:
         if line[0] != previous:
             table.add_section()
         shown = line[0] if line[0] != previous else ""
-        table.add_row(escape(shown), *map(escape, line[1:]))
+        table.add_row(shown, *line[1:])
         previous = line[0]
     return table

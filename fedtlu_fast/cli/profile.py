@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli.console import note, notes, results
+from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv, write_plot
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def profile_command(
         typer.echo(dump_json(found, indent=1))
         return
     where = f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
-    results.print(_table(rows, where))
+    show(_table(rows, where), "--csv and --json have them")
     for line in told:
         note(line)
 

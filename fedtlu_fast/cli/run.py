@@ -13,9 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedtlu_fast.cli import options
-from fedtlu_fast.cli.console import note, notes, results
+from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.dry_run import show_estimate
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InterruptedRunError
+from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -94,7 +96,7 @@ def run_command(
 
         typer.echo(dump_json(summary, indent=1))
     else:
-        results.print(_table(summary))
+        show(_table(summary), "summary.json has them")
     if not quiet:
         note(f"Files in {directory} (report.html first)")
 
@@ -135,7 +137,7 @@ def _advance(run: Run, stop: StopRequest, live: bool) -> None:
 
         def show(row: dict[str, Any]) -> None:
             rate = f"{row['trained'] / row['seconds']:,.3g} clients/s"
-            progress.update(task, completed=row["round"], status=_status(row, choosable), rate=rate)
+            progress.update(task, completed=row["round"], status=visible(_status(row, choosable)), rate=rate)
 
         run.advance(run.config.rounds, show, stop)
 
@@ -147,7 +149,7 @@ def _progress(live: bool) -> Progress:
         BarColumn(bar_width=24),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         console=notes,
         disable=not live,
     )

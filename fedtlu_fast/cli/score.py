@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
+from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import listed
+from fedtlu_fast.shown import visible
 
 Granularity = Literal["tensor", "module", "block"]
 Pooling = Literal["mean", "pooled"]
@@ -49,10 +50,10 @@ def score_command(
         typer.echo(dump_json(found, indent=1))
         return
     prefix = _shared_prefix([row["name"] for row in found["layers"]])
-    results.print(_blocks(found["blocks"], prefix))
-    results.print(_layers(found["layers"], top, prefix))
+    show(_blocks(found["blocks"], prefix), "--json has them")
+    show(_layers(found["layers"], top, prefix), "--json has them")
     if prefix:
-        results.print(f"All names begin with {prefix}", markup=False, highlight=False)
+        results.print(visible(f"All names begin with {prefix}"), markup=False, highlight=False)
     for line in _left_out(found):
         note(line)
 
@@ -92,7 +93,7 @@ def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
         rank = str(row["rank"] or "-")
         name, score = row["name"].removeprefix(prefix), _small(row["score"])
         shown = group if group != previous else ""
-        table.add_row(escape(shown), rank, escape(name), score, f"{row['l2']:.4g}", f"{row['parameters']:,}")
+        table.add_row(shown, rank, name, score, f"{row['l2']:.4g}", f"{row['parameters']:,}")
         previous = group
     return table
 
@@ -109,7 +110,7 @@ def _layers(rows: list[dict[str, Any]], top: int, prefix: str) -> Table:
         if row["nonfinite"]:
             excess = f"{row['nonfinite']:.0f} non-finite"
         name, size = row["name"].removeprefix(prefix), f"{row['count']:,.0f}"
-        table.add_row(escape(name), rank, f"{row['score']:.9f}", excess, f"{row['l2']:.4g}", size)
+        table.add_row(name, rank, f"{row['score']:.9f}", excess, f"{row['l2']:.4g}", size)
     return table
 
 

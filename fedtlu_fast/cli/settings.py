@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import results
+from fedtlu_fast.cli.tables import show
 
 
 def settings_command(preset: options.Preset = None) -> None:
@@ -29,6 +29,6 @@ def settings_command(preset: options.Preset = None) -> None:
         for part in path.split("."):
             value = value[part]
         shown = dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
-        table.add_row(path, escape(shown), escape(text))
-    results.print(table)
+        table.add_row(path, shown, text)
+    show(table, "")
     results.print(f"Presets: {', '.join(presets())}", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import (
@@ -13,6 +13,10 @@ from pydantic import (
 )
 
 from fedtlu_fast.errors import InputError
+
+MOST_WHOLE, MOST_SEED = 2**31 - 1, 2**128
+MOST_NUMBER = 1e38
+"""Beyond it float32, in which everything is computed, knows infinity alone."""
 
 
 class Section(BaseModel):
@@ -28,6 +32,12 @@ class Section(BaseModel):
             raise ValueError("not true or false")
         return value
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _of_some_size(cls, value: Any, info: ValidationInfo) -> Any:
+        _check_size(value, MOST_SEED if info.field_name == "seed" else MOST_WHOLE)
+        return value
+
 
 def check_unused(section: Section, used: Collection[str], chosen: str) -> None:
     """Settings that mean nothing beside what was chosen have to be at their defaults."""
@@ -37,3 +47,16 @@ def check_unused(section: Section, used: Collection[str], chosen: str) -> None:
             raise InputError(
                 name, value, f"{info.default} with {chosen}, which does not use it", "Leave it out."
             )
+
+
+def _check_size(value: Any, most: int) -> None:
+    """Numbers that no machine can do anything with are refused here, whatever the setting."""
+    if isinstance(value, int) and not -most <= value <= most:
+        raise ValueError(f"a whole number of at most {most}")
+    if isinstance(value, float) and abs(value) > MOST_NUMBER:
+        raise ValueError(f"a number of at most {MOST_NUMBER:g}")
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            _check_size(item, most)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fedtlu_fast.shown import visible
 from fedtlu_fast.simulation.compare import ArmResult
 
 MEASURES = {
@@ -93,7 +94,11 @@ def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(_in_markdown(cell) for cell in line)} |\n" for line in lines)
+
+
+def _in_markdown(cell: str) -> str:
+    return visible(cell).replace("|", "\\|")
 
 
 def to_csv_rows(rows: Sequence[dict[str, Any]]) -> str:

@@ -145,7 +145,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
     if not isinstance(tree, dict):
         raise InputError("participation.trace", str(path), "a mapping of clients to lists of rounds")
     for name, rounds in tree.items():
-        place = f"client {name}"
+        place = f"client {name[:40]}"
         if not _is_number(name) or not isinstance(rounds, list):
             raise InputError(f"{path}, {place}", rounds, "a client's number, and a list of rounds")
         for given in rounds:

@@ -1,0 +1,84 @@
+"""How tables reach a terminal: names as they are, numbers whole, columns left out where room is short."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from fedtlu_fast.cli.console import results
+from fedtlu_fast.shown import visible
+
+NARROWEST = 12
+"""Columns of a terminal below which text is not folded, as long as a column of numbers can be left out."""
+
+
+def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Console = results) -> None:
+    """Prints a table; what has no room is left out, and said.
+
+    Args:
+        table: of plain text, in which nothing is markup. Columns to the right hold numbers.
+        elsewhere: where the columns that are left out can be had.
+        least: heads of columns that are left out first, in this order; then the last ones.
+        console: where it goes.
+    """
+    for title in ("title", "caption"):
+        text = getattr(table, title)
+        if text is not None:
+            setattr(table, title, _plain(str(text), "table." + title))
+    out = []
+    while (column := _to_leave_out(table, least)) is not None and _width(table) > console.width:
+        table.columns.remove(column)
+        out.append(_one_line(column))
+    for index, column in enumerate(table.columns):
+        column._index = index
+        if _is_number(column):
+            column.no_wrap = True
+            column.header = _folded(column)
+        column.header = _plain(str(column.header))
+        column._cells = [_plain(str(cell)) for cell in column._cells]
+    console.print(table)
+    if out:
+        names = ", ".join(out)
+        told = f"Left out, since {console.width} columns have no room: {names} ({elsewhere})."
+        console.print(Text(told), soft_wrap=True)
+
+
+def _to_leave_out(table: Table, least: Sequence[str]) -> Column | None:
+    numbers = [column for column in table.columns if _is_number(column)]
+    if len(numbers) < 2:
+        return None
+    named = {_one_line(column): column for column in numbers}
+    return next((named[head] for head in least if head in named), numbers[-1])
+
+
+def _is_number(column: Column) -> bool:
+    return column.justify == "right"
+
+
+def _one_line(column: Column) -> str:
+    return " ".join(str(column.header).split())
+
+
+def _plain(text: str, style: str = "") -> Text:
+    return Text("\n".join(map(visible, text.split("\n"))), style=style)
+
+
+def _width(table: Table) -> int:
+    """What the table needs at least, with heads of numbers folded between words."""
+    beside = 3 if table.box is not None and table.show_edge and table.padding[1] else 2
+    return 1 + sum(beside + _least(column) for column in table.columns)
+
+
+def _least(column: Column) -> int:
+    longest = max((cell_len(str(cell)) for cell in column._cells), default=0)
+    words = max(map(cell_len, str(column.header).split()), default=0)
+    return max(longest, words) if _is_number(column) else min(max(longest, words), NARROWEST)
+
+
+def _folded(column: Column) -> str:
+    return "\n".join(textwrap.wrap(_one_line(column), _least(column), break_long_words=False)) or ""
