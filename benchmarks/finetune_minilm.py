@@ -29,8 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     folder = options.model or packaged_model()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     model.base_model.save_pretrained(options.out / "before")
     mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
     texts = [document.text[:2000] for document in load_documents("pydoc")]

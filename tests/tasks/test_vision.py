@@ -263,6 +263,48 @@ def test_a_model_without_a_size_of_its_own_takes_images_as_they_are(folder, tmp_
     task, data = parts(folder, pretrained=str(tmp_path))
     assert task.size is None
     assert task.evaluate(data.population.test, 4).loss.isfinite()
+    for said, size in (
+        ({"size": {"height": 10, "width": 12}}, (10, 12)),
+        (
+            {"size": {"shortest_edge": 14}, "crop_size": {"height": 9, "width": 9}, "do_center_crop": True},
+            (9, 9),
+        ),
+        ({"size": {"shortest_edge": 14}, "do_center_crop": False}, (14, 14)),
+        ({"size": 14, "do_resize": False}, None),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+        assert parts(folder, pretrained=str(tmp_path))[0].size == size, "as its processor says"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"image_mean": "grey", "image_std": [1, 1, 1]}',
+        '{"image_mean": [0.5, 0.5], "image_std": [1, 1]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 0, 1]}',
+        '{"image_mean": [0.5, 0.5, 0.5]}',
+        '{"rescale_factor": 0}',
+        '{"size": {"height": -3, "width": 7}}',
+        '{"size": {"height": 1000000, "width": 1000000}}',
+        "[]",
+        "{",
+    ],
+)
+def test_what_a_processor_says_in_vain_is_one_message(folder, tmp_path, said):
+    size = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    ResNetForImageClassification(size).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(said)
+    with pytest.raises(InputError, match=r"^model.pretrained"):
+        parts(folder, pretrained=str(tmp_path))
+
+
+def test_vectors_have_no_pretrained_model():
+    settings = {"task": "classification", "clients": 3, "cohort": 1, "data": {"source": "synthetic"}}
+    config = parse_config({**settings, "model": {"pretrained": "gpt2"}})
+    with pytest.raises(
+        InputError, match=r"model.pretrained: got 'gpt2'; expected null with task=classification"
+    ):
+        build_task(config, load_federation(config))
 
 
 def test_what_is_no_image_model_is_refused(folder, tmp_path):
