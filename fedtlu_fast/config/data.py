@@ -14,7 +14,7 @@ from fedtlu_fast.config.section import Section, check_unused
 from fedtlu_fast.errors import InputError
 
 PTB_WORDS = 10_000
-UNPACKED_LIMIT = 2**30
+UNPACKED_LIMIT = 2**29
 
 
 class SyntheticConfig(Section):
