@@ -30,6 +30,14 @@ def test_the_training_text_in_sections_and_the_test_text(folder):
     assert test.text.split() == LINE.split() * 40
 
 
+def test_a_byte_order_mark_is_no_word(folder):
+    for name in ("ptb.train.txt", "ptb.test.txt"):
+        (folder / name).write_text("\ufeff" + (folder / name).read_text(), encoding="utf-8")
+    train, test = load_ptb(str(folder))
+    assert train[0].text.split()[0] == "word0"
+    assert test.text.split()[0] == "the"
+
+
 def test_words_stay_as_they_are_and_lines_end_with_eos():
     tokenizer = LineTokenizer(["a b u.s. <unk> n't\nb b <unk>\n"], 100)
     unknown, eos = tokenizer.encode("<unk>")

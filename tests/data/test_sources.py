@@ -1,11 +1,14 @@
 """Where text comes from, and what is said when there is none."""
 
+import gzip
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.sources import SECTION_CHARACTERS, SECTIONS, Document, load_documents
+from fedtlu_fast.data.sources import SECTION_CHARACTERS, SECTIONS, Document, load_documents, load_parts
 from fedtlu_fast.data.tokenizing import UNKNOWN, PretrainedTokenizer, WordTokenizer, windows
 
 # --- the language reference ----------------------------------------------------------------------
@@ -88,6 +91,45 @@ def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path):
     (tmp_path / ".DS_Store").write_bytes(b"\xff")
     (tmp_path / "a.txt").write_text("a", encoding="utf-8")
     assert [document.name for document in load_documents(f"text:{tmp_path}")] == ["a.txt"]
+
+
+def test_names_in_a_directory_say_the_part_at_every_level(tmp_path, caplog):
+    names = (
+        "wiki/wiki.train.tokens",
+        "wiki/wiki.test.tokens.gz",
+        "wiki/wiki.valid.tokens",
+        "driving_test.txt",
+    )
+    names += (
+        "books/train/test.txt",
+        "books/Test/a.txt",
+        "books/notes.txt",
+        "books/notes.txt~",
+        "__MACOSX/a.txt",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        content = f"\ufeff{name}".encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if ".gz" in name else content)
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        found = load_parts(f"text:{tmp_path}")
+    assert {own.text for own in found.train} == {names[0], names[3], names[4], names[6]}
+    assert {own.text for own in found.test} == {names[1], names[5]}
+    said = "test: 2 documents of books/Test, wiki/wiki.test.tokens.gz; wiki/wiki.valid.tokens not read"
+    assert caplog.messages == [said]
+
+
+def test_only_a_test_is_refused(tmp_path):
+    (tmp_path / "test.txt").write_text("a")
+    with pytest.raises(InputError, match=r"text to train on beside test\.txt"):
+        load_documents(f"text:{tmp_path}")
+
+
+def test_a_device_or_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="a file, no folder, device or pipe"):
+            load_documents(f"text:{source}")
 
 
 def test_a_directory_below_a_hidden_one_is_read(tmp_path):
