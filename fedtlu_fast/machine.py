@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
+LITTLE = 2**27
+"""Bytes; with fewer left, a library that cannot say why it failed has run out of memory."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,18 @@ def refusal(error: BaseException, root: Path = ROOT) -> str | None:
         return "the machine may have no more open files (fs.file-max)"
     if code == errno.EAGAIN or "can't start new thread" in text:
         return f"no more processes and threads can be started ({_processes(root)})"
-    if code == errno.ENOMEM or isinstance(error, MemoryError) or _cannot_map(error):
-        return f"memory is short: {memory_room(root)}"
+    if code == errno.ENOMEM or isinstance(error, MemoryError) or _means_no_memory(error, root):
+        return f"out of memory: {memory_room(root)}"
     return None
 
 
-def _cannot_map(error: BaseException) -> bool:
-    """Whether a library could not be loaded for want of address space."""
+def _means_no_memory(error: BaseException, root: Path) -> bool:
+    """Whether a library could not be loaded for want of memory, or a part of Python stumbled over that."""
+    if isinstance(error, SystemError):
+        return memory_room(root).bytes < LITTLE
+    words = str(error).lower()
     return isinstance(error, ImportError) and (
-        "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower()
+        "failed to map segment" in words or "cannot allocate memory" in words
     )
 
 

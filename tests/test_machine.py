@@ -153,12 +153,18 @@ def test_quotas_of_version_2_limit_the_cores(lay_out, monkeypatch, inner, outer,
 def test_refusals_name_the_limit(tmp_path):
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert f"{open_files} open files" in refusal(OSError(errno.EMFILE, "Too many open files"))
-    assert "memory is short" in refusal(OSError(errno.ENOMEM, "Cannot allocate memory"))
-    assert "memory is short" in refusal(ImportError("libx.so: failed to map segment from shared object"))
-    assert "memory is short" in refusal(MemoryError())
+    assert "out of memory" in refusal(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert "out of memory" in refusal(ImportError("libx.so: failed to map segment from shared object"))
+    assert "out of memory" in refusal(MemoryError())
     assert "ulimit -u" in refusal(RuntimeError("can't start new thread"))
     for other in (OSError(errno.ENOENT, "No such file"), ImportError("no module x"), ValueError("9")):
         assert refusal(other) is None
+
+
+def test_python_that_stumbles_is_out_of_memory_only_where_little_is_left(lay_out):
+    error = SystemError("error return without exception set")
+    assert refusal(error, lay_out({})) is None
+    assert "out of memory" in refusal(error, lay_out(v2("/box", GB, GB - 1000)))
 
 
 def test_a_containers_limit_of_processes_is_named(lay_out):

@@ -32,6 +32,7 @@ from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
 from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.machine import memory_room, refusal
 from fedtlu_fast.shown import visible
 from fedtlu_fast.simulation.stopping import Terminated, signals_interrupt
 
@@ -137,16 +138,28 @@ def _told(work: Callable[[], int]) -> int:
         return 128 + int(getattr(interrupt, "number", signal.SIGINT))
     except FedtluError as error:
         return _say(str(error), 1)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
+        message = _limit_met(error)
+        if message is None:
+            raise
+        return _say(message, 1)
+
+
+def _limit_met(error: BaseException) -> str | None:
+    """One message for an error that means a limit of the machine; None for others."""
+    reason, found = refusal(error), error.__cause__
+    while reason is None and found is not None:  # libraries put an error of their own round the system's
+        reason, found = refusal(found), found.__cause__
+    if reason is None and isinstance(error, RuntimeError):
         from fedtlu_fast.memory import is_out_of_memory
 
-        if not is_out_of_memory(error):
-            raise
-        return _say(
-            "out of memory: use a smaller model, cohort, execution.at_once or training.batch_size, or fewer "
-            "execution.workers; `fedtlu run --dry-run` tells what a run needs",
-            1,
-        )
+        reason = f"out of memory: {memory_room()}" if is_out_of_memory(error) else None
+    if reason is None:
+        return None
+    return (
+        f"{reason}. Use a smaller model, cohort, execution.at_once or training.batch_size, fewer "
+        f"execution.workers or --jobs, or raise the limit; `fedtlu run --dry-run` says what a run needs"
+    )
 
 
 def _say(message: str, code: int, word: str = "error") -> int:
