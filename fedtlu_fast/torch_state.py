@@ -20,8 +20,8 @@ from fedtlu_fast.process_state import default_settings
 from fedtlu_fast.randomness import ALONE
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
-PROBED = 2**20
-"""Numbers in an operation that PyTorch shares out among its threads."""
+PROBED = 2**15
+"""Numbers for each thread in an operation that PyTorch shares out among them."""
 
 
 class _Mine(threading.local):
@@ -164,8 +164,9 @@ def _end_flushing(stack: ExitStack) -> None:
         stack.callback(torch.set_flush_denormal, True)
     if torch.get_num_threads() > 1:
         # PyTorch's other threads have what the thread that started them had; nobody can change it there.
-        small = torch.full((PROBED,), 1e-40, dtype=torch.float32, device="cpu").mul_(0.5)
-        if not bool(small.all()):
+        numbers = torch.ones(PROBED * torch.get_num_threads(), dtype=torch.float32, device="cpu")
+        numbers[::1024] = 1e-40  # not all of them: a CPU takes its time for such numbers
+        if not bool(numbers.mul_(0.5).all()):
             raise InputError(
                 "torch.set_flush_denormal",
                 "on in PyTorch's other threads",
