@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity, Shape, discover
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
 """Modules within modules that a name may tell of; a damaged checkpoint may have any name."""
@@ -158,7 +159,8 @@ class ParameterLayout:
     @cached_property
     def offsets(self) -> Tensor:
         """[L + 1] int64: layer l is ``vector[offsets[l]:offsets[l + 1]]``."""
-        return torch.tensor([*(layer.offset for layer in self.layers), self.size], dtype=torch.int64)
+        ends = [*(layer.offset for layer in self.layers), self.size]
+        return torch.tensor(ends, dtype=torch.int64, device="cpu")
 
     @cached_property
     def ungrouped(self) -> tuple[int, ...]:
@@ -170,6 +172,7 @@ class ParameterLayout:
         """Number of parameters of each block."""
         return [sum(self.layers[layer].numel for layer in block.layers) for block in self.blocks]
 
+    @without_modes
     def layer_mask(self, blocks: Iterable[int]) -> Tensor:
         """[L] bool: the layers of these blocks."""
         mask = torch.zeros(len(self.layers), dtype=torch.bool)
@@ -196,6 +199,7 @@ class ParameterLayout:
         """Each buffer of a buffer vector [Q] as a view of its own shape."""
         return _views(self.buffers, vector)
 
+    @without_modes
     def flatten(self, model: nn.Module) -> Tensor:
         """A float32 copy of the model's trainable parameters, [P]."""
         params = dict(model.named_parameters())
@@ -209,12 +213,13 @@ class ParameterLayout:
         for name, view in self.views(vector).items():
             params[name].data = view
 
+    @without_modes
     def flatten_buffers(self, model: nn.Module) -> Tensor:
         """A float32 copy of the model's floating-point buffers, [Q] (Q may be 0)."""
         found = dict(_buffers(model))
         device = next(model.parameters()).device
         kept = [found[slot.name].reshape(-1).to(device, torch.float32) for slot in self.buffers]
-        return torch.cat([torch.empty(0, device=device), *kept])
+        return torch.cat([torch.empty(0, dtype=torch.float32, device=device), *kept])
 
     def load_buffers_(self, model: nn.Module, vector: Tensor) -> None:
         """Copies a buffer vector [Q] into the model's floating-point buffers."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.torch_state import without_modes
 
 Pooling = Literal["mean", "pooled"]
 
@@ -52,6 +53,7 @@ class LayerScores:
         return self.excess / (1 + torch.sqrt(1 + self.excess))
 
 
+@without_modes
 def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     """Eq. 1 for every layer.
 
@@ -82,6 +84,7 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     return LayerScores(stats.names, torch.sqrt(share * (1 + excess)), excess, degenerate, ddof)
 
 
+@without_modes
 def score_blocks(
     scores: LayerScores, layout: ParameterLayout, stats: LayerStats, pooling: Pooling = "mean"
 ) -> Tensor:

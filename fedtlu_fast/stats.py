@@ -12,6 +12,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.ops.moments import Moments
+from fedtlu_fast.torch_state import without_modes
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class LayerStats:
         return LayerStats(self.names, *(vector.cpu() for vector in vectors))
 
 
+@without_modes
 def layer_stats(
     delta: Tensor | Mapping[str, Tensor] | Iterable[Tensor],
     layout: ParameterLayout | None = None,

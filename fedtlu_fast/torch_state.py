@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ import torch
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.process_state import default_settings
 from fedtlu_fast.randomness import ALONE
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
 PROBED = 2**15
@@ -71,6 +76,20 @@ def callers_state() -> Iterator[None]:
         yield
     finally:
         _enter(threads)
+
+
+def without_modes(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, called outside of `torch.set_default_device` and other modes of PyTorch's functions."""
+
+    @wraps(function)
+    def inside(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        if not torch._C._len_torch_function_stack():
+            return function(*args, **kwargs)
+        with ExitStack() as stack:
+            _pop_function_modes(stack)
+            return function(*args, **kwargs)
+
+    return inside
 
 
 def _enter(threads: int | None) -> None:

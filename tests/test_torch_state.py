@@ -13,7 +13,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedtlu_fast import FedtluError, InputError, process_state, simulate
+from fedtlu_fast import (
+    FedtluError,
+    InputError,
+    ParameterLayout,
+    aggregate,
+    layer_stats,
+    process_state,
+    score_blocks,
+    score_layers,
+    simulate,
+)
 from fedtlu_fast.process_state import SETTINGS, check_settings
 from fedtlu_fast.simulation import parts
 from fedtlu_fast.tasks import build_task
@@ -166,6 +176,27 @@ def test_the_callers_generators_go_on(usual):
     seed()
     assert bits() == usual[0]
     assert drawn() == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["no gradients", "inference mode", "autocast", "default dtype", "default device"]
+)
+def test_scores_and_aggregates_are_the_same_in_any_state(name):
+    model, draws = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), torch.Generator().manual_seed(2)
+    updates = torch.randn(2, 21, generator=draws)
+
+    def found():
+        layout = ParameterLayout.from_module(model)
+        sums = aggregate(updates, [1, 2], layout, client_stats=True)
+        stats = layer_stats(updates[0], layout)
+        blocks = score_blocks(score_layers(stats), layout, stats)
+        return [layout.flatten(model), layout.flatten_buffers(model), sums.change, sums.stats.mean, blocks]
+
+    expected = found()
+    with STATES[name][0]():
+        again = found()
+    assert [tensor.dtype for tensor in again] == [tensor.dtype for tensor in expected]
+    assert all(map(torch.equal, again, expected))
 
 
 def test_observers_see_the_callers_state():

@@ -12,6 +12,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.torch_state import without_modes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Aggregate:
     client_stats: LayerStats | None
 
 
+@without_modes
 def aggregate(
     clients: Tensor | Iterable[Tensor],
     weights: Tensor | Iterable[float],
