@@ -40,8 +40,8 @@ struct LocalData {
     const std::int64_t* firsts;
 };
 
-// What comes back, one entry a client: mean loss over its steps, and whether loss and parameters are free of
-// NaN and Inf.
+// What comes back, one entry a client: mean loss over its steps, and whether the loss is finite and all
+// parameters are finite and below 2^60 in size.
 struct LocalResults {
     double* losses;
     std::uint8_t* finite;

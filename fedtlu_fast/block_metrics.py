@@ -133,7 +133,7 @@ def unit_norms(stats: LayerStats, layout: ParameterLayout) -> Tensor:
 
 
 def mean_client_norms(
-    total: NDArray[np.float64] | None, samples: int | NDArray[np.float64], layout: ParameterLayout
+    total: NDArray[np.float64] | None, samples: float | NDArray[np.float64], layout: ParameterLayout
 ) -> Tensor:
     """[L + B]: ``sum_k n_k ||d_k|| / sum_k n_k``, the scale of agreement; zeros without any client.
 

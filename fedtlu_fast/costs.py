@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedtlu_fast.clients.training import batches
+from fedtlu_fast.clients.batches import batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator

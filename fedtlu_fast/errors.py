@@ -48,18 +48,27 @@ class StorageError(FedtluError, OSError):
 
 
 class ClientError(FedtluError):
-    """A client's training failed: its data or the model raised, or it took too long."""
+    """A client's training or test failed: its data or the model raised, or it took too long.
 
-    def __init__(self, client: int, round_index: int, reason: str) -> None:
-        self.client, self.round_index, self.reason = client, round_index, reason
+    Args:
+        client: its number.
+        round_index: the round under way, or the last one done.
+        reason: what was raised.
+        done: whether the round was done, and the client failed in what follows the rounds.
+    """
+
+    def __init__(self, client: int, round_index: int, reason: str, done: bool = False) -> None:
+        self.client, self.round_index, self.reason, self.done = client, round_index, reason, done
+        where = f"after round {round_index}" if done else f"in round {round_index}"
+        kept = "All rounds that were done are kept" if done else "Nothing of that round was kept"
         super().__init__(
-            f"client {client} failed in round {round_index}: {reason}. Nothing of that round was kept; "
+            f"client {client} failed {where}: {reason}. {kept}; "
             f"go on by --resume when it is mended, or leave such clients out: beside --resume, "
             f"--set execution.client_errors=drop"
         )
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:
-        return type(self), (self.client, self.round_index, self.reason)
+        return type(self), (self.client, self.round_index, self.reason, self.done)
 
 
 class WorkerError(FedtluError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
+
+logger = logging.getLogger("fedtlu_fast")
 
 EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
 """Settings of which one replaces the other when it is given over it."""
@@ -37,7 +40,8 @@ def load_config(
         preset: one of `presets`.
         path: a YAML file.
         overrides: ``key=value`` with a dotted key (``training.lr=0.1``) and a YAML value. A key may be
-            given by its last part (``lr=0.1``) when only one setting has it.
+            given by its last part (``lr=0.1``) when only one setting has it. ``rounds`` given alone over a
+            longer warm-up shortens that in proportion, which is said.
 
     Raises:
         InputError: an unknown key, a wrong type or an impossible value.
@@ -50,9 +54,12 @@ def load_config(
         text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
         tree = parse_yaml(text)
     if path is not None:
-        _lay_over(tree, _read_yaml(path))
+        given_in_file = _read_yaml(path)
+        _shorten_warmup_(tree, given_in_file)
+        _lay_over(tree, given_in_file)
     for override in overrides:
         _merge(given, _parse_override(override))
+    _shorten_warmup_(tree, given)
     _lay_over(tree, given)
     return parse_config(tree)
 
@@ -138,6 +145,22 @@ def full_key(key: str) -> str:
     if len(matches) > 1:
         raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
     return matches[0] if matches else key
+
+
+def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Keeps the warm-up's share of the rounds where no more rounds than it has are laid over it."""
+    rounds, warmup = over.get("rounds"), tree.get("warmup_rounds")
+    before = int(tree.get("rounds", RunConfig.model_fields["rounds"].default))
+    if "warmup_rounds" in over or not isinstance(rounds, int) or not isinstance(warmup, int):
+        return
+    if 0 < rounds <= warmup < before:
+        tree["warmup_rounds"] = warmup * rounds // before
+        logger.warning(
+            "rounds=%d leaves no round after %d of warm-up: warmup_rounds=%d here; set it to have another",
+            rounds,
+            warmup,
+            tree["warmup_rounds"],
+        )
 
 
 def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:

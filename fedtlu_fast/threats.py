@@ -239,24 +239,24 @@ class Collusion:
         self._strength = strengths[0] if strengths else None
         # Most rounds have no attackers, and should not pay for the memory.
         self._base, self._mean, self._m2 = base, base[:0], base[:0]
-        self.samples: list[int] = []
+        self.weights: list[float] = []
 
-    def add_(self, params: Tensor, samples: int) -> None:
-        """Takes an attacker's honest parameters [P] and the number of its samples."""
-        if not self.samples:
+    def add_(self, params: Tensor, weight: float) -> None:
+        """Takes an attacker's honest parameters [P] and its weight in the mean."""
+        if not self.weights:
             self._mean, self._m2 = torch.zeros_like(self._base), torch.zeros_like(self._base)
-        self.samples.append(samples)
+        self.weights.append(weight)
         gap = params - self._mean
-        self._mean.add_(gap, alpha=1 / len(self.samples))
+        self._mean.add_(gap, alpha=1 / len(self.weights))
         self._m2.addcmul_(gap, params - self._mean)
 
     def crafted(self, cohort: int) -> Tensor:
         """[P], the parameters that every attacker sends in a cohort of so many clients."""
         z = self._z(cohort) if self._strength is None else self._strength
-        return self._mean - z * (self._m2 / len(self.samples)).sqrt()
+        return self._mean - z * (self._m2 / len(self.weights)).sqrt()
 
     def _z(self, cohort: int) -> float:
-        attackers = len(self.samples)
+        attackers = len(self.weights)
         honest = cohort - attackers
         if honest < 1:
             return 1.0

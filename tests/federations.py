@@ -23,7 +23,10 @@ def write_text(path: Path, words: int = 2400, seed: int = 7) -> Path:
 
 
 def tree(text: Path, **over: Any) -> dict[str, Any]:
-    """Settings of a tiny federation as a nested mapping; `over` replaces or extends its keys."""
+    """Settings of a tiny federation as a nested mapping; `over` replaces or extends its keys.
+
+    At least one round is left after the warm-up, unless `over` says more on it.
+    """
     settings: dict[str, Any] = {
         "rounds": 5,
         "warmup_rounds": 2,
@@ -38,6 +41,7 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
         "checkpoint": {"every": 2, "retain": 2},
         "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
     }
+    settings["warmup_rounds"] = min(2, over.get("rounds", 5) - 1)
     for key, value in over.items():
         settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
     return settings

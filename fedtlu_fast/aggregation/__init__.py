@@ -7,6 +7,7 @@ from fedtlu_fast.aggregation.server_optimizer import (
     ServerOptimizer,
     make_server_optimizer,
 )
+from fedtlu_fast.aggregation.share import largest_weight
 from fedtlu_fast.aggregation.stack import check_room, stack_bytes
 from fedtlu_fast.aggregation.weighted_sum import Aggregate, aggregate
 
@@ -18,6 +19,7 @@ __all__ = [
     "WeightedMean",
     "aggregate",
     "check_room",
+    "largest_weight",
     "make_buffers_rule",
     "make_rule",
     "make_server_optimizer",

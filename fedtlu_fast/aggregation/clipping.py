@@ -31,11 +31,11 @@ class ClippedMean:
         self._mean, self._norm = WeightedMean(base, backend), ChangeNorm(base, backend)
         self._clip = clip
 
-    def add_(self, client: Tensor, samples: int) -> None:
-        """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards."""
-        self._mean.add_(client, samples, clipping(self._norm(client), self._clip))
+    def add_(self, client: Tensor, weight: float) -> None:
+        """Adds one client's vector [P] with its weight; the vector may be reused afterwards."""
+        self._mean.add_(client, weight, clipping(self._norm(client), self._clip))
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Refuses: of a sum nobody knows the terms."""
         raise RuntimeError("norm clipping takes the clients one by one")
 
@@ -65,15 +65,15 @@ class MedianClippedMean:
         self.backend = backend
         self._stack, self._norm = Stack(base, clients, spill), ChangeNorm(base, backend)
         self._norms: list[float] = []
-        self._samples: list[int] = []
+        self._weights: list[float] = []
 
-    def add_(self, client: Tensor, samples: int) -> None:
+    def add_(self, client: Tensor, weight: float) -> None:
         """Puts one client's vector [P] on the stack; it may be reused afterwards."""
         self._stack.add_(client)
         self._norms.append(self._norm(client))
-        self._samples.append(samples)
+        self._weights.append(weight)
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Refuses: of a sum nobody knows the terms."""
         raise RuntimeError("norm clipping takes the clients one by one")
 
@@ -85,8 +85,8 @@ class MedianClippedMean:
         mean = WeightedMean(self._stack.base, self.backend)
         if self._norms:
             clip = float(np.median(self._norms))
-            for place, (norm, samples) in enumerate(zip(self._norms, self._samples, strict=True)):
-                mean.add_(self._stack.row(place), samples, clipping(norm, clip))
+            for place, (norm, weight) in enumerate(zip(self._norms, self._weights, strict=True)):
+                mean.add_(self._stack.row(place), weight, clipping(norm, clip))
         return mean.change()
 
 

@@ -20,30 +20,30 @@ class WeightedMean:
             out: [P], where the sum is kept; None for a new vector.
         """
         self.base, self.backend = base, backend
-        self.total = 0
+        self.total: float = 0
         self.sum = torch.zeros_like(base) if out is None else out.zero_()
 
-    def add_(self, client: Tensor, samples: int, factor: float = 1.0) -> None:
-        """Adds one client's vector [P] with the weight `samples`; the vector may be reused afterwards.
+    def add_(self, client: Tensor, weight: float, factor: float = 1.0) -> None:
+        """Adds one client's vector [P] with its weight; the vector may be reused afterwards.
 
         Args:
             client: w_k.
-            samples: n_k.
+            weight: n_k, the number of its samples, or less where `share` limits it.
             factor: what its change is multiplied by; the weight stays the same.
         """
         if len(self.sum):
-            dispatch.accumulate_(self.sum, client, self.base, samples * factor, self.backend)
-        self.total += samples
+            dispatch.accumulate_(self.sum, client, self.base, weight * factor, self.backend)
+        self.total += weight
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
-        """Adds the `sum` [P] of another mean from the same base, of clients with `samples` in all."""
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
+        """Adds the `sum` [P] of another mean from the same base; `weight` is the sum of its weights."""
         if len(self.sum):
             dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
-        self.total += samples
+        self.total += weight
 
     def kept(self) -> None:
         """None: the change is made of all clients."""
 
     def change(self) -> Tensor:
         """[P], the averaged change; zeros when no client was added."""
-        return self.sum / max(self.total, 1)
+        return self.sum / (self.total or 1)

@@ -45,12 +45,12 @@ class Krum:
         self._stack = Stack(base, clients, config.spill)
         self._kept: list[int] | None = None
 
-    def add_(self, client: Tensor, samples: int) -> None:
+    def add_(self, client: Tensor, weight: float) -> None:
         """Puts one client's vector [P] on the stack; it may be reused afterwards."""
         self._stack.add_(client)
         self._kept = None
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Refuses: of a sum nobody knows the terms."""
         raise RuntimeError("Krum takes the clients one by one")
 
@@ -90,13 +90,13 @@ class KeptMean:
         self._krum, self.backend = krum, backend
         self._stack = Stack(base, clients)
 
-    def add_(self, client: Tensor, samples: int) -> None:
+    def add_(self, client: Tensor, weight: float) -> None:
         """Takes one client's vector [Q]."""
         self._stack.add_(client)
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Refuses, as `Krum` does."""
-        self._krum.add_sum_(partial, samples)
+        self._krum.add_sum_(partial, weight)
 
     def kept(self) -> list[int]:
         """See `Krum.kept`."""

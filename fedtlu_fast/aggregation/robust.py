@@ -28,11 +28,11 @@ class RobustRule:
         self.config = config
         self._stack = Stack(base, clients, config.spill)
 
-    def add_(self, client: Tensor, samples: int) -> None:
+    def add_(self, client: Tensor, weight: float) -> None:
         """Puts one client's vector [P] on the stack; it may be reused afterwards."""
         self._stack.add_(client)
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Refuses: of a sum nobody knows the terms."""
         raise RuntimeError("robust rules take the clients one by one")
 

@@ -14,14 +14,14 @@ from fedtlu_fast.config import AggregationConfig
 
 
 class AggregationRule(Protocol):
-    """Makes one change of many clients' vectors, which come one at a time and are finite."""
+    """Makes one change of many clients' vectors, which come one at a time and are sound (`soundness`)."""
 
-    def add_(self, client: Tensor, samples: int) -> None:
-        """Takes one client's vector [P] and the number of its samples."""
+    def add_(self, client: Tensor, weight: float) -> None:
+        """Takes one client's vector [P] and its weight, usually the number of its samples."""
         ...
 
-    def add_sum_(self, partial: Tensor, samples: int) -> None:
-        """Takes ``sum_k n_k (w_k - w)`` [P] of some clients, and the number of their samples."""
+    def add_sum_(self, partial: Tensor, weight: float) -> None:
+        """Takes ``sum_k n_k (w_k - w)`` [P] of some clients, and the sum of their weights."""
         ...
 
     def kept(self) -> list[int] | None:

@@ -35,7 +35,7 @@ def compare_command(
         str | None,
         typer.Option(
             help=f"Which, separated by commas (default: {SELECTORS}). Of the clients: top@2, strategic@1..4, "
-            "strategic@2+lam=0.5, full@all, ...; for reference: zero_shot, local_only."
+            "strategic@2+lam=0.5, full@all, ...; for reference: zero_shot, after_warmup, local_only."
         ),
     ] = None,
     budgets: Annotated[
@@ -138,15 +138,14 @@ def compare_command(
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
-        title = (
-            f"{settings.rounds} rounds ({settings.warmup_rounds} warm-up), {len(numbers)} seeds: mean ± std"
-        )
+        title = f"{settings.rounds_told}, {len(numbers)} seeds: mean ± std"
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table
         show(table(rows, title), "comparison.json has them", LEAST)
         told = visible(f"data: {data_line(arms[0].summary)}")
         results.print(told, markup=False, highlight=False, soft_wrap=True)
+    options.say_diverged(arms)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")
 

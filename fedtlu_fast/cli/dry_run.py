@@ -36,7 +36,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         "one client": _time(found.client_seconds),
         "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
         "one global test": _time(found.test_seconds),
-        "the run": f"{_time(found.run_seconds)} ({settings.rounds:,} rounds), local tests on top",
+        "the run": f"{_time(found.run_seconds)} ({settings.rounds_told}), local tests on top",
         "checkpoints on disk": _size(found.checkpoint_bytes),
         "clients of a round would upload": _size(found.upload_bytes),
     }

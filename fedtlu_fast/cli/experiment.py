@@ -82,8 +82,9 @@ def experiment_command(
     if as_json:
         typer.echo(dump_json(rows, indent=1))
     else:
-        title = f"{name}, {scale}: {settings.rounds} rounds, {seeds} seeds, data {settings.data.source}"
+        title = f"{name}, {scale}: {settings.rounds_told}, {seeds} seeds, data {settings.data.source}"
         show(experiment_table(rows, title), "table.md has them")
+    options.say_diverged([arm for result in found for arm in result.arms])
     if not quiet:
         note(f"Files in {directory} (report.html first)")
 

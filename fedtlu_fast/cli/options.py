@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtlu_fast.cli.console import be_quiet
+from fedtlu_fast.cli.console import be_quiet, note
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.simulation.compare import ArmResult
 
 DEFAULT_PRESET = "quickstart"
 
@@ -149,6 +150,14 @@ def stopped(command: str, directory: Path, interrupt: KeyboardInterrupt) -> Inte
     if not (directory / "config.yaml").exists():
         return InterruptedRunError("nothing was written yet", interrupt)
     return InterruptedRunError(f"go on with: fedtlu {command} --resume {shell_word(directory)}", interrupt)
+
+
+def say_diverged(arms: Sequence[ArmResult]) -> None:
+    """Names the runs of a comparison whose model diverged, so that nobody takes their figures for results."""
+    for arm in arms:
+        if (last := arm.summary.get("diverged_round")) is not None:
+            text = f"{arm.selector}, seed {arm.seed}: diverged, its test loss after round {last} is no number"
+            note(text)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.dry_run import show_estimate
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InterruptedRunError
+from fedtlu_fast.errors import FedtluError, InterruptedRunError
 from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run_command(
     live = not quiet and sys.stderr.isatty()
     with nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory:
         try:
-            summary = _simulate(settings, directory, resume is not None, live)
+            summary, trouble = _simulate(settings, directory, resume is not None, live)
         except KeyboardInterrupt as interrupt:
             raise options.stopped("run", directory, interrupt) from None
     if as_json:
@@ -99,10 +99,12 @@ def run_command(
         show(_table(summary), "summary.json has them")
     if not quiet:
         note(f"Files in {directory} (report.html first)")
+    if trouble:
+        raise FedtluError(trouble)
 
 
-def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> dict[str, Any]:
-    """The run's summary.
+def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> tuple[dict[str, Any], str]:
+    """The run's summary, and why it ended early, if it did so by itself.
 
     Raises:
         InterruptedRunError: it was asked to stop before its end, and did after a round.
@@ -120,11 +122,11 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) ->
             lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
         ) as stop:
             _advance(run, stop, live)
-        if run.state.round < settings.rounds:
+        if run.state.round < settings.rounds and not run.diverged:
             raise InterruptedRunError(run.how_to_go_on(), stop)
         result = run.finish()
     write_run_report(result, run.config, directory)
-    return result.summary
+    return result.summary, run.how_it_diverged() if run.diverged else ""
 
 
 def _advance(run: Run, stop: StopRequest, live: bool) -> None:
@@ -175,6 +177,7 @@ def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         chosen,
         refused,
         dropped,
+        f"not finite, left out: {len(row['nonfinite_blocks'])} blocks" if row["nonfinite_blocks"] else "",
         "too few clients for the rule: nothing changed" if row["kept_clients"] == [] else "",
     )
     return "  ".join(part for part in parts if part)
@@ -188,9 +191,11 @@ def _table(summary: dict[str, Any]) -> Table:
 
     before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
     lines = {
-        "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up)",
+        "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up, "
+        f"{summary['targeted_rounds']} targeted)",
         "data": data_line(summary),
         "global perplexity": _number(summary["test_perplexity"]),
+        "the same before round 1": _number(summary["start_test_perplexity"]),
         "local perplexity": _number(summary["local_perplexity"]),
         f"the same, {summary['trained_clients']} clients: before, after they train once more": (
             f"{_number(before)}, {_number(after)}"
@@ -209,7 +214,11 @@ def _table(summary: dict[str, Any]) -> Table:
 
 def _accuracies(summary: dict[str, Any]) -> dict[str, str]:
     """Of tasks that have them."""
-    lines = {"global accuracy": "test_accuracy", "local accuracy": "local_accuracy"}
+    lines = {
+        "global accuracy": "test_accuracy",
+        "global accuracy before round 1": "start_test_accuracy",
+        "local accuracy": "local_accuracy",
+    }
     shown = {name: summary[key] for name, key in lines.items() if summary[key] is not None}
     texts = {name: f"{100 * value:.2f}%" for name, value in shown.items()}
     macro = summary["test_macro_f1"]

@@ -9,6 +9,7 @@ call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedtlu_fast.clients.training import ClientSum, ClientUpdate, batches
+from fedtlu_fast.clients.batches import batches
+from fedtlu_fast.clients.training import ClientSum, ClientUpdate
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.errors import FedtluError
@@ -85,7 +87,12 @@ class CompiledTrainer:
         )
 
     def train_sum(
-        self, params: Tensor, samples: Sequence[Samples], round_index: int, clients: Sequence[int]
+        self,
+        params: Tensor,
+        samples: Sequence[Samples],
+        round_index: int,
+        clients: Sequence[int],
+        largest: float = inf,
     ) -> ClientSum:
         """The local training of K clients, added up.
 
@@ -94,12 +101,13 @@ class CompiledTrainer:
             samples: of the K clients.
             round_index: with a client's number, its draws depend on it.
             clients: their numbers.
+            largest: weight that no client exceeds, however many samples it holds.
 
         Returns:
             Their sum, in memory that the next call uses again.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
-        return self._train(params, samples, plans, None)
+        return self._train(params, samples, plans, None, largest)
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
@@ -111,6 +119,7 @@ class CompiledTrainer:
         samples: Sequence[Samples],
         plans: Sequence[Sequence[Indices]],
         own: Tensor | None,
+        largest: float = inf,
     ) -> ClientSum:
         pool, rows = _joined(samples, [np.concatenate(plan) for plan in plans])
         features, labels = pool[0], pool[1].numpy()[rows]
@@ -126,7 +135,7 @@ class CompiledTrainer:
             rows,
             _ends([len(batch) for plan in plans for batch in plan]),
             _ends([len(plan) for plan in plans]),
-            np.array(held, np.float64),
+            np.minimum(np.array(held, np.float64), largest),
             self._change.numpy(),
             None if own is None else own.numpy(),
         )

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
-from math import ceil, isfinite
+from math import isfinite
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws, SeededWhereDrawn
+from fedtlu_fast.soundness import sound
 from fedtlu_fast.tasks.task import Task
 
 
@@ -39,7 +38,7 @@ class ClientUpdate:
         samples: n_k, the weight of FedAvg.
         steps: optimizer steps taken.
         loss: mean training loss over its steps.
-        finite: whether loss, parameters and buffers are free of NaN and Inf.
+        finite: whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
     """
 
     params: Tensor
@@ -56,9 +55,9 @@ class ClientSum:
 
     Attributes:
         change: [P] float32, ``sum_k n_k (w_k - w)`` over the finite ones, in float64 and rounded once.
-        samples: [K], n_k.
+        samples: [K], n_k before any limit on it.
         losses: [K], mean training loss over a client's steps.
-        finite: [K], whether its loss and parameters are free of NaN and Inf.
+        finite: [K], whether its loss is finite and its parameters are sound (`soundness`).
     """
 
     change: Tensor
@@ -113,6 +112,7 @@ class LocalTrainer:
         self._flat = nn.Parameter(self.params)
         self._flat.grad = self.grads
         self._draws, self._seeded = Draws(), SeededWhereDrawn()
+        self._alone = not normalises_batches(task.model)
         self._named = frozenset(layout.names)
         self._whole = tuple(range(len(layout.blocks)))
         self._trained = self._whole
@@ -157,7 +157,7 @@ class LocalTrainer:
             self.task.model.train()
         losses = []
         with self._seeded(self.seed, f"{purpose}dropout", round_index, client):
-            for places in batches(len(samples), self.config, draws):
+            for places in batches(len(samples), self.config, draws, self._alone):
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)
                 if self._runs:
@@ -170,14 +170,13 @@ class LocalTrainer:
         # Looking through the modules for buffers costs as much as a step of a small model.
         after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
         loss_mean = float(torch.stack(losses).double().mean())
-        finite = all(bool(vector.isfinite().all()) for vector in (self.params, after) if len(vector))
         return ClientUpdate(
             params=self.params,
             buffers=after,
             samples=len(samples),
             steps=len(losses),
             loss=loss_mean,
-            finite=finite and isfinite(loss_mean),
+            finite=isfinite(loss_mean) and sound(self.params) and sound(after - buffers),
         )
 
     def gradient(
@@ -196,7 +195,7 @@ class LocalTrainer:
         self._freeze_(self._whole)
         self.load_(params, buffers)
         draws = self._draws.generator(self.seed, "probe", round_index, client)
-        plan = probe_batches(len(samples), self.config.batch_size, count, draws)
+        plan = probe_batches(len(samples), self.config.batch_size, count, draws, self._alone)
         self.grads.zero_()
         self.task.model.train()
         with self._seeded(self.seed, "probe dropout", round_index, client):
@@ -218,35 +217,6 @@ class LocalTrainer:
             if name in self._named:
                 param.requires_grad_(name in wanted)
         self._trained, self._runs = blocks, self.layout.runs(blocks)
-
-
-def batches(size: int, config: TrainingConfig, draws: np.random.Generator) -> list[Indices]:
-    """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
-
-    ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
-    up. A pass ends with a smaller batch when the batch size does not divide the samples.
-    """
-    width = config.batch_size
-    per_epoch = ceil(size / width)
-    steps = config.local_steps or _steps(config.local_epochs or 1, per_epoch)
-    found: list[Indices] = []
-    for first in range(0, steps, per_epoch):
-        order = draws.permutation(size)
-        ends = range(width, (min(per_epoch, steps - first) + 1) * width, width)
-        found += [order[end - width : end] for end in ends]
-    return found
-
-
-def probe_batches(size: int, width: int, count: int, draws: np.random.Generator) -> list[Indices]:
-    """The first `count` batches of a pass over a client's samples, or as many as there are."""
-    order = draws.permutation(size)
-    return [order[first : first + width] for first in range(0, min(size, count * width), width)]
-
-
-@cache
-def _steps(epochs: float, per_epoch: int) -> int:
-    # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
-    return ceil(Fraction(str(epochs)) * per_epoch)
 
 
 def add_proximal_(grads: Tensor, params: Tensor, start: Tensor, mu: float) -> None:

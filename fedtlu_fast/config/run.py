@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -161,6 +162,12 @@ class RunConfig(Section):
         return self
 
     @property
+    def rounds_told(self) -> str:
+        """The rounds as titles of tables have them: ``30 rounds (15 warm-up, 15 targeted)``."""
+        targeted = max(0, self.rounds - self.warmup_rounds)
+        return f"{self.rounds} rounds ({min(self.warmup_rounds, self.rounds)} warm-up, {targeted} targeted)"
+
+    @property
     def colluding(self) -> bool:
         """Whether some clients make up together what they send."""
         return any(threat.kind == "a_little_is_enough" for threat in self.threats)
@@ -181,6 +188,26 @@ class RunConfig(Section):
             raise InputError("aggregation.byzantine", chosen.byzantine, expected, "Or use a larger cohort.")
         if chosen.multi_krum is not None and chosen.multi_krum > cohort:
             raise InputError("aggregation.multi_krum", chosen.multi_krum, f"at most {cohort}, the cohort")
+        return self
+
+    @model_validator(mode="after")
+    def _some_round_chooses(self) -> Self:
+        chooses = self.selection.selector != "full" or self.client_selection.selector != "none"
+        if chooses and self.warmup_rounds >= self.rounds:
+            raise InputError(
+                "warmup_rounds",
+                self.warmup_rounds,
+                f"fewer than rounds, {self.rounds}: else every round is warm-up, and no block is ever chosen",
+                "Set both; selection.selector=full updates every block in every round.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _share_fits_cohort(self) -> Self:
+        share = self.aggregation.max_share
+        if share is not None and Fraction(str(share)) * self.cohort < 1:
+            expected = f"at least {1 / self.cohort:.4g}, the share of each when {self.cohort} count alike"
+            raise InputError("aggregation.max_share", share, expected, "Or use a larger cohort.")
         return self
 
     @model_validator(mode="after")

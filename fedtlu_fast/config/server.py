@@ -98,6 +98,7 @@ AGGREGATION_USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "byzantine": ("rule", KRUM),
     "multi_krum": ("rule", ("multi_krum",)),
     "clip": ("rule", ("norm_clip",)),
+    "max_share": ("rule", ("mean", "norm_clip")),
     "server_momentum": ("server_optimizer", ("momentum",)),
     "server_beta1": ("server_optimizer", ("adam",)),
     "server_beta2": ("server_optimizer", ("adam",)),
@@ -129,6 +130,13 @@ class AggregationConfig(Section):
         None,
         gt=0,
         description="norm_clip: largest L2 norm of a change; null: the median of the round's",
+    )
+    max_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mean, norm_clip: largest share of one client in a round's weights, at least 1 / cohort; "
+        "weights are cut by the samples of all that train; null: none",
     )
     spill: str | None = Field(
         None, description="directory for the cohort's vectors, for rules that keep them; null: in memory"

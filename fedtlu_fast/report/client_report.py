@@ -64,7 +64,7 @@ def write_client_report(
 
     def add(title: str, name: str, full: str, table: Cells) -> None:
         directory.write(f"{name}.csv", full)
-        directory.write(f"{name}.md", to_markdown(*table))
+        directory.write(f"{name}.md", f"{title}: {config.rounds_told}\n\n{to_markdown(*table)}")
         written.append({"title": title, "heads": table[0], "cells": table[1]})
 
     def add_costs() -> None:
@@ -86,7 +86,7 @@ def write_client_report(
     write_page(
         out,
         title=f"Which layers each client trains: {len(rows)} arms",
-        lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
+        lead=f"{config.rounds_told}, {config.clients} clients, "
         f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=written,
         pictures={TITLES[name]: picture for name, picture in drawn.items()},

@@ -180,7 +180,7 @@ def _experiment_report(
     write_page(
         out,
         title=f"Experiment: {name}",
-        lead=f"{config.rounds} rounds, {config.clients} clients, {config.cohort} in a round, data "
+        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, data "
         f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
         f"{results[0].condition.name}.",
         tables=written,

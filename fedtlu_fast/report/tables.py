@@ -34,7 +34,7 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     """One row per selector: mean and sample standard deviation over seeds of every measure.
 
     ``gain_over_random_pct`` is how much lower the global perplexity is than random's, seed by seed, in
-    per cent; None without a random arm.
+    per cent; None without a random arm, and where no arm had a targeted round.
     """
     rows = []
     measures = [
@@ -50,7 +50,11 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     }
     for selector in dict.fromkeys(result.selector for result in results):
         own = [result for result in results if result.selector == selector]
-        row: dict[str, Any] = {"selector": selector, "seeds": [result.seed for result in own]}
+        row: dict[str, Any] = {
+            "selector": selector,
+            "seeds": [result.seed for result in own],
+            "targeted_rounds": max(map(_targeted, own)),
+        }
         for measure in measures:
             # Runs of earlier versions lack what only some tasks have.
             found = [result.summary.get(measure) for result in own]
@@ -60,12 +64,19 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
         gains = [
             100 * (baseline[r.seed] - r.summary["test_perplexity"]) / baseline[r.seed]
             for r in own
-            if r.seed in baseline and r.summary["test_perplexity"] is not None
+            if r.seed in baseline
+            and r.summary["test_perplexity"] is not None
+            and any(map(_targeted, results))
         ]
         row["gain_over_random_pct"] = mean(gains) if gains else None
         row["gain_over_random_pct_std"] = stdev(gains) if len(gains) > 1 else None
         rows.append(row)
     return rows
+
+
+def _targeted(result: ArmResult) -> int:
+    """Rounds in which the arm's selector chose."""
+    return int(result.summary["rounds"]) - int(result.summary["warmup_rounds"])
 
 
 def comparison_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

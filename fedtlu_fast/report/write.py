@@ -78,7 +78,7 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     write_page(
         out,
         title=f"Federated run: {config.selection.selector}, seed {config.seed}",
-        lead=f"{summary['rounds']} rounds, {config.clients} clients, {config.cohort} in a round, "
+        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=tables(cells),
         pictures={SHOWN_AS[name]: picture for name, picture in drawn.items()},
@@ -111,7 +111,8 @@ def _comparison_report(
 ) -> None:
     heads, cells = comparison_cells(rows)
     directory = RunDirectory(out)
-    directory.write("table.md", to_markdown(heads, cells))
+    told = f"{config.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
+    directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
     drawn = pictures({"comparison": lambda: comparison_figure(results, blocks)})
@@ -119,7 +120,7 @@ def _comparison_report(
     write_page(
         out,
         title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
-        lead=f"{config.rounds} rounds ({config.warmup_rounds} of them warm-up), {config.clients} clients, "
+        lead=f"{config.rounds_told}, {config.clients} clients, "
         f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
         pictures={SHOWN_AS[name]: picture for name, picture in drawn.items()},

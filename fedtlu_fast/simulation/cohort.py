@@ -1,7 +1,13 @@
-"""Who takes part in a round."""
+"""Who takes part in a round, and how much one client may count."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
+
+from fedtlu_fast.aggregation import largest_weight
+from fedtlu_fast.data.population import Population
 from fedtlu_fast.randomness import generator
 
 
@@ -14,3 +20,23 @@ def draw_clients(seed: int, purpose: str, round_index: int, clients: int, size: 
     """`size` different clients, drawn uniformly, for a purpose of their own."""
     drawn = generator(seed, purpose, round_index).choice(clients, size=size, replace=False)
     return [int(client) for client in drawn]
+
+
+def weight_limit(population: Population, cohort: Sequence[int], share: float | None) -> float:
+    """The largest weight of a client in the mean (`aggregation.share`); infinite without a share.
+
+    It follows from what the cohort's clients hold, before any of them trains: so it is the same wherever
+    they train, and a client that is refused later does not raise it.
+
+    Args:
+        population: who holds what.
+        cohort: the clients that are to train.
+        share: ``aggregation.max_share``.
+    """
+    if share is None:
+        return inf
+    held = []
+    for client in cohort:
+        with suppress(Exception, SystemExit):  # raised again, and dealt with, when the client trains
+            held.append(len(population.train(client)))
+    return largest_weight(held, share)

@@ -30,7 +30,12 @@ from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.reading import damage, has_summary, read_finished
-from fedtlu_fast.simulation.references import REFERENCES, reference_summary
+from fedtlu_fast.simulation.references import (
+    REFERENCES,
+    reference_rounds,
+    reference_summary,
+    with_warmup,
+)
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import Terminated, end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
@@ -95,7 +100,7 @@ def compare(
     Args:
         config: settings of all arms, but for selector and seed.
         selectors: what differs between the arms, see `variants`: names of selectors (``fedtlu``), of
-            clients' selectors with a budget (``strategic@2+lam=0.5``), or of `references`.
+            clients' selectors with a budget (``strategic@2+lam=0.5``), or of `references`; see `with_warmup`.
         seeds: of the arms.
         out: a new or empty directory; every arm gets one in it.
         jobs: processes at a time; None: as many as there are cores for `config.threads` each.
@@ -109,6 +114,7 @@ def compare(
     """
     for selector in selectors:
         _with(config, selector, 0)
+    selectors = with_warmup(selectors, config.warmup_rounds)
     for field, values in (("--selectors", selectors), ("--seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
@@ -156,7 +162,10 @@ def plan(
         for selector in selectors:
             name = f"{selector}-seed{seed}"
             own = _with(config, selector, seed)
-            arms.append(Arm(name, selector, own, out / name, config.rounds, warmup))
+            until = config.rounds
+            if selector in REFERENCES:
+                until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))
+            arms.append(Arm(name, selector, own, out / name, until, warmup if until else None))
     return warmups, arms
 
 
@@ -183,14 +192,12 @@ def run_arm(arm: Arm) -> None:
     with closing(Run(arm.config, arm.path, resume=started)) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
+        run.advance(arm.until)
         if arm.selector in REFERENCES:
-            run.advance(min(arm.config.warmup_rounds, arm.config.rounds))
             with run.own_state():
                 instead = reference_summary(arm.selector, run.server, run.state)
             run.finish(instead)
-            return
-        run.advance(arm.until)
-        if arm.summarise:
+        elif arm.summarise:
             run.finish()
 
 

@@ -4,17 +4,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Samples
+from fedtlu_fast.data.population import Batch
+from fedtlu_fast.errors import InputError, shorten
+from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.executors.lanes import Vectors
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import Evaluation
+
+UNSOUND = "its training gave NaN, Inf or numbers beyond 2^60"
+"""Why a client that was trained is left out."""
+
+
+@dataclass(frozen=True)
+class LocalTest:
+    """The clients' models on their own tests.
+
+    Attributes:
+        loss: mean of the clients' losses; None when no client was tested.
+        accuracy: likewise; None where the task counts no hits.
+        left_out: clients that could not be tested, and why.
+    """
+
+    loss: float | None
+    accuracy: float | None
+    left_out: dict[int, str]
+
+
+@dataclass(frozen=True)
+class TrainedTest:
+    """The clients' models before and after each trains all of its own once more.
+
+    Attributes:
+        before: mean of the clients' losses on their own tests; None when no client was tested.
+        after: likewise, when each has trained.
+        left_out: clients that could not be trained or tested, and why.
+    """
+
+    before: float | None
+    after: float | None
+    left_out: dict[int, str]
 
 
 def global_test(server: Server, state: ServerState) -> Evaluation:
@@ -22,41 +59,75 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
 
     Where clients keep blocks for themselves it has the values of these that no client uses any more, and the
     figures mean little (a personal head), or at least not what a client would have of the model.
+
+    Raises:
+        InputError: the model cannot be run on the test's samples.
     """
     server.trainer.load_(state.params, state.buffers)
-    return server.trainer.task.evaluate(server.population.test, server.config.evaluation.batch_size)
+    try:
+        return server.trainer.task.evaluate(server.population.test, server.config.evaluation.batch_size)
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {shorten(str(error))}"
+        expected = f"data with a global test that the model can be run on; {reason}"
+        raise InputError("data.source", server.config.data.source, expected) from error
 
 
-def local_test(server: Server, state: ServerState) -> tuple[float | None, float | None]:
+def local_test(server: Server, state: ServerState, done: bool = False) -> LocalTest:
     """Loss and accuracy of each client's model on its own test: each client's mean, then over clients.
 
     A client's model is the global one, with its own values of what clients keep for themselves. Over all
-    clients, or over `evaluation.local_clients` drawn once for the run where there are more. None when none of
-    them keeps samples back; no accuracy where the task counts no hits.
+    clients, or over `evaluation.local_clients` drawn once for the run where there are more. Clients that keep
+    no samples back do not count.
+
+    Args:
+        server: of the run.
+        state: after a round.
+        done: whether that was the last round, and this is the test for the summary.
+
+    Raises:
+        ClientError: a client's data or its test raised, and the settings say to stop.
     """
-    kept = {client: server.population.held_out(client) for client in _tested(server.config)}
-    held = {client: own for client, own in kept.items() if len(own)}
-    if not held:
-        return None, None
-    found = _with_global_model(server, state, {k: own for k, own in held.items() if k not in state.personal})
+    tests = ClientTests(server.config.execution.client_errors, state.round, done)
+    held: dict[int, Batch] = {}
+    for client in _tested(server.config):
+        with tests.of(client):
+            own = server.population.held_out(client)
+            if len(own):
+                held[client] = own.all()
+    shared = {client: own for client, own in held.items() if client not in state.personal}
+    found = _with_global_model(server, state, shared, tests)
     for client in held.keys() & state.personal.keys():
-        server.trainer.load_(*_model_of(server, state, client))
-        found[client] = server.trainer.task.evaluate(held[client].all(), server.config.evaluation.batch_size)
-    tests = [found[client] for client in held]
-    return mean([test.loss for test in tests]), mean([test.accuracy for test in tests])
+        with tests.of(client):
+            server.trainer.load_(*_model_of(server, state, client))
+            found[client] = server.trainer.task.evaluate(held[client], server.config.evaluation.batch_size)
+    results = [found[client] for client in held if client in found]
+    loss, accuracy = mean([one.loss for one in results]), mean([one.accuracy for one in results])
+    return LocalTest(loss, accuracy, tests.left_out)
 
 
 def _with_global_model(
-    server: Server, state: ServerState, held: Mapping[int, Samples]
+    server: Server, state: ServerState, held: Mapping[int, Batch], tests: ClientTests
 ) -> dict[int, Evaluation]:
     """All in one, which is much faster than client by client."""
     if not held:
         return {}
     server.trainer.load_(state.params, state.buffers)
-    tests = [own.all() for own in held.values()]
-    together = tuple(torch.cat(parts) for parts in zip(*tests, strict=True))
-    found = server.trainer.task.evaluate(together, server.config.evaluation.batch_size)
-    return dict(zip(held, found.split([len(test[0]) for test in tests]), strict=True))
+    task, size = server.trainer.task, server.config.evaluation.batch_size
+    try:
+        together = tuple(torch.cat(parts) for parts in zip(*held.values(), strict=True))
+        found = task.evaluate(together, size)
+        return dict(zip(held, found.split([len(own[0]) for own in held.values()]), strict=True))
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        # One of them is to blame, and fails again on its own.
+        single: dict[int, Evaluation] = {}
+        for client, own in held.items():
+            with tests.of(client):
+                single[client] = task.evaluate(own, size)
+        return single
 
 
 def _model_of(server: Server, state: ServerState, client: int) -> Vectors:
@@ -73,28 +144,42 @@ def mean(values: Sequence[Tensor | None]) -> float | None:
     return float(torch.stack(found).mean()) if found and len(found) == len(values) else None
 
 
-def trained_local_loss(server: Server, state: ServerState) -> tuple[float | None, float | None]:
+def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
     """Losses on the client's own test before and after the client trains all of its model once more.
 
-    Its model is the global one, with its own values of what clients keep for themselves. Means over
-    `evaluation.trained_clients` clients, the same in every run of a seed; None when that is 0, or when none
-    of them keeps samples back.
+    Its model is the global one, with its own values of what clients keep for themselves. Over
+    `evaluation.trained_clients` clients, the same in every run of a seed. Clients that keep no samples back
+    do not count; nor do those whose training gives no sound model (`soundness`), as in a round.
+
+    Args:
+        server: of the run.
+        state: after the last round.
+
+    Raises:
+        ClientError: a client's data or its training raised, and the settings say to stop.
     """
     config, task, population = server.config, server.trainer.task, server.population
+    tests = ClientTests(config.execution.client_errors, state.round, done=True)
     count = min(config.evaluation.trained_clients, config.clients)
     drawn = draw_clients(config.seed, "trained clients", 0, config.clients, count)
     before, after = [], []
     for client in drawn:
-        held = population.held_out(client)
-        if not len(held):
-            continue
-        own = held.all()
-        model = _model_of(server, state, client)
-        server.trainer.load_(*model)
-        before.append(task.evaluate(own, config.evaluation.batch_size).loss)
-        server.trainer.train(*model, population.train(client), config.rounds + 1, client)
-        after.append(task.evaluate(own, config.evaluation.batch_size).loss)
-    return mean(before), mean(after)
+        with tests.of(client):
+            held = population.held_out(client)
+            if not len(held):
+                continue
+            own = held.all()
+            model = _model_of(server, state, client)
+            server.trainer.load_(*model)
+            first = task.evaluate(own, config.evaluation.batch_size).loss
+            update = server.trainer.train(*model, population.train(client), config.rounds + 1, client)
+            if not update.finite:
+                tests.leave_out(client, UNSOUND)
+                continue
+            last = task.evaluate(own, config.evaluation.batch_size).loss
+            before.append(first)
+            after.append(last)
+    return TrainedTest(mean(before), mean(after), tests.left_out)
 
 
 def _tested(config: RunConfig) -> Iterable[int]:

@@ -18,6 +18,7 @@ from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, is_finished, read_arm
 from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
+from fedtlu_fast.simulation.references import with_warmup
 from fedtlu_fast.yaml_text import dump_yaml
 
 EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
@@ -144,7 +145,7 @@ def run_experiment(
     found = []
     for one in grid:
         folder = out / one.name
-        arms = _finished(folder, selectors, seeds)
+        arms = _finished(folder, with_warmup(selectors, one.config.warmup_rounds), seeds)
         if arms is None:
             begun = os.path.lexists(folder / CONFIG)
             arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.soundness import sound
 from fedtlu_fast.threats import Collusion, Roles
 
 
@@ -30,7 +32,7 @@ class Gathered:
         reports: of the clients.
         kept: those whose changes the aggregate is made of, when the rule chooses among them; empty when too
             few arrived for it to choose. None for a rule that takes all.
-        totals: [B], samples of those who sent each block; None where everybody sent everything.
+        totals: [B], weights of the clients that sent each block; None where everybody sent everything.
     """
 
     change: Tensor
@@ -49,6 +51,7 @@ def gather(
     cohort: Sequence[int],
     clock: StageClock,
     orders: Orders | None = None,
+    largest: float = inf,
 ) -> Gathered:
     """Has the cohort train from `state`, in the round after it, and aggregates.
 
@@ -62,6 +65,7 @@ def gather(
         clock: charged for ``train`` and ``aggregate``.
         orders: which blocks the cohort trains and sends; None for all. Each block is then averaged over
             those who sent it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
+        largest: weight that no client exceeds; see `aggregation.share`.
     """
     rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
     buffers_rule = make_buffers_rule(rule, state.buffers, config.cohort, config.backend)
@@ -70,7 +74,15 @@ def gather(
     arrived: list[int] = []
     plotters: list[int] = []
     lanes = (
-        cut(state.round + 1, cohort, config.execution, config.one_by_one, orders, own=state.personal)
+        cut(
+            state.round + 1,
+            cohort,
+            config.execution,
+            config.one_by_one,
+            orders,
+            own=state.personal,
+            largest=largest,
+        )
         if cohort
         else []
     )
@@ -96,10 +108,13 @@ def gather(
     with clock("aggregate"):
         if plotters:
             crafted = collusion.crafted(len(cohort))
-            for samples in collusion.samples:
-                rule.add_(crafted, samples)
-                buffers_rule.add_(state.buffers, samples)
-        arrived += plotters
+            if sound(crafted):
+                for weight in collusion.weights:
+                    rule.add_(crafted, weight)
+                    buffers_rule.add_(state.buffers, weight)
+                arrived += plotters
+            else:
+                reports.refuse(plotters)
         change, kept = rule.change(), rule.kept()
         buffers_change = buffers_rule.change()
         totals = None if orders is None else reports.totals(len(layout.blocks))
@@ -110,7 +125,7 @@ def gather(
 
 
 def _divide_by_senders_(
-    change: Tensor, layout: ParameterLayout, total: int, totals: NDArray[np.float64]
+    change: Tensor, layout: ParameterLayout, total: float, totals: NDArray[np.float64]
 ) -> None:
     """Makes a mean over all clients, of which the others sent no change, one over those who sent a block."""
     for block, senders in enumerate(totals.tolist()):

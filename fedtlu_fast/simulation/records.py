@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -10,11 +11,18 @@ from torch import Tensor
 from fedtlu_fast.block_metrics import Metric
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import finite
-from fedtlu_fast.simulation.evaluation import global_test, local_test, perplexity, trained_local_loss
+from fedtlu_fast.simulation.evaluation import (
+    LocalTest,
+    global_test,
+    local_test,
+    perplexity,
+    trained_local_loss,
+)
 from fedtlu_fast.simulation.round import RoundRecord, Server
 from fedtlu_fast.simulation.state import ServerState
 
 BYTES_PER_PARAMETER = 4
+NOT_TESTED = LocalTest(None, None, {})
 
 
 def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict[str, Any]:
@@ -25,19 +33,22 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
     locally = last or index % evaluation.local_every == 0
     found = global_test(server, state) if tested else None
     loss = float(found.loss) if found else None
-    own, own_accuracy = local_test(server, state) if locally else (None, None)
+    own = local_test(server, state) if locally else NOT_TESTED
     row = {
         "round": index,
         "train_loss": record.train_loss,
         "test_loss": loss,
         "test_perplexity": perplexity(loss),
         "test_accuracy": _number(found.accuracy) if found else None,
-        "local_loss": own,
-        "local_perplexity": perplexity(own),
-        "local_accuracy": own_accuracy,
+        "local_loss": own.loss,
+        "local_perplexity": perplexity(own.loss),
+        "local_accuracy": own.accuracy,
+        "failed_tests": {str(client): reason for client, reason in own.left_out.items()},
+        "diverged": loss is not None and not isfinite(loss),
         "selected": list(record.selection.names),
         "updated_share": record.selection.parameters / server.layout.size,
         "warmup": record.warmup,
+        "nonfinite_blocks": list(record.nonfinite),
         "refused": record.refused,
         "adversaries": server.roles.adversaries(record.cohort),
         "failed": {str(client): reason for client, reason in record.failed.items()},
@@ -83,19 +94,41 @@ def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) 
     return finite(row)
 
 
-def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def start_figures(server: Server, state: ServerState) -> dict[str, Any]:
+    """The global test before round 1, as the summary has it."""
+    found = global_test(server, state)
+    loss = float(found.loss)
+    figures = {
+        "start_test_loss": loss,
+        "start_test_perplexity": perplexity(loss),
+        "start_test_accuracy": _number(found.accuracy),
+    }
+    return finite(figures)
+
+
+def run_summary(
+    server: Server, state: ServerState, metrics: Sequence[dict[str, Any]], start: Mapping[str, Any]
+) -> dict[str, Any]:
     """The content of summary.json; makes the last tests.
 
     ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
     otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
-    mean over the targeted rounds. Accuracies are None for language modelling; ``test_f1`` (of every label
-    that occurs or was predicted) and its plain mean, ``test_macro_f1``, are None where labels have no names.
+    mean over the targeted rounds. ``diverged_round`` is the last round when its global test gave no number;
+    None when it gave one. ``failed_tests`` are the clients that the last tests left out. Accuracies are None
+    for language modelling; ``test_f1`` (of every label that occurs or was predicted) and its plain mean,
+    ``test_macro_f1``, are None where labels have no names.
+
+    Args:
+        server: of the run.
+        state: after its last round.
+        metrics: rows of metrics.jsonl.
+        start: see `start_figures`.
     """
     config, layout = server.config, server.layout
     found = global_test(server, state)
     loss, f1 = float(found.loss), found.f1()
-    own, own_accuracy = local_test(server, state)
-    before, after = trained_local_loss(server, state)
+    own = local_test(server, state, done=True)
+    trained = trained_local_loss(server, state)
     targeted = [row["updated_share"] for row in metrics if not row["warmup"]]
     shares = targeted or [row["updated_share"] for row in metrics]
     summary = {
@@ -108,24 +141,28 @@ def run_summary(server: Server, state: ServerState, metrics: Sequence[dict[str, 
         "seed": config.seed,
         "rounds": state.round,
         "warmup_rounds": min(config.warmup_rounds, state.round),
+        "targeted_rounds": len(targeted),
         "clients": config.clients,
         "cohort": config.cohort,
         "parameters": layout.size,
         "groups": {
             group.name: [layout.blocks[block].name for block in group.blocks] for group in layout.groups
         },
+        **start,
         "test_loss": loss,
         "test_perplexity": perplexity(loss),
         "test_accuracy": _number(found.accuracy),
         "test_macro_f1": sum(f1.values()) / len(f1) if f1 else None,
         "test_f1": f1,
-        "local_loss": own,
-        "local_perplexity": perplexity(own),
-        "local_accuracy": own_accuracy,
+        "local_loss": own.loss,
+        "local_perplexity": perplexity(own.loss),
+        "local_accuracy": own.accuracy,
         "trained_clients": min(config.evaluation.trained_clients, config.clients),
-        "untrained_local_perplexity": perplexity(before),
-        "trained_local_loss": after,
-        "trained_local_perplexity": perplexity(after),
+        "untrained_local_perplexity": perplexity(trained.before),
+        "trained_local_loss": trained.after,
+        "trained_local_perplexity": perplexity(trained.after),
+        "failed_tests": {str(client): reason for client, reason in (own.left_out | trained.left_out).items()},
+        "diverged_round": next((row["round"] for row in metrics if row.get("diverged")), None),
         "updated_share": sum(shares) / len(shares) if shares else 0.0,
         "bytes_up": sum(row["bytes_up"] for row in metrics),
         "bytes_published": sum(row["bytes_published"] for row in metrics),

@@ -2,56 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.cohort import draw_clients
-from fedtlu_fast.simulation.evaluation import mean, perplexity
+from fedtlu_fast.simulation.evaluation import UNSOUND, mean, perplexity
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import Evaluation
 
-REFERENCES = ("zero_shot", "local_only")
+ZERO_SHOT, AFTER_WARMUP, LOCAL_ONLY = "zero_shot", "after_warmup", "local_only"
+REFERENCES = (ZERO_SHOT, AFTER_WARMUP, LOCAL_ONLY)
+"""The model before round 1; the one that the warm-up leaves; every client on its own from there."""
+
+
+def with_warmup(names: Sequence[str], warmup_rounds: int) -> list[str]:
+    """Names of arms; with warm-up rounds ``after_warmup`` follows ``zero_shot``, unless it is among them.
+
+    What the methods begin from is the model after the warm-up, and nobody should take the one for the other.
+    """
+    found = list(names)
+    if warmup_rounds and ZERO_SHOT in found and AFTER_WARMUP not in found:
+        found.insert(found.index(ZERO_SHOT) + 1, AFTER_WARMUP)
+    return found
+
+
+def reference_rounds(name: str, warmup_rounds: int) -> int:
+    """How many rounds a reference takes part in."""
+    return 0 if name == ZERO_SHOT else warmup_rounds
 
 
 def reference_summary(name: str, server: Server, state: ServerState) -> dict[str, Any]:
     """What differs from the summary of a run that has come to `state` and goes no further.
 
-    ``zero_shot`` is that run. ``local_only``: each client trains on from there, alone, as often as it would
-    take part in the rounds to come; means over `evaluation.trained_clients` clients, of the global test and
-    of each one's own.
+    ``zero_shot`` and ``after_warmup`` are that run. ``local_only``: each client trains on from there, alone,
+    as often as it would take part in the rounds to come; means over `evaluation.trained_clients` clients, of
+    the global test and of each one's own.
 
     Args:
         name: of `REFERENCES`.
         server: of the run.
-        state: after the warm-up, if there is one.
+        state: after `reference_rounds`.
+
+    Raises:
+        ClientError: a client's data or its training raised, and the settings say to stop.
     """
-    return _local_only(server, state) if name == "local_only" else {}
+    return _local_only(server, state) if name == LOCAL_ONLY else {}
 
 
 def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
-    config, trainer, population = server.config, server.trainer, server.population
+    config, trainer = server.config, server.trainer
     times = max(1, round((config.rounds - state.round) * config.cohort / config.clients))
     count = max(1, min(config.evaluation.trained_clients, config.clients))
+    tests = ClientTests(config.execution.client_errors, state.round, done=True)
     everywhere: list[Evaluation] = []
     at_home: list[Evaluation] = []
     for client in draw_clients(config.seed, "trained clients", 0, config.clients, count):
-        params, buffers = state.params, state.buffers
-        for time in range(times):
-            update = trainer.train(params, buffers, population.train(client), state.round + 1 + time, client)
-            params, buffers = update.params.clone(), update.buffers.clone()
-        size = config.evaluation.batch_size
-        everywhere.append(trainer.task.evaluate(population.test, size))
-        held = population.held_out(client)
-        if len(held):
-            at_home.append(trainer.task.evaluate(held.all(), size))
-    loss, own = mean([test.loss for test in everywhere]), mean([test.loss for test in at_home])
+        with tests.of(client):
+            if not _train_alone(server, state, client, times):
+                tests.leave_out(client, UNSOUND)
+                continue
+            size = config.evaluation.batch_size
+            held = server.population.held_out(client)
+            own = [trainer.task.evaluate(held.all(), size)] if len(held) else []
+            everywhere.append(trainer.task.evaluate(server.population.test, size))
+            at_home += own
+    loss, own_loss = mean([test.loss for test in everywhere]), mean([test.loss for test in at_home])
     return {
         "test_loss": loss,
         "test_perplexity": perplexity(loss),
         "test_accuracy": mean([test.accuracy for test in everywhere]),
         "test_macro_f1": None,
         "test_f1": None,
-        "local_loss": own,
-        "local_perplexity": perplexity(own),
+        "local_loss": own_loss,
+        "local_perplexity": perplexity(own_loss),
         "local_accuracy": mean([test.accuracy for test in at_home]),
+        "failed_tests": {str(client): reason for client, reason in tests.left_out.items()},
     }
+
+
+def _train_alone(server: Server, state: ServerState, client: int, times: int) -> bool:
+    """Leaves the model in the trainer that a client comes to alone; whether that model is sound."""
+    params, buffers = state.params, state.buffers
+    samples = server.population.train(client)
+    for time in range(times):
+        update = server.trainer.train(params, buffers, samples, state.round + 1 + time, client)
+        if not update.finite:
+            return False
+        params, buffers = update.params.clone(), update.buffers.clone()
+    return True

@@ -29,13 +29,14 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
+from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.client_choice import ClientChoice, choose_for_clients
 from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
+from fedtlu_fast.simulation.cohort import weight_limit
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.orders import Blocks
 from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
@@ -90,12 +91,14 @@ class RoundRecord:
         drawn: the clients that the server drew.
         cohort: those of them that took part, in the order of averaging; may be empty.
         dropped: the others, and why.
-        refused: those whose change held NaN or Inf and was not averaged in.
+        refused: those whose change was not sound (`soundness`) and was not averaged in.
         failed: those that could not be trained, and why.
         kept_clients: those whose changes the aggregate is made of, when the rule chooses among them; empty
             when too few arrived for it to choose. None for a rule that takes all.
         train_loss: mean of the accepted clients' training losses, weighted like their changes.
         selection: the blocks that were applied.
+        nonfinite: names of the blocks that could not be applied, since their change or their new values are
+            not finite, or too large.
         stats: statistics of every layer's change.
         scores: Eq. 1 for every layer.
         values: of the settings' metric, for every layer and block.
@@ -114,6 +117,7 @@ class RoundRecord:
     kept_clients: list[int] | None
     train_loss: float
     selection: Selection
+    nonfinite: tuple[str, ...]
     stats: LayerStats
     scores: LayerScores
     values: BlockValues
@@ -171,11 +175,19 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     cohort = choice.ordered(participants.cohort)
 
     gathered = gather(
-        config, server.layout, server.executor, server.roles, state, cohort, clock, choice.orders
+        config,
+        server.layout,
+        server.executor,
+        server.roles,
+        state,
+        cohort,
+        clock,
+        choice.orders,
+        weight_limit(server.population, cohort, config.aggregation.max_share),
     )
     change, reports = gathered.change, gathered.reports
     recycled = _recycle_(change, server, state, gathered)
-    nobody = not cohort or gathered.kept == []
+    nobody = not reports.total or gathered.kept == []
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
@@ -204,11 +216,19 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         )
 
     with clock("apply"):
-        params, offsets, mask = state.params.clone(), server.layout.offsets, selection.mask
-        step, optimizer = change, state.optimizer
-        if reports.total:  # nobody's change is no change of zero, of which momentum would make a step
-            step, optimizer = server.optimizer.step(change, state.optimizer, offsets, mask)
-        masked_apply_(params, step, offsets, mask, config.server_lr, config.backend)
+        # Nobody's change is no change of zero, of which momentum would make a step.
+        applied = Applied(state.params, state.optimizer, selection)
+        if not nobody:
+            applied = apply(
+                state.params,
+                change,
+                selection,
+                server.layout,
+                server.optimizer,
+                state.optimizer,
+                config.server_lr,
+                config.backend,
+            )
         buffers = state.buffers if nobody else state.buffers + gathered.buffers_change
 
     record = RoundRecord(
@@ -220,7 +240,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         failed=choice.failed | reports.failed,
         kept_clients=gathered.kept,
         train_loss=reports.loss,
-        selection=selection,
+        selection=applied.selection,
+        nonfinite=left_out(server.layout, stats.nonfinite, applied),
         stats=stats,
         scores=scores,
         values=values,
@@ -234,10 +255,10 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     return replace(
         state,
         round=index,
-        params=params,
+        params=applied.params,
         buffers=buffers,
         losses=losses,
-        optimizer=optimizer,
+        optimizer=applied.optimizer,
         probes=choice.probes,
         last_change=change if recycles else state.last_change,
         personal={**state.personal, **reports.own},

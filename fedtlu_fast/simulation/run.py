@@ -28,7 +28,7 @@ from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row
+from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row, start_figures
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 from fedtlu_fast.simulation.stopping import StopRequest
@@ -96,6 +96,8 @@ def simulate(
     with closing(Run(settings, Path(out) if out is not None else None, resume=resume)) as run:
         run.advance(settings.rounds, observer)
         result = run.finish()
+    if run.diverged:
+        logger.warning(run.how_it_diverged())
     if result.out is not None:
         # Imported late: who wants no files need not wait for matplotlib.
         from fedtlu_fast.report.write import write_run_report
@@ -163,13 +165,18 @@ class Run:
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
         self.environment = environment_facts(config.device, made_with(config.data.source))
+        self._start: dict[str, Any] = {}
+        self._warned = False
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
         try:
             self.server = make_server(self.config, self.layout, population, trainer, executor)
             self.identity |= self.server.participation.identity
+            first = self.state
             self.directory = self._directory(out, resume)
+            if self.state.round:
+                self._test_start(first)
         except BaseException:
             executor.close()
             raise
@@ -180,12 +187,16 @@ class Run:
         """Runs rounds up to and including round `until`.
 
         Args:
-            until: the last round to run.
+            until: the last round to run; the run ends before it when it has `diverged`.
             observer: told of every round.
             stop: when it is made, the round under way is the last; a checkpoint is written either way.
+
+        Raises:
+            InputError: the global test gives no number even before round 1.
         """
         with self._interruptible():
-            while self.state.round < until and not stop:
+            self._test_start(self.state)
+            while self.state.round < until and not stop and not self.diverged:
                 row = self._round()
                 if observer is not None:
                     with callers_state():
@@ -209,6 +220,7 @@ class Run:
         state = load_checkpoint(origin.checkpoints, self.layout, data_only)
         if state is None or self.directory is None:
             return
+        self._test_start(self.state)
         self.state = self._on_device(state)
         for log in LOGS:
             for row in origin.rows(log)[: state.round]:
@@ -247,12 +259,44 @@ class Run:
             instead: entries that take the place of the summary's.
         """
         with self._interruptible():
-            summary = run_summary(self.server, self.state, self.metrics) | dict(instead or {})
+            self._test_start(self.state)
+            summary = run_summary(self.server, self.state, self.metrics, self._start) | dict(instead or {})
             summary |= {"data_sha256": self.identity["data_sha256"], "environment": self.environment}
             if self.directory is not None:
                 self.directory.finish(summary, self.state.round)
         out = self.directory.path if self.directory is not None else None
         return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last global test gave no number: all rounds after it would be worthless."""
+        return bool(self.metrics) and bool(self.metrics[-1].get("diverged"))
+
+    def how_it_diverged(self) -> str:
+        """What happened to a run that has diverged, and what may help."""
+        return (
+            f"the global model has diverged: after round {self.state.round} of {self.config.rounds} its test "
+            f"loss is no number, and no further round was run. Use a smaller training.lr or server_lr, "
+            f"training.clip_norm, a robust aggregation.rule, or aggregation.max_share"
+        )
+
+    def _test_start(self, first: ServerState) -> None:
+        """Tests the model before round 1, once; a resumed run does so again rather than keep it in a file.
+
+        Args:
+            first: the state before round 1, as long as it is not known yet.
+        """
+        if self._start:
+            return
+        found = start_figures(self.server, first)
+        if found["start_test_loss"] is None:
+            raise InputError(
+                "data.source",
+                self.config.data.source,
+                "a model and a global test whose loss is a number; before round 1 it is none",
+                "Look for NaN or Inf in the weights (model.pretrained) and in the samples.",
+            )
+        self._start = found
 
     def _on_device(self, state: ServerState) -> ServerState:
         device = self.config.device
@@ -294,11 +338,23 @@ class Run:
             self.directory.append(METRICS, metrics)
         self.metrics.append(metrics)
         self.selection.append(choice)
+        self._warn_of_blocks(metrics)
         # Last, so that a Ctrl-C in the lines above leaves a checkpoint of the round before.
         self.state = state
         if self.directory is not None and self._save_is_due():
             self.save()
         return metrics
+
+    def _warn_of_blocks(self, row: dict[str, Any]) -> None:
+        """Says once that blocks were left out; the rows say it of every round."""
+        if row["nonfinite_blocks"] and not self._warned:
+            self._warned = True
+            logger.warning(
+                "round %d: left out, since their change or new values are not finite, or too large: %s. "
+                "nonfinite_blocks in metrics.jsonl names such blocks in every round",
+                row["round"],
+                ", ".join(row["nonfinite_blocks"]),
+            )
 
     def _save_is_due(self) -> bool:
         rounds, minutes = self.config.checkpoint.every, self.config.checkpoint.minutes

@@ -7,7 +7,7 @@ fedpart                           names that only clients have need no budget
 strategic@2+lam=0.5               settings besides; those of `client_selection` without its name
 top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
-zero_shot, local_only             see `references`
+zero_shot, after_warmup, local_only   see `references`
 """
 
 from __future__ import annotations

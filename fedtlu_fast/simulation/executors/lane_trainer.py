@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import isfinite
@@ -19,13 +18,13 @@ from fedtlu_fast.clients.vectorized import CannotVectorizeError, ClientUpdates, 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, Samples, example_samples
-from fedtlu_fast.errors import ClientError, WorkerError, shorten
-from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.simulation.client_errors import check_memory, reason_of
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
 from fedtlu_fast.simulation.executors.ordered_trainer import OrderedTrainer
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.probing import Prober
+from fedtlu_fast.soundness import sound, sound_rows
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
 
@@ -146,7 +145,7 @@ class LaneTrainer:
         vectors = self._one(start, lane, client, reports)
         if vectors is not None:
             for mean, vector in zip(means, vectors, strict=True):
-                mean.add_(vector, reports.samples[-1])
+                mean.add_(vector, reports.weights[-1])
 
     def _one(self, start: Vectors, lane: Lane, client: int, reports: ClientReports) -> Vectors | None:
         """The client's vectors, if they can be averaged in."""
@@ -161,19 +160,17 @@ class LaneTrainer:
         except (Exception, SystemExit) as error:
             self._failed(round_index, client, error, reports)
             return None
-        finite, spoils = update.finite, self._spoiler.spoils(client)
-        if spoils:
+        if self._spoiler.spoils(client):
             self._spoiler.spoil_(update.params, start[0], round_index, client)
         if lane.orders is not None:
             self._send_(update.params, start[0], client, lane.orders, reports)
-        if spoils or (lane.orders is not None and not finite):  # of what it does not send nobody knows
-            finite = isfinite(update.loss) and all(
-                bool(vector.isfinite().all()) for vector in (update.params, update.buffers) if len(vector)
-            )
-        reports.add(client, update.samples, update.loss, finite)
+        # Of what is sent, whatever the client says of it; of what it does not send nobody knows.
+        finite = isfinite(update.loss) and sound(update.params) and sound(update.buffers - start[1])
+        weight = lane.weight(update.samples)
+        reports.add(client, update.samples, update.loss, finite, weight)
         if finite and self._norms:
             change = layer_stats(update.params - start[0], self.trainer.layout, backend=self.config.backend)
-            reports.add_norms(update.samples * unit_norms(change, self._scored).numpy())
+            reports.add_norms(weight * unit_norms(change, self._scored).numpy())
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -193,22 +190,23 @@ class LaneTrainer:
             self.watch(-1, len(clients))
             found = self._train_many(many, start[0], samples, lane, clients, reports)
         except (Exception, SystemExit) as error:
-            _check_memory(error, f"{len(clients)} clients at once")
+            check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
             failed = len(reports.failed)
             for client in clients:
                 vectors = self._one(start, lane, client, reports)
                 if vectors is not None:
-                    mean.add_(vectors[0], reports.samples[-1])
+                    mean.add_(vectors[0], reports.weights[-1])
             if len(reports.failed) == failed:
                 raise CannotVectorizeError(
                     f"{len(clients)} clients can be trained one after another, but not at once: {error}. Use "
                     f"execution.at_once=1"
                 ) from error
             return
+        weights = [lane.weight(samples) for samples in found.samples]
         if any(found.finite):
-            mean.add_sum_(found.change, sum(_of(found.samples, found.finite)))
-        for row in zip(clients, found.samples, found.losses, found.finite, strict=True):
+            mean.add_sum_(found.change, sum(_of(weights, found.finite)))
+        for row in zip(clients, found.samples, found.losses, found.finite, weights, strict=True):
             reports.add(*row)
 
     def _train_many(
@@ -221,7 +219,7 @@ class LaneTrainer:
         reports: ClientReports,
     ) -> ClientSum:
         if isinstance(many, CompiledTrainer):
-            return many.train_sum(start, samples, lane.round, clients)
+            return many.train_sum(start, samples, lane.round, clients, lane.largest)
         orders = lane.orders
         blocks = None if orders is None else [orders.trained[client] for client in clients]
         updates = many.train(start, samples, lane.round, clients, blocks)
@@ -230,7 +228,7 @@ class LaneTrainer:
                 self._spoiler.spoil_(params, start, lane.round, clients[place])
                 if orders is not None:
                     self._send_(params, start, clients[place], orders, reports)
-        return self._added(updates, start, reports)
+        return self._added(updates, start, lane, reports)
 
     def _send_(
         self, params: Tensor, start: Tensor, client: int, orders: Orders, reports: ClientReports
@@ -257,32 +255,30 @@ class LaneTrainer:
             lane.own,
         )
 
-    def _added(self, found: ClientUpdates, base: Tensor, reports: ClientReports) -> ClientSum:
-        """Adds up the clients that are free of NaN and Inf."""
-        finite = [isfinite(loss) for loss in found.losses]
-        part = self._weighted(found, base, finite)
-        # One pass does for the usual case: where the sum is finite, so are its terms.
-        if part is not None and bool(part.stats.nonfinite.any()):
-            whole = found.params.isfinite().all(dim=1).tolist()
-            finite = [loss and row for loss, row in zip(finite, whole, strict=True)]
-            part = self._weighted(found, base, finite)
+    def _added(self, found: ClientUpdates, base: Tensor, lane: Lane, reports: ClientReports) -> ClientSum:
+        """Adds up the clients that are sound."""
+        rows_sound = sound_rows(found.params)
+        finite = [isfinite(loss) and row for loss, row in zip(found.losses, rows_sound, strict=True)]
+        weights = [lane.weight(samples) for samples in found.samples]
+        part = self._weighted(found, base, finite, weights)
         change = torch.zeros_like(base) if part is None else part.change
         rows = sorted(zip(found.clients, found.samples, found.losses, finite, strict=True))
         _, held, losses, sound = zip(*rows, strict=True)
         if part is not None and part.client_stats is not None:
             each = unit_norms(part.client_stats, self._scored).numpy()
-            for samples, norms in zip(_of(found.samples, finite), each, strict=True):
-                reports.add_norms(samples * norms)
+            for weight, norms in zip(_of(weights, finite), each, strict=True):
+                reports.add_norms(weight * norms)
         return ClientSum(change, list(held), list(losses), list(sound))
 
-    def _weighted(self, found: ClientUpdates, base: Tensor, accepted: list[bool]) -> Aggregate | None:
+    def _weighted(
+        self, found: ClientUpdates, base: Tensor, accepted: list[bool], weights: list[float]
+    ) -> Aggregate | None:
         if not any(accepted):
             return None
         rows = found.params if all(accepted) else found.params[torch.tensor(accepted)]
-        weights = _of(found.samples, accepted)
         return aggregate(
             rows,
-            weights,
+            _of(weights, accepted),
             self.trainer.layout,
             base=base,
             normalize=False,
@@ -291,25 +287,13 @@ class LaneTrainer:
         )
 
     def _failed(self, round_index: int, client: int, error: BaseException, reports: ClientReports) -> None:
-        _check_memory(error, f"client {client}")
-        reason = f"{type(error).__name__}: {shorten(str(error))}"
-        if self.config.execution.client_errors == "stop":
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise ClientError(client, round_index, f"{reason} ({where.filename}:{where.lineno})") from error
-        reports.fail(client, reason)
+        policy = self.config.execution.client_errors
+        reports.fail(client, reason_of(client, round_index, error, policy))
 
 
 def _nobody(client: int, together: int = 1) -> None:
     """A `Watch` that takes no notice."""
 
 
-def _check_memory(error: BaseException, training: str) -> None:
-    if is_out_of_memory(error):
-        raise WorkerError(
-            f"out of memory while training {training}: use fewer execution.workers, a smaller "
-            f"execution.at_once or training.batch_size; then go on by --resume"
-        ) from error
-
-
-def _of(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:
+def _of(numbers: Sequence[float], chosen: Sequence[bool]) -> list[float]:
     return [number for number, wanted in zip(numbers, chosen, strict=True) if wanted]

@@ -7,8 +7,9 @@ workers, and after any of them was lost. Each worker needs memory for a vector o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Lane:
         probing: whether they only measure their gradients at the global parameters, and do not train.
         own: what clients keep for themselves and start from, by number; those not in it start from the global
             values.
+        largest: weight that no client exceeds in the mean, see `aggregation.share`.
     """
 
     round: int
@@ -43,6 +45,11 @@ class Lane:
     orders: Orders | None = None
     probing: bool = False
     own: Mapping[int, Own] = field(default_factory=dict, compare=False)
+    largest: float = inf
+
+    def weight(self, samples: int) -> float:
+        """What a client that holds so many samples counts in the mean."""
+        return min(samples, self.largest)
 
 
 @dataclass
@@ -53,10 +60,12 @@ class ClientReports:
         clients: their numbers.
         samples: what they hold.
         losses: mean training losses; NaN for those that failed.
-        accepted: whether the change was averaged in; False for those that hold NaN or Inf, or failed.
+        accepted: whether the change was averaged in; False for those that are not sound (`soundness`), or
+            failed.
+        weights: what each counts in the mean: its samples, or less where the lane has a limit.
         failed: of those that failed, why.
-        norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`),
-            [L + B] float64; None unless it was asked for and there is one.
+        norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`), with
+            the weights n_k, [L + B] float64; None unless it was asked for and there is one.
         sent: the blocks that each client sent, by its number; only of clients under `Orders`.
         gains: [B] float64 of each client that probed.
         own: what each client keeps for itself of its training; only of those that keep something and whose
@@ -67,18 +76,27 @@ class ClientReports:
     samples: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     accepted: list[bool] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     norms: NDArray[np.float64] | None = None
     sent: dict[int, Blocks] = field(default_factory=dict)
     gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     own: dict[int, Own] = field(default_factory=dict)
 
-    def add(self, client: int, samples: int, loss: float, accepted: bool) -> None:
-        """One more client that was trained."""
+    def add(
+        self, client: int, samples: int, loss: float, accepted: bool, weight: float | None = None
+    ) -> None:
+        """One more client that was trained; without a weight it counts by its samples."""
         self.clients.append(client)
         self.samples.append(samples)
         self.losses.append(loss)
         self.accepted.append(accepted)
+        self.weights.append(samples if weight is None else weight)
+
+    def refuse(self, clients: Collection[int]) -> None:
+        """Takes back that the changes of these clients were accepted."""
+        pairs = zip(self.clients, self.accepted, strict=True)
+        self.accepted = [accepted and client not in clients for client, accepted in pairs]
 
     def fail(self, client: int, reason: str) -> None:
         """One more client, which could not be trained."""
@@ -96,6 +114,7 @@ class ClientReports:
         self.samples += other.samples
         self.losses += other.losses
         self.accepted += other.accepted
+        self.weights += other.weights
         self.failed |= other.failed
         self.sent |= other.sent
         self.gains |= other.gains
@@ -104,16 +123,16 @@ class ClientReports:
             self.add_norms(other.norms)
 
     @property
-    def total(self) -> int:
-        """Samples of the accepted clients: what their sum is to be divided by."""
-        return sum(n for n, accepted in zip(self.samples, self.accepted, strict=True) if accepted)
+    def total(self) -> float:
+        """Weights of the accepted clients together: what their sum is to be divided by."""
+        return sum(n for n, accepted in zip(self.weights, self.accepted, strict=True) if accepted)
 
     def totals(self, blocks: int) -> NDArray[np.float64]:
-        """[B]: samples of the accepted clients that sent each block."""
+        """[B]: weights of the accepted clients that sent each block."""
         totals = np.zeros(blocks)
-        for client, samples, accepted in zip(self.clients, self.samples, self.accepted, strict=True):
+        for client, weight, accepted in zip(self.clients, self.weights, self.accepted, strict=True):
             if accepted:
-                totals[list(self.sent[client])] += samples
+                totals[list(self.sent[client])] += weight
         return totals
 
     @property
@@ -125,7 +144,7 @@ class ClientReports:
     @property
     def loss(self) -> float:
         """Mean loss of the accepted clients, weighted like their changes; NaN when there is none."""
-        rows = zip(self.samples, self.losses, self.accepted, strict=True)
+        rows = zip(self.weights, self.losses, self.accepted, strict=True)
         weighted = sum(n * loss for n, loss, accepted in rows if accepted)
         return weighted / self.total if self.total else float("nan")
 
@@ -136,9 +155,9 @@ class LaneResult:
 
     Attributes:
         lane: the lane.
-        vectors: ``sum_k n_k (w_k - w)`` over its accepted clients; or, with `single`, that client's own
-            vectors w_k, so that a lane of one client costs nothing. Valid until the next result is asked
-            for.
+        vectors: ``sum_k n_k (w_k - w)`` over its accepted clients, with their weights n_k; or, with `single`,
+            that client's own vectors w_k, so that a lane of one client costs nothing. Valid until the next
+            result is asked for.
         single: see `vectors`.
         reports: of its clients.
     """
@@ -157,6 +176,7 @@ def cut(
     orders: Orders | None = None,
     probing: bool = False,
     own: Mapping[int, Own] | None = None,
+    largest: float = inf,
 ) -> list[Lane]:
     """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
 
@@ -168,6 +188,7 @@ def cut(
         orders: of the clients; each lane gets those of its own.
         probing: see `Lane`.
         own: of any clients; each lane gets those of its own.
+        largest: see `Lane`.
     """
     lanes = len(cohort) if one_each else min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
     parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
@@ -180,6 +201,7 @@ def cut(
             None if orders is None else orders.of(clients),
             probing,
             {client: own[client] for client in clients if client in own} if own else {},
+            largest,
         )
         for index, clients in enumerate(members)
     ]

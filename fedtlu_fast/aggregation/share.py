@@ -1,0 +1,32 @@
+"""A limit on how much one client counts in the mean (``aggregation.max_share``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+
+def largest_weight(samples: Iterable[int], share: float) -> float:
+    """The weight that no client of a round may exceed, so that none has more than `share` of the sum.
+
+    Every weight is a client's number of samples, or this where it holds more. Clients that hold nothing do
+    not count. When fewer than ``1 / share`` clients are left, nobody can stay below it; then all get the
+    weight of the smallest one.
+
+    Args:
+        samples: that each client of the cohort holds.
+        share: in (0, 1].
+    """
+    held = sorted((own for own in samples if own), reverse=True)
+    # The share as it is written, and exact: 10 clients of a share of 0.1 are the whole.
+    limit = Fraction(str(share))
+    if limit * len(held) <= 1:
+        return float(held[-1]) if held else 0.0
+    rest = sum(held)
+    for cut, own in enumerate(held):
+        # With the `cut` largest at the limit c, c = limit * (cut * c + rest).
+        most = limit * rest / (1 - limit * cut)
+        if own <= most:
+            return float(most)
+        rest -= own
+    raise AssertionError("more clients than 1 / share cannot all be above it")

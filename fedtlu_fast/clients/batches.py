@@ -1,0 +1,77 @@
+"""The batches of a client's round: which of its samples each step takes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from math import ceil
+
+import numpy as np
+from torch import nn
+
+from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.data.population import Indices
+
+
+def normalises_batches(model: nn.Module) -> bool:
+    """Whether a layer of the model takes its statistics from the batch (BatchNorm of any kind).
+
+    Such a layer cannot be trained on a single number for each channel.
+    """
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def batches(
+    size: int, config: TrainingConfig, draws: np.random.Generator, alone: bool = True
+) -> list[Indices]:
+    """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
+
+    ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
+    up. A pass ends with a smaller batch when the batch size does not divide the samples.
+
+    Args:
+        size: samples that the client holds.
+        config: steps or epochs, and the batch size.
+        draws: of the client's round.
+        alone: whether a single sample may be a batch. If not, one that is left over at the end of a pass
+            joins the batch before it.
+
+    Raises:
+        ValueError: the client holds no sample.
+    """
+    if not size:
+        raise ValueError("there is no sample to train on")
+    per_epoch = len(_starts(size, config.batch_size, alone))
+    steps = config.local_steps or _steps(config.local_epochs or 1, per_epoch)
+    found: list[Indices] = []
+    for first in range(0, steps, per_epoch):
+        found += _cut(draws.permutation(size), config.batch_size, steps - first, alone)
+    return found
+
+
+def probe_batches(
+    size: int, width: int, count: int, draws: np.random.Generator, alone: bool = True
+) -> list[Indices]:
+    """The first `count` batches of a pass over a client's samples, or as many as there are."""
+    return _cut(draws.permutation(size), width, count, alone)
+
+
+def _cut(order: Indices, width: int, count: int, alone: bool) -> list[Indices]:
+    """The first `count` batches of a pass."""
+    starts = _starts(len(order), width, alone)
+    found = [order[first : first + width] for first in starts[:count]]
+    if found and len(found) == len(starts):
+        found[-1] = order[starts[-1] :]
+    return found
+
+
+def _starts(size: int, width: int, alone: bool) -> range:
+    """Where the batches of a pass begin."""
+    joined = not alone and 1 < width < size and size % width == 1
+    return range(0, size - joined, width)
+
+
+@cache
+def _steps(epochs: float, per_epoch: int) -> int:
+    # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
+    return ceil(Fraction(str(epochs)) * per_epoch)

@@ -1,0 +1,84 @@
+"""The end of a round: the chosen blocks of the global model take the server's step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedtlu_fast.aggregation import OptimizerState, ServerOptimizer
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops.dispatch import masked_apply_
+from fedtlu_fast.selection import Selection, selection_of
+from fedtlu_fast.soundness import sound
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The global model after a round.
+
+    Attributes:
+        params: [P], the new parameters.
+        optimizer: the server optimizer's next state.
+        selection: the blocks that changed.
+        overflowed: indices of chosen blocks that kept their values, since the new ones would not have been
+            sound (`soundness`).
+    """
+
+    params: Tensor
+    optimizer: OptimizerState
+    selection: Selection
+    overflowed: tuple[int, ...] = ()
+
+
+def left_out(layout: ParameterLayout, nonfinite: Tensor, applied: Applied) -> tuple[str, ...]:
+    """Names of the blocks that could not be applied.
+
+    Args:
+        layout: of the model.
+        nonfinite: [L], number of NaN or Inf in each layer's change.
+        applied: says which others would have gone beyond what is sound.
+    """
+    wrong = (nonfinite > 0).tolist()
+    return tuple(
+        block.name
+        for index, block in enumerate(layout.blocks)
+        if index in applied.overflowed or any(wrong[layer] for layer in block.layers)
+    )
+
+
+def apply(
+    params: Tensor,
+    change: Tensor,
+    selection: Selection,
+    layout: ParameterLayout,
+    optimizer: ServerOptimizer,
+    state: OptimizerState,
+    server_lr: float,
+    backend: str,
+) -> Applied:
+    """Makes the server's step of a change in the selected blocks.
+
+    Args:
+        params: [P], the global parameters; not changed.
+        change: [P], the aggregated change, finite in the selected blocks; not changed.
+        selection: the blocks to update.
+        layout: of the model.
+        optimizer: makes the step.
+        state: of the optimizer; not changed.
+        server_lr: factor on the step.
+        backend: who runs the kernels.
+    """
+    step, after = optimizer.step(change, state, layout.offsets, selection.mask)
+    moved = params.clone()
+    masked_apply_(moved, step, layout.offsets, selection.mask, server_lr, backend)
+    if sound(moved):
+        return Applied(moved, after, selection)
+    wrong = tuple(
+        block for block in selection.blocks if not all(sound(moved[run]) for run in layout.runs([block]))
+    )
+    if not wrong:  # what is not sound was so from the start, and is not updated
+        return Applied(moved, after, selection)
+    rest = selection_of(layout, [block for block in selection.blocks if block not in wrong])
+    found = apply(params, change, rest, layout, optimizer, state, server_lr, backend)
+    return Applied(found.params, found.optimizer, found.selection, wrong)
