@@ -150,9 +150,11 @@ def full_key(key: str) -> str:
 def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
     """Keeps the warm-up's share of the rounds where no more rounds than it has are laid over it."""
     rounds, warmup = over.get("rounds"), tree.get("warmup_rounds")
-    before = int(tree.get("rounds", RunConfig.model_fields["rounds"].default))
-    if "warmup_rounds" in over or not isinstance(rounds, int) or not isinstance(warmup, int):
+    before = tree.get("rounds", RunConfig.model_fields["rounds"].default)
+    if "warmup_rounds" in over:
         return
+    if not (isinstance(rounds, int) and isinstance(warmup, int) and isinstance(before, int)):
+        return  # absent, or for validation to refuse
     if 0 < rounds <= warmup < before:
         tree["warmup_rounds"] = warmup * rounds // before
         logger.warning(

@@ -43,7 +43,7 @@ def test_what_cannot_be_told_is_refused(run, text: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"RUN_DIR: .*config\.yaml of an earlier run"):
         read_history(tmp_path)
     early = tmp_path / "early"
-    simulate(tiny(text, rounds=1, warmup_rounds=1), early)
+    simulate(tiny(text, rounds=1, warmup_rounds=1, selection={"selector": "full"}), early)
     with pytest.raises(InputError, match="targeted rounds; so far all were warm-up"):
         read_history(early)
     written = (early / "selection.jsonl").read_bytes()

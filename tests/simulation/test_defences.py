@@ -75,7 +75,7 @@ def _send(monkeypatch: pytest.MonkeyPatch, clients: set[int], value: float) -> N
 
 def test_krum_names_the_client_whose_change_is_applied(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one client refused before it, places are not the cohort's any more."""
-    config = federation(text, {"rule": "krum", "byzantine": 0}, rounds=1, warmup_rounds=1)
+    config = federation(text, {"rule": "krum", "byzantine": 0}, rounds=1, selection={"selector": "full"})
     cohort = simulate(config).selection[0]["cohort"]
     _send(monkeypatch, {cohort[0]}, math.nan)
     result = simulate(config)

@@ -148,7 +148,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, clients: set[int], value: float = ma
 def test_refused_updates_are_counted_reported_and_not_averaged_in(
     text: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    config = tiny(text, cohort=4, rounds=1, warmup_rounds=1)
+    config = tiny(text, cohort=4, rounds=1, warmup_rounds=1, selection={"selector": "full"})
     healthy = simulate(config)
     cohort = healthy.selection[0]["cohort"]
     _spoil(monkeypatch, {cohort[1], cohort[2]}, value)

@@ -11,6 +11,7 @@ from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.compare import compare
 from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.references import with_warmup
 from fedtlu_fast.simulation.variants import crossed, swept, with_variant
 
 
@@ -76,7 +77,7 @@ def test_budgets_are_crossed_with_the_selectors_that_go_by_one() -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_arms_of_the_clients_are_the_runs_they_would_be_alone(config: RunConfig, tmp_path: Path) -> None:
-    names = ("strategic@1", "fedluar@2", "zero_shot", "local_only")
+    names = ("strategic@1", "fedluar@2", "zero_shot", "after_warmup", "local_only")
     found = {arm.selector: arm for arm in compare(config, names, (1,), tmp_path / "out", jobs=1)}
     for name in names[:2]:
         settings = with_variant(config, name).model_copy(update={"seed": 1})
@@ -85,12 +86,24 @@ def test_arms_of_the_clients_are_the_runs_they_would_be_alone(config: RunConfig,
     start = simulate(
         config.model_copy(update={"seed": 1, "rounds": 2, "warmup_rounds": 2}), tmp_path / "start"
     )
-    references = found["zero_shot"].summary, found["local_only"].summary
+    references = found["after_warmup"].summary, found["local_only"].summary
     for summary in references:
         assert summary["params_sha256"] == start.summary["params_sha256"]
         assert summary["rounds"] == 2
     assert references[0]["test_loss"] == start.summary["test_loss"]
     assert references[1]["test_loss"] != start.summary["test_loss"]
+    before = found["zero_shot"].summary
+    assert (before["rounds"], before["targeted_rounds"]) == (0, 0)
+    for name in names:
+        assert found[name].summary["start_test_loss"] == before["test_loss"] == before["start_test_loss"]
+    assert before["test_loss"] != start.summary["test_loss"]
+
+
+def test_the_model_after_the_warm_up_goes_with_the_one_before_it() -> None:
+    assert with_warmup(["full", "zero_shot", "last"], 2) == ["full", "zero_shot", "after_warmup", "last"]
+    assert with_warmup(["after_warmup", "zero_shot"], 2) == ["after_warmup", "zero_shot"]
+    assert with_warmup(["full", "zero_shot"], 0) == ["full", "zero_shot"]
+    assert with_warmup(["full"], 2) == ["full"]
 
 
 @pytest.mark.usefixtures("in_process")
