@@ -35,10 +35,14 @@ MOST_LABELS = 40
 def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Figure:
     """Curves of all selectors, their gain over random, and a map of chosen blocks for each that chooses.
 
+    Arms without targeted rounds of their own (references) are levels.
+
     Args:
         results: arms, of any seeds.
         blocks: names of the blocks that are chosen among, input side first.
     """
+    levels = [result for result in results if not any(map(_late, result.metrics))]
+    results = [result for result in results if result not in levels] or results
     selectors = list(dict.fromkeys(result.selector for result in results))
     choosing = [name for name in selectors if name != "full"] or selectors
     warmup = int(results[0].summary["warmup_rounds"])
@@ -50,6 +54,8 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     curves = figure.add_subplot(panels[0, 0])
     for name in selectors:
         _curve(curves, name, [result.metrics for result in results if result.selector == name])
+    for name in dict.fromkeys(level.selector for level in levels if level not in results):
+        _level(curves, name, [level.summary["test_perplexity"] for level in levels if level.selector == name])
     _finish_curves(
         curves,
         warmup,
@@ -152,6 +158,13 @@ def colour(selector: str) -> str:
 def _curve(axes: Axes, name: str, runs: Sequence[Rows], shade: str | None = None) -> None:
     rounds, values = _perplexities(runs)
     _band(axes, name, rounds, values, shade or colour(name))
+
+
+def _level(axes: Axes, name: str, values: Sequence[float | None]) -> None:
+    """A dotted line at the mean of what an arm without rounds reached."""
+    found = [value for value in values if value is not None]
+    if found:
+        axes.axhline(sum(found) / len(found), color=colour(name), linewidth=1.2, linestyle=":", label=name)
 
 
 def _perplexities(runs: Sequence[Rows]) -> tuple[list[int], NDArray[np.float64]]:
