@@ -135,7 +135,8 @@ def compare(
     warmups, arms = plan(config, selectors, seeds, out)
     try:
         with closing(directory), _workers(min(jobs, len(arms))) as pool:
-            run_arms(pool, warmups, progress)
+            needed = {arm.warmup for arm in arms if not _is_whole(RunDirectory(arm.path))}
+            run_arms(pool, [arm for arm in warmups if arm.path in needed], progress)
             run_arms(pool, arms, progress)
     except BrokenProcessPool as error:
         raise FedtluError(
@@ -204,11 +205,13 @@ def run_arm(arm: Arm) -> None:
 def is_finished(path: Path) -> bool:
     """Whether an arm left all that its table needs, as it was written; damage is warned of."""
     directory = RunDirectory(path)
-    if not has_summary(directory):
-        return False
-    if found := damage(directory):
+    if has_summary(directory) and (found := damage(directory)):
         logger.warning("%s: %s; the end of this run is made anew", path, found)
-    return not found
+    return _is_whole(directory)
+
+
+def _is_whole(directory: RunDirectory) -> bool:
+    return has_summary(directory) and damage(directory) is None
 
 
 def read_arm(path: Path) -> ArmResult:

@@ -1,0 +1,364 @@
+"""What all kinds of faults share: commands that begin quickly, and how their ends are judged.
+
+The package is loaded once. A command is a fork of this process in a session of its own, so that a case takes
+half a second instead of ten; arms of a comparison are forked too. PyTorch has one thread, and nothing has run
+on it when a command begins.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+CLIENTS, COHORT, SAMPLES, FEATURES, CLASSES, ROUNDS = 24, 6, 20, 8, 4, 6
+SELECTORS = "fedtlu,random"
+PATIENCE = 60.0
+"""Seconds after which a command that has not ended counts as one that hangs."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    # Checkpoints that hold losses and an optimizer's state; what clients measured and the last change.
+    "losses": {
+        "participation": {"sampler": "loss"},
+        "aggregation": {"server_optimizer": "adam"},
+        "server_lr": 0.03,
+    },
+    "clients": {"client_selection": {"selector": "fedluar", "budget": 2}},
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case.
+
+    Attributes:
+        word: ``same`` (the same bits, summary and logs as in peace), ``message`` (one message, and where
+            that can be tried the same bits after it), ``wrong``, or ``skipped``.
+        injected: faults in this case.
+        note: what was wrong, or why it was skipped.
+    """
+
+    word: str
+    injected: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of faults: `one` makes case so and so with the draws of its own."""
+
+    name: str
+    cases: int
+    one: Callable[[Bench, random.Random], Outcome]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; the code is None when it had to be killed since it hung."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str | None:
+        """The one message of a command that refused or stopped; None when there is another number of them."""
+        found = re.findall(r"^(?:error|stopped): .+$", self.err, re.MULTILINE)
+        return found[0] if len(found) == 1 and "Traceback" not in self.err else None
+
+    @property
+    def told(self) -> str:
+        """For notes: the code and the end of what was said."""
+        return f"exit {self.code}: {self.err[-600:]}"
+
+
+class Command:
+    """A command of `fedtlu` under way, in a fork of this process."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], prepare: Callable[[], object]) -> None:
+        self._files = [folder / "out", folder / "err"]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._become(arguments, prepare)
+        self.code: int | None = None
+        self.ended = False
+
+    def _become(self, arguments: tuple[str, ...], prepare: Callable[[], object]) -> None:
+        code = 99
+        try:
+            os.setsid()
+            for descriptor, file in enumerate(self._files, 1):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+            from fedtlu_fast.cli.main import main
+
+            prepare()
+            sys.argv = ["fedtlu", *arguments]
+            try:
+                main()
+                code = 0
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def poll(self) -> bool:
+        """Whether it has ended."""
+        if not self.ended:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.ended, self.code = True, os.waitstatus_to_exitcode(status)
+        return self.ended
+
+    def wait(self, seconds: float) -> bool:
+        """Waits so long, or until it has ended; says whether it has."""
+        until = time.monotonic() + seconds
+        while not self.poll() and time.monotonic() < until:
+            time.sleep(0.003)
+        return self.ended
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the command alone, not to its workers."""
+        if not self.poll():
+            os.kill(self.pid, number)
+
+    def end(self, patience: float = PATIENCE) -> Ended:
+        """Waits for its end, or kills it and all that it started."""
+        hung = not self.wait(patience)
+        with suppress(ProcessLookupError):
+            if hung:
+                os.killpg(self.pid, signal.SIGKILL)
+        self.wait(10)
+        out, err = (file.read_text(errors="replace") if file.exists() else "" for file in self._files)
+        return Ended(None if hung else self.code, out, err)
+
+
+class Bench:
+    """A folder for runs, the data, and what runs give that nothing happens to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._numbers = itertools.count()
+        self._kept: dict[str, Path] = {}
+        self._took: dict[str, float] = {}
+        write_data(folder / "data")
+
+    def place(self) -> Path:
+        """A new path, at which there is nothing yet."""
+        return self.folder / f"case{next(self._numbers)}"
+
+    def settings(self, variant: str = "plain", **over: Any) -> str:
+        """A file of settings."""
+        tree: dict[str, Any] = {
+            "task": "classification",
+            "clients": CLIENTS,
+            "cohort": COHORT,
+            "rounds": ROUNDS,
+            "warmup_rounds": 1,
+            "data": {"source": f"arrays:{self.folder / 'data'}", "classes": CLASSES},
+            "model": {"hidden": [FEATURES, FEATURES, FEATURES]},
+            "training": {"lr": 0.1, "batch_size": 4, "local_epochs": 1.0},
+            "selection": {"keep": 1},
+            "evaluation": {"every": 2, "local_every": 3, "trained_clients": 0},
+            "checkpoint": {"every": 2},
+            "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
+        }
+        for key, value in {**VARIANTS[variant], **over}.items():
+            tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+        if "client_selection" in tree:
+            tree["selection"] = {"selector": "full"}
+        file = self.place()
+        file.write_text(yaml.safe_dump(tree))
+        return str(file)
+
+    def start(self, *arguments: object, prepare: Callable[[], object] = lambda: None) -> Command:
+        """Begins a command."""
+        folder = self.place()
+        folder.mkdir()
+        return Command(folder, tuple(map(str, arguments)), prepare)
+
+    def call(self, *arguments: object, prepare: Callable[[], object] = lambda: None) -> Ended:
+        """A command from begin to end."""
+        return self.start(*arguments, prepare=prepare).end()
+
+    def resume(self, out: Path, *more: object, prepare: Callable[[], object] = lambda: None) -> Ended:
+        """Goes on with a run or a comparison; one that is still ending is waited for."""
+        command = "compare" if (out / "comparison.yaml").exists() else "run"
+        for _ in range(40):
+            ended = self.call(command, "--resume", out, *more, "--quiet", prepare=prepare)
+            if "is writing to this directory" not in ended.err:
+                break
+            time.sleep(0.1)
+        return ended
+
+    def kept(self, name: str, make: Callable[[Path], object]) -> Path:
+        """A directory that several cases copy or compare with, made once."""
+        if name not in self._kept:
+            self._kept[name] = self.folder / name
+            began = time.monotonic()
+            make(self._kept[name])
+            self._took[name] = time.monotonic() - began
+        return self._kept[name]
+
+    def whole(self, variant: str = "plain", **over: Any) -> Path:
+        """A run that nothing happened to."""
+        name = f"whole-{variant}" + "".join(f"-{key}" for key in over)
+        run = ("run", "--config", self.settings(variant, **over), "--quiet", "--out")
+        return self.kept(name, lambda out: check(self.call(*run, out)))
+
+    def broken(self, variant: str = "plain") -> Path:
+        """A run that was killed in its last round."""
+        run = ("run", "--config", self.settings(variant), "--quiet", "--out")
+        return self.kept(f"broken-{variant}", lambda out: self.call(*run, out, prepare=dies_in_last_round))
+
+    def compared(self) -> Path:
+        """A comparison that nothing happened to."""
+        return self.kept("compared", lambda out: check(self.call(*self.comparison(), "--out", out)))
+
+    def comparison(self) -> tuple[str, ...]:
+        """The command of a comparison, but for where."""
+        return ("compare", "--config", self.settings(), "--selectors", SELECTORS, "--seeds", "1", "--quiet")
+
+    def seconds(self, name: str) -> float:
+        """How long it took to make a kept directory."""
+        return self._took[name]
+
+
+def check(ended: Ended) -> None:
+    """Ends the campaign when a command fails to which nothing happened."""
+    if ended.code:
+        raise SystemExit(f"a command to which nothing happened failed: {ended.told}")
+
+
+def left(out: Path) -> dict[str, Any]:
+    """What a run or comparison left that must not depend on how it came about; of a warm-up, nothing has to."""
+    found: dict[str, Any] = {}
+    for file in sorted(
+        (*out.rglob("summary.json"), *out.rglob("metrics.jsonl"), *out.rglob("selection.jsonl"))
+    ):
+        if "warmup-" in file.parent.name:
+            continue
+        lines = [json.loads(file.read_text())] if file.suffix == ".json" else map(json.loads, file.open())
+        found[str(file.relative_to(out))] = [
+            {key: value for key, value in line.items() if key != "seconds"} for line in lines
+        ]
+    return found
+
+
+def judge(ended: Ended, out: Path, peace: Path) -> Outcome:
+    """Of a command that may end well or refuse."""
+    if ended.code == 0:
+        same = "Traceback" not in ended.err and left(out) == left(peace)
+        return Outcome("same") if same else Outcome("wrong", note=f"OTHER RESULT: {ended.told}")
+    if ended.code in (1, 2) and ended.message:
+        return Outcome("message", note=ended.message)
+    return Outcome("wrong", note=ended.told)
+
+
+def judge_after(ended: Ended, bench: Bench, begin: tuple[object, ...], out: Path, peace: Path) -> Outcome:
+    """Of a command that was hindered: when it stopped with one message, it must go on to the same result.
+
+    Args:
+        ended: the command.
+        bench: where.
+        begin: the command with which it can be begun anew when nothing can be gone on with.
+        out: its directory.
+        peace: the directory to compare with.
+    """
+    found = judge(ended, out, peace)
+    if found.word != "message":
+        return found
+    again = bench.resume(out) if (out / "config.yaml").exists() else bench.call(*begin, "--out", out)
+    after = judge(again, out, peace)
+    return found if after.word == "same" else Outcome("wrong", note=f"{found.note}; then {again.told}")
+
+
+def dies_in_last_round() -> None:
+    """To prepare a command: SIGKILL in round 6, between two lines of its logs."""
+    from fedtlu_fast.simulation.directory import RunDirectory
+
+    append = RunDirectory.append
+
+    def dying(self: RunDirectory, log: str, row: dict[str, Any]) -> None:
+        if row["round"] == ROUNDS and log == "metrics.jsonl":
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, log, row)
+
+    RunDirectory.append = dying  # type: ignore[method-assign]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def write_data(folder: Path) -> None:
+    """Arrays of a federation that can be learnt."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    truth = np.random.default_rng(1).standard_normal((FEATURES, CLASSES))
+    for prefix, count in (("", CLIENTS * SAMPLES), ("test_", 60)):
+        features = draw.standard_normal((count, FEATURES), dtype=np.float32)
+        np.save(folder / f"{prefix}features.npy", features)
+        np.save(folder / f"{prefix}labels.npy", (features @ truth).argmax(1))
+    np.save(folder / "train_rows.npy", np.arange(CLIENTS * SAMPLES))
+    np.save(folder / "train_starts.npy", np.arange(CLIENTS + 1) * SAMPLES)
+
+
+def load_package() -> None:
+    """Loads all that a command loads, and lets arms of comparisons be forked; see `with_pictures`."""
+    import torch
+
+    import fedtlu_fast.cli.main
+    import fedtlu_fast.data.arrays
+    import fedtlu_fast.report.write as write
+    import fedtlu_fast.simulation.compare as compare
+    import fedtlu_fast.simulation.executors.processes  # noqa: F401
+    from fedtlu_fast.simulation.stopping import end_with_parent
+
+    torch.set_num_threads(1)
+
+    @contextmanager
+    def workers(count: int) -> Iterator[Any]:
+        pool = compare.ProcessPoolExecutor(count, get_context("fork"), initializer=end_with_parent)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    compare._workers = workers
+    # Pictures and pages would take most of the time.
+    attempt = write.attempt
+    write.attempt = lambda part, make: attempt(part, make) if part == "the table of arms" else None
+
+
+def with_pictures() -> None:
+    """To prepare a command that makes its whole report."""
+    import fedtlu_fast.report.parts as parts
+    import fedtlu_fast.report.write as write
+
+    write.attempt = parts.attempt
