@@ -252,7 +252,7 @@ def check(ended: Ended) -> None:
 
 
 def left(out: Path) -> dict[str, Any]:
-    """What a run or comparison left that must not depend on how it came about; of a warm-up, nothing has to."""
+    """What a run, or the arms of a comparison, left that must not depend on how it came about."""
     found: dict[str, Any] = {}
     for file in sorted(
         (*out.rglob("summary.json"), *out.rglob("metrics.jsonl"), *out.rglob("selection.jsonl"))

@@ -53,19 +53,23 @@ def killed_comparison(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def killed_workers(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL of workers as long as the run goes."""
+    """SIGKILL of a hundred workers, in as many runs as that takes."""
     long = {"rounds": 5 * ROUNDS, "checkpoint": {"every": 5}}
-    peace, out = bench.whole(**long), bench.place()
-    command = bench.start(
-        "run", "--config", bench.settings(execution=WORKERS, **long), "--quiet", "--out", out
-    )
-    killed, until = 0, time.monotonic() + 40
-    while not command.wait(draw.uniform(0.01, 0.06)) and time.monotonic() < until:
-        if workers := children(command.pid):
-            with suppress(ProcessLookupError):
-                os.kill(draw.choice(workers), signal.SIGKILL)
-                killed += 1
-    return _counted(judge(command.end(), out, peace), killed)
+    peace, killed = bench.whole(**long), 0
+    settings = bench.settings(execution=WORKERS, **long)
+    while killed < 100:
+        out = bench.place()
+        command = bench.start("run", "--config", settings, "--quiet", "--out", out)
+        until = time.monotonic() + 20
+        while not command.wait(draw.uniform(0.02, 0.12)) and killed < 100 and time.monotonic() < until:
+            if workers := children(command.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                    killed += 1
+        found = judge(command.end(), out, peace)
+        if found.word != "same":
+            return Outcome("wrong", killed, found.note)
+    return Outcome("same", killed)
 
 
 def stopped_workers(bench: Bench, draw: random.Random) -> Outcome:
@@ -118,7 +122,7 @@ def _after(bench: Bench, message: str, after: Outcome) -> Outcome:
 KINDS = [
     Kind("run killed (SIGKILL), then --resume or anew", 120, killed_run),
     Kind("comparison killed (SIGKILL), then --resume or anew", 110, killed_comparison),
-    Kind("workers killed (SIGKILL)", 40, killed_workers),
+    Kind("workers killed (SIGKILL)", 14, killed_workers),
     Kind("worker stopped (SIGSTOP)", 20, stopped_workers),
     Kind("SIGINT or SIGTERM, then --resume or anew", 60, signalled_run),
 ]
