@@ -7,6 +7,7 @@ on it when a command begins.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -337,10 +338,14 @@ def load_package() -> None:
     import fedtlu_fast.data.arrays
     import fedtlu_fast.report.write as write
     import fedtlu_fast.simulation.compare as compare
-    import fedtlu_fast.simulation.executors.processes  # noqa: F401
+    import fedtlu_fast.simulation.executors.processes
     from fedtlu_fast.simulation.stopping import end_with_parent
 
     torch.set_num_threads(1)
+    # What is loaded late would be loaded again for every case, and not where few files may be open.
+    sys.argv = ["fedtlu", "run", "--help"]
+    with suppress(SystemExit), redirect_stdout(io.StringIO()):
+        fedtlu_fast.cli.main.main()
 
     @contextmanager
     def workers(count: int) -> Iterator[Any]:

@@ -31,7 +31,7 @@ def full_disk(bench: Bench, draw: random.Random) -> Outcome:
 
 def large_files(bench: Bench, draw: random.Random) -> Outcome:
     """RLIMIT_FSIZE: no file may grow beyond so many bytes."""
-    return _limited(bench, resource.RLIMIT_FSIZE, lambda: draw.randrange(200, 20_000), {})
+    return _limited(bench, resource.RLIMIT_FSIZE, lambda: draw.randrange(200, 6_000), {})
 
 
 def descriptors(bench: Bench, draw: random.Random) -> Outcome:
@@ -49,7 +49,7 @@ def processes(bench: Bench, draw: random.Random) -> Outcome:
 
 def memory(bench: Bench, draw: random.Random) -> Outcome:
     """RLIMIT_AS: so little more may be mapped than the package itself."""
-    more = draw.randrange(0, 60_000_000)
+    more = draw.randrange(0, 20_000_000)
 
     def bytes_now() -> int:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more
