@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -343,9 +343,11 @@ def load_package() -> None:
 
     torch.set_num_threads(1)
     # What is loaded late would be loaded again for every case, and not where few files may be open.
-    sys.argv = ["fedtlu", "run", "--help"]
-    with suppress(SystemExit), redirect_stdout(io.StringIO()):
-        fedtlu_fast.cli.main.main()
+    for arguments in (["--help"], ["--config", "/nowhere"]):
+        sys.argv = ["fedtlu", "run", *arguments]
+        said = io.StringIO()
+        with suppress(SystemExit), redirect_stdout(said), redirect_stderr(said):
+            fedtlu_fast.cli.main.main()
 
     @contextmanager
     def workers(count: int) -> Iterator[Any]:

@@ -31,7 +31,7 @@ def full_disk(bench: Bench, draw: random.Random) -> Outcome:
 
 def large_files(bench: Bench, draw: random.Random) -> Outcome:
     """RLIMIT_FSIZE: no file may grow beyond so many bytes."""
-    return _limited(bench, resource.RLIMIT_FSIZE, lambda: draw.randrange(200, 6_000), {})
+    return _limited(bench, resource.RLIMIT_FSIZE, lambda: draw.randrange(2_000, 12_000), {})
 
 
 def descriptors(bench: Bench, draw: random.Random) -> Outcome:
