@@ -16,9 +16,10 @@ FORMAT: Final = 2
 STATE = "state.json"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-TensorFile = Literal[
-    "model.safetensors", "losses.safetensors", "optimizer.safetensors", "clients.safetensors"
-]
+WEIGHTS: Final = "model.safetensors"
+LOSSES: Final = "losses.safetensors"
+OPTIMIZER: Final = "optimizer.safetensors"
+CLIENTS: Final = "clients.safetensors"
 
 
 class EarlierVersionError(ValueError):
@@ -32,7 +33,10 @@ class CheckpointFacts(BaseModel):
         format: of the checkpoint.
         round: rounds done.
         params_sha256: of the parameter vector, as the summary of a run has it.
-        files: SHA-256 of the checkpoint's other files, by name.
+        model_sha256: of model.safetensors, the file.
+        losses_sha256: of losses.safetensors; None where there is none.
+        optimizer_sha256: of optimizer.safetensors; None where there is none.
+        clients_sha256: of clients.safetensors; None where there is none.
         logs: SHA-256 of the first `round` lines of every log.
         identity: what a resumed run must share (digests of settings and data).
         environment: where it was written, by name: a resumed run that differs says so and goes on.
@@ -43,10 +47,24 @@ class CheckpointFacts(BaseModel):
     format: Literal[2]
     round: int
     params_sha256: Digest
-    files: dict[TensorFile, Digest]
+    model_sha256: Digest
+    losses_sha256: Digest | None
+    optimizer_sha256: Digest | None
+    clients_sha256: Digest | None
     logs: dict[str, Digest]
     identity: dict[str, str]
     environment: dict[str, str]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of the checkpoint's other files, by name."""
+        digests = {
+            WEIGHTS: self.model_sha256,
+            LOSSES: self.losses_sha256,
+            OPTIMIZER: self.optimizer_sha256,
+            CLIENTS: self.clients_sha256,
+        }
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def facts_text(facts: CheckpointFacts) -> str:

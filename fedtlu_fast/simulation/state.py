@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -32,11 +31,14 @@ from fedtlu_fast.environment import DATA, differences
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.runs.facts import (
+    CLIENTS,
     FORMAT,
+    LOSSES,
+    OPTIMIZER,
     STATE,
+    WEIGHTS,
     CheckpointFacts,
     EarlierVersionError,
-    TensorFile,
     check_files,
     facts_text,
     read_facts,
@@ -52,11 +54,6 @@ from fedtlu_fast.runs.files import (
 )
 from fedtlu_fast.runs.logs import changed_log
 from fedtlu_fast.runs.sealed import DamagedError
-
-WEIGHTS: Final = "model.safetensors"
-LOSSES: Final = "losses.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-CLIENTS: Final = "clients.safetensors"
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -130,7 +127,7 @@ def save_checkpoint(
     target = folder / f"round-{state.round:06d}"
     scratch = folder / f".writing-{state.round:06d}"
     tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
-    content: dict[TensorFile, dict[str, Tensor]] = {
+    content = {
         # Copied one by one: safetensors refuses tensors that share memory.
         WEIGHTS: {name: tensor.cpu().clone() for name, tensor in tensors.items()},
         LOSSES: _columns(state.losses) if state.losses else {},
@@ -145,15 +142,20 @@ def save_checkpoint(
         scratch.mkdir()
         # safetensors makes files that nobody else may read, whatever the user's umask says.
         mode = scratch.stat().st_mode & 0o666
+        digests: dict[str, str] = {}
         for name, held in content.items():
             if held or name == WEIGHTS:
                 save_file(held, scratch / name)
                 (scratch / name).chmod(mode)
+                digests[name] = file_sha256(scratch / name)
         facts = CheckpointFacts(
             format=FORMAT,
             round=state.round,
             params_sha256=state.sha256(),
-            files={name: file_sha256(scratch / name) for name in content if (scratch / name).exists()},
+            model_sha256=digests[WEIGHTS],
+            losses_sha256=digests.get(LOSSES),
+            optimizer_sha256=digests.get(OPTIMIZER),
+            clients_sha256=digests.get(CLIENTS),
             logs=dict(logs or {}),
             identity=dict(identity),
             environment=dict(environment or {}),
