@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedtlu_fast.shown import visible
@@ -104,3 +105,9 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """Names for a message: the first few, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def did_you_mean(value: Any, known: Iterable[str]) -> str:
+    """The sentence that names what was meant, perhaps; empty where nothing known is like it."""
+    near = difflib.get_close_matches(str(value).lower(), list(known), n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.config.run import OWN_SOURCES
+from fedtlu_fast.errors import InputError, did_you_mean
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
 logger = logging.getLogger("fedtlu_fast")
@@ -50,7 +52,9 @@ def load_config(
     given: dict[str, Any] = {}
     if preset is not None:
         if preset not in presets():
-            raise InputError("preset", preset, f"one of {', '.join(presets())}")
+            raise InputError(
+                "preset", preset, f"one of {', '.join(presets())}", did_you_mean(preset, presets())
+            )
         text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
         tree = parse_yaml(text)
     if path is not None:
@@ -209,4 +213,16 @@ def _as_input_error(error: ValidationError) -> InputError:
     if isinstance(value, Mapping):
         value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
     about = setting_paths().get(field, "")
-    return InputError(field, value, expected, f"({about})" if about else "")
+    known = _names(first, about)
+    if first["type"] == "string_pattern_mismatch" and about:
+        expected, about = about, ""
+    parts = [did_you_mean(value, known) if isinstance(value, str) else "", f"({about})" if about else ""]
+    return InputError(field, value, expected, " ".join(filter(None, parts)))
+
+
+def _names(error: Mapping[str, Any], about: str) -> list[str]:
+    """What a setting that goes by names may be."""
+    if error["type"] == "literal_error":
+        names = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        return names + [name for name in OWN_SOURCES.values() if error["loc"] == ("task",)]
+    return re.findall(r"[a-z_]+", about) if error["type"] == "string_pattern_mismatch" else []

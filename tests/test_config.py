@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedtlu_fast import InputError, RunConfig, load_config, simulate
+from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.settings import parse_config, presets, setting_paths
 
@@ -494,3 +495,31 @@ def test_numbers_beyond_all_use_are_refused_with_their_setting(override):
         load_config("smoke", overrides=[override])
     assert override.partition("=")[0].rpartition(".")[2] in caught.value.field
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("selector=fedtl", "fedtlu"),
+        ("task=digit", "digits"),
+        ("task=taging", "tagging"),
+        ("partition=dirichle:0.1", "dirichlet"),
+        ("sampler=unifrom", "uniform"),
+        ("executor=proceses", "processes"),
+        ("metric=exces", "excess"),
+        ("threats=sign_flp:0.2", "sign_flip"),
+        ("aggregation.rule=medain", "median"),
+        ("client_selection.selector=gradnrom", "gradnorm"),
+        ("backend=natve", "native"),
+    ],
+)
+def test_values_that_are_nearly_right_are_told_what_was_meant(override, meant):
+    with pytest.raises(InputError, match=rf"Did you mean {meant}\?"):
+        load_config("smoke", overrides=[override])
+
+
+def test_a_preset_and_a_source_that_are_nearly_right():
+    with pytest.raises(InputError, match=r"Did you mean smoke\?"):
+        load_config("smok")
+    with pytest.raises(InputError, match=r"arrays:DIR.*Did you mean text\?"):
+        load_federation(load_config("smoke", overrides=["data.source=txt:a"]))

@@ -14,7 +14,8 @@ from rich.table import Table
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import FedtluError, InputError
+from fedtlu_fast.errors import FedtluError, InputError, did_you_mean
+from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
     from fedtlu_fast.profiling.simulators import Simulator, SimulatorRow
@@ -30,14 +31,22 @@ def bench_sim_command(
     ] = None,
     rivals: Annotated[
         Path | None,
-        typer.Option(help="Folder of rivals that are set up (benchmarks/rivals).", metavar="DIR"),
+        typer.Option(
+            help="Folder of rivals that are set up (benchmarks/rivals).", metavar="DIR", parser=at_home
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of a run; the first is not counted.")] = 8,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, in turn.")] = 3,
     clients: Annotated[int | None, typer.Option(min=1, help="Clients instead of the workload's.")] = None,
     cohort: Annotated[int | None, typer.Option(min=1, help="Clients in a round, likewise.")] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write the rows there.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--csv",
+            help="Write the rows there.",
+            metavar="FILE",
+            parser=at_home,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
@@ -54,7 +63,7 @@ def bench_sim_command(
     names = [name.strip() for name in workloads.split(",") if name.strip()]
     for name in names:
         if name not in WORKLOADS:
-            raise InputError("--workloads", name, " or ".join(WORKLOADS))
+            raise InputError("--workloads", name, " or ".join(WORKLOADS), did_you_mean(name, WORKLOADS))
     check_place("--csv", csv_file)
     chosen = _chosen(simulators(rivals), systems)
     options = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
@@ -87,7 +96,7 @@ def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:
         matching = [s for s in known if s.system == system and mode in ("", s.mode)]
         if not matching:
             names = sorted({f"{s.system}:{s.mode}" for s in known})
-            raise InputError("--systems", part, f"some of {', '.join(names)}")
+            raise InputError("--systems", part, f"some of {', '.join(names)}", did_you_mean(part, names))
         chosen += matching
     return chosen
 

@@ -14,6 +14,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
+from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
@@ -66,7 +67,12 @@ def compare_command(
     seed: options.Seed = None,
     out: options.Out = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the comparison in this directory.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Go on with the comparison in this directory.",
+            metavar="DIR",
+            parser=at_home,
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time (default: one per core).")] = None,
     as_json: Annotated[

@@ -14,6 +14,8 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes
 from fedtlu_fast.cli.files import check_place, write_plot
 from fedtlu_fast.cli.tables import show
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
     from fedtlu_fast.data.holdings import Holdings
@@ -32,7 +34,12 @@ def data_command(
     clients: options.Clients = None,
     seed: options.Seed = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a PNG there: clients and what they hold.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write a PNG there: clients and what they hold.",
+            metavar="FILE",
+            parser=at_home,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -55,7 +62,13 @@ def data_command(
         "clients": clients,
         "seed": seed,
     }
-    settings = options.settings_from(preset, config, overrides, **given)
+    try:
+        settings = options.settings_from(preset, config, overrides, **given)
+    except InputError as error:
+        if error.field != "cohort" or clients is None:
+            raise
+        # Who holds what does not depend on the cohort, which may be larger than so few clients.
+        settings = options.settings_from(preset, config, [*(overrides or []), f"cohort={clients}"], **given)
     with notes.status("Reading and dealing data") if sys.stderr.isatty() else nullcontext():
         holdings = look(settings, load_federation(settings))
     found = _numbers(holdings)

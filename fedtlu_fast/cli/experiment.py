@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,8 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, did_you_mean
+from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import shell_word
 
 SEEDS = 3
@@ -36,6 +38,7 @@ def experiment_command(
         typer.Option(
             help="Directory for the files (default: experiments/NAME-SCALE). What is finished in it is kept.",
             metavar="DIR",
+            parser=at_home,
         ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time (default: one per core).")] = None,
@@ -52,12 +55,17 @@ def experiment_command(
     from fedtlu_fast.simulation.experiment import conditions, experiment_settings, run_experiment
 
     if scale not in ("small", "paper"):
-        raise InputError("--scale", scale, "small or paper")
+        raise InputError("--scale", scale, "small or paper", did_you_mean(scale, ("small", "paper")))
     given = {"data.source": data, "model.pretrained": model, "device": device or _best_device(scale)}
-    settings = experiment_settings(
-        name,
-        "paper" if scale == "paper" else "small",
-        [*(f"{key}={value}" for key, value in given.items() if value is not None), *(overrides or [])],
+    settings = options.from_everywhere(
+        experiment_settings(
+            name,
+            "paper" if scale == "paper" else "small",
+            [
+                *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None),
+                *(overrides or []),
+            ],
+        )
     )
     grid = conditions(settings, _names(aggregators), _names(threats))
     directory = out or Path("experiments") / f"{name}-{scale}"

@@ -11,12 +11,23 @@ from rich.table import Table
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.files import check_place, write_plot
 from fedtlu_fast.cli.tables import show
+from fedtlu_fast.places import at_home
 
 
 def history_command(
-    run_dir: Annotated[Path, typer.Argument(help="Directory of a run; it may still be under way.")],
+    run_dir: Annotated[
+        Path,
+        typer.Argument(
+            parser=at_home, metavar="RUN_DIR", help="Directory of a run; it may still be under way."
+        ),
+    ],
     plot: Annotated[
-        Path | None, typer.Option(help="Draw ranks and tau over the rounds.", metavar="FILE.png")
+        Path | None,
+        typer.Option(
+            help="Draw ranks and tau over the rounds.",
+            metavar="FILE.png",
+            parser=at_home,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

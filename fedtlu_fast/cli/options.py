@@ -14,6 +14,7 @@ import typer
 
 from fedtlu_fast.cli.console import be_quiet, note
 from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.places import absolute, absolute_source, at_home
 from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
@@ -26,7 +27,14 @@ Preset = Annotated[
     str | None,
     typer.Option(help=f"Settings that ship with the package ({DEFAULT_PRESET} unless --config is given)."),
 ]
-Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="A YAML file of settings.",
+        metavar="FILE",
+        parser=at_home,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, such as rounds=20 or training.lr=0.1; may be repeated."),
@@ -69,7 +77,9 @@ Workers = Annotated[int | None, typer.Option(help="Workers of processes and ray 
 Seed = Annotated[int | None, typer.Option(help="Seed of every draw.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="New directory for the files (default: a new one in runs/).", metavar="DIR"),
+    typer.Option(
+        help="New directory for the files (default: a new one in runs/).", metavar="DIR", parser=at_home
+    ),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress and no closing remarks.")
@@ -92,7 +102,22 @@ def settings_from(
 
     if preset is None and config is None:
         preset = given["task"] if given.get("task") in presets() else DEFAULT_PRESET
-    return load_config(preset, config, [*(overrides or []), *_named(given)])
+    return from_everywhere(load_config(preset, config, [*(overrides or []), *_named(given)]))
+
+
+def from_everywhere(config: RunConfig) -> RunConfig:
+    """The settings with absolute paths, so that the run can be resumed from another directory."""
+    data, participation, aggregation = config.data, config.participation, config.aggregation
+    found: dict[str, Any] = {"data": data.model_copy(update={"source": absolute_source(data.source)})}
+    if participation.trace is not None:
+        trace = {"trace": absolute(participation.trace)}
+        found["participation"] = participation.model_copy(update=trace)
+    if aggregation.spill is not None:
+        found["aggregation"] = aggregation.model_copy(update={"spill": absolute(aggregation.spill)})
+    if config.model.pretrained is not None:
+        pretrained = {"pretrained": absolute(config.model.pretrained)}
+        found["model"] = config.model.model_copy(update=pretrained)
+    return config.model_copy(update=found)
 
 
 def _named(given: Mapping[str, Any]) -> list[str]:

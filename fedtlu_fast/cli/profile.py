@@ -14,7 +14,8 @@ from rich.table import Table
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv, write_plot
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
     from fedtlu_fast.profiling.measure import Row
@@ -39,10 +40,21 @@ def profile_command(
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method, in turn.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's).")] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write the rows there.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--csv",
+            help="Write the rows there.",
+            metavar="FILE",
+            parser=at_home,
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a PNG there: GB/s against bytes.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write a PNG there: GB/s against bytes.",
+            metavar="FILE",
+            parser=at_home,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print notes and rows as JSON.")] = False,
 ) -> None:
@@ -135,7 +147,7 @@ def _chosen(field: str, given: str, known: list[str]) -> list[str]:
     names = known if given == "all" else [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise InputError(field, name, f"some of {', '.join(known)}")
+            raise InputError(field, name, f"some of {', '.join(known)}", did_you_mean(name, known))
     if not names:
         raise InputError(field, given, f"some of {', '.join(known)}")
     return names

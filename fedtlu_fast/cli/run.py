@@ -17,6 +17,7 @@ from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.dry_run import show_estimate
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
+from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ def run_command(
     seed: options.Seed = None,
     out: options.Out = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this directory.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this directory.",
+            metavar="DIR",
+            parser=at_home,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")

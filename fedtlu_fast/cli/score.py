@@ -13,6 +13,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import listed
+from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
 
 Granularity = Literal["tensor", "module", "block"]
@@ -20,8 +21,22 @@ Pooling = Literal["mean", "pooled"]
 
 
 def score_command(
-    before: Annotated[Path, typer.Argument(help="A .safetensors file or a model directory.")],
-    after: Annotated[Path, typer.Argument(help="The same model, later.")],
+    before: Annotated[
+        Path,
+        typer.Argument(
+            parser=at_home,
+            metavar="BEFORE",
+            help="A .safetensors file or a model directory.",
+        ),
+    ],
+    after: Annotated[
+        Path,
+        typer.Argument(
+            parser=at_home,
+            metavar="AFTER",
+            help="The same model, later.",
+        ),
+    ],
     granularity: Annotated[
         Granularity, typer.Option(help="What is ranked as one: tensor, module or block.")
     ] = "block",

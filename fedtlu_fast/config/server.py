@@ -17,6 +17,7 @@ from fedtlu_fast.block_metrics import Metric, ScoredLayers
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.places import at_home
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
 
@@ -150,6 +151,11 @@ class AggregationConfig(Section):
     server_beta1: float = Field(0.9, ge=0, lt=1, description="adam: decay of the mean of the changes")
     server_beta2: float = Field(0.99, ge=0, lt=1, description="adam: decay of the mean of their squares")
     server_tau: float = Field(1e-3, gt=0, description="adam: the larger, the less adaptive")
+
+    @field_validator("spill")
+    @classmethod
+    def _at_home(cls, value: str | None) -> str | None:
+        return None if value is None else str(at_home(value))
 
     @field_validator("byzantine", mode="before")
     @classmethod

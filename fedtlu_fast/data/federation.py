@@ -28,7 +28,7 @@ from fedtlu_fast.data.tokenizing import (
     windows,
 )
 from fedtlu_fast.data.words import boundary
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, did_you_mean
 from fedtlu_fast.randomness import generator
 
 TASKS = {
@@ -90,6 +90,9 @@ def load_federation(config: RunConfig) -> FederatedData:
             clients.
     """
     kind, _, rest = config.data.source.partition(":")
+    if kind not in TASKS:
+        expected = str(type(config.data).model_fields["source"].description)
+        raise InputError("data.source", config.data.source, expected, did_you_mean(kind, TASKS))
     if config.task not in TASKS.get(kind, (config.task,)):
         expected = f"{' or '.join(TASKS[kind])}, for which data.source={config.data.source} is"
         raise InputError("task", config.task, expected)

@@ -18,7 +18,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import BackendUnavailableError, InputError
+from fedtlu_fast.errors import BackendUnavailableError, InputError, did_you_mean
 from fedtlu_fast.ops import checks
 from fedtlu_fast.ops.moments import Moments
 
@@ -94,7 +94,7 @@ def resolve(backend: str, device: str) -> ModuleType:
         BackendUnavailableError: it was asked for by name and cannot run here.
     """
     if backend not in NAMES:
-        raise InputError("backend", backend, f"one of {', '.join(NAMES)}")
+        raise InputError("backend", backend, f"one of {', '.join(NAMES)}", did_you_mean(backend, NAMES))
     if backend == "auto":
         backend = _best(device)
     reason = why_not(backend, device)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, did_you_mean
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, is_finished, read_arm
@@ -72,7 +72,7 @@ def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) 
         InputError: no such experiment, or overrides that do not fit.
     """
     if name not in EXPERIMENTS:
-        raise InputError("NAME", name, f"one of {', '.join(EXPERIMENTS)}")
+        raise InputError("NAME", name, f"one of {', '.join(EXPERIMENTS)}", did_you_mean(name, EXPERIMENTS))
     return load_config(f"{name}-{scale}", overrides=overrides)
 
 
@@ -92,7 +92,8 @@ def conditions(
     ):
         unknown = [one for one in given if one not in known]
         if unknown or not given or len(set(given)) < len(given):
-            raise InputError(field, ",".join(given), f"some of {', '.join(known)}, each once")
+            fix = did_you_mean(unknown[0], known) if unknown else ""
+            raise InputError(field, ",".join(given), f"some of {', '.join(known)}, each once", fix)
     found = []
     for aggregator in aggregators:
         for threat in threats:

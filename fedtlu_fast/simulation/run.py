@@ -22,6 +22,7 @@ from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
+from fedtlu_fast.places import at_home
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.shown import shell_word
@@ -93,7 +94,7 @@ def simulate(
         2034.6
     """
     settings = config if isinstance(config, RunConfig) else parse_config(config)
-    with closing(Run(settings, Path(out) if out is not None else None, resume=resume)) as run:
+    with closing(Run(settings, at_home(out) if out is not None else None, resume=resume)) as run:
         run.advance(settings.rounds, observer)
         result = run.finish()
     if run.diverged:

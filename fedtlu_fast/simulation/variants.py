@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import budget_shorthand
 from fedtlu_fast.config.client_selection import BUDGETED, used_by
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, did_you_mean
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.selection.client_selectors import CLIENT_SELECTORS
 from fedtlu_fast.settings import laid_over
@@ -44,7 +44,8 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
         return _of_clients(config, name, selector, budget, changes)
     if head not in SELECTORS:
         known = ", ".join([*SELECTORS, *(f"{one}@BUDGET" for one in CLIENT_SELECTORS), *REFERENCES])
-        raise InputError("--selectors", head, f"some of {known}")
+        names = [*SELECTORS, *CLIENT_SELECTORS, *REFERENCES]
+        raise InputError("--selectors", head, f"some of {known}", did_you_mean(head, names))
     return laid_over(config, [f"selection.selector={head}", *changes])
 
 
@@ -107,7 +108,12 @@ def _of_clients(
     config: RunConfig, name: str, selector: str, budget: str, changes: Sequence[str]
 ) -> RunConfig:
     if selector not in CLIENT_SELECTORS:
-        raise InputError("--selectors", name, f"one of {', '.join(CLIENT_SELECTORS)} before the @")
+        raise InputError(
+            "--selectors",
+            name,
+            f"one of {', '.join(CLIENT_SELECTORS)} before the @",
+            did_you_mean(selector, CLIENT_SELECTORS),
+        )
     if selector in BUDGETED and budget in ("", NO_BUDGET):
         raise InputError("--selectors", name, f"a budget: {selector}@2, {selector}@1..4")
     if selector not in BUDGETED and budget not in ("", NO_BUDGET):

@@ -68,3 +68,9 @@ def test_a_task_that_is_called_as_a_preset_brings_it(fedtlu):
     done = fedtlu("data", "--task", "digits", "--preset", "quickstart", "--data", "pydoc")
     assert done.code == 2
     assert "expected none but digits with task=digits" in done.stderr
+
+
+def test_a_few_clients_are_dealt_to_whatever_the_cohort(fedtlu) -> None:
+    done = fedtlu("data", "--task", "digits", "--clients", 4, "--json")
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["clients"] == 4

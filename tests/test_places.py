@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from fedtlu_fast.cli.options import from_everywhere
+from fedtlu_fast.places import at_home
+from fedtlu_fast.settings import load_config
+
+
+def test_the_home_stands_in_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/a b") == tmp_path / "a b"
+    assert at_home("~nobody-of-the-kind/a") == Path("~nobody-of-the-kind/a")
+    assert at_home("a/~") == Path("a/~")
+    spilling = ["aggregation.rule=median", "aggregation.spill=~/spill"]
+    assert load_config("smoke", overrides=spilling).aggregation.spill == str(tmp_path / "spill")
+
+
+def test_paths_of_settings_hold_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("t.txt", "trace.csv"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "model").mkdir()
+    given = ["data.source=text:t.txt", "participation.trace=trace.csv", "model.pretrained=model"]
+    found = from_everywhere(load_config("smoke", overrides=given))
+    assert found.data.source == f"text:{tmp_path / 't.txt'}"
+    assert found.participation.trace == str(tmp_path / "trace.csv")
+    assert found.model.pretrained == str(tmp_path / "model")
+    kept = from_everywhere(load_config("smoke", overrides=["data.source=text:gone", "model.pretrained=gpt2"]))
+    assert (kept.data.source, kept.model.pretrained) == ("text:gone", "gpt2")
+    assert from_everywhere(load_config("smoke")) == load_config("smoke")
