@@ -53,8 +53,8 @@ class ExecutionConfig(Section):
     client_seconds: float | None = Field(
         None,
         gt=0,
-        description="a client that trains longer has failed (processes and ray; of clients trained at once, "
-        "one whose data take longer); null: no limit",
+        description="a client that trains longer has failed, and a worker that is silent for longer is "
+        "replaced (processes and ray; n clients trained at once have n times as long); null: no limit",
     )
     client_errors: Literal["stop", "drop"] = Field(
         "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"
