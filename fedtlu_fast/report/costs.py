@@ -15,6 +15,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedtlu_fast.clients.batches import normalises_batches
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
 from fedtlu_fast.data.population import Population, example_samples
@@ -46,8 +47,8 @@ SAMPLES = 2
 """Of the batch by which a model is measured: BatchNorm has no statistics of one."""
 PARTS = ("task", "seed", "clients", "data", "partition", "pretraining", "model", "threats")
 """Settings that decide the model and who holds how much."""
-Made = tuple[BlockCosts, Population, ParameterLayout]
-"""A model's costs, who holds what, and its layout."""
+Made = tuple[BlockCosts, Population, ParameterLayout, bool]
+"""A model's costs, who holds what, its layout, and whether a single sample may be a batch."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
             done = min(len(metrics), len(selection))
             if not done:
                 raise InputError("RUN_DIR", str(path), "a run with one round or more")
-            blocks, population, layout = _parts(config, made)
+            blocks, population, layout, alone = _parts(config, made)
             held = partial(_held, population)
             chosen = config.client_selection
             probes = chosen.probe_batches if chosen.probes else 0
             kept = _kept(config, layout)
             told = chosen.decides == "server"
-            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept, told)
+            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept, told, alone)
             found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
     return found
 
@@ -190,12 +191,17 @@ def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
             parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
             batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
             layout = parts.trainer.layout
-            made[key] = measure_costs(parts.trainer.task, layout, batch), parts.population, layout
+            alone = not normalises_batches(parts.trainer.task.model)
+            costs = measure_costs(parts.trainer.task, layout, batch)
+            made[key] = costs, parts.population, layout, alone
     return made[key]
 
 
 def _held(population: Population, client: int) -> int:
-    return len(population.train(client))
+    try:
+        return len(population.train(client))
+    except (Exception, SystemExit):  # it failed in its rounds too, and the run left it out
+        return 0
 
 
 def _all(arms: Mapping[str, Sequence[RunCosts]]) -> list[RunCosts]:
