@@ -1,0 +1,52 @@
+"""Clients that fail in tests and in what follows the rounds: as in the rounds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federations import tiny
+
+from fedtlu_fast import simulate
+from fedtlu_fast.data.population import ArrayPopulation, Samples
+from fedtlu_fast.errors import ClientError
+from fedtlu_fast.simulation.cohort import sample_cohort
+
+SETTINGS: dict[str, Any] = {
+    "clients": 6,
+    "cohort": 1,
+    "rounds": 2,
+    "evaluation": {"trained_clients": 6, "local_every": 9},
+}
+TRAINED = {client for index in (1, 2) for client in sample_cohort(0, index, 6, 1)}
+FAILING = min(set(range(6)) - TRAINED)
+"""A client of whom no round knows anything."""
+
+
+def _fail(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    right: Callable[[ArrayPopulation, int], Samples] = getattr(ArrayPopulation, method)
+
+    def broken(self: ArrayPopulation, client: int) -> Samples:
+        if client == FAILING:
+            raise OSError("its file is gone")
+        return right(self, client)
+
+    monkeypatch.setattr(ArrayPopulation, method, broken)
+
+
+@pytest.mark.parametrize("method", ["train", "held_out"])
+def test_a_client_that_fails_after_the_rounds_is_left_out_and_named(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    whole = simulate(tiny(text, **SETTINGS))
+    _fail(monkeypatch, method)
+    dropped = tiny(text, **SETTINGS, execution={"client_errors": "drop"})
+    found = simulate(dropped)
+    assert found.summary["failed_tests"] == {str(FAILING): "OSError: 'its file is gone'"}
+    assert found.summary["params_sha256"] == whole.summary["params_sha256"]
+    assert found.summary["trained_local_loss"] != whole.summary["trained_local_loss"]
+    with pytest.raises(ClientError, match=rf"client {FAILING} failed .* round 2"):
+        simulate(tiny(text, **SETTINGS), tmp_path / "out")
+    again = simulate(dropped, tmp_path / "out", resume=True)
+    assert again.summary["failed_tests"] == found.summary["failed_tests"]
+    assert again.summary["trained_local_loss"] == found.summary["trained_local_loss"]
