@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState
@@ -254,7 +254,7 @@ def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> Server
     if changed := changed_log(path.parent.parent, facts.logs, facts.round):
         raise DamagedError(changed)
     try:
-        held: dict[str, dict[str, Tensor]] = {name: load_file(path / name) for name in facts.files}
+        held: dict[str, dict[str, Tensor]] = {name: _load(path / name) for name in facts.files}
         known, clients = held.get(LOSSES, _columns({})), held.get(CLIENTS, {})
         return ServerState(
             facts.round,
@@ -378,3 +378,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no path that is no UTF-8
+        return load(path.read_bytes())
+    return load_file(path)
