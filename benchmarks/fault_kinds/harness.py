@@ -270,7 +270,10 @@ def left(out: Path) -> dict[str, Any]:
 def judge(ended: Ended, out: Path, peace: Path) -> Outcome:
     """Of a command that may end well or refuse."""
     if ended.code == 0:
-        same = "Traceback" not in ended.err and left(out) == left(peace)
+        try:
+            same = "Traceback" not in ended.err and left(out) == left(peace)
+        except ValueError:  # a log that cannot even be read
+            same = False
         return Outcome("same") if same else Outcome("wrong", note=f"OTHER RESULT: {ended.told}")
     if ended.code in (1, 2) and ended.message:
         return Outcome("message", note=ended.message)

@@ -27,7 +27,7 @@ def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_faults_are_survived_or_told(tmp_path: Path) -> None:
     table = tmp_path / "faults.csv"
-    done = campaign("--share", "0.01", "--kind", "--resume", "--csv", str(table))
+    done = campaign("--share", "0.01", "--kind=--resume", "--csv", str(table))
     assert done.returncode == 0, done.stdout + done.stderr
     with table.open() as file:
         rows = list(csv.DictReader(file))
