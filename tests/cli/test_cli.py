@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -432,24 +433,23 @@ def test_full_disk_exits_1_with_one_message_and_can_be_resumed(
     out = tmp_path / "out"
     assert fedtlu("run", "--config", tiny_file, "--out", tmp_path / "whole").code == 0
 
-    from fedtlu_fast.simulation.directory import RunDirectory
+    from fedtlu_fast.simulation import directory
 
-    append = RunDirectory.append
+    append = directory.append_to_file
 
-    def fill(self: RunDirectory, log: str, row: dict[str, Any]) -> None:
-        if row["round"] == 4 and log == "metrics.jsonl":
-            (out / log).rename(out / "kept")
-            (out / log).symlink_to("/dev/full")
-        append(self, log, row)
+    def fill(path: Path, line: bytes) -> None:
+        if path.name == "metrics.jsonl" and json.loads(line)["round"] == 4:
+            append(path, line[: len(line) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        append(path, line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "append", fill)
+        patch.setattr(directory, "append_to_file", fill)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {out / 'metrics.jsonl'} could not be written: No space left on device.")
-    (out / "kept").replace(out / "metrics.jsonl")
     assert fedtlu("run", "--resume", out).code == 0
     for log in ("metrics.jsonl", "selection.jsonl"):
         assert timeless(rows(out / log)) == timeless(rows(tmp_path / "whole" / log))
