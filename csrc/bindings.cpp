@@ -2,6 +2,11 @@
 //
 // Memory arrives as NumPy arrays, never as addresses. bfloat16 and float16 come as 16-bit integers under
 // their dtype's name. Each check raises TypeError or ValueError with the argument's name.
+//
+// Every function works in one order. First it takes what can run Python code: sequences, numbers, names.
+// Then it pins the arrays, copies offsets, and makes the arrays of its answer, which may start the collector.
+// Only then it checks the other arrays and takes their addresses: from there on nothing runs that could
+// change them.
 
 #include <cxxabi.h>
 #include <pybind11/numpy.h>
@@ -85,31 +90,45 @@ py::array floats(const Name& name, py::handle given, Dtype dtype) {
     }
 }
 
-// [layers + 1], non-decreasing, within [0, length]. A copy: what was checked cannot change while the GIL is
-// off.
-std::vector<std::int64_t> offsets_within(py::handle given, std::int64_t length) {
+// [layers + 1], non-decreasing from 0 on. A copy: what was checked cannot change.
+std::vector<std::int64_t> offsets_of(py::handle given) {
     const Name name{"offsets"};
     const py::array array = vector_of(name, given, "i", 8, "an array of int64");
     if (array.size() == 0) bad_value(name, "at least one entry");
     std::vector<std::int64_t> offsets(static_cast<std::size_t>(array.size()));
     std::memcpy(offsets.data(), array.data(), offsets.size() * sizeof(std::int64_t));
-    if (offsets.front() < 0 || offsets.back() > length || !std::is_sorted(offsets.begin(), offsets.end())) {
-        bad_value(name, "non-decreasing numbers from 0 to " + std::to_string(length));
+    if (offsets.front() < 0 || !std::is_sorted(offsets.begin(), offsets.end())) {
+        bad_value(name, "non-decreasing numbers from 0 on");
     }
     return offsets;
+}
+
+void check_within(const std::vector<std::int64_t>& offsets, std::int64_t length) {
+    if (offsets.back() > length) {
+        bad_value({"offsets"}, "non-decreasing numbers from 0 to " + std::to_string(length));
+    }
+}
+
+std::int64_t layers_of(const std::vector<std::int64_t>& offsets) {
+    return static_cast<std::int64_t>(offsets.size()) - 1;
 }
 
 void check_writable(const Name& name, const py::array& array) {
     if (!array.writeable()) bad_value(name, "writable memory");
 }
 
-// As long as the target, and either all of its memory or none of it.
-void check_beside(const Name& name, const py::array& array, const Name& target_name,
-                  const py::array& target) {
+void check_as_long(const Name& name, const py::array& array, const Name& target_name,
+                   const py::array& target) {
     if (array.size() != target.size()) {
         bad_value(name, std::to_string(target.size()) + " elements, as " + target_name.text() + ", got " +
                             std::to_string(array.size()));
     }
+}
+
+// As long as the target, and either all of its memory or none of it.
+void check_beside(const Name& name, const py::array& array, const Name& target_name,
+                  const py::array& target) {
+    check_as_long(name, array, target_name, target);
     const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
     const auto its = reinterpret_cast<std::uintptr_t>(target.data());
     const auto my_bytes = static_cast<std::uintptr_t>(array.nbytes());
@@ -119,6 +138,40 @@ void check_beside(const Name& name, const py::array& array, const Name& target_n
         bad_value(name, "memory that does not overlap " + target_name.text() + " in part");
     }
 }
+
+// Memory of its own: for inputs that are read after the target was written in part.
+void check_apart(const Name& name, const py::array& array, const Name& target_name, const py::array& target) {
+    const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
+    const auto its = reinterpret_cast<std::uintptr_t>(target.data());
+    if (mine < its + static_cast<std::uintptr_t>(target.nbytes()) &&
+        its < mine + static_cast<std::uintptr_t>(array.nbytes())) {
+        bad_value(name, "memory that does not overlap " + target_name.text());
+    }
+}
+
+// While it lives, NumPy refuses to resize these arrays and those that own their memory, even where it is
+// asked not to look for references: neither another thread nor a finalizer can take away what was checked.
+class Pins {
+  public:
+    Pins(std::initializer_list<py::handle> arrays) {
+        for (const py::handle array : arrays) add(array);
+    }
+
+    explicit Pins(const py::tuple& arrays) {
+        for (const py::handle array : arrays) add(array);
+    }
+
+    void add(py::handle given) {
+        auto array = py::reinterpret_borrow<py::object>(given);
+        while (array && py::isinstance<py::array>(array)) {
+            references_.emplace_back(array);
+            array = py::reinterpret_borrow<py::array>(array).base();
+        }
+    }
+
+  private:
+    std::vector<py::weakref> references_;
+};
 
 // A base beside the target, or no array for None.
 py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, const py::array& target) {
@@ -182,13 +235,15 @@ Moments rows(py::array_t<double>& array) { return rows(array.mutable_data(), arr
 
 py::array_t<double> py_layer_stats(py::handle delta, py::handle dtype, py::handle offsets, int threads) {
     const Dtype type = parse_dtype({"dtype"}, dtype);
-    const py::array values = floats({"delta"}, delta, type);
-    const std::vector<std::int64_t> bounds = offsets_within(offsets, values.size());
     check_threads(threads);
-
-    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    const Pins pins{delta, offsets};
+    const std::vector<std::int64_t> bounds = offsets_of(offsets);
+    const std::int64_t layers = layers_of(bounds);
     py::array_t<double> out = moments_array(layers);
     const Moments moments = rows(out);
+    const py::array values = floats({"delta"}, delta, type);
+    check_within(bounds, values.size());
+
     const std::byte* data = bytes_of(values);
     without_gil([&] { layer_stats(data, type, bounds.data(), layers, moments, threads); });
     return out;
@@ -209,14 +264,15 @@ py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, i
     check_threads(threads);
 
     const Dtype shared = one_dtype ? parse_dtype({"dtypes"}, dtypes) : Dtype::kFloat32;
+    const Pins pins(arrays);
+    py::array_t<double> out = moments_array(layers);
+    const Moments moments = rows(out);
     std::vector<LayerView> views(arrays.size());
     for (std::int64_t i = 0; i < layers; ++i) {
         const Dtype type = one_dtype ? shared : parse_dtype({"dtypes", i}, PyTuple_GET_ITEM(names.ptr(), i));
         const py::array array = floats({"tensors", i}, PyTuple_GET_ITEM(arrays.ptr(), i), type);
         views[static_cast<std::size_t>(i)] = {bytes_of(array), array.size(), type};
     }
-    py::array_t<double> out = moments_array(layers);
-    const Moments moments = rows(out);
     without_gil([&] { layer_stats_list(views.data(), layers, moments, threads); });
     return out;
 }
@@ -224,25 +280,28 @@ py::array_t<double> py_layer_stats_list(py::handle tensors, py::handle dtypes, i
 py::object py_accumulate(py::handle aggregate, py::handle client, py::handle base, py::handle dtype,
                          double weight, py::handle offsets, int threads) {
     const Dtype type = parse_dtype({"dtype"}, dtype);
+    check_threads(threads);
+    const Pins pins{aggregate, client, base};
+    const bool with_stats = !offsets.is_none();
+    const std::vector<std::int64_t> bounds = with_stats ? offsets_of(offsets) : std::vector<std::int64_t>{0};
+    const std::int64_t layers = layers_of(bounds);
+    py::array_t<double> result = moments_array(layers);
+    const Moments moments = rows(result);
     py::array target = floats({"aggregate"}, aggregate, widened(type));
     check_writable({"aggregate"}, target);
     const py::array change = floats({"client"}, client, type);
     check_beside({"client"}, change, {"aggregate"}, target);
     const py::array start = base_beside(base, type, {"aggregate"}, target);
-    check_threads(threads);
+    check_within(bounds, target.size());
 
     auto* out = static_cast<std::byte*>(target.mutable_data());
     const std::byte* from = bytes_of(change);
     const std::byte* minus = base.is_none() ? nullptr : bytes_of(start);
     const std::int64_t n = target.size();
-    if (offsets.is_none()) {
+    if (!with_stats) {
         without_gil([&] { accumulate_(out, from, minus, type, n, weight, threads); });
         return py::none();
     }
-    const std::vector<std::int64_t> bounds = offsets_within(offsets, n);
-    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
-    py::array_t<double> result = moments_array(layers);
-    const Moments moments = rows(result);
     without_gil([&] {
         accumulate_layer_stats_(out, from, minus, type, n, weight, bounds.data(), layers, moments, threads);
     });
@@ -251,12 +310,28 @@ py::object py_accumulate(py::handle aggregate, py::handle client, py::handle bas
 
 py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, py::handle base,
                        py::handle dtype, py::handle offsets, bool client_stats, int threads) {
-    // First what may run Python code, which could change an array that was checked before it.
     const py::tuple arrays = tuple_of({"clients"}, clients);
     const Dtype type = parse_dtype({"dtype"}, dtype);
+    check_threads(threads);
+    Pins pins(arrays);
+    for (const py::handle array : {out, weights, base}) pins.add(array);
+    const std::vector<std::int64_t> bounds = offsets_of(offsets);
+    const std::int64_t layers = layers_of(bounds);
+    const auto number = static_cast<std::int64_t>(arrays.size());
+    py::array_t<double> result = moments_array(layers);
+    const Moments moments = rows(result);
+    py::object each = py::none();
+    std::vector<Moments> client_moments;
+    if (client_stats) {
+        py::array_t<double> matrices({py::ssize_t{number}, py::ssize_t{5}, py::ssize_t{layers}});
+        double* at = matrices.mutable_data();
+        for (std::int64_t i = 0; i < number; ++i, at += 5 * layers) {
+            client_moments.push_back(rows(at, layers));
+        }
+        each = std::move(matrices);
+    }
     py::array target = floats({"out"}, out, widened(type));
     check_writable({"out"}, target);
-    const auto number = static_cast<std::int64_t>(arrays.size());
     std::vector<const std::byte*> data(arrays.size());
     for (std::int64_t i = 0; i < number; ++i) {
         const py::array array = floats({"clients", i}, PyTuple_GET_ITEM(arrays.ptr(), i), type);
@@ -272,22 +347,8 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
     std::vector<double> factors(arrays.size());
     if (number > 0) std::memcpy(factors.data(), shares.data(), factors.size() * sizeof(double));
     const py::array start = base_beside(base, type, {"out"}, target);
-    const std::vector<std::int64_t> bounds = offsets_within(offsets, target.size());
-    check_threads(threads);
+    check_within(bounds, target.size());
 
-    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
-    py::array_t<double> result = moments_array(layers);
-    const Moments moments = rows(result);
-    py::object each = py::none();
-    std::vector<Moments> client_moments;
-    if (client_stats) {
-        py::array_t<double> matrices({py::ssize_t{number}, py::ssize_t{5}, py::ssize_t{layers}});
-        double* at = matrices.mutable_data();
-        for (std::int64_t i = 0; i < number; ++i, at += 5 * layers) {
-            client_moments.push_back(rows(at, layers));
-        }
-        each = std::move(matrices);
-    }
     auto* to = static_cast<std::byte*>(target.mutable_data());
     const Clients given{data.data(), factors.data(), number, base.is_none() ? nullptr : bytes_of(start),
                         type};
@@ -302,18 +363,20 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
 void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py::handle mask,
                      py::handle dtype, double lr, int threads) {
     const Dtype type = parse_dtype({"dtype"}, dtype);
+    check_threads(threads);
+    const Pins pins{params, delta, mask};
+    const std::vector<std::int64_t> bounds = offsets_of(offsets);
     py::array target = floats({"params"}, params, widened(type));
     check_writable({"params"}, target);
     const py::array change = floats({"delta"}, delta, type);
     check_beside({"delta"}, change, {"params"}, target);
-    const std::vector<std::int64_t> bounds = offsets_within(offsets, target.size());
+    check_within(bounds, target.size());
     const py::array chosen = vector_of({"mask"}, mask, "b", 1, "an array of bool");
-    const auto layers = static_cast<std::int64_t>(bounds.size()) - 1;
+    const std::int64_t layers = layers_of(bounds);
     if (chosen.size() != layers) {
         bad_value({"mask"},
                   std::to_string(layers) + " entries, one per layer, got " + std::to_string(chosen.size()));
     }
-    check_threads(threads);
 
     auto* out = static_cast<std::byte*>(target.mutable_data());
     const std::byte* from = bytes_of(change);
@@ -362,6 +425,11 @@ std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
     return layers;
 }
 
+// How many clients these boundaries make, were they valid: at least 0.
+py::ssize_t clients_in(py::handle firsts) {
+    return std::max<py::ssize_t>(vector_of({"firsts"}, firsts, "i", 8, "an array of int64").size(), 1) - 1;
+}
+
 double number_of(const Name& name, const py::dict& given) {
     const double number = PyFloat_AsDouble(py::object(given[name.name]).ptr());
     if (PyErr_Occurred()) throw py::error_already_set();
@@ -383,9 +451,13 @@ LocalSteps steps_of(const py::dict& given) {
 py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::dict& steps,
                                py::handle features, py::handle labels, py::handle rows, py::handle starts,
                                py::handle firsts, py::handle weights, py::handle change, py::handle own) {
+    const LocalSteps local = steps_of(steps);
+    const Pins pins{params, features, weights, change, own};
+    const std::int64_t clients = clients_in(firsts);
+    py::array_t<double> losses(clients);
+    py::array_t<bool> finite(clients);
     const py::array before = floats({"params"}, params, Dtype::kFloat32);
     const std::vector<Linear> linears = linears_of(layers, before.size());
-    const LocalSteps local = steps_of(steps);
     const py::array pool = floats({"features"}, features, Dtype::kFloat32);
     const std::int64_t inputs = linears.front().inputs;
     if (pool.size() % inputs != 0) bad_value({"features"}, "rows of " + std::to_string(inputs) + " numbers");
@@ -396,25 +468,27 @@ py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::d
     const std::vector<std::int64_t> batches = cuts_of({"starts"}, starts, samples);
     const std::vector<std::int64_t> cuts =
         cuts_of({"firsts"}, firsts, static_cast<std::int64_t>(batches.size()) - 1);
-    const auto clients = static_cast<std::int64_t>(cuts.size()) - 1;
+    if (static_cast<std::int64_t>(cuts.size()) != clients + 1) bad_value({"firsts"}, "one length");
     const py::array shares = floats({"weights"}, weights, Dtype::kFloat64);
     if (shares.size() != clients) bad_value({"weights"}, std::to_string(clients) + " entries, one a client");
     const std::vector<double> factors(static_cast<const double*>(shares.data()),
                                       static_cast<const double*>(shares.data()) + clients);
     py::array sum = floats({"change"}, change, Dtype::kFloat32);
     check_writable({"change"}, sum);
-    check_beside({"change"}, sum, {"params"}, before);
+    check_as_long({"change"}, sum, {"params"}, before);
+    check_apart({"change"}, sum, {"params"}, before);
+    check_apart({"features"}, pool, {"change"}, sum);
     float* last = nullptr;
     if (!own.is_none()) {
         py::array vector = floats({"own"}, own, Dtype::kFloat32);
         check_writable({"own"}, vector);
-        check_beside({"own"}, vector, {"params"}, before);
-        check_beside({"own"}, vector, {"change"}, sum);
+        check_as_long({"own"}, vector, {"params"}, before);
+        check_apart({"own"}, vector, {"params"}, before);
+        check_apart({"own"}, vector, {"change"}, sum);
+        check_apart({"features"}, pool, {"own"}, vector);
         last = static_cast<float*>(vector.mutable_data());
     }
 
-    py::array_t<double> losses(clients);
-    py::array_t<bool> finite(clients);
     const LocalData data{static_cast<const float*>(pool.data()), targets.data(), taken.data(), batches.data(),
                          cuts.data()};
     const LocalResults results{losses.mutable_data(), reinterpret_cast<std::uint8_t*>(finite.mutable_data())};

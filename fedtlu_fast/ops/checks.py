@@ -57,8 +57,7 @@ def has_memory(tensor: Tensor) -> bool:
         return False
     if not tensor.numel() or tensor.device.type == "meta":
         return True
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    needed = (tensor.storage_offset() + reach + 1) * tensor.element_size()
+    needed = tensor.storage_offset() * tensor.element_size() + reach(tensor)
     return storage.nbytes() >= needed and bool(tensor.data_ptr()) and storage.device == tensor.device
 
 
@@ -193,11 +192,24 @@ def changed(tensor: Tensor) -> None:
         torch.autograd.graph.increment_version(tensor)
 
 
+def reach(tensor: Tensor) -> int:
+    """Bytes from a strided tensor's first element to the end of its last one."""
+    if not tensor.numel():
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def overlap(tensor: Tensor, target: Tensor) -> bool:
+    """Whether two tensors may share memory."""
+    first, second = tensor.data_ptr(), target.data_ptr()
+    return first < second + reach(target) and second < first + reach(tensor)
+
+
 def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> None:
     """Refuse an input that shares part of a target's memory; all of it may be shared."""
-    first, second = tensor.data_ptr(), target.data_ptr()
-    size, other = tensor.nbytes, target.nbytes
-    if first < second + other and second < first + size and (first, size) != (second, other):
+    same = (tensor.data_ptr(), reach(tensor)) == (target.data_ptr(), reach(target))
+    if overlap(tensor, target) and not same:
         raise InputError(
             field,
             "a view that overlaps",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import overload
 
@@ -23,6 +24,9 @@ from fedtlu_fast.ops import checks
 from fedtlu_fast.ops.moments import Moments
 
 logger = logging.getLogger("fedtlu_fast")
+
+PIECE = 1 << 20
+"""Elements of a vector that is not contiguous which are copied at a time."""
 
 DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
 
@@ -150,6 +154,8 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
     delta = checks.readable("delta", delta)
     checks.check_flat("delta", delta, checks.STATS_DTYPES)
     checks.check_offsets(offsets, delta.numel())
+    if delta.numel() > 1 and delta.stride(0) == 0:
+        return layer_stats_list([delta[start:end] for start, end in pairwise(offsets.tolist())], backend)
     return resolve(backend, delta.device.type).layer_stats(delta.detach().contiguous(), offsets)  # type: ignore[no-any-return]
 
 
@@ -174,8 +180,18 @@ def layer_stats_list(
             if tensor.device != device:
                 given = str(tensor.device)
                 raise InputError(f"delta[{name!r}].device", given, f"{device}, as the first tensor")
-    flat = [_flat(tensor) for tensor in tensors]
-    return resolve(backend, device.type).layer_stats_list(flat)  # type: ignore[no-any-return]
+    module = resolve(backend, device.type)
+    expanded = [index for index, tensor in enumerate(tensors) if 0 in tensor.stride() and tensor.numel() > 1]
+    if not expanded:
+        return module.layer_stats_list([_flat(tensor) for tensor in tensors])  # type: ignore[no-any-return]
+    # What an expanded tensor repeats is read once.
+    times = torch.ones(len(tensors), dtype=torch.float64, device=device)
+    for index in expanded:
+        core = _core(tensors[index])
+        times[index] = tensors[index].numel() / core.numel()
+        tensors[index] = core
+    found = module.layer_stats_list([_flat(tensor) for tensor in tensors])
+    return Moments(found.count * times, found.mean, found.m2 * times, found.abs_max, found.nonfinite * times)
 
 
 @overload
@@ -224,11 +240,16 @@ def accumulate_(
     weight = checks.number("weight", weight)
     if offsets is not None:
         checks.check_offsets(offsets, aggregate.numel())
-    found = resolve(backend, aggregate.device.type).accumulate_(
-        aggregate.detach(), client, base, weight, offsets
-    )
+    module, target, found = resolve(backend, aggregate.device.type), aggregate.detach(), None
+    pieces = _pieces(client, base)
+    for piece in pieces:
+        start = None if base is None else base[piece].contiguous()
+        wanted = offsets if len(pieces) == 1 else None
+        found = module.accumulate_(target[piece], client[piece].contiguous(), start, weight, wanted)
     checks.changed(aggregate)
-    return found  # type: ignore[no-any-return]
+    if offsets is not None and len(pieces) > 1:
+        return module.layer_stats(target, offsets)  # type: ignore[no-any-return]
+    return found
 
 
 def aggregate(
@@ -277,17 +298,19 @@ def aggregate(
         out = torch.empty(first.shape, dtype=checks.TARGETS[first.dtype], device=first.device)
     checks.check_target("out", out)
     checks.check_addend("clients[0]", first, out)
-    rows = clients.detach().contiguous().unbind(0) if isinstance(clients, Tensor) else clients
-    moments, each = resolve(backend, first.device.type).aggregate(
-        out.detach(),
-        [_apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)],
-        shares,
-        None if base is None else _apart("base", base, "out", out),
-        offsets,
-        client_stats,
-    )
+    rows = clients.detach().unbind(0) if isinstance(clients, Tensor) else clients
+    rows = [_apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)]
+    base = None if base is None else _apart("base", base, "out", out)
+    module, target = resolve(backend, first.device.type), out.detach()
+    # Statistics of clients need them whole.
+    pieces = [slice(None)] if client_stats else _pieces(*rows, base)
+    for piece in pieces:
+        parts = [row[piece].contiguous() for row in rows]
+        start = None if base is None else base[piece].contiguous()
+        wanted = offsets if len(pieces) == 1 else offsets[:1] * 0
+        moments, each = module.aggregate(target[piece], parts, shares, start, wanted, client_stats)
     checks.changed(out)
-    return out, moments, each
+    return out, moments if len(pieces) == 1 else module.layer_stats(target, offsets), each
 
 
 def masked_apply_(
@@ -310,16 +333,38 @@ def masked_apply_(
         given = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
         raise InputError("mask", given, f"a bool CPU tensor of shape ({offsets.numel() - 1},)")
     lr = checks.number("lr", lr)
-    resolve(backend, params.device.type).masked_apply_(
-        params.detach(), _apart("delta", delta, "params", params), offsets, mask.contiguous(), lr
-    )
+    delta = _apart("delta", delta, "params", params)
+    module, target, mask = resolve(backend, params.device.type), params.detach(), mask.contiguous()
+    for piece in _pieces(delta):
+        first, stop, _ = piece.indices(len(target))
+        within = offsets if stop - first == len(target) else offsets.clamp(first, stop) - first
+        module.masked_apply_(target[piece], delta[piece].contiguous(), within, mask, lr)
     checks.changed(params)
 
 
 def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Tensor:
-    """The vector, contiguous, beside a target that it does not overlap in part."""
-    tensor = tensor.detach().contiguous()
+    """The vector beside a target that it does not overlap: contiguous, if it would overlap otherwise."""
+    tensor = tensor.detach()
+    if not tensor.is_contiguous():
+        return tensor.contiguous() if checks.overlap(tensor, target) else tensor
     checks.check_apart(field, tensor, target_field, target)
+    return tensor
+
+
+def _pieces(*vectors: Tensor | None) -> list[slice]:
+    """Where to cut vectors: a kernel wants contiguous ones, and a copy of a whole one would double it."""
+    given = [vector for vector in vectors if vector is not None]
+    length = len(given[0])
+    if length <= PIECE or all(vector.is_contiguous() for vector in given):
+        return [slice(None)]
+    return [slice(start, start + PIECE) for start in range(0, length, PIECE)]
+
+
+def _core(tensor: Tensor) -> Tensor:
+    """The part of an expanded tensor that the others repeat."""
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0:
+            tensor = tensor.narrow(dim, 0, 1)
     return tensor
 
 

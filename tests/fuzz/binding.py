@@ -29,11 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from fuzz import calls, faults
 from fuzz.memory import Dice, Memory, Pages, is_array
-from fuzz.oracle import TARGETS, UnfitError, WrongError, compare, expected
+from fuzz.oracle import ANSWERS, SECONDS, TARGETS, UnfitError, WrongError, compare, expected
+from fuzz.perceptron import answer
 from fuzz.sequences import PlannedError
 
+ANSWERS["train_perceptrons"] = answer
+
 # MemoryError: a sequence may claim any length.
-REFUSALS = (TypeError, ValueError, IndexError, OverflowError, MemoryError, PlannedError)
+REFUSALS = (TypeError, ValueError, IndexError, KeyError, OverflowError, MemoryError, PlannedError)
 # Seconds that one case may take; the largest take a few under the sanitizers.
 PATIENCE = 60
 
@@ -71,7 +74,7 @@ class Fuzzer:
         try:
             answer = getattr(self.extension, function)(**args)
         except REFUSALS as error:
-            where = memory.changed(before, None)
+            where = memory.changed(before)
             if where is not None:
                 raise WrongError(f"{name} refused ({error!r}) and yet wrote {where}") from error
             if not faulty:
@@ -82,7 +85,8 @@ class Fuzzer:
             raise WrongError(f"{name} raised {error!r}") from error
         target = args.get(TARGETS.get(function, ""))
         target = target if is_array(target) else None
-        where = memory.changed(before, target)
+        second = args.get(SECONDS.get(function, ""))
+        where = memory.changed(before, *(array for array in (target, second) if is_array(array)))
         if where is not None:
             raise WrongError(f"{name} wrote {where}")
         after = None if target is None else np.array(target, subok=False)

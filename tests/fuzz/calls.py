@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from fuzz.memory import Array, Dice, Memory
 from fuzz.oracle import NAMES, wide
+from fuzz.perceptron import valid as perceptrons
 
 TILE = 16384
 # How often each is called, beside the others. accumulate_ counts as two: with and without offsets.
@@ -17,6 +18,7 @@ SHARES = {
     "accumulate_": 4,
     "aggregate": 5,
     "masked_apply_": 4,
+    "train_perceptrons": 4,
     "read_loop": 1,
     "set_simd_level": 1,
 }
@@ -113,6 +115,8 @@ def change(dice: Dice, memory: Memory, target: Array, name: str) -> Array:
 
 
 def valid(function: str, dice: Dice, memory: Memory) -> dict[str, Any]:
+    if function == "train_perceptrons":
+        return perceptrons(dice, memory)
     name = dice.choice(NAMES)
     length = size(dice)
     if function == "layer_stats":

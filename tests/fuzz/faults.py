@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ from fuzz import calls, sequences
 from fuzz.memory import Array, Dice, Memory, Vector, is_array
 from fuzz.oracle import NAMES, TARGETS, items
 
-VECTORS = ("delta", "aggregate", "client", "base", "out", "params", "offsets", "mask", "weights", "values")
+VECTORS = (
+    "delta", "aggregate", "client", "base", "out", "params", "offsets", "mask", "weights", "values",
+    "features", "labels", "rows", "starts", "firsts", "layers", "change", "own",
+)  # fmt: skip
+INDICES = ("labels", "rows", "starts", "firsts", "layers")
 LIMITS = (-(2**63), 2**63 - 1, 2**62, -1, -2, 2**31, 2**32)
 ODD = (None, 3, 1.5, math.nan, "float32", "\ud800", b"12345678", (), [], {}, object(), ..., 10**400, 1j)
 DTYPES = ("f4", "f8", ">f4", ">f8", "f2", "i2", ">i2", "i4", "i8", ">i8", "u8", "c8", "O", "S4", "?", "M8[s]")
@@ -106,12 +111,46 @@ def _spoil(function: str, args: dict[str, Any], dice: Dice, memory: Memory) -> N
             (None, "1", 10**400, -(10**400), 1j, Index(2), Index(sequences.PlannedError("float")), np.ones(1),
              np.ones(2), np.datetime64("now"), memory.put(np.array(0.5)))
         )  # fmt: skip
+    elif name == "steps" and isinstance(given, dict):
+        args[name] = _steps(args, target, dice)
     elif name == "client_stats":
         args[name] = dice.choice((None, 2, "yes", np.ones(2), [], Index(0), 1.5))
     elif name == "dtype":
         args[name] = _dtype(dice)
     elif name in ("base", "offsets") and target is not None and target.size <= MOST:
         args[name] = _array(name, memory.put(calls.numbers(dice, target.size, "float64")), None, dice, memory)
+
+
+class Acting:
+    """A number that does something when it is asked for its value, once."""
+
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self.act: Callable[[Any], None] | None = act
+
+    def __float__(self) -> float:
+        act, self.act = self.act, None
+        if act is not None:
+            act(None)
+        return 0.1
+
+
+def _steps(args: dict[str, Any], target: Array | None, dice: Dice) -> Any:
+    """Steps with a number that is none, lies, or changes arrays that may have been checked before it."""
+    steps = dict(args["steps"])
+    name = dice.choice(list(steps))
+    kind = dice.randrange(4)
+    if kind == 0:
+        del steps[name]
+    elif kind == 1:
+        steps[name] = dice.choice((-1.0, math.nan, "1", None, 10**400, 1j, Index(2), np.ones(2), [], -0.0))
+    elif kind == 2 and target is not None:
+        steps[name] = Acting(sequences.reshape(target, dice))
+    elif is_array(args.get("params")) and args["params"].dtype == np.dtype("f4"):
+        # Of its own memory, which may be taken away from it.
+        own = np.array(args["params"], subok=False)
+        args["params"] = own
+        steps[name] = Acting(lambda _: own.resize(dice.choice((0, 1)), refcheck=False))
+    return steps
 
 
 def _dtype(dice: Dice) -> Any:
@@ -149,6 +188,10 @@ def _array(name: str, given: Array, target: Array | None, dice: Dice, memory: Me
         return given
     if name == "offsets" and given.dtype == np.dtype("i8") and given.size and dice.random() < 0.7:
         return _offsets(given, target, dice, memory)
+    if name in INDICES and given.dtype == np.dtype("i8") and given.size and dice.random() < 0.7:
+        changed = memory.put(given.copy()).view(np.ndarray)
+        changed[dice.randrange(given.size)] += dice.choice((-1, 1, 1, 2, 7, 2**31, 2**62, -(2**63)))
+        return changed
     if target is not None and given is not target and dice.random() < 0.3:
         # Over the target, in part or a few bytes off; for small ones also just beside it.
         bytes_ = dice.choice((1, 2, 4, 8, 3, target.nbytes, given.nbytes)) * dice.choice((-1, 1))

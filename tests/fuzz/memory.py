@@ -84,16 +84,18 @@ class Memory:
         for block, before in zip(self.blocks, snapshot, strict=True):
             block[:] = before
 
-    def changed(self, snapshot: list[Array], target: Array | None) -> str | None:
-        """Where a byte outside of the target is not what it was, or None."""
-        first, last = (address(target), address(target) + target.nbytes) if target is not None else (0, 0)
+    def changed(self, snapshot: list[Array], *targets: Array) -> str | None:
+        """Where a byte outside of the targets is not what it was, or None."""
         for index, (block, before) in enumerate(zip(self.blocks, snapshot, strict=True)):
             if np.array_equal(block, before):
                 continue
             at = np.flatnonzero(block != before) + address(block)
-            outside = at[(at < first) | (at >= last)]
+            inside = np.zeros(at.shape, dtype=bool)
+            for target in targets:
+                inside |= (at >= address(target)) & (at < address(target) + target.nbytes)
+            outside = at[~inside]
             if outside.size:
-                what = "" if target is None else f", {int(outside[0]) - first} from the target's start"
+                what = f", {int(outside[0]) - address(targets[0])} from the target's start" if targets else ""
                 return f"byte {int(outside[0]) - address(block)} of block {index}{what}"
         return None
 

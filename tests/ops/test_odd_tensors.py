@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
 from fedtlu_fast.ops import dispatch
@@ -188,3 +189,67 @@ def test_weights_that_are_no_numbers_are_refused(weight):
     ):
         with pytest.raises(InputError, match=r"weight|lr"):
             call()
+
+
+def test_expanded_changes_are_read_without_a_copy(backend):
+    huge = 1 << 36  # elements that no machine could copy
+    got = dispatch.layer_stats(torch.tensor([-3.0]).expand(huge), torch.tensor([0, 0, 5, huge]), backend)
+    assert got.count.tolist() == [0, 5, huge - 5]
+    assert got.mean.tolist() == [0, -3, -3]
+    assert got.m2.tolist() == [0, 0, 0]
+    rows = torch.tensor([1.0, 3.0]).expand(huge, 2)
+    got = layer_stats({"w": rows, "v": torch.ones(2, 3), "n": torch.tensor([float("nan")]).expand(9)})
+    assert got.count.tolist() == [2 * huge, 6, 9]
+    assert (got.mean[0].item(), got.std[0].item(), got.abs_max[0].item()) == (2, 1, 3)
+    assert got.nonfinite.tolist() == [0, 0, 9]
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and "clone" in str(function):
+            self.size = max(self.size, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("expand", [True, False])
+def test_vectors_with_gaps_are_copied_in_pieces_with_the_same_bits(backend, expand, generator, monkeypatch):
+    size, cuts = 5000, torch.tensor([3, 900, 900, 4100, 5000])
+    values = torch.randn(size, 2, generator=generator)
+    strided = values[:1, 0].expand(size) if expand else values[:, 0]
+    other, mask = values[:, 1].contiguous(), torch.tensor([True, False, False, True])
+    layout = ParameterLayout.from_shapes({"w": (size,)})
+
+    def results(given):
+        target = other.clone()
+        moments = dispatch.accumulate_(target, given, other, 0.3, backend, offsets=cuts)
+        yield target.clone()
+        torch.testing.assert_close(moments.mean, dispatch.layer_stats(target, cuts, backend).mean)
+        dispatch.accumulate_(target, other, given, 0.7, backend)
+        dispatch.masked_apply_(target, given, cuts, mask, 0.5, backend)
+        yield target
+        found = aggregate([given, other], [1, 2], layout, base=given, backend=backend)
+        yield found.change
+        torch.testing.assert_close(found.stats.mean, layer_stats(found.change, layout, backend=backend).mean)
+
+    wanted = list(results(strided.contiguous()))
+    monkeypatch.setattr(dispatch, "PIECE", 1000)
+    target = other.clone()
+    with Largest() as largest:
+        dispatch.accumulate_(target, strided, None, 1.0, backend)
+        dispatch.masked_apply_(target, strided, cuts, mask, 1.0, backend)
+        aggregate([strided, other], [1, 2], layout, base=strided, backend=backend)
+    assert largest.size == 1000
+    got = list(results(strided))
+    assert all(torch.equal(one, two) for one, two in zip(got, wanted, strict=True))
+
+
+def test_gaps_that_lie_in_the_target_are_read_before_it_is_written(backend):
+    target = torch.arange(8.0)
+    dispatch.accumulate_(target, target[:1].expand(8), None, 1.0, backend)
+    dispatch.accumulate_(target, target[7:].expand(8), None, 1.0, backend)
+    assert target.tolist() == [value + 7 for value in range(8)]

@@ -98,6 +98,42 @@ def test_read_only_and_overlapping_targets_are_refused():
         _native.train_perceptrons(**given)
 
 
+class Resizing:
+    """A number that takes memory away from an array when it is asked for its value."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __float__(self):
+        self.array.resize(4, refcheck=False)
+        return 0.1
+
+
+@pytest.mark.parametrize(
+    "name", ["params", "features", "change", "own", "weights", "labels", "rows", "firsts"]
+)
+@pytest.mark.parametrize("number", ["lr", "clip"])
+def test_code_that_runs_while_arguments_are_read_cannot_shrink_what_was_checked(name, number):
+    given = arguments()
+    given[name] = np.resize(given[name], 4096)[: len(given[name])].copy()
+    given["steps"][number] = Resizing(given[name])
+    with pytest.raises(ValueError, match=r"expected"):
+        _native.train_perceptrons(**given)
+
+
+def test_outputs_that_lie_in_inputs_or_each_other_are_refused():
+    memory = np.zeros(2 * SIZE, dtype=np.float32)
+    for over in (
+        {"change": memory[:SIZE], "own": memory[:SIZE]},
+        {"change": memory[:SIZE], "features": memory[:15]},
+        {"own": memory[:SIZE], "features": memory[:15]},
+        {"own": memory[:SIZE], "params": memory[:SIZE]},
+    ):
+        with pytest.raises(ValueError, match="does not overlap"):
+            _native.train_perceptrons(**{**arguments(), **over})
+    assert not memory.any()
+
+
 def test_random_numbers_in_any_place_do_not_crash():
     """Each call is answered or refused; what is answered is so within the arrays' memory (see .ci/fuzz)."""
     seed = int(os.environ.get("FEDTLU_TEST_SEED", random.randrange(2**31)))
