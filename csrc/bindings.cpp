@@ -448,6 +448,14 @@ LocalSteps steps_of(const py::dict& given) {
     return steps;
 }
 
+// float32 at addresses that a float may have: the perceptron's loops read them one by one.
+py::array singles(const Name& name, py::handle given) {
+    py::array array = floats(name, given, Dtype::kFloat32);
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
+        bad_value(name, "aligned memory");
+    return array;
+}
+
 py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::dict& steps,
                                py::handle features, py::handle labels, py::handle rows, py::handle starts,
                                py::handle firsts, py::handle weights, py::handle change, py::handle own) {
@@ -456,9 +464,9 @@ py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::d
     const std::int64_t clients = clients_in(firsts);
     py::array_t<double> losses(clients);
     py::array_t<bool> finite(clients);
-    const py::array before = floats({"params"}, params, Dtype::kFloat32);
+    const py::array before = singles({"params"}, params);
     const std::vector<Linear> linears = linears_of(layers, before.size());
-    const py::array pool = floats({"features"}, features, Dtype::kFloat32);
+    const py::array pool = singles({"features"}, features);
     const std::int64_t inputs = linears.front().inputs;
     if (pool.size() % inputs != 0) bad_value({"features"}, "rows of " + std::to_string(inputs) + " numbers");
     const std::vector<std::int64_t> taken = indices_below({"rows"}, rows, pool.size() / inputs);
@@ -471,16 +479,16 @@ py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::d
     if (static_cast<std::int64_t>(cuts.size()) != clients + 1) bad_value({"firsts"}, "one length");
     const py::array shares = floats({"weights"}, weights, Dtype::kFloat64);
     if (shares.size() != clients) bad_value({"weights"}, std::to_string(clients) + " entries, one a client");
-    const std::vector<double> factors(static_cast<const double*>(shares.data()),
-                                      static_cast<const double*>(shares.data()) + clients);
-    py::array sum = floats({"change"}, change, Dtype::kFloat32);
+    std::vector<double> factors(static_cast<std::size_t>(clients));
+    if (clients > 0) std::memcpy(factors.data(), shares.data(), factors.size() * sizeof(double));
+    py::array sum = singles({"change"}, change);
     check_writable({"change"}, sum);
     check_as_long({"change"}, sum, {"params"}, before);
     check_apart({"change"}, sum, {"params"}, before);
     check_apart({"features"}, pool, {"change"}, sum);
     float* last = nullptr;
     if (!own.is_none()) {
-        py::array vector = floats({"own"}, own, Dtype::kFloat32);
+        py::array vector = singles({"own"}, own);
         check_writable({"own"}, vector);
         check_as_long({"own"}, vector, {"params"}, before);
         check_apart({"own"}, vector, {"params"}, before);

@@ -101,6 +101,12 @@ def shorten(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raises `InputError` for an argument of another type."""
+    if not isinstance(value, kind):
+        raise InputError(field, value, expected)
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Names for a message: the first few, and how many more there are."""
     more = len(names) - most

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity, Shape, discover
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
@@ -90,6 +90,7 @@ class ParameterLayout:
         Raises:
             InputError: nothing to train, or a trainable parameter that is complex or not initialised.
         """
+        check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
         if not named:
             frozen = sum(1 for _ in model.parameters())
@@ -122,13 +123,19 @@ class ParameterLayout:
         """Layout of tensors known by dotted name and shape only (a checkpoint's, say), in their order.
 
         Raises:
-            InputError: no tensor at all, an unknown granularity, or a name no module tree has.
+            InputError: no tensor at all, an unknown granularity, a name no module tree has, or what is no
+                shape.
         """
         if granularity not in get_args(Granularity):
             raise InputError("granularity", granularity, f"one of {', '.join(get_args(Granularity))}")
+        check_kind("shapes", shapes, Mapping, "a mapping from dotted names to shapes")
         if not shapes:
             raise InputError("shapes", dict(shapes), "at least one tensor")
-        for name in shapes:
+        for name, shape in shapes.items():
+            check_kind("shapes", name, str, "dotted names of tensors")
+            sized = isinstance(shape, Sequence) and all(isinstance(n, int) and n >= 0 for n in shape)
+            if not sized:
+                raise InputError(f"shapes[{name!r}]", shape, "a tuple of whole numbers from 0 on")
             if name.count(".") > DEEPEST:
                 raise InputError("shapes", name, f"names with at most {DEEPEST} dots")
         found = discover(list(shapes), list(shapes.values()), granularity)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.stats import LayerStats
 from fedtlu_fast.torch_state import without_modes
@@ -72,7 +72,8 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
         >>> scores.excess.item(), round(scores.score.item(), 4)
         (4.0, 2.2361)
     """
-    if ddof not in (0, 1):
+    check_kind("stats", stats, LayerStats, "what layer_stats gives")
+    if ddof not in (0, 1) or isinstance(ddof, bool):
         raise InputError("ddof", ddof, "0 (population) or 1 (sample)")
     stats = stats.cpu()
     ratio = stats.mean / stats.std
@@ -104,10 +105,16 @@ def score_blocks(
             ``pooled``: the excess of the block taken as one long layer.
 
     Raises:
-        InputError: unknown pooling.
+        InputError: unknown pooling, or scores, layout and statistics of other layers.
     """
     if pooling not in ("mean", "pooled"):
         raise InputError("pooling", pooling, "mean or pooled")
+    check_kind("scores", scores, LayerScores, "what score_layers gives")
+    check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
+    check_kind("stats", stats, LayerStats, "what layer_stats gives")
+    for field, given in (("scores", scores), ("stats", stats)):
+        if len(given) != len(layout.layers):
+            raise InputError(field, f"{len(given)} layers", f"the {len(layout.layers)} of the layout")
     values = torch.empty(len(layout.blocks), dtype=torch.float64)
     stats = stats.cpu()
     margin = scores.margin

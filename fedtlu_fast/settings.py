@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.config.run import OWN_SOURCES
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, check_kind, did_you_mean
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
 logger = logging.getLogger("fedtlu_fast")
@@ -93,6 +93,7 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     Raises:
         InputError: the first thing wrong with it.
     """
+    check_kind("config", tree, Mapping, "a mapping of settings, as {'rounds': 20}, or a RunConfig")
     try:
         return RunConfig.model_validate(dict(tree))
     except ValidationError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.ops.moments import Moments
@@ -96,6 +96,7 @@ def layer_stats(
         >>> stats.mean.tolist(), stats.std.tolist()
         ([2.0, 2.0], [1.0, 0.0])
     """
+    check_kind("layout", layout, (ParameterLayout, type(None)), "a ParameterLayout")
     if isinstance(delta, Tensor):
         if layout is None:
             raise InputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.stats import LayerStats
@@ -73,6 +73,7 @@ def aggregate(
         >>> found.change.tolist(), found.stats.mean.tolist()
         ([2.0, 2.0, 2.5], [2.0, 2.5])
     """
+    check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
     clients = checks.vectors("clients", clients)
     shares = checks.numbers("weights", weights, len(clients))
     if normalize:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -18,7 +19,7 @@ import torch
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.sources import made_with
 from fedtlu_fast.environment import environment_facts
-from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
@@ -94,6 +95,7 @@ def simulate(
         2034.6
     """
     settings = config if isinstance(config, RunConfig) else parse_config(config)
+    check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
     with closing(Run(settings, at_home(out) if out is not None else None, resume=resume)) as run:
         run.advance(settings.rounds, observer)
         result = run.finish()

@@ -33,7 +33,11 @@ def valid(dice: Dice, memory: Memory) -> dict[str, Any]:
 
     def floats(length: int) -> Array:
         scale = dice.choice((0.5, 0.5, 0.5, 1e18, 1e-30))
-        return memory.put((dice.bulk.normal(size=length) * scale).astype(np.float32))
+        values = (dice.bulk.normal(size=length) * scale).astype(np.float32)
+        placed = memory.put(values)
+        while address(placed) % 4:
+            placed = memory.put(values)
+        return placed
 
     return {
         "params": floats(size),
@@ -78,10 +82,11 @@ def answer(args: dict[str, Any]) -> Expected:
     firsts = _cuts(args["firsts"], len(starts) - 1, "firsts")
     need(vector(args["weights"], "f", 8, "weights").size == len(firsts) - 1, "weights")
     inputs = [vector(args[name], *KINDS, name) for name in ("params", "features")]
+    need(all(address(array) % 4 == 0 for array in inputs), "unaligned memory")
     targets = [vector(args[name], *KINDS, name) for name in ("change", "own") if args[name] is not None]
     need(args["change"] is not None, "change")
     for index, target in enumerate(targets):
-        need(target.flags.writeable and target.size == params.size, "a target")
+        need(target.flags.writeable and target.size == params.size and address(target) % 4 == 0, "a target")
         for other in (*inputs, *targets[:index]):
             need(not _overlap(target, other), "a target")
     losses = [

@@ -121,6 +121,15 @@ def test_code_that_runs_while_arguments_are_read_cannot_shrink_what_was_checked(
         _native.train_perceptrons(**given)
 
 
+@pytest.mark.parametrize("name", ["params", "features", "change", "own"])
+def test_memory_that_is_not_aligned_is_refused(name):
+    given = arguments()
+    memory = np.zeros(given[name].nbytes + 1, dtype=np.uint8)
+    given[name] = memory[1:].view(np.float32)
+    with pytest.raises(ValueError, match=f"{name}: expected aligned"):
+        _native.train_perceptrons(**given)
+
+
 def test_outputs_that_lie_in_inputs_or_each_other_are_refused():
     memory = np.zeros(2 * SIZE, dtype=np.float32)
     for over in (
