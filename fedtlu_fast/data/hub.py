@@ -48,7 +48,8 @@ def load_hub(
                     raise
                 return datasets.load_dataset(name, data_dir=configuration, **chosen)
         except Exception as error:  # datasets raises many kinds; each means that this source is unusable
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            told = error.__cause__ or error  # "An error occurred while generating the dataset" says nothing
+            reason = str(told).splitlines()[0] if str(told) else type(told).__name__
             expected, fix = f"{part} that `datasets` can load; {reason}", _fix(reason, source)
             if unreachable:
                 expected = (
@@ -62,4 +63,6 @@ def load_hub(
 def _fix(reason: str, source: str) -> str:
     if "scripts are no longer supported" in reason:
         return f"Try its Parquet build: hf:{source}@refs/convert/parquet."
+    if "doesn't contain any data files" in reason and ("[" in source or "::" in source):
+        return "Rename the folder: `datasets` takes [ and :: in a path for patterns."
     return f"Name one: hf:{source}:CONFIG." if "Config name is missing" in reason else ""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.data.hub import load_hub
 from fedtlu_fast.data.hub_location import read_location
-from fedtlu_fast.data.reading import entries, unpacked_suffix
+from fedtlu_fast.data.image_folder import ENDINGS
+from fedtlu_fast.data.reading import entries, is_data, unpacked_suffix
 from fedtlu_fast.data.splits import divide, listed, parse
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.shown import one_line
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
+HEAD = 2**20
+"""Bytes of a data set's card that are searched for its splits."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,17 @@ def load_parts(location: str) -> HubParts:
 
     Args:
         location: see `load_hub`. Of a local folder whose file names `datasets` takes all for one split, such
-            as Train.csv and Test.csv, the files are divided by their names.
+            as Train.csv and Test.csv, the files are divided by their names and those of their folders.
 
     Raises:
         InputError: it cannot be loaded, has no split to train on, or splits that cannot be joined.
     """
     place = read_location(location)
     splits = load_hub(location)
-    if list(splits) == ["train"] and not place.configuration:
-        files = _by_part(Path(place.name), place.source)
-        splits = load_hub(location, files=files) if files else splits
+    folder = Path(place.name) / place.configuration
+    if list(splits) == ["train"]:
+        files = _by_part(folder, place.source)
+        splits = load_hub(str(folder), files=files) if files else splits
     found = divide(list(splits), place.source)
     train = [name for name in found.train if parse(name).part]
     if not train:
@@ -79,12 +85,57 @@ def _joined(source: str, splits: Any, names: Sequence[str]) -> Any:
 
 
 def _by_part(folder: Path, source: str) -> dict[str, list[str]] | None:
-    """The files of a folder by part; None where their names say nothing, or a README describes the splits."""
-    if not folder.is_dir() or (folder / "README.md").exists():
+    """The files of a folder by part; None where no name says a part, or a README describes the splits."""
+    if not folder.is_dir() or _describes_splits(folder / "README.md"):
         return None
-    names = [own.name for own in entries(folder) if unpacked_suffix(own) in TABLES and own.is_file()]
-    found = divide(names, source)
-    parts = {"train": found.train, "validation": found.validation, "test": found.test}
-    if not found.train or not (found.test or found.validation):
+    found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    _add(folder, source, found)
+    if not found["train"] or not (found["test"] or found["validation"]):
         return None
-    return {part: [str(folder / name) for name in own] for part, own in parts.items() if own}
+    return {part: own for part, own in found.items() if own}
+
+
+def _add(folder: Path, source: str, found: dict[str, list[str]]) -> None:
+    """Adds the files below a folder; the entries of every folder that is no part's are divided by name."""
+    own = {item.name: item for item in entries(folder) if item.is_dir() or _is_data_file(item)}
+    # A folder of nothing but images is a label, as in the folders that `image_folder` reads.
+    named = [
+        name
+        for name, item in own.items()
+        if (item.is_dir() and not _is_label(item)) or unpacked_suffix(item) in TABLES
+    ]
+    divided = divide(named, source)
+    found["validation"] += _files(own[name] for name in divided.validation)
+    found["test"] += _files(own[name] for name in divided.test)
+    for name, item in own.items():
+        if name in divided.train and item.is_dir() and parse(name).part is None:
+            _add(item, source, found)
+        elif name in divided.train or name not in named:
+            found["train"] += _files([item])
+
+
+def _files(items: Iterable[Path]) -> list[str]:
+    below = ((item, sorted(item.rglob("*")) if item.is_dir() else [item]) for item in items)
+    return [
+        glob.escape(str(file))
+        for item, files in below
+        for file in files
+        if is_data(file.relative_to(item)) and _is_data_file(file)
+    ]
+
+
+def _is_label(folder: Path) -> bool:
+    inside = entries(folder)
+    return bool(inside) and all(unpacked_suffix(item) in ENDINGS for item in inside)
+
+
+def _is_data_file(path: Path) -> bool:
+    return unpacked_suffix(path) in (*TABLES, *ENDINGS) and path.is_file()
+
+
+def _describes_splits(readme: Path) -> bool:
+    """Whether the head of a data set's card says which files are which split."""
+    if not readme.is_file():
+        return False
+    head, _, _ = readme.read_bytes()[:HEAD].decode("utf-8", "replace").removeprefix("---").partition("\n---")
+    return re.search(r"^[ -]*data_files:", head, re.MULTILINE) is not None

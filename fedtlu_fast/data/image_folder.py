@@ -1,10 +1,10 @@
 """Images in folders by label, and by domain before it, as DomainNet's (Peng et al., ICCV 2019) are.
 
 ``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, both also below folders whose names say which part they are, such
-as ``DIR/train`` and ``DIR/Testing`` (see `splits`), which may also be in each domain's folder. Such a name
-says so only for a folder that holds folders: ``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. What
-systems and editors leave there is left out (see `reading`), and so are files with endings that are not
-images'. Links are followed.
+as ``DIR/train`` and ``DIR/Testing`` (see `splits`), which may also be in each domain's folder, or, where they
+hold the images, in each label's. At the top such a name says so only for a folder that holds folders:
+``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. What systems and editors leave there is left out (see
+`reading`), and so are files with endings that are not images'. Links are followed.
 """
 
 from __future__ import annotations
@@ -89,15 +89,18 @@ def _parts(root: Path) -> Parts:
     own = divide([folder.name for folder in folders], f"images:{root}", free=True)
     if own.test or own.validation or any(parse(name).part == "train" for name in own.train):
         return _divided(root, {folder.name: folder for folder in folders})
-    deep = [inner for domain in folders for inner in _folders(domain) if _folders(inner)]
-    if not any(parse(inner.name).part for inner in deep):
-        return Parts(_entries(root), [], [], [])
-    return _divided_domains(root, folders)
+    inner = [folder for outer in folders for folder in _folders(outer)]
+    deep = [folder for folder in inner if _folders(folder)]
+    if not deep and all(_is_part(folder) for folder in inner):
+        return _divided_within(root, folders, labels=True)
+    if any(parse(folder.name).part for folder in deep):
+        return _divided_within(root, folders, labels=False)
+    return Parts(_entries(root), [], [], [])
 
 
 def _labels(root: Path, folders: Sequence[Path]) -> Parts:
     """The images of a directory whose folders hold no folders."""
-    named = [folder.name for folder in folders if not parse(folder.name).rest and parse(folder.name).part]
+    named = [folder.name for folder in folders if _is_part(folder)]
     if named and len(named) == len(folders):
         expected = f"folders by label; {listed(named)} hold images without any"
         raise InputError("data.source", f"images:{root}", expected)
@@ -120,24 +123,40 @@ def _divided(root: Path, folders: dict[str, Path]) -> Parts:
                 entries += [entry for label in _folders(folders[name]) for entry in _images(label, name)]
                 continue
             domain = " ".join(said.rest) or None
-            entries += [
-                Entry(entry.file, entry.label, entry.domain or domain) for entry in _entries(folders[name])
-            ]
+            inner = _entries(_innermost(folders[name]))
+            entries += [Entry(entry.file, entry.label, entry.domain or domain) for entry in inner]
     return _with_training(root, found)
 
 
-def _divided_domains(root: Path, domains: Sequence[Path]) -> Parts:
-    """The images of a directory whose folders are domains, which hold the parts' folders."""
+def _divided_within(root: Path, folders: Sequence[Path], *, labels: bool) -> Parts:
+    """The images of a directory whose folders hold the parts' folders, and are labels or else domains."""
     found = Parts([], [], [], [])
-    for domain in domains:
-        own = divide([folder.name for folder in _folders(domain)], f"images:{domain}")
+    for outer in folders:
+        own = divide([folder.name for folder in _folders(outer)], f"images:{outer}")
         for names, entries in ((own.train, found.train), (own.test, found.test)):
             for name in names:
-                inner = _entries(domain / name)
-                entries += [Entry(entry.file, entry.label, domain.name) for entry in inner]
-        found.tests.extend(f"{domain.name}/{name}" for name in own.test)
-        found.unread.extend(f"{domain.name}/{name}" for name in (*own.validation, *own.others))
+                if labels:
+                    inner = [Entry(entry.file, outer.name, None) for entry in _images(outer / name, None)]
+                else:
+                    files = _entries(outer / name)
+                    inner = [Entry(entry.file, entry.label, outer.name) for entry in files]
+                entries += inner
+        found.tests.extend(f"{outer.name}/{name}" for name in own.test)
+        found.unread.extend(f"{outer.name}/{name}" for name in (*own.validation, *own.others))
     return _with_training(root, found)
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether a folder's name says which part it is, and nothing else."""
+    said = parse(folder.name)
+    return said.part is not None and not said.rest
+
+
+def _innermost(part: Path) -> Path:
+    """A part's folder, or the one in it of the same name: archives unpack to ``train/train/LABEL``."""
+    inner = _folders(part)
+    again = len(inner) == 1 and inner[0].name.lower() == part.name.lower() and bool(_folders(inner[0]))
+    return inner[0] if again else part
 
 
 def _with_training(root: Path, found: Parts) -> Parts:

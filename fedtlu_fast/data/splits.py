@@ -90,8 +90,9 @@ def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division
         names: of the entries; of files with their endings.
         source: the data set, for messages.
         free: people name these entries as they like (documents, labels, domains): a part's word beside
-            other words counts only where another entry has the same other words and another part, or where
-            it stands alone before the ending (``wiki.train.tokens``).
+            other words counts only where another entry has the same other words and another part, for a test
+            also no part (``wiki.txt`` beside ``wiki_test.txt``), or where it stands alone before the ending
+            (``wiki.train.tokens``).
 
     Raises:
         InputError: two entries claim to be the same piece of the same part.
@@ -185,7 +186,8 @@ def _counts(name: str, read: dict[str, PartName], free: bool) -> bool:
     own = read[name]
     if not free or not own.rest or _part(stem(name).rpartition(".")[2].lower()):
         return True
-    return any(other.rest == own.rest and other.part not in (None, own.part) for other in read.values())
+    partners = {other.part for other in read.values() if other.rest == own.rest} - {own.part}
+    return bool(partners - {None}) or (own.part == "test" and None in partners)
 
 
 def _check_once(read: dict[str, PartName], parts: dict[str, Part], source: str, free: bool) -> None:

@@ -93,11 +93,14 @@ def load_text_files(location: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
 
 def _files(root: Path, source: str) -> Files:
     """The tables of a directory; and of folders in it that are parts, or, without tables, domains."""
-    own = [item for item in entries(root) if _is_table(item) or _holds_tables(item)]
+    there = entries(root)
+    own = [item for item in there if _is_table(item) or _holds_tables(item)]
     flat = any(_is_table(item) for item in own)
     read = {item.name: item for item in own if _is_table(item) or not flat or parse(item.name).part}
     divided = divide(list(read), source)
-    found = Files([], [], [item.name for item in own if item.name not in read])
+    # A part in a format that is not read is said, such as test.parquet.
+    foreign = [item.name for item in there if item not in own and item.is_file() and parse(item.name).part]
+    found = Files([], [], [*(item.name for item in own if item.name not in read), *foreign])
     found.unread.extend((*divided.validation, *divided.others))
     for names, files in ((divided.train, found.train), (divided.test, found.test)):
         for name in names:
@@ -142,7 +145,12 @@ def _texts(file: Path, domain: str, limit: int, *, test: bool = False) -> Iterat
         hidden = test and not any(name in row for name in LABELS)
         label, text = "" if hidden else _value(where, row, LABELS), _value(where, row, TEXTS)
         title = next((str(row[name]) for name in TITLES if row.get(name)), "")
-        yield Text(f"{title} {text}".strip(), label, domain)
+        yield Text(_characters(f"{title} {text}".strip()), label, domain)
+
+
+def _characters(text: str) -> str:
+    """The text with the usual sign in place of halves of characters, which JSON can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _table(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -157,7 +165,7 @@ def _table(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows(file: Path, content: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table that are not empty, each with the number of its last line."""
+    """The rows of a table that hold more than white space, each with the number of its last line."""
     tabs = unpacked_suffix(file) == ".tsv"
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     if not tabs:
@@ -166,7 +174,7 @@ def _rows(file: Path, content: str) -> list[tuple[int, list[str]]]:
     with _FIELD_LIMIT:
         before = csv.field_size_limit(sys.maxsize)
         try:
-            return [(reader.line_num, values) for values in reader if values]
+            return [(reader.line_num, values) for values in reader if any(map(str.strip, values))]
         except csv.Error as error:
             raise InputError(f"{file}:{reader.line_num}", str(error), "a line of the table") from None
         finally:

@@ -9,7 +9,9 @@ from tokenizers import Regex, pre_tokenizers
 
 _CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 """Scripts of which every character is a word."""
-_PHRASES = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_PHRASES = (
+    r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Javanese}\p{Balinese}\p{Tai_Tham}\p{New_Tai_Lue}\p{Tai_Viet}"
+)
 """Scripts with spaces between phrases, not words."""
 LONGEST = 20
 """Letters of such a script in a row that may be one word; a run of more is a phrase."""
@@ -32,12 +34,14 @@ words_and_marks: pre_tokenizers.PreTokenizer = pre_tokenizers.Sequence(
 
 A word is a run of letters, digits, ``_``, combining marks (vowel signs, points of Hebrew and Arabic, accents)
 and the joiners of Indic and Persian spelling. In Chinese and Japanese every character is a word, and so are
-the characters of a run of more than `LONGEST` in Thai, Lao, Khmer and Burmese, where words are not divided.
+the characters of a run of more than `LONGEST` in Thai, Lao, Khmer, Burmese, Javanese, Balinese and the Tai
+scripts, where words are not divided.
 An emoji is one mark with all that varies it.
 """
 
 UNSPACED = re.compile(
-    "(CJK|IDEOGRAPHIC|FULLWIDTH|HALFWIDTH|HIRAGANA|KATAKANA(-HIRAGANA)?|THAI|LAO|KHMER|MYANMAR) "
+    "(CJK|IDEOGRAPHIC|FULLWIDTH|HALFWIDTH|HIRAGANA|KATAKANA(-HIRAGANA)?|THAI|LAO|KHMER|MYANMAR"
+    "|JAVANESE|BALINESE|TAI THAM|NEW TAI LUE|TAI VIET) "
 )
 """What begins the names of characters in scripts that are written without spaces between words."""
 JOINERS = "\u200c\u200d"
@@ -54,7 +58,8 @@ def boundary(text: str, place: int) -> int:
     """The first place from this one on where a text may be cut in two; at most its length.
 
     That is at white space; in a script that is written without spaces, before any character; and in a text
-    whose next white space is `FAR` or missing, such as a line of code, between a word and a mark.
+    whose next white space is `FAR` or missing, such as a line of code, between a word and a mark, or before
+    any character where there is neither, as in a genome.
     """
     if 0 < place < len(text) and _unspaced(text[place]):
         return _whole(text, place)
@@ -64,9 +69,9 @@ def boundary(text: str, place: int) -> int:
     if end < len(text) and end - place <= FAR:
         return end
     for near in range(max(place, 1), end):
-        if not (text[near - 1].isalnum() and text[near].isalnum()) and _whole(text, near) == near:
+        if not (text[near - 1].isalnum() and text[near].isalnum()) and not _is_mark(text[near]):
             return near
-    return end
+    return end if end - place <= FAR else _whole(text, place)
 
 
 def _unspaced(sign: str) -> bool:
@@ -75,8 +80,10 @@ def _unspaced(sign: str) -> bool:
 
 def _whole(text: str, place: int) -> int:
     """The place, or the one behind the marks there, which belong to the character before it."""
-    while place < len(text) and (
-        unicodedata.category(text[place])[0] == "M" or text[place] in "\u200c\u200d"
-    ):
+    while place < len(text) and _is_mark(text[place]):
         place += 1
     return place
+
+
+def _is_mark(sign: str) -> bool:
+    return unicodedata.category(sign)[0] == "M" or sign in JOINERS

@@ -63,6 +63,25 @@ def test_files_whose_names_only_we_know_are_divided_too(folder):
     assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
 
 
+@pytest.mark.parametrize("layout", ["{}/x.jsonl", "data/{}.jsonl", "v1/{}/a/x.jsonl"])
+@pytest.mark.parametrize("card", ["# A data set\n", "---\nlicense: mit\n---\n"])
+def test_so_are_folders_whose_names_only_we_know(folder, layout, card):
+    for name, labels in (("Training", [0, 1]), ("TEST", [1]), ("Val", [0, 0])):
+        path = folder / layout.format(name)
+        write(path.parent, **{path.stem: labels})
+    (folder / "README.md").write_text(card)
+    found = load_parts(str(folder))
+    assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
+
+
+def test_so_are_those_of_a_folder_within(folder):
+    for name in ("en", "de"):
+        write(folder / name, Train=[0, 1], Test=[1])
+    assert len(load_parts(f"{folder}:en").test) == 1
+    found = load_parts(str(folder))
+    assert (len(found.train), len(found.test)) == (4, 2)
+
+
 def test_a_test_without_labels_is_none(folder, caplog):
     write(folder, train=[0, 1], validation=[0], test=[-1, -1])
     with caplog.at_level("INFO", "fedtlu_fast.data"):

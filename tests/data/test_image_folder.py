@@ -157,6 +157,26 @@ def test_domains_may_hold_the_parts(tmp_path, caplog):
     assert caplog.messages == ["test: 12 images of ink/test, oil/test"]
 
 
+def test_labels_may_hold_the_parts(tmp_path):
+    for label in SHAPES:
+        write_folder(tmp_path / label, domains=(), each=2)
+        for old, new in zip(SHAPES, ("train", "val", "Test"), strict=True):
+            (tmp_path / label / old).rename(tmp_path / label / new)
+    found, own = load(tmp_path)
+    assert (len(found.images), len(own.images)) == (6, 6)
+    assert list(found.attributes) == ["label"]
+    assert found.attributes["label"].names == SHAPES
+
+
+def test_a_domain_s_test_may_be_beside_it_and_a_part_s_folder_in_one_of_its_name(tmp_path):
+    write_folder(tmp_path / "a", domains=("ink", "ink_test"), each=2)
+    found, own = load(tmp_path / "a")
+    assert (len(found.images), len(own.images)) == (6, 6)
+    write_folder(tmp_path / "b" / "train", domains=("train",), each=2)
+    write_folder(tmp_path / "b" / "test", domains=("test",), each=2)
+    assert list(load(tmp_path / "b")[0].attributes) == ["label"]
+
+
 def test_a_label_may_have_a_part_s_name(tmp_path, caplog):
     write_folder(tmp_path, each=2, domains=())
     (tmp_path / "bar").rename(tmp_path / "train")

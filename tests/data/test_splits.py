@@ -44,6 +44,8 @@ def test_other_words_and_pieces_are_told_apart():
         ("wiki.train.tokens wiki.test.tokens", True, "wiki.train.tokens", "wiki.test.tokens", "", ""),
         ("photo_train photo_test", True, "photo_train", "photo_test", "", ""),
         ("train.en train.de", True, "train.en train.de", "", "", ""),
+        ("wiki.txt wiki_test.txt drive_test.txt", True, "wiki.txt drive_test.txt", "wiki_test.txt", "", ""),
+        ("notes.md notes-dev.md", True, "notes.md notes-dev.md", "", "", ""),
     ],
 )
 def test_entries_are_divided(names, free, train, test, validation, others):

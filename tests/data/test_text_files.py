@@ -118,6 +118,15 @@ def test_long_texts_other_separators_and_capitals_are_read(tmp_path):
     assert csv.field_size_limit() == limit
 
 
+def test_blank_lines_are_left_out_and_halves_of_characters_replaced(tmp_path, caplog):
+    (tmp_path / "train.csv").write_text("label,text\na,one\n,\n   \n")
+    (tmp_path / "train-2.jsonl").write_text('{"label": "b", "text": "two \\ud83d"}\n \n')
+    (tmp_path / "test.parquet").write_bytes(b"PAR1")
+    found = said(caplog, tmp_path)
+    assert found[0][0].texts == ["two \ufffd", "one"]
+    assert found[1][0].endswith("test.parquet not read")
+
+
 def test_one_file_has_no_domain(tmp_path):
     (tmp_path / "v1.2.tsv").write_text(tsv())
     train, _ = load(tmp_path / "v1.2.tsv")

@@ -52,6 +52,7 @@ def test_words_without_spaces_between_them():
     assert "".join(words_of(phrase)) == phrase
     assert len(words_of(phrase)) > LONGEST, "a phrase is cut into its characters"
     assert not any(unicodedata.category(word[0]) == "Mn" for word in words_of(phrase))
+    assert len(words_of("ꦧꦱꦗꦮ" * 10)) == 40
 
 
 def test_english_is_cut_as_ever():
@@ -81,6 +82,8 @@ def test_where_white_space_is_near_it_is_the_boundary():
     assert boundary("a,b;" * FAR + " ", 6) == 6
     assert boundary("我爱北京天安门", 4) == 4
     assert boundary("กั้กั้", 1) == 3
+    assert boundary("acgt" * FAR, 7) == 7, "neither white space nor a mark: anywhere"
+    assert boundary("a" + "\u0301" * 9000, 1) == 9001
 
 
 @pytest.mark.parametrize("alphabet", ["天地玄黄宇宙洪荒，", "กขคงจฉชซาิีั้", "あいうえおカキクケ。", "a,b.c;"])
