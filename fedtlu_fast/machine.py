@@ -16,9 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtlu_fast.errors import FedtluError
+
 ROOT = Path("/")
 LITTLE = 2**27
 """Bytes; with fewer left, a library that cannot say why it failed has run out of memory."""
+
+
+LIBRARIES = 900_000_000
+"""Bytes of address space that the libraries of a run take at least."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def memory_room(root: Path = ROOT) -> Room:
 
 def cores(root: Path = ROOT) -> int:
     """The CPU cores that this process may use; a quota of a container counts, rounded up."""
-    found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    found = [_own_cores()]
     for group in _groups("cpu", root):
         words = _words(group / "cpu.max")
         quota = _number(group / "cpu.cfs_quota_us") if not words else _parsed(words[0])
@@ -81,6 +87,44 @@ def refusal(error: BaseException, root: Path = ROOT) -> str | None:
     if code == errno.ENOMEM or isinstance(error, MemoryError) or _means_no_memory(error, root):
         return f"out of memory: {memory_room(root)}"
     return None
+
+
+def check_room_for_libraries(root: Path = ROOT) -> None:
+    """Makes sure that PyTorch and Transformers can be loaded under limits of address space and processes.
+
+    Where they cannot, some library ends the process without a word, and nobody could say why.
+
+    Raises:
+        FedtluError: a limit is too low.
+    """
+    limit = _limit("RLIMIT_AS")
+    if limit is not None and limit < LIBRARIES:
+        raise FedtluError(
+            f"out of memory: `ulimit -v` allows {limit / 1e9:.2f} GB of address space, and PyTorch and "
+            f"Transformers alone take about {LIBRARIES / 1e9:.2g} GB. Raise the limit"
+        )
+    found = [
+        (_number(group / "pids.max"), _number(group / "pids.current")) for group in _groups("pids", root)
+    ]
+    rooms = [most - now for most, now in found if most is not None and now is not None]
+    if rooms and min(rooms) < (threads := _threads_of_libraries() - 1):
+        raise FedtluError(
+            f"no more processes and threads can be started ({_processes(root)}): there is room for "
+            f"{max(0, min(rooms))}, and the libraries of linear algebra begin with {threads}. Raise the "
+            f"limit, or set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1"
+        )
+
+
+def _threads_of_libraries() -> int:
+    """As many as the environment says, or one for each core, whatever a quota says."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if (said := _parsed(os.environ.get(name, ""))) is not None and said > 0:
+            return said
+    return _own_cores()
+
+
+def _own_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _means_no_memory(error: BaseException, root: Path) -> bool:

@@ -7,7 +7,8 @@ import resource
 import pytest
 
 from fedtlu_fast import machine
-from fedtlu_fast.machine import cores, lies_in_memory, memory_room, refusal
+from fedtlu_fast.errors import FedtluError
+from fedtlu_fast.machine import check_room_for_libraries, cores, lies_in_memory, memory_room, refusal
 
 GB = 10**9
 NO_LIMIT = 9223372036854771712
@@ -171,6 +172,23 @@ def test_a_containers_limit_of_processes_is_named(lay_out):
     files = {"proc/self/cgroup": "8:pids:/box\n", "proc/self/mountinfo": V1.format("pids")}
     root = lay_out({**files, "sys/fs/cgroup/pids/box/pids.max": 17})
     assert "the container's limit is 17" in refusal(BlockingIOError(errno.EAGAIN, "try again"), root)
+
+
+def test_limits_under_which_libraries_would_die_are_errors_before(lay_out, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    group = {"proc/self/cgroup": "8:pids:/box\n", "proc/self/mountinfo": V1.format("pids")}
+    box = "sys/fs/cgroup/pids/box"
+    check_room_for_libraries(lay_out({**group, f"{box}/pids.max": 10, f"{box}/pids.current": 3}))
+    little = lay_out({f"{box}/pids.current": 4})
+    with pytest.raises(FedtluError, match=r"limit is 10 .*room for 6, .* begin with 7.*OPENBLAS_NUM_THREADS"):
+        check_room_for_libraries(little)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    check_room_for_libraries(little)
+    monkeypatch.setattr(machine, "_limit", lambda name: 700_000_000 if name == "RLIMIT_AS" else None)
+    with pytest.raises(FedtluError, match=r"allows 0\.70 GB .* about 0\.9 GB"):
+        check_room_for_libraries(little)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("tmpfs", True), ("ext4", False)])

@@ -19,8 +19,9 @@ def _width() -> int | None:
     return None if known else WIDE
 
 
-results = Console(width=_width())
-notes = Console(stderr=True)
+# Without emoji: what stands between two colons may be a part of a path.
+results = Console(width=_width(), emoji=False)
+notes = Console(stderr=True, emoji=False)
 
 
 def hide_bars_of_libraries() -> None:

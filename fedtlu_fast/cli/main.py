@@ -32,7 +32,7 @@ from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
 from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
-from fedtlu_fast.machine import memory_room, refusal
+from fedtlu_fast.machine import check_room_for_libraries, memory_room, refusal
 from fedtlu_fast.shown import visible
 from fedtlu_fast.simulation.stopping import Terminated, signals_interrupt
 
@@ -71,8 +71,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+LOADING = ("run", "compare", "experiment", "profile", "bench-sim")
+"""Commands that load PyTorch and Transformers."""
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -84,6 +89,8 @@ def options(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
+    if context.invoked_subcommand in LOADING:
+        check_room_for_libraries()
 
 
 app.command("run")(run_command)

@@ -192,7 +192,7 @@ def open_file(path: Path, flags: int) -> int:
 def storage_error(path: Path, error: Exception) -> StorageError:
     """One message for a write that failed: what, why, and what to do."""
     reason = getattr(error, "strerror", None) or str(error)
-    advice = "put right what is there" if isinstance(error, NotAFileError) else "make room"
+    advice = "make room" if getattr(error, "errno", None) in (*FULL, errno.EFBIG) else "put that right"
     return StorageError(
         f"{path} could not be written: {reason}. Everything written before it is intact; {advice}, then go "
         f"on by --resume with the run's directory"

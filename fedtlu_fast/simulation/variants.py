@@ -39,6 +39,9 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
     head, *changes = name.split("+")
     selector, _, budget = head.partition("@")
     if selector in REFERENCES:
+        if name != selector:
+            expected = f"{selector} alone: it has no budget and no settings of its own"
+            raise InputError("--selectors", name, expected)
         head = "full"
     elif budget or (selector in CLIENT_SELECTORS and selector not in SELECTORS):
         return _of_clients(config, name, selector, budget, changes)
@@ -46,7 +49,7 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
         known = ", ".join([*SELECTORS, *(f"{one}@BUDGET" for one in CLIENT_SELECTORS), *REFERENCES])
         names = [*SELECTORS, *CLIENT_SELECTORS, *REFERENCES]
         raise InputError("--selectors", head, f"some of {known}", did_you_mean(head, names))
-    return laid_over(config, [f"selection.selector={head}", *changes])
+    return _as_all(config, name, laid_over(config, [f"selection.selector={head}", *changes]))
 
 
 def crossed(names: Sequence[str], budgets: Sequence[str]) -> list[str]:
@@ -127,7 +130,21 @@ def _of_clients(
     fields = ClientSelectionConfig.model_fields
     own = [f"client_selection.{one}" if _first(one) in fields else one for one in changes]
     base = config.model_copy(update={"client_selection": ClientSelectionConfig()})
-    return laid_over(base, ["selection.selector=full", *own], {"client_selection": tree})
+    found = laid_over(base, ["selection.selector=full", *own], {"client_selection": tree})
+    return _as_all(config, name, found)
+
+
+def _as_all(config: RunConfig, name: str, arm: RunConfig) -> RunConfig:
+    """The settings of an arm, which has its rounds, warm-up and seeds with all arms.
+
+    Raises:
+        InputError: the name changes one of them.
+    """
+    for setting in ("rounds", "warmup_rounds", "seed"):
+        if getattr(arm, setting) != getattr(config, setting):
+            fix = f"Give {setting} once, for the whole comparison."
+            raise InputError("--selectors", name, f"the same {setting} in every arm", fix)
+    return arm
 
 
 def _first(change: str) -> str:

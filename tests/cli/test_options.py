@@ -7,6 +7,7 @@ import pytest
 
 from fedtlu_fast import InputError
 from fedtlu_fast.cli import options
+from fedtlu_fast.cli.console import note
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,8 @@ def test_where_none_can_be_made_is_one_error() -> None:
     Path("runs").touch()
     with pytest.raises(InputError, match=r"--out: got 'runs/20260101-000000-a'.*Not a directory.*another"):
         options.fresh_directory("a").__enter__()
+
+
+def test_a_path_with_words_between_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    note("Files in runs/:dog:/x")
+    assert capsys.readouterr().err == "Files in runs/:dog:/x\n"

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from fedtlu_fast.runs.files import (
     append_to_file,
     file_sha256,
     read_file,
+    storage_error,
     sync_file,
     write_file,
 )
@@ -66,6 +68,14 @@ def test_whole_file_does_not_take_the_place_of_a_folder(folder: Path, name: str)
     with pytest.raises(OSError, match="directory"):
         write_file(folder, "file", b"new")
     assert snapshot(folder) == {}
+
+
+def test_the_advice_fits_what_went_wrong(folder: Path) -> None:
+    full, elsewhere = OSError(errno.ENOSPC, "No space left"), OSError(errno.EROFS, "Read-only file system")
+    assert "No space left. Everything" in str(storage_error(folder, full))
+    assert "make room" in str(storage_error(folder, full))
+    assert "put that right" in str(storage_error(folder, elsewhere))
+    assert "make room" not in str(storage_error(folder, elsewhere))
 
 
 def test_nothing_is_written_into_a_folder_that_is_a_link(folder: Path) -> None:
