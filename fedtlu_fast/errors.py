@@ -101,6 +101,15 @@ def shorten(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def cause(error: BaseException) -> str:
+    """Kind and message of an error that others raised, cut short, for messages."""
+    try:
+        text = shorten(str(error))
+    except Exception:  # its own text fails
+        text = "no message"
+    return f"{type(error).__name__}: {text}"
+
+
 def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
     """Raises `InputError` for an argument of another type."""
     if not isinstance(value, kind):

@@ -84,13 +84,15 @@ def compare_command(
 
     The runs of one seed share data, cohorts, batches and the warm-up; only what the clients train and
     send, and what the server applies, differs (but for participation.sampler=loss, where the clients'
-    losses decide the cohorts). With no options it takes under three minutes on two cores.
+    losses decide the cohorts). Beside --resume, --set may change execution.client_errors, client_seconds and
+    retries, and checkpoint.*. With no options it takes under three minutes on two cores.
     """
     from fedtlu_fast.environment import data_line
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.client_tables import client_table
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
+    from fedtlu_fast.settings import laid_over
     from fedtlu_fast.simulation.compare import compare, comparison_settings
     from fedtlu_fast.simulation.variants import crossed, swept
 
@@ -116,10 +118,11 @@ def compare_command(
             preset=preset,
             config=config,
             out=out,
-            set=overrides,
             **given,
         )
+        changes = options.check_free(overrides, options.FREE_OF_COMPARISONS)
         settings, names, numbers = comparison_settings(resume)
+        settings = laid_over(settings, changes)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         names = swept(crossed(_listed(selectors or SELECTORS), _listed(budgets or "")), sweep or [])

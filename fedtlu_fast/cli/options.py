@@ -150,6 +150,28 @@ FREE = ("execution.", "checkpoint.")
 """Sections that may change when a run goes on: who trains, what happens to failing clients, how to save."""
 
 
+FREE_OF_COMPARISONS = (
+    "execution.client_errors",
+    "execution.client_seconds",
+    "execution.retries",
+    "checkpoint.",
+)
+"""Of these, what may change when a comparison goes on: who trains was settled for all its arms."""
+
+
+def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> list[str]:
+    """The overrides of --set beside --resume.
+
+    Raises:
+        InputError: one changes more than a run can go on with.
+    """
+    from fedtlu_fast.settings import full_key
+
+    fixed = [text for text in overrides or [] if not full_key(text.partition("=")[0]).startswith(free)]
+    refuse_beside_resume(set=fixed)
+    return overrides or []
+
+
 def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunConfig:
     """The settings of a run that was begun, with those changes that a run can go on with.
 
@@ -161,13 +183,12 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: there is no such run, or another setting is to change.
     """
-    from fedtlu_fast.settings import full_key, load_config
+    from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.directory import RunDirectory
 
-    fixed = [text for text in overrides or [] if not full_key(text.partition("=")[0]).startswith(FREE)]
-    refuse_beside_resume(set=fixed)
+    changes = check_free(overrides)
     RunDirectory.open(directory)
-    return load_config(None, directory / "config.yaml", [*(overrides or []), *_named(given)])
+    return load_config(None, directory / "config.yaml", [*changes, *_named(given)])
 
 
 def stopped(command: str, directory: Path, interrupt: KeyboardInterrupt) -> InterruptedRunError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from fedtlu_fast.errors import ClientError, WorkerError, shorten
+from fedtlu_fast.errors import ClientError, WorkerError, cause
 from fedtlu_fast.memory import is_out_of_memory
 
 logger = logging.getLogger("fedtlu_fast")
@@ -48,7 +48,7 @@ def reason_of(
         WorkerError: memory ran out.
     """
     check_memory(error, f"client {client}")
-    reason = f"{type(error).__name__}: {shorten(str(error))}"
+    reason = cause(error)
     if policy == "stop":
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{reason} ({where.filename}:{where.lineno})"

@@ -44,6 +44,8 @@ from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 logger = logging.getLogger("fedtlu_fast")
 
 POLL_SECONDS = 0.5
+POLICY = ("client_errors", "client_seconds", "retries")
+"""Settings of `execution` that a comparison may go on with otherwise than it began."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,11 @@ def compare(
     jobs = jobs or max(1, cores() // (config.threads or cores()))
     if resume:
         begun, *arranged = comparison_settings(out)
-        # Who trains was settled when it began.
-        config = config.model_copy(update={"execution": begun.execution})
+        # Who trains was settled when it began; what becomes of failing clients, and how to save, may change.
+        policy = {name: getattr(config.execution, name) for name in POLICY}
+        execution = begun.execution.model_copy(update=policy)
+        begun = begun.model_copy(update={"execution": execution, "checkpoint": config.checkpoint})
+        config = config.model_copy(update={"execution": execution})
         if (begun, *arranged) != (config, tuple(selectors), tuple(seeds)):
             raise InputError("--resume", str(out), "the settings, selectors and seeds that it began with")
         directory = RunDirectory(out)

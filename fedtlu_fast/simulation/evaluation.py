@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Batch
-from fedtlu_fast.errors import InputError, shorten
+from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.cohort import draw_clients
@@ -69,7 +69,7 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {shorten(str(error))}"
+        reason = cause(error)
         expected = f"data with a global test that the model can be run on; {reason}"
         raise InputError("data.source", server.config.data.source, expected) from error
 

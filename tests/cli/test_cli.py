@@ -363,6 +363,14 @@ def test_settings_beside_resume_are_refused(
     one_message(done, str(beside[0]), "nothing beside --resume")
 
 
+def test_comparison_takes_beside_resume_what_becomes_of_failing_clients(
+    fedtlu: Command, tmp_path: Path
+) -> None:
+    beside = ["compare", "--resume", tmp_path / "out", "--set"]
+    one_message(fedtlu(*beside, "execution.workers=3"), "--set", "nothing beside --resume")
+    one_message(fedtlu(*beside, "execution.client_errors=drop"), "earlier comparison")
+
+
 def test_who_trains_may_change_beside_resume(fedtlu: Command, tiny_file: Path, tmp_path: Path) -> None:
     whole = fedtlu("run", "--config", tiny_file, "--out", tmp_path / "whole", "--json")
     out = tmp_path / "out"

@@ -11,6 +11,7 @@ from fedtlu_fast import simulate
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.simulation.compare import compare
 
 SETTINGS: dict[str, Any] = {
     "clients": 6,
@@ -23,12 +24,17 @@ FAILING = min(set(range(6)) - TRAINED)
 """A client of whom no round knows anything."""
 
 
-def _fail(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+class _WithoutWordsError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("its text fails")
+
+
+def _fail(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception | None = None) -> None:
     right: Callable[[ArrayPopulation, int], Samples] = getattr(ArrayPopulation, method)
 
     def broken(self: ArrayPopulation, client: int) -> Samples:
         if client == FAILING:
-            raise OSError("its file is gone")
+            raise error or OSError("its file is gone")
         return right(self, client)
 
     monkeypatch.setattr(ArrayPopulation, method, broken)
@@ -50,3 +56,21 @@ def test_a_client_that_fails_after_the_rounds_is_left_out_and_named(
     again = simulate(dropped, tmp_path / "out", resume=True)
     assert again.summary["failed_tests"] == found.summary["failed_tests"]
     assert again.summary["trained_local_loss"] == found.summary["trained_local_loss"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_comparison_with_a_failing_client_goes_on_without_it(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail(monkeypatch, "held_out")
+    with pytest.raises(ClientError, match=f"client {FAILING} failed"):
+        compare(tiny(text, **SETTINGS), ("last",), (0,), tmp_path / "out")
+    settings = tiny(text, **SETTINGS, execution={"client_errors": "drop"})
+    (found,) = compare(settings, ("last",), (0,), tmp_path / "out", resume=True)
+    assert list(found.summary["failed_tests"]) == [str(FAILING)]
+
+
+def test_an_error_whose_text_fails_is_named_by_its_kind(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail(monkeypatch, "held_out", _WithoutWordsError())
+    found = simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))
+    assert found.summary["failed_tests"] == {str(FAILING): "_WithoutWordsError: no message"}
