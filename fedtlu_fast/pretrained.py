@@ -5,13 +5,14 @@ Nothing that comes with a model is run: no code of its own (``auto_map``), no pi
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from functools import lru_cache
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ POOLER = ".pooler."
 MOST_LAYERS = 10_000
 """A configuration of some bytes could otherwise ask for modules without end."""
 REASON_LENGTH = 300
+PICKLES = (
+    "Pickles (pytorch_model.bin) are never opened, because they can run code: where you trust it, load it "
+    "with transformers and save it again by save_pretrained."
+)
 
 
 def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **options: Any) -> nn.Module:
@@ -51,7 +56,8 @@ def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **opt
         InputError: they cannot be loaded, or some of the body are missing or of other shapes.
     """
     load_config(name, what)
-    model, found = _from_library(
+    _check_index(name, what)
+    model, found = from_library(
         kind.from_pretrained,
         name,
         what,
@@ -140,11 +146,11 @@ def load_config(name: str, what: str) -> Any:
     if not (place.on_hub or place.file or (Path(place.location) / "config.json").is_file()):
         raise InputError(FIELD, name, f"a directory of {what}; it has no config.json")
     # As written first: some configurations make a list of all layers when they are built.
-    written = _from_library(PreTrainedConfig.get_config_dict, name, what)[0]
+    written = from_library(PreTrainedConfig.get_config_dict, name, what)[0]
     if not isinstance(written, Mapping):
         raise InputError(FIELD, name, f"{place.kind} of {what}; its config.json is no mapping")
     _check_layers(name, written)
-    config = _from_library(AutoConfig.from_pretrained, name, what)
+    config = from_library(AutoConfig.from_pretrained, name, what)
     asked = {
         "quantization_config": "weights in full precision; Save a dequantised copy.",
         "transformers_weights": "weights in model.safetensors",
@@ -168,19 +174,24 @@ def _check_layers(name: str, written: Mapping[str, Any]) -> None:
             )
 
 
-def load_tokenizer(name: str, **options: Any) -> Any:
-    """Loads the tokenizer that belongs to the model of this name.
+def _check_index(name: str, what: str) -> None:
+    """Makes sure that an index of weights names safetensors files beside it; the library opens any other."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
-    Args:
-        name: as for `load_model`.
-        options: for `from_pretrained`.
+    def read(place: str, **_: Any) -> Any:
+        try:
+            path = cached_file(place, SAFE_WEIGHTS_INDEX_NAME)
+        except OSError:  # there is none
+            return None
+        return json.loads(Path(path).read_bytes()) if path else None
 
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    return _from_library(AutoTokenizer.from_pretrained, name, "a model that brings its tokenizer", **options)
+    index = None if locate(name).file else from_library(read, name, what)
+    files = index.get("weight_map") if isinstance(index, Mapping) else None
+    for file in files.values() if isinstance(files, Mapping) else ():
+        path = PurePosixPath(str(file))
+        if path.suffix != ".safetensors" or path.is_absolute() or ".." in path.parts:
+            expected = f"weights in safetensors files; its {SAFE_WEIGHTS_INDEX_NAME} names {file}"
+            raise InputError(FIELD, name, expected, PICKLES)
 
 
 def load_processor(name: str) -> Mapping[str, Any] | None:
@@ -200,28 +211,13 @@ def load_processor(name: str) -> Mapping[str, Any] | None:
             raise
         return settings
 
-    found: Mapping[str, Any] | None = _from_library(read, name, "a model that classifies images")
+    found: Mapping[str, Any] | None = from_library(read, name, "a model that classifies images")
     if not isinstance(found, Mapping | None):
         raise InputError(FIELD, name, "a model whose image processor's file is a mapping")
     return found
 
 
-def padding_of(tokenizer: Any, name: str) -> int:
-    """Gives the token id with which a tokenizer pads.
-
-    Models that were made without padding pad with the end of a text, which occurs in none.
-
-    Raises:
-        InputError: it has neither.
-    """
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    padding = next((number for number in ids if isinstance(number, int)), None)
-    if padding is None:
-        raise InputError(FIELD, name, "a tokenizer with a padding token or an end-of-text token")
-    return padding
-
-
-def _from_library(load: Callable[..., Any], name: str, what: str, **options: Any) -> Any:
+def from_library(load: Callable[..., Any], name: str, what: str, **options: Any) -> Any:
     """Calls a `from_pretrained`: the one place where files that came with a model are opened."""
     from transformers.utils import logging as library
 
@@ -268,6 +264,8 @@ def _one_message(place: Place, what: str) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     text = (str(error).strip().splitlines() or [""])[0].strip()
+    if "`ignore_mismatched_sizes`" in text:  # it goes on about a report that is not shown
+        return "some weights have another shape than its config.json says"
     if not isinstance(error, OSError | ValueError | RuntimeError | ImportError) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}..."
@@ -277,10 +275,7 @@ def _way_on(reason: str) -> str:
     if "contains custom code" in reason or "references custom code" in reason:
         return "Code that comes with a model is never run; use a model that transformers has itself."
     if "safetensors" in reason and ("no file named" in reason or "does not appear" in reason):
-        return (
-            "Pickles (pytorch_model.bin) are never opened, because they can run code: where you trust it, "
-            "load it with transformers and save it again by save_pretrained."
-        )
+        return PICKLES
     return ""
 
 

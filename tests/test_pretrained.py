@@ -19,8 +19,9 @@ from transformers import (
 from transformers.utils import logging
 
 from fedtlu_fast import InputError, pretrained
-from fedtlu_fast.pretrained import load_classifier, load_config, load_model, load_processor, load_tokenizer
+from fedtlu_fast.pretrained import load_classifier, load_config, load_model, load_processor
 from fedtlu_fast.pretrained_place import Place
+from fedtlu_fast.pretrained_tokenizer import load_tokenizer, tokenize
 
 WHAT = "a causal language model"
 
@@ -170,6 +171,41 @@ def test_damaged_models_are_one_message(folder, file, content):
     with pytest.raises(InputError, match=r"^model.pretrained: got ") as raised:
         load_model(AutoModelForCausalLM, str(folder), WHAT)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["pytorch_model.bin", "../elsewhere/model.safetensors", "/model.safetensors"]
+)
+def test_an_index_names_no_pickle_and_nothing_outside(folder, monkeypatch, file):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    names = load_model(AutoModelForCausalLM, str(folder), WHAT).state_dict()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, file)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"weights in safetensors files; its .*index.json names "):
+        load_model(AutoModelForCausalLM, str(folder), WHAT)
+
+
+def test_weights_of_another_shape_are_refused_in_plain_words(folder):
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**facts, "vocab_size": 60}))
+    with pytest.raises(InputError, match=r"some weights have another shape than its config\.json says"):
+        load_model(AutoModelForCausalLM, str(folder), WHAT)
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_a_model_without_the_files_of_its_tokenizer_is_refused(tmp_path, make):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"brings its tokenizer; this tokenizer knows no words"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_what_a_tokenizer_raises_is_one_message():
+    def broken(*_, **__):
+        raise TypeError("no\nnumber")
+
+    with pytest.raises(InputError, match=r"whose tokenizer reads the data; TypeError: no$"):
+        tokenize(broken, "m", ["a"])
 
 
 @pytest.mark.parametrize(

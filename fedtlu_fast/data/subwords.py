@@ -7,8 +7,8 @@ from typing import Protocol
 
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import load_tokenizer, padding_of
 from fedtlu_fast.pretrained_place import FIELD
+from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
 
 
 class WordEncoder(Protocol):
@@ -69,9 +69,11 @@ class SubWords:
                 FIELD, name, "a model with a fast tokenizer (tokenizer.json), to tell words apart"
             )
         self.padding = padding_of(self._tokenizer, name)
-        example = self._tokenizer([["a"]], is_split_into_words=True)
+        example = tokenize(self._tokenizer, name, [["a"]], is_split_into_words=True)
         ids, words = example["input_ids"][0], example.word_ids(0)
         inside = [place for place, word in enumerate(words) if word is not None]
+        if not inside:
+            raise InputError(FIELD, name, "a tokenizer that knows the word 'a', or has an unknown token")
         self.before, self.after = ids[: inside[0]], ids[inside[-1] + 1 :]
 
     def __len__(self) -> int:
@@ -84,7 +86,8 @@ class SubWords:
             InputError: it leaves nothing and has no unknown token.
         """
         given = [list(words) for words in sentences]
-        encoded = self._tokenizer(given, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        options = {"is_split_into_words": True, "add_special_tokens": False}
+        encoded = tokenize(self._tokenizer, self._name, given, **options)
         found: list[list[list[int]]] = []
         for row, words in enumerate(given):
             pieces: list[list[int]] = [[] for _ in words]

@@ -19,7 +19,7 @@ from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.data.topics import load_topics
 from fedtlu_fast.data.words import words_of
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import load_tokenizer, padding_of
+from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _encoded(
     if name is not None:
         tokenizer = load_tokenizer(name)
         padding = padding_of(tokenizer, name)
-        ids = tokenizer([*train, *test], truncation=True, max_length=window, verbose=False)["input_ids"]
-        return ids, len(tokenizer), padding
+        found = tokenize(tokenizer, name, [*train, *test], truncation=True, max_length=window)
+        return found["input_ids"], len(tokenizer), padding
     words = [words_of(text) for text in (*train, *test)]
     known = (word for own in words[: len(train)] for word in own)
     vocabulary = Vocabulary(known, config.data.vocabulary, padded=True)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
 
 from fedtlu_fast.data.words import words_and_marks
-from fedtlu_fast.pretrained import load_tokenizer
+from fedtlu_fast.pretrained_tokenizer import load_tokenizer, tokenize
 
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 
@@ -99,14 +99,14 @@ class PretrainedTokenizer:
         Raises:
             InputError: there is none, or it cannot be read.
         """
-        self._tokenizer = load_tokenizer(name)
+        self._name, self._tokenizer = name, load_tokenizer(name)
 
     def __len__(self) -> int:
         return len(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens; texts longer than the model are welcome."""
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return list(tokenize(self._tokenizer, self._name, text, add_special_tokens=False)["input_ids"])
 
 
 def windows(ids: list[int], length: int) -> Tensor:
