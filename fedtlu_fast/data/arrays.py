@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
+from fedtlu_fast.data.reading import check_file
 from fedtlu_fast.errors import InputError
 
 FILES = tuple(
@@ -112,7 +113,10 @@ def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:
             str(folder / "held_starts.npy"), f"{len(held)} clients", f"{len(train)}, as in train_starts.npy"
         )
     pool, test = (_batch(folder, prefix, task) for prefix in ("", "test_"))
-    first = "samples" if task == "language_modelling" else "features"
+    first, least = ("samples", 2) if task == "language_modelling" else ("features", 1)
+    if pool[0].shape[1] < least:
+        expected = f"rows of {least} number{'s' if least > 1 else ''} or more"
+        raise InputError(str(folder / f"{first}.npy"), tuple(pool[0].shape), expected)
     if not len(test[0]) or test[0].shape[1:] != pool[0].shape[1:]:
         expected = f"one row or more of {pool[0].shape[1]}, as in {first}.npy"
         raise InputError(str(folder / f"test_{first}.npy"), tuple(test[0].shape), expected)
@@ -152,7 +156,10 @@ def _batch(folder: Path, prefix: str, task: str) -> Batch:
 
 def _open(path: Path, dimensions: int, dtype: Any) -> NDArray[Any]:
     try:
+        check_file(path)
         array: NDArray[Any] = open_memmap(path, mode="r")
+    except InputError:
+        raise
     except Exception as error:  # NumPy hands a damaged header to Python's parser, which raises what it likes
         raise InputError("data.source", str(path), f"a .npy file; {error}".replace("\n", " ")) from None
     if array.ndim != dimensions or array.dtype != dtype:

@@ -21,7 +21,7 @@ from fedtlu_fast.data.image_hub import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
 from fedtlu_fast.data.pixels import Pixels
-from fedtlu_fast.data.reading import is_data
+from fedtlu_fast.data.reading import check_file, is_data
 from fedtlu_fast.errors import InputError
 
 PIXELS = 3 * 32 * 32
@@ -137,6 +137,7 @@ def _directory(source: str, path: Path, wanted: Collection[str]) -> dict[str, by
 def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """The same of an archive, of which nothing is written to disk."""
     found, read = {}, []
+    check_file(path)
     with tarfile.open(path) as archive:
         for member in archive:
             inside = PurePosixPath(member.name)

@@ -54,6 +54,17 @@ def unpacked_suffix(path: PurePath) -> str:
     return (PurePath(path.stem) if packed else path).suffix.lower()
 
 
+def check_file(path: Path) -> None:
+    """Makes sure that a path is no device or pipe, at which a program could wait forever, and no folder.
+
+    Raises:
+        InputError: it is one.
+        OSError: it cannot be looked at.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError("data.source", str(path), "a file, no folder, device or pipe")
+
+
 def read_bytes(path: Path, limit: int = UNPACKED_LIMIT) -> bytes:
     """What a file holds, unpacked where its name says that it is compressed.
 
@@ -66,8 +77,7 @@ def read_bytes(path: Path, limit: int = UNPACKED_LIMIT) -> bytes:
     """
     unpacker = UNPACKERS.get(path.suffix.lower())
     try:
-        if path.exists() and not path.is_file():
-            raise InputError("data.source", str(path), "a file, no folder, device or pipe")
+        check_file(path)
         if unpacker is None:
             return path.read_bytes()
         with unpacker(path) as file:

@@ -123,7 +123,10 @@ def _is_table(item: Path) -> bool:
 
 
 def _holds_tables(item: Path) -> bool:
-    return item.is_dir() and any(_is_table(inner) or _holds_tables(inner) for inner in entries(item))
+    # A link may lead back to a folder that it is in.
+    if not item.is_dir() or (item.is_symlink() and any(map(item.samefile, item.parents))):
+        return False
+    return any(_is_table(inner) or _holds_tables(inner) for inner in entries(item))
 
 
 def _joined(*names: str) -> str:

@@ -291,6 +291,7 @@ CHANGES = {
     "no start": ("train_starts", lambda a: a[:0], "nothing", "from 0 to 30"),
     "other clients in the tests": ("held_starts", lambda a: np.append(a, 11), "6 clients", "5, as in train"),
     "width of the test": ("test_features", lambda a: a[:, :-1], r"\(8, 2\)", "of 3, as in features.npy"),
+    "no columns": ("features", lambda a: a[:, :0], r"\(50, 0\)", "rows of 1 number or more"),
     "an empty test": ("test_features", lambda a: a[:0], r"\(0, 3\)", "one row or more"),
 }
 
@@ -325,6 +326,14 @@ def test_no_client_at_all_is_refused(arrays, write):
     arrays |= {"train_rows": np.empty(0, np.int64), "train_starts": np.zeros(1, np.int64)}
     with pytest.raises(InputError, match=r"train_starts.npy: got 'no client'"):
         load_arrays(write(arrays), "classification", LABELS)
+
+
+def test_nobody_waits_at_a_pipe_in_a_file_s_place(arrays, write):
+    folder = write(arrays)
+    (folder / "held_rows.npy").unlink()
+    os.mkfifo(folder / "held_rows.npy")
+    with pytest.raises(InputError, match=r"held_rows\.npy'; expected a file, no folder, device or pipe"):
+        load_arrays(folder, "classification", LABELS)
 
 
 class Bomb:

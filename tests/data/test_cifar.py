@@ -173,6 +173,11 @@ def test_larger_files_than_the_data_have_are_not_unpacked(ten, tmp_path, monkeyp
         load_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', ten[0])}", None)
 
 
+def test_a_device_is_no_archive():
+    with pytest.raises(InputError, match="a file, no folder, device or pipe"):
+        load_images("cifar10:/dev/zero", None)
+
+
 def test_one_version_beside_another_is_told(ten, tmp_path):
     write(tmp_path / "a", ten[0])
     Dataset.from_dict({"label": [0]}).to_parquet(tmp_path / "train.parquet")

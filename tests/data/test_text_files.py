@@ -127,6 +127,16 @@ def test_blank_lines_are_left_out_and_halves_of_characters_replaced(tmp_path, ca
     assert found[1][0].endswith("test.parquet not read")
 
 
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    (tmp_path / "en").mkdir()
+    for name in ("back", "again"):
+        (tmp_path / "en" / name).symlink_to(tmp_path)
+    with pytest.raises(InputError, match="a file with texts to train on"):
+        load(tmp_path)
+    (tmp_path / "en" / "x.tsv").write_text(tsv())
+    assert len(load(tmp_path)[0].texts) == 3
+
+
 def test_one_file_has_no_domain(tmp_path):
     (tmp_path / "v1.2.tsv").write_text(tsv())
     train, _ = load(tmp_path / "v1.2.tsv")
