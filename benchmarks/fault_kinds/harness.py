@@ -342,7 +342,6 @@ def load_package() -> None:
     import fedtlu_fast.report.write as write
     import fedtlu_fast.simulation.compare as compare
     import fedtlu_fast.simulation.executors.processes
-    from fedtlu_fast.simulation.stopping import end_with_parent
 
     torch.set_num_threads(1)
     # What is loaded late would be loaded again for every case, and not where few files may be open.
@@ -354,10 +353,14 @@ def load_package() -> None:
 
     @contextmanager
     def workers(count: int) -> Iterator[Any]:
-        pool = compare.ProcessPoolExecutor(count, get_context("fork"), initializer=end_with_parent)
+        context = get_context("fork")
+        ended = context.Event()
+        begin = compare._begin_worker
+        pool = compare.ProcessPoolExecutor(count, context, initializer=begin, initargs=(ended,))
         try:
             yield pool
         finally:
+            ended.set()
             pool.shutdown(cancel_futures=True)
 
     compare._workers = workers

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
@@ -40,6 +40,9 @@ from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import Terminated, end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -83,6 +86,8 @@ class ArmResult:
     timings: Sequence[dict[str, Any]] = ()
 
 
+_ended: Event | None = None
+"""In a process for arms: see `_begin_worker`."""
 Progress = Callable[[Arm, int], None]
 """Told, again and again, how many rounds an arm has done."""
 
@@ -177,7 +182,7 @@ def plan(
 
 def run_arms(pool: Executor, arms: Sequence[Arm], progress: Progress | None) -> None:
     """Runs arms to their ends, in the processes of `pool`."""
-    with _ctrl_c_ignored(), _limits_named():
+    with _ctrl_c_later(), _limits_named():
         unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
     while unfinished:
         done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
@@ -189,10 +194,19 @@ def run_arms(pool: Executor, arms: Sequence[Arm], progress: Progress | None) -> 
 
 
 def run_arm(arm: Arm) -> None:
-    """Runs one arm from wherever it stands; does nothing when it is finished."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if is_finished(arm.path):
+    """Runs one arm from wherever it stands; does nothing when it is finished, or no arm is to begin."""
+    if threading.current_thread() is not threading.main_thread():
+        _run_arm(arm)
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _run_arm(arm)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run_arm(arm: Arm) -> None:
+    if (_ended is not None and _ended.is_set()) or is_finished(arm.path):
         return
     started = os.path.lexists(arm.path / CONFIG)
     with closing(Run(arm.config, arm.path, resume=started)) as run:
@@ -293,8 +307,10 @@ def _resume_command(out: Path) -> str:
 def _workers(count: int) -> Iterator[Executor]:
     """Processes that run arms; when one arm fails, those that have not begun are left out."""
     # spawn: a forked child of a process that has used torch's threads can hang.
+    context = get_context("spawn")
     with _limits_named():
-        pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=end_with_parent)
+        ended = context.Event()
+        pool = ProcessPoolExecutor(count, context, initializer=_begin_worker, initargs=(ended,))
     others = set(active_children())
     try:
         yield pool
@@ -305,6 +321,7 @@ def _workers(count: int) -> Iterator[Executor]:
                 os.kill(process.pid, signal.SIGINT)
         raise
     finally:
+        ended.set()
         pool.shutdown(cancel_futures=True)
 
 
@@ -315,7 +332,7 @@ def _limits_named() -> Iterator[None]:
         yield
     except (BrokenProcessPool, FedtluError):
         raise
-    except (OSError, RuntimeError) as error:  # NotImplementedError too: a system without semaphores
+    except (OSError, RuntimeError, ImportError) as error:  # NotImplementedError too: without semaphores
         reason = refusal(error)
         if reason is None and getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC):
             reason = (
@@ -329,13 +346,35 @@ def _limits_named() -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """For starting workers: they inherit it, so that a Ctrl-C while they load prints no tracebacks."""
+def _ctrl_c_later() -> Iterator[None]:
+    """For starting workers: a Ctrl-C inside comes when all are started.
+
+    They inherit that it is blocked, so that a Ctrl-C while they load prints no tracebacks.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _begin_worker(ended: Event) -> None:
+    """Makes a process ready for arms.
+
+    Args:
+        ended: set when no further arm is to begin. The pool has handed some out by then.
+    """
+    global _ended
+    end_with_parent()
+    _ended = ended
+    # Between arms there is nothing to save; `_ended` says whether there is more to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

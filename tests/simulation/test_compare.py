@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,32 @@ def test_interrupt_says_how_to_go_on(
             compare(config, ("fedtlu", "last"), (0,), tmp_path / "out")
     found = compare(config, ("fedtlu", "last"), (0,), tmp_path / "out", resume=True)
     assert [len(result.metrics) for result in found] == [5, 5]
+
+
+def test_arms_that_were_handed_out_do_not_begin_after_the_end(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (arm, *_) = plan(config, ("last",), (0,), tmp_path / "out")
+    ended = threading.Event()
+    ended.set()
+    monkeypatch.setattr(module, "_ended", ended)
+    module.run_arm(arm)
+    assert not arm.path.exists()
+
+
+def test_ctrl_c_while_processes_are_started_comes_afterwards() -> None:
+    started = []
+
+    def start() -> None:
+        with module._ctrl_c_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            started.append("all")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert started == ["all"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.usefixtures("in_process")
