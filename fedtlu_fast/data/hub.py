@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ def load_hub(
     chosen: dict[str, Any] = {"revision": place.revision or None, "split": split}
     if files is not None:
         chosen["data_files"] = {part: list(own) for part, own in files.items()}
-    if name == "pandas":
-        expected = "the name of a data set; this is the reader of pickles, which run code when they are read"
-        raise InputError("data.source", f"hf:{source}", expected)
+    here = Path(name).exists()
+    if not name or (not here and _is_reader(name)):
+        expected = "the name of a data set; this is one of its readers" if name else "the name of a data set"
+        raise InputError("data.source", f"hf:{source}", expected, "Name the folder that holds the files.")
+    if here:  # for a folder with the name of a reader, `datasets` takes the reader, and the folder we are in
+        name = str(Path(name).absolute())
     part = f"a data set with a {split} split" if split else "a data set"
-    with hub_access(needed=not Path(name).exists()) as unreachable:
+    with hub_access(needed=not here) as unreachable:
         try:
             if not configuration:
                 return datasets.load_dataset(name, **chosen)
@@ -58,6 +62,14 @@ def load_hub(
                 )
                 fix = "Name a folder, or try again with a network."
             raise InputError("data.source", f"hf:{source}", expected, fix) from error
+
+
+def _is_reader(name: str) -> bool:
+    """Whether `datasets` takes a name for one of its readers of files, such as ``csv``.
+
+    It would read whatever lies in the folder we are in; with ``pandas`` even pickles, which can run code.
+    """
+    return name.isidentifier() and find_spec(f"datasets.packaged_modules.{name}") is not None
 
 
 def _fix(reason: str, source: str) -> str:

@@ -117,7 +117,7 @@ def _add(folder: Path, source: str, found: dict[str, list[str]]) -> None:
 def _files(items: Iterable[Path]) -> list[str]:
     below = ((item, sorted(item.rglob("*")) if item.is_dir() else [item]) for item in items)
     return [
-        glob.escape(str(file))
+        glob.escape(str(file.absolute()))
         for item, files in below
         for file in files
         if is_data(file.relative_to(item)) and _is_data_file(file)

@@ -74,6 +74,16 @@ def test_so_are_folders_whose_names_only_we_know(folder, layout, card):
     assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
 
 
+def test_a_folder_with_the_name_of_a_reader_is_the_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write(folder, other=[7])
+    with pytest.raises(InputError, match=r"the name of a data set; this is one of its readers"):
+        load_parts("json")
+    write(folder / "json", Train=[0, 1], Test=[1])
+    found = load_parts("json")
+    assert (len(found.train), len(found.test)) == (2, 1)
+
+
 def test_so_are_those_of_a_folder_within(folder):
     for name in ("en", "de"):
         write(folder / name, Train=[0, 1], Test=[1])
