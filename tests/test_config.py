@@ -358,6 +358,14 @@ def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule,
     )
 
 
+@pytest.mark.parametrize("cohort", [3, 6, 10, 49])
+def test_the_least_share_of_one_client_is_that_of_like_clients(cohort):
+    tree = {"clients": 50, "cohort": cohort, "aggregation": {"max_share": 1 / cohort}}
+    assert parse_config(tree).aggregation.max_share == 1 / cohort
+    tree["aggregation"] = {"max_share": 0.99 / cohort}
+    refused(rf"max_share.*at least 1 / {cohort}", **tree)
+
+
 @pytest.mark.parametrize(
     ("byzantine", "cohort", "tolerated"),
     [(0, 3, 0), (0.0, 3, 0), (3, 9, 3), (0.1, 30, 3), (0.1, 31, 4), (0.2, 10, 2), (0.3, 10, 3), (0.4, 20, 8)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -205,8 +204,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _share_fits_cohort(self) -> Self:
         share = self.aggregation.max_share
-        if share is not None and Fraction(str(share)) * self.cohort < 1:
-            expected = f"at least {1 / self.cohort:.4g}, the share of each when {self.cohort} count alike"
+        if share is not None and share < 1 / self.cohort:
+            expected = f"at least 1 / {self.cohort}, the share of each when {self.cohort} count alike"
             raise InputError("aggregation.max_share", share, expected, "Or use a larger cohort.")
         return self
 

@@ -169,7 +169,7 @@ class Run:
         self.identity |= frozen_identity(trainer.task.model)
         self.environment = environment_facts(config.device, made_with(config.data.source))
         self._start: dict[str, Any] = {}
-        self._warned = False
+        self._warned: set[str] = set()
         self.metrics: list[dict[str, Any]] = []
         self.selection: list[dict[str, Any]] = []
         executor = make_executor(self.config, population, trainer)
@@ -341,22 +341,36 @@ class Run:
             self.directory.append(METRICS, metrics)
         self.metrics.append(metrics)
         self.selection.append(choice)
-        self._warn_of_blocks(metrics)
+        self._warn_of_losses(metrics)
         # Last, so that a Ctrl-C in the lines above leaves a checkpoint of the round before.
         self.state = state
         if self.directory is not None and self._save_is_due():
             self.save()
         return metrics
 
-    def _warn_of_blocks(self, row: dict[str, Any]) -> None:
-        """Says once that blocks were left out; the rows say it of every round."""
-        if row["nonfinite_blocks"] and not self._warned:
-            self._warned = True
+    def _warn_of_losses(self, row: dict[str, Any]) -> None:
+        """Says once that blocks, or all clients of a round, were left out; the rows say it of every round."""
+        if row["nonfinite_blocks"] and "blocks" not in self._warned:
+            self._warned.add("blocks")
             logger.warning(
                 "round %d: left out, since their change or new values are not finite, or too large: %s. "
                 "nonfinite_blocks in metrics.jsonl names such blocks in every round",
                 row["round"],
                 ", ".join(row["nonfinite_blocks"]),
+            )
+        if (
+            row["refused"]
+            and not row["selected"]
+            and not row["nonfinite_blocks"]
+            and "all" not in self._warned
+        ):
+            self._warned.add("all")
+            logger.warning(
+                "round %d: the model did not change: what the clients sent was refused, since it was NaN, "
+                "Inf or too large (%d clients). Look at the data, or use a smaller training.lr; refused in "
+                "metrics.jsonl names such clients in every round",
+                row["round"],
+                len(row["refused"]),
             )
 
     def _save_is_due(self) -> bool:

@@ -102,6 +102,14 @@ def test_blocks_whose_new_values_overflow_are_left_out_and_named(
     assert sum("left out" in record.message for record in caplog.records) == 1
 
 
+def test_rounds_in_which_nothing_could_be_used_are_warned_of_once(
+    text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = simulate(tiny(text, training={"lr": 1e38}))
+    assert all(row["refused"] and not row["selected"] for row in result.metrics)
+    assert caplog.text.count("the model did not change") == 1
+
+
 def test_a_run_whose_test_gives_no_number_ends_and_stays_ended(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
