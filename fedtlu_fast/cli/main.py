@@ -89,6 +89,8 @@ def options(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
+    # Where it keeps its fonts when home cannot be written is nobody's concern here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if context.invoked_subcommand in LOADING:
         check_room_for_libraries()
 

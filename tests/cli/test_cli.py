@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -686,3 +687,8 @@ def test_installed_command_keeps_its_promises_outside_of_this_process(
     help_ = call("--help")
     assert help_.returncode == 0
     assert "fedtlu compare" in help_.stdout
+
+
+def test_matplotlib_says_nothing_of_a_home_that_cannot_be_written(fedtlu: Command) -> None:
+    assert fedtlu("settings").code == 0
+    assert not logging.getLogger("matplotlib").isEnabledFor(logging.WARNING)
