@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity, Shape, discover
-from fedtlu_fast.errors import InputError, check_kind
+from fedtlu_fast.errors import InputError, check_kind, did_you_mean
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
@@ -127,7 +127,9 @@ class ParameterLayout:
                 shape.
         """
         if granularity not in get_args(Granularity):
-            raise InputError("granularity", granularity, f"one of {', '.join(get_args(Granularity))}")
+            known = get_args(Granularity)
+            fix = did_you_mean(granularity, known)
+            raise InputError("granularity", granularity, f"one of {', '.join(known)}", fix)
         check_kind("shapes", shapes, Mapping, "a mapping from dotted names to shapes")
         if not shapes:
             raise InputError("shapes", dict(shapes), "at least one tensor")

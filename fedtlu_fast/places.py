@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedtlu_fast.data.hub_location import read_location
+
 PATH_SOURCES = ("text", "ptb", "udpos", "cifar10", "cifar100", "images", "texts", "arrays")
 """Kinds of `data.source` after whose colon a path stands."""
 
@@ -29,4 +31,10 @@ def absolute(path: str) -> str:
 def absolute_source(source: str) -> str:
     """A `data.source` whose path holds from everywhere."""
     kind, colon, path = source.partition(":")
+    if kind == "hf" and path:
+        place = read_location(path)
+        name = absolute(place.name)
+        configuration = f":{place.configuration}" if place.configuration else ""
+        revision = f"@{place.revision}" if place.revision else ""
+        return f"hf:{name}{configuration}{revision}" if os.path.isabs(name) else source
     return f"{kind}:{absolute(path)}" if colon and path and kind in PATH_SOURCES else source

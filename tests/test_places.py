@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from fedtlu_fast.cli.options import from_everywhere
-from fedtlu_fast.places import at_home
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.places import absolute_source, at_home
 from fedtlu_fast.settings import load_config
 
 
@@ -29,3 +30,17 @@ def test_paths_of_settings_hold_from_everywhere(tmp_path: Path, monkeypatch: pyt
     kept = from_everywhere(load_config("smoke", overrides=["data.source=text:gone", "model.pretrained=gpt2"]))
     assert (kept.data.source, kept.model.pretrained) == ("text:gone", "gpt2")
     assert from_everywhere(load_config("smoke")) == load_config("smoke")
+
+
+@pytest.mark.parametrize("rest", ["", ":en", "@main", ":en@main"])
+def test_local_folders_of_the_hub_hold_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a@b:c").mkdir()
+    for given in ("a@b:c", "./a@b:c", "~/a@b:c", str(tmp_path / "a@b:c")):
+        assert absolute_source(f"hf:{given}{rest}") == f"hf:{tmp_path / 'a@b:c'}{rest}"
+    assert absolute_source(f"hf:org/name{rest}") == f"hf:org/name{rest}"
+    with pytest.raises(InputError, match="a folder that exists"):
+        absolute_source(f"hf:./gone{rest}")

@@ -125,7 +125,7 @@ def _command() -> int:
 
 def _app() -> int:
     try:
-        app()
+        app(prog_name="fedtlu")
     except SystemExit as end:
         # typer makes 130 of every interrupt; the signal is in what it was made of.
         interrupt = getattr(end.__context__, "__cause__", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.table import Table
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import listed
+from fedtlu_fast.errors import InputError, did_you_mean, listed
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
 
@@ -38,11 +38,11 @@ def score_command(
         ),
     ],
     granularity: Annotated[
-        Granularity, typer.Option(help="What is ranked as one: tensor, module or block.")
+        str, typer.Option(help="What is ranked as one: tensor, module or block.")
     ] = "block",
     ddof: Annotated[int, typer.Option(help="Which std Eq. 1 means: 0 population, 1 sample.")] = 1,
     pooling: Annotated[
-        Pooling, typer.Option(help="Block score: mean of its layers' scores, or pooled.")
+        str, typer.Option(help="Block score: mean of its layers' scores, or pooled.")
     ] = "mean",
     backend: options.Backend = None,
     top: Annotated[int, typer.Option(min=0, help="How many layers to list; 0: all.")] = 20,
@@ -57,8 +57,15 @@ def score_command(
     from fedtlu_fast.report.ranking import ranking
     from fedtlu_fast.simulation.directory import dump_json
 
+    _check("--granularity", granularity, get_args(Granularity))
+    _check("--pooling", pooling, get_args(Pooling))
     scored = score_checkpoints(
-        before, after, granularity=granularity, ddof=ddof, pooling=pooling, backend=backend or "auto"
+        before,
+        after,
+        granularity=cast("Granularity", granularity),
+        ddof=ddof,
+        pooling=cast("Pooling", pooling),
+        backend=backend or "auto",
     )
     found = ranking(scored)
     if as_json:
@@ -71,6 +78,11 @@ def score_command(
         results.print(visible(f"All names begin with {prefix}"), markup=False, highlight=False)
     for line in _left_out(found):
         note(line)
+
+
+def _check(option: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise InputError(option, given, f"one of {', '.join(known)}", did_you_mean(given, known))
 
 
 def _left_out(found: dict[str, Any]) -> list[str]:

@@ -193,8 +193,10 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     """One message for a write that failed: what, why, and what to do."""
     reason = getattr(error, "strerror", None) or str(error)
     advice = "make room" if getattr(error, "errno", None) in (*FULL, errno.EFBIG) else "put that right"
+    # Something else may be in the place of a folder on the way to the file.
+    where = error.filename if isinstance(error, NotAFileError) else path
     return StorageError(
-        f"{path} could not be written: {reason}. Everything written before it is intact; {advice}, then go "
+        f"{where} could not be written: {reason}. Everything written before it is intact; {advice}, then go "
         f"on by --resume with the run's directory"
     )
 

@@ -86,9 +86,10 @@ def swept(names: Sequence[str], sweeps: Sequence[str]) -> list[str]:
         key, _, values = sweep.partition("=")
         knowing = [name for name in found if _knows(name, key)]
         if not values or not knowing:
-            raise InputError(
-                "--sweep", sweep, "a setting that some of the selectors know, such as lam=0,0.1,1"
-            )
+            expected = "a setting that some of the selectors know, such as lam=0,0.1,1"
+            known = {own for name in found for own in used_by(name.partition("@")[0]) if _knows(name, own)}
+            guess = values and key not in ClientSelectionConfig.model_fields
+            raise InputError("--sweep", sweep, expected, did_you_mean(key, sorted(known)) if guess else "")
         found = [
             arm
             for name in found

@@ -140,7 +140,7 @@ def test_run_table_names_what_matters(fedtlu: Command, tiny_file: Path) -> None:
     assert summary["params_sha256"] in shown, "a digest that is broken over lines cannot be compared"
     assert f"{summary['test_perplexity']:.2f}" in shown
     assert f"{summary['local_perplexity']:.2f}" in shown
-    assert "5 (2 warm-up)" in shown
+    assert "5 (2 warm-up, 3 targeted)" in shown
 
 
 def test_options_win_over_set_which_wins_over_the_file(fedtlu: Command, tiny_file: Path) -> None:
@@ -174,6 +174,7 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "refused": [3],
         "dropped": {"4": "no answer", "9": "too late"},
         "kept_clients": None,
+        "nonfinite_blocks": [],
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
     names = [f"t.h.{i}" for i in range(6)]
@@ -181,7 +182,7 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
     assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1  dropped 2"
     assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
     nothing = {"train_loss": None, "test_perplexity": None, "selected": [], "refused": [], "dropped": {}}
-    nothing |= {"warmup": False, "kept_clients": None}
+    nothing |= {"warmup": False, "kept_clients": None, "nonfinite_blocks": []}
     assert run_module._status(nothing, {}) == ""
     for warmup in (False, True):
         too_few = {**nothing, "warmup": warmup, "kept_clients": []}
@@ -219,7 +220,7 @@ BAD_SETTINGS = {
     "no such text": (["--data", "text:nowhere"], ["data.source", "text:nowhere", "exists"]),
     "too many clients": (["--clients", "5000"], ["data.source", "20000 samples", "fewer clients"]),
     "window too long": (["--set", "window=5000"], ["data.source", "shorter window"]),
-    "model": (["--model", "."], ["model.pretrained", "'.'"]),
+    "model": (["--model", "."], ["model.pretrained", "a directory of a model"]),
 }
 
 
@@ -564,7 +565,7 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     again = fedtlu("compare", "--resume", out, "--json", "-q")
     assert again.stdout == done.stdout
     shown = fedtlu("compare", "--resume", out, "-q").stdout
-    assert "5 rounds (2 warm-up), 1 seeds" in shown
+    assert "5 rounds (2 warm-up, 3 targeted), 1 seeds" in shown
     for row in found["table"]:
         assert row["selector"] in shown
         assert f"{row['test_perplexity']:.2f}" in shown

@@ -140,6 +140,8 @@ def test_a_sweep_is_over_the_arms_that_know_the_setting() -> None:
     for sweep in ("lam", "lam=", "probability=0.5"):
         with pytest.raises(InputError, match="--sweep"):
             swept(names, [sweep])
+    with pytest.raises(InputError, match=r"Did you mean lam\?"):
+        swept(names, ["lamb=1"])
 
 
 @pytest.mark.usefixtures("in_process")
