@@ -129,7 +129,8 @@ def _comparison_report(
 
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
-    left_out = {"groups", "test_f1", "environment", *(key for key in SOME if summary.get(key) is None)}
+    some = (*SOME, "start_test_accuracy")
+    left_out = {"groups", "test_f1", "environment", *(key for key in some if summary.get(key) is None)}
     return [[key, _text(value)] for key, value in summary.items() if key not in left_out]
 
 

@@ -287,12 +287,13 @@ def test_each_client_is_tested_on_its_own_model(monkeypatch):
         hits.append(float(found.accuracy))
         federation.trainer.train(*model, federation.population.train(client), 5, client)
         after.append(float(task.evaluate(held.all(), 100).loss))
-    loss, accuracy = local_test(federation.server, state)
-    assert loss == pytest.approx(np.mean(losses), rel=1e-6)
-    assert accuracy == pytest.approx(np.mean(hits), rel=1e-6)
-    assert trained_local_loss(federation.server, state) == pytest.approx(
-        (np.mean(losses), np.mean(after)), rel=1e-6
-    )
+    local = local_test(federation.server, state)
+    assert local.loss == pytest.approx(np.mean(losses), rel=1e-6)
+    assert local.accuracy == pytest.approx(np.mean(hits), rel=1e-6)
+    trained = trained_local_loss(federation.server, state)
+    assert (trained.before, trained.after) == pytest.approx((np.mean(losses), np.mean(after)), rel=1e-6)
+    assert not local.left_out
+    assert not trained.left_out
     federation.trainer.load_(state.params, state.buffers)
     calls, evaluate = [], task.evaluate
 
@@ -303,7 +304,7 @@ def test_each_client_is_tested_on_its_own_model(monkeypatch):
     monkeypatch.setattr(task, "evaluate", counted)
     plain = local_test(federation.server, Federation(settings_of(FEDPER, data=data)).state)
     assert len(calls) == 1, "one for all, as long as nobody has anything of its own"
-    assert plain[0] != loss
+    assert plain.loss != local.loss
 
 
 # --- who trains, and when ------------------------------------------------------------------------
@@ -354,7 +355,7 @@ def test_auto_trains_such_clients_one_at_a_time():
     settled, note = choose(config, federation.population, federation.trainer)
     assert settled.execution.at_once == 1
     assert settled.execution.executor in ("serial", "processes")
-    assert "one after another" in note
+    assert "clients keep blocks for themselves" in note
 
 
 @pytest.mark.parametrize(
