@@ -22,6 +22,7 @@ from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.client_errors import check_interrupt
 from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
@@ -200,7 +201,8 @@ def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
 def _held(population: Population, client: int) -> int:
     try:
         return len(population.train(client))
-    except (Exception, SystemExit):  # it failed in its rounds too, and the run left it out
+    except BaseException as error:  # it failed in its rounds too, and the run left it out
+        check_interrupt(error)
         return 0
 
 

@@ -14,8 +14,18 @@ from fedtlu_fast.memory import is_out_of_memory
 logger = logging.getLogger("fedtlu_fast")
 
 
+def check_interrupt(error: BaseException) -> None:
+    """Raises a Ctrl-C again: that is no client's fault.
+
+    Everything else may come from a client's data, also what is no `Exception`, such as the panics of
+    libraries that are written in Rust.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+
+
 def check_memory(error: BaseException, training: str) -> None:
-    """Raises when memory ran out: that is no client's fault.
+    """Raises when memory ran out, or at a Ctrl-C: neither is a client's fault.
 
     Args:
         error: what was raised.
@@ -24,6 +34,7 @@ def check_memory(error: BaseException, training: str) -> None:
     Raises:
         WorkerError: it did.
     """
+    check_interrupt(error)
     if is_out_of_memory(error):
         raise WorkerError(
             f"out of memory while training {training}: use fewer execution.workers, a smaller "
@@ -84,7 +95,7 @@ class ClientTests:
         """
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self.leave_out(client, reason_of(client, self._round, error, self._policy, self._done))
 
     def leave_out(self, client: int, reason: str) -> None:

@@ -13,7 +13,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
-from fedtlu_fast.simulation.client_errors import ClientTests
+from fedtlu_fast.simulation.client_errors import ClientTests, check_interrupt
 from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.executors.lanes import Vectors
 from fedtlu_fast.simulation.round import Server
@@ -119,7 +119,8 @@ def _with_global_model(
         together = tuple(torch.cat(parts) for parts in zip(*held.values(), strict=True))
         found = task.evaluate(together, size)
         return dict(zip(held, found.split([len(own[0]) for own in held.values()]), strict=True))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        check_interrupt(error)
         if is_out_of_memory(error):
             raise
         # One of them is to blame, and fails again on its own.

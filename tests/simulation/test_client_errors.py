@@ -9,7 +9,7 @@ from federations import tiny
 
 from fedtlu_fast import simulate
 from fedtlu_fast.data.population import ArrayPopulation, Samples
-from fedtlu_fast.errors import ClientError
+from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.compare import compare
 
@@ -29,7 +29,11 @@ class _WithoutWordsError(Exception):
         raise ValueError("its text fails")
 
 
-def _fail(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception | None = None) -> None:
+class _PanicError(BaseException):
+    """As libraries raise that are written in Rust."""
+
+
+def _fail(monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException | None = None) -> None:
     right: Callable[[ArrayPopulation, int], Samples] = getattr(ArrayPopulation, method)
 
     def broken(self: ArrayPopulation, client: int) -> Samples:
@@ -74,3 +78,20 @@ def test_an_error_whose_text_fails_is_named_by_its_kind(text: Path, monkeypatch:
     _fail(monkeypatch, "held_out", _WithoutWordsError())
     found = simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))
     assert found.summary["failed_tests"] == {str(FAILING): "_WithoutWordsError: no message"}
+
+
+@pytest.mark.parametrize("method", ["train", "held_out"])
+def test_what_is_no_exception_is_a_clients_failure_too(
+    text: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    _fail(monkeypatch, method, _PanicError("a library's panic"))
+    found = simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))
+    assert found.summary["failed_tests"] == {str(FAILING): '_PanicError: "a library\'s panic"'}
+
+
+def test_a_ctrl_c_in_a_clients_data_is_no_clients_failure(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail(monkeypatch, "train", KeyboardInterrupt())
+    with pytest.raises(InterruptedRunError):
+        simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))

@@ -157,7 +157,7 @@ class LaneTrainer:
                 update = self._each.train(*start, samples, round_index, client)
             else:
                 update = self._ordered.train(start, lane, lane.orders, client, samples, reports)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._failed(round_index, client, error, reports)
             return None
         if self._spoiler.spoils(client):
@@ -189,7 +189,7 @@ class LaneTrainer:
                 samples.append(self.population.train(client))
             self.watch(-1, len(clients))
             found = self._train_many(many, start[0], samples, lane, clients, reports)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
             failed = len(reports.failed)

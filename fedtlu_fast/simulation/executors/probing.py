@@ -15,6 +15,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.memory import is_out_of_memory
+from fedtlu_fast.simulation.client_errors import check_interrupt
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Own, Vectors
 from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.personal import PersonalPart
@@ -77,7 +78,8 @@ class Prober:
                     found = self._together(self._many, weights, start, round_index, group)
                     reports.gains |= dict(zip(group, found, strict=True))
                     continue
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
+                    check_interrupt(error)
                     if is_out_of_memory(error):
                         failed(group[0], error)
                     # Else one of them is to blame, and fails again on its own.
@@ -88,7 +90,8 @@ class Prober:
                         model = self._part.model_of(start, own.get(client))
                         size = self._weights(model)
                     reports.gains[client] = self._alone(size, model, round_index, client)
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
+                    check_interrupt(error)
                     failed(client, error)
 
     def _alone(self, weights: LayerStats, start: Vectors, round_index: int, client: int) -> Gains:
