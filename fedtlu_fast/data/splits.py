@@ -165,8 +165,7 @@ def announce(what: str, test: int | None, tests: Sequence[str], unread: Sequence
     parts = [f"test: {kept}" if test is None else f"test: {test:,} {what} of {listed(tests)}"]
     if unread:
         parts.append(f"{listed(unread)} not read")
-    if unread or test is not None:
-        logger.info("; ".join(parts))
+    logger.info("; ".join(parts))
 
 
 def _part(word: str) -> Part | None:

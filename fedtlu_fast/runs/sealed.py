@@ -37,7 +37,9 @@ def unseal_json(data: bytes) -> dict[str, Any]:
         if said != _sha256(_canonical(content)):
             raise DamagedError("its content does not match its digest")
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise DamagedError(str(error) if isinstance(error, DamagedError) else "it is cut off") from None
+        raise DamagedError(
+            str(error) if isinstance(error, DamagedError) else "it is cut off, or no JSON"
+        ) from None
     return dict(content)
 
 

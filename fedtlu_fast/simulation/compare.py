@@ -8,7 +8,6 @@ cohorts after the warm-up).
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import threading
@@ -37,14 +36,13 @@ from fedtlu_fast.simulation.references import (
     with_warmup,
 )
 from fedtlu_fast.simulation.run import Run
-from fedtlu_fast.simulation.stopping import Terminated, end_with_parent
+from fedtlu_fast.simulation.stopping import Terminated, check_interrupt_was_not_lost, end_with_parent
 from fedtlu_fast.simulation.variants import with_variant
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
 
-logger = logging.getLogger("fedtlu_fast")
 
 POLL_SECONDS = 0.5
 POLICY = ("client_errors", "client_seconds", "retries")
@@ -142,10 +140,11 @@ def compare(
         config = _settled(config, selectors, seeds, jobs)
         chosen = {"selectors": list(selectors), "seeds": list(seeds)}
         directory = RunDirectory.create(out, config, arms=dump_yaml(chosen))
+    check_interrupt_was_not_lost()
     warmups, arms = plan(config, selectors, seeds, out)
     try:
         with closing(directory), _workers(min(jobs, len(arms))) as pool:
-            needed = {arm.warmup for arm in arms if not _is_whole(RunDirectory(arm.path))}
+            needed = {arm.warmup for arm in arms if not is_finished(arm.path)}
             run_arms(pool, [arm for arm in warmups if arm.path in needed], progress)
             run_arms(pool, arms, progress)
     except BrokenProcessPool as error:
@@ -222,14 +221,8 @@ def _run_arm(arm: Arm) -> None:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether an arm left all that its table needs, as it was written; damage is warned of."""
+    """Whether an arm left all that its table needs, as it was written."""
     directory = RunDirectory(path)
-    if has_summary(directory) and (found := damage(directory)):
-        logger.warning("%s: %s; the end of this run is made anew", path, found)
-    return _is_whole(directory)
-
-
-def _is_whole(directory: RunDirectory) -> bool:
     return has_summary(directory) and damage(directory) is None
 
 

@@ -12,7 +12,8 @@ from fedtlu_fast.runs.files import file_sha256, read_file
 from fedtlu_fast.simulation.directory import LOGS, SUMMARY, SUMS, RunDirectory
 from fedtlu_fast.simulation.state import whole_checkpoints
 
-MEND = "Resume it, which makes anew what can be made; or start it anew: the same settings give the same bits."
+RESUME = "Resume it, which makes the end of the run anew."
+ANEW = "Start it anew in another directory: the same settings give the same bits."
 
 
 def has_summary(directory: RunDirectory) -> bool:
@@ -53,13 +54,14 @@ def trusted_rows(directory: RunDirectory, field: str = "RUN_DIR") -> dict[str, l
     """
     if has_summary(directory):
         if found := damage(directory):
-            raise InputError(field, str(directory.path), f"a run as it was written; {found}", MEND)
+            fix = RESUME if found.startswith((SUMMARY, SUMS)) else ANEW
+            raise InputError(field, str(directory.path), f"a run as it was written; {found}", fix)
         return {log: directory.rows(log) for log in LOGS}
     for _, facts in whole_checkpoints(directory.checkpoints):
         return {log: directory.rows(log)[: facts.round] for log in LOGS}
     if any(directory.checkpoints.glob("round-*")):
         expected = "a run with a whole checkpoint, and logs as they were written"
-        raise InputError(field, str(directory.path), expected, MEND)
+        raise InputError(field, str(directory.path), expected, ANEW)
     return {log: [] for log in LOGS}
 
 

@@ -30,6 +30,7 @@ from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.reading import damage, has_summary
 from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row, start_figures
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
@@ -322,7 +323,10 @@ class Run:
         )
         if state is not None:
             self.state = self._on_device(state)
+        damaged = damage(directory) if has_summary(directory) else None
         directory.rewind(self.state.round)
+        if damaged:
+            logger.warning("%s: %s; the end of this run is made anew", out, damaged)
         self.metrics, self.selection = directory.rows(METRICS), directory.rows(SELECTION)
         return directory
 

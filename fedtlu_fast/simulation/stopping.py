@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 """Linux: which signal a process gets when its parent ends."""
@@ -44,18 +45,37 @@ class StopRequest:
         return self.number is not None
 
 
+_raised = StopRequest()
+"""The last signal for which `signals_interrupt` raised: some libraries swallow that at their import."""
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Inside, the signals of `STOPPING` raise `Terminated`, but for those that are ignored (as by nohup).
+    """Inside, Ctrl-C raises KeyboardInterrupt and the signals of `STOPPING` raise `Terminated`.
 
-    Signals can be handled in the main thread only; elsewhere nothing changes.
+    Signals that are ignored (as by nohup) stay so. Signals can be handled in the main thread only; elsewhere
+    nothing changes.
     """
+    _raised.number = None
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
+        _raised.number = number
+        _raise(number)
 
-    with _handled(STOPPING, end):
+    with _handled((signal.SIGINT, *STOPPING), end):
         yield
+
+
+def check_interrupt_was_not_lost() -> None:
+    """Raises again what `signals_interrupt` raised and a library swallowed; call it before long work."""
+    if _raised.number is not None:
+        _raise(_raised.number)
+
+
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated(number)
 
 
 @contextmanager
@@ -67,6 +87,7 @@ def stop_on_signals(told: Callable[[str], None]) -> Iterator[StopRequest]:
     Args:
         told: called with the signal's name when the request is made.
     """
+    check_interrupt_was_not_lost()
     request = StopRequest()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -184,7 +184,7 @@ def test_a_label_may_have_a_part_s_name(tmp_path, caplog):
         found, own = load(tmp_path)
     assert own is None
     assert "train" in found.attributes["label"].names
-    assert caplog.messages == ["train: a label, like the folders beside it, since it holds no folders"]
+    assert caplog.messages[0] == "train: a label, like the folders beside it, since it holds no folders"
 
 
 def test_parts_without_labels_or_training_data_are_refused(tmp_path):
