@@ -10,6 +10,9 @@ os.environ.setdefault("PYTHONSAFEPATH", "1")
 # Nothing may reach for a hub while the tests run.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -19,6 +22,19 @@ if not torch.cuda.is_available():
 from fedtlu_fast.ops import dispatch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+LOGGERS = ("fedtlu_fast", "fedtlu_fast.data", "matplotlib")
+"""Whose levels the command line sets, for the life of its process."""
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """Each test begins with the levels that a program has which has not called the command line."""
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def live() -> list[tuple[str, str]]:
