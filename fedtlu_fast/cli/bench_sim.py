@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.cli.tables import show
@@ -39,15 +40,7 @@ def bench_sim_command(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, in turn.")] = 3,
     clients: Annotated[int | None, typer.Option(min=1, help="Clients instead of the workload's.")] = None,
     cohort: Annotated[int | None, typer.Option(min=1, help="Clients in a round, likewise.")] = None,
-    csv_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            help="Write the rows there.",
-            metavar="FILE",
-            parser=at_home,
-        ),
-    ] = None,
+    csv_file: options.Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.

@@ -81,6 +81,9 @@ Out = Annotated[
         help="New directory for the files (default: a new one in runs/).", metavar="DIR", parser=at_home
     ),
 ]
+Csv = Annotated[
+    Path | None, typer.Option("--csv", help="Write the rows there.", metavar="FILE", parser=at_home)
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress and no closing remarks.")
 ]

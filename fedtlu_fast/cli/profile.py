@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv, write_plot
 from fedtlu_fast.cli.tables import show
@@ -39,15 +40,7 @@ def profile_command(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method, in turn.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's).")] = None,
-    csv_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            help="Write the rows there.",
-            metavar="FILE",
-            parser=at_home,
-        ),
-    ] = None,
+    csv_file: options.Csv = None,
     plot: Annotated[
         Path | None,
         typer.Option(
