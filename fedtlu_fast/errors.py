@@ -116,10 +116,10 @@ def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: 
         raise InputError(field, value, expected)
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def listed(names: Sequence[str], most: int = 4) -> str:
     """Names for a message: the first few, and how many more there are."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(visible, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def did_you_mean(value: Any, known: Iterable[str]) -> str:

@@ -132,7 +132,7 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
             f"the tensors that {source.name} says are there",
         )
     if unmapped:
-        notes.append(f"{source.name} does not name {listed(unmapped)}: not read")
+        notes.append(f"{source.name} does not name {listed(unmapped, 5)}: not read")
     return Checkpoint(field, path, stored, tuple(notes))
 
 
@@ -156,13 +156,13 @@ def _source(field: str, path: Path) -> tuple[Path, list[str]]:
     chosen = f"model{INDEX}" if f"model{INDEX}" in indexes else indexes[0] if len(indexes) == 1 else ""
     if whole in files and not (chosen and whole in _weight_map(field, path / chosen).values()):
         beside = [name for name in (*files, *indexes) if name != whole]
-        return path / whole, [f"{whole} is read, {listed(beside)} not"] if beside else []
+        return path / whole, [f"{whole} is read, {listed(beside, 5)} not"] if beside else []
     if chosen:
         placed = set(_weight_map(field, path / chosen).values())
         beside = [name for name in (*files, *indexes) if name not in placed and name != chosen]
-        return path / chosen, [f"{chosen} does not name {listed(beside)}: not read"] if beside else []
+        return path / chosen, [f"{chosen} does not name {listed(beside, 5)}: not read"] if beside else []
     if len(files) != 1 or indexes:
-        held = listed([*indexes, *(name for name in names if name not in indexes)]) or "nothing"
+        held = listed([*indexes, *(name for name in names if name not in indexes)], 5) or "nothing"
         raise InputError(field, str(path), f"a directory with {whole}; it holds {held}")
     return path / files[0], []
 

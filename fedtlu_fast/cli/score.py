@@ -104,7 +104,7 @@ def _left_out(found: dict[str, Any]) -> list[str]:
         names = found[key]
         if names:
             kind = f"{one if len(names) == 1 else many}{f', {why},' if why else ''}"
-            lines.append(f"{len(names)} {kind} not scored: {listed(names)}")
+            lines.append(f"{len(names)} {kind} not scored: {listed(names, 5)}")
     return lines
 
 

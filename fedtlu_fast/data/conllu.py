@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.reading import as_path, entries, lines_of_text, read_text, unpacked_suffix
-from fedtlu_fast.data.splits import Division, announce, divide, listed, parse, stem
+from fedtlu_fast.data.splits import Division, announce, divide, parse, stem
 from fedtlu_fast.data.tagged import (
     UNKNOWN_GENRE,
     UPOS,
@@ -30,7 +30,7 @@ from fedtlu_fast.data.tagged import (
     section_names,
     with_words,
 )
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, listed
 
 COLUMNS = 10
 GENRES = ("answers", "email", "newsgroup", "reviews", "weblog")

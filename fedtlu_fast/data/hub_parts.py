@@ -13,8 +13,8 @@ from fedtlu_fast.data.hub import load_hub
 from fedtlu_fast.data.hub_location import read_location
 from fedtlu_fast.data.image_folder import ENDINGS
 from fedtlu_fast.data.reading import entries, is_data, unpacked_suffix
-from fedtlu_fast.data.splits import divide, listed, parse
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.data.splits import divide, parse
+from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.shown import one_line
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")

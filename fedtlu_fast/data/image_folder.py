@@ -18,8 +18,8 @@ from fedtlu_fast.data import reading
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.pixels import PIXELS, read_images
-from fedtlu_fast.data.splits import announce, divide, listed, parse
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.data.splits import announce, divide, parse
+from fedtlu_fast.errors import InputError, listed
 
 logger = logging.getLogger("fedtlu_fast.data")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

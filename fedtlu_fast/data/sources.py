@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.reading import as_path, entries, read_text
-from fedtlu_fast.data.splits import announce, divide, listed, parse
+from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.data.words import boundary
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, listed
 
 SECTIONS = 64
 """A single text file is cut into at most this many sections, so that clients can differ."""

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtlu_fast.errors import InputError
-from fedtlu_fast.shown import visible
+from fedtlu_fast.errors import InputError, listed
 
 logger = logging.getLogger("fedtlu_fast.data")
 
@@ -41,8 +40,6 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 FILLERS = ("of", "part", "shard", "chunk", "split", "set", "data")
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+")
 SUFFIXED = re.compile(r"(.+?)(?:set|data)")
-SHOWN = 4
-"""Names in one message; of more their number is given."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,6 @@ def stem(name: str) -> str:
         bool(head and point) and ending.isalnum() and not ending.isdigit() and not _part(ending.lower())
     )
     return head if is_ending else base
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, at most `SHOWN` of them."""
-    shown = ", ".join(map(visible, names[:SHOWN]))
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
 
 
 def announce(what: str, test: int | None, tests: Sequence[str], unread: Sequence[str]) -> None:
