@@ -1,5 +1,7 @@
 """Small models of every shape the layout has to understand, built without any download."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import (
@@ -27,16 +29,20 @@ def gpt2(layers: int = 3, width: int = 16) -> nn.Module:
     return GPT2LMHeadModel(size)
 
 
-def bert(layers: int = 3) -> nn.Module:
-    size = BertConfig(
+def bert_size(layers: int = 3, positions: int = 8, **more: Any) -> BertConfig:
+    return BertConfig(
         vocab_size=50,
         hidden_size=16,
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=8,
+        max_position_embeddings=positions,
+        **more,
     )
-    return BertForSequenceClassification(size)
+
+
+def bert(layers: int = 3) -> nn.Module:
+    return BertForSequenceClassification(bert_size(layers))
 
 
 def llama(layers: int = 3) -> nn.Module:

@@ -8,12 +8,11 @@ from contextlib import suppress
 
 import pytest
 import torch
-from model_zoo import bert, gpt2, vit
+from model_zoo import bert, bert_size, gpt2, vit
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
-    BertConfig,
     BertForMaskedLM,
 )
 from transformers.utils import logging
@@ -49,15 +48,7 @@ def test_missing_weights_are_refused(folder):
 
 def test_what_is_drawn_anew_and_what_is_left_out_is_logged(tmp_path, caplog):
     pretrained._say_once.cache_clear()
-    size = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=8,
-    )
-    BertForMaskedLM(size).save_pretrained(tmp_path)
+    BertForMaskedLM(bert_size(2)).save_pretrained(tmp_path)
     load_classifier(AutoModelForSequenceClassification, str(tmp_path), "a classifier", ["x", "y"], 0)
     drawn, head = (record.getMessage() for record in caplog.records)
     assert (

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from model_zoo import bert, gpt2, llama, vit
+from model_zoo import bert, bert_size, gpt2, llama, vit
 from torch import nn
 from transformers import (
-    BertConfig,
     BertForMaskedLM,
     BertLMHeadModel,
     RobertaConfig,
@@ -55,23 +54,11 @@ def test_causal_models_pass_and_are_left_as_they_were(make):
     assert all(torch.equal(own, before[key]) for key, own in model.state_dict().items())
 
 
-def small_bert(**more):
-    return BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        **more,
-    )
-
-
 @pytest.mark.parametrize(
     "model",
     [
-        lambda: BertForMaskedLM(small_bert()),
-        lambda: BertLMHeadModel(small_bert()),
+        lambda: BertForMaskedLM(bert_size(2, 64)),
+        lambda: BertLMHeadModel(bert_size(2, 64)),
         lambda: XLNetLMHeadModel(XLNetConfig(vocab_size=50, d_model=16, n_layer=2, n_head=2, d_inner=32)),
     ],
     ids=["masked", "head", "permuted"],
@@ -94,7 +81,9 @@ def _without_cache(forward):
 
 
 def test_a_decoder_of_the_same_kind_passes():
-    check_reader(LanguageModelling(BertLMHeadModel(small_bert(is_decoder=True))), NAME, text(16), causal=True)
+    check_reader(
+        LanguageModelling(BertLMHeadModel(bert_size(2, 64, is_decoder=True))), NAME, text(16), causal=True
+    )
 
 
 def roberta(positions):
@@ -182,10 +171,10 @@ def test_padding_inside_samples_is_warned_of(caplog):
 def test_taggers_are_checked_at_every_word():
     from transformers import BertForTokenClassification
 
-    check_reader(Tagging(BertForTokenClassification(small_bert()), ("x", "y")), NAME, texts(8))
+    check_reader(Tagging(BertForTokenClassification(bert_size(2, 64)), ("x", "y")), NAME, texts(8))
     with pytest.raises(InputError, match=r"predicts \(2, 8, 3\)"):
         check_reader(
-            Tagging(BertForTokenClassification(small_bert()), ("x", "y", "z")), NAME, texts(8, outputs=3)
+            Tagging(BertForTokenClassification(bert_size(2, 64)), ("x", "y", "z")), NAME, texts(8, outputs=3)
         )
 
 
