@@ -22,7 +22,7 @@ from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.client_errors import check_interrupt
+from fedtlu_fast.simulation.client_errors import left_to_the_round
 from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
@@ -199,11 +199,9 @@ def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
 
 
 def _held(population: Population, client: int) -> int:
-    try:
+    with left_to_the_round():  # which left it out
         return len(population.train(client))
-    except BaseException as error:  # it failed in its rounds too, and the run left it out
-        check_interrupt(error)
-        return 0
+    return 0
 
 
 def _all(arms: Mapping[str, Sequence[RunCosts]]) -> list[RunCosts]:

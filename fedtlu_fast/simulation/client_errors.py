@@ -24,6 +24,15 @@ def check_interrupt(error: BaseException) -> None:
         raise error
 
 
+@contextmanager
+def left_to_the_round() -> Iterator[None]:
+    """Inside, whatever a client's data raise is passed over: its round deals with it. A Ctrl-C is not."""
+    try:
+        yield
+    except BaseException as error:
+        check_interrupt(error)
+
+
 def check_memory(error: BaseException, training: str) -> None:
     """Raises when memory ran out, or at a Ctrl-C: neither is a client's fault.
 

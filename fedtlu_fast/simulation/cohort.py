@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from math import inf
 
 from fedtlu_fast.aggregation import largest_weight
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.randomness import generator
+from fedtlu_fast.simulation.client_errors import left_to_the_round
 
 
 def sample_cohort(seed: int, round_index: int, clients: int, size: int) -> list[int]:
@@ -37,6 +37,6 @@ def weight_limit(population: Population, cohort: Sequence[int], share: float | N
         return inf
     held = []
     for client in cohort:
-        with suppress(Exception, SystemExit):  # raised again, and dealt with, when the client trains
+        with left_to_the_round():
             held.append(len(population.train(client)))
     return largest_weight(held, share)

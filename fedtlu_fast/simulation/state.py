@@ -51,6 +51,8 @@ from fedtlu_fast.runs.files import (
     make_root,
     remove_tree,
     storage_error,
+    sync_file,
+    sync_folder,
 )
 from fedtlu_fast.runs.logs import changed_log
 from fedtlu_fast.runs.sealed import DamagedError
@@ -161,12 +163,13 @@ def save_checkpoint(
             environment=dict(environment or {}),
         )
         (scratch / STATE).write_text(facts_text(facts))
-        for path in (*sorted(scratch.iterdir()), scratch):
-            _sync(path)
+        for path in sorted(scratch.iterdir()):
+            sync_file(path)
+        sync_folder(scratch)
         if os.path.lexists(target):
             remove_tree(target)
         scratch.rename(target)
-        _sync(folder)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         raise storage_error(target, error) from error
@@ -370,14 +373,6 @@ def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
 
 def _sha256(vector: Tensor) -> str:
     return hashlib.sha256(vector.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -95,3 +95,13 @@ def test_a_ctrl_c_in_a_clients_data_is_no_clients_failure(
     _fail(monkeypatch, "train", KeyboardInterrupt())
     with pytest.raises(InterruptedRunError):
         simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))
+
+
+def test_a_panic_while_executors_are_measured_is_left_to_the_round(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = sample_cohort(0, 1, 6, 1)
+    monkeypatch.setitem(globals(), "FAILING", first)
+    _fail(monkeypatch, "train", _PanicError("a library's panic"))
+    found = simulate(tiny(text, **SETTINGS, execution={"executor": "auto", "client_errors": "drop"}))
+    assert found.metrics[0]["failed"] == {str(first): '_PanicError: "a library\'s panic"'}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
@@ -18,6 +17,7 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
+from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
 from fedtlu_fast.simulation.executors.executor import Executor, InProcess
@@ -162,7 +162,8 @@ def _seconds(way: Way, config: RunConfig, population: Population, trainer: Local
             seconds = _timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))))
     except CannotCompileError as error:
         raise _no_kernel(error) from error
-    except Exception:
+    except BaseException as error:
+        check_interrupt(error)
         return 0.0
     return seconds / len(held)
 
@@ -172,7 +173,7 @@ def _sound(config: RunConfig, population: Population, count: int) -> dict[int, S
     found: dict[int, Samples] = {}
     for client in sample_cohort(config.seed, 1, config.clients, config.cohort):
         if len(found) < count:
-            with suppress(Exception):
+            with left_to_the_round():
                 found[client] = population.train(client)
     return found or {-1: example_samples(population)}
 
