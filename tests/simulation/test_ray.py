@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -363,7 +364,10 @@ except FedtluError as error:
 assert ray.is_initialized() == joined
 assert signal.getsignal(signal.SIGTERM) is print
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    # Ray puts the folder where a script without a file was started before its workers' own paths.
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     return ended.stdout.strip()

@@ -537,7 +537,7 @@ def _no_space_in_rust(*_: Any, **__: Any) -> None:
     [
         (state_module, "save_file", _no_space_in_rust),
         (state_module, "save_file", _no_space),
-        (state_module, "_sync", _no_space),
+        (state_module, "sync_file", _no_space),
         (directory_module.os, "fsync", _no_space),
         (RunDirectory, "sync", _no_space),
     ],
