@@ -68,6 +68,23 @@ def load_config(
     return parse_config(tree)
 
 
+def read_config(text: str, where: Path) -> RunConfig:
+    """Settings from a text that was read already, such as one whose digest was checked.
+
+    Args:
+        text: of YAML.
+        where: it comes from, for the message.
+
+    Raises:
+        InputError: an unknown key, a wrong type or an impossible value.
+    """
+    try:
+        tree = parse_yaml(text)
+    except YamlTextError as error:
+        raise InputError("config", str(where), f"readable YAML; {error}") from None
+    return parse_config(_settings_of(tree, where))
+
+
 def laid_over(
     config: RunConfig, overrides: Sequence[str], over: Mapping[str, Any] | None = None
 ) -> RunConfig:
@@ -115,7 +132,10 @@ def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tup
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    tree = read_yaml_file(path, "config")
+    return _settings_of(read_yaml_file(path, "config"), path)
+
+
+def _settings_of(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError("config", str(path), f"a YAML mapping of settings, not {type(tree).__name__}")
     return tree

@@ -186,12 +186,12 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: there is no such run, or another setting is to change.
     """
-    from fedtlu_fast.settings import load_config
+    from fedtlu_fast.settings import laid_over
     from fedtlu_fast.simulation.directory import RunDirectory
 
     changes = check_free(overrides)
-    RunDirectory.open(directory)
-    return load_config(None, directory / "config.yaml", [*changes, *_named(given)])
+    _, config = RunDirectory.open(directory)
+    return laid_over(config, [*changes, *_named(given)])
 
 
 def stopped(command: str, directory: Path, interrupt: KeyboardInterrupt) -> InterruptedRunError:

@@ -47,9 +47,4 @@ def train_in_turn(
     between = one.params.clone()
     two = trainer.train(between, one.buffers, samples, round_index, client, then)
     steps = one.steps + two.steps
-    return replace(
-        two,
-        steps=steps,
-        loss=(one.loss * one.steps + two.loss * two.steps) / steps,
-        finite=one.finite and two.finite,
-    )
+    return replace(two, steps=steps, loss=(one.loss * one.steps + two.loss * two.steps) / steps)

@@ -83,7 +83,6 @@ class CompiledTrainer:
             samples=len(samples),
             steps=len(plan),
             loss=found.losses[0],
-            finite=found.finite[0],
         )
 
     def train_sum(

@@ -38,7 +38,6 @@ class ClientUpdate:
         samples: n_k, the weight of FedAvg.
         steps: optimizer steps taken.
         loss: mean training loss over its steps.
-        finite: whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
     """
 
     params: Tensor
@@ -46,7 +45,14 @@ class ClientUpdate:
     samples: int
     steps: int
     loss: float
-    finite: bool
+
+    def is_sound(self, buffers: Tensor) -> bool:
+        """Whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
+
+        Args:
+            buffers: [Q], which the training started from.
+        """
+        return isfinite(self.loss) and sound(self.params) and sound(self.buffers - buffers)
 
 
 @dataclass(frozen=True)
@@ -169,14 +175,12 @@ class LocalTrainer:
                 losses.append(loss.detach())
         # Looking through the modules for buffers costs as much as a step of a small model.
         after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
-        loss_mean = float(torch.stack(losses).double().mean())
         return ClientUpdate(
             params=self.params,
             buffers=after,
             samples=len(samples),
             steps=len(losses),
-            loss=loss_mean,
-            finite=isfinite(loss_mean) and sound(self.params) and sound(after - buffers),
+            loss=float(torch.stack(losses).double().mean()),
         )
 
     def gradient(

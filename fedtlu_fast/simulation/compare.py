@@ -24,7 +24,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.machine import cores, refusal
 from fedtlu_fast.runs.sealed import read_sealed_yaml
-from fedtlu_fast.settings import load_config
+from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
@@ -255,10 +255,10 @@ def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[in
             expected = f"a directory with the {name} of an earlier comparison"
             fix = "If nothing else is in it, begin anew with --out: nothing has been run." if begun else ""
             raise InputError("--resume", str(out), expected, fix)
-    read_sealed_yaml(out / CONFIG, "the settings of this comparison")
+    config = read_config(read_sealed_yaml(out / CONFIG, "the settings of this comparison"), out / CONFIG)
     arranged = parse_yaml(read_sealed_yaml(out / COMPARISON, "selectors and seeds of this comparison"))
     selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
-    return load_config(path=out / CONFIG), selectors, seeds
+    return config, selectors, seeds
 
 
 def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], jobs: int) -> RunConfig:

@@ -25,7 +25,7 @@ from fedtlu_fast.runs.files import (
 from fedtlu_fast.runs.lock import DirectoryLock
 from fedtlu_fast.runs.logs import LogDigests, read_lines
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
-from fedtlu_fast.settings import load_config
+from fedtlu_fast.settings import read_config
 
 METRICS = "metrics.jsonl"
 SELECTION = "selection.jsonl"
@@ -133,8 +133,8 @@ class RunDirectory:
         if os.path.lexists(path / COMPARISON):
             fix = "Use fedtlu compare." if field == "--resume" else "Name one of the runs in it."
             raise InputError(field, str(path), "the directory of a run; this is a comparison's", fix)
-        read_sealed_yaml(path / CONFIG, "the settings of this run")
-        return cls(path), load_config(path=path / CONFIG)
+        text = read_sealed_yaml(path / CONFIG, "the settings of this run")
+        return cls(path), read_config(text, path / CONFIG)
 
     def lock(self, field: str = "--resume") -> None:
         """Keeps other runs, of this process too, from writing here until `close`.

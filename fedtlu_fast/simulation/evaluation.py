@@ -174,7 +174,7 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
             server.trainer.load_(*model)
             first = task.evaluate(own, config.evaluation.batch_size).loss
             update = server.trainer.train(*model, population.train(client), config.rounds + 1, client)
-            if not update.finite:
+            if not update.is_sound(model[1]):
                 tests.leave_out(client, UNSOUND)
                 continue
             last = task.evaluate(own, config.evaluation.batch_size).loss

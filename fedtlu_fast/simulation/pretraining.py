@@ -75,7 +75,7 @@ def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Sa
         logger.info("pre-training: %g epochs of %d samples", settings.epochs, len(public))
         central = LocalTrainer(task, layout, settings.training, settings.seed)
         update = central.train(params, buffers, public, round_index=0, client=0)
-        if not update.finite:
+        if not update.is_sound(buffers):
             raise InputError("pretraining.lr", settings.lr, "a rate at which the loss stays finite")
         start = update.params.clone(), update.buffers.clone()
         if path is None:

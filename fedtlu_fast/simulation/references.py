@@ -88,7 +88,7 @@ def _train_alone(server: Server, state: ServerState, client: int, times: int) ->
     samples = server.population.train(client)
     for time in range(times):
         update = server.trainer.train(params, buffers, samples, state.round + 1 + time, client)
-        if not update.finite:
+        if not update.is_sound(buffers):
             return False
         params, buffers = update.params.clone(), update.buffers.clone()
     return True

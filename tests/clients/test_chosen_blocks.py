@@ -115,7 +115,7 @@ def test_chosen_blocks_end_where_torch_ends_and_the_others_keep_their_bits(optio
     for blocks in SUBSETS[1:]:
         params, _, update = client.train(blocks)
         close(params, client.by_torch(blocks)[0])
-        assert (update.steps, update.finite) == (6, True)
+        assert (update.steps, update.is_sound(client.buffers)) == (6, True)
         for run in client.outside(blocks):
             assert same_bits(params[run], client.start[run])
         for run in client.layout.runs(blocks):
@@ -141,7 +141,7 @@ def test_a_client_that_trains_nothing_keeps_every_bit_and_tells_its_loss(options
     plan = batches(30, client.config, seeded(SEED, "batches", 2, 7))
     losses = [Classification(model).loss(client.samples.take(places)).item() for places in plan]
     assert update.loss == pytest.approx(np.mean(losses), rel=1e-6)
-    assert (update.samples, update.steps, update.finite) == (30, 6, True)
+    assert (update.samples, update.steps, update.is_sound(client.buffers)) == (30, 6, True)
 
 
 @pytest.mark.parametrize("blocks", [(), (0,), (2, 3), (0, 4)], ids=str)
@@ -245,7 +245,7 @@ def test_a_block_that_the_loss_does_not_depend_on_only_decays():
     names = [block.name for block in client.layout.blocks]
     spare = [at for at, name in enumerate(names) if name.startswith("spare")]
     params, _, update = client.train(spare)
-    assert update.finite
+    assert update.is_sound(client.buffers)
     (run,) = client.layout.runs(spare)
     torch.testing.assert_close(params[run], client.start[run] * (1 - 0.1 * 0.5) ** 6)
     for other in client.outside(spare):

@@ -131,7 +131,7 @@ def test_training_equals_torch_on_separate_tensors(samples, options):
     close(params, expected)
     assert (params - federation.params).abs().max() > 1e-3, "it moved"
     assert update.loss == pytest.approx(np.mean(losses), rel=1e-5)
-    assert (update.samples, update.steps, update.finite) == (30, 6, True)
+    assert (update.samples, update.steps, update.is_sound(federation.buffers)) == (30, 6, True)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.5, 1e6])
@@ -335,11 +335,11 @@ def test_an_update_with_nan_or_inf_says_so_and_does_not_reach_the_next_client(sa
     poisoned[:20] = bad
     federation = Federation(mlp(), poisoned, clip_norm=clip, lr=1.0, momentum=0.9)
     update, params, _ = federation.train(rows_of(20), client=0)
-    assert not update.finite
+    assert not update.is_sound(federation.buffers)
     # A gradient of infinite norm may be clipped to zero: then only the loss tells.
     assert not (torch.isfinite(params).all() and np.isfinite(update.loss))
     update, params, _ = federation.train(rows_of(20, 40), client=1)
-    assert update.finite
+    assert update.is_sound(federation.buffers)
     assert torch.equal(params, expected)
 
 
@@ -355,7 +355,7 @@ def test_nonfinite_buffers_alone_are_enough():
     assert not torch.isfinite(buffers).all()
     assert torch.isfinite(params).all()
     assert np.isfinite(update.loss)
-    assert not update.finite
+    assert not update.is_sound(federation.buffers)
 
 
 # --- models of several kinds ---------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_frozen_parameters_stay_and_tied_ones_stay_tied():
     samples = torch.from_numpy(generator(0, "tokens").integers(0, 50, (24, 8)))
     federation = Federation(model, samples, task=LanguageModelling, weight_decay=0.1)
     update, params, _ = federation.train(rows_of(24))
-    assert update.finite
+    assert update.is_sound(federation.buffers)
     assert torch.equal(model.transformer.wpe.weight, frozen)
     assert model.lm_head.weight is model.transformer.wte.weight
     moved = federation.layout.views(params - federation.params)

@@ -68,7 +68,7 @@ def _send(monkeypatch: pytest.MonkeyPatch, clients: set[int], value: float) -> N
         update = train(self, *arguments)
         if arguments[-1] not in clients:
             return update
-        return replace(update, params=torch.full_like(update.params, value), finite=math.isfinite(value))
+        return replace(update, params=torch.full_like(update.params, value))
 
     monkeypatch.setattr(LocalTrainer, "train", sent)
 

@@ -2,13 +2,20 @@ import errno
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
+from fedtlu_fast.cli.options import resumed
+from fedtlu_fast.runs.sealed import read_sealed_yaml
+from fedtlu_fast.simulation import compare as compare_module
+from fedtlu_fast.simulation import directory as directory_module
+from fedtlu_fast.simulation.compare import comparison_settings
 from fedtlu_fast.simulation.directory import LOGS, RunDirectory, dump_json, finite
 
 
@@ -26,6 +33,27 @@ def test_settings_come_back_as_they_were(config: RunConfig, run: RunDirectory) -
     _, found = RunDirectory.open(run.path)
     assert found == config
     assert yaml.safe_load((run.path / "config.yaml").read_text())["rounds"] == 5
+
+
+@pytest.mark.parametrize(
+    "reader", [RunDirectory.open, resumed, comparison_settings], ids=lambda f: f.__name__
+)
+def test_settings_are_those_whose_digest_was_checked(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable[..., Any]
+) -> None:
+    """Though somebody exchanges the file in the moment after the check."""
+    arms = "selectors: [last]\nseeds: [0]\n" if reader is comparison_settings else ""
+    out = RunDirectory.create(tmp_path / "out", config, arms=arms).path
+
+    def read_and_exchange(path: Path, what: str) -> str:
+        text = read_sealed_yaml(path, what)
+        path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+        return text
+
+    for module in (directory_module, compare_module):
+        monkeypatch.setattr(module, "read_sealed_yaml", read_and_exchange)
+    found = reader(out, []) if reader is resumed else reader(out)
+    assert config in (found if isinstance(found, tuple) else (found,))
 
 
 def test_parents_are_made(config: RunConfig, tmp_path: Path) -> None:

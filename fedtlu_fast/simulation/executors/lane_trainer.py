@@ -24,7 +24,7 @@ from fedtlu_fast.simulation.executors.ordered_trainer import OrderedTrainer
 from fedtlu_fast.simulation.executors.orders import Orders
 from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.probing import Prober
-from fedtlu_fast.soundness import sound, sound_rows
+from fedtlu_fast.soundness import sound_rows
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.threats import Spoiler
 
@@ -165,7 +165,7 @@ class LaneTrainer:
         if lane.orders is not None:
             self._send_(update.params, start[0], client, lane.orders, reports)
         # Of what is sent, whatever the client says of it; of what it does not send nobody knows.
-        finite = isfinite(update.loss) and sound(update.params) and sound(update.buffers - start[1])
+        finite = update.is_sound(start[1])
         weight = lane.weight(update.samples)
         reports.add(client, update.samples, update.loss, finite, weight)
         if finite and self._norms:

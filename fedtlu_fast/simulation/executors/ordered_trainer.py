@@ -61,7 +61,7 @@ class OrderedTrainer:
         else:
             update = self._trainer.train(*model, samples, lane.round, client, blocks)
         vectors = update.params, update.buffers
-        if update.finite:
+        if update.is_sound(model[1]):
             reports.own[client] = self.part.taken(vectors)
         self.part.put_back_(vectors, start)
         return update
