@@ -30,6 +30,10 @@ def history_figure(groups: Sequence[GroupHistory]) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(height, 2.0))
     _ranks(figure, above, groups, blocks)
     _taus(below, groups)
+    if 1 < len(groups) <= MOST_CURVES:
+        figure.legend(
+            *below.get_legend_handles_labels(), frameon=False, fontsize=7, ncols=2, loc="outside lower center"
+        )
     below.set_xlabel("round", fontsize=8)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
@@ -79,8 +83,6 @@ def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
         (line,) = axes.plot(rounds, own, "o", markersize=2.5, alpha=0.5, label=group.group)
         if len(own) > 2 * STEADY:
             axes.plot(rounds, _running(own), color=line.get_color(), linewidth=1.6)
-    if len(groups) > 1:
-        axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower left")
     smooth = f"; line: running mean of {STEADY}" if len(rounds) > 2 * STEADY else ""
     axes.set_title(f"How much of the ranking survives a round{smooth}", fontsize=9, loc="left")
 

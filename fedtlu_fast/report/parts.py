@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
+from textwrap import fill
 from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
@@ -26,6 +28,8 @@ logger = logging.getLogger("fedtlu_fast")
 T = TypeVar("T")
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Heads and cells of a table."""
+MOST_OF_NAME = 48
+"""Characters of a name beside an axis or in a legend."""
 
 _style = threading.RLock()
 """matplotlib's settings and Python's filters of warnings are the process's; runs end in any thread."""
@@ -80,23 +84,30 @@ def png(make: Callable[[], Figure]) -> bytes:
     """A figure as a PNG file's bytes, the same whatever the user's matplotlibrc says.
 
     Args:
-        make: makes the figure. Names in it are shown as they are: a ``$`` begins no formula.
+        make: makes the figure. Names in it are shown as they are (a ``$`` begins no formula), but where they
+            are so long that no room would be left for the picture.
     """
     with _style, matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing")  # a sign that the font lacks is drawn as a box
+        warnings.filterwarnings(
+            "ignore", "constrained_layout not applied"
+        )  # too much text for a picture so small
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False
         figure = make()
-        _show_unseen(figure)
+        _show_names(figure)
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _show_unseen(figure: Figure) -> None:
-    """Control characters and lone surrogates as escapes; a line's end is the figure's own."""
+def _show_names(figure: Figure) -> None:
+    """Control characters and lone surrogates as escapes; a line's end is the figure's own. Long names get an
+    ellipsis, long lines are broken."""
+    entries = {entry for legend in figure.findobj(Legend) for entry in legend.get_texts()}
     for text in figure.findobj(Text):
-        text.set_text(_lines(text.get_text()))
+        shown = _lines(text.get_text())
+        text.set_text(_shortened(shown) if text in entries else _broken(shown, figure, text.get_fontsize()))
     for axis in figure.findobj(Axis):
         formatter = axis.get_major_formatter()
         if isinstance(formatter, FuncFormatter):  # labels that the figure gave
@@ -108,4 +119,18 @@ def _lines(text: str) -> str:
 
 
 def _label(named: Callable[..., str], place: float, position: int | None = None) -> str:
-    return _lines(named(place, position))
+    return _shortened(_lines(named(place, position)))
+
+
+def _shortened(name: str) -> str:
+    """A name of `MOST_OF_NAME` characters at most: begin and end, where names of blocks differ."""
+    if len(name) <= MOST_OF_NAME:
+        return name
+    begin = MOST_OF_NAME // 3
+    return f"{name[:begin]}…{name[begin + 1 - MOST_OF_NAME :]}"
+
+
+def _broken(text: str, figure: Figure, size: float) -> str:
+    """A text in lines that the figure has room for, at letters half as wide as high."""
+    width = int(figure.get_figwidth() * 72 / (0.5 * size))
+    return "\n".join(fill(line, width) if len(line) > width else line for line in text.split("\n"))

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def figure_of(name: str) -> Figure:
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_are_drawn_as_they_are(name: str) -> None:
     assert png(lambda: figure_of(name)).startswith(b"\x89PNG")
+
+
+def test_long_names_leave_room_for_the_picture() -> None:
+    figure = figure_of("short")
+    drawn = figure.axes[0]
+    names = [f"encoder.{'deep.' * 40}{i}.weight" for i in range(2)]
+    drawn.set_yticks([0, 1], names)
+    drawn.set_title(", ".join(names))
+    drawn.plot([1, 0], label=names[1])
+    drawn.legend()
+    figure.set_size_inches(8, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png(lambda: figure)
+    assert drawn.get_position().width > 0.5
+    labels = [label.get_text() for label in drawn.get_yticklabels()]
+    assert [label[-9:] for label in labels] == [".0.weight", ".1.weight"]
+    assert max(map(len, labels)) <= 48
 
 
 def test_dollars_are_no_formula() -> None:
