@@ -131,6 +131,9 @@ def _shortened(name: str) -> str:
 
 
 def _broken(text: str, figure: Figure, size: float) -> str:
-    """A text in lines that the figure has room for, at letters half as wide as high."""
-    width = int(figure.get_figwidth() * 72 / (0.5 * size))
+    """A text in lines that take four fifths of the figure's width, if letters are half as wide as high.
+
+    No more, since a text may stand in the middle of axes that do not stand in the middle of the figure.
+    """
+    width = int(0.8 * figure.get_figwidth() * 72 / (0.5 * size))
     return "\n".join(fill(line, width) if len(line) > width else line for line in text.split("\n"))
