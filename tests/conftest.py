@@ -11,6 +11,7 @@ os.environ.setdefault("PYTHONSAFEPATH", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -25,14 +26,18 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 LOGGERS = ("fedtlu_fast", "fedtlu_fast.data", "matplotlib")
-"""Whose levels the command line sets, for the life of its process."""
+"""Whose levels the command line sets."""
 
 
 @pytest.fixture(autouse=True)
-def levels_of_loggers() -> Iterator[None]:
-    """Each test begins with the levels that a program has which has not called the command line."""
+def no_command_line_before() -> Iterator[None]:
+    """Each test begins with the loggers' levels and the Ctrl-C of a program that never called the command
+    line, which sets both for the life of its process.
+    """
     before = {name: logging.getLogger(name).level for name in LOGGERS}
+    interrupt = signal.getsignal(signal.SIGINT)
     yield
+    signal.signal(signal.SIGINT, interrupt)
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
 

@@ -62,6 +62,26 @@ def test_every_command_that_a_signal_ends_exits_with_it(number: signal.Signals, 
     assert (stdout, stderr) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "Press = type('Press', (), {'find_spec': lambda *_: press() if 'typer' in _ else None})\n"
+        "sys.meta_path.insert(0, Press())",
+        "atexit.register(press)",
+    ],
+    ids=["while modules load", "when all is done"],
+)
+def test_ctrl_c_outside_of_the_work_is_silence(moment: str) -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        "def press(): os.kill(os.getpid(), signal.SIGINT)\n"
+        f"{moment}\n"
+        "from fedtlu_fast.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     code = (
         "import os, signal; from fedtlu_fast.simulation.stopping import signals_interrupt\n"

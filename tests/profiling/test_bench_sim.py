@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from typer.testing import CliRunner
 
-from fedtlu_fast.cli.main import app
+from fedtlu_fast.cli.app import app
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.profiling import footprint, simulators
 from fedtlu_fast.profiling.simulators import Simulator

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedtlu_fast.cli.main import app
+from fedtlu_fast.cli.app import app
 from fedtlu_fast.errors import BackendUnavailableError, InputError
 from fedtlu_fast.ops import dispatch
 from fedtlu_fast.profiling import bandwidth, rivals

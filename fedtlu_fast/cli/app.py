@@ -1,0 +1,176 @@
+"""The command line ``fedtlu``, and how errors leave it.
+
+The commands import what is heavy (torch) only when they run, so that help and errors answer at once.
+
+Exit codes: 0 done; 1 the work failed (a full disk, lost workers); 2 bad input; 130 stopped by Ctrl-C, 143 by
+SIGTERM, 129 by SIGHUP, a run after its round; 141 nobody reads standard output any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fedtlu_fast._version import __version__
+from fedtlu_fast.cli import streams
+from fedtlu_fast.cli.bench_sim import bench_sim_command
+from fedtlu_fast.cli.compare import compare_command
+from fedtlu_fast.cli.console import hide_bars_of_libraries, notes
+from fedtlu_fast.cli.data import data_command
+from fedtlu_fast.cli.env import env_command
+from fedtlu_fast.cli.experiment import experiment_command
+from fedtlu_fast.cli.history import history_command
+from fedtlu_fast.cli.profile import profile_command
+from fedtlu_fast.cli.run import run_command
+from fedtlu_fast.cli.score import score_command
+from fedtlu_fast.cli.settings import settings_command
+from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.machine import check_room_for_libraries, memory_room, refusal
+from fedtlu_fast.shown import visible
+from fedtlu_fast.simulation.stopping import Terminated, signals_interrupt
+
+HELP = """Federated fine-tuning in which only the layers that matter are updated.
+
+Every round, clients train on their own data, the server averages their changes, scores every layer of
+the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 2412.17692).
+
+\b
+  fedtlu compare                     fedtlu, random, last and all layers
+  fedtlu experiment NAME             the FedTLU paper's tables
+  fedtlu run                         one federation, with live progress
+  fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
+  fedtlu data --plot who.png         who holds what
+  fedtlu score BEFORE AFTER          rank the layers of a change
+  fedtlu history RUN_DIR             how steady the ranking was, and why
+  fedtlu profile                     speed and accuracy on this machine
+  fedtlu bench-sim                   time a round, beside a plain loop
+  fedtlu settings                    every setting and what it means
+  fedtlu env                         versions, and which backends are live
+"""
+
+app = typer.Typer(
+    name="fedtlu",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedtlu-fast {__version__}")
+        raise typer.Exit
+
+
+LOADING = ("run", "compare", "experiment", "profile", "bench-sim")
+"""Commands that load PyTorch and Transformers."""
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say which backend runs, and more.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
+    # Where it keeps its fonts when home cannot be written is nobody's concern here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if context.invoked_subcommand in LOADING:
+        check_room_for_libraries()
+
+
+app.command("run")(run_command)
+app.command("compare")(compare_command)
+app.command("experiment")(experiment_command)
+app.command("data")(data_command)
+app.command("score")(score_command)
+app.command("history")(history_command)
+app.command("profile")(profile_command)
+app.command("bench-sim")(bench_sim_command)
+app.command("settings")(settings_command)
+app.command("env")(env_command)
+
+
+def run_command_line() -> None:
+    """One message for what went wrong, never a traceback for what the user can mend."""
+    # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if sys.stderr is None or not sys.stderr.isatty():
+        hide_bars_of_libraries()
+    sys.exit(_told(_command))
+
+
+def _command() -> int:
+    output = streams.take_over()
+    with signals_interrupt():
+        return streams.finish(output, _told(_app))
+
+
+def _app() -> int:
+    try:
+        app(prog_name="fedtlu")
+    except SystemExit as end:
+        # typer makes 130 of every interrupt; the signal is in what it was made of.
+        interrupt = getattr(end.__context__, "__cause__", None)
+        if isinstance(interrupt, Terminated):
+            return 128 + interrupt.number
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def _told(work: Callable[[], int]) -> int:
+    """The exit code of some work; what went wrong with it is said."""
+    try:
+        return work()
+    except (InputError, BackendUnavailableError) as error:
+        return _say(str(error), 2)
+    except InterruptedRunError as error:
+        return _say(str(error), 128 + error.number, "stopped")
+    except KeyboardInterrupt as interrupt:
+        return 128 + int(getattr(interrupt, "number", signal.SIGINT))
+    except FedtluError as error:
+        return _say(str(error), 1)
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
+        message = _limit_met(error)
+        if message is None:
+            raise
+        return _say(message, 1)
+
+
+def _limit_met(error: BaseException) -> str | None:
+    """One message for an error that means a limit of the machine; None for others."""
+    reason, found = refusal(error), error.__cause__
+    while reason is None and found is not None:  # libraries put an error of their own round the system's
+        reason, found = refusal(found), found.__cause__
+    if reason is None and isinstance(error, RuntimeError):
+        from fedtlu_fast.memory import is_out_of_memory
+
+        reason = f"out of memory: {memory_room()}" if is_out_of_memory(error) else None
+    if reason is None:
+        return None
+    return (
+        f"{reason}. Use a smaller model, cohort, execution.at_once or training.batch_size, fewer "
+        f"execution.workers or --jobs, or raise the limit; `fedtlu run --dry-run` says what a run needs"
+    )
+
+
+def _say(message: str, code: int, word: str = "error") -> int:
+    notes.print(f"[bold red]{word}:[/] {escape(visible(message))}", soft_wrap=True, highlight=False)
+    return code
