@@ -18,8 +18,8 @@ def stage_rows(results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
     """One row for each condition and selector: mean seconds a round, over all rounds of its arms.
 
     ``score_share_pct`` is scoring's share of a round without its tests, in per cent. Arms run beside each
-    other and share cores, so that seconds compare within a machine and a number of jobs only. Selectors whose
-    arms left no timings are left out.
+    other and share cores, so that seconds compare within a machine and a number of jobs only. Rounds whose
+    readings were lost are left out, and so are selectors whose arms left no timings.
     """
     rows = []
     for result in results:
@@ -32,7 +32,7 @@ def stage_rows(results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
                 "aggregator": result.condition.aggregator,
                 "threat": result.condition.threat,
                 "selector": selector,
-                "rounds": sum(len(arm.timings) for arm in own),
+                "rounds": len(_timed(own)),
                 **seconds,
             }
             whole = sum(seconds[stage] for stage in STAGES)
@@ -60,8 +60,13 @@ def scoring_told(rows: Sequence[dict[str, Any]]) -> str:
     return f"Scoring took {min(shares):.2f} to {max(shares):.2f}% of a round without its tests."
 
 
+def _timed(arms: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    """Rows of the rounds whose readings were not lost."""
+    return [row for arm in arms for row in arm.timings if row.keys() > {"round"}]
+
+
 def _means(arms: Sequence[ArmResult]) -> dict[str, float] | None:
-    rounds = [row for arm in arms for row in arm.timings]
+    rounds = _timed(arms)
     if not rounds:
         return None
     return {stage: mean(row.get(stage, 0.0) for row in rounds) for stage in (*STAGES, "evaluate")}

@@ -37,7 +37,7 @@ class CheckpointFacts(BaseModel):
         losses_sha256: of losses.safetensors; None where there is none.
         optimizer_sha256: of optimizer.safetensors; None where there is none.
         clients_sha256: of clients.safetensors; None where there is none.
-        logs: SHA-256 of the first `round` lines of every log.
+        logs: SHA-256 of the first `round` lines of the logs that results follow from, by name.
         identity: what a resumed run must share (digests of settings and data).
         environment: where it was written, by name: a resumed run that differs says so and goes on.
     """

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,18 @@ from fedtlu_fast.runs.files import (
 from fedtlu_fast.runs.lock import DirectoryLock
 from fedtlu_fast.runs.logs import LogDigests, read_lines
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
+from fedtlu_fast.runs.timings import read_timings, timing_line
 from fedtlu_fast.settings import read_config
 
 METRICS = "metrics.jsonl"
 SELECTION = "selection.jsonl"
 TIMINGS = "timings.jsonl"
-LOGS = (METRICS, SELECTION, TIMINGS)
+RESULTS = (METRICS, SELECTION)
+"""Logs from which summary and reports follow: a checkpoint vouches for their lines up to its round.
+
+A run that went on beside a damaged line would end with other sums and means than one that nobody disturbed.
+"""
+LOGS = (*RESULTS, TIMINGS)
 SUMMARY = "summary.json"
 SUMS = "SHA256SUMS"
 """Digests of the logs and the summary of a run that is finished, as ``sha256sum --check`` reads them."""
@@ -171,19 +177,19 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         target = self.path / log
-        line = dump_json(row).encode() + b"\n"
+        line = timing_line(finite(row)) if log == TIMINGS else dump_json(row).encode() + b"\n"
         try:
             append_to_file(target, line)
         except OSError as error:
             raise storage_error(target, error) from error
         self._digests[log].add(line)
 
-    def digests(self, round_index: int) -> dict[str, str]:
-        """Of every log, the SHA-256 of its first lines as they were written: so many as rounds."""
-        return {log: digests.after(round_index) for log, digests in self._digests.items()}
+    def digests(self, round_index: int, logs: Sequence[str] = RESULTS) -> dict[str, str]:
+        """The SHA-256 of the logs' first lines as they were written: as many lines as rounds."""
+        return {log: self._digests[log].after(round_index) for log in logs}
 
     def rows(self, log: str) -> list[dict[str, Any]]:
-        """The complete lines of a log; one that a kill cut short, and what follows it, is left out.
+        """The complete lines of one of `RESULTS`; one that a kill cut short is left out, and what follows it.
 
         Raises:
             InputError: the log cannot be read.
@@ -196,6 +202,10 @@ class RunDirectory:
             rows.append(row)
         return rows
 
+    def timings(self, rounds: int) -> list[dict[str, Any]]:
+        """The readings of the first rounds; see `read_timings`."""
+        return read_timings(self.path / TIMINGS, rounds)
+
     def rewind(self, round_index: int) -> None:
         """Drops the lines of later rounds than the one that a run resumes from.
 
@@ -204,7 +214,7 @@ class RunDirectory:
             StorageError: they cannot be written.
         """
         # Without a round nothing has to be read, which may not be possible.
-        held = {log: read_lines(self.path / log) if round_index else [] for log in LOGS}
+        held = {log: read_lines(self.path / log) if round_index else [] for log in RESULTS}
         for log, lines in held.items():
             if len(lines) < round_index:
                 raise InputError(
@@ -215,6 +225,7 @@ class RunDirectory:
                 )
         if any(len(lines) > round_index for lines in held.values()) or not round_index:
             self._no_longer_finished()
+        held[TIMINGS] = [timing_line(row) for row in self.timings(round_index)]
         for log, lines in held.items():
             kept = lines[:round_index]
             self.write_bytes(log, b"".join(kept))
@@ -242,7 +253,7 @@ class RunDirectory:
             StorageError: they cannot be written.
         """
         text = dump_json(summary, indent=1) + "\n"
-        sums = {**self.digests(rounds), SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
+        sums = {**self.digests(rounds, LOGS), SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
         # The digests first: where there is a summary, there are digests.
         self.write(SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
         self.write(SUMMARY, text)

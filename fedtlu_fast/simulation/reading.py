@@ -9,7 +9,7 @@ from typing import Any
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.runs.files import file_sha256, read_file
-from fedtlu_fast.simulation.directory import LOGS, SUMMARY, SUMS, RunDirectory
+from fedtlu_fast.simulation.directory import LOGS, METRICS, RESULTS, SUMMARY, SUMS, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.state import whole_checkpoints
 
 RESUME = "Resume it, which makes the end of the run anew."
@@ -22,7 +22,10 @@ def has_summary(directory: RunDirectory) -> bool:
 
 
 def damage(directory: RunDirectory) -> str | None:
-    """What of a finished run's logs and summary is not as it was written; None when all of it is."""
+    """What of a finished run's results is not as it was written; None when all of it is.
+
+    Lines of its timings vouch for themselves (`read_timings`).
+    """
     try:
         lines = read_file(directory.path / SUMS).decode().splitlines()
     except FileNotFoundError:
@@ -33,9 +36,9 @@ def damage(directory: RunDirectory) -> str | None:
     said = {match[2]: match[1] for match in found if match}
     if len(said) < len(lines) or said.keys() != {*LOGS, SUMMARY}:
         return f"{SUMS} is damaged"
-    for name, digest in said.items():
+    for name in (*RESULTS, SUMMARY):
         try:
-            if file_sha256(directory.path / name) != digest:
+            if file_sha256(directory.path / name) != said[name]:
                 return f"{name} was changed after it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
@@ -56,13 +59,18 @@ def trusted_rows(directory: RunDirectory, field: str = "RUN_DIR") -> dict[str, l
         if found := damage(directory):
             fix = RESUME if found.startswith((SUMMARY, SUMS)) else ANEW
             raise InputError(field, str(directory.path), f"a run as it was written; {found}", fix)
-        return {log: directory.rows(log) for log in LOGS}
+        return _rows(directory)
     for _, facts in whole_checkpoints(directory.checkpoints):
-        return {log: directory.rows(log)[: facts.round] for log in LOGS}
+        return _rows(directory, facts.round)
     if any(directory.checkpoints.glob("round-*")):
         expected = "a run with a whole checkpoint, and logs as they were written"
         raise InputError(field, str(directory.path), expected, ANEW)
     return {log: [] for log in LOGS}
+
+
+def _rows(directory: RunDirectory, rounds: int | None = None) -> dict[str, list[dict[str, Any]]]:
+    rows = {log: directory.rows(log)[:rounds] for log in RESULTS}
+    return {**rows, TIMINGS: directory.timings(len(rows[METRICS]))}
 
 
 def read_finished(

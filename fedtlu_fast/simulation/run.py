@@ -27,7 +27,7 @@ from fedtlu_fast.places import at_home
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.shown import shell_word
-from fedtlu_fast.simulation.directory import LOGS, METRICS, SELECTION, TIMINGS, RunDirectory
+from fedtlu_fast.simulation.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.reading import damage, has_summary
@@ -226,8 +226,9 @@ class Run:
             return
         self._test_start(self.state)
         self.state = self._on_device(state)
-        for log in LOGS:
-            for row in origin.rows(log)[: state.round]:
+        rows = {log: origin.rows(log)[: state.round] for log in RESULTS}
+        for log, held in {**rows, TIMINGS: origin.timings(state.round)}.items():
+            for row in held:
                 self.directory.append(log, row)
         self.metrics, self.selection = self.directory.rows(METRICS), self.directory.rows(SELECTION)
         self.save()

@@ -22,7 +22,8 @@ def result(**arms):
 
 
 def test_means_are_over_all_rounds_of_a_selectors_arms():
-    arms = [[timing(1.0, 0.01), timing(2.0, 0.02, evaluate=6.0)], [timing(6.0, 0.03)]]
+    lost = {"round": 3}
+    arms = [[timing(1.0, 0.01), timing(2.0, 0.02, evaluate=6.0), lost], [timing(6.0, 0.03)]]
     rows = stage_rows([result(fedtlu=arms, random=[[timing(0.8, 0.0)]])])
     ours, random = rows
     assert (ours["selector"], ours["rounds"], random["rounds"]) == ("fedtlu", 3, 1)

@@ -25,6 +25,7 @@ from fedtlu_fast.simulation import directory as directory_module
 from fedtlu_fast.simulation import run as run_module
 from fedtlu_fast.simulation import state as state_module
 from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.simulation.reading import damage, trusted_rows
 from fedtlu_fast.simulation.run import Run
 
 
@@ -335,6 +336,26 @@ def test_last_line_cut_short_is_dropped(
     file.write_bytes(file.read_bytes()[:-cut])
     simulate(config, out, resume=True)
     assert left(out) == whole
+
+
+def test_a_changed_digit_in_early_timings_costs_that_line_and_nothing_else(
+    config: RunConfig, whole: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = begun(config, tmp_path / "out", 3)
+    file = out / "timings.jsonl"
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    digit = first[first.index(b".") - 1 :][:1]
+    file.write_bytes(b"".join([first.replace(digit, bytes([digit[0] ^ 1])), *others]))
+    simulate(config, out, resume=True)
+    assert left(out) == whole
+    assert caplog.text.count("lost of these rounds: 1;") == caplog.text.count("\n") == 1
+    assert file.read_bytes().splitlines(keepends=True)[1] == others[0]
+    found = RunDirectory(out).timings(5)
+    assert [len(row) > 1 for row in found] == [False, True, True, True, True]
+    assert caplog.text.count("\n") == 1, "what is lost is marked, and is not said again"
+    assert damage(RunDirectory(out)) is None
+    file.unlink()
+    assert len(trusted_rows(RunDirectory(out))["metrics.jsonl"]) == 5
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 400, b"\xff\xfe{", b"null\n", b'{"round": "x"}\n', b"[" * 100_000])
