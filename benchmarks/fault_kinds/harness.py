@@ -340,6 +340,7 @@ def load_package() -> None:
     import fedtlu_fast.cli.main
     import fedtlu_fast.data.arrays
     import fedtlu_fast.report.write as write
+    import fedtlu_fast.simulation.arm_pool as arm_pool
     import fedtlu_fast.simulation.compare as compare
     import fedtlu_fast.simulation.executors.processes
 
@@ -352,18 +353,18 @@ def load_package() -> None:
             fedtlu_fast.cli.main.main()
 
     @contextmanager
-    def workers(count: int) -> Iterator[Any]:
+    def forked(count: int, limit: float | None) -> Iterator[Any]:
         context = get_context("fork")
         ended = context.Event()
-        begin = compare._begin_worker
-        pool = compare.ProcessPoolExecutor(count, context, initializer=begin, initargs=(ended,))
+        begin = arm_pool.begin_worker
+        executor = arm_pool.ProcessPoolExecutor(count, context, initializer=begin, initargs=(ended,))
         try:
-            yield pool
+            yield arm_pool.ArmPool(executor, limit)
         finally:
             ended.set()
-            pool.shutdown(cancel_futures=True)
+            executor.shutdown(cancel_futures=True)
 
-    compare._workers = workers
+    compare.arm_pool = forked
     # Pictures and pages would take most of the time.
     attempt = write.attempt
     write.attempt = lambda part, make: attempt(part, make) if part == "the table of arms" else None

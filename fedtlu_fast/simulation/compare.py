@@ -7,25 +7,32 @@ cohorts after the warm-up).
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config import ExecutionConfig, RunConfig
 from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
-from fedtlu_fast.machine import cores, refusal
+from fedtlu_fast.machine import cores
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
+from fedtlu_fast.simulation.arm_pool import (
+    ArmPool,
+    StoppedProcessError,
+    arm_pool,
+    limits_named,
+    none_is_to_begin,
+    signals_later,
+)
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
 from fedtlu_fast.simulation.reading import damage, has_summary, read_finished
@@ -36,13 +43,11 @@ from fedtlu_fast.simulation.references import (
     with_warmup,
 )
 from fedtlu_fast.simulation.run import Run
-from fedtlu_fast.simulation.stopping import Terminated, check_interrupt_was_not_lost, end_with_parent
+from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.simulation.variants import with_variant
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
-
+logger = logging.getLogger("fedtlu_fast")
 
 POLL_SECONDS = 0.5
 POLICY = ("client_errors", "client_seconds", "retries")
@@ -84,8 +89,6 @@ class ArmResult:
     timings: Sequence[dict[str, Any]] = ()
 
 
-_ended: Event | None = None
-"""In a process for arms: see `_begin_worker`."""
 Progress = Callable[[Arm, int], None]
 """Told, again and again, how many rounds an arm has done."""
 
@@ -143,10 +146,8 @@ def compare(
     check_interrupt_was_not_lost()
     warmups, arms = plan(config, selectors, seeds, out)
     try:
-        with closing(directory), _workers(min(jobs, len(arms))) as pool:
-            needed = {arm.warmup for arm in arms if not is_finished(arm.path)}
-            run_arms(pool, [arm for arm in warmups if arm.path in needed], progress)
-            run_arms(pool, arms, progress)
+        with closing(directory):
+            _run_all(warmups, arms, config.execution, min(jobs, len(arms)), progress)
     except BrokenProcessPool as error:
         raise FedtluError(
             f"a worker process was killed (out of memory, perhaps); go on with: {_resume_command(out)}, "
@@ -179,12 +180,42 @@ def plan(
     return warmups, arms
 
 
-def run_arms(pool: Executor, arms: Sequence[Arm], progress: Progress | None) -> None:
-    """Runs arms to their ends, in the processes of `pool`."""
-    with _ctrl_c_later(), _limits_named():
-        unfinished: set[Future[None]] = {pool.submit(run_arm, arm) for arm in arms}
+def _run_all(
+    warmups: Sequence[Arm],
+    arms: Sequence[Arm],
+    execution: ExecutionConfig,
+    jobs: int,
+    progress: Progress | None,
+) -> None:
+    """Runs all arms to their ends; where a process was stopped for too long, in others, as `retries` allows.
+
+    Raises:
+        StoppedProcessError: processes are stopped again and again.
+    """
+    for losses in range(execution.retries + 1):
+        try:
+            with arm_pool(jobs, execution.client_seconds) as pool:
+                needed = {arm.warmup for arm in arms if not is_finished(arm.path)}
+                run_arms(pool, [arm for arm in warmups if arm.path in needed], progress)
+                run_arms(pool, arms, progress)
+            return
+        except StoppedProcessError as error:
+            if losses == execution.retries:
+                raise
+            logger.warning("%s; the arms go on from their checkpoints in other processes", error)
+
+
+def run_arms(pool: ArmPool, arms: Sequence[Arm], progress: Progress | None) -> None:
+    """Runs arms to their ends, in the processes of `pool`.
+
+    Raises:
+        StoppedProcessError: see `ArmPool.watch`.
+    """
+    with signals_later(), limits_named():
+        unfinished: set[Future[None]] = {pool.executor.submit(run_arm, arm) for arm in arms}
     while unfinished:
         done, unfinished = wait(unfinished, POLL_SECONDS, FIRST_COMPLETED)
+        pool.watch(POLL_SECONDS)
         if progress is not None:
             for arm in arms:
                 progress(arm, len(RunDirectory(arm.path).rows(METRICS)))
@@ -205,7 +236,7 @@ def run_arm(arm: Arm) -> None:
 
 
 def _run_arm(arm: Arm) -> None:
-    if (_ended is not None and _ended.is_set()) or is_finished(arm.path):
+    if none_is_to_begin() or is_finished(arm.path):
         return
     started = os.path.lexists(arm.path / CONFIG)
     with closing(Run(arm.config, arm.path, resume=started)) as run:
@@ -294,80 +325,3 @@ def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
 
 def _resume_command(out: Path) -> str:
     return f"fedtlu compare --resume {shell_word(out)}"
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[Executor]:
-    """Processes that run arms; when one arm fails, those that have not begun are left out."""
-    # spawn: a forked child of a process that has used torch's threads can hang.
-    context = get_context("spawn")
-    with _limits_named():
-        ended = context.Event()
-        pool = ProcessPoolExecutor(count, context, initializer=_begin_worker, initargs=(ended,))
-    others = set(active_children())
-    try:
-        yield pool
-    except Terminated:
-        # Unlike a Ctrl-C, which goes to all processes of a terminal, it came to this one alone.
-        for process in set(active_children()) - others:
-            if process.pid is not None:
-                os.kill(process.pid, signal.SIGINT)
-        raise
-    finally:
-        ended.set()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _limits_named() -> Iterator[None]:
-    """Inside, processes are started: an error that says what the system refuses names the way on."""
-    try:
-        yield
-    except (BrokenProcessPool, FedtluError):
-        raise
-    except (OSError, RuntimeError, ImportError) as error:  # NotImplementedError too: without semaphores
-        reason = refusal(error)
-        if reason is None and getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC):
-            reason = (
-                f"their semaphores lie in /dev/shm, where nothing can be written: {error}. Mount it for "
-                f"writing (docker run --tmpfs /dev/shm), or make room in it"
-            )
-        raise FedtluError(
-            f"processes for the arms cannot be started: {reason or error}. Then go on by --resume, or make "
-            f"the runs one by one with fedtlu run"
-        ) from error
-
-
-@contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """For starting workers: a Ctrl-C inside comes when all are started.
-
-    They inherit that it is blocked, so that a Ctrl-C while they load prints no tracebacks.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
-
-
-def _begin_worker(ended: Event) -> None:
-    """Makes a process ready for arms.
-
-    Args:
-        ended: set when no further arm is to begin. The pool has handed some out by then.
-    """
-    global _ended
-    end_with_parent()
-    _ended = ended
-    # Between arms there is nothing to save; `_ended` says whether there is more to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

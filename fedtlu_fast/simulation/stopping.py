@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -56,14 +57,16 @@ def signals_interrupt() -> Iterator[None]:
     Signals that are ignored (as by nohup) stay so. Signals can be handled in the main thread only; elsewhere
     nothing changes.
     """
-    _raised.number = None
 
     def end(number: int, frame: FrameType | None) -> None:
         _raised.number = number
         _raise(number)
 
     with _handled((signal.SIGINT, *STOPPING), end):
-        yield
+        try:
+            yield
+        finally:
+            _raised.number = None
 
 
 def check_interrupt_was_not_lost() -> None:
@@ -137,6 +140,14 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped a process (SIGSTOP); False where /proc does not say so."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("T", "t")
+    except OSError:
+        return False
 
 
 def _prctl(option: int, value: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 from federations import write_text
 
 from fedtlu_fast.simulation import compare as module
+from fedtlu_fast.simulation.arm_pool import ArmPool
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ class InProcess(Executor):
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def workers(count: int) -> Iterator[Executor]:
-        yield InProcess()
+    def pool(count: int, limit: float | None) -> Iterator[ArmPool]:
+        yield ArmPool(InProcess(), limit)
 
-    monkeypatch.setattr(module, "_workers", workers)
+    monkeypatch.setattr(module, "arm_pool", pool)

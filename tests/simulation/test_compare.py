@@ -13,6 +13,7 @@ from federations import left, snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
+from fedtlu_fast.simulation import arm_pool as arm_pool_module
 from fedtlu_fast.simulation import compare as module
 from fedtlu_fast.simulation.compare import (
     Arm,
@@ -222,24 +223,9 @@ def test_arms_that_were_handed_out_do_not_begin_after_the_end(
     _, (arm, *_) = plan(config, ("last",), (0,), tmp_path / "out")
     ended = threading.Event()
     ended.set()
-    monkeypatch.setattr(module, "_ended", ended)
+    monkeypatch.setattr(arm_pool_module, "_ended", ended)
     module.run_arm(arm)
     assert not arm.path.exists()
-
-
-def test_ctrl_c_while_processes_are_started_comes_afterwards() -> None:
-    started = []
-
-    def start() -> None:
-        with module._ctrl_c_later():
-            os.kill(os.getpid(), signal.SIGINT)
-            started.append("all")
-
-    with pytest.raises(KeyboardInterrupt):
-        start()
-    assert started == ["all"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.usefixtures("in_process")
@@ -272,7 +258,7 @@ def test_processes_that_cannot_be_started_are_one_message(
     def refuse(*args: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr(arm_pool_module, "ProcessPoolExecutor", refuse)
     with pytest.raises(FedtluError, match=f"processes for the arms cannot be started: .*{words}.*--resume"):
         compare(config, SELECTORS, (0,), tmp_path / "out")
     assert comparison_settings(tmp_path / "out")[1] == SELECTORS, "and it can be resumed"

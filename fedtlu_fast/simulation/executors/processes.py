@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
 from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS, SharedMemory, share
-from fedtlu_fast.simulation.stopping import end_with_parent
+from fedtlu_fast.simulation.stopping import end_with_parent, is_stopped
 
 
 def why_not(device: str, threads: int | None) -> str | None:
@@ -223,7 +222,7 @@ class Processes:
         return events
 
     def _too_late(self, index: int, sign: Sign, limit: str) -> Lost:
-        if _is_stopped(self._live(index).process.pid):  # by somebody else: no client is to blame
+        if is_stopped(self._live(index).process.pid):  # by somebody else: no client is to blame
             return self._lost(index, f"it was stopped (SIGSTOP) for longer than {limit}")
         if sign.client < 0:
             count = f"{sign.together} times " if sign.together > 1 else ""
@@ -294,13 +293,6 @@ def _time_out(pipe: Connection, seconds: float) -> None:
     with end:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             end.setsockopt(socket.SOL_SOCKET, option, until)
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("T", "t")
-    except OSError:
-        return False
 
 
 def _why(exit_code: int | None) -> str:

@@ -1,0 +1,190 @@
+"""Processes that run the arms of a comparison: how they start, what signals mean, when one is stopped."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from fedtlu_fast.errors import FedtluError, WorkerError
+from fedtlu_fast.machine import refusal
+from fedtlu_fast.simulation.executors.patience import Patience, Sign
+from fedtlu_fast.simulation.stopping import STOPPING, Terminated, end_with_parent, is_stopped
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
+
+logger = logging.getLogger("fedtlu_fast")
+
+SIGNALS = (signal.SIGINT, *STOPPING)
+WORTH_A_WORD = 10.0
+"""Seconds after which a stopped process is warned of."""
+
+_ended: Event | None = None
+"""In a process for arms: see `begin_worker`."""
+
+
+class StoppedProcessError(WorkerError):
+    """A process was stopped for longer than the settings allow; all of its pool have been ended."""
+
+
+class ArmPool:
+    """Processes for arms, as the one that waits for them sees them.
+
+    Attributes:
+        executor: runs the arms.
+    """
+
+    def __init__(self, executor: Executor, limit: float | None) -> None:
+        """Takes over an executor that has not started its processes yet.
+
+        Args:
+            executor: see the class.
+            limit: seconds that a process may be stopped (``execution.client_seconds``); None: no limit.
+        """
+        self.executor = executor
+        self._limit = limit
+        self._others = set(active_children())
+        self._until_word, self._until_end = Patience(), Patience()
+        self._told: set[int] = set()
+
+    def processes(self) -> list[BaseProcess]:
+        """Those that run now."""
+        return [process for process in active_children() if process not in self._others]
+
+    def stopped(self) -> dict[int, BaseProcess]:
+        """Those that somebody has stopped (SIGSTOP), by their number."""
+        return {one.pid: one for one in self.processes() if one.pid is not None and is_stopped(one.pid)}
+
+    def watch(self, between: float) -> None:
+        """Looks for stopped processes: it warns of them, and ends all when one has exceeded the limit.
+
+        Args:
+            between: about how many seconds pass between two calls.
+
+        Raises:
+            StoppedProcessError: one has. Arms go on from their checkpoints in other processes.
+        """
+        stopped = self.stopped()
+        signs = {pid: Sign(-1, 1, 0.0) for pid in stopped}
+        late = [] if self._limit is None else self._until_end.late(signs, self._limit, between)
+        if late:
+            for process in self.processes():
+                process.kill()  # the executor would wait for one that is stopped
+            raise StoppedProcessError(
+                f"process {late[0]} was stopped (SIGSTOP) for longer than "
+                f"execution.client_seconds={self._limit:g}"
+            )
+        self._told &= stopped.keys()
+        for pid in set(self._until_word.late(signs, WORTH_A_WORD, between)) - self._told:
+            self._told.add(pid)
+            logger.warning(
+                "process %d is stopped (SIGSTOP), and its arm waits; it goes on by: kill -CONT %d", pid, pid
+            )
+
+
+@contextmanager
+def arm_pool(count: int, limit: float | None) -> Iterator[ArmPool]:
+    """Processes that run arms; when one arm fails, those that have not begun are left out.
+
+    Args:
+        count: how many.
+        limit: see `ArmPool`.
+    """
+    # spawn: a forked child of a process that has used torch's threads can hang.
+    context = get_context("spawn")
+    # Python's resource tracker starts with the event. It inherits that SIGHUP is blocked: one that goes to
+    # all processes of a terminal would end it, and its successor would print tracebacks.
+    with signals_later(), limits_named():
+        ended = context.Event()
+        executor = ProcessPoolExecutor(count, context, initializer=begin_worker, initargs=(ended,))
+    pool = ArmPool(executor, limit)
+    try:
+        yield pool
+    except Terminated:
+        # Unlike a Ctrl-C, which goes to all processes of a terminal, it came to this one alone.
+        for process in pool.processes():
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        raise
+    finally:
+        ended.set()
+        for process in pool.stopped().values():
+            process.kill()  # nobody could wait for it
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def limits_named() -> Iterator[None]:
+    """Inside, processes are started: an error that says what the system refuses names the way on."""
+    try:
+        yield
+    except (BrokenProcessPool, FedtluError):
+        raise
+    except (OSError, RuntimeError, ImportError) as error:  # NotImplementedError too: without semaphores
+        reason = refusal(error)
+        if reason is None and getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC):
+            reason = (
+                f"their semaphores lie in /dev/shm, where nothing can be written: {error}. Mount it for "
+                f"writing (docker run --tmpfs /dev/shm), or make room in it"
+            )
+        raise FedtluError(
+            f"processes for the arms cannot be started: {reason or error}. Then go on by --resume, or make "
+            f"the runs one by one with fedtlu run"
+        ) from error
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """For starting processes: a Ctrl-C or signal of `STOPPING` inside comes when all are started.
+
+    They inherit that these are blocked, so that one that comes while they load prints no tracebacks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # A handler that is no Python function is None, and could not be put back; what is ignored stays so.
+    handled = [number for number in SIGNALS if before[number] not in (signal.SIG_IGN, None)]
+    for number in handled:
+        signal.signal(number, lambda number, frame: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in handled:
+            signal.signal(number, before[number])
+    if came:
+        signal.raise_signal(came[0])
+
+
+def begin_worker(ended: Event) -> None:
+    """Makes a process ready for arms.
+
+    Args:
+        ended: set when no further arm is to begin. The pool has handed some out by then.
+    """
+    global _ended
+    end_with_parent()
+    _ended = ended
+    # Between arms there is nothing to save; `_ended` says whether there is more to do. A SIGHUP goes to all
+    # processes of a terminal: the parent decides what it means. SIGTERM is how the pool ends its processes.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def none_is_to_begin() -> bool:
+    """In a process for arms, whether arms that it was given are to be left out."""
+    return _ended is not None and _ended.is_set()
