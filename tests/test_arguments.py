@@ -39,7 +39,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("field", "call"), [(field, call) for field, calls in WRONG.items() for call in calls], ids=str
+    ("field", "call"), [(field, call) for field, calls in WRONG.items() for call in calls]
 )
 def test_the_argument_is_named(field, call):
     with pytest.raises(InputError) as raised:
