@@ -44,11 +44,26 @@ class BackendUnavailableError(FedtluError, RuntimeError):
     """A backend was asked for by name and cannot run here; the message says why and what would help."""
 
 
-class StorageError(FedtluError, OSError):
+class ResumableError(FedtluError):
+    """Something stopped the work, which goes on from what was saved when that is mended.
+
+    Its message ends with how to go on, so that its own part says what to mend.
+
+    Attributes:
+        go_on: how; each command puts what works for it here.
+    """
+
+    go_on = "go on by --resume"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, then {self.go_on}"
+
+
+class StorageError(ResumableError, OSError):
     """The run directory cannot be written (a full disk, most often). What was written before is intact."""
 
 
-class ClientError(FedtluError):
+class ClientError(ResumableError):
     """A client's training or test failed: its data or the model raised, or it took too long.
 
     Args:
@@ -62,18 +77,24 @@ class ClientError(FedtluError):
         self.client, self.round_index, self.reason, self.done = client, round_index, reason, done
         where = f"after round {round_index}" if done else f"in round {round_index}"
         kept = "All rounds that were done are kept" if done else "Nothing of that round was kept"
-        super().__init__(
-            f"client {client} failed {where}: {reason}. {kept}; "
-            f"go on by --resume when it is mended, or leave such clients out: beside --resume, "
-            f"--set execution.client_errors=drop"
-        )
+        super().__init__(f"client {client} failed {where}: {reason}. {kept}; mend this")
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; to leave such clients out, add --set execution.client_errors=drop"
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:
         return type(self), (self.client, self.round_index, self.reason, self.done)
 
 
-class WorkerError(FedtluError):
+class WorkerError(ResumableError):
     """Worker processes are lost again and again, or cannot be started; the message says what to change."""
+
+
+LESS_MEMORY = (
+    "use fewer execution.workers, of a comparison fewer --jobs (a smaller execution.at_once or "
+    "training.batch_size needs a new run)"
+)
+"""What to mend where memory is short."""
 
 
 class InterruptedRunError(FedtluError):

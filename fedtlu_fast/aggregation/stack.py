@@ -130,7 +130,7 @@ def _mapped(folder: str, shape: tuple[int, int]) -> Tensor:
     except OSError as error:
         raise StorageError(
             f"aggregation.spill={folder}: {count / 1e9:.2f} GB cannot be reserved there: {error.strerror}. "
-            f"Make room, or give another directory; then go on by --resume"
+            f"Make room there (another directory needs a new run)"
         ) from error
 
 

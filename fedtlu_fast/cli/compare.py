@@ -129,21 +129,21 @@ def compare_command(
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
     named = resume or out
-    with nullcontext(named) if named is not None else options.fresh_directory("compare") as directory:
-        try:
-            with ArmBars(live) as bars:
-                arms = compare(
-                    settings,
-                    names,
-                    numbers,
-                    directory,
-                    jobs=jobs,
-                    resume=resume is not None,
-                    progress=bars.show,
-                )
-            rows = write_comparison_report(arms, settings, directory)
-        except KeyboardInterrupt as interrupt:
-            raise options.stopped("compare", directory, interrupt) from None
+    with (
+        nullcontext(named) if named is not None else options.fresh_directory("compare") as directory,
+        options.saying_how_to_go_on("compare", directory),
+    ):
+        with ArmBars(live) as bars:
+            arms = compare(
+                settings,
+                names,
+                numbers,
+                directory,
+                jobs=jobs,
+                resume=resume is not None,
+                progress=bars.show,
+            )
+        rows = write_comparison_report(arms, settings, directory)
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:

@@ -13,7 +13,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError, InterruptedRunError, did_you_mean
+from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, did_you_mean
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import shell_word
 
@@ -48,7 +48,8 @@ def experiment_command(
     """Run the FedTLU paper's experiment: aggregators x threats x selectors x seeds, as one table.
 
     Without --data the text comes with Python itself, a stand-in: give the treebank (--data udpos:DIR) or the
-    Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped.
+    Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped; --set may
+    then change execution.client_errors, client_seconds and retries, and checkpoint.*.
     """
     from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
     from fedtlu_fast.simulation.directory import PLAN, dump_json
@@ -70,6 +71,7 @@ def experiment_command(
     grid = conditions(settings, _names(aggregators), _names(threats))
     directory = out or Path("experiments") / f"{name}-{scale}"
     live = not quiet and sys.stderr.isatty()
+    again = f"go on with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
     try:
         with ArmBars(live) as bars:
             found = run_experiment(
@@ -81,12 +83,12 @@ def experiment_command(
                 progress=bars.show,
                 resume=(directory / PLAN).is_file(),
             )
+        rows = write_experiment_report(name, found, directory)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
-        command = " ".join(map(shell_word, sys.argv[1:]))
-        raise InterruptedRunError(
-            f"what is finished is kept; go on with the same command: fedtlu {command}", interrupt
-        ) from None
-    rows = write_experiment_report(name, found, directory)
+        raise InterruptedRunError(f"what is finished is kept; {again}", interrupt) from None
+    except ResumableError as error:
+        error.go_on = again
+        raise
     if as_json:
         typer.echo(dump_json(rows, indent=1))
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedtlu_fast.cli.console import be_quiet, note
-from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
 from fedtlu_fast.places import absolute, absolute_source, at_home
 from fedtlu_fast.shown import shell_word
 
@@ -194,11 +194,24 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     return laid_over(config, [*changes, *_named(given)])
 
 
-def stopped(command: str, directory: Path, interrupt: KeyboardInterrupt) -> InterruptedRunError:
-    """What to say after a Ctrl-C: how to go on, if there are settings to go on with."""
-    if not (directory / "config.yaml").exists():
-        return InterruptedRunError("nothing was written yet", interrupt)
-    return InterruptedRunError(f"go on with: fedtlu {command} --resume {shell_word(directory)}", interrupt)
+@contextmanager
+def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
+    """Inside, a run or a comparison works: what stops it says how to go on, if there is what to go on with.
+
+    Args:
+        command: ``run`` or ``compare``.
+        directory: of the run or the comparison.
+    """
+    how = f"go on with: fedtlu {command} --resume {shell_word(directory)}"
+    try:
+        yield
+    except ResumableError as error:
+        begun = (directory / "config.yaml").exists()
+        error.go_on = how if begun else "give the same command again"
+        raise
+    except KeyboardInterrupt as interrupt:
+        begun = (directory / "config.yaml").exists()
+        raise InterruptedRunError(how if begun else "nothing was written yet", interrupt) from None
 
 
 def say_diverged(arms: Sequence[ArmResult]) -> None:

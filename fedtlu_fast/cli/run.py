@@ -92,11 +92,11 @@ def run_command(
         return
     named, fresh = resume or out, f"{settings.selection.selector}-seed{settings.seed}"
     live = not quiet and sys.stderr.isatty()
-    with nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory:
-        try:
-            summary, trouble = _simulate(settings, directory, resume is not None, live)
-        except KeyboardInterrupt as interrupt:
-            raise options.stopped("run", directory, interrupt) from None
+    with (
+        nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
+        options.saying_how_to_go_on("run", directory),
+    ):
+        summary, trouble = _simulate(settings, directory, resume is not None, live)
     if as_json:
         from fedtlu_fast.simulation.directory import dump_json
 

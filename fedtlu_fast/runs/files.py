@@ -196,8 +196,7 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     # Something else may be in the place of a folder on the way to the file.
     where = error.filename if isinstance(error, NotAFileError) else path
     return StorageError(
-        f"{where} could not be written: {reason}. Everything written before it is intact; {advice}, then go "
-        f"on by --resume with the run's directory"
+        f"{where} could not be written: {reason}. Everything written before it is intact; {advice}"
     )
 
 

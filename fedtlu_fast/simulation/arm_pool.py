@@ -33,7 +33,7 @@ _ended: Event | None = None
 """In a process for arms: see `begin_worker`."""
 
 
-class StoppedProcessError(WorkerError):
+class StoppedProcessError(FedtluError):
     """A process was stopped for longer than the settings allow; all of its pool have been ended."""
 
 
@@ -137,9 +137,9 @@ def limits_named() -> Iterator[None]:
                 f"their semaphores lie in /dev/shm, where nothing can be written: {error}. Mount it for "
                 f"writing (docker run --tmpfs /dev/shm), or make room in it"
             )
-        raise FedtluError(
-            f"processes for the arms cannot be started: {reason or error}. Then go on by --resume, or make "
-            f"the runs one by one with fedtlu run"
+        raise WorkerError(
+            f"processes for the arms cannot be started: {reason or error}. Single runs (fedtlu run) need "
+            f"none; mend this"
         ) from error
 
 

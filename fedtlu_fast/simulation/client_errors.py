@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from fedtlu_fast.errors import ClientError, WorkerError, cause
+from fedtlu_fast.errors import LESS_MEMORY, ClientError, WorkerError, cause
 from fedtlu_fast.memory import is_out_of_memory
 
 logger = logging.getLogger("fedtlu_fast")
@@ -45,10 +45,7 @@ def check_memory(error: BaseException, training: str) -> None:
     """
     check_interrupt(error)
     if is_out_of_memory(error):
-        raise WorkerError(
-            f"out of memory while training {training}: use fewer execution.workers, a smaller "
-            f"execution.at_once or training.batch_size; then go on by --resume"
-        ) from error
+        raise WorkerError(f"out of memory while training {training}: {LESS_MEMORY}") from error
 
 
 def reason_of(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config import ExecutionConfig, RunConfig
-from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
 from fedtlu_fast.machine import cores
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import read_config
@@ -148,11 +148,9 @@ def compare(
     try:
         with closing(directory):
             _run_all(warmups, arms, config.execution, min(jobs, len(arms)), progress)
-    except BrokenProcessPool as error:
-        raise FedtluError(
-            f"a worker process was killed (out of memory, perhaps); go on with: {_resume_command(out)}, "
-            f"with fewer --jobs if memory is short"
-        ) from error
+    except ResumableError as error:
+        error.go_on = f"go on with: {_resume_command(out)}"
+        raise
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"go on with: {_resume_command(out)}", interrupt) from None
     return [read_arm(arm.path) for arm in arms]
@@ -190,7 +188,7 @@ def _run_all(
     """Runs all arms to their ends; where a process was stopped for too long, in others, as `retries` allows.
 
     Raises:
-        StoppedProcessError: processes are stopped again and again.
+        WorkerError: processes are stopped again and again, or one is killed.
     """
     for losses in range(execution.retries + 1):
         try:
@@ -199,9 +197,13 @@ def _run_all(
                 run_arms(pool, [arm for arm in warmups if arm.path in needed], progress)
                 run_arms(pool, arms, progress)
             return
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process was killed (out of memory, perhaps): use fewer --jobs if memory is short"
+            ) from error
         except StoppedProcessError as error:
             if losses == execution.retries:
-                raise
+                raise WorkerError(f"{error}, again and again (execution.retries); mend this") from error
             logger.warning("%s; the arms go on from their checkpoints in other processes", error)
 
 

@@ -16,10 +16,10 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, did_you_mean
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.compare import ArmResult, Progress, compare, is_finished, read_arm
+from fedtlu_fast.simulation.compare import POLICY, ArmResult, Progress, compare, is_finished, read_arm
 from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
 from fedtlu_fast.simulation.references import with_warmup
-from fedtlu_fast.yaml_text import dump_yaml
+from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
 EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
 SELECTORS = ("fedtlu", "random", "last", "full")
@@ -158,9 +158,20 @@ def _check_plan(out: Path, plan: str) -> None:
     if not os.path.lexists(out / PLAN):
         expected = f"a new directory, or one with the {PLAN} of an experiment"
         raise InputError("--out", str(out), expected)
-    if read_sealed_yaml(out / PLAN, "the plan of this experiment") != plan:
+    begun = read_sealed_yaml(out / PLAN, "the plan of this experiment")
+    if _settled(begun) != _settled(plan):
         expected = "the settings, selectors, seeds and conditions that it began with"
         raise InputError("--out", str(out), expected, "Give them again, or another directory.")
+
+
+def _settled(plan: str) -> dict[str, Any]:
+    """A plan without the settings that its comparisons may go on with otherwise than they began."""
+    content: dict[str, Any] = parse_yaml(plan)
+    for settings in content["conditions"].values():
+        del settings["checkpoint"]
+        for name in POLICY:
+            del settings["execution"][name]
+    return content
 
 
 def _finished(folder: Path, selectors: Sequence[str], seeds: Sequence[int]) -> list[ArmResult] | None:

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from treebanks import write_treebank
 
 from fedtlu_fast.cli import run as run_module
+from fedtlu_fast.errors import ClientError
 from fedtlu_fast.report.plots import short_names
 
 Command = Callable[..., Any]
@@ -493,6 +494,43 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
     assert done.stderr == f"stopped: go on with: fedtlu run --resume {out}\n"
     assert fedtlu("run", "--resume", out).code == 0
     assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "command", "again"),
+    [
+        ("fedtlu_fast.cli.run._simulate", ["run"], "give the same command again"),
+        ("fedtlu_fast.simulation.run.Run.finish", ["run"], "go on with: fedtlu run --resume {out}"),
+        ("fedtlu_fast.simulation.compare.run_arms", ["compare"], "go on with: fedtlu compare --resume {out}"),
+        (
+            "fedtlu_fast.simulation.experiment.compare",
+            ["experiment", "ptb-gpt2"],
+            "go on with the same command: fedtlu experiment ptb-gpt2 --set rounds=2 --out {out}",
+        ),
+    ],
+    ids=["before anything", "run", "compare", "experiment"],
+)
+def test_a_failing_client_is_a_message_that_says_what_works_for_the_command(
+    fedtlu: Command,
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    command: list[str],
+    again: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ClientError(3, 1, "its file is gone")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(place, fail)
+    given = ["--set", "rounds=2"] if command[0] == "experiment" else ["--config", tiny_file]
+    done = fedtlu(*command, *given, "--out", out)
+    assert done.code == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: client 3 failed in round 1: its file is gone. Nothing of that round was kept; mend this, "
+        f"then {again.format(out=out)}; to leave such clients out, add --set execution.client_errors=drop"
+    )
 
 
 @pytest.mark.parametrize("selector", ["full", "fedtlu"])

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from federations import tiny
 
-from fedtlu_fast import simulate
+from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.compare import compare
+from fedtlu_fast.simulation.compare import ArmResult, compare
+from fedtlu_fast.simulation.experiment import Condition, run_experiment
 
 SETTINGS: dict[str, Any] = {
     "clients": 6,
@@ -72,6 +73,24 @@ def test_comparison_with_a_failing_client_goes_on_without_it(
     settings = tiny(text, **SETTINGS, execution={"client_errors": "drop"})
     (found,) = compare(settings, ("last",), (0,), tmp_path / "out", resume=True)
     assert list(found.summary["failed_tests"]) == [str(FAILING)]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_experiment_with_a_failing_client_goes_on_without_it(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(resume: bool = True, **settings: Any) -> ArmResult:
+        grid = [Condition("fedavg", "clean", tiny(text, **SETTINGS, **settings))]
+        (found,) = run_experiment(grid, ("last",), (0,), tmp_path / "out", resume=resume)
+        return found.arms[0]
+
+    _fail(monkeypatch, "held_out")
+    with pytest.raises(ClientError, match=f"client {FAILING} failed"):
+        run(resume=False)
+    with pytest.raises(InputError, match="that it began with"):
+        run(seed=3)
+    execution = {"client_errors": "drop", "client_seconds": None, "retries": 5}
+    assert list(run(execution=execution, checkpoint={"every": 1}).summary["failed_tests"]) == [str(FAILING)]
 
 
 def test_an_error_whose_text_fails_is_named_by_its_kind(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fedtlu_fast.config import ExecutionConfig
-from fedtlu_fast.errors import ClientError, WorkerError
+from fedtlu_fast.errors import LESS_MEMORY, ClientError, WorkerError
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
 
 logger = logging.getLogger("fedtlu_fast")
@@ -116,8 +116,7 @@ def _check(event: Lost, lane: Lane, losses: int, config: ExecutionConfig) -> Non
         client = f", while it trained client {event.client}" if event.client is not None else ""
         raise WorkerError(
             f"round {lane.round}: the same lane has lost {losses} workers{client}: {event.reason}. "
-            f"If memory is short, use fewer execution.workers, a smaller execution.at_once or "
-            f"training.batch_size; then go on by --resume"
+            f"If memory is short, {LESS_MEMORY}"
         )
 
 

@@ -180,7 +180,7 @@ class Processes:
         except OSError as error:
             raise WorkerError(
                 f"worker {worker} could not be started: {refusal(error) or error.strerror}. Raise that "
-                f"limit, or use fewer execution.workers; then go on by --resume"
+                f"limit, or use fewer execution.workers"
             ) from error
         theirs.close()
         self._workers[worker] = _Worker(process, ours, free, threading.current_thread())

@@ -55,7 +55,7 @@ FULL = (raised.ObjectStoreFullError, raised.OutOfDiskError)
 FULL_MESSAGE = (
     "Ray's object store is full, and the disk too that it spills to. Free disk space, use fewer "
     "execution.workers, or start a Ray with more (ray start --head --object-store-memory=BYTES) for "
-    "executor=ray:auto; then go on by --resume"
+    "executor=ray:auto"
 )
 SLOTS = 2
 """Lanes for each worker that are at work or wait for their turn: more would only fill the object store."""
@@ -264,7 +264,7 @@ class RayExecutor:
         if self._failed_starts > self._execution.retries:
             raise WorkerError(
                 f"Ray workers do not survive building data and model ({self._failed_starts} lost): {reason}. "
-                f"If memory is short, use fewer execution.workers; then go on by --resume"
+                f"If memory is short, use fewer execution.workers"
             )
         logger.warning("a worker was lost while it started (%s); another is started", reason)
         self.replace(worker)
