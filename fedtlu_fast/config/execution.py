@@ -53,14 +53,19 @@ class ExecutionConfig(Section):
     client_seconds: float | None = Field(
         None,
         gt=0,
-        description="a client that trains longer has failed, and a worker that is silent for longer is "
-        "replaced (processes and ray; n clients trained at once have n times as long); null: no limit",
+        description="of processes and ray: a client whose data, probe or training take longer in a round "
+        "has failed (n clients trained at once have n times as long), and a worker that is silent, or a "
+        "process of compare that is stopped, for longer is replaced; tests and the trainings after the last "
+        "round are the run's own and have no limit; null: no limit",
     )
     client_errors: Literal["stop", "drop"] = Field(
         "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"
     )
     retries: int = Field(
-        3, ge=0, description="how often a lane that lost its worker is trained again before the run stops"
+        3,
+        ge=0,
+        description="how often a lane that lost its worker is trained again, and how often compare replaces "
+        "stopped processes, before the run stops",
     )
 
     @model_validator(mode="after")

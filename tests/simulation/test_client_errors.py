@@ -1,6 +1,7 @@
 """Clients that fail in tests and in what follows the rounds: as in the rounds."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.compare import ArmResult, compare
 from fedtlu_fast.simulation.experiment import Condition, run_experiment
+from fedtlu_fast.simulation.run import Run
 
 SETTINGS: dict[str, Any] = {
     "clients": 6,
@@ -61,6 +63,31 @@ def test_a_client_that_fails_after_the_rounds_is_left_out_and_named(
     again = simulate(dropped, tmp_path / "out", resume=True)
     assert again.summary["failed_tests"] == found.summary["failed_tests"]
     assert again.summary["trained_local_loss"] == found.summary["trained_local_loss"]
+
+
+def test_tests_and_last_trainings_are_the_runs_own_and_have_no_limit(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `client_seconds` says of itself: what a worker asks for is not seen here."""
+    asked: dict[str, list[int]] = {"train": [], "held_out": []}
+
+    def noting(method: str) -> Callable[[ArrayPopulation, int], Samples]:
+        right: Callable[[ArrayPopulation, int], Samples] = getattr(ArrayPopulation, method)
+
+        def note(self: ArrayPopulation, client: int) -> Samples:
+            asked[method].append(client)
+            return right(self, client)
+
+        return note
+
+    execution = {"executor": "processes", "workers": 1, "client_seconds": 60.0}
+    with closing(Run(tiny(text, **SETTINGS, execution=execution))) as run:
+        for method in asked:
+            monkeypatch.setattr(ArrayPopulation, method, noting(method))
+        run.advance(1)
+        assert asked == {"train": [], "held_out": []}
+        run.finish()
+    assert set(asked["train"]) == set(asked["held_out"]) == set(range(6))
 
 
 @pytest.mark.usefixtures("in_process")
