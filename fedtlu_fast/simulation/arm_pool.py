@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import threading
@@ -17,18 +16,13 @@ from typing import TYPE_CHECKING
 
 from fedtlu_fast.errors import FedtluError, WorkerError
 from fedtlu_fast.machine import refusal
-from fedtlu_fast.simulation.executors.patience import Patience, Sign
+from fedtlu_fast.simulation.executors.patience import STOPPED, Patience, StoppedNotice
 from fedtlu_fast.simulation.stopping import STOPPING, Terminated, end_with_parent, is_stopped
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
 
-logger = logging.getLogger("fedtlu_fast")
-
 SIGNALS = (signal.SIGINT, *STOPPING)
-WORTH_A_WORD = 10.0
-"""Seconds after which a stopped process is warned of."""
-
 _ended: Event | None = None
 """In a process for arms: see `begin_worker`."""
 
@@ -54,8 +48,7 @@ class ArmPool:
         self.executor = executor
         self._limit = limit
         self._others = set(active_children())
-        self._until_word, self._until_end = Patience(), Patience()
-        self._told: set[int] = set()
+        self._patience, self._notice = Patience(), StoppedNotice("its arm waits")
 
     def processes(self) -> list[BaseProcess]:
         """Those that run now."""
@@ -75,8 +68,8 @@ class ArmPool:
             StoppedProcessError: one has. Arms go on from their checkpoints in other processes.
         """
         stopped = self.stopped()
-        signs = {pid: Sign(-1, 1, 0.0) for pid in stopped}
-        late = [] if self._limit is None else self._until_end.late(signs, self._limit, between)
+        signs = dict.fromkeys(stopped, STOPPED)
+        late = [] if self._limit is None else self._patience.late(signs, self._limit, between)
         if late:
             for process in self.processes():
                 process.kill()  # the executor would wait for one that is stopped
@@ -84,12 +77,7 @@ class ArmPool:
                 f"process {late[0]} was stopped (SIGSTOP) for longer than "
                 f"execution.client_seconds={self._limit:g}"
             )
-        self._told &= stopped.keys()
-        for pid in set(self._until_word.late(signs, WORTH_A_WORD, between)) - self._told:
-            self._told.add(pid)
-            logger.warning(
-                "process %d is stopped (SIGSTOP), and its arm waits; it goes on by: kill -CONT %d", pid, pid
-            )
+        self._notice.look(stopped, between)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from federations import tiny
 
 from fedtlu_fast import simulate
-from fedtlu_fast.simulation.arm_pool import WORTH_A_WORD, ArmPool, StoppedProcessError, signals_later
+from fedtlu_fast.simulation.arm_pool import ArmPool, StoppedProcessError, signals_later
 from fedtlu_fast.simulation.compare import Arm, compare
 from fedtlu_fast.simulation.executors import patience
 from fedtlu_fast.simulation.stopping import STOPPING, is_stopped, signals_interrupt
@@ -76,9 +76,9 @@ def test_a_stopped_process_is_warned_of_once(
     pool = ArmPool(ThreadPoolExecutor(1), None)
     child.start()
     _stop(child)
-    for step in (0.0, WORTH_A_WORD, 1.0, WORTH_A_WORD):
+    for step in (0.0, patience.WORTH_A_WORD, 1.0, patience.WORTH_A_WORD):
         clock[0] += step
-        pool.watch(WORTH_A_WORD)
+        pool.watch(patience.WORTH_A_WORD)
     assert caplog.messages == [
         f"process {child.pid} is stopped (SIGSTOP), and its arm waits; it goes on by: kill -CONT {child.pid}"
     ]

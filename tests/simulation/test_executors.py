@@ -1,6 +1,7 @@
 """Who trains does not change what comes out; what clients that fail and workers that die cost."""
 
 import gc
+import logging
 import mmap
 import multiprocessing
 import os
@@ -35,7 +36,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.executors import make_executor, processes, shared_memory
+from fedtlu_fast.simulation.executors import make_executor, patience, processes, shared_memory
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.parts import make_parts
@@ -871,6 +872,21 @@ def test_a_worker_that_is_stopped_again_and_again_ends_the_run(federation):
     own = federation("processes", wrap=stop, workers=2, client_seconds=0.3, client_errors="drop", retries=1)
     with pytest.raises(WorkerError, match=rf"lost 2 workers, while it trained client {bad}: it was stopped"):
         own.round()
+
+
+@linux_only
+def test_a_worker_that_is_stopped_without_a_limit_is_warned_of_and_can_go_on(federation, monkeypatch, caplog):
+    class GoOn(logging.Handler):
+        def emit(self, record):
+            os.kill(record.args[0], signal.SIGCONT)
+
+    monkeypatch.setattr(patience, "WORTH_A_WORD", 0.0)
+    monkeypatch.setattr(patience, "SILENCE", 0.0)
+    monkeypatch.setattr(patience.logger, "handlers", [GoOn()])
+    own = federation("processes", wrap=stopping(Flags(), first_cohort()[1]), workers=1)
+    same(own.outcome(1), federation().outcome(1))
+    (message,) = caplog.messages
+    assert "is stopped (SIGSTOP), and its clients wait; it goes on by: kill -CONT" in message
 
 
 @linux_only

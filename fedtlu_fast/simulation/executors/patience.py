@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
+
+logger = logging.getLogger("fedtlu_fast")
 
 SILENCE = 2.0
 """Seconds that a worker may take between two clients, however little time a client has: it may have to wait
 for a busy machine."""
+
+WORTH_A_WORD = 10.0
+"""Seconds after which a stopped process is warned of."""
 
 
 class Watch(Protocol):
@@ -36,6 +42,10 @@ class Sign(NamedTuple):
     client: int
     together: int
     stamp: float
+
+
+STOPPED = Sign(-1, 1, 0.0)
+"""The sign of a process as long as it is stopped."""
 
 
 def allowed(limit: float, client: int, together: int) -> float:
@@ -73,3 +83,31 @@ class Patience:
             for worker, (sign, waited) in self._waited.items()
             if waited > allowed(limit, sign.client, sign.together)
         ]
+
+
+class StoppedNotice:
+    """Warns of processes that somebody has stopped (SIGSTOP): without a limit they are waited for."""
+
+    def __init__(self, work: str) -> None:
+        """Begins with no warning.
+
+        Args:
+            work: what waits with such a process, for the warning.
+        """
+        self._work, self._patience = work, Patience()
+        self._told: set[int] = set()
+
+    def look(self, stopped: Collection[int], between: float) -> None:
+        """Warns, once each, of processes that have been stopped for `WORTH_A_WORD`.
+
+        Args:
+            stopped: numbers of the processes that are stopped now.
+            between: see `Patience.late`.
+        """
+        self._told &= set(stopped)
+        signs = dict.fromkeys(stopped, STOPPED)
+        for pid in set(self._patience.late(signs, WORTH_A_WORD, between)) - self._told:
+            self._told.add(pid)
+            logger.warning(
+                "process %d is stopped (SIGSTOP), and %s; it goes on by: kill -CONT %d", pid, self._work, pid
+            )

@@ -31,7 +31,7 @@ from fedtlu_fast.machine import refusal
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
-from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign
+from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign, StoppedNotice
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS, SharedMemory, share
 from fedtlu_fast.simulation.stopping import end_with_parent, is_stopped
 
@@ -88,6 +88,7 @@ class Processes:
         layout = trainer.trainer.layout
         sizes = layout.size, sum(slot.numel for slot in layout.buffers)
         self._trainer, self._config, self._patience = trainer, config, Patience()
+        self._notice = StoppedNotice("its clients wait")
         self._shared = share(sizes, workers)
         self._workers: list[_Worker | None] = [None] * workers
 
@@ -143,6 +144,9 @@ class Processes:
             events += self._dead(quiet) if limit is None else self._hung(quiet, limit, seconds)
             if events:
                 return events
+            if limit is None:
+                pids = {self._live(index).process.pid for index in quiet}
+                self._notice.look({pid for pid in pids if is_stopped(pid)}, seconds)
 
     def release(self, result: LaneResult) -> None:
         """See `Crew`."""
