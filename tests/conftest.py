@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -20,9 +20,30 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from matplotlib.figure import Figure
+
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.report import parts
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+BLANK = b"\x89PNG\r\n\x1a\n"
+"""What stands for a picture: a drawn one takes longer than the small run that it shows."""
+draw, drawing = parts.png, False
+
+
+def drawn_or_blank(make: Callable[[], Figure]) -> bytes:
+    """The picture where the test is about pictures, else `BLANK`."""
+    return draw(make) if drawing else BLANK
+
+
+parts.png = drawn_or_blank
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Runs before the fixtures: only tests of reports, and tests marked so, draw pictures."""
+    global drawing
+    drawing = "report" in item.path.parts or item.get_closest_marker("draws") is not None
 
 
 LOGGERS = ("fedtlu_fast", "fedtlu_fast.data", "matplotlib")

@@ -90,6 +90,7 @@ def test_run_json_is_the_summary_and_nothing_else(fedtlu: Command, tiny_file: Pa
     assert again.stderr == ""
 
 
+@pytest.mark.draws
 def test_run_leaves_the_files_it_promises_in_a_new_directory_of_runs(
     fedtlu: Command, tiny_file: Path
 ) -> None:
@@ -586,6 +587,7 @@ def test_pretrained_directory_that_is_broken_is_one_message(
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_compare_prints_table_or_json_and_leaves_the_picture(
     fedtlu: Command, tiny_file: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from federations import tiny
 
 from fedtlu_fast import simulate
@@ -10,6 +11,7 @@ from fedtlu_fast import simulate
 Command = Callable[..., Any]
 
 
+@pytest.mark.draws
 def test_history_prints_tables_json_and_a_picture(fedtlu: Command, text: Path, tmp_path: Path) -> None:
     simulate(tiny(text, rounds=5, warmup_rounds=2, selection={"pooling": "pooled"}), tmp_path / "run")
     done = fedtlu("history", tmp_path / "run", "--plot", tmp_path / "ranks.png")

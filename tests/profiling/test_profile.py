@@ -263,6 +263,7 @@ def test_a_shape_that_does_not_fit_is_refused(monkeypatch):
         random_change(SHAPES["mlp"].layout(), torch.float32, "cpu")
 
 
+@pytest.mark.draws
 def test_command_prints_json_and_writes_csv_and_picture(tmp_path):
     given = ["profile", "--shapes", "mlp", "--repeats", "1", "--json"]
     done = CliRunner().invoke(
@@ -311,6 +312,7 @@ def test_command_refuses_a_shape_that_does_not_fit_before_anything_is_measured(m
     assert "a shape that fits in the memory" in str(done.exception)
 
 
+@pytest.mark.draws
 def test_picture_of_any_ops_and_of_none():
     from fedtlu_fast.report.parts import png
     from fedtlu_fast.report.roofline import roofline_figure

@@ -90,6 +90,7 @@ def test_an_unknown_experiment_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_a_whole_one_and_going_on_with_it(settings, tmp_path):
     grid = conditions(settings, ["fedavg"], ["clean", "malicious"])
     chosen = ["fedtlu", "random"], [0, 1], tmp_path / "out"
