@@ -38,11 +38,15 @@ ROOT = "(root)"
 
 @dataclass(frozen=True)
 class Found:
-    """One unit of choice: its name, its layers (indices, in order), and the key it shares with its like."""
+    """One unit of choice: its name, its layers (indices, in order), and the key it shares with its like.
+
+    `by_shape` says that its shape alone makes the key (rule 4).
+    """
 
     name: str
     layers: tuple[int, ...]
     kind: Hashable
+    by_shape: bool = False
 
 
 @dataclass
@@ -116,7 +120,7 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
     for single in singles:
         # What the first block of a stack has beyond its like may be its own parameter.
         name = names[single.layers[0]] if single.name in taken else single.name
-        blocks.append(Found(name, single.layers, likeness(single)))
+        blocks.append(Found(name, single.layers, likeness(single), by_shape=True))
     return sorted(blocks, key=lambda found: found.layers[0])
 
 

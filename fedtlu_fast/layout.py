@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity, Shape, discover
-from fedtlu_fast.errors import InputError, check_kind, did_you_mean
+from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
@@ -51,10 +51,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Group:
-    """Like blocks, compared only with each other: a name (``*`` where they differ), indices of blocks."""
+    """Like blocks, compared only with each other: a name (``*`` where they differ), indices of blocks.
+
+    `by_shape` says that nothing makes them alike but their shape: the model does not repeat them.
+    """
 
     name: str
     blocks: tuple[int, ...]
+    by_shape: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,9 +131,7 @@ class ParameterLayout:
                 shape.
         """
         if granularity not in get_args(Granularity):
-            known = get_args(Granularity)
-            fix = did_you_mean(granularity, known)
-            raise InputError("granularity", granularity, f"one of {', '.join(known)}", fix)
+            raise not_one_of("granularity", granularity, get_args(Granularity))
         check_kind("shapes", shapes, Mapping, "a mapping from dotted names to shapes")
         if not shapes:
             raise InputError("shapes", dict(shapes), "at least one tensor")
@@ -150,7 +152,10 @@ class ParameterLayout:
         return cls(
             layers=_place(shapes),
             blocks=tuple(Block(block.name, block.layers) for block in found),
-            groups=tuple(Group(title, group) for title, group in zip(titles, members, strict=True)),
+            groups=tuple(
+                Group(title, group, found[group[0]].by_shape)
+                for title, group in zip(titles, members, strict=True)
+            ),
             buffers=_place(buffers or {}),
             granularity=granularity,
         )

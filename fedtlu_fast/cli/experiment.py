@@ -13,7 +13,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, did_you_mean
+from fedtlu_fast.errors import InterruptedRunError, ResumableError, not_one_of
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import shell_word
 
@@ -52,11 +52,12 @@ def experiment_command(
     then change execution.client_errors, client_seconds and retries, and checkpoint.*.
     """
     from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
+    from fedtlu_fast.simulation.compare import is_complete
     from fedtlu_fast.simulation.directory import PLAN, dump_json
     from fedtlu_fast.simulation.experiment import conditions, experiment_settings, run_experiment
 
     if scale not in ("small", "paper"):
-        raise InputError("--scale", scale, "small or paper", did_you_mean(scale, ("small", "paper")))
+        raise not_one_of("--scale", scale, ("small", "paper"))
     given = {"data.source": data, "model.pretrained": model, "device": device or _best_device(scale)}
     settings = options.from_everywhere(
         experiment_settings(
@@ -69,19 +70,21 @@ def experiment_command(
         )
     )
     grid = conditions(settings, _names(aggregators), _names(threats))
+    arms = _names(selectors), range(seeds)
     directory = out or Path("experiments") / f"{name}-{scale}"
-    live = not quiet and sys.stderr.isatty()
+    live, begun = not quiet and sys.stderr.isatty(), (directory / PLAN).is_file()
+    if begun and not quiet and all(is_complete(one.config, *arms, directory / one.name) for one in grid):
+        note("Nothing was left to do: all runs of this experiment had finished")
     again = f"go on with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
     try:
         with ArmBars(live) as bars:
             found = run_experiment(
                 grid,
-                _names(selectors),
-                range(seeds),
+                *arms,
                 directory,
                 jobs=jobs,
                 progress=bars.show,
-                resume=(directory / PLAN).is_file(),
+                resume=begun,
             )
         rows = write_experiment_report(name, found, directory)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:

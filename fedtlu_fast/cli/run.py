@@ -91,12 +91,11 @@ def run_command(
         show_estimate(settings, as_json)
         return
     named, fresh = resume or out, f"{settings.selection.selector}-seed{settings.seed}"
-    live = not quiet and sys.stderr.isatty()
     with (
         nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
         options.saying_how_to_go_on("run", directory),
     ):
-        summary, trouble = _simulate(settings, directory, resume is not None, live)
+        summary, trouble = _simulate(settings, directory, resume is not None, quiet)
     if as_json:
         from fedtlu_fast.simulation.directory import dump_json
 
@@ -109,7 +108,7 @@ def run_command(
         raise FedtluError(trouble)
 
 
-def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) -> tuple[dict[str, Any], str]:
+def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -> tuple[dict[str, Any], str]:
     """The run's summary, and why it ended early, if it did so by itself.
 
     Raises:
@@ -119,11 +118,14 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, live: bool) ->
     from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
 
+    live = not quiet and sys.stderr.isatty()
     with notes.status("Reading data, building the model") if live else nullcontext():
         run = Run(settings, directory, resume=resume)
     with closing(run):
         if live and run.note:
             note(run.note)
+        if run.was_finished and not quiet:
+            note(f"Nothing was left to do: this run had finished, after round {run.state.round}")
         with stop_on_signals(
             lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
         ) as stop:
@@ -209,7 +211,7 @@ def _table(summary: dict[str, Any]) -> Table:
         **_accuracies(summary),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
         "refused client updates": str(summary["refused_updates"]),
-        "seconds": f"{summary['seconds']:.1f}",
+        "seconds in rounds": f"{summary['seconds']:.1f}",
         "params_sha256": summary["params_sha256"],
     }
     for name, text in lines.items():

@@ -12,12 +12,14 @@ from rich.table import Table
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError, did_you_mean, listed
+from fedtlu_fast.errors import listed, not_one_of
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
 
 Granularity = Literal["tensor", "module", "block"]
 Pooling = Literal["mean", "pooled"]
+BY_SHAPE = "(by shape alone)"
+"""Behind ranks among what has one shape and no other likeness."""
 
 
 def score_command(
@@ -51,7 +53,8 @@ def score_command(
     """Rank the layers and blocks of a change by how consistent it is (Eq. 1 of FedTLU).
 
     Blocks and layers are ranked among their like: the same part of each repeated block. What has no like
-    (embeddings, head) is listed without a rank.
+    (embeddings, head) is listed without a rank. Where nothing but the shape makes them alike, as in a model
+    that repeats no block, the tables say so.
     """
     from fedtlu_fast.checkpoints import score_checkpoints
     from fedtlu_fast.report.ranking import ranking
@@ -76,13 +79,15 @@ def score_command(
     show(_layers(found["layers"], top, prefix), "--json has them")
     if prefix:
         results.print(visible(f"All names begin with {prefix}"), markup=False, highlight=False)
+    if any(row["alike_by"] == "shape" for row in (*found["blocks"], *found["layers"])):
+        note(f"{BY_SHAPE}: nothing in the model says that these are alike, so their ranks say less")
     for line in _left_out(found):
         note(line)
 
 
 def _check(option: str, given: str, known: tuple[str, ...]) -> None:
     if given not in known:
-        raise InputError(option, given, f"one of {', '.join(known)}", did_you_mean(given, known))
+        raise not_one_of(option, given, known)
 
 
 def _left_out(found: dict[str, Any]) -> list[str]:
@@ -115,6 +120,7 @@ def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
     previous = ""
     for row in rows:
         group = (row["group"] or "(no like)").removeprefix(prefix)
+        group += f" {BY_SHAPE}" if row["alike_by"] == "shape" else ""
         if group != previous:
             table.add_section()
         rank = str(row["rank"] or "-")
@@ -133,6 +139,7 @@ def _layers(rows: list[dict[str, Any]], top: int, prefix: str) -> Table:
         table.add_column(head, justify="left" if head == "layer" else "right", overflow="fold")
     for row in shown:
         rank = f"{row['rank']}/{row['like']}" if row["rank"] else "-"
+        rank += f" {BY_SHAPE}" if row["alike_by"] == "shape" else ""
         excess = "degenerate" if row["degenerate"] else _small(row["excess"])
         if row["nonfinite"]:
             excess = f"{row['nonfinite']:.0f} non-finite"

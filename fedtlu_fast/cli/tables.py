@@ -43,7 +43,8 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
         column._cells = [_plain(str(cell)) for cell in column._cells]
     console.print(table)
     if out:
-        names = ", ".join(out)
+        # In quotes, since heads hold commas themselves.
+        names = ", ".join(f"“{name}”" for name in out)
         told = f"Left out, since {console.width} columns have no room: {names} ({elsewhere})."
         console.print(Text(told), soft_wrap=True)
 

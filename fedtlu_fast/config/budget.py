@@ -72,6 +72,11 @@ class BudgetConfig(Section):
         }[self.kind]()
         return self
 
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that this kind goes by, ready for JSON."""
+        return self.model_dump(mode="json", include={"kind", "unit", *BUDGET_ARGUMENTS[self.kind]})
+
     def _check_equal(self) -> None:
         self._check_amount("amount", self.amount)
 

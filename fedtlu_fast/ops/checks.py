@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,8 @@ def readable(field: str, given: Any) -> Tensor:
             wrapper, or inside of ``torch.vmap`` and its like.
     """
     if not isinstance(given, Tensor):
-        raise InputError(field, shorten_type(given), "a torch.Tensor")
+        fix = "Give torch.from_numpy(array)." if isinstance(given, np.ndarray) else ""
+        raise InputError(field, shorten_type(given), "a torch.Tensor", fix)
     try:
         tensor = given if given.layout is torch.strided else given.detach().to_dense()
         if tensor.is_neg():

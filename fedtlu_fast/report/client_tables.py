@@ -23,7 +23,7 @@ COLUMNS: dict[str, tuple[str, str, float]] = {
     "gain_over_random_pct": ("over random, %", "+z.2f", 1),
     "local_perplexity": ("local ppl", ".2f", 1),
     "bytes_up": ("MB up", ",.0f", 1e-6),
-    "seconds": ("seconds", ",.0f", 1),
+    "seconds": ("rounds, seconds", ",.0f", 1),
 }
 """Title, format and factor. Columns of perplexity are shown where there is no accuracy."""
 PERPLEXITIES = ("test_perplexity", "gain_over_random_pct", "local_perplexity")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fedtlu_fast.checkpoints import ScoredChange
-from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.layout import Group, ParameterLayout
 
 
 def ranking(scored: ScoredChange) -> dict[str, Any]:
     """Blocks (best first within each group, those without a like last) and layers (by excess).
 
     A layer's rank is among its like: the same tensor of like blocks. Degenerate layers rank last.
+    ``alike_by`` says what makes a row's like: ``place`` (the same part of repeated blocks) or ``shape``.
     """
     return {
         "granularity": scored.layout.granularity,
@@ -30,9 +31,10 @@ def _blocks(scored: ScoredChange) -> list[dict[str, Any]]:
     layout, values = scored.layout, scored.block_scores.tolist()
     sizes, squares = layout.block_sizes(), scored.stats.l2.square()
 
-    def row(block: int, group: str | None, rank: int | None) -> dict[str, Any]:
+    def row(block: int, group: Group | None, rank: int | None) -> dict[str, Any]:
         return {
-            "group": group,
+            "group": group.name if group else None,
+            "alike_by": _alike_by(group),
             "rank": rank,
             "name": layout.blocks[block].name,
             "score": values[block],
@@ -43,7 +45,7 @@ def _blocks(scored: ScoredChange) -> list[dict[str, Any]]:
     rows = []
     for group in layout.groups:
         best_first = sorted(group.blocks, key=lambda block: -values[block])
-        rows += [row(block, group.name, rank) for rank, block in enumerate(best_first, start=1)]
+        rows += [row(block, group, rank) for rank, block in enumerate(best_first, start=1)]
     return rows + [row(block, None, None) for block in layout.ungrouped]
 
 
@@ -55,11 +57,11 @@ def _layers(scored: ScoredChange) -> list[dict[str, Any]]:
         return degenerate[layer], -excess[layer]
 
     by_tensor = ParameterLayout.from_shapes({x.name: x.shape for x in scored.layout.layers}, "tensor")
-    places: dict[int, tuple[int, int]] = {}
+    places: dict[int, tuple[int, int, Group]] = {}
     for group in by_tensor.groups:
         like = [by_tensor.blocks[block].layers[0] for block in group.blocks]
         for rank, layer in enumerate(sorted(like, key=quality), start=1):
-            places[layer] = (rank, len(like))
+            places[layer] = (rank, len(like), group)
     rows = []
     for layer in sorted(range(len(scores)), key=quality):
         place = places.get(layer)
@@ -68,6 +70,7 @@ def _layers(scored: ScoredChange) -> list[dict[str, Any]]:
                 "name": scores.names[layer],
                 "rank": place[0] if place else None,
                 "like": place[1] if place else 1,
+                "alike_by": _alike_by(place[2] if place else None),
                 "score": float(scores.score[layer]),
                 "excess": excess[layer],
                 "degenerate": degenerate[layer],
@@ -78,3 +81,9 @@ def _layers(scored: ScoredChange) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _alike_by(group: Group | None) -> str | None:
+    if group is None:
+        return None
+    return "shape" if group.by_shape else "place"

@@ -23,7 +23,7 @@ MEASURES = {
     "updated_share": "updated",
     "bytes_published": "MB published",
     "bytes_up": "MB up",
-    "seconds": "seconds",
+    "seconds": "seconds in rounds",
 }
 SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
 """Measures that only some tasks have; the others' tables are without them."""

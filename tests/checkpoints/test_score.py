@@ -92,6 +92,20 @@ def test_ranking_is_json_and_best_first(pair: tuple[Path, Path]) -> None:
     assert {"score", "excess", "l2", "abs_max", "count", "nonfinite", "mean", "std"} <= weights[0].keys()
 
 
+@pytest.mark.parametrize(
+    ("names", "alike_by"), [(("h.0.a.w", "h.1.a.w"), "place"), (("in.w", "out.w"), "shape")]
+)
+def test_ranking_says_whether_shape_alone_makes_like(
+    tmp_path: Path, names: tuple[str, ...], alike_by: str
+) -> None:
+    files = [
+        save(tmp_path / side, {name: (place + 1) * torch.arange(4.0) for place, name in enumerate(names)})
+        for side in ("a.safetensors", "b.safetensors")
+    ]
+    found = ranking(score_checkpoints(*files))
+    assert {row["alike_by"] for row in (*found["blocks"], *found["layers"])} == {alike_by}
+
+
 def test_layers_with_nan_rank_last_and_say_how_many(tmp_path: Path) -> None:
     new = tensors(2)
     new["h.5.w"][0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])

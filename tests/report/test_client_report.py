@@ -42,7 +42,14 @@ def results() -> list[ArmResult]:
 def test_accuracy_comes_first_and_gains_are_over_random_within_the_budget() -> None:
     rows = client_rows(results())
     heads, cells = client_cells(rows)
-    assert heads == ["arm", "global acc, %", "over random, points", "local acc, %", "MB up", "seconds"]
+    assert heads == [
+        "arm",
+        "global acc, %",
+        "over random, points",
+        "local acc, %",
+        "MB up",
+        "rounds, seconds",
+    ]
     shown = {line[0]: line[1:] for line in cells}
     assert shown["random@1"][:2] == ["55.00 ± 7.07", "-"]
     assert shown["own@1"] == ["70.00 ± 0.00", "+15.00 ± 7.07", "70.00 ± 0.00", "20", "4"]
@@ -59,7 +66,7 @@ def test_perplexities_are_shown_where_there_is_no_accuracy_and_gains_where_there
         arm("own@2", 0, [TOP], accuracy=None, test_perplexity=None),
     ]
     heads, cells = client_cells(client_rows(found))
-    assert heads == ["arm", "global ppl", "over random, %", "local ppl", "MB up", "seconds"]
+    assert heads == ["arm", "global ppl", "over random, %", "local ppl", "MB up", "rounds, seconds"]
     assert [line[1:3] for line in cells] == [["18.00", "+10.00"], ["20.00", "-"], ["-", "-"]]
     assert "over random, %" not in client_cells(client_rows(found[:1]))[0]
 

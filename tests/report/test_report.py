@@ -109,7 +109,7 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["updated"] == "50.0%"
     assert shown["MB published"] == "12.3"
     assert shown["MB up"] == "3000"
-    assert shown["seconds"] == "10.5 ± 0.7"
+    assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""
 

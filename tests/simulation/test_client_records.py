@@ -51,6 +51,10 @@ def test_bytes_are_those_of_the_blocks_sent(name):
     assert total < whole
     assert result.summary["bytes_up"] == total
     assert result.summary["client_selector"] == name
+    budget = (
+        {"kind": "equal", "unit": "layers", "amount": selection["budget"]} if "budget" in selection else None
+    )
+    assert result.summary["client_budget"] == budget
 
 
 def test_a_refused_client_has_sent_its_blocks_all_the_same(monkeypatch):
