@@ -88,9 +88,11 @@ def differences(other: Mapping[str, str], here: Mapping[str, str], where: str) -
 
 
 def data_line(summary: Mapping[str, Any]) -> str:
-    """Which data a run had, from its summary: what embedded ones were made with, and their fingerprint."""
+    """Which data a run had, from its summary: source, what embedded ones were made with, fingerprint."""
     made, digest = summary["environment"].get(DATA), str(summary["data_sha256"])[:FINGERPRINT]
-    return f"{made}, fingerprint {digest}" if made else f"fingerprint {digest}"
+    # Runs of earlier versions do not name the source.
+    source = summary.get("data", {}).get("source")
+    return ", ".join(filter(None, (source, made, f"fingerprint {digest}")))
 
 
 def _simd() -> str:

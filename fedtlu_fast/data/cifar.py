@@ -11,7 +11,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
@@ -22,6 +22,7 @@ from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
 from fedtlu_fast.data.pixels import Pixels
 from fedtlu_fast.data.reading import check_file, is_data
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
 
 PIXELS = 3 * 32 * 32
@@ -113,7 +114,8 @@ def load_cifar(kind: str, location: str, size: int | None = None, limit: int = I
         raise InputError("data.source", source, f"the binary version; it lacks {', '.join(missing)}")
     train = np.concatenate([_rows(version, name, files[name]) for name in version.train])
     test = _rows(version, version.test, files[version.test])
-    return _image_set(version, train, files), _image_set(version, test, files)
+    origin = announce("images", len(test), [version.test], train=version.train)
+    return replace(_image_set(version, train, files), origin=origin), _image_set(version, test, files)
 
 
 def _files(path: Path) -> list[Path]:

@@ -56,14 +56,17 @@ def load_treebank(location: str, test_fraction: float, limit: int = UNPACKED_LIM
     source = f"udpos:{location}"
     path = as_path(source, location)
     if not path.is_dir():
-        return cut_test(read_conllu(path, limit), test_fraction, UPOS)
+        sentences = read_conllu(path, limit)
+        origin = announce("sentences", None, train=[path.name])
+        return cut_test(sentences, test_fraction, UPOS, origin)
     found = _files(path, source)
     train, test = (
         [sentence for name in names for sentence in read_conllu(path / name, limit)]
         for names in (found.train, found.test)
     )
-    announce("sentences", len(test) if test else None, found.test, (*found.validation, *found.others))
-    return Corpus(train, test, UPOS) if test else cut_test(train, test_fraction, UPOS)
+    unread = (*found.validation, *found.others)
+    origin = announce("sentences", len(test) if test else None, found.test, unread, found.train)
+    return Corpus(train, test, UPOS, origin) if test else cut_test(train, test_fraction, UPOS, origin)
 
 
 def _files(folder: Path, source: str) -> Division:

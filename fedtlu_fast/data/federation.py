@@ -16,7 +16,8 @@ from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Population, Samples, Shares, digest
 from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_parts
-from fedtlu_fast.data.synthetic import SyntheticPopulation
+from fedtlu_fast.data.splits import Origin, announce
+from fedtlu_fast.data.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
 from fedtlu_fast.data.tagging import TaggedSamples, tag_samples
 from fedtlu_fast.data.text_hub import load_text_hub
 from fedtlu_fast.data.texts import TextSamples, text_samples
@@ -28,8 +29,9 @@ from fedtlu_fast.data.tokenizing import (
     windows,
 )
 from fedtlu_fast.data.words import boundary
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.randomness import generator
+from fedtlu_fast.wording import ALL_SETTINGS
 
 TASKS = {
     "pydoc": ("language_modelling",),
@@ -49,6 +51,18 @@ TASKS = {
 }
 """What each kind of source is for."""
 
+FORMS = {
+    "text": "text:PATH",
+    "ptb": "ptb:DIR",
+    "hf": "hf:NAME[:CONFIG][@REVISION]",
+    "udpos": "udpos:PATH",
+    "cifar10": "cifar10:PATH",
+    "cifar100": "cifar100:PATH",
+    "images": "images:DIR",
+    "texts": "texts:PATH",
+    "arrays": "arrays:DIR",
+}
+"""How a kind of source is written that is not complete by its name."""
 
 WHAT = {"tagging": "sentences", "image_classification": "images", "text_classification": "texts"}
 """What samples are cut from; text for language modelling."""
@@ -69,6 +83,7 @@ class FederatedData:
         padding: the token id that fills up its samples.
         pixels: means and standard deviations of the channels of images, C of either.
         public: what the pre-training has instead of the clients, if there is one.
+        origin: which entries of the source were read as what.
     """
 
     population: Population
@@ -80,6 +95,7 @@ class FederatedData:
     padding: int = 0
     pixels: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     public: Samples | None = None
+    origin: Origin | None = None
 
 
 def load_federation(config: RunConfig) -> FederatedData:
@@ -91,8 +107,10 @@ def load_federation(config: RunConfig) -> FederatedData:
     """
     kind, _, rest = config.data.source.partition(":")
     if kind not in TASKS:
-        expected = str(type(config.data).model_fields["source"].description)
-        raise InputError("data.source", config.data.source, expected, did_you_mean(kind, TASKS))
+        fitting = [FORMS.get(name, name) for name, tasks in TASKS.items() if config.task in tasks]
+        expected = f"one of {choice(fitting)}, for task={config.task}"
+        fix = f"{ALL_SETTINGS} has those of all tasks."
+        raise InputError("data.source", config.data.source, expected, fix, nearest(kind, TASKS))
     if config.task not in TASKS.get(kind, (config.task,)):
         expected = f"{' or '.join(TASKS[kind])}, for which data.source={config.data.source} is"
         raise InputError("task", config.task, expected)
@@ -113,10 +131,12 @@ def load_federation(config: RunConfig) -> FederatedData:
 
 
 def _synthetic(config: RunConfig) -> FederatedData:
+    tests = [f"{TEST_CLIENTS} clients that take part in no round"]
     return FederatedData(
         population=SyntheticPopulation(config.data, config.clients, config.seed),
         inputs=config.data.synthetic.features,
         outputs=config.data.classes,
+        origin=announce("samples", TEST_CLIENTS * TEST_SAMPLES, tests),
     )
 
 
@@ -128,30 +148,35 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
     inputs = population.pool[0].shape[1] - (config.task == "language_modelling")
     if config.task == "language_modelling" and inputs != config.data.window:
         raise InputError("data.window", config.data.window, f"{inputs}, as in {folder}")
-    return FederatedData(population, inputs, outputs)
+    names = ("samples",) if config.task == "language_modelling" else ("features", "labels")
+    tests, train = ([f"{prefix}{name}.npy" for name in names] for prefix in ("test_", ""))
+    origin = announce("samples", len(population.test[0]), tests, train=train)
+    return FederatedData(population, inputs, outputs, origin=origin)
 
 
-def _read_text(config: RunConfig) -> tuple[list[Document], list[str], TokenizerLike]:
-    """What to train on, texts to test on, and the tokenizer."""
+def _read_text(config: RunConfig) -> tuple[list[Document], list[str], TokenizerLike, Origin]:
+    """What to train on, texts to test on, the tokenizer, and where they are from."""
     found = load_parts(config.data.source, config.data.unpacked_limit)
     if found.test is None:
         train, tests = _split(found.train, config.data.test_fraction)
     else:
         train, tests = found.train, [document.text for document in found.test]
-    return train, tests, _tokenizer(config, train, WordTokenizer)
+    return train, tests, _tokenizer(config, train, WordTokenizer), found.origin
 
 
-def _read_ptb(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike]:
-    train, test = load_ptb(location)
-    return train, [test.text], _tokenizer(config, train, LineTokenizer)
+def _read_ptb(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike, Origin]:
+    found = load_ptb(location)
+    tests = [document.text for document in found.test or ()]
+    return found.train, tests, _tokenizer(config, found.train, LineTokenizer), found.origin
 
 
-def _read_hub(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike]:
+def _read_hub(config: RunConfig, location: str) -> tuple[list[Document], list[str], TokenizerLike, Origin]:
     found = load_text_hub(location)
     train, tests = found.train, [found.test or ""]
     if found.test is None:
         train, tests = _split(found.train, config.data.test_fraction, lines=found.prepared)
-    return train, tests, _tokenizer(config, train, LineTokenizer if found.prepared else WordTokenizer)
+    words = LineTokenizer if found.prepared else WordTokenizer
+    return train, tests, _tokenizer(config, train, words), found.origin
 
 
 def _tokenizer(
@@ -164,7 +189,11 @@ def _tokenizer(
 
 
 def _text(
-    config: RunConfig, documents: list[Document], tests: list[str], tokenizer: TokenizerLike
+    config: RunConfig,
+    documents: list[Document],
+    tests: list[str],
+    tokenizer: TokenizerLike,
+    origin: Origin,
 ) -> FederatedData:
     """Tokenizes, cuts and deals text."""
     length = config.data.window
@@ -179,6 +208,7 @@ def _text(
         outputs=len(tokenizer),
         attributes=attributes,
         public=public,
+        origin=origin,
     )
 
 
@@ -194,6 +224,7 @@ def _tokens(config: RunConfig, found: TaggedSamples | TextSamples) -> FederatedD
         vocabulary=found.vocabulary,
         padding=found.padding,
         public=public,
+        origin=found.origin,
     )
 
 
@@ -209,6 +240,7 @@ def _images(config: RunConfig) -> FederatedData:
         labels=found.labels,
         pixels=found.pixels,
         public=public,
+        origin=found.origin,
     )
 
 

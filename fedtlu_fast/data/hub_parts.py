@@ -30,13 +30,15 @@ class HubParts:
         source: the data set, for messages.
         train: the rows to train on.
         test: the rows to test on; None where there are none.
-        tests: names of the splits that hold these.
+        trained: names of the splits that hold the rows to train on.
+        tests: names of the splits that hold those to test on.
         unread: names of splits that are not read.
     """
 
     source: str
     train: Any
     test: Any
+    trained: Sequence[str]
     tests: Sequence[str]
     unread: Sequence[str]
 
@@ -66,6 +68,7 @@ def load_parts(location: str) -> HubParts:
         source=place.source,
         train=_joined(place.source, splits, train),
         test=_joined(place.source, splits, found.test),
+        trained=train,
         tests=found.test,
         unread=unread,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedtlu_fast.data import reading
@@ -63,10 +63,11 @@ def load_image_folder(location: str, size: int | None, limit: int = PIXELS) -> S
             "data.source", f"images:{location}", f"a directory that can be read; {error}"
         ) from None
     train, test = parts.train, parts.test
-    announce("images", len(test) if parts.tests else None, parts.tests, parts.unread)
+    named = dict.fromkeys(entry.file.relative_to(root).parent.as_posix() for entry in train)
+    origin = announce("images", len(test) if parts.tests else None, parts.tests, parts.unread, list(named))
     labels = sorted({entry.label for entry in (*train, *test)})
     domains = sorted({entry.domain or "" for entry in (*train, *test)})
-    found = _read(train, labels, domains, size, limit)
+    found = replace(_read(train, labels, domains, size, limit), origin=origin)
     return found, _read(test, labels, domains, size, limit) if test else None
 
 

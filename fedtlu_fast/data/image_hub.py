@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedtlu_fast.data.hub_location import read_location
@@ -24,13 +25,13 @@ def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Spli
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed; or see `read_images`.
     """
-    splits = load_splits(location, "images")
+    splits, origin = load_splits(location, "images")
     attributes = read_attributes(splits, location)
     sets = [
         ImageSet(_images(split, location, size, limit), own)
         for split, own in zip(splits, attributes, strict=True)
     ]
-    return sets[0], sets[1] if len(sets) > 1 else None
+    return replace(sets[0], origin=origin), sets[1] if len(sets) > 1 else None
 
 
 def _images(split: Any, location: str, size: int | None, limit: int) -> Pixels:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedtlu_fast.data.labelled import Attributes
 from fedtlu_fast.data.pixels import Pixels
+from fedtlu_fast.data.splits import Origin
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,12 @@ class ImageSet:
     Attributes:
         images: [N, C, H, W] uint8, greyscale (one channel) or RGB.
         attributes: ``label``, what they show, and what else is known, such as ``domain``.
+        origin: of these and of the test, with the images to train on.
     """
 
     images: Pixels
     attributes: Attributes
+    origin: Origin | None = None
 
 
 Splits = tuple[ImageSet, ImageSet | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.pixels import PIXELS, Pixels, scale_all
 from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError
 
 
@@ -31,6 +32,7 @@ class ImageSamples:
         labels: names of the labels.
         pixels: means and standard deviations of the training images' channels, C of either, in steps of a
             pixel (0 to 255).
+        origin: of both.
     """
 
     train: Batch
@@ -38,6 +40,7 @@ class ImageSamples:
     attributes: Attributes
     labels: tuple[str, ...]
     pixels: tuple[tuple[float, ...], tuple[float, ...]]
+    origin: Origin | None
 
 
 def image_samples(config: RunConfig) -> ImageSamples:
@@ -48,6 +51,7 @@ def image_samples(config: RunConfig) -> ImageSamples:
             test images are not of the same kind.
     """
     train, test = load_images(config.data.source, config.data.image_size, config.data.image_pixels)
+    origin = train.origin
     if test is None:
         rows = drawn_test(train.attributes, config.data.test_fraction)
         train, test = (ImageSet(train.images[own], take(train.attributes, own)) for own in rows)
@@ -63,6 +67,7 @@ def image_samples(config: RunConfig) -> ImageSamples:
         attributes=train.attributes,
         labels=label.names,
         pixels=statistics(train.images),
+        origin=origin,
     )
 
 
@@ -90,8 +95,8 @@ def load_images(source: str, size: int | None, limit: int = PIXELS) -> Splits:
     else:
         expected = "digits, cifar10:PATH, cifar100:PATH, images:DIR or hf:NAME, for task=image_classification"
         raise InputError("data.source", source, expected)
-    scaled = ImageSet(scale_all(train.images, size), train.attributes)
-    return scaled, test and ImageSet(scale_all(test.images, size), test.attributes)
+    scaled = replace(train, images=scale_all(train.images, size))
+    return scaled, test and replace(test, images=scale_all(test.images, size))
 
 
 def load_digits() -> ImageSet:
@@ -104,7 +109,8 @@ def load_digits() -> ImageSet:
 
     images, label = datasets.load_digits(return_X_y=True)
     shades = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return ImageSet(shades, {"label": Attribute(label.astype(np.int64), tuple("0123456789"))})
+    attributes = {"label": Attribute(label.astype(np.int64), tuple("0123456789"))}
+    return ImageSet(shades, attributes, announce("images", None))
 
 
 def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:

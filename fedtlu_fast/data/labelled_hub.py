@@ -9,7 +9,7 @@ from typing import Any
 from fedtlu_fast.data.hub_location import read_location
 from fedtlu_fast.data.hub_parts import load_parts
 from fedtlu_fast.data.labelled import Attributes, by_name
-from fedtlu_fast.data.splits import announce
+from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError
 
 logger = logging.getLogger("fedtlu_fast.data")
@@ -23,8 +23,8 @@ HIDDEN = -1
 """In place of a label that the publisher of a test keeps secret, or on which annotators did not agree."""
 
 
-def load_splits(location: str, what: str) -> list[Any]:
-    """The rows of a data set to train on, and those to test on where it has some with labels.
+def load_splits(location: str, what: str) -> tuple[list[Any], Origin]:
+    """The rows of a data set to train on, those to test on where it has some with labels, and their origin.
 
     Rows of a column of named labels that have none (-1, or nothing) are left out.
 
@@ -43,8 +43,8 @@ def load_splits(location: str, what: str) -> list[Any]:
         raise InputError("data.source", parts.source, expected, "Use another data set.")
     hidden = parts.tests if test is None else ()
     unread = [*(f"{name} (its labels are hidden)" for name in hidden), *parts.unread]
-    announce(what, None if test is None else len(test), parts.tests, unread)
-    return [train] if test is None else [train, test]
+    origin = announce(what, None if test is None else len(test), parts.tests, unread, parts.trained)
+    return [train] if test is None else [train, test], origin
 
 
 def _with_labels(rows: Any, source: str, part: str) -> Any:

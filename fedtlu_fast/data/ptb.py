@@ -6,13 +6,14 @@ from pathlib import Path
 
 from fedtlu_fast.data.prepared import joined, line_sections, lines_of
 from fedtlu_fast.data.reading import read_text
-from fedtlu_fast.data.sources import Document
+from fedtlu_fast.data.sources import Document, Texts
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
 
 TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
 
 
-def load_ptb(location: str) -> tuple[list[Document], Document]:
+def load_ptb(location: str) -> Texts:
     """The training text in sections of lines that follow each other, and the test text.
 
     Every line is one sentence, its words between white space, rare ones already ``<unk>``, numbers ``N``.
@@ -37,7 +38,9 @@ def load_ptb(location: str) -> tuple[list[Document], Document]:
             f"a directory with {TRAIN}, {VALID} and {TEST}; {' and '.join(missing)} cannot be found",
         )
     train, test = (_lines(folder / name) for name in (TRAIN, TEST))
-    return line_sections(TRAIN, train), Document(TEST, joined(test))
+    unread = [VALID] if (folder / VALID).exists() else []
+    origin = announce("lines", len(test), [TEST], unread, [TRAIN])
+    return Texts(line_sections(TRAIN, train), [Document(TEST, joined(test))], origin)
 
 
 def _lines(path: Path) -> list[str]:

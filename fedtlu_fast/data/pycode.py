@@ -14,6 +14,7 @@ import tokenize
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.tagged import Corpus, Sentence, cut_test
 from fedtlu_fast.errors import InputError
 
@@ -55,7 +56,7 @@ def load_pycode(test_fraction: float) -> Corpus:
         raise InputError(
             "data.source", "pycode", "a Python with its library's source code", "Use udpos:PATH or hf:NAME."
         )
-    return cut_test(found, test_fraction)
+    return cut_test(found, test_fraction, origin=announce("lines", None))
 
 
 def _module(name: str) -> list[Sentence]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.reading import as_path, entries, read_text
-from fedtlu_fast.data.splits import announce, divide, parse
+from fedtlu_fast.data.splits import Origin, announce, divide, parse
 from fedtlu_fast.data.words import boundary
 from fedtlu_fast.errors import InputError, listed
 
@@ -30,10 +30,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Texts:
-    """Documents to train on, and documents to test on; None where the source has no test of its own."""
+    """Documents to train on; those to test on, None where there is no test of its own; and their origin."""
 
     train: list[Document]
     test: list[Document] | None
+    origin: Origin
 
 
 EMBEDDED = {"pydoc": "pydoc topics", "topics": "pydoc topics", "pycode": "standard library"}
@@ -65,13 +66,14 @@ def load_parts(source: str, limit: int = UNPACKED_LIMIT) -> Texts:
     """
     kind, _, rest = source.partition(":")
     if source == "pydoc":
-        return Texts(_pydoc(), None)
+        return Texts(pydoc_documents(), None, announce("documents", None))
     if kind == "text" and rest:
         return _text(source, rest, limit)
     raise InputError("data.source", source, "pydoc, text:PATH, ptb:DIR or hf:NAME")
 
 
-def _pydoc() -> list[Document]:
+def pydoc_documents() -> list[Document]:
+    """The topics of Python's reference, by name."""
     # Imported by name: type checkers have no stubs for this part of the standard library.
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     return [Document(name, topics[name]) for name in sorted(topics)]
@@ -81,7 +83,8 @@ def _text(source: str, location: str, limit: int) -> Texts:
     path = as_path(source, location)
     if not path.is_dir():
         text = read_text(path, limit)
-        return Texts(_with_text(source, sections(path.name, text) if text.strip() else []), None)
+        train = _with_text(source, sections(path.name, text) if text.strip() else [])
+        return Texts(train, None, announce("sections", None, train=[path.name]))
     found = Files([], [], [], [])
     try:
         _folder(path, path, source, "train", found)
@@ -94,8 +97,9 @@ def _text(source: str, location: str, limit: int) -> Texts:
 
     test = documents(found.test)
     train = _with_text(source, documents(found.train), [*found.tests, *found.unread])
-    announce("documents", len(test) if test else None, found.tests, found.unread)
-    return Texts(train, test or None)
+    names = [file.relative_to(path).as_posix() for file in found.train]
+    origin = announce("documents", len(test) if test else None, found.tests, found.unread, names)
+    return Texts(train, test or None, origin)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fedtlu_fast.errors import InputError, listed
 
@@ -39,6 +39,8 @@ SECOND_CHOICE = ("eval", "evaluation")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 FILLERS = ("of", "part", "shard", "chunk", "split", "set", "data")
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+")
+MOST_ENTRIES = 100
+"""Entries of a part that are recorded by name."""
 SUFFIXED = re.compile(r"(.+?)(?:set|data)")
 
 
@@ -143,20 +145,60 @@ def stem(name: str) -> str:
     return head if is_ending else base
 
 
-def announce(what: str, test: int | None, tests: Sequence[str], unread: Sequence[str]) -> None:
-    """Logs which entries the test is from, and which entries are not read.
+@dataclass(frozen=True)
+class Origin:
+    """Which entries of a source (files, folders, splits) its samples are from.
 
-    Args:
+    Attributes:
         what: the samples are, such as "texts".
-        test: how many of them are for the test; None where the source has no test of its own.
+        train: the entries to train on; a source that is one whole has none.
+        test: how many samples are for the test; None where the source has no test of its own.
         tests: the entries that hold them.
         unread: the entries that are not read.
     """
-    kept = "a share of the training data, since there is none of its own (data.test_fraction)"
-    parts = [f"test: {kept}" if test is None else f"test: {test:,} {what} of {listed(tests)}"]
-    if unread:
-        parts.append(f"{listed(unread)} not read")
-    logger.info("; ".join(parts))
+
+    what: str
+    train: tuple[str, ...]
+    test: int | None
+    tests: tuple[str, ...]
+    unread: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kept = "a share of the training data, since there is none of its own (data.test_fraction)"
+        told = f"test: {kept}"
+        if self.test is not None:
+            told = f"test: {self.test:,} {self.what} of {listed(self.tests)}"
+        return f"{told}; {listed(self.unread)} not read" if self.unread else told
+
+    def facts(self) -> dict[str, Any]:
+        """The same for JSON; of very many entries the first, and how many there are."""
+        parts = {"train": self.train, "test": self.tests, "not_read": self.unread}
+        found: dict[str, Any] = {
+            name: {"entries": len(own), "names": list(own[:MOST_ENTRIES])} for name, own in parts.items()
+        }
+        found["test"]["samples"] = self.test
+        return {"what": self.what, **found, "said": str(self)}
+
+
+def announce(
+    what: str,
+    test: int | None,
+    tests: Sequence[str] = (),
+    unread: Sequence[str] = (),
+    train: Sequence[str] = (),
+) -> Origin:
+    """Logs which entries the test is from, and which entries are not read; gives all that back.
+
+    Args:
+        what: see `Origin`.
+        test: likewise.
+        tests: likewise.
+        unread: likewise.
+        train: likewise.
+    """
+    origin = Origin(what, tuple(train), test, tuple(tests) if test is not None else (), tuple(unread))
+    logger.info("%s", origin)
+    return origin
 
 
 def _part(word: str) -> Part | None:

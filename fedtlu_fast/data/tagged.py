@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedtlu_fast.data.sources import SECTIONS
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
 
 logger = logging.getLogger("fedtlu_fast.data")
@@ -41,14 +42,21 @@ class Corpus:
         train: dealt to the clients.
         test: the global test.
         tags: labels whether they occur or not, such as `UPOS`.
+        origin: of the sentences.
     """
 
     train: Sequence[Sentence]
     test: Sequence[Sentence]
     tags: tuple[str, ...] = ()
+    origin: Origin | None = field(default=None, compare=False)
 
 
-def cut_test(sentences: Sequence[Sentence], test_fraction: float, tags: tuple[str, ...] = ()) -> Corpus:
+def cut_test(
+    sentences: Sequence[Sentence],
+    test_fraction: float,
+    tags: tuple[str, ...] = (),
+    origin: Origin | None = None,
+) -> Corpus:
     """Keeps the end of every document for the test.
 
     The share is right for the whole, not for each document: one of a few sentences gives none, or now and
@@ -58,6 +66,7 @@ def cut_test(sentences: Sequence[Sentence], test_fraction: float, tags: tuple[st
         sentences: in order; those of a document need not follow each other.
         test_fraction: share that is kept.
         tags: see `Corpus`.
+        origin: likewise.
     """
     sizes = Counter(sentence.document for sentence in sentences)
     kept, seen = {}, 0
@@ -71,7 +80,7 @@ def cut_test(sentences: Sequence[Sentence], test_fraction: float, tags: tuple[st
         met[sentence.document] += 1
         ends = met[sentence.document] > sizes[sentence.document] - kept[sentence.document]
         (test if ends else train).append(sentence)
-    return Corpus(train, test, tags)
+    return Corpus(train, test, tags, origin)
 
 
 def with_words(sentences: Sequence[Sentence], source: str) -> list[Sentence]:

@@ -43,8 +43,11 @@ def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
     hidden = parts.test is not None and _hidden(parts.test)
     unread = [*(f"{own} (its tags are hidden)" for own in parts.tests if hidden), *parts.unread]
     test = None if parts.test is None or hidden else _sentences(parts.test, name, "test")
-    announce("sentences", None if test is None else len(test), parts.tests, unread)
-    return cut_test(train, test_fraction, known) if test is None else Corpus(train, test, known)
+    count = None if test is None else len(test)
+    origin = announce("sentences", count, parts.tests, unread, parts.trained)
+    if test is None:
+        return cut_test(train, test_fraction, known, origin)
+    return Corpus(train, test, known, origin)
 
 
 def _hidden(rows: Any) -> bool:

@@ -15,6 +15,7 @@ from fedtlu_fast.data.conllu import load_treebank
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.population import Batch, Indices
 from fedtlu_fast.data.pycode import load_pycode
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.data.subwords import SubWords, WholeWords, WordEncoder
 from fedtlu_fast.data.tagged import UNKNOWN_GENRE, Corpus, Sentence
 from fedtlu_fast.data.tagged_hub import load_tagged_hub
@@ -36,6 +37,7 @@ class TaggedSamples:
         labels: names of the tags.
         vocabulary: number of token ids.
         padding: the token id that fills up samples.
+        origin: of both.
     """
 
     train: Batch
@@ -44,6 +46,7 @@ class TaggedSamples:
     labels: tuple[str, ...]
     vocabulary: int
     padding: int
+    origin: Origin | None
 
 
 def load_corpus(source: str, test_fraction: float, limit: int = UNPACKED_LIMIT) -> Corpus:
@@ -97,6 +100,7 @@ def tag_samples(config: RunConfig) -> TaggedSamples:
         labels=labels,
         vocabulary=len(encoder),
         padding=encoder.padding,
+        origin=corpus.origin,
     )
 
 

@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,12 @@ def load_text_files(location: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
         else:
             test += texts
             tests.append(name)
-    announce("texts", len(test) if test else None, tests, unread)
+    names = [file.name if file == path else file.relative_to(path).as_posix() for file, _ in files.train]
+    origin = announce("texts", len(test) if test else None, tests, unread, names)
     both = [*train, *test]
     labels, domains = (sorted({getattr(own, name) for own in both}) for name in ("label", "domain"))
     sets = [_text_set(own, labels, domains) for own in (train, test)]
-    return sets[0], sets[1] if test else None
+    return replace(sets[0], origin=origin), sets[1] if test else None
 
 
 def _files(root: Path, source: str) -> Files:

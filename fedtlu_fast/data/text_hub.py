@@ -9,7 +9,7 @@ from typing import Any
 from fedtlu_fast.data.hub_parts import load_parts
 from fedtlu_fast.data.prepared import is_prepared, joined, line_sections, lines_of
 from fedtlu_fast.data.sources import Document, sections
-from fedtlu_fast.data.splits import announce
+from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError, shorten
 
 TEXTS = ("text", "sentence", "content")
@@ -24,11 +24,13 @@ class HubText:
         train: of the split ``train``.
         test: of the split ``test``; None where there is none.
         prepared: whether words are cut and rare ones ``<unk>`` already, so that `LineTokenizer` reads them.
+        origin: of both.
     """
 
     train: list[Document]
     test: str | None
     prepared: bool
+    origin: Origin
 
 
 def load_text_hub(location: str) -> HubText:
@@ -59,8 +61,9 @@ def load_text_hub(location: str) -> HubText:
     else:
         train = sections(name, "\n\n".join(texts))
     test = None if splits.test is None else _join(_texts(splits.test, name, "test"), prepared)
-    announce("rows", None if test is None else len(splits.test), splits.tests, splits.unread)
-    return HubText(train, test, prepared)
+    count = None if test is None else len(splits.test)
+    origin = announce("rows", count, splits.tests, splits.unread, splits.trained)
+    return HubText(train, test, prepared, origin)
 
 
 def _join(texts: Sequence[str], prepared: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedtlu_fast.data.hub_location import read_location
@@ -19,10 +20,10 @@ def load_hub_texts(location: str) -> TextSplits:
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed.
     """
-    splits = load_splits(location, "texts")
+    splits, origin = load_splits(location, "texts")
     attributes = read_attributes(splits, location)
     sets = [TextSet(_texts(split, location), own) for split, own in zip(splits, attributes, strict=True)]
-    return sets[0], sets[1] if len(sets) > 1 else None
+    return replace(sets[0], origin=origin), sets[1] if len(sets) > 1 else None
 
 
 def _texts(split: Any, location: str) -> list[str]:

@@ -12,6 +12,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.data.text_files import load_text_files
 from fedtlu_fast.data.text_set import TextSet, TextSplits
 from fedtlu_fast.data.text_set_hub import load_hub_texts
@@ -33,6 +34,7 @@ class TextSamples:
         labels: names of the labels.
         vocabulary: number of token ids.
         padding: the token id that fills up shorter texts.
+        origin: of both.
     """
 
     train: Batch
@@ -41,6 +43,7 @@ class TextSamples:
     labels: tuple[str, ...]
     vocabulary: int
     padding: int
+    origin: Origin | None
 
 
 def text_samples(config: RunConfig) -> TextSamples:
@@ -50,6 +53,7 @@ def text_samples(config: RunConfig) -> TextSamples:
         InputError: the source or the model's tokenizer cannot be read; or all texts have one label.
     """
     train, test = load_texts(config.data.source, config.data.unpacked_limit)
+    origin = train.origin
     if test is None:
         rows = drawn_test(train.attributes, config.data.test_fraction)
         train, test = (
@@ -70,6 +74,7 @@ def text_samples(config: RunConfig) -> TextSamples:
         labels=label.names,
         vocabulary=vocabulary,
         padding=padding,
+        origin=origin,
     )
 
 

@@ -12,7 +12,8 @@ import re
 from collections import Counter
 
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.sources import load_documents
+from fedtlu_fast.data.sources import pydoc_documents
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
 
 FAMILIES = 10
@@ -23,7 +24,7 @@ WORDS = 8
 
 def load_topics() -> TextSet:
     """Every paragraph once, in the order of the topics; its label is the topic."""
-    documents = sorted(load_documents("pydoc"), key=lambda own: (-len(own.text), own.name))
+    documents = sorted(pydoc_documents(), key=lambda own: (-len(own.text), own.name))
     topics: dict[str, str] = {}
     for document in documents:
         for paragraph in document.text.split("\n\n"):
@@ -33,4 +34,5 @@ def load_topics() -> TextSet:
     counts = Counter(topics.values())
     labels = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:FAMILIES])
     kept = {text: name for text, name in topics.items() if name in labels}
-    return TextSet(list(kept), {"label": by_name(list(kept.values()), labels)})
+    attributes = {"label": by_name(list(kept.values()), labels)}
+    return TextSet(list(kept), attributes, announce("paragraphs", None))

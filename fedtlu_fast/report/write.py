@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,12 @@ def _comparison_report(
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     some = (*SOME, "start_test_accuracy")
-    left_out = {"groups", "test_f1", "environment", *(key for key in some if summary.get(key) is None)}
-    return [[key, _text(value)] for key, value in summary.items() if key not in left_out]
+    left_out = {"groups", "test_f1", "environment", "data"}
+    left_out.update(key for key in some if summary.get(key) is None)
+    cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
+    # What was read as which part, as the run said in its first lines; earlier versions did not record it.
+    data = summary.get("data", {})
+    return [*cells, *([f"data: {key}", data[key]] for key in ("source", "said") if key in data)]
 
 
 def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
@@ -142,4 +147,9 @@ def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    """A value of the summary as the page shows it: what is not plain text or a number as JSON."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,6 +9,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import ArrayPopulation, Population, Samples
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
@@ -24,10 +25,12 @@ class Parts:
     Attributes:
         population: who holds what, on the settings' device.
         trainer: of single clients; holds model and layout.
+        origin: of the data; see `FederatedData`.
     """
 
     population: Population
     trainer: LocalTrainer
+    origin: Origin | None = None
 
 
 def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
@@ -60,6 +63,6 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
         tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
         population = SpoiledPopulation(population, roles, config.seed, tokens, labels)
     if config.device == "cpu" or type(data.population) is ArrayPopulation:
-        return Parts(population.to(config.device), trainer)
+        return Parts(population.to(config.device), trainer, data.origin)
     # Files, and samples made when they are asked for, may be more than the device has room for.
-    return Parts(AheadPopulation(population, config.device), trainer)
+    return Parts(AheadPopulation(population, config.device), trainer, data.origin)

@@ -9,6 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from fedtlu_fast.block_metrics import Metric
+from fedtlu_fast.config import ClientSelectionConfig, DataConfig
+from fedtlu_fast.config.client_selection import BUDGETED
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.directory import finite
 from fedtlu_fast.simulation.evaluation import (
@@ -116,7 +119,8 @@ def run_summary(
     mean over the targeted rounds. ``diverged_round`` is the last round when its global test gave no number;
     None when it gave one. ``failed_tests`` are the clients that the last tests left out. Accuracies are None
     for language modelling; ``test_f1`` (of every label that occurs or was predicted) and its plain mean,
-    ``test_macro_f1``, are None where labels have no names.
+    ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the rounds,
+    with their tests; neither setting up nor the last tests are in them.
 
     Args:
         server: of the run.
@@ -136,7 +140,7 @@ def run_summary(
         "selector": config.selection.selector,
         "metric": config.selection.metric,
         "client_selector": config.client_selection.selector,
-        "client_budget": str(config.client_selection.budget),
+        "client_budget": _client_budget(config.client_selection),
         **_open_blocks(server),
         "seed": config.seed,
         "rounds": state.round,
@@ -175,6 +179,17 @@ def run_summary(
     return finite(summary)
 
 
+def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dict[str, Any]:
+    """The data, as the summary has them: their source, and which entries of it were read as what.
+
+    Where the source has no test of its own, ``share`` of the training data is the test.
+    """
+    read = origin.facts() if origin is not None else {}
+    if origin is not None and origin.test is None:
+        read["test"]["share"] = data.test_fraction
+    return {"source": data.source, "fingerprint": fingerprint, **read}
+
+
 def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
     """By the whole cohort; those of whom nothing was ordered send everything, even if they fail."""
     sizes = layout.block_sizes()
@@ -201,6 +216,11 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
         measured = dict(zip(choice.ordered(record.cohort), choice.gains.tolist(), strict=True))
         rows["gains"] = [measured.get(client) for client in record.cohort]
     return rows
+
+
+def _client_budget(chosen: ClientSelectionConfig) -> dict[str, Any] | None:
+    """The settings of the clients' budget; None where the selector knows none."""
+    return chosen.budget.used if chosen.selector in BUDGETED else None
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:

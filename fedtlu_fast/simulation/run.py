@@ -31,11 +31,12 @@ from fedtlu_fast.simulation.directory import METRICS, RESULTS, SELECTION, TIMING
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.reading import damage, has_summary
-from fedtlu_fast.simulation.records import metrics_row, run_summary, selection_row, start_figures
+from fedtlu_fast.simulation.records import data_facts, metrics_row, run_summary, selection_row, start_figures
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 from fedtlu_fast.simulation.stopping import StopRequest
 from fedtlu_fast.torch_state import callers_state, own_state
+from fedtlu_fast.wording import either
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -139,6 +140,7 @@ class Run:
         config: its settings, with the executor settled.
         note: which executor was chosen and why; empty when it was named.
         state: the server's state after the last round done.
+        was_finished: whether the directory that it resumes held the whole run, its end included.
     """
 
     def __init__(self, config: RunConfig, out: Path | None = None, *, resume: bool = False) -> None:
@@ -161,6 +163,7 @@ class Run:
             config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
         parts = make_parts(config)
         population, trainer = parts.population, parts.trainer
+        self._origin = parts.origin
         self.layout = trainer.layout
         self.state = initial_state(self.layout, trainer.task.model)
         self.config, self.note = choose(config, population, trainer)
@@ -169,6 +172,7 @@ class Run:
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
         self.environment = environment_facts(config.device, made_with(config.data.source))
+        self.was_finished = False
         self._start: dict[str, Any] = {}
         self._warned: set[str] = set()
         self.metrics: list[dict[str, Any]] = []
@@ -266,7 +270,9 @@ class Run:
         with self._interruptible():
             self._test_start(self.state)
             summary = run_summary(self.server, self.state, self.metrics, self._start) | dict(instead or {})
-            summary |= {"data_sha256": self.identity["data_sha256"], "environment": self.environment}
+            fingerprint = self.identity["data_sha256"]
+            data = data_facts(self.config.data, fingerprint, self._origin)
+            summary |= {"data": data, "data_sha256": fingerprint, "environment": self.environment}
             if self.directory is not None:
                 self.directory.finish(summary, self.state.round)
         out = self.directory.path if self.directory is not None else None
@@ -324,11 +330,14 @@ class Run:
         )
         if state is not None:
             self.state = self._on_device(state)
-        damaged = damage(directory) if has_summary(directory) else None
+        ended = has_summary(directory)
+        damaged = damage(directory) if ended else None
         directory.rewind(self.state.round)
         if damaged:
             logger.warning("%s: %s; the end of this run is made anew", out, damaged)
         self.metrics, self.selection = directory.rows(METRICS), directory.rows(SELECTION)
+        over = self.state.round >= self.config.rounds or self.diverged
+        self.was_finished = ended and not damaged and over
         return directory
 
     def _round(self) -> dict[str, Any]:
@@ -398,7 +407,11 @@ class Run:
         done = f"after round {self.state.round} of {self.config.rounds}"
         if self.directory is None:
             return f"{done}; nothing was written, since the run has no directory"
-        return f"{done}; go on with: fedtlu run --resume {shell_word(self.directory.path)}"
+        path = self.directory.path
+        again = either(
+            f"simulate(config, {str(path)!r}, resume=True)", f"fedtlu run --resume {shell_word(path)}"
+        )
+        return f"{done}; go on with: {again}"
 
 
 def _digest(config: RunConfig) -> str:

@@ -35,12 +35,23 @@ def tiny_file(tmp_path: Path, text: Path) -> Path:
     return settings_file(tmp_path / "tiny.yaml", text)
 
 
+READ = "test: a share of the training data, since there is none of its own (data.test_fraction)"
+
+
+def told(done: Any) -> list[str]:
+    """Lines on stderr without the one on what was read: whether it gets there depends on earlier tests."""
+    return [line for line in done.stderr.splitlines() if line.strip() and line != READ]
+
+
 def one_message(done: Any, *words: str) -> None:
-    """Exit code 2, nothing on stdout, one line on stderr with all of these words."""
+    """Exit code 2, nothing on stdout, one line on stderr with all of these words.
+
+    What is wrong may come out after the data were read, which is said by a line of its own.
+    """
     assert done.code == 2, done
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = told(done)
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     for word in words:
@@ -83,8 +94,11 @@ def test_run_json_is_the_summary_and_nothing_else(fedtlu: Command, tiny_file: Pa
     summary = json.loads(done.stdout)
     assert done.stdout == (out / "summary.json").read_text()
     assert {"rounds", "test_perplexity", "local_perplexity", "seconds", "params_sha256"} <= summary.keys()
+    assert summary["data"]["said"] == READ
+    assert summary["data"]["train"]["names"] == ["text.txt"]
+    assert summary["data"]["test"]["share"] == 0.1
     # Not a terminal: no progress, one closing remark.
-    assert done.stderr.splitlines() == [f"Files in {out} (report.html first)"]
+    assert told(done) == [f"Files in {out} (report.html first)"]
     again = fedtlu("run", "--config", tiny_file, "--json", "--quiet")
     assert timeless([json.loads(again.stdout)]) == timeless([summary])
     assert again.stderr == ""
@@ -163,7 +177,7 @@ def test_paths_are_taken_as_they_are(fedtlu: Command, tiny_file: Path, tmp_path:
         "run", "--config", tiny_file, "--rounds", 1, "--data", f"text:{file}", "--out", tmp_path / f"o {name}"
     )
     assert done.code == 0, done.stderr
-    assert done.stderr == f"Files in {tmp_path / f'o {name}'} (report.html first)\n"
+    assert told(done) == [f"Files in {tmp_path / f'o {name}'} (report.html first)"]
     missing = fedtlu("run", "--config", tiny_file, "--data", f"text:{file}.gone")
     one_message(missing, "data.source", f"{file}.gone")
 
@@ -210,13 +224,13 @@ BAD_SETTINGS = {
     "alpha no number": (["--partition", "dirichlet:x"], ["partition.alpha", "'x'", "number"]),
     "partition": (
         ["--partition", "sorted"],
-        ["partition.name", "'sorted'", "'iid', 'dirichlet', "],
+        ["partition.name", "'sorted'", "iid, dirichlet, "],
     ),
     "selector": (["--selector", "best"], ["selector", "best", "fedtlu, random, last, first, full"]),
     "heads": (["--set", "heads=3"], ["model.heads: got 3", "width, 8"]),
     "nan": (["--set", "lr=.nan"], ["training.lr", "finite"]),
     "preset": (["--preset", "fast"], ["preset", "'fast'", "quickstart", "smoke"]),
-    "backend": (["--backend", "cuda"], ["backend", "'cuda'", "'native'"]),
+    "backend": (["--backend", "cuda"], ["backend", "'cuda'", "native"]),
     "device": (["--device", "gpu"], ["device", "'gpu'", "cuda"]),
     "source": (["--data", "wiki"], ["data.source", "'wiki'", "text:PATH"]),
     "no such text": (["--data", "text:nowhere"], ["data.source", "text:nowhere", "exists"]),
@@ -430,6 +444,12 @@ def test_resume_of_a_finished_run_prints_the_same_summary(
     again = fedtlu("run", "--resume", out, "--json")
     assert again.code == 0
     assert again.stdout == first.stdout
+    said = "Nothing was left to do: this run had finished, after round"
+    assert said in again.stderr
+    assert said not in first.stderr
+    assert said not in fedtlu("run", "--resume", out, "-q").stderr
+    (out / "summary.json").unlink()  # killed in its last tests: the end is still to be made
+    assert said not in fedtlu("run", "--resume", out).stderr
 
 
 def test_resume_of_what_is_no_run_is_refused(fedtlu: Command, tmp_path: Path) -> None:
@@ -492,7 +512,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
         patch.setattr("fedtlu_fast.report.write.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
-    assert done.stderr == f"stopped: go on with: fedtlu run --resume {out}\n"
+    assert told(done) == [f"stopped: go on with: fedtlu run --resume {out}"]
     assert fedtlu("run", "--resume", out).code == 0
     assert (out / "report.html").exists()
 
@@ -600,11 +620,13 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     assert [row["selector"] for row in found["table"]] == ["fedtlu", "random"]
     assert (out / "plots" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert {"table.md", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
-    assert done.stderr == f"Picture: {out / 'plots' / 'comparison.png'}   Page: {out / 'report.html'}\n"
+    assert told(done) == [f"Picture: {out / 'plots' / 'comparison.png'}   Page: {out / 'report.html'}"]
     # Finished: --resume runs no arm again, knows selectors and seeds by itself, and prints the same.
     again = fedtlu("compare", "--resume", out, "--json", "-q")
     assert again.stdout == done.stdout
-    shown = fedtlu("compare", "--resume", out, "-q").stdout
+    resumed = fedtlu("compare", "--resume", out)
+    assert "Nothing was left to do" in resumed.stderr
+    shown = resumed.stdout
     assert "5 rounds (2 warm-up, 3 targeted), 1 seeds" in shown
     for row in found["table"]:
         assert row["selector"] in shown

@@ -192,3 +192,29 @@ def test_the_embedded_default_serves_a_hundred_clients():
     assert_sound(data, config)
     assert data.vocabulary == config.data.vocabulary
     assert len(data.samples) > 2000
+
+
+SHARE = "test: a share of the training data, since there is none of its own (data.test_fraction)"
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "said", "train"),
+    [
+        ("language_modelling", "text:{corpus}", SHARE, ["a.txt", "b.txt", "c.txt", "d.txt"]),
+        ("language_modelling", "text:{corpus}/a.txt", SHARE, ["a.txt"]),
+        ("language_modelling", "pydoc", SHARE, []),
+        ("tagging", "pycode", SHARE, []),
+        ("image_classification", "digits", SHARE, []),
+        ("text_classification", "topics", SHARE, []),
+        ("classification", "synthetic", "test: 1,024 samples of 64 clients that take part in no round", []),
+    ],
+)
+def test_what_the_test_is_is_said_once_whatever_the_source(corpus, caplog, task, source, said, train):
+    source = source.format(corpus=corpus)
+    config = parse_config({"task": task, "clients": 4, "cohort": 2, "data": {"source": source, "window": 4}})
+    with caplog.at_level("INFO", "fedtlu_fast.data"):
+        origin = federation.load_federation(config).origin
+    assert caplog.messages == [said]
+    facts = origin.facts()
+    assert facts["said"] == said
+    assert facts["train"] == {"entries": len(train), "names": train}

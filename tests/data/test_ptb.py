@@ -21,7 +21,8 @@ def folder(tmp_path):
 
 
 def test_the_training_text_in_sections_and_the_test_text(folder):
-    train, test = load_ptb(str(folder))
+    found = load_ptb(str(folder))
+    train, (test,) = found.train, found.test
     assert [own.name for own in train][:2] == ["ptb.train.txt#00", "ptb.train.txt#01"]
     assert len(train) == 62
     assert {own.text.count("\n") for own in train} == {21, 1300 - 61 * 21}
@@ -33,7 +34,8 @@ def test_the_training_text_in_sections_and_the_test_text(folder):
 def test_a_byte_order_mark_is_no_word(folder):
     for name in ("ptb.train.txt", "ptb.test.txt"):
         (folder / name).write_text("\ufeff" + (folder / name).read_text(), encoding="utf-8")
-    train, test = load_ptb(str(folder))
+    found = load_ptb(str(folder))
+    train, (test,) = found.train, found.test
     assert train[0].text.split()[0] == "word0"
     assert test.text.split()[0] == "the"
 

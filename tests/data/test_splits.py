@@ -3,7 +3,7 @@
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.splits import divide, parse
+from fedtlu_fast.data.splits import announce, divide, parse
 
 NAMES = {
     "train": "train Training TRAIN train_0 train2017 trainA TrainSet train-00000-of-00003.parquet train_val "
@@ -68,3 +68,12 @@ def test_entries_are_divided(names, free, train, test, validation, others):
 def test_a_part_that_is_there_twice_is_refused(names, free):
     with pytest.raises(InputError, match=r"part once; .* both claim to be it"):
         divide(names.split(), "here", free=free)
+
+
+def test_of_very_many_entries_the_first_are_recorded_and_how_many_there_are():
+    origin = announce("texts", 7, ["test.csv"], ["dev.csv"], [f"{index}.csv" for index in range(1000)])
+    found = origin.facts()
+    assert found["train"]["entries"] == 1000
+    assert found["train"]["names"] == [f"{index}.csv" for index in range(100)]
+    assert found["test"] == {"entries": 1, "names": ["test.csv"], "samples": 7}
+    assert found["not_read"] == {"entries": 1, "names": ["dev.csv"]}
