@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks
 from fedtlu_fast.stats import LayerStats
@@ -76,7 +76,7 @@ def measure(
     if metric == "excess":
         return BlockValues(scores.margin, score_blocks(scores, layout, stats, pooling))
     if pooling not in ("mean", "pooled"):
-        raise InputError("pooling", pooling, "mean or pooled", did_you_mean(pooling, ("mean", "pooled")))
+        raise not_one_of("pooling", pooling, ("mean", "pooled"))
     units = len(layout.layers) + len(layout.blocks)
     if scale is None or scale.shape != (units,):
         given = None if scale is None else tuple(scale.shape)

@@ -8,16 +8,29 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedtlu_fast.shown import visible
+from fedtlu_fast.wording import JOBS, RESUME, either, in_python, on_command_line
+
+MOST_NAMES = 12
+"""Names in a message, all of them; of more the first."""
 
 
 class FedtluError(Exception):
     """Base of every error this package raises on purpose.
 
-    Its message is one line, whatever names of files, labels and tensors are in it.
+    Its message is one line, whatever names of files, labels and tensors are in it, and names things as
+    Python does.
     """
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return visible(in_python(self._message()))
+
+    def on_command_line(self) -> str:
+        """The message with the names of the command line (see `wording`)."""
+        return visible(on_command_line(self._message()))
+
+    def _message(self) -> str:
+        """The whole message, with the names of both."""
+        return super().__str__()
 
 
 class InputError(FedtluError, ValueError):
@@ -28,16 +41,23 @@ class InputError(FedtluError, ValueError):
         value: what it was.
         expected: what would have been right.
         fix: what to do now; empty when `expected` already says it.
+        near: what was meant, perhaps (see `nearest`); the message says it first.
     """
 
-    def __init__(self, field: str, value: Any, expected: str, fix: str = "") -> None:
-        self.field, self.value, self.expected, self.fix = field, value, expected, fix
-        message = f"{field}: got {shorten(value)}; expected {expected}"
+    def __init__(self, field: str, value: Any, expected: str, fix: str = "", near: str = "") -> None:
+        self.value, self._parts = value, (field, value, expected, fix, near)
+        self.field, self.expected, self.fix = map(in_python, (field, expected, fix))
+        then = f". Did you mean {near}? Expected" if near else "; expected"
+        message = f"{field}: got {shorten(value)}{then} {expected}"
         super().__init__(f"{message}. {fix}" if fix else message)
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Any, ...]]:
-        # Exceptions are rebuilt from their message by default; worker processes need the four parts.
-        return type(self), (self.field, self.value, self.expected, self.fix)
+        # Exceptions are rebuilt from their message by default; worker processes need the parts.
+        return type(self), self._parts
+
+    def of(self, field: str) -> InputError:
+        """The same error of a field by a longer name."""
+        return InputError(field, *self._parts[1:])
 
 
 class BackendUnavailableError(FedtluError, RuntimeError):
@@ -53,10 +73,10 @@ class ResumableError(FedtluError):
         go_on: how; each command puts what works for it here.
     """
 
-    go_on = "go on by --resume"
+    go_on = f"go on by {RESUME}"
 
-    def __str__(self) -> str:
-        return f"{super().__str__()}, then {self.go_on}"
+    def _message(self) -> str:
+        return f"{super()._message()}, then {self.go_on}"
 
 
 class StorageError(ResumableError, OSError):
@@ -79,8 +99,9 @@ class ClientError(ResumableError):
         kept = "All rounds that were done are kept" if done else "Nothing of that round was kept"
         super().__init__(f"client {client} failed {where}: {reason}. {kept}; mend this")
 
-    def __str__(self) -> str:
-        return f"{super().__str__()}; to leave such clients out, add --set execution.client_errors=drop"
+    def _message(self) -> str:
+        leave_out = f"{either('', '--set ')}execution.client_errors=drop"
+        return f"{super()._message()}; to leave such clients out, add {leave_out}"
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:
         return type(self), (self.client, self.round_index, self.reason, self.done)
@@ -91,8 +112,8 @@ class WorkerError(ResumableError):
 
 
 LESS_MEMORY = (
-    "use fewer execution.workers, of a comparison fewer --jobs (a smaller execution.at_once or "
-    "training.batch_size needs a new run)"
+    f"use fewer execution.workers, of a comparison fewer {JOBS} (a smaller execution.at_once or "
+    f"training.batch_size needs a new run)"
 )
 """What to mend where memory is short."""
 
@@ -143,7 +164,38 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(map(visible, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def did_you_mean(value: Any, known: Iterable[str]) -> str:
-    """The sentence that names what was meant, perhaps; empty where nothing known is like it."""
-    near = difflib.get_close_matches(str(value).lower(), list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else ""
+def nearest(value: Any, known: Iterable[str], least: float = 0.6) -> str:
+    """The known name that is most like a value; empty where none is like it by so much (1 is the same)."""
+    near = difflib.get_close_matches(str(value).lower(), list(known), n=1, cutoff=least)
+    return near[0] if near else ""
+
+
+def choice(names: Iterable[str], see: str = "") -> str:
+    """All names there are, each once, for a message; of more than `MOST_NAMES` the first.
+
+    Args:
+        names: in order.
+        see: where all of them can be had.
+    """
+    each = list(dict.fromkeys(map(visible, names)))
+    if len(each) <= MOST_NAMES:
+        return ", ".join(each)
+    shown = each[: MOST_NAMES - 2]
+    where = f" ({see} has all)" if see else ""
+    return f"{', '.join(shown)} and {len(each) - len(shown)} more{where}"
+
+
+def not_one_of(
+    field: str, value: Any, names: Iterable[str], words: str = "one of", see: str = ""
+) -> InputError:
+    """The error of a name that is none of those there are.
+
+    Args:
+        field: see `InputError`.
+        value: likewise.
+        names: those there are.
+        words: before them, such as "some of".
+        see: see `choice`.
+    """
+    known = list(names)
+    return InputError(field, value, f"{words} {choice(known, see)}", near=nearest(value, known))

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError, check_kind, did_you_mean
+from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.stats import LayerStats
 from fedtlu_fast.torch_state import without_modes
@@ -108,7 +108,7 @@ def score_blocks(
         InputError: unknown pooling, or scores, layout and statistics of other layers.
     """
     if pooling not in ("mean", "pooled"):
-        raise InputError("pooling", pooling, "mean or pooled", did_you_mean(pooling, ("mean", "pooled")))
+        raise not_one_of("pooling", pooling, ("mean", "pooled"))
     check_kind("scores", scores, LayerScores, "what score_layers gives")
     check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
     check_kind("stats", stats, LayerStats, "what layer_stats gives")

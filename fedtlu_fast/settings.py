@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.config.run import OWN_SOURCES
-from fedtlu_fast.errors import InputError, check_kind, did_you_mean
+from fedtlu_fast.errors import InputError, check_kind, choice, nearest, not_one_of
+from fedtlu_fast.wording import ALL_SETTINGS, OVERRIDES, either
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
 logger = logging.getLogger("fedtlu_fast")
@@ -52,8 +52,8 @@ def load_config(
     given: dict[str, Any] = {}
     if preset is not None:
         if preset not in presets():
-            raise InputError(
-                "preset", preset, f"one of {', '.join(presets())}", did_you_mean(preset, presets())
+            raise not_one_of(
+                "preset", preset, presets(), see=either("fedtlu_fast.settings.presets()", "fedtlu settings")
             )
         text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
         tree = parse_yaml(text)
@@ -144,11 +144,11 @@ def _settings_of(tree: Any, path: Path) -> dict[str, Any]:
 def _parse_override(override: str) -> dict[str, Any]:
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise InputError("--set", override, "key=value, such as rounds=20 or training.lr=0.1")
+        raise InputError(OVERRIDES, override, "key=value, such as rounds=20 or training.lr=0.1")
     try:
         value = parse_yaml(text)
     except YamlTextError as error:
-        raise InputError("--set", override, f"a YAML value after the equals sign: {error}") from None
+        raise InputError(OVERRIDES, override, f"a YAML value after the equals sign: {error}") from None
     tree: Any = value
     for part in reversed(full_key(key.strip()).split(".")):
         tree = {part: tree}
@@ -168,7 +168,7 @@ def full_key(key: str) -> str:
     matches = [path for path in known if path.rpartition(".")[2] == key]
     matches = [path for path in matches if not path.startswith(SECOND)] or matches
     if len(matches) > 1:
-        raise InputError("--set", key, f"one of {', '.join(matches)}: the short name is ambiguous")
+        raise InputError(OVERRIDES, key, f"one of {', '.join(matches)}: the short name is ambiguous")
     return matches[0] if matches else key
 
 
@@ -217,33 +217,62 @@ def _as_input_error(error: ValidationError) -> InputError:
     if isinstance(cause, InputError):
         # Of a check of our own: it lacks only the section it was made in.
         section = ".".join(str(part) for part in first["loc"] if part not in cause.field.split("."))
-        field = f"{section}.{cause.field}" if section and section not in cause.field else cause.field
-        return InputError(field, cause.value, cause.expected, cause.fix)
+        return cause.of(f"{section}.{cause.field}" if section and section not in cause.field else cause.field)
     where = [
         str(part) for part in first["loc"] if str(part) not in ("int", "float", "dict[str,union[int,float]]")
     ]
-    field = ".".join(where) or "config"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, setting_paths(), n=1, cutoff=0.5)
-        last = difflib.get_close_matches(where[-1], [p.rpartition(".")[2] for p in setting_paths()], n=1)
-        hint = near or [path for path in setting_paths() if last and path.rpartition(".")[2] == last[0]]
-        fix = f"Did you mean {hint[0]}?" if hint else "`fedtlu run --help` tells where they are listed."
-        return InputError(field, first["input"], "no such setting: this key is unknown", fix)
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        return _unknown(where, first["input"])
+    field = ".".join(where) or "config"
     value = first["input"]
+    about = setting_paths().get(field, "")
+    if first["type"] == "literal_error" and _literals(first, field):
+        # The description names them too, most often with what each means, and may name more.
+        names = _literals(first, field)
+        expected = f"one of {choice(names, ALL_SETTINGS)}"
+        about = "" if all(name in about for name in names) else about
+        return InputError(field, value, expected, f"({about})" if about else "", _near(value, names))
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "string_pattern_mismatch" and about:
+        return InputError(field, value, about, near=_near(value, re.findall(r"[a-z_]+", about)))
     if isinstance(value, Mapping):
         value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
-    about = setting_paths().get(field, "")
-    known = _names(first, about)
-    if first["type"] == "string_pattern_mismatch" and about:
-        expected, about = about, ""
-    parts = [did_you_mean(value, known) if isinstance(value, str) else "", f"({about})" if about else ""]
-    return InputError(field, value, expected, " ".join(filter(None, parts)))
+    return InputError(field, value, expected, f"({about})" if about else "")
 
 
-def _names(error: Mapping[str, Any], about: str) -> list[str]:
+def _near(value: object, names: Sequence[str]) -> str:
+    return nearest(value, names) if isinstance(value, str) else ""
+
+
+def _literals(error: Mapping[str, Any], field: str) -> list[str]:
     """What a setting that goes by names may be."""
-    if error["type"] == "literal_error":
-        names = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-        return names + [name for name in OWN_SOURCES.values() if error["loc"] == ("task",)]
-    return re.findall(r"[a-z_]+", about) if error["type"] == "string_pattern_mismatch" else []
+    names = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+    return [*names, *OWN_SOURCES.values()] if field == "task" else names
+
+
+def _unknown(where: Sequence[str], value: object) -> InputError:
+    """The error of a key that no setting has, with the setting that was meant, perhaps."""
+    field, expected = ".".join(where), "the name of a setting; this key is unknown"
+    if field in setting_paths():  # given as one key with points in it
+        nested = "{'" + "': {'".join(field.split(".")) + f"': {value!r}" + "}" * (field.count(".") + 1)
+        return InputError(field, value, "sections within each other", f"Write {nested}.")
+    if field == "preset":
+        fix = f"Give it as {either('load_config(' + repr(value) + ')', f'--preset {value}')}."
+        return InputError(field, value, expected, fix)
+    meant = _meant(where)
+    return InputError(field, value, expected, "" if meant else f"{ALL_SETTINGS} lists all.", meant)
+
+
+def _meant(where: Sequence[str]) -> str:
+    """What is nearest to an unknown setting or section: of its own level, then deeper, then anywhere."""
+    *section, name = where
+    inside = "".join(f"{part}." for part in section)
+    paths = sorted(setting_paths(), key=lambda path: path.startswith(SECOND))
+    below = [path for path in paths if path.startswith(inside)]
+    level = {part: inside + part for path in below for part in [path.removeprefix(inside).partition(".")[0]]}
+    deeper, anywhere = ({p.rpartition(".")[2]: p for p in reversed(found)} for found in (below, paths))
+    # What is like it beyond doubt comes first, wherever it is.
+    for known, least in ((level, 0.75), (deeper, 0.75), (anywhere, 0.75), (level, 0.6), (deeper, 0.6)):
+        if near := nearest(name, known, least):
+            return known[near]
+    return ""

@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused():
         measured("agreement", torch.ones(SIZE), None)
     with pytest.raises(InputError, match=r"scale: got \(5,\)"):
         measured("agreement", torch.ones(SIZE), torch.ones(5))
-    with pytest.raises(InputError, match=r"pooling: got 'sum'; expected mean or pooled"):
+    with pytest.raises(InputError, match=r"pooling: got 'sum'; expected one of mean, pooled"):
         measured("agreement", torch.ones(SIZE), root_counts(LAYOUT), "sum")
 
 

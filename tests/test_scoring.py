@@ -254,7 +254,7 @@ def test_a_block_that_cannot_be_applied_takes_no_place(pooling):
 
 
 def test_unknown_pooling_is_refused():
-    with pytest.raises(InputError, match=r"pooling: got 'sum'; expected mean or pooled"):
+    with pytest.raises(InputError, match=r"pooling: got 'sum'; expected one of mean, pooled"):
         blocks_of(TWO, torch.zeros(14), "sum")
 
 

@@ -140,13 +140,13 @@ def _told(work: Callable[[], int]) -> int:
     try:
         return work()
     except (InputError, BackendUnavailableError) as error:
-        return _say(str(error), 2)
+        return _say(error.on_command_line(), 2)
     except InterruptedRunError as error:
-        return _say(str(error), 128 + error.number, "stopped")
+        return _say(error.on_command_line(), 128 + error.number, "stopped")
     except KeyboardInterrupt as interrupt:
         return 128 + int(getattr(interrupt, "number", signal.SIGINT))
     except FedtluError as error:
-        return _say(str(error), 1)
+        return _say(error.on_command_line(), 1)
     except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         message = _limit_met(error)
         if message is None:

@@ -15,7 +15,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import FedtluError, InputError, did_you_mean
+from fedtlu_fast.errors import FedtluError, not_one_of
 from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def bench_sim_command(
     names = [name.strip() for name in workloads.split(",") if name.strip()]
     for name in names:
         if name not in WORKLOADS:
-            raise InputError("--workloads", name, " or ".join(WORKLOADS), did_you_mean(name, WORKLOADS))
+            raise not_one_of("--workloads", name, WORKLOADS)
     check_place("--csv", csv_file)
     chosen = _chosen(simulators(rivals), systems)
     options = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
@@ -89,7 +89,7 @@ def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:
         matching = [s for s in known if s.system == system and mode in ("", s.mode)]
         if not matching:
             names = sorted({f"{s.system}:{s.mode}" for s in known})
-            raise InputError("--systems", part, f"some of {', '.join(names)}", did_you_mean(part, names))
+            raise not_one_of("--systems", part, names, "some of")
         chosen += matching
     return chosen
 

@@ -15,7 +15,7 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.files import check_place, write_csv, write_plot
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, not_one_of
 from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _chosen(field: str, given: str, known: list[str]) -> list[str]:
     names = known if given == "all" else [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise InputError(field, name, f"some of {', '.join(known)}", did_you_mean(name, known))
+            raise not_one_of(field, name, known, "some of")
     if not names:
         raise InputError(field, given, f"some of {', '.join(known)}")
     return names

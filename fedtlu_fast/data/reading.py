@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.wording import either
 
 UNPACKERS: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     ".gz": GzipFile,
@@ -90,7 +91,8 @@ def read_bytes(path: Path, limit: int = UNPACKED_LIMIT) -> bytes:
             "data.unpacked_limit",
             limit,
             f"as many bytes as {path} unpacks to, which are more",
-            "Raise it, as by --set data.unpacked_limit=4000000000, if the file comes from where it should.",
+            f"Raise it, as by {either('', '--set ')}data.unpacked_limit=4000000000, if the file comes from "
+            f"where it should.",
         )
     return data
 

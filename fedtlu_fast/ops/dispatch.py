@@ -19,7 +19,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import BackendUnavailableError, InputError, did_you_mean
+from fedtlu_fast.errors import BackendUnavailableError, InputError, not_one_of
 from fedtlu_fast.ops import checks
 from fedtlu_fast.ops.moments import Moments
 
@@ -98,7 +98,7 @@ def resolve(backend: str, device: str) -> ModuleType:
         BackendUnavailableError: it was asked for by name and cannot run here.
     """
     if backend not in NAMES:
-        raise InputError("backend", backend, f"one of {', '.join(NAMES)}", did_you_mean(backend, NAMES))
+        raise not_one_of("backend", backend, NAMES)
     if backend == "auto":
         backend = _best(device)
     reason = why_not(backend, device)

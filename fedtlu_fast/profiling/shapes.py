@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Block, Group, Layer, ParameterLayout
 from fedtlu_fast.memory import free_bytes
+from fedtlu_fast.wording import either
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def check_fits(layout: ParameterLayout, dtype: torch.dtype, device: str) -> None
     needed = layout.size * dtype.itemsize
     if not fits(needed, device):
         given = f"{layout.size:,} parameters ({needed / 1e9:.1f} GB)"
-        raise InputError("--shapes", given, "a shape that fits in the memory")
+        raise InputError(either("shapes", "--shapes"), given, "a shape that fits in the memory")
 
 
 def fitting(shapes: Sequence[str], device: str) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.profiling.footprint import run_measured
+from fedtlu_fast.wording import either
 
 OURS, PLAIN = "fedtlu", "plain"
 LIMIT = 1800.0
@@ -97,7 +98,10 @@ def simulators(rivals: Path | None) -> list[Simulator]:
     ready = [path.parent for path in sorted(rivals.glob("*/main.py")) if _python(path.parent).exists()]
     if not ready:
         raise InputError(
-            "--rivals", str(rivals), "a folder of rivals that are set up", "Run their setup.sh first."
+            either("rivals", "--rivals"),
+            str(rivals),
+            "a folder of rivals that are set up",
+            "Run their setup.sh first.",
         )
     for folder in ready:
         command = (str(_python(folder)), str(folder / "main.py"))

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import not_one_of
 from fedtlu_fast.layout import ParameterLayout
 
 Mask = NDArray[np.bool_]
@@ -142,7 +142,6 @@ def make_selector(name: str, metric: str = "excess") -> Selector:
         InputError: there is none.
     """
     if name not in SELECTORS:
-        expected = f"one of {', '.join(SELECTORS)}"
-        raise InputError("selection.selector", name, expected, did_you_mean(name, SELECTORS))
+        raise not_one_of("selection.selector", name, SELECTORS)
     kind = SELECTORS[name]
     return FedTLU(metric) if kind is FedTLU else kind()

@@ -18,6 +18,7 @@ from fedtlu_fast.errors import FedtluError, WorkerError
 from fedtlu_fast.machine import refusal
 from fedtlu_fast.simulation.executors.patience import STOPPED, Patience, StoppedNotice
 from fedtlu_fast.simulation.stopping import STOPPING, Terminated, end_with_parent, is_stopped
+from fedtlu_fast.wording import either
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event  # which cannot be loaded without semaphores
@@ -126,8 +127,8 @@ def limits_named() -> Iterator[None]:
                 f"writing (docker run --tmpfs /dev/shm), or make room in it"
             )
         raise WorkerError(
-            f"processes for the arms cannot be started: {reason or error}. Single runs (fedtlu run) need "
-            f"none; mend this"
+            f"processes for the arms cannot be started: {reason or error}. Single runs "
+            f"({either('simulate', 'fedtlu run')}) need none; mend this"
         ) from error
 
 

@@ -45,6 +45,7 @@ from fedtlu_fast.simulation.references import (
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.simulation.variants import with_variant
+from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
 logger = logging.getLogger("fedtlu_fast")
@@ -123,7 +124,7 @@ def compare(
     for selector in selectors:
         _with(config, selector, 0)
     selectors = with_warmup(selectors, config.warmup_rounds)
-    for field, values in (("--selectors", selectors), ("--seeds", seeds)):
+    for field, values in ((SELECTORS, selectors), (SEEDS, seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
     jobs = jobs or max(1, cores() // (config.threads or cores()))
@@ -135,7 +136,7 @@ def compare(
         begun = begun.model_copy(update={"execution": execution, "checkpoint": config.checkpoint})
         config = config.model_copy(update={"execution": execution})
         if (begun, *arranged) != (config, tuple(selectors), tuple(seeds)):
-            raise InputError("--resume", str(out), "the settings, selectors and seeds that it began with")
+            raise InputError(RESUMED, str(out), "the settings, selectors and seeds that it began with")
         directory = RunDirectory(out)
         directory.lock()
     else:
@@ -154,6 +155,12 @@ def compare(
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"go on with: {_resume_command(out)}", interrupt) from None
     return [read_arm(arm.path) for arm in arms]
+
+
+def is_complete(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> bool:
+    """Whether every arm of a comparison is finished; the arguments are those of `compare`."""
+    _, arms = plan(config, with_warmup(selectors, config.warmup_rounds), seeds, out)
+    return all(is_finished(arm.path) for arm in arms)
 
 
 def plan(
@@ -199,7 +206,7 @@ def _run_all(
             return
         except BrokenProcessPool as error:
             raise WorkerError(
-                "a worker process was killed (out of memory, perhaps): use fewer --jobs if memory is short"
+                f"a worker process was killed (out of memory, perhaps): use fewer {JOBS} if memory is short"
             ) from error
         except StoppedProcessError as error:
             if losses == execution.retries:
@@ -266,7 +273,7 @@ def read_arm(path: Path) -> ArmResult:
         InputError: it is not finished, or not as it was written.
     """
     directory, config = RunDirectory.open(path)
-    summary, rows = read_finished(directory, "--resume")
+    summary, rows = read_finished(directory, RESUMED)
     return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *(rows[log] for log in LOGS))
 
 
@@ -286,8 +293,9 @@ def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[in
         if not os.path.lexists(out / name):
             begun = os.path.lexists(out / CONFIG) or os.path.lexists(out / COMPARISON)
             expected = f"a directory with the {name} of an earlier comparison"
-            fix = "If nothing else is in it, begin anew with --out: nothing has been run." if begun else ""
-            raise InputError("--resume", str(out), expected, fix)
+            anew = either("resume=False", "--out")
+            fix = f"If nothing else is in it, begin anew with {anew}: nothing has been run." if begun else ""
+            raise InputError(RESUMED, str(out), expected, fix)
     config = read_config(read_sealed_yaml(out / CONFIG, "the settings of this comparison"), out / CONFIG)
     arranged = parse_yaml(read_sealed_yaml(out / COMPARISON, "selectors and seeds of this comparison"))
     selectors, seeds = tuple(map(str, arranged["selectors"])), tuple(map(int, arranged["seeds"]))
@@ -326,4 +334,4 @@ def _with(config: RunConfig, selector: str, seed: int) -> RunConfig:
 
 
 def _resume_command(out: Path) -> str:
-    return f"fedtlu compare --resume {shell_word(out)}"
+    return either("the same call and resume=True", f"fedtlu compare --resume {shell_word(out)}")

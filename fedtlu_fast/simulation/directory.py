@@ -27,6 +27,7 @@ from fedtlu_fast.runs.logs import LogDigests, read_lines
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.runs.timings import read_timings, timing_line
 from fedtlu_fast.settings import read_config
+from fedtlu_fast.wording import OUT, RESUME, RESUMED, either
 
 METRICS = "metrics.jsonl"
 SELECTION = "selection.jsonl"
@@ -81,9 +82,9 @@ class RunDirectory:
             if error.errno in FULL:
                 raise storage_error(path, error) from error
             raise InputError(
-                "--out", str(path), f"a directory that can be written; {error.strerror}", "Choose another."
+                OUT, str(path), f"a directory that can be written; {error.strerror}", "Choose another."
             ) from error
-        directory.lock("--out")
+        directory.lock(OUT)
         # Another run may have begun, and ended, between the first look and the lock.
         cls.check_free(path)
         for name in (CONFIG, COMPARISON):
@@ -110,21 +111,21 @@ class RunDirectory:
             if not held and not _only_begun(path):
                 held = "another run" if (path / CONFIG).exists() else "other files"
         except OSError as error:
-            raise InputError("--out", str(path), f"a new or empty directory; {error.strerror}") from error
+            raise InputError(OUT, str(path), f"a new or empty directory; {error.strerror}") from error
         if held:
             raise InputError(
-                "--out",
+                OUT,
                 str(path),
                 f"a new or empty directory; this is {held}"
                 if held == "a file"
                 else f"a new or empty directory; this one holds {held}",
-                "Choose another, or go on with that run by --resume."
+                f"Choose another, or go on with that run by {RESUME}."
                 if held == "another run"
                 else "Choose another.",
             )
 
     @classmethod
-    def open(cls, path: Path, field: str = "--resume") -> tuple[RunDirectory, RunConfig]:
+    def open(cls, path: Path, field: str = RESUMED) -> tuple[RunDirectory, RunConfig]:
         """A run that was begun before, and its settings.
 
         Args:
@@ -137,12 +138,16 @@ class RunDirectory:
         if not os.path.lexists(path / CONFIG):
             raise InputError(field, str(path), "a directory with the config.yaml of an earlier run")
         if os.path.lexists(path / COMPARISON):
-            fix = "Use fedtlu compare." if field == "--resume" else "Name one of the runs in it."
+            fix = (
+                f"Use {either('compare', 'fedtlu compare')}."
+                if field == RESUMED
+                else "Name one of the runs in it."
+            )
             raise InputError(field, str(path), "the directory of a run; this is a comparison's", fix)
         text = read_sealed_yaml(path / CONFIG, "the settings of this run")
         return cls(path), read_config(text, path / CONFIG)
 
-    def lock(self, field: str = "--resume") -> None:
+    def lock(self, field: str = RESUMED) -> None:
         """Keeps other runs, of this process too, from writing here until `close`.
 
         Args:
@@ -158,7 +163,7 @@ class RunDirectory:
             raise InputError(
                 field,
                 str(self.path),
-                f"{'a run that has stopped' if field == '--resume' else 'a directory of its own'}; another "
+                f"{'a run that has stopped' if field == RESUMED else 'a directory of its own'}; another "
                 f"run, of this process or another, is writing to this directory",
                 "Wait for it to end, or stop it.",
             ) from None

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.compare import POLICY, ArmResult, Progress, compare, is_finished, read_arm
 from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
 from fedtlu_fast.simulation.references import with_warmup
+from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
 EXPERIMENTS = ("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2")
@@ -72,7 +73,7 @@ def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) 
         InputError: no such experiment, or overrides that do not fit.
     """
     if name not in EXPERIMENTS:
-        raise InputError("NAME", name, f"one of {', '.join(EXPERIMENTS)}", did_you_mean(name, EXPERIMENTS))
+        raise not_one_of(either("name", "NAME"), name, EXPERIMENTS)
     return load_config(f"{name}-{scale}", overrides=overrides)
 
 
@@ -87,13 +88,13 @@ def conditions(
         InputError: an aggregator or a threat that is none.
     """
     for field, given, known in (
-        ("--aggregators", aggregators, AGGREGATORS),
-        ("--threats", threats, THREATS),
+        (either("aggregators", "--aggregators"), aggregators, AGGREGATORS),
+        (either("threats", "--threats"), threats, THREATS),
     ):
         unknown = [one for one in given if one not in known]
         if unknown or not given or len(set(given)) < len(given):
-            fix = did_you_mean(unknown[0], known) if unknown else ""
-            raise InputError(field, ",".join(given), f"some of {', '.join(known)}, each once", fix)
+            near = nearest(unknown[0], known) if unknown else ""
+            raise InputError(field, ",".join(given), f"some of {choice(known)}, each once", near=near)
     found = []
     for aggregator in aggregators:
         for threat in threats:
@@ -157,11 +158,11 @@ def run_experiment(
 def _check_plan(out: Path, plan: str) -> None:
     if not os.path.lexists(out / PLAN):
         expected = f"a new directory, or one with the {PLAN} of an experiment"
-        raise InputError("--out", str(out), expected)
+        raise InputError(OUT, str(out), expected)
     begun = read_sealed_yaml(out / PLAN, "the plan of this experiment")
     if _settled(begun) != _settled(plan):
         expected = "the settings, selectors, seeds and conditions that it began with"
-        raise InputError("--out", str(out), expected, "Give them again, or another directory.")
+        raise InputError(OUT, str(out), expected, "Give them again, or another directory.")
 
 
 def _settled(plan: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ from fedtlu_fast.runs.files import (
 )
 from fedtlu_fast.runs.logs import changed_log
 from fedtlu_fast.runs.sealed import DamagedError
+from fedtlu_fast.wording import RESUMED
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -227,7 +228,7 @@ def load_checkpoint(
         raise foreign
     if damaged:
         raise InputError(
-            "--resume",
+            RESUMED,
             str(folder),
             f"a whole checkpoint; damaged: {', '.join(damaged)}",
             "Start the run anew in another directory, or in this one once it is removed: the same settings "
@@ -324,7 +325,7 @@ def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[s
     made, here = then.get(DATA), now.get(DATA)
     if key == "data_sha256" and made and here and made != here:
         return InputError(
-            "--resume",
+            RESUMED,
             str(path),
             f"a checkpoint made with this run's data; it was made with {made}, and here are {here}",
             f"Resume it with {made.partition(chr(39))[0]}, or give the data as files (data.source).",
@@ -336,7 +337,7 @@ def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[s
         "frozen_sha256": "frozen weights (model.pretrained)",
     }.get(key, key)
     return InputError(
-        "--resume",
+        RESUMED,
         str(path),
         f"a checkpoint made with this run's {what}; they have changed since",
         "Put them back as they were, or start a new run in a new directory.",
@@ -345,7 +346,7 @@ def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[s
 
 def _of_earlier_version(path: Path) -> InputError:
     return InputError(
-        "--resume",
+        RESUMED,
         str(path),
         "a checkpoint of this version of fedtlu-fast; an earlier one wrote it, without digests of its files",
         "Finish the run with that version, or start it anew in another directory.",
@@ -357,9 +358,7 @@ def _complete(folder: Path) -> list[Path]:
     try:
         found = folder.iterdir() if check_folder(folder) else ()
     except NotAFileError as error:
-        raise InputError(
-            "--resume", str(folder), f"the folder of the checkpoints; {error.strerror}"
-        ) from None
+        raise InputError(RESUMED, str(folder), f"the folder of the checkpoints; {error.strerror}") from None
     return sorted((path for path in found if re.fullmatch(r"round-\d{6,}", path.name)), key=_round_of)
 
 

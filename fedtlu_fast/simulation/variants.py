@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedtlu_fast import wording
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import budget_shorthand
 from fedtlu_fast.config.client_selection import BUDGETED, used_by
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.selection.client_selectors import CLIENT_SELECTORS
 from fedtlu_fast.settings import laid_over
@@ -41,14 +42,15 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
     if selector in REFERENCES:
         if name != selector:
             expected = f"{selector} alone: it has no budget and no settings of its own"
-            raise InputError("--selectors", name, expected)
+            raise InputError(wording.SELECTORS, name, expected)
         head = "full"
     elif budget or (selector in CLIENT_SELECTORS and selector not in SELECTORS):
         return _of_clients(config, name, selector, budget, changes)
     if head not in SELECTORS:
-        known = ", ".join([*SELECTORS, *(f"{one}@BUDGET" for one in CLIENT_SELECTORS), *REFERENCES])
-        names = [*SELECTORS, *CLIENT_SELECTORS, *REFERENCES]
-        raise InputError("--selectors", head, f"some of {known}", did_you_mean(head, names))
+        own = choice(CLIENT_SELECTORS, wording.ALL_SETTINGS)
+        expected = f"some of {choice([*SELECTORS, *REFERENCES])}; or NAME@BUDGET, of the clients' {own}"
+        near = nearest(head, [*SELECTORS, *CLIENT_SELECTORS, *REFERENCES])
+        raise InputError(wording.SELECTORS, head, expected, near=near)
     return _as_all(config, name, laid_over(config, [f"selection.selector={head}", *changes]))
 
 
@@ -89,7 +91,8 @@ def swept(names: Sequence[str], sweeps: Sequence[str]) -> list[str]:
             expected = "a setting that some of the selectors know, such as lam=0,0.1,1"
             known = {own for name in found for own in used_by(name.partition("@")[0]) if _knows(name, own)}
             guess = values and key not in ClientSelectionConfig.model_fields
-            raise InputError("--sweep", sweep, expected, did_you_mean(key, sorted(known)) if guess else "")
+            near = nearest(key, sorted(known)) if guess else ""
+            raise InputError(wording.either("sweeps", "--sweep"), sweep, expected, near=near)
         found = [
             arm
             for name in found
@@ -113,15 +116,15 @@ def _of_clients(
 ) -> RunConfig:
     if selector not in CLIENT_SELECTORS:
         raise InputError(
-            "--selectors",
+            wording.SELECTORS,
             name,
-            f"one of {', '.join(CLIENT_SELECTORS)} before the @",
-            did_you_mean(selector, CLIENT_SELECTORS),
+            f"one of {choice(CLIENT_SELECTORS, wording.ALL_SETTINGS)} before the @",
+            near=nearest(selector, CLIENT_SELECTORS),
         )
     if selector in BUDGETED and budget in ("", NO_BUDGET):
-        raise InputError("--selectors", name, f"a budget: {selector}@2, {selector}@1..4")
+        raise InputError(wording.SELECTORS, name, f"a budget: {selector}@2, {selector}@1..4")
     if selector not in BUDGETED and budget not in ("", NO_BUDGET):
-        raise InputError("--selectors", name, f"{selector}@{NO_BUDGET}: it knows no budget")
+        raise InputError(wording.SELECTORS, name, f"{selector}@{NO_BUDGET}: it knows no budget")
     # What the arms share of these settings holds for those that know it.
     begun = config.client_selection
     shared = begun.model_dump(mode="json", include=used_by(selector) - {"selector", "budget"})
@@ -144,7 +147,7 @@ def _as_all(config: RunConfig, name: str, arm: RunConfig) -> RunConfig:
     for setting in ("rounds", "warmup_rounds", "seed"):
         if getattr(arm, setting) != getattr(config, setting):
             fix = f"Give {setting} once, for the whole comparison."
-            raise InputError("--selectors", name, f"the same {setting} in every arm", fix)
+            raise InputError(wording.SELECTORS, name, f"the same {setting} in every arm", fix)
     return arm
 
 

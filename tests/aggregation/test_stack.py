@@ -88,7 +88,7 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "0.00 GB cannot be reserved there: File too large" in found.stdout
-    assert "--resume" in found.stdout
+    assert "resume=True" in found.stdout
 
 
 @pytest.mark.parametrize("how", ["posix_fallocate", "by writing"])

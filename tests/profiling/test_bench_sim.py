@@ -101,7 +101,7 @@ def test_a_rival_that_fails_is_told_and_left_out(rivals):
 
 
 def test_a_folder_without_rivals_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"--rivals: .*Run their setup.sh first"):
+    with pytest.raises(InputError, match=r"rivals: .*Run their setup.sh first"):
         simulators.simulators(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_a_folder_without_rivals_is_refused(tmp_path):
     [
         (["--systems", "fedavg"], "--systems: got 'fedavg'; expected some of fedtlu:auto"),
         (["--systems", "plain:fast"], "--systems: got 'plain:fast'"),
-        (["--workloads", "cnn"], "--workloads: got 'cnn'; expected mlp or gpt"),
+        (["--workloads", "cnn"], "--workloads: got 'cnn'; expected one of mlp, gpt"),
         (["--csv", "/no/such/folder/x.csv"], "--csv: got '/no/such/folder/x.csv'"),
     ],
 )

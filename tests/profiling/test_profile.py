@@ -325,7 +325,7 @@ def test_picture_of_any_ops_and_of_none():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--shapes", "gpt5"], "--shapes: got 'gpt5'; expected some of mlp"),
+        (["--shapes", "gpt5"], "--shapes: got 'gpt5'. Did you mean gpt2? Expected some of mlp"),
         (["--ops", "sort"], "--ops: got 'sort'; expected some of layer_stats"),
         (["--clients", "10,x"], "--clients: got '10,x'; expected numbers of clients from 1"),
         (["--clients", "0"], "--clients: got '0'"),

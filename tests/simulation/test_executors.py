@@ -474,7 +474,7 @@ def test_a_client_that_raises_stops_the_run_and_is_named(federation, name, error
     ) as caught:
         own.round()
     assert (caught.value.client, caught.value.round_index) == (bad, 1)
-    assert "--resume" in str(caught.value)
+    assert "resume=True" in str(caught.value)
     assert Path(__file__).name in str(caught.value), "it tells where"
     assert own.state is before
     # The executor is still good for clients that are: those of some later round.

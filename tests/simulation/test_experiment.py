@@ -73,8 +73,8 @@ def test_conditions_differ_in_what_they_are_named_after(settings):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"aggregators": ["fedavg", "fedsgd"]}, "--aggregators: got 'fedavg,fedsgd'"),
-        ({"threats": []}, "--threats"),
+        ({"aggregators": ["fedavg", "fedsgd"]}, "aggregators: got 'fedavg,fedsgd'"),
+        ({"threats": []}, "threats: got"),
         ({"threats": ["clean", "clean"]}, "each once"),
     ],
     ids=["unknown", "none", "twice"],
@@ -85,7 +85,7 @@ def test_cells_that_are_none_are_refused(settings, given, message):
 
 
 def test_an_unknown_experiment_is_refused():
-    with pytest.raises(InputError, match="NAME: got 'imagenet'; expected one of udpos-transformer"):
+    with pytest.raises(InputError, match="name: got 'imagenet'; expected one of udpos-transformer"):
         experiment_settings("imagenet", "small")
 
 

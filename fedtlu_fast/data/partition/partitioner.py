@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fedtlu_fast.data.population import Indices
-from fedtlu_fast.errors import InputError, did_you_mean
+from fedtlu_fast.errors import InputError, not_one_of
 
 Columns = Mapping[str, Indices]
 """By name, what is known of each of the N samples: [N] codes, such as the number of its label or document."""
@@ -42,8 +42,7 @@ def column(columns: Columns, name: str) -> Indices:
         InputError: there is none of that name.
     """
     if name not in columns:
-        expected = f"one of {', '.join(columns)}, which these data have"
-        raise InputError("partition.by", name, expected, did_you_mean(name, columns))
+        raise not_one_of("partition.by", name, columns)
     return columns[name]
 
 
