@@ -107,7 +107,9 @@ def _show_names(figure: Figure) -> None:
     entries = {entry for legend in figure.findobj(Legend) for entry in legend.get_texts()}
     for text in figure.findobj(Text):
         shown = _lines(text.get_text())
-        text.set_text(_shortened(shown) if text in entries else _broken(shown, figure, text.get_fontsize()))
+        text.set_text(
+            _shortened(shown) if text in entries else _broken(shown, figure, float(text.get_fontsize()))
+        )
     for axis in figure.findobj(Axis):
         formatter = axis.get_major_formatter()
         if isinstance(formatter, FuncFormatter):  # labels that the figure gave
