@@ -145,7 +145,9 @@ def test_mixed_encodings_are_refused_with_the_line(write):
 
 
 @pytest.mark.parametrize(
-    "data", [b"plain", gzip.compress(EXAMPLE.encode())[:60], b"\x1f\x8b\x08" + b"\0" * 40]
+    "data",
+    [b"plain", gzip.compress(EXAMPLE.encode())[:60], b"\x1f\x8b\x08" + b"\0" * 40],
+    ids=["plain", "cut", "zeros"],
 )
 def test_a_damaged_archive_is_refused(write, data):
     with pytest.raises(InputError, match=r"a\.conllu\.gz'; expected a readable file; "):
