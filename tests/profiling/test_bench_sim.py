@@ -123,20 +123,42 @@ def test_bad_arguments_are_refused(arguments, message):
 CHILD = "import time; held = bytearray(80_000_000); time.sleep(1.5)"
 
 
-def test_memory_of_children_counts_and_shared_pages_count_once():
+HELD = """
+import pathlib, time
+held = bytearray(80_000_000)
+pathlib.Path("child").touch()
+while not pathlib.Path("seen").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_memory_of_children_counts_and_shared_pages_count_once(tmp_path, monkeypatch):
     code = f"""
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {CHILD!r}])
+import os, subprocess, sys, pathlib, time
+child = subprocess.Popen([sys.executable, "-c", {HELD!r}])
 shared = bytearray(100_000_000)
 for page in range(0, len(shared), 4096):  # in place: bytes to copy from would count too while they are there
     shared[page] = 1
 if os.fork() == 0:
-    time.sleep(1.2)
+    pathlib.Path("fork").touch()
+    while not pathlib.Path("seen").exists():
+        time.sleep(0.01)
     os._exit(0)
 os.wait()
 child.wait()
 print("done")
 """
+    monkeypatch.chdir(tmp_path)
+    family, readings = footprint._family, []
+
+    def looked_at(root):
+        found = family(root)
+        readings.append((tmp_path / "child").exists() and (tmp_path / "fork").exists())
+        if sum(readings) == 3:
+            (tmp_path / "seen").touch()
+        return found
+
+    monkeypatch.setattr(footprint, "_family", looked_at)
     ended = footprint.run_measured([sys.executable, "-c", code], {}, 60)
     assert (ended.code, ended.out) == (0, "done\n")
     assert 180e6 < ended.peak_bytes < 260e6
