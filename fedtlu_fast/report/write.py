@@ -136,7 +136,8 @@ def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
     # What was read as which part, as the run said in its first lines; earlier versions did not record it.
     data = summary.get("data", {})
-    return [*cells, *([f"data: {key}", data[key]] for key in ("source", "said") if key in data)]
+    titles = {"source": "data", "said": "data, what was read"}
+    return [*cells, *([title, data[key]] for key, title in titles.items() if key in data)]
 
 
 def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:

@@ -87,6 +87,8 @@ def test_clients_may_come_as_anything_that_is_gone_through(layout, clients):
     for given in (named, [], "clients", None, 3, layout, [[1.0]], torch.ones(3)):
         with pytest.raises(InputError, match="clients"):
             aggregate(given, [1], layout)
+    with pytest.raises(InputError, match=r"clients\[0\]: got 'ndarray'; .*Give torch.from_numpy"):
+        aggregate([np.ones(layout.size)], [1], layout)
 
 
 def test_a_client_of_another_model_is_refused_by_its_number(layout, clients):
