@@ -103,8 +103,8 @@ class ClientError(ResumableError):
         leave_out = f"{either('', '--set ')}execution.client_errors=drop"
         return f"{super()._message()}; to leave such clients out, add {leave_out}"
 
-    def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...]]:
-        return type(self), (self.client, self.round_index, self.reason, self.done)
+    def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...], dict[str, Any]]:
+        return type(self), (self.client, self.round_index, self.reason, self.done), {"go_on": self.go_on}
 
 
 class WorkerError(ResumableError):

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
 from fedtlu_fast.config.run import OWN_SOURCES
-from fedtlu_fast.errors import InputError, check_kind, choice, nearest, not_one_of
+from fedtlu_fast.errors import InputError, check_kind, choice, nearest, not_one_of, shorten
+from fedtlu_fast.shown import shell_word
 from fedtlu_fast.wording import ALL_SETTINGS, OVERRIDES, either
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
@@ -234,14 +235,16 @@ def _as_input_error(error: ValidationError) -> InputError:
         return InputError(field, value, expected, f"({about})" if about else "", _near(value, names))
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "string_pattern_mismatch" and about:
-        return InputError(field, value, about, near=_near(value, re.findall(r"[a-z_]+", about)))
+        # The alternatives that it begins with; "gpu" is more like "cpu" than it means it.
+        names = re.findall(r"(?:^|\| )([a-z]+)", about)
+        return InputError(field, value, about, near=_near(value, names, 0.7))
     if isinstance(value, Mapping):
         value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
     return InputError(field, value, expected, f"({about})" if about else "")
 
 
-def _near(value: object, names: Sequence[str]) -> str:
-    return nearest(value, names) if isinstance(value, str) else ""
+def _near(value: object, names: Sequence[str], least: float = 0.6) -> str:
+    return nearest(value, names, least) if isinstance(value, str) else ""
 
 
 def _literals(error: Mapping[str, Any], field: str) -> list[str]:
@@ -254,10 +257,10 @@ def _unknown(where: Sequence[str], value: object) -> InputError:
     """The error of a key that no setting has, with the setting that was meant, perhaps."""
     field, expected = ".".join(where), "the name of a setting; this key is unknown"
     if field in setting_paths():  # given as one key with points in it
-        nested = "{'" + "': {'".join(field.split(".")) + f"': {value!r}" + "}" * (field.count(".") + 1)
+        nested = "{'" + "': {'".join(field.split(".")) + f"': {shorten(value)}" + "}" * (field.count(".") + 1)
         return InputError(field, value, "sections within each other", f"Write {nested}.")
-    if field == "preset":
-        fix = f"Give it as {either('load_config(' + repr(value) + ')', f'--preset {value}')}."
+    if field == "preset" and isinstance(value, str):
+        fix = f"Give it as {either(f'load_config({shorten(value)})', f'--preset {shell_word(value)}')}."
         return InputError(field, value, expected, fix)
     meant = _meant(where)
     return InputError(field, value, expected, "" if meant else f"{ALL_SETTINGS} lists all.", meant)
@@ -271,8 +274,12 @@ def _meant(where: Sequence[str]) -> str:
     below = [path for path in paths if path.startswith(inside)]
     level = {part: inside + part for path in below for part in [path.removeprefix(inside).partition(".")[0]]}
     deeper, anywhere = ({p.rpartition(".")[2]: p for p in reversed(found)} for found in (below, paths))
-    # What is like it beyond doubt comes first, wherever it is.
-    for known, least in ((level, 0.75), (deeper, 0.75), (anywhere, 0.75), (level, 0.6), (deeper, 0.6)):
+    longer = {part: path for part, path in deeper.items() if name and part.startswith(f"{name}_")}
+    # What is like it beyond doubt comes first, wherever it is; less will do near by.
+    looked = [(level, 0.75), (longer, 0.0), (deeper, 0.75), (anywhere, 0.75), (level, 0.6)]
+    if section:
+        looked.append((deeper, 0.6))
+    for known, least in looked:
         if near := nearest(name, known, least):
             return known[near]
     return ""

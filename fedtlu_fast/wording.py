@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-_BEGIN, _BETWEEN, _END = "\ue000", "\ue001", "\ue002"
-"""Signs for private use: no name of a user's is taken for them, as no font has them."""
+_BEGIN, _BETWEEN, _END = "\ufdd0", "\ufdd1", "\ufdd2"
+"""No characters, and never to be any: no name of a user's is taken for them."""
 _BOTH = re.compile(f"{_BEGIN}([^{_BETWEEN}]*){_BETWEEN}([^{_END}]*){_END}")
 
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.errors import choice, not_one_of
+from fedtlu_fast.errors import ClientError, choice, not_one_of
 from fedtlu_fast.wording import OUT, RESUME, either
 
 
@@ -14,6 +14,12 @@ def test_an_error_names_things_as_its_reader_does() -> None:
         assert one.field == "out"
         told = "--out: got 'here'; expected a new directory (mkdir). Or go on by --resume."
         assert one.on_command_line() == told
+
+
+def test_how_to_go_on_is_kept_when_an_error_is_copied() -> None:
+    error = ClientError(0, 1, "no data")
+    error.go_on = "go on with: that"
+    assert "go on with: that" in str(copy.copy(error))
 
 
 def test_what_python_refuses_is_said_in_the_words_of_python(tmp_path) -> None:
@@ -27,6 +33,8 @@ def test_what_python_refuses_is_said_in_the_words_of_python(tmp_path) -> None:
         simulate({"preset": "smoke"})
     with pytest.raises(InputError, match=r"Write {'training': {'lr': 0.1}}\.$"):
         simulate({"training.lr": 0.1})
+    with pytest.raises(InputError, match=r"Write {'training': {'lr': a value of int that cannot be shown}}"):
+        simulate({"training.lr": 10**5000})
 
 
 def test_the_name_that_was_meant_comes_first_and_no_name_twice() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,9 +73,10 @@ def experiment_command(
     grid = conditions(settings, _names(aggregators), _names(threats))
     arms = _names(selectors), range(seeds)
     directory = out or Path("experiments") / f"{name}-{scale}"
-    live, begun = not quiet and sys.stderr.isatty(), (directory / PLAN).is_file()
-    if begun and not quiet and all(is_complete(one.config, *arms, directory / one.name) for one in grid):
-        note("Nothing was left to do: all runs of this experiment had finished")
+    # Unlike a Path's own, it says no for a name that the system refuses.
+    live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
+    finished = (is_complete(one.config, *arms, directory / one.name) for one in grid)
+    over = begun and not quiet and all(finished)
     again = f"go on with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
     try:
         with ArmBars(live) as bars:
@@ -86,6 +88,8 @@ def experiment_command(
                 progress=bars.show,
                 resume=begun,
             )
+        if over:  # only now, since another plan than it began with is refused
+            note("Nothing was left to do: all runs of this experiment had finished")
         rows = write_experiment_report(name, found, directory)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"what is finished is kept; {again}", interrupt) from None

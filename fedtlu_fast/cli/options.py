@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -206,11 +207,11 @@ def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
     try:
         yield
     except ResumableError as error:
-        begun = (directory / "config.yaml").exists()
+        begun = os.path.exists(directory / "config.yaml")
         error.go_on = how if begun else "give the same command again"
         raise
     except KeyboardInterrupt as interrupt:
-        begun = (directory / "config.yaml").exists()
+        begun = os.path.exists(directory / "config.yaml")
         raise InterruptedRunError(how if begun else "nothing was written yet", interrupt) from None
 
 

@@ -30,6 +30,9 @@ Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Heads and cells of a table."""
 MOST_OF_NAME = 48
 """Characters of a name beside an axis or in a legend."""
+BEGINS = (16, 0, 8, 24, 32, 40)
+"""Of these, so many may be of the begin of a name that is longer; the first is taken if nothing speaks for
+another."""
 
 _style = threading.RLock()
 """matplotlib's settings and Python's filters of warnings are the process's; runs end in any thread."""
@@ -104,31 +107,37 @@ def png(make: Callable[[], Figure]) -> bytes:
 def _show_names(figure: Figure) -> None:
     """Control characters and lone surrogates as escapes; a line's end is the figure's own. Long names get an
     ellipsis, long lines are broken."""
-    entries = {entry for legend in figure.findobj(Legend) for entry in legend.get_texts()}
+    entries = {}
+    for legend in figure.findobj(Legend):
+        begin = _begin([_lines(entry.get_text()) for entry in legend.get_texts()])
+        entries.update(dict.fromkeys(legend.get_texts(), begin))
     for text in figure.findobj(Text):
-        shown = _lines(text.get_text())
-        text.set_text(
-            _shortened(shown) if text in entries else _broken(shown, figure, float(text.get_fontsize()))
-        )
+        shown, size = _lines(text.get_text()), float(text.get_fontsize())
+        text.set_text(_shortened(shown, entries[text]) if text in entries else _broken(shown, figure, size))
     for axis in figure.findobj(Axis):
         formatter = axis.get_major_formatter()
         if isinstance(formatter, FuncFormatter):  # labels that the figure gave
-            formatter.func = partial(_label, formatter.func)
+            begin = _begin([_lines(formatter.func(place, None)) for place in axis.get_majorticklocs()])
+            formatter.func = partial(_label, formatter.func, begin)
 
 
 def _lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
-def _label(named: Callable[..., str], place: float, position: int | None = None) -> str:
-    return _shortened(_lines(named(place, position)))
+def _label(named: Callable[..., str], begin: int, place: float, position: int | None = None) -> str:
+    return _shortened(_lines(named(place, position)), begin)
 
 
-def _shortened(name: str) -> str:
-    """A name of `MOST_OF_NAME` characters at most: begin and end, where names of blocks differ."""
+def _begin(names: Sequence[str]) -> int:
+    """How much of long names' begin to keep, so that most stay distinct, as by the number of a block."""
+    return max(BEGINS, key=lambda begin: len({_shortened(name, begin) for name in names}))
+
+
+def _shortened(name: str, begin: int) -> str:
+    """A name of `MOST_OF_NAME` characters at most: its begin, and the end for the rest of them."""
     if len(name) <= MOST_OF_NAME:
         return name
-    begin = MOST_OF_NAME // 3
     return f"{name[:begin]}…{name[begin + 1 - MOST_OF_NAME :]}"
 
 

@@ -47,10 +47,14 @@ def test_names_are_drawn_as_they_are(name: str) -> None:
     assert png(lambda: figure_of(name)).startswith(b"\x89PNG")
 
 
-def test_long_names_leave_room_for_the_picture() -> None:
+@pytest.mark.parametrize(
+    ("long", "end"),
+    [(f"encoder.{'deep.' * 40}", ".weight"), ("bert.encoder.layer.", ".attention.output.dense.weight")],
+)
+def test_long_names_leave_room_for_the_picture(long: str, end: str) -> None:
     figure = figure_of("short")
     drawn = figure.axes[0]
-    names = [f"encoder.{'deep.' * 40}{i}.weight" for i in range(2)]
+    names = [f"{long}{i}{end}" for i in (0, 10)]
     drawn.set_yticks([0, 1], names)
     drawn.set_title(", ".join(names))
     drawn.plot([1, 0], label=names[1])
@@ -61,7 +65,7 @@ def test_long_names_leave_room_for_the_picture() -> None:
         png(lambda: figure)
     assert drawn.get_position().width > 0.5
     labels = [label.get_text() for label in drawn.get_yticklabels()]
-    assert [label[-9:] for label in labels] == [".0.weight", ".1.weight"]
+    assert [label.removesuffix(end)[-2:] for label in labels] == [".0", "10"]
     assert max(map(len, labels)) <= 48
 
 
