@@ -41,10 +41,10 @@ def descriptors(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def processes(bench: Bench, draw: random.Random) -> Outcome:
-    """RLIMIT_NPROC, which does not bind the superuser."""
+    """RLIMIT_NPROC: so few processes and threads may the user have; it does not bind the superuser."""
     if not os.getuid():
         return Outcome("skipped", note="the superuser has no such limit")
-    return _limited(bench, resource.RLIMIT_NPROC, lambda: draw.randrange(1, 200), WORKERS)
+    return _limited(bench, resource.RLIMIT_NPROC, lambda: draw.randrange(1, 6), WORKERS)
 
 
 def memory(bench: Bench, draw: random.Random) -> Outcome:
