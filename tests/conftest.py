@@ -9,6 +9,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYTHONSAFEPATH", "1")
 # Nothing may reach for a hub while the tests run.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tables are as wide as in a pipe, whatever the terminal; pytest-xdist sets a width for its workers.
+os.environ.pop("COLUMNS", None)
 
 import logging
 import signal
@@ -24,6 +26,9 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.ops import dispatch
 from fedtlu_fast.report import parts
+
+# Under nohup it is ignored, by all processes of the tests too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

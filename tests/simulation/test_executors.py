@@ -1089,7 +1089,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, busy, stopped):
             os.kill(pid, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
-        until(lambda: not any(alive(pid) for pid in pids), 5)
+        until(lambda: not any(alive(pid) for pid in pids), 30)
     finally:
         finish(process, pids)
 
@@ -1101,7 +1101,7 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path, again):
     process, pids = script(tmp_path, False, end)
     try:
         assert process.wait(20) == 0
-        until(lambda: not any(alive(pid) for pid in pids), 5)
+        until(lambda: not any(alive(pid) for pid in pids), 30)
     finally:
         finish(process, pids)
 
