@@ -159,8 +159,18 @@ def compare(
 
 def is_complete(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> bool:
     """Whether every arm of a comparison is finished; the arguments are those of `compare`."""
-    _, arms = plan(config, with_warmup(selectors, config.warmup_rounds), seeds, out)
-    return all(is_finished(arm.path) for arm in arms)
+    return all(map(is_finished, arm_paths(config, selectors, seeds, out)))
+
+
+def arm_paths(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> list[Path]:
+    """Directories of the arms of a comparison, in their order; the arguments are those of `compare`."""
+    selectors = with_warmup(selectors, config.warmup_rounds)
+    return [out / arm_name(selector, seed) for seed in seeds for selector in selectors]
+
+
+def arm_name(selector: str, seed: int) -> str:
+    """The name of an arm, and of its directory."""
+    return f"{selector}-seed{seed}"
 
 
 def plan(
@@ -176,7 +186,7 @@ def plan(
             settings = _with(config, "full", seed)
             warmups.append(Arm(warmup.name, "full", settings, warmup, shared, summarise=False))
         for selector in selectors:
-            name = f"{selector}-seed{seed}"
+            name = arm_name(selector, seed)
             own = _with(config, selector, seed)
             until = config.rounds
             if selector in REFERENCES:

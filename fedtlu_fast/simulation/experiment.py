@@ -16,9 +16,16 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.compare import POLICY, ArmResult, Progress, compare, is_finished, read_arm
+from fedtlu_fast.simulation.compare import (
+    POLICY,
+    ArmResult,
+    Progress,
+    arm_paths,
+    compare,
+    is_complete,
+    read_arm,
+)
 from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
-from fedtlu_fast.simulation.references import with_warmup
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
@@ -147,8 +154,9 @@ def run_experiment(
     found = []
     for one in grid:
         folder = out / one.name
-        arms = _finished(folder, with_warmup(selectors, one.config.warmup_rounds), seeds)
-        if arms is None:
+        if is_complete(one.config, selectors, seeds, folder):
+            arms = [read_arm(path) for path in arm_paths(one.config, selectors, seeds, folder)]
+        else:
             begun = os.path.lexists(folder / CONFIG)
             arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)
         found.append(ConditionResult(one, arms))
@@ -173,10 +181,3 @@ def _settled(plan: str) -> dict[str, Any]:
         for name in POLICY:
             del settings["execution"][name]
     return content
-
-
-def _finished(folder: Path, selectors: Sequence[str], seeds: Sequence[int]) -> list[ArmResult] | None:
-    paths = [folder / f"{selector}-seed{seed}" for seed in seeds for selector in selectors]
-    if not all(map(is_finished, paths)):
-        return None
-    return [read_arm(path) for path in paths]
