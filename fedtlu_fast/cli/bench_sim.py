@@ -59,12 +59,12 @@ def bench_sim_command(
             raise not_one_of("--workloads", name, WORKLOADS)
     check_place("--csv", csv_file)
     chosen = _chosen(simulators(rivals), systems)
-    options = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
+    size = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
     found: list[tuple[Simulator, dict[str, Any]]] = []
     quiet = not sys.stderr.isatty()
     with nullcontext() if quiet else notes.status("Measuring"):
         for name in names:
-            for simulator, result in measure(chosen, name, rounds, runs, options):
+            for simulator, result in measure(chosen, name, rounds, runs, size):
                 if isinstance(result, str):
                     note(f"{simulator.name}, {name}: left out, {result}")
                 else:

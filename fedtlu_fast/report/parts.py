@@ -92,9 +92,8 @@ def png(make: Callable[[], Figure]) -> bytes:
     """
     with _style, matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing")  # a sign that the font lacks is drawn as a box
-        warnings.filterwarnings(
-            "ignore", "constrained_layout not applied"
-        )  # too much text for a picture so small
+        # Too much text for a picture so small.
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False
         figure = make()
