@@ -4,7 +4,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from federations import tiny, write_text
+from support.federations import tiny, write_text
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.sources import made_with

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from model_zoo import ResNet, Tied, bert, gpt2, llama, vit
+from support.model_zoo import ResNet, Tied, bert, gpt2, llama, vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import Recurrent, ResNet, Scalars, Tied, bert, gpt2, llama, vit
+from support.model_zoo import Recurrent, ResNet, Scalars, Tied, bert, gpt2, llama, vit
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 

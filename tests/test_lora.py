@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import WORDS, left, tiny, write_text
-from model_zoo import bert, gpt2, llama, vit
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
+from support.federations import WORDS, left, tiny, write_text
+from support.model_zoo import bert, gpt2, llama, vit
+from support.treebanks import write_treebank
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
-from treebanks import write_treebank
 
 from fedtlu_fast import InputError, ParameterLayout, lora, simulate
 from fedtlu_fast.config import ModelConfig, RunConfig

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from model_zoo import bert, bert_size, gpt2, vit
+from support.model_zoo import bert, bert_size, gpt2, vit
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from model_zoo import gpt2
+from support.model_zoo import gpt2
 
 from fedtlu_fast import ParameterLayout, layer_stats, score_blocks, score_layers
 from fedtlu_fast.aggregation import WeightedMean

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import gpt2
+from support.model_zoo import gpt2
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_blocks, score_layers, scoring
 from fedtlu_fast.layout import Block

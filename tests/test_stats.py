@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from model_zoo import Scalars, gpt2
+from support.model_zoo import Scalars, gpt2
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, stats
 

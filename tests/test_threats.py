@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from federations import tiny, write_text
+from support.federations import tiny, write_text
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_layers, simulate

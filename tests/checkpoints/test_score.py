@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from model_zoo import gpt2
 from safetensors.torch import save_file
+from support.model_zoo import gpt2
 from torch import Tensor
 
 from fedtlu_fast import InputError, layer_stats

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from federations import write_text
+from support.federations import write_text
 
 from fedtlu_fast.cli.main import main
 

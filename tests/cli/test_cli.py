@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from federations import WORDS, rows, snapshot, timeless, tree, write_text
 from safetensors.torch import save_file
+from support.federations import WORDS, rows, snapshot, timeless, tree, write_text
+from support.treebanks import write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-from treebanks import write_treebank
 
 from fedtlu_fast.cli import run as run_module
 from fedtlu_fast.errors import ClientError

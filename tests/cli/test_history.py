@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import tiny
+from support.federations import tiny
 
 from fedtlu_fast import simulate
 

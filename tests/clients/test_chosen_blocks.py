@@ -6,7 +6,7 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 import torch
-from model_zoo import Scalars, gpt2
+from support.model_zoo import Scalars, gpt2
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

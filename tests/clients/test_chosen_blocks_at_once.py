@@ -6,10 +6,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from closeness import TOLERANCE, assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import Scalars, gpt2
+from support.closeness import TOLERANCE, assert_near
+from support.model_zoo import Scalars, gpt2
 from torch import nn
 
 from fedtlu_fast import ParameterLayout

@@ -6,10 +6,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from closeness import assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import gpt2
+from support.closeness import assert_near
+from support.model_zoo import gpt2
 from torch import nn
 from torch.nn.functional import cross_entropy
 

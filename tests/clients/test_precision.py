@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from model_zoo import gpt2
+from support.model_zoo import gpt2
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, simulate

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import gpt2
+from support.model_zoo import gpt2
 from torch import nn
 
 from fedtlu_fast import ParameterLayout

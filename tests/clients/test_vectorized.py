@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from closeness import TOLERANCE, assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import ResNet, Scalars, Tied, gpt2
+from support.closeness import TOLERANCE, assert_near
+from support.model_zoo import ResNet, Scalars, Tied, gpt2
 from torch import nn
 
 from fedtlu_fast import ParameterLayout

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from pictures import cifar_rows, png, write_archive
+from support.pictures import cifar_rows, png, write_archive
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data import cifar

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_data import real
-from treebanks import conllu, write_treebank
+from support.real_data import real
+from support.treebanks import conllu, write_treebank
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.conllu import load_treebank, read_conllu

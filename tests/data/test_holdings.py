@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 import pytest
-from federations import write_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.federations import write_text
 
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.holdings import MOST_CLIENTS, five_numbers, look, spread

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pictures import SHAPES, picture, write_folder
 from PIL import Image
+from support.pictures import SHAPES, picture, write_folder
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from pictures import picture, png
+from support.pictures import picture, png
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.images import load_images

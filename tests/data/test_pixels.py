@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import png
 from PIL import Image
+from support.pictures import png
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data import pixels

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.treebanks import conllu, write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from treebanks import conllu, write_treebank
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation

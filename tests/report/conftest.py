@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from federations import write_text
+from support.federations import write_text
 
 
 @pytest.fixture(scope="session")

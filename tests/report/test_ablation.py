@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_arms import arm
+from support.client_arms import arm
 
 from fedtlu_fast.report.ablation import (
     GAP,

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from client_arms import OPEN, arm, reference
 from hypothesis import given
 from hypothesis import strategies as st
+from support.client_arms import OPEN, arm, reference
 
 from fedtlu_fast.report.arms import baseline_of, budget_of, selector_of, styles
 from fedtlu_fast.report.client_choices import agreement, client_choices

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_arms import arm, reference
-from federations import snapshot, tiny
 from matplotlib.figure import Figure
 from rich.console import Console
+from support.client_arms import arm, reference
+from support.federations import snapshot, tiny
 
 from fedtlu_fast import simulate
 from fedtlu_fast.report.arm_curves import curves_by_budget

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from federations import tiny
 from matplotlib.figure import Figure
 from rich.console import Console
+from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs, samples_processed

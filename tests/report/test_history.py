@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import tiny
+from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.report.history import history_json, read_history, score_history

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from federations import tiny
-from model_zoo import gpt2
+from support.federations import tiny
+from support.model_zoo import gpt2
 from torch import nn
 
 from fedtlu_fast import ParameterLayout, simulate

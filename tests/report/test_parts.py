@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from federations import tiny
 from matplotlib.figure import Figure
+from support.federations import tiny
 
 from fedtlu_fast import StorageError
 from fedtlu_fast.report.page import write_page
@@ -157,7 +157,7 @@ def test_a_run_whose_report_breaks_somewhere_keeps_the_rest(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    from federations import write_text
+    from support.federations import write_text
 
     from fedtlu_fast import simulate
 

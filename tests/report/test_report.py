@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import snapshot, tiny
 from matplotlib.figure import Figure
+from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
 from fedtlu_fast.report.parts import png

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from federations import snapshot
+from support.federations import snapshot
 
 from fedtlu_fast.runs.files import (
     NotAFileError,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import write_text
+from support.federations import write_text
 
 from fedtlu_fast.simulation import compare as module
 from fedtlu_fast.simulation.arm_pool import ArmPool

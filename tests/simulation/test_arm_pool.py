@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from federations import tiny
+from support.federations import tiny
 
 from fedtlu_fast import simulate
 from fedtlu_fast.simulation.arm_pool import ArmPool, StoppedProcessError, signals_later

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
-from federations import left
+from support.federations import left
 from torch import nn
 
 from fedtlu_fast import InputError, simulate

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import tiny
+from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.population import ArrayPopulation, Samples

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from choosing import BLOCKS, HEAD, Federation, Wrapped, chosen_by, same_bits, settings_of
-from federations import timeless
+from support.choosing import BLOCKS, HEAD, Federation, Wrapped, chosen_by, same_bits, settings_of
+from support.federations import timeless
 
 from fedtlu_fast import InputError
 from fedtlu_fast.clients.training import LocalTrainer

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, settings_of
+from support.choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, settings_of
 
 from fedtlu_fast import simulate
 from fedtlu_fast.simulation.records import metrics_row, selection_row

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, same_bits, settings_of
+from support.choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, same_bits, settings_of
 
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.simulation.records import metrics_row, selection_row

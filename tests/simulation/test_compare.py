@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federations import left, snapshot, tiny
+from support.federations import left, snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.errors import FedtluError, InterruptedRunError

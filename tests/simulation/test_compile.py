@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from federations import tiny, write_text
+from support.federations import tiny, write_text
 
 from fedtlu_fast import simulate
 

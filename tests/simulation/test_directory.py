@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from federations import snapshot, tiny
+from support.federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
 from fedtlu_fast.cli.options import resumed

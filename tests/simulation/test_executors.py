@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from federations import left, timeless, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.federations import left, timeless, tiny
 from torch import nn
 
 from fedtlu_fast import simulate

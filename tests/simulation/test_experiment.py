@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from federations import write_text
+from support.federations import write_text
 
 from fedtlu_fast import InputError
 from fedtlu_fast.report.experiment import experiment_rows, paired_interval, write_experiment_report

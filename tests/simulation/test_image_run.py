@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from federations import left
+from support.federations import left
 
 from fedtlu_fast import simulate
 from fedtlu_fast.settings import load_config

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from federations import tiny
+from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.settings import parse_config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from federations import timeless, tiny
+from support.federations import timeless, tiny
 
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer

@@ -7,8 +7,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from choosing import HEAD, OPEN, SELECTORS, Federation, Wrapped, chosen_by, same_bits, settings_of
-from federations import left, tiny
+from support.choosing import HEAD, OPEN, SELECTORS, Federation, Wrapped, chosen_by, same_bits, settings_of
+from support.federations import left, tiny
 
 from fedtlu_fast import InputError
 from fedtlu_fast.block_metrics import unit_norms

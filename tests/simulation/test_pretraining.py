@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from federations import tiny, write_text
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from support.federations import tiny, write_text
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.federation import load_federation

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from choosing import Federation, settings_of
-from federations import timeless, tiny
+from support.choosing import Federation, settings_of
+from support.federations import timeless, tiny
 
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer

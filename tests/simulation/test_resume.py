@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from federations import left, rows, snapshot, timeless, tiny, tree, write_text
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from support.federations import left, rows, snapshot, timeless, tiny, tree, write_text
 
 from fedtlu_fast import InputError, RunConfig, StorageError, simulate
 from fedtlu_fast.errors import InterruptedRunError

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import left, rows, timeless, tiny
-from model_zoo import ResNet
 from safetensors.torch import load_file
+from support.federations import left, rows, timeless, tiny
+from support.model_zoo import ResNet
 from torch import Tensor
 from torch.nn import functional as F
 

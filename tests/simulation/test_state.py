@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import snapshot
-from model_zoo import ResNet, Tied, gpt2
 from safetensors.torch import load_file
+from support.federations import snapshot
+from support.model_zoo import ResNet, Tied, gpt2
 from torch import nn
 
 from fedtlu_fast import InputError, StorageError

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federations import left, rows, tiny, tree
-from treebanks import write_treebank
+from support.federations import left, rows, tiny, tree
+from support.treebanks import write_treebank
 
 from fedtlu_fast import simulate
 from fedtlu_fast.config import RunConfig

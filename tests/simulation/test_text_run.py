@@ -1,7 +1,7 @@
 """A federation that sorts texts: it learns, and who trains does not change the bits."""
 
 import pytest
-from federations import left
+from support.federations import left
 
 from fedtlu_fast import simulate
 from fedtlu_fast.settings import parse_config

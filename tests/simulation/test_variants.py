@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import left, tiny
+from support.federations import left, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.data.population import example_samples

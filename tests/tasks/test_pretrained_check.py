@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from model_zoo import bert, bert_size, gpt2, llama, vit
+from support.model_zoo import bert, bert_size, gpt2, llama, vit
 from torch import nn
 from transformers import (
     BertForMaskedLM,

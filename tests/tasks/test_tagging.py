@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.treebanks import LEXICON, write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -15,7 +16,6 @@ from transformers import (
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
 )
-from treebanks import LEXICON, write_treebank
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from pictures import write_folder
+from support.pictures import write_folder
 from torch import nn
 from transformers import (
     CLIPConfig,

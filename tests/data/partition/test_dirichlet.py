@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from partitions import SOURCES, assert_deals_everything_once, deal, heterogeneity, same
+from support.partitions import SOURCES, assert_deals_everything_once, deal, heterogeneity, same
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import DirichletPartitioner, IidPartitioner

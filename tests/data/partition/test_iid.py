@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from partitions import SOURCES, assert_deals_everything_once, deal
+from support.partitions import SOURCES, assert_deals_everything_once, deal
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import IidPartitioner

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from partitions import deal
+from support.partitions import deal
 
 from fedtlu_fast import InputError
 from fedtlu_fast.config import PARTITION_ARGUMENTS, PartitionConfig

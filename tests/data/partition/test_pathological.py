@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from partitions import SOURCES, assert_dealt, deal, same
+from support.partitions import SOURCES, assert_dealt, deal, same
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import PathologicalPartitioner

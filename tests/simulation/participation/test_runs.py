@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federations import left, rows, timeless, tiny, tree
+from support.federations import left, rows, timeless, tiny, tree
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.cli.main import main
