@@ -300,7 +300,7 @@ def judge_after(ended: Ended, bench: Bench, begin: tuple[object, ...], out: Path
 
 def dies_in_last_round() -> None:
     """To prepare a command: SIGKILL in round 6, between two lines of its logs."""
-    from fedtlu_fast.simulation.directory import RunDirectory
+    from fedtlu_fast.runs.directory import RunDirectory
 
     append = RunDirectory.append
 
@@ -339,9 +339,9 @@ def load_package() -> None:
 
     import fedtlu_fast.cli.main
     import fedtlu_fast.data.arrays
+    import fedtlu_fast.experiments.arm_pool as arm_pool
+    import fedtlu_fast.experiments.compare as compare
     import fedtlu_fast.report.write as write
-    import fedtlu_fast.simulation.arm_pool as arm_pool
-    import fedtlu_fast.simulation.compare as compare
     import fedtlu_fast.simulation.executors.processes
 
     torch.set_num_threads(1)

@@ -51,7 +51,7 @@ def bench_sim_command(
     processes together.
     """
     from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
-    from fedtlu_fast.simulation.directory import dump_json
+    from fedtlu_fast.runs.directory import dump_json
 
     names = [name.strip() for name in workloads.split(",") if name.strip()]
     for name in names:

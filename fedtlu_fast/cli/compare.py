@@ -90,13 +90,13 @@ def compare_command(
     under three minutes on two cores.
     """
     from fedtlu_fast.environment import data_line
+    from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
+    from fedtlu_fast.experiments.variants import crossed, swept
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.client_tables import client_table
     from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.settings import laid_over
-    from fedtlu_fast.simulation.compare import compare, comparison_settings, is_complete
-    from fedtlu_fast.simulation.variants import crossed, swept
 
     given = {
         "model__pretrained": model,

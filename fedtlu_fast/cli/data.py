@@ -51,7 +51,7 @@ def data_command(
     """
     from fedtlu_fast.data.federation import load_federation
     from fedtlu_fast.data.holdings import look
-    from fedtlu_fast.simulation.directory import dump_json
+    from fedtlu_fast.runs.directory import dump_json
 
     check_place("--plot", plot)
     given = {

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def show_estimate(settings: RunConfig, as_json: bool) -> None:
     """Prints what a run with these settings needs."""
-    from fedtlu_fast.simulation.directory import dump_json
-    from fedtlu_fast.simulation.estimate import estimate
+    from fedtlu_fast.experiments.estimate import estimate
+    from fedtlu_fast.runs.directory import dump_json
     from fedtlu_fast.simulation.run import Run
 
     with closing(Run(settings)) as run, run.own_state():

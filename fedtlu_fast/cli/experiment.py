@@ -52,10 +52,10 @@ def experiment_command(
     Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped; --set may
     then change execution.client_errors, client_seconds and retries, and checkpoint.*.
     """
+    from fedtlu_fast.experiments.compare import is_complete
+    from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
     from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
-    from fedtlu_fast.simulation.compare import is_complete
-    from fedtlu_fast.simulation.directory import PLAN, dump_json
-    from fedtlu_fast.simulation.experiment import conditions, experiment_settings, run_experiment
+    from fedtlu_fast.runs.directory import PLAN, dump_json
 
     if scale not in ("small", "paper"):
         raise not_one_of("--scale", scale, ("small", "paper"))

@@ -41,7 +41,7 @@ def history_command(
     blocks by these layers alone with the best by the score, as many as were chosen.
     """
     from fedtlu_fast.report.history import history_json, kind_cells, read_history, stability_cells
-    from fedtlu_fast.simulation.directory import dump_json
+    from fedtlu_fast.runs.directory import dump_json
 
     check_place("--plot", plot)
     config, history = read_history(run_dir)

@@ -20,7 +20,7 @@ from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
-    from fedtlu_fast.simulation.compare import ArmResult
+    from fedtlu_fast.experiments.compare import ArmResult
 
 DEFAULT_PRESET = "quickstart"
 
@@ -187,8 +187,8 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: there is no such run, or another setting is to change.
     """
+    from fedtlu_fast.runs.directory import RunDirectory
     from fedtlu_fast.settings import laid_over
-    from fedtlu_fast.simulation.directory import RunDirectory
 
     changes = check_free(overrides)
     _, config = RunDirectory.open(directory)

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE, budget_of
 from fedtlu_fast.report.client_choices import client_choices
 from fedtlu_fast.report.client_tables import quality_of
 from fedtlu_fast.report.costs_plot import LABELS
 from fedtlu_fast.report.plots import FAINT, INK
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
-from fedtlu_fast.simulation.compare import ArmResult
-from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.runs.directory import RunDirectory
 
 HEADS = {"test_accuracy": "global acc, %", "test_perplexity": "global ppl"}
 COLOURS = (BASELINE_COLOUR, *PALETTE)

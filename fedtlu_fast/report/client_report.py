@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_arms, write_ablation
 from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
@@ -20,8 +21,7 @@ from fedtlu_fast.report.costs_plot import LABELS, costs_figure, ends_figure
 from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
-from fedtlu_fast.simulation.compare import ArmResult
-from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.runs.directory import RunDirectory
 
 TITLES = {
     "comparison": "Global test over rounds: mean over seeds, bands from the least to the largest",

@@ -22,11 +22,11 @@ from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.runs.directory import METRICS, SELECTION, RunDirectory
+from fedtlu_fast.runs.reading import trusted_rows
 from fedtlu_fast.simulation.client_errors import left_to_the_round
-from fedtlu_fast.simulation.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.reading import trusted_rows
 from fedtlu_fast.torch_state import own_state
 
 QUALITIES = ("test_accuracy", "test_perplexity")

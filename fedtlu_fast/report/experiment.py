@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fedtlu_fast.experiments.experiment import ConditionResult
 from fedtlu_fast.report.gains_plot import gains_figure
 from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.parts import attempt, pictures
@@ -17,8 +18,7 @@ from fedtlu_fast.report.stages import HEADS as STAGE_HEADS
 from fedtlu_fast.report.stages import scoring_told, stage_cells, stage_rows
 from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
 from fedtlu_fast.report.write import write_comparison_report
-from fedtlu_fast.simulation.directory import RunDirectory
-from fedtlu_fast.simulation.experiment import ConditionResult
+from fedtlu_fast.runs.directory import RunDirectory
 
 MEASURES = (
     ("perplexity", "global", "test_perplexity", -1),

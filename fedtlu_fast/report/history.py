@@ -22,9 +22,9 @@ from fedtlu_fast.report.stability import (
     rank_stability,
     taus,
 )
+from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
-from fedtlu_fast.simulation.directory import SELECTION, RunDirectory
-from fedtlu_fast.simulation.reading import trusted_rows
+from fedtlu_fast.runs.reading import trusted_rows
 
 ALL_GROUPS = "all groups"
 

@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.shown import visible
-from fedtlu_fast.simulation.directory import RunDirectory
 
 
 def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedtlu_fast.checkpoints import ScoredChange
+from fedtlu_fast.changes import ScoredChange
 from fedtlu_fast.layout import Group, ParameterLayout
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.shown import visible
-from fedtlu_fast.simulation.compare import ArmResult
 
 MEASURES = {
     "test_perplexity": "global ppl",

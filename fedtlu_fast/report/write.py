@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.experiments.compare import ArmResult, save_comparison
 from fedtlu_fast.report.arms import chooses
 from fedtlu_fast.report.client_report import write_client_report
 from fedtlu_fast.report.client_tables import client_rows
@@ -20,8 +21,7 @@ from fedtlu_fast.report.page import write_page, write_pictures
 from fedtlu_fast.report.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, selection_figure
 from fedtlu_fast.report.tables import SOME, comparison_cells, comparison_rows, to_csv, to_markdown
-from fedtlu_fast.simulation.compare import ArmResult, save_comparison
-from fedtlu_fast.simulation.directory import RunDirectory
+from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.run import RunResult
 
 SHOWN_AS = {

@@ -13,7 +13,7 @@ from fedtlu_fast.config import ClientSelectionConfig, DataConfig
 from fedtlu_fast.config.client_selection import BUDGETED
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.directory import finite
+from fedtlu_fast.runs.directory import finite
 from fedtlu_fast.simulation.evaluation import (
     LocalTest,
     global_test,

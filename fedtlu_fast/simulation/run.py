@@ -25,12 +25,12 @@ from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.places import at_home
 from fedtlu_fast.process_state import check_settings
+from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
+from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.shown import shell_word
-from fedtlu_fast.simulation.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.reading import damage, has_summary
 from fedtlu_fast.simulation.records import data_facts, metrics_row, run_summary, selection_row, start_figures
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint

@@ -12,10 +12,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.environment import DATA, differences
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.runs.checkpoints import complete_checkpoints, round_of
 from fedtlu_fast.runs.facts import (
     CLIENTS,
     FORMAT,
@@ -44,8 +43,6 @@ from fedtlu_fast.runs.facts import (
     read_facts,
 )
 from fedtlu_fast.runs.files import (
-    NotAFileError,
-    check_folder,
     file_sha256,
     make_folder,
     make_root,
@@ -174,7 +171,7 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         raise storage_error(target, error) from error
-    whole = _complete(folder)
+    whole = complete_checkpoints(folder)
     # A run that had to pass over damaged checkpoints finds them ahead of itself; they count for nothing.
     place = whole.index(target) + 1
     for stale in (*whole[: max(0, place - retain)], *whole[place:]):
@@ -205,7 +202,7 @@ def load_checkpoint(
     """
     damaged: list[str] = []
     foreign: InputError | None = None
-    for path in reversed(_complete(folder)):
+    for path in reversed(complete_checkpoints(folder)):
         try:
             facts = read_facts(path)
             changed = [key for key, value in identity.items() if facts.identity.get(key) != value]
@@ -237,22 +234,13 @@ def load_checkpoint(
     return None
 
 
-def whole_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointFacts]]:
-    """Checkpoints, the latest first, whose state.json and lines of the logs are as they were written."""
-    for path in reversed(_complete(folder)):
-        with suppress(DamagedError, EarlierVersionError):
-            facts = read_facts(path)
-            if changed_log(folder.parent, facts.logs, facts.round) is None:
-                yield path, facts
-
-
 def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> ServerState:
     """The state in a checkpoint.
 
     Raises:
         DamagedError: it is not what was written, or not of this model.
     """
-    if facts.round != _round_of(path):
+    if facts.round != round_of(path):
         raise DamagedError(f"its state is that of round {facts.round}")
     check_files(path, facts)
     if changed := changed_log(path.parent.parent, facts.logs, facts.round):
@@ -351,19 +339,6 @@ def _of_earlier_version(path: Path) -> InputError:
         "a checkpoint of this version of fedtlu-fast; an earlier one wrote it, without digests of its files",
         "Finish the run with that version, or start it anew in another directory.",
     )
-
-
-def _complete(folder: Path) -> list[Path]:
-    """Checkpoints that were not cut short while they were written, the earliest first."""
-    try:
-        found = folder.iterdir() if check_folder(folder) else ()
-    except NotAFileError as error:
-        raise InputError(RESUMED, str(folder), f"the folder of the checkpoints; {error.strerror}") from None
-    return sorted((path for path in found if re.fullmatch(r"round-\d{6,}", path.name)), key=_round_of)
-
-
-def _round_of(path: Path) -> int:
-    return int(path.name.removeprefix("round-"))
 
 
 def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:

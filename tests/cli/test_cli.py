@@ -465,7 +465,7 @@ def test_full_disk_exits_1_with_one_message_and_can_be_resumed(
     out = tmp_path / "out"
     assert fedtlu("run", "--config", tiny_file, "--out", tmp_path / "whole").code == 0
 
-    from fedtlu_fast.simulation import directory
+    from fedtlu_fast.runs import directory
 
     append = directory.append_to_file
 
@@ -522,9 +522,13 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
     [
         ("fedtlu_fast.cli.run._simulate", ["run"], "give the same command again"),
         ("fedtlu_fast.simulation.run.Run.finish", ["run"], "go on with: fedtlu run --resume {out}"),
-        ("fedtlu_fast.simulation.compare.run_arms", ["compare"], "go on with: fedtlu compare --resume {out}"),
         (
-            "fedtlu_fast.simulation.experiment.compare",
+            "fedtlu_fast.experiments.compare.run_arms",
+            ["compare"],
+            "go on with: fedtlu compare --resume {out}",
+        ),
+        (
+            "fedtlu_fast.experiments.experiment.compare",
             ["experiment", "ptb-gpt2"],
             "go on with the same command: fedtlu experiment ptb-gpt2 --set rounds=2 --out {out}",
         ),

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from support.federations import tiny
 
 from fedtlu_fast import StorageError
+from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.page import write_page
 from fedtlu_fast.report.parts import attempt, pictures, png, tables
 from fedtlu_fast.report.write import write_comparison_report, write_run_report
-from fedtlu_fast.simulation.compare import ArmResult
 from fedtlu_fast.simulation.run import RunResult
 
 NAMES = [

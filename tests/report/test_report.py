@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
+from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.parts import png
 from fedtlu_fast.report.plots import comparison_figure, curves_figure, selection_figure, short_names
 from fedtlu_fast.report.tables import comparison_cells, comparison_rows, comparison_table, to_csv, to_markdown
 from fedtlu_fast.report.write import write_comparison_report, write_run_report
-from fedtlu_fast.simulation.compare import ArmResult
 
 BLOCKS = [f"transformer.h.{index}" for index in range(4)]
 

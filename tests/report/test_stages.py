@@ -2,10 +2,10 @@
 
 import pytest
 
+from fedtlu_fast.experiments.compare import ArmResult
+from fedtlu_fast.experiments.experiment import Condition, ConditionResult
 from fedtlu_fast.report.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.simulation.compare import ArmResult
-from fedtlu_fast.simulation.experiment import Condition, ConditionResult
 
 
 def timing(train, score, **more):

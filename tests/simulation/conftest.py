@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from support.federations import write_text
 
-from fedtlu_fast.simulation import compare as module
-from fedtlu_fast.simulation.arm_pool import ArmPool
+from fedtlu_fast.experiments import compare as module
+from fedtlu_fast.experiments.arm_pool import ArmPool
 
 
 @pytest.fixture(scope="session")

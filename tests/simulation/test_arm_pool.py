@@ -15,8 +15,8 @@ import pytest
 from support.federations import tiny
 
 from fedtlu_fast import simulate
-from fedtlu_fast.simulation.arm_pool import ArmPool, StoppedProcessError, signals_later
-from fedtlu_fast.simulation.compare import Arm, compare
+from fedtlu_fast.experiments.arm_pool import ArmPool, StoppedProcessError, signals_later
+from fedtlu_fast.experiments.compare import Arm, compare
 from fedtlu_fast.simulation.executors import patience
 from fedtlu_fast.simulation.stopping import STOPPING, is_stopped, signals_interrupt
 

@@ -13,9 +13,9 @@ from support.federations import left, snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
-from fedtlu_fast.simulation import arm_pool as arm_pool_module
-from fedtlu_fast.simulation import compare as module
-from fedtlu_fast.simulation.compare import (
+from fedtlu_fast.experiments import arm_pool as arm_pool_module
+from fedtlu_fast.experiments import compare as module
+from fedtlu_fast.experiments.compare import (
     Arm,
     ArmResult,
     compare,

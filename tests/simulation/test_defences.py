@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
+from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.estimate import estimate
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.run import Run

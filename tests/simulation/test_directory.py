@@ -12,11 +12,11 @@ from support.federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
 from fedtlu_fast.cli.options import resumed
+from fedtlu_fast.experiments import compare as compare_module
+from fedtlu_fast.experiments.compare import comparison_settings
+from fedtlu_fast.runs import directory as directory_module
+from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json, finite
 from fedtlu_fast.runs.sealed import read_sealed_yaml
-from fedtlu_fast.simulation import compare as compare_module
-from fedtlu_fast.simulation import directory as directory_module
-from fedtlu_fast.simulation.compare import comparison_settings
-from fedtlu_fast.simulation.directory import LOGS, RunDirectory, dump_json, finite
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 from support.federations import write_text
 
 from fedtlu_fast import InputError
-from fedtlu_fast.report.experiment import experiment_rows, paired_interval, write_experiment_report
-from fedtlu_fast.simulation.compare import ArmResult
-from fedtlu_fast.simulation.experiment import (
+from fedtlu_fast.experiments.compare import ArmResult
+from fedtlu_fast.experiments.experiment import (
     AGGREGATORS,
     EXPERIMENTS,
     THREATS,
@@ -20,6 +19,7 @@ from fedtlu_fast.simulation.experiment import (
     experiment_settings,
     run_experiment,
 )
+from fedtlu_fast.report.experiment import experiment_rows, paired_interval, write_experiment_report
 
 TINY = [
     "rounds=2",

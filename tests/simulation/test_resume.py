@@ -21,11 +21,11 @@ from support.federations import left, rows, snapshot, timeless, tiny, tree, writ
 
 from fedtlu_fast import InputError, RunConfig, StorageError, simulate
 from fedtlu_fast.errors import InterruptedRunError
-from fedtlu_fast.simulation import directory as directory_module
+from fedtlu_fast.runs import directory as directory_module
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.runs.reading import damage, trusted_rows
 from fedtlu_fast.simulation import run as run_module
 from fedtlu_fast.simulation import state as state_module
-from fedtlu_fast.simulation.directory import RunDirectory
-from fedtlu_fast.simulation.reading import damage, trusted_rows
 from fedtlu_fast.simulation.run import Run
 
 

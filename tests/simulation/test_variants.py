@@ -6,13 +6,13 @@ from support.federations import left, tiny
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.data.population import example_samples
+from fedtlu_fast.experiments.compare import compare
+from fedtlu_fast.experiments.references import with_warmup
+from fedtlu_fast.experiments.variants import crossed, swept, with_variant
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.compare import compare
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.references import with_warmup
-from fedtlu_fast.simulation.variants import crossed, swept, with_variant
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_losses_are_in_the_checkpoint_and_decide_who_is_drawn(text, tmp_path):
 
 @pytest.mark.slow
 def test_arms_that_share_a_warm_up_share_its_losses(text, tmp_path):
-    from fedtlu_fast.simulation.compare import compare
+    from fedtlu_fast.experiments.compare import compare
 
     config = federation(text, {"sampler": "loss", "candidates": 6}, warmup_rounds=3)
     compare(config, ["fedtlu", "random"], [0], tmp_path / "out", jobs=1)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from fedtlu_fast.checkpoints import score_checkpoints
+from fedtlu_fast.changes import score_checkpoints
 
 Tensors = dict[str, Tensor]
 

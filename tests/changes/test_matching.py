@@ -1,7 +1,7 @@
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.checkpoints.matching import core, matched, natural
+from fedtlu_fast.changes.matching import core, matched, natural
 
 NAMES = ["wte.weight", "h.0.attn.weight", "h.0.attn.bias", "h.10.attn.weight", "ln.weight"]
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from fedtlu_fast import InputError
-from fedtlu_fast.checkpoints import score_checkpoints
-from fedtlu_fast.checkpoints.files import Checkpoint, open_checkpoint
+from fedtlu_fast.changes import score_checkpoints
+from fedtlu_fast.changes.files import Checkpoint, open_checkpoint
 
 W, V = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0, 8.0])
 

@@ -14,9 +14,7 @@ from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
-from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
-from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.compare import (
+from fedtlu_fast.experiments.compare import (
     POLICY,
     ArmResult,
     Progress,
@@ -25,7 +23,9 @@ from fedtlu_fast.simulation.compare import (
     is_complete,
     read_arm,
 )
-from fedtlu_fast.simulation.directory import CONFIG, PLAN, RunDirectory
+from fedtlu_fast.runs.directory import CONFIG, PLAN, RunDirectory
+from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
+from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 

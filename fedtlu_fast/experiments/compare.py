@@ -21,11 +21,7 @@ from typing import Any
 
 from fedtlu_fast.config import ExecutionConfig, RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
-from fedtlu_fast.machine import cores
-from fedtlu_fast.runs.sealed import read_sealed_yaml
-from fedtlu_fast.settings import read_config
-from fedtlu_fast.shown import shell_word
-from fedtlu_fast.simulation.arm_pool import (
+from fedtlu_fast.experiments.arm_pool import (
     ArmPool,
     StoppedProcessError,
     arm_pool,
@@ -33,18 +29,22 @@ from fedtlu_fast.simulation.arm_pool import (
     none_is_to_begin,
     signals_later,
 )
-from fedtlu_fast.simulation.client_rule import make_client_rule
-from fedtlu_fast.simulation.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
-from fedtlu_fast.simulation.reading import damage, has_summary, read_finished
-from fedtlu_fast.simulation.references import (
+from fedtlu_fast.experiments.references import (
     REFERENCES,
     reference_rounds,
     reference_summary,
     with_warmup,
 )
+from fedtlu_fast.experiments.variants import with_variant
+from fedtlu_fast.machine import cores
+from fedtlu_fast.runs.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
+from fedtlu_fast.runs.reading import damage, has_summary, read_finished
+from fedtlu_fast.runs.sealed import read_sealed_yaml
+from fedtlu_fast.settings import read_config
+from fedtlu_fast.shown import shell_word
+from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
-from fedtlu_fast.simulation.variants import with_variant
 from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 

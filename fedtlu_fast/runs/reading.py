@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.runs.checkpoints import whole_checkpoints
+from fedtlu_fast.runs.directory import LOGS, METRICS, RESULTS, SUMMARY, SUMS, TIMINGS, RunDirectory
 from fedtlu_fast.runs.files import file_sha256, read_file
-from fedtlu_fast.simulation.directory import LOGS, METRICS, RESULTS, SUMMARY, SUMS, TIMINGS, RunDirectory
-from fedtlu_fast.simulation.state import whole_checkpoints
 
 RESUME = "Resume it, which makes the end of the run anew."
 ANEW = "Start it anew in another directory: the same settings give the same bits."

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.blocks import Granularity
-from fedtlu_fast.checkpoints.buffers import buffers, quantised
-from fedtlu_fast.checkpoints.files import Checkpoint, Stored, open_checkpoint
-from fedtlu_fast.checkpoints.matching import core, matched, natural
+from fedtlu_fast.changes.buffers import buffers, quantised
+from fedtlu_fast.changes.files import Checkpoint, Stored, open_checkpoint
+from fedtlu_fast.changes.matching import core, matched, natural
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks, score_layers

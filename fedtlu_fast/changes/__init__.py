@@ -4,6 +4,6 @@
 are no layers, and `score` brings them together.
 """
 
-from fedtlu_fast.checkpoints.score import ScoredChange, score_checkpoints
+from fedtlu_fast.changes.score import ScoredChange, score_checkpoints
 
 __all__ = ["ScoredChange", "score_checkpoints"]

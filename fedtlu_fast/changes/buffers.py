@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 import torch
 
-from fedtlu_fast.checkpoints.files import Stored
+from fedtlu_fast.changes.files import Stored
 
 NAMES = frozenset(
     {

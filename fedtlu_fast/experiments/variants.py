@@ -19,10 +19,10 @@ from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import budget_shorthand
 from fedtlu_fast.config.client_selection import BUDGETED, used_by
 from fedtlu_fast.errors import InputError, choice, nearest
+from fedtlu_fast.experiments.references import REFERENCES
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.selection.client_selectors import CLIENT_SELECTORS
 from fedtlu_fast.settings import laid_over
-from fedtlu_fast.simulation.references import REFERENCES
 
 NO_BUDGET = "all"
 

@@ -1,0 +1,1 @@
+"""Experiments of many runs: comparisons, the papers' grids, references, and estimates of what a run needs."""
