@@ -53,6 +53,9 @@ PACKAGES = {
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",
     "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
     "fedtlu_fast.report": "fedtlu_fast/report",
+    "fedtlu_fast.report.aggregate": "fedtlu_fast/report/aggregate",
+    "fedtlu_fast.report.figures": "fedtlu_fast/report/figures",
+    "fedtlu_fast.report.pages": "fedtlu_fast/report/pages",
     "fedtlu_fast.runs": "fedtlu_fast/runs",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
@@ -68,7 +71,7 @@ setup(
     package_data={
         "fedtlu_fast": ["py.typed", "_native.pyi"],
         "fedtlu_fast.presets": ["*.yaml"],
-        "fedtlu_fast.report": ["*.html.j2"],
+        "fedtlu_fast.report.pages": ["*.html.j2"],
     },
     ext_modules=[] if mode == "0" else [native],
     cmdclass={"build_ext": build_ext},

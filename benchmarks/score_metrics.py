@@ -22,8 +22,9 @@ from rich.progress import track
 from rich.table import Table
 
 from fedtlu_fast import RunConfig, load_config
-from fedtlu_fast.experiments.compare import Arm, read_arm, run_arm
-from fedtlu_fast.report.history import read_history
+from fedtlu_fast.experiments.compare import Arm, run_arm
+from fedtlu_fast.report.aggregate.history import read_history
+from fedtlu_fast.runs.results import read_arm
 
 WARMUP, TARGETED = 40, 30
 SETTINGS = [

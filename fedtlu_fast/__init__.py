@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.layout import ParameterLayout
+    from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
     from fedtlu_fast.settings import load_config
-    from fedtlu_fast.simulation.run import RunResult, simulate
+    from fedtlu_fast.simulation.run import simulate
     from fedtlu_fast.stats import LayerStats, layer_stats
 
 __all__ = [
@@ -44,7 +45,7 @@ _HOMES = {
     "LayerStats": "stats",
     "ParameterLayout": "layout",
     "RunConfig": "config",
-    "RunResult": "simulation.run",
+    "RunResult": "runs.results",
     "StorageError": "errors",
     "aggregate": "aggregation",
     "layer_stats": "stats",

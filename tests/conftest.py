@@ -25,7 +25,7 @@ if not torch.cuda.is_available():
 from matplotlib.figure import Figure
 
 from fedtlu_fast.ops import dispatch
-from fedtlu_fast.report import parts
+from fedtlu_fast.report.pages import parts
 
 # Under nohup it is ignored, by all processes of the tests too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -341,7 +341,8 @@ def load_package() -> None:
     import fedtlu_fast.data.arrays
     import fedtlu_fast.experiments.arm_pool as arm_pool
     import fedtlu_fast.experiments.compare as compare
-    import fedtlu_fast.report.write as write
+    import fedtlu_fast.report.pages.comparison as comparison
+    import fedtlu_fast.report.pages.run as single
     import fedtlu_fast.simulation.executors.processes
 
     torch.set_num_threads(1)
@@ -366,13 +367,15 @@ def load_package() -> None:
 
     compare.arm_pool = forked
     # Pictures and pages would take most of the time.
-    attempt = write.attempt
-    write.attempt = lambda part, make: attempt(part, make) if part == "the table of arms" else None
+    attempt = single.attempt
+    single.attempt = lambda part, make: None
+    comparison.attempt = lambda part, make: attempt(part, make) if part == "the table of arms" else None
 
 
 def with_pictures() -> None:
     """To prepare a command that makes its whole report."""
-    import fedtlu_fast.report.parts as parts
-    import fedtlu_fast.report.write as write
+    import fedtlu_fast.report.pages.comparison as comparison
+    import fedtlu_fast.report.pages.parts as parts
+    import fedtlu_fast.report.pages.run as single
 
-    write.attempt = parts.attempt
+    single.attempt = comparison.attempt = parts.attempt

@@ -92,10 +92,10 @@ def compare_command(
     from fedtlu_fast.environment import data_line
     from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
     from fedtlu_fast.experiments.variants import crossed, swept
+    from fedtlu_fast.report.aggregate.clients import client_table
     from fedtlu_fast.report.arms import chooses
-    from fedtlu_fast.report.client_tables import client_table
+    from fedtlu_fast.report.pages.comparison import write_comparison_report
     from fedtlu_fast.report.tables import comparison_table
-    from fedtlu_fast.report.write import write_comparison_report
     from fedtlu_fast.settings import laid_over
 
     given = {

@@ -140,6 +140,6 @@ def _table(found: dict[str, Any], source: str, partition: str) -> Table:
 
 
 def _write_plot(path: Path, holdings: Holdings) -> None:
-    from fedtlu_fast.report.holdings import holdings_figure
+    from fedtlu_fast.report.figures.holdings import holdings_figure
 
     write_plot(path, lambda: holdings_figure(holdings))

@@ -54,7 +54,8 @@ def experiment_command(
     """
     from fedtlu_fast.experiments.compare import is_complete
     from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
-    from fedtlu_fast.report.experiment import experiment_table, write_experiment_report
+    from fedtlu_fast.report.aggregate.experiment import experiment_table
+    from fedtlu_fast.report.pages.experiment import write_experiment_report
     from fedtlu_fast.runs.directory import PLAN, dump_json
 
     if scale not in ("small", "paper"):

@@ -49,7 +49,7 @@ def write_plot(path: Path, make: Callable[[], Figure]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from fedtlu_fast.report.parts import attempt, png
+    from fedtlu_fast.report.pages.parts import attempt, png
 
     picture = attempt(f"the picture {path}", lambda: png(make))
     if picture is None:

@@ -40,13 +40,13 @@ def history_command(
     the tau of the ranking by these layers alone with the ranking that was; and the overlap of the best
     blocks by these layers alone with the best by the score, as many as were chosen.
     """
-    from fedtlu_fast.report.history import history_json, kind_cells, read_history, stability_cells
+    from fedtlu_fast.report.aggregate.history import history_json, kind_cells, read_history, stability_cells
     from fedtlu_fast.runs.directory import dump_json
 
     check_place("--plot", plot)
     config, history = read_history(run_dir)
     if plot is not None:
-        from fedtlu_fast.report.history_plots import history_figure
+        from fedtlu_fast.report.figures.history import history_figure
 
         write_plot(plot, lambda: history_figure(history.groups))
     if as_json:

@@ -20,7 +20,7 @@ from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
-    from fedtlu_fast.experiments.compare import ArmResult
+    from fedtlu_fast.runs.results import ArmResult
 
 DEFAULT_PRESET = "quickstart"
 

@@ -193,6 +193,6 @@ def _table(rows: list[Row], where: str) -> Table:
 
 
 def _write_plot(path: Path, rows: list[Row]) -> None:
-    from fedtlu_fast.report.roofline import roofline_figure
+    from fedtlu_fast.report.figures.roofline import roofline_figure
 
     write_plot(path, lambda: roofline_figure(rows))

@@ -114,7 +114,7 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
     Raises:
         InterruptedRunError: it was asked to stop before its end, and did after a round.
     """
-    from fedtlu_fast.report.write import write_run_report
+    from fedtlu_fast.report.pages.run import write_run_report
     from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
 
@@ -138,7 +138,7 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
 
 
 def _advance(run: Run, stop: StopRequest, live: bool) -> None:
-    from fedtlu_fast.report.plots import short_names
+    from fedtlu_fast.report.figures.plots import short_names
 
     names = [run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks]
     choosable = dict(zip(names, short_names(names), strict=True))

@@ -57,7 +57,7 @@ def score_command(
     that repeats no block, the tables say so.
     """
     from fedtlu_fast.changes import score_checkpoints
-    from fedtlu_fast.report.ranking import ranking
+    from fedtlu_fast.report.aggregate.ranking import ranking
     from fedtlu_fast.runs.directory import dump_json
 
     _check("--granularity", granularity, get_args(Granularity))

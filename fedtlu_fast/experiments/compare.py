@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedtlu_fast.config import ExecutionConfig, RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
@@ -37,8 +36,9 @@ from fedtlu_fast.experiments.references import (
 )
 from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.machine import cores
-from fedtlu_fast.runs.directory import COMPARISON, CONFIG, LOGS, METRICS, RunDirectory, dump_json
-from fedtlu_fast.runs.reading import damage, has_summary, read_finished
+from fedtlu_fast.runs.directory import COMPARISON, CONFIG, METRICS, RunDirectory
+from fedtlu_fast.runs.reading import damage, has_summary
+from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
@@ -76,18 +76,6 @@ class Arm:
     until: int
     warmup: Path | None = None
     summarise: bool = True
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """What one arm left: its summary and its logs."""
-
-    selector: str
-    seed: int
-    summary: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    selection: list[dict[str, Any]]
-    timings: Sequence[dict[str, Any]] = ()
 
 
 Progress = Callable[[Arm, int], None]
@@ -274,23 +262,6 @@ def is_finished(path: Path) -> bool:
     """Whether an arm left all that its table needs, as it was written."""
     directory = RunDirectory(path)
     return has_summary(directory) and damage(directory) is None
-
-
-def read_arm(path: Path) -> ArmResult:
-    """What a finished arm left in its directory.
-
-    Raises:
-        InputError: it is not finished, or not as it was written.
-    """
-    directory, config = RunDirectory.open(path)
-    summary, rows = read_finished(directory, RESUMED)
-    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *(rows[log] for log in LOGS))
-
-
-def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
-    """Writes comparison.json: the table's rows and every arm's summary."""
-    content = {"table": list(rows), "runs": [result.summary for result in results]}
-    RunDirectory(out).write("comparison.json", dump_json(content, indent=1) + "\n")
 
 
 def comparison_settings(out: Path) -> tuple[RunConfig, tuple[str, ...], tuple[int, ...]]:

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
-from fedtlu_fast.experiments.compare import (
-    POLICY,
-    ArmResult,
-    Progress,
-    arm_paths,
-    compare,
-    is_complete,
-    read_arm,
-)
+from fedtlu_fast.experiments.compare import POLICY, Progress, arm_paths, compare, is_complete
 from fedtlu_fast.runs.directory import CONFIG, PLAN, RunDirectory
+from fedtlu_fast.runs.results import Condition, ConditionResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.wording import OUT, either
@@ -43,34 +35,6 @@ THREATS: Mapping[str, tuple[str, ...]] = {
     # The honest change turned round and doubled.
     "malicious": ("sign_flip:0.2:2",),
 }
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One cell of the grid: what all arms of a comparison share.
-
-    Attributes:
-        aggregator: of `AGGREGATORS`.
-        threat: of `THREATS`.
-        config: settings of its arms, but for selector and seed.
-    """
-
-    aggregator: str
-    threat: str
-    config: RunConfig
-
-    @property
-    def name(self) -> str:
-        """Also its directory's."""
-        return f"{self.aggregator}-{self.threat}"
-
-
-@dataclass(frozen=True)
-class ConditionResult:
-    """A condition and what its arms left."""
-
-    condition: Condition
-    arms: list[ArmResult]
 
 
 def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) -> RunConfig:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.experiments.variants import NO_BUDGET
 from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.runs.results import ArmResult
 
 PALETTE = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's, but for yellow, which white paper swallows, and for blue, which is the baseline's."""

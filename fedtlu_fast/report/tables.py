@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedtlu_fast.experiments.compare import ArmResult
+from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.shown import visible
 
 MEASURES = {

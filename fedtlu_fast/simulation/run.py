@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -20,13 +20,13 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.sources import made_with
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError, check_kind
-from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.places import at_home
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
+from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.executors import choose, make_executor
@@ -42,27 +42,6 @@ logger = logging.getLogger("fedtlu_fast")
 
 Observer = Callable[[dict[str, Any]], None]
 """Called after every round with its row of metrics.jsonl."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run leaves.
-
-    Attributes:
-        summary: as in summary.json.
-        metrics: as in metrics.jsonl, one row a round.
-        selection: as in selection.jsonl, one row a round.
-        params: [P] float32, the final global parameters.
-        layout: of the model.
-        out: the run's directory, if it had one.
-    """
-
-    summary: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    selection: list[dict[str, Any]]
-    params: torch.Tensor
-    layout: ParameterLayout
-    out: Path | None
 
 
 def simulate(
@@ -105,7 +84,7 @@ def simulate(
         logger.warning(run.how_it_diverged())
     if result.out is not None:
         # Imported late: who wants no files need not wait for matplotlib.
-        from fedtlu_fast.report.write import write_run_report
+        from fedtlu_fast.report.pages.run import write_run_report
 
         with own_state():
             write_run_report(result, run.config, result.out)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedtlu_fast import InputError, layer_stats
 from fedtlu_fast.changes import score_checkpoints
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.report.ranking import ranking
+from fedtlu_fast.report.aggregate.ranking import ranking
 from fedtlu_fast.runs.directory import dump_json
 from fedtlu_fast.scoring import score_blocks, score_layers
 

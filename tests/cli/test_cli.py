@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fedtlu_fast.cli import run as run_module
 from fedtlu_fast.errors import ClientError
-from fedtlu_fast.report.plots import short_names
+from fedtlu_fast.report.figures.plots import short_names
 
 Command = Callable[..., Any]
 
@@ -509,7 +509,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("fedtlu_fast.report.write.write_run_report", press)
+        patch.setattr("fedtlu_fast.report.pages.run.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
     assert told(done) == [f"stopped: go on with: fedtlu run --resume {out}"]

@@ -314,8 +314,8 @@ def test_command_refuses_a_shape_that_does_not_fit_before_anything_is_measured(m
 
 @pytest.mark.draws
 def test_picture_of_any_ops_and_of_none():
-    from fedtlu_fast.report.parts import png
-    from fedtlu_fast.report.roofline import roofline_figure
+    from fedtlu_fast.report.figures.roofline import roofline_figure
+    from fedtlu_fast.report.pages.parts import png
 
     found, _ = measured("mlp", ["masked_apply_"])
     for rows in (found, []):

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from support.client_arms import arm
 
-from fedtlu_fast.report.ablation import (
-    GAP,
-    SweepArm,
-    ablation_cells,
-    ablation_figure,
-    ablation_rows,
-    ablation_table,
-    write_ablation,
-)
-from fedtlu_fast.report.parts import png
+from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, ablation_rows, ablation_table
+from fedtlu_fast.report.figures.ablation import GAP, ablation_figure
+from fedtlu_fast.report.pages.clients import write_ablation
+from fedtlu_fast.report.pages.parts import png
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.client_arms import OPEN, arm, reference
 
+from fedtlu_fast.report.aggregate.client_choices import agreement, client_choices
 from fedtlu_fast.report.arms import baseline_of, budget_of, selector_of, styles
-from fedtlu_fast.report.client_choices import agreement, client_choices
-from fedtlu_fast.report.client_maps import MOST_COLUMNS, arms_choices, grid, maps_figure
-from fedtlu_fast.report.parts import png
+from fedtlu_fast.report.figures.client_maps import MOST_COLUMNS, arms_choices, grid, maps_figure
+from fedtlu_fast.report.pages.parts import png
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]

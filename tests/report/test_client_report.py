@@ -15,13 +15,13 @@ from support.client_arms import arm, reference
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import simulate
-from fedtlu_fast.experiments.compare import ArmResult, read_arm
-from fedtlu_fast.report.arm_curves import curves_by_budget
-from fedtlu_fast.report.client_maps import arms_choices
-from fedtlu_fast.report.client_report import agreement_curves, quality_curves
-from fedtlu_fast.report.client_tables import client_cells, client_rows, client_table
-from fedtlu_fast.report.parts import png
-from fedtlu_fast.report.write import write_comparison_report
+from fedtlu_fast.report.aggregate.clients import client_cells, client_rows, client_table
+from fedtlu_fast.report.figures.arm_curves import curves_by_budget
+from fedtlu_fast.report.figures.client_maps import arms_choices
+from fedtlu_fast.report.pages.clients import agreement_curves, quality_curves
+from fedtlu_fast.report.pages.comparison import write_comparison_report
+from fedtlu_fast.report.pages.parts import png
+from fedtlu_fast.runs.results import ArmResult, read_arm
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]

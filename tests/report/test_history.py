@@ -10,10 +10,10 @@ import pytest
 from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.report.history import history_json, read_history, score_history
-from fedtlu_fast.report.history_plots import history_figure
-from fedtlu_fast.report.parts import png
-from fedtlu_fast.report.stability import GroupHistory
+from fedtlu_fast.report.aggregate.history import history_json, read_history, score_history
+from fedtlu_fast.report.aggregate.stability import GroupHistory
+from fedtlu_fast.report.figures.history import history_figure
+from fedtlu_fast.report.pages.parts import png
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedtlu_fast.data.holdings import Holdings, spread
-from fedtlu_fast.report.holdings import MOST_COLUMNS, MOST_ROWS, holdings_figure
-from fedtlu_fast.report.parts import png
+from fedtlu_fast.report.figures.holdings import MOST_COLUMNS, MOST_ROWS, holdings_figure
+from fedtlu_fast.report.pages.parts import png
 
 
 def holdings(clients, values, each=12, by="topic"):

@@ -10,7 +10,7 @@ from support.model_zoo import gpt2
 from torch import nn
 
 from fedtlu_fast import ParameterLayout, simulate
-from fedtlu_fast.report.kinds import kind_shares, kinds_of
+from fedtlu_fast.report.aggregate.kinds import kind_shares, kinds_of
 
 
 def kinds(model):

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from support.federations import tiny
 
 from fedtlu_fast import StorageError
-from fedtlu_fast.experiments.compare import ArmResult
-from fedtlu_fast.report.page import write_page
-from fedtlu_fast.report.parts import attempt, pictures, png, tables
-from fedtlu_fast.report.write import write_comparison_report, write_run_report
-from fedtlu_fast.simulation.run import RunResult
+from fedtlu_fast.report.pages.comparison import write_comparison_report
+from fedtlu_fast.report.pages.page import write_page
+from fedtlu_fast.report.pages.parts import attempt, pictures, png, tables
+from fedtlu_fast.report.pages.run import write_run_report
+from fedtlu_fast.runs.results import ArmResult, RunResult
 
 NAMES = [
     "$\\frac$ one",
@@ -105,7 +105,7 @@ def test_pictures_may_be_drawn_in_several_threads() -> None:
 
 @pytest.mark.parametrize("backend", ["module://no_such_module.backend", "nonsense"])
 def test_the_backend_that_a_notebook_exports_does_not_matter(backend: str) -> None:
-    code = "import os, fedtlu_fast.report.parts; print(os.environ['MPLBACKEND'])"
+    code = "import os, fedtlu_fast.report.pages.parts; print(os.environ['MPLBACKEND'])"
     environment = {**os.environ, "MPLBACKEND": backend}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
@@ -147,7 +147,7 @@ def test_a_run_whose_report_breaks_somewhere_keeps_the_rest(
     caplog: pytest.LogCaptureFixture,
     broken: str,
 ) -> None:
-    monkeypatch.setattr(f"fedtlu_fast.report.write.{broken}", fail)
+    monkeypatch.setattr(f"fedtlu_fast.report.pages.run.{broken}", fail)
     write_run_report(finished, tiny(Path("unused")), tmp_path)
     assert len(caplog.records) == 1
     assert "could not be made" in caplog.text

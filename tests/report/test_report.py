@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
-from fedtlu_fast.experiments.compare import ArmResult
-from fedtlu_fast.report.parts import png
-from fedtlu_fast.report.plots import comparison_figure, curves_figure, selection_figure, short_names
+from fedtlu_fast.report.figures.plots import comparison_figure, curves_figure, selection_figure, short_names
+from fedtlu_fast.report.pages.comparison import write_comparison_report
+from fedtlu_fast.report.pages.parts import png
+from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.tables import comparison_cells, comparison_rows, comparison_table, to_csv, to_markdown
-from fedtlu_fast.report.write import write_comparison_report, write_run_report
+from fedtlu_fast.runs.results import ArmResult
 
 BLOCKS = [f"transformer.h.{index}" for index in range(4)]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtlu_fast import ParameterLayout
-from fedtlu_fast.report.stability import (
+from fedtlu_fast.report.aggregate.stability import (
     GroupHistory,
     Spread,
     group_histories,

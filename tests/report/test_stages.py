@@ -2,9 +2,8 @@
 
 import pytest
 
-from fedtlu_fast.experiments.compare import ArmResult
-from fedtlu_fast.experiments.experiment import Condition, ConditionResult
-from fedtlu_fast.report.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
+from fedtlu_fast.report.aggregate.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
+from fedtlu_fast.runs.results import ArmResult, Condition, ConditionResult
 from fedtlu_fast.settings import load_config
 
 

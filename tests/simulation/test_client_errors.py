@@ -11,8 +11,9 @@ from support.federations import tiny
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError, InterruptedRunError
-from fedtlu_fast.experiments.compare import ArmResult, compare
-from fedtlu_fast.experiments.experiment import Condition, run_experiment
+from fedtlu_fast.experiments.compare import compare
+from fedtlu_fast.experiments.experiment import run_experiment
+from fedtlu_fast.runs.results import ArmResult, Condition
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.run import Run
 

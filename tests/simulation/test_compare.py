@@ -15,15 +15,8 @@ from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
 from fedtlu_fast.experiments import arm_pool as arm_pool_module
 from fedtlu_fast.experiments import compare as module
-from fedtlu_fast.experiments.compare import (
-    Arm,
-    ArmResult,
-    compare,
-    comparison_settings,
-    plan,
-    read_arm,
-    run_arm,
-)
+from fedtlu_fast.experiments.compare import Arm, compare, comparison_settings, plan, run_arm
+from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.simulation.run import Run
 
 SELECTORS, SEEDS = ("fedtlu", "random", "last", "full"), (0, 3)

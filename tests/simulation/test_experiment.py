@@ -8,18 +8,17 @@ import pytest
 from support.federations import write_text
 
 from fedtlu_fast import InputError
-from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.experiments.experiment import (
     AGGREGATORS,
     EXPERIMENTS,
     THREATS,
-    Condition,
-    ConditionResult,
     conditions,
     experiment_settings,
     run_experiment,
 )
-from fedtlu_fast.report.experiment import experiment_rows, paired_interval, write_experiment_report
+from fedtlu_fast.report.aggregate.experiment import experiment_rows, paired_interval
+from fedtlu_fast.report.pages.experiment import write_experiment_report
+from fedtlu_fast.runs.results import ArmResult, Condition, ConditionResult
 
 TINY = [
     "rounds=2",

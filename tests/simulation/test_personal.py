@@ -15,7 +15,7 @@ from fedtlu_fast.block_metrics import unit_norms
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.experiments.variants import with_variant
-from fedtlu_fast.report.costs import read_costs
+from fedtlu_fast.report.aggregate.costs import read_costs
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.evaluation import local_test, trained_local_loss
 from fedtlu_fast.simulation.executors import choose

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fedtlu_fast.experiments.compare import ArmResult
+from fedtlu_fast.runs.results import ArmResult
 
 BLOCKS = ("embed", "h.0", "h.1", "h.2", "head")
 OPEN = ("h.0", "h.1", "h.2")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.arms import chooses
+from fedtlu_fast.runs.results import ArmResult
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.bool_]

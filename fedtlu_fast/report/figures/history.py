@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedtlu_fast.report.plots import COLOURS, FAINT, INK, MOST_LABELS, short_names
-from fedtlu_fast.report.stability import GroupHistory, Matrix, taus
+from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, taus
+from fedtlu_fast.report.figures.plots import COLOURS, FAINT, INK, MOST_LABELS, short_names
 
 MOST_CURVES = 6
 """More groups than this are shown by their mean and range."""

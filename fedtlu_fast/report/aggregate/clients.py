@@ -9,9 +9,9 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.arms import arm_names, baseline_of, selector_of
 from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.runs.results import ArmResult
 
 Row = dict[str, Any]
 COLUMNS: dict[str, tuple[str, str, float]] = {

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from rich.table import Table
 
-from fedtlu_fast.experiments.experiment import ConditionResult
-from fedtlu_fast.report.gains_plot import gains_figure
-from fedtlu_fast.report.page import write_page, write_pictures
-from fedtlu_fast.report.parts import attempt, pictures
-from fedtlu_fast.report.stages import HEADS as STAGE_HEADS
-from fedtlu_fast.report.stages import scoring_told, stage_cells, stage_rows
-from fedtlu_fast.report.tables import BASELINE, to_csv_rows, to_markdown
-from fedtlu_fast.report.write import write_comparison_report
-from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.runs.results import ConditionResult
 
 MEASURES = (
     ("perplexity", "global", "test_perplexity", -1),
@@ -30,7 +22,6 @@ MEASURES = (
 )
 """Metric, split, its name in summary.json, and whether more is better. `local`: the global model on the
 clients' own tests; `local_trained`: after the client trains it once more."""
-GAINS = "Gain over random updates"
 HEADS = (
     "aggregator",
     "threat",
@@ -141,52 +132,6 @@ def experiment_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 def _clear(row: dict[str, Any]) -> bool:
     return row["ci_low"] is not None and not row["ci_low"] <= 0 <= row["ci_high"]
-
-
-def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
-    """table.csv, seconds.csv, table.md, a picture of the gains, report.html; and every condition's report.
-
-    Raises:
-        StorageError: they cannot be written.
-    """
-    rows = attempt("the experiment's table", lambda: experiment_rows(name, results)) or []
-    for result in results:
-        write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
-    if rows:
-        RunDirectory(out).write("table.csv", to_csv_rows(rows))
-        attempt("report.html", lambda: _experiment_report(name, results, rows, out))
-    return rows
-
-
-def _experiment_report(
-    name: str, results: Sequence[ConditionResult], rows: Sequence[dict[str, Any]], out: Path
-) -> None:
-    cells = experiment_cells(rows)
-    directory = RunDirectory(out)
-    told = to_markdown(HEADS, cells)
-    written: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
-    timed = attempt("the table of seconds", lambda: stage_rows(results))
-    if timed:
-        directory.write("seconds.csv", to_csv_rows(timed))
-        title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
-        told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
-        written.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
-    directory.write("table.md", told)
-    gained = any(row["gain_over_random_pct"] is not None for row in rows)
-    drawn = pictures({"gains": lambda: gains_figure(rows)} if gained else {})
-    write_pictures(out, drawn)
-    config = results[0].condition.config
-    folders = ", ".join(result.condition.name for result in results)
-    write_page(
-        out,
-        title=f"Experiment: {name}",
-        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, data "
-        f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
-        f"{results[0].condition.name}.",
-        tables=written,
-        pictures={GAINS: drawn["gains"]} if "gains" in drawn else {},
-        config=config,
-    )
 
 
 def _number(value: float) -> str:

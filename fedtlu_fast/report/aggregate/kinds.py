@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedtlu_fast.layout import Group, ParameterLayout
-from fedtlu_fast.report.stability import Matrix, Spread, group_histories, kendall_tau, overlaps
+from fedtlu_fast.report.aggregate.stability import Matrix, Spread, group_histories, kendall_tau, overlaps
 
 KINDS = ("matrix", "bias", "norm weight", "norm bias", "other vector")
 

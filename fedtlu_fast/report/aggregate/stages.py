@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from fedtlu_fast.experiments.compare import ArmResult
-from fedtlu_fast.experiments.experiment import ConditionResult
+from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 STAGES = ("probe", "train", "aggregate", "score", "select", "apply")
 """Of every round, in this order; ``evaluate`` comes on top in rounds that test."""

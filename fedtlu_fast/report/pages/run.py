@@ -1,9 +1,9 @@
-"""Writes what people look at into a directory: plots, tables, and a page that holds all of them."""
+"""The report of one run: pictures, and a page that holds them and the summary."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,17 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.experiments.compare import ArmResult, save_comparison
-from fedtlu_fast.report.arms import chooses
-from fedtlu_fast.report.client_report import write_client_report
-from fedtlu_fast.report.client_tables import client_rows
-from fedtlu_fast.report.history import kind_cells, score_history, stability_cells
-from fedtlu_fast.report.history_plots import history_figure
-from fedtlu_fast.report.page import write_page, write_pictures
-from fedtlu_fast.report.parts import Cells, attempt, pictures, tables
-from fedtlu_fast.report.plots import comparison_figure, curves_figure, selection_figure
-from fedtlu_fast.report.tables import SOME, comparison_cells, comparison_rows, to_csv, to_markdown
-from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.simulation.run import RunResult
+from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
+from fedtlu_fast.report.figures.history import history_figure
+from fedtlu_fast.report.figures.plots import curves_figure, selection_figure
+from fedtlu_fast.report.pages.page import write_page, write_pictures
+from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
+from fedtlu_fast.report.tables import SOME
+from fedtlu_fast.runs.results import RunResult
 
 SHOWN_AS = {
     "curves": "Perplexity",
     "selection": "Scores and choices",
-    "comparison": "Perplexity, and which blocks were updated",
     "ranks": "Ranks, and how much of them survives a round",
 }
 """Titles of the pictures, by the names of their files."""
@@ -82,48 +76,6 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=tables(cells),
-        pictures={SHOWN_AS[name]: picture for name, picture in drawn.items()},
-        config=config,
-    )
-
-
-def write_comparison_report(
-    results: Sequence[ArmResult], config: RunConfig, out: Path
-) -> list[dict[str, Any]]:
-    """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
-
-    Where clients choose, see `write_client_report`. Parts that cannot be made are left out, with a line each;
-    without rows there is no table.
-
-    Raises:
-        StorageError: they cannot be written.
-    """
-    make = client_rows if any(map(chooses, results)) else comparison_rows
-    rows = attempt("the table of arms", lambda: make(results)) or []
-    save_comparison(out, rows, results)
-    if rows:
-        write = write_client_report if make is client_rows else _comparison_report
-        attempt("report.html", lambda: write(results, rows, config, out))
-    return rows
-
-
-def _comparison_report(
-    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
-) -> None:
-    heads, cells = comparison_cells(rows)
-    directory = RunDirectory(out)
-    told = f"{config.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
-    directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
-    directory.write("table.csv", to_csv(rows))
-    blocks = [block for group in results[0].summary["groups"].values() for block in group]
-    drawn = pictures({"comparison": lambda: comparison_figure(results, blocks)})
-    write_pictures(out, drawn)
-    write_page(
-        out,
-        title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
-        lead=f"{config.rounds_told}, {config.clients} clients, "
-        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
-        tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
         pictures={SHOWN_AS[name]: picture for name, picture in drawn.items()},
         config=config,
     )

@@ -38,7 +38,7 @@ def write_page(
     Raises:
         StorageError: it cannot be written.
     """
-    templates = PackageLoader("fedtlu_fast.report", ".")
+    templates = PackageLoader("fedtlu_fast.report.pages", ".")
     environment = Environment(loader=templates, autoescape=True, finalize=_shown)
     embedded = [
         {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()

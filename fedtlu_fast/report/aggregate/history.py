@@ -13,8 +13,8 @@ from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.report.kinds import KindShare, kind_shares
-from fedtlu_fast.report.stability import (
+from fedtlu_fast.report.aggregate.kinds import KindShare, kind_shares
+from fedtlu_fast.report.aggregate.stability import (
     GroupHistory,
     Spread,
     Stability,

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedtlu_fast.experiments.compare import ArmResult
 from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.runs.results import ArmResult
 
 Rows = Sequence[dict[str, Any]]
 

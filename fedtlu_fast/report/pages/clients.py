@@ -10,18 +10,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.experiments.compare import ArmResult
-from fedtlu_fast.report.ablation import ablation_cells, ablation_figure, sweep_arms, write_ablation
-from fedtlu_fast.report.arm_curves import Curve, curves_by_budget
+from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, ablation_rows, sweep_arms
+from fedtlu_fast.report.aggregate.clients import client_cells, quality_of
+from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, read_costs
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
-from fedtlu_fast.report.client_maps import Choices, arms_choices, maps_figure
-from fedtlu_fast.report.client_tables import client_cells, quality_of
-from fedtlu_fast.report.costs import RunCosts, cost_cells, cost_rows, read_costs
-from fedtlu_fast.report.costs_plot import LABELS, costs_figure, ends_figure
-from fedtlu_fast.report.page import write_page, write_pictures
-from fedtlu_fast.report.parts import Cells, attempt, pictures, tables
+from fedtlu_fast.report.figures.ablation import ablation_figure
+from fedtlu_fast.report.figures.arm_curves import Curve, curves_by_budget
+from fedtlu_fast.report.figures.client_maps import Choices, arms_choices, maps_figure
+from fedtlu_fast.report.figures.costs import LABELS, costs_figure, ends_figure
+from fedtlu_fast.report.pages.page import write_page, write_pictures
+from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.runs.results import ArmResult
 
 TITLES = {
     "comparison": "Global test over rounds: mean over seeds, bands from the least to the largest",
@@ -157,3 +158,16 @@ def agreement_curves(choices: Choices) -> dict[str, Curve]:
         values = [[run.get(index, np.nan) for index in rounds] for run in told]
         found[name] = Curve(rounds, np.array(values, np.float64))
     return found
+
+
+def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
+    """ablation.csv and ablation.md; returns the table's rows.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    rows = ablation_rows(arms)
+    directory = RunDirectory(out)
+    directory.write("ablation.csv", to_csv_rows(rows))
+    directory.write("ablation.md", to_markdown(*ablation_cells(rows)))
+    return rows

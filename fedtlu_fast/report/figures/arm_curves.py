@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
-from fedtlu_fast.report.plots import FAINT, INK
+from fedtlu_fast.report.figures.plots import FAINT, INK
 
 MOST_COLUMNS = 3
 LONGEST_NOTE = 56

@@ -10,10 +10,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedtlu_fast.experiments.compare import ArmResult
+from fedtlu_fast.report.aggregate.client_choices import ClientChoices, Floats, client_choices
 from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of, selector_of
-from fedtlu_fast.report.client_choices import ClientChoices, Floats, client_choices
-from fedtlu_fast.report.plots import INK, short_names
+from fedtlu_fast.report.figures.plots import INK, short_names
+from fedtlu_fast.runs.results import ArmResult
 
 MOST_COLUMNS = 6
 FEWEST_BUDGETS, FEWEST_FILLED = 3, 0.8

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedtlu_fast.report.arm_curves import legend
+from fedtlu_fast.report.aggregate.costs import RunCosts
 from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
-from fedtlu_fast.report.costs import RunCosts
-from fedtlu_fast.report.plots import FAINT, INK
+from fedtlu_fast.report.figures.arm_curves import legend
+from fedtlu_fast.report.figures.plots import FAINT, INK
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LABELS = {"test_accuracy": ("accuracy, %", 100), "test_perplexity": ("perplexity (lower is better)", 1)}

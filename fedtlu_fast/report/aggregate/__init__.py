@@ -1,0 +1,1 @@
+"""Figures from rows: means, spreads, gains, costs, and how steady a ranking is."""

@@ -1,0 +1,120 @@
+"""What lambda buys: quality and agreement of the clients against lambda, for each metric and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any, Literal
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fedtlu_fast.report.aggregate.client_choices import client_choices
+from fedtlu_fast.report.aggregate.clients import quality_of
+from fedtlu_fast.report.arms import budget_of
+from fedtlu_fast.report.figures.costs import LABELS
+from fedtlu_fast.runs.results import ArmResult
+
+HEADS = {"test_accuracy": "global acc, %", "test_perplexity": "global ppl"}
+
+
+@dataclass(frozen=True, eq=False)
+class SweepArm:
+    """One run of a sweep.
+
+    Attributes:
+        metric: what the gains are: ``gradnorm``, ``rgn``, ``snr``.
+        budget: as in the arm's name.
+        lam: lambda.
+        result: what the run left; its clients choose.
+    """
+
+    metric: str
+    budget: str
+    lam: float
+    result: ArmResult
+
+
+def sweep_arms(results: Sequence[ArmResult]) -> list[SweepArm]:
+    """The arms that are part of a sweep over lambda: ``strategic@2+lam=0.1+metric=snr``."""
+    found = []
+    for result in results:
+        settings = dict(part.split("=", 1) for part in result.selector.split("+")[1:])
+        if "lam" in settings:
+            metric, budget = settings.get("metric", "gradnorm"), budget_of(result.selector) or ""
+            found.append(SweepArm(metric, budget, float(settings["lam"]), result))
+    return found
+
+
+def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
+    """One row for each metric, budget and lambda, in ascending lambda: mean and sample standard deviation.
+
+    ``agreement`` is a run's mean over its rounds of the clients' agreement (`client_choices.agreement`).
+    The quality is ``test_accuracy`` where the task has it, else ``test_perplexity``.
+    """
+    quality = quality_of([arm.result for arm in arms])
+    groups: dict[tuple[str, str], dict[float, list[ArmResult]]] = {}
+    for arm in arms:
+        groups.setdefault((arm.metric, arm.budget), {}).setdefault(arm.lam, []).append(arm.result)
+    rows = []
+    for (metric, budget), by_lam in groups.items():
+        for lam, results in sorted(by_lam.items()):
+            row: dict[str, Any] = {"metric": metric, "budget": budget, "lam": lam, "seeds": len(results)}
+            reached = [result.summary.get(quality) for result in results]
+            agreed = [_agreement(result) for result in results]
+            for name, values in ((quality, reached), ("agreement", agreed)):
+                known = [value for value in values if value is not None]
+                row[name] = mean(known) if known else None
+                row[f"{name}_std"] = stdev(known) if len(known) > 1 else None
+            rows.append(row)
+    return rows
+
+
+def ablation_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table as people read it."""
+    quality = quality_of_rows(rows)
+    cells = [
+        [
+            row["metric"],
+            row["budget"],
+            f"{row['lam']:g}",
+            _cell(row[quality], row[f"{quality}_std"], LABELS[quality][1], ".2f"),
+            _cell(row["agreement"], row["agreement_std"], 1, ".3f"),
+        ]
+        for row in rows
+    ]
+    return ["metric", "budget", "lambda", HEADS[quality], "agreement"], cells
+
+
+def ablation_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """The table for a terminal."""
+    heads, cells = ablation_cells(rows)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in heads:
+        justify: Literal["left", "right"] = "left" if head in ("metric", "budget") else "right"
+        table.add_column(head, justify=justify)
+    for line in cells:
+        table.add_row(*line)
+    return table
+
+
+def _agreement(result: ArmResult) -> float | None:
+    """Mean over rounds; None where no round had two clients that chose."""
+    choices = client_choices(result)
+    if choices is None or np.isnan(choices.agreement).all():
+        return None
+    return float(np.nanmean(choices.agreement))
+
+
+def quality_of_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The quality that the rows of `ablation_rows` have."""
+    return next(name for name in HEADS if name in rows[0])
+
+
+def _cell(value: float | None, spread: float | None, factor: float, form: str) -> str:
+    if value is None:
+        return "-"
+    text = f"{value * factor:{form}}"
+    return f"{text} ± {spread * factor:{form}}" if spread is not None else text

@@ -1,0 +1,1 @@
+"""Pages and files: what a run, a comparison and an experiment leave for people to read."""

@@ -1,0 +1,63 @@
+"""The report of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.aggregate.clients import client_rows
+from fedtlu_fast.report.arms import chooses
+from fedtlu_fast.report.figures.plots import comparison_figure
+from fedtlu_fast.report.pages.clients import write_client_report
+from fedtlu_fast.report.pages.page import write_page, write_pictures
+from fedtlu_fast.report.pages.parts import attempt, pictures
+from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv, to_markdown
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.runs.results import ArmResult, save_comparison
+
+SHOWN_AS = "Perplexity, and which blocks were updated"
+"""Title of the picture."""
+
+
+def write_comparison_report(
+    results: Sequence[ArmResult], config: RunConfig, out: Path
+) -> list[dict[str, Any]]:
+    """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
+
+    Where clients choose, see `write_client_report`. Parts that cannot be made are left out, with a line each;
+    without rows there is no table.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    make = client_rows if any(map(chooses, results)) else comparison_rows
+    rows = attempt("the table of arms", lambda: make(results)) or []
+    save_comparison(out, rows, results)
+    if rows:
+        write = write_client_report if make is client_rows else _comparison_report
+        attempt("report.html", lambda: write(results, rows, config, out))
+    return rows
+
+
+def _comparison_report(
+    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
+) -> None:
+    heads, cells = comparison_cells(rows)
+    directory = RunDirectory(out)
+    told = f"{config.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
+    directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
+    directory.write("table.csv", to_csv(rows))
+    blocks = [block for group in results[0].summary["groups"].values() for block in group]
+    drawn = pictures({"comparison": lambda: comparison_figure(results, blocks)})
+    write_pictures(out, drawn)
+    write_page(
+        out,
+        title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
+        lead=f"{config.rounds_told}, {config.clients} clients, "
+        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
+        tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
+        pictures={SHOWN_AS: drawn["comparison"]} if drawn else {},
+        config=config,
+    )

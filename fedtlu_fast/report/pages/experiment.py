@@ -1,0 +1,66 @@
+"""The report of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.report.aggregate.experiment import HEADS, experiment_cells, experiment_rows
+from fedtlu_fast.report.aggregate.stages import HEADS as STAGE_HEADS
+from fedtlu_fast.report.aggregate.stages import scoring_told, stage_cells, stage_rows
+from fedtlu_fast.report.figures.gains import gains_figure
+from fedtlu_fast.report.pages.comparison import write_comparison_report
+from fedtlu_fast.report.pages.page import write_page, write_pictures
+from fedtlu_fast.report.pages.parts import attempt, pictures
+from fedtlu_fast.report.tables import to_csv_rows, to_markdown
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.runs.results import ConditionResult
+
+GAINS = "Gain over random updates"
+
+
+def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
+    """table.csv, seconds.csv, table.md, a picture of the gains, report.html; and every condition's report.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    rows = attempt("the experiment's table", lambda: experiment_rows(name, results)) or []
+    for result in results:
+        write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
+    if rows:
+        RunDirectory(out).write("table.csv", to_csv_rows(rows))
+        attempt("report.html", lambda: _experiment_report(name, results, rows, out))
+    return rows
+
+
+def _experiment_report(
+    name: str, results: Sequence[ConditionResult], rows: Sequence[dict[str, Any]], out: Path
+) -> None:
+    cells = experiment_cells(rows)
+    directory = RunDirectory(out)
+    told = to_markdown(HEADS, cells)
+    written: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
+    timed = attempt("the table of seconds", lambda: stage_rows(results))
+    if timed:
+        directory.write("seconds.csv", to_csv_rows(timed))
+        title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
+        told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
+        written.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
+    directory.write("table.md", told)
+    gained = any(row["gain_over_random_pct"] is not None for row in rows)
+    drawn = pictures({"gains": lambda: gains_figure(rows)} if gained else {})
+    write_pictures(out, drawn)
+    config = results[0].condition.config
+    folders = ", ".join(result.condition.name for result in results)
+    write_page(
+        out,
+        title=f"Experiment: {name}",
+        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, data "
+        f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
+        f"{results[0].condition.name}.",
+        tables=written,
+        pictures={GAINS: drawn["gains"]} if "gains" in drawn else {},
+        config=config,
+    )

@@ -1,0 +1,94 @@
+"""What runs, comparisons and experiments leave, as values that reports are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json
+from fedtlu_fast.runs.reading import read_finished
+from fedtlu_fast.wording import RESUMED
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        summary: as in summary.json.
+        metrics: as in metrics.jsonl, one row a round.
+        selection: as in selection.jsonl, one row a round.
+        params: [P] float32, the final global parameters.
+        layout: of the model.
+        out: the run's directory, if it had one.
+    """
+
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    selection: list[dict[str, Any]]
+    params: torch.Tensor
+    layout: ParameterLayout
+    out: Path | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm left: its summary and its logs."""
+
+    selector: str
+    seed: int
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    selection: list[dict[str, Any]]
+    timings: Sequence[dict[str, Any]] = ()
+
+
+def read_arm(path: Path) -> ArmResult:
+    """What a finished arm left in its directory.
+
+    Raises:
+        InputError: it is not finished, or not as it was written.
+    """
+    directory, config = RunDirectory.open(path)
+    summary, rows = read_finished(directory, RESUMED)
+    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *(rows[log] for log in LOGS))
+
+
+def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
+    """Writes comparison.json: the table's rows and every arm's summary."""
+    content = {"table": list(rows), "runs": [result.summary for result in results]}
+    RunDirectory(out).write("comparison.json", dump_json(content, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of the grid: what all arms of a comparison share.
+
+    Attributes:
+        aggregator: of `AGGREGATORS`.
+        threat: of `THREATS`.
+        config: settings of its arms, but for selector and seed.
+    """
+
+    aggregator: str
+    threat: str
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Also its directory's."""
+        return f"{self.aggregator}-{self.threat}"
+
+
+@dataclass(frozen=True)
+class ConditionResult:
+    """A condition and what its arms left."""
+
+    condition: Condition
+    arms: list[ArmResult]
