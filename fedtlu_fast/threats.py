@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.config import RunConfig, ThreatConfig
-from fedtlu_fast.data.population import Batch, Indices, Population, Samples, sizes_of
+from fedtlu_fast.data.population import Batch, Indices, Pool, Population, Samples, sizes_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.stats import layer_stats
@@ -99,7 +99,7 @@ class SpoiledPopulation:
         return self.inner.clients
 
     @property
-    def test(self) -> Batch:
+    def test(self) -> Pool:
         """See `Population`."""
         return self.inner.test
 

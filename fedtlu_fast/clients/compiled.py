@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedtlu_fast.clients.batches import batches
 from fedtlu_fast.clients.training import ClientSum, ClientUpdate
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.data.population import Batch, Indices, Samples
+from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, whole
 from fedtlu_fast.errors import FedtluError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws
@@ -143,14 +143,13 @@ class CompiledTrainer:
 
 def _joined(samples: Sequence[Samples], places: Sequence[Indices]) -> tuple[Batch, Indices]:
     """One pool for all clients, and the rows of it that they take, one client after another."""
-    pool = samples[0].pool
+    pools = [whole(held.pool) for held in samples]
     taken = [held.rows[own] for held, own in zip(samples, places, strict=True)]
-    if not all(held.pool is pool for held in samples):
-        starts = _ends([len(held.pool[0]) for held in samples])
-        taken = [rows + start for rows, start in zip(taken, starts, strict=False)]
-        columns = zip(*(held.pool for held in samples), strict=True)
-        pool = tuple(torch.cat(parts) for parts in columns)
-    return pool, np.concatenate(taken)
+    if all(pool is pools[0] for pool in pools):
+        return pools[0], np.concatenate(taken)
+    starts = _ends([len(pool[0]) for pool in pools])
+    taken = [rows + start for rows, start in zip(taken, starts, strict=False)]
+    return tuple(torch.cat(parts) for parts in zip(*pools, strict=True)), np.concatenate(taken)
 
 
 def _ends(lengths: Sequence[int]) -> Indices:
@@ -181,7 +180,9 @@ def _linears(task: Task, layout: ParameterLayout) -> NDArray[np.int64]:
     return np.array(numbers, np.int64)
 
 
-def _check_pool(pool: Batch, inputs: int) -> None:
+def _check_pool(pool: Pool, inputs: int) -> None:
+    if not isinstance(pool, tuple):
+        raise CannotCompileError("its samples are not in memory as tensors")
     features, labels = pool
     if features.dtype != torch.float32 or features.shape[1:] != (inputs,) or labels.dtype != torch.int64:
         raise CannotCompileError(f"its samples are not {inputs} float32 numbers and an int64 label")

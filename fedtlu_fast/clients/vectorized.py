@@ -183,10 +183,12 @@ class VectorizedTrainer:
     def _step_batch(self, held: Sequence[Samples], schedule: Schedule, step: int) -> tuple[Batch, Tensor]:
         """What the clients that still train take in a step, and the weights [K, B] of the samples."""
         active = schedule.active[step]
+        taken = take_each(held[:active], schedule.places[:active, step])
         # Cut here, for vmap cannot make a shape depend on the data.
-        batch = self._task.trim(take_each(held[:active], schedule.places[:active, step]))
+        flat = self._task.trim(tuple(part.flatten(0, 1) for part in taken))
         real = torch.from_numpy(schedule.weights[:active, step] > 0).to(self._params.device)
-        return batch, by_predictions(real, self._task.counts(batch))
+        weights = by_predictions(real, self._task.counts(flat).view(real.shape))
+        return tuple(part.view(*real.shape, *part.shape[1:]) for part in flat), weights
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)

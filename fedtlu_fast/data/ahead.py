@@ -8,7 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from torch import Tensor
 
-from fedtlu_fast.data.population import Batch, Indices, Population, Samples, sizes_of
+from fedtlu_fast.data.listed import Listed
+from fedtlu_fast.data.population import (
+    Batch,
+    Indices,
+    Pool,
+    Population,
+    Samples,
+    on_device,
+    sizes_of,
+)
 
 AHEAD = 8
 """Clients whose samples may be waiting."""
@@ -25,7 +34,7 @@ class AheadPopulation:
             device: where samples go.
         """
         self.inner, self.device = inner, device
-        self.test = tuple(part.to(device) for part in inner.test)
+        self.test: Pool = on_device(inner.test, device)
         self._reader: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[Samples]] = {}
         self._announced: list[int] = []
@@ -75,6 +84,9 @@ class AheadPopulation:
         return self._moved(self.inner.train(client))
 
     def _moved(self, samples: Samples) -> Samples:
+        if isinstance(samples.pool, Listed):
+            pool = samples.pool.part(samples.rows).loaded().on(self.device)
+            return Samples(pool, np.arange(len(samples)))
         batch: Batch = tuple(self._sent(part) for part in samples.all())
         return Samples(batch, np.arange(len(samples)))
 

@@ -13,7 +13,16 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.arrays import load_arrays
 from fedtlu_fast.data.dealing import Attribute, deal
 from fedtlu_fast.data.images import image_samples
-from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Population, Samples, Shares, digest
+from fedtlu_fast.data.population import (
+    ArrayPopulation,
+    Batch,
+    Indices,
+    Population,
+    Samples,
+    Shares,
+    count,
+    digest,
+)
 from fedtlu_fast.data.ptb import load_ptb
 from fedtlu_fast.data.sources import Document, load_parts
 from fedtlu_fast.data.splits import Origin, announce
@@ -150,7 +159,7 @@ def _arrays(config: RunConfig, folder: Path) -> FederatedData:
         raise InputError("data.window", config.data.window, f"{inputs}, as in {folder}")
     names = ("samples",) if config.task == "language_modelling" else ("features", "labels")
     tests, train = ([f"{prefix}{name}.npy" for name in names] for prefix in ("test_", ""))
-    origin = announce("samples", len(population.test[0]), tests, train=train)
+    origin = announce("samples", count(population.test), tests, train=train)
     return FederatedData(population, inputs, outputs, origin=origin)
 
 

@@ -17,11 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.data.form import to_device
+from fedtlu_fast.data.listed import Listed
 from fedtlu_fast.errors import InputError
 
 Indices = NDArray[np.int64]
 Batch = tuple[Tensor, ...]
 """Some samples: tensors whose first dimension counts them, such as features and labels."""
+Pool = Batch | Listed
+"""Samples in memory, as tensors whose first dimension counts them; or samples that are read when needed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Samples:
         rows: [n], which of them, in the client's own order.
     """
 
-    pool: Batch
+    pool: Pool
     rows: Indices
 
     def __len__(self) -> int:
@@ -44,8 +48,35 @@ class Samples:
         return _select(self.pool, np.asarray(self.rows[places]))
 
     def all(self) -> Batch:
-        """Every sample, in order."""
+        """Every sample, in order, in one batch."""
         return self.take(np.arange(len(self)))
+
+    def alone(self) -> Pool:
+        """A pool of these samples and no others; listed samples are not read."""
+        return self.pool.part(self.rows) if isinstance(self.pool, Listed) else self.all()
+
+
+def count(pool: Pool) -> int:
+    """How many samples a pool holds."""
+    return len(pool) if isinstance(pool, Listed) else len(pool[0])
+
+
+def on_device(pool: Pool, device: str) -> Pool:
+    """The pool with its tensors on a device; of listed samples each batch is sent there when it is made."""
+    return pool.on(device) if isinstance(pool, Listed) else to_device(pool, device)
+
+
+def whole(pool: Pool) -> Batch:
+    """All samples of a pool in one batch."""
+    return pool.select(np.arange(len(pool))) if isinstance(pool, Listed) else pool
+
+
+def joined(held: Sequence[Samples]) -> Pool:
+    """One pool of several clients' samples, one client after another; listed samples are not read."""
+    pools = [own.alone() for own in held]
+    if all(isinstance(pool, Listed) for pool in pools):
+        return Listed.joined([pool for pool in pools if isinstance(pool, Listed)])
+    return tuple(torch.cat(parts) for parts in zip(*map(whole, pools), strict=True))
 
 
 def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
@@ -62,19 +93,28 @@ def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
     if all(held.pool is pool for held in samples):
         rows = np.stack([held.rows[own] for held, own in zip(samples, places, strict=True)])
         return _select(pool, rows)
+    if isinstance(pool, Listed):
+        # All in one call: batches of different clients are filled up to one length.
+        apart = [held.alone() for held in samples]
+        starts = np.cumsum([0, *map(count, apart)])[:-1]
+        together = Listed.joined([own for own in apart if isinstance(own, Listed)])
+        rows = np.stack([own + start for own, start in zip(places, starts, strict=True)])
+        return together.select(rows)
     taken = [held.take(own) for held, own in zip(samples, places, strict=True)]
     return tuple(torch.stack(parts) for parts in zip(*taken, strict=True))
 
 
-def _select(pool: Batch, rows: Indices) -> Batch:
+def _select(pool: Pool, rows: Indices) -> Batch:
     """Rows [...] of every tensor of a pool, as [..., *]; three times faster than ``part[rows]``."""
+    if isinstance(pool, Listed):
+        return pool.select(rows)
     flat = torch.from_numpy(rows.reshape(-1)).to(pool[0].device)
     return tuple(part.index_select(0, flat).view((*rows.shape, *part.shape[1:])) for part in pool)
 
 
 def example_samples(population: Population) -> Samples:
     """The global test, as if a client held it: for trying things out, since nobody's data may be to blame."""
-    return Samples(population.test, np.arange(len(population.test[0])))
+    return Samples(population.test, np.arange(count(population.test)))
 
 
 class Population(Protocol):
@@ -86,7 +126,7 @@ class Population(Protocol):
         ...
 
     @property
-    def test(self) -> Batch:
+    def test(self) -> Pool:
         """The global test."""
         ...
 
@@ -194,8 +234,8 @@ class ArrayPopulation:
         """See `Population`."""
         return replace(
             self,
-            pool=tuple(part.to(device) for part in self.pool),
-            test=tuple(part.to(device) for part in self.test),
+            pool=to_device(self.pool, device),
+            test=to_device(self.test, device),
         )
 
 

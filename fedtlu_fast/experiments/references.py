@@ -7,7 +7,7 @@ from typing import Any
 
 from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.cohort import draw_clients
-from fedtlu_fast.simulation.evaluation import UNSOUND, mean, perplexity
+from fedtlu_fast.simulation.evaluation import UNSOUND, figures, mean, means_over
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import Evaluation
@@ -65,19 +65,17 @@ def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
                 continue
             size = config.evaluation.batch_size
             held = server.population.held_out(client)
-            own = [trainer.task.evaluate(held.all(), size)] if len(held) else []
+            own = [trainer.task.evaluate(held.alone(), size)] if len(held) else []
             everywhere.append(trainer.task.evaluate(server.population.test, size))
             at_home += own
     loss, own_loss = mean([test.loss for test in everywhere]), mean([test.loss for test in at_home])
     return {
         "test_loss": loss,
-        "test_perplexity": perplexity(loss),
-        "test_accuracy": mean([test.accuracy for test in everywhere]),
+        **figures("test", trainer.task, loss, means_over(everywhere)),
         "test_macro_f1": None,
         "test_f1": None,
         "local_loss": own_loss,
-        "local_perplexity": perplexity(own_loss),
-        "local_accuracy": mean([test.accuracy for test in at_home]),
+        **figures("local", trainer.task, own_loss, means_over(at_home)),
         "failed_tests": {str(client): reason for client, reason in tests.left_out.items()},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.population import Samples, joined
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import ClientTests, check_interrupt
@@ -18,7 +17,8 @@ from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.executors.lanes import Vectors
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, perplexity
+from fedtlu_fast.tasks.task import Task
 
 UNSOUND = "its training gave NaN, Inf or numbers beyond 2^60"
 """Why a client that was trained is left out."""
@@ -30,12 +30,12 @@ class LocalTest:
 
     Attributes:
         loss: mean of the clients' losses; None when no client was tested.
-        accuracy: likewise; None where the task counts no hits.
+        means: likewise of each other figure that the task's tests measure, by name.
         left_out: clients that could not be tested, and why.
     """
 
     loss: float | None
-    accuracy: float | None
+    means: dict[str, float | None]
     left_out: dict[int, str]
 
 
@@ -75,7 +75,7 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
 
 
 def local_test(server: Server, state: ServerState, done: bool = False) -> LocalTest:
-    """Loss and accuracy of each client's model on its own test: each client's mean, then over clients.
+    """Loss and figures of each client's model on its own test: each client's mean, then over clients.
 
     A client's model is the global one, with its own values of what clients keep for themselves. Over all
     clients, or over `evaluation.local_clients` drawn once for the run where there are more. Clients that keep
@@ -90,45 +90,45 @@ def local_test(server: Server, state: ServerState, done: bool = False) -> LocalT
         ClientError: a client's data or its test raised, and the settings say to stop.
     """
     tests = ClientTests(server.config.execution.client_errors, state.round, done)
-    held: dict[int, Batch] = {}
+    held: dict[int, Samples] = {}
     for client in _tested(server.config):
         with tests.of(client):
             own = server.population.held_out(client)
             if len(own):
-                held[client] = own.all()
+                held[client] = own
     shared = {client: own for client, own in held.items() if client not in state.personal}
     found = _with_global_model(server, state, shared, tests)
     for client in held.keys() & state.personal.keys():
         with tests.of(client):
             server.trainer.load_(*_model_of(server, state, client))
-            found[client] = server.trainer.task.evaluate(held[client], server.config.evaluation.batch_size)
+            size = server.config.evaluation.batch_size
+            found[client] = server.trainer.task.evaluate(held[client].alone(), size)
     results = [found[client] for client in held if client in found]
-    loss, accuracy = mean([one.loss for one in results]), mean([one.accuracy for one in results])
-    return LocalTest(loss, accuracy, tests.left_out)
+    return LocalTest(mean([one.loss for one in results]), means_over(results), tests.left_out)
 
 
 def _with_global_model(
-    server: Server, state: ServerState, held: Mapping[int, Batch], tests: ClientTests
+    server: Server, state: ServerState, held: Mapping[int, Samples], tests: ClientTests
 ) -> dict[int, Evaluation]:
-    """All in one, which is much faster than client by client."""
+    """All in one where the task allows it, which is much faster than client by client."""
     if not held:
         return {}
     server.trainer.load_(state.params, state.buffers)
     task, size = server.trainer.task, server.config.evaluation.batch_size
     try:
-        together = tuple(torch.cat(parts) for parts in zip(*held.values(), strict=True))
-        found = task.evaluate(together, size)
-        return dict(zip(held, found.split([len(own[0]) for own in held.values()]), strict=True))
+        if task.by_sample:
+            found = task.evaluate(joined(list(held.values())), size)
+            return dict(zip(held, found.split([len(own) for own in held.values()]), strict=True))
     except BaseException as error:
         check_interrupt(error)
         if is_out_of_memory(error):
             raise
         # One of them is to blame, and fails again on its own.
-        single: dict[int, Evaluation] = {}
-        for client, own in held.items():
-            with tests.of(client):
-                single[client] = task.evaluate(own, size)
-        return single
+    single: dict[int, Evaluation] = {}
+    for client, own in held.items():
+        with tests.of(client):
+            single[client] = task.evaluate(own.alone(), size)
+    return single
 
 
 def _model_of(server: Server, state: ServerState, client: int) -> Vectors:
@@ -143,6 +143,33 @@ def mean(values: Sequence[Tensor | None]) -> float | None:
     """Over clients; None when there are none, or one has no such figure."""
     found = [value for value in values if value is not None]
     return float(torch.stack(found).mean()) if found and len(found) == len(values) else None
+
+
+def means_over(results: Sequence[Evaluation]) -> dict[str, float | None]:
+    """The mean over clients of each figure that their tests measured."""
+    names = dict.fromkeys(name for result in results for name in result.totals)
+    each = [result.means for result in results]
+    return {name: mean([one.get(name) for one in each]) for name in names}
+
+
+def figures(
+    test: str, task: Task, loss: float | None, means: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """A test's figures as rows and summaries have them: ``<test>_<name>``, None where not measured.
+
+    Perplexity and accuracy are always among them, also for tasks that do not have them.
+
+    Args:
+        test: ``test``, ``local`` or ``start_test``.
+        task: names the figures.
+        loss: what the test found; None where there was no test.
+        means: likewise, of each other figure.
+    """
+    names = dict.fromkeys([PERPLEXITY.name, ACCURACY.name, *(figure.name for figure in task.figures)])
+    found = {f"{test}_{name}": means.get(name) for name in names}
+    if PERPLEXITY in task.figures:
+        found[f"{test}_{PERPLEXITY.name}"] = perplexity(loss)
+    return found
 
 
 def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
@@ -169,7 +196,7 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
             held = population.held_out(client)
             if not len(held):
                 continue
-            own = held.all()
+            own = held.alone()
             model = _model_of(server, state, client)
             server.trainer.load_(*model)
             first = task.evaluate(own, config.evaluation.batch_size).loss
@@ -188,10 +215,3 @@ def _tested(config: RunConfig) -> Iterable[int]:
     if count is None or count >= config.clients:
         return range(config.clients)
     return sorted(draw_clients(config.seed, "tested clients", 0, config.clients, count))
-
-
-def perplexity(loss: float | None) -> float | None:
-    """exp(loss), the number language models are compared by; infinite when that overflows."""
-    if loss is None:
-        return None
-    return math.exp(loss) if loss < 700 else math.inf

@@ -8,7 +8,7 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.population import ArrayPopulation, Population, Samples
+from fedtlu_fast.data.population import ArrayPopulation, Population, Samples, on_device
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
@@ -52,7 +52,7 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
         task = build_task(config.model_copy(update={"seed": seed}), data)
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
     if start and data.public is not None:
-        pool = tuple(part.to(config.device) for part in data.public.pool)
+        pool = on_device(data.public.pool, config.device)
         pretrain_(config, task, layout, Samples(pool, data.public.rows))
     how = config.execution
     trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)

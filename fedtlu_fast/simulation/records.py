@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from torch import Tensor
-
 from fedtlu_fast.block_metrics import Metric
 from fedtlu_fast.config import ClientSelectionConfig, DataConfig
 from fedtlu_fast.config.client_selection import BUDGETED
@@ -16,21 +14,24 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import finite
 from fedtlu_fast.simulation.evaluation import (
     LocalTest,
+    figures,
     global_test,
     local_test,
-    perplexity,
+    means_over,
     trained_local_loss,
 )
 from fedtlu_fast.simulation.round import RoundRecord, Server
 from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, perplexity
+from fedtlu_fast.tasks.task import Task
 
 BYTES_PER_PARAMETER = 4
-NOT_TESTED = LocalTest(None, None, {})
+NOT_TESTED = LocalTest(None, {}, {})
 
 
 def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict[str, Any]:
     """One line of metrics.jsonl, without its seconds; makes the tests that are due in this round."""
-    evaluation, index = server.config.evaluation, state.round
+    evaluation, index, task = server.config.evaluation, state.round, server.trainer.task
     last = index == server.config.rounds
     tested = last or index % evaluation.every == 0
     locally = last or index % evaluation.local_every == 0
@@ -41,11 +42,9 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "round": index,
         "train_loss": record.train_loss,
         "test_loss": loss,
-        "test_perplexity": perplexity(loss),
-        "test_accuracy": _number(found.accuracy) if found else None,
+        **figures("test", task, loss, means_over([found] if found else [])),
         "local_loss": own.loss,
-        "local_perplexity": perplexity(own.loss),
-        "local_accuracy": own.accuracy,
+        **figures("local", task, own.loss, own.means),
         "failed_tests": {str(client): reason for client, reason in own.left_out.items()},
         "diverged": loss is not None and not isfinite(loss),
         "selected": list(record.selection.names),
@@ -101,12 +100,8 @@ def start_figures(server: Server, state: ServerState) -> dict[str, Any]:
     """The global test before round 1, as the summary has it."""
     found = global_test(server, state)
     loss = float(found.loss)
-    figures = {
-        "start_test_loss": loss,
-        "start_test_perplexity": perplexity(loss),
-        "start_test_accuracy": _number(found.accuracy),
-    }
-    return finite(figures)
+    means = means_over([found])
+    return finite({"start_test_loss": loss, **figures("start_test", server.trainer.task, loss, means)})
 
 
 def run_summary(
@@ -128,7 +123,7 @@ def run_summary(
         metrics: rows of metrics.jsonl.
         start: see `start_figures`.
     """
-    config, layout = server.config, server.layout
+    config, layout, task = server.config, server.layout, server.trainer.task
     found = global_test(server, state)
     loss, f1 = float(found.loss), found.f1()
     own = local_test(server, state, done=True)
@@ -137,6 +132,7 @@ def run_summary(
     shares = targeted or [row["updated_share"] for row in metrics]
     summary = {
         "task": config.task,
+        **headline_facts(task),
         "selector": config.selection.selector,
         "metric": config.selection.metric,
         "client_selector": config.client_selection.selector,
@@ -154,17 +150,16 @@ def run_summary(
         },
         **start,
         "test_loss": loss,
-        "test_perplexity": perplexity(loss),
-        "test_accuracy": _number(found.accuracy),
+        **figures("test", task, loss, means_over([found])),
         "test_macro_f1": sum(f1.values()) / len(f1) if f1 else None,
         "test_f1": f1,
         "local_loss": own.loss,
-        "local_perplexity": perplexity(own.loss),
-        "local_accuracy": own.accuracy,
+        **figures("local", task, own.loss, own.means),
         "trained_clients": min(config.evaluation.trained_clients, config.clients),
-        "untrained_local_perplexity": perplexity(trained.before),
+        "untrained_local_loss": trained.before,
+        "untrained_local_perplexity": _perplexity(task, trained.before),
         "trained_local_loss": trained.after,
-        "trained_local_perplexity": perplexity(trained.after),
+        "trained_local_perplexity": _perplexity(task, trained.after),
         "failed_tests": {str(client): reason for client, reason in (own.left_out | trained.left_out).items()},
         "diverged_round": next((row["round"] for row in metrics if row.get("diverged")), None),
         "updated_share": sum(shares) / len(shares) if shares else 0.0,
@@ -177,6 +172,16 @@ def run_summary(
         "params_sha256": state.sha256(),
     }
     return finite(summary)
+
+
+def headline_facts(task: Task) -> dict[str, Any]:
+    """What tables and pictures compare runs by, and how to read each figure of the task's tests.
+
+    ``headline`` is the name of one of the ``figures``, whose values lie under ``test_<name>`` and
+    ``local_<name>``.
+    """
+    known = [*task.figures, LOSS]
+    return {"headline": known[0].name, "figures": {figure.name: figure.facts() for figure in known}}
 
 
 def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dict[str, Any]:
@@ -234,5 +239,5 @@ def _open_blocks(server: Server) -> dict[str, list[str]]:
     return found
 
 
-def _number(value: Tensor | None) -> float | None:
-    return None if value is None else float(value)
+def _perplexity(task: Task, loss: float | None) -> float | None:
+    return perplexity(loss) if PERPLEXITY in task.figures else None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtlu_fast.data.population import Batch
-from fedtlu_fast.tasks.metrics import Evaluation, tally
+from fedtlu_fast.data.population import Batch, Pool, whole
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Classifier(ABC):
     """One of C labels for each sample; a batch is (inputs [B, ...], labels [B])."""
 
     model: nn.Module
+    figures = (ACCURACY, PERPLEXITY)
+    by_sample = True
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class Classifier(ABC):
         return F.cross_entropy(self.logits(inputs), labels, reduction="none")
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B] or [K, B]: one each."""
+        """[B]: one each."""
         return torch.ones_like(batch[1])
 
     def trim(self, batch: Batch) -> Batch:
@@ -47,9 +49,10 @@ class Classifier(ABC):
         return batch
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+    def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
         """Losses, hits, and tallies of labels with names."""
         self.model.eval()
+        batch = whole(samples)
         losses, chosen = [], []
         for inputs, labels in zip(*(torch.split(part, batch_size) for part in batch), strict=True):
             logits = self.logits(inputs)
@@ -59,7 +62,7 @@ class Classifier(ABC):
         return Evaluation(
             losses=torch.cat(losses),
             counts=self.counts(batch).cpu(),
-            hits=(named == right).long(),
+            totals={"accuracy": (named == right).long()},
             tallies=tally(right, named, len(self.labels)) if self.labels else None,
             labels=self.labels,
         )

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.pretrained import load_model
 from fedtlu_fast.randomness import torch_seeded
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.tasks.metrics import PERPLEXITY, Evaluation
 from fedtlu_fast.tasks.transformer import Transformer
 
 
@@ -22,6 +22,8 @@ class LanguageModelling:
     """Next-token prediction over a batch of one tensor, [B, T + 1] token ids."""
 
     model: nn.Module
+    figures = (PERPLEXITY,)
+    by_sample = True
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood per token, in nats (scalar)."""
@@ -34,23 +36,24 @@ class LanguageModelling:
         return F.cross_entropy(logits, targets, reduction="none").view(len(batch[0]), -1).mean(dim=1)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B] or [K, B]: T each."""
-        *shape, length = batch[0].shape
-        return torch.full(shape, length - 1, device=batch[0].device)
+        """[B]: T each."""
+        count, length = batch[0].shape
+        return torch.full((count,), length - 1, device=batch[0].device)
 
     def trim(self, batch: Batch) -> Batch:
         """See `Task.trim`. All windows are full."""
         return batch
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+    def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
         """Losses."""
         self.model.eval()
+        batch = whole(samples)
         losses = []
-        for samples in torch.split(batch[0], batch_size):
-            logits, targets = self._predict(samples)
+        for windows in torch.split(batch[0], batch_size):
+            logits, targets = self._predict(windows)
             nats = F.cross_entropy(logits, targets, reduction="none")
-            losses.append(nats.view(len(samples), -1).double().mean(dim=1).cpu())
+            losses.append(nats.view(len(windows), -1).double().mean(dim=1).cpu())
         return Evaluation(torch.cat(losses), self.counts(batch).cpu())
 
     def logits(self, inputs: Tensor) -> Tensor:

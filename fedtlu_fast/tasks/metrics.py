@@ -1,30 +1,62 @@
-"""What a test finds, sample by sample, and the figures that come of it."""
+"""What a test finds, sample by sample, and the figures that are reported of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that tests report, and how to read it.
+
+    Attributes:
+        name: in the logs it is ``test_<name>`` for the global test and ``local_<name>`` for the clients' own.
+        better: whether higher or lower numbers are better.
+        title: what tables and pictures call it.
+        percent: whether it is a share, which is shown in per cent.
+    """
+
+    name: str
+    better: Better
+    title: str
+    percent: bool = False
+
+    def facts(self) -> dict[str, str | bool]:
+        """The figure as summaries describe it, beside its name."""
+        return {"better": self.better, "title": self.title, "percent": self.percent}
+
+
+LOSS = Figure("loss", "lower", "loss")
+PERPLEXITY = Figure("perplexity", "lower", "perplexity")
+ACCURACY = Figure("accuracy", "higher", "accuracy", percent=True)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses and hits of N samples; everything on the CPU.
+    """Losses and other measurements of N samples; everything on the CPU.
 
     Attributes:
-        losses: [N] float64, each sample's mean negative log-likelihood over its predictions, in nats.
+        losses: [N] float64, each sample's mean loss over its predictions; of our own tasks the negative
+            log-likelihood in nats.
         counts: [N] int64, its predictions.
-        hits: [N] int64, how many of them were right; None where that is not counted.
+        totals: for each figure beside the loss, by name, [N]: the sum over the predictions of each sample,
+            such as how many of them were right. The figure is the mean over all predictions.
         tallies: [3, C] int64 over all samples: for each label, how often it was predicted rightly, how often
-            it is true, and how often it was predicted; None likewise.
+            it is true, and how often it was predicted; None where that is not counted.
         labels: names of the C.
     """
 
     losses: Tensor
     counts: Tensor
-    hits: Tensor | None = None
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
     tallies: Tensor | None = None
     labels: tuple[str, ...] = ()
 
@@ -36,17 +68,19 @@ class Evaluation:
         return (self.losses * self.counts).sum() / self.counts.sum()
 
     @property
-    def accuracy(self) -> Tensor | None:
-        """Share of the predictions that were right (scalar, float64); 0 when there are none."""
-        if self.hits is None:
-            return None
-        return self.hits.sum().double() / self.counts.sum().clamp(min=1)
+    def means(self) -> dict[str, Tensor]:
+        """Every figure of `totals`: its mean over predictions (scalar, float64); 0 when there are none."""
+        predictions = self.counts.sum().clamp(min=1)
+        return {name: total.sum().double() / predictions for name, total in self.totals.items()}
 
     def split(self, sizes: Sequence[int]) -> list[Evaluation]:
         """Consecutive samples apart, without the tallies, which are of all."""
-        parts = [torch.split(part, list(sizes)) for part in (self.losses, self.counts)]
-        hits = [None] * len(sizes) if self.hits is None else torch.split(self.hits, list(sizes))
-        return [Evaluation(*part) for part in zip(*parts, hits, strict=True)]
+        losses, counts = (torch.split(part, list(sizes)) for part in (self.losses, self.counts))
+        totals = {name: torch.split(total, list(sizes)) for name, total in self.totals.items()}
+        return [
+            Evaluation(losses[at], counts[at], {name: parts[at] for name, parts in totals.items()})
+            for at in range(len(sizes))
+        ]
 
     def f1(self) -> dict[str, float] | None:
         """F1 of every label that occurs or was predicted; None without tallies.
@@ -76,3 +110,10 @@ def tally(truth: Tensor, predicted: Tensor, labels: int) -> Tensor:
     """
     right = truth[truth == predicted]
     return torch.stack([torch.bincount(own, minlength=labels) for own in (right, truth, predicted)])
+
+
+def perplexity(loss: float | None) -> float | None:
+    """exp(loss), the number language models are compared by; infinite when that overflows."""
+    if loss is None:
+        return None
+    return math.exp(loss) if loss < 700 else math.inf

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.pretrained import first_line
@@ -64,7 +65,7 @@ def check_reader(task: Predicts, name: str, data: FederatedData, *, causal: bool
     if embedding is not None and ids > len(embedding):
         expected = f"a tokenizer of at most {len(embedding)} tokens, the model's embeddings; it has {ids}"
         raise InputError(FIELD, name, expected, "Give the model more embeddings (resize_token_embeddings).")
-    tests = data.population.test[0][:, : data.inputs]
+    tests = whole(data.population.test)[0][:, : data.inputs]
     padding = None if causal else data.padding
     full = _filled(tests[0], data.inputs, padding)
     try:
@@ -79,7 +80,7 @@ def check_reader(task: Predicts, name: str, data: FederatedData, *, causal: bool
     if causal:
         _check_causal(task, name, full[:, :SHORT], ids)
     else:
-        _check_padding(name, data.population.test[0], data.padding)
+        _check_padding(name, whole(data.population.test)[0], data.padding)
 
 
 def check_viewer(task: Predicts, name: str, data: FederatedData) -> None:
@@ -88,7 +89,7 @@ def check_viewer(task: Predicts, name: str, data: FederatedData) -> None:
     Raises:
         InputError: it does not.
     """
-    images = data.population.test[0][:1]
+    images = whole(data.population.test)[0][:1]
     try:
         logits = _run(task, images)
     except Exception as error:

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
-from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.tagging import NO_LABEL
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.language_modelling import gpt2_size
-from fedtlu_fast.tasks.metrics import Evaluation, tally
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
 from fedtlu_fast.tasks.transformer import Transformer
 
 
@@ -33,6 +33,8 @@ class Tagging:
     model: nn.Module
     labels: tuple[str, ...]
     padding: int = 0
+    figures = (ACCURACY, PERPLEXITY)
+    by_sample = True
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood per labelled word, in nats (scalar); 0 without any."""
@@ -48,7 +50,7 @@ class Tagging:
         return self._nats(self.logits(tokens), labels).sum(dim=1) / self.counts(batch).clamp(min=1)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B] or [K, B]: the labelled words of each sentence."""
+        """[B]: the labelled words of each sentence."""
         return (batch[1] != NO_LABEL).sum(dim=-1)
 
     def trim(self, batch: Batch) -> Batch:
@@ -58,9 +60,10 @@ class Tagging:
         return batch if longest == tokens.shape[-1] else (tokens[..., :longest], labels[..., :longest])
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+    def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
         """Losses, hits and tallies; sentences of like length go together."""
         self.model.eval()
+        batch = whole(samples)
         kinds = len(self.labels)
         losses, hits, tallies = [], [], torch.zeros(3, kinds, dtype=torch.int64)
         order = self._lengths(batch).argsort(stable=True)
@@ -78,13 +81,13 @@ class Tagging:
         return Evaluation(
             losses=torch.cat(losses)[places],
             counts=self.counts(batch).cpu(),
-            hits=torch.cat(hits)[places],
+            totals={"accuracy": torch.cat(hits)[places]},
             tallies=tallies,
             labels=self.labels,
         )
 
     def _lengths(self, batch: Batch) -> Tensor:
-        """[B] or [K, B]: tokens of each sentence up to the last that is a word or has a label."""
+        """[B]: tokens of each sentence up to the last that is a word or has a label."""
         tokens, labels = batch
         places = torch.arange(1, tokens.shape[-1] + 1, device=tokens.device)
         return (((tokens != self.padding) | (labels != NO_LABEL)) * places).amax(dim=-1)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from fedtlu_fast.data.population import Batch
-from fedtlu_fast.tasks.metrics import Evaluation
+from fedtlu_fast.data.population import Batch, Pool
+from fedtlu_fast.tasks.metrics import Evaluation, Figure
 
 
 class Task(Protocol):
@@ -22,6 +22,19 @@ class Task(Protocol):
         """The model whose parameters are trained."""
         ...
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What tests report beside the loss; tables and pictures compare runs by the first, the headline.
+
+        Where there is none, the loss is the headline.
+        """
+        ...
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether a test measures each sample for itself, so that several clients' can share its batches."""
+        ...
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of a batch's predictions (scalar), differentiable; 0 when there are none."""
         ...
@@ -34,17 +47,17 @@ class Task(Protocol):
         ...
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B] int64, every sample's predictions; or [K, B] of K clients' batches."""
+        """[B] int64, every sample's predictions."""
         ...
 
     def trim(self, batch: Batch) -> Batch:
-        """The same predictions without what only fills samples up; also of K clients' batches [K, B, ...].
+        """The same predictions without what only fills samples up.
 
         Trainers call it on every batch. Losses agree to float32 rounding; where nothing fills up, it is the
         batch itself.
         """
         ...
 
-    def evaluate(self, batch: Batch, batch_size: int) -> Evaluation:
+    def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
         """Tests the model on these samples, without gradients, `batch_size` at a time."""
         ...

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained import load_classifier, load_processor
 from fedtlu_fast.pretrained_place import FIELD
@@ -53,7 +54,7 @@ def build_vision(config: ModelConfig, data: FederatedData, seed: int) -> Vision:
     Raises:
         InputError: weights that cannot be loaded or do not fit the images; patches that do not fit them.
     """
-    channels, height, width = data.population.test[0].shape[1:]
+    channels, height, width = whole(data.population.test)[0].shape[1:]
     shape = (channels, height, width)
     if config.pretrained is not None:
         return _pretrained(config.pretrained, shape, data, seed)

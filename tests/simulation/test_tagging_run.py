@@ -73,10 +73,10 @@ def test_clients_without_a_test_are_left_out_of_the_local_test(bank: Path) -> No
         some = replace(population, own_tests=Shares.of([parts[0][:0], *parts[1:]]))
         found = local_test(replace(run.server, population=some), run.state)
         assert found.loss == pytest.approx(np.mean([one.loss for one in each[1:]]))
-        assert found.accuracy == pytest.approx(np.mean([one.accuracy for one in each[1:]]))
+        assert found.means["accuracy"] == pytest.approx(np.mean([one.means["accuracy"] for one in each[1:]]))
         none = replace(population, own_tests=Shares.of([part[:0] for part in parts]))
         found = local_test(replace(run.server, population=none), run.state)
-        assert (found.loss, found.accuracy, found.left_out) == (None, None, {})
+        assert (found.loss, found.means, found.left_out) == (None, {}, {})
 
 
 def test_other_tasks_have_accuracy_where_it_makes_sense(tmp_path: Path) -> None:

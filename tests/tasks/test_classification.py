@@ -63,7 +63,7 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(task, generator, count)
     for size in (1, 3, 7, 40, 1000):
         evaluation = task.evaluate(batch, size)
         assert evaluation.counts.tolist() == task.counts(batch).tolist() == [1] * count
-        assert evaluation.hits.tolist() == right.tolist()
+        assert evaluation.totals["accuracy"].tolist() == right.tolist()
         assert evaluation.f1() is None
         found = evaluation.losses
         assert (found.dtype, found.device.type, found.shape) == (torch.float64, "cpu", (count,))

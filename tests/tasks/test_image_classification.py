@@ -48,8 +48,8 @@ def test_losses_counts_and_evaluation_agree(task, generator, count):
         found = task.evaluate(batch, size)
         torch.testing.assert_close(found.losses.float(), losses.detach(), rtol=1e-5, atol=1e-6)
         assert found.counts.tolist() == task.counts(batch).tolist() == [1] * count
-        assert found.hits.tolist() == (chosen == batch[1]).tolist()
-        assert found.tallies[0].sum() == found.hits.sum()
+        assert found.totals["accuracy"].tolist() == (chosen == batch[1]).tolist()
+        assert found.tallies[0].sum() == found.totals["accuracy"].sum()
         for right, name in enumerate(NAMES):
             both = (batch[1] == right) & (chosen == right)
             counted = [int(own.sum()) for own in (both, batch[1] == right, chosen == right)]

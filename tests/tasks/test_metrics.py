@@ -16,14 +16,14 @@ def test_means_are_over_predictions_and_not_over_samples():
         torch.tensor([3, 1, 0]),
         torch.tensor([3, 0, 0]),
     )
-    found = Evaluation(losses, counts, hits)
+    found = Evaluation(losses, counts, {"accuracy": hits})
     assert found.loss.item() == pytest.approx(7 / 4)
-    assert found.accuracy.item() == 0.75
+    assert found.means["accuracy"].item() == 0.75
     parts = found.split([2, 1])
     assert [part.loss.item() for part in parts] == [pytest.approx(7 / 4), 0.0]
-    assert [part.accuracy.item() for part in parts] == [0.75, 0.0], "no NaN where there is nothing"
-    assert Evaluation(losses, counts).accuracy is None
-    assert Evaluation(losses, counts).split([1, 2])[0].accuracy is None
+    assert [part.means["accuracy"].item() for part in parts] == [0.75, 0.0], "no NaN where there is nothing"
+    assert Evaluation(losses, counts).means == {}
+    assert Evaluation(losses, counts).split([1, 2])[0].means == {}
 
 
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=200), st.integers(1, 50))
@@ -36,7 +36,7 @@ def test_with_equal_counts_the_mean_has_the_bits_of_the_plain_mean(losses, count
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs):
     truths, chosens = torch.tensor(pairs).T
-    found = Evaluation(torch.zeros(1), torch.ones(1), None, tally(truths, chosens, 4), LABELS).f1()
+    found = Evaluation(torch.zeros(1), torch.ones(1), {}, tally(truths, chosens, 4), LABELS).f1()
     assert set(found) == {LABELS[code] for pair in pairs for code in pair}
     for label, score in found.items():
         code = LABELS.index(label)

@@ -126,14 +126,14 @@ def test_an_evaluation_counts_hits_and_labels(task):
     for size in (1, 5, 100):
         found = task.evaluate(batch, size)
         np.testing.assert_allclose(found.losses.numpy(), [nats.mean() for nats, _, _ in expected], rtol=1e-4)
-        assert found.hits.tolist() == [(truth == chosen).sum() for _, truth, chosen in expected]
+        assert found.totals["accuracy"].tolist() == [(truth == chosen).sum() for _, truth, chosen in expected]
         confusion = torch.zeros(17, 17, dtype=torch.int64)
         for _, truth, chosen in expected:
             for pair in zip(truth, chosen, strict=True):
                 confusion[pair] += 1
         counted = [confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)]
         assert torch.equal(found.tallies, torch.stack(counted))
-        assert found.accuracy.item() == confusion.diagonal().sum().item() / confusion.sum().item()
+        assert found.means["accuracy"].item() == confusion.diagonal().sum().item() / confusion.sum().item()
         assert found.losses.dtype == torch.float64
         assert not found.losses.requires_grad
 
@@ -148,7 +148,7 @@ def test_nothing_to_predict_is_a_loss_of_zero(task):
         assert all(bool((grad == 0).all()) for grad in grads)
         assert task.losses(batch).tolist() == [0.0] * len(tokens)
         found = task.evaluate(batch, 7)
-        assert (found.loss.item(), found.accuracy.item(), found.f1()) == (0, 0, {})
+        assert (found.loss.item(), found.means["accuracy"].item(), found.f1()) == (0, 0, {})
 
 
 def test_padding_does_not_matter(task):

@@ -55,7 +55,7 @@ def test_losses_and_evaluation_agree(task, generator, count):
     assert task.loss(batch).item() == pytest.approx(losses.mean().item(), rel=1e-6)
     found = task.evaluate(batch, 3)
     torch.testing.assert_close(found.losses.float(), losses.detach(), rtol=1e-5, atol=1e-6)
-    assert found.hits.tolist() == (task.logits(batch[0]).argmax(dim=1) == batch[1]).tolist()
+    assert found.totals["accuracy"].tolist() == (task.logits(batch[0]).argmax(dim=1) == batch[1]).tolist()
     assert found.labels == NAMES
     assert found.tallies.sum(dim=1).tolist()[1:] == [count, count]
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from fedtlu_fast.clients.batches import normalises_batches
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
-from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.data.population import Population, count, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
@@ -190,7 +190,7 @@ def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
         # FLOPs and sizes are the same on any device, which need not be here.
         with own_state():
             parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
-            batch = example_samples(parts.population).take(np.arange(SAMPLES) % len(parts.population.test[0]))
+            batch = example_samples(parts.population).take(np.arange(SAMPLES) % count(parts.population.test))
             layout = parts.trainer.layout
             alone = not normalises_batches(parts.trainer.task.model)
             costs = measure_costs(parts.trainer.task, layout, batch)
