@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.run import OWN_SOURCES
-from fedtlu_fast.errors import InputError, check_kind, choice, nearest, not_one_of, shorten
+from fedtlu_fast.errors import InputError, check_kind, nearest, not_one_of, shorten
 from fedtlu_fast.shown import shell_word
+from fedtlu_fast.validation import cause_of, input_error
 from fedtlu_fast.wording import ALL_SETTINGS, OVERRIDES, either
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
@@ -130,6 +131,9 @@ def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tup
             yield from _walk(type(default), (*prefix, name))
         else:
             yield (*prefix, name), info.description or ""
+    if issubclass(model, PartsSection):
+        for name, text in model.part_settings().items():
+            yield (*prefix, name), text
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -197,6 +201,10 @@ def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
     if isinstance(above, Mapping) and isinstance(below, Mapping) and "name" in above:
         kept = {"name", "min_samples", *PARTITION_ARGUMENTS.get(str(above["name"]), ())}
         tree["partition"] = {key: value for key, value in below.items() if key in kept}
+    for name, info in RunConfig.model_fields.items():
+        section, chosen = type(info.default), over.get(name)
+        if issubclass(section, PartsSection) and isinstance(chosen, Mapping) and isinstance(tree.get(name), dict):
+            section.forget_(tree[name], chosen)
     _merge(tree, over)
 
 
@@ -214,8 +222,8 @@ def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 def _as_input_error(error: ValidationError) -> InputError:
     first = error.errors()[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
+    cause = cause_of(first)
+    if cause is not None:
         # Of a check of our own: it lacks only the section it was made in.
         section = ".".join(str(part) for part in first["loc"] if part not in cause.field.split("."))
         return cause.of(f"{section}.{cause.field}" if section and section not in cause.field else cause.field)
@@ -225,32 +233,8 @@ def _as_input_error(error: ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         return _unknown(where, first["input"])
     field = ".".join(where) or "config"
-    value = first["input"]
-    about = setting_paths().get(field, "")
-    if first["type"] == "literal_error" and _literals(first, field):
-        # The description names them too, most often with what each means, and may name more.
-        names = _literals(first, field)
-        expected = f"one of {choice(names, ALL_SETTINGS)}"
-        about = "" if all(name in about for name in names) else about
-        return InputError(field, value, expected, f"({about})" if about else "", _near(value, names))
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "string_pattern_mismatch" and about:
-        # The alternatives that it begins with; "gpu" is more like "cpu" than it means it.
-        names = re.findall(r"(?:^|\| )([a-z]+)", about)
-        return InputError(field, value, about, near=_near(value, names, 0.7))
-    if isinstance(value, Mapping):
-        value = {key: item for key, item in value.items() if str(key) in expected} or dict(value)
-    return InputError(field, value, expected, f"({about})" if about else "")
-
-
-def _near(value: object, names: Sequence[str], least: float = 0.6) -> str:
-    return nearest(value, names, least) if isinstance(value, str) else ""
-
-
-def _literals(error: Mapping[str, Any], field: str) -> list[str]:
-    """What a setting that goes by names may be."""
-    names = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-    return [*names, *OWN_SOURCES.values()] if field == "task" else names
+    more = list(OWN_SOURCES.values()) if field == "task" else []
+    return input_error(first, field, setting_paths().get(field, ""), more)
 
 
 def _unknown(where: Sequence[str], value: object) -> InputError:

@@ -1,27 +1,37 @@
 """How client changes become one, and what step the server makes of it."""
 
-from fedtlu_fast.aggregation.fedavg import WeightedMean
-from fedtlu_fast.aggregation.rule import AggregationRule, make_buffers_rule, make_rule
-from fedtlu_fast.aggregation.server_optimizer import (
-    OptimizerState,
-    ServerOptimizer,
-    make_server_optimizer,
-)
+from fedtlu_fast.aggregation.buffers import BuffersMean
+from fedtlu_fast.aggregation.clipping import NormClip
+from fedtlu_fast.aggregation.fedavg import Mean, WeightedMean
+from fedtlu_fast.aggregation.krum import Krum, MultiKrum
+from fedtlu_fast.aggregation.robust import Median, TrimmedMean
+from fedtlu_fast.aggregation.room import check_room, stack_bytes
+from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, FunctionRule, Start
+from fedtlu_fast.aggregation.server_optimizer import Adam, Momentum, OptimizerState, Plain, ServerOptimizer
 from fedtlu_fast.aggregation.share import largest_weight
-from fedtlu_fast.aggregation.stack import check_room, stack_bytes
 from fedtlu_fast.aggregation.weighted_sum import Aggregate, aggregate
 
 __all__ = [
+    "Adam",
     "Aggregate",
+    "Aggregated",
     "AggregationRule",
+    "BuffersMean",
+    "FunctionRule",
+    "Krum",
+    "Mean",
+    "Median",
+    "Momentum",
+    "MultiKrum",
+    "NormClip",
     "OptimizerState",
+    "Plain",
     "ServerOptimizer",
+    "Start",
+    "TrimmedMean",
     "WeightedMean",
     "aggregate",
     "check_room",
     "largest_weight",
-    "make_buffers_rule",
-    "make_rule",
-    "make_server_optimizer",
     "stack_bytes",
 ]

@@ -6,88 +6,100 @@ Backdoor Federated Learning?", arXiv 1911.07963). With a number for `clip` the c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import sqrt
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedtlu_fast.aggregation.fedavg import WeightedMean
-from fedtlu_fast.aggregation.stack import Stack
+from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
+from fedtlu_fast.aggregation.share import MaxShare, check_share
+from fedtlu_fast.aggregation.stack import Spill, Stack
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.part import part
 
 
-class ClippedMean:
-    """The weighted mean of changes that are scaled down to a norm given in advance; memory: two vectors."""
+@part
+class NormClip(AggregationRule):
+    """The mean of changes that are scaled down to a largest norm.
 
-    def __init__(self, base: Tensor, clip: float, backend: str = "auto") -> None:
-        """Starts an empty mean.
+    The median of the norms counts every client once; that of an even number lies halfway between the two in
+    the middle.
 
-        Args:
-            base: [P], what the clients start from.
-            clip: largest L2 norm of a client's change.
-            backend: who runs the kernels.
-        """
-        self._mean, self._norm = WeightedMean(base, backend), ChangeNorm(base, backend)
-        self._clip = clip
-
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Adds one client's vector [P] with its weight; the vector may be reused afterwards."""
-        self._mean.add_(client, weight, clipping(self._norm(client), self._clip))
-
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Refuses: of a sum nobody knows the terms."""
-        raise RuntimeError("norm clipping takes the clients one by one")
-
-    def kept(self) -> None:
-        """None: the change is made of all clients."""
-
-    def change(self) -> Tensor:
-        """[P], the mean of the clipped changes; zeros when no client was added."""
-        return self._mean.change()
-
-
-class MedianClippedMean:
-    """The same with the median of the round's norms as the largest; memory: the stack, 4 K P bytes.
-
-    The median counts every client once; that of an even number lies halfway between the two in the middle.
+    Attributes:
+        clip: largest L2 norm of a client's change; null: the median of the round's norms, for which the
+            vectors of the cohort are kept.
+        max_share: largest share of one client in a round's weights, at least 1 / cohort; weights are cut by
+            the samples of all that train; null: none.
+        spill: directory for the cohort's vectors; null: in memory.
     """
 
-    def __init__(self, base: Tensor, clients: int, spill: str | None = None, backend: str = "auto") -> None:
-        """Makes room for the stack.
+    clip: Annotated[float | None, Field(gt=0)] = None
+    max_share: MaxShare = None
+    spill: Spill = None
+    averages = True
 
-        Args:
-            base: [P], what the clients start from.
-            clients: K at most.
-            spill: directory for the stack; None: in memory.
-            backend: who runs the kernels.
-        """
-        self.backend = backend
-        self._stack, self._norm = Stack(base, clients, spill), ChangeNorm(base, backend)
-        self._norms: list[float] = []
-        self._weights: list[float] = []
+    @property
+    def keeps_vectors(self) -> bool:
+        """See `AggregationRule`; with a number for `clip` the clients stream through two vectors."""
+        return self.clip is None
 
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Puts one client's vector [P] on the stack; it may be reused afterwards."""
-        self._stack.add_(client)
-        self._norms.append(self._norm(client))
-        self._weights.append(weight)
+    @property
+    def spill_directory(self) -> str | None:
+        """See `AggregationRule`."""
+        return self.spill
 
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Refuses: of a sum nobody knows the terms."""
-        raise RuntimeError("norm clipping takes the clients one by one")
+    def check(self, cohort: int) -> None:
+        """See `AggregationRule`."""
+        check_share(self.max_share, cohort)
 
-    def kept(self) -> None:
-        """None: the change is made of all clients."""
+    def start(self, start: Start) -> Clipped:
+        """An empty mean, or room for the cohort."""
+        stack = Stack(start.base, start.cohort, self.spill) if self.clip is None else None
+        mean = WeightedMean(start.base, start.backend)
+        return Clipped(mean, ChangeNorm(start.base, start.backend), stack, [], [])
 
-    def change(self) -> Tensor:
-        """[P], the mean of the clipped changes; zeros when no client was added."""
-        mean = WeightedMean(self._stack.base, self.backend)
-        if self._norms:
-            clip = float(np.median(self._norms))
-            for place, (norm, weight) in enumerate(zip(self._norms, self._weights, strict=True)):
-                mean.add_(self._stack.row(place), weight, clipping(norm, clip))
-        return mean.change()
+    def add(self, state: Clipped, client: int, weight: float, vector: Tensor) -> Clipped:
+        """Adds the clipped change, or keeps the vector until the median of the norms is known."""
+        norm = state.norm(vector)
+        if state.stack is None or self.clip is not None:
+            state.mean.add_(vector, weight, clipping(norm, self.clip or 0.0))
+            return state
+        state.stack.add_(vector)
+        state.norms.append(norm)
+        state.weights.append(weight)
+        return state
+
+    def finish(self, state: Clipped) -> Aggregated:
+        """The mean of the clipped changes; zeros when no client arrived."""
+        if state.stack is not None and state.norms:
+            clip = float(np.median(state.norms))
+            for place, (norm, weight) in enumerate(zip(state.norms, state.weights, strict=True)):
+                state.mean.add_(state.stack.row(place), weight, clipping(norm, clip))
+        return Aggregated(state.mean.change())
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The clients of a round so far.
+
+    Attributes:
+        mean: of the clipped changes.
+        norm: measures a client's change.
+        stack: vectors that wait for the median of the norms; None with a norm given in advance.
+        norms: of the waiting changes.
+        weights: of the waiting clients.
+    """
+
+    mean: WeightedMean
+    norm: ChangeNorm
+    stack: Stack | None
+    norms: list[float]
+    weights: list[float]
 
 
 class ChangeNorm:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
+from fedtlu_fast.aggregation.share import MaxShare, check_share
 from fedtlu_fast.ops import dispatch
+from fedtlu_fast.part import part
 
 
 class WeightedMean:
@@ -41,9 +44,42 @@ class WeightedMean:
             dispatch.accumulate_(self.sum, partial, None, 1.0, self.backend)
         self.total += weight
 
-    def kept(self) -> None:
-        """None: the change is made of all clients."""
-
     def change(self) -> Tensor:
         """[P], the averaged change; zeros when no client was added."""
         return self.sum / (self.total or 1)
+
+
+@part
+class Mean(AggregationRule):
+    """FedAvg: the mean of the clients' changes with their weights (arXiv 1602.05629); memory: one vector.
+
+    Attributes:
+        max_share: largest share of one client in a round's weights, at least 1 / cohort; weights are cut by
+            the samples of all that train; null: none.
+    """
+
+    max_share: MaxShare = None
+    takes_sums = True
+    averages = True
+
+    def check(self, cohort: int) -> None:
+        """See `AggregationRule`."""
+        check_share(self.max_share, cohort)
+
+    def start(self, start: Start) -> WeightedMean:
+        """An empty mean."""
+        return WeightedMean(start.base, start.backend)
+
+    def add(self, state: WeightedMean, client: int, weight: float, vector: Tensor) -> WeightedMean:
+        """Adds the client's change."""
+        state.add_(vector, weight)
+        return state
+
+    def add_sum(self, state: WeightedMean, weight: float, partial: Tensor) -> WeightedMean:
+        """Adds the sum."""
+        state.add_sum_(partial, weight)
+        return state
+
+    def finish(self, state: WeightedMean) -> Aggregated:
+        """The mean; zeros when no client arrived."""
+        return Aggregated(state.change())

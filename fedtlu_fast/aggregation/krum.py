@@ -7,104 +7,111 @@ Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradien
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
+from typing import Annotated
+
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fedtlu_fast.aggregation.fedavg import WeightedMean
-from fedtlu_fast.aggregation.stack import Stack
-from fedtlu_fast.config import AggregationConfig
+from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
+from fedtlu_fast.aggregation.stack import Spill, Stack
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 CACHED = 2**17
 """Numbers that are compared at a time: 1 MiB of float64, so that they stay in a core's cache."""
 
 
-class Krum:
-    """The mean of the m clients with the lowest scores; each counts once, whatever it holds.
+def _some_clients(value: object) -> object:
+    # 0 and 0.0 mean the same here, 1 and 1.0 do not, and text is neither.
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not whole and not (isinstance(value, float) and 0 <= value < 0.5):
+        raise ValueError("0 clients or more, or a share in [0, 0.5)")
+    return value
+
+
+Byzantine = Annotated[int | float, BeforeValidator(_some_clients)]
+
+
+@part
+class Krum(StackedRule):
+    """The change of the client with the lowest score.
 
     The score of a client is the sum of its squared distances to its n - f - 2 nearest among the n that
-    arrived; `AggregationConfig.tolerated` is f. Krum keeps m = 1; Multi-Krum `multi_krum`, or n - f as in
-    the paper's experiments. Clients with the same score go by their place in the cohort (the paper: by
-    their identifier).
+    arrived. Clients with the same score go by their place in the cohort (the paper: by their identifier).
+    Every client counts once, whatever it holds.
 
-    The paper asks for 2 f + 2 < n. The settings are held to that; in a round in which too many clients
-    failed or were refused, the rule keeps none and changes nothing (ours): f was the number to tolerate in
-    the whole cohort, and those that are missing may all have been honest.
+    The paper asks for 2 f + 2 < n. The parameters are held to that; in a round in which too many clients
+    failed or were refused, the rule keeps none and changes nothing (ours): f is the number to tolerate in the
+    whole cohort, and the missing clients may all have been honest.
+
+    Attributes:
+        byzantine: f, how many clients of a cohort may be malicious: 2, or a share 0.2, rounded up;
+            2 f + 2 < cohort.
+        spill: directory for the cohort's vectors; null: in memory.
     """
 
-    def __init__(self, config: AggregationConfig, base: Tensor, clients: int, backend: str = "auto") -> None:
-        """Makes room for the stack.
+    byzantine: Byzantine = 0.2
+    spill: Spill = None
+    chooses = True
 
-        Args:
-            config: which rule, and where the stack is to lie.
-            base: [P], what the clients start from.
-            clients: K, the size of the cohort; so many may arrive.
-            backend: who runs the kernels.
-        """
-        self.config, self.backend = config, backend
-        self._tolerated = config.tolerated(clients)
-        self._stack = Stack(base, clients, config.spill)
-        self._kept: list[int] | None = None
+    def tolerated(self, cohort: int) -> int:
+        """f for a cohort of this size; a share is rounded up."""
+        if isinstance(self.byzantine, int):
+            return self.byzantine
+        # The share as it is written: 0.1 of 30 is 3, though the float product is more.
+        return ceil(Fraction(str(self.byzantine)) * cohort)
 
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Puts one client's vector [P] on the stack; it may be reused afterwards."""
-        self._stack.add_(client)
-        self._kept = None
+    def check(self, cohort: int) -> None:
+        """See `AggregationRule`."""
+        tolerated = self.tolerated(cohort)
+        if cohort <= 2 * tolerated + 2:
+            expected = f"f with 2 f + 2 < {cohort}, the cohort; this is f = {tolerated}"
+            raise InputError("byzantine", self.byzantine, expected, "Or use a larger cohort.")
 
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Refuses: of a sum nobody knows the terms."""
-        raise RuntimeError("Krum takes the clients one by one")
+    def size(self, arrived: int, tolerated: int) -> int:
+        """How many of the clients that arrived are kept."""
+        return 1
 
-    def kept(self) -> list[int]:
-        """Places, ascending, of the clients that the change is made of; none when too few arrived."""
-        if self._kept is None:
-            self._kept = self._choose()
-        return self._kept
-
-    def change(self) -> Tensor:
-        """[P], the mean change of the clients that are kept; zeros when there is none."""
-        return _mean_of(self._stack, self.kept(), self.backend)
-
-    def _choose(self) -> list[int]:
-        arrived, tolerated = len(self._stack), self._tolerated
-        if arrived <= 2 * tolerated + 2:
-            return []
-        size = 1
-        if self.config.rule == "multi_krum":
-            size = min(arrived, self.config.multi_krum or arrived - tolerated)
-        scores = krum_scores(squared_distances(self._stack), tolerated)
-        return sorted(scores.sort(stable=True).indices[:size].tolist())
+    def finish(self, state: Arrived) -> Aggregated:
+        """The mean change of the clients that are kept; zeros when there is none."""
+        arrived, tolerated = len(state.stack), self.tolerated(state.start.cohort)
+        kept: list[int] = []
+        if arrived > 2 * tolerated + 2:
+            scores = krum_scores(squared_distances(state.stack), tolerated)
+            size = self.size(arrived, tolerated)
+            kept = sorted(scores.sort(stable=True).indices[:size].tolist())
+        mean = WeightedMean(state.start.base, state.start.backend)
+        for place in kept:
+            mean.add_(state.stack.row(place), 1)
+        return Aggregated(mean.change(), kept)
 
 
-class KeptMean:
-    """The mean over the clients that a `Krum` keeps of something else of theirs: the model's buffers."""
+@part
+class MultiKrum(Krum):
+    """The mean change of the clients with the lowest scores; see `Krum`.
 
-    def __init__(self, krum: Krum, base: Tensor, clients: int, backend: str = "auto") -> None:
-        """Makes room for 4 K Q bytes in memory.
+    Attributes:
+        byzantine: f, how many clients of a cohort may be malicious: 2, or a share 0.2, rounded up;
+            2 f + 2 < cohort.
+        kept: how many clients are kept; null: all that arrived but f, as in the paper's experiments.
+        spill: directory for the cohort's vectors; null: in memory.
+    """
 
-        Args:
-            krum: gets the same clients in the same order.
-            base: [Q], what the clients start from.
-            clients: K at most.
-            backend: who runs the kernels.
-        """
-        self._krum, self.backend = krum, backend
-        self._stack = Stack(base, clients)
+    kept: Annotated[int | None, Field(ge=1)] = None
 
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Takes one client's vector [Q]."""
-        self._stack.add_(client)
+    def check(self, cohort: int) -> None:
+        """See `AggregationRule`."""
+        super().check(cohort)
+        if self.kept is not None and self.kept > cohort:
+            raise InputError("kept", self.kept, f"at most {cohort}, the cohort")
 
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Refuses, as `Krum` does."""
-        self._krum.add_sum_(partial, weight)
-
-    def kept(self) -> list[int]:
-        """See `Krum.kept`."""
-        return self._krum.kept()
-
-    def change(self) -> Tensor:
-        """[Q], their mean change; zeros when Krum keeps none."""
-        return _mean_of(self._stack, self.kept(), self.backend)
+    def size(self, arrived: int, tolerated: int) -> int:
+        """See `Krum`."""
+        return min(arrived, self.kept or arrived - tolerated)
 
 
 def squared_distances(stack: Stack) -> Tensor:
@@ -120,8 +127,8 @@ def squared_distances(stack: Stack) -> Tensor:
     above = torch.triu_indices(clients, clients, 1)
     found = torch.zeros(above.shape[1], dtype=torch.float64, device=stack.base.device)
     for _, block in stack.blocks():
-        for part in torch.split(block, max(1, CACHED // max(1, clients)), dim=1):
-            found += torch.pdist(part.double()).square()
+        for piece in torch.split(block, max(1, CACHED // max(1, clients)), dim=1):
+            found += torch.pdist(piece.double()).square()
     distances = torch.zeros(clients, clients, dtype=torch.float64)
     distances[above[0], above[1]] = found.cpu()
     return distances + distances.T
@@ -137,10 +144,3 @@ def krum_scores(distances: Tensor, tolerated: int) -> Tensor:
     clients = len(distances)
     others = distances + torch.diag(torch.full((clients,), torch.inf, dtype=torch.float64))
     return others.sort(dim=1).values[:, : clients - tolerated - 2].sum(dim=1)
-
-
-def _mean_of(stack: Stack, places: list[int], backend: str) -> Tensor:
-    mean = WeightedMean(stack.base, backend)
-    for place in places:
-        mean.add_(stack.row(place), 1)
-    return mean.change()

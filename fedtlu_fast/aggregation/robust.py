@@ -1,58 +1,71 @@
 """Rules by coordinate: median and trimmed mean (Yin et al., arXiv 1803.01498).
 
-They need all of a round's clients at once: 4 K P bytes, in memory or in a file (`Stack`).
+Every client counts once, whatever it holds. Both rules need all clients of a round together: 4 K P bytes, in
+memory or in a file (`Stack`).
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from math import floor
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedtlu_fast.aggregation.stack import Stack
-from fedtlu_fast.config import AggregationConfig
+from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
+from fedtlu_fast.aggregation.stack import Spill
+from fedtlu_fast.part import part
 
 
-class RobustRule:
-    """The median or trimmed mean of the clients' changes; every client counts once, whatever it holds."""
+class CoordinateRule(StackedRule):
+    """Base of rules that treat every number of the change for itself."""
 
-    def __init__(self, config: AggregationConfig, base: Tensor, clients: int) -> None:
-        """Makes room for the stack.
+    @abstractmethod
+    def reduce(self, changes: Tensor) -> Tensor:
+        """[n], of the clients' changes [K, n] at some places; K is at least 1."""
 
-        Args:
-            config: which rule, and where the stack is to lie.
-            base: [P], what the clients start from.
-            clients: K at most.
-        """
-        self.config = config
-        self._stack = Stack(base, clients, config.spill)
-
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Puts one client's vector [P] on the stack; it may be reused afterwards."""
-        self._stack.add_(client)
-
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Refuses: of a sum nobody knows the terms."""
-        raise RuntimeError("robust rules take the clients one by one")
-
-    def kept(self) -> None:
-        """None: the change is made of all clients."""
-
-    def change(self) -> Tensor:
-        """[P], what the rule makes of the clients' changes; zeros when no client was added."""
-        base = self._stack.base
+    def finish(self, state: Arrived) -> Aggregated:
+        """The rule at every place, some columns at a time; zeros when no client arrived."""
+        base = state.start.base
         change = torch.zeros_like(base)
-        if not len(self._stack):
-            return change
-        for columns, clients in self._stack.blocks():
-            change[columns] = self._rule(clients - base[columns])
-        return change
+        if len(state.stack):
+            for columns, clients in state.stack.blocks():
+                change[columns] = self.reduce(clients - base[columns])
+        return Aggregated(change)
 
-    def _rule(self, changes: Tensor) -> Tensor:
-        if self.config.rule == "median":
-            middle = changes.sort(dim=0).values
-            low, high = middle[(len(changes) - 1) // 2], middle[len(changes) // 2]
-            return low + (high - low) / 2
-        cut = floor(self.config.trim * len(changes))
+
+@part
+class Median(CoordinateRule):
+    """The median of the clients' changes, number by number.
+
+    Attributes:
+        spill: directory for the cohort's vectors; null: in memory.
+    """
+
+    spill: Spill = None
+
+    def reduce(self, changes: Tensor) -> Tensor:
+        """The middle value, or the middle of the two in the middle."""
+        middle = changes.sort(dim=0).values
+        low, high = middle[(len(changes) - 1) // 2], middle[len(changes) // 2]
+        return low + (high - low) / 2
+
+
+@part
+class TrimmedMean(CoordinateRule):
+    """The mean of the clients' changes, number by number, without the largest and the smallest.
+
+    Attributes:
+        trim: share of the clients that is cut off at each end, for each number.
+        spill: directory for the cohort's vectors; null: in memory.
+    """
+
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    spill: Spill = None
+
+    def reduce(self, changes: Tensor) -> Tensor:
+        """The mean of the values that are left."""
+        cut = floor(self.trim * len(changes))
         return changes.sort(dim=0).values[cut : len(changes) - cut].mean(dim=0)

@@ -1,70 +1,194 @@
-"""The interface of an aggregation rule, and those that the settings name."""
+"""The interface of an aggregation rule: many clients' changes become one.
+
+To write your own, subclass `AggregationRule`, or give a function ``(updates [K, P], weights [K]) -> change
+[P]``.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from fedtlu_fast.aggregation.clipping import ClippedMean, MedianClippedMean
-from fedtlu_fast.aggregation.fedavg import WeightedMean
-from fedtlu_fast.aggregation.krum import KeptMean, Krum
-from fedtlu_fast.aggregation.robust import RobustRule
-from fedtlu_fast.config import AggregationConfig
+from fedtlu_fast.aggregation.stack import Stack
+from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part import part
 
 
-class AggregationRule(Protocol):
-    """Makes one change of many clients' vectors, which come one at a time and are sound (`soundness`)."""
+@dataclass(frozen=True)
+class Start:
+    """What a rule knows before the clients' vectors arrive.
 
-    def add_(self, client: Tensor, weight: float) -> None:
-        """Takes one client's vector [P] and its weight, usually the number of its samples."""
-        ...
-
-    def add_sum_(self, partial: Tensor, weight: float) -> None:
-        """Takes ``sum_k n_k (w_k - w)`` [P] of some clients, and the sum of their weights."""
-        ...
-
-    def kept(self) -> list[int] | None:
-        """Of a rule that chooses among the clients, the places (from 0, ascending) of those it keeps."""
-        ...
-
-    def change(self) -> Tensor:
-        """[P], the aggregated change."""
-        ...
-
-
-def make_rule(config: AggregationConfig, base: Tensor, clients: int, backend: str) -> AggregationRule:
-    """An empty aggregate of the settings' rule.
-
-    Args:
-        config: which rule.
-        base: [P], what the clients start from.
-        clients: the size of the cohort; there will be no more.
-        backend: who runs the kernels.
+    Attributes:
+        base: [P] float32, the global parameters, from which all clients start. Do not change it.
+        cohort: the largest number of clients that can arrive.
+        backend: which backend runs the kernels.
+        layout: of the model; None outside of a run.
+        round: the number of the round, from 1.
     """
-    if config.rule == "mean":
-        return WeightedMean(base, backend)
-    if config.rule in ("krum", "multi_krum"):
-        return Krum(config, base, clients, backend)
-    if config.rule == "norm_clip":
-        if config.clip is not None:
-            return ClippedMean(base, config.clip, backend)
-        return MedianClippedMean(base, clients, config.spill, backend)
-    return RobustRule(config, base, clients)
+
+    base: Tensor
+    cohort: int
+    backend: str = "auto"
+    layout: ParameterLayout | None = None
+    round: int = 1
 
 
-def make_buffers_rule(rule: AggregationRule, base: Tensor, clients: int, backend: str) -> AggregationRule:
-    """An empty aggregate of the model's buffers beside the parameters'.
+@dataclass(frozen=True)
+class Aggregated:
+    """What a rule makes of a cohort.
 
-    Krum keeps the same clients' for both. All other rules are about parameters, and buffers (BatchNorm's
-    statistics) are averaged with the clients' weights (ours; no paper says).
-
-    Args:
-        rule: of the parameters.
-        base: [Q], the global buffers.
-        clients: the size of the cohort; there will be no more.
-        backend: who runs the kernels.
+    Attributes:
+        change: [P], the aggregated change; zeros when no client arrived.
+        kept: the places (from 0, in the order of arrival) of the clients of which the change is made,
+            ascending, if the rule chooses among clients. It is empty when too few clients arrived for a
+            choice; then the round changes nothing. None for a rule that takes all clients.
     """
-    if isinstance(rule, Krum):
-        return KeptMean(rule, base, clients, backend)
-    return WeightedMean(base, backend)
+
+    change: Tensor
+    kept: list[int] | None = None
+
+
+class AggregationRule(ABC):
+    """Makes one change of the vectors of a cohort, which arrive one client at a time.
+
+    The vectors are sound: finite, and not so large that their sums overflow (`soundness`). A round calls
+    `start` once, `add` for each client in the order of the cohort, and `finish` once. The state is whatever
+    `start` returns; `add` may change it in place.
+
+    Attributes:
+        takes_sums: whether `add_sum` works, so that clients can be trained and summed several at a time.
+        averages: whether the change is a mean of the clients' changes with their weights, each perhaps
+            scaled. Only then can clients send chosen blocks: what a client does not send is no change of
+            zero.
+        chooses: whether the rule keeps some of the clients, and `finish` says which.
+        max_share: the largest share of one client in the sum of the weights; None for no limit.
+    """
+
+    takes_sums: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+    chooses: ClassVar[bool] = False
+    max_share: float | None = None
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether the rule keeps the vectors of the whole cohort, 4 K P bytes."""
+        return False
+
+    @property
+    def spill_directory(self) -> str | None:
+        """The directory in which the kept vectors lie; None for memory."""
+        return None
+
+    def check(self, cohort: int) -> None:  # noqa: B027 (most rules take any cohort)
+        """Refuses a cohort for which the parameters make no sense; called before the first round.
+
+        Raises:
+            InputError: its field is the name of the parameter.
+        """
+
+    @abstractmethod
+    def start(self, start: Start) -> Any:
+        """An empty state for one round."""
+
+    @abstractmethod
+    def add(self, state: Any, client: int, weight: float, vector: Tensor) -> Any:
+        """The state with one client more.
+
+        Args:
+            state: what `start` or the last `add` returned.
+            client: the client's number.
+            weight: usually the number of its samples.
+            vector: [P], its parameters after training; its memory is used again after this call.
+        """
+
+    def add_sum(self, state: Any, weight: float, partial: Tensor) -> Any:
+        """The state with some clients more whose weighted changes are summed already.
+
+        Args:
+            state: see `add`.
+            weight: the sum of their weights n_k.
+            partial: [P], ``sum_k n_k (w_k - w)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs the vector of every client")
+
+    @abstractmethod
+    def finish(self, state: Any) -> Aggregated:
+        """The aggregated change of the clients that arrived."""
+
+
+class StackedRule(AggregationRule):
+    """Base of rules that need all vectors of a cohort together: 4 K P bytes (see `Stack`)."""
+
+    spill: str | None = None
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def spill_directory(self) -> str | None:
+        """See `AggregationRule`."""
+        return self.spill
+
+    def start(self, start: Start) -> Arrived:
+        """Makes room for the cohort."""
+        return Arrived(start, Stack(start.base, start.cohort, self.spill), [], [])
+
+    def add(self, state: Arrived, client: int, weight: float, vector: Tensor) -> Arrived:
+        """Copies the vector onto the stack."""
+        state.stack.add_(vector)
+        state.clients.append(client)
+        state.weights.append(weight)
+        return state
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The clients of a round so far.
+
+    Attributes:
+        start: of the round.
+        stack: their vectors.
+        clients: their numbers.
+        weights: their weights.
+    """
+
+    start: Start
+    stack: Stack
+    clients: list[int]
+    weights: list[float]
+
+
+@part
+class FunctionRule(StackedRule):
+    """A rule made of a function.
+
+    Attributes:
+        function: ``(updates [K, P], weights [K] float64) -> change [P]``; the updates are the clients'
+            changes.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def finish(self, state: Arrived) -> Aggregated:
+        """What the function returns, checked."""
+        base, count = state.start.base, len(state.stack)
+        if not count:
+            return Aggregated(torch.zeros_like(base))
+        updates = torch.stack([state.stack.row(place) for place in range(count)]) - base
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        try:
+            change = self.function(updates, torch.tensor(state.weights, dtype=torch.float64))
+        except Exception as error:
+            raise InputError("rule", name, f"a function that takes [K, P] and [K]; {cause(error)}") from error
+        if not isinstance(change, Tensor) or change.shape != base.shape:
+            shape = tuple(change.shape) if isinstance(change, Tensor) else type(change).__name__
+            raise InputError("rule", shape, f"a function that returns a tensor of shape {tuple(base.shape)}")
+        return Aggregated(change.to(base.dtype).contiguous())

@@ -8,14 +8,15 @@ Steps are computed in float64 and rounded once, state and step alike: the same b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedtlu_fast.config import AggregationConfig
+from fedtlu_fast.part import part
 
 OptimizerState = Mapping[str, Tensor]
 """Vectors [P] float32 by name; empty before the first step, and for no optimizer."""
@@ -24,33 +25,34 @@ PIECE = 2**18
 """Numbers that are treated at a time, so that the float64 of the calculation stays in the cache."""
 
 
-class ServerOptimizer(Protocol):
-    """Makes a step of a change."""
+class ServerOptimizer(ABC):
+    """Makes a step of a change. To write your own, subclass it.
 
-    @property
-    def vectors(self) -> int:
-        """How many vectors [P] its state has."""
-        ...
+    Attributes:
+        vectors: how many vectors [P] its state has.
+    """
 
+    vectors: ClassVar[int] = 0
+
+    @abstractmethod
     def step(
         self, change: Tensor, state: OptimizerState, offsets: Tensor, mask: Tensor
     ) -> tuple[Tensor, OptimizerState]:
-        """What `server_lr` is multiplied with and the parameters move by, and the next state.
+        """The step, which is multiplied with `server_lr` and added to the parameters, and the next state.
 
         Args:
             change: [P] float32, the aggregated change; not changed.
-            state: as the step before left it; not changed.
+            state: as the step before left it; not changed. It is empty before the first step.
             offsets: [L + 1] int64, on the CPU: layer l is ``change[offsets[l]:offsets[l + 1]]``.
             mask: [L] bool, on the CPU: the layers that are applied, all of whose changes are finite.
 
         Returns:
-            [P], which means something for the layers of `mask` only; and the state.
+            [P], of which only the layers of `mask` count; and the state.
         """
-        ...
 
 
-@dataclass(frozen=True)
-class Plain:
+@part
+class Plain(ServerOptimizer):
     """No optimizer: FedAvg's step, the change itself."""
 
     vectors = 0
@@ -62,15 +64,15 @@ class Plain:
         return change, state
 
 
-@dataclass(frozen=True)
-class Momentum:
+@part
+class Momentum(ServerOptimizer):
     """FedAvgM: ``v = momentum v + dW``, and v is the step; v begins at 0.
 
     Attributes:
-        momentum: in [0, 1).
+        momentum: share of the last step, in [0, 1).
     """
 
-    momentum: float
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     vectors = 1
 
     def step(
@@ -83,8 +85,8 @@ class Momentum:
         return momentum, {"momentum": momentum}
 
 
-@dataclass(frozen=True)
-class Adam:
+@part
+class Adam(ServerOptimizer):
     """FedAdam, Algorithm 2 of the paper, without bias correction as there.
 
     ``m = beta1 m + (1 - beta1) dW``, ``v = beta2 v + (1 - beta2) dW^2``, and the step is
@@ -93,14 +95,14 @@ class Adam:
     for ever.
 
     Attributes:
-        beta1: in [0, 1).
-        beta2: in [0, 1).
-        tau: more than 0; the larger, the less adaptive.
+        beta1: decay of the mean of the changes, in [0, 1).
+        beta2: decay of the mean of their squares, in [0, 1).
+        tau: the larger, the less adaptive; more than 0.
     """
 
-    beta1: float
-    beta2: float
-    tau: float
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Annotated[float, Field(gt=0)] = 1e-3
     vectors = 2
 
     def step(
@@ -118,15 +120,6 @@ class Adam:
             step[piece] = m / (v.sqrt() + self.tau)
             mean[piece], square[piece] = m, v.clamp(max=largest)
         return step, {"mean": mean, "square": square}
-
-
-def make_server_optimizer(config: AggregationConfig) -> ServerOptimizer:
-    """The one that the settings name."""
-    if config.server_optimizer == "momentum":
-        return Momentum(config.server_momentum)
-    if config.server_optimizer == "adam":
-        return Adam(config.server_beta1, config.server_beta2, config.server_tau)
-    return Plain()
 
 
 def _pieces(offsets: Tensor, mask: Tensor) -> Iterator[slice]:

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
+
+from fedtlu_fast.errors import InputError
+
+MaxShare = Annotated[float | None, Field(gt=0, le=1)]
+
+
+def check_share(share: float | None, cohort: int) -> None:
+    """Refuses a largest share that clients who count alike would exceed.
+
+    Raises:
+        InputError: it is less than 1 / cohort.
+    """
+    if share is not None and share < 1 / cohort:
+        expected = f"at least 1 / {cohort}, the share of each when {cohort} count alike"
+        raise InputError("max_share", share, expected, "Or use a larger cohort.")
 
 
 def largest_weight(samples: Iterable[int], share: float) -> float:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import numpy as np
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
-from fedtlu_fast.config import AggregationConfig
 from fedtlu_fast.data.population import as_tensor
-from fedtlu_fast.errors import InputError, StorageError
-from fedtlu_fast.machine import lies_in_memory, memory_room
+from fedtlu_fast.errors import StorageError
+from fedtlu_fast.places import absolute, at_home
 
+Spill = Annotated[
+    str | None, AfterValidator(lambda given: None if given is None else absolute(str(at_home(given))))
+]
+"""A directory for the file of a stack; None for memory."""
 COLUMNS = 2**16
 """Coordinates that are treated at a time."""
 
@@ -62,58 +64,6 @@ class Stack:
         for first in range(0, len(self.base), COLUMNS):
             columns = slice(first, first + COLUMNS)
             yield columns, self._rows[: self._count, columns].to(self.base.device)
-
-
-def stack_bytes(config: AggregationConfig, parameters: int, cohort: int) -> int:
-    """What a rule's stack takes in memory or on disk; 0 for rules that need none.
-
-    Args:
-        config: which rule.
-        parameters: P.
-        cohort: K.
-    """
-    return 4 * parameters * cohort if config.stacks else 0
-
-
-def check_room(config: AggregationConfig, parameters: int, cohort: int) -> None:
-    """Makes sure before the first round that the stack has room.
-
-    Args:
-        config: which rule, and where the stack is to lie.
-        parameters: P.
-        cohort: K.
-
-    Raises:
-        InputError: it has not, or the directory for it is not there.
-    """
-    needed = stack_bytes(config, parameters, cohort)
-    if not needed:
-        return
-    told = f"room for {cohort:,} vectors of {parameters:,} numbers, {needed / 1e9:.2f} GB"
-    if config.spill is None:
-        room = memory_room()
-        if needed > 0.7 * room.bytes:
-            raise InputError(
-                "aggregation.rule",
-                config.rule,
-                f"{told}; {room}, of which a stack may take 70%",
-                "Set aggregation.spill to a directory with room, or use a smaller cohort.",
-            )
-        return
-    if not Path(config.spill).is_dir():
-        raise InputError("aggregation.spill", config.spill, "a directory that exists")
-    try:
-        with tempfile.TemporaryFile(dir=config.spill):
-            free_disk = shutil.disk_usage(config.spill).free
-    except OSError as error:
-        expected = f"a directory in which files can be made ({error.strerror})"
-        raise InputError("aggregation.spill", config.spill, expected) from error
-    free = f"{free_disk / 1e9:.2f} GB of disk are free"
-    if lies_in_memory(Path(config.spill)):
-        room = memory_room()
-        free_disk, free = min(free_disk, room.bytes), f"it lies in memory (tmpfs), and {room}"
-    if needed > free_disk:
-        raise InputError("aggregation.spill", config.spill, f"{told}; {free}")
 
 
 def _mapped(folder: str, shape: tuple[int, int]) -> Tensor:

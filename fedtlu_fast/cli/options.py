@@ -111,13 +111,11 @@ def settings_from(
 
 def from_everywhere(config: RunConfig) -> RunConfig:
     """The settings with absolute paths, so that the run can be resumed from another directory."""
-    data, participation, aggregation = config.data, config.participation, config.aggregation
+    data, participation = config.data, config.participation
     found: dict[str, Any] = {"data": data.model_copy(update={"source": absolute_source(data.source)})}
     if participation.trace is not None:
         trace = {"trace": absolute(participation.trace)}
         found["participation"] = participation.model_copy(update=trace)
-    if aggregation.spill is not None:
-        found["aggregation"] = aggregation.model_copy(update={"spill": absolute(aggregation.spill)})
     if config.model.pretrained is not None:
         pretrained = {"pretrained": absolute(config.model.pretrained)}
         found["model"] = config.model.model_copy(update=pretrained)

@@ -11,6 +11,9 @@ from fedtlu_fast.cli.console import results
 from fedtlu_fast.cli.tables import show
 
 
+UNUSED = object()
+
+
 def settings_command(preset: options.Preset = None) -> None:
     """List every setting with its meaning and its value in a preset.
 
@@ -26,9 +29,9 @@ def settings_command(preset: options.Preset = None) -> None:
         table.add_column(head, overflow="fold")
     for path, text in setting_paths().items():
         value: Any = tree
-        for part in path.split("."):
-            value = value[part]
-        shown = dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
+        for step in path.split("."):
+            value = value.get(step, UNUSED)  # a parameter of a part that this preset does not use
+        shown = "" if value is UNUSED else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
         table.add_row(path, shown, text)
     show(table, "")
     results.print(f"Presets: {', '.join(presets())}", highlight=False)

@@ -24,7 +24,6 @@ from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.config.server import (
-    KRUM,
     AggregationConfig,
     CheckpointConfig,
     EvaluationConfig,
@@ -115,9 +114,9 @@ class RunConfig(Section):
         if self.execution.executor != "vectorized" and (self.execution.at_once or 1) == 1:
             return self
         expected = "with clients trained several at once, whose sum is all that is kept"
-        if self.aggregation.rule != "mean":
+        if not self.aggregation.rule.takes_sums:
             raise InputError(
-                "aggregation.rule", self.aggregation.rule, f"mean {expected}", "Use execution.at_once=1."
+                "aggregation.rule", self.rule_name, f"mean {expected}", "Use execution.at_once=1."
             )
         if self.colluding:
             kind = "a_little_is_enough"
@@ -141,9 +140,9 @@ class RunConfig(Section):
         chosen = f"with client_selection.selector={self.client_selection.selector}"
         if self.client_selection.selector == "none":
             return self
-        if self.aggregation.rule not in ("mean", "norm_clip"):
+        if not self.aggregation.rule.averages:
             expected = f"mean or norm_clip {chosen}: what is not sent is no change of zero"
-            raise InputError("aggregation.rule", self.aggregation.rule, expected)
+            raise InputError("aggregation.rule", self.rule_name, expected)
         if self.colluding:
             raise InputError("threats", "a_little_is_enough", f"another {chosen}, which it knows nothing of")
         if self.execution.engine == "compiled":
@@ -167,6 +166,11 @@ class RunConfig(Section):
         return f"{self.rounds} rounds ({min(self.warmup_rounds, self.rounds)} warm-up, {targeted} targeted)"
 
     @property
+    def rule_name(self) -> str:
+        """The aggregation rule as the settings name it."""
+        return str(self.aggregation.model_dump()["rule"])
+
+    @property
     def colluding(self) -> bool:
         """Whether some clients make up together what they send."""
         return any(threat.kind == "a_little_is_enough" for threat in self.threats)
@@ -174,19 +178,14 @@ class RunConfig(Section):
     @property
     def one_by_one(self) -> bool:
         """Whether the server has to see every client's vector."""
-        return self.aggregation.rule != "mean" or self.colluding
+        return not self.aggregation.rule.takes_sums or self.colluding
 
     @model_validator(mode="after")
-    def _krum_fits_cohort(self) -> Self:
-        chosen, cohort = self.aggregation, self.cohort
-        if chosen.rule not in KRUM:
-            return self
-        tolerated = chosen.tolerated(cohort)
-        if cohort <= 2 * tolerated + 2:
-            expected = f"f with 2 f + 2 < {cohort}, the cohort, for {chosen.rule}; this is f = {tolerated}"
-            raise InputError("aggregation.byzantine", chosen.byzantine, expected, "Or use a larger cohort.")
-        if chosen.multi_krum is not None and chosen.multi_krum > cohort:
-            raise InputError("aggregation.multi_krum", chosen.multi_krum, f"at most {cohort}, the cohort")
+    def _rule_fits_cohort(self) -> Self:
+        try:
+            self.aggregation.rule.check(self.cohort)
+        except InputError as error:
+            raise error.of(f"aggregation.{error.field}") from None
         return self
 
     @model_validator(mode="after")
@@ -202,20 +201,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _share_fits_cohort(self) -> Self:
-        share = self.aggregation.max_share
-        if share is not None and share < 1 / self.cohort:
-            expected = f"at least 1 / {self.cohort}, the share of each when {self.cohort} count alike"
-            raise InputError("aggregation.max_share", share, expected, "Or use a larger cohort.")
-        return self
-
-    @model_validator(mode="after")
     def _agreement_with_the_mean(self) -> Self:
-        if self.selection.metric == "agreement" and self.aggregation.rule != "mean":
+        if self.selection.metric == "agreement" and not self.aggregation.rule.takes_sums:
             raise InputError(
                 "selection.metric",
                 self.selection.metric,
-                f"another with aggregation.rule={self.aggregation.rule}: agreement is how long the clients' "
+                f"another with aggregation.rule={self.rule_name}: agreement is how long the clients' "
                 f"mean is for the length of their changes",
                 "Use aggregation.rule=mean.",
             )

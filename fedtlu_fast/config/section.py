@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.validation import MOST_SEED, MOST_WHOLE, check_size
 
-MOST_WHOLE, MOST_SEED = 2**31 - 1, 2**128
-MOST_NUMBER = 1e38
-"""Beyond it float32, in which everything is computed, knows infinity alone."""
+logger = logging.getLogger("fedtlu_fast")
 
 
 class Section(BaseModel):
     """Settings refuse unknown keys and cannot be changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old names of settings, which are still read, with a warning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        return cls.by_new_names(given)
+
+    @classmethod
+    def by_new_names(cls, given: Any) -> Any:
+        """Settings under their new names, with a warning for each old name."""
+        if not isinstance(given, Mapping) or not cls.renamed.keys() & given.keys():
+            return given
+        tree = dict(given)
+        for old in cls.renamed.keys() & tree.keys():
+            new, value = cls.renamed[old], tree.pop(old)
+            if new in tree:
+                raise InputError(old, value, f"nothing beside {new}, which is its new name")
+            logger.warning(
+                "the setting %s is now called %s; the old name will not be read for ever", old, new
+            )
+            tree[new] = value
+        return tree
 
     @field_validator("*", mode="before")
     @classmethod
@@ -35,7 +60,7 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _of_some_size(cls, value: Any, info: ValidationInfo) -> Any:
-        _check_size(value, MOST_SEED if info.field_name == "seed" else MOST_WHOLE)
+        check_size(value, MOST_SEED if info.field_name == "seed" else MOST_WHOLE)
         return value
 
 
@@ -47,16 +72,3 @@ def check_unused(section: Section, used: Collection[str], chosen: str) -> None:
             raise InputError(
                 name, value, f"{info.default} with {chosen}, which does not use it", "Leave it out."
             )
-
-
-def _check_size(value: Any, most: int) -> None:
-    """Numbers that no machine can do anything with are refused here, whatever the setting."""
-    if isinstance(value, int) and not -most <= value <= most:
-        raise ValueError(f"a whole number of at most {most}")
-    if isinstance(value, float) and abs(value) > MOST_NUMBER:
-        raise ValueError(f"a number of at most {MOST_NUMBER:g}")
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        for item in value:
-            _check_size(item, most)

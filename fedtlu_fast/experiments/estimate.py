@@ -75,7 +75,8 @@ def estimate(run: Run) -> Estimate:
     slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
     optimizer = 4 * layout.size * run.server.optimizer.vectors
-    stack = 0 if config.aggregation.spill else stack_bytes(config.aggregation, layout.size, config.cohort)
+    rule = config.aggregation.rule
+    stack = 0 if rule.spill_directory else stack_bytes(rule, layout.size, config.cohort)
     tests = ceil(config.rounds / config.evaluation.every)
     part, trained = run.server.personal, min(config.clients, config.rounds * config.cohort)
     kept = 0 if part is None else 4 * (part.parameters + part.buffers) * trained

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.aggregation import make_buffers_rule, make_rule
+from fedtlu_fast.aggregation import BuffersMean, Start
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.clock import StageClock
@@ -67,8 +67,9 @@ def gather(
             those who sent it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
         largest: weight that no client exceeds; see `aggregation.share`.
     """
-    rule = make_rule(config.aggregation, state.params, config.cohort, config.backend)
-    buffers_rule = make_buffers_rule(rule, state.buffers, config.cohort, config.backend)
+    rule = config.aggregation.rule
+    held = rule.start(Start(state.params, config.cohort, config.backend, layout, state.round + 1))
+    buffers = BuffersMean(state.buffers, config.cohort, rule.chooses, config.backend)
     collusion = Collusion(state.params, roles)
     reports = ClientReports()
     arrived: list[int] = []
@@ -100,23 +101,27 @@ def gather(
                 collusion.add_(result.vectors[0], result.reports.total)
                 plotters += result.lane.clients
                 continue
-            for each, vector in zip((rule, buffers_rule), result.vectors, strict=True):
-                add_ = each.add_ if result.single else each.add_sum_
-                add_(vector, result.reports.total)
+            params, own_buffers = result.vectors
             if result.single:
+                held = rule.add(held, result.lane.clients[0], result.reports.total, params)
+                buffers.add_(own_buffers, result.reports.total)
                 arrived += result.lane.clients
+            else:
+                held = rule.add_sum(held, result.reports.total, params)
+                buffers.add_sum_(own_buffers, result.reports.total)
     with clock("aggregate"):
         if plotters:
             crafted = collusion.crafted(len(cohort))
             if sound(crafted):
-                for weight in collusion.weights:
-                    rule.add_(crafted, weight)
-                    buffers_rule.add_(state.buffers, weight)
+                for client, weight in zip(plotters, collusion.weights, strict=True):
+                    held = rule.add(held, client, weight, crafted)
+                    buffers.add_(state.buffers, weight)
                 arrived += plotters
             else:
                 reports.refuse(plotters)
-        change, kept = rule.change(), rule.kept()
-        buffers_change = buffers_rule.change()
+        found = rule.finish(held)
+        change, kept = found.change, found.kept
+        buffers_change = buffers.change(kept)
         totals = None if orders is None else reports.totals(len(layout.blocks))
         if totals is not None:
             _divide_by_senders_(change, layout, reports.total, totals)

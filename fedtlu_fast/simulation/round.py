@@ -15,7 +15,6 @@ from torch import Tensor
 from fedtlu_fast.aggregation import (
     ServerOptimizer,
     check_room,
-    make_server_optimizer,
 )
 from fedtlu_fast.block_metrics import (
     BlockValues,
@@ -140,7 +139,7 @@ def make_server(
         InputError: `keep` or `scored_layers` does not fit the model's groups, a robust rule has no room, or
             the data or the trace do not serve for `participation`.
     """
-    check_room(config.aggregation, layout.size, config.cohort)
+    check_room(config.aggregation.rule, layout.size, config.cohort)
     chosen = config.selection
     needs_groups = chosen.selector != "full"
     return Server(
@@ -151,7 +150,7 @@ def make_server(
         trainer=trainer,
         executor=executor,
         participation=make_participation(config, population),
-        optimizer=make_server_optimizer(config.aggregation),
+        optimizer=config.aggregation.server_optimizer,
         selector=make_selector(chosen.selector, chosen.metric),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
         roles=Roles(config.threats, config.clients, config.seed),
@@ -183,7 +182,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         cohort,
         clock,
         choice.orders,
-        weight_limit(server.population, cohort, config.aggregation.max_share),
+        weight_limit(server.population, cohort, config.aggregation.rule.max_share),
     )
     change, reports = gathered.change, gathered.reports
     recycled = _recycle_(change, server, state, gathered)

@@ -1,0 +1,190 @@
+"""Sections of settings in which a part is chosen by name, with its parameters flat beside the name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from fedtlu_fast.config.section import Section
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import make, parameters, values
+from fedtlu_fast.registry import described, find, names, spelled
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Marks a field that holds a part: ``rule: Annotated[AggregationRule, Chooser("rule")]``.
+
+    Attributes:
+        kind: of the part; see `registry.NAMES`.
+        prefix: what stands before the names of its parameters in the settings.
+        function: makes a part of a plain function of the user's; None where functions do not serve.
+    """
+
+    kind: str
+    prefix: str = ""
+    function: Callable[[Callable[..., Any]], Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        named = core_schema.plain_serializer_function_ser_schema(self.name_of)
+        return core_schema.any_schema(serialization=named)
+
+    def name_of(self, part: Any) -> str:
+        """The name under which settings hold a part."""
+        inner = getattr(part, "function", None) if self.function is not None else None
+        return spelled(self.kind, inner if inspect.isfunction(inner) else type(part), self.kind)
+
+    def values_of(self, part: Any) -> dict[str, Any]:
+        """The settings that stand for its parameters."""
+        if self.function is not None and inspect.isfunction(getattr(part, "function", None)):
+            return {}
+        return {self.prefix + name: value for name, value in values(part).items()}
+
+    def users(self) -> dict[str, dict[str, Any]]:
+        """For each setting that is a parameter of named parts: these parts, with its default in each."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in names(self.kind):
+            for parameter, default in parameters(find(self.kind, name, self.kind)).items():
+                found.setdefault(self.prefix + parameter, {})[name] = default
+        return found
+
+    def read(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
+        """The part that settings describe.
+
+        Args:
+            field: the setting that chooses.
+            given: its value: a name, or a part itself.
+            tree: the settings beside it; those that are its parameters are taken out.
+
+        Raises:
+            InputError: there is no such part, or its parameters are wrong.
+        """
+        if not isinstance(given, str):
+            return self._object(field, given, tree)
+        found = find(self.kind, given, field)
+        if inspect.isclass(found):
+            own = {name: self.prefix + name for name in parameters(found)}
+            taken = {name: tree.pop(key) for name, key in own.items() if key in tree}
+            try:
+                return make(found, taken)
+            except InputError as error:
+                raise error.of(own.get(error.field.partition("[")[0], error.field)) from None
+        return self._object(field, found, tree)
+
+    def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
+        if inspect.isfunction(given):
+            if self.function is None:
+                raise InputError(field, given, "a part, not a function")
+            return self.function(given)
+        if (
+            given is None
+            or isinstance(given, bool | int | float | Mapping | list | tuple)
+            or inspect.isclass(given)
+        ):
+            raise InputError(field, given, f"a name, such as {next(iter(names(self.kind)))}, or an object")
+        for name in parameters(type(given)):
+            if self.prefix + name in tree:
+                value = tree[self.prefix + name]
+                raise InputError(
+                    self.prefix + name, value, f"nothing beside an object in {field}, which has its own"
+                )
+        return given
+
+
+class PartsSection(Section):
+    """A section with fields marked by `Chooser`."""
+
+    @classmethod
+    def choosers(cls) -> dict[str, Chooser]:
+        """The fields that hold parts."""
+        return {
+            name: mark
+            for name, info in cls.model_fields.items()
+            for mark in info.metadata
+            if isinstance(mark, Chooser)
+        }
+
+    @classmethod
+    def part_settings(cls) -> dict[str, str]:
+        """The settings that are parameters of parts with a name, and what they mean."""
+        found: dict[str, str] = {}
+        for chooser in cls.choosers().values():
+            for setting, users in chooser.users().items():
+                parameter = setting.removeprefix(chooser.prefix)
+                text = next(described(find(chooser.kind, user, "")).get(parameter, "") for user in users)
+                found.setdefault(setting, f"{', '.join(users)}: {text}")
+        return found
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The default of every setting that is a parameter of a part with a name."""
+        found: dict[str, Any] = {}
+        for chooser in cls.choosers().values():
+            for setting, users in chooser.users().items():
+                found.setdefault(setting, next(iter(users.values())))
+        return found
+
+    @classmethod
+    def forget_(cls, below: dict[str, Any], above: Mapping[str, Any]) -> None:
+        """Drops from settings below the parameters that a part chosen above them does not use."""
+        for field, chooser in cls.choosers().items():
+            chosen = above.get(field)
+            if not isinstance(chosen, str):
+                continue
+            try:
+                kept = {chooser.prefix + name for name in parameters(find(chooser.kind, chosen, field))}
+            except InputError:
+                continue  # validation says it with the name of the section
+            known = {*chooser.users(), *_own(chooser, field, below)}
+            for setting in (known - kept - set(cls.model_fields)) & below.keys():
+                del below[setting]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        tree = dict(cls.by_new_names(given))  # pydantic would do so after this
+        for field, chooser in cls.choosers().items():
+            given_part = tree.get(field, chooser.name_of(cls.model_fields[field].default))
+            tree[field] = chooser.read(field, given_part, tree)
+        for field, chooser in cls.choosers().items():
+            for setting, users in chooser.users().items():
+                if setting in tree and setting not in cls.model_fields:
+                    _check_unused(setting, tree.pop(setting), field, chooser.name_of(tree[field]), users)
+        return tree
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        parts = self.choosers()
+        for name, value in handler(self).items():
+            found[name] = value
+            if name in parts:
+                found |= parts[name].values_of(getattr(self, name))
+        return found
+
+
+def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
+    """The parameters of the part that these settings choose, which may be the user's."""
+    try:
+        return {chooser.prefix + name for name in parameters(find(chooser.kind, str(tree.get(field)), field))}
+    except InputError:
+        return set()
+
+
+def _check_unused(setting: str, value: Any, field: str, chosen: str, users: Mapping[str, Any]) -> None:
+    """Refuses a parameter of other parts than the chosen one, unless it has its default."""
+    default = next(iter(users.values()))
+    if value not in users.values():
+        raise InputError(
+            setting,
+            value,
+            f"{default} with {field}={chosen}, which does not use it",
+            f"Leave it out, or use {' or '.join(users)}.",
+        )

@@ -1,0 +1,136 @@
+"""What every part is: a frozen dataclass that checks its parameters when it is made."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from typing import Any, TypeVar, cast, dataclass_transform
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from fedtlu_fast.errors import InputError, cause, nearest
+from fedtlu_fast.registry import described
+from fedtlu_fast.validation import cause_of, check_size, input_error
+
+Kind = TypeVar("Kind")
+CONFIG = ConfigDict(
+    extra="forbid", allow_inf_nan=False, validate_default=True, arbitrary_types_allowed=True, defer_build=True
+)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def part(cls: type[Kind]) -> type[Kind]:
+    """Makes a class a frozen dataclass that checks its parameters by their annotations.
+
+    pydantic reads the annotations; something wrong raises `InputError` with the parameter, the value and what
+    would be right. Further checks go into ``__post_init__``, which may raise `InputError` too. ``fedtlu
+    settings`` and the errors show what the docstring of the class says of a parameter under ``Attributes:``.
+    """
+    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
+    begin = made.__init__
+    names = [item.name for item in fields(made) if item.init]
+
+    @functools.wraps(begin)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        try:
+            for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
+                _check_known(made, name, value, names)
+                _check_no_switch(made, name, value)
+            begin(self, *args, **kwargs)
+        except ValidationError as error:
+            raise _part_error(made, error) from None
+
+    made.__init__ = __init__  # type: ignore[method-assign]
+    return cast(type[Kind], made)
+
+
+def make(cls: Any, given: Mapping[str, Any]) -> Any:
+    """A part of these parameters.
+
+    Args:
+        cls: its class, a dataclass or any other.
+        given: the parameters by name; for a class of the user's without checks they go in as they are.
+
+    Raises:
+        InputError: a parameter is missing, unknown or wrong; its field is the parameter's name.
+    """
+    known = parameters(cls)
+    for name, value in given.items():
+        _check_known(cls, name, value, known)
+    for name, default in known.items():
+        if default is inspect.Parameter.empty and name not in given:
+            raise InputError(name, None, f"a value: {cls.__name__} needs it")
+    try:
+        return cls(**given)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(cls.__name__, dict(given), f"parameters that it takes; {cause(error)}") from error
+
+
+def parameters(cls: Any) -> dict[str, Any]:
+    """The parameters of a part's class and their defaults; `inspect.Parameter.empty` where there is none."""
+    if is_dataclass(cls):
+        return {item.name: _default(item) for item in fields(cls) if item.init}
+    if not inspect.isclass(cls):
+        return {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = inspect.signature(cls).parameters.values()
+    return {parameter.name: parameter.default for parameter in found if parameter.kind in named}
+
+
+def values(made: Any) -> dict[str, Any]:
+    """The parameters of a part, ready for JSON and YAML.
+
+    Raises:
+        InputError: it is no dataclass, so that nobody can tell its parameters.
+    """
+    if inspect.isfunction(made):
+        return {}
+    if not is_dataclass(made):
+        if not parameters(type(made)):
+            return {}
+        raise InputError(type(made).__name__, made, "a dataclass, so that its parameters can be written down")
+    own = {item.name: getattr(made, item.name) for item in fields(made) if item.init}
+    return cast(dict[str, Any], TypeAdapter(dict[str, Any]).dump_python(own, mode="json"))
+
+
+def _default(item: Field[Any]) -> Any:
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    default = item.default.get_default() if isinstance(item.default, FieldInfo) else item.default
+    return inspect.Parameter.empty if default is MISSING or default is PydanticUndefined else default
+
+
+def _check_known(cls: Any, name: str, value: Any, known: Collection[str]) -> None:
+    if name not in known:
+        expected = f"a parameter of {cls.__name__}: {', '.join(known) or 'it has none'}"
+        raise InputError(name, value, expected, near=nearest(name, known))
+
+
+def _check_no_switch(cls: Any, name: str, value: Any) -> None:
+    # pydantic would read true as 1; few parameters are switches.
+    if isinstance(value, bool) and "bool" not in str(cls.__annotations__.get(name, "bool")):
+        raise InputError(name, value, "not true or false", _about(cls, name))
+    try:
+        check_size(value)
+    except ValueError as error:
+        raise InputError(name, value, str(error), _about(cls, name)) from None
+
+
+def _part_error(cls: Any, error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    if (cause_found := cause_of(first)) is not None:
+        return cause_found
+    name = next((str(step) for step in first["loc"]), cls.__name__)
+    return input_error(first, name, described(cls).get(name, ""))
+
+
+def _about(cls: Any, name: str) -> str:
+    text = described(cls).get(name, "")
+    return f"({text})" if text else ""

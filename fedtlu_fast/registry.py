@@ -1,0 +1,113 @@
+"""Parts by name: ``"krum"``, a dotted name such as ``"my_package.rules:Cautious"``, or an object.
+
+A part is a small frozen dataclass with its own parameters, such as ``Krum(byzantine=2)`` (see `part`).
+`NAMES` has one dictionary for each kind of part. An installed package adds names by entry points of the group
+``fedtlu_fast.parts``: ``"rule.cautious" = "my_package.rules:Cautious"`` makes ``cautious`` a rule.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedtlu_fast.errors import InputError, cause, not_one_of
+from fedtlu_fast.wording import ALL_SETTINGS
+
+GROUP = "fedtlu_fast.parts"
+
+NAMES: dict[str, dict[str, str]] = {
+    "rule": {
+        "mean": "fedtlu_fast.aggregation.fedavg:Mean",
+        "median": "fedtlu_fast.aggregation.robust:Median",
+        "trimmed_mean": "fedtlu_fast.aggregation.robust:TrimmedMean",
+        "krum": "fedtlu_fast.aggregation.krum:Krum",
+        "multi_krum": "fedtlu_fast.aggregation.krum:MultiKrum",
+        "norm_clip": "fedtlu_fast.aggregation.clipping:NormClip",
+    },
+    "server_optimizer": {
+        "none": "fedtlu_fast.aggregation.server_optimizer:Plain",
+        "momentum": "fedtlu_fast.aggregation.server_optimizer:Momentum",
+        "adam": "fedtlu_fast.aggregation.server_optimizer:Adam",
+    },
+}
+"""For each kind of part: its names, and where each part is."""
+
+
+@cache
+def names(kind: str) -> dict[str, str]:
+    """The names of one kind of part, with those that installed packages add, and where each part is."""
+    added = {
+        point.name.removeprefix(f"{kind}."): point.value
+        for point in entry_points(group=GROUP)
+        if point.name.startswith(f"{kind}.")
+    }
+    return NAMES[kind] | {name: place for name, place in added.items() if name not in NAMES[kind]}
+
+
+def find(kind: str, name: str, field: str) -> Any:
+    """The class, function or object that a name stands for.
+
+    Args:
+        kind: a key of `NAMES`.
+        name: one of `names`, or ``package.module:Name``, which is imported.
+        field: the setting or argument that gives the name, for the error.
+
+    Raises:
+        InputError: there is no such name, or it cannot be imported.
+    """
+    known = names(kind)
+    module, colon, path = known.get(name, name).partition(":")
+    if not colon:
+        raise not_one_of(field, name, known, "package.module:Name, or one of", ALL_SETTINGS)
+    try:
+        found: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            found = getattr(found, attribute)
+    except Exception as error:
+        raise InputError(
+            field, name, f"the name of something that can be imported; {cause(error)}"
+        ) from error
+    return found
+
+
+def spelled(kind: str, value: Any, field: str) -> str:
+    """The name of a class or function, under which every process finds it again.
+
+    Args:
+        kind: a key of `NAMES`.
+        value: a class or a function.
+        field: the setting or argument that gives it, for the error.
+
+    Raises:
+        InputError: it cannot be imported by its name.
+    """
+    place = f"{value.__module__}:{value.__qualname__}"
+    short = next((name for name, known in names(kind).items() if known == place), None)
+    if short is None and (
+        value.__module__ == "__main__" or "<" in place or find(kind, place, field) is not value
+    ):
+        raise InputError(
+            field,
+            value,
+            "something that other processes can import by its name",
+            "Define it at the top level of a module, such as my_rules.py, and import it from there.",
+        )
+    return short or place
+
+
+def described(part: Any) -> dict[str, str]:
+    """What the docstring of a part says under ``Attributes:``, by parameter."""
+    found: dict[str, str] = {}
+    _, _, section = (inspect.getdoc(part) or "").partition("Attributes:\n")
+    for line in section.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            name, _, text = line.strip().partition(": ")
+            found[name] = text
+        elif line.strip() and found:
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return found
