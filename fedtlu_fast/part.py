@@ -18,9 +18,7 @@ from fedtlu_fast.registry import described
 from fedtlu_fast.validation import cause_of, check_size, input_error
 
 Kind = TypeVar("Kind")
-CONFIG = ConfigDict(
-    extra="forbid", allow_inf_nan=False, validate_default=True, arbitrary_types_allowed=True, defer_build=True
-)
+CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True, arbitrary_types_allowed=True)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from fedtlu_fast.errors import InputError, cause, not_one_of
+from fedtlu_fast.errors import InputError, cause, choice, nearest
 from fedtlu_fast.wording import ALL_SETTINGS
 
 GROUP = "fedtlu_fast.parts"
@@ -61,7 +61,8 @@ def find(kind: str, name: str, field: str) -> Any:
     known = names(kind)
     module, colon, path = known.get(name, name).partition(":")
     if not colon:
-        raise not_one_of(field, name, known, "package.module:Name, or one of", ALL_SETTINGS)
+        expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
+        raise InputError(field, name, expected, near=nearest(name, known))
     try:
         found: Any = importlib.import_module(module)
         for attribute in path.split("."):

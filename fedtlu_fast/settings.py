@@ -203,7 +203,11 @@ def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
         tree["partition"] = {key: value for key, value in below.items() if key in kept}
     for name, info in RunConfig.model_fields.items():
         section, chosen = type(info.default), over.get(name)
-        if issubclass(section, PartsSection) and isinstance(chosen, Mapping) and isinstance(tree.get(name), dict):
+        if (
+            issubclass(section, PartsSection)
+            and isinstance(chosen, Mapping)
+            and isinstance(tree.get(name), dict)
+        ):
             section.forget_(tree[name], chosen)
     _merge(tree, over)
 

@@ -14,7 +14,7 @@ def test_the_home_stands_in_for_the_tilde(tmp_path: Path, monkeypatch: pytest.Mo
     assert at_home("~nobody-of-the-kind/a") == Path("~nobody-of-the-kind/a")
     assert at_home("a/~") == Path("a/~")
     spilling = ["aggregation.rule=median", "aggregation.spill=~/spill"]
-    assert load_config("smoke", overrides=spilling).aggregation.spill == str(tmp_path / "spill")
+    assert load_config("smoke", overrides=spilling).aggregation.rule.spill == str(tmp_path / "spill")
 
 
 def test_paths_of_settings_hold_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

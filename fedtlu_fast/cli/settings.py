@@ -10,7 +10,6 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import results
 from fedtlu_fast.cli.tables import show
 
-
 UNUSED = object()
 
 
@@ -31,7 +30,9 @@ def settings_command(preset: options.Preset = None) -> None:
         value: Any = tree
         for step in path.split("."):
             value = value.get(step, UNUSED)  # a parameter of a part that this preset does not use
-        shown = "" if value is UNUSED else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
+        shown = (
+            "" if value is UNUSED else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
+        )
         table.add_row(path, shown, text)
     show(table, "")
     results.print(f"Presets: {', '.join(presets())}", highlight=False)

@@ -144,6 +144,13 @@ class PartsSection(Section):
             for setting in (known - kept - set(cls.model_fields)) & below.keys():
                 del below[setting]
 
+    def check_names(self) -> None:
+        """See `Section`."""
+        super().check_names()
+        for field, chooser in self.choosers().items():
+            chooser.name_of(getattr(self, field))
+            chooser.values_of(getattr(self, field))
+
     @model_validator(mode="before")
     @classmethod
     def _parts(cls, given: Any) -> Any:

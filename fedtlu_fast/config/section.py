@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.validation import MOST_SEED, MOST_WHOLE, check_size
@@ -27,6 +28,28 @@ class Section(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of settings, which are still read, with a warning."""
+
+    def model_dump(self, **how: Any) -> dict[str, Any]:
+        """The settings as a nested mapping; see pydantic.
+
+        Raises:
+            InputError: a part cannot be named.
+        """
+        try:
+            return super().model_dump(**how)
+        except PydanticSerializationError:
+            self.check_names()  # raises the error that pydantic hides
+            raise
+
+    def check_names(self) -> None:
+        """Makes sure that every part in these settings can be named.
+
+        Raises:
+            InputError: one cannot.
+        """
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), Section):
+                value.check_names()
 
     @model_validator(mode="before")
     @classmethod

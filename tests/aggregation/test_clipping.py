@@ -5,21 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rules import aggregated
 
-from fedtlu_fast.aggregation import make_rule
+from fedtlu_fast.aggregation import Mean, NormClip, Start
 from fedtlu_fast.aggregation.clipping import ChangeNorm, clipping
-from fedtlu_fast.config import AggregationConfig
 
 
 def made(base, clients, samples, clip=None, spill=None, backend="auto"):
-    config = AggregationConfig(rule="norm_clip", clip=clip, spill=spill)
-    rule = make_rule(config, base, len(clients) + 2, backend)
-    for client, count in zip(clients, samples, strict=True):
-        vector = client.clone()
-        rule.add_(vector, count)
-        vector.fill_(7.0)  # it may be reused
-    assert rule.kept() is None
-    return rule.change()
+    found = aggregated(NormClip(clip, spill=spill), base, clients, samples, len(clients) + 2, backend)
+    assert found.kept is None
+    return found.change
 
 
 def by_definition(base, clients, samples, clip=None):
@@ -49,10 +44,8 @@ def test_equals_the_definition(generator, tmp_path, backend, backend_device, cli
 def test_a_bound_that_nobody_reaches_leaves_fedavg_to_the_bit(generator):
     base = torch.randn(90, generator=generator)
     stack = base + torch.randn(5, 90, generator=generator)
-    mean = make_rule(AggregationConfig(), base, 5, "auto")
-    for client, samples in zip(stack, (3, 1, 4, 1, 5), strict=True):
-        mean.add_(client, samples)
-    assert torch.equal(made(base, stack, (3, 1, 4, 1, 5), clip=1e6), mean.change())
+    mean = aggregated(Mean(), base, stack, (3, 1, 4, 1, 5))
+    assert torch.equal(made(base, stack, (3, 1, 4, 1, 5), clip=1e6), mean.change)
 
 
 @pytest.mark.parametrize("clip", [1.0, None])
@@ -121,6 +114,7 @@ def test_factor():
 
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_a_sum_of_clients_is_refused(clip):
-    rule = make_rule(AggregationConfig(rule="norm_clip", clip=clip), torch.zeros(3), 5, "auto")
-    with pytest.raises(RuntimeError, match="one by one"):
-        rule.add_sum_(torch.zeros(3), 5)
+    rule = NormClip(clip)
+    assert not rule.takes_sums
+    with pytest.raises(NotImplementedError, match="NormClip needs the vector of every client"):
+        rule.add_sum(rule.start(Start(torch.zeros(3), 5)), 5, torch.zeros(3))

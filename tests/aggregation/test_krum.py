@@ -7,23 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rules import aggregated
 
+from fedtlu_fast.aggregation import BuffersMean, Krum, MultiKrum, Start
 from fedtlu_fast.aggregation import krum as krum_module
-from fedtlu_fast.aggregation import make_buffers_rule, make_rule
 from fedtlu_fast.aggregation import stack as stack_module
 from fedtlu_fast.aggregation.krum import krum_scores, squared_distances
 from fedtlu_fast.aggregation.stack import Stack
-from fedtlu_fast.config import AggregationConfig
-
-
-def made(config, base, clients, cohort=None, backend="auto"):
-    """The rule after these clients have arrived, of a cohort that may be larger."""
-    rule = make_rule(config, base, cohort or len(clients), backend)
-    for client in clients:
-        vector = client.clone()
-        rule.add_(vector, 5)
-        vector.fill_(7.0)  # it may be reused
-    return rule
 
 
 def by_definition(clients, tolerated, size):
@@ -38,8 +28,8 @@ def by_definition(clients, tolerated, size):
 
 def krum(byzantine, kept=1, spill=None):
     if kept == 1:
-        return AggregationConfig(rule="krum", byzantine=byzantine, spill=spill)
-    return AggregationConfig(rule="multi_krum", byzantine=byzantine, multi_krum=kept, spill=spill)
+        return Krum(byzantine, spill)
+    return MultiKrum(byzantine, spill, kept)
 
 
 @pytest.mark.parametrize("spill", [False, True])
@@ -57,20 +47,20 @@ def test_equals_the_paper_s_definition(
     start = base.to(backend_device)
     for size in (1, 2, clients - tolerated, None):
         own = by_definition(stack, tolerated, size or clients - tolerated)
-        rule = made(krum(tolerated, size, place), start, stack.to(backend_device), backend=backend)
-        assert rule.kept() == own
+        rule = aggregated(krum(tolerated, size, place), start, stack.to(backend_device), backend=backend)
+        assert rule.kept == own
         expected = (stack[own].double() - base.double()).mean(dim=0)
-        torch.testing.assert_close(rule.change().cpu().double(), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(rule.change.cpu().double(), expected, rtol=1e-6, atol=1e-6)
     assert torch.equal(base, start.cpu())
 
 
 def test_krum_s_change_is_that_of_one_client_to_the_bit(generator):
     base = torch.randn(50, generator=generator)
     stack = base + torch.randn(7, 50, generator=generator)
-    rule = made(krum(2), base, stack)
-    (place,) = rule.kept()
-    assert torch.equal(rule.change(), stack[place] - base)
-    assert torch.equal(rule.change(), rule.change())
+    rule = aggregated(krum(2), base, stack)
+    (place,) = rule.kept
+    assert torch.equal(rule.change, stack[place] - base)
+    assert torch.equal(rule.change, rule.change)
 
 
 def test_distances_keep_their_digits_where_the_gram_matrix_has_none(generator):
@@ -109,37 +99,37 @@ def test_scores_leave_out_the_client_itself_and_the_farthest():
 def test_too_few_that_arrived_keep_nobody_and_change_nothing(generator, arrived, kept):
     """3 of 10 may be malicious; 8 are no more than 2 f + 2, and all that are missing may be honest."""
     stack = torch.randn(arrived, 6, generator=generator)
-    rule = made(krum(0.3, kept), torch.ones(6), stack, cohort=10)
-    assert rule.kept() == []
-    assert rule.change().tolist() == [0.0] * 6
-    assert made(krum(0.3, kept), torch.ones(6), torch.randn(9, 6), cohort=10).kept() != []
+    rule = aggregated(krum(0.3, kept), torch.ones(6), stack, cohort=10)
+    assert rule.kept == []
+    assert rule.change.tolist() == [0.0] * 6
+    assert aggregated(krum(0.3, kept), torch.ones(6), torch.randn(9, 6), cohort=10).kept != []
 
 
 def test_multi_krum_keeps_all_that_arrived_but_f_by_default(generator):
     stack = torch.randn(9, 6, generator=generator)
-    rule = made(AggregationConfig(rule="multi_krum", byzantine=2), torch.zeros(6), stack, cohort=11)
-    assert len(rule.kept()) == 7
-    rule = made(krum(2, 11), torch.zeros(6), stack, cohort=11)
-    assert rule.kept() == list(range(9)), "of those that were to be kept, all that arrived"
+    rule = aggregated(MultiKrum(2), torch.zeros(6), stack, cohort=11)
+    assert len(rule.kept) == 7
+    rule = aggregated(krum(2, 11), torch.zeros(6), stack, cohort=11)
+    assert rule.kept == list(range(9)), "of those that were to be kept, all that arrived"
 
 
 def test_identical_clients_tie_and_the_first_in_the_cohort_win(generator):
     one = torch.randn(3000, generator=generator)
-    assert made(krum(1), torch.zeros(3000), one.expand(7, -1)).kept() == [0]
-    assert made(krum(1, 3), torch.zeros(3000), one.expand(7, -1)).kept() == [0, 1, 2]
+    assert aggregated(krum(1), torch.zeros(3000), one.expand(7, -1)).kept == [0]
+    assert aggregated(krum(1, 3), torch.zeros(3000), one.expand(7, -1)).kept == [0, 1, 2]
     # Two equal ones among others have the same score to the bit, wherever they stand.
     stack = 1e-3 * torch.randn(9, 3000, generator=generator)
     stack[5] = stack[7] = one * 0
-    assert made(krum(2), torch.zeros(3000), stack).kept() == [5]
-    assert made(krum(2), torch.zeros(3000), stack.flip(0)).kept() == [1]
+    assert aggregated(krum(2), torch.zeros(3000), stack).kept == [5]
+    assert aggregated(krum(2), torch.zeros(3000), stack.flip(0)).kept == [1]
 
 
 def test_no_finite_client_is_too_large():
     largest = torch.finfo(torch.float32).max
     stack = torch.cat([torch.ones(6, 4), torch.full((1, 4), largest), torch.full((1, 4), -largest)])
-    rule = made(krum(2, None), torch.zeros(4), stack)
-    assert rule.kept() == [0, 1, 2, 3, 4, 5]
-    assert rule.change().tolist() == [1.0] * 4
+    rule = aggregated(krum(2, None), torch.zeros(4), stack)
+    assert rule.kept == [0, 1, 2, 3, 4, 5]
+    assert rule.change.tolist() == [1.0] * 4
 
 
 @settings(max_examples=40, deadline=None)
@@ -150,17 +140,17 @@ def test_the_clients_order_matters_to_ties_alone(clients, data, seed):
     tolerated = data.draw(st.integers(0, (clients - 3) // 2))
     size = data.draw(st.integers(1, clients))
     order = data.draw(st.permutations(range(clients)))
-    one = made(krum(tolerated, size), torch.zeros(6), stack)
-    other = made(krum(tolerated, size), torch.zeros(6), stack[order])
-    again = sorted(order[place] for place in other.kept())
+    one = aggregated(krum(tolerated, size), torch.zeros(6), stack)
+    other = aggregated(krum(tolerated, size), torch.zeros(6), stack[order])
+    again = sorted(order[place] for place in other.kept)
     held = Stack(torch.zeros(6), clients)
     for client in stack:
         held.add_(client)
     scores = krum_scores(squared_distances(held), tolerated)
-    assert sorted(scores[again].tolist()) == sorted(scores[one.kept()].tolist())
+    assert sorted(scores[again].tolist()) == sorted(scores[one.kept].tolist())
     if len(scores.unique()) == clients:
-        assert again == one.kept()
-        torch.testing.assert_close(other.change(), one.change(), rtol=1e-5, atol=1e-6)
+        assert again == one.kept
+        torch.testing.assert_close(other.change, one.change, rtol=1e-5, atol=1e-6)
 
 
 WILD = st.floats(-(2.0**127), 2.0**127, width=32)
@@ -182,8 +172,8 @@ def test_a_minority_of_arbitrary_vectors_cannot_get_away_from_the_honest(tolerat
     diameter = float(torch.pdist(honest.double()).max())
     near = clients - tolerated - 2
     bound = diameter * math.sqrt(near / (clients - 2 * tolerated - 1))
-    for rule in (krum(tolerated), AggregationConfig(rule="multi_krum", byzantine=tolerated)):
-        for place in made(rule, torch.zeros(4), stack).kept():
+    for rule in (krum(tolerated), MultiKrum(tolerated)):
+        for place in aggregated(rule, torch.zeros(4), stack).kept:
             away = (honest.double() - stack[place].double()).norm(dim=1).min()
             assert away <= bound * (1 + 1e-9)
 
@@ -191,31 +181,29 @@ def test_a_minority_of_arbitrary_vectors_cannot_get_away_from_the_honest(tolerat
 def test_one_wild_client_counts_for_nothing(generator):
     stack = 0.01 * torch.randn(9, 50, generator=generator)
     stack[4] = 1e6
-    for config in (krum(1), krum(1, 5), AggregationConfig(rule="multi_krum", byzantine=1)):
-        rule = made(config, torch.zeros(50), stack)
-        assert 4 not in rule.kept()
-        assert rule.change().abs().max() < 0.1
+    for config in (krum(1), krum(1, 5), MultiKrum(1)):
+        rule = aggregated(config, torch.zeros(50), stack)
+        assert 4 not in rule.kept
+        assert rule.change.abs().max() < 0.1
 
 
 def test_buffers_are_those_of_the_same_clients(generator):
     base, buffers = torch.randn(20, generator=generator), torch.randn(3, generator=generator)
     clients = base + torch.randn(6, 20, generator=generator)
     own = buffers + torch.randn(6, 3, generator=generator)
-    rule = make_rule(krum(1, 2), base, 6, "auto")
-    beside = make_buffers_rule(rule, buffers, 6, "auto")
-    for client, statistics in zip(clients, own, strict=True):
-        rule.add_(client, 5)
+    kept = aggregated(krum(1, 2), base, clients).kept
+    beside = BuffersMean(buffers, 6, chooses=True)
+    for statistics in own:
         beside.add_(statistics, 5)
-    assert beside.kept() == rule.kept()
-    torch.testing.assert_close(beside.change(), own[rule.kept()].mean(dim=0) - buffers)
-    without = make_buffers_rule(make_rule(krum(1), base, 6, "auto"), torch.empty(0), 6, "auto")
+    assert len(kept) == 2
+    torch.testing.assert_close(beside.change(kept), own[kept].mean(dim=0) - buffers)
+    without = BuffersMean(torch.empty(0), 6, chooses=True)
     without.add_(torch.empty(0), 5)
-    assert without.change().shape == (0,)
+    assert without.change([0]).shape == (0,)
 
 
 def test_a_sum_of_clients_is_refused():
-    rule = make_rule(krum(1), torch.zeros(3), 5, "auto")
-    with pytest.raises(RuntimeError, match="one by one"):
-        rule.add_sum_(torch.zeros(3), 5)
-    with pytest.raises(RuntimeError, match="one by one"):
-        make_buffers_rule(rule, torch.zeros(3), 5, "auto").add_sum_(torch.zeros(3), 5)
+    rule = krum(1)
+    assert not rule.takes_sums
+    with pytest.raises(NotImplementedError, match="Krum needs the vector of every client"):
+        rule.add_sum(rule.start(Start(torch.zeros(3), 5)), 5, torch.zeros(3))

@@ -5,19 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.own_parts import middle, transposed
+from support.rules import aggregated
 
-from fedtlu_fast.aggregation import make_rule
+from fedtlu_fast import InputError
+from fedtlu_fast.aggregation import FunctionRule, Mean, Median, TrimmedMean
 from fedtlu_fast.aggregation import stack as stack_module
-from fedtlu_fast.config import AggregationConfig
 
 
-def made(config, base, clients):
-    rule = make_rule(config, base, len(clients) + 2, "auto")
-    for client in clients:
-        vector = client.clone()
-        rule.add_(vector, 5)
-        vector.fill_(7.0)  # it may be reused
-    return rule.change()
+def made(rule, base, clients):
+    return aggregated(rule, base, clients, cohort=len(clients) + 2).change
 
 
 @pytest.mark.parametrize("spill", [False, True])
@@ -29,9 +26,9 @@ def test_rules_equal_numpy_s(generator, tmp_path, monkeypatch, clients, spill, c
     stack = torch.randn(clients, 17, generator=generator)
     place = str(tmp_path) if spill else None
     changes = (stack - base).numpy()
-    median = made(AggregationConfig(rule="median", spill=place), base, stack)
+    median = made(Median(place), base, stack)
     np.testing.assert_allclose(median, np.median(changes, axis=0), rtol=1e-6, atol=1e-7)
-    trimmed = made(AggregationConfig(rule="trimmed_mean", trim=0.2, spill=place), base, stack)
+    trimmed = made(TrimmedMean(0.2, place), base, stack)
     cut = int(0.2 * clients)
     expected = np.sort(changes, axis=0)[cut : clients - cut].mean(axis=0)
     np.testing.assert_allclose(trimmed, expected, rtol=1e-5, atol=1e-6)
@@ -39,16 +36,16 @@ def test_rules_equal_numpy_s(generator, tmp_path, monkeypatch, clients, spill, c
 
 
 def test_no_client_changes_nothing():
-    assert made(AggregationConfig(rule="median"), torch.ones(4), []).tolist() == [0.0] * 4
+    assert made(Median(), torch.ones(4), []).tolist() == [0.0] * 4
 
 
 def test_one_wild_client_moves_the_mean_and_not_the_median(generator):
     base = torch.zeros(50)
     stack = 0.01 * torch.randn(9, 50, generator=generator)
     stack[4] = 1e6
-    assert made(AggregationConfig(rule="mean"), base, stack).abs().min() > 1e4
-    for rule in ("median", "trimmed_mean"):
-        assert made(AggregationConfig(rule=rule, trim=0.2), base, stack).abs().max() < 0.1
+    assert made(Mean(), base, stack).abs().min() > 1e4
+    for rule in (Median(), TrimmedMean(0.2)):
+        assert made(rule, base, stack).abs().max() < 0.1
 
 
 @settings(max_examples=40, deadline=None)
@@ -57,9 +54,8 @@ def test_the_clients_order_does_not_matter(clients, size, data, seed):
     draws = torch.Generator().manual_seed(seed)
     base, stack = torch.randn(size, generator=draws), torch.randn(clients, size, generator=draws)
     order = data.draw(st.permutations(range(clients)))
-    for rule in ("median", "trimmed_mean"):
-        config = AggregationConfig(rule=rule, trim=0.2)
-        assert torch.equal(made(config, base, stack), made(config, base, stack[order]))
+    for rule in (Median(), TrimmedMean(0.2)):
+        assert torch.equal(made(rule, base, stack), made(rule, base, stack[order]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -68,6 +64,18 @@ def test_a_minority_cannot_move_the_median_out_of_the_honest_clients_range(hones
     draws = torch.Generator().manual_seed(seed)
     stack = torch.randn(2 * honest - 1, 5, generator=draws)
     stack[honest:] = wild
-    median = made(AggregationConfig(rule="median"), torch.zeros(5), stack)
+    median = made(Median(), torch.zeros(5), stack)
     assert (median >= stack[:honest].amin(0)).all()
     assert (median <= stack[:honest].amax(0)).all()
+
+
+def test_a_function_is_a_rule_and_a_wrong_one_is_named(generator):
+    base = torch.randn(7, generator=generator)
+    stack = base + torch.randn(5, 7, generator=generator)
+    found = made(FunctionRule(middle), base, stack)
+    torch.testing.assert_close(found, made(Mean(), base, stack))
+    assert made(FunctionRule(middle), base, []).tolist() == [0.0] * 7
+    with pytest.raises(InputError, match=r"rule: got \(7, 5\); expected .*a tensor of shape \(7,\)"):
+        made(FunctionRule(transposed), base, stack)
+    with pytest.raises(InputError, match=r"expected a function that takes \[K, P\] and \[K\]; TypeError"):
+        made(FunctionRule(lambda updates: updates), base, stack)

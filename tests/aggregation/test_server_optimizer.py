@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtlu_fast.aggregation import make_server_optimizer, server_optimizer
+from fedtlu_fast.aggregation import server_optimizer
 from fedtlu_fast.config import AggregationConfig
 
 OFFSETS = torch.tensor([0, 5, 5, 12, 13, 40])
@@ -14,7 +14,7 @@ NAMES = ("none", "momentum", "adam")
 
 
 def made(name, **settings):
-    return make_server_optimizer(AggregationConfig(server_optimizer=name, **settings))
+    return AggregationConfig(server_optimizer=name, **settings).server_optimizer
 
 
 def by_definition(name, changes, masks, **given):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedtlu_fast import InputError
-from fedtlu_fast.aggregation import check_room, stack_bytes
+from fedtlu_fast.aggregation import Median, check_room, room, stack_bytes
 from fedtlu_fast.aggregation import stack as stack_module
 from fedtlu_fast.aggregation.stack import Stack
 from fedtlu_fast.config import AggregationConfig
@@ -40,22 +40,22 @@ def test_rows_and_blocks_are_what_was_added(generator, tmp_path, monkeypatch, sp
 
 @pytest.mark.parametrize("settings", STACKED, ids=lambda settings: settings["rule"])
 def test_what_does_not_fit_is_refused_before_the_first_round(monkeypatch, tmp_path, settings):
-    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(1000, "are left"))
-    assert stack_bytes(AggregationConfig(**settings), 1000, 10) == 4 * 1000 * 10
-    check_room(AggregationConfig(**settings), 10, 10)
+    monkeypatch.setattr(room, "memory_room", lambda: Room(1000, "are left"))
+    assert stack_bytes(AggregationConfig(**settings).rule, 1000, 10) == 4 * 1000 * 10
+    check_room(AggregationConfig(**settings).rule, 10, 10)
     with pytest.raises(InputError, match=r"room for 10 vectors of 1,000 numbers.*Set aggregation.spill"):
-        check_room(AggregationConfig(**settings), 1000, 10)
-    check_room(AggregationConfig(**settings, spill=str(tmp_path)), 1000, 10)
+        check_room(AggregationConfig(**settings).rule, 1000, 10)
+    check_room(AggregationConfig(**settings, spill=str(tmp_path)).rule, 1000, 10)
     with pytest.raises(InputError, match="of disk are free"):
-        check_room(AggregationConfig(**settings, spill=str(tmp_path)), 10**9, 10**9)
+        check_room(AggregationConfig(**settings, spill=str(tmp_path)).rule, 10**9, 10**9)
     with pytest.raises(InputError, match=r"aggregation\.spill.*a directory that exists"):
-        check_room(AggregationConfig(**settings, spill=str(tmp_path / "no")), 10, 10)
+        check_room(AggregationConfig(**settings, spill=str(tmp_path / "no")).rule, 10, 10)
 
 
 def test_a_spill_into_memory_needs_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(1000, "are left"))
-    monkeypatch.setattr(stack_module, "lies_in_memory", lambda folder: True)
-    settings = AggregationConfig(rule="median", spill=str(tmp_path))
+    monkeypatch.setattr(room, "memory_room", lambda: Room(1000, "are left"))
+    monkeypatch.setattr(room, "lies_in_memory", lambda folder: True)
+    settings = Median(str(tmp_path))
     check_room(settings, 10, 10)
     with pytest.raises(InputError, match=r"it lies in memory \(tmpfs\), and 0.00 GB are left"):
         check_room(settings, 1000, 10)
@@ -67,7 +67,7 @@ def test_a_spill_that_cannot_be_written_is_refused_before_the_first_round(monkey
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(InputError, match=r"files can be made \(Read-only file system\)"):
-        check_room(AggregationConfig(rule="median", spill=str(tmp_path)), 10, 10)
+        check_room(Median(str(tmp_path)), 10, 10)
 
 
 FULL = """
@@ -106,6 +106,6 @@ def test_blocks_are_reserved_before_the_file_is_mapped(monkeypatch, tmp_path, ho
 
 @pytest.mark.parametrize("settings", STREAMED, ids=lambda settings: settings["rule"])
 def test_rules_that_stream_need_no_room(monkeypatch, settings):
-    monkeypatch.setattr(stack_module, "memory_room", lambda: Room(0, "are left"))
-    assert stack_bytes(AggregationConfig(**settings), 10**9, 10**6) == 0
-    check_room(AggregationConfig(**settings), 10**9, 10**6)
+    monkeypatch.setattr(room, "memory_room", lambda: Room(0, "are left"))
+    assert stack_bytes(AggregationConfig(**settings).rule, 10**9, 10**6) == 0
+    check_room(AggregationConfig(**settings).rule, 10**9, 10**6)

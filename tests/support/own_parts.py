@@ -1,0 +1,55 @@
+"""Parts as a user would write them, which tests bring by their dotted names."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedtlu_fast.aggregation import Aggregated, AggregationRule, Start
+from fedtlu_fast.part import part
+
+
+@part
+class Cautious(AggregationRule):
+    """The mean of the changes, made smaller.
+
+    Attributes:
+        floor: what the mean is multiplied by.
+    """
+
+    floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def start(self, start: Start) -> dict[str, object]:
+        """An empty sum."""
+        return {"base": start.base, "sum": torch.zeros_like(start.base), "total": 0.0, "clients": []}
+
+    def add(self, state, client, weight, vector):
+        """One client more."""
+        state["sum"] += weight * (vector - state["base"])
+        state["total"] += weight
+        state["clients"].append(client)
+        return state
+
+    def finish(self, state) -> Aggregated:
+        """The smaller mean."""
+        return Aggregated(self.floor * state["sum"] / max(state["total"], 1))
+
+
+@dataclass(frozen=True)
+class Unchecked(Cautious):
+    """A plain dataclass serves too."""
+
+    more: int = 1
+
+
+def middle(updates: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean as a function."""
+    shares = (weights / weights.sum()).to(updates.dtype)
+    return (shares[:, None] * updates).sum(dim=0)
+
+
+def transposed(updates: Tensor, weights: Tensor) -> Tensor:
+    """Not what a rule returns."""
+    return updates.T

@@ -1,0 +1,196 @@
+"""Parts by name, by dotted name and as objects, on their own and in settings."""
+
+import copy
+import pickle
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+from support.own_parts import Cautious, Unchecked, middle
+
+from fedtlu_fast import InputError, registry
+from fedtlu_fast.aggregation import Krum, Mean, Median, MultiKrum, NormClip, Plain
+from fedtlu_fast.config import AggregationConfig, RunConfig
+from fedtlu_fast.part import make, parameters, part, values
+from fedtlu_fast.registry import NAMES, described, find, names, spelled
+from fedtlu_fast.settings import load_config, parse_config, setting_paths
+
+CAUTIOUS = "support.own_parts:Cautious"
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_name_is_of_a_part_that_is_spelled_so_and_says_what_its_parameters_are(kind):
+    for name in NAMES[kind]:
+        found = find(kind, name, kind)
+        assert spelled(kind, found, kind) == name
+        assert parameters(found).keys() <= described(found).keys(), found
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_part_is_a_frozen_value(kind):
+    for name in NAMES[kind]:
+        cls = find(kind, name, kind)
+        if any(default is not None and "empty" in str(default) for default in parameters(cls).values()):
+            continue
+        made = cls()
+        assert made == cls() == copy.copy(made) == pickle.loads(pickle.dumps(made))  # noqa: S301
+        assert make(cls, values(made)) == made
+        for parameter in parameters(cls):
+            with pytest.raises(Exception, match=r"frozen|cannot assign"):
+                setattr(made, parameter, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"byzantine": "two"}, r"^byzantine: got 'two'; expected 0 clients or more"),
+        ({"byzantine": True}, r"^byzantine: got True; expected not true or false"),
+        ({"byzantine": 2**40}, r"^byzantine: got \d+; expected a whole number of at most"),
+        (
+            {"bizantine": 2},
+            r"^bizantine: got 2. Did you mean byzantine\? Expected a parameter of Krum: byzan",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_value_and_what_is_right(given, message):
+    with pytest.raises(InputError, match=message):
+        Krum(**given)
+    with pytest.raises(InputError, match=message):
+        make(Krum, given)
+
+
+def test_a_part_that_needs_a_value_says_so():
+    @part
+    class Needy:
+        share: float
+
+    with pytest.raises(InputError, match="share: got None; expected a value: Needy needs it"):
+        make(Needy, {})
+    assert make(Needy, {"share": 0.25}).share == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("krumm", r"rule: got 'krumm'. Did you mean krum\? Expected one of mean, .*, or package.module:Name"),
+        ("no.such:Rule", r"No module named 'no'"),
+        ("support.own_parts:Nobody", r"has no attribute 'Nobody'"),
+    ],
+)
+def test_names_that_nothing_has(name, message):
+    with pytest.raises(InputError, match=message):
+        find("rule", name, "rule")
+
+
+def test_an_installed_package_adds_names_and_replaces_none(monkeypatch):
+    points = [
+        EntryPoint("rule.cautious", CAUTIOUS, registry.GROUP),
+        EntryPoint("rule.krum", CAUTIOUS, registry.GROUP),
+        EntryPoint("selector.other", CAUTIOUS, registry.GROUP),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    names.cache_clear()
+    try:
+        assert names("rule").keys() == {*NAMES["rule"], "cautious"}
+        assert find("rule", "krum", "rule") is Krum
+        config = AggregationConfig(rule="cautious", floor=0.25)
+        assert config.rule == Cautious(0.25)
+        assert config.model_dump()["rule"] == "cautious"
+    finally:
+        names.cache_clear()
+
+
+def test_what_cannot_be_imported_by_its_name_says_how_to_give_it_one():
+    @part
+    class Local(Mean):
+        pass
+
+    with pytest.raises(InputError, match=r"Define it at the top level of a module, such as my_rules\.py"):
+        AggregationConfig(rule=Local()).model_dump()
+    with pytest.raises(InputError, match="top level of a module"):
+        AggregationConfig(rule=lambda updates, weights: updates[0]).model_dump()
+
+
+# --- in settings ---------------------------------------------------------------------------------
+
+
+def test_a_name_a_dotted_name_and_an_object_are_the_same_settings():
+    for spelling, given in (("krum", Krum(1)), ("fedtlu_fast.aggregation.krum:Krum", Krum(1))):
+        by_name = parse_config({"aggregation": {"rule": spelling, "byzantine": 1}})
+        assert by_name.aggregation.rule == given
+        assert by_name == parse_config({"aggregation": {"rule": given}})
+        assert by_name.to_yaml() == parse_config({"aggregation": {"rule": given}}).to_yaml()
+    own = load_config(overrides=[f"aggregation.rule={CAUTIOUS}", "aggregation.floor=0.25"])
+    assert own.aggregation.rule == Cautious(0.25)
+    assert own.aggregation.model_dump() == {"rule": CAUTIOUS, "floor": 0.25, "server_optimizer": "none"}
+    assert parse_config(own.model_dump(mode="json")) == own
+
+
+def test_a_plain_dataclass_and_a_function_serve_too():
+    config = AggregationConfig(rule="support.own_parts:Unchecked", floor=0.5, more=3)
+    assert config.rule == Unchecked(0.5, 3)
+    assert AggregationConfig(**config.model_dump()) == config
+    function = AggregationConfig(rule="support.own_parts:middle")
+    assert function.rule == AggregationConfig(rule=middle).rule
+    assert function.model_dump() == {"rule": "support.own_parts:middle", "server_optimizer": "none"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rule": CAUTIOUS, "floor": 2}, r"aggregation\.floor: got 2; .*less than or equal to 1"),
+        ({"rule": CAUTIOUS, "flor": 2}, r"aggregation\.flor: got 2"),
+        (
+            {"rule": CAUTIOUS, "byzantine": 2},
+            r"aggregation\.byzantine: .*with rule=support.own_parts:Cautious",
+        ),
+        (
+            {"rule": Krum(1), "byzantine": 2},
+            r"aggregation\.byzantine: got 2; expected nothing beside an object",
+        ),
+        ({"rule": Krum}, r"aggregation\.rule: got <class .*expected a name, such as mean, or an object"),
+        ({"rule": 3}, r"aggregation\.rule: got 3; expected a name"),
+        ({"rule": None}, r"aggregation\.rule: got None; expected a name"),
+        ({"server_optimizer": middle}, r"aggregation\.server_optimizer: .*a part, not a function"),
+        (
+            {"multi_krum": 3, "kept": 2, "rule": "multi_krum"},
+            r"multi_krum: got 3; expected nothing beside kept",
+        ),
+    ],
+)
+def test_what_a_section_refuses(given, message):
+    with pytest.raises(InputError, match=message):
+        parse_config({"aggregation": given})
+
+
+def test_an_old_name_is_read_with_a_warning(caplog):
+    found = parse_config({"aggregation": {"rule": "multi_krum", "multi_krum": 3}}).aggregation.rule
+    assert found == MultiKrum(kept=3)
+    assert "the setting multi_krum is now called kept" in caplog.text
+
+
+def test_a_part_above_forgets_the_parameters_of_the_part_below(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"aggregation: {{rule: '{CAUTIOUS}', floor: 0.25, server_optimizer: momentum}}\n")
+    assert load_config(path=path).aggregation.rule == Cautious(0.25)
+    over = load_config(path=path, overrides=["rule=norm_clip", "clip=2"]).aggregation
+    assert (over.rule, over.server_optimizer.momentum) == (NormClip(2.0), 0.9)
+    plain = load_config(path=path, overrides=["rule=median", "server_optimizer=none"]).aggregation
+    assert (plain.rule, plain.server_optimizer) == (Median(), Plain())
+
+
+def test_complete_settings_of_an_earlier_version_hold_every_rule_s_defaults():
+    earlier = {"rule": "mean", "trim": 0.1, "byzantine": 0.2, "clip": None, "server_beta1": 0.9}
+    assert parse_config({"aggregation": earlier}) == RunConfig()
+
+
+def test_the_list_of_settings_has_each_parameter_once_with_its_users():
+    paths = setting_paths()
+    assert paths["aggregation.byzantine"].startswith("krum, multi_krum: f, how many clients")
+    assert paths["aggregation.server_beta1"].startswith("adam: decay")
+    assert "aggregation.function" not in paths
+
+
+def test_finding_a_part_does_not_import_the_others():
+    assert "fedtlu_fast.aggregation.krum" in sys.modules
+    assert all(":" in place for kind in NAMES.values() for place in kind.values())
