@@ -8,6 +8,8 @@ from fedtlu_fast._version import __version__
 if TYPE_CHECKING:
     from fedtlu_fast.aggregation import Aggregate, aggregate
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.data.datasets import Datasets
+    from fedtlu_fast.data.pad import Pad
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.runs.results import RunResult
@@ -15,18 +17,25 @@ if TYPE_CHECKING:
     from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.run import simulate
     from fedtlu_fast.stats import LayerStats, layer_stats
+    from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
+    from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
 
 __all__ = [
     "Aggregate",
     "BackendUnavailableError",
+    "Datasets",
     "FedtluError",
+    "HuggingFaceTask",
     "InputError",
     "LayerScores",
     "LayerStats",
+    "Metric",
+    "Pad",
     "ParameterLayout",
     "RunConfig",
     "RunResult",
     "StorageError",
+    "SupervisedTask",
     "__version__",
     "aggregate",
     "layer_stats",
@@ -39,14 +48,19 @@ __all__ = [
 _HOMES = {
     "Aggregate": "aggregation",
     "BackendUnavailableError": "errors",
+    "Datasets": "data.datasets",
     "FedtluError": "errors",
+    "HuggingFaceTask": "tasks.hugging_face",
     "InputError": "errors",
     "LayerScores": "scoring",
     "LayerStats": "stats",
+    "Metric": "tasks.supervised",
+    "Pad": "data.pad",
     "ParameterLayout": "layout",
     "RunConfig": "config",
     "RunResult": "runs.results",
     "StorageError": "errors",
+    "SupervisedTask": "tasks.supervised",
     "aggregate": "aggregation",
     "layer_stats": "stats",
     "load_config": "settings",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose, isfinite
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.plain_attention import PlainAttention
 from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
+
+TRIED = 4
+"""Samples that the vectorised and the plain loss are compared on."""
 
 
 class CannotVectorizeError(FedtluError):
@@ -195,7 +199,7 @@ class VectorizedTrainer:
         return batches(size, self.config, draws)
 
     def _try(self, example: Samples) -> None:
-        """One forward and backward pass, to find out whether torch can."""
+        """One forward and backward pass, to find out whether torch can, and what the loss is a mean of."""
         self._losses.train()
         places = np.zeros((2, 1), np.int64)
         matrix = torch.zeros(2, self.layout.size, device=self._params.device)
@@ -203,7 +207,22 @@ class VectorizedTrainer:
             batch = take_each([example, example], places)
             self._backward(matrix, batch, torch.ones(()), self.layout.layers)
         except RuntimeError as error:
-            raise CannotVectorizeError(str(error).strip().splitlines()[0]) from error
+            raise CannotVectorizeError(str(error).strip().splitlines()[0].rstrip(".")) from error
+        self._check_mean(example)
+
+    @torch.no_grad()
+    def _check_mean(self, example: Samples) -> None:
+        """Makes sure that the loss of a batch is the mean over its samples' predictions."""
+        batch = self._task.trim(example.take(np.arange(min(len(example), TRIED))))
+        counts = self._task.counts(batch)
+        with PlainAttention():
+            whole = float(self._task.loss(batch))
+            mean = float((self._task.losses(batch) * counts).sum() / counts.sum().clamp(min=1))
+        if isfinite(whole) and isfinite(mean) and not isclose(whole, mean, rel_tol=1e-3, abs_tol=1e-5):
+            raise CannotVectorizeError(
+                f"its loss is no mean over predictions: it is {whole:.6g} of a batch and {mean:.6g} of its "
+                f"samples. Have it give a number for each sample, or give counts"
+            )
 
     def _gradients(
         self, matrix: Tensor, grads: Tensor, batch: Batch, weights: Tensor, layers: Sequence[Layer]

@@ -17,6 +17,9 @@ from fedtlu_fast.errors import InputError
 Form = Any
 """Nested tuples and dictionaries that hold places in a flat batch; a lone tensor has the form ``0``."""
 
+TARGETS = ("labels", "label", "targets", "target", "y")
+"""What the targets are called in samples that are dictionaries."""
+
 
 def flattened(value: Any, field: str = "batch") -> tuple[tuple[Tensor, ...], Form]:
     """The tensors of a batch in order, and the form to build the batch from them again.

@@ -17,7 +17,7 @@ from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.executors.lanes import Vectors
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
-from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, perplexity
+from fedtlu_fast.tasks.metrics import ACCURACY, LOSS, PERPLEXITY, Evaluation, perplexity
 from fedtlu_fast.tasks.task import Task
 
 UNSOUND = "its training gave NaN, Inf or numbers beyond 2^60"
@@ -165,7 +165,8 @@ def figures(
         loss: what the test found; None where there was no test.
         means: likewise, of each other figure.
     """
-    names = dict.fromkeys([PERPLEXITY.name, ACCURACY.name, *(figure.name for figure in task.figures)])
+    own = [figure.name for figure in task.figures if figure != LOSS]
+    names = dict.fromkeys([PERPLEXITY.name, ACCURACY.name, *own])
     found = {f"{test}_{name}": means.get(name) for name in names}
     if PERPLEXITY in task.figures:
         found[f"{test}_{PERPLEXITY.name}"] = perplexity(loss)

@@ -180,8 +180,8 @@ def headline_facts(task: Task) -> dict[str, Any]:
     ``headline`` is the name of one of the ``figures``, whose values lie under ``test_<name>`` and
     ``local_<name>``.
     """
-    known = [*task.figures, LOSS]
-    return {"headline": known[0].name, "figures": {figure.name: figure.facts() for figure in known}}
+    known = {figure.name: figure.facts() for figure in (*task.figures, LOSS)}
+    return {"headline": next(iter(known)), "figures": known}
 
 
 def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dict[str, Any]:

@@ -1,0 +1,291 @@
+"""A federation of the user's own data: PyTorch or Hugging Face Datasets, lists, tensors, or a function."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, TensorDataset
+
+from fedtlu_fast.data.form import Form, flattened, rebuilt, words
+from fedtlu_fast.data.listed import Collate, Items, Listed
+from fedtlu_fast.data.pad import Pad
+from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, count, on_device
+from fedtlu_fast.errors import InputError, check_kind
+from fedtlu_fast.randomness import torch_seeded
+
+Held = Items | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+"""What one client holds; see `Datasets`."""
+Clients = Sequence[Held] | Callable[[int], Held]
+SOME_CLIENTS, SOME_SAMPLES = 64, 64
+"""How many clients, and how many samples of the test, a fingerprint reads at most."""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The user's own data, client by client.
+
+    What a client holds, and the test, is one of:
+
+    * anything with a length and places: a `torch.utils.data.Dataset`, a list of samples, a Hugging Face
+      Dataset. Samples are read when a batch needs them, and may be of different sizes. A sample is a tensor,
+      array or number, or a tuple, list or dictionary of those;
+    * tensors whose first dimension counts the samples: one, a tuple such as ``(inputs, targets)``, a
+      dictionary, or a `torch.utils.data.TensorDataset`.
+
+    All clients and the test have samples of one form.
+
+    Attributes:
+        train: what each client trains on: a list of clients, or a function ``client -> samples``, which is
+            called with 0 to ``clients - 1`` whenever a client is drawn, and must give the same each time.
+        test: the global test; one sample or more.
+        held_out: what each client tests on, a list or a function likewise; None: clients have no test of
+            their own. A client may have no sample there.
+        clients: how many clients there are; needed with a function.
+        collate_fn: makes a batch of a list of samples, as `torch.utils.data.DataLoader`'s does; the first
+            dimension of each of its tensors counts the samples. None: the task's collate function, or `Pad`,
+            which fills samples up to the longest of a batch, integer targets with -100.
+
+    Raises:
+        InputError: there is no client, no test, or `clients` does not fit `train`.
+
+    Example:
+        >>> sentences = [[([3, 4, 5], [0, 1, 0]), ([6], [1])], [([3, 6], [0, 1])]]
+        >>> data = Datasets(train=sentences, test=[([4, 5], [1, 0])])
+        >>> data.population().train(0).all()[1].tolist()
+        [[0, 1, 0], [1, -100, -100]]
+    """
+
+    train: Clients
+    test: Held
+    held_out: Clients | None = None
+    clients: int | None = None
+    collate_fn: Collate | None = None
+
+    def __post_init__(self) -> None:
+        if self.clients is not None and (isinstance(self.clients, bool) or not isinstance(self.clients, int)):
+            raise InputError("clients", self.clients, "a whole number")
+        for field, held in (("train", self.train), ("held_out", self.held_out)):
+            if held is None and field == "held_out":
+                continue
+            if callable(held):
+                if self.clients is None or self.clients < 1:
+                    raise InputError("clients", self.clients, f"1 or more, since {field} is a function")
+            elif not isinstance(held, Sequence) or isinstance(held, str):
+                expected = "a list with what each client holds, or a function client -> samples"
+                raise InputError(field, held, expected)
+            elif not len(held):
+                raise InputError(field, held, "at least one client")
+            elif len(held) != self.number:
+                raise InputError(field, f"{len(held)} clients", f"{self.number}, as many as there are")
+        if isinstance(self.train, list | tuple):
+            for client, held in enumerate(self.train):
+                if _length(held) == 0:
+                    raise InputError(f"train[{client}]", held, "one sample or more to train on")
+        if _length(self.test) == 0:
+            raise InputError("test", self.test, "one sample or more")
+
+    @property
+    def number(self) -> int:
+        """How many clients there are."""
+        if self.clients is not None:
+            return self.clients
+        return 0 if callable(self.train) else len(self.train)
+
+    def population(self, collate: Collate | None = None) -> DatasetPopulation:
+        """The clients, for training.
+
+        Args:
+            collate: the task's collate function, if it has one.
+
+        Raises:
+            InputError: both the data and the task have a collate function; or the first sample of the test
+                cannot be made into a batch.
+        """
+        if collate is not None and self.collate_fn is not None:
+            raise InputError(
+                "collate_fn", self.collate_fn, "None, since the task has a collate function of its own"
+            )
+        given = self.collate_fn or collate
+        test, form = _pool(self.test, "test", given)
+        if form is None and isinstance(test, Listed):
+            with torch_seeded(0, "first batch"):
+                form = flattened(test.collate([test.items[0]]), "collate_fn")[1]
+            test = replace(test, form=form)
+        return DatasetPopulation(self, test, form, given)
+
+
+@dataclass(frozen=True)
+class DatasetPopulation:
+    """The clients of `Datasets`; satisfies `Population`. Only what is asked for is read.
+
+    Attributes:
+        source: the data.
+        test: see `Population`.
+        form: of every batch.
+        collate: makes batches; None for `Pad`, or nothing where clients hold tensors.
+        device: where batches go.
+    """
+
+    source: Datasets
+    test: Pool
+    form: Form
+    collate: Collate | None
+    device: str = "cpu"
+
+    @property
+    def clients(self) -> int:
+        """See `Population`."""
+        return self.source.number
+
+    def train(self, client: int) -> Samples:
+        """See `Population`.
+
+        Raises:
+            InputError: the client holds nothing, or samples of another form than the test.
+        """
+        found = self._samples(self.source.train, "train", client)
+        if not len(found):
+            raise InputError(f"train[{client}]", "no samples", "one sample or more to train on")
+        return found
+
+    def held_out(self, client: int) -> Samples:
+        """See `Population`.
+
+        Raises:
+            InputError: the client holds samples of another form than the test.
+        """
+        if self.source.held_out is None:
+            return Samples(self.test, np.empty(0, np.int64))
+        return self._samples(self.source.held_out, "held_out", client)
+
+    def sizes(self) -> Indices:
+        """See `KnowsSizes`; samples are not read.
+
+        Raises:
+            InputError: `train` is a function, of which it is not known before a client is drawn.
+        """
+        if callable(self.source.train):
+            expected = "uniform or fixed, since a function does not tell how much clients hold"
+            raise InputError("participation.sampler", "size or loss", expected)
+        return np.array([_length(held) for held in self.source.train], np.int64)
+
+    def to(self, device: str) -> DatasetPopulation:
+        """See `Population`; what clients hold is sent when they are drawn."""
+        return replace(self, device=device, test=on_device(self.test, device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Population`: SHA-256 over the number of clients, the lengths and some of the content.
+
+        The content is read of `SOME_CLIENTS` clients at most, the first and the last among them: tensors as
+        a whole, of other holders the first and last sample; and of `SOME_SAMPLES` samples of the test. To
+        read everything could take hours. Of a function only the first client is asked for.
+        """
+        found = hashlib.sha256(f"{self.clients}/{words(self.form)}".encode())
+        asked = [0] if callable(self.source.train) else _spread(self.clients, SOME_CLIENTS)
+        with torch_seeded(0, "fingerprint"):
+            if not callable(self.source.train):
+                found.update(self.sizes().tobytes())
+            for client in asked:
+                for samples in (self.train(client), self.held_out(client)):
+                    found.update(f"{len(samples)}/".encode())
+                    _update(found, samples.pool, 2)
+            found.update(f"{count(self.test)}/".encode())
+            _update(found, self.test, SOME_SAMPLES)
+        return found.hexdigest()
+
+    def _samples(self, clients: Clients, name: str, client: int) -> Samples:
+        held = clients(client) if callable(clients) else clients[client]
+        pool, form = _pool(held, f"{name}[{client}]", self.collate)
+        if isinstance(pool, Listed):
+            pool = replace(pool, form=self.form)
+        elif form != self.form:
+            expected = f"samples of the form {words(self.form)}, as the test has"
+            raise InputError(f"{name}[{client}]", words(form), expected)
+        return Samples(on_device(pool, self.device), np.arange(count(pool)))
+
+
+def _pool(held: Held, field: str, collate: Collate | None) -> tuple[Pool, Form | None]:
+    """What a client holds as a pool, and its form where it is known without reading a sample."""
+    columns = _columns(held, field)
+    if columns is not None:
+        batch, form = columns
+        return (batch, form) if collate is None else (Listed(_Rows(batch, form), collate), None)
+    if isinstance(held, IterableDataset):
+        expected = "a Dataset with a length and places"
+        raise InputError(field, held, expected, "Read an iterable one into a list first.")
+    if isinstance(held, str) or not (hasattr(held, "__len__") and hasattr(held, "__getitem__")):
+        raise InputError(field, held, "a Dataset, a list of samples, or tensors")
+    check_kind(field, len(held), int, "a whole number of samples")
+    return Listed(held, collate or Pad()), None  # type: ignore[arg-type]
+
+
+def _columns(held: Held, field: str) -> tuple[Batch, Form] | None:
+    """The tensors of a client that holds tensors, and their form; None for others."""
+    value: Any = held.tensors if isinstance(held, TensorDataset) else held
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, tuple):
+        if not value or not all(isinstance(own, Tensor | np.ndarray) for own in value):
+            return None
+        value = tuple(torch.as_tensor(own) for own in value)
+    elif isinstance(value, Mapping):
+        if not all(isinstance(own, Tensor | np.ndarray) for own in value.values()):
+            raise InputError(field, value, "a Dataset, a list of samples, or a dictionary of tensors")
+        value = {key: torch.as_tensor(own) for key, own in value.items()}
+    elif not isinstance(value, Tensor):
+        return None
+    batch, form = flattened(value, field)
+    lengths = {len(part) if part.ndim else None for part in batch}
+    if len(lengths) > 1 or None in lengths:
+        shapes = ", ".join(str(tuple(part.shape)) for part in batch)
+        raise InputError(
+            field, f"tensors of shapes {shapes}", "one first dimension, which counts the samples"
+        )
+    return batch, form
+
+
+class _Rows:
+    """Samples that are rows of tensors, for a collate function."""
+
+    def __init__(self, batch: Batch, form: Form) -> None:
+        self._batch, self._form = batch, form
+
+    def __len__(self) -> int:
+        return len(self._batch[0])
+
+    def __getitem__(self, index: int, /) -> Any:
+        return rebuilt(tuple(part[index] for part in self._batch), self._form)
+
+
+def _length(held: Held) -> int | None:
+    columns = _columns(held, "samples")
+    if columns is not None:
+        return len(columns[0][0])
+    return len(held) if hasattr(held, "__len__") else None
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """Up to `most` numbers from 0 to `total` - 1, evenly spread, the first and the last among them."""
+    places = np.linspace(0, total - 1, min(most, total)).round()
+    return [int(place) for place in np.unique(places)]
+
+
+def _update(found: Any, pool: Pool, most: int) -> None:
+    """Adds the content of a pool to a hash: tensors as a whole, of listed samples some."""
+    if not count(pool):
+        return
+    batches = [pool]
+    if isinstance(pool, Listed):
+        batches = [pool.select(np.array([row])) for row in _spread(len(pool), most)]
+    for batch in batches:
+        for part in batch if isinstance(batch, tuple) else ():
+            found.update(f"{tuple(part.shape)}{part.dtype}".encode())
+            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -1,0 +1,280 @@
+"""A task of the user's own model and loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from fedtlu_fast.data.datasets import Datasets
+from fedtlu_fast.data.form import Form, form_of_columns, rebuilt
+from fedtlu_fast.data.listed import Collate
+from fedtlu_fast.data.population import Batch, Pool, Population, Samples, count
+from fedtlu_fast.errors import InputError, check_kind, not_one_of
+from fedtlu_fast.randomness import SeededWhereDrawn
+from fedtlu_fast.tasks.called import Called, Forward, Function, ignored_label, unreduced
+from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, Better, Evaluation, Figure
+from fedtlu_fast.tasks.task import Task
+
+TAKEN = ("loss", "perplexity", "macro_f1", "f1")
+"""Names that metrics cannot have, since rows of logs have them already."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, and how tables and pictures show it.
+
+    Attributes:
+        function: of (model, batch) or of (outputs, targets), as a loss; gives [B] or a scalar.
+        better: whether ``higher`` or ``lower`` values are better.
+        title: what tables and pictures call it; empty: its name.
+        percent: whether it is a share, which is shown in per cent.
+
+    Example:
+        >>> error = Metric(torch.nn.functional.l1_loss, better="lower", title="mean absolute error")
+    """
+
+    function: Function
+    better: Better = "higher"
+    title: str = ""
+    percent: bool = False
+
+    def __post_init__(self) -> None:
+        if self.better not in ("higher", "lower"):
+            raise not_one_of("better", self.better, ("higher", "lower"))
+
+
+class SupervisedTask:
+    """The user's own model and loss; satisfies `Task`.
+
+    A loss or metric is called in one of two ways, which the names of its first two parameters say:
+
+    * ``loss(model, batch)``: the first is called model, module, net or network, or is annotated as a
+      `torch.nn.Module`, or the second is called batch or samples. The batch has the form that the data have:
+      a tensor, a tuple or a dictionary.
+    * ``loss(outputs, targets)``, as `torch.nn.functional.cross_entropy` and `torch.nn.CrossEntropyLoss()`:
+      the first is called output, outputs, input, logits, pred, prediction or the like, or the second is
+      called target, targets, label, labels, y or the like. Targets are the last entry of a tuple or the
+      entry ``labels``, ``label``, ``targets``, ``target`` or ``y`` of a dictionary. The model is called
+      with all other entries, by place or by name; what it gives, or its ``logits``, are the outputs.
+
+    Any other function is refused with a message that says how to rename its parameters.
+
+    A loss gives the losses of the B samples, [B], or a scalar, their mean over predictions. [B] is as good
+    and often faster where many clients are trained in one pass. Of a scalar, losses of single samples are
+    found by calling it with batches of one sample. Of PyTorch's own losses they are derived.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Function,
+        metrics: Mapping[str, Function | Metric] | None = None,
+        headline: str | None = None,
+        collate: Collate | None = None,
+        counts: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        """Checks how the functions are to be called; the model is not run.
+
+        Args:
+            model: any module with at least one trainable parameter.
+            loss: see above.
+            metrics: name -> a function, of which higher values are better, or a `Metric`. They are measured
+                in every test and reported as ``test_<name>`` and ``local_<name>``. A scalar is taken for the
+                mean over the batch's predictions.
+            headline: the metric by which tables and pictures compare runs, or ``loss``, or ``perplexity``,
+                which is exp(loss) of a loss in nats; None: the first metric, or the loss without one.
+            collate: makes a batch of a list of samples; see `Datasets`.
+            counts: batch -> [B] integers, how many predictions each sample asks for, by which means are
+                weighted. None: for PyTorch's losses on labels, the labels that are not ignored; else 1 each.
+
+        Raises:
+            InputError: the model is none, a function cannot be called, or a name of a metric is taken.
+        """
+        check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
+        called = Called.of(loss, "loss")
+        each = unreduced(loss, "loss") if called.kind == "outputs" else None
+        self._loss: Callable[[Forward], Any] = called
+        self._each = None if each is None else Called(each, "outputs")
+        self._ignored = None if each is None else ignored_label(loss)
+        self._counts = counts
+        self._set(model, metrics or {}, headline, collate)
+
+    def _set(
+        self,
+        model: nn.Module,
+        metrics: Mapping[str, Function | Metric],
+        headline: str | None,
+        collate: Collate | None,
+    ) -> None:
+        self.model, self.collate, self.form = model, collate, cast("Form | None", None)
+        known = {name: one if isinstance(one, Metric) else Metric(one) for name, one in metrics.items()}
+        self._metrics = {name: Called.of(one.function, f"metrics[{name!r}]") for name, one in known.items()}
+        self.figures = _figures(known, headline)
+        self._seeded = SeededWhereDrawn()
+
+    def __repr__(self) -> str:
+        names = ", ".join(figure.name for figure in self.figures)
+        return f"{type(self).__name__}({type(self.model).__name__}, {names or LOSS.name})"
+
+    @property
+    def by_sample(self) -> bool:
+        """See `Task`: only of PyTorch's losses it is known before they are called."""
+        return self._each is not None and not self._metrics
+
+    def of_form(self, form: Form) -> Self:
+        """The same task for batches of this form (see `data.form`)."""
+        other = copy.copy(self)
+        other.form = form
+        return other
+
+    def loss(self, batch: Batch) -> Tensor:
+        """See `Task`."""
+        found = self._called(self._forward(batch), len(batch[0]))
+        if not found.ndim:
+            return found
+        counts = self.counts(batch)
+        return (found * counts).sum() / counts.sum().clamp(min=1)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """See `Task`; of a loss that is a scalar, found by batches of one sample.
+
+        These are computed together by `torch.func.vmap`, or one by one where it cannot.
+        """
+        forward, size = self._forward(batch), len(batch[0])
+        found = self._derived(forward, batch)
+        if found is None:
+            found = self._called(forward, size)
+        if found.ndim:
+            return found
+
+        def alone(*parts: Tensor) -> Tensor:
+            one = self._called(self._forward(tuple(part.unsqueeze(0) for part in parts)), 1)
+            return one.reshape(())
+
+        try:
+            together: Tensor = vmap(alone)(*batch)
+            return together
+        except RuntimeError:
+            return torch.stack([alone(*(part[at] for part in batch)) for at in range(size)])
+
+    def counts(self, batch: Batch) -> Tensor:
+        """See `Task`."""
+        value = rebuilt(batch, self._form_of(batch))
+        if self._counts is not None:
+            found = self._counts(value)
+            if not isinstance(found, Tensor) or found.shape != (len(batch[0]),):
+                raise InputError(
+                    "counts", found, f"a tensor of shape ({len(batch[0])},), one number a sample"
+                )
+            return found
+        labels = None if self._ignored is None else self._forward(batch).targets
+        if isinstance(labels, Tensor) and not labels.is_floating_point():
+            return labels.ne(cast("int", self._ignored)).reshape(len(labels), -1).sum(dim=1)
+        return torch.ones(len(batch[0]), dtype=torch.int64, device=batch[0].device)
+
+    def trim(self, batch: Batch) -> Batch:
+        """See `Task.trim`; batches are made as long as they must be."""
+        return batch
+
+    @torch.no_grad()
+    def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
+        """See `Task`; a loss or metric that is a scalar stands for all samples of its batch."""
+        self.model.eval()
+        held = Samples(samples, np.arange(count(samples)))
+        losses, counts, totals = [], [], {name: list[Tensor]() for name in self._metrics}
+        with self._seeded(0, "test", 0, 0):  # data sets may draw, and must draw the same in every test
+            for first in range(0, len(held), batch_size):
+                batch = held.take(np.arange(first, min(first + batch_size, len(held))))
+                forward, size = self._forward(batch), len(batch[0])
+                found = self._derived(forward, batch)
+                losses.append(_spread(self._called(forward, size) if found is None else found, size))
+                counts.append(self.counts(batch).cpu())
+                for name, metric in self._metrics.items():
+                    value = _spread(_tensor(metric(forward), size, f"metrics[{name!r}]"), size)
+                    totals[name].append(value * counts[-1])
+        return Evaluation(
+            losses=torch.cat(losses),
+            counts=torch.cat(counts),
+            totals={name: torch.cat(parts) for name, parts in totals.items()},
+        )
+
+    def _form_of(self, batch: Batch) -> Form:
+        return form_of_columns(len(batch)) if self.form is None else self.form
+
+    def _forward(self, batch: Batch) -> Forward:
+        return Forward(self.model, rebuilt(batch, self._form_of(batch)))
+
+    def _called(self, forward: Forward, size: int) -> Tensor:
+        """The loss as the user's function gives it: [B] or a scalar."""
+        found = self._loss(forward)
+        if not isinstance(found, Tensor):
+            raise InputError("loss", found, "a tensor, of one number or of one number a sample")
+        return _tensor(found, size, "loss")
+
+    def _derived(self, forward: Forward, batch: Batch) -> Tensor | None:
+        """[B], of a loss of PyTorch; None for others."""
+        if self._each is None:
+            return None
+        each = self._each(forward)
+        rows = each.reshape(len(batch[0]), -1)
+        if self._ignored is None:
+            return cast("Tensor", rows.mean(dim=1))
+        return cast("Tensor", rows.sum(dim=1) / self.counts(batch).clamp(min=1))
+
+
+def fitted(task: Task, data: Datasets) -> tuple[Task, Population]:
+    """A task and data for each other: batches are made by the task's collate function, if it has one.
+
+    Args:
+        task: any; a `SupervisedTask` learns the form of the batches.
+        data: the user's own.
+
+    Raises:
+        InputError: see `Datasets.population`.
+    """
+    if not isinstance(task, SupervisedTask):
+        return task, data.population()
+    population = data.population(task.collate)
+    return task.of_form(population.form), population
+
+
+def _figures(metrics: Mapping[str, Metric], headline: str | None) -> tuple[Figure, ...]:
+    """The figures of these metrics, the headline first.
+
+    Raises:
+        InputError: a name is taken or is no identifier, or the headline is none of them.
+    """
+    for name in metrics:
+        if name in TAKEN or not (isinstance(name, str) and name.isidentifier()):
+            raise InputError("metrics", name, f"names like Python's variables, other than {', '.join(TAKEN)}")
+    found = {
+        name: Figure(name, one.better, one.title or name.replace("_", " "), one.percent)
+        for name, one in metrics.items()
+    }
+    if headline is None:
+        return tuple(found.values())
+    known = {**found, LOSS.name: LOSS, PERPLEXITY.name: PERPLEXITY}
+    if headline not in known:
+        raise not_one_of("headline", headline, known)
+    return (known[headline], *(figure for name, figure in found.items() if name != headline))
+
+
+def _tensor(value: Any, size: int, field: str) -> Tensor:
+    """What a loss or metric gives, if it is one number or one for each sample."""
+    found = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if found.ndim and found.shape != (size,):
+        expected = f"a scalar, or one number for each of the {size} samples"
+        raise InputError(field, f"a tensor of shape {tuple(found.shape)}", expected)
+    return found
+
+
+def _spread(found: Tensor, size: int) -> Tensor:
+    """[B] float64 on the CPU."""
+    return found.detach().double().cpu().expand(size)

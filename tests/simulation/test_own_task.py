@@ -1,0 +1,87 @@
+"""A federation of a user's own model, loss, metric and ragged Datasets, by every executor."""
+
+import pytest
+import torch
+from support.own import (
+    GatesTagger,
+    LstmTagger,
+    federated,
+    mean_tag_loss,
+    sentences,
+    tag_accuracy,
+    tag_loss,
+    word_counts,
+)
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.simulation.evaluation import global_test, local_test
+from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
+from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
+
+
+def tagger(kind=LstmTagger, loss=tag_loss, counts=word_counts):
+    torch.manual_seed(0)
+    return SupervisedTask(kind(), loss, {"accuracy": Metric(tag_accuracy, percent=True)}, counts=counts)
+
+
+def ends_with(task, **execution):
+    with federated(task, sentences(), **execution) as federation:
+        losses = [record.train_loss for record in federation.rounds(2)]
+        return federation.state.params, losses
+
+
+def test_processes_give_the_bits_of_serial():
+    params, losses = ends_with(tagger(), executor="serial")
+    others, same = ends_with(tagger(), executor="processes", workers=2)
+    assert torch.equal(params, others)
+    assert losses == same
+
+
+def test_it_learns_and_its_own_metric_reaches_rows_and_summary():
+    with federated(tagger(), sentences(), executor="serial") as federation:
+        start = start_figures(federation.server, federation.state)
+        (record, *_) = federation.rounds(2)
+        row = metrics_row(federation.server, federation.state, record)
+        summary = run_summary(federation.server, federation.state, [row | {"seconds": 0.0}], start)
+        expected = global_test(federation.server, federation.state).means["accuracy"].item()
+        own = local_test(federation.server, federation.state)
+    assert row["test_accuracy"] == summary["test_accuracy"] == expected
+    assert row["local_accuracy"] == own.means["accuracy"]
+    assert row["local_loss"] == own.loss > 0
+    assert summary["test_loss"] < start["start_test_loss"]
+    assert row["test_perplexity"] is None, "exp of a loss that need not be in nats means nothing"
+    assert summary["headline"] == "accuracy"
+    assert summary["figures"]["accuracy"] == {"better": "higher", "title": "accuracy", "percent": True}
+
+
+def test_several_clients_at_once_agree_with_one_after_another_where_torch_can():
+    params, losses = ends_with(tagger(GatesTagger), executor="serial")
+    others, like = ends_with(tagger(GatesTagger), executor="vectorized", at_once=4)
+    torch.testing.assert_close(others, params, rtol=1e-4, atol=1e-5)
+    assert like == pytest.approx(losses, rel=1e-4)
+
+
+def test_a_scalar_loss_agrees_too_where_counts_say_what_it_is_a_mean_of():
+    params, losses = ends_with(tagger(GatesTagger), executor="serial")
+    for execution in ({"executor": "serial"}, {"executor": "vectorized", "at_once": 4}):
+        others, like = ends_with(tagger(GatesTagger, mean_tag_loss), **execution)
+        torch.testing.assert_close(others, params, rtol=1e-4, atol=1e-5)
+        assert like == pytest.approx(losses, rel=1e-4)
+
+
+def test_what_cannot_be_vectorised_is_refused_with_the_reason():
+    with pytest.raises(InputError, match=r"lstm.*executor=serial or processes"):
+        ends_with(tagger(), executor="vectorized", at_once=4)
+    with pytest.raises(InputError, match=r"no mean over predictions.*counts"):
+        ends_with(tagger(GatesTagger, mean_tag_loss, counts=None), executor="vectorized", at_once=4)
+
+
+def test_only_the_cohorts_samples_are_read():
+    data = sentences()
+    with federated(tagger(), data, executor="serial") as federation:
+        assert [held.read for held in data.train] == [0] * 6
+        (record,) = federation.rounds(1)
+        drawn = set(record.cohort)
+        assert len(drawn) == 4
+        assert {client for client, held in enumerate(data.train) if held.read} == drawn
+        assert {held.read for held in data.train} == {0, 9}, "three batches of a pass over nine"

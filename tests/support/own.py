@@ -1,0 +1,160 @@
+"""A user's own things: models, ragged Datasets, a loss and a metric, and a federation made of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.data.datasets import Datasets
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.executors import make_executor
+from fedtlu_fast.simulation.round import RoundRecord, Server, initial_state, make_server, run_round
+from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.tasks.supervised import fitted
+from fedtlu_fast.tasks.task import Task
+
+WORDS, TAGS = 12, 3
+
+
+class Sentences(Dataset[tuple[Tensor, Tensor]]):
+    """Sentences of 2 to 7 words; a word's tag is its remainder. Counts how often it was read."""
+
+    def __init__(self, seed: int, count: int = 9) -> None:
+        draws = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(2, 8, (count,), generator=draws).tolist()
+        self.sentences = [torch.randint(1, WORDS, (length,), generator=draws) for length in lengths]
+        self.read = 0
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.read += 1
+        return self.sentences[index], self.sentences[index] % TAGS
+
+
+class LstmTagger(nn.Module):
+    """PyTorch's LSTM, which torch.func cannot vectorise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(WORDS, 8, padding_idx=0)
+        self.lstm = nn.LSTM(8, 8, num_layers=3, batch_first=True)
+        self.head = nn.Linear(8, TAGS)
+
+    def forward(self, words: Tensor) -> Tensor:
+        found: Tensor = self.head(self.lstm(self.embed(words))[0])
+        return found
+
+
+class Gates(nn.Module):
+    """One layer of an LSTM written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs, self.states = nn.Linear(8, 32), nn.Linear(8, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = cell = x[:, 0] * 0
+        outputs = []
+        for step in x.unbind(dim=1):
+            enter, forget, new, leave = (self.inputs(step) + self.states(hidden)).chunk(4, dim=-1)
+            cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+            hidden = leave.sigmoid() * cell.tanh()
+            outputs.append(hidden)
+        return torch.stack(outputs, dim=1)
+
+
+class GatesTagger(nn.Module):
+    """The same tagger by plain operations, which torch.func can vectorise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(WORDS, 8)
+        self.layers = nn.ModuleList(Gates() for _ in range(3))
+        self.head = nn.Linear(8, TAGS)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.embed(words)
+        for layer in self.layers:
+            x = layer(x)
+        found: Tensor = self.head(x)
+        return found
+
+
+def tag_loss(model: nn.Module, batch: Any) -> Tensor:
+    """[B]: each sentence's mean over its words."""
+    words, tags = batch
+    nats = F.cross_entropy(model(words).flatten(0, 1), tags.flatten(), reduction="none").view(tags.shape)
+    return nats.sum(dim=1) / word_counts(batch)
+
+
+def mean_tag_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Scalar: the mean over all words."""
+    words, tags = batch
+    return F.cross_entropy(model(words).flatten(0, 1), tags.flatten())
+
+
+def word_counts(batch: Any) -> Tensor:
+    return (batch[1] != -100).sum(dim=1)
+
+
+def tag_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """[B]: the share of each sentence's words with the right tag."""
+    return (outputs.argmax(dim=-1) == targets).sum(dim=1) / (targets != -100).sum(dim=1)
+
+
+def sentences(clients: int = 6) -> Datasets:
+    """Six clients with sentences of their own."""
+    return Datasets(
+        train=[Sentences(client) for client in range(clients)],
+        test=Sentences(99, 20),
+        held_out=[Sentences(50 + client, 4) for client in range(clients)],
+    )
+
+
+@dataclass
+class Federated:
+    """A federation of a user's own task and data, advanced round by round."""
+
+    server: Server
+    state: ServerState
+
+    def rounds(self, count: int) -> list[RoundRecord]:
+        records = []
+        for _ in range(count):
+            self.state, record = run_round(self.server, self.state)
+            records.append(record)
+        return records
+
+
+@contextmanager
+def federated(task: Task, data: Datasets, **execution: Any) -> Iterator[Federated]:
+    """Through the internal door: the parts of a run, made of objects instead of settings."""
+    task, population = fitted(task, data)
+    config = parse_config(
+        {
+            "rounds": 2,
+            "clients": population.clients,
+            "cohort": 4,
+            "warmup_rounds": 0,
+            "training": {"local_steps": 3, "batch_size": 4, "lr": 0.5},
+            "selection": {"keep": 2},
+            "execution": {"at_once": 1, "engine": "torch", **execution},
+        }
+    )
+    layout = ParameterLayout.from_module(task.model)
+    state = initial_state(layout, task.model)
+    trainer = LocalTrainer(task, layout, config.training, config.seed)
+    executor = make_executor(config, population, trainer)
+    try:
+        yield Federated(make_server(config, layout, population, trainer, executor), state)
+    finally:
+        executor.close()
