@@ -19,6 +19,7 @@ from fedtlu_fast.simulation.round import RoundRecord, Server, initial_state, mak
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.supervised import fitted
 from fedtlu_fast.tasks.task import Task
+from fedtlu_fast.torch_state import own_state
 
 WORDS, TAGS = 12, 3
 
@@ -136,8 +137,13 @@ class Federated:
 
 
 @contextmanager
-def federated(task: Task, data: Datasets, **execution: Any) -> Iterator[Federated]:
+def federated(task: Task, data: Datasets, lr: float = 0.5, **execution: Any) -> Iterator[Federated]:
     """Through the internal door: the parts of a run, made of objects instead of settings."""
+    with own_state(1):
+        yield from _federated(task, data, lr, execution)
+
+
+def _federated(task: Task, data: Datasets, lr: float, execution: dict[str, Any]) -> Iterator[Federated]:
     task, population = fitted(task, data)
     config = parse_config(
         {
@@ -145,9 +151,9 @@ def federated(task: Task, data: Datasets, **execution: Any) -> Iterator[Federate
             "clients": population.clients,
             "cohort": 4,
             "warmup_rounds": 0,
-            "training": {"local_steps": 3, "batch_size": 4, "lr": 0.5},
+            "training": {"local_steps": 3, "batch_size": 4, "lr": lr},
             "selection": {"keep": 2},
-            "execution": {"at_once": 1, "engine": "torch", **execution},
+            "execution": {"at_once": 1, "engine": "torch"} | execution,
         }
     )
     layout = ParameterLayout.from_module(task.model)
