@@ -95,7 +95,13 @@ def values(made: Any) -> dict[str, Any]:
             return {}
         raise InputError(type(made).__name__, made, "a dataclass, so that its parameters can be written down")
     own = {item.name: getattr(made, item.name) for item in fields(made) if item.init}
-    return cast(dict[str, Any], TypeAdapter(dict[str, Any]).dump_python(own, mode="json"))
+    return cast(dict[str, Any], TypeAdapter(dict[str, Any]).dump_python(own, mode="json", fallback=_named))
+
+
+def _named(value: Any) -> str:
+    """How a parameter that is no plain value, such as a model or a function, is written down."""
+    thing = value if hasattr(value, "__qualname__") else type(value)
+    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 def _default(item: Field[Any]) -> Any:

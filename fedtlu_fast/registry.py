@@ -63,40 +63,29 @@ def find(kind: str, name: str, field: str) -> Any:
     if not colon:
         expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
         raise InputError(field, name, expected, near=nearest(name, known))
+    if module == "__main__" or "<" in path:
+        where = "in a script, a notebook or a function"
+        expected = f"something that other processes can import by its name; this was defined {where}"
+        fix = "Define it at the top level of a module, such as my_parts.py, or give the object in Python."
+        raise InputError(field, name, expected, fix)
     try:
         found: Any = importlib.import_module(module)
         for attribute in path.split("."):
             found = getattr(found, attribute)
     except Exception as error:
-        raise InputError(
-            field, name, f"the name of something that can be imported; {cause(error)}"
-        ) from error
+        expected = f"the name of something that can be imported; {cause(error)}"
+        raise InputError(field, name, expected) from error
     return found
 
 
-def spelled(kind: str, value: Any, field: str) -> str:
-    """The name of a class or function, under which every process finds it again.
+def spelled(kind: str, value: Any) -> str:
+    """The name of a class or function: one of `names`, or ``package.module:Name``.
 
-    Args:
-        kind: a key of `NAMES`.
-        value: a class or a function.
-        field: the setting or argument that gives it, for the error.
-
-    Raises:
-        InputError: it cannot be imported by its name.
+    Of something that was defined in a script or inside a function, `find` says that no other process can
+    import it.
     """
     place = f"{value.__module__}:{value.__qualname__}"
-    short = next((name for name, known in names(kind).items() if known == place), None)
-    if short is None and (
-        value.__module__ == "__main__" or "<" in place or find(kind, place, field) is not value
-    ):
-        raise InputError(
-            field,
-            value,
-            "something that other processes can import by its name",
-            "Define it at the top level of a module, such as my_rules.py, and import it from there.",
-        )
-    return short or place
+    return next((name for name, known in names(kind).items() if known == place), place)
 
 
 def described(part: Any) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
-from fedtlu_fast.config.parts_section import PartsSection
+from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
 from fedtlu_fast.config.run import OWN_SOURCES
 from fedtlu_fast.errors import InputError, check_kind, nearest, not_one_of, shorten
 from fedtlu_fast.shown import shell_word
@@ -71,7 +72,9 @@ def load_config(
 
 
 def read_config(text: str, where: Path) -> RunConfig:
-    """Settings from a text that was read already, such as one whose digest was checked.
+    """Settings that a run left, from a text that was read already, such as one whose digest was checked.
+
+    A part of the user's that cannot be imported here is `Unfound`: the run can be shown, but it cannot go on.
 
     Args:
         text: of YAML.
@@ -84,7 +87,25 @@ def read_config(text: str, where: Path) -> RunConfig:
         tree = parse_yaml(text)
     except YamlTextError as error:
         raise InputError("config", str(where), f"readable YAML; {error}") from None
-    return parse_config(_settings_of(tree, where))
+    settings = _settings_of(tree, where)
+    try:
+        return parse_config(settings)
+    except InputError:
+        unfound = dict(_sections_with_unfound(settings))
+        if not unfound:
+            raise
+        found = {key: value for key, value in settings.items() if key not in unfound}
+        return parse_config(found).model_copy(update=unfound)
+
+
+def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Section]]:
+    """Sections one of whose parts cannot be imported, but which are right otherwise."""
+    for name, info in RunConfig.model_fields.items():
+        if isinstance(info.default, PartsSection) and name in tree:
+            with suppress(ValidationError):
+                section = type(info.default).model_validate(tree[name], context=READING)
+                if any(isinstance(getattr(section, field), Unfound) for field in section.choosers()):
+                    yield name, section
 
 
 def laid_over(

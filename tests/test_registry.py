@@ -4,16 +4,18 @@ import copy
 import pickle
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from support.own_parts import Cautious, Unchecked, middle
 
 from fedtlu_fast import InputError, registry
-from fedtlu_fast.aggregation import Krum, Mean, Median, MultiKrum, NormClip, Plain
+from fedtlu_fast.aggregation import Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
 from fedtlu_fast.part import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
-from fedtlu_fast.settings import load_config, parse_config, setting_paths
+from fedtlu_fast.settings import laid_over, load_config, parse_config, read_config, setting_paths
+from fedtlu_fast.yaml_text import parse_yaml
 
 CAUTIOUS = "support.own_parts:Cautious"
 
@@ -22,7 +24,7 @@ CAUTIOUS = "support.own_parts:Cautious"
 def test_every_name_is_of_a_part_that_is_spelled_so_and_says_what_its_parameters_are(kind):
     for name in NAMES[kind]:
         found = find(kind, name, kind)
-        assert spelled(kind, found, kind) == name
+        assert spelled(kind, found) == name
         assert parameters(found).keys() <= described(found).keys(), found
 
 
@@ -100,15 +102,34 @@ def test_an_installed_package_adds_names_and_replaces_none(monkeypatch):
         names.cache_clear()
 
 
-def test_what_cannot_be_imported_by_its_name_says_how_to_give_it_one():
+def test_what_cannot_be_imported_by_its_name_is_named_and_says_how_to_be_found_again():
     @part
     class Local(Mean):
         pass
 
-    with pytest.raises(InputError, match=r"Define it at the top level of a module, such as my_rules\.py"):
-        AggregationConfig(rule=Local()).model_dump()
-    with pytest.raises(InputError, match="top level of a module"):
-        AggregationConfig(rule=lambda updates, weights: updates[0]).model_dump()
+    for given in (Local(), lambda updates, weights: updates[0]):
+        settings = AggregationConfig(rule=given).model_dump()
+        assert "<locals>" in settings["rule"]
+        with pytest.raises(InputError, match=r"Define it at the top level of a module, such as my_parts\.py"):
+            parse_config({"aggregation": settings})
+    with pytest.raises(InputError, match="defined in a script"):
+        parse_config({"aggregation": {"rule": "__main__:Cautious"}})
+
+
+def test_what_a_run_left_can_be_read_where_its_parts_are_not():
+    text = "aggregation: {rule: 'no.such:Rule', strength: 2, server_optimizer: momentum}\nrounds: 7\n"
+    with pytest.raises(InputError, match="No module named 'no'"):
+        parse_config(parse_yaml(text))
+    config = read_config(text, Path("config.yaml"))
+    assert (config.rounds, config.aggregation.server_optimizer) == (7, Momentum())
+    kept = {"rule": "no.such:Rule", "strength": 2, "server_optimizer": "momentum", "server_momentum": 0.9}
+    assert config.aggregation.model_dump() == kept
+    with pytest.raises(InputError, match="No module named 'no'"):
+        config.aggregation.rule.start(None)
+    with pytest.raises(InputError, match="No module named 'no'"):
+        laid_over(config, ["rounds=8"])
+    with pytest.raises(InputError, match="rounds"):
+        read_config(text.replace("7", "none"), Path("config.yaml"))
 
 
 # --- in settings ---------------------------------------------------------------------------------

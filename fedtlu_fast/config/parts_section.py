@@ -7,13 +7,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.part import make, parameters, values
 from fedtlu_fast.registry import described, find, names, spelled
+
+READING = {"reading": True}
+"""Context of a validation that only reads what a run left: its parts need not be importable here."""
+
+
+class Unfound:
+    """Stands for a part of a run that is only read, where the part itself cannot be imported.
+
+    Attributes:
+        name: of the part, as the settings have it.
+        settings: its parameters.
+        error: why it cannot be had.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], error: InputError) -> None:
+        self.name, self.settings, self.error = name, settings, error
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self.error
 
 
 @dataclass(frozen=True)
@@ -36,11 +63,15 @@ class Chooser:
 
     def name_of(self, part: Any) -> str:
         """The name under which settings hold a part."""
+        if isinstance(part, Unfound):
+            return part.name
         inner = getattr(part, "function", None) if self.function is not None else None
-        return spelled(self.kind, inner if inspect.isfunction(inner) else type(part), self.kind)
+        return spelled(self.kind, inner if inspect.isfunction(inner) else type(part))
 
     def values_of(self, part: Any) -> dict[str, Any]:
         """The settings that stand for its parameters."""
+        if isinstance(part, Unfound):
+            return part.settings
         if self.function is not None and inspect.isfunction(getattr(part, "function", None)):
             return {}
         return {self.prefix + name: value for name, value in values(part).items()}
@@ -153,13 +184,20 @@ class PartsSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _parts(cls, given: Any) -> Any:
+    def _parts(cls, given: Any, info: ValidationInfo) -> Any:
         if not isinstance(given, Mapping):
             return given
         tree = dict(cls.by_new_names(given))  # pydantic would do so after this
         for field, chooser in cls.choosers().items():
             given_part = tree.get(field, chooser.name_of(cls.model_fields[field].default))
-            tree[field] = chooser.read(field, given_part, tree)
+            try:
+                tree[field] = chooser.read(field, given_part, tree)
+            except InputError as error:
+                if info.context != READING or not isinstance(given_part, str):
+                    raise
+                unknown = tree.keys() - cls.model_fields.keys() - cls.defaults().keys()
+                settings = {key: tree.pop(key) for key in unknown}
+                tree[field] = Unfound(given_part, settings, error.of(f"{cls.__name__}.{field}"))
         for field, chooser in cls.choosers().items():
             for setting, users in chooser.users().items():
                 if setting in tree and setting not in cls.model_fields:
