@@ -6,9 +6,11 @@ little: its code may have changed since. So its source belongs to the identity o
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -63,8 +65,9 @@ def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
 
 def _source(thing: Any) -> str:
     try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
+        # Comments and blank lines make no difference.
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(thing))))
+    except (OSError, TypeError, SyntaxError):  # a lambda's lines may be no code of their own
         functions = [thing] if inspect.isfunction(thing) else vars(thing).values()
         return repr([_compiled(one.__code__) for one in functions if inspect.isfunction(one)])
 

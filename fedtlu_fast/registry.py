@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 from functools import cache
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 from fedtlu_fast.errors import InputError, cause, choice, nearest
@@ -69,13 +72,27 @@ def find(kind: str, name: str, field: str) -> Any:
         fix = "Define it at the top level of a module, such as my_parts.py, or give the object in Python."
         raise InputError(field, name, expected, fix)
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = _imported(module)
         for attribute in path.split("."):
             found = getattr(found, attribute)
     except Exception as error:
         expected = f"the name of something that can be imported; {cause(error)}"
         raise InputError(field, name, expected) from error
     return found
+
+
+def _imported(module: str) -> ModuleType:
+    """A module, which may lie in the current directory: the command line does not look there by itself."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        here = os.getcwd()
+        if error.name != module.partition(".")[0] or here in sys.path:
+            raise
+        # Last, so that it hides nothing; and to stay, since other processes import what this one has.
+        sys.path.append(here)
+        importlib.invalidate_caches()
+        return importlib.import_module(module)
 
 
 def spelled(kind: str, value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +174,11 @@ class PartsSection(Section):
             known = {*chooser.users(), *_own(chooser, field, below)}
             for setting in (known - kept - set(cls.model_fields)) & below.keys():
                 del below[setting]
+
+    def parts(self) -> Iterator[Any]:
+        """See `Section`."""
+        yield from super().parts()
+        yield from (getattr(self, field) for field in self.choosers())
 
     def check_names(self) -> None:
         """See `Section`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -40,6 +40,12 @@ class Section(BaseModel):
         except PydanticSerializationError:
             self.check_names()  # raises the error that pydantic hides
             raise
+
+    def parts(self) -> Iterator[Any]:
+        """All parts in these settings."""
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), Section):
+                yield from value.parts()
 
     def check_names(self) -> None:
         """Makes sure that every part in these settings can be named.

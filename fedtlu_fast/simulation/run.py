@@ -22,6 +22,7 @@ from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError, check_kind
 from fedtlu_fast.lora import frozen_identity
 from fedtlu_fast.ops.dispatch import check_device, resolve
+from fedtlu_fast.own_code import own_code
 from fedtlu_fast.places import at_home
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
@@ -150,6 +151,7 @@ class Run:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
+        self.identity |= {f"code of {name}": digest for name, digest in own_code(self.config.parts()).items()}
         self.environment = environment_facts(config.device, made_with(config.data.source))
         self.was_finished = False
         self._start: dict[str, Any] = {}
