@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling
 
-from fedtlu_fast.data.sources import load_documents
+from fedtlu_fast.data.documents import load_documents
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fedtlu_fast.data.hub_location import read_location
+from fedtlu_fast.data.hub.location import read_location
 
 PATH_SOURCES = ("text", "ptb", "udpos", "cifar10", "cifar100", "images", "texts", "arrays")
 """Kinds of `data.source` after whose colon a path stands."""

@@ -7,7 +7,7 @@ import pytest
 from support.federations import tiny, write_text
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.sources import made_with
+from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.environment import DATA, data_line, differences, environment_facts
 from fedtlu_fast.runs.facts import read_facts
 from fedtlu_fast.simulation.state import _changed_since

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants
 
 from fedtlu_fast import InputError, hub_access
-from fedtlu_fast.data.hub import load_hub
+from fedtlu_fast.data.hub.load import load_hub
 from fedtlu_fast.pretrained_tokenizer import load_tokenizer
 
 

@@ -97,7 +97,7 @@ def _drawn(draw: random.Random) -> int:
 
 def _spoilt(client: int, fault: Callable[[Any], Any]) -> Callable[[], None]:
     def prepare() -> None:
-        import fedtlu_fast.data.arrays as arrays
+        import fedtlu_fast.data.sources.arrays as arrays
 
         train = arrays.MappedPopulation.train
 

@@ -338,7 +338,7 @@ def load_package() -> None:
     import torch
 
     import fedtlu_fast.cli.main
-    import fedtlu_fast.data.arrays
+    import fedtlu_fast.data.sources.arrays
     import fedtlu_fast.experiments.arm_pool as arm_pool
     import fedtlu_fast.experiments.compare as compare
     import fedtlu_fast.report.pages.comparison as comparison

@@ -11,10 +11,10 @@ from pydantic import (
 )
 
 from fedtlu_fast.config.section import Section, check_unused
+from fedtlu_fast.data.reading import UNPACKED_LIMIT
 from fedtlu_fast.errors import InputError
 
 PTB_WORDS = 10_000
-UNPACKED_LIMIT = 2**29
 
 
 class SyntheticConfig(Section):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.arrays import load_arrays
 from fedtlu_fast.data.dealing import Attribute, deal
+from fedtlu_fast.data.documents import Document, load_parts
+from fedtlu_fast.data.hub.documents import load_text_hub
 from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.population import (
     ArrayPopulation,
@@ -23,12 +24,11 @@ from fedtlu_fast.data.population import (
     count,
     digest,
 )
-from fedtlu_fast.data.ptb import load_ptb
-from fedtlu_fast.data.sources import Document, load_parts
+from fedtlu_fast.data.sources.arrays import load_arrays
+from fedtlu_fast.data.sources.ptb import load_ptb
+from fedtlu_fast.data.sources.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
 from fedtlu_fast.data.splits import Origin, announce
-from fedtlu_fast.data.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
 from fedtlu_fast.data.tagging import TaggedSamples, tag_samples
-from fedtlu_fast.data.text_hub import load_text_hub
 from fedtlu_fast.data.texts import TextSamples, text_samples
 from fedtlu_fast.data.tokenizing import (
     LineTokenizer,

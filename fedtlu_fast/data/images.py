@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.cifar import load_cifar
 from fedtlu_fast.data.dealing import Attribute
-from fedtlu_fast.data.image_folder import load_image_folder
-from fedtlu_fast.data.image_hub import load_image_hub
+from fedtlu_fast.data.hub.images import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.pixels import PIXELS, Pixels, scale_all
 from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.sources.cifar import load_cifar
+from fedtlu_fast.data.sources.image_folder import load_image_folder
 from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from fedtlu_fast.data.sources import Document
+from fedtlu_fast.data.documents import Document
 from fedtlu_fast.data.tagged import section_names
 from fedtlu_fast.data.tokenizing import UNKNOWN
 

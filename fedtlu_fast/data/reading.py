@@ -12,10 +12,11 @@ from io import BufferedIOBase
 from lzma import LZMAError, LZMAFile
 from pathlib import Path, PurePath
 
-from fedtlu_fast.config.data import UNPACKED_LIMIT
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.wording import either
 
+UNPACKED_LIMIT = 2**29
+"""Bytes that a compressed file may have when it is unpacked, where settings say nothing else."""
 UNPACKERS: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     ".gz": GzipFile,
     ".bz2": BZ2File,

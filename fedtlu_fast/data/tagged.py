@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedtlu_fast.data.sources import SECTIONS
+from fedtlu_fast.data.documents import SECTIONS
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
 

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.config.data import UNPACKED_LIMIT
-from fedtlu_fast.data.conllu import load_treebank
 from fedtlu_fast.data.dealing import Attribute
+from fedtlu_fast.data.hub.sentences import load_tagged_hub
 from fedtlu_fast.data.population import Batch, Indices
-from fedtlu_fast.data.pycode import load_pycode
+from fedtlu_fast.data.reading import UNPACKED_LIMIT
+from fedtlu_fast.data.sources.pycode import load_pycode
+from fedtlu_fast.data.sources.udpos import load_treebank
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.data.subwords import SubWords, WholeWords, WordEncoder
 from fedtlu_fast.data.tagged import UNKNOWN_GENRE, Corpus, Sentence
-from fedtlu_fast.data.tagged_hub import load_tagged_hub
 from fedtlu_fast.errors import InputError
 
 NO_LABEL = -100

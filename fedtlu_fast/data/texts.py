@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.config.data import UNPACKED_LIMIT
+from fedtlu_fast.data.hub.texts import load_hub_texts
 from fedtlu_fast.data.labelled import Attributes, drawn_test, take
 from fedtlu_fast.data.population import Batch
+from fedtlu_fast.data.reading import UNPACKED_LIMIT
+from fedtlu_fast.data.sources.labelled_texts import load_text_files
+from fedtlu_fast.data.sources.topics import load_topics
 from fedtlu_fast.data.splits import Origin
-from fedtlu_fast.data.text_files import load_text_files
 from fedtlu_fast.data.text_set import TextSet, TextSplits
-from fedtlu_fast.data.text_set_hub import load_hub_texts
 from fedtlu_fast.data.tokenizing import Vocabulary
-from fedtlu_fast.data.topics import load_topics
 from fedtlu_fast.data.words import words_of
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize

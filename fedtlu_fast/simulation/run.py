@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.sources import made_with
+from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError, check_kind
 from fedtlu_fast.lora import frozen_identity

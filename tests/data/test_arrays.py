@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.arrays import PIECE, PIECES, load_arrays
 from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.sources.arrays import PIECE, PIECES, load_arrays
 from fedtlu_fast.settings import parse_config
 
 FEATURES, LABELS, SAMPLES, CLIENTS = 3, 4, 50, 5

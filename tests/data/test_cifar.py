@@ -9,9 +9,9 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from support.pictures import cifar_rows, png, write_archive
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data import cifar
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.images import load_images
+from fedtlu_fast.data.sources import cifar
 from fedtlu_fast.settings import parse_config
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -12,7 +12,7 @@ from support.real_data import real
 from support.treebanks import conllu, write_treebank
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.conllu import load_treebank, read_conllu
+from fedtlu_fast.data.sources.udpos import load_treebank, read_conllu
 from fedtlu_fast.data.tagged import UPOS
 
 EXAMPLE = """\

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.hub_location import Location, read_location
-from fedtlu_fast.data.hub_parts import load_parts
-from fedtlu_fast.data.tagged_hub import load_tagged_hub
+from fedtlu_fast.data.hub.location import Location, read_location
+from fedtlu_fast.data.hub.parts import load_parts
+from fedtlu_fast.data.hub.sentences import load_tagged_hub
 from fedtlu_fast.data.texts import load_texts
 
 datasets = pytest.importorskip("datasets")

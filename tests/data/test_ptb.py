@@ -4,7 +4,7 @@ import pytest
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.ptb import load_ptb
+from fedtlu_fast.data.sources.ptb import load_ptb
 from fedtlu_fast.data.tokenizing import LineTokenizer, Vocabulary
 from fedtlu_fast.settings import load_config, parse_config
 

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data import pycode
-from fedtlu_fast.data.pycode import load_pycode
+from fedtlu_fast.data.sources import pycode
+from fedtlu_fast.data.sources.pycode import load_pycode
 
 SOURCE = '''\
 class Dog(Animal):  # barks

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.sources import SECTION_CHARACTERS, SECTIONS, Document, load_documents, load_parts
+from fedtlu_fast.data.documents import SECTION_CHARACTERS, SECTIONS, Document, load_documents, load_parts
 from fedtlu_fast.data.tokenizing import UNKNOWN, PretrainedTokenizer, WordTokenizer, windows
 
 # --- the language reference ----------------------------------------------------------------------

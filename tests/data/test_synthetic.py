@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
+from fedtlu_fast.data.sources.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
 from fedtlu_fast.settings import parse_config
 
 seeds = st.integers(0, 2**40)

@@ -3,8 +3,8 @@
 import pytest
 
 from fedtlu_fast import InputError
+from fedtlu_fast.data.hub.sentences import load_tagged_hub
 from fedtlu_fast.data.tagged import UPOS
-from fedtlu_fast.data.tagged_hub import load_tagged_hub
 
 datasets = pytest.importorskip("datasets")
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtlu_fast import InputError
+from fedtlu_fast.data.documents import SECTIONS, Document
 from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.hub.documents import load_text_hub
 from fedtlu_fast.data.prepared import UNKNOWN_SHARE, is_prepared, joined, line_sections, lines_of
-from fedtlu_fast.data.sources import SECTIONS, Document
-from fedtlu_fast.data.text_hub import load_text_hub
 from fedtlu_fast.settings import parse_config
 
 datasets = pytest.importorskip("datasets")

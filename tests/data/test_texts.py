@@ -7,8 +7,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.sources.topics import FAMILIES, WORDS, load_topics
 from fedtlu_fast.data.texts import load_texts, text_samples
-from fedtlu_fast.data.topics import FAMILIES, WORDS, load_topics
 from fedtlu_fast.settings import parse_config
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedtlu_fast.data.documents import SECTION_CHARACTERS, load_documents
 from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.sources import SECTION_CHARACTERS, load_documents
 from fedtlu_fast.data.texts import text_samples
 from fedtlu_fast.data.tokenizing import WordTokenizer
 from fedtlu_fast.data.words import FAR, LONGEST, boundary, words_of

@@ -30,7 +30,7 @@ from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import Samples
-from fedtlu_fast.data.synthetic import SyntheticPopulation
+from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.errors import ClientError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.data.population import as_tensor
-from fedtlu_fast.data.sources import made_with
 from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout

@@ -8,7 +8,7 @@ import pytest
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.population import KnowsSizes
-from fedtlu_fast.data.synthetic import SyntheticPopulation
+from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors.lanes import ClientReports

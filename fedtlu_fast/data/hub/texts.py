@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fedtlu_fast.data.hub_location import read_location
-from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
+from fedtlu_fast.data.hub.labels import load_splits, read_attributes
+from fedtlu_fast.data.hub.location import read_location
 from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
 from fedtlu_fast.errors import InputError
 

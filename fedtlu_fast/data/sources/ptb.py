@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedtlu_fast.data.documents import Document, Texts
 from fedtlu_fast.data.prepared import joined, line_sections, lines_of
 from fedtlu_fast.data.reading import read_text
-from fedtlu_fast.data.sources import Document, Texts
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
 

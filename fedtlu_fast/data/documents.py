@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedtlu_fast.config.data import UNPACKED_LIMIT
-from fedtlu_fast.data.reading import as_path, entries, read_text
+from fedtlu_fast.data.reading import UNPACKED_LIMIT, as_path, entries, read_text
 from fedtlu_fast.data.splits import Origin, announce, divide, parse
 from fedtlu_fast.data.words import boundary
 from fedtlu_fast.errors import InputError, listed

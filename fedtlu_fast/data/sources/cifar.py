@@ -17,7 +17,7 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 
 from fedtlu_fast.data.dealing import Attribute
-from fedtlu_fast.data.image_hub import load_image_hub
+from fedtlu_fast.data.hub.images import load_image_hub
 from fedtlu_fast.data.image_set import ImageSet, Splits
 from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
 from fedtlu_fast.data.pixels import Pixels

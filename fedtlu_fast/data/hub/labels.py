@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fedtlu_fast.data.hub_location import read_location
-from fedtlu_fast.data.hub_parts import load_parts
+from fedtlu_fast.data.hub.location import read_location
+from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.labelled import Attributes, by_name
 from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError

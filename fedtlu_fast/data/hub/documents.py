@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedtlu_fast.data.hub_parts import load_parts
+from fedtlu_fast.data.documents import Document, sections
+from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.prepared import is_prepared, joined, line_sections, lines_of
-from fedtlu_fast.data.sources import Document, sections
 from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError, shorten
 

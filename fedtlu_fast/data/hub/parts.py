@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.data.hub import load_hub
-from fedtlu_fast.data.hub_location import read_location
-from fedtlu_fast.data.image_folder import ENDINGS
+from fedtlu_fast.data.hub.load import load_hub
+from fedtlu_fast.data.hub.location import read_location
 from fedtlu_fast.data.reading import entries, is_data, unpacked_suffix
+from fedtlu_fast.data.sources.image_folder import ENDINGS
 from fedtlu_fast.data.splits import divide, parse
 from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.shown import one_line

@@ -18,8 +18,14 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from fedtlu_fast.config.data import UNPACKED_LIMIT
-from fedtlu_fast.data.reading import as_path, entries, lines_of_text, read_text, unpacked_suffix
+from fedtlu_fast.data.reading import (
+    UNPACKED_LIMIT,
+    as_path,
+    entries,
+    lines_of_text,
+    read_text,
+    unpacked_suffix,
+)
 from fedtlu_fast.data.splits import Division, announce, divide, parse, stem
 from fedtlu_fast.data.tagged import (
     UNKNOWN_GENRE,

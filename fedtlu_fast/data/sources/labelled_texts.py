@@ -18,10 +18,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config.data import UNPACKED_LIMIT
+from fedtlu_fast.data.hub.labels import LABELS
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.labelled_hub import LABELS
-from fedtlu_fast.data.reading import as_path, entries, lines_of_text, read_text, unpacked_suffix
+from fedtlu_fast.data.reading import (
+    UNPACKED_LIMIT,
+    as_path,
+    entries,
+    lines_of_text,
+    read_text,
+    unpacked_suffix,
+)
 from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
 from fedtlu_fast.errors import InputError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fedtlu_fast.data.hub_location import read_location
+from fedtlu_fast.data.hub.labels import load_splits, read_attributes
+from fedtlu_fast.data.hub.location import read_location
 from fedtlu_fast.data.image_set import ImageSet, Splits
-from fedtlu_fast.data.labelled_hub import load_splits, read_attributes
 from fedtlu_fast.data.pixels import PIXELS, Pixels, read_images
 from fedtlu_fast.errors import InputError
 

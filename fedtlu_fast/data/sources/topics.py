@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from fedtlu_fast.data.documents import pydoc_documents
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.sources import pydoc_documents
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedtlu_fast.data.hub_parts import load_parts
+from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.tagged import UPOS, Corpus, Sentence, cut_test, section_names, with_words
 from fedtlu_fast.errors import InputError, shorten

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.data.hub_location import read_location
+from fedtlu_fast.data.hub.location import read_location
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.hub_access import hub_access
 
