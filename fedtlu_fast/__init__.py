@@ -7,6 +7,7 @@ from fedtlu_fast._version import __version__
 
 if TYPE_CHECKING:
     from fedtlu_fast.aggregation import Aggregate, aggregate
+    from fedtlu_fast.changes import ScoredChange, apply_, choose, score
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
@@ -34,12 +35,16 @@ __all__ = [
     "ParameterLayout",
     "RunConfig",
     "RunResult",
+    "ScoredChange",
     "StorageError",
     "SupervisedTask",
     "__version__",
     "aggregate",
+    "apply_",
+    "choose",
     "layer_stats",
     "load_config",
+    "score",
     "score_blocks",
     "score_layers",
     "simulate",
@@ -61,7 +66,11 @@ _HOMES = {
     "RunResult": "runs.results",
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
+    "ScoredChange": "changes",
     "aggregate": "aggregation",
+    "apply_": "changes",
+    "choose": "changes",
+    "score": "changes",
     "layer_stats": "stats",
     "load_config": "settings",
     "score_blocks": "scoring",

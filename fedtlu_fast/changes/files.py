@@ -27,7 +27,7 @@ _FLOATING = ("F64", "F32", "F16", "BF16", *_NARROW)
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in an open safetensors file.
+    """A tensor in an open safetensors file, or in memory.
 
     Attributes:
         field: which checkpoint it is of, for messages.
@@ -79,19 +79,21 @@ class Stored:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of one checkpoint.
+    """The tensors of one checkpoint, or of one model in memory.
 
     Attributes:
         field: ``BEFORE`` or ``AFTER``.
-        path: what the user gave.
+        source: what the user gave, for messages.
         tensors: by name.
         not_read: sentences on what lies there and was left alone.
+        ordered: whether the tensors are in the model's own order, as in memory; files sort them by name.
     """
 
     field: str
-    path: Path
+    source: str
     tensors: dict[str, Stored]
     not_read: tuple[str, ...]
+    ordered: bool = False
 
 
 def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
@@ -113,7 +115,7 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
     except OSError as error:
         raise InputError(field, str(path), f"a path that can be read; {error}") from error
     if not source.name.endswith(INDEX):
-        return Checkpoint(field, path, _tensors(field, source, stack), tuple(notes))
+        return Checkpoint(field, str(path), _tensors(field, source, stack), tuple(notes))
     placed = _weight_map(field, source)
     stored: dict[str, Stored] = {}
     unmapped: list[str] = []
@@ -133,7 +135,7 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
         )
     if unmapped:
         notes.append(f"{source.name} does not name {listed(unmapped, 5)}: not read")
-    return Checkpoint(field, path, stored, tuple(notes))
+    return Checkpoint(field, str(path), stored, tuple(notes))
 
 
 def _source(field: str, path: Path) -> tuple[Path, list[str]]:

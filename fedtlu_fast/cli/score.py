@@ -56,13 +56,13 @@ def score_command(
     (embeddings, head) is listed without a rank. Where nothing but the shape makes them alike, as in a model
     that repeats no block, the tables say so.
     """
-    from fedtlu_fast.changes import score_checkpoints
-    from fedtlu_fast.report.aggregate.ranking import ranking
+    from fedtlu_fast.changes import score
+    from fedtlu_fast.changes.ranking import ranking
     from fedtlu_fast.runs.directory import dump_json
 
     _check("--granularity", granularity, get_args(Granularity))
     _check("--pooling", pooling, get_args(Pooling))
-    scored = score_checkpoints(
+    scored = score(
         before,
         after,
         granularity=cast("Granularity", granularity),

@@ -23,12 +23,14 @@ class Selection:
         blocks: their indices, ascending.
         names: their names.
         mask: [L] bool, the layers they hold.
+        layers: names of these layers.
         parameters: how many parameters they hold.
     """
 
     blocks: tuple[int, ...]
     names: tuple[str, ...]
     mask: Tensor
+    layers: tuple[str, ...]
     parameters: int
 
 
@@ -70,4 +72,5 @@ def selection_of(layout: ParameterLayout, blocks: Sequence[int]) -> Selection:
     mask = layout.layer_mask(blocks)
     sizes = torch.tensor([layer.numel for layer in layout.layers])
     names = tuple(layout.blocks[index].name for index in blocks)
-    return Selection(tuple(blocks), names, mask, int(sizes[mask].sum()))
+    layers = tuple(layer.name for layer, held in zip(layout.layers, mask.tolist(), strict=True) if held)
+    return Selection(tuple(blocks), names, mask, layers, int(sizes[mask].sum()))

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from fedtlu_fast.changes import score_checkpoints
+from fedtlu_fast.changes import score
 
 Tensors = dict[str, Tensor]
 
@@ -20,7 +20,7 @@ def scored(path: Path, tensors: Tensors) -> tuple[set[str], set[str]]:
     }
     save_file({name: t.contiguous() for name, t in tensors.items()}, path / "a.safetensors")
     save_file({name: t.contiguous() for name, t in later.items()}, path / "b.safetensors")
-    found = score_checkpoints(path / "a.safetensors", path / "b.safetensors")
+    found = score(path / "a.safetensors", path / "b.safetensors")
     return set(found.scores.names), set(found.buffers)
 
 
@@ -97,6 +97,6 @@ def test_quantised_weights_are_left_out_with_their_scales(tmp_path: Path) -> Non
     }
     for name in ("a", "b"):
         save_file(content, tmp_path / f"{name}.safetensors")
-    found = score_checkpoints(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    found = score(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert set(found.scores.names) == {"d.scales", "e.weight", "f.weight_scale"}
     assert set(found.skipped) == content.keys() - set(found.scores.names)

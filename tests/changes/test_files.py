@@ -9,7 +9,7 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from fedtlu_fast import InputError
-from fedtlu_fast.changes import score_checkpoints
+from fedtlu_fast.changes import score
 from fedtlu_fast.changes.files import Checkpoint, open_checkpoint
 
 W, V = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0, 8.0])
@@ -122,7 +122,7 @@ def test_tied_tensors_count_once_whatever_the_file_calls_them(tmp_path: Path) ->
         del state["head.weight"]
         save_file(state, tmp_path / f"one-{seed}.safetensors")
         paths.append({kind: tmp_path / f"{kind}-{seed}.safetensors" for kind in ("model", "both", "one")})
-    expected = score_checkpoints(paths[0]["one"], paths[1]["one"])
+    expected = score(paths[0]["one"], paths[1]["one"])
     assert set(expected.scores.names) == {"embed.weight", "norm.weight", "norm.bias"}
     for before, after in (
         ("model", "model"),
@@ -131,12 +131,12 @@ def test_tied_tensors_count_once_whatever_the_file_calls_them(tmp_path: Path) ->
         ("both", "one"),
         ("one", "both"),
     ):
-        found = score_checkpoints(paths[0][before], paths[1][after])
+        found = score(paths[0][before], paths[1][after])
         assert found.stats.l2.tolist() == expected.stats.l2.tolist(), (before, after)
         assert len(found.tied) == 1
     save_file({**state, "head.weight": torch.zeros(5, 3)}, tmp_path / "zero.safetensors")
     with pytest.raises(InputError, match=r"BEFORE: got 'no tensor head\.weight'"):
-        score_checkpoints(paths[0]["one"], tmp_path / "zero.safetensors")
+        score(paths[0]["one"], tmp_path / "zero.safetensors")
 
 
 EIGHT_BITS = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
@@ -155,17 +155,17 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, dtype: str, size: int
     header = json.dumps({"h.0.w": {"dtype": dtype, "shape": [8, 4], "data_offsets": [0, size]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
     with pytest.raises(InputError, match=rf"AFTER: h\.0\.w: got '{dtype}'; expected a dtype"):
-        score_checkpoints(path, path)
+        score(path, path)
 
 
 def test_complex_and_integers_are_left_out_and_a_mismatch_is_named(tmp_path: Path) -> None:
     a, b, c = (tmp_path / f"{name}.safetensors" for name in "abc")
     save_file({"w": W, "c": torch.complex(W, W), "n": torch.ones(2, dtype=torch.uint16)}, a)
     save_file({"model.w": W, "model.x": torch.ones(3, dtype=torch.int8)}, b)
-    found = score_checkpoints(a, b)
+    found = score(a, b)
     assert found.scores.names == ("w",)
     assert found.skipped == ("c", "model.x", "n")
     save_file({"w": torch.ones(2, dtype=torch.int8), "v": V}, c)
     save_file({"w": W, "v": V}, a)
     with pytest.raises(InputError, match="AFTER: w: got 'I8'; expected floating-point numbers"):
-        score_checkpoints(a, c)
+        score(a, c)

@@ -12,9 +12,9 @@ from support.model_zoo import gpt2
 from torch import Tensor
 
 from fedtlu_fast import InputError, layer_stats
-from fedtlu_fast.changes import score_checkpoints
+from fedtlu_fast.changes import score
+from fedtlu_fast.changes.ranking import ranking
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.report.aggregate.ranking import ranking
 from fedtlu_fast.runs.directory import dump_json
 from fedtlu_fast.scoring import score_blocks, score_layers
 
@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_change_in_float64(
 ) -> None:
     old, new = tensors(1, dtype), tensors(2, dtype)
     files = save(tmp_path / "a.safetensors", old), save(tmp_path / "b.safetensors", new)
-    found = score_checkpoints(*files, granularity=granularity, ddof=0)
+    found = score(*files, granularity=granularity, ddof=0)
     delta = {layer.name: new[layer.name].double() - old[layer.name].double() for layer in found.layout.layers}
     assert delta.keys() == old.keys()
     stats = layer_stats(delta, backend="reference")
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_change_in_float64(
 def test_excess_of_a_change_known_by_hand(tmp_path: Path) -> None:
     before = save(tmp_path / "a.safetensors", {"w": torch.zeros(2), "v": torch.ones(3)})
     after = save(tmp_path / "b.safetensors", {"w": torch.tensor([1.0, 3.0]), "v": torch.ones(3)})
-    found = score_checkpoints(before, after, ddof=0)
+    found = score(before, after, ddof=0)
     named = dict(zip(found.scores.names, found.scores.excess.tolist(), strict=True))
     assert named == {"v": 0.0, "w": 4.0}
     assert dict(zip(found.scores.names, found.scores.degenerate.tolist(), strict=True)) == {
@@ -71,7 +71,7 @@ def test_excess_of_a_change_known_by_hand(tmp_path: Path) -> None:
 
 
 def test_blocks_are_in_natural_order(pair: tuple[Path, Path]) -> None:
-    found = score_checkpoints(*pair)
+    found = score(*pair)
     assert [block.name for block in found.layout.blocks if block.name.startswith("h.")] == [
         f"h.{index}" for index in range(12)
     ]
@@ -79,7 +79,7 @@ def test_blocks_are_in_natural_order(pair: tuple[Path, Path]) -> None:
 
 
 def test_ranking_is_json_and_best_first(pair: tuple[Path, Path]) -> None:
-    found = json.loads(dump_json(ranking(score_checkpoints(*pair))))
+    found = json.loads(dump_json(ranking(score(*pair))))
     blocks = [row for row in found["blocks"] if row["group"]]
     assert [row["rank"] for row in blocks] == list(range(1, 13))
     assert [row["score"] for row in blocks] == sorted((row["score"] for row in blocks), reverse=True)
@@ -102,7 +102,7 @@ def test_ranking_says_whether_shape_alone_makes_like(
         save(tmp_path / side, {name: (place + 1) * torch.arange(4.0) for place, name in enumerate(names)})
         for side in ("a.safetensors", "b.safetensors")
     ]
-    found = ranking(score_checkpoints(*files))
+    found = ranking(score(*files))
     assert {row["alike_by"] for row in (*found["blocks"], *found["layers"])} == {alike_by}
 
 
@@ -110,7 +110,7 @@ def test_layers_with_nan_rank_last_and_say_how_many(tmp_path: Path) -> None:
     new = tensors(2)
     new["h.5.w"][0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     files = save(tmp_path / "a.safetensors", tensors(1)), save(tmp_path / "b.safetensors", new)
-    found = json.loads(dump_json(ranking(score_checkpoints(*files))))
+    found = json.loads(dump_json(ranking(score(*files))))
     last = next(row for row in found["layers"] if row["name"] == "h.5.w")
     assert (last["nonfinite"], last["degenerate"], last["rank"]) == (3.0, True, 12)
 
@@ -118,7 +118,7 @@ def test_layers_with_nan_rank_last_and_say_how_many(tmp_path: Path) -> None:
 def test_model_directories_and_shards_score_like_single_files(
     tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
-    expected = score_checkpoints(*pair)
+    expected = score(*pair)
     folder, shards, lone = (tmp_path / name for name in ("folder", "shards", "lone"))
     for path in (folder, shards, lone):
         path.mkdir()
@@ -131,7 +131,7 @@ def test_model_directories_and_shards_score_like_single_files(
     index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
     (shards / "model.safetensors.index.json").write_text(json.dumps(index))
     for before in (folder, shards, lone):
-        found = score_checkpoints(before, pair[1])
+        found = score(before, pair[1])
         assert found.layout == expected.layout
         assert torch.equal(found.block_scores, expected.block_scores)
 
@@ -141,7 +141,7 @@ def test_checkpoint_of_a_model_has_the_groups_of_the_model(tmp_path: Path) -> No
     layout = ParameterLayout.from_module(model)
     before = save(tmp_path / "a.safetensors", {k: v.detach().clone() for k, v in model.named_parameters()})
     after = save(tmp_path / "b.safetensors", {k: v.detach() + 0.1 for k, v in model.named_parameters()})
-    found = score_checkpoints(before, after).layout
+    found = score(before, after).layout
     names = [[found.blocks[index].name for index in group.blocks] for group in found.groups]
     assert names == [[layout.blocks[index].name for index in group.blocks] for group in layout.groups]
 
@@ -153,19 +153,19 @@ def test_integers_are_skipped_and_named(tmp_path: Path) -> None:
         "ids": torch.arange(3, dtype=torch.uint8),
     }
     files = [save(tmp_path / f"{seed}.safetensors", {**tensors(seed), **extra}) for seed in (1, 2)]
-    found = score_checkpoints(*files)
+    found = score(*files)
     assert set(found.skipped) == extra.keys()
     assert not set(found.scores.names) & extra.keys()
     only = save(tmp_path / "only.safetensors", extra)
     with pytest.raises(InputError, match=r"BEFORE.*floating-point"):
-        score_checkpoints(only, only)
+        score(only, only)
 
 
 def test_checkpoints_may_differ_in_dtype(tmp_path: Path) -> None:
     before = save(tmp_path / "a.safetensors", tensors(1, torch.bfloat16))
     after = save(tmp_path / "b.safetensors", tensors(2, torch.float32))
     delta = tensors(2)["h.3.w"].double() - tensors(1, torch.bfloat16)["h.3.w"].double()
-    found = score_checkpoints(before, after)
+    found = score(before, after)
     assert found.stats.l2[found.scores.names.index("h.3.w")] == pytest.approx(float(delta.norm()), rel=1e-12)
 
 
@@ -175,15 +175,15 @@ def test_missing_tensors_are_named_on_their_side(tmp_path: Path, pair: tuple[Pat
         del fewer[name]
     less = save(tmp_path / "less.safetensors", fewer)
     with pytest.raises(InputError, match=r"AFTER: got 'no tensor h\.9\.b and 2 more'"):
-        score_checkpoints(pair[0], less)
+        score(pair[0], less)
     with pytest.raises(InputError, match=r"BEFORE: got 'no tensor h\.9\.b and 2 more'"):
-        score_checkpoints(less, pair[1])
+        score(less, pair[1])
 
 
 def test_other_shapes_are_named(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     other = save(tmp_path / "other.safetensors", {**tensors(2), "h.3.w": torch.zeros(4, 5)})
     with pytest.raises(InputError, match=r"AFTER: h\.3\.w: got \(4, 5\); expected shape \(4, 4\)"):
-        score_checkpoints(pair[0], other)
+        score(pair[0], other)
 
 
 class _Trap:
@@ -199,12 +199,12 @@ def test_pickles_are_never_opened(
     bad.write_bytes(pickle.dumps(_Trap()))
     monkeypatch.setattr(os, "system", lambda _: pytest.fail("the pickle was opened"))
     with pytest.raises(InputError, match="AFTER"):
-        score_checkpoints(pair[0], bad)
+        score(pair[0], bad)
     folder = tmp_path / "folder"
     folder.mkdir()
     bad.rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"model\.safetensors; it holds pytorch_model\.bin"):
-        score_checkpoints(pair[0], folder)
+        score(pair[0], folder)
 
 
 def _header(content: bytes, claimed: int | None = None) -> bytes:
@@ -237,7 +237,7 @@ def test_hostile_files_are_one_clear_error(tmp_path: Path, pair: tuple[Path, Pat
     bad.write_bytes(content)
     for files, side in (((bad, pair[1]), "BEFORE"), ((pair[0], bad), "AFTER")):
         with pytest.raises(InputError, match=rf"{side}: .*bad\.safetensors.*whole safetensors file"):
-            score_checkpoints(*files)
+            score(*files)
 
 
 def test_file_cut_anywhere_is_one_clear_error(tmp_path: Path, pair: tuple[Path, Path]) -> None:
@@ -245,7 +245,7 @@ def test_file_cut_anywhere_is_one_clear_error(tmp_path: Path, pair: tuple[Path, 
     for cut in (1, 7, 8, 9, 200, len(whole) // 2, len(whole) - 1):
         bad.write_bytes(whole[:cut])
         with pytest.raises(InputError, match="whole safetensors file"):
-            score_checkpoints(pair[0], bad)
+            score(pair[0], bad)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_hostile_index_is_one_clear_error(tmp_path: Path, pair: tuple[Path, Path
     folder.mkdir()
     (folder / "model.safetensors.index.json").write_bytes(content)
     with pytest.raises(InputError, match="AFTER"):
-        score_checkpoints(pair[0], folder)
+        score(pair[0], folder)
 
 
 @pytest.mark.parametrize("outside", ["../before.safetensors", "..", "/etc/passwd", "sub/x.safetensors"])
@@ -277,7 +277,7 @@ def test_index_that_points_outside_is_refused(tmp_path: Path, pair: tuple[Path, 
     folder.mkdir()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": outside}}))
     with pytest.raises(InputError, match=r"name of a \.safetensors file in"):
-        score_checkpoints(pair[0], folder)
+        score(pair[0], folder)
 
 
 def _two_files(path: Path) -> None:
@@ -296,7 +296,7 @@ def test_missing_files_and_odd_directories_are_refused(tmp_path: Path, pair: tup
         path = tmp_path / f"odd-{number}"
         make(path)
         with pytest.raises(InputError, match=f"BEFORE: got .*odd-{number}"):
-            score_checkpoints(path, pair[1])
+            score(path, pair[1])
 
 
 def test_tensor_without_elements_is_degenerate_not_fatal(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_tensor_without_elements_is_degenerate_not_fatal(tmp_path: Path) -> None
         )
         for seed in (1, 2)
     ]
-    found = score_checkpoints(*files)
+    found = score(*files)
     flags = dict(zip(found.scores.names, found.scores.degenerate.tolist(), strict=True))
     assert flags["none"]
     assert flags["one"]

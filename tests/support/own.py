@@ -137,13 +137,17 @@ class Federated:
 
 
 @contextmanager
-def federated(task: Task, data: Datasets, lr: float = 0.5, **execution: Any) -> Iterator[Federated]:
+def federated(
+    task: Task, data: Datasets, lr: float = 0.5, batch_size: int = 4, **execution: Any
+) -> Iterator[Federated]:
     """Through the internal door: the parts of a run, made of objects instead of settings."""
     with own_state(1):
-        yield from _federated(task, data, lr, execution)
+        yield from _federated(task, data, {"local_steps": 3, "batch_size": batch_size, "lr": lr}, execution)
 
 
-def _federated(task: Task, data: Datasets, lr: float, execution: dict[str, Any]) -> Iterator[Federated]:
+def _federated(
+    task: Task, data: Datasets, training: dict[str, Any], execution: dict[str, Any]
+) -> Iterator[Federated]:
     task, population = fitted(task, data)
     config = parse_config(
         {
@@ -151,7 +155,7 @@ def _federated(task: Task, data: Datasets, lr: float, execution: dict[str, Any])
             "clients": population.clients,
             "cohort": 4,
             "warmup_rounds": 0,
-            "training": {"local_steps": 3, "batch_size": 4, "lr": lr},
+            "training": training,
             "selection": {"keep": 2},
             "execution": {"at_once": 1, "engine": "torch"} | execution,
         }

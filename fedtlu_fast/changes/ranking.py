@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedtlu_fast.changes import ScoredChange
 from fedtlu_fast.layout import Group, ParameterLayout
+
+if TYPE_CHECKING:
+    from fedtlu_fast.changes.scored import ScoredChange
 
 
 def ranking(scored: ScoredChange) -> dict[str, Any]:
-    """Blocks (best first within each group, those without a like last) and layers (by excess).
+    """Everything that is known of a scored change, ready for JSON.
 
-    A layer's rank is among its like: the same tensor of like blocks. Degenerate layers rank last.
-    ``alike_by`` says what makes a row's like: ``place`` (the same part of repeated blocks) or ``shape``.
+    A layer's rank is among its like: the same tensor of like blocks. ``alike_by`` says what makes a row's
+    like: ``place`` (the same part of repeated blocks) or ``shape``.
     """
     return {
         "granularity": scored.layout.granularity,
         "ddof": scored.scores.ddof,
-        "blocks": _blocks(scored),
-        "layers": _layers(scored),
+        "blocks": block_rows(scored),
+        "layers": layer_rows(scored),
         "skipped": list(scored.skipped),
         "buffers": list(scored.buffers),
         "tied": list(scored.tied),
@@ -27,7 +29,8 @@ def ranking(scored: ScoredChange) -> dict[str, Any]:
     }
 
 
-def _blocks(scored: ScoredChange) -> list[dict[str, Any]]:
+def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
+    """A row for each block, best first within its group; blocks that have no like are last."""
     layout, values = scored.layout, scored.block_scores.tolist()
     sizes, squares = layout.block_sizes(), scored.stats.l2.square()
 
@@ -49,7 +52,8 @@ def _blocks(scored: ScoredChange) -> list[dict[str, Any]]:
     return rows + [row(block, None, None) for block in layout.ungrouped]
 
 
-def _layers(scored: ScoredChange) -> list[dict[str, Any]]:
+def layer_rows(scored: ScoredChange) -> list[dict[str, Any]]:
+    """A row for each layer, the most consistent first; layers for which Eq. 1 is no number are last."""
     stats, scores = scored.stats, scored.scores
     excess, degenerate = scores.excess.tolist(), scores.degenerate.tolist()
 

@@ -1,27 +1,35 @@
-"""Two checkpoints -> the scores of the layers and blocks of the change between them."""
+"""A model before and after -> the scores of the layers and blocks of the change between them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.changes.buffers import buffers, quantised
 from fedtlu_fast.changes.files import Checkpoint, Stored, open_checkpoint
 from fedtlu_fast.changes.matching import core, matched, natural
+from fedtlu_fast.changes.memory import held_in_memory
+from fedtlu_fast.changes.ranking import block_rows, layer_rows
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks, score_layers
 from fedtlu_fast.stats import LayerStats, layer_stats
 
+Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
+"""A module, a state dict, or the path of a file or directory with one."""
+
 
 @dataclass(frozen=True)
 class ScoredChange:
-    """The scored change between two checkpoints.
+    """The scored change of a model; printing it shows its blocks, best first.
 
     Attributes:
         layout: layers, blocks and groups of the tensors both have, by BEFORE's names.
@@ -45,25 +53,47 @@ class ScoredChange:
     renamed: dict[str, str]
     not_read: tuple[str, ...]
 
+    @property
+    def blocks(self) -> list[dict[str, Any]]:
+        """A row for each block, best first within its group: name, group, rank, score, l2, parameters."""
+        return block_rows(self)
 
-def score_checkpoints(
-    before: Path,
-    after: Path,
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """A row for each layer, most consistent first: name, rank, score, excess, mean, std, l2 and so on."""
+        return layer_rows(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.layout.blocks)} blocks, {len(self.scores)} layers; best blocks of each group first"
+        ]
+        for row in self.blocks:
+            place = f"{row['rank']}. of {row['group']}" if row["rank"] else "no like"
+            lines.append(f"  {row['name']}  {row['score']:.4e}  ({place})")
+        return "\n".join(lines)
+
+
+def score(
+    before: Model,
+    after: Model,
     *,
     granularity: Granularity = "block",
     ddof: int = 1,
     pooling: Pooling = "mean",
     backend: str = "auto",
 ) -> ScoredChange:
-    """Scores the change from one checkpoint to another, one tensor in memory at a time.
+    """Scores how consistent the change of a model is (Eq. 1), layer by layer, and ranks blocks and layers.
 
-    The change is taken in float64, so bfloat16 and float16 checkpoints lose nothing more. Names may differ by
-    what libraries put before them (`matching`); buffers are left out (`buffers`).
+    The change is taken in float64, one tensor at a time, so bfloat16 and float16 models lose nothing more.
+    Names may differ by what libraries put before them (`matching`). Of a module, the trainable parameters
+    count; of a state dict or a file, all floating-point tensors that are not buffers (`buffers`). Between a
+    module and a state dict, the module decides.
 
     Args:
-        before: a .safetensors file, an index of such files, or a directory that holds either.
+        before: a `torch.nn.Module`, a mapping from name to tensor such as a state dict, or a path: a
+            .safetensors file, an index of such files, or a directory that holds either.
         after: likewise, of the same model.
-        granularity: what a block is.
+        granularity: what a block is: ``block``, ``module`` or ``tensor``.
         ddof: see `score_layers`.
         pooling: see `score_blocks`.
         backend: who computes the statistics.
@@ -71,17 +101,24 @@ def score_checkpoints(
     Raises:
         InputError: a file is missing, damaged or a pickle; the two do not hold the same tensors; or a tensor
             has a dtype that PyTorch cannot convert.
+
+    Example:
+        >>> before = {"h.0.w": torch.zeros(2), "h.1.w": torch.zeros(2)}
+        >>> after = {"h.0.w": torch.tensor([1.0, -1.0]), "h.1.w": torch.tensor([1.0, 3.0])}
+        >>> [row["name"] for row in score(before, after, granularity="tensor").blocks]
+        ['h.1.w', 'h.0.w']
     """
     with ExitStack() as stack:
         old, new = (
-            open_checkpoint(side, path, stack) for side, path in (("BEFORE", before), ("AFTER", after))
+            _opened(field, model, other, stack)
+            for field, model, other in (("BEFORE", before, after), ("AFTER", after, before))
         )
         sides = [_Sorted.of(checkpoint) for checkpoint in (old, new)]
         pairs, tied = _pairs(*sides)
+        if old.ordered:
+            pairs = {name: pairs[name] for name in old.tensors if name in pairs}
         if not pairs:
-            raise InputError(
-                "BEFORE", str(before), "a checkpoint with floating-point tensors that are layers"
-            )
+            raise InputError("BEFORE", old.source, "a model with floating-point tensors that are layers")
         for name, other in pairs.items():
             ours, theirs = old.tensors[name].shape, new.tensors[other].shape
             if ours != theirs:
@@ -104,6 +141,12 @@ def score_checkpoints(
         renamed={name: other for name, other in pairs.items() if name != other},
         not_read=tuple(f"{side.field}: {note}" for side in (old, new) for note in side.not_read),
     )
+
+
+def _opened(field: str, model: Model, other: Model, stack: ExitStack) -> Checkpoint:
+    if isinstance(model, str | os.PathLike):
+        return open_checkpoint(field, Path(model), stack)
+    return held_in_memory(field, model, other if isinstance(other, nn.Module) else None)
 
 
 @dataclass(frozen=True)

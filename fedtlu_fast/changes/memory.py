@@ -1,0 +1,71 @@
+"""The tensors of a model in memory, read as those of a file are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedtlu_fast.changes.files import Checkpoint, Stored
+from fedtlu_fast.errors import InputError
+
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What safetensors calls the dtypes that are wider than eight bits and real."""
+
+
+class _Memory:
+    """Tensors by name, with the two methods of an open safetensors file that are used."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self._tensors[name].detach().cpu()
+
+    def get_slice(self, name: str) -> Tensor:
+        return self._tensors[name].detach().cpu()
+
+
+def held_in_memory(
+    field: str, model: nn.Module | Mapping[str, Tensor], module: nn.Module | None
+) -> Checkpoint:
+    """The tensors of a module or a state dict; nothing is copied.
+
+    Args:
+        field: ``BEFORE`` or ``AFTER``, for messages.
+        model: of a module, its trainable parameters; of a mapping, all of its tensors.
+        module: the other side, where it is a module: of what lies in its state dict, only its trainable
+            parameters count.
+
+    Raises:
+        InputError: something else than a module or a mapping from names to tensors.
+    """
+    if isinstance(model, nn.Module):
+        tensors: dict[str, Any] = _trainable(model)
+    elif isinstance(model, Mapping):
+        frozen = set() if module is None else module.state_dict().keys() - _trainable(module).keys()
+        tensors = {name: tensor for name, tensor in model.items() if name not in frozen}
+    else:
+        expected = "a torch.nn.Module, a mapping from names to tensors, or a path"
+        raise InputError(field, model, expected)
+    memory, first = _Memory(tensors), dict[tuple[Any, ...], str]()
+    stored: dict[str, Stored] = {}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(f"{field}: {name}", tensor, "a tensor, under a name")
+        # Tied tensors are one, though a state dict makes an object of its own for each name.
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+        own = first.setdefault(place, name)
+        stored[name] = Stored(field, memory, own, tuple(tensor.shape), _dtype(tensor), alias=own != name)
+    return Checkpoint(field, f"{type(model).__name__} of {len(stored)} tensors", stored, (), ordered=True)
+
+
+def _trainable(module: nn.Module) -> dict[str, Tensor]:
+    return {name: param for name, param in module.named_parameters() if param.requires_grad}
+
+
+def _dtype(tensor: Tensor) -> str:
+    """What safetensors calls the dtype; of whole and complex numbers, a name that stands for neither."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return DTYPES.get(name) or (f"F8_{name}" if name.startswith("float8") else name)

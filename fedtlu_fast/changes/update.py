@@ -1,0 +1,104 @@
+"""The second half of a round for training loops of the user's own: choose blocks, and apply their change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fedtlu_fast.changes.scored import ScoredChange
+from fedtlu_fast.errors import InputError, check_kind
+from fedtlu_fast.randomness import generator
+from fedtlu_fast.selection import (
+    Evidence,
+    Keep,
+    Selection,
+    Selector,
+    Ungrouped,
+    make_selector,
+    quotas,
+    select,
+)
+
+SCORE = "excess"
+"""The metric of Eq. 1, which a scored change has."""
+
+
+def choose(
+    scores: ScoredChange,
+    keep: Keep = 1,
+    selector: str | Selector = "fedtlu",
+    *,
+    ungrouped: Ungrouped = "always",
+    seed: int = 0,
+    round: int = 1,  # noqa: A002
+) -> Selection:
+    """Chooses the blocks whose change is to be applied, as a round does.
+
+    A block whose change holds NaN or Inf is left out, whichever selector chose it.
+
+    Args:
+        scores: what `score` gives.
+        keep: blocks to keep in each group of like blocks: a number (2), a share (0.5), or a mapping from a
+            group's name to either.
+        selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, or a selector of your own.
+        ungrouped: whether blocks that have no like (embeddings, head) are chosen ``always`` or ``never``.
+        seed: with the round, all that a selector draws depends on.
+        round: its number, from 1.
+
+    Raises:
+        InputError: there is no such selector, it wants a metric other than the scores, or `keep` does not
+            fit the groups.
+
+    Example:
+        >>> from fedtlu_fast import score
+        >>> before = {f"h.{at}.w": torch.zeros(2) for at in range(3)}
+        >>> after = {f"h.{at}.w": torch.tensor([at + 1.0, at + 2.0]) for at in range(3)}
+        >>> choose(score(before, after, granularity="tensor"), keep=2).names
+        ('h.1.w', 'h.2.w')
+    """
+    check_kind("scores", scores, ScoredChange, "what score gives")
+    chooser = make_selector(selector) if isinstance(selector, str) else selector
+    missing = sorted(chooser.metrics - {SCORE})
+    if missing:
+        raise InputError("selector", selector, f"one that goes by {SCORE}; it wants {', '.join(missing)}")
+    evidence = Evidence(
+        layout=scores.layout,
+        metrics={SCORE: scores.block_scores.numpy()[None, :]},
+        generator=generator(seed, "selection", round),
+        round=round,
+    )
+    wanted = quotas(scores.layout, keep) if selector != "full" else (0,) * len(scores.layout.groups)
+    return select(chooser, evidence, wanted, ungrouped, scores.stats.nonfinite)
+
+
+@torch.no_grad()
+def apply_(
+    target: nn.Module | Mapping[str, Tensor],
+    change: Mapping[str, Tensor],
+    chosen: Selection,
+    lr: float = 1.0,
+) -> None:
+    """Adds ``lr`` times the change to the tensors of the chosen blocks, in place; the others keep their bits.
+
+    Args:
+        target: a module, or a mapping from name to tensor; with the names that BEFORE had in `score`.
+        change: name -> tensor of the same shape, for every chosen layer at least; on any device.
+        chosen: what `choose` gives.
+        lr: the server's learning rate.
+
+    Raises:
+        InputError: a chosen layer is missing in target or change, or the shapes differ. Nothing was changed.
+    """
+    check_kind("chosen", chosen, Selection, "what choose gives")
+    tensors = dict(target.named_parameters()) if isinstance(target, nn.Module) else target
+    for name in chosen.layers:
+        for field, held in (("target", tensors), ("change", change)):
+            if name not in held:
+                raise InputError(field, f"no tensor {name}", "all layers of the chosen blocks")
+        if tensors[name].shape != change[name].shape:
+            expected = f"shape {tuple(tensors[name].shape)}, as in the target"
+            raise InputError(f"change: {name}", tuple(change[name].shape), expected)
+    for name in chosen.layers:
+        tensors[name].add_(change[name].to(tensors[name].device), alpha=lr)
