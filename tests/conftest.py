@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from support import sampling
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -29,6 +30,9 @@ from fedtlu_fast.report.pages import parts
 
 # Under nohup it is ignored, by all processes of the tests too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# So is Ctrl-C in what a shell's script starts in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -49,6 +53,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Runs before the fixtures: only tests of reports, and tests marked so, draw pictures."""
     global drawing
     drawing = "report" in item.path.parts or item.get_closest_marker("draws") is not None
+
+
+def pytest_report_header() -> str:
+    return f"FEDTLU_TEST_SEED={sampling.SEED} FEDTLU_TEST_PROFILE={sampling.PROFILE}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs before `-m` chooses, which has to see what is slow."""
+    sampling.mark_slow(items)
 
 
 LOGGERS = ("fedtlu_fast", "fedtlu_fast.data", "matplotlib")
@@ -89,6 +103,4 @@ def backend_device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def generator() -> torch.Generator:
     """Fresh random input in every session; a failure prints the seed to run it again with."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", torch.seed() % 2**31))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(sampling.seed())

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
 from fedtlu_fast.block_metrics import mean_client_norms, measure, root_counts, scored_layout, unit_norms
@@ -119,7 +120,7 @@ def test_clients_who_agree_have_one_and_opponents_none(generator):
         assert got.blocks.tolist() == [-1] * 3
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(POOLINGS))
 def test_agreement_lies_between_nothing_and_one(seed, clients, pooling):
     draws = np.random.default_rng(seed)

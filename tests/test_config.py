@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.sampling import examples
 
 from fedtlu_fast import InputError, RunConfig, load_config, simulate
 from fedtlu_fast.data.federation import load_federation
@@ -450,7 +451,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
         load_config(path=Path(tmp_path))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     st.fixed_dictionaries(
         {},

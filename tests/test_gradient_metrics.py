@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.sampling import examples
 
 from fedtlu_fast import ParameterLayout, aggregate
 from fedtlu_fast.gradient_metrics import measure_gradients
@@ -72,7 +73,7 @@ NUMBERS = st.one_of(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     gradients=hnp.arrays(np.float32, (2, LAYOUT.size), elements=NUMBERS),
     weights=hnp.arrays(np.float32, LAYOUT.size, elements=st.floats(-10, 10, width=32)),

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_zoo import Recurrent, ResNet, Scalars, Tied, bert, gpt2, llama, vit
+from support.sampling import examples
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -500,7 +501,7 @@ NAMES = st.tuples(st.lists(PARTS, max_size=4), LEAVES).map(lambda pair: ".".join
 SHAPES = st.sampled_from([(), (0,), (2,), (3,), (2, 2), (4, 1)])
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.dictionaries(NAMES, SHAPES, min_size=1, max_size=24), st.sampled_from(GRANULARITIES))
 def test_any_tree_of_names_gives_a_sound_layout(shapes, granularity):
     layout = ParameterLayout.from_shapes(shapes, granularity)
@@ -511,7 +512,7 @@ def test_any_tree_of_names_gives_a_sound_layout(shapes, granularity):
     assert torch.equal(flat, vector)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.dictionaries(NAMES, SHAPES, min_size=1, max_size=5),
     st.integers(2, 12),
@@ -525,7 +526,7 @@ def test_any_module_repeated_in_a_list_is_one_group_of_blocks(inside, repeats, a
     assert ungrouped_of(layout) == ["embedding", "head"]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.dictionaries(NAMES, SHAPES, min_size=1, max_size=16))
 def test_modules_cut_blocks_and_tensors_cut_modules(shapes):
     coarse, middle, fine = (

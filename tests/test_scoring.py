@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_zoo import gpt2
+from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_blocks, score_layers, scoring
 from fedtlu_fast.layout import Block
@@ -95,7 +96,7 @@ def test_excess_is_what_the_score_holds_in_full_precision(backend, generator, dd
     )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50))
 def test_score_of_anything_finite_is_finite_and_at_least_one(values):
     got = scores_of(torch.tensor(values, dtype=torch.float64), ddof=0)
@@ -104,7 +105,7 @@ def test_score_of_anything_finite_is_finite_and_at_least_one(values):
     assert not got.degenerate.item() or got.excess.item() == 0
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.lists(st.integers(-1000, 1000), min_size=3, max_size=40).filter(lambda v: len(set(v)) > 1),
     st.integers(-300, 300),
@@ -198,7 +199,7 @@ def test_pooled_is_the_excess_of_the_block_as_one_layer(generator):
         assert got[index].item() == pytest.approx(excess_of(whole), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.lists(st.integers(-100, 100), max_size=6), min_size=1, max_size=5),
     st.floats(-1e3, 1e3),

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.rules import aggregated
+from support.sampling import examples
 
 from fedtlu_fast.aggregation import Mean, NormClip, Start
 from fedtlu_fast.aggregation.clipping import ChangeNorm, clipping
@@ -69,7 +70,7 @@ def test_one_wild_client_moves_the_mean_no_further_than_its_share(generator):
 SIZES = st.floats(0, 2.0**100, width=32)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(SIZES, st.floats(1e-20, 1e30), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_clipping_never_increases_a_norm_and_holds_the_bound(size, clip, numbers, seed):
     change = size * torch.randn(numbers, generator=torch.Generator().manual_seed(seed))
@@ -82,7 +83,7 @@ def test_clipping_never_increases_a_norm_and_holds_the_bound(size, clip, numbers
         torch.testing.assert_close(made(torch.zeros(numbers), change[None], (1,), clip), change)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 8), st.data(), st.integers(0, 2**32 - 1))
 def test_the_clients_order_does_not_matter(clients, data, seed):
     stack = torch.randn(clients, 6, generator=torch.Generator().manual_seed(seed))

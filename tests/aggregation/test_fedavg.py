@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.errors import BackendUnavailableError, InputError
@@ -62,7 +63,7 @@ def test_a_vector_may_be_reused_after_it_was_added():
 COUNTS = st.lists(st.integers(1, 5000), min_size=1, max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(COUNTS, st.integers(0, 2**32 - 1))
 def test_mean_is_within_a_few_ulps_a_client_of_the_exact_one(samples, seed):
     draws = np.random.default_rng(seed)
@@ -77,7 +78,7 @@ def test_mean_is_within_a_few_ulps_a_client_of_the_exact_one(samples, seed):
     assert np.abs(got.double().numpy() - exact).max() <= bound
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(COUNTS, st.integers(2, 50))
 def test_only_the_proportions_of_the_samples_count(samples, factor):
     base = torch.zeros(8)
@@ -87,7 +88,7 @@ def test_only_the_proportions_of_the_samples_count(samples, factor):
     torch.testing.assert_close(scaled, plain, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(COUNTS)
 def test_mean_lies_between_its_clients(samples):
     clients = torch.randn(len(samples), 8, generator=torch.Generator().manual_seed(2))

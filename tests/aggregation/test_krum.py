@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.rules import aggregated
+from support.sampling import examples
 
 from fedtlu_fast.aggregation import BuffersMean, Krum, MultiKrum, Start
 from fedtlu_fast.aggregation import krum as krum_module
@@ -132,7 +133,7 @@ def test_no_finite_client_is_too_large():
     assert rule.change.tolist() == [1.0] * 4
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(3, 9), st.data(), st.integers(0, 2**32 - 1))
 def test_the_clients_order_matters_to_ties_alone(clients, data, seed):
     """There are ties among random clients: with n - f - 2 = 1, two that are each other's nearest."""
@@ -156,7 +157,7 @@ def test_the_clients_order_matters_to_ties_alone(clients, data, seed):
 WILD = st.floats(-(2.0**127), 2.0**127, width=32)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 3), st.integers(0, 3), st.data(), st.integers(0, 2**32 - 1))
 def test_a_minority_of_arbitrary_vectors_cannot_get_away_from_the_honest(tolerated, more, data, seed):
     """Whoever is kept lies near an honest client, measured by how far the honest lie apart.

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.own_parts import middle, transposed
 from support.rules import aggregated
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.aggregation import FunctionRule, Mean, Median, TrimmedMean
@@ -48,7 +49,7 @@ def test_one_wild_client_moves_the_mean_and_not_the_median(generator):
         assert made(rule, base, stack).abs().max() < 0.1
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 9), st.integers(1, 9), st.data(), st.integers(0, 2**32 - 1))
 def test_the_clients_order_does_not_matter(clients, size, data, seed):
     draws = torch.Generator().manual_seed(seed)
@@ -58,7 +59,7 @@ def test_the_clients_order_does_not_matter(clients, size, data, seed):
         assert torch.equal(made(rule, base, stack), made(rule, base, stack[order]))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 6), st.floats(-(2.0**127), 2.0**127, width=32), st.integers(0, 2**32 - 1))
 def test_a_minority_cannot_move_the_median_out_of_the_honest_clients_range(honest, wild, seed):
     draws = torch.Generator().manual_seed(seed)

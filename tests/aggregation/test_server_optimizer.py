@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.aggregation import server_optimizer
 from fedtlu_fast.config import AggregationConfig
@@ -85,7 +86,7 @@ def test_adam_s_first_step_begins_at_tau_squared_and_is_not_corrected():
     assert float(state["mean"][39]) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.sampled_from(NAMES[1:]), st.integers(0, 2**32 - 1))
 def test_state_of_layers_that_are_not_applied_keeps_its_bits(name, seed):
     generator = torch.Generator().manual_seed(seed)

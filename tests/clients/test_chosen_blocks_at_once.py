@@ -1,15 +1,15 @@
 """Many clients at once, each with blocks of its own: row by row what each does alone."""
 
 import copy
-import os
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import TOLERANCE, assert_near
 from support.model_zoo import Scalars, gpt2
+from support.sampling import examples, fresh
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
@@ -33,13 +33,6 @@ OPTIONS = {
     "all": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.1, "proximal_mu": 0.7, "clip_norm": 0.1},
     "adamw, proximal": {"optimizer": "adamw", "lr": 0.003, "proximal_mu": 0.7},
 }
-
-
-def fresh():
-    """Random input anew in every test; a failure prints the seed to run it again with."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", np.random.SeedSequence().entropy % 2**31))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def mlp():
@@ -122,7 +115,7 @@ def test_gpt2_with_tied_weights(options):
     both.compare(both.samples(3, 8, 5), [(3, 4), (0,), (1, 2)])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     choices=st.lists(st.tuples(st.integers(1, 20), st.sets(st.integers(0, 2))), min_size=1, max_size=6),
     options=st.sampled_from(sorted(OPTIONS)),

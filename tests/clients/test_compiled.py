@@ -1,15 +1,15 @@
 """Perceptrons trained in C++ against `LocalTrainer` and against float64: the same clients, to rounding."""
 
 import copy
-import os
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import assert_near
 from support.model_zoo import gpt2
+from support.sampling import examples, fresh
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -38,13 +38,6 @@ OPTIONS = {
     "all": {"momentum": 0.9, "weight_decay": 0.01, "proximal_mu": 0.5, "clip_norm": 0.1, "lr": 0.02},
 }
 SHAPES = [(6, (9,), 4), (1, (), 2), (16, (16, 16), 16), (70, (65, 3), 17), (5, (1, 40), 3)]
-
-
-def fresh():
-    """Random input anew in every test; a failure prints the seed to run it again with."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", np.random.SeedSequence().entropy % 2**31))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 class Setting:
@@ -105,7 +98,7 @@ def test_the_sum_is_of_what_the_clients_send(name):
     assert found.finite == [True] * 5
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     inputs=st.integers(1, 40),
     hidden=st.lists(st.integers(1, 40), max_size=3),

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.config import TrainingConfig
@@ -64,7 +65,7 @@ def test_gradients_are_left_as_they_were(generator, options):
         assert torch.equal(grads, given)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(OPTIONS),
     st.lists(st.integers(1, 6), min_size=1, max_size=5),

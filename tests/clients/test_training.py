@@ -8,9 +8,10 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_zoo import gpt2
+from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
@@ -226,7 +227,7 @@ def test_fractional_epochs_are_taken_as_they_are_written(epochs, per_epoch, step
     assert len(drawn(rows_of(per_epoch), batch_size=1, local_epochs=epochs)) == steps
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 3), st.integers(0, 99))
 def test_every_sample_is_seen_once_in_every_epoch(count, batch_size, epochs, seed):
     rows = rows_of(100, 100 + count)

@@ -1,16 +1,16 @@
 """Many clients at once against one after another: the same result to float32 rounding, client by client."""
 
 import copy
-import os
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import TOLERANCE, assert_near
 from support.model_zoo import ResNet, Scalars, Tied, gpt2
+from support.sampling import examples, fresh
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
@@ -43,13 +43,6 @@ OPTIONS = {
     "all": {"momentum": 0.9, "weight_decay": 0.01, "proximal_mu": 0.5, "clip_norm": 0.1, "lr": 0.02},
 }
 MODELS = ["mlp", "gpt2", "transformer", "tagger"]
-
-
-def fresh():
-    """Random input anew in every test; a failure prints the seed to run it again with."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", np.random.SeedSequence().entropy % 2**31))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def mlp(*extra):
@@ -197,7 +190,7 @@ def test_for_any_number_of_clients(name, count):
     setting.compare(setting.samples(*setting.draws.integers(1, 20, count)))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     sizes=st.lists(st.integers(1, 25), min_size=1, max_size=7),
     batch_size=st.integers(1, 9),
@@ -321,7 +314,7 @@ def test_a_batch_without_a_label_changes_nothing():
     assert (update.loss, update.is_sound(setting.buffers)) == (0, True)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(1, 5000), st.integers(0, 40), st.integers(1, 3000))
 def test_with_equal_counts_the_weights_have_the_bits_of_one_over_b(size, filled, count):
     """Language modelling and classification, whose results must not depend on there being counts."""
@@ -468,7 +461,7 @@ def test_to_try_a_model_leaves_no_trace():
 # --- schedules -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data(), st.integers(1, 5))
 def test_a_schedule_holds_every_batch_and_weighs_its_samples_alike(data, clients):
     lengths = sorted(data.draw(st.lists(st.integers(1, 4), min_size=clients, max_size=clients)), reverse=True)

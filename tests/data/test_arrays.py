@@ -8,8 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from support.sampling import examples, fresh
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.federation import load_federation
@@ -20,13 +21,6 @@ FEATURES, LABELS, SAMPLES, CLIENTS = 3, 4, 50, 5
 WINDOW, VOCABULARY = 6, 20
 STARTS = np.array([0, 7, 12, 20, 21, 30])
 HELD_STARTS = np.array([0, 3, 3, 8, 9, 11])
-
-
-def fresh():
-    """Random input anew in every test; a failure prints the seed to run it again with."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", np.random.SeedSequence().entropy % 2**31))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def index(draws):
@@ -223,7 +217,7 @@ def resident(array):
 # --- the fingerprint -----------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_byte_of_a_small_file_changes_the_fingerprint(tmp_path, data):
     folder = tmp_path / "byte"
@@ -381,7 +375,7 @@ def test_files_that_are_no_arrays_are_refused(arrays, write):
         load_arrays(folder, "classification", LABELS)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_header_gives_an_input_error_or_arrays_of_the_same_shape(tmp_path, data):
     folder = tmp_path / "damaged"

@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.federations import write_text
+from support.sampling import examples
 
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.holdings import MOST_CLIENTS, five_numbers, look, spread
@@ -21,7 +22,7 @@ def looked_at(**over):
     return config, look(config, load_federation(config))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(CODES)
 def test_measures_are_those_of_their_formulas(codes):
     found = spread(codes, NAMES)

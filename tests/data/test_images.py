@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federation import load_federation
@@ -34,7 +35,7 @@ def test_the_test_is_the_same_for_every_seed():
     assert sets[0].fingerprint == sets[1].fingerprint != sets[2].fingerprint
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(hnp.arrays(np.uint8, st.tuples(*(st.integers(1, 4) for _ in range(4)))))
 def test_statistics_are_those_of_every_channels_pixels(images):
     means, spreads = statistics(images)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from support.sampling import examples
 
 from fedtlu_fast.data.population import (
     ArrayPopulation,
@@ -35,7 +36,7 @@ def expected(pool, rows, places):
 # --- samples -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data(), row_arrays, shapes)
 def test_take_gives_the_rows_at_places_of_any_shape(data, rows, shape):
     places = data.draw(places_in(len(rows), shape))
@@ -47,7 +48,7 @@ def test_take_gives_the_rows_at_places_of_any_shape(data, rows, shape):
         assert np.array_equal(part.numpy(), wanted)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(row_arrays)
 def test_all_gives_every_sample_in_the_clients_order(rows):
     held = Samples(POOL, rows)
@@ -67,7 +68,7 @@ def test_nobody_who_writes_to_what_was_taken_writes_to_the_pool():
     assert torch.equal(POOL[0], before)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data(), st.integers(1, 5), shapes, st.sampled_from(["shared", "separate", "mixed"]))
 def test_take_each_is_take_for_every_client(data, count, shape, kind):
     pools = {"shared": [POOL] * count, "separate": [tuple(p + k for p in POOL) for k in range(count)]}
@@ -91,7 +92,7 @@ def test_take_each_refuses_places_for_another_number_of_clients():
 # --- shares --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(arrays.arrays(np.int64, st.integers(0, 6), elements=st.integers(0, 99)), max_size=8))
 def test_shares_give_each_client_what_it_was_dealt(parts):
     shares = Shares.of(parts)
@@ -144,7 +145,7 @@ def test_a_read_only_array_becomes_a_tensor_without_a_copy_and_without_a_warning
     assert not recwarn
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(arrays.arrays(np.int64, st.integers(0, 3), elements=st.integers(0, 2)), max_size=3),
     st.lists(arrays.arrays(np.int64, st.integers(0, 3), elements=st.integers(0, 2)), max_size=3),

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.data.federation import load_federation
@@ -68,7 +69,7 @@ def test_sizes_are_those_of_the_clients_made_whole():
 # --- a pure function of seed and client ----------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seeds, st.lists(numbers, min_size=1, max_size=6), st.randoms())
 def test_a_client_is_the_same_in_any_order_and_among_any_number_of_clients(seed, clients, random):
     first = population(10**9, seed)
@@ -81,7 +82,7 @@ def test_a_client_is_the_same_in_any_order_and_among_any_number_of_clients(seed,
         assert same(everything(other, client), expected[client])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seeds, numbers, st.integers(1, 1000))
 def test_other_seeds_and_clients_hold_other_samples(seed, client, step):
     own = population(2 * 10**9, seed)
@@ -105,7 +106,7 @@ def test_global_generators_are_untouched_and_do_not_matter():
 # --- sizes, shapes, splits -----------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seeds,
     st.integers(2, 30),
@@ -146,7 +147,7 @@ def test_both_bounds_are_reached():
     assert sizes == {3, 4, 5}
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seeds, numbers, st.floats(0.05, 0.95))
 def test_what_a_client_trains_on_and_what_it_tests_on_are_its_samples_cut_in_two(seed, client, fraction):
     own = population(10**9, seed, fraction)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.treebanks import conllu, write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -75,7 +74,6 @@ def test_short_sentences_are_filled_up_and_long_ones_cut():
     assert cut_sentences(sentences[:1], WholeWords("ab", 10), ["X", "Y"], 9)[0].shape == (1, 3), "no longer"
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(["dog", "dogs", "unbelievable", "run", "x"]), min_size=1), min_size=1)
 )

@@ -90,6 +90,14 @@ def dtype_name(dtype: Any) -> str:
     return str.__str__(dtype)
 
 
+def truth(value: Any, what: str) -> bool:
+    """Whether the value counts as true; an array of several numbers is neither."""
+    try:
+        return bool(value)
+    except ValueError as error:
+        raise UnfitError(f"{what} is neither true nor false") from error
+
+
 def beside(array: Array, target: Array, what: str) -> None:
     need(array.size == target.size, f"{what} has {array.size} elements, not {target.size}")
     first, second = address(array), address(target)
@@ -173,6 +181,7 @@ def _aggregate(args: dict[str, Any]) -> Expected:
     weights = vector(args["weights"], "f", 8, "weights").tolist()
     need(len(weights) == len(clients), "weights")
     at = bounds(args["offsets"], target.size)
+    client_stats = truth(args["client_stats"], "client_stats")
     base = None if args["base"] is None else _change(args["base"], name, target, "base")
     total, each = np.zeros(target.size), []
     for client, weight in zip(clients, weights, strict=True):
@@ -183,7 +192,7 @@ def _aggregate(args: dict[str, Any]) -> Expected:
         rounded = change if base is None else change.astype(target.dtype).astype(np.float64)
         each.append(moments(cut(rounded, at)))
     new = total.astype(target.dtype)
-    of_clients = np.array(each).reshape(len(each), 5, len(at) - 1) if args["client_stats"] else None
+    of_clients = np.array(each).reshape(len(each), 5, len(at) - 1) if client_stats else None
     return Expected(
         new, np.ones(new.shape, dtype=bool), (moments(cut(new.astype(np.float64), at)), of_clients)
     )

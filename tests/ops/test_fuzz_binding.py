@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from fuzz import binding, calls, faults
 from fuzz.memory import Dice, address, is_array
 from fuzz.oracle import TARGETS, WrongError
+from support.sampling import seed
 
 _native: Any = pytest.importorskip("fedtlu_fast._native", exc_type=ImportError)
 
@@ -30,10 +30,10 @@ def fuzz(script: Path, *arguments: str, timeout: float) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
 
 
-@pytest.mark.parametrize("seconds", [5])
+@pytest.mark.parametrize("seconds", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_every_call_is_answered_or_refused(seconds: int) -> None:
-    seed = os.environ.get("FEDTLU_TEST_SEED", str(secrets.randbelow(2**31)))
-    result = fuzz(Path(binding.__file__), "--seconds", str(seconds), "--seed", seed, timeout=seconds + 120)
+    arguments = ("--seconds", str(seconds), "--seed", str(seed()))
+    result = fuzz(Path(binding.__file__), *arguments, timeout=seconds + 120)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = re.findall(r"^(\S+(?: with offsets)?) +(\d+) accepted +(\d+) refused$", result.stdout, re.M)
     assert {name for name, accepted, refused in lines if int(accepted) and int(refused)} == set(NAMES)

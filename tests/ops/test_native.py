@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 from torch import Tensor
 
 from fedtlu_fast.ops import reference
@@ -197,6 +198,7 @@ class TestSameBits:
 
 
 class TestExactness:
+    @pytest.mark.sweep(quick=48)
     @pytest.mark.parametrize("level", _native.simd_levels())
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("size", SIZES[1:])
@@ -211,6 +213,7 @@ class TestExactness:
     def test_under_cancellation(self, dtype: torch.dtype, ratio: float, rng: np.random.Generator) -> None:
         assert_exact(samples(rng, 50001, dtype, mean=ratio))
 
+    @pytest.mark.sweep(quick=6)
     @pytest.mark.parametrize("at", [0, 1, TILE - 1, TILE, 40000, 50000])
     @pytest.mark.parametrize("outlier", [1e3, 1e9, -1e12])
     def test_beside_an_outlier(self, at: int, outlier: float, rng: np.random.Generator) -> None:
@@ -257,7 +260,7 @@ class TestExactness:
         largest = torch.finfo(torch.float64).max
         assert one_layer(torch.tensor([largest, -largest], dtype=torch.float64))[2:] == (math.inf, largest, 0)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(
         values=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=70),
         level=st.sampled_from(_native.simd_levels()),

@@ -127,6 +127,7 @@ def test_layer_stats_list_mixes_dtypes(backend, backend_device, generator):
     assert_moments(dispatch.layer_stats_list(layers, backend), layers)
 
 
+@pytest.mark.sweep(quick=3, backend="triton")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("skip", [1, 3])
 def test_layer_stats_of_unaligned_starts_within_a_larger_vector(
@@ -161,6 +162,7 @@ def test_layer_stats_of_no_layer(backend, backend_device):
     assert dispatch.layer_stats_list([], backend).mean.shape == (0,)
 
 
+@pytest.mark.sweep(quick=4, backend="triton")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bad", [NAN, INF, -INF], ids=str)
 def test_layer_stats_counts_nonfinite_elements_of_their_layer_only(
@@ -181,6 +183,7 @@ def test_layer_stats_of_opposite_infinities(backend, backend_device):
     assert_moments(dispatch.layer_stats(delta, offsets_of(3, 1), backend), [delta[:3], delta[3:]])
 
 
+@pytest.mark.sweep(quick=6, backend="triton")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -3e4, "denormal", "max"], ids=str)
 def test_layer_stats_of_a_constant_layer_has_no_deviation(backend, backend_device, dtype, value):
@@ -344,6 +347,7 @@ def test_accumulate_finds_the_moments_of_what_it_wrote(backend, backend_device, 
 # --- aggregate -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep(quick=4, backend="triton")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("with_base", [True, False], ids=["base", "no_base"])
 @pytest.mark.parametrize("number", [1, 2, 5])

@@ -1,10 +1,10 @@
 """What the binding of `train_perceptrons` refuses: nothing may crash, and a refusal writes nothing."""
 
-import os
 import random
 
 import numpy as np
 import pytest
+from support.sampling import seed
 
 _native = pytest.importorskip("fedtlu_fast._native", reason="the C++ extension is not built")
 
@@ -145,9 +145,7 @@ def test_outputs_that_lie_in_inputs_or_each_other_are_refused():
 
 def test_random_numbers_in_any_place_do_not_crash():
     """Each call is answered or refused; what is answered is so within the arrays' memory (see .ci/fuzz)."""
-    seed = int(os.environ.get("FEDTLU_TEST_SEED", random.randrange(2**31)))
-    print(f"FEDTLU_TEST_SEED={seed}")
-    draws = random.Random(seed)
+    draws = random.Random(seed())
     answered = 0
     for _ in range(3000):
         given = arguments()

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
+from support.sampling import examples
 from torch import Tensor
 
 from fedtlu_fast.ops import dispatch, reference
@@ -42,7 +43,7 @@ def holds(backend: str, strategy: st.SearchStrategy[Any], check: Callable[[Any],
 
     phases = [phase for phase in Phase if backend != "triton" or phase != Phase.shrink]
 
-    @settings(max_examples=EXAMPLES[backend], deadline=None, phases=phases)
+    @examples(EXAMPLES[backend], phases=phases)
     @given(strategy)
     def run(drawn: Any) -> None:
         check(drawn)

@@ -14,8 +14,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -108,6 +109,7 @@ def assert_same_bits(got, expected):
 # --- layer_stats ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep(quick=3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("start", [0, 3], ids=lambda start: f"start{start}")
 def test_layers_around_every_border(dtype, start):
@@ -123,6 +125,7 @@ def test_layers_around_every_border(dtype, start):
     assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))
 
 
+@pytest.mark.sweep(quick=4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("skip", [1, 2, 5])
 def test_views_that_start_off_a_16_byte_border(dtype, skip):
@@ -146,6 +149,7 @@ def test_no_layers_and_only_empty_layers():
             assert getattr(got, field.name).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.sweep(quick=4)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", [0, 127, 128, 499], ids=lambda where: f"at{where}")
 def test_nonfinite_is_counted_and_stays_in_its_layer(bad, where):
@@ -168,6 +172,7 @@ def test_opposite_infinities_and_nans_in_many_tiles(dtype):
     assert_close(got, reference.layer_stats(delta, offsets_of(900)))
 
 
+@pytest.mark.sweep(quick=2)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_constant_layers_have_no_deviation_at_any_number_of_tiles(dtype):
     largest = min(torch.finfo(dtype).max, 1e150)
@@ -181,6 +186,7 @@ def test_constant_layers_have_no_deviation_at_any_number_of_tiles(dtype):
     assert got.abs_max.eq(values.double().abs()).all()
 
 
+@pytest.mark.sweep(quick=4)
 @pytest.mark.parametrize("outlier", [False, True], ids=["plain", "far_first_element"])
 @pytest.mark.parametrize(("shift", "scale"), [(1.0, 1.0), (1e3, 1.0), (1e6, 1.0), (-1e3, 1e-3)])
 @pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=ids)
@@ -261,6 +267,7 @@ def test_list_that_starts_with_an_empty_tensor():
 # --- accumulate_ and masked_apply_ ---------------------------------------------------------------
 
 
+@pytest.mark.sweep(quick=16)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("with_base", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300])
@@ -350,6 +357,7 @@ def weights_of(count):
     return weights / weights.sum() / 3
 
 
+@pytest.mark.sweep(quick=3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize(
     ("count", "with_base"), [(1, True), (2, False), (5, True)], ids=["1", "2_without_base", "5"]
@@ -367,6 +375,7 @@ def test_aggregate_over_tiles_of_every_kind(dtype, count, with_base):
     assert_same_accumulate(out, vectors[0], base, 1 / 3, offsets)
 
 
+@pytest.mark.sweep(quick=4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("skips", [(1, 1, 1, 1), (0, 0, 0, 1), (0, 3, 0, 0), (8, 8, 8, 4)], ids=ids)
 def test_aggregate_of_vectors_that_start_anywhere(dtype, skips):
@@ -403,6 +412,7 @@ def test_aggregate_into_one_of_the_clients(which):
     assert_close(got[1], truths[1])
 
 
+@pytest.mark.sweep(quick=3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_aggregate_counts_nonfinite_elements_where_they_are(dtype, bad):
@@ -434,6 +444,7 @@ def test_a_sum_that_leaves_float32_is_counted():
     assert each.nonfinite.flatten().tolist() == [0, 0]
 
 
+@pytest.mark.sweep(quick=2)
 @pytest.mark.parametrize(
     ("dtype", "scale"),
     [(torch.float32, 1e-40), (torch.bfloat16, 1e-39), (torch.float16, 1e-6), (torch.float64, 1e-150)],
@@ -454,6 +465,7 @@ def test_aggregate_at_the_small_end_of_the_range(dtype, scale):
     assert_same_bits(params, expected)
 
 
+@pytest.mark.sweep(quick=3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("value", [-0.0, 0.1, 1e-40])
 def test_clients_that_are_constant_have_no_deviation(dtype, value):
@@ -646,7 +658,7 @@ def test_cuda_graph_of_an_aggregation_replays_and_refuses_clients_it_has_not_see
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
     dtype=st.sampled_from(DTYPES),
@@ -669,7 +681,7 @@ def test_any_layers(lengths, dtype, skip, scale, shift, seed, specials):
     assert_close(ops.layer_stats_list(views), expected)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 200), st.booleans()), min_size=1, max_size=5),
     dtype=st.sampled_from(UPDATE_DTYPES),
@@ -690,7 +702,7 @@ def test_any_update(lengths, dtype, seed, lr):
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 120), max_size=4),
     around=st.tuples(st.integers(0, 70), st.integers(0, 70)),

@@ -5,8 +5,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.report.aggregate.stability import (
@@ -49,7 +50,7 @@ def test_tau_by_hand():
     assert math.isnan(tau([1, math.nan, 1], [1, 2, 3]))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=2, max_size=9))
 def test_tau_is_the_count_of_pairs(columns):
     first, second = zip(*columns, strict=True)
@@ -72,7 +73,7 @@ def test_overlap_is_jaccards():
     np.testing.assert_array_equal(overlaps(first, second), [1 / 3, 1, 0, np.nan])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(0, n))))
 def test_overlap_by_chance_is_the_mean_over_all_sets(case):
     blocks, first, second = case

@@ -5,8 +5,9 @@ from math import erf, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.selection.budgets import budgets_of, client_budgets
@@ -111,7 +112,7 @@ def test_thirds_leave_no_client_without_a_class():
     assert set(client_budgets(of(kind="classes", classes=classes), 500, 0).tolist()) == {1, 2, 3}
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.data(), st.sampled_from(["uniform", "half_normal"]), st.integers(0, 2**40))
 def test_no_draw_is_out_of_its_range(data, kind, seed):
     low = data.draw(st.integers(1, 20))

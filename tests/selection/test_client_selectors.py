@@ -4,9 +4,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout
 from fedtlu_fast.config import ClientSelectionConfig
@@ -131,7 +132,7 @@ def greedy(utility, room, budget):
     return sorted(taken)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     utility=hnp.arrays(
         np.float64,
@@ -239,7 +240,7 @@ def test_strategic_solves_p1_on_the_open_blocks_gains_by_their_mean(metric, lam)
         assert (found == found[0]).all()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(exponent=st.integers(-30, 30), lam=st.sampled_from([0.02, 0.3]), seed=st.integers(0, 99))
 def test_the_units_of_the_gains_do_not_matter_to_strategic(exponent, lam, seed):
     gains, room = gains_of(4, seed), room_of([2, 1, 3, 2])

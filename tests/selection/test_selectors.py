@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout
 from fedtlu_fast.randomness import generator as draws_of
@@ -102,7 +103,7 @@ def test_random_is_uniform():
 
 
 @pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"full"}))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     quotas=st.tuples(st.integers(0, 4), st.integers(0, 3)), rows=st.integers(1, 5), seed=st.integers(0, 99)
 )

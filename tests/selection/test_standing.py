@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_zoo import Recurrent, ResNet, Tied, bert, gpt2, llama, vit
+from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout
@@ -182,7 +183,7 @@ def test_what_cannot_be_is_refused_with_the_field(given, field, value):
         assert "blocks.0" in str(caught.value), "it tells the names there are"
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=9),
     fine_tuning=st.booleans(),

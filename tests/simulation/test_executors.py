@@ -20,9 +20,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.federations import left, timeless, tiny
+from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import simulate
@@ -236,7 +237,7 @@ def worker_only(action):
 # --- lanes ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.integers(0, 10**12), min_size=1, max_size=150, unique=True),
     st.integers(1, 200),

@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 from torch import nn
 from torch.func import functional_call, vmap
 
@@ -79,7 +80,7 @@ def test_an_evaluation_is_of_the_model_that_is_tested_and_not_trained(generator)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=4), st.integers(2, 9))
 def test_a_perceptron_has_the_widths_it_was_given(inputs, hidden, outputs):
     model = build_mlp(inputs, hidden, outputs, seed=0)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
@@ -26,7 +27,7 @@ def test_its_blocks_are_alike_and_lie_between_stem_and_head(shape, layers):
     assert [names[index] for index in layout.ungrouped] == ["stem", "head"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 3), st.integers(1, 7))
 def test_images_of_any_size_are_read(height, width, channels, layers):
     model = build((channels, height, width), layers=layers, width=2)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.tasks.metrics import Evaluation, tally
 
@@ -32,7 +33,7 @@ def test_with_equal_counts_the_mean_has_the_bits_of_the_plain_mean(losses, count
     assert torch.equal(Evaluation(values, torch.full((len(losses),), count)).loss, values.mean())
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs):
     truths, chosens = torch.tensor(pairs).T

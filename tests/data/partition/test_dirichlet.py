@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_deals_everything_once, deal, heterogeneity, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import DirichletPartitioner, IidPartitioner
@@ -18,7 +19,7 @@ def dirichlet(clients, alpha, least, **more):
     return DirichletPartitioner(clients, "source", alpha, least, **more)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(SOURCES, st.integers(1, 20), ALPHAS, st.integers(0, 6), st.booleans(), st.integers(0, 99))
 def test_dirichlet_deals_every_sample_once_and_keeps_the_minimum(
     sources, clients, alpha, least, balancing, seed

@@ -1,13 +1,14 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_deals_everything_once, deal
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import IidPartitioner
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SOURCES, st.integers(1, 30), st.integers(0, 99))
 def test_iid_deals_every_sample_once_in_equal_shares(sources, clients, seed):
     partitioner = IidPartitioner(clients)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_dealt, deal, heterogeneity, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import InnerDirichletPartitioner
@@ -13,7 +14,7 @@ def inner(sizes, alpha):
     return InnerDirichletPartitioner(sizes, "source", alpha)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     SOURCES,
     st.lists(st.integers(0, 12), min_size=1, max_size=20),

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_deals_everything_once, assert_dealt, deal, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import GroupedNaturalIdPartitioner, NaturalIdPartitioner
@@ -22,7 +23,7 @@ def sources_of(parts, sources):
     return [np.unique(sources[part]).tolist() for part in parts]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SOURCES, st.integers(1, 10), st.integers(1, 12))
 def test_natural_deals_whole_sources(sources, clients, least):
     partitioner = natural(clients, least)
@@ -66,7 +67,7 @@ def test_too_few_samples_for_the_clients_is_refused(count):
             deal(partitioner, np.zeros(count, dtype=np.int64))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SOURCES, st.integers(1, 5), st.sampled_from(MODES))
 def test_groups_hold_so_many_whole_sources(sources, size, mode):
     values = np.unique(sources).tolist()

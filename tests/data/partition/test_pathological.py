@@ -2,9 +2,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_dealt, deal, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import PathologicalPartitioner
@@ -20,7 +21,7 @@ def classes_of(parts, sources):
     return [sorted(set(sources[part].tolist())) for part in parts]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 6), st.sampled_from(MODES), st.integers(0, 9))
 def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
     clients, values, classes, mode, seed
@@ -65,7 +66,7 @@ def test_what_is_drawn_is_drawn_uniformly(mode):
     assert all(abs(count - 1000 / pairs) < spread for count in drawn.values())
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SOURCES, st.integers(1, 15), st.integers(1, 3), st.integers(1, 6), st.sampled_from(MODES))
 def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
     sources, clients, classes, least, mode

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_dealt, deal, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import ShardPartitioner
@@ -15,7 +16,7 @@ def runs(part, sources):
     return [len(run) for run in np.split(place, breaks)]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     SOURCES,
     st.integers(1, 12),

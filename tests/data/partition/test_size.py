@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.partitions import SOURCES, assert_deals_everything_once, deal, heterogeneity, same
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.partition import ExponentialPartitioner, LinearPartitioner, SquarePartitioner
@@ -14,7 +15,7 @@ def sizes_of(partitioner, samples, seed=0):
     return [len(part) for part in deal(partitioner, np.zeros(samples, dtype=np.int64), seed)]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(SOURCES, st.integers(1, 30), st.integers(0, 6), st.sampled_from(KINDS), st.integers(0, 9))
 def test_everything_is_dealt_sizes_ascend_and_keep_the_minimum(sources, clients, least, kind, seed):
     if clients * least > len(sources):

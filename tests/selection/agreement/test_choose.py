@@ -5,8 +5,9 @@ from math import fsum, inf, nan
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast import InputError
 from fedtlu_fast.selection import choose_layers, normalise
@@ -75,7 +76,7 @@ def small(draw, clients=5, layers=4):
 # --- the optimum ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(small(clients=3, layers=3))
 def test_exact_is_the_best_of_all_choices(problem):
     gains, budgets, lam = problem
@@ -144,7 +145,7 @@ def test_proving_lowers_the_bound_and_never_the_objective():
 # --- limits --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(small())
 def test_without_lambda_everybody_takes_its_own_best_layers(problem):
     gains, budgets, _ = problem
@@ -211,7 +212,7 @@ def test_only_positive_gains_are_taken_unless_agreement_pays_for_them():
     assert choose_layers(gains, [2, 2, 2], 0.6).mask.tolist() == [[True, False]] * 3
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(small(), st.booleans())
 def test_no_client_is_over_its_budget_and_the_objective_is_that_of_the_mask(problem, prove):
     gains, budgets, lam = problem
@@ -229,7 +230,7 @@ def test_no_client_is_over_its_budget_and_the_objective_is_that_of_the_mask(prob
 # --- what changes nothing ------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(small(clients=6, layers=5), st.randoms(use_true_random=False))
 def test_the_order_of_clients_only_permutes_the_rows(problem, random):
     gains, budgets, lam = problem
@@ -260,7 +261,7 @@ def test_clients_that_are_alike_take_the_same_layers_and_lose_nothing_by_it():
     assert choice.objective >= solved_by_highs(gains, budgets, lam).objective * (1 - 1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(small(), st.integers(-60, 60))
 def test_the_units_of_gains_and_lambda_change_nothing(problem, exponent):
     gains, budgets, lam = problem
@@ -365,7 +366,7 @@ def test_exact_refuses_what_highs_could_not_hold():
 # --- normalise -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(small(), st.floats(1e-3, 1e3))
 def test_normalised_gains_have_mean_one_in_any_units(problem, scale):
     gains = problem[0]

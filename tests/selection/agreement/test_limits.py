@@ -4,8 +4,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.selection.agreement.costs import SUMS, Costs
 from fedtlu_fast.selection.agreement.limits import Counts
@@ -26,7 +27,7 @@ def brute_force(values, budget, costs, reach):
     return max(sum(values[layer] for layer in some) for some in within)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data(), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
 def test_counts_take_the_largest_positive_values_the_earlier_of_equal_ones(data, layers, rows, starts):
     budgets = np.array(data.draw(st.lists(st.integers(0, layers), min_size=rows, max_size=rows)))
@@ -47,7 +48,7 @@ def test_counts_take_the_largest_positive_values_the_earlier_of_equal_ones(data,
     assert worth == pytest.approx((values[0] * mask[0]).sum(1))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data(), st.integers(1, 7), st.integers(1, 3), st.booleans())
 def test_costs_find_the_best_of_all_sets(data, layers, rows, whole):
     some_costs = st.integers(0, 6).map(float) if whole else st.just(0.0) | st.floats(0.01, 5)

@@ -7,8 +7,9 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.participation.samplers import (
@@ -31,7 +32,7 @@ def samplers(clients, sizes, candidates):
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data(), st.integers(1, 30), st.integers(1, 50))
 def test_draws_are_of_different_clients_that_can_take_part_and_are_repeatable(data, clients, index):
     sizes = np.array(data.draw(st.lists(st.integers(0, 9), min_size=clients, max_size=clients)))
