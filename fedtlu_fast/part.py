@@ -131,8 +131,8 @@ def _part_error(cls: Any, error: ValidationError) -> InputError:
     first = error.errors()[0]
     if (cause_found := cause_of(first)) is not None:
         return cause_found
-    name = next((str(step) for step in first["loc"]), cls.__name__)
-    return input_error(first, name, described(cls).get(name, ""))
+    steps = [str(step) for step in first["loc"] if step not in ("int", "float")] or [cls.__name__]
+    return input_error(first, ".".join(steps), described(cls).get(steps[0], ""))
 
 
 def _about(cls: Any, name: str) -> str:

@@ -35,6 +35,18 @@ NAMES: dict[str, dict[str, str]] = {
         "momentum": "fedtlu_fast.aggregation.server_optimizer:Momentum",
         "adam": "fedtlu_fast.aggregation.server_optimizer:Adam",
     },
+    "partitioner": {
+        "iid": "fedtlu_fast.data.partition.iid:Iid",
+        "dirichlet": "fedtlu_fast.data.partition.dirichlet:Dirichlet",
+        "inner_dirichlet": "fedtlu_fast.data.partition.inner_dirichlet:InnerDirichlet",
+        "pathological": "fedtlu_fast.data.partition.pathological:Pathological",
+        "shard": "fedtlu_fast.data.partition.shard:Shard",
+        "natural": "fedtlu_fast.data.partition.natural:Natural",
+        "grouped_natural": "fedtlu_fast.data.partition.natural:GroupedNatural",
+        "linear": "fedtlu_fast.data.partition.size:Linear",
+        "square": "fedtlu_fast.data.partition.size:Square",
+        "exponential": "fedtlu_fast.data.partition.size:Exponential",
+    },
 }
 """For each kind of part: its names, and where each part is."""
 

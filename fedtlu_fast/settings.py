@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fedtlu_fast.config import PARTITION_ARGUMENTS, RunConfig, Section, partition_shorthand
+from fedtlu_fast.config import RunConfig, Section
 from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
 from fedtlu_fast.config.run import OWN_SOURCES
 from fedtlu_fast.errors import InputError, check_kind, nearest, not_one_of, shorten
@@ -59,9 +59,9 @@ def load_config(
                 "preset", preset, presets(), see=either("fedtlu_fast.settings.presets()", "fedtlu settings")
             )
         text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
-        tree = parse_yaml(text)
+        tree = _spelled_out(RunConfig, parse_yaml(text))
     if path is not None:
-        given_in_file = _read_yaml(path)
+        given_in_file = _spelled_out(RunConfig, _read_yaml(path))
         _shorten_warmup_(tree, given_in_file)
         _lay_over(tree, given_in_file)
     for override in overrides:
@@ -122,7 +122,7 @@ def laid_over(
         InputError: they do not fit together.
     """
     tree = config.model_dump(mode="json")
-    for section in (over or {}, *map(_parse_override, overrides)):
+    for section in (_spelled_out(RunConfig, over or {}), *map(_parse_override, overrides)):
         _lay_over(tree, section)
     return parse_config(tree)
 
@@ -178,7 +178,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     tree: Any = value
     for part in reversed(full_key(key.strip()).split(".")):
         tree = {part: tree}
-    return dict(tree)
+    return _spelled_out(RunConfig, tree)
 
 
 def full_key(key: str) -> str:
@@ -216,26 +216,41 @@ def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
         )
 
 
+def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Settings with every section that is given in short as a mapping."""
+    found = dict(tree)
+    for name, section in _sections(model).items():
+        if name in found:
+            try:
+                found[name] = section.spelled_out(found[name])
+            except InputError as error:
+                raise error.of(f"{where}{name}.{error.field}") from None
+            if isinstance(found[name], Mapping):
+                found[name] = _spelled_out(section, found[name], f"{where}{name}.")
+    return found
+
+
+def _sections(model: type[Section]) -> dict[str, type[Section]]:
+    fields = model.model_fields.items()
+    return {name: type(info.default) for name, info in fields if isinstance(info.default, Section)}
+
+
 def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Settings over others; of a partition below, what the one named above does not use is dropped."""
-    above, below = partition_shorthand(over.get("partition")), partition_shorthand(tree.get("partition"))
-    if isinstance(above, Mapping) and isinstance(below, Mapping) and "name" in above:
-        kept = {"name", "min_samples", *PARTITION_ARGUMENTS.get(str(above["name"]), ())}
-        tree["partition"] = {key: value for key, value in below.items() if key in kept}
-    for name, info in RunConfig.model_fields.items():
-        section, chosen = type(info.default), over.get(name)
-        if (
-            issubclass(section, PartsSection)
-            and isinstance(chosen, Mapping)
-            and isinstance(tree.get(name), dict)
-        ):
-            section.forget_(tree[name], chosen)
+    """Settings over others; parameters below of parts that are replaced are dropped."""
+    _forget_(RunConfig, tree, over)
     _merge(tree, over)
 
 
+def _forget_(model: type[Section], tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for name, section in _sections(model).items():
+        below, above = tree.get(name), over.get(name)
+        if isinstance(below, dict) and isinstance(above, Mapping):
+            if issubclass(section, PartsSection):
+                section.forget_(below, above)
+            _forget_(section, below, above)
+
+
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    if "partition" in over:
-        over = {**over, "partition": partition_shorthand(over["partition"])}
     for key, value in over.items():
         if key in EITHER and value is not None:
             tree.pop(EITHER[key], None)
@@ -251,7 +266,8 @@ def _as_input_error(error: ValidationError) -> InputError:
     if cause is not None:
         # Of a check of our own: it lacks only the section it was made in.
         section = ".".join(str(part) for part in first["loc"] if part not in cause.field.split("."))
-        return cause.of(f"{section}.{cause.field}" if section and section not in cause.field else cause.field)
+        within = not section or cause.field.startswith(f"{section}.")
+        return cause.of(cause.field if within else f"{section}.{cause.field}")
     where = [
         str(part) for part in first["loc"] if str(part) not in ("int", "float", "dict[str,union[int,float]]")
     ]

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from support.sampling import examples
 
 from fedtlu_fast import InputError, RunConfig, load_config, simulate
+from fedtlu_fast.config import PartitionConfig
 from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.settings import parse_config, presets, setting_paths
 
@@ -88,9 +90,9 @@ def test_some_training_settings_leave_the_others_at_their_defaults():
 )
 def test_partition_shorthand(preset, shorthand, name, alpha):
     config = load_config(preset, overrides=[f"partition={shorthand}"])
-    assert config.partition.name == name
-    assert alpha is None or config.partition.alpha == alpha
-    assert parse_config({"partition": shorthand}).partition.name == name
+    assert config.partition.name_of("name") == name
+    assert alpha is None or config.partition.partitioner.alpha == alpha
+    assert parse_config({"partition": shorthand}).partition.name_of("name") == name
 
 
 @pytest.mark.parametrize(
@@ -100,12 +102,13 @@ def test_partition_shorthand(preset, shorthand, name, alpha):
         ("pathological:3", "num_classes_per_partition", 3),
         ("shard:4", "num_shards_per_partition", 4),
         ("grouped_natural:5", "group_size", 5),
+        ("natural:genre", "by", "genre"),
     ],
 )
 def test_the_number_after_a_partition_is_its_first_argument(shorthand, argument, value):
     config = parse_config({"partition": shorthand})
-    assert config.partition.name == shorthand.partition(":")[0]
-    assert getattr(config.partition, argument) == value
+    assert config.partition.name_of("name") == shorthand.partition(":")[0]
+    assert getattr(config.partition.partitioner, argument) == value
 
 
 def test_a_partition_replaces_the_one_below_but_not_what_both_use(tmp_path):
@@ -113,8 +116,8 @@ def test_a_partition_replaces_the_one_below_but_not_what_both_use(tmp_path):
     path.write_text("partition: {name: dirichlet, alpha: 0.7, self_balancing: no, min_samples: 6}\n")
 
     def over(*overrides):
-        found = load_config(path=path, overrides=overrides).partition.model_dump(exclude_defaults=True)
-        return {"name": "dirichlet", **found}
+        found = load_config(path=path, overrides=overrides).partition.model_dump()
+        return {key: value for key, value in found.items() if PartitionConfig.defaults().get(key, 4) != value}
 
     below = {"name": "dirichlet", "alpha": 0.7, "self_balancing": False, "min_samples": 6}
     assert over() == over("partition=dirichlet") == below
@@ -135,14 +138,14 @@ def test_over_participation_draws_as_many_as_it_says():
 @pytest.mark.parametrize(
     ("override", "where", "value"),
     [
-        ("self_balancing=no", ("partition", "self_balancing"), False),
+        ("self_balancing=no", ("partition", "partitioner", "self_balancing"), False),
         ("lr=1e-3", ("training", "lr"), 1e-3),
         ("training.lr=1", ("training", "lr"), 1.0),
         ("layers=12", ("model", "layers"), 12),
         ("selector=random", ("selection", "selector"), "random"),
         ("clip_norm=null", ("training", "clip_norm"), None),
-        ("alpha=10", ("partition", "alpha"), 10.0),
-        ("name=iid", ("partition", "name"), "iid"),
+        ("alpha=10", ("partition", "partitioner", "alpha"), 10.0),
+        ("name=iid", ("partition", "partitioner"), Iid()),
         ("source=text:/tmp/a=b.txt", ("data", "source"), "text:/tmp/a=b.txt"),
         (" rounds = 12", ("rounds",), 12),
         ("keep=1.0", ("selection", "keep"), 1.0),
@@ -259,14 +262,17 @@ def test_values_of_the_wrong_type(override, message):
         ("local_fraction=1.0", "data.local_fraction: got 1.0"),
         ("alpha=0", "partition.alpha: got 0; expected greater than 0"),
         ("alpha=-1", "partition.alpha: got -1"),
-        ("partition=dirichlet:0", "partition.alpha: got '0'"),
+        ("partition=dirichlet:0", "partition.alpha: got 0; expected greater than 0"),
         ("min_samples=1", "partition.min_samples: got 1"),
         ("partition={name: iid, alpha: 0.5}", "partition.alpha: got 0.5; expected 0.1 with name=iid"),
         ("partition={name: linear, by: label}", "partition.by: got 'label'; expected None with name=linear"),
-        ("partition=iid:3", "partition.alpha: got 3.0; expected 0.1 with name=iid, which does not use it"),
+        (
+            "partition=iid:3",
+            "partition.name: got 'iid:3'; expected iid without a value: it has no",
+        ),
         ("shard_size=3", "partition.shard_size: got 3; expected None with name=dirichlet"),
         ("partition={name: natural, self_balancing: false}", "self_balancing: got False; expected True with"),
-        ("partition=pathological:0", "partition.num_classes_per_partition: got '0'"),
+        ("partition=pathological:0", "partition.num_classes_per_partition: got 0"),
         ("group_mode=some", "partition.group_mode: got 'some'"),
         ("partition={name: inner_dirichlet, partition_sizes: [1]}", "partition.partition_sizes.0: got 1"),
         ("sampler=best", "participation.sampler: got 'best'; expected one of uniform, size, loss, fixed"),

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError, ParameterLayout, lora, simulate
 from fedtlu_fast.config import ModelConfig, RunConfig
+from fedtlu_fast.data.partition import Dirichlet
 from fedtlu_fast.flops import backward_flops, measure_costs
 from fedtlu_fast.lora import add_adapters_
 from fedtlu_fast.settings import load_config, parse_config
@@ -163,7 +164,8 @@ def test_what_needs_the_whole_matrices_is_refused(over: Mapping[str, Any], messa
 
 def test_short_names_of_settings_are_as_before() -> None:
     config = load_config(overrides=["partition=dirichlet", "alpha=0.25", "rank=4", "model.lora.alpha=8"])
-    assert (config.partition.alpha, config.model.lora.rank, config.model.lora.alpha) == (0.25, 4, 8)
+    assert config.partition.partitioner == Dirichlet(0.25)
+    assert (config.model.lora.rank, config.model.lora.alpha) == (4, 8)
 
 
 EXECUTIONS = {

@@ -93,7 +93,8 @@ def test_settings_take_numbers_as_people_write_them() -> None:
     assert load_config("smoke", overrides=["lr=1e-3"]).training.lr == 1e-3
     assert load_config("smoke", overrides=["seed=010"]).seed == 10
     assert load_config("smoke", overrides=["rounds=1e1"]).rounds == 10
-    assert load_config("smoke", overrides=["partition.self_balancing=no"]).partition.self_balancing is False
+    found = load_config("smoke", overrides=["partition.self_balancing=no"])
+    assert found.partition.partitioner.self_balancing is False
 
 
 @given(

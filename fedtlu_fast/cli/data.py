@@ -77,7 +77,7 @@ def data_command(
     if as_json:
         typer.echo(dump_json(found, indent=1))
     else:
-        show(_table(found, settings.data.source, settings.partition.name), "--json has them")
+        show(_table(found, settings.data.source, settings.partition.name_of("name")), "--json has them")
 
 
 def _numbers(holdings: Holdings) -> dict[str, Any]:

@@ -13,13 +13,7 @@ from fedtlu_fast.config.clients import (
     ThreatConfig,
     TrainingConfig,
 )
-from fedtlu_fast.config.data import (
-    PARTITION_ARGUMENTS,
-    DataConfig,
-    PartitionConfig,
-    SyntheticConfig,
-    partition_shorthand,
-)
+from fedtlu_fast.config.data import DataConfig, PartitionConfig, SyntheticConfig
 from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.run import RunConfig
@@ -32,7 +26,6 @@ from fedtlu_fast.config.server import (
 )
 
 __all__ = [
-    "PARTITION_ARGUMENTS",
     "AggregationConfig",
     "BudgetConfig",
     "CheckpointConfig",
@@ -51,5 +44,4 @@ __all__ = [
     "SyntheticConfig",
     "ThreatConfig",
     "TrainingConfig",
-    "partition_shorthand",
 ]

@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtlu_fast.config.parts_section import number_of
 from fedtlu_fast.config.section import Section, check_unused
 from fedtlu_fast.errors import InputError
 
@@ -134,18 +135,8 @@ def _read(text: str) -> dict[str, Any]:
     kind, colon, numbers = text.rpartition(":")
     low, dots, high = numbers.partition("..")
     if dots:
-        return {"kind": kind if colon else "uniform", "low": _number(low), "high": _number(high)}
-    if colon or _number(text) is text:
+        return {"kind": kind if colon else "uniform", "low": number_of(low), "high": number_of(high)}
+    if colon or number_of(text) is text:
         expected = "a number such as 2, a range such as 1..4 or half_normal:1..4, a list, or classes"
         raise InputError("budget", text, expected)
-    return {"kind": "equal", "amount": _number(text)}
-
-
-def _number(text: str) -> Any:
-    """A whole number, or one with a point, or the text as it is."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return {"kind": "equal", "amount": number_of(text)}

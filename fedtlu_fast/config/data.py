@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from fedtlu_fast.config.section import Section, check_unused
+from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.section import Section
+from fedtlu_fast.data.partition import Dirichlet, Partitioner
 from fedtlu_fast.data.reading import UNPACKED_LIMIT
 from fedtlu_fast.errors import InputError
 
@@ -80,90 +82,26 @@ class DataConfig(Section):
         return value
 
 
-PARTITION_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "iid": (),
-    "dirichlet": ("by", "alpha", "self_balancing"),
-    "inner_dirichlet": ("by", "alpha", "partition_sizes"),
-    "pathological": ("by", "num_classes_per_partition", "class_assignment_mode"),
-    "shard": ("by", "num_shards_per_partition", "shard_size", "keep_incomplete_shard"),
-    "natural": ("by",),
-    "grouped_natural": ("by", "group_size", "group_mode"),
-    "linear": (),
-    "square": (),
-    "exponential": (),
-}
-"""Which settings a partition goes by, besides `min_samples`; the others have to keep their defaults."""
+class PartitionConfig(PartsSection):
+    """How samples are dealt to clients; the parameters' names are those of Flower Datasets' arguments."""
 
-
-class PartitionConfig(Section):
-    """How samples are dealt to clients; names are those of Flower Datasets' arguments."""
-
-    name: Literal[
-        "iid",
-        "dirichlet",
-        "inner_dirichlet",
-        "pathological",
-        "shard",
-        "natural",
-        "grouped_natural",
-        "linear",
-        "square",
-        "exponential",
-    ] = Field(
-        "dirichlet",
+    name: Annotated[Partitioner, Chooser("partitioner")] = Field(
+        Dirichlet(),
         description="iid | dirichlet[:ALPHA] | inner_dirichlet[:ALPHA] | pathological[:CLASSES] | "
         "shard[:SHARDS] | natural (whole documents, topics, ...) | grouped_natural[:SIZE] | linear, square, "
-        "exponential (sizes alone differ)",
-    )
-    by: str | None = Field(
-        None, description="what of the samples it goes by, such as label or document; null: the data's first"
-    )
-    alpha: float = Field(
-        0.1, gt=0, description="[inner_]dirichlet: concentration; small is far from IID, large near"
-    )
-    self_balancing: bool = Field(
-        True, description="dirichlet: who holds an equal share already gets nothing of further values"
-    )
-    partition_sizes: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
-        None, description="inner_dirichlet: samples of each client; null: equal"
-    )
-    num_classes_per_partition: int = Field(2, ge=1, description="pathological: values of each client")
-    class_assignment_mode: Literal["random", "deterministic", "first-deterministic"] = Field(
-        "random", description="pathological: random | deterministic (c, c + 1, ...) | first-deterministic"
-    )
-    num_shards_per_partition: int | None = Field(
-        2, ge=1, description="shard: shards of each client; null: as shard_size gives"
-    )
-    shard_size: int | None = Field(
-        None, ge=1, description="shard: samples of one; null: as large as the samples allow"
-    )
-    keep_incomplete_shard: bool = Field(
-        False, description="shard, with shard_size alone: whether the samples left at the end are one too"
-    )
-    group_size: int = Field(2, ge=1, description="grouped_natural: values in a group")
-    group_mode: Literal["allow-smaller", "allow-bigger", "drop-reminder", "strict"] = Field(
-        "allow-smaller", description="grouped_natural: what happens to values that do not fill a group"
+        "exponential (sizes alone differ) | package.module:Name; a value after the name and a colon is the "
+        "first parameter",
     )
     min_samples: int = Field(4, ge=2, description="no client gets fewer samples than this (ours)")
 
-    @model_validator(mode="after")
-    def _only_what_it_uses(self) -> Self:
-        used = {"name", "min_samples", *PARTITION_ARGUMENTS[self.name]}
-        check_unused(self, used, f"name={self.name}")
-        return self
+    @property
+    def partitioner(self) -> Partitioner:
+        """The part that `name` chooses."""
+        return self.name
 
-
-SHORTHANDS = {
-    "pathological": "num_classes_per_partition",
-    "shard": "num_shards_per_partition",
-    "grouped_natural": "group_size",
-}
-"""What the number after the partition's name is; after other names it is alpha."""
-
-
-def partition_shorthand(value: Any) -> Any:
-    """``dirichlet:0.1`` for ``{name: dirichlet, alpha: 0.1}``, ``shard:2`` for so many shards, and so on."""
-    if not isinstance(value, str):
-        return value
-    name, _, number = value.partition(":")
-    return {"name": name, SHORTHANDS.get(name, "alpha"): number} if number else {"name": name}
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """See `Section`: ``dirichlet:0.1`` is ``{name: dirichlet, alpha: 0.1}``."""
+        if isinstance(given, str):
+            return cls.choosers()["name"].spelled_out("name", given)
+        return {"name": given} if isinstance(given, Partitioner) else given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +105,31 @@ class Chooser:
             try:
                 return make(found, taken)
             except InputError as error:
-                raise error.of(own.get(error.field.partition("[")[0], error.field)) from None
+                whose = re.split(r"[.\[]", error.field)[0]
+                raise error.of(self.prefix + error.field if whose in own else error.field) from None
         return self._object(field, found, tree)
+
+    def spelled_out(self, field: str, text: str) -> dict[str, Any]:
+        """``dirichlet:0.1`` as ``{name: dirichlet, alpha: 0.1}``: the value is the part's first parameter.
+
+        Args:
+            field: the setting that chooses.
+            text: a name or a dotted name, perhaps with a colon and a value after it.
+
+        Raises:
+            InputError: there is no such part, or it has no parameters.
+        """
+        name, colon, value = text.partition(":")
+        attribute = value.partition(":")[0]
+        if name not in names(self.kind) and attribute.replace(".", "").isidentifier():
+            name, colon, value = f"{name}:{attribute}", *value.partition(":")[1:]
+        if not colon:
+            return {field: text}
+        found = find(self.kind, name, field)
+        first = next(iter(parameters(found)), None)
+        if value and first is None:
+            raise InputError(field, text, f"{name} without a value: it has no parameters")
+        return {field: name, f"{self.prefix}{first}": number_of(value)} if value else {field: name}
 
     def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
         if inspect.isfunction(given):
@@ -180,6 +204,10 @@ class PartsSection(Section):
         yield from super().parts()
         yield from (getattr(self, field) for field in self.choosers())
 
+    def name_of(self, field: str) -> str:
+        """The name of the part that a setting chooses, as settings spell it."""
+        return self.choosers()[field].name_of(getattr(self, field))
+
     def check_names(self) -> None:
         """See `Section`."""
         super().check_names()
@@ -190,9 +218,10 @@ class PartsSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _parts(cls, given: Any, info: ValidationInfo) -> Any:
+        given = cls.spelled_out(given)
         if not isinstance(given, Mapping):
             return given
-        tree = dict(cls.by_new_names(given))  # pydantic would do so after this
+        tree = dict(cls.by_new_names(given))  # pydantic would do both after this
         for field, chooser in cls.choosers().items():
             given_part = tree.get(field, chooser.name_of(cls.model_fields[field].default))
             try:
@@ -218,6 +247,16 @@ class PartsSection(Section):
             if name in parts:
                 found |= parts[name].values_of(getattr(self, name))
         return found
+
+
+def number_of(text: str) -> Any:
+    """A whole number, or one with a point, or the text as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:

@@ -19,7 +19,7 @@ from fedtlu_fast.config.clients import (
     TrainingConfig,
     threat_shorthand,
 )
-from fedtlu_fast.config.data import DataConfig, PartitionConfig, partition_shorthand
+from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.section import Section
@@ -59,7 +59,7 @@ class RunConfig(Section):
         "auto", description="who runs the kernels"
     )
     data: DataConfig = DataConfig()
-    partition: Annotated[PartitionConfig, BeforeValidator(partition_shorthand)] = PartitionConfig()
+    partition: PartitionConfig = PartitionConfig()
     participation: ParticipationConfig = ParticipationConfig()
     model: ModelConfig = ModelConfig()
     pretraining: PretrainingConfig = PretrainingConfig()
@@ -168,7 +168,7 @@ class RunConfig(Section):
     @property
     def rule_name(self) -> str:
         """The aggregation rule as the settings name it."""
-        return str(self.aggregation.model_dump()["rule"])
+        return self.aggregation.name_of("rule")
 
     @property
     def colluding(self) -> bool:

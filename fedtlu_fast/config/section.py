@@ -60,7 +60,16 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, given: Any) -> Any:
-        return cls.by_new_names(given)
+        return cls.by_new_names(cls.spelled_out(given))
+
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """The section as a mapping where it is given in short, such as ``dirichlet:0.1``; else as it is.
+
+        Raises:
+            InputError: the short form means nothing; its field is a setting of this section.
+        """
+        return given
 
     @classmethod
     def by_new_names(cls, given: Any) -> Any:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.partition import make_partitioner
+from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import parameters
 from fedtlu_fast.randomness import generator
 
 
@@ -41,22 +42,41 @@ def deal(config: RunConfig, attributes: Mapping[str, Attribute]) -> tuple[Shares
         InputError: the samples cannot be dealt like this to so many clients.
     """
     columns = {name: attribute.codes for name, attribute in attributes.items()}
-    by, chance = config.partition.by or next(iter(columns)), generator(config.seed, "partition")
-    samples = len(next(iter(columns.values())))
-    partitioner = make_partitioner(config.partition, config.clients, samples, by)
-    parts = partitioner.partition(columns, chance)
+    to_deal = ToDeal(columns, config.clients, config.partition.min_samples)
+    parts = _dealt(config.partition.partitioner, to_deal, generator(config.seed, "partition"))
     _check_least(config, parts)
     split = [_train_and_own_test(config, index, part) for index, part in enumerate(parts)]
     return Shares.of([rows for rows, _ in split]), Shares.of([rows for _, rows in split])
 
 
+def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generator) -> list[Indices]:
+    """What the partitioner deals, which may be the user's, checked."""
+    try:
+        parts = partitioner.partition(to_deal, chance)
+    except InputError as error:
+        whose = error.field in parameters(type(partitioner))
+        raise (error.of(f"partition.{error.field}") if whose else error) from None
+    if len(parts) != to_deal.clients:
+        expected = f"a partitioner that deals to {to_deal.clients} clients"
+        raise InputError("partition.name", f"samples of {len(parts)} clients", expected)
+    rows = np.concatenate(parts)
+    unknown = rows[(rows < 0) | (rows >= to_deal.samples)]
+    twice = rows[:0] if len(unknown) else np.flatnonzero(np.bincount(rows) > 1)
+    for wrong, what in ((unknown, "unknown"), (twice, "dealt twice")):
+        if len(wrong):
+            expected = f"a partitioner that deals each of the {to_deal.samples} samples once at most"
+            raise InputError("partition.name", f"sample {wrong[0]}, {what}", expected)
+    return parts
+
+
 def _check_least(config: RunConfig, parts: Sequence[Indices]) -> None:
+    name = config.partition.name_of("name")
     poorest = min(range(len(parts)), key=lambda client: len(parts[client]))
     if len(parts[poorest]) < config.partition.min_samples:
         raise InputError(
             "partition.min_samples",
             config.partition.min_samples,
-            f"at most {len(parts[poorest])}, what client {poorest} gets by partition={config.partition.name}",
+            f"at most {len(parts[poorest])}, what client {poorest} gets by partition={name}",
             "Use fewer clients, a smaller min_samples (2 is the least) or another partition.",
         )
 

@@ -113,7 +113,8 @@ def look(config: RunConfig, data: FederatedData) -> Holdings:
     if data.attributes and len(looked_at) == config.clients:
         samples = len(next(iter(data.attributes.values())).codes)
         left_over = samples - int(train.sum() + own_test.sum())
-    by = config.partition.by if config.partition.by in spreads else next(iter(spreads), None)
+    by = config.partition.partitioner.by
+    by = by if by in spreads else next(iter(spreads), None)
     return Holdings(config.clients, looked_at, train, own_test, spreads, by, left_over)
 
 

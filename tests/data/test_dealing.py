@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from support.own_parts import Stripes
 
 from fedtlu_fast import InputError
-from fedtlu_fast.config import PARTITION_ARGUMENTS
 from fedtlu_fast.data.dealing import Attribute, deal
+from fedtlu_fast.data.partition import Partitioner
+from fedtlu_fast.part import parameters
+from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.settings import parse_config
 
 DOCUMENTS = np.repeat(np.arange(40), 10)
@@ -24,7 +27,7 @@ def whole(shares, tests, client):
     return np.concatenate([shares[client], tests[client]])
 
 
-@pytest.mark.parametrize("name", PARTITION_ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES["partitioner"])
 def test_every_partition_gives_every_client_a_train_and_a_test_part(name):
     clients = 4
     shares, tests = dealt(clients, {"name": name})
@@ -46,9 +49,44 @@ def test_the_partition_goes_by_the_attribute_named_or_the_first(by, values):
     assert [len(own) for own in held] == [1, 1, 1, 1]
 
 
-def test_an_unknown_attribute_is_refused_with_those_there_are():
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES["partitioner"] if "by" in parameters(find("partitioner", name, ""))]
+)
+def test_an_unknown_attribute_is_refused_with_those_there_are(name):
     with pytest.raises(InputError, match=r"partition.by: got 'label'; expected one of document, genre"):
-        dealt(partition={"by": "label"})
+        dealt(partition={"name": name, "by": "label"})
+
+
+def test_a_partitioner_of_the_user_s_deals_by_its_dotted_name_in_short_and_as_an_object():
+    short = dealt(4, "support.own_parts:Stripes:3")
+    for partition in (
+        Stripes(3),
+        {"name": Stripes(width=3)},
+        {"name": "support.own_parts:Stripes", "width": 3},
+    ):
+        for first, again in zip(short, dealt(4, partition), strict=True):
+            assert all(np.array_equal(first[client], again[client]) for client in range(4))
+    assert whole(*short, 1).max() == 399
+    with pytest.raises(InputError, match=r"partition.width: got 200; expected stripes for all 4 clients"):
+        dealt(4, "support.own_parts:Stripes:200")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([[0, 1, 2, 3]], "samples of 1 clients'; expected a partitioner that deals to 2 clients"),
+        ([[0, 1, 2, 3], [4, 5, 6, 3]], "got 'sample 3, dealt twice'"),
+        ([[0, 1, 2, 3], [4, 5, 6, 400]], "got 'sample 400, unknown'; .* each of the 400 samples"),
+        ([[0, 1, 2, 3], [4, 5, 6, -1]], "got 'sample -1, unknown'"),
+    ],
+)
+def test_what_a_partitioner_of_the_user_s_deals_is_checked(parts, message):
+    class Wrong(Partitioner):
+        def partition(self, to_deal, generator):
+            return [np.array(own) for own in parts]
+
+    with pytest.raises(InputError, match=f"partition.name: .*{message}"):
+        dealt(2, Wrong())
 
 
 def test_a_client_that_gets_fewer_than_the_least_is_refused_with_what_to_do():
@@ -63,7 +101,7 @@ def test_a_client_without_a_train_or_test_sample_is_refused_with_what_to_do():
         dealt(200, {"name": "iid", "min_samples": 2}, data={"local_fraction": 0.9})
 
 
-@pytest.mark.parametrize("name", PARTITION_ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES["partitioner"])
 def test_more_clients_than_samples_is_refused(name):
     with pytest.raises(InputError, match=r"clients: got 500|partition.min_samples: got 4"):
         dealt(500, {"name": name})

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregated, AggregationRule, Start
+from fedtlu_fast.data.partition import Partitioner, ToDeal
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.part import part
 
 
@@ -53,3 +56,21 @@ def middle(updates: Tensor, weights: Tensor) -> Tensor:
 def transposed(updates: Tensor, weights: Tensor) -> Tensor:
     """Not what a rule returns."""
     return updates.T
+
+
+@part
+class Stripes(Partitioner):
+    """Clients take turns, a stripe of samples each.
+
+    Attributes:
+        width: samples of a stripe.
+    """
+
+    width: Annotated[int, Field(ge=1)] = 1
+
+    def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[np.ndarray]:
+        """Every sample is dealt, and nothing is drawn."""
+        if to_deal.samples < to_deal.clients * self.width:
+            raise InputError("width", self.width, f"stripes for all {to_deal.clients} clients")
+        turns = np.arange(to_deal.samples) // self.width % to_deal.clients
+        return [np.flatnonzero(turns == client) for client in range(to_deal.clients)]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedtlu_fast.data.partition import Partitioner
+from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.randomness import generator
 
 Codes = NDArray[np.int64]
@@ -14,9 +14,11 @@ SOURCES = st.lists(st.integers(0, 8), min_size=1, max_size=120).map(np.array)
 """The value of each of some samples; not every value has to occur."""
 
 
-def deal(partitioner: Partitioner, sources: Codes, seed: int = 0) -> list[Codes]:
+def deal(
+    partitioner: Partitioner, sources: Codes, clients: int, seed: int = 0, least: int = 1
+) -> list[Codes]:
     """The samples of each client, by a column named source."""
-    return partitioner.partition({"source": sources}, generator(seed, "partition"))
+    return partitioner.partition(ToDeal({"source": sources}, clients, least), generator(seed, "partition"))
 
 
 def assert_dealt(parts: Sequence[Codes], samples: int, clients: int, least: int = 0) -> None:

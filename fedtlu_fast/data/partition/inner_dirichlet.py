@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from fedtlu_fast.data.partition.partitioner import Columns, by_value, column
+from fedtlu_fast.data.partition.partitioner import Alpha, Partitioner, ToDeal, by_value
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 
-@dataclass(frozen=True)
-class InnerDirichletPartitioner:
+@part
+class InnerDirichlet(Partitioner):
     """Each client draws its own proportions of the values from Dirichlet(alpha), and samples by them.
 
     Sample by sample, a client that is not full is drawn uniformly, and then a value by that client's
@@ -22,22 +23,21 @@ class InnerDirichletPartitioner:
     their proportions. Samples beyond the sum of the sizes are given to nobody.
 
     Attributes:
-        partition_sizes: samples of each client.
-        partition_by: column.
-        alpha: concentration; small is far from IID.
+        alpha: concentration; small is far from IID, large is near.
+        by: what of the samples it goes by, such as label or document; null: the data's first.
+        partition_sizes: samples of each client; null: equal.
     """
 
-    partition_sizes: Sequence[int]
-    partition_by: str
-    alpha: float
+    alpha: Alpha = 0.1
+    by: str | None = None
+    partition_sizes: tuple[Annotated[int, Field(ge=2)], ...] | None = None
 
-    def partition(self, columns: Columns, generator: np.random.Generator) -> list[Indices]:
+    def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""
-        codes, sizes = column(columns, self.partition_by), np.asarray(self.partition_sizes, dtype=np.int64)
+        codes, sizes = to_deal.column(self.by), self._sizes(to_deal)
         if sizes.sum() > len(codes):
-            raise InputError(
-                "partition.partition_sizes", int(sizes.sum()), f"a sum of at most {len(codes)}, the samples"
-            )
+            expected = f"a sum of at most {len(codes)}, the samples"
+            raise InputError("partition_sizes", int(sizes.sum()), expected)
         pools = [generator.permutation(samples).tolist() for samples in by_value(codes)]
         left = np.array([len(pool) for pool in pools])
         wanted = generator.dirichlet(np.full(len(pools), self.alpha), size=len(sizes))
@@ -52,7 +52,17 @@ class InnerDirichletPartitioner:
             if len(parts[client]) == sizes[client]:
                 unfilled[place] = unfilled[-1]
                 unfilled.pop()
-        return [np.array(part, dtype=np.int64) for part in parts]
+        return [np.array(own, dtype=np.int64) for own in parts]
+
+    def _sizes(self, to_deal: ToDeal) -> Indices:
+        sizes, clients = self.partition_sizes, to_deal.clients
+        if sizes is None:
+            return np.array(equal_sizes(to_deal.samples, clients), dtype=np.int64)
+        if len(sizes) != clients:
+            raise InputError(
+                "partition_sizes", f"{len(sizes)} sizes", f"one for each of the {clients} clients"
+            )
+        return np.array(sizes, dtype=np.int64)
 
 
 def _draw(wanted: np.ndarray, left: np.ndarray, generator: np.random.Generator) -> int:

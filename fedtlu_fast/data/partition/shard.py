@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from fedtlu_fast.data.partition.partitioner import Columns, column
+from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
+
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class ShardPartitioner:
+@part
+class Shard(Partitioner):
     """Clients get whole shards, drawn at random: runs of samples in the order of their values.
 
     After McMahan et al. (arXiv 1602.05629), as in Flower Datasets. With both numbers every client gets so
@@ -21,28 +25,26 @@ class ShardPartitioner:
     holds, and shards that no client gets, are given to nobody.
 
     Attributes:
-        num_partitions: clients.
-        partition_by: column.
-        num_shards_per_partition: shards of each client, or None.
-        shard_size: samples of a shard, or None.
+        num_shards_per_partition: shards of each client; null: as shard_size gives.
+        by: what of the samples it goes by, such as label or document; null: the data's first.
+        shard_size: samples of one shard; null: as large as the samples allow.
         keep_incomplete_shard: with `shard_size` alone, whether the samples that are left at the end are a
             shard too.
     """
 
-    num_partitions: int
-    partition_by: str
-    num_shards_per_partition: int | None = None
-    shard_size: int | None = None
+    num_shards_per_partition: Count | None = 2
+    by: str | None = None
+    shard_size: Count | None = None
     keep_incomplete_shard: bool = False
 
-    def partition(self, columns: Columns, generator: np.random.Generator) -> list[Indices]:
+    def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""
-        order = np.argsort(column(columns, self.partition_by), kind="stable")
-        each, clients = self.num_shards_per_partition, self.num_partitions
+        order = np.argsort(to_deal.column(self.by), kind="stable")
+        each, clients = self.num_shards_per_partition, to_deal.clients
         size = self.shard_size
         if size is None:
             if each is None:
-                raise InputError("partition.shard_size", None, "a number, or num_shards_per_partition")
+                raise InputError("shard_size", None, "a number, or num_shards_per_partition")
             size = len(order) // (clients * each)
         shards = [order[start : start + size] for start in range(0, len(order), size)] if size else []
         keep_last = each is None and self.keep_incomplete_shard

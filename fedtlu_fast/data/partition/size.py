@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.data.partition.partitioner import Columns, check_enough, sample_count
+from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
+from fedtlu_fast.part import part
 
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _SizePartitioner:
+class SizePartitioner(Partitioner):
     """Shuffled samples, in shares that are a function of the client's number.
 
     Every sample is given to a client. Ours, where it departs from Flower Datasets: no client gets fewer than
-    `min_partition_size` samples, and those above it share the rest by the rule; what rounding down leaves
-    goes by the largest remainders, where there the last client gets all of it.
-
-    Attributes:
-        num_partitions: clients.
-        min_partition_size: no client gets fewer.
+    the least samples of a client, and clients above it share the rest by the rule; what rounding down leaves
+    goes by the largest remainders, where in that library the last client gets all of it.
     """
 
-    num_partitions: int
-    min_partition_size: int = 1
-
-    def partition(self, columns: Columns, generator: np.random.Generator) -> list[Indices]:
+    def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""
-        samples = sample_count(columns)
-        check_enough(samples, self.num_partitions, self.min_partition_size)
-        ends = np.cumsum(self._sizes(samples))
-        return list(np.split(generator.permutation(samples), ends[:-1]))
+        to_deal.check_enough(to_deal.least)
+        ends = np.cumsum(self._sizes(to_deal.samples, to_deal.clients, to_deal.least))
+        return list(np.split(generator.permutation(to_deal.samples), ends[:-1]))
 
-    def _sizes(self, samples: int) -> Indices:
-        clients, least = self.num_partitions, self.min_partition_size
+    def _sizes(self, samples: int, clients: int, least: int) -> Indices:
         weights = self._weights(np.arange(1, clients + 1, dtype=np.float64))
         sizes = np.full(clients, least, dtype=np.int64)
         # Weights ascend: those that get the least and no more are the first ones.
@@ -49,9 +40,9 @@ class _SizePartitioner:
                 break
         return sizes
 
+    @abstractmethod
     def _weights(self, numbers: Vector) -> Vector:
         """[C], ascending: what the sizes are proportional to; of the clients' numbers, from 1."""
-        raise NotImplementedError
 
 
 def _whole(shares: Vector, total: int) -> Indices:
@@ -63,24 +54,24 @@ def _whole(shares: Vector, total: int) -> Indices:
     return sizes
 
 
-@dataclass(frozen=True)
-class LinearPartitioner(_SizePartitioner):
+@part
+class Linear(SizePartitioner):
     """Client k, counted from 1, holds a share proportional to k."""
 
     def _weights(self, numbers: Vector) -> Vector:
         return numbers
 
 
-@dataclass(frozen=True)
-class SquarePartitioner(_SizePartitioner):
+@part
+class Square(SizePartitioner):
     """Client k, counted from 1, holds a share proportional to k squared."""
 
     def _weights(self, numbers: Vector) -> Vector:
         return np.square(numbers)
 
 
-@dataclass(frozen=True)
-class ExponentialPartitioner(_SizePartitioner):
+@part
+class Exponential(SizePartitioner):
     """Client k holds a share proportional to exp(k): each 2.7 times as much as the one before it."""
 
     def _weights(self, numbers: Vector) -> Vector:

@@ -6,27 +6,27 @@ from support.partitions import SOURCES, assert_dealt, deal, heterogeneity, same
 from support.sampling import examples
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.partition import InnerDirichletPartitioner
+from fedtlu_fast.data.partition import InnerDirichlet
 from fedtlu_fast.data.partition.inner_dirichlet import equal_sizes
 
 
-def inner(sizes, alpha):
-    return InnerDirichletPartitioner(sizes, "source", alpha)
+def inner(sources, sizes, alpha, seed=0):
+    return deal(InnerDirichlet(alpha, partition_sizes=tuple(sizes)), sources, len(sizes), seed)
 
 
 @examples(200)
 @given(
     SOURCES,
-    st.lists(st.integers(0, 12), min_size=1, max_size=20),
-    st.sampled_from([1e-300, 0.01, 1.0, 1e300]),
+    st.lists(st.integers(2, 12), min_size=1, max_size=20),
+    st.sampled_from([1e-300, 0.01, 1.0, 1e38]),
     st.integers(0, 99),
 )
 def test_every_client_gets_its_size_and_no_sample_goes_twice(sources, sizes, alpha, seed):
     if sum(sizes) > len(sources):
         with pytest.raises(InputError, match=f"partition_sizes: got {sum(sizes)}; .* {len(sources)}, the"):
-            deal(inner(sizes, alpha), sources, seed)
+            inner(sources, sizes, alpha, seed)
         return
-    parts = deal(inner(sizes, alpha), sources, seed)
+    parts = inner(sources, sizes, alpha, seed)
     assert_dealt(parts, len(sources), len(sizes))
     assert [len(part) for part in parts] == sizes
 
@@ -41,7 +41,7 @@ def test_equal_sizes_leave_nothing_over(samples, clients):
 def test_small_alpha_is_far_from_iid_and_large_alpha_near():
     sources = np.repeat(np.arange(10), 200)
     distances = [
-        heterogeneity(deal(inner(equal_sizes(1500, 20), alpha), sources), sources)
+        heterogeneity(inner(sources, equal_sizes(1500, 20), alpha), sources)
         for alpha in (0.01, 0.1, 1.0, 1000.0)
     ]
     assert distances == sorted(distances, reverse=True)
@@ -54,7 +54,7 @@ def test_with_samples_in_plenty_clients_hold_what_their_proportions_say():
     sources = np.repeat(np.arange(4), 10_000)
     shares = []
     for seed in range(100):
-        for part in deal(inner([500, 500], 1.0), sources, seed):
+        for part in inner(sources, [500, 500], 1.0, seed):
             shares.append(np.bincount(sources[part], minlength=4) / 500)
     # Dirichlet(1, 1, 1, 1): mean 1/4, variance 3/80; 200 draws: standard errors 0.0137 and about 11%.
     assert np.abs(np.mean(shares, axis=0) - 0.25).max() < 0.07
@@ -63,6 +63,13 @@ def test_with_samples_in_plenty_clients_hold_what_their_proportions_say():
 
 def test_the_same_seed_deals_the_same():
     sources = np.repeat(np.arange(8), 10)
-    first, again, other = (deal(inner([16] * 5, 0.3), sources, seed) for seed in (1, 1, 2))
+    first, again, other = (inner(sources, [16] * 5, 0.3, seed) for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
+
+
+def test_without_sizes_clients_get_equal_numbers_and_given_sizes_have_to_be_of_as_many_clients():
+    sources = np.repeat(np.arange(5), 4)
+    assert [len(part) for part in deal(InnerDirichlet(), sources, 3)] == [7, 7, 6]
+    with pytest.raises(InputError, match=r"partition_sizes: got '2 sizes'; expected one for each of the 3"):
+        deal(InnerDirichlet(partition_sizes=(3, 2)), sources, 3)

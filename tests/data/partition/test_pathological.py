@@ -8,13 +8,13 @@ from support.partitions import SOURCES, assert_dealt, deal, same
 from support.sampling import examples
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.partition import PathologicalPartitioner
+from fedtlu_fast.data.partition import Pathological
 
 MODES = ("random", "deterministic", "first-deterministic")
 
 
-def pathological(clients, classes, mode="random"):
-    return PathologicalPartitioner(clients, "source", classes, mode)
+def pathological(sources, clients, classes, mode="random", seed=0, least=1):
+    return deal(Pathological(classes, class_assignment_mode=mode), sources, clients, seed, least)
 
 
 def classes_of(parts, sources):
@@ -29,9 +29,9 @@ def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
     sources = np.repeat(np.arange(values) * 3, 25)  # codes need not be consecutive
     if classes > values:
         with pytest.raises(InputError, match=f"num_classes_per_partition: got {classes}; .* most {values}"):
-            deal(pathological(clients, classes, mode), sources, seed)
+            pathological(sources, clients, classes, mode, seed)
         return
-    parts = deal(pathological(clients, classes, mode), sources, seed)
+    parts = pathological(sources, clients, classes, mode, seed)
     assert_dealt(parts, len(sources), clients, least=1)
     held = classes_of(parts, sources)
     assert all(len(own) == classes for own in held)
@@ -45,12 +45,12 @@ def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
 
 def test_deterministic_modes_assign_as_they_say():
     sources = np.repeat(np.arange(4), 20)
-    held = classes_of(deal(pathological(5, 2, "deterministic"), sources), sources)
+    held = classes_of(pathological(sources, 5, 2, "deterministic"), sources)
     assert held == [[0, 1], [1, 2], [2, 3], [0, 3], [0, 1]]
     for seed in range(20):
-        first = classes_of(deal(pathological(4, 2, "first-deterministic"), sources, seed), sources)
+        first = classes_of(pathological(sources, 4, 2, "first-deterministic", seed), sources)
         assert all(client in own for client, own in enumerate(first))
-    one = classes_of(deal(pathological(4, 1, "first-deterministic"), sources), sources)
+    one = classes_of(pathological(sources, 4, 1, "first-deterministic"), sources)
     assert one == [[0], [1], [2], [3]]
 
 
@@ -58,7 +58,7 @@ def test_deterministic_modes_assign_as_they_say():
 def test_what_is_drawn_is_drawn_uniformly(mode):
     sources = np.repeat(np.arange(5), 8)
     drawn = Counter(
-        tuple(classes_of(deal(pathological(1, 2, mode), sources, seed), sources)[0]) for seed in range(1000)
+        tuple(classes_of(pathological(sources, 1, 2, mode, seed), sources)[0]) for seed in range(1000)
     )
     # random: 10 pairs, 100 +- 9.5 each; first-deterministic: 4 pairs with class 0, 250 +- 14; five of them.
     pairs, spread = (10, 48) if mode == "random" else (4, 69)
@@ -71,11 +71,10 @@ def test_what_is_drawn_is_drawn_uniformly(mode):
 def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
     sources, clients, classes, least, mode
 ):
-    partitioner = PathologicalPartitioner(clients, "source", classes, mode, least)
     try:
-        parts = deal(partitioner, sources)
+        parts = pathological(sources, clients, classes, mode, least=least)
     except InputError as error:
-        assert error.field in ("clients", "partition.num_classes_per_partition")  # noqa: PT017
+        assert error.field in ("clients", "num_classes_per_partition")  # noqa: PT017
         each = -(-least // classes)
         room = np.bincount(sources) // each
         # Where every value has room for every client, nothing can be refused.
@@ -88,8 +87,7 @@ def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
 def test_small_values_have_as_many_holders_as_they_can_serve():
     sources = np.repeat(np.arange(12), [200, 200, *[2] * 10])
     for seed in range(20):
-        partitioner = PathologicalPartitioner(30, "source", 2, min_partition_size=4)
-        held = classes_of(deal(partitioner, sources, seed), sources)
+        held = classes_of(pathological(sources, 30, 2, seed=seed, least=4), sources)
         counts = Counter(value for own in held for value in own)
         assert all(counts[value] <= 1 for value in range(2, 12))
 
@@ -97,13 +95,13 @@ def test_small_values_have_as_many_holders_as_they_can_serve():
 @pytest.mark.parametrize(("mode", "most"), [("random", 3), ("deterministic", 3), ("first-deterministic", 3)])
 def test_too_many_clients_for_a_value_is_refused_with_how_many_there_can_be(mode, most):
     sources = np.repeat([0, 1], [50, 3])
-    assert len(deal(pathological(most, 2, mode), sources)) == most
+    assert len(pathological(sources, most, 2, mode)) == most
     with pytest.raises(InputError, match=rf"clients: got 4; expected at most {most}: .*each of 2 values"):
-        deal(pathological(4, 2, mode), sources)
+        pathological(sources, 4, 2, mode)
 
 
 def test_the_same_seed_deals_the_same():
     sources = np.repeat(np.arange(8), 10)
-    first, again, other = (deal(pathological(5, 3), sources, seed) for seed in (1, 1, 2))
+    first, again, other = (pathological(sources, 5, 3, seed=seed) for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)

@@ -6,7 +6,7 @@ from support.partitions import SOURCES, assert_dealt, deal, same
 from support.sampling import examples
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.partition import ShardPartitioner
+from fedtlu_fast.data.partition import Shard
 
 
 def runs(part, sources):
@@ -26,7 +26,7 @@ def runs(part, sources):
     st.integers(0, 9),
 )
 def test_clients_hold_whole_shards(sources, clients, each, size, keep, seed):
-    partitioner = ShardPartitioner(clients, "source", each, size, keep)
+    partitioner = Shard(each, shard_size=size, keep_incomplete_shard=keep)
     whole = size or (len(sources) // (clients * each) if each else 0)
     made = (
         -(-len(sources) // whole)
@@ -36,10 +36,10 @@ def test_clients_hold_whole_shards(sources, clients, each, size, keep, seed):
         else 0
     )
     if (each is None and size is None) or made < clients * (each or 1):
-        with pytest.raises(InputError, match=r"partition.shard_size|clients: got .*shards for all"):
-            deal(partitioner, sources, seed)
+        with pytest.raises(InputError, match=r"shard_size|clients: got .*shards for all"):
+            deal(partitioner, sources, clients, seed)
         return
-    parts = deal(partitioner, sources, seed)
+    parts = deal(partitioner, sources, clients, seed)
     assert_dealt(parts, len(sources), clients, least=1)
     if each is not None:
         assert [len(part) for part in parts] == [each * whole] * clients
@@ -56,7 +56,7 @@ def test_clients_hold_whole_shards(sources, clients, each, size, keep, seed):
 def test_two_shards_a_client_are_two_digits_at_most_as_in_the_paper():
     """McMahan et al.: 60,000 samples of 10 digits, 200 shards of 300, two for each of 100 clients."""
     sources = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
-    parts = deal(ShardPartitioner(100, "source", 2), sources)
+    parts = deal(Shard(2), sources, 100)
     assert [len(part) for part in parts] == [600] * 100
     kinds = [len(set(sources[part].tolist())) for part in parts]
     assert set(kinds) <= {1, 2}
@@ -65,6 +65,6 @@ def test_two_shards_a_client_are_two_digits_at_most_as_in_the_paper():
 
 def test_the_same_seed_deals_the_same():
     sources = np.repeat(np.arange(8), 10)
-    first, again, other = (deal(ShardPartitioner(5, "source", 2), sources, seed) for seed in (1, 1, 2))
+    first, again, other = (deal(Shard(2), sources, 5, seed) for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)

@@ -6,17 +6,17 @@ from support.partitions import SOURCES, assert_deals_everything_once, assert_dea
 from support.sampling import examples
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.partition import GroupedNaturalIdPartitioner, NaturalIdPartitioner
+from fedtlu_fast.data.partition import GroupedNatural, Natural
 
 MODES = ("allow-smaller", "allow-bigger", "drop-reminder", "strict")
 
 
-def natural(clients, least):
-    return NaturalIdPartitioner(clients, "source", least)
+def natural(sources, clients, least, seed=0):
+    return deal(Natural(), sources, clients, seed, least)
 
 
-def grouped(clients, size, mode="allow-smaller", least=1):
-    return GroupedNaturalIdPartitioner(clients, "source", size, mode, least)
+def grouped(sources, clients, size, mode="allow-smaller", least=1, seed=0):
+    return deal(GroupedNatural(size, group_mode=mode), sources, clients, seed, least)
 
 
 def sources_of(parts, sources):
@@ -26,9 +26,8 @@ def sources_of(parts, sources):
 @examples(150)
 @given(SOURCES, st.integers(1, 10), st.integers(1, 12))
 def test_natural_deals_whole_sources(sources, clients, least):
-    partitioner = natural(clients, least)
     try:
-        parts = deal(partitioner, sources)
+        parts = natural(sources, clients, least)
     except InputError as error:
         assert error.field == "clients"  # noqa: PT017 (either outcome is right, by the data)
         assert clients > 1 or len(sources) < least
@@ -41,30 +40,30 @@ def test_natural_deals_whole_sources(sources, clients, least):
 
 def test_natural_is_one_topic_per_client():
     sources = np.repeat([0, 1, 2, 3], [5, 9, 6, 7])
-    assert sources_of(deal(natural(4, 4), sources), sources) == [[0], [1], [2], [3]]
+    assert sources_of(natural(sources, 4, 4), sources) == [[0], [1], [2], [3]]
 
 
 def test_natural_joins_sources_that_are_too_small():
     sources = np.repeat([0, 1, 2, 3, 4], [5, 1, 1, 6, 2])
-    assert sources_of(deal(natural(2, 4), sources), sources) == [[0], [1, 2, 3, 4]]
+    assert sources_of(natural(sources, 2, 4), sources) == [[0], [1, 2, 3, 4]]
 
 
 def test_natural_with_fewer_clients_gives_the_next_source_to_the_poorest():
     sources = np.repeat([0, 1, 2, 3], [9, 4, 6, 4])
-    assert sources_of(deal(natural(2, 2), sources), sources) == [[0, 3], [1, 2]]
+    assert sources_of(natural(sources, 2, 2), sources) == [[0, 3], [1, 2]]
 
 
 def test_too_many_clients_for_the_sources_is_refused_with_how_many_there_can_be():
     sources = np.repeat([0, 1, 2], [5, 5, 1])
     with pytest.raises(InputError, match=r"clients: got 3; expected at most 2, .*Use clients=2"):
-        deal(natural(3, 4), sources)
+        natural(sources, 3, 4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_too_few_samples_for_the_clients_is_refused(count):
-    for partitioner in (natural(8, 1), grouped(8, 1)):
+    for partitioner in (Natural(), GroupedNatural(1)):
         with pytest.raises(InputError, match="clients"):
-            deal(partitioner, np.zeros(count, dtype=np.int64))
+            deal(partitioner, np.zeros(count, dtype=np.int64), 8)
 
 
 @examples(150)
@@ -74,7 +73,7 @@ def test_groups_hold_so_many_whole_sources(sources, size, mode):
     left = len(values) % size
     if left and mode == "strict":
         with pytest.raises(InputError, match=f"group_size: got {size}; .*divisor of {len(values)}"):
-            deal(grouped(1, size, mode), sources)
+            grouped(sources, 1, size, mode)
         return
     sizes = [size] * (len(values) // size)
     if left and mode == "allow-smaller":
@@ -83,9 +82,9 @@ def test_groups_hold_so_many_whole_sources(sources, size, mode):
         sizes = [size + left, *sizes[1:]] if sizes else [left]
     if not sizes:
         with pytest.raises(InputError, match="clients: got 1; expected at most 0"):
-            deal(grouped(1, size, mode), sources)
+            grouped(sources, 1, size, mode)
         return
-    parts = deal(grouped(len(sizes), size, mode), sources)
+    parts = grouped(sources, len(sizes), size, mode)
     assert_dealt(parts, len(sources), len(sizes))
     held = sources_of(parts, sources)
     assert [len(own) for own in held] == sizes
@@ -93,17 +92,17 @@ def test_groups_hold_so_many_whole_sources(sources, size, mode):
     assert sorted(source for own in held for source in own) == kept
     assert sum(map(len, parts)) == int(np.isin(sources, kept).sum())
     with pytest.raises(InputError, match=rf"at most {len(sizes)}, the groups of {size} values of source"):
-        deal(grouped(len(sizes) + 1, size, mode), sources)
+        grouped(sources, len(sizes) + 1, size, mode)
 
 
 def test_groups_are_of_neighbours_and_small_ones_are_joined():
     sources = np.repeat(np.arange(7), [4, 4, 1, 1, 4, 4, 4])
-    assert sources_of(deal(grouped(4, 2), sources), sources) == [[0, 1], [2, 3], [4, 5], [6]]
-    assert sources_of(deal(grouped(3, 2, "allow-bigger"), sources), sources) == [[0, 1, 6], [2, 3], [4, 5]]
-    assert sources_of(deal(grouped(3, 2, least=4), sources), sources) == [[0, 1], [2, 3, 4, 5], [6]]
-    assert sources_of(deal(grouped(2, 2), sources), sources) == [[0, 1, 6], [2, 3, 4, 5]]
+    assert sources_of(grouped(sources, 4, 2), sources) == [[0, 1], [2, 3], [4, 5], [6]]
+    assert sources_of(grouped(sources, 3, 2, "allow-bigger"), sources) == [[0, 1, 6], [2, 3], [4, 5]]
+    assert sources_of(grouped(sources, 3, 2, least=4), sources) == [[0, 1], [2, 3, 4, 5], [6]]
+    assert sources_of(grouped(sources, 2, 2), sources) == [[0, 1, 6], [2, 3, 4, 5]]
 
 
 def test_groups_of_one_are_natural_and_nothing_is_drawn():
     sources = np.random.default_rng(3).integers(0, 20, 300)
-    assert same(deal(grouped(9, 1, least=4), sources, 1), deal(natural(9, 4), sources, 2))
+    assert same(grouped(sources, 9, 1, least=4, seed=1), natural(sources, 9, 4, seed=2))
