@@ -8,6 +8,7 @@ settings.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -67,6 +68,29 @@ def add_adapters_(model: nn.Module, config: RunConfig) -> None:
     if config.task != "language_modelling":
         for module in head:
             module.requires_grad_()
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The same model without adapters, whose weights give what these gave with them.
+
+    The model itself where it has no adapters, or is one of peft's own, which knows how to write them; else a
+    copy.
+    """
+    if find_spec("peft") is None:
+        return model
+    # Imported late: it takes seconds, and is an extra.
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(model, PeftModel) or not any(isinstance(own, BaseTunerLayer) for own in model.modules()):
+        return model
+    found = copy.deepcopy(model)
+    adapted = [(name, own) for name, own in found.named_modules() if isinstance(own, BaseTunerLayer)]
+    for name, module in adapted:
+        module.merge()
+        parent, _, own_name = name.rpartition(".")
+        setattr(found.get_submodule(parent), own_name, module.get_base_layer())
+    return found
 
 
 def frozen_identity(model: nn.Module) -> dict[str, str]:

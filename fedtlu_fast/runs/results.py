@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.lora import merged
 from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json
 from fedtlu_fast.runs.reading import read_finished
 from fedtlu_fast.wording import RESUMED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a run leaves.
 
@@ -27,6 +30,7 @@ class RunResult:
         params: [P] float32, the final global parameters.
         layout: of the model.
         out: the run's directory, if it had one.
+        model: the module with the final weights and buffers, on the CPU and in evaluation mode.
     """
 
     summary: dict[str, Any]
@@ -35,6 +39,43 @@ class RunResult:
     params: torch.Tensor
     layout: ParameterLayout
     out: Path | None
+    model: nn.Module
+
+    def __repr__(self) -> str:
+        name = self.summary["headline"]
+        lines = [
+            f"RunResult of {self.summary['rounds']} rounds, {self.layout.size:,} parameters",
+            f"  test {name}: {_number(self.summary[f'test_{name}'])}",
+            f"  clients' own tests, {name}: {_number(self.summary[f'local_{name}'])}",
+            f"  directory: {self.out or 'none'}",
+        ]
+        return "\n".join(lines)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The state dict of the final model: all parameters and buffers, by name."""
+        return self.model.state_dict()
+
+    def save_pretrained(self, directory: Path | str) -> None:
+        """Writes the final model as `transformers` does, so that ``from_pretrained`` reads it.
+
+        Adapters that were added by ``model.lora`` are merged into the weights; a model of peft's own writes
+        its adapters.
+
+        Args:
+            directory: made if it is not there.
+
+        Raises:
+            InputError: the model is none of Hugging Face's, and has no ``save_pretrained``.
+        """
+        if not hasattr(self.model, "save_pretrained"):
+            raise InputError(
+                "save_pretrained",
+                type(self.model).__name__,
+                "a model of Hugging Face's",
+                "Save result.state_dict() instead, by safetensors.torch.save_file.",
+            )
+        saved: Any = merged(self.model)
+        saved.save_pretrained(directory)
 
 
 @dataclass(frozen=True)
@@ -47,6 +88,10 @@ class ArmResult:
     metrics: list[dict[str, Any]]
     selection: list[dict[str, Any]]
     timings: Sequence[dict[str, Any]] = ()
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
 
 
 def read_arm(path: Path) -> ArmResult:

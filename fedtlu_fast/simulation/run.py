@@ -36,6 +36,7 @@ from fedtlu_fast.simulation.records import data_facts, metrics_row, run_summary,
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 from fedtlu_fast.simulation.stopping import StopRequest
+from fedtlu_fast.simulation.trained_model import trained_model
 from fedtlu_fast.torch_state import callers_state, own_state
 from fedtlu_fast.wording import either
 
@@ -257,7 +258,9 @@ class Run:
             if self.directory is not None:
                 self.directory.finish(summary, self.state.round)
         out = self.directory.path if self.directory is not None else None
-        return RunResult(summary, self.metrics, self.selection, self.state.params.cpu(), self.layout, out)
+        state, own = self.state, self.server.trainer.task.model
+        model = trained_model(own, self.layout, state.params, state.buffers)
+        return RunResult(summary, self.metrics, self.selection, state.params.cpu(), self.layout, out, model)
 
     @property
     def diverged(self) -> bool:
