@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
+    from fedtlu_fast.federation import Federation
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
@@ -25,6 +26,7 @@ __all__ = [
     "Aggregate",
     "BackendUnavailableError",
     "Datasets",
+    "Federation",
     "FedtluError",
     "HuggingFaceTask",
     "InputError",
@@ -54,6 +56,7 @@ _HOMES = {
     "Aggregate": "aggregation",
     "BackendUnavailableError": "errors",
     "Datasets": "data.datasets",
+    "Federation": "federation",
     "FedtluError": "errors",
     "HuggingFaceTask": "tasks.hugging_face",
     "InputError": "errors",

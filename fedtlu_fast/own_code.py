@@ -12,7 +12,6 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from functools import partial
 from types import CodeType
 from typing import Any
@@ -57,10 +56,8 @@ def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
             yield from _things(value.values(), seen)
         elif isinstance(value, list | tuple | set | frozenset):
             yield from _things(value, seen)
-        elif is_dataclass(value):
-            yield from _things((type(value), *(getattr(value, item.name) for item in fields(value))), seen)
-        elif type(value).__module__.partition(".")[0] not in KNOWN:
-            yield from _things((type(value),), seen)
+        elif type(value).__module__.partition(".")[0] not in KNOWN - {PACKAGE}:
+            yield from _things((type(value), *getattr(value, "__dict__", {}).values()), seen)
 
 
 def _source(thing: Any) -> str:

@@ -11,7 +11,7 @@ PATH_SOURCES = ("text", "ptb", "udpos", "cifar10", "cifar100", "images", "texts"
 """Kinds of `data.source` after whose colon a path stands."""
 
 
-def at_home(path: str | Path) -> Path:
+def at_home(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` or ``~user`` in its beginning as that home; as it is where there is none."""
     try:
         return Path(path).expanduser()

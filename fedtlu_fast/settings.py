@@ -127,6 +127,13 @@ def laid_over(
     return parse_config(tree)
 
 
+def with_settings(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a nested mapping, with others over them; neither is changed or checked."""
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    _lay_over(found, over)
+    return found
+
+
 def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     """Settings from a nested mapping.
 
@@ -150,7 +157,7 @@ def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tup
         default = info.default
         if isinstance(default, Section):
             yield from _walk(type(default), (*prefix, name))
-        else:
+        elif not info.exclude:
             yield (*prefix, name), info.description or ""
     if issubclass(model, PartsSection):
         for name, text in model.part_settings().items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -37,15 +38,34 @@ OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_clas
 """Embedded data of the tasks that have their own; as the name of a task it stands for both."""
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a `Federation` brings as objects: it has no names in settings.
+
+    Attributes:
+        task: a `tasks.task.Task`.
+        data: a `data.datasets.Datasets`.
+    """
+
+    task: Any
+    data: Any
+
+
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
     task: Literal[
-        "language_modelling", "tagging", "classification", "image_classification", "text_classification"
+        "language_modelling",
+        "tagging",
+        "classification",
+        "image_classification",
+        "text_classification",
+        "own",
     ] = Field(
         "language_modelling",
         description="what the model learns: language_modelling | tagging | classification (of vectors) | "
-        "image_classification | text_classification; pycode, digits, topics: a task with its default data",
+        "image_classification | text_classification | own (of a Federation); pycode, digits, topics: a task "
+        "with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -73,6 +93,7 @@ class RunConfig(Section):
         (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
     )
     execution: ExecutionConfig = ExecutionConfig()
+    own: Own | None = Field(None, exclude=True, description="task and data of a Federation, as objects")
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +232,14 @@ class RunConfig(Section):
                 "Use aggregation.rule=mean.",
             )
         return self
+
+    def parts(self) -> Iterator[Any]:
+        """See `Section`; the task and the data of a Federation are parts too."""
+        yield from super().parts()
+        if self.own is not None:
+            data = self.own.data
+            functions = (held for held in (data.train, data.held_out, data.collate_fn) if callable(held))
+            yield from (self.own.task, *functions)
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""

@@ -10,11 +10,13 @@ from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import ArrayPopulation, Population, Samples, on_device
 from fedtlu_fast.data.splits import Origin
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks import build_task
+from fedtlu_fast.tasks.supervised import fitted
 from fedtlu_fast.threats import Roles, SpoiledPopulation
 
 
@@ -43,6 +45,8 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     Raises:
         InputError: data, model and settings do not fit together.
     """
+    if config.task == "own":
+        return _own_parts(config)
     if config.model.pretrained is not None:
         locate(config.model.pretrained)  # a wrong path is found before the data cost any time
     data = load_federation(config)
@@ -66,3 +70,21 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
         return Parts(population.to(config.device), trainer, data.origin)
     # Files, and samples made when they are asked for, may be more than the device has room for.
     return Parts(AheadPopulation(population, config.device), trainer, data.origin)
+
+
+def _own_parts(config: RunConfig) -> Parts:
+    """What a `Federation` brought.
+
+    Raises:
+        InputError: the settings were read from a file, which has no objects in it.
+    """
+    if config.own is None:
+        expected = "a task that settings can describe; this one was given to a Federation in Python"
+        fix = "Go on in Python: Federation(...).resume(DIRECTORY), with the same objects."
+        raise InputError("task", config.task, expected, fix)
+    task, population = fitted(config.own.task, config.own.data)
+    task.model.to(config.device)
+    how = config.execution
+    layout = ParameterLayout.from_module(task.model, config.selection.granularity)
+    trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
+    return Parts(population.to(config.device), trainer)

@@ -48,7 +48,7 @@ Observer = Callable[[dict[str, Any]], None]
 
 def simulate(
     config: RunConfig | Mapping[str, Any],
-    out: Path | str | None = None,
+    out: str | os.PathLike[str] | None = None,
     *,
     resume: bool = False,
     observer: Observer | None = None,
@@ -152,6 +152,8 @@ class Run:
             logger.info(self.note)
         self.identity = {"config_sha256": _digest(self.config), "data_sha256": population.fingerprint}
         self.identity |= frozen_identity(trainer.task.model)
+        if self.config.own is not None:
+            self.identity["start_sha256"] = self.state.sha256()
         self.identity |= {f"code of {name}": digest for name, digest in own_code(self.config.parts()).items()}
         self.environment = environment_facts(config.device, made_with(config.data.source))
         self.was_finished = False

@@ -322,6 +322,7 @@ def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[s
         "config_sha256": "settings (config.yaml)",
         "data_sha256": "data",
         "trace_sha256": "trace (participation.trace)",
+        "start_sha256": "model (its weights before round 1)",
         "frozen_sha256": "frozen weights (model.pretrained)",
     }.get(key, key)
     return InputError(

@@ -1,0 +1,164 @@
+"""A federation of the user's own model and data: objects in, a result out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+from torch import nn
+
+from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.run import Own
+from fedtlu_fast.data.datasets import Datasets
+from fedtlu_fast.errors import check_kind
+from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.settings import parse_config, with_settings
+from fedtlu_fast.simulation.run import simulate
+from fedtlu_fast.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A model, the clients' data, and how the federation trains the one on the other.
+
+    Every part is a name (``"krum"``), a dotted name (``"my_package.rules:Cautious"``) or an object
+    (``Cautious(0.2)``). Everything is checked when the federation is made. Each run starts from the task's
+    model as it is, which no run changes.
+
+    Attributes:
+        task: the model and its loss, such as a `SupervisedTask` or a `HuggingFaceTask`.
+        data: what each client trains and tests on.
+        cohort: how many clients train in a round.
+        local: how each client trains.
+        aggregation: the rule that makes one change of the clients' changes; or a function
+            ``(updates [K, P], weights [K]) -> change [P]``.
+        server_optimizer: makes the server's step of the change.
+        server_lr: factor on that step.
+        selection: which blocks of the change are applied.
+        keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
+        granularity: what is chosen: ``block``, ``module`` or ``tensor``.
+        executor: ``auto``, ``serial``, ``vectorized``, ``processes`` or ``ray[:ADDRESS]``.
+        workers: of processes and ray; None: as many as there are cores.
+        warmup_rounds: first rounds that apply every block.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: of every draw.
+        settings: any other settings, nested as in YAML (``{"evaluation": {"every": 5}}``); see
+            ``fedtlu settings``.
+
+    Raises:
+        InputError: something does not fit; the message names the argument or the setting.
+
+    Example:
+        >>> import torch, fedtlu_fast as ft
+        >>> data = ft.Datasets(
+        ...     train=[(torch.randn(20, 8), torch.randint(3, (20,))) for _ in range(6)],
+        ...     test=(torch.randn(50, 8), torch.randint(3, (50,))),
+        ... )
+        >>> model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)), torch.nn.Linear(8, 3))
+        >>> federation = ft.Federation(ft.SupervisedTask(model, torch.nn.functional.cross_entropy), data,
+        cohort=2) >>> federation.run(rounds=3).summary["rounds"] 3
+    """
+
+    task: Task
+    data: Datasets
+    cohort: int = 10
+    local: Mapping[str, Any] = field(default_factory=dict)
+    aggregation: str | AggregationRule | Callable[..., Any] = "mean"
+    server_optimizer: str | ServerOptimizer = "none"
+    server_lr: float = 1.0
+    selection: str = "fedtlu"
+    keep: int | float | Mapping[str, int | float] = 2
+    granularity: str = "block"
+    executor: str = "auto"
+    workers: int | None = None
+    warmup_rounds: int = 0
+    device: str = "cpu"
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_kind("data", self.data, Datasets, "fedtlu_fast.Datasets of what each client holds")
+        check_kind(
+            "task.model", getattr(self.task, "model", None), nn.Module, "a task with a torch.nn.Module"
+        )
+        self.config(self.warmup_rounds + 1)
+
+    def config(self, rounds: int) -> RunConfig:
+        """The settings of a run, with the objects in them.
+
+        Args:
+            rounds: of the run, warm-up included.
+
+        Raises:
+            InputError: something does not fit.
+        """
+        tree = {
+            "task": "own",
+            "rounds": rounds,
+            "warmup_rounds": self.warmup_rounds,
+            "clients": self.data.number,
+            "cohort": self.cohort,
+            "seed": self.seed,
+            "server_lr": self.server_lr,
+            "device": self.device,
+            "data": {"source": "own"},
+            "training": dict(self.local),
+            "aggregation": {"rule": self.aggregation, "server_optimizer": self.server_optimizer},
+            "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
+            "execution": {"executor": self.executor, "workers": self.workers},
+        }
+        task = copy.deepcopy(self.task)
+        return parse_config({**with_settings(tree, self.settings), "own": Own(task, self.data)})
+
+    def run(
+        self,
+        rounds: int,
+        out: str | PathLike[str] | None = None,
+        *,
+        observer: Callable[[dict[str, Any]], None] | None = None,
+    ) -> RunResult:
+        """Runs the federation from the beginning.
+
+        Args:
+            rounds: in all, warm-up included.
+            out: a new or empty directory for the run's files; None writes nothing.
+            observer: called after every round with its row of metrics.jsonl.
+
+        Raises:
+            InputError: the arguments, the data or the directory do not fit; nothing was overwritten.
+            StorageError: the directory cannot be written any more; the run can be resumed.
+            InterruptedRunError: Ctrl-C; the run can be resumed.
+        """
+        return simulate(self.config(rounds), out, observer=observer)
+
+    def resume(
+        self,
+        out: str | PathLike[str],
+        rounds: int | None = None,
+        *,
+        observer: Callable[[dict[str, Any]], None] | None = None,
+    ) -> RunResult:
+        """Goes on with a run of this federation, to the same bits as if it had never stopped.
+
+        The objects must be those of the run: the model's initial weights, the data, and the code of every
+        part of your own are compared with what they were.
+
+        Args:
+            out: the directory of the run.
+            rounds: in all; None: as many as the run was to have.
+            observer: see `run`.
+
+        Raises:
+            InputError: there is no such run, or it was one of another federation.
+            StorageError: the directory cannot be written any more.
+            InterruptedRunError: Ctrl-C; the run can be resumed again.
+        """
+        path = at_home(out)
+        total = RunDirectory.open(path)[1].rounds if rounds is None else rounds
+        return simulate(self.config(total), path, resume=True, observer=observer)

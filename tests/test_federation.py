@@ -1,0 +1,222 @@
+"""`Federation`: the user's own model, data, loss and parts as objects."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from support.federations import left
+from support.own_parts import Cautious, middle
+from torch import nn
+
+from fedtlu_fast import Datasets, Federation, InputError, SupervisedTask
+from fedtlu_fast.aggregation import Krum
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        for block in self.blocks:
+            inputs = inputs + block(inputs)
+        return self.head(inputs)
+
+
+def net(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net()
+
+
+def held(clients=6, samples=20):
+    draws = torch.Generator().manual_seed(1)
+
+    def some(count):
+        inputs = torch.randn(count, 6, generator=draws)
+        return inputs, inputs[:, :3].argmax(dim=1)
+
+    train = [some(samples + client) for client in range(clients)]
+    return Datasets(train=train, test=some(60), held_out=[some(5) for _ in range(clients)])
+
+
+def loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def weighed_loss(outputs, targets):
+    return 2 * nn.functional.cross_entropy(outputs, targets)
+
+
+def federation(task=None, data=None, **over):
+    given = {
+        "cohort": 3,
+        "keep": 1,
+        "executor": "serial",
+        "local": {"lr": 0.2, "local_steps": 3, "batch_size": 8},
+    }
+    return Federation(task or SupervisedTask(net(), loss), data or held(), **{**given, **over})
+
+
+def test_it_learns_and_leaves_the_user_s_model_alone(tmp_path):
+    model = net()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fed = federation(SupervisedTask(model, loss), server_lr=2.0, keep=3)
+    first = fed.run(30)
+    assert first.metrics[-1]["test_loss"] < 0.8 * first.metrics[0]["test_loss"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    again = fed.run(30, tmp_path / "out")
+    assert again.summary["params_sha256"] == first.summary["params_sha256"]
+    assert first.summary["groups"] == {"blocks.*": ["blocks.0", "blocks.1", "blocks.2"]}
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_executors_agree():
+    own = {"aggregation": Cautious(0.5), "selection": "random"}
+    serial = federation(**own).run(3).params
+    for workers in (1, 2):
+        several = federation(executor="processes", workers=workers, **own).run(3)
+        assert torch.equal(several.params, serial)
+    mean = federation().run(3).params
+    vectorized = federation(executor="vectorized").run(3).params
+    torch.testing.assert_close(vectorized, mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"aggregation.rule: .*Cautious"):
+        federation(executor="vectorized", **own)
+
+
+def test_names_dotted_names_functions_and_objects_are_the_same_parts():
+    for one, other in (("krum", Krum()), ("support.own_parts:middle", middle)):
+        found = [federation(aggregation=given, cohort=5).run(2).summary for given in (one, other)]
+        assert found[0]["params_sha256"] == found[1]["params_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cohort": 7}, r"^cohort: got 7; expected at most 6, the clients there are"),
+        ({"aggregation": "krumm"}, r"^aggregation.rule: got 'krumm'. Did you mean krum"),
+        ({"aggregation": Krum(3)}, r"^aggregation.byzantine: got 3; .*2 f \+ 2 < 3, the cohort"),
+        ({"local": {"lr": -1}}, r"^training.lr: got -1; expected greater than 0"),
+        ({"settings": {"evalation": {}}}, r"^evalation: .*Did you mean evaluation"),
+        ({"executor": "threads"}, r"^execution.executor: got 'threads'"),
+        ({"data": [1, 2]}, r"^data: got \[1, 2\]; expected fedtlu_fast.Datasets"),
+        ({"task": net()}, r"^task.model: got None; expected a task with a torch.nn.Module"),
+    ],
+)
+def test_something_wrong_is_said_when_the_federation_is_made(given, message):
+    with pytest.raises(InputError, match=message):
+        federation(**given)
+
+
+def test_other_settings_go_over_the_arguments():
+    config = federation(settings={"evaluation": {"every": 5}, "aggregation": {"max_share": 0.5}}).config(10)
+    assert (config.evaluation.every, config.aggregation.rule.max_share, config.rounds) == (5, 0.5, 10)
+
+
+def cut_short(fed, out, after=3):
+    def stop(row):
+        if row["round"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Exception, match="go on with"):
+        fed.run(6, out, observer=stop)
+
+
+def test_a_run_goes_on_to_the_same_bits_with_the_same_objects(tmp_path):
+    fed = federation(aggregation=Cautious(0.5))
+    whole = fed.run(6, tmp_path / "whole")
+    cut_short(fed, tmp_path / "cut")
+    resumed = federation(aggregation=Cautious(0.5)).resume(tmp_path / "cut")
+    assert torch.equal(resumed.params, whole.params)
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"task": SupervisedTask(net(1), loss)}, r"this run's model \(its weights before round 1\)"),
+        ({"task": SupervisedTask(net(), weighed_loss)}, r"code of .*test_federation:weighed_loss"),
+        ({"data": held(samples=21)}, "this run's data"),
+        ({"aggregation": Cautious(0.25)}, r"this run's settings"),
+    ],
+)
+def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
+    cut_short(federation(aggregation=Cautious(0.5)), tmp_path / "cut")
+    given = {"aggregation": Cautious(0.5), **other}
+    with pytest.raises(InputError, match=message):
+        federation(**given).resume(tmp_path / "cut")
+
+
+SCRIPT = """
+import sys, torch
+from dataclasses import dataclass
+import fedtlu_fast as ft
+from fedtlu_fast.aggregation import Mean, Aggregated
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+        self.head = torch.nn.Linear(4, 2)
+    def forward(self, x):
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+        return self.head(x)
+
+@dataclass(frozen=True)
+class Halved(Mean):
+    factor: float = 0.5
+    def finish(self, state):
+        return Aggregated(self.factor * super().finish(state).change)
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    draw = lambda n: (torch.randn(n, 4), torch.randint(2, (n,)))
+    data = ft.Datasets(train=[draw(12) for _ in range(8)], test=draw(40))
+    task = ft.SupervisedTask(Net(), torch.nn.functional.cross_entropy)
+    fed = ft.Federation(task, data, cohort=4, keep=1, aggregation=Halved(), executor="processes", workers=2)
+    out, resume = sys.argv[1], sys.argv[2:] == ["resume"]
+    tell = lambda row: print(row["round"], flush=True)
+    result = fed.resume(out, observer=tell) if resume else fed.run(40, out, observer=tell)
+    print(result.summary["params_sha256"])
+"""
+
+
+def test_a_script_with_parts_of_its_own_is_killed_and_resumed_to_the_same_bits(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    whole = subprocess.run(
+        [sys.executable, script, tmp_path / "whole"], capture_output=True, text=True, check=True
+    )
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path / "cut"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if int(line) >= 7:
+                process.send_signal(signal.SIGKILL)
+                break
+    time.sleep(0.1)
+    resumed = subprocess.run(
+        [sys.executable, script, tmp_path / "cut", "resume"], capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.split()[-1] == whole.stdout.split()[-1]
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+    # The command line has no objects: it says where they are wanted, and can still show the run.
+    code = "from fedtlu_fast.cli.main import main; main()"
+    on = [sys.executable, "-c", code]
+    refused = subprocess.run(
+        [*on, "run", "--resume", tmp_path / "cut"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "__main__:Halved" in refused.stderr
+    shown = subprocess.run([*on, "history", tmp_path / "cut"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    written = (tmp_path / "cut" / "config.yaml").read_text()
+    assert "rule: __main__:Halved" in written
+    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["task"] == "own"
