@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from typing import Any, TypeVar, cast, dataclass_transform
 
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fedtlu_fast.errors import InputError, cause, nearest
-from fedtlu_fast.registry import described
+from fedtlu_fast.registry import described, find
 from fedtlu_fast.validation import cause_of, check_size, input_error
 
 Kind = TypeVar("Kind")
@@ -69,6 +69,22 @@ def make(cls: Any, given: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:
         raise InputError(cls.__name__, dict(given), f"parameters that it takes; {cause(error)}") from error
+
+
+def by_name(kind: str) -> Callable[[Any], Any]:
+    """A check of a parameter that takes a part: a name is replaced by the part that it stands for.
+
+    Args:
+        kind: of the part; see `registry.NAMES`.
+
+    Returns:
+        A function for pydantic's `BeforeValidator`, which raises `InputError` for an unknown name.
+    """
+
+    def found(given: Any) -> Any:
+        return make(find(kind, given, kind), {}) if isinstance(given, str) else given
+
+    return found
 
 
 def parameters(cls: Any) -> dict[str, Any]:

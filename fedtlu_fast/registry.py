@@ -35,6 +35,12 @@ NAMES: dict[str, dict[str, str]] = {
         "momentum": "fedtlu_fast.aggregation.server_optimizer:Momentum",
         "adam": "fedtlu_fast.aggregation.server_optimizer:Adam",
     },
+    "sampler": {
+        "uniform": "fedtlu_fast.simulation.participation.samplers:Uniform",
+        "size": "fedtlu_fast.simulation.participation.samplers:BySize",
+        "loss": "fedtlu_fast.simulation.participation.samplers:ByLoss",
+        "fixed": "fedtlu_fast.simulation.participation.samplers:Fixed",
+    },
     "partitioner": {
         "iid": "fedtlu_fast.data.partition.iid:Iid",
         "dirichlet": "fedtlu_fast.data.partition.dirichlet:Dirichlet",

@@ -202,7 +202,12 @@ def full_key(key: str) -> str:
     matches = [path for path in matches if not path.startswith(SECOND)] or matches
     if len(matches) > 1:
         raise InputError(OVERRIDES, key, f"one of {', '.join(matches)}: the short name is ambiguous")
-    return matches[0] if matches else key
+    return matches[0] if matches else _old_paths().get(key, key)
+
+
+def _old_paths() -> dict[str, str]:
+    """The old names of settings that have a new one, with the section they are in."""
+    return {old: f"{name}.{old}" for name, section in _sections(RunConfig).items() for old in section.renamed}
 
 
 def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -224,12 +229,12 @@ def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Settings with every section that is given in short as a mapping."""
+    """Settings with every section that is given in short as a mapping, and under new names."""
     found = dict(tree)
     for name, section in _sections(model).items():
         if name in found:
             try:
-                found[name] = section.spelled_out(found[name])
+                found[name] = section.by_new_names(section.spelled_out(found[name]))
             except InputError as error:
                 raise error.of(f"{where}{name}.{error.field}") from None
             if isinstance(found[name], Mapping):

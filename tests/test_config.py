@@ -130,9 +130,18 @@ def test_a_partition_replaces_the_one_below_but_not_what_both_use(tmp_path):
         over("partition=iid", "alpha=0.5")
 
 
-def test_over_participation_draws_as_many_as_it_says():
-    drawn = [load_config(overrides=[f"over={over}"]).participation.drawn(10) for over in (1, 1.1, 1.25, 3)]
-    assert drawn == [10, 11, 13, 30]
+def test_over_selection_draws_as_many_as_it_says():
+    found = [load_config(overrides=[f"over_selection={over}"]) for over in (1, 1.1, 1.25, 3)]
+    assert [config.participation.value.drawn(10) for config in found] == [10, 11, 13, 30]
+
+
+@pytest.mark.parametrize("old", ["over", "participation.over"])
+def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
+    assert load_config(overrides=[f"{old}=1.5"]).participation.over_selection == 1.5
+    assert "the setting over is now called over_selection" in caplog.text
+    path = tmp_path / "mine.yaml"
+    path.write_text("participation: {over: 1.5}")
+    assert load_config(path=path, overrides=["over_selection=2"]).participation.over_selection == 2
 
 
 @pytest.mark.parametrize(
@@ -279,7 +288,7 @@ def test_values_of_the_wrong_type(override, message):
         ("candidates=20", "participation.candidates: got 20; expected None with sampler=uniform"),
         ("participation={sampler: loss, candidates: 9}", "candidates: got 9; expected 10, as many as are"),
         ("participation={sampler: loss, candidates: 101}", "to 100, the clients there are"),
-        ("members=[1]", r"participation.members: got \(1,\); expected None with sampler=uniform"),
+        ("members=[1]", r"participation.members: got \[1\]; expected None with sampler=uniform"),
         ("participation={sampler: fixed, members: [1]}", r"members: got \(1,\); expected 10 clients"),
         ("participation={sampler: fixed, members: [1, 1]}", "members: got .* expected each client once"),
         ("participation={sampler: fixed, members: [-1]}", "participation.members.0: got -1"),
@@ -291,8 +300,11 @@ def test_values_of_the_wrong_type(override, message):
         ("duty=0.01", "participation.duty: got 0.01; expected at least one round of the 10 of a period"),
         ("period=5", "participation.period: got 5; expected 10 with duty=1, which does not use it"),
         ("participation={trace: a.csv, duty: 0.5}", "participation.duty: got 0.5; expected 1.0 with trace"),
-        ("over=0.9", "participation.over: got 0.9"),
-        ("over=11", "participation.over: got '11.0 times a cohort of 10'; expected at most 100"),
+        ("over_selection=0.9", "participation.over_selection: got 0.9"),
+        (
+            "over_selection=11",
+            "participation.over_selection: got '11.0 times a cohort of 10'; expected at most 100",
+        ),
         ("participation.dropout=1", "participation.dropout: got 1"),
         ("layers=0", "model.layers: got 0"),
         ("width=30", "model.heads: got 4; expected a divisor of the width, 30"),

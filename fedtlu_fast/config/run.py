@@ -117,17 +117,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _draw_fits(self) -> Self:
-        participation, drawn = self.participation, self.participation.drawn(self.cohort)
-        if drawn > self.clients:
-            given = f"{participation.over} times a cohort of {self.cohort}"
-            raise InputError("participation.over", given, f"at most {self.clients}, the clients there are")
-        candidates, members = participation.candidates, participation.members
-        if candidates is not None and not drawn <= candidates <= self.clients:
-            expected = f"{drawn}, as many as are drawn, to {self.clients}, the clients there are"
-            raise InputError("participation.candidates", candidates, expected)
-        if members is not None and (len(members) != drawn or max(members) >= self.clients):
-            expected = f"{drawn} clients, as many as are drawn, numbered from 0 to {self.clients - 1}"
-            raise InputError("participation.members", members, expected)
+        try:
+            self.participation.value.check(self.clients, self.cohort)
+        except InputError as error:
+            raise error.of(f"participation.{error.field}") from None
         return self
 
     @model_validator(mode="after")

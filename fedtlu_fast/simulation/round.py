@@ -40,7 +40,7 @@ from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.orders import Blocks
 from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
 from fedtlu_fast.simulation.gather import Gathered, gather
-from fedtlu_fast.simulation.participation import Participation, make_participation
+from fedtlu_fast.simulation.participation import Turnout
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
 from fedtlu_fast.threats import Roles
@@ -72,7 +72,7 @@ class Server:
     population: Population
     trainer: LocalTrainer
     executor: Executor
-    participation: Participation
+    participation: Turnout
     optimizer: ServerOptimizer
     selector: Selector
     quotas: tuple[int, ...]
@@ -149,7 +149,9 @@ def make_server(
         population=population,
         trainer=trainer,
         executor=executor,
-        participation=make_participation(config, population),
+        participation=config.participation.value.begin(
+            config.seed, config.clients, config.cohort, config.rounds, population
+        ),
         optimizer=config.aggregation.server_optimizer,
         selector=make_selector(chosen.selector, chosen.metric),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
@@ -249,7 +251,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         warmup=warmup,
         seconds=clock.seconds,
     )
-    losses = server.participation.learnt(state.losses, reports)
+    learnt = zip(reports.clients, reports.losses, reports.accepted, strict=True)
+    losses = server.participation.learnt(state.losses, learnt)
     recycles = config.client_selection.selector == "fedluar" and reports.total and not (nobody or warmup)
     return replace(
         state,

@@ -1,6 +1,22 @@
 """Who takes part in a round: who can, who is drawn, and who drops out again."""
 
-from fedtlu_fast.simulation.participation.make import make_participation
-from fedtlu_fast.simulation.participation.participation import Participants, Participation
+from fedtlu_fast.simulation.participation.availability import Availability, Duty, Schedule, Trace
+from fedtlu_fast.simulation.participation.participation import Participation
+from fedtlu_fast.simulation.participation.samplers import ByLoss, BySize, Fixed, Pool, Sampler, Uniform
+from fedtlu_fast.simulation.participation.turnout import Participants, Turnout
 
-__all__ = ["Participants", "Participation", "make_participation"]
+__all__ = [
+    "Availability",
+    "ByLoss",
+    "BySize",
+    "Duty",
+    "Fixed",
+    "Participants",
+    "Participation",
+    "Pool",
+    "Sampler",
+    "Schedule",
+    "Trace",
+    "Turnout",
+    "Uniform",
+]

@@ -5,27 +5,88 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 from fedtlu_fast.randomness import generator
 
 HEADER = ["client", "first", "last"]
 
 
-class Availability(Protocol):
-    """Knows who can take part."""
+class Schedule(Protocol):
+    """Knows which clients can take part in the rounds of one run."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a resumed run must share beside its settings, such as the digest of a file."""
+        ...
 
     def available(self, round_index: int) -> Indices:
         """The clients that can take part in a round (1 for the first), ascending."""
         ...
+
+
+class Availability(ABC):
+    """A rule by which clients can take part. To write your own, subclass it."""
+
+    @abstractmethod
+    def schedule(self, seed: int, clients: int, rounds: int) -> Schedule:
+        """The rule for one run.
+
+        Args:
+            seed: of the run.
+            clients: how many there are; they are numbered from 0.
+            rounds: of the run.
+
+        Raises:
+            InputError: the rule does not serve for such a run.
+        """
+
+
+@part
+class Duty(Availability):
+    """Each client can take part in a share of every period, which it begins at a place of its own.
+
+    Attributes:
+        share: of a period, in (0, 1]; at least one round of it.
+        period: rounds.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    period: Annotated[int, Field(ge=1)] = 10
+
+    def __post_init__(self) -> None:
+        if round(self.share * self.period) < 1:
+            raise InputError("share", self.share, f"at least one round of the {self.period} of a period")
+
+    def schedule(self, seed: int, clients: int, rounds: int) -> DutyCycle:
+        """See `Availability.schedule`."""
+        return DutyCycle(seed, clients, self.period, round(self.share * self.period))
+
+
+@part
+class Trace(Availability):
+    """Clients can take part in the rounds that a file names; a client that is not named never can.
+
+    Attributes:
+        path: of the file, which is read when a run begins; see `load_trace`.
+    """
+
+    path: str
+
+    def schedule(self, seed: int, clients: int, rounds: int) -> Intervals:
+        """See `Availability.schedule`."""
+        return load_trace(Path(self.path), clients, rounds)
 
 
 @dataclass(frozen=True)
@@ -50,14 +111,19 @@ class DutyCycle:
     def _begins(self) -> Indices:
         return generator(self.seed, "availability").integers(self.period, size=self.clients)
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Nothing: the settings say it all."""
+        return {}
+
     def available(self, round_index: int) -> Indices:
-        """See `Availability.available`."""
+        """See `Schedule.available`."""
         return np.flatnonzero((round_index + self._begins) % self.period < self.on)
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Intervals of rounds in which clients can take part; who is not named never can.
+class Intervals:
+    """Intervals of rounds in which clients can take part; a client that is not named never can.
 
     Attributes:
         clients: [I], of each interval.
@@ -71,12 +137,17 @@ class Trace:
     last: Indices
     sha256: str
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The digest of the file."""
+        return {"trace_sha256": self.sha256}
+
     def available(self, round_index: int) -> Indices:
-        """See `Availability.available`."""
+        """See `Schedule.available`."""
         return np.unique(self.clients[(self.first <= round_index) & (round_index <= self.last)])
 
 
-def load_trace(path: Path, clients: int, rounds: int) -> Trace:
+def load_trace(path: Path, clients: int, rounds: int) -> Intervals:
     """Reads a trace.
 
     Args:
@@ -87,7 +158,7 @@ def load_trace(path: Path, clients: int, rounds: int) -> Trace:
         rounds: of the run, which the trace has to cover.
 
     Raises:
-        InputError: it cannot be read, names what is not there, or ends before the run does.
+        InputError: it cannot be read, names a client that is not there, or ends before the run does.
     """
     field = "participation.trace"
     try:
@@ -115,7 +186,7 @@ def load_trace(path: Path, clients: int, rounds: int) -> Trace:
             "Use fewer rounds, or a longer trace.",
         )
     table = np.array([row for _, row in rows], dtype=np.int64).reshape(-1, 3)
-    return Trace(table[:, 0], table[:, 1], table[:, 2], hashlib.sha256(content).hexdigest())
+    return Intervals(table[:, 0], table[:, 1], table[:, 2], hashlib.sha256(content).hexdigest())
 
 
 Row = tuple[str, tuple[int, int, int]]

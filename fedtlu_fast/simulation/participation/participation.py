@@ -1,87 +1,85 @@
-"""A round's participants: those that the server draws, less those that do not answer or come too late."""
+"""Who takes part in a federation, as a value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
+from typing import Annotated
 
-from fedtlu_fast.config import ParticipationConfig
-from fedtlu_fast.randomness import Draws, generator
-from fedtlu_fast.simulation.executors.lanes import ClientReports
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from fedtlu_fast.data.population import Indices, Population, sizes_of
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import by_name, part
+from fedtlu_fast.registry import spelled
 from fedtlu_fast.simulation.participation.availability import Availability
-from fedtlu_fast.simulation.participation.samplers import Losses, LossSampler, Sampler
-
-NO_ANSWER, TOO_LATE = "no answer", "too late"
-
-
-@dataclass(frozen=True)
-class Participants:
-    """Who takes part in one round.
-
-    Attributes:
-        drawn: by the server, in the order of the draw.
-        cohort: those of them that train and are averaged, in the same order; may be empty.
-        dropped: the others, and why: ``no answer``, or ``too late`` when more were drawn than are needed.
-    """
-
-    drawn: list[int]
-    cohort: list[int]
-    dropped: dict[int, str]
+from fedtlu_fast.simulation.participation.samplers import Sampler, Uniform
+from fedtlu_fast.simulation.participation.turnout import Turnout
 
 
-@dataclass(frozen=True)
+@part
 class Participation:
-    """Draws the participants of every round, as a pure function of seed, round and known losses.
+    """Who takes part in a round: who can, who is drawn, and who drops out again.
 
-    Over-participation is after Bonawitz et al. (arXiv 1902.01046): the server draws more than it needs
-    and goes on without the last ones. Who answers first is drawn uniformly: not, as with real devices, by
-    how much a client has to compute.
+    Over-selection is after Bonawitz et al. (arXiv 1902.01046): the server draws more clients than it needs
+    and goes on without the last ones.
 
     Attributes:
-        config: `over` and `dropout`.
-        seed: of the run.
-        size: of a cohort.
         sampler: draws clients.
-        availability: who can be drawn; None: everyone.
-        identity: what a resumed run must share beside its settings: the trace's SHA-256.
+        availability: which clients can be drawn; None: all of them.
+        over_selection: this times the cohort is drawn, of which as many as the cohort that answer first
+            train.
+        dropout: chance that a client that was drawn does not answer.
     """
 
-    config: ParticipationConfig
-    seed: int
-    size: int
-    sampler: Sampler
-    availability: Availability | None
-    identity: dict[str, str] = field(default_factory=dict)
+    sampler: Annotated[Sampler, BeforeValidator(by_name("sampler"))] = Uniform()
+    availability: Availability | None = None
+    over_selection: Annotated[float, Field(ge=1)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def draw(self, round_index: int, losses: Losses) -> Participants:
-        """The participants of a round (1 for the first)."""
-        available = self.availability.available(round_index) if self.availability is not None else None
-        drawn = self.sampler.draw(round_index, self.config.drawn(self.size), available, losses)
-        silent = self._silent(round_index, drawn)
-        answering = [client for client in drawn if client not in silent]
-        late = self._late(round_index, answering)
-        reasons = dict.fromkeys(silent, NO_ANSWER) | dict.fromkeys(late, TOO_LATE)
-        dropped = {client: reasons[client] for client in drawn if client in reasons}
-        return Participants(drawn, [client for client in drawn if client not in dropped], dropped)
+    def drawn(self, cohort: int) -> int:
+        """How many clients are drawn for a cohort."""
+        # The factor as it is written: 1.1 times 10 is 11, though the float product is more.
+        return ceil(Fraction(str(self.over_selection)) * cohort)
 
-    def learnt(self, losses: Losses, reports: ClientReports) -> Losses:
-        """The known losses after a round; only `LossSampler` wants any, for others none are kept."""
-        if not isinstance(self.sampler, LossSampler):
-            return losses
-        rows = zip(reports.clients, reports.losses, reports.accepted, strict=True)
-        return {**losses, **{client: loss if accepted else float("-inf") for client, loss, accepted in rows}}
+    def check(self, clients: int, cohort: int) -> None:
+        """Refuses a federation for which the parameters make no sense.
 
-    def _silent(self, round_index: int, drawn: list[int]) -> set[int]:
-        chance, draws = self.config.dropout, Draws()
-        if not chance:
-            return set()
-        return {
-            client
-            for client in drawn
-            if draws.generator(self.seed, "client dropout", round_index, client).random() < chance
-        }
+        Raises:
+            InputError: its field is the name of a parameter, of this part or of the sampler.
+        """
+        drawn = self.drawn(cohort)
+        if drawn > clients:
+            given = f"{self.over_selection} times a cohort of {cohort}"
+            raise InputError("over_selection", given, f"at most {clients}, the clients there are")
+        self.sampler.check(clients, drawn)
 
-    def _late(self, round_index: int, answering: list[int]) -> set[int]:
-        if len(answering) <= self.size:
-            return set()
-        order = generator(self.seed, "arrival", round_index).permutation(len(answering))
-        return {answering[place] for place in order[self.size :]}
+    def begin(self, seed: int, clients: int, cohort: int, rounds: int, population: Population) -> Turnout:
+        """What draws the participants of every round.
+
+        Args:
+            seed: of the run.
+            clients: how many there are.
+            cohort: how many train in a round.
+            rounds: of the run.
+            population: is asked for all sizes if the sampler needs them, and for nothing else.
+
+        Raises:
+            InputError: the population cannot tell sizes, or the trace cannot be used.
+        """
+        schedule = None
+        if self.availability is not None:
+            schedule = self.availability.schedule(seed, clients, rounds)
+        sizes = self._sizes(clients, population) if self.sampler.needs_sizes else None
+        drawn = self.drawn(cohort)
+        return Turnout(seed, clients, cohort, drawn, self.dropout, self.sampler, schedule, sizes)
+
+    def _sizes(self, clients: int, population: Population) -> Indices:
+        name = spelled("sampler", type(self.sampler))
+        sizes = sizes_of(population, name)[:clients]
+        if (sizes < 0).any():
+            client = int(np.argmin(sizes))
+            expected = f"clients that hold something; client {client} holds {sizes[client]}"
+            raise InputError("participation.sampler", name, expected)
+        return sizes

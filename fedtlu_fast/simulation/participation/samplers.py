@@ -1,125 +1,177 @@
-"""The server's draw of a cohort. To add one: a class with `draw`, and a line in `make`.
+"""The server's draw of a cohort. To write your own, subclass `Sampler`.
 
-Every draw is without replacement and a pure function of seed, round and what the sampler is given.
+Every draw is without replacement and a pure function of what the sampler is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from fedtlu_fast.data.population import Indices
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.simulation.cohort import draw_clients, sample_cohort
 
 Losses = Mapping[int, float]
-"""Of clients that have trained, the last training loss; -inf for those whose change was not accepted."""
-
-
-class Sampler(Protocol):
-    """Draws clients."""
-
-    def draw(self, round_index: int, count: int, available: Indices | None, losses: Losses) -> list[int]:
-        """Different clients, in the order in which they are averaged.
-
-        Args:
-            round_index: of the round.
-            count: how many; fewer are drawn when fewer can be.
-            available: those that can take part, ascending; None: all.
-            losses: what is known of clients from earlier rounds.
-        """
-        ...
+"""The last training loss of each client that has trained; -inf where its change was not accepted."""
 
 
 @dataclass(frozen=True)
-class UniformSampler:
-    """Every client that can take part is drawn with the same chance. With all there, nothing is listed."""
+class Pool:
+    """The clients among which a sampler draws for one round.
+
+    Attributes:
+        seed: of the run.
+        round: the number of the round, from 1.
+        clients: how many there are; they are numbered from 0.
+        available: the numbers of the clients that can take part, ascending; None: all of them.
+        losses: what is known of clients from earlier rounds; empty for a sampler without `keeps_losses`.
+        sizes: [C], the samples that each client trains on; None for a sampler without `needs_sizes`.
+    """
 
     seed: int
+    round: int
     clients: int
+    available: Indices | None = None
+    losses: Losses = field(default_factory=dict)
+    sizes: Indices | None = None
 
-    def draw(self, round_index: int, count: int, available: Indices | None, losses: Losses) -> list[int]:
+
+class Sampler(ABC):
+    """Draws clients.
+
+    Attributes:
+        needs_sizes: whether it goes by how much clients hold. Then the population is asked for all sizes
+            once, before the first round.
+        keeps_losses: whether it goes by clients' last losses, which are then part of every checkpoint.
+    """
+
+    needs_sizes: ClassVar[bool] = False
+    keeps_losses: ClassVar[bool] = False
+
+    def check(self, clients: int, count: int) -> None:  # noqa: B027 (most samplers draw any number)
+        """Refuses numbers for which the parameters make no sense; called before the first round.
+
+        Args:
+            clients: how many there are.
+            count: how many are to be drawn in a round.
+
+        Raises:
+            InputError: its field is the name of the parameter.
+        """
+
+    @abstractmethod
+    def draw(self, pool: Pool, count: int) -> list[int]:
+        """Different clients of the pool, in the order in which they are averaged.
+
+        Args:
+            pool: the clients, and what is known of them.
+            count: how many; fewer are drawn when fewer can take part.
+        """
+
+
+@part
+class Uniform(Sampler):
+    """Every client that can take part is drawn with the same chance. With all there, nothing is listed."""
+
+    def draw(self, pool: Pool, count: int) -> list[int]:
         """See `Sampler.draw`."""
-        if available is None:
-            return sample_cohort(self.seed, round_index, self.clients, count)
-        drawn = generator(self.seed, "cohort", round_index).choice(
-            available, size=min(count, len(available)), replace=False
+        if pool.available is None:
+            return sample_cohort(pool.seed, pool.round, pool.clients, count)
+        drawn = generator(pool.seed, "cohort", pool.round).choice(
+            pool.available, size=min(count, len(pool.available)), replace=False
         )
         return [int(client) for client in drawn]
 
 
-@dataclass(frozen=True)
-class SizeSampler:
+@part
+class BySize(Sampler):
     """One client after another, each with chances in proportion to the samples that it holds.
 
-    A round costs a pass over all sizes. The changes are weighted by the samples that clients hold whoever
-    draws them, so that here clients that hold much count twice over (the paper's open question asks how
-    the draw matters; it does not ask for another mean).
-
-    Attributes:
-        seed: of the run.
-        sizes: [C], samples to train on; who holds none is never drawn.
+    A client that holds none is never drawn. A round costs a pass over all sizes. The changes are weighted by
+    the samples that clients hold, whichever sampler draws them, so that here clients that hold much count
+    twice over (the paper's open question asks how the draw matters; it does not ask for another mean).
     """
 
-    seed: int
-    sizes: Indices
+    needs_sizes = True
 
-    def draw(self, round_index: int, count: int, available: Indices | None, losses: Losses) -> list[int]:
+    def draw(self, pool: Pool, count: int) -> list[int]:
         """See `Sampler.draw`."""
-        weights = (self.sizes if available is None else self.sizes[available]).astype(np.float64)
+        available, sizes = pool.available, pool.sizes
+        if sizes is None:
+            raise InputError("sizes", None, "the number of samples that each client holds")
+        weights = (sizes if available is None else sizes[available]).astype(np.float64)
         count = min(count, int(np.count_nonzero(weights)))
         if not count:
             return []
-        places = generator(self.seed, "cohort", round_index).choice(
+        places = generator(pool.seed, "cohort", pool.round).choice(
             len(weights), size=count, replace=False, p=weights / weights.sum()
         )
         return [int(client) for client in (places if available is None else available[places])]
 
 
-@dataclass(frozen=True)
-class LossSampler:
+@part
+class ByLoss(Sampler):
     """Power of choice (Cho et al., arXiv 2010.01243): of candidates, those with the largest loss.
 
     The candidates are drawn by size. A candidate's loss is its mean training loss in the last round it took
     part in, which costs nothing (the paper's variant rpow-d; its others have every candidate evaluate the
-    global model in every round). Who has not taken part yet comes first, in the order of the draw. Ours:
-    who failed, or whose change was refused, comes last until it is accepted again, so that a broken client
-    is not drawn for ever; who dropped out keeps the loss it had.
+    global model in every round). Clients that have not taken part yet come first, in the order of the draw.
+    Ours: a client that failed, or whose change was refused, comes last until it is accepted again, so that a
+    broken client is not drawn for ever; a client that dropped out keeps the loss it had.
 
     Attributes:
-        by_size: draws the candidates.
-        candidates: how many.
+        candidates: clients drawn by size, of which the cohort is; null: twice the cohort.
     """
 
-    by_size: SizeSampler
-    candidates: int
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    needs_sizes = True
+    keeps_losses = True
 
-    def draw(self, round_index: int, count: int, available: Indices | None, losses: Losses) -> list[int]:
+    def check(self, clients: int, count: int) -> None:
+        """See `Sampler.check`."""
+        if self.candidates is not None and not count <= self.candidates <= clients:
+            expected = f"{count}, as many as are drawn, to {clients}, the clients there are"
+            raise InputError("candidates", self.candidates, expected)
+
+    def draw(self, pool: Pool, count: int) -> list[int]:
         """See `Sampler.draw`."""
-        drawn = self.by_size.draw(round_index, self.candidates, available, losses)
-        return sorted(drawn, key=lambda client: -losses.get(client, inf))[:count]
+        drawn = BySize().draw(pool, self.candidates or min(2 * count, pool.clients))
+        return sorted(drawn, key=lambda client: -pool.losses.get(client, inf))[:count]
 
 
-@dataclass(frozen=True)
-class FixedSampler:
+@part
+class Fixed(Sampler):
     """The same clients in every round; those of them that cannot take part are missing, not replaced.
 
     Attributes:
-        seed: of the run.
-        clients: how many there are.
-        members: who; None: drawn once, uniformly.
+        members: the clients' numbers; null: drawn once, uniformly.
     """
 
-    seed: int
-    clients: int
-    members: Sequence[int] | None
+    members: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
-    def draw(self, round_index: int, count: int, available: Indices | None, losses: Losses) -> list[int]:
+    def __post_init__(self) -> None:
+        if len(set(self.members or ())) < len(self.members or ()):
+            raise InputError("members", self.members, "each client once")
+
+    def check(self, clients: int, count: int) -> None:
+        """See `Sampler.check`."""
+        members = self.members
+        if members is not None and (len(members) != count or max(members) >= clients):
+            expected = f"{count} clients, as many as are drawn, numbered from 0 to {clients - 1}"
+            raise InputError("members", members, expected)
+
+    def draw(self, pool: Pool, count: int) -> list[int]:
         """See `Sampler.draw`."""
-        members = self.members or draw_clients(self.seed, "fixed cohort", 0, self.clients, count)
+        members = self.members or draw_clients(pool.seed, "fixed cohort", 0, pool.clients, count)
+        available = pool.available
         there = np.ones(len(members), np.bool_) if available is None else np.isin(members, available)
         return [client for client, can in zip(members, there, strict=True) if can]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.simulation.participation.availability import DutyCycle, load_trace
+from fedtlu_fast.simulation.participation.availability import Duty, DutyCycle, Trace, load_trace
 
 
 def test_each_client_is_there_for_its_share_of_every_period_in_one_stretch():
@@ -27,6 +27,12 @@ def test_who_is_there_is_a_pure_function_of_seed_and_round():
     assert not np.array_equal(first.available(6), DutyCycle(6, 1000, 8, 4).available(6))
 
 
+def test_a_duty_is_a_value_of_a_share_of_at_least_one_round():
+    assert Duty(0.3, 10).schedule(5, 400, 40) == DutyCycle(5, 400, 10, 3)
+    with pytest.raises(InputError, match=r"^share: got 0.01; expected at least one round of the 10"):
+        Duty(0.01)
+
+
 def written(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
@@ -42,6 +48,9 @@ def test_a_trace_says_who_is_there(tmp_path, name, content):
     trace = load_trace(written(tmp_path, name, content), clients=3, rounds=6)
     there = [trace.available(index).tolist() for index in range(1, 9)]
     assert there == [[0], [0, 2], [0], [0], [0, 2], [0, 2], [], []]
+    again = Trace(str(tmp_path / name)).schedule(0, clients=3, rounds=6)
+    assert again.available(2).tolist() == [0, 2]
+    assert again.identity == {"trace_sha256": trace.sha256}
 
 
 @pytest.mark.parametrize(

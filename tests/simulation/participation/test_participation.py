@@ -2,6 +2,7 @@
 
 from collections import Counter
 from math import inf, nan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors.lanes import ClientReports
-from fedtlu_fast.simulation.participation import make_participation
+from fedtlu_fast.simulation.participation import Availability, Duty, Fixed, Participation, Sampler, Trace
 
 
 class Unasked:
@@ -21,7 +22,9 @@ class Unasked:
 
 def participation(clients=100, cohort=10, population=None, **given):
     config = parse_config({"clients": clients, "cohort": cohort, "seed": 3, "participation": given})
-    return make_participation(config, population or Unasked())
+    return config.participation.value.begin(
+        config.seed, clients, cohort, config.rounds, population or Unasked()
+    )
 
 
 def population(clients):
@@ -37,8 +40,8 @@ def test_by_default_all_that_are_drawn_take_part():
         assert found.dropped == {}
 
 
-def test_over_participation_goes_on_without_the_last_ones():
-    over = participation(over=1.3)
+def test_over_selection_goes_on_without_the_last_ones():
+    over = participation(over_selection=1.3)
     late = Counter()
     for index in range(1, 1001):
         found = over.draw(index, {})
@@ -51,7 +54,7 @@ def test_over_participation_goes_on_without_the_last_ones():
     assert all(abs(late[place] - 231) < 67 for place in range(13))
 
 
-def test_under_participation_loses_clients_by_chance_each_for_itself():
+def test_dropout_loses_clients_by_chance_each_for_itself():
     under = participation(dropout=0.3)
     lost = [under.draw(index, {}).dropped for index in range(1, 1001)]
     assert all(set(dropped.values()) <= {"no answer"} for dropped in lost)
@@ -68,8 +71,8 @@ def test_whether_a_client_drops_out_does_not_depend_on_who_else_is_drawn():
         assert all((client in here.dropped) == (client in there.dropped) for client in here.drawn)
 
 
-def test_over_and_under_together_fill_the_cohort_from_those_that_answer():
-    both = participation(over=2, dropout=0.4)
+def test_over_selection_and_dropout_together_fill_the_cohort_from_those_that_answer():
+    both = participation(over_selection=2, dropout=0.4)
     for index in range(1, 200):
         found = both.draw(index, {})
         silent = [client for client, why in found.dropped.items() if why == "no answer"]
@@ -106,19 +109,12 @@ def test_only_the_sampler_by_loss_keeps_losses():
     reports.add(4, 10, 2.5, accepted=True)
     reports.add(7, 10, nan, accepted=False)
     reports.fail(9, "broken")
+    learnt = list(zip(reports.clients, reports.losses, reports.accepted, strict=True))
     before = {4: 9.0, 1: 0.5}
     by_loss = participation(population=population(100), sampler="loss")
-    assert by_loss.learnt(before, reports) == {1: 0.5, 4: 2.5, 7: -inf, 9: -inf}
+    assert by_loss.learnt(before, learnt) == {1: 0.5, 4: 2.5, 7: -inf, 9: -inf}
     assert before == {4: 9.0, 1: 0.5}, "state is not changed but made anew"
-    assert participation().learnt({}, reports) == {}
-
-
-def test_candidates_are_twice_the_cohort_unless_given():
-    held = population(100)
-    assert participation(population=held, sampler="loss").sampler.candidates == 20
-    assert participation(population=held, sampler="loss", over=1.5).sampler.candidates == 30
-    assert participation(population=held, sampler="loss", candidates=50).sampler.candidates == 50
-    assert participation(15, 10, population(15), sampler="loss").sampler.candidates == 15
+    assert participation().learnt({}, learnt) == {}
 
 
 @pytest.mark.parametrize("sampler", ["size", "loss"])
@@ -135,3 +131,68 @@ def test_sizes_that_cannot_be_are_refused():
 
     with pytest.raises(InputError, match="client 2 holds -2"):
         participation(population=Broken(), sampler="size")
+
+
+# --- parts of the user's -------------------------------------------------------------------------
+
+
+class First(Sampler):
+    """The clients with the lowest numbers, or what a test wants."""
+
+    def __init__(self, drawn=None):
+        self.drawn = drawn
+
+    def draw(self, pool, count):
+        return list(range(count)) if self.drawn is None else self.drawn
+
+
+class Odd(Availability):
+    """Clients with odd numbers."""
+
+    def schedule(self, seed, clients, rounds):
+        odd = np.arange(1, clients, 2)
+        return SimpleNamespace(identity={"rule": "odd"}, available=lambda round_index: odd)
+
+
+def begun(value, clients=20, cohort=4):
+    return value.begin(3, clients, cohort, 5, Unasked())
+
+
+def test_a_sampler_and_an_availability_of_the_user_s_take_part():
+    over = begun(Participation(First(), over_selection=1.5))
+    assert over.draw(1, {}).drawn == [0, 1, 2, 3, 4, 5]
+    odd = begun(Participation("uniform", Odd()))
+    assert odd.identity == {"rule": "odd"}
+    assert len(odd.draw(1, {}).drawn) == 4
+    assert all(client % 2 for client in odd.draw(1, {}).drawn)
+
+
+@pytest.mark.parametrize("drawn", [[0, 0], [20], [-1], [0, 1, 2, 3, 4], [2]])
+def test_what_a_sampler_of_the_user_s_draws_is_checked(drawn):
+    with pytest.raises(
+        InputError, match=r"sampler: got .* draws at most 4 different clients of those that can"
+    ):
+        begun(Participation(First(drawn), Odd())).draw(1, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sampler": "best"}, "^sampler: got 'best'; expected one of uniform, size, loss, fixed"),
+        ({"sampler": 3}, "^sampler: got 3"),
+        ({"over_selection": 0.5}, "^over_selection: got 0.5"),
+        ({"dropout": 1}, "^dropout: got 1"),
+    ],
+)
+def test_a_participation_checks_its_parameters(given, message):
+    with pytest.raises(InputError, match=message):
+        Participation(**given)
+
+
+def test_settings_are_the_value_that_python_takes():
+    tree = {"sampler": "fixed", "members": [*range(10)], "duty": 0.5, "period": 4, "dropout": 0.1}
+    value = Participation(Fixed(tuple(range(10))), Duty(0.5, 4), dropout=0.1)
+    assert parse_config({"participation": tree}).participation.value == value
+    assert parse_config({"participation": {"trace": "a.csv"}}).participation.value.availability == Trace(
+        "a.csv"
+    )

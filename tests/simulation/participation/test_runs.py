@@ -13,7 +13,7 @@ from fedtlu_fast.cli.main import main
 GIVEN = [
     {"sampler": "size"},
     {"sampler": "loss", "candidates": 6},
-    {"sampler": "loss", "over": 1.5, "dropout": 0.3, "duty": 0.5, "period": 4},
+    {"sampler": "loss", "over_selection": 1.5, "dropout": 0.3, "duty": 0.5, "period": 4},
     {"sampler": "fixed", "dropout": 0.4},
 ]
 
@@ -70,7 +70,7 @@ def test_arms_that_share_a_warm_up_share_its_losses(text, tmp_path):
 
 
 def test_the_records_name_who_was_drawn_and_who_dropped(text):
-    result = simulate(federation(text, {"over": 1.5, "dropout": 0.3}))
+    result = simulate(federation(text, {"over_selection": 1.5, "dropout": 0.3}))
     seen = set()
     for choice, metrics in zip(result.selection, result.metrics, strict=True):
         dropped = {int(client) for client in metrics["dropped"]}

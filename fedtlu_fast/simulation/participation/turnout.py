@@ -1,0 +1,123 @@
+"""A round's participants: the clients that the server draws, less any that do not answer or are too late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtlu_fast.data.population import Indices
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.randomness import Draws, generator
+from fedtlu_fast.simulation.participation.availability import Schedule
+from fedtlu_fast.simulation.participation.samplers import Losses, Pool, Sampler
+
+NO_ANSWER, TOO_LATE = "no answer", "too late"
+
+
+@dataclass(frozen=True)
+class Participants:
+    """Who takes part in one round.
+
+    Attributes:
+        drawn: by the server, in the order of the draw.
+        cohort: the clients that train and are averaged, in the same order; may be empty.
+        dropped: the others that were drawn, and why: ``no answer``, or ``too late`` when more were drawn
+            than are needed.
+    """
+
+    drawn: list[int]
+    cohort: list[int]
+    dropped: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Turnout:
+    """Draws the participants of every round, as a pure function of seed, round and known losses.
+
+    The clients that answer first are drawn uniformly: the time that a client computes does not count, as it
+    would with real devices.
+
+    Attributes:
+        seed: of the run.
+        clients: how many there are.
+        size: of a cohort.
+        count: how many are drawn for it.
+        dropout: chance that a client that was drawn does not answer.
+        sampler: draws clients.
+        schedule: which clients can be drawn; None: all of them.
+        sizes: [C], what each client holds; None where the sampler does not need it.
+    """
+
+    seed: int
+    clients: int
+    size: int
+    count: int
+    dropout: float
+    sampler: Sampler
+    schedule: Schedule | None
+    sizes: Indices | None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a resumed run must share beside its settings, such as the digest of a trace."""
+        return dict(self.schedule.identity) if self.schedule is not None else {}
+
+    def draw(self, round_index: int, losses: Losses) -> Participants:
+        """The participants of a round (1 for the first).
+
+        Raises:
+            InputError: a sampler of the user's draws what it must not.
+        """
+        available = self.schedule.available(round_index) if self.schedule is not None else None
+        pool = Pool(self.seed, round_index, self.clients, available, losses, self.sizes)
+        drawn = _checked(self.sampler.draw(pool, self.count), pool, self.count)
+        silent = self._silent(round_index, drawn)
+        answering = [client for client in drawn if client not in silent]
+        late = self._late(round_index, answering)
+        reasons = dict.fromkeys(silent, NO_ANSWER) | dict.fromkeys(late, TOO_LATE)
+        dropped = {client: reasons[client] for client in drawn if client in reasons}
+        return Participants(drawn, [client for client in drawn if client not in dropped], dropped)
+
+    def learnt(self, losses: Losses, reports: Iterable[tuple[int, float, bool]]) -> Losses:
+        """The known losses after a round; none are kept for a sampler that does not go by them.
+
+        Args:
+            losses: known before it.
+            reports: number, training loss, and whether its change was accepted, for each client that
+                trained.
+        """
+        if not self.sampler.keeps_losses:
+            return losses
+        latest = {client: loss if accepted else float("-inf") for client, loss, accepted in reports}
+        return {**losses, **latest}
+
+    def _silent(self, round_index: int, drawn: list[int]) -> set[int]:
+        chance, draws = self.dropout, Draws()
+        if not chance:
+            return set()
+        return {
+            client
+            for client in drawn
+            if draws.generator(self.seed, "client dropout", round_index, client).random() < chance
+        }
+
+    def _late(self, round_index: int, answering: list[int]) -> set[int]:
+        if len(answering) <= self.size:
+            return set()
+        order = generator(self.seed, "arrival", round_index).permutation(len(answering))
+        return {answering[place] for place in order[self.size :]}
+
+
+def _checked(drawn: Sequence[int], pool: Pool, count: int) -> list[int]:
+    """The draw of a sampler, which may be the user's, as plain numbers."""
+    found, available = [int(client) for client in drawn], pool.available
+    unknown = [client for client in found if not 0 <= client < pool.clients]
+    if available is not None and not unknown:
+        there = np.isin(found, available)
+        unknown = [client for client, can in zip(found, there, strict=True) if not can]
+    if unknown or len(set(found)) < len(found) or len(found) > count:
+        expected = f"a sampler that draws at most {count} different clients of those that can take part"
+        raise InputError("participation.sampler", found, expected)
+    return found
