@@ -36,10 +36,10 @@ import torch
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.run import Run
 imported = time.perf_counter()
-run = Run(parse_config(settings))
-started = time.perf_counter()
 seconds = []
-run.advance(rounds, lambda row: seconds.append(row["seconds"]))
+run = Run(parse_config(settings), callbacks=[lambda row: seconds.append(row["seconds"])])
+started = time.perf_counter()
+run.advance(rounds)
 first = started - imported + seconds[0]
 run.close()
 print(json.dumps({"start_seconds": started - imported, "first_round_seconds": first,

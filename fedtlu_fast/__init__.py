@@ -8,6 +8,7 @@ from fedtlu_fast._version import __version__
 if TYPE_CHECKING:
     from fedtlu_fast.aggregation import Aggregate, aggregate
     from fedtlu_fast.changes import ScoredChange, apply_, choose, score
+    from fedtlu_fast.api import simulate
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
     from fedtlu_fast.settings import load_config
-    from fedtlu_fast.simulation.run import simulate
+    from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
     from fedtlu_fast.stats import LayerStats, layer_stats
     from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
     from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Aggregate",
     "BackendUnavailableError",
+    "Callback",
     "Datasets",
     "Federation",
+    "EarlyStopping",
     "FedtluError",
     "HuggingFaceTask",
     "InputError",
@@ -38,6 +41,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "ScoredChange",
+    "SaveBest",
     "StorageError",
     "SupervisedTask",
     "__version__",
@@ -55,8 +59,10 @@ __all__ = [
 _HOMES = {
     "Aggregate": "aggregation",
     "BackendUnavailableError": "errors",
+    "Callback": "simulation.callbacks",
     "Datasets": "data.datasets",
     "Federation": "federation",
+    "EarlyStopping": "simulation.callbacks",
     "FedtluError": "errors",
     "HuggingFaceTask": "tasks.hugging_face",
     "InputError": "errors",
@@ -67,6 +73,7 @@ _HOMES = {
     "ParameterLayout": "layout",
     "RunConfig": "config",
     "RunResult": "runs.results",
+    "SaveBest": "simulation.callbacks",
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
     "ScoredChange": "changes",
@@ -78,7 +85,7 @@ _HOMES = {
     "load_config": "settings",
     "score_blocks": "scoring",
     "score_layers": "scoring",
-    "simulate": "simulation.run",
+    "simulate": "api",
 }
 
 

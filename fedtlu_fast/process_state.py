@@ -193,7 +193,7 @@ def check_settings() -> None:
             raise FedtluError(
                 f"{setting.name} was changed to {value!r} while a run was in progress: it applies to all "
                 f"threads of the process, and this round's bits may be others. Change it before the run or "
-                f"in its observer, or run in a process of its own"
+                f"in a callback, or run in a process of its own"
             )
 
 

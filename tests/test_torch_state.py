@@ -207,7 +207,7 @@ def test_observers_see_the_callers_state():
         torch.set_grad_enabled(True)
 
     with set_to(torch.set_default_dtype, torch.float64, torch.float32), torch.no_grad():
-        simulate(PERCEPTRON, observer=observe)
+        simulate(PERCEPTRON, callbacks=[observe])
         assert torch.is_grad_enabled(), "what an observer sets is the caller's"
     assert seen == [(False, torch.float64), (True, torch.float64)]
 

@@ -148,8 +148,8 @@ def refuse_beside_resume(**given: Any) -> None:
             )
 
 
-FREE = ("execution.", "checkpoint.")
-"""Sections that may change when a run goes on: who trains, what happens to failing clients, how to save."""
+FREE = ("execution.", "checkpoint.", "rounds")
+"""What may change when a run goes on: who trains, what happens to failing clients, how to save, how long."""
 
 
 FREE_OF_COMPARISONS = (

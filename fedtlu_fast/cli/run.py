@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedtlu_fast.cli import options
@@ -18,15 +16,9 @@ from fedtlu_fast.cli.dry_run import show_estimate
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
 from fedtlu_fast.places import at_home
-from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
-    from fedtlu_fast.simulation.run import Run
-    from fedtlu_fast.simulation.stopping import StopRequest
-
-MOST_SHOWN = 4
-"""Chosen blocks named in the progress line."""
 
 
 def run_command(
@@ -66,8 +58,8 @@ def run_command(
 
     With no options: 100 clients hold parts of the Python language reference, a small GPT-2 learns it, and
     FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits; beside it,
-    --executor, --workers and --set of execution.* and checkpoint.* may change. Ctrl-C or SIGTERM ends it
-    after the round under way; a second Ctrl-C ends it at once.
+    --executor, --workers and --set of execution.* and checkpoint.* may change, and --rounds makes the run
+    longer. Ctrl-C or SIGTERM ends it after the round under way; a second Ctrl-C ends it immediately.
     """
     given = {
         "selection__selector": selector,
@@ -75,18 +67,17 @@ def run_command(
         "task": task,
         "data__source": data,
         "partition": partition,
-        "rounds": rounds,
         "clients": clients,
         "backend": backend,
         "device": device,
         "seed": seed,
     }
-    who = {"execution__executor": executor, "execution__workers": workers}
+    free = {"execution__executor": executor, "execution__workers": workers, "rounds": rounds}
     if resume is not None:
         options.refuse_beside_resume(preset=preset, config=config, out=out, **given)
-        settings = options.resumed(resume, overrides, **who)
+        settings = options.resumed(resume, overrides, **free)
     else:
-        settings = options.settings_from(preset, config, overrides, **given, **who)
+        settings = options.settings_from(preset, config, overrides, **given, **free)
     if dry_run:
         show_estimate(settings, as_json)
         return
@@ -109,86 +100,39 @@ def run_command(
 
 
 def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -> tuple[dict[str, Any], str]:
-    """The run's summary, and why it ended early, if it did so by itself.
+    """The run's summary, and why it ended early, if something went wrong with it.
 
     Raises:
         InterruptedRunError: it was asked to stop before its end, and did after a round.
     """
-    from fedtlu_fast.report.pages.run import write_run_report
+    from fedtlu_fast.cli.progress import ProgressBar
+    from fedtlu_fast.report.callback import WriteReport
+    from fedtlu_fast.simulation.endings import how_it_diverged
     from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
 
     live = not quiet and sys.stderr.isatty()
+    bar = ProgressBar(live)
     with notes.status("Reading data, building the model") if live else nullcontext():
-        run = Run(settings, directory, resume=resume)
+        run = Run(settings, directory, resume=resume, callbacks=[bar, WriteReport()])
     with closing(run):
         if live and run.note:
             note(run.note)
         if run.was_finished and not quiet:
             note(f"Nothing was left to do: this run had finished, after round {run.state.round}")
-        with stop_on_signals(
-            lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
-        ) as stop:
-            _advance(run, stop, live)
-        if run.state.round < settings.rounds and not run.diverged:
+        with (
+            stop_on_signals(
+                lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
+            ) as stop,
+            bar.shown(),
+        ):
+            run.advance(settings.rounds, stop)
+        if run.state.round < settings.rounds and not run.over:
             raise InterruptedRunError(run.how_to_go_on(), stop)
         result = run.finish()
-    write_run_report(result, run.config, directory)
-    return result.summary, run.how_it_diverged() if run.diverged else ""
-
-
-def _advance(run: Run, stop: StopRequest, live: bool) -> None:
-    from fedtlu_fast.report.figures.plots import short_names
-
-    names = [run.layout.blocks[block].name for group in run.layout.groups for block in group.blocks]
-    choosable = dict(zip(names, short_names(names), strict=True))
-    with _progress(live) as progress:
-        task = progress.add_task("", total=run.config.rounds, completed=run.state.round, status="", rate="")
-
-        def show(row: dict[str, Any]) -> None:
-            rate = f"{row['trained'] / row['seconds']:,.3g} clients/s"
-            progress.update(task, completed=row["round"], status=visible(_status(row, choosable)), rate=rate)
-
-        run.advance(run.config.rounds, show, stop)
-
-
-def _progress(live: bool) -> Progress:
-    return Progress(
-        TextColumn("round"),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[status]}", markup=False),
-        console=notes,
-        disable=not live,
-    )
-
-
-def _status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
-    """What a round did; of the blocks only those that were chosen, not those that are always updated.
-
-    Args:
-        row: of metrics.jsonl.
-        choosable: short names of the blocks that are chosen among.
-    """
-    tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
-    names = [choosable[name] for name in row["selected"] if name in choosable]
-    more = [f"+{len(names) - MOST_SHOWN}"] if len(names) > MOST_SHOWN else []
-    chosen = "warm-up: all" if row["warmup"] and row["selected"] else " ".join([*names[:MOST_SHOWN], *more])
-    refused = f"refused {len(row['refused'])}" if row["refused"] else ""
-    dropped = f"dropped {len(row['dropped'])}" if row["dropped"] else ""
-    parts = (
-        f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
-        tested,
-        f"accuracy {100 * row['test_accuracy']:.1f}%" if row.get("test_accuracy") is not None else "",
-        chosen,
-        refused,
-        dropped,
-        f"not finite, left out: {len(row['nonfinite_blocks'])} blocks" if row["nonfinite_blocks"] else "",
-        "too few clients for the rule: nothing changed" if row["kept_clients"] == [] else "",
-    )
-    return "  ".join(part for part in parts if part)
+    if (stopped := result.summary["stopped"]) and not quiet:
+        note(f"Stopped after round {run.state.round} of {settings.rounds}: {stopped}")
+    return result.summary, how_it_diverged(run.state.round, settings.rounds) if run.diverged else ""
 
 
 def _table(summary: dict[str, Any]) -> Table:

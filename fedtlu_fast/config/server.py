@@ -76,6 +76,12 @@ class EvaluationConfig(Section):
         10, ge=0, description="clients that train once more after the last round for the local test"
     )
     batch_size: int = Field(64, ge=1, description="samples in one forward pass of a test")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="the run ends after so many global tests in a row without a lower loss; tests of the "
+        "warm-up do not count; null: it runs all its rounds",
+    )
 
 
 class CheckpointConfig(Section):
@@ -86,6 +92,9 @@ class CheckpointConfig(Section):
         None, gt=0, description="also one after so many minutes without; null: by rounds only"
     )
     retain: int = Field(2, ge=1, description="checkpoints kept")
+    best: bool = Field(
+        False, description="also keep the model with the lowest loss in the global tests that were due"
+    )
 
 
 class AggregationConfig(PartsSection):

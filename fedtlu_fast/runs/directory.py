@@ -236,6 +236,19 @@ class RunDirectory:
             self.write_bytes(log, b"".join(kept))
             self._digests[log] = LogDigests(kept)
 
+    def change_rounds(self, config: RunConfig, rounds: int) -> None:
+        """Makes a run longer or shorter: it is no longer finished, and its settings have other rounds.
+
+        Args:
+            config: its settings so far.
+            rounds: how many it has from now on.
+
+        Raises:
+            StorageError: the directory cannot be written.
+        """
+        self._no_longer_finished()
+        self.write(CONFIG, seal_yaml(config.model_copy(update={"rounds": rounds}).to_yaml()))
+
     def sync(self) -> None:
         """Waits until the logs are on the disk, so that a checkpoint never knows more than they do.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.files import file_sha256, read_file
 from fedtlu_fast.runs.sealed import KEY, DamagedError, seal_json, unseal_json
 
@@ -27,7 +28,9 @@ class EarlierVersionError(ValueError):
 
 
 class CheckpointFacts(BaseModel):
-    """The content of state.json, all of it: another key, or one that is missing, is damage.
+    """The content of state.json, all of it: another key is damage, and so is one that is missing.
+
+    Only `control` may be missing: earlier versions had no such thing.
 
     Attributes:
         format: of the checkpoint.
@@ -40,6 +43,7 @@ class CheckpointFacts(BaseModel):
         logs: SHA-256 of the first `round` lines of the logs that results follow from, by name.
         identity: what a resumed run must share (digests of settings and data).
         environment: where it was written, by name: a resumed run that differs says so and goes on.
+        control: what callbacks have changed.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -54,6 +58,7 @@ class CheckpointFacts(BaseModel):
     logs: dict[str, Digest]
     identity: dict[str, str]
     environment: dict[str, str]
+    control: Control = Control()
 
     @property
     def files(self) -> dict[str, str]:

@@ -19,6 +19,25 @@ from fedtlu_fast.runs.reading import read_finished
 from fedtlu_fast.wording import RESUMED
 
 
+@dataclass(frozen=True)
+class BestModel:
+    """The best model of a run.
+
+    Attributes:
+        round: the model is the one after this round.
+        metric: the key in metrics.jsonl that it was chosen by.
+        value: what it has there.
+        params: [P] float32, its parameters, on the CPU.
+        buffers: [Q] float32, its floating-point buffers, on the CPU.
+    """
+
+    round: int
+    metric: str
+    value: float
+    params: torch.Tensor
+    buffers: torch.Tensor
+
+
 @dataclass(frozen=True, repr=False)
 class RunResult:
     """What a run leaves.
@@ -31,6 +50,7 @@ class RunResult:
         layout: of the model.
         out: the run's directory, if it had one.
         model: the module with the final weights and buffers, on the CPU and in evaluation mode.
+        best: the best model, where one was kept (`checkpoint.best`, `SaveBest`).
     """
 
     summary: dict[str, Any]
@@ -40,6 +60,7 @@ class RunResult:
     layout: ParameterLayout
     out: Path | None
     model: nn.Module
+    best: BestModel | None = None
 
     def __repr__(self) -> str:
         name = self.summary["headline"]
@@ -49,6 +70,10 @@ class RunResult:
             f"  clients' own tests, {name}: {_number(self.summary[f'local_{name}'])}",
             f"  directory: {self.out or 'none'}",
         ]
+        if stopped := self.summary["stopped"]:
+            lines.insert(1, f"  stopped early: {stopped}")
+        if self.best is not None:
+            lines.append(f"  best: {self.best.metric} {self.best.value:.4g}, after round {self.best.round}")
         return "\n".join(lines)
 
     def state_dict(self) -> dict[str, torch.Tensor]:

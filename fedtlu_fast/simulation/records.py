@@ -21,6 +21,7 @@ from fedtlu_fast.simulation.evaluation import (
     trained_local_loss,
 )
 from fedtlu_fast.simulation.round import RoundRecord, Server
+from fedtlu_fast.simulation.run_context import ClientEnd
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, perplexity
 from fedtlu_fast.tasks.task import Task
@@ -96,6 +97,18 @@ def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) 
     return finite(row)
 
 
+def client_ends(record: RoundRecord) -> list[ClientEnd]:
+    """What became of each client of a round's cohort, in the cohort's order."""
+    told = record.reports
+    rows = zip(told.clients, told.samples, told.losses, told.accepted, strict=True)
+    found = {
+        client: ClientEnd(client, samples, loss if isfinite(loss) else None, accepted)
+        for client, samples, loss, accepted in rows
+    }
+    failed = {client: ClientEnd(client, 0, None, False, reason) for client, reason in record.failed.items()}
+    return [(found | failed)[client] for client in record.cohort]
+
+
 def start_figures(server: Server, state: ServerState) -> dict[str, Any]:
     """The global test before round 1, as the summary has it."""
     found = global_test(server, state)
@@ -111,11 +124,12 @@ def run_summary(
 
     ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
     otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
-    mean over the targeted rounds. ``diverged_round`` is the last round when its global test gave no number;
-    None when it gave one. ``failed_tests`` are the clients that the last tests left out. Accuracies are None
-    for language modelling; ``test_f1`` (of every label that occurs or was predicted) and its plain mean,
-    ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the rounds,
-    with their tests; neither setting up nor the last tests are in them.
+    mean over the targeted rounds. ``stopped`` is why a callback ended the run early, None when none did;
+    ``best`` says which model was kept as the best. ``diverged_round`` is the last round when its global test
+    gave no number; None when it gave one. ``failed_tests`` are the clients that the last tests left out.
+    Accuracies are None for language modelling; ``test_f1`` (of every label that occurs or was predicted) and
+    its plain mean, ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the
+    rounds, with their tests; neither setting up nor the last tests are in them.
 
     Args:
         server: of the run.
@@ -140,6 +154,8 @@ def run_summary(
         **_open_blocks(server),
         "seed": config.seed,
         "rounds": state.round,
+        "stopped": state.control.stopped,
+        "best": _best(state),
         "warmup_rounds": min(config.warmup_rounds, state.round),
         "targeted_rounds": len(targeted),
         "clients": config.clients,
@@ -237,6 +253,11 @@ def _open_blocks(server: Server) -> dict[str, list[str]]:
     if server.personal is not None:
         found["personal_blocks"] = [names[block] for block in server.personal.blocks]
     return found
+
+
+def _best(state: ServerState) -> dict[str, Any] | None:
+    best = state.best
+    return None if best is None else {"round": best.round, "metric": best.metric, "value": best.value}
 
 
 def _perplexity(task: Task, loss: float | None) -> float | None:

@@ -37,6 +37,7 @@ from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.cohort import weight_limit
 from fedtlu_fast.simulation.executors.executor import Executor
+from fedtlu_fast.simulation.executors.lanes import ClientReports
 from fedtlu_fast.simulation.executors.orders import Blocks
 from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
 from fedtlu_fast.simulation.gather import Gathered, gather
@@ -103,6 +104,7 @@ class RoundRecord:
         values: of the settings' metric, for every layer and block.
         client_choice: what was found out and decided before the cohort trained.
         sent: the blocks that each client sent, by its number; empty where everybody sent everything.
+        reports: of the clients that trained.
         warmup: whether every block was applied because targeting had not started.
         seconds: by stage.
     """
@@ -122,6 +124,7 @@ class RoundRecord:
     values: BlockValues
     client_choice: ClientChoice
     sent: dict[int, Blocks]
+    reports: ClientReports
     warmup: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -248,6 +251,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         values=values,
         client_choice=choice,
         sent=reports.sent,
+        reports=reports,
         warmup=warmup,
         seconds=clock.seconds,
     )

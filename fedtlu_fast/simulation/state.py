@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.environment import DATA, differences
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.runs.best import read_best, remove_unnamed, write_best
 from fedtlu_fast.runs.checkpoints import complete_checkpoints, round_of
+from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.facts import (
     CLIENTS,
     FORMAT,
@@ -52,7 +54,9 @@ from fedtlu_fast.runs.files import (
     sync_folder,
 )
 from fedtlu_fast.runs.logs import changed_log
+from fedtlu_fast.runs.results import BestModel
 from fedtlu_fast.runs.sealed import DamagedError
+from fedtlu_fast.runs.tensors import joined, load_tensors, model_tensors
 from fedtlu_fast.wording import RESUMED
 
 logger = logging.getLogger("fedtlu_fast")
@@ -84,6 +88,8 @@ class ServerState:
         probes: of clients, where they are used again in later rounds.
         last_change: [P], the aggregated change of the last round, where it may be used again.
         personal: [p] float32 of each client that has taken part, where clients keep blocks for themselves.
+        control: what callbacks have changed; its `best` is None here, and follows from the model.
+        best: the best model, where one is kept.
     """
 
     round: int
@@ -94,6 +100,8 @@ class ServerState:
     probes: dict[int, Probe] = field(default_factory=dict)
     last_change: Tensor | None = None
     personal: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    control: Control = field(default_factory=Control)
+    best: BestModel | None = None
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -126,10 +134,8 @@ def save_checkpoint(
     """
     target = folder / f"round-{state.round:06d}"
     scratch = folder / f".writing-{state.round:06d}"
-    tensors = {**layout.views(state.params), **layout.buffer_views(state.buffers)}
     content = {
-        # Copied one by one: safetensors refuses tensors that share memory.
-        WEIGHTS: {name: tensor.cpu().clone() for name, tensor in tensors.items()},
+        WEIGHTS: model_tensors(layout, state.params, state.buffers),
         LOSSES: _columns(state.losses) if state.losses else {},
         OPTIMIZER: {name: tensor.cpu() for name, tensor in state.optimizer.items()},
         CLIENTS: _remembered(state),
@@ -148,6 +154,7 @@ def save_checkpoint(
                 save_file(held, scratch / name)
                 (scratch / name).chmod(mode)
                 digests[name] = file_sha256(scratch / name)
+        kept = None if state.best is None else write_best(folder, state.best, layout)
         facts = CheckpointFacts(
             format=FORMAT,
             round=state.round,
@@ -159,6 +166,7 @@ def save_checkpoint(
             logs=dict(logs or {}),
             identity=dict(identity),
             environment=dict(environment or {}),
+            control=state.control.model_copy(update={"best": kept}),
         )
         (scratch / STATE).write_text(facts_text(facts))
         for path in sorted(scratch.iterdir()):
@@ -176,6 +184,7 @@ def save_checkpoint(
     place = whole.index(target) + 1
     for stale in (*whole[: max(0, place - retain)], *whole[place:]):
         shutil.rmtree(stale, ignore_errors=True)
+    remove_unnamed(folder)
 
 
 def load_checkpoint(
@@ -245,18 +254,22 @@ def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> Server
     check_files(path, facts)
     if changed := changed_log(path.parent.parent, facts.logs, facts.round):
         raise DamagedError(changed)
+    kept = facts.control.best
+    best = None if kept is None else read_best(path.parent, kept, layout)
     try:
-        held: dict[str, dict[str, Tensor]] = {name: _load(path / name) for name in facts.files}
+        held: dict[str, dict[str, Tensor]] = {name: load_tensors(path / name) for name in facts.files}
         known, clients = held.get(LOSSES, _columns({})), held.get(CLIENTS, {})
         return ServerState(
             facts.round,
-            _joined(layout.layers, held[WEIGHTS]),
-            _joined(layout.buffers, held[WEIGHTS]),
+            joined(layout.layers, held[WEIGHTS]),
+            joined(layout.buffers, held[WEIGHTS]),
             dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True)),
             held.get(OPTIMIZER, {}),
             _probes(clients),
             clients.get("last_change"),
             _personal(clients),
+            facts.control.model_copy(update={"best": None}),
+            best,
         )
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise DamagedError(f"not of this model: {error}") from None
@@ -342,18 +355,5 @@ def _of_earlier_version(path: Path) -> InputError:
     )
 
 
-def _joined(slots: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([torch.empty(0), *(tensors[slot.name].reshape(-1) for slot in slots)])
-
-
 def _sha256(vector: Tensor) -> str:
     return hashlib.sha256(vector.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:  # safetensors opens no path that is no UTF-8
-        return load(path.read_bytes())
-    return load_file(path)

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-from support.federations import WORDS, rows, snapshot, timeless, tree, write_text
+from support.federations import WORDS, left, rows, snapshot, timeless, tree, write_text
 from support.treebanks import write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from fedtlu_fast.cli import run as run_module
+from fedtlu_fast.cli.progress import status
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.report.figures.plots import short_names
 
@@ -194,15 +194,15 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
         "selected": ["t.wte", *(f"t.h.{i}" for i in range(6))],
     }
     names = [f"t.h.{i}" for i in range(6)]
-    line = run_module._status(row, dict(zip(names, short_names(names), strict=True)))
+    line = status(row, dict(zip(names, short_names(names), strict=True)))
     assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1  dropped 2"
-    assert "warm-up: all" in run_module._status({**row, "warmup": True}, {})
+    assert "warm-up: all" in status({**row, "warmup": True}, {})
     nothing = {"train_loss": None, "test_perplexity": None, "selected": [], "refused": [], "dropped": {}}
     nothing |= {"warmup": False, "kept_clients": None, "nonfinite_blocks": []}
-    assert run_module._status(nothing, {}) == ""
+    assert status(nothing, {}) == ""
     for warmup in (False, True):
         too_few = {**nothing, "warmup": warmup, "kept_clients": []}
-        assert run_module._status(too_few, {}) == "too few clients for the rule: nothing changed"
+        assert status(too_few, {}) == "too few clients for the rule: nothing changed"
 
 
 BAD_SETTINGS = {
@@ -377,8 +377,22 @@ def test_second_run_does_not_touch_the_first(fedtlu: Command, tiny_file: Path, t
 def test_settings_beside_resume_are_refused(
     fedtlu: Command, tiny_file: Path, tmp_path: Path, command: str, beside: list[object]
 ) -> None:
+    if command == "run" and beside[0] == "--rounds":
+        pytest.skip("a run can be made longer")
     done = fedtlu(command, "--resume", tmp_path / "out", *beside)
     one_message(done, str(beside[0]), "nothing beside --resume")
+
+
+def test_a_run_is_made_longer_beside_resume(fedtlu: Command, tiny_file: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert fedtlu("run", "--config", tiny_file, "--rounds", 5, "--out", whole).code == 0
+    assert fedtlu("run", "--config", tiny_file, "--rounds", 4, "--out", out).code == 0
+    one_message(fedtlu("run", "--resume", out, "--rounds", 3), "rounds: got 3", "4 or more: so many are done")
+    assert fedtlu("run", "--resume", out, "--rounds", 5).code == 0
+    assert left(out) == left(whole)
+    again = fedtlu("run", "--resume", out, "--set", "rounds=6")
+    assert again.code == 0, again.stderr
+    assert len(rows(out / "metrics.jsonl")) == 6
 
 
 def test_comparison_takes_beside_resume_what_becomes_of_failing_clients(
@@ -509,7 +523,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("fedtlu_fast.report.pages.run.write_run_report", press)
+        patch.setattr("fedtlu_fast.report.callback.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
     assert told(done) == [f"stopped: go on with: fedtlu run --resume {out}"]

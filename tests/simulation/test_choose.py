@@ -446,7 +446,7 @@ def stop(row):
 def test_a_resumed_run_keeps_what_was_chosen(tmp_path, monkeypatch):
     simulate(settings_of(), tmp_path / "whole")
     with pytest.raises(ClientError):
-        simulate(settings_of(), tmp_path / "broken", observer=stop)
+        simulate(settings_of(), tmp_path / "broken", callbacks=[stop])
     # Another version of the rule would now choose otherwise.
     monkeypatch.setattr(choose_module, "way_of", lambda *args: pytest.fail("chosen again"))
     simulate(settings_of(), tmp_path / "broken", resume=True)
@@ -462,7 +462,7 @@ def test_a_resumed_run_may_be_worked_on_by_others(tmp_path):
         "vectorized": {"executor": "vectorized", "at_once": 6},
     }.items():
         with pytest.raises(ClientError):
-            simulate(settings_of({"engine": "torch"}), tmp_path / name, observer=stop)
+            simulate(settings_of({"engine": "torch"}), tmp_path / name, callbacks=[stop])
         simulate(settings_of(execution), tmp_path / name, resume=True)
         assert left(tmp_path / name) == left(tmp_path / "whole")
     with pytest.raises(InputError):

@@ -16,7 +16,7 @@ from fedtlu_fast.errors import FedtluError, InterruptedRunError
 from fedtlu_fast.experiments import arm_pool as arm_pool_module
 from fedtlu_fast.experiments import compare as module
 from fedtlu_fast.experiments.compare import Arm, compare, comparison_settings, plan, run_arm
-from fedtlu_fast.runs.results import ArmResult, read_arm
+from fedtlu_fast.runs.results import ArmResult, read_arm, save_comparison
 from fedtlu_fast.simulation.run import Run
 
 SELECTORS, SEEDS = ("fedtlu", "random", "last", "full"), (0, 3)
@@ -290,7 +290,7 @@ def test_processes_give_the_same_bits_and_a_killed_one_is_a_clear_error(
 @pytest.mark.usefixtures("in_process")
 def test_saved_comparison_is_json_that_every_reader_takes(config: RunConfig, tmp_path: Path) -> None:
     results = compare(config, ("last",), (0,), tmp_path / "out")
-    module.save_comparison(tmp_path / "out", [{"selector": "last", "gain": float("nan")}], results)
+    save_comparison(tmp_path / "out", [{"selector": "last", "gain": float("nan")}], results)
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert found["table"] == [{"selector": "last", "gain": None}]
     assert found["runs"] == [results[0].summary]

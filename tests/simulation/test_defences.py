@@ -196,7 +196,7 @@ def test_a_killed_run_goes_on_with_the_optimizer_s_state(
     config = tiny(text, aggregation=STEPS[step], server_lr=0.1)
     simulate(config, tmp_path / "whole")
     with pytest.raises(Killed):
-        simulate(config, tmp_path / "out", observer=kill)
+        simulate(config, tmp_path / "out", callbacks=[kill])
     simulate(config, tmp_path / "out", resume=True)
     assert left(tmp_path / "out") == left(tmp_path / "whole")
     states = [

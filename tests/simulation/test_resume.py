@@ -54,7 +54,7 @@ def begun(config: RunConfig, out: Path, rounds: int) -> Path:
             raise Killed
 
     with pytest.raises(Killed):
-        simulate(config, out, observer=kill)
+        simulate(config, out, callbacks=[kill])
     return out
 
 
@@ -147,7 +147,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import torch, transformers.models.gpt2.modeling_gpt2
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.run import simulate
+from fedtlu_fast.api import simulate
 
 torch.set_num_threads(1)
 config, out = parse_config(json.loads(sys.argv[1])), Path(sys.argv[2])
@@ -268,7 +268,7 @@ def test_interrupt_saves_the_round_that_is_done(
     with pytest.raises(
         InterruptedRunError, match=r"after round 3 of 5; go on with: simulate\(config, .*, resume=True\)"
     ):
-        simulate(config, out, observer=press)
+        simulate(config, out, callbacks=[press])
     assert newest(out).name == "round-000003"
     simulate(config, out, resume=True)
     assert left(out) == whole
@@ -298,7 +298,7 @@ def test_interrupt_without_a_directory_says_that_nothing_was_written(config: Run
         raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRunError, match="nothing was written"):
-        simulate(config, observer=press)
+        simulate(config, callbacks=[press])
 
 
 def test_interrupt_in_the_last_tests_can_be_resumed(
@@ -320,7 +320,7 @@ def test_finished_run_resumed_gives_the_same_summary_and_trains_nothing(
 ) -> None:
     first = simulate(config, tmp_path / "out")
     seen: list[dict[str, Any]] = []
-    again = simulate(config, tmp_path / "out", resume=True, observer=seen.append)
+    again = simulate(config, tmp_path / "out", resume=True, callbacks=[seen.append])
     assert seen == []
     assert again.summary == first.summary, "even the seconds are those of the run"
     assert again.metrics == first.metrics
@@ -441,7 +441,7 @@ def test_damaged_checkpoint_ahead_does_not_push_a_whole_one_out(config: RunConfi
         raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRunError, match="after round 3"):
-        simulate(config, out, resume=True, observer=press)
+        simulate(config, out, resume=True, callbacks=[press])
     assert Run(config, out, resume=True).state.round == 3
 
 
@@ -542,7 +542,7 @@ def test_disk_full_at_a_log_is_one_error_and_resumable(
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(StorageError, match=rf"{log} could not be written: No space.*make room.*resume=True"),
     ):
-        simulate(config, out, observer=fill)
+        simulate(config, out, callbacks=[fill])
     simulate(config, out, resume=True)
     assert left(out) == whole
 
@@ -576,7 +576,7 @@ def test_disk_full_at_a_checkpoint_leaves_the_one_before(
                 patch.setattr(where, name, fault)
 
         with pytest.raises(OSError, match="No space left"):
-            simulate(config, out, observer=fill)
+            simulate(config, out, callbacks=[fill])
     assert newest(out).name == "round-000002"
     assert not list((out / "checkpoints").glob(".*"))
     simulate(config, out, resume=True)

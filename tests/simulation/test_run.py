@@ -238,7 +238,7 @@ def test_caller_s_thread_setting_comes_back(text: Path) -> None:
         simulate(tiny(text, rounds=1, threads=1))
         assert torch.get_num_threads() == 3
         seen = []
-        simulate(tiny(text, rounds=1, threads=2), observer=lambda _: seen.append(torch.get_num_threads()))
+        simulate(tiny(text, rounds=1, threads=2), callbacks=[lambda _: seen.append(torch.get_num_threads())])
         assert seen == [3], "observers are the caller's"
         with closing(Run(tiny(text, rounds=1, threads=2))) as run, run.own_state():
             assert torch.get_num_threads() == 2
@@ -256,7 +256,7 @@ def test_kernels_give_the_same_bits_with_any_backend(text: Path) -> None:
 
 def test_observer_sees_every_row(text: Path) -> None:
     seen: list[dict[str, Any]] = []
-    result = simulate(tiny(text), observer=seen.append)
+    result = simulate(tiny(text), callbacks=[seen.append])
     assert seen == result.metrics
 
 

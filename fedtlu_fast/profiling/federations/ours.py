@@ -92,12 +92,13 @@ def main() -> None:
     work = workload(args.workload, args.clients, args.cohort, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         _write(work, Path(folder))
-        with closing(Run(parse_config(_settings(work, Path(folder))))) as run:
+        settings = parse_config(_settings(work, Path(folder)))
+        with closing(Run(settings, callbacks=[lambda row: report.end_round()])) as run:
             model = work.model()
             # The same weights in the same order, under other names.
             run.state = replace(run.state, params=parameters_to_vector(model.parameters()).detach())
             report.begin()
-            run.advance(args.rounds, lambda row: report.end_round())
+            run.advance(args.rounds)
             vector_to_parameters(run.state.params, model.parameters())
     report.finish(work, model, __version__)
 

@@ -32,7 +32,7 @@ def begun(config, out: Path, rounds: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        simulate(config, out, observer=kill)
+        simulate(config, out, callbacks=[kill])
 
 
 @pytest.mark.parametrize("given", GIVEN, ids=lambda given: "-".join(map(str, given.values())))

@@ -1,0 +1,75 @@
+"""What the package offers to a program that uses it: one call for a whole federation."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import check_kind
+from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.callbacks import Callback, Observer
+from fedtlu_fast.simulation.endings import how_it_diverged
+from fedtlu_fast.simulation.run import Run
+
+logger = logging.getLogger("fedtlu_fast")
+
+
+def simulate(
+    config: RunConfig | Mapping[str, Any],
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback | Observer] = (),
+) -> RunResult:
+    """Runs one federation to its end.
+
+    Args:
+        config: the settings, complete or in part (what is missing has `RunConfig`'s defaults).
+        out: a new or empty directory for the run's files; None writes nothing.
+        resume: go on with the run that `out` holds, from its latest checkpoint. With more `rounds` than it
+            had, the run is made longer.
+        callbacks: objects of subclasses of `Callback`, and functions that get each round's row of
+            metrics.jsonl.
+
+    Returns:
+        Summary, metrics and final parameters. The same config gives the same bits (but for `seconds`),
+        whether or not the run was killed and resumed in between.
+
+    Raises:
+        InputError: settings, data or directory do not fit; nothing was overwritten.
+        StorageError: the directory cannot be written any more; it can be resumed.
+        InterruptedRunError: Ctrl-C; it can be resumed.
+
+    Example:
+        >>> import fedtlu_fast
+        >>> settings = {"rounds": 2, "clients": 8, "cohort": 2, "model": {"layers": 2, "width": 16}}
+        >>> result = fedtlu_fast.simulate(settings)  # doctest: +SKIP
+        >>> result.summary["test_perplexity"]  # doctest: +SKIP
+        2034.6
+    """
+    settings = config if isinstance(config, RunConfig) else parse_config(config)
+    check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
+    place = at_home(out) if out is not None else None
+    with closing(Run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:
+        run.advance(settings.rounds)
+        result = run.finish()
+    if run.diverged:
+        logger.warning(how_it_diverged(run.state.round, run.config.rounds))
+    return result
+
+
+def _report(out: Path | None) -> list[Callback]:
+    """Writes the report at the end of a run that has a directory."""
+    if out is None:
+        return []
+    # Imported late: a run without files need not wait for matplotlib.
+    from fedtlu_fast.report.callback import WriteReport
+
+    return [WriteReport()]

@@ -1,0 +1,226 @@
+"""What a callback gets: how the run stands, and what it can do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.runs.control import Control
+from fedtlu_fast.runs.results import BestModel, RunResult
+from fedtlu_fast.selection.quota import Keep, quotas
+from fedtlu_fast.tasks.metrics import Better
+
+
+@dataclass(frozen=True)
+class ClientEnd:
+    """What became of one client of a cohort.
+
+    Attributes:
+        client: its number.
+        samples: how many it trained on; 0 when it failed.
+        loss: its mean training loss; None when it failed, or when the loss is no number.
+        accepted: whether its change was averaged in.
+        failed: why it could not be trained; None when it was.
+    """
+
+    client: int
+    samples: int
+    loss: float | None
+    accepted: bool
+    failed: str | None = None
+
+
+@dataclass
+class RunContext:
+    """How a run stands. The run sets the attributes; callbacks read them, and act through the methods.
+
+    Attributes:
+        layout: of the model's parameters.
+        figures: for each figure in a row of metrics.jsonl that can be compared, whether lower or higher
+            values are better.
+        rounds: how many rounds the run has, if nothing stops it.
+        every: the global test is due every so many rounds.
+        out: the run's directory; None when it writes nothing.
+        params: [P] float32, the global parameters after the last round done. Do not change them.
+        server_lr: factor on the server's step.
+        keep: blocks kept per group, as in the setting `selection.keep`; None where no block is chosen.
+        round: the number of the round under way; between rounds, of the last round done.
+        rows: rows of metrics.jsonl of all rounds done.
+        row: the row of the round under way, once it has trained and was tested; None before.
+        choice: the row of selection.jsonl, likewise.
+        client: in `on_client_end`, what became of the client; None elsewhere.
+        best: the model that was kept as the best; None when there is none.
+        stopped: why the run ends early; None when it does not.
+        result: in `on_end`, what the run leaves; None before.
+    """
+
+    layout: ParameterLayout
+    figures: Mapping[str, Better]
+    rounds: int
+    every: int
+    out: Path | None
+    params: Tensor
+    server_lr: float
+    keep: Keep | None
+    rows: list[dict[str, Any]]
+    round: int = 0
+    row: dict[str, Any] | None = None
+    choice: dict[str, Any] | None = None
+    client: ClientEnd | None = None
+    best: BestModel | None = None
+    stopped: str | None = None
+    result: RunResult | None = None
+    control: Control = field(default_factory=Control, repr=False)
+    _save: bool = field(default=False, repr=False)
+    _candidate: Callable[[str, float], BestModel] | None = field(default=None, repr=False)
+    _actor: str = field(default="", repr=False)
+
+    @property
+    def tests(self) -> list[dict[str, Any]]:
+        """Rows of the rounds done whose global test was due."""
+        return [row for row in self.rows if self.is_due(row["round"])]
+
+    @property
+    def this_row(self) -> dict[str, Any]:
+        """The row of the round under way.
+
+        Raises:
+            InputError: the round has not trained yet.
+        """
+        if self.row is None:
+            expected = (
+                "a hook that is called when the round has trained: on_client_end, on_evaluate, on_round_end"
+            )
+            raise InputError("row", None, expected)
+        return self.row
+
+    def is_due(self, index: int) -> bool:
+        """Whether the global test is due after a round."""
+        return index % self.every == 0
+
+    def stop(self, reason: str) -> None:
+        """Makes the round under way the last. The summary has the reason, under ``stopped``.
+
+        A stopped run is finished: resuming it trains nothing, also when it is given more rounds.
+
+        Args:
+            reason: a sentence for people.
+        """
+        self.stopped = reason
+        self._change(stopped=reason)
+
+    def set_server_lr(self, value: float) -> None:
+        """Changes the factor on the server's step, from the next round that begins.
+
+        Raises:
+            InputError: it is not a finite number above 0.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise InputError("server_lr", value, "a finite number above 0")
+        self.server_lr = float(value)
+        self._change(server_lr=self.server_lr)
+
+    def set_keep(self, value: Keep) -> None:
+        """Changes how many blocks of each group are kept, from the next round that begins.
+
+        Args:
+            value: as in the setting `selection.keep`: a number of blocks, a fraction, or {group: either}.
+
+        Raises:
+            InputError: the groups cannot give so many, or this run chooses no blocks.
+        """
+        if self.keep is None:
+            raise InputError("keep", value, "a run whose selector chooses blocks; this one's is full")
+        quotas(self.layout, value)  # refuses what does not fit
+        self.keep = dict(value) if isinstance(value, Mapping) else value
+        self._change(keep=self.keep)
+
+    def log(self, **values: float) -> None:
+        """Adds numbers to this round's row of metrics.jsonl, under these names.
+
+        Raises:
+            InputError: the row has such a name already, a value is no number, or the round has not trained
+                yet.
+        """
+        row = self.this_row
+        for name, value in values.items():
+            if name in row:
+                raise InputError("log", name, "a name that the row of metrics.jsonl does not have yet")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"log({name}=...)", value, "a number", "Use float(...) on a tensor.")
+            row[name] = value if isfinite(value) else None
+
+    def save(self) -> None:
+        """Has a checkpoint written as soon as this round's rows are; nothing where there is no directory."""
+        self._save = True
+
+    def keep_as_best(self, metric: str, value: float) -> None:
+        """Keeps the model after this round as the best of the run.
+
+        Args:
+            metric: the key in metrics.jsonl that it was chosen by.
+            value: what it has there.
+
+        Raises:
+            InputError: the round has not trained yet.
+        """
+        if self._candidate is None:
+            raise InputError("keep_as_best", metric, "a call in on_evaluate or on_round_end")
+        self.best = self._candidate(metric, value)
+
+    def take(self, index: int, params: Tensor, control: Control, best: BestModel | None) -> None:
+        """Goes on from a checkpoint; called by the run.
+
+        Args:
+            index: rounds done.
+            params: [P], the global parameters after it.
+            control: what callbacks have changed before.
+            best: the best model so far.
+        """
+        self.round, self.params, self.control, self.best = index, params, control, best
+        self.stopped = control.stopped
+        if control.server_lr is not None:
+            self.server_lr = control.server_lr
+        if control.keep is not None:
+            self.keep = control.keep
+
+    def begin(self, index: int) -> None:
+        """Begins a round; called by the run."""
+        self.round, self.row, self.choice, self._candidate = index, None, None, None
+
+    def trained(
+        self,
+        row: dict[str, Any],
+        choice: dict[str, Any],
+        params: Tensor,
+        candidate: Callable[[str, float], BestModel],
+    ) -> None:
+        """The round has trained and was tested; called by the run."""
+        self.row, self.choice, self.params, self._candidate = row, choice, params, candidate
+
+    def wants_save(self) -> bool:
+        """Whether a callback has asked for a checkpoint, which is then forgotten; called by the run."""
+        wanted, self._save = self._save, False
+        return wanted
+
+    @contextmanager
+    def acting(self, name: str) -> Iterator[None]:
+        """Inside, changes are those of the callback of this name."""
+        self._actor = name
+        try:
+            yield
+        finally:
+            self._actor = ""
+
+    def _change(self, **changes: Any) -> None:
+        names = [*self.control.callbacks, self._actor]
+        callbacks = list(dict.fromkeys(name for name in names if name))
+        self.control = self.control.model_copy(update={**changes, "callbacks": callbacks})

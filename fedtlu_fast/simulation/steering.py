@@ -1,0 +1,54 @@
+"""How the context of callbacks, the server and its state follow from each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedtlu_fast.selection.quota import quotas
+from fedtlu_fast.simulation.round import Server
+from fedtlu_fast.simulation.run_context import RunContext
+from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.tasks.metrics import LOSS, Better
+
+
+def context_of(
+    server: Server, first: ServerState, out: Path | None, rows: list[dict[str, Any]]
+) -> RunContext:
+    """What callbacks get before round 1.
+
+    Args:
+        server: of the run.
+        first: the state before round 1.
+        out: the run's directory; None when it writes nothing.
+        rows: of metrics.jsonl; the run adds to them.
+    """
+    config = server.config
+    figures: dict[str, Better] = {"train_loss": "lower"}
+    for figure in (LOSS, *server.trainer.task.figures):
+        figures |= {f"test_{figure.name}": figure.better, f"local_{figure.name}": figure.better}
+    return RunContext(
+        layout=server.layout,
+        figures=figures,
+        rounds=config.rounds,
+        every=config.evaluation.every,
+        out=out,
+        params=first.params,
+        server_lr=config.server_lr,
+        keep=None if config.selection.selector == "full" else config.selection.keep,
+        rows=rows,
+    )
+
+
+def steered(server: Server, context: RunContext) -> Server:
+    """The server of the next round, with what callbacks have changed."""
+    config, changed = server.config, server
+    if context.server_lr != config.server_lr:
+        config = config.model_copy(update={"server_lr": context.server_lr})
+        changed = replace(changed, config=config)
+    if context.keep is not None and context.keep != config.selection.keep:
+        selection = config.selection.model_copy(update={"keep": context.keep})
+        config = config.model_copy(update={"selection": selection})
+        changed = replace(changed, config=config, quotas=quotas(server.layout, context.keep))
+    return changed
