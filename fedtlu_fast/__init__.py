@@ -7,8 +7,8 @@ from fedtlu_fast._version import __version__
 
 if TYPE_CHECKING:
     from fedtlu_fast.aggregation import Aggregate, aggregate
-    from fedtlu_fast.changes import ScoredChange, apply_, choose, score
     from fedtlu_fast.api import simulate
+    from fedtlu_fast.changes import ScoredChange, apply_, choose, score
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
@@ -40,8 +40,8 @@ __all__ = [
     "ParameterLayout",
     "RunConfig",
     "RunResult",
-    "ScoredChange",
     "SaveBest",
+    "ScoredChange",
     "StorageError",
     "SupervisedTask",
     "__version__",
