@@ -8,10 +8,11 @@ from support.federations import tiny, write_text
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from fedtlu_fast.api import simulate
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.run import Run, simulate
+from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.trained_model import trained_model
 
 
