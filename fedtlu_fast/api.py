@@ -23,7 +23,7 @@ logger = logging.getLogger("fedtlu_fast")
 
 def simulate(
     config: RunConfig | Mapping[str, Any],
-    out: Path | str | None = None,
+    out: str | os.PathLike[str] | None = None,
     *,
     resume: bool = False,
     callbacks: Sequence[Callback | Observer] = (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
+from fedtlu_fast.api import simulate
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
 from fedtlu_fast.data.datasets import Datasets
@@ -19,7 +20,7 @@ from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.settings import parse_config, with_settings
-from fedtlu_fast.simulation.run import simulate
+from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.tasks.task import Task
 
 
@@ -121,28 +122,29 @@ class Federation:
         rounds: int,
         out: str | PathLike[str] | None = None,
         *,
-        observer: Callable[[dict[str, Any]], None] | None = None,
+        callbacks: Sequence[Callback | Observer] = (),
     ) -> RunResult:
         """Runs the federation from the beginning.
 
         Args:
             rounds: in all, warm-up included.
             out: a new or empty directory for the run's files; None writes nothing.
-            observer: called after every round with its row of metrics.jsonl.
+            callbacks: objects of subclasses of `Callback`, and functions that get each round's row of
+                metrics.jsonl.
 
         Raises:
             InputError: the arguments, the data or the directory do not fit; nothing was overwritten.
             StorageError: the directory cannot be written any more; the run can be resumed.
             InterruptedRunError: Ctrl-C; the run can be resumed.
         """
-        return simulate(self.config(rounds), out, observer=observer)
+        return simulate(self.config(rounds), out, callbacks=callbacks)
 
     def resume(
         self,
         out: str | PathLike[str],
         rounds: int | None = None,
         *,
-        observer: Callable[[dict[str, Any]], None] | None = None,
+        callbacks: Sequence[Callback | Observer] = (),
     ) -> RunResult:
         """Goes on with a run of this federation, to the same bits as if it had never stopped.
 
@@ -151,8 +153,8 @@ class Federation:
 
         Args:
             out: the directory of the run.
-            rounds: in all; None: as many as the run was to have.
-            observer: see `run`.
+            rounds: in all; None: as many as the run was to have. With more, the run is made longer.
+            callbacks: see `run`.
 
         Raises:
             InputError: there is no such run, or it was one of another federation.
@@ -161,4 +163,4 @@ class Federation:
         """
         path = at_home(out)
         total = RunDirectory.open(path)[1].rounds if rounds is None else rounds
-        return simulate(self.config(total), path, resume=True, observer=observer)
+        return simulate(self.config(total), path, resume=True, callbacks=callbacks)

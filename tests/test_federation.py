@@ -124,7 +124,7 @@ def cut_short(fed, out, after=3):
             raise KeyboardInterrupt
 
     with pytest.raises(Exception, match="go on with"):
-        fed.run(6, out, observer=stop)
+        fed.run(6, out, callbacks=[stop])
 
 
 def test_a_run_goes_on_to_the_same_bits_with_the_same_objects(tmp_path):
@@ -182,7 +182,7 @@ if __name__ == "__main__":
     fed = ft.Federation(task, data, cohort=4, keep=1, aggregation=Halved(), executor="processes", workers=2)
     out, resume = sys.argv[1], sys.argv[2:] == ["resume"]
     tell = lambda row: print(row["round"], flush=True)
-    result = fed.resume(out, observer=tell) if resume else fed.run(40, out, observer=tell)
+    result = fed.resume(out, callbacks=[tell]) if resume else fed.run(40, out, callbacks=[tell])
     print(result.summary["params_sha256"])
 """
 

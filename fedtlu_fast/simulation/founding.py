@@ -64,13 +64,20 @@ def found(config: RunConfig) -> Founded:
     return Founded(config, note, parts.origin, server, state)
 
 
-def identity_of(server: Server) -> dict[str, str]:
-    """What a resumed run must share: digests of settings, data, frozen weights, trace and the user's code."""
+def identity_of(server: Server, first: ServerState) -> dict[str, str]:
+    """What a resumed run must share: digests of settings, data, frozen weights, trace and the user's code.
+
+    Args:
+        server: of the run.
+        first: the state before round 1.
+    """
+    own = {} if server.config.own is None else {"start_sha256": first.sha256()}
     code = own_code(server.config.parts())
     return {
         "config_sha256": _settings_sha256(server.config),
         "data_sha256": server.population.fingerprint,
         **frozen_identity(server.trainer.task.model),
+        **own,
         **server.participation.identity,
         **{f"code of {name}": digest for name, digest in code.items()},
     }

@@ -101,7 +101,7 @@ class Run:
         self.config, self.note, self._origin, self.server, self.state = found(config)
         self.layout = self.server.layout
         try:
-            self.identity = identity_of(self.server)
+            self.identity = identity_of(self.server, self.state)
             self.environment = environment_facts(config.device, made_with(config.data.source))
             self.files = RunFiles(self.config, self.layout, self.identity, self.environment)
             first, self._start, self._started = self.state, dict[str, Any](), False
