@@ -16,17 +16,17 @@
 namespace fedtlu {
 namespace {
 
-// Elements that all clients are added up over before the next ones. Their totals and a group of clients fit
-// into half of a first-level cache; runs of 4096 took a sixth longer.
+// The elements are worked through in runs of this length, each over all clients. The totals of a run and a
+// group of clients fit into half of a first-level cache; runs of 4096 took a sixth longer.
 constexpr std::int64_t kRun = 512;
-// Tiles in a row for one thread.
+// Consecutive tiles for one thread.
 constexpr std::int64_t kGrain = 8;
-// A sum of as many bytes would push everything else out of a second-level cache.
+// A sum of this many bytes would evict everything else from a second-level cache.
 constexpr std::int64_t kPastCaches = 4 * 1024 * 1024;
-// A thread must have this many bytes to read to be worth waking.
+// The least number of bytes that is worth waking a thread.
 constexpr std::int64_t kBytesPerThread = 512 * 1024;
 
-// Copies; what is large goes past the caches. A line that is written in the usual way is first read from
+// Copies, and bypasses the caches for a large vector. An ordinary store first reads its cache line from
 // memory, which would cost as much as one more client.
 void put(std::byte* to, const std::byte* from, std::int64_t bytes, bool past_caches) {
 #if defined(__x86_64__)
@@ -40,7 +40,7 @@ void put(std::byte* to, const std::byte* from, std::int64_t bytes, bool past_cac
             _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), vector);
         }
         std::memcpy(to + at, from + at, static_cast<std::size_t>(bytes - at));
-        _mm_sfence();  // before another thread is told that this is done
+        _mm_sfence();  // before another thread learns that this is done
         return;
     }
 #endif
@@ -68,8 +68,8 @@ class Aggregation {
         }
     }
 
-    // The same in an item of `pass`, with the moments of each client: a group of clients is added while its
-    // elements are still in the cache. `places` has the tiles of one client after those of another.
+    // The same for an item of `pass`, with the moments of each client: a group of clients is added while its
+    // elements are still in the cache. `places` has the tiles client by client.
     void add_and_read(const LayerPass& pass, const FlatLayers& layers, std::int64_t item, const Span& span,
                       Tile* places, const Moments* moments, std::byte* out) const {
         alignas(64) double total[kTile];
@@ -87,7 +87,7 @@ class Aggregation {
         return {clients_.data[client], clients_.dtype, layers.offsets, layers.number};
     }
 
-    // What is read after this span.
+    // The memory that is read after this span.
     const std::byte* next_of_first(const Span& span) const { return at(clients_.data[0], span.end); }
 
   private:
@@ -97,7 +97,8 @@ class Aggregation {
 
     void add(std::size_t group, const Span& run, double* total) const {
         const Span& clients = groups_[group];
-        // What is read next: these elements of the next group, or the next elements of the first group.
+        // The memory that is read next: these elements of the next group, or the next elements of the first
+        // group.
         const bool last = group + 1 == groups_.size();
         const std::int64_t next = last ? 0 : clients.end;
         const std::int64_t from = last ? run.end : run.start;
@@ -164,7 +165,7 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
                 aggregation.add(span, sum);
             }
             if (in_layers) {
-                // Meanwhile the first client's next elements come in.
+                // The first client's next elements are prefetched meanwhile.
                 const std::byte* ahead = clients.number == 0 ? nullptr : aggregation.next_of_first(span);
                 const FlatLayers here{sum, layers.type, offsets, number, span.start, ahead};
                 pass.read(kernels, here, item, tiles.data(), moments);

@@ -13,20 +13,20 @@ struct Clients {
     const std::byte* const* data;  // `number` vectors of any alignment
     const double* weights;         // `number` of them
     std::int64_t number;
-    const std::byte* base;  // what the clients started from; null when they already are changes
+    const std::byte* base;  // the parameters the clients started from; null if `data` holds changes
     Dtype dtype;            // of the clients and the base
 };
 
 // out[i] = T(0 + weights[0] * (double(data[0][i]) - double(base[i])) + weights[1] * ...) for i < n: in the
 // order of the clients, in float64, rounded once to T = `widened(dtype)`. `out` may be one of the clients or
-// the base, if its dtype is, but must not overlap them in part.
+// the base, if the dtypes are equal, but must not overlap them in part.
 //
-// `moments` are those of the layers of `out`, bit for bit as `layer_stats` gives them; `offsets` has layers +
-// 1 non-decreasing entries in [0, n]. With `client_moments`, which then has an entry for each client, the
-// same of each client's change: of the client itself, or of client - base rounded to T.
+// `moments` receives the moments of the layers of `out`, bit for bit as `layer_stats` gives them; `offsets`
+// has layers + 1 non-decreasing entries in [0, n]. `client_moments`, if not null, has one entry per client
+// and receives the moments of its change: of the client itself, or of client - base rounded to T.
 //
-// Bits do not depend on `threads` or the SIMD level (the payload of a NaN excepted). Throws std::bad_alloc
-// and what `kernels` throws.
+// Bits do not depend on `threads` or the SIMD level (except for the payload of a NaN). Throws std::bad_alloc
+// and whatever `kernels` throws.
 void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std::int64_t* offsets,
                std::int64_t layers, const Moments& moments, const Moments* client_moments, int threads);
 

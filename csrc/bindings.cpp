@@ -3,10 +3,10 @@
 // Memory arrives as NumPy arrays, never as addresses. bfloat16 and float16 come as 16-bit integers under
 // their dtype's name. Each check raises TypeError or ValueError with the argument's name.
 //
-// Every function works in one order. First it takes what can run Python code: sequences, numbers, names.
-// Then it pins the arrays, copies offsets, and makes the arrays of its answer, which may start the collector.
-// Only then it checks the other arrays and takes their addresses: from there on nothing runs that could
-// change them.
+// Every function works in the same order. First it converts the arguments whose conversion can run Python
+// code: sequences, numbers, names. Then it pins the arrays, copies offsets, and makes the arrays of its
+// answer, which may start the garbage collector. Only then it checks the other arrays and takes their
+// addresses: after that no Python code runs that could change them.
 
 #include <cxxabi.h>
 #include <pybind11/numpy.h>
@@ -90,7 +90,7 @@ py::array floats(const Name& name, py::handle given, Dtype dtype) {
     }
 }
 
-// [layers + 1], non-decreasing from 0 on. A copy: what was checked cannot change.
+// [layers + 1], non-decreasing from 0 on. A copy: the checked values cannot change any more.
 std::vector<std::int64_t> offsets_of(py::handle given) {
     const Name name{"offsets"};
     const py::array array = vector_of(name, given, "i", 8, "an array of int64");
@@ -139,7 +139,7 @@ void check_beside(const Name& name, const py::array& array, const Name& target_n
     }
 }
 
-// Memory of its own: for inputs that are read after the target was written in part.
+// Requires separate memory: for inputs that are read after the target was written in part.
 void check_apart(const Name& name, const py::array& array, const Name& target_name, const py::array& target) {
     const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
     const auto its = reinterpret_cast<std::uintptr_t>(target.data());
@@ -149,8 +149,8 @@ void check_apart(const Name& name, const py::array& array, const Name& target_na
     }
 }
 
-// While it lives, NumPy refuses to resize these arrays and those that own their memory, even where it is
-// asked not to look for references: neither another thread nor a finalizer can take away what was checked.
+// While it lives, NumPy refuses to resize these arrays and the arrays that own their memory, even when asked
+// not to look for references: neither another thread nor a finalizer can free the checked memory.
 class Pins {
   public:
     Pins(std::initializer_list<py::handle> arrays) {
@@ -173,7 +173,7 @@ class Pins {
     std::vector<py::weakref> references_;
 };
 
-// A base beside the target, or no array for None.
+// The base, checked against the target, or no array for None.
 py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, const py::array& target) {
     if (base.is_none()) return {};
     py::array array = floats({"base"}, base, dtype);
@@ -181,7 +181,7 @@ py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, con
     return array;
 }
 
-// A tuple of our own: it keeps every item alive while other threads run, whatever becomes of the sequence.
+// A tuple of our own: it keeps every item alive while other threads run, even if the sequence changes.
 py::tuple tuple_of(const Name& name, py::handle given) {
     if (!PySequence_Check(given.ptr())) bad_type(name, "a sequence of NumPy arrays");
     auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
@@ -193,9 +193,9 @@ void check_threads(int threads) {
     if (threads < 1) bad_value({"threads"}, "at least 1, got " + std::to_string(threads));
 }
 
-// Takes the GIL back. Before Python 3.14 a thread that asks for it while the interpreter shuts down is ended
-// by pthread_exit, which would unwind through our Python objects without the GIL: it sleeps instead, as it
-// does since 3.14.
+// Takes the GIL back. Before Python 3.14, pthread_exit ends a thread that asks for it while the interpreter
+// shuts down, and would unwind through our Python objects without the GIL: our thread sleeps instead, as
+// Python's do since 3.14.
 void take_gil(PyThreadState* state) {
 #if defined(__GLIBCXX__)
     try {
@@ -343,7 +343,7 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
         bad_value({"weights"},
                   std::to_string(number) + " numbers, one per client, got " + std::to_string(shares.size()));
     }
-    // A copy: they may lie anywhere, even in what is written.
+    // A copy: the numbers may lie anywhere, even in memory that is written.
     std::vector<double> factors(arrays.size());
     if (number > 0) std::memcpy(factors.data(), shares.data(), factors.size() * sizeof(double));
     const py::array start = base_beside(base, type, {"out"}, target);
@@ -384,7 +384,7 @@ void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py
     without_gil([&] { masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads); });
 }
 
-// Numbers in [0, limit), copied: what was checked cannot change while the GIL is off.
+// Numbers in [0, limit), copied: the checked values cannot change while the GIL is released.
 std::vector<std::int64_t> indices_below(const Name& name, py::handle given, std::int64_t limit) {
     const py::array array = vector_of(name, given, "i", 8, "an array of int64");
     std::vector<std::int64_t> indices(static_cast<std::size_t>(array.size()));
@@ -425,7 +425,7 @@ std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
     return layers;
 }
 
-// How many clients these boundaries make, were they valid: at least 0.
+// How many clients these boundaries would make if they were valid: at least 0.
 py::ssize_t clients_in(py::handle firsts) {
     return std::max<py::ssize_t>(vector_of({"firsts"}, firsts, "i", 8, "an array of int64").size(), 1) - 1;
 }
@@ -448,7 +448,7 @@ LocalSteps steps_of(const py::dict& given) {
     return steps;
 }
 
-// float32 at addresses that a float may have: the perceptron's loops read them one by one.
+// float32 at aligned addresses: the perceptron's loops read the elements one by one.
 py::array singles(const Name& name, py::handle given) {
     py::array array = floats(name, given, Dtype::kFloat32);
     if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
@@ -523,7 +523,7 @@ std::uint64_t py_read_loop(py::handle values, int threads) {
 
 PYBIND11_MODULE(_native, module) {
     module.doc() = "The C++ kernels of fedtlu-fast. fedtlu_fast.ops.native gives them torch tensors.";
-    // Loads NumPy now: pybind11 lets go of the GIL for it, and takes it back in the way `take_gil` avoids.
+    // Loads NumPy now: pybind11 releases the GIL for it, and takes it back in the way that `take_gil` avoids.
     py::dtype::of<double>();
 
     module.def(

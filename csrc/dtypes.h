@@ -25,8 +25,8 @@ constexpr std::int64_t size_of(Dtype dtype) {
 // The dtype of a vector that elements of this dtype are added to.
 constexpr Dtype widened(Dtype dtype) { return dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32; }
 
-// Bits of +Inf. The bits of a magnitude (sign cleared) order as the magnitude does, and those of every NaN
-// lie above Inf: an element is finite if and only if its magnitude's bits are below this.
+// Bits of +Inf. The bits of magnitudes (sign cleared) have the order of the magnitudes, and the bits of every
+// NaN lie above Inf: an element is finite if and only if its magnitude's bits are below this.
 constexpr std::int64_t infinity_of(Dtype dtype) {
     constexpr std::int64_t bits[kDtypes] = {0x7f800000, 0x7f80, 0x7c00, 0x7ff0000000000000};
     return bits[static_cast<int>(dtype)];

@@ -2,7 +2,7 @@
 
 #if defined(__x86_64__)
 
-// Every header before the target: what they define stays code for any machine.
+// Every header comes before the target, so that its definitions stay code for any machine.
 #include <immintrin.h>
 
 #include "perceptron_step.h"

@@ -2,7 +2,7 @@
 
 #if defined(__x86_64__)
 
-// Every header before the target: what they define stays code for any machine.
+// Every header comes before the target, so that its definitions stay code for any machine.
 #include <immintrin.h>
 
 #include "perceptron_step.h"
@@ -28,7 +28,8 @@ typedef float Singles __attribute__((vector_size(64)));
 constexpr int kRows = 4;
 constexpr int kColumns = 4;
 
-// The maskz forms with every lane on: the plain ones start from an undefined register, of which GCC 12 warns.
+// The maskz forms with every lane on: the plain forms start from an undefined register, and GCC 12 warns of
+// it.
 constexpr __mmask8 kAll = 0xff;
 
 FEDTLU_INLINE Doubles widen(Floats floats) { return (Doubles)_mm512_maskz_cvtps_pd(kAll, (__m256)floats); }

@@ -22,7 +22,7 @@ constexpr int kRows = 2;
 constexpr int kColumns = 1;
 
 #if defined(__x86_64__)
-// SSE2 converts two lanes at once; GCC would convert them one by one.
+// SSE2 converts two lanes in one instruction; GCC would convert them one by one.
 FEDTLU_INLINE Doubles widen(Floats floats) {
     return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_cvtsi64_si128((long long)floats)));
 }
@@ -48,8 +48,8 @@ FEDTLU_INLINE Floats halves(const std::byte* x) {
     return (Floats)vget_low_f32(vcvt_f32_f16(vreinterpret_f16_u32(vdup_n_u32(pair))));
 }
 #else
-// By integers: a multiplication by 2^112 would take subnormals through the slow path of the hardware, and
-// they are common among changes.
+// With integers: a multiplication by 2^112 would send subnormals, which are common among changes, through the
+// hardware's slow path.
 FEDTLU_INLINE Floats halves(const std::byte* x) {
     const Words half = words(x);
     const Words magnitude = (half & 0x7fff) << 13;

@@ -8,11 +8,11 @@
 //     add_exact_square(sum, x)           sum + x * x where x * x is exact in double
 //     Singles, kRows, kColumns           see perceptron_impl.h
 //
-// Everything here has internal linkage and nothing of the standard library is instantiated: code compiled
-// for a wider machine must never be what the linker picks for the rest of the program.
+// Everything here has internal linkage and no template of the standard library is instantiated: the linker
+// must never pick code compiled for a wider machine for the rest of the program.
 //
-// Multiplication and addition stay separate on every level: a fused one rounds differently, but for a product
-// that is exact in double.
+// Multiplication and addition stay separate on every level: a fused one rounds differently, unless the
+// product is exact in double.
 
 #include "perceptron_impl.h"
 #include "simd.h"
@@ -20,7 +20,8 @@
 namespace fedtlu {
 namespace {
 
-// Into the second-level cache: the first level has fewer requests under way, and was slower by a fifth.
+// Prefetches into the second-level cache: the first level can have fewer requests in flight, and was a fifth
+// slower.
 FEDTLU_INLINE void prefetch(const std::byte* at) { __builtin_prefetch(at, 0, 2); }
 
 constexpr int kWidth = sizeof(Doubles) / sizeof(double);
@@ -145,7 +146,7 @@ class Accumulator {
         for (int v = 0; v < kVectors; ++v) add(v, shifted(block, v));
     }
 
-    // Only the elements of the block from `first` on; the others count as the pivot.
+    // Adds only the elements of the block from `first` on; the others count as the pivot.
     FEDTLU_INLINE void add_from(const Block& block, const double* order, double first) {
         FEDTLU_UNROLL
         for (int v = 0; v < kVectors; ++v) {
@@ -238,7 +239,7 @@ FEDTLU_INLINE void prefetch_block(const std::byte* at) {
     for (std::int64_t line = 0; line < kBlockBytes<Format>; line += 64) prefetch(at + line);
 }
 
-// Of vector v of a block: total + w_0 (x_0 - b) + w_1 (x_1 - b) + ..., in this order.
+// For vector v of a block: total + w_0 (x_0 - b) + w_1 (x_1 - b) + ..., in this order.
 template <class Format, int kClients, bool kSubtract>
 FEDTLU_INLINE Doubles add_weighted(Doubles total, const std::byte* const* clients, const double* weights,
                                    const std::byte* base, int v) {

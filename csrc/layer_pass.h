@@ -16,8 +16,8 @@ struct Span {
     std::int64_t size() const { return end - start; }
 };
 
-// Layers that lie one after another; `data` holds the elements from number `origin` on. While they are read
-// the memory from `ahead` on is asked for; by default what follows.
+// Layers that lie one after another; `data` holds the elements from number `origin` on. While they are read,
+// the memory from `ahead` on is prefetched; by default the memory that follows.
 struct FlatLayers {
     const std::byte* data;
     Dtype type;
@@ -58,7 +58,7 @@ struct ListedLayers {
 // may hold thousands of layers. Other layers of the same sizes, of any dtype, may take the same pass.
 class LayerPass {
   public:
-    // Items of up to `item_bytes` each; more only where one tile alone is more.
+    // Items have up to `item_bytes` each; more only if a single tile has more.
     template <class Layers>
     LayerPass(const Layers& layers, std::int64_t item_bytes) : layers_(layers.number) {
         starts_.push_back({0, 0, 0});
@@ -88,9 +88,9 @@ class LayerPass {
     }
 
     std::int64_t items() const { return static_cast<std::int64_t>(starts_.size()) - 1; }
-    // Of layers of several tiles, together; the others need no place for theirs.
+    // The number of tiles of all layers with several tiles; a layer of one tile needs no place for it.
     std::int64_t tiles() const { return tiles_; }
-    // What all items cost, in bytes' worth of time.
+    // The cost of all items, in bytes' worth of time.
     std::int64_t bytes() const { return bytes_; }
 
     // The elements of an item.
@@ -121,7 +121,7 @@ class LayerPass {
         }
     }
 
-    // When every item has been read: the layers of several tiles.
+    // Merges the tiles of the layers that have several, after every item has been read.
     template <class Layers>
     void merge(const Layers& layers, const Tile* tiles, const Moments& out) const {
         for (const Long& each : longs_) {
@@ -131,7 +131,7 @@ class LayerPass {
     }
 
   private:
-    // What a layer costs on top of its bytes, in bytes' worth of time.
+    // The cost of a layer on top of its bytes, in bytes' worth of time.
     static constexpr std::int64_t kLayerBytes = 256;
 
     struct Cursor {
@@ -163,8 +163,8 @@ class LayerPass {
     std::vector<Long> longs_;     // layers of several tiles
 };
 
-// The elements of every item of a pass and then, in spans of at most a tile, those of [0, n) that lie before
-// the first layer or behind the last.
+// The elements of every item of a pass, and then, in spans of at most a tile, the elements of [0, n) that lie
+// before the first layer or behind the last.
 inline std::vector<Span> spans_of(const LayerPass& pass, const FlatLayers& layers, std::int64_t n) {
     std::vector<Span> spans;
     for (std::int64_t item = 0; item < pass.items(); ++item) spans.push_back(pass.span(layers, item));

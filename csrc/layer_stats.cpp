@@ -9,10 +9,10 @@
 namespace fedtlu {
 namespace {
 
-// Bytes of one work item, and items in a row for one thread.
+// Bytes of one work item, and consecutive items for one thread.
 constexpr std::int64_t kItemBytes = 256 * 1024;
 constexpr std::int64_t kGrain = 16;
-// A thread must have this much to do to be worth waking.
+// The least number of bytes that is worth waking a thread.
 constexpr std::int64_t kBytesPerThread = 512 * 1024;
 
 template <class Layers>

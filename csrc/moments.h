@@ -8,7 +8,7 @@
 
 namespace fedtlu {
 
-// Where the results go: five vectors of one double per layer.
+// The arrays that the results are written to: five vectors of one double per layer.
 struct Moments {
     double* count;      // n
     double* mean;       // sum(x) / n
@@ -24,10 +24,10 @@ struct LayerView {
     Dtype dtype;
 };
 
-// Both read every byte once and compute in float64; an empty layer gives zeros. float64 input whose squared
-// deviations leave the range of double gives m2 = inf (or, below 1e-308, loses them), and a mean that is
-// finite only if the sum of the deviations is. The result is the same bits for any number of `threads` and on
-// every SIMD level. Throws std::bad_alloc, and what `kernels` throws; nothing is thrown for any input values.
+// Both functions read every byte once and compute in float64; an empty layer gives zeros. float64 input whose
+// squared deviations leave the range of double gives m2 = inf (below 1e-308 they are lost), and its mean is
+// finite only if the sum of the deviations is. The bits of the result do not depend on `threads` or the SIMD
+// level. Both throw std::bad_alloc and whatever `kernels` throws; no input value makes them throw.
 
 // Layer l is elements offsets[l] to offsets[l + 1] of `delta`; `offsets` has layers + 1 non-decreasing
 // entries.

@@ -11,7 +11,7 @@
 namespace fedtlu {
 namespace {
 
-// Memory of one thread, used for one client after another.
+// The memory of one thread, which it uses for one client after another.
 class Bench {
   public:
     Bench(const std::vector<Linear>& given, const LocalSteps& steps, std::int64_t batch) : given_(given) {
@@ -57,7 +57,7 @@ class Bench {
     ClientWork& work() { return work_; }
     std::int64_t size() const { return size_; }
 
-    // The flat vector into the layout of the steps; padding is 0.
+    // Copies the flat vector into the layout of the steps; padding is 0.
     void load(const float* params) {
         for (std::size_t l = 0; l < layers_.size(); ++l) {
             const Linear& linear = given_[l];
@@ -71,7 +71,7 @@ class Bench {
         }
     }
 
-    // And back.
+    // Copies the layout of the steps back into the flat vector.
     void store(const float* from, float* params) const {
         for (std::size_t l = 0; l < layers_.size(); ++l) {
             const Linear& linear = given_[l];
@@ -94,8 +94,8 @@ class Bench {
     ClientWork work_{};
 };
 
-// Whether all numbers are finite and below 2^60 in size (soundness.py says why). By the bits: of integers the
-// compiler makes vectors, a sum of floats has to wait for every addition.
+// Whether all numbers are finite and below 2^60 in size (soundness.py says why). It compares bits: the
+// compiler vectorizes integers, while a sum of floats has to wait for every addition.
 bool all_sound(const float* x, std::int64_t size) {
     constexpr std::uint32_t kExponent = 0x7f800000;
     constexpr std::uint32_t kLargest = (127u + 60u) << 23;

@@ -20,7 +20,7 @@ struct Linear {
     std::int64_t bias;
 };
 
-// What a client does in a step; the order is torch's: proximal term, clipping, weight decay, update.
+// The settings of a client's step, in torch's order: proximal term, clipping, weight decay, update.
 struct LocalSteps {
     bool adamw = false;
     double lr = 0;
@@ -40,7 +40,7 @@ struct LocalData {
     const std::int64_t* firsts;
 };
 
-// What comes back, one entry a client: mean loss over its steps, and whether the loss is finite and all
+// The results, one entry per client: the mean loss over its steps, and whether the loss is finite and all
 // parameters are finite and below 2^60 in size.
 struct LocalResults {
     double* losses;
@@ -49,8 +49,8 @@ struct LocalResults {
 
 // change[i] = float(sum of weights[k] * (double(w_k[i]) - double(params[i]))) over the clients whose results
 // are finite, in order; w_k are client k's parameters after its steps, from `params`. Both have `size`
-// numbers; those that belong to no layer stay as they are in w_k. With `own` that is not null, the last
-// client's w_k goes there. Throws std::bad_alloc and what `kernels` throws.
+// numbers; w_k keeps the numbers of `params` that belong to no layer. If `own` is not null, the last client's
+// w_k is written to it. Throws std::bad_alloc and whatever `kernels` throws.
 void train_perceptrons(const std::vector<Linear>& layers, const LocalSteps& steps, const LocalData& data,
                        const float* params, std::int64_t size, std::int64_t clients, const double* weights,
                        float* change, float* own, const LocalResults& results);

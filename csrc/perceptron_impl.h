@@ -109,7 +109,7 @@ FEDTLU_INLINE void forward(const ClientWork& work, std::int64_t batch) {
         multiply(out, {layer.input, padded(layer.inputs), 1}, work.params + layer.weight, batch, width,
                  layer.inputs, work.params + layer.bias);
         if (last) return;
-        // A NaN passes, as in torch.
+        // A NaN stays a NaN, as in torch.
         for (std::int64_t i = 0; i < batch * width; ++i) out[i] = out[i] < 0 ? 0 : out[i];
     }
 }
@@ -187,7 +187,7 @@ FEDTLU_INLINE void adjust(const ClientWork& work) {
     }
     if (steps.clip != 0) {
         const double ratio = steps.clip / (norm(grads, work.size) + 1e-6);
-        // A NaN goes on; a gradient below the limit keeps its bits.
+        // A NaN stays a NaN; a gradient below the limit keeps its bits.
         const float scale = ratio > 1 ? 1.0f : static_cast<float>(ratio);
         if (!(ratio > 1)) {
             for (std::int64_t i = 0; i < work.size; ++i) grads[i] *= scale;
@@ -214,7 +214,7 @@ FEDTLU_INLINE void sgd(const ClientWork& work, std::int64_t step) {
     for (std::int64_t i = 0; i < work.size; ++i) work.params[i] -= lr * grads[i];
 }
 
-// `taken` is 1 in the first step.
+// `taken` counts the steps; it is 1 in the first.
 FEDTLU_INLINE void adamw(const ClientWork& work, std::int64_t taken) {
     constexpr double kBeta1 = 0.9;
     constexpr double kBeta2 = 0.999;
@@ -243,7 +243,7 @@ FEDTLU_INLINE void adamw(const ClientWork& work, std::int64_t taken) {
     }
 }
 
-// All steps of one client; gives its mean loss.
+// Trains one client for all its steps and returns its mean loss.
 double train_client(const ClientWork& work) {
     __builtin_memcpy(work.params, work.start, static_cast<std::size_t>(work.size) * sizeof(float));
     const StepLayer& bottom = work.layers[0];

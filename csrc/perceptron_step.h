@@ -1,4 +1,4 @@
-// What one client's training needs, laid out for the inner loops of `perceptron_impl.h`.
+// The memory of one client's training, laid out for the inner loops of `perceptron_impl.h`.
 #pragma once
 
 #include <cstdint>

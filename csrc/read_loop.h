@@ -1,4 +1,4 @@
-// The least that can be done with memory: a yardstick for the passes over it.
+// A plain read of memory: the lower bound that the passes over it are measured against.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 namespace fedtlu {
 
 // Reads `bytes` bytes once, on up to `threads` threads, and returns the exclusive or of their 64-bit words
-// (the last few bytes, less than a word, are left out). For measuring: nothing is computed from it.
+// (the last few bytes, less than a word, are left out). Only benchmarks use the result.
 std::uint64_t read_loop(const std::byte* data, std::int64_t bytes, int threads);
 
 }  // namespace fedtlu

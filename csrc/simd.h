@@ -1,4 +1,4 @@
-// The inner loops, compiled once per SIMD level, and which of them runs.
+// The inner loops, compiled once per SIMD level, and the choice of the level that runs.
 #pragma once
 
 #include <cstddef>
@@ -16,23 +16,23 @@ struct ClientWork;
 // not depend on the width of the machine's registers.
 constexpr int kLanes = 16;
 
-// A loop over memory asks for it this many bytes ahead of its loads: the arithmetic fills the processor's
-// window long before the loads in it cover the latency of memory. Without it float32 runs at two thirds of
-// the speed.
+// A loop over memory prefetches this many bytes ahead of its loads: arithmetic fills the processor's
+// instruction window long before the loads in it cover the latency of memory. Without the prefetch float32
+// runs at two thirds of the speed.
 constexpr std::int64_t kAhead = 8192;
 
-// What one pass over a run of elements x gives.
+// The results of one pass over a run of elements x.
 struct Sums {
     double shift;       // sum(x - pivot)
     double square;      // sum((x - pivot)^2)
     std::int64_t peak;  // bits of the largest magnitude
 };
 
-// How many clients are added in one go: enough that the totals cost little against the clients, few enough
-// that the machine can follow each client's stream.
+// How many clients one pass adds: enough that reading the totals costs little beside reading the clients, few
+// enough that the hardware prefetcher can follow each client's stream.
 constexpr int kAddends = 4;
 
-// Some clients' elements and weights, and where memory is wanted next: `ahead` is only prefetched.
+// The elements and weights of some clients. `ahead` is memory that is needed next; it is only prefetched.
 struct Addends {
     int number = 0;  // of clients, from 1 to kAddends
     const std::byte* clients[kAddends] = {};
@@ -40,12 +40,12 @@ struct Addends {
     double weights[kAddends] = {};
 };
 
-// One table of loops for each level; by Dtype.
+// The loops of one level, indexed by Dtype.
 struct Kernels {
     const char* level;
 
-    // Sums of x[0:n], n >= 1, in float64. Fastest when the pivot is 0, but for float64. Meanwhile as many
-    // bytes from `ahead` on are asked for, which need not be anyone's.
+    // Sums of x[0:n], n >= 1, in float64. Except for float64, a pivot of 0 is fastest. As many bytes from
+    // `ahead` on are prefetched; that address need not be valid.
     using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot, const std::byte* ahead);
     Sum sums[kDtypes];
 
@@ -64,7 +64,7 @@ struct Kernels {
     using Round = void (*)(std::byte* out, const double* total, std::int64_t n);
     Round rounds[kDtypes];
 
-    // All steps of one client (`perceptron_step.h`); gives its mean loss.
+    // Trains one client for all its steps (`perceptron_step.h`) and returns its mean loss.
     double (*train_client)(const ClientWork& work);
 
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }

@@ -17,12 +17,12 @@ constexpr int kMaxWorkers = 256;
 // Never freed: its threads sleep in it until the process ends, so nothing is torn down under them.
 std::atomic<ThreadPool*> pool{nullptr};
 
-// Registered as the library loads. A lock held by a thread that the child does not have would never be
-// released, so the child forgets the whole pool.
+// Registered when the library loads. A forked child has none of the other threads, so a lock that one of them
+// held would never be released: the child drops the whole pool.
 [[maybe_unused]] const int registered =
     pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr, std::memory_order_relaxed); });
 
-// Signals go to the threads of the program, which expect them.
+// Signals go to the program's own threads, which expect them.
 class SignalsBlocked {
   public:
     SignalsBlocked() {
@@ -76,7 +76,7 @@ void ThreadPool::hire(int workers) noexcept {
     try {
         for (; workers_ < workers; ++workers_) std::thread(&ThreadPool::work_forever, this).detach();
     } catch (const std::exception&) {
-        // No more threads to be had: those there are do the work.
+        // The system refuses more threads: the existing ones do the work.
     }
 }
 

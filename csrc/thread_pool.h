@@ -16,11 +16,11 @@ class ThreadPool {
     static ThreadPool& instance();
 
     // Calls work(item) once for every item in [0, items), on up to `threads` threads, the caller one of
-    // them; returns when all are done. `work` must not throw. Several threads may call this at once.
-    // With fewer threads than asked for (the system may refuse them) the work is done all the same.
+    // them; returns when all are done. `work` must not throw. Several threads may call this concurrently.
+    // If the system refuses threads, the work is done by fewer.
     //
-    // Up to `grain` items in a row go to one thread, if there are enough for all: work on memory runs into
-    // the next item with what it asked for ahead, and starts cold in one that lies elsewhere.
+    // One thread gets up to `grain` consecutive items, if there are enough for all threads: a pass over
+    // memory has already prefetched the start of the next item, and would start cold in any other.
     template <class Work>
     void run(int threads, std::int64_t items, const Work& work, std::int64_t grain = 1) {
         Job job;

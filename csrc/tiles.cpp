@@ -7,10 +7,10 @@
 namespace fedtlu {
 namespace {
 
-// The first pivot of a tile is a guess. Where the elements lie far from it, sum((x - pivot)^2) is large
-// against the m2 wanted from it, and its rounding error counts: beyond this ratio the tile, still in cache,
-// is read again about its own mean. It is the square of how many standard deviations the pivot may be out,
-// plus 1.
+// The first pivot of a tile is a guess. If the elements lie far from it, sum((x - pivot)^2) is much larger
+// than the m2 computed from it, and its rounding error matters: beyond this ratio the tile, still in cache,
+// is read again about its own mean. A pivot that is d standard deviations from the mean gives the ratio d^2 +
+// 1.
 constexpr double kWorstCancellation = 64.0;
 
 std::int64_t count_nonfinite(Dtype dtype, const std::byte* x, std::int64_t n) {
@@ -21,8 +21,9 @@ std::int64_t count_nonfinite(Dtype dtype, const std::byte* x, std::int64_t n) {
     return count;
 }
 
-// 0 but for float64: the square of any narrower element is exact in double, which spares the kernels half
-// their arithmetic. Changes have means far below their spread; where one has not, the tile is read again.
+// 0 except for float64: the square of any narrower element is exact in double, which spares the kernels half
+// their arithmetic. The mean of a change is usually far below its spread; if it is not, the tile is read
+// again.
 double first_pivot(Dtype dtype, const std::byte* x) {
     return dtype == Dtype::kFloat64 ? decode(dtype, bits_at(dtype, x, 0)) : 0.0;
 }
@@ -72,7 +73,7 @@ void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Momen
     }
     const std::int64_t number = tiles_of(count);
     const auto length = [count](std::int64_t tile) { return static_cast<double>(length_of(count, tile)); };
-    // From the first tile's pivot: between tiles of one value nothing is lost.
+    // Relative to the first tile's pivot: tiles of one value then lose nothing.
     const auto shift_of = [tiles](std::int64_t tile) {
         return (tiles[tile].pivot - tiles[0].pivot) + tiles[tile].shift;
     };

@@ -1,4 +1,4 @@
-// One tile of a layer: what its elements add up to, relative to a pivot of its own.
+// One tile of a layer: the sums of its elements relative to a pivot of its own.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,10 @@ struct Tile {
     double shift;            // mean(x) - pivot
     double m2;               // sum((x - mean(x))^2)
     std::int64_t peak;       // bits of max |x|
-    std::int64_t nonfinite;  // if not 0, the numbers mean nothing
+    std::int64_t nonfinite;  // if not 0, the other fields mean nothing
 };
 
-// Of n >= 1 elements x, which need not be aligned; memory at `ahead` is asked for meanwhile.
+// The tile of n >= 1 elements x, which need not be aligned; memory at `ahead` is prefetched meanwhile.
 Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n,
                const std::byte* ahead);
 

@@ -11,7 +11,8 @@
 namespace fedtlu {
 namespace {
 
-// Elements of one work item, items in a row for one thread, and what a thread must have to be worth waking.
+// Elements of one work item, consecutive items for one thread, and the least work that is worth waking a
+// thread.
 constexpr std::int64_t kItem = 32768;
 constexpr std::int64_t kGrain = 16;
 constexpr std::int64_t kPerThread = 65536;
@@ -70,8 +71,7 @@ void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, cons
             const Span& span = spans[item];
             update(kernels, vectors, span);
             if (item >= pass.items()) return;
-            // From the cache; meanwhile the client's next elements come in, so that memory does not stand
-            // idle.
+            // Reads the cache and prefetches the client's next elements, so that memory is never idle.
             const FlatLayers here{aggregate + span.start * size_of(layers.type),
                                   layers.type,
                                   offsets,

@@ -1,9 +1,9 @@
 // Element-wise updates of a vector, in float64 and rounded once.
 //
-// `dtype` is that of what is added; the target is `widened(dtype)`, float32 or float64. The vectors may be of
-// any alignment. What is added may be the target itself, if its dtype is, but must not overlap it in part.
-// Bits do not depend on `threads` or the SIMD level (the payload of a NaN excepted). All throw std::bad_alloc
-// and what `kernels` throws.
+// `dtype` is the dtype of the addend; the target has `widened(dtype)`, float32 or float64. The vectors may
+// have any alignment. The addend may be the target itself, if the dtypes are equal, but must not overlap it
+// in part. Bits do not depend on `threads` or the SIMD level (except for the payload of a NaN). All functions
+// throw std::bad_alloc and whatever `kernels` throws.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ namespace fedtlu {
 void accumulate_(std::byte* aggregate, const std::byte* client, const std::byte* base, Dtype dtype,
                  std::int64_t n, double weight, int threads);
 
-// The same, and the moments of the new aggregate's layers while they are in the cache; bit for bit those of
-// `layer_stats`. `offsets` has layers + 1 non-decreasing entries in [0, n].
+// The same, and also the moments of the new aggregate's layers while they are in the cache, bit for bit as
+// `layer_stats` gives them. `offsets` has layers + 1 non-decreasing entries in [0, n].
 void accumulate_layer_stats_(std::byte* aggregate, const std::byte* client, const std::byte* base,
                              Dtype dtype, std::int64_t n, double weight, const std::int64_t* offsets,
                              std::int64_t layers, const Moments& out, int threads);

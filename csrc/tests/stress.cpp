@@ -42,8 +42,8 @@ std::int64_t below(Random& random, std::int64_t end) {
     return std::uniform_int_distribution<std::int64_t>(0, end - 1)(random);
 }
 
-// Exactly the bytes of n elements, at an address that is a multiple of nothing: a read past either end is
-// one the address sanitizer sees.
+// Exactly the bytes of n elements, at an unaligned address: the address sanitizer sees a read past either
+// end.
 class Buffer {
   public:
     Buffer(Dtype dtype, std::int64_t n) : dtype_(dtype), n_(n), memory_(new std::byte[1 + bytes()]) {}
@@ -102,7 +102,7 @@ class Buffer {
     std::unique_ptr<std::byte[]> memory_;
 };
 
-// Normal samples about a mean; now and then constant, or any bits at all (NaN, Inf and subnormals too).
+// Normal samples about a mean; sometimes one constant, or random bits (NaN, Inf and subnormals included).
 void fill(Buffer& buffer, Random& random) {
     const std::int64_t kind = below(random, 8);
     std::normal_distribution<double> normal(kind < 4 ? 0.0 : 4.0, kind < 6 ? 1.0 : 1e-3);
@@ -175,7 +175,7 @@ void check_layer(const Buffer& x, std::int64_t start, std::int64_t end, const Mo
         return;
     }
     check(got.abs_max[row] == static_cast<double>(largest), what + "abs_max");
-    // Any bits of float64 may overflow when squared.
+    // Random bits of float64 may overflow when squared.
     if (!std::isfinite(static_cast<double>(square))) return;
     const auto tolerance =
         static_cast<double>(1e-12L * (std::abs(mean) + std::sqrt(square / std::max(n, 1.0L))));
@@ -440,7 +440,7 @@ void test_perceptrons(Random& random, bool choose_level) {
     size += below(random, 3);  // numbers of no layer, before and after
     const std::int64_t samples = 1 + below(random, 30);
     const std::int64_t inputs = layers.front().inputs;
-    // Exactly these bytes: a read or a write past an end is one the address sanitizer sees.
+    // Exactly these bytes: the address sanitizer sees a read or a write past an end.
     const auto params = std::make_unique<float[]>(size);
     const auto features = std::make_unique<float[]>(samples * inputs);
     for (std::int64_t i = 0; i < size; ++i) params[i] = 0.3f * normal(random);
@@ -524,7 +524,7 @@ int main(int argc, char** argv) {
 
     run(seed, rounds, true);
 
-    // Several callers at once, one of them changing the level under the others.
+    // Several concurrent callers, one of which changes the level under the others.
     std::vector<std::thread> callers;
     for (std::uint64_t i = 1; i <= 4; ++i) callers.emplace_back(run, seed + i, rounds / 4, i == 1);
     for (std::thread& caller : callers) caller.join();
