@@ -1,1 +1,1 @@
-"""Triton kernels of the package: a file for each operation, with its launcher, and what they share."""
+"""Triton kernels of the package: one file per operation with its launcher, and the files they share."""

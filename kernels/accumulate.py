@@ -1,4 +1,4 @@
-"""``aggregate += weight * (client - base)`` in one launch; with the moments of the layers in two."""
+"""``aggregate += weight * (client - base)`` in one launch, or in two with the moments of the layers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedtlu_fast.kernels.numbers import double, double_words, widen
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
 
-# Chosen for Hopper by reasoning, not yet measured: two (float32) or four (float64) 16-byte loads a
-# thread from each of three arrays.
+# Chosen for Hopper by reasoning, not yet measured: two (float32) or four (float64) 16-byte loads per thread
+# from each of three arrays.
 NUM_WARPS = 4
 BLOCK = 1024
-# With moments: 16 elements a thread take about 93 registers.
+# With moments: 16 elements per thread take about 93 registers.
 MOMENTS_BLOCK = 2048
 
 
@@ -54,7 +54,7 @@ def accumulate_kernel(
         client, base: [P], that or 16 bits wide; `base` is not read without HAS_BASE.
         size: P.
         weight_high, weight_low: see `numbers.double`.
-        HAS_BASE, BLOCK: whether there is a base; elements a program.
+        HAS_BASE, BLOCK: whether there is a base; elements per program.
     """
     begin = tl.program_id(0).to(tl.int64) * BLOCK
     at = begin + tl.arange(0, BLOCK)  # [BLOCK]
@@ -104,7 +104,7 @@ def accumulate_moments_kernel(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`accumulate_kernel` over one tile, and the moments of what it stores.
+    """`accumulate_kernel` over one tile, and the moments of the numbers it stores.
 
     Args:
         aggregate: [P], float32 or float64.
@@ -114,7 +114,7 @@ def accumulate_moments_kernel(
         partials: [5, T], float64, out (see `layer_stats.tile_moments_kernel`).
         tiles: T.
         ALIGNED: whether all vectors lie on 16 bytes at the same indices.
-        HAS_BASE, BLOCK: whether there is a base; elements a tile.
+        HAS_BASE, BLOCK: whether there is a base; elements per tile.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
@@ -160,7 +160,7 @@ def accumulate_moments(
 
     Args:
         aggregate, client, base, weight: contiguous vectors [P] of one device, and the weight.
-        layers: L layers that do not overlap, in the order in which they lie.
+        layers: L layers that do not overlap, in memory order.
 
     Returns:
         [5, L], float64.

@@ -1,8 +1,8 @@
 """The clients' weighted sum with the moments of its layers: every client is read once, nothing is read back.
 
-One launch over the tiles, one over the layers. A tile is a single step here: its sum stays in registers
-while the clients pass by, and so do the numbers its moments come from. No atomics and a fixed order in both
-launches: the same bits every time.
+One launch over the tiles, one over the layers. Here a tile is a single step: its sum, and the numbers for its
+moments, stay in registers while the kernel goes through the clients. Both launches have a fixed order and no
+atomics, so the bits are the same every time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fedtlu_fast.kernels.numbers import widen
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
 
-# Chosen for Hopper by the compiler's register counts, not yet measured: 8 elements a thread take 64 to 80
-# registers, with CLIENT_STATS 128 to 160. Twice as many would leave room for two programs on an SM, too few
-# to hide the memory.
+# Chosen for Hopper by the compiler's register counts, not yet measured: 8 elements per thread take 64 to 80
+# registers, or 128 to 160 with CLIENT_STATS. Twice as many would leave room for two programs on an SM, too
+# few to hide the latency of memory.
 NUM_WARPS = 4
 BLOCK = 1024
 
@@ -51,8 +51,8 @@ def _aggregate(
     x = read(lane_zero(client, start, ALIGNED), first, stop, BLOCK, WHOLE)
     row = partials
     for k in range(clients):
-        # The next client is under way while this one is added. After the last one the table still holds
-        # something, a weight, but nothing is read there.
+        # The next client is loaded while this one is added. Behind the last client's address lies a weight:
+        # it is read from the table, but nothing is loaded from it.
         client = tl.load(table + k + 1).to(base.dtype)
         left = tl.where(k + 1 < clients, stop, 0)
         ahead = read(lane_zero(client, start, ALIGNED), first, left, BLOCK, WHOLE)
@@ -61,7 +61,7 @@ def _aggregate(
         wide = change.to(tl.float64)
         if HAS_BASE:
             wide -= widen(origin).to(tl.float64)
-            # Of float32, the same bits as the float64 difference rounded: 53 digits exceed 2 * 24 + 1.
+            # For float32 these are the bits of the rounded float64 difference: 53 digits exceed 2 * 24 + 1.
             change -= widen(origin)
         total += weight * wide
         if CLIENT_STATS:
@@ -101,7 +101,7 @@ def aggregate_kernel(
             sum's tile, then of each client's change (see `layer_stats.tile_moments_kernel`).
         tiles: T.
         ALIGNED: whether all vectors lie on 16 bytes at the same indices.
-        BLOCK: elements a tile.
+        BLOCK: elements per tile.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
@@ -121,18 +121,18 @@ def aggregate_kernel(
 def aggregate(
     out: Tensor, clients: Sequence[Tensor], weights: Tensor, base: Tensor | None, layers: Layers, each: bool
 ) -> Tensor:
-    """Fill `out` and find the moments of its layers, and with `each` those of the clients' changes.
+    """Fill `out` and compute the moments of its layers, and with `each` the moments of the clients' changes.
 
     Args:
         out: [P], float32 or float64, contiguous; overwritten. It may be one of the clients.
         clients: K >= 1 vectors [P] of one dtype, contiguous.
         weights: [K], float64, on the CPU, contiguous.
         base: [P], of the clients' dtype, contiguous, or None.
-        layers: L layers that do not overlap, in the order in which they lie.
-        each: whether the moments of the clients are wanted.
+        layers: L layers that do not overlap, in memory order.
+        each: whether to compute the moments of the clients.
 
     Returns:
-        [5, V, L], float64: of the sum and, with `each`, of every client: V is 1 or 1 + K.
+        [5, V, L], float64: the moments of the sum and, with `each`, of every client; V is 1 or 1 + K.
     """
     vectors = 1 + len(clients) if each else 1
     count = len(layers.lengths)

@@ -1,7 +1,7 @@
-"""The table of an aggregation's clients on the device: where each vector lies, and its weight.
+"""The table of an aggregation's clients on the device: the address and the weight of each vector.
 
-Kept like the tables of `tiles`: a round whose vectors lie where those of an earlier one lay, with the same
-weights, sends nothing, and a CUDA graph can be captured.
+Tables are cached like those of `tiles`: a round whose vectors have the addresses and weights of an earlier
+round sends nothing, and a CUDA graph can be captured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CACHED_TABLES = 16
 
 _Key = tuple[torch.device, bytes]
 _cache: deque[tuple[_Key, Upload]] = deque(maxlen=CACHED_TABLES)
-# A CUDA graph holds the addresses of the tables it was captured with: those are kept for good.
+# A CUDA graph holds the addresses of the tables it was captured with, so these tables are never freed.
 _captured: dict[int, Upload] = {}
 
 

@@ -1,6 +1,6 @@
 """Moments of every layer in two launches: one over all tiles, one over all layers.
 
-No atomics and a fixed tree in both, so the same input in the same place gives the same bits every time.
+Both have a fixed tree and no atomics, so the same input in the same place gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from torch import Tensor
 from fedtlu_fast.kernels.numbers import widen
 from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 
-# Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte
-# load; four rows keep four such loads a thread in flight, while the float64 sums stay one row wide to
-# save registers. tiles.TILE_BYTES is a multiple of a step (ROWS * ROW_BYTES).
+# Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte load;
+# four rows keep four such loads per thread in flight, while the float64 sums stay one row wide to save
+# registers. tiles.TILE_BYTES is a multiple of a step (ROWS * ROW_BYTES).
 NUM_WARPS = 4
 ROWS = 4
 ROW_BYTES = 32 * NUM_WARPS * 16
-# Tiles that one step of the second launch takes, and its warps; the first that holds the largest layer is
-# chosen, or the last. 100,000 small layers want small programs. An embedding of 38M float32, which one
-# program takes all the same, has 2,356 tiles here and 37,000 in aggregate.py. Four tiles a thread take 128
-# registers.
+# Tiles per step of the second launch, and its warps; the first pair that holds the largest layer is chosen,
+# else the last. 100,000 small layers need small programs. An embedding of 38M float32, which is also one
+# program, has 2,356 tiles here and 37,000 in aggregate.py. Four tiles per thread take 128 registers.
 MERGE_LANES = (32, 512, 2048)
 MERGE_WARPS = (1, 4, 16)
 
 
 @triton.jit
 def _load(source, base, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
-    """One step of a tile, widened, and its lanes that belong to the layer; the others hold 0."""
+    """One step of a tile, widened, and a mask of the lanes that belong to the layer; other lanes hold 0."""
     lanes = base + tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
     inside = (lanes >= first) & (lanes < stop)
     # A mask would split the 16-byte loads of a step that lies wholly in the layer.
@@ -56,11 +55,11 @@ def _largest(x):
 def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
     """Mean as c + offset, m2 and largest magnitude of lanes ``first .. stop - 1``.
 
-    The sums are taken about the mean c of the first step, itself found about the first element p:
+    The sums are taken about the mean c of the first step, which is itself taken about the first element p:
         c = p + sum(x - p) / n_0;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
-    The first step is part of the tile, so offset^2 is at most a few times the variance: however far
-    out the first element lies, the subtraction in m2 loses next to nothing. In a constant tile every
-    x - c is exactly 0. The mean stays in two parts, for c alone may use up the digits of a float64.
+    The first step is part of the tile, so offset^2 is at most a few times the variance: the subtraction in m2
+    loses almost nothing, even if the first element is an outlier. In a constant tile every x - c is exactly
+    0. The mean stays in two parts, because c alone may use all digits of a float64.
     """
     STEP: tl.constexpr = ROWS * WIDTH
     pivot = widen(tl.load(source + first)).to(tl.float64)
@@ -102,7 +101,7 @@ def tile_moments_kernel(
     """Moments of one tile: ``partials[:, tile] = centre, offset, m2, abs_max, nonfinite``.
 
     Args:
-        origin: what `starts` count from; any dtype.
+        origin: where `starts` count from; any dtype.
         starts, firsts, stops: [T], the tile table.
         partials: [5, T], float64, out; the mean is centre + offset.
         tiles: T.
@@ -122,14 +121,14 @@ def tile_moments_kernel(
     tl.store(partials + 3 * tiles + tile, abs_max)
     tl.store(partials + 4 * tiles + tile, 0.0)
     mean = centre + offset
-    if mean - mean != 0.0:  # a NaN or Inf among the elements shows in the mean: only then count them
+    if mean - mean != 0.0:  # a NaN or Inf among the elements makes the mean non-finite: only then count them
         bad = _nonfinite(source, first, stop, ROWS, WIDTH)
         tl.store(partials + 4 * tiles + tile, bad.to(tl.float64))
 
 
 @triton.jit
 def _shift_of_tiles(partials, tile, inside, centre, tiles):
-    """Means of these tiles, from `centre` on: differences of like centres are exact. [LANES]."""
+    """Means of these tiles minus `centre`, [LANES]: differences of equal centres are exactly 0."""
     centres = tl.load(partials + tile, inside, other=0.0)
     return tl.where(inside, centres - centre + tl.load(partials + tiles + tile, inside, other=0.0), 0.0)
 
@@ -152,14 +151,14 @@ def merge_kernel(
     Tiles of equal mean add exactly nothing to m2. A layer without tiles is empty: zeros.
 
     Args:
-        partials: [V, 5, T], for each of V vectors what `tile_moments_kernel` gives.
+        partials: [V, 5, T], the result of `tile_moments_kernel` for each of V vectors.
         firsts, stops: [T], the tile table, of every vector.
         bounds: [>= L + 1], the layer's tiles.
         columns: [>= L], the layer's column in `moments`, counted from ``vector * L``.
         moments: [5, width], float64, out: count, mean, m2, abs_max, nonfinite.
         tiles, layers: T and L.
         width: columns of `moments`, at least V * L.
-        LANES: tiles a step.
+        LANES: tiles per step.
     """
     vector = tl.program_id(0) // layers
     layer = tl.program_id(0) % layers
@@ -187,7 +186,7 @@ def merge_kernel(
     for base in range(begin, end, LANES):
         tile = base + tl.arange(0, LANES)
         inside = tile < end
-        n = _count_of_tiles(firsts, stops, tile, inside)  # 0 outside, so is the product
+        n = _count_of_tiles(firsts, stops, tile, inside)  # 0 outside, and so is the product
         deviation = _shift_of_tiles(partials, tile, inside, centre, tiles) - shift
         squares += tl.load(partials + 2 * tiles + tile, inside, other=0.0) + n * deviation * deviation
 
@@ -237,7 +236,7 @@ def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor) -> None:
     Args:
         partials: [V, 5, T] or, for one vector, [5, T].
         table: T tiles.
-        layers: how many layers of the table are wanted; the others may be no one's.
+        layers: how many layers of the table to merge; the rest of the table is not read.
         moments: [5, >= V * layers], float64, contiguous; changed in place.
     """
     vectors = 1 if partials.dim() == 2 else len(partials)

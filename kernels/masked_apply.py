@@ -9,7 +9,7 @@ from torch import Tensor
 from fedtlu_fast.kernels.numbers import double, double_words, widen
 from fedtlu_fast.kernels.tiles import ALIGNMENT, Layers, in_step, tiles_of
 
-# Chosen for Hopper by reasoning, not yet measured: four (float32) 16-byte loads a thread from each array.
+# Chosen for Hopper by reasoning, not yet measured: four (float32) 16-byte loads per thread from each array.
 NUM_WARPS = 4
 BLOCK_BYTES = 8192
 
@@ -48,8 +48,8 @@ def masked_apply_kernel(
         delta: [P], that or 16 bits wide.
         starts, firsts, stops: [T], the tile table of the chosen layers, seen from `delta`.
         lr_high, lr_low: see `numbers.double`.
-        TARGET_ALIGNMENT: bytes on whose multiple `params` lies where `delta` lies on 16.
-        BLOCK: elements a step.
+        TARGET_ALIGNMENT: `params` lies on a multiple of this many bytes wherever `delta` lies on one of 16.
+        BLOCK: elements per step.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
@@ -68,7 +68,8 @@ def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> No
     """Launch `masked_apply_kernel` over the chosen layers, counted from the first element of `delta`."""
     if not len(layers.lengths):
         return
-    # Seen from the narrower vector: what lies on 16 bytes there may do so in the wider one, too.
+    # Seen from the narrower vector: an index on a 16-byte boundary there can be on one in the wider vector,
+    # too.
     table = tiles_of(layers, delta)
     if table.count:
         masked_apply_kernel[(table.count,)](

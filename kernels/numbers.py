@@ -1,4 +1,4 @@
-"""Numbers on their way into a kernel, and inside one."""
+"""Passing numbers into a kernel, and widening them inside one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def double_words(value: float) -> tuple[int, int]:
 
 @triton.jit
 def double(high, low):
-    """The float64 of these two halves."""
+    """The float64 made of these two halves."""
     bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
     return bits.to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def widen(x):
-    """The same values as float32, or as float64 if that is how they are stored."""
-    if x.dtype == tl.bfloat16:  # by hand, for the interpreter's conversion spoils subnormal numbers
+    """The same values as float32, or as float64 if they are stored as float64."""
+    if x.dtype == tl.bfloat16:  # by hand, because the interpreter's conversion gets subnormal numbers wrong
         x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
     elif x.dtype == tl.float16:
         x = x.to(tl.float32)

@@ -1,4 +1,4 @@
-"""Tiles of a single step, whose moments are found while they lie in registers: what such kernels share."""
+"""Shared by kernels whose tiles are a single step: their moments are computed while they lie in registers."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.
 
     The sums are taken about c, the mean but for rounding:
         c = p + sum(x - p) / n;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
-    In a constant tile every x - c is exactly 0: of float64, p is the first element; of float32, p is 0, for
-    a tile's sum of equal numbers is exact in float64.
+    In a constant tile every x - c is exactly 0: for float64, p is the first element; for float32, p is 0,
+    because a tile's sum of equal numbers is exact in float64.
     """
     n = (stop - first).to(tl.float64)
     if WHOLE:
-        n = tl.full((), BLOCK, tl.float64)  # a power of two: nothing is divided
+        n = tl.full((), BLOCK, tl.float64)  # a power of two: the division by n is exact
     lanes = tl.arange(0, BLOCK)
     inside = (lanes >= first) & (lanes < stop)
     wide = x.to(tl.float64)
@@ -75,15 +75,16 @@ def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.
     tl.store(partials + 3 * tiles, abs_max)
     bad = 0
     mean = centre + offset
-    if mean - mean != 0.0:  # a NaN or Inf among the elements shows in the mean: only then count them
+    if mean - mean != 0.0:  # a NaN or Inf among the elements makes the mean non-finite: only then count them
         bad = tl.sum((x - x != 0.0).to(tl.int32), axis=0)
     tl.store(partials + 4 * tiles, bad.to(tl.float64))
 
 
 def tiles_of_all(layers: Layers, origin: Tensor, size: int, block: int) -> Tiles:
-    """The layers' tiles, of `block` elements, and then those of what lies before and behind all layers.
+    """The layers' tiles of `block` elements, and then the tiles of the elements before and behind all layers.
 
-    Seen from the narrowest vector: what lies on 16 bytes there may do so in the wider ones, too.
+    Seen from the narrowest vector: an index on a 16-byte boundary there can be on one in the wider vectors,
+    too.
     """
     begin, end = 0, 0
     if len(layers.lengths):

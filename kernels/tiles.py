@@ -1,9 +1,9 @@
-"""The tile table: layers of any number and size, cut into pieces that one GPU program each can do.
+"""The tile table: layers of any number and size, cut into pieces of which a GPU program takes one.
 
-A tile is at most `TILE_BYTES` of one layer, or what a kernel asks for. Its lane 0 lies on a 16-byte
-boundary, so that whole tiles are read with 16-byte loads wherever the layer itself starts; the lanes of
-its first tile that come before the layer are masked off. A table depends on where the layers lie, not on
-what they hold, so it is built once and kept: the next round finds it on the device.
+A tile is at most `TILE_BYTES` of one layer, or as much as a kernel asks for. Its lane 0 lies on a 16-byte
+boundary, so that whole tiles are read with 16-byte loads wherever the layer itself starts; the lanes of its
+first tile that come before the layer are masked off. A table depends on where the layers lie, not on their
+contents, so it is built once and kept: the next round finds it on the device.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CACHED_TABLES = 16
 
 @dataclass(frozen=True)
 class Layers:
-    """Where layers lie, seen from an origin; all int64, in NumPy: no thread pool to wake for short arrays.
+    """Where layers lie, seen from an origin; int64 in NumPy, which wakes no thread pool for short arrays.
 
     Attributes:
         starts: [L], elements from the origin to the layer's first.
         lengths: [L], elements.
-        columns: [L], where the layer's results go; None for 0 .. L - 1.
+        columns: [L], the column of each layer's results; None for 0 .. L - 1.
     """
 
     starts: Array
@@ -59,12 +59,12 @@ class Tiles:
 
     Attributes:
         upload: the buffer.
-        starts: [T], elements from the origin to lane 0; a negative number is possible.
-        firsts: [T], the first lane that belongs to the layer; 0 but in a layer's first tile.
-        stops: [T], one past the last lane that does.
+        starts: [T], elements from the origin to lane 0; may be negative.
+        firsts: [T], the first lane that belongs to the layer; 0 except in a layer's first tile.
+        stops: [T], one past the last lane that belongs to the layer.
         bounds: [L + 1], tiles of layer l are ``bounds[l] .. bounds[l + 1] - 1``.
-        columns: [L], where the layer's results go.
-        most: tiles of the layer that has most.
+        columns: [L], the column of each layer's results.
+        most: the largest number of tiles of a layer.
     """
 
     upload: Upload
@@ -83,7 +83,7 @@ class Tiles:
 
 _Key = tuple[torch.device, int, int, int]
 _cache: deque[tuple[_Key, Layers, Tiles]] = deque(maxlen=CACHED_TABLES)
-# A CUDA graph holds the addresses of the tables it was captured with: those are kept for good.
+# A CUDA graph holds the addresses of the tables it was captured with, so these tables are never freed.
 _captured: dict[int, Tiles] = {}
 
 
@@ -104,7 +104,7 @@ def tiles_of(layers: Layers, origin: Tensor, tile_bytes: int | None = None) -> T
     Args:
         layers: where they lie.
         origin: the tensor from whose first element `layers.starts` count, of the layers' dtype.
-        tile_bytes: the most a tile may hold; None for `TILE_BYTES`.
+        tile_bytes: the largest size of a tile; None for `TILE_BYTES`.
 
     Raises:
         RuntimeError: a CUDA graph is being captured and the table is not on the device yet.
@@ -149,7 +149,7 @@ def build(layers: Layers, lead: int, size: int, device: torch.device, tile_bytes
     total = int(bounds[-1])
 
     layer = np.repeat(np.arange(len(pieces)), pieces)  # [T]
-    begun = (np.arange(total) - bounds[layer]) * tile  # [T], lanes of the layer in the tiles before
+    begun = (np.arange(total) - bounds[layer]) * tile  # [T], lanes of the layer in earlier tiles
     starts = (layers.starts - leads)[layer] + begun
     firsts = np.where(begun == 0, leads[layer], 0)
     stops = np.minimum(ends[layer] - begun, tile)

@@ -1,4 +1,4 @@
-"""Small tables of integers on their way to the device."""
+"""Sends small tables of integers to the device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Upload:
 
     Attributes:
         values: [N], int64.
-        copied: when they have arrived; None on the CPU.
+        copied: the event that they have arrived; None on the CPU.
     """
 
     values: Tensor
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Order the current stream after the copy; the host does not wait."""
+        """Make the current stream wait for the copy; the host does not wait."""
         if self.copied is not None:
             stream = torch.cuda.current_stream(self.values.device)
             stream.wait_event(self.copied)
@@ -37,7 +37,7 @@ def upload(table: Array, device: torch.device) -> Upload:
     values = torch.from_numpy(table)
     if device.type != "cuda":
         return Upload(values, None)
-    # Page-locked memory is copied behind the host's back; torch keeps it until the copy is over.
+    # Page-locked memory is copied while the host goes on; torch keeps it until the copy is over.
     moved = values.pin_memory().to(device, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(device))

@@ -1,5 +1,5 @@
 """The operations on flat vectors, and the backends that run them.
 
-`dispatch` is the door: it picks a backend, has the arguments checked (`checks`, once for all backends), and
-calls `reference` (float64 torch), `native` (C++) or `triton` (GPU).
+Callers use `dispatch`: it picks a backend, checks the arguments (`checks`, once for all backends), and calls
+`reference` (float64 torch), `native` (C++) or `triton` (GPU).
 """

@@ -1,4 +1,4 @@
-"""What every backend may rely on: dtypes, shapes and devices that fit, checked once for all of them.
+"""Checks arguments for all backends: their dtypes, shapes and devices fit together.
 
 Each check raises `InputError` with the argument's name.
 """
@@ -17,18 +17,18 @@ from fedtlu_fast.errors import InputError
 
 STATS_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 UPDATE_DTYPES = (torch.float32, torch.float64)
-# What is added to a vector may be narrower than the vector: dtype of the addend -> of the target.
+# An addend may be narrower than its target: dtype of the addend -> dtype of the target.
 TARGETS = dict.fromkeys(STATS_DTYPES, torch.float32) | {torch.float64: torch.float64}
 
 
 def readable(field: str, given: Any) -> Tensor:
-    """The tensor, or an equal one, whose numbers the kernels can read in memory.
+    """The tensor, or an equal one whose numbers the kernels can read in memory.
 
     Sparse and MKL-DNN tensors are made dense, and a negation that torch has put off is carried out.
 
     Raises:
-        InputError: it is no tensor, or one without numbers of its own: fake, freed, nested, of a
-            wrapper, or inside of ``torch.vmap`` and its like.
+        InputError: it is no tensor, or a tensor without numbers of its own: fake, freed, nested, a wrapper,
+            or inside ``torch.vmap`` or another transform.
     """
     if not isinstance(given, Tensor):
         fix = "Give torch.from_numpy(array)." if isinstance(given, np.ndarray) else ""
@@ -41,7 +41,7 @@ def readable(field: str, given: Any) -> Tensor:
             return tensor
         why = "whose memory was freed or lies elsewhere"
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        # Of torch, for what a kind of tensor cannot do.
+        # torch raises these for an operation that a kind of tensor does not have.
         why = f"({str(error).splitlines()[0]})"
     raise InputError(
         field, f"a {type(given).__name__} {why}", "a tensor whose numbers lie in memory", "Give its values."
@@ -51,11 +51,11 @@ def readable(field: str, given: Any) -> Tensor:
 def has_memory(tensor: Tensor) -> bool:
     """Whether all elements of a strided tensor lie in memory that it holds, on its device.
 
-    A tensor of the meta device passes: it says so itself, and no backend runs there.
+    A tensor on the meta device passes: no backend runs on that device, which is its own error.
     """
     try:
         storage = tensor.untyped_storage()
-    except NotImplementedError:  # of torch.vmap and its like
+    except NotImplementedError:  # inside torch.vmap and other transforms
         return False
     if not tensor.numel() or tensor.device.type == "meta":
         return True
@@ -64,16 +64,16 @@ def has_memory(tensor: Tensor) -> bool:
 
 
 def shorten_type(given: Any) -> str:
-    """What kind of object it is, for messages."""
+    """The type's name, for messages."""
     return "None" if given is None else type(given).__name__
 
 
 def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
-    """A matrix as it is; the items of anything else that can be gone through once, as a generator.
+    """A matrix unchanged; or the items of any other iterable, such as a generator, as a list.
 
     Raises:
-        InputError: it is nothing of that kind, holds nothing, or is a mapping, whose order says nothing
-            about weights.
+        InputError: it is not iterable, is empty, or is a mapping, whose order does not say which weight is
+            whose.
     """
     expected = "a matrix [K, P], or K vectors [P]"
     if isinstance(given, Tensor):
@@ -90,10 +90,10 @@ def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
 
 
 def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> list[Tensor]:
-    """The tensors of layers, each `readable`; there may be 100,000, so the names are looked at last.
+    """The tensors of layers, each made `readable`; names are only read for an error, as there may be 100,000.
 
     Raises:
-        InputError: see `readable`; the field has the layer's name, or its place.
+        InputError: see `readable`; the field holds the layer's name, or its index.
     """
     found: list[Tensor] = []
     for item in given:
@@ -109,7 +109,7 @@ def numbers(field: str, given: Any, count: int) -> Tensor:
     """[K] float64 on the CPU: finite numbers, one for each client.
 
     Raises:
-        InputError: they are something else, or of another number.
+        InputError: they are not numbers, not finite, or not K.
     """
     expected = f"({count},), one for each client"
     if isinstance(given, Tensor):
@@ -136,7 +136,7 @@ def number(field: str, given: Any) -> float:
     """A finite number as a float.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is not a finite number.
     """
     try:
         value = float(given)
@@ -148,14 +148,14 @@ def number(field: str, given: Any) -> float:
 
 
 def check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Refuse a tensor of another dtype."""
+    """Raise unless the tensor has one of these dtypes."""
     if tensor.dtype not in dtypes:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise InputError(f"{field}.dtype", str(tensor.dtype), f"one of {names}")
 
 
 def check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Refuse what is not a vector of one of these dtypes; any stride will do."""
+    """Raise unless the tensor is a vector of one of these dtypes; any stride is accepted."""
     check_dtype(field, tensor, dtypes)
     if tensor.dim() != 1:
         raise InputError(
@@ -164,10 +164,10 @@ def check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> N
 
 
 def check_target(field: str, tensor: Tensor) -> None:
-    """Refuse what cannot be updated in place: a plain contiguous vector of `UPDATE_DTYPES` can.
+    """Raise unless the tensor can be updated in place: a plain contiguous vector of `UPDATE_DTYPES`.
 
-    A parameter is changed as an optimizer changes it. A result that autograd follows is not changed: the
-    gradient would be the one of other numbers.
+    A leaf that requires a gradient is accepted, as an optimizer would change it. A result with a history is
+    refused: its gradient would be computed for other numbers.
     """
     if readable(field, tensor) is not tensor:
         raise InputError(
@@ -189,7 +189,7 @@ def check_target(field: str, tensor: Tensor) -> None:
 
 
 def changed(tensor: Tensor) -> None:
-    """Reports to autograd that a target was changed, as torch's own in-place operations do."""
+    """Report to autograd that a target was changed, as torch's own in-place operations do."""
     if not tensor.is_inference():  # inference tensors have no version
         torch.autograd.graph.increment_version(tensor)
 
@@ -209,7 +209,7 @@ def overlap(tensor: Tensor, target: Tensor) -> bool:
 
 
 def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> None:
-    """Refuse an input that shares part of a target's memory; all of it may be shared."""
+    """Raise if an input shares a part of the target's memory; it may share all of it."""
     same = (tensor.data_ptr(), reach(tensor)) == (target.data_ptr(), reach(target))
     if overlap(tensor, target) and not same:
         raise InputError(
@@ -221,14 +221,14 @@ def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -
 
 
 def check_like(field: str, tensor: Tensor, target: Tensor) -> None:
-    """Refuse a tensor whose shape, dtype or device is not that of `target`."""
+    """Raise unless the tensor has the shape, dtype and device of `target`."""
     if (tensor.shape, tensor.dtype, tensor.device) != (target.shape, target.dtype, target.device):
         given = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         raise InputError(field, given, f"{target.dtype} {tuple(target.shape)} on {target.device}")
 
 
 def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
-    """Refuse what cannot be added to `target` (see `TARGETS`)."""
+    """Raise unless the tensor can be added to `target` (see `TARGETS`)."""
     check_flat(field, tensor, STATS_DTYPES)
     if (tensor.shape, tensor.device) != (target.shape, target.device):
         given = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
@@ -240,7 +240,7 @@ def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
 
 
 def check_offsets(offsets: Tensor, length: int) -> None:
-    """Refuse what are not layers of a vector of this length."""
+    """Raise unless the offsets are the bounds of layers in a vector of this length."""
     if (
         readable("offsets", offsets) is not offsets
         or offsets.dtype != torch.int64

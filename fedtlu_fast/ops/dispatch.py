@@ -1,7 +1,7 @@
-"""Which backend runs an operation, and the checks that every backend may rely on.
+"""Chooses the backend that runs an operation, and checks the arguments for it.
 
-``auto`` takes the best live backend for the tensors at hand and logs once which one. A backend asked
-for by name and not live raises `BackendUnavailableError` with the reason: nothing falls back silently.
+``auto`` takes the best live backend for the tensors at hand and logs once which one. If a backend is asked
+for by name and is not live, `BackendUnavailableError` gives the reason: nothing falls back silently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedtlu_fast.ops.moments import Moments
 logger = logging.getLogger("fedtlu_fast")
 
 PIECE = 1 << 20
-"""Elements of a vector that is not contiguous which are copied at a time."""
+"""A vector that is not contiguous is copied this many elements at a time."""
 
 DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
 
@@ -38,7 +38,7 @@ class Backend:
     name: str
     module: str
     devices: Callable[[], tuple[str, ...]]
-    """Device types that work now; the module's own import error says why when there are none."""
+    """Device types that work now; if there are none, the module's import error says why."""
 
 
 def _native_devices() -> tuple[str, ...]:
@@ -59,7 +59,7 @@ BACKENDS = {
     )
 }
 NAMES = ("auto", *BACKENDS)
-# `auto` on a device: the first of these that is live. Triton's interpreter (CPU) only runs by name.
+# `auto` takes the first of these that is live. Triton's interpreter (CPU) runs only when asked for by name.
 PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("triton", "reference")}
 
 
@@ -73,7 +73,7 @@ def _load(name: str) -> ModuleType | str:
 
 
 def why_not(name: str, device: str = "cpu") -> str | None:
-    """None when the backend can run on tensors of this device type, else the reason."""
+    """None if the backend can run on tensors of this device type, else the reason why not."""
     module = _load(name)
     if isinstance(module, str):
         return module
@@ -124,14 +124,14 @@ def _best(device: str) -> str:
 
 
 def check_device(field: str, device: str) -> None:
-    """Makes sure that this machine has the device.
+    """Raise unless this machine has the device.
 
     Args:
-        field: where it was asked for, for the message.
+        field: the setting or argument that asked for it, for the message.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InputError: it has not, or there is no such device.
+        InputError: the machine lacks it, or the text names no device.
     """
     if not re.fullmatch(DEVICE_PATTERN, device):
         raise InputError(field, device, "cpu, cuda or cuda:N")
@@ -145,7 +145,7 @@ def check_device(field: str, device: str) -> None:
 
 
 def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moments:
-    """Moments of every layer of a flat change (`reference.layer_stats` says what they are).
+    """Moments of every layer of a flat change; `reference.layer_stats` defines them.
 
     Raises:
         InputError: a dtype, shape or offset that no backend takes.
@@ -164,7 +164,7 @@ def layer_stats_list(
 ) -> Moments:
     """Moments of separate tensors, one layer each (`reference.layer_stats_list`).
 
-    `names` are what messages call them; None for their places.
+    Messages call the tensors by `names`, or by their index if it is None.
 
     Raises:
         InputError: a dtype no backend takes, or tensors on different devices.
@@ -172,7 +172,8 @@ def layer_stats_list(
     """
     tensors = checks.layers("delta", tensors, names)
     device = tensors[0].device if tensors else torch.device("cpu")
-    # Of all at once, since there may be 100,000; which one it was is looked up when something is wrong.
+    # All tensors are checked together, since there may be 100,000; the one at fault is looked up for the
+    # error.
     dtypes, devices = {tensor.dtype for tensor in tensors}, {tensor.device for tensor in tensors}
     if not dtypes.issubset(checks.STATS_DTYPES) or not devices.issubset({device}):
         for name, tensor in zip(names or range(len(tensors)), tensors, strict=True):
@@ -184,7 +185,7 @@ def layer_stats_list(
     expanded = [index for index, tensor in enumerate(tensors) if 0 in tensor.stride() and tensor.numel() > 1]
     if not expanded:
         return module.layer_stats_list([_flat(tensor) for tensor in tensors])  # type: ignore[no-any-return]
-    # What an expanded tensor repeats is read once.
+    # The elements that an expanded tensor repeats are read once.
     times = torch.ones(len(tensors), dtype=torch.float64, device=device)
     for index in expanded:
         core = _core(tensors[index])
@@ -271,12 +272,12 @@ def aggregate(
         weights: K numbers, usually n_k / sum(n).
         offsets: [L + 1], int64, on the CPU.
         base: [P], of the clients' dtype; None when the clients already are changes.
-        out: [P], where the vector goes: float64 for float64 clients, else float32. It may be one of the
-            clients. None for a new one.
-        client_stats: also find the moments of every client's layers.
+        out: [P], receives the sum: float64 for float64 clients, else float32. It may be one of the clients.
+            None for a new vector.
+        client_stats: whether to compute the moments of every client's layers too.
 
     Returns:
-        `out`; the moments of its layers [L]; those of every client's change [K, L], or None.
+        `out`; the moments of its layers [L]; the moments of every client's change [K, L], or None.
 
     Raises:
         InputError: no clients; shapes, dtypes, devices or offsets that do not fit; a weight that is not
@@ -285,7 +286,7 @@ def aggregate(
     """
     clients = checks.vectors("clients", clients)
     first = clients[0]
-    # Rows of a matrix are alike, and there may be thousands.
+    # The rows of a matrix share dtype, shape and device, and there may be thousands.
     for index, client in enumerate([first] if isinstance(clients, Tensor) else clients):
         checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
         checks.check_like(f"clients[{index}]", client, first)
@@ -302,7 +303,7 @@ def aggregate(
     rows = [_apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)]
     base = None if base is None else _apart("base", base, "out", out)
     module, target = resolve(backend, first.device.type), out.detach()
-    # Statistics of clients need them whole.
+    # The statistics of clients need whole vectors.
     pieces = [slice(None)] if client_stats else _pieces(*rows, base)
     for piece in pieces:
         parts = [row[piece].contiguous() for row in rows]
@@ -318,7 +319,7 @@ def masked_apply_(
 ) -> None:
     """``params[layer] += lr * delta[layer]`` where ``mask[layer]`` (`reference.masked_apply_`).
 
-    The same bits on every backend; layers that are not chosen keep theirs.
+    Every backend gives the same bits; layers that are not chosen keep their bits.
 
     Raises:
         InputError: shapes, dtypes, devices or offsets that do not fit; an `lr` that is not finite.
@@ -343,7 +344,7 @@ def masked_apply_(
 
 
 def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Tensor:
-    """The vector beside a target that it does not overlap: contiguous, if it would overlap otherwise."""
+    """The vector, checked against `target`; a copy if it is strided and may share memory with it."""
     tensor = tensor.detach()
     if not tensor.is_contiguous():
         return tensor.contiguous() if checks.overlap(tensor, target) else tensor
@@ -352,7 +353,7 @@ def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Ten
 
 
 def _pieces(*vectors: Tensor | None) -> list[slice]:
-    """Where to cut vectors: a kernel wants contiguous ones, and a copy of a whole one would double it."""
+    """Where to cut vectors: kernels need contiguous ones, and whole copies would double the memory."""
     given = [vector for vector in vectors if vector is not None]
     length = len(given[0])
     if length <= PIECE or all(vector.is_contiguous() for vector in given):
@@ -361,7 +362,7 @@ def _pieces(*vectors: Tensor | None) -> list[slice]:
 
 
 def _core(tensor: Tensor) -> Tensor:
-    """The part of an expanded tensor that the others repeat."""
+    """The part of an expanded tensor that its other elements repeat."""
     for dim, stride in enumerate(tensor.stride()):
         if stride == 0:
             tensor = tensor.narrow(dim, 0, 1)
@@ -369,7 +370,7 @@ def _core(tensor: Tensor) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """The tensor as a contiguous vector; the usual one is handed on as it is, since there may be 100,000."""
+    """The tensor as a contiguous vector; one that already is gets returned as is, as there may be 100,000."""
     if tensor.dim() == 1 and tensor.is_contiguous() and not tensor.requires_grad:
         return tensor
     return tensor.detach().contiguous().reshape(-1)

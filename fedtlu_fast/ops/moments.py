@@ -1,4 +1,4 @@
-"""What `layer_stats` gives, whichever backend computed it."""
+"""The result of `layer_stats`, the same for every backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Per-layer moments; five float64 tensors on the device of the input.
+    """Moments of layers: five float64 tensors on the device of the input.
 
     They are vectors [L] for one change, and matrices [K, L] for K clients. A layer that holds NaN or Inf
     has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.

@@ -1,8 +1,8 @@
-"""The C++ backend: torch CPU tensors in, no copies, ``torch.get_num_threads()`` threads.
+"""The C++ backend for torch CPU tensors; it copies nothing and uses ``torch.get_num_threads()`` threads.
 
-Same functions as `reference`; `dispatch` has checked the arguments and made the tensors flat and
-contiguous. The bits do not depend on the number of threads or on the machine's SIMD level
-(``FEDTLU_SIMD`` forces one).
+It has the functions of `reference`. `dispatch` has checked the arguments and made the tensors flat and
+contiguous. The bits do not depend on the number of threads or on the machine's SIMD level (``FEDTLU_SIMD``
+forces one).
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ except ValueError as error:
     raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or nothing") from error
 
 extension = _native
-"""The extension, ready to compute: who needs more of it than these functions takes it from here."""
+"""The extension, ready to compute; a module that needs more of it than these functions imports it from
+here."""
 
-# NumPy lacks bfloat16; both 16-bit types cross as integers under their name.
+# NumPy lacks bfloat16, so both 16-bit types are passed as integers together with their dtype's name.
 _NAMES = {
     torch.float32: "float32",
     torch.bfloat16: "bfloat16",
@@ -44,7 +45,7 @@ _NAMES = {
     torch.float64: "float64",
 }
 
-# Tensors of fewer elements are gathered into one: copying them costs less than an array object for each.
+# Tensors with fewer elements are copied into one: that costs less than an array object for each.
 _SMALL = 8192
 
 

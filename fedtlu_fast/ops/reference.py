@@ -1,7 +1,7 @@
-"""Every formula once, in plain float64 torch: the oracle of the tests and the backend of last resort.
+"""Every formula in plain float64 torch: the tests compare with it, and `auto` takes it last.
 
-Runs on any device torch runs on. The fast backends (`native`, `triton`) have the same functions with
-the same arguments.
+It runs on every device that torch supports. The fast backends (`native`, `triton`) have the same functions
+with the same arguments.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def accumulate_(
         offsets: [L + 1], int64, on the CPU (see `layer_stats`); None for no statistics.
 
     Returns:
-        With `offsets`, what `layer_stats` gives of the new `aggregate`.
+        With `offsets`, the moments of the new `aggregate`, as `layer_stats` gives them; else None.
     """
     change = client.double() if base is None else client.double() - base.double()
     aggregate.copy_(aggregate.double() + weight * change)
@@ -92,11 +92,11 @@ def aggregate(
         weights: [K], float64, on the CPU.
         base: [P], of the clients' dtype; None when the clients already are changes.
         offsets: [L + 1], int64, on the CPU (see `layer_stats`).
-        client_stats: whether statistics of every client are wanted too.
+        client_stats: whether to compute the moments of every client too.
 
     Returns:
-        What `layer_stats` gives of `out`; and, if asked for, of every client's change, as [K, L]: of the
-        client itself, or of ``client - base`` rounded to the dtype of `out`.
+        The moments of `out`, as `layer_stats` gives them; and, with `client_stats`, the moments [K, L] of
+        every client's change: of the client itself, or of ``client - base`` rounded to the dtype of `out`.
     """
     total = torch.zeros_like(out, dtype=torch.float64)
     rows = []

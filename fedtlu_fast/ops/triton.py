@@ -1,8 +1,8 @@
 """The Triton backend: the same functions as `reference`, for tensors on an NVIDIA GPU.
 
-Everything runs on the current stream of the tensors' device and nothing waits for it: results stay there.
+Everything runs on the current stream of the tensors' device. Nothing waits for it, and results stay there.
 With TRITON_INTERPRET=1, set before Triton is imported, the kernels run in Python on CPU tensors instead
-(slowly: for tests). To capture an operation in a CUDA graph, run it once before.
+(slowly: for tests). To capture an operation in a CUDA graph, run it once beforehand.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
 from fedtlu_fast.kernels.tiles import Layers
 
-# Whether the interpreter is on was decided when the kernels were defined, not when someone asks.
+# The interpreter is on or off from the moment the kernels are defined; the environment may change later.
 _INTERPRETED = not isinstance(accumulate_kernel, _triton.JITFunction)
 
 
