@@ -147,7 +147,10 @@ def _part_error(cls: Any, error: ValidationError) -> InputError:
     first = error.errors()[0]
     if (cause_found := cause_of(first)) is not None:
         return cause_found
-    steps = [str(step) for step in first["loc"] if step not in ("int", "float")] or [cls.__name__]
+    where: list[Any] = [step for step in first["loc"] if step not in ("int", "float")] or [cls.__name__]
+    if isinstance(where[0], int):  # given by its place
+        where[0] = [item.name for item in fields(cls) if item.init][where[0]]
+    steps = [str(step) for step in where]
     return input_error(first, ".".join(steps), described(cls).get(steps[0], ""))
 
 

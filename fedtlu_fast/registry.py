@@ -41,6 +41,13 @@ NAMES: dict[str, dict[str, str]] = {
         "loss": "fedtlu_fast.simulation.participation.samplers:ByLoss",
         "fixed": "fedtlu_fast.simulation.participation.samplers:Fixed",
     },
+    "budget": {
+        "equal": "fedtlu_fast.selection.budgets:Equal",
+        "uniform": "fedtlu_fast.selection.budgets:UniformBudget",
+        "half_normal": "fedtlu_fast.selection.budgets:HalfNormal",
+        "list": "fedtlu_fast.selection.budgets:Listed",
+        "classes": "fedtlu_fast.selection.budgets:DeviceClasses",
+    },
     "partitioner": {
         "iid": "fedtlu_fast.data.partition.iid:Iid",
         "dirichlet": "fedtlu_fast.data.partition.dirichlet:Dirichlet",

@@ -101,10 +101,10 @@ def read_config(text: str, where: Path) -> RunConfig:
 def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Section]]:
     """Sections one of whose parts cannot be imported, but which are right otherwise."""
     for name, info in RunConfig.model_fields.items():
-        if isinstance(info.default, PartsSection) and name in tree:
+        if isinstance(info.default, Section) and name in tree:
             with suppress(ValidationError):
                 section = type(info.default).model_validate(tree[name], context=READING)
-                if any(isinstance(getattr(section, field), Unfound) for field in section.choosers()):
+                if any(isinstance(own, Unfound) for own in section.parts()):
                     yield name, section
 
 
@@ -130,7 +130,7 @@ def laid_over(
 def with_settings(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a nested mapping, with others over them; neither is changed or checked."""
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-    _lay_over(found, over)
+    _lay_over(found, _spelled_out(RunConfig, over))
     return found
 
 
@@ -236,7 +236,8 @@ def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "")
             try:
                 found[name] = section.by_new_names(section.spelled_out(found[name]))
             except InputError as error:
-                raise error.of(f"{where}{name}.{error.field}") from None
+                whole = f"{where}{name}"
+                raise error.of(whole if error.field == name else f"{whole}.{error.field}") from None
             if isinstance(found[name], Mapping):
                 found[name] = _spelled_out(section, found[name], f"{where}{name}.")
     return found

@@ -4,6 +4,7 @@ import pytest
 
 from fedtlu_fast import InputError
 from fedtlu_fast.config.client_selection import BUDGETED
+from fedtlu_fast.selection.budgets import Equal
 from fedtlu_fast.settings import parse_config
 
 
@@ -42,7 +43,7 @@ def test_settings_that_mean_nothing_are_refused(given, field):
 
 def test_settings_that_mean_something_are_taken():
     for name in BUDGETED:
-        assert parse({"selector": name, "budget": 2}).client_selection.budget.amount == 2
+        assert parse({"selector": name, "budget": 2}).client_selection.budget.budget == Equal(2)
     parse({"selector": "strategic", "lam": 0, "decides": "client"})
     parse({"selector": "gradnorm", "decides": "client", "probe_every": 3, "probe_batches": 2})
 

@@ -18,6 +18,8 @@ from fedtlu_fast.settings import laid_over, load_config, parse_config, read_conf
 from fedtlu_fast.yaml_text import parse_yaml
 
 CAUTIOUS = "support.own_parts:Cautious"
+NEEDED = {"list": {"values": (1, 2)}, "classes": {"classes": {"phone": {"share": 1.0, "amount": 2}}}}
+"""Parameters without which a part is refused."""
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -34,8 +36,9 @@ def test_every_part_is_a_frozen_value(kind):
         cls = find(kind, name, kind)
         if any(default is not None and "empty" in str(default) for default in parameters(cls).values()):
             continue
-        made = cls()
-        assert made == cls() == copy.copy(made) == pickle.loads(pickle.dumps(made))  # noqa: S301
+        needed = NEEDED.get(name, {})
+        made = cls(**needed)
+        assert made == cls(**needed) == copy.copy(made) == pickle.loads(pickle.dumps(made))  # noqa: S301
         assert make(cls, values(made)) == made
         for parameter in parameters(cls):
             with pytest.raises(Exception, match=r"frozen|cannot assign"):
@@ -57,6 +60,9 @@ def test_every_part_is_a_frozen_value(kind):
 def test_a_wrong_parameter_is_named_with_its_value_and_what_is_right(given, message):
     with pytest.raises(InputError, match=message):
         Krum(**given)
+    if "byzantine" in given:
+        with pytest.raises(InputError, match=message):
+            Krum(given["byzantine"])
     with pytest.raises(InputError, match=message):
         make(Krum, given)
 

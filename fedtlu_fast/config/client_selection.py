@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from fedtlu_fast.config.budget import BudgetConfig, budget_shorthand
+from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.section import Section, check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.gradient_metrics import GradientMetric
+from fedtlu_fast.selection.budgets import Equal
 
 PROBING = ("gradnorm", "rgn", "snr", "strategic")
 """Selectors that have clients compute a gradient before they train."""
@@ -57,7 +58,7 @@ class ClientSelectionConfig(Section):
         "bottom, both (output's side, input's, in turn) | gradnorm | rgn | snr (each client's own best) | "
         "strategic (P1: clients agree) | fedpart | fedlp | fedluar | drift",
     )
-    budget: Annotated[BudgetConfig, BeforeValidator(budget_shorthand)] = BudgetConfig()
+    budget: BudgetConfig = BudgetConfig()
     metric: GradientMetric = Field("gradnorm", description="strategic: gains are gradnorm | rgn | snr")
     lam: float = Field(
         0.1, ge=0, description="strategic: lambda, in units of the round's mean gain; 0: nobody has to agree"
@@ -96,10 +97,10 @@ class ClientSelectionConfig(Section):
             raise InputError("decides", "client", "server with lam > 0: nobody alone can agree with others")
         if self.decides == "client" and self.selector in ("fedpart", "fedluar"):
             raise InputError("decides", "client", f"server with selector={self.selector}: one choice for all")
-        if self.selector == "fedluar" and (self.budget.kind, self.budget.unit) != ("equal", "layers"):
-            raise InputError(
-                "budget", self.budget.kind, "the same number of blocks for all with selector=fedluar"
-            )
+        budget = self.budget.budget
+        if self.selector == "fedluar" and not (isinstance(budget, Equal) and budget.unit == "layers"):
+            expected = "the same number of blocks for all with selector=fedluar"
+            raise InputError("budget", self.budget.name_of("kind"), expected)
         if self.alternate and not self.keeps:
             raise InputError("alternate", True, "false without personal blocks", "Name them in personal.")
         return self

@@ -270,7 +270,7 @@ def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
 def _check_unused(setting: str, value: Any, field: str, chosen: str, users: Mapping[str, Any]) -> None:
     """Refuses a parameter of other parts than the chosen one, unless it has its default."""
     default = next(iter(users.values()))
-    if value not in users.values():
+    if (tuple(value) if isinstance(value, list) else value) not in users.values():
         raise InputError(
             setting,
             value,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from fedtlu_fast import wording
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
-from fedtlu_fast.config.budget import budget_shorthand
+from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.client_selection import BUDGETED, used_by
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
@@ -130,7 +130,7 @@ def _of_clients(
     shared = begun.model_dump(mode="json", include=used_by(selector) - {"selector", "budget"})
     tree = {"selector": selector, **shared}
     if selector in BUDGETED:
-        tree["budget"] = budget_shorthand(budget)
+        tree["budget"] = BudgetConfig.spelled_out(budget)
     fields = ClientSelectionConfig.model_fields
     own = [f"client_selection.{one}" if _first(one) in fields else one for one in changes]
     base = config.model_copy(update={"client_selection": ClientSelectionConfig()})

@@ -15,7 +15,6 @@ from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.selection import Evidence
-from fedtlu_fast.selection.budgets import budgets_of
 from fedtlu_fast.selection.client_selectors import ClientSelector, Room, make_client_selector
 from fedtlu_fast.selection.standing import Standing, standing_of
 from fedtlu_fast.simulation.executors.orders import Blocks, Orders
@@ -39,7 +38,7 @@ def make_client_rule(
     Raises:
         InputError: blocks are named that the model does not have, or none is left to train.
     """
-    unit, blocks = config.client_selection.budget.unit, len(layout.blocks)
+    unit, blocks = config.client_selection.budget.budget.unit, len(layout.blocks)
     costs, reach = np.ones(blocks), np.zeros(blocks)
     if unit == "parameters":
         costs = np.array(layout.block_sizes()) / layout.size
@@ -86,7 +85,7 @@ class ClientRule:
             metrics: by name, [C, B], what the selector has to see; empty for those that choose when they
                 have trained.
         """
-        budgets = budgets_of(self._config.client_selection.budget, self._seed, clients)
+        budgets = self._config.client_selection.budget.budget.of(self._seed, clients)
         every = tuple(sorted((*self.standing.open, *self.standing.always)))
         if self.selector.moment == "drift":
             limits = dict(zip(clients, budgets.tolist(), strict=True))

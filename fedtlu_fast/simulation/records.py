@@ -241,7 +241,7 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
 
 def _client_budget(chosen: ClientSelectionConfig) -> dict[str, Any] | None:
     """The settings of the clients' budget; None where the selector knows none."""
-    return chosen.budget.used if chosen.selector in BUDGETED else None
+    return chosen.budget.model_dump(mode="json") if chosen.selector in BUDGETED else None
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:

@@ -4,7 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from fedtlu_fast import InputError
-from fedtlu_fast.config.budget import BudgetConfig, budget_shorthand
+from fedtlu_fast.config.budget import BudgetConfig
+from fedtlu_fast.selection.budgets import Device, DeviceClasses, Equal, HalfNormal, UniformBudget
+from fedtlu_fast.settings import laid_over, parse_config
 
 CLASSES = {"phone": {"share": 0.7, "amount": 1}, "server": {"share": 0.3, "amount": 4}}
 
@@ -43,11 +45,14 @@ def test_settings_survive_being_written(tree):
         ({"kind": "classes", "classes": CLASSES}, {"kind": "classes", "classes": CLASSES}),
         ({"unit": "flops", "amount": 0.5}, {"unit": "flops", "amount": 0.5}),
         ({}, {}),
+        (Equal(0.3, "flops"), {"amount": 0.3, "unit": "flops"}),
+        ("support.own_parts:Odd", {"kind": "support.own_parts:Odd"}),
+        ("support.own_parts:Odd:2..3", {"kind": "support.own_parts:Odd", "low": 2, "high": 3}),
     ],
     ids=str,
 )
 def test_short_forms(short, tree):
-    assert of(**budget_shorthand(short)) == of(**tree)
+    assert BudgetConfig.model_validate(short) == of(**tree)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +100,35 @@ def test_what_is_no_budget_is_refused(tree, message):
 @pytest.mark.parametrize("text", ["", "two", "half_normal:2", "half_normal", "equal:x"])
 def test_a_text_that_is_no_short_form_is_refused_with_those_there_are(text):
     with pytest.raises(InputError, match=r"budget: got .*a number such as 2, a range such as 1\.\.4"):
-        budget_shorthand(text)
+        BudgetConfig.spelled_out(text)
 
 
 @pytest.mark.parametrize("text", ["1..x", "..", "1..2..3", "gamma:1..2", "1.5..2"])
 def test_a_range_of_something_else_is_refused_by_its_validation(text):
     with pytest.raises(ValidationError):
-        of(**budget_shorthand(text))
+        BudgetConfig.model_validate(text)
+
+
+def test_parts_check_their_parameters():
+    with pytest.raises(InputError, match=r"^high: got 2; expected at least 3, as in low"):
+        UniformBudget(3, 2)
+    with pytest.raises(InputError, match=r"^scale: got -1; expected greater than 0"):
+        HalfNormal(scale=-1)
+    with pytest.raises(InputError, match=r"^classes.a.amount: got 0.5; .*For a share of the work"):
+        DeviceClasses({"a": Device(1.0, 0.5)})
+    with pytest.raises(InputError, match=r"^share: got 2; expected less than or equal to 1"):
+        Device(2, 1)
+
+
+def test_complete_settings_of_an_earlier_version_hold_every_kind_s_defaults():
+    earlier = {"kind": "equal", "unit": "layers", "amount": 2, "low": 1, "high": 4, "scale": None}
+    assert of(**earlier, values=[], classes={}) == of(amount=2)
+
+
+def test_a_kind_above_replaces_the_one_below():
+    below = parse_config({"client_selection": {"selector": "top", "budget": "half_normal:2..6"}})
+    assert laid_over(below, ["client_selection.budget=3"]).client_selection.budget.budget == Equal(3)
+    with pytest.raises(InputError, match=r"^client_selection.budget: got 'many'; expected a number such"):
+        laid_over(below, ["client_selection.budget=many"])
+    with pytest.raises(InputError, match=r"^client_selection.budget.low: got 0; expected a whole number"):
+        laid_over(below, ["client_selection.budget=0..3"])

@@ -12,6 +12,7 @@ from fedtlu_fast.aggregation import Aggregated, AggregationRule, Start
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.part import part
+from fedtlu_fast.selection.budgets import Budget
 
 
 @part
@@ -74,3 +75,20 @@ class Stripes(Partitioner):
             raise InputError("width", self.width, f"stripes for all {to_deal.clients} clients")
         turns = np.arange(to_deal.samples) // self.width % to_deal.clients
         return [np.flatnonzero(turns == client) for client in range(to_deal.clients)]
+
+
+@part
+class Odd(Budget):
+    """Clients with odd numbers train more.
+
+    Attributes:
+        low: the others' layers.
+        high: their layers.
+    """
+
+    low: int = 1
+    high: int = 2
+
+    def of(self, seed: int, clients) -> np.ndarray:
+        """By the number's parity."""
+        return np.where(np.asarray(clients, np.int64) % 2, self.high, self.low)
