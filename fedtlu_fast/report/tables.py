@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
+from fedtlu_fast.report.headline import headline_of_arms, own_columns
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.shown import visible
+from fedtlu_fast.tasks.metrics import PERPLEXITY
 
 MEASURES = {
     "test_perplexity": "global ppl",
@@ -27,27 +29,29 @@ MEASURES = {
 }
 SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
 """Measures that only some tasks have; the others' tables are without them."""
+PERPLEXITIES = ("test_perplexity", "local_perplexity", "trained_local_perplexity")
+"""Measures that a task without perplexity as its headline may lack."""
 BASELINE = "random"
 
 
 def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     """One row per selector: mean and sample standard deviation over seeds of every measure.
 
-    ``gain_over_random_pct`` is how much lower the global perplexity is than random's, seed by seed, in
-    per cent; None without a random arm, and where no arm had a targeted round.
+    ``gain_over_random_pct`` is how much better the headline of the global test is than random's, seed by
+    seed, in per cent; None without a random arm, and where no arm had a targeted round.
     """
     rows = []
-    measures = [
+    headline = headline_of_arms(results)
+    some = SOME if headline == PERPLEXITY else (*SOME, *PERPLEXITIES)
+    known = [
         name
         for name in MEASURES
-        if name not in SOME or any(result.summary.get(name) is not None for result in results)
+        if name not in some or any(result.summary.get(name) is not None for result in results)
     ]
-    # A model that diverged has no finite perplexity, and so no place in a mean.
-    baseline = {
-        r.seed: r.summary["test_perplexity"]
-        for r in results
-        if r.selector == BASELINE and r.summary["test_perplexity"] is not None
-    }
+    measures = [*own_columns(results), *known]
+    # A model that diverged has no finite value, and so no place in a mean.
+    reached = [(r, r.summary[headline.column]) for r in results if r.summary.get(headline.column) is not None]
+    baseline = {result.seed: float(value) for result, value in reached if result.selector == BASELINE}
     for selector in dict.fromkeys(result.selector for result in results):
         own = [result for result in results if result.selector == selector]
         row: dict[str, Any] = {
@@ -61,13 +65,9 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
             values = [value for value in found if value is not None]
             row[measure] = mean(values) if values else None
             row[f"{measure}_std"] = stdev(values) if len(values) > 1 else None
-        gains = [
-            100 * (baseline[r.seed] - r.summary["test_perplexity"]) / baseline[r.seed]
-            for r in own
-            if r.seed in baseline
-            and r.summary["test_perplexity"] is not None
-            and any(map(_targeted, results))
-        ]
+        pairs = [(r, value) for r, value in reached if r.selector == selector and r.seed in baseline]
+        found = [headline.gain(value, baseline[r.seed]) for r, value in pairs if any(map(_targeted, results))]
+        gains = [gain for gain in found if gain is not None]
         row["gain_over_random_pct"] = mean(gains) if gains else None
         row["gain_over_random_pct_std"] = stdev(gains) if len(gains) > 1 else None
         rows.append(row)
@@ -81,14 +81,22 @@ def _targeted(result: ArmResult) -> int:
 
 def comparison_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the table as people read it."""
-    measures = [name for name in MEASURES if name in rows[0]]
-    heads = ["selector", *(MEASURES[name] for name in measures), "gain over random"]
+    plain = {"selector", "seeds", "targeted_rounds", "gain_over_random_pct"}
+    own = [name for name in rows[0] if name not in plain | set(MEASURES) and not name.endswith("_std")]
+    measures = [*own, *(name for name in MEASURES if name in rows[0])]
+    heads = ["selector", *(MEASURES.get(name) or head_of(name) for name in measures), "gain over random"]
     cells = []
     for row in rows:
         texts = [_cell(measure, row[measure], row[f"{measure}_std"]) for measure in measures]
         gain = _cell("gain", row["gain_over_random_pct"], row["gain_over_random_pct_std"])
         cells.append([row["selector"], *texts, "" if row["selector"] == BASELINE else gain])
     return heads, cells
+
+
+def head_of(name: str) -> str:
+    """The head of a column of the user's own: ``test_rouge_l`` -> ``global rouge l``."""
+    test, _, figure = name.partition("_")
+    return f"{'global' if test == 'test' else test} {figure.replace('_', ' ')}"
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -144,7 +152,7 @@ def _cell(measure: str, value: float | None, spread: float | None) -> str:
         "bytes_up": (".0f", 1e-6, ""),
         "gain": ("+.2f", 1, "%"),
         "seconds": (".1f", 1, ""),
-    }.get(measure, (".2f", 1, ""))
+    }.get(measure, (".2f" if measure in MEASURES else ".4g", 1, ""))
     text = f"{value * scale:{form}}{unit}"
     shown = spread is not None and measure not in ("bytes_up", "updated_share", "bytes_published")
     return f"{text} ± {spread * scale:{form.removeprefix('+')}}" if shown and spread is not None else text

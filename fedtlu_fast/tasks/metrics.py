@@ -29,6 +29,27 @@ class Figure:
     title: str
     percent: bool = False
 
+    @property
+    def column(self) -> str:
+        """Its name in rows and summaries, for the global test."""
+        return f"test_{self.name}"
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def label(self) -> str:
+        """The title with its unit or direction: ``accuracy, %``, ``perplexity (lower is better)``."""
+        usual = self.percent and self.better == "higher"
+        return f"{self.title}, %" if usual else f"{self.title} ({self.better} is better)"
+
+    def gain(self, own: float, other: float) -> float | None:
+        """How much better a value is than another, in per cent of the other; None where that is 0."""
+        better = own - other if self.better == "higher" else other - own
+        return 100 * better / abs(other) if other else None
+
     def facts(self) -> dict[str, str | bool]:
         """The figure as summaries describe it, beside its name."""
         return {"better": self.better, "title": self.title, "percent": self.percent}

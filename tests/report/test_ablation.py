@@ -11,6 +11,7 @@ from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, abla
 from fedtlu_fast.report.figures.ablation import GAP, ablation_figure
 from fedtlu_fast.report.pages.clients import write_ablation
 from fedtlu_fast.report.pages.parts import png
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]
@@ -42,23 +43,23 @@ def test_rows_are_means_over_seeds_in_the_order_of_lambda() -> None:
     assert [row["agreement"] for row in rows] == [0, 0.5, 1, 1]
     assert rows[0]["agreement_std"] == 0
     assert rows[3]["test_accuracy_std"] is None
-    heads, cells = ablation_cells(rows)
+    heads, cells = ablation_cells(rows, ACCURACY)
     assert heads == ["metric", "budget", "lambda", "global acc, %", "agreement"]
     assert cells[1] == ["snr", "2", "0.1", "65.00 ± 7.07", "0.500 ± 0.000"]
     assert cells[3] == ["rgn", "1..4", "0.1", "70.00", "1.000"]
-    assert ablation_table(rows, "Lambda").row_count == 4
+    assert ablation_table(rows, "Lambda", ACCURACY).row_count == 4
 
 
 def test_perplexity_stands_in_where_there_is_no_accuracy_and_lone_clients_cannot_agree() -> None:
     alone = arm("strategic@1", 0, [[[3, 4]]], accuracy=None, test_perplexity=18.0)
     (row,) = ablation_rows([SweepArm("gradnorm", "1", 0.1, alone)])
     assert (row["test_perplexity"], row["agreement"]) == (18.0, None)
-    assert ablation_cells([row])[1] == [["gradnorm", "1", "0.1", "18.00", "-"]]
-    assert png(lambda: ablation_figure([row])).startswith(b"\x89PNG")
+    assert ablation_cells([row], PERPLEXITY)[1] == [["gradnorm", "1", "0.1", "18.00", "-"]]
+    assert png(lambda: ablation_figure([row], PERPLEXITY)).startswith(b"\x89PNG")
 
 
 def test_the_axis_is_logarithmic_with_0_at_its_left() -> None:
-    figure = ablation_figure(ablation_rows(sweep()))
+    figure = ablation_figure(ablation_rows(sweep()), ACCURACY)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert png(lambda: figure).startswith(b"\x89PNG")

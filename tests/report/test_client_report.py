@@ -22,6 +22,7 @@ from fedtlu_fast.report.pages.clients import agreement_curves, quality_curves
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.runs.results import ArmResult, read_arm
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY
 
 TOP = [[3, 4], [3, 4]]
 APART = [[1, 4], [3, 4]]
@@ -71,6 +72,15 @@ def test_perplexities_are_shown_where_there_is_no_accuracy_and_gains_where_there
     assert "over random, %" not in client_cells(client_rows(found[:1]))[0]
 
 
+def test_a_figure_of_the_users_own_comes_first() -> None:
+    rouge = {"better": "higher", "title": "ROUGE", "percent": False}
+    own = {"headline": "rouge", "figures": {"rouge": rouge}, "test_perplexity": None}
+    found = [arm("own@1", 0, [TOP], accuracy=None, test_rouge=0.25, local_rouge=0.125, **own)]
+    heads, cells = client_cells(client_rows(found))
+    assert heads[:3] == ["arm", "global rouge", "local rouge"]
+    assert cells[0][:3] == ["own@1", "0.25", "0.125"]
+
+
 def test_many_arms_with_long_names_fit_a_terminal() -> None:
     names = [f"strategic-snr@1..4+lam={lam:g}" for lam in np.linspace(0.01, 0.35, 35)]
     found = [
@@ -100,7 +110,7 @@ def panels_of(figure: Figure) -> dict[str, list[np.ndarray]]:
 
 
 def test_curves_have_a_panel_for_each_budget_and_levels_in_all() -> None:
-    curves = quality_curves(results(), "test_accuracy")
+    curves = quality_curves(results(), ACCURACY)
     assert curves["own@1"].mean().tolist() == pytest.approx([50, 60, 70])
     figure = curves_by_budget(curves, "accuracy, %", first=1, bands=True)
     found = panels_of(figure)
@@ -114,7 +124,7 @@ def test_curves_have_a_panel_for_each_budget_and_levels_in_all() -> None:
 
 
 def test_rounds_before_the_first_shown_do_not_decide_the_limits() -> None:
-    curves = quality_curves([arm("own@1", 0, [TOP] * 3, accuracy=0.9)], "test_accuracy")
+    curves = quality_curves([arm("own@1", 0, [TOP] * 3, accuracy=0.9)], ACCURACY)
     figure = curves_by_budget(curves, "accuracy, %", first=3, marked=1)
     assert figure.axes[0].get_ylim()[0] == pytest.approx(80 - 0.5)
     panels_of(figure)
@@ -133,7 +143,7 @@ def test_equal_lines_are_named() -> None:
 
 def test_without_budgets_there_is_one_panel_and_colours() -> None:
     found = [arm("full", 0, [TOP], accuracy=None), arm("fedlp", 0, [APART], accuracy=None)]
-    figure = curves_by_budget(quality_curves(found, "test_perplexity"), "perplexity", first=1)
+    figure = curves_by_budget(quality_curves(found, PERPLEXITY), "perplexity", first=1)
     assert list(panels_of(figure)) == [""]
     first, second = figure.axes[0].lines
     assert first.get_color() != second.get_color()
@@ -142,10 +152,7 @@ def test_without_budgets_there_is_one_panel_and_colours() -> None:
 def test_arms_without_any_test_have_no_curve() -> None:
     untested = arm("own@1", 0, [TOP])
     rows = [{**row, "test_accuracy": None} for row in untested.metrics]
-    assert (
-        quality_curves([replace(untested, metrics=rows), ArmResult("x", 0, {}, [], [])], "test_accuracy")
-        == {}
-    )
+    assert quality_curves([replace(untested, metrics=rows), ArmResult("x", 0, {}, [], [])], ACCURACY) == {}
 
 
 def test_everything_is_written_from_runs(

@@ -21,6 +21,7 @@ from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
 from fedtlu_fast.runs.sealed import seal_yaml
+from fedtlu_fast.tasks.metrics import ACCURACY
 
 COSTS = BlockCosts(
     names=("body", "head"),
@@ -91,7 +92,7 @@ def test_the_table_has_mean_and_spread_and_only_the_qualities_there_are(capsys: 
 
 def test_the_picture_has_a_line_for_each_arm_in_each_panel() -> None:
     arms = {"top": [a_run(0, 0.5), a_run(1, 0.7)], "own": [a_run(0, 0.8, probes=2)], "empty": []}
-    figure = costs_figure({name: runs for name, runs in arms.items() if runs}, "test_accuracy")
+    figure = costs_figure({name: runs for name, runs in arms.items() if runs}, ACCURACY)
     assert isinstance(figure, Figure)
     assert png(lambda: figure).startswith(b"\x89PNG")
     left, right = figure.axes
@@ -116,7 +117,7 @@ BUDGETED = {
 
 
 def test_the_picture_has_a_row_for_each_budget_with_the_arms_without_one_in_all() -> None:
-    figure = costs_figure(BUDGETED, "test_accuracy")
+    figure = costs_figure(BUDGETED, ACCURACY)
     assert png(lambda: figure).startswith(b"\x89PNG")
     panels = np.array(figure.axes).reshape(2, 2)
     assert [axes.get_title(loc="left") for axes in panels[:, 0]] == ["budget 1", "budget 2"]
@@ -127,7 +128,7 @@ def test_the_picture_has_a_row_for_each_budget_with_the_arms_without_one_in_all(
 
 
 def test_the_ends_are_joined_from_budget_to_budget() -> None:
-    figure = ends_figure({**BUDGETED, "untested": [a_run(0, None)]}, "test_accuracy")
+    figure = ends_figure({**BUDGETED, "untested": [a_run(0, None)]}, ACCURACY)
     assert png(lambda: figure).startswith(b"\x89PNG")
     left, right = figure.axes
     joined = next(line for line in left.lines if len(line.get_xdata()) == 2)

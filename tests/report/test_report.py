@@ -13,6 +13,7 @@ from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
 from fedtlu_fast.report.figures.plots import comparison_figure, curves_figure, selection_figure, short_names
+from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.pages.run import write_run_report
@@ -290,3 +291,65 @@ def test_accuracies_have_columns_only_where_there_are_some(results: list[ArmResu
     assert random["global acc"] == "60.00%", "of the one seed that has it"
     assert fedtlu["mean F1"].startswith("0.250")
     assert "test_accuracy" in to_csv(rows).splitlines()[0]
+
+
+ROUGE = {"better": "higher", "title": "ROUGE", "percent": False}
+ERROR = {"better": "lower", "title": "mean error", "percent": True}
+
+
+def own(result: ArmResult, name: str, value: float, **figures: dict[str, Any]) -> ArmResult:
+    """The same run of a task that has other figures than perplexity."""
+    for row in result.metrics:
+        row |= {"test_perplexity": None, "local_perplexity": None}
+        row |= {f"test_{name}": value * row["round"] / 6, f"local_{name}": None}
+    none = {"test_perplexity": None, "local_perplexity": None, f"local_{name}": 0.25}
+    result.summary.update(none | {"headline": name, "figures": figures, f"test_{name}": value})
+    return result
+
+
+def test_runs_are_compared_by_the_headline_of_their_task() -> None:
+    figures = {"rouge": ROUGE, "loss": {"better": "lower", "title": "loss", "percent": False}}
+    found = [
+        own(arm("fedtlu", 0), "rouge", 0.6, **figures),
+        own(arm("random", 0), "rouge", 0.5, **figures),
+    ]
+    fedtlu, random = comparison_rows(found)
+    assert (fedtlu["test_rouge"], fedtlu["local_rouge"]) == (0.6, 0.25)
+    assert fedtlu["gain_over_random_pct"] == pytest.approx(20.0), "higher is better"
+    heads, cells = comparison_cells([fedtlu, random])
+    assert heads[1:3] == ["global rouge", "local rouge"]
+    assert not any("ppl" in head for head in heads)
+    assert cells[0][1] == "0.6"
+    curves, gains, *_ = comparison_figure(found, BLOCKS).axes
+    assert curves.get_ylabel() == "test ROUGE (higher is better)"
+    assert curves.lines[0].get_ydata()[-1] == pytest.approx(0.6)
+    assert gains.get_ylabel() == "higher ROUGE than random, %"
+    line = next(line for line in gains.lines if line.get_label() == "fedtlu")
+    assert line.get_ydata()[-1] == pytest.approx(20.0)
+
+
+def test_lower_may_be_better_and_shares_are_shown_in_per_cent() -> None:
+    ends = {"fedtlu": 0.4, "random": 0.5}
+    found = [own(arm(name, 0), "error", value, error=ERROR) for name, value in ends.items()]
+    assert comparison_rows(found)[0]["gain_over_random_pct"] == pytest.approx(20.0)
+    figure = curves_figure(found[0].metrics, "fedtlu", 2, headline_of(found[0].summary))
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "test mean error (lower is better)"
+    assert axes.lines[0].get_ydata()[-1] == pytest.approx(40.0)
+    drawn(figure)
+
+
+def test_a_task_may_have_its_loss_alone() -> None:
+    loss = {"better": "lower", "title": "loss", "percent": False}
+    ends = {"fedtlu": 1.5, "random": 2.0}
+    found = [own(arm(name, 0), "loss", value, loss=loss) for name, value in ends.items()]
+    rows = comparison_rows(found)
+    assert [row["test_loss"] for row in rows] == [1.5, 2.0]
+    assert rows[0]["gain_over_random_pct"] == pytest.approx(25.0)
+    drawn(comparison_figure(found, BLOCKS))
+
+
+def test_runs_of_earlier_versions_name_no_headline() -> None:
+    assert headline_of({"test_accuracy": 0.5, "test_perplexity": 3.0}).name == "accuracy"
+    assert headline_of({"test_accuracy": None, "test_perplexity": 3.0}).name == "perplexity"
+    assert headline_of({"test_perplexity": 3.0}).name == "perplexity"

@@ -12,12 +12,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.report.aggregate.client_choices import client_choices
-from fedtlu_fast.report.aggregate.clients import quality_of
 from fedtlu_fast.report.arms import budget_of
-from fedtlu_fast.report.figures.costs import LABELS
+from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Figure
 
-HEADS = {"test_accuracy": "global acc, %", "test_perplexity": "global ppl"}
+HEADS = {ACCURACY.name: "global acc, %", PERPLEXITY.name: "global ppl"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
     """One row for each metric, budget and lambda, in ascending lambda: mean and sample standard deviation.
 
     ``agreement`` is a run's mean over its rounds of the clients' agreement (`client_choices.agreement`).
-    The quality is ``test_accuracy`` where the task has it, else ``test_perplexity``.
+    The quality is the headline of the global test.
     """
-    quality = quality_of([arm.result for arm in arms])
+    quality = headline_of_arms([arm.result for arm in arms]).column
     groups: dict[tuple[str, str], dict[float, list[ArmResult]]] = {}
     for arm in arms:
         groups.setdefault((arm.metric, arm.budget), {}).setdefault(arm.lam, []).append(arm.result)
@@ -72,25 +72,31 @@ def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
     return rows
 
 
-def ablation_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table as people read it."""
-    quality = quality_of_rows(rows)
+def ablation_cells(rows: Sequence[dict[str, Any]], quality: Figure) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table as people read it, with the headline `quality`."""
+    column = quality.column
     cells = [
         [
             row["metric"],
             row["budget"],
             f"{row['lam']:g}",
-            _cell(row[quality], row[f"{quality}_std"], LABELS[quality][1], ".2f"),
+            _cell(row[column], row[f"{column}_std"], quality.scale, ".2f"),
             _cell(row["agreement"], row["agreement_std"], 1, ".3f"),
         ]
         for row in rows
     ]
-    return ["metric", "budget", "lambda", HEADS[quality], "agreement"], cells
+    return [
+        "metric",
+        "budget",
+        "lambda",
+        HEADS.get(quality.name, f"global {quality.label}"),
+        "agreement",
+    ], cells
 
 
-def ablation_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+def ablation_table(rows: Sequence[dict[str, Any]], title: str, quality: Figure) -> Table:
     """The table for a terminal."""
-    heads, cells = ablation_cells(rows)
+    heads, cells = ablation_cells(rows, quality)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in heads:
         justify: Literal["left", "right"] = "left" if head in ("metric", "budget") else "right"
@@ -106,11 +112,6 @@ def _agreement(result: ArmResult) -> float | None:
     if choices is None or np.isnan(choices.agreement).all():
         return None
     return float(np.nanmean(choices.agreement))
-
-
-def quality_of_rows(rows: Sequence[dict[str, Any]]) -> str:
-    """The quality that the rows of `ablation_rows` have."""
-    return next(name for name in HEADS if name in rows[0])
 
 
 def _cell(value: float | None, spread: float | None, factor: float, form: str) -> str:

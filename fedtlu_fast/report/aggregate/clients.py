@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.report.arms import arm_names, baseline_of, selector_of
-from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.report.headline import own_columns
+from fedtlu_fast.report.tables import BASELINE, head_of
 from fedtlu_fast.runs.results import ArmResult
 
 Row = dict[str, Any]
@@ -31,14 +32,10 @@ PLAIN = ("bytes_up", "seconds")
 """Shown without their spread, which table.csv has."""
 
 
-def quality_of(results: Sequence[ArmResult]) -> Literal["test_accuracy", "test_perplexity"]:
-    """What arms are compared by: accuracy, where the task has it."""
-    told = any(result.summary.get("test_accuracy") is not None for result in results)
-    return "test_accuracy" if told else "test_perplexity"
-
-
 def client_rows(results: Sequence[ArmResult]) -> list[Row]:
     """One row per arm: mean and sample standard deviation over seeds of every column that some arm has.
+
+    Figures of the user's own come first.
 
     Gains are over the random choice within the same budget (``X@2`` over ``random@2``), seed by seed: in
     points of accuracy, or how much lower the perplexity is in per cent; None without such an arm.
@@ -51,18 +48,19 @@ def client_rows(results: Sequence[ArmResult]) -> list[Row]:
         name: {result.seed: result.summary for result in results if result.selector == name}
         for name in arm_names(results)
     }
+    columns = [*own_columns(results), *COLUMNS]
     table: dict[str, dict[str, list[float]]] = {}
     for name, own in by_arm.items():
         base = by_arm.get(baseline_of(name), {}) if selector_of(name) != BASELINE else {}
         found = table.setdefault(name, {})
-        for column in COLUMNS:
+        for column in columns:
             values: list[float | None]
             if column in gains:
                 values = [gains[column](own[seed], base[seed]) for seed in own if seed in base]
             else:
                 values = [summary.get(column) for summary in own.values()]
             found[column] = [value for value in values if value is not None]
-    kept = [column for column in COLUMNS if any(found[column] for found in table.values())]
+    kept = [column for column in columns if any(found[column] for found in table.values())]
     rows = []
     for name, found in table.items():
         row: Row = {"selector": name, "seeds": list(by_arm[name])}
@@ -77,11 +75,13 @@ def client_rows(results: Sequence[ArmResult]) -> list[Row]:
 def client_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the table as people read it."""
     accurate = "test_accuracy" in rows[0]
-    shown = [name for name in COLUMNS if name in rows[0] and not (accurate and name in PERPLEXITIES)]
+    own = [name for name in rows[0] if name.startswith(("test_", "local_")) and not name.endswith("_std")]
+    names = [*(name for name in own if name not in COLUMNS), *COLUMNS]
+    shown = [name for name in names if name in rows[0] and not (accurate and name in PERPLEXITIES)]
     cells = [
         [row["selector"], *(_cell(name, row[name], row[f"{name}_std"]) for name in shown)] for row in rows
     ]
-    return ["arm", *(COLUMNS[name][0] for name in shown)], cells
+    return ["arm", *(COLUMNS[name][0] if name in COLUMNS else head_of(name) for name in shown)], cells
 
 
 def client_table(rows: Sequence[Row], title: str) -> Table:
@@ -109,7 +109,7 @@ def _lower(own: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:
 def _cell(name: str, value: float | None, spread: float | None) -> str:
     if value is None:
         return "-"
-    _, form, factor = COLUMNS[name]
+    _, form, factor = COLUMNS.get(name, (name, ".4g", 1))
     text = f"{value * factor:{form}}"
     if spread is None or name in PLAIN:
         return text

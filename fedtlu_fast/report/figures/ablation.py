@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedtlu_fast.report.aggregate.ablation import quality_of_rows
 from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE
-from fedtlu_fast.report.figures.costs import LABELS
 from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.tasks.metrics import Figure as Quality
 
 COLOURS = (BASELINE_COLOUR, *PALETTE)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -20,15 +19,15 @@ GAP = 0.75
 """Decades between the smallest positive lambda and the place of 0."""
 
 
-def ablation_figure(rows: Sequence[dict[str, Any]]) -> Figure:
+def ablation_figure(rows: Sequence[dict[str, Any]], quality: Quality) -> Figure:
     """Quality and agreement over lambda on a logarithmic axis, 0 at its left; a column for each budget.
 
     Points are means over seeds, bars one standard deviation either way.
 
     Args:
         rows: see `ablation_rows`; one or more.
+        quality: the headline.
     """
-    quality = quality_of_rows(rows)
     budgets, metrics = (list(dict.fromkeys(row[key] for row in rows)) for key in ("budget", "metric"))
     figure = Figure(figsize=(1.6 + max(5.0, 3.2 * len(budgets)), 5.6), dpi=130, layout="constrained")
     panels = figure.subplots(2, len(budgets), sharex=True, sharey="row", squeeze=False)
@@ -36,13 +35,13 @@ def ablation_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     for column, budget in zip(panels.T, budgets, strict=True):
         column[0].set_title(f"budget {budget}", fontsize=9, loc="left")
         for axes, (name, scale) in zip(
-            column, ((quality, LABELS[quality][1]), ("agreement", 1)), strict=True
+            column, ((quality.column, quality.scale), ("agreement", 1)), strict=True
         ):
             for place, metric in enumerate(metrics):
                 own = [row for row in rows if (row["metric"], row["budget"]) == (metric, budget)]
                 _line(axes, own, name, scale, places, place, metric)
             _dress(axes, places)
-    panels[0, 0].set_ylabel(LABELS[quality][0], fontsize=9)
+    panels[0, 0].set_ylabel(quality.label, fontsize=9)
     panels[1, 0].set_ylabel("agreement", fontsize=9)
     panels[1, 0].set_ylim(-0.02, 1.04)
     figure.supxlabel("lambda, in units of the round's mean gain", fontsize=9)

@@ -13,16 +13,16 @@ from fedtlu_fast.report.aggregate.costs import RunCosts
 from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
 from fedtlu_fast.report.figures.arm_curves import legend
 from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.tasks.metrics import Figure as Quality
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LABELS = {"test_accuracy": ("accuracy, %", 100), "test_perplexity": ("perplexity (lower is better)", 1)}
 PANELS = {
     "bytes_up": ("MB sent by clients", 1e-6),
     "flops": ("GFLOP computed by clients", 1e-9),
 }
 
 
-def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
+def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Figure:
     """Quality over the bytes sent up and over forward and backward FLOPs, probes included.
 
     Each line is the mean over an arm's runs of the rounds that all of them tested; a dot marks its end.
@@ -30,19 +30,21 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure
 
     Args:
         arms: runs by the arm's name.
-        quality: ``test_accuracy`` or ``test_perplexity``.
+        quality: the figure of the global test to show.
     """
     names = list(arms)
     budgets: list[str | None] = [*budgets_of(names)] or [None]
     height = 3.8 if len(budgets) == 1 else 0.5 + 2.6 * len(budgets)
     figure = Figure(figsize=(11, height), dpi=130, layout="constrained")
     panels = figure.subplots(len(budgets), len(PANELS), sharex="col", sharey=True, squeeze=False)
-    looks, scale = styles(names), LABELS[quality][1]
+    looks, scale = styles(names), quality.scale
     for row, budget in zip(panels, budgets, strict=True):
         shown = [name for name in names if budget_of(name) in (None, budget)]
         for axes, (cost, (_, factor)) in zip(row, PANELS.items(), strict=True):
             for name in sorted(shown, key=lambda name: budget_of(name) is not None):
-                _path(axes, looks[name], [run.path(quality, cost) for run in arms[name]], factor, scale)
+                _path(
+                    axes, looks[name], [run.path(quality.column, cost) for run in arms[name]], factor, scale
+                )
             _dress(axes)
             axes.tick_params(labelbottom=True)
         if budget is not None:
@@ -50,12 +52,12 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure
     for axes, (title, _) in zip(panels[-1], PANELS.values(), strict=True):
         axes.set_xlabel(f"{title} so far", fontsize=9)
         axes.set_xlim(left=0)  # only now: it stops the limits from growing with the lines
-    figure.supylabel(LABELS[quality][0], fontsize=9)
+    figure.supylabel(quality.label, fontsize=9)
     legend(figure, looks)
     return figure
 
 
-def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
+def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Figure:
     """Quality of the last test over all that was spent: a line from budget to budget for each selector.
 
     Points are means over runs; bars reach from the least to the largest run. A budget has a shape; arms
@@ -63,11 +65,13 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
 
     Args:
         arms: runs by the arm's name; those without a test are left out.
-        quality: ``test_accuracy`` or ``test_perplexity``.
+        quality: the figure of the global test to show.
     """
-    tested = {name: [run for run in runs if run.last(quality) is not None] for name, runs in arms.items()}
+    tested = {
+        name: [run for run in runs if run.last(quality.column) is not None] for name, runs in arms.items()
+    }
     names = [name for name, runs in tested.items() if runs]
-    looks, scale, budgets = styles(names), LABELS[quality][1], budgets_of(names)
+    looks, scale, budgets = styles(names), quality.scale, budgets_of(names)
     hollow = [name for name in names if budgets and budget_of(name) is None]
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -79,7 +83,7 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
                 spent = factor * float(
                     np.mean([sum(row[cost] for row in run.rows()) for run in tested[name]])
                 )
-                reached = scale * np.array([run.last(quality) for run in tested[name]], np.float64)
+                reached = scale * np.array([run.last(quality.column) for run in tested[name]], np.float64)
                 mean = float(reached.mean())
                 axes.vlines(spent, reached.min(), reached.max(), color=style.colour, linewidth=1)
                 axes.add_line(_mark(style, _shape(name, budgets, hollow), name in hollow, (spent, mean)))
@@ -90,7 +94,7 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: str) -> Figure:
         axes.set_xlabel(f"{title} in all rounds", fontsize=9)
         _dress(axes)
         axes.set_xlim(left=0)
-    figure.supylabel(LABELS[quality][0], fontsize=9)
+    figure.supylabel(quality.label, fontsize=9)
     shapes = {
         f"budget {budget}": _mark(Style(INK, ""), _shape(f"@{budget}", budgets, hollow)) for budget in budgets
     }

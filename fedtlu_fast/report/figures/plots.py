@@ -1,4 +1,4 @@
-"""Pictures of runs: perplexity over rounds, and which block was updated when."""
+"""Pictures of runs: the headline over rounds, and which block was updated when."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.tables import BASELINE
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import PERPLEXITY
+from fedtlu_fast.tasks.metrics import Figure as Quality
 
 Rows = Sequence[dict[str, Any]]
 
@@ -41,6 +44,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
         results: arms, of any seeds.
         blocks: names of the blocks that are chosen among, input side first.
     """
+    quality = headline_of_arms(results)
     levels = [result for result in results if not any(map(_late, result.metrics))]
     results = [result for result in results if result not in levels] or results
     selectors = list(dict.fromkeys(result.selector for result in results))
@@ -53,19 +57,21 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     panels = rows[0].subgridspec(1, 2 if gains else 1, width_ratios=(3, 2) if gains else (1,))
     curves = figure.add_subplot(panels[0, 0])
     for name in selectors:
-        _curve(curves, name, [result.metrics for result in results if result.selector == name])
+        _curve(curves, name, [result.metrics for result in results if result.selector == name], quality)
     for name in dict.fromkeys(level.selector for level in levels if level not in results):
-        _level(curves, name, [level.summary["test_perplexity"] for level in levels if level.selector == name])
+        found = [level.summary[quality.column] for level in levels if level.selector == name]
+        _level(curves, name, found, quality)
     _finish_curves(
         curves,
         warmup,
         results[0].metrics[-1]["round"],
-        [row["test_perplexity"] for r in results for row in r.metrics if _late(row)],
+        [row[quality.column] for r in results for row in r.metrics if _late(row)],
+        quality,
     )
     curves.set_title(f"Global test, {_seeds(results)}", fontsize=9, loc="left")
     _limit_rounds(curves, results[0].metrics, warmup)
     if gains:
-        _gains(figure.add_subplot(panels[0, 1]), results, selectors, warmup)
+        _gains(figure.add_subplot(panels[0, 1]), results, selectors, warmup, quality)
     grid = rows[1].subgridspec(1, len(choosing))
     first: Axes | None = None
     for column, name in enumerate(choosing):
@@ -82,28 +88,31 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     return figure
 
 
-def curves_figure(metrics: Rows, selector: str, warmup: int) -> Figure:
-    """Perplexity over the rounds of one run: global test, and local test where it was made."""
+def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = PERPLEXITY) -> Figure:
+    """The headline over the rounds of one run: global test, and local test where it was made."""
+    local_name = f"local_{quality.name}"
     figure = Figure(figsize=(8, 3.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    _curve(axes, "global test", [metrics], shade=colour(selector))
-    local = [row for row in metrics if row["local_perplexity"] is not None]
+    _curve(axes, "global test", [metrics], quality, shade=colour(selector))
+    local = [row for row in metrics if row[local_name] is not None]
     axes.plot(
         [row["round"] for row in local],
-        [row["local_perplexity"] for row in local],
+        [quality.scale * row[local_name] for row in local],
         "o--",
         color=INK,
         markersize=4,
         linewidth=1,
         label="local test",
     )
-    names = ("test_perplexity", "local_perplexity")
+    names = (quality.column, local_name)
     seen = [row[name] for row in metrics for name in names if row["round"] >= warmup]
     last = metrics[-1]["round"]
-    _finish_curves(axes, warmup, last, seen)
+    _finish_curves(axes, warmup, last, seen, quality)
     axes.set_xlim(0.5, last + 0.5)
-    if any((row["test_perplexity"] or 0) > axes.get_ylim()[1] for row in metrics):
-        axes.set_title("Early rounds above the picture are cut off", fontsize=9, loc="left")
+    low, high = axes.get_ylim()
+    tested = [quality.scale * row[quality.column] for row in metrics if row[quality.column] is not None]
+    if any(value < low or value > high for value in tested):
+        axes.set_title("Early rounds outside of the picture are cut off", fontsize=9, loc="left")
     return figure
 
 
@@ -155,21 +164,22 @@ def colour(selector: str) -> str:
     return COLOURS.get(selector, OTHERS[sum(map(ord, selector)) % len(OTHERS)])
 
 
-def _curve(axes: Axes, name: str, runs: Sequence[Rows], shade: str | None = None) -> None:
-    rounds, values = _perplexities(runs)
+def _curve(axes: Axes, name: str, runs: Sequence[Rows], quality: Quality, shade: str | None = None) -> None:
+    rounds, values = _tested(runs, quality)
+    values = quality.scale * values
     _band(axes, name, rounds, values, shade or colour(name))
 
 
-def _level(axes: Axes, name: str, values: Sequence[float | None]) -> None:
+def _level(axes: Axes, name: str, values: Sequence[float | None], quality: Quality) -> None:
     """A dotted line at the mean of what an arm without rounds reached."""
-    found = [value for value in values if value is not None]
+    found = [quality.scale * value for value in values if value is not None]
     if found:
         axes.axhline(sum(found) / len(found), color=colour(name), linewidth=1.2, linestyle=":", label=name)
 
 
-def _perplexities(runs: Sequence[Rows]) -> tuple[list[int], NDArray[np.float64]]:
-    """The rounds with a test, and [runs, rounds]: NaN where a run has no finite perplexity."""
-    tested = [{row["round"]: row["test_perplexity"] for row in run} for run in runs]
+def _tested(runs: Sequence[Rows], quality: Quality) -> tuple[list[int], NDArray[np.float64]]:
+    """The rounds with a test, and [runs, rounds]: NaN where a run has no finite value."""
+    tested = [{row["round"]: row[quality.column] for row in run} for run in runs]
     rounds = sorted({index for run in tested for index, value in run.items() if value is not None})
     values = [[run.get(index) for index in rounds] for run in tested]
     return rounds, np.array(values, dtype=np.float64)  # None becomes NaN
@@ -186,9 +196,11 @@ def _band(axes: Axes, name: str, rounds: list[int], values: NDArray[np.float64],
         axes.fill_between(rounds, low, high, color=shade, alpha=0.15, linewidth=0)
 
 
-def _finish_curves(axes: Axes, warmup: int, rounds: int, values: Sequence[float | None]) -> None:
+def _finish_curves(
+    axes: Axes, warmup: int, rounds: int, values: Sequence[float | None], quality: Quality
+) -> None:
     """Limits, marks and labels; `values` are those that have to be seen."""
-    shown = [value for value in values if value is not None]
+    shown = [quality.scale * value for value in values if value is not None]
     if shown:
         low, high = min(shown), max(shown)
         # The fall during warm-up would flatten everything that the picture is about.
@@ -204,23 +216,27 @@ def _finish_curves(axes: Axes, warmup: int, rounds: int, values: Sequence[float 
             fontsize=8,
             color=INK,
         )
-    axes.set_ylabel("test perplexity (lower is better)", fontsize=9)
+    axes.set_ylabel(f"test {quality.label}", fontsize=9)
     _dress(axes)
 
 
-def _gains(axes: Axes, results: Sequence[ArmResult], selectors: Sequence[str], warmup: int) -> None:
-    """How much lower the perplexity is than random's with the same seed, in per cent of random's."""
+def _gains(
+    axes: Axes, results: Sequence[ArmResult], selectors: Sequence[str], warmup: int, quality: Quality
+) -> None:
+    """How much better the headline is than random's with the same seed, in per cent of random's."""
     baseline = {result.seed: result.metrics for result in results if result.selector == BASELINE}
     axes.axhline(0, color=colour(BASELINE), linewidth=1.8, label=BASELINE)
     for name in selectors:
         own = [r for r in results if r.selector == name and r.seed in baseline]
         if name == BASELINE or not own:
             continue
-        rounds, values = _perplexities([r.metrics for r in own])
-        others = [{row["round"]: row["test_perplexity"] for row in baseline[r.seed]} for r in own]
+        rounds, values = _tested([r.metrics for r in own], quality)
+        others = [{row["round"]: row[quality.column] for row in baseline[r.seed]} for r in own]
         random = np.array([[other.get(index) for index in rounds] for other in others], dtype=np.float64)
-        _band(axes, name, rounds, 100 * (random - values) / random, colour(name))
-    axes.set_ylabel("lower perplexity than random, %", fontsize=9)
+        better = values - random if quality.better == "higher" else random - values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            _band(axes, name, rounds, 100 * better / np.abs(random), colour(name))
+    axes.set_ylabel(f"{quality.better} {quality.title} than random, %", fontsize=9)
     axes.set_title("Gain over random, seed by seed (higher is better)", fontsize=9, loc="left")
     _dress(axes, legend=False)
     _limit_rounds(axes, results[0].metrics, warmup)

@@ -11,18 +11,20 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, ablation_rows, sweep_arms
-from fedtlu_fast.report.aggregate.clients import client_cells, quality_of
+from fedtlu_fast.report.aggregate.clients import client_cells
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, read_costs
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
 from fedtlu_fast.report.figures.ablation import ablation_figure
 from fedtlu_fast.report.figures.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.figures.client_maps import Choices, arms_choices, maps_figure
-from fedtlu_fast.report.figures.costs import LABELS, costs_figure, ends_figure
+from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
+from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import Figure as Quality
 
 TITLES = {
     "comparison": "Global test over rounds: mean over seeds, bands from the least to the largest",
@@ -53,7 +55,7 @@ def write_client_report(
     Raises:
         StorageError: something cannot be written.
     """
-    quality = quality_of(results)
+    quality = headline_of_arms(results)
     arms = [result for result in results if not is_reference(result)]
     folders = {
         name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
@@ -80,8 +82,8 @@ def write_client_report(
     if len({arm.lam for arm in sweep}) > 1:
         told = attempt("the table of lambda", lambda: write_ablation(sweep, out))
         if told is not None:
-            written += tables({"Lambda": lambda: ablation_cells(told)})
-            figures["ablation"] = lambda: ablation_figure(told)
+            written += tables({"Lambda": lambda: ablation_cells(told, quality)})
+            figures["ablation"] = lambda: ablation_figure(told, quality)
     drawn = pictures(figures)
     write_pictures(out, drawn)
     write_page(
@@ -96,24 +98,24 @@ def write_client_report(
 
 
 def client_figures(
-    results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: str
+    results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: Quality
 ) -> dict[str, Callable[[], Figure]]:
     """What makes the report's pictures, by the names of their files.
 
     Args:
         results: of all arms.
         costs: of those with rounds.
-        quality: ``test_accuracy`` or ``test_perplexity``.
+        quality: the headline.
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
-    label = f"global test {LABELS[quality][0]}"
+    label = f"global test {quality.label}"
     choices = attempt("the maps of choices", lambda: arms_choices(results)) or {}
     figures: dict[str, Callable[[], Figure]] = {
         "comparison": lambda: curves_by_budget(
             quality_curves(results, quality), label, max(1, warmup), marked=warmup, bands=True
         )
     }
-    if any(run.last(quality) is not None for runs in costs.values() for run in runs):
+    if any(run.last(quality.column) is not None for runs in costs.values() for run in runs):
         figures["costs"] = lambda: costs_figure(costs, quality)
         if len(budgets_of(costs)) > 1:
             figures["costs-end"] = lambda: ends_figure(costs, quality)
@@ -126,26 +128,26 @@ def client_figures(
     return figures
 
 
-def quality_curves(results: Sequence[ArmResult], quality: str) -> dict[str, Curve]:
+def quality_curves(results: Sequence[ArmResult], quality: Quality) -> dict[str, Curve]:
     """Each arm's tests over rounds; a level for an arm without rounds. Arms without a test are left out.
 
     Args:
         results: of all arms.
         quality: see `client_figures`.
     """
-    scale, found = LABELS[quality][1], {}
+    found: dict[str, Curve] = {}
     for name in arm_names(results):
         own = [result for result in results if result.selector == name]
         if all(map(is_reference, own)):
-            told = [result.summary.get(quality) for result in own]
+            told = [result.summary.get(quality.column) for result in own]
             if any(value is not None for value in told):
-                found[name] = Curve((), scale * np.array(told, np.float64)[:, None])
+                found[name] = Curve((), quality.scale * np.array(told, np.float64)[:, None])
             continue
-        tested = [{row["round"]: row[quality] for row in result.metrics} for result in own]
+        tested = [{row["round"]: row[quality.column] for row in result.metrics} for result in own]
         rounds = sorted({index for run in tested for index, value in run.items() if value is not None})
         values = np.array([[run.get(index) for index in rounds] for run in tested], np.float64)
         if rounds:
-            found[name] = Curve(rounds, scale * values)
+            found[name] = Curve(rounds, quality.scale * values)
     return found
 
 
@@ -169,5 +171,7 @@ def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
     rows = ablation_rows(arms)
     directory = RunDirectory(out)
     directory.write("ablation.csv", to_csv_rows(rows))
-    directory.write("ablation.md", to_markdown(*ablation_cells(rows)))
+    directory.write(
+        "ablation.md", to_markdown(*ablation_cells(rows, headline_of_arms([arm.result for arm in arms])))
+    )
     return rows

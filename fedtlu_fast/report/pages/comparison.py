@@ -10,6 +10,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.arms import chooses
 from fedtlu_fast.report.figures.plots import comparison_figure
+from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.clients import write_client_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
@@ -17,8 +18,8 @@ from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv,
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
 
-SHOWN_AS = "Perplexity, and which blocks were updated"
-"""Title of the picture."""
+SHOWN_AS = "{}, and which blocks were updated"
+"""Title of the picture, after the headline's."""
 
 
 def write_comparison_report(
@@ -44,6 +45,7 @@ def write_comparison_report(
 def _comparison_report(
     results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
 ) -> None:
+    title = headline_of_arms(results).title
     heads, cells = comparison_cells(rows)
     directory = RunDirectory(out)
     told = f"{config.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
@@ -58,6 +60,6 @@ def _comparison_report(
         lead=f"{config.rounds_told}, {config.clients} clients, "
         f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
-        pictures={SHOWN_AS: drawn["comparison"]} if drawn else {},
+        pictures={SHOWN_AS.format(title[:1].upper() + title[1:]): drawn["comparison"]} if drawn else {},
         config=config,
     )

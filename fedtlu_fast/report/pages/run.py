@@ -14,17 +14,17 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.figures.history import history_figure
 from fedtlu_fast.report.figures.plots import curves_figure, selection_figure
+from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
 from fedtlu_fast.report.tables import SOME
 from fedtlu_fast.runs.results import RunResult
 
 SHOWN_AS = {
-    "curves": "Perplexity",
     "selection": "Scores and choices",
     "ranks": "Ranks, and how much of them survives a round",
 }
-"""Titles of the pictures, by the names of their files."""
+"""Titles of the pictures, by the names of their files; the title of the curves is the headline's."""
 
 MOST_LABELS = 200
 """Labels in a table of the page."""
@@ -41,12 +41,13 @@ def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
 
 def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     layout, summary = result.layout, result.summary
+    headline = headline_of(summary)
     blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
     ungrouped = [layout.blocks[block].name for block in layout.ungrouped]
     warmup = int(summary["warmup_rounds"])
     always = ungrouped if config.selection.ungrouped == "always" else []
     figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(result.metrics, config.selection.selector, warmup),
+        "curves": lambda: curves_figure(result.metrics, config.selection.selector, warmup, headline),
         "selection": lambda: selection_figure(result.selection, blocks, warmup, always),
     }
     scored = scored_layout(layout, config.selection.scored_layers)
@@ -76,20 +77,24 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=tables(cells),
-        pictures={SHOWN_AS[name]: picture for name, picture in drawn.items()},
+        pictures={SHOWN_AS.get(name, _first_upper(headline.title)): own for name, own in drawn.items()},
         config=config,
     )
 
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     some = (*SOME, "start_test_accuracy")
-    left_out = {"groups", "test_f1", "environment", "data"}
+    left_out = {"groups", "test_f1", "environment", "data", "figures"}
     left_out.update(key for key in some if summary.get(key) is None)
     cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
     # What was read as which part, as the run said in its first lines; earlier versions did not record it.
     data = summary.get("data", {})
     titles = {"source": "data", "said": "data, what was read"}
     return [*cells, *([title, data[key]] for key, title in titles.items() if key in data)]
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
