@@ -4,20 +4,20 @@ The rule (FedTLU, section III, made exact; the details are ours). A module's *si
 of the shapes of its parameters. A *stack* is a list (children whose names are numbers: ``h.0``, ``h.1``)
 in which two modules that hold modules of their own share a signature.
 
-1. From the top down, these are candidates: the children of a list; and, outside of lists, sibling modules
+1. From the top down, the candidates are: the children of a list; and, outside of lists, sibling modules
    that hold modules of their own and share a signature (torchvision's ``encoder_layer_0`` and
    ``encoder_layer_1``), unless they hold a stack, as the towers of a dual encoder do, or are lists of like
    modules themselves. Candidates that share a signature are like blocks, wherever they lie.
 2. A child of a list that has every tensor of its like siblings, by name and shape, and some more (the
    first block of a T5 holds the position bias for all) is their like with the tensors that they share.
-   What it has beyond them is a block of its own without like. Any other candidate without like is opened,
-   and what it holds is searched by rule 1.
+   What it has beyond them is a block of its own without like. Any other candidate without like is opened, and
+   rule 1 is applied to its contents.
 3. In what is left, each module's own parameters are one block, or, when they repeat (the layers of one
    ``nn.LSTM``), one block per repetition, all alike.
 4. Of the blocks of rule 3 that do not repeat, two are alike when they share a signature and lie inside a
-   list (the unequal stages of a ResNet). Outside of lists nothing is alike: embeddings, head and final norm
-   have no like, even when a head has the embedding's shape. Only in a model in which rules 1 to 3 found
-   no repetition at all (a plain MLP or CNN) are layers of equal shape alike wherever they lie.
+   list (the unequal stages of a ResNet). Outside of lists no blocks are alike: embeddings, head and final
+   norm are unique, even if a head has the embedding's shape. Only in a model in which rules 1 to 3 found no
+   repetition at all (a plain MLP or CNN) are layers of equal shape alike wherever they lie.
 
 Nothing depends on what a library calls its modules, so new versions and other libraries work as well.
 `benchmarks/blocks.py` prints what the rule finds in published architectures.
@@ -33,14 +33,14 @@ from typing import Literal
 Granularity = Literal["tensor", "module", "block"]
 Shape = tuple[int, ...]
 ROOT = "(root)"
-"""How the top module's own parameters are called."""
+"""The name of the block of the top module's own parameters."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One unit of choice: its name, its layers (indices, in order), and the key it shares with its like.
+    """A unit of choice: its name, its layers (indices, in order), and the key it shares with its like.
 
-    `by_shape` says that its shape alone makes the key (rule 4).
+    `by_shape` says that the key is its shape alone (rule 4).
     """
 
     name: str
@@ -51,7 +51,7 @@ class Found:
 
 @dataclass
 class _Node:
-    """A module as its parameter names show it.
+    """A module, as its parameter names show it.
 
     Attributes:
         path: its dotted name; empty for the model.
@@ -83,7 +83,7 @@ class _Node:
 
 
 def is_number(part: str) -> bool:
-    """Whether a part of a dotted name is a place in a list: ``str.isdigit`` also accepts superscripts."""
+    """Whether a part of a name is an index in a list; ``str.isdigit`` would also accept superscripts."""
     return part.isascii() and part.isdigit()
 
 
@@ -93,9 +93,9 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
     Args:
         names: dotted parameter names, as `named_parameters` gives them.
         shapes: their shapes.
-        granularity: ``block`` (see the module's text); ``module``: the parameters one module owns, alike
-            when they have the same place in like blocks, or the same size outside of them; ``tensor``:
-            likewise, each parameter for itself.
+        granularity: ``block``: see the module's docstring. ``module``: the parameters that one module owns;
+            they are alike if they have the same place in like blocks, or the same size outside of them.
+            ``tensor``: the same for each single parameter.
     """
     root = _tree(names, shapes)
     blocks, beyond = _repeated_blocks(root, names, shapes)
@@ -103,7 +103,7 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
     repeated = [found for found in own if found.kind is not None]
     singles = [found for found in own if found.kind is None]
 
-    # What rule 3 finds lies in one module already.
+    # A block of rule 3 lies in one module already.
     if granularity == "module":
         blocks = _parts(blocks, names, shapes, _module_of)
     elif granularity == "tensor":
@@ -118,7 +118,7 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
         return single.name if apart or not comparable else tuple(shapes[layer] for layer in single.layers)
 
     for single in singles:
-        # What the first block of a stack has beyond its like may be its own parameter.
+        # A layer that only the first block of a stack has may be a parameter of that block's module itself.
         name = names[single.layers[0]] if single.name in taken else single.name
         blocks.append(Found(name, single.layers, likeness(single), by_shape=True))
     return sorted(blocks, key=lambda found: found.layers[0])
@@ -147,7 +147,7 @@ def _containers(node: _Node) -> list[_Node]:
 
 
 def _by_signature(nodes: Iterable[_Node]) -> list[list[_Node]]:
-    """The nodes in groups of one signature each, in the order of their first."""
+    """The nodes in groups of equal signature, in the order of their first members."""
     alike: defaultdict[tuple[Shape, ...], list[_Node]] = defaultdict(list)
     for node in nodes:
         alike[node.signature].append(node)
@@ -199,7 +199,7 @@ def _families(node: _Node) -> Iterator[list[_Node]]:
 def _shared_with(
     node: _Node, siblings: Sequence[_Node], names: Sequence[str], shapes: Sequence[Shape]
 ) -> tuple[int, ...]:
-    """Rule 2: the layers of `node` that make it a like of the largest of its siblings; none if it is not."""
+    """Rule 2: the layers that `node` shares with its largest like sibling; none if it has no like."""
 
     def tensors(of: _Node) -> dict[tuple[str, Shape], int]:
         return {(names[layer][len(of.path) :], shapes[layer]): layer for layer in of.layers}
@@ -213,7 +213,7 @@ def _shared_with(
 
 
 def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[Found]:
-    """Rule 3, of the layers that are not taken: kind is None where nothing repeats."""
+    """Rule 3 for the layers that are not taken; the key is None if nothing repeats."""
     found = []
     for node in root.walk():
         path = node.path or ROOT
@@ -227,7 +227,7 @@ def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[F
 
 
 def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
-    """Cuts a module's own layers into the stretches that repeat at their end, and what comes before.
+    """Cuts a module's own layers into the stretches that repeat at their end, and the layers before these.
 
     The period that explains the most is taken, then the shortest, of two tensors at least:
     ``A B c c  B B c c  B B c c`` is cut into three stretches of four, two of them alike.
@@ -246,10 +246,10 @@ def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
 
 
 def _prefix_matches(sequence: Sequence[Shape]) -> list[int]:
-    """For every place, how many items from there on equal those from the start on, in linear time.
+    """For every place, how many items from there on equal the items from the start on, in linear time.
 
-    The Z algorithm: inside the stretch ``[left, right)`` that matched last, what is known of the start
-    holds again. (Gusfield 1997, Algorithms on Strings, Trees and Sequences, 1.4.)
+    The Z algorithm: inside the last matching stretch ``[left, right)``, the counts of the start hold again.
+    (Gusfield 1997, Algorithms on Strings, Trees and Sequences, 1.4.)
     """
     matches = [0] * len(sequence)
     left = right = 0

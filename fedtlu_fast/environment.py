@@ -1,8 +1,8 @@
-"""What decides a run's last bits beside its settings and data: versions, and what the CPU can do.
+"""The facts that decide a run's last bits beside settings and data: versions and CPU features.
 
-The same settings give the same bits on one machine. On another one PyTorch may choose other kernels, whose
-sums differ in the last bits. So a run records these facts in its checkpoints and its summary, workers of a
-cluster report theirs, and a difference is a warning.
+The same settings give the same bits on one machine. On another machine PyTorch may choose other kernels,
+whose sums differ in the last bits. So a run records these facts in its checkpoints and its summary, workers
+of a cluster report their facts, and a difference is logged as a warning.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-"""Of the environment: the libraries below PyTorch choose their kernels by them."""
+"""Environment variables by which the libraries below PyTorch choose their kernels."""
 ABILITIES = {
     "AVX2": "_is_avx2_supported",
     "AVX-512": "_is_avx512_supported",
     "VNNI": "_is_vnni_supported",
     "AMX": "_is_amx_tile_supported",
 }
-"""Of the CPU, and how PyTorch says whether it has them."""
+"""CPU features, and PyTorch's functions that say whether the CPU has them."""
 
 
 DATA = "data"
-"""Name of the fact that says what the embedded data were made with."""
+"""Name of the fact that says which versions made the embedded data."""
 
 
 FINGERPRINT = 12
-"""Digits of the data's SHA-256 that are shown."""
+"""The number of digits of the data's SHA-256 that messages show."""
 
 
 def environment_facts(device: str, data: str = "") -> dict[str, str]:
     """The facts by name.
 
     Args:
-        device: that the run computes on.
-        data: what its data were made with, where Python brings them (`data.sources.made_with`).
+        device: the device that the run computes on.
+        data: the versions that made the data, if the data come with Python (`data.sources.made_with`).
     """
     found = {
         "fedtlu-fast": __version__,
@@ -74,12 +74,12 @@ def environment_facts(device: str, data: str = "") -> dict[str, str]:
 
 
 def differences(other: Mapping[str, str], here: Mapping[str, str], where: str) -> str:
-    """What differs, in words: ``torch (2.12.1 there, 2.13.0 here), ...``; empty when nothing does.
+    """The differences in words: ``torch (2.12.1 there, 2.13.0 here), ...``; empty if there are none.
 
     Args:
         other: facts from another place or time.
         here: the facts here.
-        where: what `other` is called, such as "there".
+        where: the words for the place of `other`, such as "there".
     """
     names = [name for name in {**other, **here} if other.get(name) != here.get(name)]
     return ", ".join(
@@ -88,7 +88,7 @@ def differences(other: Mapping[str, str], here: Mapping[str, str], where: str) -
 
 
 def data_line(summary: Mapping[str, Any]) -> str:
-    """Which data a run had, from its summary: source, what embedded ones were made with, fingerprint."""
+    """A run's data, from its summary: source, versions that made embedded data, fingerprint."""
     made, digest = summary["environment"].get(DATA), str(summary["data_sha256"])[:FINGERPRINT]
     # Runs of earlier versions do not name the source.
     source = summary.get("data", {}).get("source")

@@ -1,4 +1,4 @@
-"""What the package raises at bad input: one message with the field, the value and the way to mend it."""
+"""The errors of the package; those for bad input name the field, the value and the fix."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from fedtlu_fast.shown import visible
 from fedtlu_fast.wording import JOBS, RESUME, either, in_python, on_command_line
 
 MOST_NAMES = 12
-"""Names in a message, all of them; of more the first."""
+"""A message lists at most this many names."""
 
 
 class FedtluError(Exception):
     """Base of every error this package raises on purpose.
 
-    Its message is one line, whatever names of files, labels and tensors are in it, and names things as
-    Python does.
+    Its message is one line, even if names of files, labels or tensors in it have several, and it is in the
+    wording of Python.
     """
 
     def __str__(self) -> str:
         return visible(in_python(self._message()))
 
     def on_command_line(self) -> str:
-        """The message with the names of the command line (see `wording`)."""
+        """The message in the wording of the command line (see `wording`)."""
         return visible(on_command_line(self._message()))
 
     def _message(self) -> str:
-        """The whole message, with the names of both."""
+        """The whole message, with both wordings."""
         return super().__str__()
 
 
 class InputError(FedtluError, ValueError):
-    """Something the user gave is wrong; nothing was written. The command line exits with 2.
+    """An argument, setting or file is wrong; nothing was written. The command line exits with 2.
 
     Args:
-        field: what was given, by the name the user knows it (a setting, a file, an argument).
-        value: what it was.
-        expected: what would have been right.
-        fix: what to do now; empty when `expected` already says it.
-        near: what was meant, perhaps (see `nearest`); the message says it first.
+        field: the setting, file or argument, by the name the user knows.
+        value: its value.
+        expected: the values that would have been right.
+        fix: what to do now; empty if `expected` already says it.
+        near: the value that was perhaps meant (see `nearest`); the message says it first.
     """
 
     def __init__(self, field: str, value: Any, expected: str, fix: str = "", near: str = "") -> None:
@@ -52,11 +52,11 @@ class InputError(FedtluError, ValueError):
         super().__init__(f"{message}. {fix}" if fix else message)
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Any, ...]]:
-        # Exceptions are rebuilt from their message by default; worker processes need the parts.
+        # By default, unpickling rebuilds exceptions from their message; worker processes need the parts.
         return type(self), self._parts
 
     def of(self, field: str) -> InputError:
-        """The same error of a field by a longer name."""
+        """The same error with a longer name of the field."""
         return InputError(field, *self._parts[1:])
 
 
@@ -65,12 +65,12 @@ class BackendUnavailableError(FedtluError, RuntimeError):
 
 
 class ResumableError(FedtluError):
-    """Something stopped the work, which goes on from what was saved when that is mended.
+    """Something stopped the work; it can be resumed from the saved state when the cause is fixed.
 
-    Its message ends with how to go on, so that its own part says what to mend.
+    Its message ends with how to resume, so its first part should say what to fix.
 
     Attributes:
-        go_on: how; each command puts what works for it here.
+        go_on: how to resume; each command replaces it by its own way.
     """
 
     go_on = f"go on by {RESUME}"
@@ -80,7 +80,7 @@ class ResumableError(FedtluError):
 
 
 class StorageError(ResumableError, OSError):
-    """The run directory cannot be written (a full disk, most often). What was written before is intact."""
+    """The run directory cannot be written (most often, the disk is full). Earlier files are intact."""
 
 
 class ClientError(ResumableError):
@@ -88,16 +88,16 @@ class ClientError(ResumableError):
 
     Args:
         client: its number.
-        round_index: the round under way, or the last one done.
-        reason: what was raised.
-        done: whether the round was done, and the client failed in what follows the rounds.
+        round_index: the round in progress, or the last finished one.
+        reason: the error that was raised.
+        done: whether the round was finished, and the client failed after it.
     """
 
     def __init__(self, client: int, round_index: int, reason: str, done: bool = False) -> None:
         self.client, self.round_index, self.reason, self.done = client, round_index, reason, done
         where = f"after round {round_index}" if done else f"in round {round_index}"
         kept = "All rounds that were done are kept" if done else "Nothing of that round was kept"
-        super().__init__(f"client {client} failed {where}: {reason}. {kept}; mend this")
+        super().__init__(f"client {client} failed {where}: {reason}. {kept}; fix this")
 
     def _message(self) -> str:
         leave_out = f"{either('', '--set ')}execution.client_errors=drop"
@@ -108,25 +108,25 @@ class ClientError(ResumableError):
 
 
 class WorkerError(ResumableError):
-    """Worker processes are lost again and again, or cannot be started; the message says what to change."""
+    """Worker processes keep ending, or cannot be started; the message says what to change."""
 
 
 LESS_MEMORY = (
     f"use fewer execution.workers, of a comparison fewer {JOBS} (a smaller execution.at_once or "
     f"training.batch_size needs a new run)"
 )
-"""What to mend where memory is short."""
+"""What to change if memory is short."""
 
 
 class InterruptedRunError(FedtluError):
     """The run was stopped by the user; its directory can be resumed.
 
     Args:
-        message: how far it came, and how to go on.
-        after: what stopped it, where it knows its signal.
+        message: how far the run came, and how to resume it.
+        after: the exception that stopped it, which may know its signal.
 
     Attributes:
-        number: of the signal; the command line exits with 128 more.
+        number: the signal's number; the command line exits with 128 plus this number.
     """
 
     def __init__(self, message: str, after: object = None) -> None:
@@ -138,13 +138,13 @@ def shorten(value: Any, limit: int = 120) -> str:
     """`repr` of a value, cut to `limit` characters, for messages."""
     try:
         text = visible(repr(value))
-    except Exception:  # a whole number of more digits than Python writes; an object of the user's
+    except Exception:  # an integer with more digits than Python prints; an object of the user's
         text = f"a value of {type(value).__name__} that cannot be shown"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def cause(error: BaseException) -> str:
-    """Kind and message of an error that others raised, cut short, for messages."""
+    """Type and message of an error from other code, shortened, for messages."""
     try:
         text = shorten(str(error))
     except Exception:  # its own text fails
@@ -153,29 +153,29 @@ def cause(error: BaseException) -> str:
 
 
 def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raises `InputError` for an argument of another type."""
+    """Raises `InputError` if an argument has another type."""
     if not isinstance(value, kind):
         raise InputError(field, value, expected)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names for a message: the first few, and how many more there are."""
+    """Names for a message: the first few, and the number of the rest."""
     more = len(names) - most
     return ", ".join(map(visible, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def nearest(value: Any, known: Iterable[str], least: float = 0.6) -> str:
-    """The known name that is most like a value; empty where none is like it by so much (1 is the same)."""
+    """The known name that is most similar to a value; empty if none is at least `least` (1: equal)."""
     near = difflib.get_close_matches(str(value).lower(), list(known), n=1, cutoff=least)
     return near[0] if near else ""
 
 
 def choice(names: Iterable[str], see: str = "") -> str:
-    """All names there are, each once, for a message; of more than `MOST_NAMES` the first.
+    """All names, each once, for a message; at most the first `MOST_NAMES`.
 
     Args:
-        names: in order.
-        see: where all of them can be had.
+        names: the names in order.
+        see: where all of them are listed.
     """
     each = list(dict.fromkeys(map(visible, names)))
     if len(each) <= MOST_NAMES:
@@ -188,13 +188,13 @@ def choice(names: Iterable[str], see: str = "") -> str:
 def not_one_of(
     field: str, value: Any, names: Iterable[str], words: str = "one of", see: str = ""
 ) -> InputError:
-    """The error of a name that is none of those there are.
+    """The error for a name that is not one of the known names.
 
     Args:
         field: see `InputError`.
-        value: likewise.
-        names: those there are.
-        words: before them, such as "some of".
+        value: see `InputError`.
+        names: the known names.
+        words: the words before the list, such as "some of".
         see: see `choice`.
     """
     known = list(names)

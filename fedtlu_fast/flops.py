@@ -1,16 +1,16 @@
-"""Measures what `costs` counts with: floating-point operations of forward and backward passes (ours).
+"""Measures the floating-point operations of forward and backward passes for `costs` (the method is ours).
 
 Nothing is guessed from names. The task's loss is run under torch's own counter,
 `torch.utils.flop_counter.FlopCounterMode`, with only the blocks in question trained. A multiplication and
 an addition are two operations.
 
-What the counter knows, and so what is counted: matrix products (``mm``, ``addmm``, ``bmm``, ``baddbmm``:
-linear layers, ``einsum``, attention) and convolutions, forward and backward, exactly. Attention is run as
-plain products (the CPU's fused kernel is unknown to the counter) and counts all T x T pairs, also those that
-a causal mask hides and that a fused kernel may skip. What it does not know counts as 0: element-wise
-operations, normalisations, softmax, the loss, the look-up of embeddings and the scatter that is their
-gradient, matrix-vector products, fused recurrent layers (``nn.LSTM``), and the optimizer's step. Seconds are
-another matter: ``benchmarks/partial_backward.py`` sets them beside.
+The counter knows, and so counts, matrix products (``mm``, ``addmm``, ``bmm``, ``baddbmm``: linear layers,
+``einsum``, attention) and convolutions, forward and backward, exactly. Attention is run as plain products
+(the counter does not know the CPU's fused kernel) and counts all T x T pairs, also pairs that a causal mask
+hides and that a fused kernel may skip. Everything else counts as 0: element-wise operations, normalisations,
+softmax, the loss, the look-up of embeddings and the scatter of their gradient, matrix-vector products, fused
+recurrent layers (``nn.LSTM``), and the optimizer's step. ``benchmarks/partial_backward.py`` compares the
+counts with seconds.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from fedtlu_fast.tasks.task import Task
 
 
 def measure_costs(task: Task, layout: ParameterLayout, batch: Batch) -> BlockCosts:
-    """The costs of every block, by 2 B + 1 forward and backward passes; the model is left as it was.
+    """The costs of every block, from 2 B + 1 forward and backward passes; the model is left unchanged.
 
-    With F(S) the backward FLOPs when the blocks S are trained, ``weight_b = F(all) - F(all but b)``, both
-    with gradients passed down to the model's input besides, so that no way becomes shorter without b; and
-    ``reach_b = F({b}) - weight_b``. A block that the loss does not depend on has neither.
+    With F(S) the backward FLOPs when the blocks S are trained, ``weight_b = F(all) - F(all but b)``, where
+    gradients also pass down to the model's input, so that leaving b out shortens no path; and ``reach_b =
+    F({b}) - weight_b``. Both are 0 for a block that the loss does not depend on.
 
     Args:
         task: model and loss.
         layout: of the model.
-        batch: samples of the shape that is trained on; one is enough, but for BatchNorm.
+        batch: samples of the shape of the training data; one is enough, except for BatchNorm.
 
     Raises:
-        InputError: an empty batch, or a model that computes other things when other blocks are trained, so
-            that a block alone takes less than its share in the whole.
+        InputError: the batch is empty, or the model computes something else when other blocks are trained, so
+            that a block alone takes less than its share of the whole.
     """
     count = len(batch[0])
     if not count:
@@ -78,13 +78,13 @@ def measure_costs(task: Task, layout: ParameterLayout, batch: Batch) -> BlockCos
 
 
 def backward_flops(task: Task, layout: ParameterLayout, batch: Batch, blocks: Collection[int]) -> float:
-    """FLOPs of one sample's backward pass when only these blocks are trained, measured.
+    """The measured FLOPs of one sample's backward pass when only these blocks are trained.
 
     Args:
-        task: model and loss; left as it was.
+        task: model and loss; left unchanged.
         layout: of the model.
         batch: as for `measure_costs`.
-        blocks: indices; may be empty.
+        blocks: indices of the trained blocks; may be empty.
     """
     with _training_as_it_was(task.model):
         return _flops(task, layout, batch, blocks)[1] / len(batch[0])
@@ -93,9 +93,9 @@ def backward_flops(task: Task, layout: ParameterLayout, batch: Batch, blocks: Co
 def _flops(
     task: Task, layout: ParameterLayout, batch: Batch, blocks: Collection[int], *, through: bool = False
 ) -> tuple[int, int]:
-    """Of the forward and of the backward pass over a batch with only these blocks trained.
+    """FLOPs of the forward and of the backward pass over a batch with only these blocks trained.
 
-    `through`: gradients are passed down to the model's input besides.
+    With `through`, gradients also pass down to the model's input.
     """
     trained = {layout.names[layer] for block in blocks for layer in layout.blocks[block].layers}
     leaves: list[Tensor] = []
@@ -113,7 +113,7 @@ def _flops(
         loss = task.loss(batch)
         forward = counter.get_total_flops()
         if loss.requires_grad:
-            # Not backward(): the gradients that the model holds stay as they are.
+            # Not backward(), so that the gradients that the model holds stay unchanged.
             torch.autograd.grad(loss, leaves, allow_unused=True)
         return forward, counter.get_total_flops() - forward
 
@@ -136,14 +136,14 @@ def _outputs_as_leaves(model: nn.Module, leaves: list[Tensor]) -> Iterator[None]
 
 
 def _as_leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
-    """The same numbers, with a gradient; a copy of the leaf, which itself cannot be changed in place."""
+    """The same numbers with a gradient: a copy of a new leaf, since a leaf cannot be changed in place."""
     leaves.append(tensor.detach().requires_grad_())
     return leaves[-1].clone()
 
 
 @contextmanager
 def _training_as_it_was(model: nn.Module) -> Iterator[None]:
-    """In training mode inside; modes, buffers and what is trained are restored."""
+    """The model is in training mode inside; its mode, buffers and `requires_grad` are restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     trained = [(param, param.requires_grad) for param in model.parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

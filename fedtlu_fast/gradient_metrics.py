@@ -1,4 +1,4 @@
-"""What clients rank their blocks by: norms of the mean gradient g on their own data (arXiv 2408.15600).
+"""The metrics by which clients rank blocks: norms of the mean gradient g on their data (arXiv 2408.15600).
 
     gradnorm   ||g||            the paper's gain g_il
     rgn        ||g|| / ||w||    relative gradient norm; w: the block's global parameters
@@ -25,16 +25,17 @@ GradientMetric = Literal["gradnorm", "rgn", "snr"]
 def measure_gradients(
     metric: GradientMetric, layout: ParameterLayout, stats: LayerStats, weights: LayerStats
 ) -> NDArray[np.float64]:
-    """[K, B]: the metric's value for every block of K clients' gradients.
+    """The metric's value for every block of K clients' gradients, [K, B].
 
-    NaN for a block whose gradient holds NaN or Inf: no selector takes it. 0 where the metric's divisor is 0
-    (a constant gradient, a block of zeros): none wins by being degenerate.
+    A block whose gradient holds NaN or Inf gets NaN, and no selector chooses it. A block for which the
+    metric's divisor is 0 (a constant gradient, a block of zeros) gets 0, so that none is chosen for being
+    degenerate.
 
     Args:
-        metric: see the module's text.
+        metric: see the module's docstring.
         layout: layers and blocks.
-        stats: [K, L], of the clients' gradients.
-        weights: [L], of the global parameters.
+        stats: [K, L], statistics of the clients' gradients.
+        weights: [L], statistics of the global parameters.
     """
     stats, weights = stats.cpu(), weights.cpu()
     columns = [_block(metric, stats, weights, list(block.layers)) for block in layout.blocks]

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: asked only if it answers, so that a missing network is one message in seconds."""
+"""Checks that the Hugging Face hub answers, so that a missing network gives one message within seconds."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from functools import lru_cache
 from types import ModuleType
 
 SECONDS = 5.0
-"""The hub has this long to answer."""
+"""How long the hub has to answer."""
 REMEMBERED_SECONDS = 60
-"""Loading a model asks several times; this long the first answer counts."""
+"""How long an answer counts, in seconds, since loading a model asks several times."""
 
 _switches = threading.RLock()
 
 
 @contextmanager
 def hub_access(needed: bool) -> Iterator[str]:
-    """Lets libraries ask the hub inside, if it is needed and answers; otherwise they only use their cache.
+    """Inside, libraries may ask the hub if it is needed and answers; otherwise they use only their cache.
 
-    Without this, `huggingface_hub` asks every file six times, in 50 seconds, before it gives up. Local
-    directories never need the hub, whatever their files say.
+    Without this, `huggingface_hub` asks for every file six times, in 50 seconds, before it gives up. A local
+    directory never needs the hub, whatever its files say.
 
     Args:
-        needed: whether what is loaded may be on the hub.
+        needed: whether the model or the data may be on the hub.
 
     Yields:
-        Why the hub cannot be asked; empty when it can or is not needed.
+        The reason why the hub cannot be asked; empty if it can or is not needed.
     """
     from huggingface_hub import constants
 
-    with _switches:  # they count for all threads
+    with _switches:  # the libraries' settings count for all threads
         reason = _silence(constants.ENDPOINT, int(time.monotonic() // REMEMBERED_SECONDS)) if needed else ""
         if needed and not reason:
             yield ""
             return
-        # The libraries have no argument for it that all their parts go by; these they look at in each call.
+        # No argument reaches all parts of the libraries, but all of them read these settings in each call.
         modules = [constants, sys.modules.get("datasets.config")]
         before = [(module, module.HF_HUB_OFFLINE) for module in modules if isinstance(module, ModuleType)]
         try:
@@ -52,7 +52,7 @@ def hub_access(needed: bool) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _silence(endpoint: str, moment: int) -> str:
-    """Why the hub at this address cannot be asked; empty when it answers."""
+    """The reason why the hub at this address cannot be asked; empty if it answers."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -63,7 +63,7 @@ def _silence(endpoint: str, moment: int) -> str:
         try:
             status = int(get_session().head(endpoint, timeout=SECONDS).status_code)
             found.append(f"it answers with status {status}" if status >= 500 else "")
-        except Exception as error:  # of the HTTP library, of the sockets below it, or of a proxy's address
+        except Exception as error:  # raised by the HTTP library, its sockets, or a bad address of a proxy
             found.append(str(error) or type(error).__name__)
 
     # In a thread: looking up a name has no time limit of its own.

@@ -1,8 +1,9 @@
 """A model as one flat vector: its layers, the blocks they form, and the groups of like blocks.
 
-A *layer* is one trainable tensor: what is scored (Eq. 1's W_i). A *block* is what is chosen: one layer,
-the layers of one module, or the layers of one repeated part of the model, by `granularity`. A *group*
-holds the blocks that are compared with each other; blocks that have no like are in no group.
+A *layer* is one trainable tensor (W_i in Eq. 1); layers are scored. A *block* is the unit of choice: one
+layer, the layers of one module, or the layers of one repeated part of the model, depending on `granularity`.
+A *group* holds like blocks, which are compared with each other. A *unique* block has no like and is in no
+group.
 
 This is the only place where offsets are computed.
 """
@@ -24,7 +25,7 @@ from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
-"""Modules within modules that a name may tell of; a damaged checkpoint may have any name."""
+"""The deepest nesting of modules that a name may have; a damaged checkpoint may have any name."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of choice: its name and the indices of its layers."""
+    """A unit of choice: its name and the indices of its layers."""
 
     name: str
     layers: tuple[int, ...]
@@ -51,9 +52,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Group:
-    """Like blocks, compared only with each other: a name (``*`` where they differ), indices of blocks.
+    """Like blocks, compared only with each other: a name (``*`` where their names differ), indices of blocks.
 
-    `by_shape` says that nothing makes them alike but their shape: the model does not repeat them.
+    `by_shape` says that only their shape makes them alike: the model does not repeat them.
     """
 
     name: str
@@ -63,17 +64,17 @@ class Group:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Where every trainable parameter lies in the flat vector, and what is compared with what.
+    """The place of every trainable parameter in the flat vector, and which blocks are compared.
 
     Tied parameters appear once. Frozen parameters have no place here: they stay in the model. Buffers
     of floating dtype (BatchNorm's statistics) form a second vector beside the first, in `buffers`.
 
     Attributes:
         layers: L trainable tensors in the order of `named_parameters`.
-        blocks: every layer is in exactly one of these B blocks.
+        blocks: B blocks; every layer is in exactly one of them.
         groups: groups of two or more like blocks.
         buffers: places of the floating-point buffers in the buffer vector.
-        granularity: what a block is.
+        granularity: the kind of blocks, ``block``, ``module`` or ``tensor``.
     """
 
     layers: tuple[Layer, ...]
@@ -88,11 +89,11 @@ class ParameterLayout:
 
         Args:
             model: any module with at least one trainable floating-point parameter.
-            granularity: ``block``: repeated parts of the model are chosen whole; ``module``: the
-                parameters one module owns; ``tensor``: every parameter for itself.
+            granularity: the kind of blocks. ``block``: a repeated part of the model; ``module``: the
+                parameters that one module owns; ``tensor``: a single parameter.
 
         Raises:
-            InputError: nothing to train, or a trainable parameter that is complex or not initialised.
+            InputError: there is no trainable parameter, or one is complex or not initialised.
         """
         check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
@@ -104,12 +105,12 @@ class ParameterLayout:
                 if frozen
                 else f"{type(model).__name__} without parameters",
                 "at least one trainable parameter",
-                "Set requires_grad on what is to be trained.",
+                "Set requires_grad on the parameters to train.",
             )
         for name, param in named:
             if isinstance(param, nn.UninitializedParameter):
                 raise InputError(
-                    f"model.{name}", "an uninitialised (lazy) parameter", "a shape", "Run it once."
+                    f"model.{name}", "an uninitialised (lazy) parameter", "a shape", "Run the model once."
                 )
             if not param.is_floating_point():
                 raise InputError(f"model.{name}.dtype", str(param.dtype), "a real floating-point parameter")
@@ -124,11 +125,11 @@ class ParameterLayout:
         *,
         buffers: Mapping[str, Shape] | None = None,
     ) -> ParameterLayout:
-        """Layout of tensors known by dotted name and shape only (a checkpoint's, say), in their order.
+        """Layout of tensors known only by dotted name and shape, such as a checkpoint's, in their order.
 
         Raises:
-            InputError: no tensor at all, an unknown granularity, a name no module tree has, or what is no
-                shape.
+            InputError: there is no tensor, the granularity is unknown, a name cannot belong to a module tree,
+                or a shape is not a tuple of whole numbers.
         """
         if granularity not in get_args(Granularity):
             raise not_one_of("granularity", granularity, get_args(Granularity))
@@ -178,7 +179,7 @@ class ParameterLayout:
 
     @cached_property
     def ungrouped(self) -> tuple[int, ...]:
-        """Indices of the blocks that have no like: usually embeddings, head and final norm."""
+        """Indices of the unique blocks, which have no like: usually embeddings, head and final norm."""
         grouped = {block for group in self.groups for block in group.blocks}
         return tuple(index for index in range(len(self.blocks)) if index not in grouped)
 
@@ -195,7 +196,7 @@ class ParameterLayout:
         return mask
 
     def runs(self, blocks: Iterable[int]) -> list[slice]:
-        """Where these blocks lie in the flat vector, in order; neighbours are one run."""
+        """The stretches of the flat vector that these blocks fill, in order; neighbours form one stretch."""
         runs: list[slice] = []
         for layer in self.layer_mask(blocks).nonzero().flatten().tolist():
             first, numel = self.layers[layer].offset, self.layers[layer].numel
@@ -221,7 +222,7 @@ class ParameterLayout:
         return torch.cat([params[layer.name].detach().reshape(-1).float() for layer in self.layers])
 
     def bind_(self, model: nn.Module, vector: Tensor) -> None:
-        """Makes the model's trainable parameters views of `vector` [P]: to change one is to change both."""
+        """Makes the model's trainable parameters views of `vector` [P]: a change of one changes the other."""
         params = dict(model.named_parameters())
         self._check(params)
         for name, view in self.views(vector).items():
@@ -249,7 +250,7 @@ class ParameterLayout:
 
 
 def _buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Persistent floating-point buffers; counters and masks (integers) are no part of what is learned."""
+    """Persistent floating-point buffers; integer ones (counters, masks) are not learned."""
     kept = model.state_dict(keep_vars=True).keys()
     return [(name, b) for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
 

@@ -1,9 +1,9 @@
 """LoRA (arXiv 2106.09685) through peft: low-rank adapters beside frozen matrices.
 
-The adapters are put into the model itself (`peft.inject_adapter_in_model`), so that it stays what its task
-knows. They are ordinary parameters: layout, blocks, scores, selection and checkpoints see them, and the head,
-and nothing else. Frozen weights are not sent and not kept in checkpoints: everyone makes them from the
-settings.
+The adapters are put into the model itself (`peft.inject_adapter_in_model`), so that its class and outputs
+stay as the task expects them. They are ordinary parameters: layout, blocks, scores, selection and checkpoints
+see only them and the head. Frozen weights are neither sent nor kept in checkpoints, because every process
+makes them from the settings.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ALL = "all-linear"
 
 
 def add_adapters_(model: nn.Module, config: RunConfig) -> None:
-    """Freezes the model and gives it adapters; what they add is 0 at first.
+    """Freezes the model and gives it adapters, whose output is 0 at first.
 
-    The head is frozen in language modelling, where it is part of what is adapted and often the embedding as
-    well; it is trained in the other tasks, where it is new.
+    In language modelling the head is frozen: it belongs to the pre-trained model, and is often the embedding
+    as well. In the other tasks the head is new, and is trained.
 
     Args:
-        model: of the task, changed in place.
-        config: of the run; `model.lora` says which layers, and `seed` how they are drawn.
+        model: the task's model, changed in place.
+        config: the run's settings; `model.lora` names the layers, and `seed` decides the initial adapters.
 
     Raises:
-        InputError: peft is not installed; a target matches no linear layer; or the settings want what goes
-            without adapters only: the compiled engine, or central pre-training.
+        InputError: peft is not installed; a target matches no linear layer; or the settings ask for the
+            compiled engine or central pre-training, which adapters do not support.
     """
     chosen = config.model.lora
     if find_spec("peft") is None:
@@ -61,7 +61,8 @@ def add_adapters_(model: nn.Module, config: RunConfig) -> None:
 
     peft_config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha, target_modules=targets, bias="none")
     with torch_seeded(config.seed, "adapters"), warnings.catch_warnings():
-        # That it found out by itself how GPT-2 stores its matrices, and what transformers will rename.
+        # Warnings that peft detected how GPT-2 stores its matrices, and of names that transformers will
+        # change.
         for message in ("fan_in_fan_out is set to False", ".*is_gradient_checkpointing"):
             warnings.filterwarnings("ignore", message)
         inject_adapter_in_model(peft_config, model)
@@ -71,10 +72,10 @@ def add_adapters_(model: nn.Module, config: RunConfig) -> None:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The same model without adapters, whose weights give what these gave with them.
+    """The model with its adapters merged into its weights, which gives the same outputs.
 
-    The model itself where it has no adapters, or is one of peft's own, which knows how to write them; else a
-    copy.
+    A model without adapters, or a peft model, which can save adapters itself, is returned unchanged;
+    otherwise the result is a copy.
     """
     if find_spec("peft") is None:
         return model
@@ -94,7 +95,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def frozen_identity(model: nn.Module) -> dict[str, str]:
-    """What a resumed run must find again beside its checkpoint: a digest of the weights that it lacks.
+    """A digest of the frozen weights, which the checkpoint lacks: a resumed run must have the same ones.
 
     Empty for a model that is trained as a whole.
     """
@@ -107,7 +108,7 @@ def frozen_identity(model: nn.Module) -> dict[str, str]:
 
 
 def _head(model: nn.Module) -> list[nn.Module]:
-    """What lies beside the body of a model of `transformers`; of other models, the last part."""
+    """The parts of a `transformers` model beside its body; for other models, the last part."""
     parts = [child for child in model.children() if next(child.parameters(), None) is not None]
     body = getattr(model, getattr(model, "base_model_prefix", None) or "", None)
     beside = [part for part in parts if part is not body]
@@ -115,7 +116,7 @@ def _head(model: nn.Module) -> list[nn.Module]:
 
 
 def _targets(model: nn.Module, head: list[nn.Module], wanted: tuple[str, ...]) -> list[str]:
-    """Full names of the linear layers that these names, or ends of names, mean."""
+    """Full names of the linear layers that match these names, or ends of names."""
     linear = dict(_linear(model))
     inside = {id(module) for part in head for module in part.modules()}
     body = [name for name, module in linear.items() if id(module) not in inside]
@@ -131,7 +132,7 @@ def _targets(model: nn.Module, head: list[nn.Module], wanted: tuple[str, ...]) -
 
 
 def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers that are called as such.
+    """Linear layers whose `forward` is called.
 
     `nn.MultiheadAttention` reads its output layer's weight without calling it: an adapter would do nothing.
     """

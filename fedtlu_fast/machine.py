@@ -1,9 +1,9 @@
-"""What this process may use of the machine: memory, CPU cores, processes, open files.
+"""How much of the machine this process may use: memory, CPU cores, processes, open files.
 
-The system's own figures, the limits of the process (ulimit) and those of its container (control groups,
-version 1 and 2, with every group above its own) all count; the tightest one holds. Linux tells them in files
-under /proc and /sys; every function takes the folder in which these lie, so that tests can lay out machines
-of their own.
+The system's figures, the limits of the process (ulimit) and the limits of its container (control groups,
+version 1 and 2, with every parent group) all count; the tightest one holds. Linux gives them in files under
+/proc and /sys. Every function takes the folder that holds these two, so that tests can imitate other
+machines.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from fedtlu_fast.errors import FedtluError
 
 ROOT = Path("/")
 LITTLE = 2**27
-"""Bytes; with fewer left, a library that cannot say why it failed has run out of memory."""
+"""Bytes. If less memory than this is left, a library that fails without a reason has run out of memory."""
 
 
 LIBRARIES = 900_000_000
-"""Bytes of address space that the libraries of a run take at least."""
+"""The least address space in bytes that the libraries of a run take."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory that can be taken now.
+    """Memory that can be allocated now.
 
     Attributes:
-        bytes: how much, 0 at least.
-        bound: what it is bounded by, for messages.
+        bytes: how much, at least 0.
+        bound: the limit that bounds it, for messages.
     """
 
     bytes: int
@@ -44,13 +44,13 @@ class Room:
 
 
 def memory_room(root: Path = ROOT) -> Room:
-    """The memory that this process can take: what is free, and what the system would give back for it."""
+    """The memory that this process can allocate: free memory, and memory that the system would reclaim."""
     found = [_of_the_system(root), *_of_limits(root), *_of_groups(root)]
     return min(found, key=lambda room: room.bytes)
 
 
 def cores(root: Path = ROOT) -> int:
-    """The CPU cores that this process may use; a quota of a container counts, rounded up."""
+    """The number of CPU cores that this process may use; a container's quota counts, rounded up."""
     found = [_own_cores()]
     for group in _groups("cpu", root):
         words = _words(group / "cpu.max")
@@ -62,7 +62,7 @@ def cores(root: Path = ROOT) -> int:
 
 
 def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
-    """Whether what is written to a folder takes memory (tmpfs)."""
+    """Whether files in a folder take memory (tmpfs)."""
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [kind for mounted, kind, *_ in _mounts(root) if mounted == number]
@@ -70,11 +70,11 @@ def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
 
 
 def refusal(error: BaseException, root: Path = ROOT) -> str | None:
-    """Names the limit that an error means; None for errors that mean no limit.
+    """The limit that an error means, in words; None if the error does not mean a limit.
 
     Args:
-        error: of the system, or of a library that does not say which limit it met.
-        root: where /proc and /sys lie.
+        error: raised by the system, or by a library that does not say which limit it met.
+        root: the folder that holds /proc and /sys.
     """
     text = str(error)
     code = error.errno if isinstance(error, OSError) else None
@@ -90,9 +90,9 @@ def refusal(error: BaseException, root: Path = ROOT) -> str | None:
 
 
 def check_room_for_libraries(root: Path = ROOT) -> None:
-    """Makes sure that PyTorch and Transformers can be loaded under limits of address space and processes.
+    """Checks that the limits of address space and processes leave room to load PyTorch and Transformers.
 
-    Where they cannot, some library ends the process without a word, and nobody could say why.
+    Without this check some library would end the process with no message.
 
     Raises:
         FedtluError: a limit is too low.
@@ -110,13 +110,13 @@ def check_room_for_libraries(root: Path = ROOT) -> None:
     if rooms and min(rooms) < (threads := _threads_of_libraries() - 1):
         raise FedtluError(
             f"no more processes and threads can be started ({_processes(root)}): there is room for "
-            f"{max(0, min(rooms))}, and the libraries of linear algebra begin with {threads}. Raise the "
+            f"{max(0, min(rooms))}, and the linear algebra libraries start {threads}. Raise the "
             f"limit, or set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1"
         )
 
 
 def _threads_of_libraries() -> int:
-    """As many as the environment says, or one for each core, whatever a quota says."""
+    """The number that the environment sets, or one for each core, whatever the quota is."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if (said := _parsed(os.environ.get(name, ""))) is not None and said > 0:
             return said
@@ -128,7 +128,7 @@ def _own_cores() -> int:
 
 
 def _means_no_memory(error: BaseException, root: Path) -> bool:
-    """Whether a library could not be loaded for want of memory, or a part of Python stumbled over that."""
+    """Whether the error says that a library could not be loaded for lack of memory, or follows from that."""
     if isinstance(error, SystemError):
         return memory_room(root).bytes < LITTLE
     words = str(error).lower()
@@ -168,7 +168,7 @@ def _of_the_system(root: Path) -> Room:
         return Room(room, "of memory are available")
     try:
         return Room(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "of memory are free")
-    except (ValueError, OSError):  # macOS tells only the whole
+    except (ValueError, OSError):  # macOS only gives the total
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return Room(whole // 2, "are half of the memory")
 
@@ -192,7 +192,8 @@ def _of_groups(root: Path) -> Iterator[Room]:
             most, used = _number(group / limit), _number(group / usage)
             if most is None or used is None:
                 continue
-            # What files take is given back when it is needed; version 1 adds up the groups below in total_.
+            # The memory of cached files is reclaimed when needed; version 1 adds up the groups below in
+            # total_.
             told = _table(group / "memory.stat")
             files = sum(
                 told.get(f"total_{kind}", told.get(kind, 0)) for kind in ("active_file", "inactive_file")
@@ -202,7 +203,7 @@ def _of_groups(root: Path) -> Iterator[Room]:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's control group and of those above it, as far as they can be seen."""
+    """The folders of this process's control group and its parent groups, as far as they are visible."""
     own: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, names, path = line.split(":", 2)
@@ -219,7 +220,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, str, str, str]]:
-    """What is mounted: its device, kind and options, which of its folders, and where."""
+    """The mounts: device, kind and options, the mounted folder of the device, and the mount point."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         device, top, mount = before.split(" ")[2:5]
@@ -228,7 +229,7 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _below(path: str, top: str) -> Sequence[str]:
-    """The parts of a group's path below the one that is mounted; none where it lies elsewhere."""
+    """The parts of a group's path below the mounted group; none if it lies elsewhere."""
     parts, above = Path(path).parts[1:], Path(top).parts[1:]
     if ".." in parts or parts[: len(above)] != above:
         return ()  # a container shows its own group as the top
@@ -236,7 +237,7 @@ def _below(path: str, top: str) -> Sequence[str]:
 
 
 def _unescaped(word: str) -> str:
-    """A path of mountinfo, which writes spaces and the like as octal numbers."""
+    """A path from mountinfo, which writes spaces and similar characters as octal numbers."""
     return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), word)
 
 
@@ -252,7 +253,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no file, or no number (max)."""
+    """The number in a file; None if there is no file, or no number in it (max)."""
     words = _words(path)
     return _parsed(words[0]) if words else None
 
@@ -265,7 +266,7 @@ def _parsed(word: str) -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
+    """A file of lines with a name and a number."""
     rows = (line.replace(":", " ").split() for line in _lines(path))
     found = ((row[0], _parsed(row[1])) for row in rows if len(row) > 1)
     return {name: number for name, number in found if number is not None}

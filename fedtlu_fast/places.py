@@ -1,4 +1,4 @@
-"""Paths as people give them: with ``~`` for the home, and relative to where the command was called."""
+"""Resolves paths that users give: with ``~`` for the home directory, or relative to the current directory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from fedtlu_fast.data.hub.location import read_location
 
 PATH_SOURCES = ("text", "ptb", "udpos", "cifar10", "cifar100", "images", "texts", "arrays")
-"""Kinds of `data.source` after whose colon a path stands."""
+"""Kinds of `data.source` that have a path after the colon."""
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` or ``~user`` in its beginning as that home; as it is where there is none."""
+    """The path with ``~`` or ``~user`` at its start replaced by that home directory, if it exists."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -20,16 +20,16 @@ def at_home(path: str | os.PathLike[str]) -> Path:
 
 
 def absolute(path: str) -> str:
-    """The same file or directory from everywhere; what is not there is left as it is."""
+    """The absolute path of an existing file or directory; any other text is returned unchanged."""
     given = at_home(path)
     try:
         return os.path.abspath(given) if given.exists() else path
-    except OSError:  # a name too long, a folder that is closed
+    except OSError:  # the name is too long, or a folder is not readable
         return path
 
 
 def absolute_source(source: str) -> str:
-    """A `data.source` whose path holds from everywhere."""
+    """The `data.source` with an absolute path, so that it is valid in every directory."""
     kind, colon, path = source.partition(":")
     if kind == "hf" and path:
         place = read_location(path)

@@ -9,9 +9,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class PlainAttention(TorchFunctionMode):
-    """Inside, attention is computed by plain products, as `sdpa_kernel(SDPBackend.MATH)` has it.
+    """Inside, attention is computed by plain products, as with `sdpa_kernel(SDPBackend.MATH)`.
 
-    That one switches the kernels of all threads; this one only those of its own.
+    That function switches the kernels of all threads; this mode only affects the current thread.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

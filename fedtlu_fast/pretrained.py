@@ -1,6 +1,7 @@
 """Pre-trained models and tokenizers through `transformers`: hub names, local directories, GGUF files.
 
-Nothing that comes with a model is run: no code of its own (``auto_map``), no pickle (``pytorch_model.bin``).
+No code that comes with a model is run: neither its own modules (``auto_map``) nor pickles
+(``pytorch_model.bin``).
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ logger = logging.getLogger("fedtlu_fast")
 HEAD_SPREAD = 0.02
 """Standard deviation with which the models of `transformers` draw the weights of their heads."""
 POOLER = ".pooler."
-"""Layers of this name between body and head are missing where a model was trained without them."""
+"""Layers of this name between body and head may be missing: some models were trained without them."""
 MOST_LAYERS = 10_000
-"""A configuration of some bytes could otherwise ask for modules without end."""
+"""A configuration of a few bytes could otherwise ask for an endless number of modules."""
 REASON_LENGTH = 300
 PICKLES = (
-    "Pickles (pytorch_model.bin) are never opened, because they can run code: where you trust it, load it "
-    "with transformers and save it again by save_pretrained."
+    "Pickles (pytorch_model.bin) are never opened, because they can run code: if you trust it, load it "
+    "with transformers and save it again with save_pretrained."
 )
 
 
 def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **options: Any) -> nn.Module:
-    """Loads the weights of this name, in float32.
+    """Loads pre-trained weights in float32.
 
-    A warning says which weights were not in the file and are drawn from torch's generator, and which of the
-    file's are not used.
+    A warning names the weights that the file lacks, which are drawn from torch's generator, and the weights
+    of the file that are not used.
 
     Args:
         kind: one of the ``AutoModelFor...`` classes of `transformers`.
         name: a hub name, a local directory, or a local ``.gguf`` file (its weights are dequantised).
-        what: what `kind` stands for, for the message.
-        new_head: whether the weights may lack the head.
+        what: the kind of model in words, for the message.
+        new_head: whether the file may lack the head.
         options: for `from_pretrained`.
 
     Raises:
-        InputError: they cannot be loaded, or some of the body are missing or of other shapes.
+        InputError: the weights cannot be loaded, or weights of the body are missing or have other shapes.
     """
     load_config(name, what)
     _check_index(name, what)
@@ -85,7 +86,7 @@ def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **opt
     if drawn := sorted({*missing, *other_shapes}):
         _say_once(f"{FIELD}={name}: {_some(drawn)} not in its file and drawn anew, to be trained here")
     if unused := sorted(found["unexpected_keys"]):
-        # Another task's head is left out on purpose, and worth no warning.
+        # The head of another task is left out on purpose, without a warning.
         lost = any(key.startswith(body) for key in unused) or not new_head
         level = logging.WARNING if lost else logging.INFO
         _say_once(f"{FIELD}={name}: {_some(unused)} in its file but no part of {what}, and not used", level)
@@ -96,15 +97,15 @@ def load_model(kind: Any, name: str, what: str, *, new_head: bool = False, **opt
 def load_classifier(kind: Any, name: str, what: str, labels: Sequence[str], seed: int) -> nn.Module:
     """Loads pre-trained weights with a head for these labels.
 
-    The head of the file is kept where its labels are these in this order (such as a model that was saved
-    here). Otherwise a new head is drawn, and a warning says so.
+    The head of the file is kept if its labels are these, in this order (as in a model that this package
+    saved). Otherwise a new head is drawn, and a warning says so.
 
     Args:
         kind: one of the ``AutoModelFor...Classification`` classes of `transformers`.
         name: see `load_model`.
-        what: what `kind` stands for, for messages.
-        labels: their names.
-        seed: of what is drawn.
+        what: the kind of model in words, for messages.
+        labels: names of the labels.
+        seed: the seed of the weights that are drawn.
 
     Raises:
         InputError: see `load_model`.
@@ -135,17 +136,18 @@ def load_config(name: str, what: str) -> Any:
 
     Args:
         name: see `load_model`.
-        what: what it should be the configuration of, for the message.
+        what: the kind of model in words, for the message.
 
     Raises:
-        InputError: it cannot be read, or asks for weights that are quantised, pickles or another program.
+        InputError: the configuration cannot be read, or asks for quantised weights, pickles or code of its
+            own.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
     place = locate(name)
     if not (place.on_hub or place.file or (Path(place.location) / "config.json").is_file()):
         raise InputError(FIELD, name, f"a directory of {what}; it has no config.json")
-    # As written first: some configurations make a list of all layers when they are built.
+    # The raw file is checked first, because some configurations build a list of all layers when loaded.
     written = from_library(PreTrainedConfig.get_config_dict, name, what)[0]
     if not isinstance(written, Mapping):
         raise InputError(FIELD, name, f"{place.kind} of {what}; its config.json is no mapping")
@@ -175,13 +177,13 @@ def _check_layers(name: str, written: Mapping[str, Any]) -> None:
 
 
 def _check_index(name: str, what: str) -> None:
-    """Makes sure that an index of weights names safetensors files beside it; the library opens any other."""
+    """Raises unless an index names only safetensors files beside it: the library would open any file."""
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
     def read(place: str, **_: Any) -> Any:
         try:
             path = cached_file(place, SAFE_WEIGHTS_INDEX_NAME)
-        except OSError:  # there is none
+        except OSError:  # the model has no index
             return None
         return json.loads(Path(path).read_bytes()) if path else None
 
@@ -195,7 +197,7 @@ def _check_index(name: str, what: str) -> None:
 
 
 def load_processor(name: str) -> Mapping[str, Any] | None:
-    """Reads what a model's image processor does; None where the model brings none.
+    """Reads the settings of a model's image processor; None if the model has none.
 
     Raises:
         InputError: it cannot be read.
@@ -206,7 +208,7 @@ def load_processor(name: str) -> Mapping[str, Any] | None:
         try:
             settings: Mapping[str, Any] = BaseImageProcessor.get_image_processor_dict(place)[0]
         except OSError as error:
-            if str(error).startswith("Can't load image processor"):  # the model brings none
+            if str(error).startswith("Can't load image processor"):  # the model has none
                 return None
             raise
         return settings
@@ -225,10 +227,10 @@ def from_library(load: Callable[..., Any], name: str, what: str, **options: Any)
     hidden: AbstractContextManager[object] = nullcontext()
     if not sys.stderr.isatty():
         library.disable_progress_bar()
-        # The bar of GGUF files is one that this does not reach.
+        # The progress bar for GGUF files ignores this switch.
         hidden = redirect_stderr(StringIO()) if place.file else hidden
     before = library.get_verbosity()
-    library.set_verbosity_error()  # its tables of weights: `load_model` says in a line what matters
+    library.set_verbosity_error()  # hides its tables of weights; `load_model` warns in one line
     try:
         with _one_message(place, what), hidden:
             return load(place.location, trust_remote_code=False, **place.file, **options)
@@ -238,10 +240,10 @@ def from_library(load: Callable[..., Any], name: str, what: str, **options: Any)
 
 @contextmanager
 def _one_message(place: Place, what: str) -> Iterator[None]:
-    """Turns whatever a library raises at a model's files into one InputError.
+    """Turns any error that a library raises for a model's files into one InputError.
 
-    Damaged and hostile files make libraries raise nearly everything; the tokenizers' Rust code even raises
-    what is no `Exception`.
+    Damaged and hostile files make libraries raise almost any error; the tokenizers' Rust code even raises
+    errors that are not an `Exception`.
     """
     with hub_access(place.on_hub) as unreachable:
         try:
@@ -262,9 +264,9 @@ def _one_message(place: Place, what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """The message of an exception, in one line."""
     text = (str(error).strip().splitlines() or [""])[0].strip()
-    if "`ignore_mismatched_sizes`" in text:  # it goes on about a report that is not shown
+    if "`ignore_mismatched_sizes`" in text:  # its message refers to a report that is not shown
         return "some weights have another shape than its config.json says"
     if not isinstance(error, OSError | ValueError | RuntimeError | ImportError) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -273,14 +275,14 @@ def first_line(error: BaseException) -> str:
 
 def _way_on(reason: str) -> str:
     if "contains custom code" in reason or "references custom code" in reason:
-        return "Code that comes with a model is never run; use a model that transformers has itself."
+        return "Code that comes with a model is never run; use a model whose code is in transformers."
     if "safetensors" in reason and ("no file named" in reason or "does not appear" in reason):
         return PICKLES
     return ""
 
 
 def _body(model: nn.Module) -> str:
-    """Name of the part below the head: what the model calls so, or else its largest part."""
+    """The name of the part below the head: the model's ``base_model_prefix``, or its largest part."""
     named = str(model.base_model_prefix)
     if isinstance(getattr(model, named, None), nn.Module):
         return named
@@ -302,5 +304,5 @@ def _some(names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _say_once(message: str, level: int = logging.WARNING) -> None:
-    """Logs once a process: the arms of a comparison load the same model again and again."""
+    """Logs a message once per process, because the arms of a comparison load the same model many times."""
     logger.log(level, message)

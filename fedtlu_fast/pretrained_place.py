@@ -1,4 +1,4 @@
-"""Where a pre-trained model lies: a hub name, a local directory, a GGUF file."""
+"""Finds where a pre-trained model lies: on the hub, in a local directory, or in a GGUF file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ADAPTER = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Place:
-    """What a model's name stands for.
+    """The place that a model's name stands for.
 
     Attributes:
-        name: as the user gave it.
-        location: what `from_pretrained` is called with: a hub name or a directory.
-        kind: what it is, in words.
-        on_hub: whether it is to be looked for on the hub.
-        file: the argument that names a file in the directory, for GGUF.
+        name: the name as the user gave it.
+        location: the argument of `from_pretrained`: a hub name or a directory.
+        kind: the kind of place, in words.
+        on_hub: whether to look for it on the hub.
+        file: for GGUF, the argument that names the file in the directory.
     """
 
     name: str
@@ -35,13 +35,14 @@ class Place:
 
 
 def locate(name: str) -> Place:
-    """Finds what a name stands for.
+    """Finds the place that a name stands for.
 
-    What exists here is a path, and so is what cannot be a name on the hub, such as ``./model`` or ``a/b/c``.
+    A name is a path if it exists here, or if it cannot be a name on the hub, such as ``./model`` or
+    ``a/b/c``.
 
     Raises:
-        InputError: a path at which there is no directory with a model, a GGUF file that is none, or a package
-            that reads GGUF files is missing.
+        InputError: the path holds no directory with a model, the file is not a GGUF file, or a package that
+            reads GGUF files is missing.
     """
     if not name:
         raise InputError(FIELD, name, "a model name or directory; null for a fresh model")

@@ -9,7 +9,7 @@ from fedtlu_fast.pretrained import first_line, from_library
 from fedtlu_fast.pretrained_place import FIELD, locate
 
 SPECIAL = 200
-"""A tokenizer with more tokens has some that are not special."""
+"""A tokenizer with more tokens than this has some that are not special."""
 
 
 def load_tokenizer(name: str, **options: Any) -> Any:
@@ -20,13 +20,13 @@ def load_tokenizer(name: str, **options: Any) -> Any:
         options: for `from_pretrained`.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: the model has no tokenizer, or it cannot be read.
     """
     from transformers import AutoTokenizer
 
     what = "a model that brings its tokenizer"
     tokenizer = from_library(AutoTokenizer.from_pretrained, name, what, **options)
-    if _is_empty(tokenizer):  # without its files, the library makes one for which every word is unknown
+    if _is_empty(tokenizer):  # without its files, the library makes a tokenizer that knows no words
         raise InputError(FIELD, name, f"{locate(name).kind} of {what}; this tokenizer knows no words")
     return tokenizer
 
@@ -35,30 +35,30 @@ def tokenize(tokenizer: Any, name: str, texts: Any, **options: Any) -> Any:
     """Calls a tokenizer.
 
     Args:
-        tokenizer: from `load_tokenizer`.
-        name: of its model, for the message.
-        texts: what it takes.
-        options: likewise.
+        tokenizer: the result of `load_tokenizer`.
+        name: the name of its model, for the message.
+        texts: the tokenizer's first argument.
+        options: its other arguments.
 
     Raises:
-        InputError: it cannot read them, since its files are damaged.
+        InputError: it cannot read the texts, because its files are damaged.
     """
     try:
         return tokenizer(texts, verbose=False, **options)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # also what is no Exception, as in `_one_message`
+    except BaseException as error:  # also errors that are not an Exception, as in `_one_message`
         expected = f"a model whose tokenizer reads the data; {first_line(error)}"
         raise InputError(FIELD, name, expected) from error
 
 
 def padding_of(tokenizer: Any, name: str) -> int:
-    """Gives the token id with which a tokenizer pads.
+    """Returns the token id with which a tokenizer pads.
 
-    Models that were made without padding pad with the end of a text, which occurs in none.
+    A model that was made without padding pads with the end-of-text token, which no text contains.
 
     Raises:
-        InputError: it has neither.
+        InputError: the tokenizer has neither token.
     """
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
     padding = next((number for number in ids if isinstance(number, int)), None)

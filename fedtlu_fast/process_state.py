@@ -1,8 +1,8 @@
-"""Settings of the whole process that decide a run's bits: a run works under PyTorch's own defaults.
+"""Settings of the whole process that decide a run's bits: runs work under PyTorch's defaults.
 
-PyTorch keeps its default dtype, its switches for matrix products and the like once for all threads. While
-runs are in progress, in any thread, each of these settings has the value of `SETTINGS`; the run that ends
-last puts the caller's values back.
+PyTorch keeps its default dtype, its switches for matrix products and similar settings once for all threads.
+While runs are in progress, in any thread, each of these settings has its value in `SETTINGS`; the run that
+ends last restores the caller's values.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Setting:
     """One setting of PyTorch.
 
     Attributes:
-        name: what a caller changes it by.
-        read: gives its value.
+        name: the function or attribute by which a caller changes it.
+        read: returns its value.
         write: sets it.
-        ours: the value under which runs work.
-        fits: whether a value computes the same bits as `ours`; None: only `ours` itself does.
+        ours: the value during runs.
+        fits: whether a value gives the same bits as `ours`; None if only `ours` itself does.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Setting:
 PLACES = [("generic", "all")] + [
     (backend, kind) for backend in ("mkldnn", "cuda") for kind in ("all", "matmul", "conv", "rnn")
 ]
-"""Where PyTorch says in which precision float32 is computed; the general ones first."""
-if not hasattr(torch._C, "_get_fp32_precision_getter"):  # older versions have one for all
+"""The attributes of PyTorch that hold the precision of float32 products; the general ones first."""
+if not hasattr(torch._C, "_get_fp32_precision_getter"):  # older versions have one setting for all
     PLACES.clear()
 
 
 def _precision() -> dict[Any, Any]:
-    """How float32 is computed, by place; None where PyTorch does not say."""
+    """The precision of float32, by attribute; None if PyTorch does not say."""
     found: dict[Any, Any] = {}
-    with suppress(RuntimeError):  # it refuses to say after one of the others was set by itself
+    with suppress(RuntimeError):  # PyTorch raises after another one was set on its own
         found["matmul"] = torch.get_float32_matmul_precision()
     return found | {place: torch._C._get_fp32_precision_getter(*place) for place in PLACES}
 
@@ -62,7 +62,7 @@ def _set_precision(wanted: dict[Any, Any]) -> None:
     if "matmul" in wanted:
         torch.set_float32_matmul_precision(wanted["matmul"])
     for place in PLACES:
-        # What a general place says, its special ones repeat: only where they differ they were set.
+        # Special attributes repeat the value of the general one: they were set only if they differ.
         if torch._C._get_fp32_precision_getter(*place) != wanted[place]:
             torch._C._set_fp32_precision_setter(*place, wanted[place])
 
@@ -84,7 +84,7 @@ def _flags() -> list[Setting]:
     own = {
         "mkldnn": {"enabled": True, "deterministic": False},
         "cudnn": {"enabled": True, "benchmark": False, "deterministic": False},
-        # Whether the package for it is installed must not matter either.
+        # The result must not depend on whether the package for it is installed.
         "opt_einsum": {"enabled": False},
     }
     return [
@@ -182,18 +182,18 @@ def default_settings() -> Iterator[None]:
 
 
 def check_settings() -> None:
-    """Makes sure that nobody has changed a setting since the run began.
+    """Raises if a setting was changed since the run began.
 
     Raises:
-        FedtluError: another thread of this process has.
+        FedtluError: another thread of this process has changed one.
     """
     for setting in SETTINGS:
         value = setting.read()
         if not setting.is_ours(value):
             raise FedtluError(
                 f"{setting.name} was changed to {value!r} while a run was in progress: it applies to all "
-                f"threads of the process, and this round's bits may be others. Change it before the run or "
-                f"in a callback, or run in a process of its own"
+                f"threads of the process, and may have changed this round's bits. Change it before the run "
+                f"or in a callback, or start the run in a separate process"
             )
 
 
@@ -232,7 +232,7 @@ def _end() -> None:
         if _runs:
             return
         for setting, before in zip(SETTINGS, _found, strict=True):
-            # What somebody has changed since then stays as they want it.
+            # A setting that somebody changed since then keeps the new value.
             if not setting.is_ours(before) and setting.is_ours(setting.read()):
                 setting.write(before)
         _found.clear()

@@ -1,4 +1,4 @@
-"""Every draw is a pure function of (seed, purpose, round, client): never of what was drawn before it.
+"""Every draw is a pure function of (seed, purpose, round, client), and does not depend on earlier draws.
 
 So a run has the same bits with any number of workers, after a kill and resume, and for one client alone.
 """
@@ -17,7 +17,7 @@ import torch
 
 HALF = 2**64
 ALONE = threading.RLock()
-"""Held where a thread uses what belongs to the whole process: the global generators, PyTorch's settings."""
+"""Guards the state of the whole process: the global generators and PyTorch's settings."""
 
 
 def key(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> int:
@@ -27,7 +27,7 @@ def key(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> int:
 
 
 def generator(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> np.random.Generator:
-    """A counter-based generator (Philox) for one draw or a few that belong together."""
+    """A counter-based generator (Philox) for one draw, or for a few that belong together."""
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, round_index, client)))
 
 
@@ -42,7 +42,7 @@ class Draws:
     def generator(
         self, seed: int, purpose: str, round_index: int = 0, client: int = 0
     ) -> np.random.Generator:
-        """The generator that `generator` gives, until this is called again."""
+        """The same generator as `generator` makes; it is valid until the next call."""
         own = key(seed, purpose, round_index, client)
         self._fresh["state"]["key"][:] = (own % HALF, own // HALF)
         self._philox.state = self._fresh
@@ -51,14 +51,14 @@ class Draws:
 
 @contextmanager
 def torch_seeded(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> Iterator[None]:
-    """Seeds the global generators inside, for code that draws from them (initialisation, dropout).
+    """Seeds the global generators for code inside that draws from them (initialisation, dropout).
 
-    Outside they are as they were. They belong to all threads: other runs of the process wait. A thread of
-    the caller that draws from them meanwhile cannot be kept out.
+    Afterwards their states are restored. They belong to all threads, so other runs of the process wait. A
+    thread of the caller's that draws from them meanwhile cannot be stopped.
     """
     own = key(seed, purpose, round_index, client) % 2**63
     with ALONE, _generators_kept():
-        # CPU and, where it is in use, GPU; `torch.manual_seed` costs ten times as much.
+        # Only the CPU and, if it is in use, the GPU: `torch.manual_seed` costs ten times as much.
         torch.default_generator.manual_seed(own)
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(own)
@@ -68,10 +68,10 @@ def torch_seeded(seed: int, purpose: str, round_index: int = 0, client: int = 0)
 
 
 class SeededWhereDrawn:
-    """`torch_seeded` for code that is run again and again, such as a model's training.
+    """`torch_seeded` for code that runs many times, such as a model's training.
 
-    The first run finds out whether it draws from the global generators. Code that does not leaves them
-    alone from then on, and need not wait for other threads.
+    The first run finds out whether the code draws from the global generators. If it does not, later runs
+    leave the generators alone and need not wait for other threads.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def _generators_kept() -> Iterator[None]:
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
         np.random.mtrand.set_bit_generator(numpy_generator)
-        if isinstance(numpy_generator, np.random.MT19937):  # which holds half a pair of normal draws besides
+        if isinstance(numpy_generator, np.random.MT19937):  # which also holds half a pair of normal draws
             np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(plain)
 
@@ -119,5 +119,5 @@ def _states() -> list[bytes | str]:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has none of the other threads, one of which might hold the lock.
+    # A forked process has none of the other threads, and one of them may hold the lock.
     os.register_at_fork(before=ALONE.acquire, after_in_parent=ALONE.release, after_in_child=ALONE.release)

@@ -3,8 +3,8 @@
     Score(W_i) = ||dW_i||_2 / (sqrt(n_i) * std(dW_i))                                          (Eq. 1)
 
 With the population std this is sqrt(1 + (mean/std)^2): at least 1, and for weight matrices larger than 1
-by 1e-12 to 1e-5 only. So it is never formed from a norm and a std, whose rounding would decide the order,
-but from ``excess`` = (mean/std)^2, which holds the same order in full precision.
+by 1e-12 to 1e-5 only. So the score is never computed from a norm and a std, whose rounding would decide the
+order, but from ``excess`` = (mean/std)^2, which gives the same order in full precision.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class LayerScores:
         names: the layers' names.
         score: Eq. 1, float64.
         excess: (mean/std)^2, float64; with ddof 0, score^2 - 1 without its rounding. Rank by this.
-        degenerate: bool; layers for which Eq. 1 is no number: fewer than two elements, all elements
-            equal (zero included), NaN or Inf inside, or squares beyond float64. They get excess 0, the
-            least the formula can give, and are ranked behind every other layer: none wins by being
+        degenerate: bool; layers for which Eq. 1 is no number: fewer than two elements, all elements equal
+            (zero included), NaN or Inf inside, or squares beyond float64. They get excess 0, the smallest
+            value of the formula, and are ranked behind every other layer, so that none is chosen for being
             degenerate.
         ddof: 0 for the population std, 1 for the sample std (`torch.std`'s default).
     """
@@ -58,10 +58,10 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     """Eq. 1 for every layer.
 
     Args:
-        stats: of the aggregated change.
-        ddof: which std Eq. 1 means; the paper does not say. 1 (default, ours) is `torch.std`'s and the
-            likeliest; 0 is the population's. ``score = sqrt((n - ddof)/n * (1 + excess))``: among layers
-            of equal n both give one order, so block selection does not depend on it.
+        stats: statistics of the aggregated change.
+        ddof: the std that Eq. 1 means, which the paper does not say. 1 (default, our choice) is `torch.std`'s
+            and the likeliest; 0 is the population's. ``score = sqrt((n - ddof)/n * (1 + excess))``: among
+            layers of equal n both give the same order, so block selection does not depend on it.
 
     Raises:
         InputError: ddof is neither 0 nor 1.
@@ -89,23 +89,24 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
 def score_blocks(
     scores: LayerScores, layout: ParameterLayout, stats: LayerStats, pooling: Pooling = "mean"
 ) -> Tensor:
-    """[B] float64: one number per block, comparable within a group.
+    """One number per block, [B] float64, comparable within a group.
 
-    A block whose layers are all degenerate, or that holds NaN or Inf (and so cannot be applied), or no layer,
-    gets -1.
+    A block gets -1 if its layers are all degenerate, if it holds NaN or Inf (and so cannot be applied), or if
+    it has no layer.
 
-    The paper adds up the scores of a block's layers and leaves the details open; both readings are here.
+    The paper adds up the scores of a block's layers and leaves the details open; `pooling` offers both
+    readings.
 
     Args:
-        scores: of the layers of `layout`.
+        scores: scores of the layers of `layout`.
         layout: the blocks.
-        stats: what the scores were made from (for ``pooled``).
+        stats: the statistics that the scores were computed from (for ``pooled``).
         pooling: ``mean``: the mean over the block's layers of (score - 1, ddof 0), taken without
             cancellation as ``excess / (1 + sqrt(1 + excess))``; ranks like the mean or the sum of Eq. 1.
             ``pooled``: the excess of the block taken as one long layer.
 
     Raises:
-        InputError: unknown pooling, or scores, layout and statistics of other layers.
+        InputError: the pooling is unknown, or scores, layout and statistics do not have the same layers.
     """
     if pooling not in ("mean", "pooled"):
         raise not_one_of("pooling", pooling, ("mean", "pooled"))
@@ -133,9 +134,9 @@ def score_blocks(
 
 
 def _pooled_excess(stats: LayerStats, layers: Tensor) -> Tensor:
-    """(mean/std)^2 of several layers taken as one; NaN or Inf where that is no number."""
+    """(mean/std)^2 of several layers taken as one; NaN or Inf if it is not a finite number."""
     count, mean = stats.count[layers], stats.mean[layers]
-    # Shifted by the longest layer's mean: equal constant layers then have exactly zero deviations.
+    # Means are taken relative to the longest layer's, so that equal constant layers have zero deviations.
     pivot = mean[count.argmax()]
     shift = (count * (mean - pivot)).sum() / count.sum()
     m2 = (count * stats.std[layers].square() + count * (mean - pivot - shift).square()).sum()

@@ -1,4 +1,4 @@
-"""How names and paths that others chose are shown: no sign in them can act on a terminal or a page."""
+"""Shows names and paths of the user's so that no character in them can act on a terminal or a page."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Control characters, signs that turn the direction of writing, signs without a shape, lone surrogates."""
+"""Control characters, characters that change the direction of text, invisible ones, lone surrogates."""
 
 
 def visible(text: str) -> str:
-    r"""The text with every sign that cannot be seen as an escape, such as ``\x1b``, ``\n`` or ``\u202e``.
+    r"""The text with every invisible character as an escape, such as ``\x1b``, ``\n`` or ``\u202e``.
 
-    A byte of a path that is no UTF-8 is shown as that byte, ``\xff``.
+    A byte of a path that is not UTF-8 becomes an escape of that byte, ``\xff``.
     """
     return _UNSEEN.sub(_escaped, text)
 
 
 def shell_word(path: Path | str) -> str:
-    r"""A path or an argument as one word for a shell; with unseen signs in the form ``$'p\xff'``."""
+    r"""A path or an argument as one word for a shell; invisible characters get the form ``$'p\xff'``."""
     text = str(path)
     if not _UNSEEN.search(text):
         return shlex.quote(text)
-    # What is not ASCII goes byte by byte: \x of more than two digits would swallow what follows it.
+    # Characters beyond ASCII are written byte by byte: \x would take more than two digits for its own.
     quoted = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}"
         for byte in os.fsencode(text)
@@ -36,7 +36,7 @@ def shell_word(path: Path | str) -> str:
 
 
 def one_line(error: object) -> str:
-    """The message of an error of a library, which may have several lines, in one."""
+    """The message of a library's error in one line; it may have several."""
     return visible(" ".join(str(error).split()))
 
 

@@ -1,9 +1,9 @@
-"""Which numbers a model can be made of: finite, and so small that sums and squares of them stay finite.
+"""Checks that numbers are finite, and small enough that their sums and squares stay finite.
 
-A client whose parameters or statistics go beyond `LARGEST` is refused as one with NaN or Inf is. What is left
-cannot overflow float32 on the way to an average: a change is below 2^61, its square below 2^122, and a sum of
-changes weighted by sample counts stays below 2^127 up to 2^66 samples. So sums need no scaling, and keep
-their bits.
+A client whose parameters or statistics go beyond `LARGEST` is refused, as if it had sent NaN or Inf. The
+other clients cannot overflow float32 on the way to an average: a change is below 2^61, its square below
+2^122, and a sum of changes weighted by sample counts stays below 2^127 up to 2^66 samples. So sums need no
+scaling, and keep their bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST = 2.0**60
 
 
 def sound(vector: Tensor) -> bool:
-    """Whether all numbers of a tensor, which may be empty, lie between -`LARGEST` and `LARGEST`."""
+    """Whether all numbers of a tensor lie between -`LARGEST` and `LARGEST`; the tensor may be empty."""
     if not vector.numel():
         return True
     least, most = vector.aminmax()  # NaN makes both NaN

@@ -21,7 +21,7 @@ class LayerStats:
 
     They are vectors [L] for one change, and matrices [K, L] for the changes of K clients.
 
-    A layer that holds NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`, and says how many in
+    A layer that holds NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`, and their number in
     `nonfinite`. A layer without elements has zeros.
 
     Attributes:
@@ -47,7 +47,7 @@ class LayerStats:
 
     @classmethod
     def from_moments(cls, names: tuple[str, ...], moments: Moments) -> LayerStats:
-        """The statistics that these moments amount to."""
+        """Computes the statistics from moments."""
         count = moments.count
         return cls(
             names=names,
@@ -60,7 +60,7 @@ class LayerStats:
         )
 
     def cpu(self) -> LayerStats:
-        """The same statistics on the CPU (the only point where a GPU is waited for)."""
+        """The same statistics on the CPU; only this waits for a GPU."""
         if self.count.device.type == "cpu":
             return self
         vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
@@ -77,18 +77,17 @@ def layer_stats(
     """Count, mean, standard deviation, L2 norm, largest magnitude and non-finite count of every layer.
 
     mean/std is right to 1e-8 (absolute) on every backend, for float32 and bfloat16 as for float64: the
-    elements are summed in float64, shifted by one of them. Nothing is copied unless it is strided.
+    elements are summed in float64, relative to one of them. Only strided tensors are copied.
 
     Args:
-        delta: a flat change [P] together with its layout, or the layers themselves: a mapping from name
-            to tensor, or tensors one after another, as of a generator (then named "0", "1", ...).
-            float32, bfloat16, float16 or float64; a mapping may mix dtypes, not devices. Sparse tensors
-            are made dense.
-        layout: where the layers lie in a flat `delta`; only then.
+        delta: a flat change [P] together with its layout, or the layers themselves: a mapping from name to
+            tensor, or any iterable of tensors (then named "0", "1", ...). float32, bfloat16, float16 or
+            float64; a mapping may mix dtypes, but not devices. Sparse tensors are made dense.
+        layout: where the layers lie in a flat `delta`; None for other kinds of `delta`.
         backend: ``auto``, ``reference``, ``native`` or ``triton``.
 
     Raises:
-        InputError: what was given does not fit together.
+        InputError: `delta` is not one of these, or does not fit `layout`.
         BackendUnavailableError: the backend named cannot run here.
 
     Example:

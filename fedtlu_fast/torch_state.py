@@ -1,8 +1,8 @@
-"""A run's own state of PyTorch and NumPy: the same bits whatever the caller has set, which stays as it was.
+"""Gives a run a clean state of PyTorch and NumPy, whatever the caller has set, and restores it afterwards.
 
-What belongs to a thread (gradient mode, inference mode, autocast, the default device and other modes, hooks
-on saved tensors, the number of threads, flushing of small numbers, NumPy's error handling) is set here and
-put back; what belongs to the whole process is the business of `process_state`.
+This file sets and restores the state of a thread: gradient mode, inference mode, autocast, the default device
+and other modes, hooks on saved tensors, the number of threads, flushing of small numbers, NumPy's error
+handling. `process_state` handles the state of the whole process.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Result = TypeVar("Result")
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
 PROBED = 2**15
-"""Numbers for each thread in an operation that PyTorch shares out among them."""
+"""Elements per thread in an operation that PyTorch divides among its threads."""
 
 
 class _Mine(threading.local):
-    """What this thread has entered: what undoes it, and the threads that were asked for."""
+    """The state that this thread has entered: how to undo it, and the number of threads it asked for."""
 
     entered: ExitStack | None = None
     threads: int | None = None
@@ -38,20 +38,20 @@ class _Mine(threading.local):
 
 _mine = _Mine()
 _found: dict[int, tuple[int, int]] = {}
-"""For each thread that is inside: how many of PyTorch's threads it had found, and how many were asked for."""
+"""For each thread inside: the number of PyTorch's threads before, and the number it asked for."""
 
 
 @contextmanager
 def own_state(threads: int | None = None) -> Iterator[None]:
-    """Inside, PyTorch and NumPy are as a fresh process has them; afterwards they are as the caller had them.
+    """Inside, PyTorch and NumPy have the state of a fresh process; afterwards the caller's state is back.
 
-    Several threads can be inside at a time, and calls can be nested.
+    Several threads can be inside at the same time, and calls can be nested.
 
     Args:
-        threads: that PyTorch uses; None keeps the caller's number.
+        threads: how many threads PyTorch uses; None keeps the caller's number.
 
     Raises:
-        InputError: something cannot be set aside, such as a function transform that this is called in.
+        InputError: a state cannot be changed, such as a function transform around the call.
     """
     if _mine.entered is not None:
         with _threads(threads):
@@ -66,7 +66,7 @@ def own_state(threads: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def callers_state() -> Iterator[None]:
-    """Within `own_state`: has the caller's state back for a while, to call what the caller gave."""
+    """Within `own_state`, restores the caller's state for a while, to call the caller's functions."""
     if _mine.entered is None:
         yield
         return
@@ -94,7 +94,9 @@ def without_modes(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 def _enter(threads: int | None) -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise InputError("torch.func", "a run inside vmap, grad or the like", "a run outside of them")
+        raise InputError(
+            "torch.func", "a run inside vmap, grad or another transform", "a run outside of them"
+        )
     with ExitStack() as stack:
         stack.enter_context(default_settings())
         stack.enter_context(_threads(threads))
@@ -118,7 +120,7 @@ def _leave() -> None:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Has PyTorch use so many threads in the operations of this one."""
+    """Makes PyTorch use this many threads for the operations of the current thread."""
     if count is None:
         yield
         return
@@ -126,7 +128,8 @@ def _threads(count: int | None) -> Iterator[None]:
         before = torch.get_num_threads()
         others = _found.values()
         if before in (given for _, given in others):
-            # A thread that is new to PyTorch begins with the number that was set last: by another run.
+            # A thread that is new to PyTorch begins with the number that was set last, perhaps by another
+            # run.
             before = next(found for found, _ in others)
         outer = _found.get(threading.get_ident())
         _found[threading.get_ident()] = (before, count)
@@ -143,13 +146,13 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _pop_function_modes(stack: ExitStack) -> None:
-    """Sets aside modes that see every function of PyTorch; `torch.set_default_device` is one."""
+    """Removes modes that see every function of PyTorch, such as `torch.set_default_device`."""
     for _ in range(torch._C._len_torch_function_stack()):
         stack.callback(torch._C._push_on_torch_function_stack, torch._C._pop_torch_function_stack())
 
 
 def _pop_dispatch_modes(stack: ExitStack) -> None:
-    """Sets aside modes that see every operation, such as fake tensors."""
+    """Removes modes that see every operation, such as fake tensors."""
     if torch._C._len_torch_dispatch_stack():
         # Imported late: it imports a compiler.
         from torch.utils._python_dispatch import _disable_current_modes
@@ -165,7 +168,7 @@ def _end_autocast(stack: ExitStack) -> None:
 
 
 def _pop_saved_tensor_hooks(stack: ExitStack) -> None:
-    """Sets aside hooks on what a forward pass saves, and a ban of such hooks."""
+    """Removes hooks on the tensors that a forward pass saves, and a ban of such hooks."""
     own = torch._C._autograd
     message = own._saved_tensors_hooks_get_disabled_error_message()
     if message is not None:
@@ -177,14 +180,15 @@ def _pop_saved_tensor_hooks(stack: ExitStack) -> None:
 
 
 def _end_flushing(stack: ExitStack) -> None:
-    """Has this thread keep numbers below the smallest normal one (`torch.set_flush_denormal`)."""
+    """Makes this thread keep numbers below the smallest normal one (`torch.set_flush_denormal`)."""
     if sys.float_info.min / 2 == 0:
         torch.set_flush_denormal(False)
         stack.callback(torch.set_flush_denormal, True)
     if torch.get_num_threads() > 1:
-        # PyTorch's other threads have what the thread that started them had; nobody can change it there.
+        # PyTorch's other threads inherit the state of the thread that started them, and it cannot be changed
+        # there.
         numbers = torch.ones(PROBED * torch.get_num_threads(), dtype=torch.float32, device="cpu")
-        numbers[::1024] = 1e-40  # not all of them: a CPU takes its time for such numbers
+        numbers[::1024] = 1e-40  # not all of them: a CPU is slow with such numbers
         if not bool(numbers.mul_(0.5).all()):
             raise InputError(
                 "torch.set_flush_denormal",

@@ -1,7 +1,7 @@
-"""How YAML is read and written: settings, and the files of run directories.
+"""Reads and writes YAML: settings, and the files of run directories.
 
-Read is YAML 1.2's core, so that values mean what they look like: ``1e-3`` is a number, ``010`` is ten, and
-``no``, ``1:30`` and ``2024-01-01`` are text. What is read is limited in size, depth and expansion.
+The reader takes the core schema of YAML 1.2, so that values mean what they look like: ``1e-3`` is a number,
+``010`` is ten, and ``no``, ``1:30`` and ``2024-01-01`` are text. Size, depth and expansion are limited.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_BYTES = 4 * 2**20
 MOST_DEPTH = 50
 MOST_DIGITS = 1000
 MOST_VALUES = 100_000
-"""Values that aliases may add to the text's own."""
+"""How many values aliases may add to the text's own."""
 
 FLOAT, INT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"
 _FLOAT = re.compile(
@@ -35,14 +35,14 @@ _MERGE = re.compile(r"<<$")
 
 
 class YamlTextError(ValueError):
-    """The text is no YAML, or more of it than is read; the message is one line."""
+    """The text is not YAML, or goes beyond a limit; the message is one line."""
 
 
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        YamlTextError: it is none, it has a key twice, or it goes beyond a limit.
+        YamlTextError: the text is not YAML, has a key twice, or goes beyond a limit.
     """
     most = most_bytes()
     if len(text) > most:
@@ -51,7 +51,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except YamlTextError:
         raise
-    # Beside YAMLError come KeyError, IndexError, AttributeError and more, of tags on values of another kind.
+    # Tags on values of another kind raise KeyError, IndexError, AttributeError and others beside YAMLError.
     except Exception as error:
         known = isinstance(error, yaml.YAMLError | ValueError)
         why = one_line(error) if known else "a tag (such as !!bool) is on a value of another kind"
@@ -62,11 +62,11 @@ def read_yaml_file(path: Path, field: str) -> Any:
     """The value of a YAML file.
 
     Args:
-        path: of the file.
-        field: what names it, for the message.
+        path: the path of the file.
+        field: the setting or option that names the file, for the message.
 
     Raises:
-        InputError: it cannot be read, or `parse_yaml` refuses it.
+        InputError: the file cannot be read, or `parse_yaml` refuses its text.
     """
     most = most_bytes()
     try:
@@ -86,17 +86,17 @@ def read_yaml_file(path: Path, field: str) -> Any:
 
 
 def dump_yaml(value: Any, *, flow: bool = False) -> str:
-    """The value as a YAML text in ASCII, which `parse_yaml` and every other reader take for the same.
+    """The value as a YAML text in ASCII, which `parse_yaml` and every other reader parse to the same value.
 
     Args:
-        value: of mappings, sequences, texts, numbers and None.
-        flow: in one line, as far as it fits.
+        value: made of mappings, sequences, texts, numbers and None.
+        flow: whether to write it in one line, as far as it fits.
     """
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow))
 
 
 def most_bytes() -> int:
-    """How long a YAML text may be."""
+    """The largest size of a YAML text in bytes."""
     given = os.environ.get(LIMIT_VARIABLE, "")
     return int(given) if given.isdecimal() and len(given) < 19 else MOST_BYTES
 
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             raise YamlTextError(
                 f"numbers of at most {MOST_DIGITS} digits; line {line} has one of {len(text):,}"
             )
-        # 010 is ten; int() alone would take 0o and 0x for errors.
+        # 010 is ten; int() without a base would refuse 0o and 0x.
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
     def construct_yaml_float(self, node: Any) -> float:
@@ -174,7 +174,7 @@ def _check_keys(node: Any) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which either YAML 1.1 or 1.2 would take for something else."""
+    """SafeDumper that quotes every text that YAML 1.1 or 1.2 would read as another value."""
 
     yaml_implicit_resolvers = yaml.SafeDumper.yaml_implicit_resolvers.copy()
 

@@ -445,7 +445,7 @@ def test_half_precision_models_are_trained_in_float32():
     [
         (nn.Identity(), "Identity without parameters.*at least one trainable"),
         (nn.Linear(2, 2).requires_grad_(False), "2 parameters, all of them frozen.*requires_grad"),
-        (nn.LazyLinear(3), "model.weight.*lazy.*Run it once"),
+        (nn.LazyLinear(3), "model.weight.*lazy.*Run the model once"),
         (nn.Linear(2, 2, dtype=torch.complex64), "model.weight.dtype.*complex64.*floating"),
     ],
     ids=["empty", "frozen", "lazy", "complex"],

@@ -182,7 +182,7 @@ def test_limits_under_which_libraries_would_die_are_errors_before(lay_out, monke
     box = "sys/fs/cgroup/pids/box"
     check_room_for_libraries(lay_out({**group, f"{box}/pids.max": 10, f"{box}/pids.current": 3}))
     little = lay_out({f"{box}/pids.current": 4})
-    with pytest.raises(FedtluError, match=r"limit is 10 .*room for 6, .* begin with 7.*OPENBLAS_NUM_THREADS"):
+    with pytest.raises(FedtluError, match=r"limit is 10 .*room for 6, .* start 7.*OPENBLAS_NUM_THREADS"):
         check_room_for_libraries(little)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     check_room_for_libraries(little)

@@ -128,7 +128,7 @@ def limits_named() -> Iterator[None]:
             )
         raise WorkerError(
             f"processes for the arms cannot be started: {reason or error}. Single runs "
-            f"({either('simulate', 'fedtlu run')}) need none; mend this"
+            f"({either('simulate', 'fedtlu run')}) need none; fix this"
         ) from error
 
 

@@ -208,7 +208,7 @@ def _run_all(
             ) from error
         except StoppedProcessError as error:
             if losses == execution.retries:
-                raise WorkerError(f"{error}, again and again (execution.retries); mend this") from error
+                raise WorkerError(f"{error}, again and again (execution.retries); fix this") from error
             logger.warning("%s; the arms go on from their checkpoints in other processes", error)
 
 

@@ -569,7 +569,7 @@ def test_a_failing_client_is_a_message_that_says_what_works_for_the_command(
     done = fedtlu(*command, *given, "--out", out)
     assert done.code == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: client 3 failed in round 1: its file is gone. Nothing of that round was kept; mend this, "
+        "error: client 3 failed in round 1: its file is gone. Nothing of that round was kept; fix this, "
         f"then {again.format(out=out)}; to leave such clients out, add --set execution.client_errors=drop"
     )
 
