@@ -42,6 +42,8 @@ PACKAGES = {
     "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
     "fedtlu_fast.changes": "fedtlu_fast/changes",
     "fedtlu_fast.cli": "fedtlu_fast/cli",
+    "fedtlu_fast.client_steps": "fedtlu_fast/client_steps",
+    "fedtlu_fast.client_steps.threats": "fedtlu_fast/client_steps/threats",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
     "fedtlu_fast.config": "fedtlu_fast/config",
     "fedtlu_fast.data": "fedtlu_fast/data",

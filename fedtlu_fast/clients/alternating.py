@@ -6,45 +6,40 @@ with the new head fixed. Here either takes as many steps as the settings say for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
-from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
-from fedtlu_fast.data.population import Samples
+from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
+from fedtlu_fast.clients.training import LocalTrainer
 
 
-def train_in_turn(
-    trainer: LocalTrainer,
-    params: Tensor,
-    buffers: Tensor,
-    samples: Samples,
-    round_index: int,
-    client: int,
-    first: Sequence[int],
-    then: Sequence[int],
-) -> ClientUpdate:
+def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
     """One client's local training in two passes, each with an optimizer of its own.
 
-    The second draws what training in one pass would draw, the first its own batches and dropout.
+    The second draws what training in one pass would draw, the first its own batches and dropout. A
+    correction is added in both.
 
     Args:
         trainer: trains the client.
-        params: [P], where it starts; not changed.
-        buffers: [Q], likewise.
-        samples: see `LocalTrainer.train`.
-        round_index: likewise.
+        start: where it starts; `first` are the blocks of the first pass, `blocks` those of the second.
+        round_index: see `LocalTrainer.train`.
         client: likewise.
-        first: blocks of the first pass.
-        then: blocks of the second.
 
     Returns:
         What the second pass leaves; steps and loss are those of both.
     """
-    one = trainer.train(params, buffers, samples, round_index, client, first, purpose="first ")
+    samples, added = start.samples, start.correction
+    one = trainer.train(
+        start.params,
+        start.buffers,
+        samples,
+        round_index,
+        client,
+        start.first,
+        purpose="first ",
+        correction=added,
+    )
     # The trainer's own vector, which the second pass would change under its proximal term.
     between = one.params.clone()
-    two = trainer.train(between, one.buffers, samples, round_index, client, then)
+    two = trainer.train(between, one.buffers, samples, round_index, client, start.blocks, correction=added)
     steps = one.steps + two.steps
     return replace(two, steps=steps, loss=(one.loss * one.steps + two.loss * two.steps) / steps)

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedtlu_fast.clients.batches import batches
-from fedtlu_fast.clients.training import ClientSum, ClientUpdate
+from fedtlu_fast.clients.trainer import (
+    ONE_SUM,
+    OWN_MODEL,
+    ClientStart,
+    ClientSum,
+    ClientUpdate,
+    Finish,
+    Want,
+)
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, whole
 from fedtlu_fast.errors import FedtluError
@@ -33,7 +41,9 @@ class CannotCompileError(FedtluError):
 
 
 class CompiledTrainer:
-    """Trains clients one after another in C++."""
+    """Trains clients one after another in C++; see `GroupTrainer`."""
+
+    shows_vectors = False
 
     def __init__(
         self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, example: Samples
@@ -70,6 +80,34 @@ class CompiledTrainer:
         self._change = torch.empty(layout.size)
         self._own = torch.empty(layout.size)
         _check_pool(example.pool, int(self._layers[0]))
+
+    @staticmethod
+    def supports(want: Want, at_once: int = 1) -> str | None:
+        """See `Trainer`."""
+        reasons: dict[Want, str] = {
+            "blocks": "the compiled engine trains every layer",
+            "correction": "the compiled engine adds nothing to its gradients",
+        }
+        if at_once > 1:
+            reasons |= {"each vector": ONE_SUM, "own model": OWN_MODEL}
+        return reasons.get(want)
+
+    def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
+        """See `Trainer`."""
+        return self.train(start.params, start.buffers, start.samples, round_index, client)
+
+    def train_group(
+        self,
+        starts: Sequence[ClientStart],
+        round_index: int,
+        clients: Sequence[int],
+        finish: Finish | None,
+        largest: float,
+        stats: bool,
+    ) -> ClientSum:
+        """See `GroupTrainer`."""
+        samples = [start.samples for start in starts]
+        return self.train_sum(starts[0].params, samples, round_index, clients, largest)
 
     def train(
         self, params: Tensor, buffers: Tensor, samples: Samples, round_index: int, client: int
@@ -138,7 +176,8 @@ class CompiledTrainer:
             self._change.numpy(),
             None if own is None else own.numpy(),
         )
-        return ClientSum(self._change, held, losses.tolist(), finite.tolist())
+        weights = [min(own, largest) for own in held]
+        return ClientSum(self._change, held, losses.tolist(), finite.tolist(), weights)
 
 
 def _joined(samples: Sequence[Samples], places: Sequence[Indices]) -> tuple[Batch, Indices]:

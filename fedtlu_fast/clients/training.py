@@ -8,8 +8,6 @@ client returns is a vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -18,58 +16,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.precision import Precision, in_precision
+from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, Want
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws, SeededWhereDrawn
-from fedtlu_fast.soundness import sound
 from fedtlu_fast.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class ClientUpdate:
-    """What a client sends back.
-
-    `params` and `buffers` are the trainer's own working vectors: use them before the next client trains.
-
-    Attributes:
-        params: [P], its parameters after local training.
-        buffers: [Q], its floating-point buffers.
-        samples: n_k, the weight of FedAvg.
-        steps: optimizer steps taken.
-        loss: mean training loss over its steps.
-    """
-
-    params: Tensor
-    buffers: Tensor
-    samples: int
-    steps: int
-    loss: float
-
-    def is_sound(self, buffers: Tensor) -> bool:
-        """Whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
-
-        Args:
-            buffers: [Q], which the training started from.
-        """
-        return isfinite(self.loss) and sound(self.params) and sound(self.buffers - buffers)
-
-
-@dataclass(frozen=True)
-class ClientSum:
-    """What K clients send back, added up.
-
-    Attributes:
-        change: [P] float32, ``sum_k n_k (w_k - w)`` over the finite ones, in float64 and rounded once.
-        samples: [K], n_k before any limit on it.
-        losses: [K], mean training loss over a client's steps.
-        finite: [K], whether its loss is finite and its parameters are sound (`soundness`).
-    """
-
-    change: Tensor
-    samples: list[int]
-    losses: list[float]
-    finite: list[bool]
 
 
 class LocalTrainer:
@@ -141,6 +93,7 @@ class LocalTrainer:
         client: int,
         blocks: Sequence[int] | None = None,
         purpose: str = "",
+        correction: Tensor | None = None,
     ) -> ClientUpdate:
         """One client's local training.
 
@@ -153,6 +106,7 @@ class LocalTrainer:
             blocks: indices of those that it trains; None for all. The others keep their bits, and nothing
                 is computed for what lies below the lowest one that it trains.
             purpose: tells the draws of a client's first pass from those of its second, if it makes two.
+            correction: [P], added to the gradient of what it trains in every step, before clipping.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
@@ -170,6 +124,9 @@ class LocalTrainer:
                     if loss.requires_grad:  # not where it depends on none of these blocks
                         loss.backward()  # type: ignore[no-untyped-call]
                     add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
+                    if correction is not None:
+                        for run in self._runs:
+                            self.grads[run] += correction[run]
                     clip_(self._flat, self.config.clip_norm)
                     optimizer.step_(*own)
                 losses.append(loss.detach())
@@ -182,6 +139,21 @@ class LocalTrainer:
             steps=len(losses),
             loss=float(torch.stack(losses).double().mean()),
         )
+
+    @staticmethod
+    def supports(want: Want, at_once: int = 1) -> str | None:
+        """See `Trainer`: clients trained one after another can do everything."""
+        return None
+
+    def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
+        """See `Trainer`."""
+        if start.first:
+            # Imported late: it is written for this class.
+            from fedtlu_fast.clients.alternating import train_in_turn
+
+            return train_in_turn(self, start, round_index, client)
+        given = start.params, start.buffers, start.samples, round_index, client
+        return self.train(*given, start.blocks, "", start.correction)
 
     def gradient(
         self, params: Tensor, buffers: Tensor, samples: Samples, count: int, round_index: int, client: int

@@ -108,6 +108,7 @@ class VectorizedTrainer:
         round_index: int,
         clients: Sequence[int],
         blocks: Sequence[Sequence[int]] | None = None,
+        corrections: Sequence[Tensor] | None = None,
     ) -> ClientUpdates:
         """The local training of K clients (`LocalTrainer.train`).
 
@@ -117,6 +118,7 @@ class VectorizedTrainer:
             round_index: with a client's number, its draws depend on it.
             clients: their numbers.
             blocks: indices of those that each of them trains; None for all. The others keep their bits.
+            corrections: of each client, [P]; see `LocalTrainer.train`. None for nothing.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
         # Those with most steps first: the ones still training are then the first rows.
@@ -131,6 +133,7 @@ class VectorizedTrainer:
         layers = self.layout.layers if frozen is None else frozen.trained
         if frozen is not None:
             grads.zero_()
+        added = None if corrections is None else torch.stack([corrections[k] for k in order])
         optimizer = Optimizer(self.config)
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
@@ -139,7 +142,7 @@ class VectorizedTrainer:
             losses = self._gradients(matrix[:active], grads[:active], batch, weights, layers)
             if frozen is not None:
                 frozen.clear_(grads[:active])
-            self._adjust_(grads[:active], matrix[:active], params)
+            self._adjust_(grads[:active], matrix[:active], params, added, frozen)
             optimizer.step_([matrix[:active]], [grads[:active]])
             if frozen is not None:
                 frozen.restore_(matrix[:active], params)
@@ -251,11 +254,22 @@ class VectorizedTrainer:
         """One layer of K rows, as [K, *shape]."""
         return matrix[:, layer.offset : layer.offset + layer.numel].view(len(matrix), *layer.shape)
 
-    def _adjust_(self, grads: Tensor, matrix: Tensor, start: Tensor) -> None:
-        """The proximal term and clipping, client by client."""
+    def _adjust_(
+        self,
+        grads: Tensor,
+        matrix: Tensor,
+        start: Tensor,
+        corrections: Tensor | None,
+        frozen: Frozen | None,
+    ) -> None:
+        """The proximal term, corrections and clipping, client by client."""
         if self.config.proximal_mu:
             mu = self.config.proximal_mu
             grads.add_(matrix, alpha=mu).sub_(start, alpha=mu)
+        if corrections is not None:
+            grads.add_(corrections[: len(grads)])
+            if frozen is not None:
+                frozen.clear_(grads)
         if self.config.clip_norm is not None:
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
             grads.mul_((self.config.clip_norm / (norms + 1e-6)).clamp(max=1.0))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import ceil
 
 from fedtlu_fast.aggregation import stack_bytes
+from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.simulation.executors.build import make_lane_trainer
 from fedtlu_fast.simulation.executors.lanes import Lane
 from fedtlu_fast.simulation.executors.rule import matrix_bytes
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS
@@ -78,7 +79,7 @@ def estimate(run: Run) -> Estimate:
     rule = config.aggregation.rule
     stack = 0 if rule.spill_directory else stack_bytes(rule, layout.size, config.cohort)
     tests = ceil(config.rounds / config.evaluation.every)
-    part, trained = run.server.personal, min(config.clients, config.rounds * config.cohort)
+    part, trained = part_of(run.server.steps.steps), min(config.clients, config.rounds * config.cohort)
     kept = 0 if part is None else 4 * (part.parameters + part.buffers) * trained
     sent = layout.size - (0 if part is None else part.parameters)
     return Estimate(
@@ -102,7 +103,7 @@ def _client_seconds(run: Run, at_once: int) -> float:
     """Of the first round's first clients, the second time they are trained."""
     config, server = run.config, run.server
     cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:at_once]
-    trainer = LaneTrainer(config, server.population, server.trainer)
+    trainer = make_lane_trainer(config, server.population, server.trainer, server.steps)
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

@@ -12,15 +12,14 @@ from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.files import file_sha256, read_file
 from fedtlu_fast.runs.sealed import KEY, DamagedError, seal_json, unseal_json
 
-FORMAT: Final = 2
-"""Raised when checkpoints of earlier versions cannot be read any more. 1 had no digest of the file itself."""
+FORMAT: Final = 3
+"""Raised when checkpoints of earlier versions cannot be read any more. Version 1 had no digest of the file
+itself; version 2 had files of their own for what some parts remember."""
 STATE = "state.json"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 WEIGHTS: Final = "model.safetensors"
-LOSSES: Final = "losses.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-CLIENTS: Final = "clients.safetensors"
+MEMORY: Final = "memory.safetensors"
 
 
 class EarlierVersionError(ValueError):
@@ -37,9 +36,7 @@ class CheckpointFacts(BaseModel):
         round: rounds done.
         params_sha256: of the parameter vector, as the summary of a run has it.
         model_sha256: of model.safetensors, the file.
-        losses_sha256: of losses.safetensors; None where there is none.
-        optimizer_sha256: of optimizer.safetensors; None where there is none.
-        clients_sha256: of clients.safetensors; None where there is none.
+        memory_sha256: of memory.safetensors; None where there is none.
         logs: SHA-256 of the first `round` lines of the logs that results follow from, by name.
         identity: what a resumed run must share (digests of settings and data).
         environment: where it was written, by name: a resumed run that differs says so and goes on.
@@ -48,13 +45,11 @@ class CheckpointFacts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[2]
+    format: Literal[3]
     round: int
     params_sha256: Digest
     model_sha256: Digest
-    losses_sha256: Digest | None
-    optimizer_sha256: Digest | None
-    clients_sha256: Digest | None
+    memory_sha256: Digest | None
     logs: dict[str, Digest]
     identity: dict[str, str]
     environment: dict[str, str]
@@ -65,9 +60,7 @@ class CheckpointFacts(BaseModel):
         """SHA-256 of the checkpoint's other files, by name."""
         digests = {
             WEIGHTS: self.model_sha256,
-            LOSSES: self.losses_sha256,
-            OPTIMIZER: self.optimizer_sha256,
-            CLIENTS: self.clients_sha256,
+            MEMORY: self.memory_sha256,
         }
         return {name: digest for name, digest in digests.items() if digest is not None}
 
@@ -119,4 +112,7 @@ def _earlier(data: bytes) -> bool:
         content = json.loads(data)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and KEY not in content and content.get("format") == 1
+    if not isinstance(content, dict):
+        return False
+    form = content.get("format")
+    return form == 2 or (form == 1 and KEY not in content)

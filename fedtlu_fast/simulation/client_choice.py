@@ -9,16 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.client_steps import ClientSteps, recycling
+from fedtlu_fast.client_steps.orders import Orders
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part_memory import ClientMemory, Memory, PartMemory, Value, recall, remember
 from fedtlu_fast.simulation.client_rule import ClientRule
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
-from fedtlu_fast.simulation.executors.orders import Orders
-from fedtlu_fast.simulation.state import Probe, ServerState
+from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import layer_stats
 
 Vector = NDArray[np.float64]
+PROBES = "Probes"
+"""Under which name the clients' probes are remembered: of each client the round and its gains [B]."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class ClientChoice:
         gains: [C, B], what those who train measured, in the order of the cohort; None without probes.
         probed: those that probed in this round.
         failed: those whose probe failed, and why; they get no orders.
-        probes: what is remembered of probes for rounds to come.
+        memory: what all parts remember after the choice.
     """
 
     orders: Orders | None = None
     gains: Vector | None = None
     probed: tuple[int, ...] = ()
     failed: dict[int, str] = field(default_factory=dict)
-    probes: dict[int, Probe] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
 
     def ordered(self, cohort: Sequence[int]) -> list[int]:
         """Those of a cohort that train."""
@@ -49,6 +53,7 @@ def choose_for_clients(
     config: RunConfig,
     layout: ParameterLayout,
     executor: Executor,
+    steps: ClientSteps,
     state: ServerState,
     cohort: Sequence[int],
 ) -> ClientChoice:
@@ -59,6 +64,7 @@ def choose_for_clients(
         config: of the run.
         layout: of its model.
         executor: has clients probe.
+        steps: what clients do around training.
         state: what they start from.
         cohort: who trains; not empty.
     """
@@ -67,28 +73,43 @@ def choose_for_clients(
         metrics = {}
         if rule.selector.metric == "relative_change":
             metrics = {"relative_change": _last_movement(layout, state, config.backend)}
-        return ClientChoice(rule.orders(index, cohort, metrics), probes=state.probes)
-    every = config.client_selection.probe_every
-    known = {k: probe for k, probe in state.probes.items() if index - probe.round < every}
+        return ClientChoice(rule.orders(index, cohort, metrics), memory=state.memory)
+    every, held = config.client_selection.probe_every, recall(state.memory, PROBES).clients
+    rounds, gains = held.get("round", {}), dict(held.get("gains", {}))
+    known = [client for client in gains if index - float(rounds[client]) < every]
     asked = [client for client in cohort if client not in known]
-    reports = _probe(config, executor, state, asked) if asked else ClientReports()
-    fresh = {client: Probe(index, gains) for client, gains in reports.gains.items()}
+    reports = _probe(config, executor, steps, state, asked) if asked else ClientReports()
+    fresh = {client: _probe_of(index, own) for client, own in reports.gains.items()}
     there = [client for client in cohort if client in known or client in fresh]
-    gains = np.array([(fresh.get(client) or known[client]).gains for client in there])
+    measured = np.array([reports.gains.get(client, gains.get(client)) for client in there])
+    kept = {client: _probe_of(rounds[client], gains[client]) for client in known} | fresh
+    probes = PartMemory().with_clients(kept if every > 1 else {})
     return ClientChoice(
-        orders=rule.orders(index, there, {rule.selector.metric or "": gains}) if there else Orders({}),
-        gains=gains,
+        orders=rule.orders(index, there, {rule.selector.metric or "": measured}) if there else Orders({}),
+        gains=measured,
         probed=tuple(fresh),
         failed=reports.failed,
-        probes=known | fresh if every > 1 else {},
+        memory=remember(state.memory, PROBES, probes),
     )
 
 
+def _probe_of(round_index: Value, gains: Value) -> ClientMemory:
+    return {"round": round_index, "gains": gains}
+
+
 def _probe(
-    config: RunConfig, executor: Executor, state: ServerState, clients: Sequence[int]
+    config: RunConfig, executor: Executor, steps: ClientSteps, state: ServerState, clients: Sequence[int]
 ) -> ClientReports:
     reports = ClientReports()
-    lanes = cut(state.round + 1, clients, config.execution, probing=True, own=state.personal)
+    lanes = cut(
+        state.round + 1,
+        clients,
+        config.execution.lanes,
+        config.execution.at_once or 1,
+        probing=True,
+        memory={client: steps.memories(state.memory, client) for client in clients},
+        told=steps.told(state.memory),
+    )
     for result in executor.train((state.params, state.buffers), lanes):
         reports.extend(result.reports)
     return reports
@@ -96,10 +117,11 @@ def _probe(
 
 def _last_movement(layout: ParameterLayout, state: ServerState, backend: str) -> Vector:
     """[1, B]: ``||dW|| / ||W||`` of the round before; 0 where there is none."""
-    if state.last_change is None:
+    last = recall(state.memory, recycling.PART).server.get(recycling.CHANGE)
+    if last is None:
         return np.zeros((1, len(layout.blocks)))
     first = len(layout.layers)
-    moved = unit_norms(layer_stats(state.last_change, layout, backend=backend), layout)[first:]
+    moved = unit_norms(layer_stats(last, layout, backend=backend), layout)[first:]
     size = unit_norms(layer_stats(state.params, layout, backend=backend), layout)[first:]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = moved.numpy() / size.numpy()

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.client_steps.orders import Orders
+from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.flops import measure_costs
@@ -17,7 +19,6 @@ from fedtlu_fast.randomness import generator
 from fedtlu_fast.selection import Evidence
 from fedtlu_fast.selection.client_selectors import ClientSelector, Room, make_client_selector
 from fedtlu_fast.selection.standing import Standing, standing_of
-from fedtlu_fast.simulation.executors.orders import Blocks, Orders
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.tasks.task import Task
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples, joined
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import ClientTests, check_interrupt
 from fedtlu_fast.simulation.cohort import draw_clients
-from fedtlu_fast.simulation.executors.lanes import Vectors
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import ACCURACY, LOSS, PERPLEXITY, Evaluation, perplexity
@@ -96,9 +96,10 @@ def local_test(server: Server, state: ServerState, done: bool = False) -> LocalT
             own = server.population.held_out(client)
             if len(own):
                 held[client] = own
-    shared = {client: own for client, own in held.items() if client not in state.personal}
+    own_models = server.steps.with_own_model(state.memory)
+    shared = {client: own for client, own in held.items() if client not in own_models}
     found = _with_global_model(server, state, shared, tests)
-    for client in held.keys() & state.personal.keys():
+    for client in held.keys() & own_models:
         with tests.of(client):
             server.trainer.load_(*_model_of(server, state, client))
             size = server.config.evaluation.batch_size
@@ -134,9 +135,7 @@ def _with_global_model(
 def _model_of(server: Server, state: ServerState, client: int) -> Vectors:
     """Parameters and buffers that the client would start its training from."""
     vectors = state.params, state.buffers
-    if server.personal is None:
-        return vectors
-    return server.personal.model_of(vectors, state.personal.get(client))
+    return server.steps.own_model(vectors, state.round + 1, client, state.memory)
 
 
 def mean(values: Sequence[Tensor | None]) -> float | None:
@@ -201,7 +200,11 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
             model = _model_of(server, state, client)
             server.trainer.load_(*model)
             first = task.evaluate(own, config.evaluation.batch_size).loss
-            update = server.trainer.train(*model, population.train(client), config.rounds + 1, client)
+            vectors = state.params, state.buffers
+            memory = server.steps.memories(state.memory, client)
+            way = server.steps.way(vectors, config.rounds + 1, client, memory=memory)
+            start = way.start(population.train(client))
+            update = server.trainer.train_one(start, config.rounds + 1, client)
             if not update.is_sound(model[1]):
                 tests.leave_out(client, UNSOUND)
                 continue

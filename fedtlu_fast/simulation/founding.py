@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -55,9 +54,9 @@ def found(config: RunConfig) -> Founded:
     config, note = choose(config, population, trainer)
     if note:
         logger.info(note)
-    executor = make_executor(config, population, trainer)
+    executor = make_executor(config, population, trainer, parts.steps)
     try:
-        server = make_server(config, trainer.layout, population, trainer, executor)
+        server = make_server(config, trainer.layout, population, trainer, executor, parts.steps)
     except BaseException:
         executor.close()
         raise
@@ -81,14 +80,6 @@ def identity_of(server: Server, first: ServerState) -> dict[str, str]:
         **server.participation.identity,
         **{f"code of {name}": digest for name, digest in code.items()},
     }
-
-
-def on_device(state: ServerState, device: str) -> ServerState:
-    """A state with its vectors on a device; the best model stays on the CPU."""
-    optimizer = {name: vector.to(device) for name, vector in state.optimizer.items()}
-    params, buffers = state.params.to(device), state.buffers.to(device)
-    last = None if state.last_change is None else state.last_change.to(device)
-    return replace(state, params=params, buffers=buffers, optimizer=optimizer, last_change=last)
 
 
 def _settings_sha256(config: RunConfig) -> str:

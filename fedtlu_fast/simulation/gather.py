@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.aggregation import BuffersMean, Start
-from fedtlu_fast.config import RunConfig
+from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
+from fedtlu_fast.client_steps.sequence import ServerWay
+from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
-from fedtlu_fast.simulation.executors.orders import Orders
-from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane
 from fedtlu_fast.soundness import sound
-from fedtlu_fast.threats import Collusion, Roles
 
 
 @dataclass(frozen=True)
@@ -27,67 +25,48 @@ class Gathered:
     """What a cohort's training comes to.
 
     Attributes:
-        change: [P], the aggregated change.
-        buffers_change: [Q], that of the buffers.
+        aggregated: what the rule and then the server's halves of the client steps made of what arrived.
         reports: of the clients.
-        kept: those whose changes the aggregate is made of, when the rule chooses among them; empty when too
-            few arrived for it to choose. None for a rule that takes all.
+        kept: the clients whose changes the aggregate is made of, when the rule chooses among them; empty when
+            too few arrived for it to choose. None for a rule that takes all.
         totals: [B], weights of the clients that sent each block; None where everybody sent everything.
     """
 
-    change: Tensor
-    buffers_change: Tensor
+    aggregated: RoundChange
     reports: ClientReports
     kept: list[int] | None
     totals: NDArray[np.float64] | None = None
 
 
 def gather(
-    config: RunConfig,
     layout: ParameterLayout,
     executor: Executor,
-    roles: Roles,
-    state: ServerState,
-    cohort: Sequence[int],
+    rule: AggregationRule,
+    begin: Start,
+    buffers: BuffersMean,
+    way: ServerWay,
+    start: Vectors,
+    lanes: Sequence[Lane],
     clock: StageClock,
-    orders: Orders | None = None,
-    largest: float = inf,
+    ordered: bool = False,
 ) -> Gathered:
-    """Has the cohort train from `state`, in the round after it, and aggregates.
+    """Has a cohort train and aggregates what arrives.
 
     Args:
-        config: of the run.
-        layout: of its model.
+        layout: of the model.
         executor: trains the clients.
-        roles: which of them plot together.
-        state: what they start from.
-        cohort: who trains; may be nobody.
+        rule: aggregates the parameters.
+        begin: what the rule knows before anything arrives.
+        buffers: an empty aggregate of the buffers.
+        way: the way of what arrives through the client steps' halves on the server.
+        start: parameters [P] and buffers [Q] that the clients start from.
+        lanes: the cohort; may be none.
         clock: charged for ``train`` and ``aggregate``.
-        orders: which blocks the cohort trains and sends; None for all. Each block is then averaged over
-            those who sent it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
-        largest: weight that no client exceeds; see `aggregation.share`.
+        ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
+            it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
-    rule = config.aggregation.rule
-    held = rule.start(Start(state.params, config.cohort, config.backend, layout, state.round + 1))
-    buffers = BuffersMean(state.buffers, config.cohort, rule.chooses, config.backend)
-    collusion = Collusion(state.params, roles)
-    reports = ClientReports()
-    arrived: list[int] = []
-    plotters: list[int] = []
-    lanes = (
-        cut(
-            state.round + 1,
-            cohort,
-            config.execution,
-            config.one_by_one,
-            orders,
-            own=state.personal,
-            largest=largest,
-        )
-        if cohort
-        else []
-    )
-    results = executor.train((state.params, state.buffers), lanes) if lanes else iter(())
+    held, reports, arrived = rule.start(begin), ClientReports(), list[int]()
+    results = executor.train(start, lanes) if lanes else iter(())
     while True:
         with clock("train"):
             result = next(results, None)
@@ -97,36 +76,44 @@ def gather(
         if not result.reports.total:
             continue
         with clock("aggregate"):
-            if roles.colludes(result.lane.clients[0]):
-                collusion.add_(result.vectors[0], result.reports.total)
-                plotters += result.lane.clients
-                continue
-            params, own_buffers = result.vectors
-            if result.single:
-                held = rule.add(held, result.lane.clients[0], result.reports.total, params)
-                buffers.add_(own_buffers, result.reports.total)
-                arrived += result.lane.clients
-            else:
-                held = rule.add_sum(held, result.reports.total, params)
-                buffers.add_sum_(own_buffers, result.reports.total)
+            arrival = Arrival(result.lane.clients, result.vectors, result.single, result.reports.total)
+            held = _add_(rule, held, buffers, way.receive(arrival), arrived)
     with clock("aggregate"):
-        if plotters:
-            crafted = collusion.crafted(len(cohort))
-            if sound(crafted):
-                for client, weight in zip(plotters, collusion.weights, strict=True):
-                    held = rule.add(held, client, weight, crafted)
-                    buffers.add_(state.buffers, weight)
-                arrived += plotters
+        for late in way.finish():
+            if sound(late.vectors[0]):
+                held = _add_(rule, held, buffers, late, arrived)
             else:
-                reports.refuse(plotters)
+                reports.refuse(late.clients)
         found = rule.finish(held)
         change, kept = found.change, found.kept
-        buffers_change = buffers.change(kept)
-        totals = None if orders is None else reports.totals(len(layout.blocks))
+        totals = reports.totals(len(layout.blocks)) if ordered else None
         if totals is not None:
             _divide_by_senders_(change, layout, reports.total, totals)
+        aggregated = RoundChange(
+            change,
+            buffers.change(kept),
+            () if totals is None else tuple(np.flatnonzero(totals == 0).tolist()),
+            empty=not reports.total or kept == [],
+            ordered=ordered,
+        )
+        aggregated = way.complete(aggregated, reports.memory)
     kept_clients = None if kept is None else [arrived[at] for at in kept]
-    return Gathered(change, buffers_change, reports, kept_clients, totals)
+    return Gathered(aggregated, reports, kept_clients, totals)
+
+
+def _add_(
+    rule: AggregationRule, held: Any, buffers: BuffersMean, arrival: Arrival | None, arrived: list[int]
+) -> Any:
+    """The rule's state with what arrived; adds its buffers and its clients to the others'."""
+    if arrival is None:
+        return held
+    params, own_buffers = arrival.vectors
+    if not arrival.single:
+        buffers.add_sum_(own_buffers, arrival.weight)
+        return rule.add_sum(held, arrival.weight, params)
+    buffers.add_(own_buffers, arrival.weight)
+    arrived += arrival.clients
+    return rule.add(held, arrival.clients[0], arrival.weight, params)
 
 
 def _divide_by_senders_(

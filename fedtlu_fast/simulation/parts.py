@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
@@ -15,9 +16,9 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
+from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks import build_task
 from fedtlu_fast.tasks.supervised import fitted
-from fedtlu_fast.threats import Roles, SpoiledPopulation
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Parts:
     Attributes:
         population: who holds what, on the settings' device.
         trainer: of single clients; holds model and layout.
+        steps: what clients do around training.
         origin: of the data; see `FederatedData`.
     """
 
     population: Population
     trainer: LocalTrainer
+    steps: ClientSteps
     origin: Origin | None = None
 
 
@@ -61,15 +64,15 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     how = config.execution
     trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
     population: Population = data.population
-    if config.threats:
-        roles = Roles(config.threats, config.clients, config.seed)
-        text = config.task == "language_modelling"
-        tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
-        population = SpoiledPopulation(population, roles, config.seed, tokens, labels)
-    if config.device == "cpu" or type(data.population) is ArrayPopulation:
-        return Parts(population.to(config.device), trainer, data.origin)
-    # Files, and samples made when they are asked for, may be more than the device has room for.
-    return Parts(AheadPopulation(population, config.device), trainer, data.origin)
+    if config.device == "cpu" or type(population) is ArrayPopulation:
+        population = population.to(config.device)
+    else:
+        # Files, and samples made when they are asked for, may be more than the device has room for.
+        population = AheadPopulation(population, config.device)
+    text = config.task == "language_modelling"
+    tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
+    steps = make_steps(config, layout, task, population, tokens, labels)
+    return Parts(population, trainer, steps, data.origin)
 
 
 def _own_parts(config: RunConfig) -> Parts:
@@ -87,4 +90,5 @@ def _own_parts(config: RunConfig) -> Parts:
     how = config.execution
     layout = ParameterLayout.from_module(task.model, config.selection.granularity)
     trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
-    return Parts(population.to(config.device), trainer)
+    steps = make_steps(config, layout, task, population)
+    return Parts(population.to(config.device), trainer, steps)

@@ -53,7 +53,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "warmup": record.warmup,
         "nonfinite_blocks": list(record.nonfinite),
         "refused": record.refused,
-        "adversaries": server.roles.adversaries(record.cohort),
+        "adversaries": server.steps.struck(record.cohort),
         "failed": {str(client): reason for client, reason in record.failed.items()},
         "dropped": {str(client): reason for client, reason in record.dropped.items()},
         "trained": len(record.cohort),
@@ -250,8 +250,8 @@ def _open_blocks(server: Server) -> dict[str, list[str]]:
         return {}
     names = [block.name for block in server.layout.blocks]
     found = {"open_blocks": [names[block] for block in server.client_rule.standing.open]}
-    if server.personal is not None:
-        found["personal_blocks"] = [names[block] for block in server.personal.blocks]
+    if server.client_rule.standing.personal:
+        found["personal_blocks"] = [names[block] for block in server.client_rule.standing.personal]
     return found
 
 

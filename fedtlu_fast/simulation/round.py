@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import (
+    BuffersMean,
     ServerOptimizer,
+    Start,
     check_room,
 )
 from fedtlu_fast.block_metrics import (
@@ -24,10 +26,13 @@ from fedtlu_fast.block_metrics import (
     scored_layout,
     unit_norms,
 )
+from fedtlu_fast.client_steps import ClientSteps
+from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part_memory import recall, remember
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, score_layers
 from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
@@ -37,14 +42,14 @@ from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.cohort import weight_limit
 from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports
-from fedtlu_fast.simulation.executors.orders import Blocks
-from fedtlu_fast.simulation.executors.personal import PersonalPart, personal_part
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.gather import Gathered, gather
 from fedtlu_fast.simulation.participation import Turnout
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.stats import LayerStats, layer_stats
-from fedtlu_fast.threats import Roles
+
+OPTIMIZER = "ServerOptimizer"
+"""Under which name the server optimizer's vectors are remembered."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,8 @@ class Server:
         optimizer: makes the server's step of the aggregated change.
         selector: chooses blocks.
         quotas: blocks to keep in each group.
-        roles: which clients are noisy or malicious.
+        steps: what clients do around training.
         client_rule: says which blocks each client trains; None: everybody trains everything.
-        personal: what each client keeps for itself; None: nothing.
     """
 
     config: RunConfig
@@ -77,9 +81,8 @@ class Server:
     optimizer: ServerOptimizer
     selector: Selector
     quotas: tuple[int, ...]
-    roles: Roles
+    steps: ClientSteps
     client_rule: ClientRule | None = None
-    personal: PersonalPart | None = None
 
 
 @dataclass
@@ -135,6 +138,7 @@ def make_server(
     population: Population,
     trainer: LocalTrainer,
     executor: Executor,
+    steps: ClientSteps,
 ) -> Server:
     """Collects what rounds need; settings that do not fit the model are refused here.
 
@@ -158,11 +162,10 @@ def make_server(
         optimizer=config.aggregation.server_optimizer,
         selector=make_selector(chosen.selector, chosen.metric),
         quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
-        roles=Roles(config.threats, config.clients, config.seed),
+        steps=steps,
         client_rule=None
         if config.client_selection.selector == "none"
         else make_client_rule(config, layout, trainer.task, population),
-        personal=personal_part(config, layout),
     )
 
 
@@ -172,26 +175,27 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     """
     config, index = server.config, state.round + 1
     clock, warmup = StageClock(), state.round < config.warmup_rounds
-    participants = server.participation.draw(index, state.losses)
+    participants = server.participation.draw(index, state.memory)
 
     with clock("probe"):
         choice = _client_choice(server, state, participants.cohort, warmup)
     cohort = choice.ordered(participants.cohort)
 
+    way = server.steps.server((state.params, state.buffers), index, cohort, state.memory)
     gathered = gather(
-        config,
         server.layout,
         server.executor,
-        server.roles,
-        state,
-        cohort,
+        config.aggregation.rule,
+        Start(state.params, config.cohort, config.backend, server.layout, index),
+        BuffersMean(state.buffers, config.cohort, config.aggregation.rule.chooses, config.backend),
+        way,
+        (state.params, state.buffers),
+        _lanes(server, state, cohort, choice),
         clock,
-        choice.orders,
-        weight_limit(server.population, cohort, config.aggregation.rule.max_share),
+        choice.orders is not None,
     )
-    change, reports = gathered.change, gathered.reports
-    recycled = _recycle_(change, server, state, gathered)
-    nobody = not reports.total or gathered.kept == []
+    aggregated, reports = gathered.aggregated, gathered.reports
+    change, nobody = aggregated.change, aggregated.empty
 
     with clock("score"):
         stats = layer_stats(change, server.layout, backend=config.backend).cpu()
@@ -215,13 +219,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 server.quotas,
                 config.selection.ungrouped,
                 stats.nonfinite,
-                _unsent(gathered, recycled),
+                list(aggregated.unsent),
             )
         )
 
     with clock("apply"):
         # Nobody's change is no change of zero, of which momentum would make a step.
-        applied = Applied(state.params, state.optimizer, selection)
+        moments = recall(state.memory, OPTIMIZER)
+        applied = Applied(state.params, moments.server, selection)
         if not nobody:
             applied = apply(
                 state.params,
@@ -229,11 +234,11 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 selection,
                 server.layout,
                 server.optimizer,
-                state.optimizer,
+                moments.server,
                 config.server_lr,
                 config.backend,
             )
-        buffers = state.buffers if nobody else state.buffers + gathered.buffers_change
+        buffers = state.buffers if nobody else state.buffers + aggregated.buffers_change
 
     record = RoundRecord(
         round=index,
@@ -255,52 +260,37 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         warmup=warmup,
         seconds=clock.seconds,
     )
-    learnt = zip(reports.clients, reports.losses, reports.accepted, strict=True)
-    losses = server.participation.learnt(state.losses, learnt)
-    recycles = config.client_selection.selector == "fedluar" and reports.total and not (nobody or warmup)
-    return replace(
-        state,
-        round=index,
-        params=applied.params,
-        buffers=buffers,
-        losses=losses,
-        optimizer=applied.optimizer,
-        probes=choice.probes,
-        last_change=change if recycles else state.last_change,
-        personal={**state.personal, **reports.own},
-    ), record
+    outcomes = zip(reports.clients, reports.losses, reports.accepted, strict=True)
+    memory = server.participation.learnt(choice.memory, outcomes)
+    memory = way.remembered(memory, reports.memory)
+    memory = remember(memory, OPTIMIZER, moments.with_server(applied.optimizer))
+    return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
+
+
+def _lanes(server: Server, state: ServerState, cohort: list[int], choice: ClientChoice) -> list[Lane]:
+    """The cohort, cut for the executor, with what each client needs to know."""
+    config = server.config
+    if not cohort:
+        return []
+    return cut(
+        state.round + 1,
+        cohort,
+        len(cohort) if config.one_by_one else config.execution.lanes,
+        1 if config.one_by_one else config.execution.at_once or 1,
+        choice.orders,
+        memory={client: server.steps.memories(state.memory, client) for client in cohort},
+        told=server.steps.told(state.memory),
+        largest=weight_limit(server.population, cohort, config.aggregation.rule.max_share),
+    )
 
 
 def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup: bool) -> ClientChoice:
     """Who trains what; in the warm-up, everybody everything."""
     if server.client_rule is None or warmup or not cohort:
-        return ClientChoice(probes=state.probes)
+        return ClientChoice(memory=state.memory)
     return choose_for_clients(
-        server.client_rule, server.config, server.layout, server.executor, state, cohort
+        server.client_rule, server.config, server.layout, server.executor, server.steps, state, cohort
     )
-
-
-def _recycle_(change: Tensor, server: Server, state: ServerState, gathered: Gathered) -> list[int]:
-    """Has blocks that nobody had to send change as in the round before (FedLUAR); tells which.
-
-    Never frozen ones; nor any when no client was averaged in: then nobody sent even what had to be sent.
-    """
-    rule, totals = server.client_rule, gathered.totals
-    if rule is None or server.config.client_selection.selector != "fedluar" or state.last_change is None:
-        return []
-    if totals is None or not gathered.reports.total:
-        return []
-    recycled = [block for block in rule.standing.open if not totals[block]]
-    for run in server.layout.runs(recycled):
-        change[run] = state.last_change[run]
-    return recycled
-
-
-def _unsent(gathered: Gathered, recycled: list[int]) -> list[int]:
-    """Blocks that must keep their bits: nobody sent them, and no older change stands in."""
-    if gathered.totals is None:
-        return []
-    return [block for block in np.flatnonzero(gathered.totals == 0).tolist() if block not in recycled]
 
 
 def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:

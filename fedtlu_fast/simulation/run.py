@@ -20,7 +20,7 @@ from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import BestModel, RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.endings import how_to_go_on
-from fedtlu_fast.simulation.founding import found, identity_of, on_device
+from fedtlu_fast.simulation.founding import found, identity_of
 from fedtlu_fast.simulation.records import (
     client_ends,
     data_facts,
@@ -249,7 +249,7 @@ class Run:
 
     def _take(self, state: ServerState) -> None:
         """Goes on from a state that was read from a checkpoint."""
-        self.state = on_device(state, self.config.device)
+        self.state = state.to(self.config.device)
         self._context.take(self.state.round, self.state.params, self.state.control, self.state.best)
 
     def _round(self) -> None:

@@ -1,10 +1,9 @@
 """What a run can be resumed from: the server's state, written so that a kill at any moment loses nothing.
 
 A checkpoint is a directory ``round-000042`` with ``model.safetensors`` (the trained tensors and buffers by
-name, as other tools read them), ``state.json`` (see `CheckpointFacts`), ``losses.safetensors`` where
-the next cohorts depend on the clients' losses, ``optimizer.safetensors`` where the server has one, and
-``clients.safetensors`` where clients keep blocks for themselves, or where the next orders depend on earlier
-probes or on the last change. It is written under a temporary name and renamed when it is complete.
+name, as other tools read them), ``state.json`` (see `CheckpointFacts`) and, where a part of the run remembers
+something, ``memory.safetensors`` (see `memory_file`). It is written under a temporary name and renamed when
+it is complete.
 """
 
 from __future__ import annotations
@@ -14,28 +13,24 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.environment import DATA, differences
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part_memory import Memory
 from fedtlu_fast.runs.best import read_best, remove_unnamed, write_best
 from fedtlu_fast.runs.checkpoints import complete_checkpoints, round_of
 from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.facts import (
-    CLIENTS,
     FORMAT,
-    LOSSES,
-    OPTIMIZER,
+    MEMORY,
     STATE,
     WEIGHTS,
     CheckpointFacts,
@@ -57,22 +52,10 @@ from fedtlu_fast.runs.logs import changed_log
 from fedtlu_fast.runs.results import BestModel
 from fedtlu_fast.runs.sealed import DamagedError
 from fedtlu_fast.runs.tensors import joined, load_tensors, model_tensors
+from fedtlu_fast.simulation.memory_file import packed, unpacked
 from fedtlu_fast.wording import RESUMED
 
 logger = logging.getLogger("fedtlu_fast")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a client measured.
-
-    Attributes:
-        round: when.
-        gains: [B] float64.
-    """
-
-    round: int
-    gains: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,11 +66,7 @@ class ServerState:
         round: rounds done.
         params: [P] float32, the global parameters.
         buffers: [Q] float32, the global floating-point buffers.
-        losses: of clients that have trained, their last training losses, where cohorts depend on them.
-        optimizer: vectors [P] float32 of the server's optimizer by name; empty without one.
-        probes: of clients, where they are used again in later rounds.
-        last_change: [P], the aggregated change of the last round, where it may be used again.
-        personal: [p] float32 of each client that has taken part, where clients keep blocks for themselves.
+        memory: what the parts of the run remember, by the part's name.
         control: what callbacks have changed; its `best` is None here, and follows from the model.
         best: the best model, where one is kept.
     """
@@ -95,13 +74,17 @@ class ServerState:
     round: int
     params: Tensor
     buffers: Tensor
-    losses: Mapping[int, float] = field(default_factory=dict)
-    optimizer: OptimizerState = field(default_factory=dict)
-    probes: dict[int, Probe] = field(default_factory=dict)
-    last_change: Tensor | None = None
-    personal: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
     control: Control = field(default_factory=Control)
     best: BestModel | None = None
+
+    def to(self, device: str) -> ServerState:
+        """The same state with its tensors on this device."""
+        memory = {
+            name: part.with_server({key: tensor.to(device) for key, tensor in part.server.items()})
+            for name, part in self.memory.items()
+        }
+        return replace(self, params=self.params.to(device), buffers=self.buffers.to(device), memory=memory)
 
     def sha256(self) -> str:
         """SHA-256 of the parameter vector's bytes (little-endian float32)."""
@@ -136,9 +119,7 @@ def save_checkpoint(
     scratch = folder / f".writing-{state.round:06d}"
     content = {
         WEIGHTS: model_tensors(layout, state.params, state.buffers),
-        LOSSES: _columns(state.losses) if state.losses else {},
-        OPTIMIZER: {name: tensor.cpu() for name, tensor in state.optimizer.items()},
-        CLIENTS: _remembered(state),
+        MEMORY: packed(state.memory),
     }
     try:
         make_root(folder.parent)
@@ -160,9 +141,7 @@ def save_checkpoint(
             round=state.round,
             params_sha256=state.sha256(),
             model_sha256=digests[WEIGHTS],
-            losses_sha256=digests.get(LOSSES),
-            optimizer_sha256=digests.get(OPTIMIZER),
-            clients_sha256=digests.get(CLIENTS),
+            memory_sha256=digests.get(MEMORY),
             logs=dict(logs or {}),
             identity=dict(identity),
             environment=dict(environment or {}),
@@ -258,16 +237,11 @@ def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> Server
     best = None if kept is None else read_best(path.parent, kept, layout)
     try:
         held: dict[str, dict[str, Tensor]] = {name: load_tensors(path / name) for name in facts.files}
-        known, clients = held.get(LOSSES, _columns({})), held.get(CLIENTS, {})
         return ServerState(
             facts.round,
             joined(layout.layers, held[WEIGHTS]),
             joined(layout.buffers, held[WEIGHTS]),
-            dict(zip(known["clients"].tolist(), known["losses"].tolist(), strict=True)),
-            held.get(OPTIMIZER, {}),
-            _probes(clients),
-            clients.get("last_change"),
-            _personal(clients),
+            unpacked(held.get(MEMORY, {})),
             facts.control.model_copy(update={"best": None}),
             best,
         )
@@ -278,48 +252,6 @@ def _read(path: Path, facts: CheckpointFacts, layout: ParameterLayout) -> Server
 def _warn_of_differences(path: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
     if now and (different := differences(then, now, "then")):
         logger.warning("%s was written elsewhere; last bits may differ: %s", path, different)
-
-
-def _remembered(state: ServerState) -> dict[str, Tensor]:
-    """What `clients.safetensors` holds."""
-    found: dict[str, Tensor] = {}
-    if state.probes:
-        clients = sorted(state.probes)
-        rounds = [state.probes[client].round for client in clients]
-        found["clients"], found["rounds"] = torch.tensor(clients), torch.tensor(rounds)
-        found["gains"] = torch.from_numpy(np.stack([state.probes[client].gains for client in clients]))
-    if state.last_change is not None:
-        found["last_change"] = state.last_change.cpu()
-    if state.personal:
-        clients = sorted(state.personal)
-        found["keepers"] = torch.tensor(clients)
-        found["personal"] = torch.from_numpy(np.stack([state.personal[client] for client in clients]))
-    return found
-
-
-def _probes(found: Mapping[str, Tensor]) -> dict[int, Probe]:
-    if "clients" not in found:
-        return {}
-    rows = zip(found["clients"].tolist(), found["rounds"].tolist(), found["gains"].numpy(), strict=True)
-    return {client: Probe(index, gains) for client, index, gains in rows}
-
-
-def _personal(found: Mapping[str, Tensor]) -> dict[int, NDArray[np.float32]]:
-    if "keepers" not in found:
-        return {}
-    # Copied: a view would keep all clients' values in memory as long as one of them is as it was read.
-    rows = zip(found["keepers"].tolist(), found["personal"].numpy(), strict=True)
-    return {client: own.copy() for client, own in rows}
-
-
-def _columns(losses: Mapping[int, float]) -> dict[str, Tensor]:
-    """Clients, ascending, and their losses."""
-    clients = sorted(losses)
-    values = [losses[client] for client in clients]
-    return {
-        "clients": torch.tensor(clients, dtype=torch.int64),
-        "losses": torch.tensor(values, dtype=torch.float64),
-    }
 
 
 def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[str, str]) -> InputError:
@@ -350,7 +282,7 @@ def _of_earlier_version(path: Path) -> InputError:
     return InputError(
         RESUMED,
         str(path),
-        "a checkpoint of this version of fedtlu-fast; an earlier one wrote it, without digests of its files",
+        "a checkpoint of this version of fedtlu-fast; an earlier version wrote it, in another format",
         "Finish the run with that version, or start it anew in another directory.",
     )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.clients.alternating import train_in_turn
+from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.clients.training import LocalTrainer, batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
@@ -55,7 +56,7 @@ def test_the_head_is_trained_first_and_then_the_rest(options):
     layout, start = trainer.layout, trainer.params.clone()
     buffers = layout.flatten_buffers(trainer.task.model)
     given = start.clone(), buffers.clone()
-    found = train_in_turn(trainer, start, buffers, samples, ROUND, CLIENT, (2,), (0, 1))
+    found = train_in_turn(trainer, ClientStart(start, buffers, samples, (0, 1), (2,)), ROUND, CLIENT)
     loss = by_torch(plain, samples, trainer.config)
     torch.testing.assert_close(found.params, layout.flatten(plain), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.buffers, layout.flatten_buffers(plain), rtol=1e-5, atol=1e-6)
@@ -70,5 +71,5 @@ def test_numbers_that_are_none_in_the_first_pass_are_told():
     start = trainer.params.clone()
     start[-1] = float("nan")
     buffers = trainer.layout.flatten_buffers(trainer.task.model)
-    found = train_in_turn(trainer, start, buffers, samples, ROUND, CLIENT, (2,), (0, 1))
+    found = train_in_turn(trainer, ClientStart(start, buffers, samples, (0, 1), (2,)), ROUND, CLIENT)
     assert not found.is_sound(buffers)

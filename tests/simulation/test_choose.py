@@ -22,6 +22,7 @@ from fedtlu_fast.simulation.executors.executor import InProcess
 from fedtlu_fast.simulation.executors.lanes import cut
 from fedtlu_fast.simulation.executors.processes import Processes
 from fedtlu_fast.simulation.parts import make_parts
+from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.classification import Classification
 
 # The package exports the function of the same name.
@@ -71,7 +72,8 @@ def made(execution, *extra, **over):
     config = settings_of(execution, **over)
     population, trainer = parts_of(config, *extra)
     settled, _ = choose_function(config, population, trainer)
-    return make_executor(settled, population, trainer)
+    steps = make_steps(settled, trainer.layout, trainer.task, population)
+    return make_executor(settled, population, trainer, steps)
 
 
 @pytest.fixture
@@ -305,7 +307,7 @@ def test_documented_federations_go_the_way_that_they_went():
     assert way.engine == "compiled"
     # Four lanes of 250 clients, as with 256 in a call.
     settled = million.execution.model_copy(update={"at_once": way.at_once})
-    assert [len(lane.clients) for lane in cut(1, range(1000), settled)] == [250] * 4
+    assert [len(lane.clients) for lane in cut(1, range(1000), settled.lanes, settled.at_once)] == [250] * 4
 
 
 @linux_only
@@ -407,7 +409,8 @@ def test_clients_that_raise_are_the_rounds_business(execution, bad):
     config = settings_of({**execution, "client_errors": "drop"})
     population, trainer = parts_of(config)
     settled, _ = choose_function(config, Broken(population, bad), trainer)
-    executor = make_executor(settled, Broken(population, bad), trainer)
+    steps = make_steps(settled, trainer.layout, trainer.task, population)
+    executor = make_executor(settled, Broken(population, bad), trainer, steps)
     executor.close()
     assert settled.execution.at_once is not None
 

@@ -10,13 +10,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.choosing import BLOCKS, HEAD, Federation, Wrapped, chosen_by, same_bits, settings_of
+from support.choosing import (
+    BLOCKS,
+    HEAD,
+    Federation,
+    Wrapped,
+    chosen_by,
+    last_change,
+    probes_of,
+    same_bits,
+    settings_of,
+)
 from support.federations import timeless
 
 from fedtlu_fast import InputError
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import ClientError, WorkerError
+from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.simulation.records import metrics_row, selection_row
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.state import load_checkpoint, save_checkpoint
@@ -135,7 +146,7 @@ def test_when_every_probe_fails_nothing_changes_and_nothing_is_sent(name):
     told = selection_row(record, own.layout, "excess")
     assert told["client_blocks"] == [[]] * len(record.cohort)
     assert told["gains"] == [None] * len(record.cohort)
-    assert own.state.probes == {}
+    assert probes_of(own.state) == {}
 
 
 @executions
@@ -219,7 +230,7 @@ def test_a_client_probes_anew_only_when_its_probe_is_old(every):
     for index in range(1, 10):
         _, record = own.round()
         if index == 1:
-            assert own.state.probes == {}
+            assert probes_of(own.state) == {}
             continue
         choice = record.client_choice
         due = [c for c in record.cohort if c not in last or index - last[c][0] >= every]
@@ -232,22 +243,22 @@ def test_a_client_probes_anew_only_when_its_probe_is_old(every):
                 assert gains.tolist() == last[client][1].tolist()
         assert selection_row(record, own.layout, "excess")["probed"] == due
         if every == 1:
-            assert own.state.probes == {}
+            assert probes_of(own.state) == {}
         else:
-            assert all(index - probe.round < every for probe in own.state.probes.values())
-            assert set(record.cohort) <= set(own.state.probes)
+            assert all(index - begun < every for begun, _ in probes_of(own.state).values())
+            assert set(record.cohort) <= set(probes_of(own.state))
     assert (kept > 0) == (every > 1)
 
 
 def test_probes_outlast_a_round_in_which_nobody_is_there():
     own = Federation(settings_of(chosen_by("snr", probe_every=5), cohort=3))
     own.round()
-    before = own.state.probes
+    before = probes_of(own.state)
     assert len(before) == 3
     own.server = replace(own.server, participation=_Nobody(own.server.participation))
     _, record = own.round()
     assert record.cohort == []
-    assert own.state.probes == before
+    assert probes_of(own.state) == before
     assert metrics_row(own.server, own.state, record)["bytes_up"] == 0
 
 
@@ -296,7 +307,7 @@ def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
         for later in checkpoints[rounds:]:
             shutil.rmtree(out / "checkpoints" / later.name)
         remembers = name != "drift" and rounds > 1
-        file = out / "checkpoints" / checkpoints[rounds - 1].name / "clients.safetensors"
+        file = out / "checkpoints" / checkpoints[rounds - 1].name / "memory.safetensors"
         assert file.exists() == remembers
         with closing(Run(config, out, resume=True)) as run:
             assert run.state.round == rounds
@@ -307,16 +318,18 @@ def test_a_checkpoint_holds_probes_and_the_last_change(tmp_path, generator):
     own = Federation(settings_of(chosen_by("snr", probe_every=9)))
     own.round()
     last = torch.randn(own.layout.size, generator=generator)
-    state = replace(own.state, last_change=last)
+    memory = {**own.state.memory, "Recycle": PartMemory({"change": last})}
+    state = replace(own.state, memory=memory)
     save_checkpoint(tmp_path, own.layout, state, {}, 2)
     again = load_checkpoint(tmp_path, own.layout, {})
-    assert same_bits(again.last_change, last)
-    assert list(again.probes) == sorted(state.probes)
-    assert len(again.probes) == 5
-    for client, probe in again.probes.items():
-        assert probe.round == 1
-        assert probe.gains.dtype == np.float64
-        assert probe.gains.tolist() == state.probes[client].gains.tolist()
+    assert same_bits(last_change(again), last)
+    probes = probes_of(state)
+    assert list(probes_of(again)) == sorted(probes)
+    assert len(probes) == 5
+    for client, (begun, gains) in probes_of(again).items():
+        assert begun == 1
+        assert gains.dtype == np.float64
+        assert gains.tolist() == probes[client][1].tolist()
 
 
 def test_a_damaged_memory_of_clients_is_passed_over(tmp_path):
@@ -324,7 +337,7 @@ def test_a_damaged_memory_of_clients_is_passed_over(tmp_path):
     for _ in range(2):
         own.round()
         save_checkpoint(tmp_path, own.layout, own.state, {}, 2)
-    first, second = sorted(tmp_path.glob("*/clients.safetensors"))
+    first, second = sorted(tmp_path.glob("*/memory.safetensors"))
     content = bytearray(second.read_bytes())
     content[-3] ^= 1
     second.write_bytes(content)

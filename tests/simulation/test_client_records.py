@@ -59,8 +59,8 @@ def test_bytes_are_those_of_the_blocks_sent(name):
 
 def test_a_refused_client_has_sent_its_blocks_all_the_same(monkeypatch):
     own = Federation(settings_of(chosen_by("top", budget=1)))
-    monkeypatch.setattr("fedtlu_fast.simulation.executors.lane_trainer.isfinite", lambda loss: False)
-    monkeypatch.setattr("fedtlu_fast.clients.training.isfinite", lambda loss: False)
+    monkeypatch.setattr("fedtlu_fast.clients.trainer.isfinite", lambda loss: False)
+    monkeypatch.setattr("fedtlu_fast.clients.trainer.isfinite", lambda loss: False)
     _, record = own.round()
     assert record.refused == record.cohort
     sizes = own.layout.block_sizes()

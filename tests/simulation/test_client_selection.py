@@ -8,9 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.choosing import BLOCKS, HEAD, OPEN, SELECTORS, Federation, chosen_by, same_bits, settings_of
+from support.choosing import (
+    BLOCKS,
+    HEAD,
+    OPEN,
+    SELECTORS,
+    Federation,
+    chosen_by,
+    last_change,
+    momentum_of,
+    same_bits,
+    settings_of,
+)
 
 from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.simulation.records import metrics_row, selection_row
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
@@ -76,10 +88,10 @@ def test_a_block_that_nobody_sent_keeps_its_bits_and_its_optimizers_state(step, 
         sent = {block for blocks in record.sent.values() for block in blocks}
         rest = sorted(set(range(BLOCKS)) - sent)
         assert own.kept(before.params, rest)
-        for kind, vector in own.state.optimizer.items():
+        for kind, vector in momentum_of(own.state).items():
             assert any(vector[run].any() for run in own.layout.runs(ALL))
             for run in own.layout.runs(rest):
-                assert same_bits(vector[run], before.optimizer[kind][run])
+                assert same_bits(vector[run], momentum_of(before)[kind][run])
         for block in sent:
             assert not own.kept(before.params, [block])
         unsent += len(rest)
@@ -284,13 +296,13 @@ def test_when_every_client_is_refused_nothing_changes(name, step, monkeypatch):
         for block in ALL:
             _overflow(patch, set(range(12)), block)
         patch.setattr(
-            "fedtlu_fast.simulation.executors.lane_trainer.isfinite", lambda loss: False
+            "fedtlu_fast.clients.trainer.isfinite", lambda loss: False
         )  # of drift, which sends what is finite
         before, record = own.round()
     assert sorted(record.refused) == sorted(record.cohort)
     assert same_bits(own.state.params, before.params)
     assert record.selection.blocks == ()
-    assert own.state.last_change is before.last_change
+    assert last_change(own.state) is last_change(before)
     own.round()
     assert not same_bits(own.state.params, before.params)
 
@@ -313,9 +325,9 @@ def test_blocks_that_are_not_sent_change_as_in_the_round_before(warmup):
         assert len(skipped) == (0 if index == warmup + 1 else 1)
         again |= skipped
         for run in own.layout.runs(skipped):
-            expected = before.params[run] + before.last_change[run]
+            expected = before.params[run] + last_change(before)[run]
             assert same_bits(own.state.params[run], expected)
-            assert same_bits(own.state.last_change[run], before.last_change[run])
+            assert same_bits(last_change(own.state)[run], last_change(before)[run])
         assert set(record.selection.blocks) == {1, 2, 3, HEAD}
         changes = {client: own.alone(before, client, (1, 2, 3, HEAD)) for client in record.cohort}
         mean = own.mean_by_hand(before, record.sent, changes)
@@ -336,15 +348,16 @@ def test_a_change_that_is_used_again_goes_through_the_servers_optimizer_too():
     before, record = own.round()
     (sent,) = set(record.sent.values())
     for run in own.layout.runs(set(ALL) - set(sent)):
-        momentum = before.optimizer["momentum"][run].double() * 0.9 + before.last_change[run].double()
-        assert same_bits(own.state.optimizer["momentum"][run], momentum.float())
+        momentum = momentum_of(before)["momentum"][run].double() * 0.9 + last_change(before)[run].double()
+        assert same_bits(momentum_of(own.state)["momentum"][run], momentum.float())
         assert not same_bits(own.state.params[run], before.params[run])
 
 
 @pytest.mark.parametrize("name", ["top", "gradnorm"])
 def test_a_change_left_over_by_another_rule_is_not_used(name):
     own, plain = (Federation(settings_of(chosen_by(name, always="none"), cohort=2)) for _ in range(2))
-    own.state = replace(own.state, last_change=torch.ones_like(own.state.params))
+    left = PartMemory({"change": torch.ones_like(own.state.params)})
+    own.state = replace(own.state, memory={"Recycle": left})
     own.round()
     plain.round()
     assert same_bits(own.state.params, plain.state.params)
@@ -362,7 +375,7 @@ def test_a_clients_orders_do_not_depend_on_who_else_is_there(name):
     def orders(some, index=1):
         known = {key: value[some] for key, value in metrics.items()}
         found = rule.orders(index, some, known)
-        return {client: (found.trained[client], found.to_send(client)) for client in some}
+        return {client: found.for_client(client) for client in some}
 
     together = orders(clients)
     assert orders([7, 3, 11]) == {client: together[client] for client in (7, 3, 11)}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.choosing import momentum_of
 from support.federations import left, timeless, tiny
 from support.model_zoo import ResNet
 from torch import Tensor
@@ -25,6 +26,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.steps import make_steps
 
 RULES: dict[str, dict[str, Any]] = {
     "median": {"rule": "median"},
@@ -66,7 +68,7 @@ def _send(monkeypatch: pytest.MonkeyPatch, clients: set[int], value: float) -> N
 
     def sent(self: LocalTrainer, *arguments: Any) -> ClientUpdate:
         update = train(self, *arguments)
-        if arguments[-1] not in clients:
+        if arguments[4] not in clients:
             return update
         return replace(update, params=torch.full_like(update.params, value))
 
@@ -122,9 +124,9 @@ def test_when_too_few_arrive_for_krum_nothing_changes(
         assert row["refused"] == [3]
         assert (row["kept_clients"], row["selected"], row["bytes_published"]) == ([], [], 0)
         assert torch.equal(run.state.params.view(torch.int32), before.params.view(torch.int32))
-        for name, vector in before.optimizer.items():
-            assert torch.equal(run.state.optimizer[name], vector)
-        assert len(before.optimizer) == run.server.optimizer.vectors
+        for name, vector in momentum_of(before).items():
+            assert torch.equal(momentum_of(run.state)[name], vector)
+        assert len(momentum_of(before)) == run.server.optimizer.vectors
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -134,11 +136,11 @@ def test_momentum_does_not_move_the_model_when_every_client_is_refused(
     with closing(Run(federation(text, STEPS[step]))) as run:
         run.advance(2)
         before = run.state
-        assert any(vector.any() for vector in before.optimizer.values())
+        assert any(vector.any() for vector in momentum_of(before).values())
         _send(monkeypatch, set(range(8)), math.nan)
         run.advance(3)
         assert torch.equal(run.state.params, before.params)
-        assert run.state.optimizer is before.optimizer
+        assert momentum_of(run.state) is momentum_of(before)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -176,7 +178,9 @@ def test_layers_that_are_not_applied_keep_parameters_and_state(text: Path, step:
                 for layer in (run.layout.layers[place] for place in block.layers):
                     own = slice(layer.offset, layer.offset + layer.numel)
                     pairs = [(before.params, after.params)]
-                    pairs += [(before.optimizer[name], after.optimizer[name]) for name in after.optimizer]
+                    pairs += [
+                        (momentum_of(before)[name], momentum_of(after)[name]) for name in momentum_of(after)
+                    ]
                     for old, new in pairs:
                         assert torch.equal(old[own], new[own]) == (block.name not in chosen)
 
@@ -200,7 +204,7 @@ def test_a_killed_run_goes_on_with_the_optimizer_s_state(
     simulate(config, tmp_path / "out", resume=True)
     assert left(tmp_path / "out") == left(tmp_path / "whole")
     states = [
-        load_file(tmp_path / name / "checkpoints/round-000005/optimizer.safetensors")
+        load_file(tmp_path / name / "checkpoints/round-000005/memory.safetensors")
         for name in ("out", "whole")
     ]
     assert states[0].keys() == states[1].keys()
@@ -225,7 +229,7 @@ def _flip(file: Path) -> None:
 
 def _unmention(file: Path) -> None:
     state = file.with_name("state.json")
-    state.write_text(json.dumps({**json.loads(state.read_text()), "optimizer_sha256": None}))
+    state.write_text(json.dumps({**json.loads(state.read_text()), "memory_sha256": None}))
 
 
 @pytest.mark.parametrize("damage", [_flip, Path.unlink, _unmention])
@@ -234,17 +238,17 @@ def test_a_checkpoint_with_a_damaged_optimizer_is_passed_over(
 ) -> None:
     config, out = tiny(text, aggregation=STEPS["adam"], rounds=4), tmp_path / "out"
     simulate(config, out)
-    damage(out / "checkpoints/round-000004/optimizer.safetensors")
+    damage(out / "checkpoints/round-000004/memory.safetensors")
     with closing(Run(config, out, resume=True)) as run:
         assert run.state.round == 2
-        assert set(run.state.optimizer) == {"mean", "square"}
+        assert set(momentum_of(run.state)) == {"mean", "square"}
 
 
 def test_a_run_without_an_optimizer_writes_no_file_of_it(text: Path, tmp_path: Path) -> None:
     simulate(tiny(text, aggregation={"rule": "median"}), tmp_path / "out")
     folder = tmp_path / "out/checkpoints/round-000005"
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "state.json"}
-    assert json.loads((folder / "state.json").read_text())["optimizer_sha256"] is None
+    assert json.loads((folder / "state.json").read_text())["memory_sha256"] is None
 
 
 def test_the_dry_run_counts_the_stack_and_the_optimizer_s_vectors(text: Path, tmp_path: Path) -> None:
@@ -292,7 +296,9 @@ def test_batchnorm_statistics_are_those_of_the_clients_that_krum_keeps(text: Pat
     shares = Shares.of(np.split(np.arange(20), 5))
     population = ArrayPopulation((samples,), shares, shares, (samples,), "")
     trainer = LocalTrainer(task, layout, config.training, config.seed)
-    server = make_server(config, layout, population, trainer, make_executor(config, population, trainer))
+    steps = make_steps(config, layout, task, population)
+    executor = make_executor(config, population, trainer, steps)
+    server = make_server(config, layout, population, trainer, executor, steps)
     after, record = run_round(server, state)
     assert record.kept_clients is not None
     (kept,) = record.kept_clients

@@ -43,6 +43,7 @@ from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
+from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.classification import Classification
 
 CLIENTS, COHORT, ROUNDS = 40, 7, 3
@@ -91,23 +92,28 @@ def until(condition, seconds=10):
         time.sleep(0.005)
 
 
+def lanes_of(index, cohort, execution):
+    return cut(index, cohort, execution.lanes, execution.at_once or 1)
+
+
 class Federation:
     """Rounds of a small federation, whose population may be wrapped and whose model may be replaced."""
 
     def __init__(self, executor="serial", wrap=None, model=None, config=None, **execution):
         self.config = config or settings_of({"executor": executor, "at_once": 1, **execution})
         parts = make_parts(self.config)
-        trainer = parts.trainer
+        trainer, steps = parts.trainer, parts.steps
         if model is not None:
             torch.manual_seed(0)
             task = Classification(model())
             layout = ParameterLayout.from_module(task.model)
             trainer = LocalTrainer(task, layout, self.config.training, self.config.seed)
+            steps = make_steps(self.config, layout, task, parts.population)
         self.trainer = trainer
         self.state = initial_state(trainer.layout, trainer.task.model)
         self.population = wrap(parts.population) if wrap else parts.population
-        self.executor = make_executor(self.config, self.population, trainer)
-        self.server = make_server(self.config, trainer.layout, self.population, trainer, self.executor)
+        self.executor = make_executor(self.config, self.population, trainer, steps)
+        self.server = make_server(self.config, trainer.layout, self.population, trainer, self.executor, steps)
 
     def round(self):
         """The next round; its row of metrics.jsonl."""
@@ -126,7 +132,7 @@ class Federation:
         return sample_cohort(self.config.seed, index, self.config.clients, self.config.cohort)
 
     def lanes(self, index=1):
-        return cut(index, self.cohort(index), self.config.execution)
+        return lanes_of(index, self.cohort(index), self.config.execution)
 
     def results(self, index=1):
         return self.executor.train((self.state.params, self.state.buffers), self.lanes(index))
@@ -245,7 +251,7 @@ def worker_only(action):
 )
 def test_lanes_are_the_cohort_cut_in_order(cohort, lanes, at_once):
     config = ExecutionConfig(lanes=lanes, at_once=at_once)
-    found = cut(4, cohort, config)
+    found = lanes_of(4, cohort, config)
     assert [client for lane in found for client in lane.clients] == cohort
     assert [lane.index for lane in found] == list(range(len(found)))
     assert {lane.round for lane in found} == {4}
@@ -259,7 +265,7 @@ def test_lanes_are_the_cohort_cut_in_order(cohort, lanes, at_once):
 def test_lanes_do_not_depend_on_who_works_on_them():
     cohort = list(range(50))
     plans = {
-        tuple(cut(1, cohort, ExecutionConfig(executor=e, workers=w)))
+        tuple(lanes_of(1, cohort, ExecutionConfig(executor=e, workers=w)))
         for e in ("serial", "processes")
         for w in (1, 7)
     }
@@ -933,7 +939,7 @@ def test_a_lane_too_long_for_a_pipe_is_taken_back_from_a_stopped_worker(federati
     own.round()
     (worker,) = own.workers
     os.kill(worker.process.pid, signal.SIGSTOP)
-    (lane,) = cut(2, own.cohort(2)[:1], own.config.execution)
+    (lane,) = lanes_of(2, own.cohort(2)[:1], own.config.execution)
     kept = {client: np.zeros(10**6, np.float32) for client in lane.clients}
     results = own.executor.train((own.state.params, own.state.buffers), [replace(lane, own=kept)])
     assert next(results).reports.clients == list(lane.clients)
@@ -996,7 +1002,7 @@ def test_after_a_round_broken_off_one_with_fewer_lanes_works(federation):
     with pytest.raises(ClientError):
         next(results)
     own.executor._config = own.config.execution
-    (lane,) = cut(2, own.cohort(2)[:1], own.config.execution)
+    (lane,) = lanes_of(2, own.cohort(2)[:1], own.config.execution)
     (result,) = own.executor.train((own.state.params, own.state.buffers), [lane])
     assert result.reports.clients == [own.cohort(2)[0]]
     again = lane_results(own, 2)

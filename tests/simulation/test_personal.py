@@ -7,11 +7,22 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from support.choosing import HEAD, OPEN, SELECTORS, Federation, Wrapped, chosen_by, same_bits, settings_of
+from support.choosing import (
+    HEAD,
+    OPEN,
+    SELECTORS,
+    Federation,
+    Wrapped,
+    chosen_by,
+    personal_of,
+    same_bits,
+    settings_of,
+)
 from support.federations import left, tiny
 
 from fedtlu_fast import InputError
 from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.experiments.variants import with_variant
@@ -107,10 +118,10 @@ class Hand:
         torch.testing.assert_close(
             federation.state.buffers.double(), before.buffers.double() + buffers, rtol=2e-5, atol=2e-6
         )
-        assert federation.state.personal.keys() == self.own.keys()
+        assert federation.personal.keys() == self.own.keys()
         for client, (own_params, own_buffers) in self.own.items():
             parts = [own_params[run] for run in self.runs] + [own_buffers[run] for run in self.buffers]
-            found = torch.from_numpy(federation.state.personal[client])
+            found = torch.from_numpy(federation.personal[client])
             assert same_bits(found, torch.cat(parts))
         return before, record
 
@@ -127,7 +138,7 @@ def test_fedper_averages_the_base_and_leaves_every_client_its_head(training):
         assert record.selection.blocks == OPEN
         assert not hand.federation.kept(before.params, [0])
     assert max(hand.times.values()) > 1, "else nobody went on from its own"
-    heads = [own.tobytes() for own in hand.federation.state.personal.values()]
+    heads = [own.tobytes() for own in hand.federation.personal.values()]
     assert len(set(heads)) == len(heads)
 
 
@@ -149,7 +160,7 @@ def test_fedbn_keeps_norms_and_their_statistics():
         before, _ = hand.round()
         assert not federation.kept(before.params, [names.index("head")])
     assert max(hand.times.values()) > 1
-    assert {len(own) for own in federation.state.personal.values()} == {2 * (2 * 8 + 2 * 8)}
+    assert {len(own) for own in federation.personal.values()} == {2 * (2 * 8 + 2 * 8)}
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "transformer"])
@@ -164,9 +175,9 @@ def test_fedbn_finds_the_norms_of_transformers(architecture, text):
     )
     federation = Federation(config)
     before, record = federation.round()
-    part = federation.server.personal
+    part = part_of(federation.server.steps.steps)
     assert len(part.blocks) == count, "two in each of three blocks, and the last"
-    assert {len(own) for own in federation.state.personal.values()} == {count * 2 * 8}
+    assert {len(own) for own in federation.personal.values()} == {count * 2 * 8}
     assert federation.kept(before.params, part.blocks)
     assert set(record.selection.blocks).isdisjoint(part.blocks)
     assert all(not federation.kept(before.params, [block]) for block in record.selection.blocks)
@@ -185,8 +196,8 @@ def test_with_any_selector_personal_blocks_are_trained_and_never_sent(name):
         for client in record.cohort:
             assert HEAD in record.client_choice.orders.trained[client]
             assert HEAD not in record.sent[client]
-            earlier = before.personal.get(client)
-            now = federation.state.personal[client]
+            earlier = personal_of(before).get(client)
+            now = federation.personal[client]
             assert earlier is None or not np.array_equal(earlier, now)
         assert HEAD not in record.selection.blocks
         assert federation.kept(first, [HEAD])
@@ -198,7 +209,7 @@ def test_in_the_warm_up_everything_is_shared_and_clients_begin_from_its_end():
     for _ in range(2):
         federation.round()
         plain.round()
-        assert not federation.state.personal
+        assert not federation.personal
     assert same_bits(federation.state.params, plain.state.params)
     hand = Hand(federation, [HEAD])
     hand.round()
@@ -213,8 +224,8 @@ def test_a_threat_changes_what_is_sent_only():
         federation.round()
     for federation in (flipped, huge):
         assert not same_bits(federation.state.params, honest.state.params) or federation is huge
-        for client, own in honest.state.personal.items():
-            assert np.array_equal(federation.state.personal[client], own)
+        for client, own in honest.personal.items():
+            assert np.array_equal(federation.personal[client], own)
         assert federation.kept(honest.state.params, [HEAD])
 
 
@@ -223,9 +234,11 @@ def test_clients_measure_at_their_own_model():
     seen = 0
     for _ in range(4):
         before, record = federation.round()
-        hand = federation.server.personal
+        hand = part_of(federation.server.steps.steps)
         for client, gains in zip(record.cohort, record.client_choice.gains, strict=True):
-            params, buffers = hand.model_of((before.params, before.buffers), before.personal.get(client))
+            params, buffers = before.params, before.buffers
+            if client in personal_of(before):
+                params, buffers = hand.model_of((params, buffers), personal_of(before)[client])
             samples = federation.population.train(client)
             gradient = federation.trainer.gradient(params, buffers, samples, 2, record.round, client)
             sizes = [
@@ -233,7 +246,7 @@ def test_clients_measure_at_their_own_model():
                 for one in (gradient, params)
             ]
             np.testing.assert_allclose(gains, (sizes[0] / sizes[1]).numpy(), rtol=1e-5)
-            seen += client in before.personal
+            seen += client in personal_of(before)
     assert seen
 
 
@@ -252,16 +265,16 @@ def test_a_client_that_fails_keeps_what_it_had():
     broken[3] = True
     before, record = federation.round()
     assert list(record.failed) == [3]
-    for client, own in before.personal.items():
-        assert np.array_equal(federation.state.personal[client], own) == (client == 3)
+    for client, own in personal_of(before).items():
+        assert np.array_equal(federation.personal[client], own) == (client == 3)
 
 
 def test_numbers_that_are_none_are_not_kept():
     federation = Federation(settings_of(FEDPER, training={"lr": 1e30, "clip_norm": None}))
     _, record = federation.round()
     assert record.refused
-    assert federation.state.personal.keys().isdisjoint(record.refused)
-    assert all(np.isfinite(own).all() for own in federation.state.personal.values())
+    assert federation.personal.keys().isdisjoint(record.refused)
+    assert all(np.isfinite(own).all() for own in federation.personal.values())
 
 
 # --- tests on the clients' own data --------------------------------------------------------------
@@ -274,7 +287,7 @@ def test_each_client_is_tested_on_its_own_model(monkeypatch):
     hand = Hand(federation, [HEAD])
     hand.round()
     state, task = federation.state, federation.trainer.task
-    assert 0 < len(state.personal) < 12
+    assert 0 < len(personal_of(state)) < 12
     losses, hits, after = [], [], []
     for client in range(12):
         held = federation.population.held_out(client)
@@ -326,9 +339,9 @@ def test_processes_give_the_bits_of_one_process(chosen):
         found_rows, found = after({"executor": "processes", "workers": workers})
         assert found_rows == rows
         assert same_bits(found.params, expected.params)
-        assert found.personal.keys() == expected.personal.keys()
-        for client, own in expected.personal.items():
-            assert found.personal[client].tobytes() == own.tobytes()
+        assert personal_of(found).keys() == personal_of(expected).keys()
+        for client, own in personal_of(expected).items():
+            assert personal_of(found)[client].tobytes() == own.tobytes()
 
 
 def test_a_resumed_run_gives_the_same_bits(tmp_path):
@@ -336,16 +349,16 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path):
     with closing(Run(config, tmp_path / "whole")) as run:
         run.advance(config.rounds)
         run.finish()
-        expected = run.state.personal
+        expected = personal_of(run.state)
     with closing(Run(config, tmp_path / "parts")) as run:
         run.advance(2)
-        assert run.state.personal
+        assert personal_of(run.state)
     with closing(Run(config, tmp_path / "parts", resume=True)) as run:
         assert run.state.round == 2
         run.advance(config.rounds)
         run.finish()
-        assert run.state.personal.keys() == expected.keys()
-        assert all(run.state.personal[k].tobytes() == own.tobytes() for k, own in expected.items())
+        assert personal_of(run.state).keys() == expected.keys()
+        assert all(personal_of(run.state)[k].tobytes() == own.tobytes() for k, own in expected.items())
     assert left(tmp_path / "parts") == left(tmp_path / "whole")
 
 

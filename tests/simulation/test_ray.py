@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.choosing import Federation, settings_of
+from support.choosing import Federation, personal_of, probes_of, settings_of
 from support.federations import timeless, tiny
 
 from fedtlu_fast import simulate
@@ -51,7 +51,7 @@ def _faults(folder: Path) -> Callable[[], None]:
         train, make_parts = LocalTrainer.train, workers.make_parts
 
         def trained(self: LocalTrainer, *args: Any) -> ClientUpdate:
-            client = args[-1]
+            client = args[4]
             with (folder / "log").open("a") as log:
                 log.write(f"{os.getpid()} {client} {torch.get_num_threads()}\n")
             if (folder / "slow").exists():
@@ -183,11 +183,11 @@ def test_what_clients_keep_comes_back_and_holds_nothing_in_the_object_store(faul
 
     expected, found = after({}), after({"executor": "ray", "workers": 2})
     assert torch.equal(found.params, expected.params)
-    assert found.personal.keys() == expected.personal.keys()
-    for client, own in expected.personal.items():
-        assert found.personal[client].tobytes() == own.tobytes()
-        assert found.personal[client].flags.owndata
-    assert all(probe.gains.flags.owndata for probe in found.probes.values())
+    assert personal_of(found).keys() == personal_of(expected).keys()
+    for client, own in personal_of(expected).items():
+        assert personal_of(found)[client].tobytes() == own.tobytes()
+        assert personal_of(found)[client].flags.owndata
+    assert all(gains.flags.owndata for _, gains in probes_of(found).values())
 
 
 def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:
@@ -286,7 +286,7 @@ def test_hung_client_is_dropped_as_by_processes(faults: Path, monkeypatch: pytes
     train = LocalTrainer.train
 
     def hangs(self: LocalTrainer, *args: Any) -> ClientUpdate:
-        if args[-1] == client and multiprocessing.parent_process() is not None:
+        if args[4] == client and multiprocessing.parent_process() is not None:
             time.sleep(600)
         return train(self, *args)
 

@@ -22,6 +22,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import initial_state, make_server, run_round
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.metrics import Evaluation
 
 
@@ -135,7 +136,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, clients: set[int], value: float = ma
 
     def spoilt(self: LocalTrainer, *args: Any) -> ClientUpdate:
         update = train(self, *args)
-        if args[-1] in clients and args[-2] <= 5:
+        if args[4] in clients and args[3] <= 5:
             update.params[3] = value
         return update
 
@@ -303,8 +304,9 @@ def test_batchnorm_statistics_are_averaged_with_the_clients_weights(text: Path) 
     shares = Shares.of([np.arange(3), np.arange(3, 12)])
     population = ArrayPopulation((samples,), shares, shares, (samples,), "")
     trainer = LocalTrainer(task, layout, config.training, config.seed)
-    executor = make_executor(config, population, trainer)
-    server = make_server(config, layout, population, trainer, executor)
+    steps = make_steps(config, layout, task, population)
+    executor = make_executor(config, population, trainer, steps)
+    server = make_server(config, layout, population, trainer, executor, steps)
     assert layout.buffers, "the model has running statistics"
     expected = torch.zeros_like(state.buffers, dtype=torch.float64)
     for client in (0, 1):

@@ -16,6 +16,7 @@ from torch import nn
 
 from fedtlu_fast import InputError, StorageError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part_memory import Memory, PartMemory
 from fedtlu_fast.runs.sealed import seal_json, unseal_json
 from fedtlu_fast.simulation.round import initial_state
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
@@ -34,6 +35,14 @@ def state_of(model: nn.Module, index: int = 1) -> tuple[ParameterLayout, ServerS
     return layout, ServerState(index, start.params + noise[0], start.buffers + noise[1])
 
 
+def losses_of(losses: dict[int, float]) -> Memory:
+    return {"Participation": PartMemory(clients={"loss": losses})}
+
+
+def personal_of(own: dict[int, Any]) -> Memory:
+    return {"Personal": PartMemory(clients={"values": own})}
+
+
 @pytest.mark.parametrize("model", [gpt2(), ResNet(), Tied()], ids=lambda model: type(model).__name__)
 def test_state_comes_back_bit_for_bit(model: nn.Module, tmp_path: Path) -> None:
     layout, state = state_of(model)
@@ -48,12 +57,12 @@ def test_state_comes_back_bit_for_bit(model: nn.Module, tmp_path: Path) -> None:
 def test_losses_come_back_bit_for_bit_and_only_where_there_are_any(tmp_path: Path) -> None:
     layout, state = state_of(gpt2())
     losses = {7: 0.1, 10**12: float("-inf"), 0: 1e-300}
-    save_checkpoint(tmp_path, layout, replace(state, losses=losses), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, memory=losses_of(losses)), IDENTITY, 2)
     found = load_checkpoint(tmp_path, layout, IDENTITY)
     assert found is not None
-    assert found.losses == losses
+    assert found.memory == losses_of(losses)
     save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
-    assert not (tmp_path / "round-000001" / "losses.safetensors").exists()
+    assert not (tmp_path / "round-000001" / "memory.safetensors").exists()
     assert load_checkpoint(tmp_path, layout, IDENTITY) is not None
 
 
@@ -63,15 +72,16 @@ def test_what_clients_keep_comes_back_bit_for_bit_and_damaged_is_passed_over(tmp
         10**12: np.array([-0.0, 1e-40, 3], np.float32),
         7: np.array([1, 2, float("inf")], np.float32),
     }
-    save_checkpoint(tmp_path, layout, replace(state, personal=own), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, memory=personal_of(own)), IDENTITY, 2)
     found = load_checkpoint(tmp_path, layout, IDENTITY)
     assert found is not None
-    assert {client: value.tobytes() for client, value in found.personal.items()} == {
+    kept = found.memory["Personal"].clients["values"]
+    assert {client: np.asarray(value).tobytes() for client, value in kept.items()} == {
         client: value.tobytes() for client, value in own.items()
     }
-    assert all(value.base is None for value in found.personal.values()), "no view of all of them"
-    save_checkpoint(tmp_path, layout, replace(state, round=2, personal=own), IDENTITY, 2)
-    file = tmp_path / "round-000002" / "clients.safetensors"
+    assert all(np.asarray(value).base is None for value in kept.values()), "no view of all of them"
+    save_checkpoint(tmp_path, layout, replace(state, round=2, memory=personal_of(own)), IDENTITY, 2)
+    file = tmp_path / "round-000002" / "memory.safetensors"
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
@@ -83,10 +93,12 @@ def test_what_clients_keep_comes_back_bit_for_bit_and_damaged_is_passed_over(tmp
 @pytest.mark.parametrize("damage", ["flipped", "missing", "of others", "unmentioned"])
 def test_checkpoint_with_damaged_losses_is_passed_over(tmp_path: Path, damage: str) -> None:
     layout, state = state_of(gpt2())
-    save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
-    save_checkpoint(tmp_path, layout, replace(state, round=2, losses={1: 2.0, 5: 3.0}), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, memory=losses_of({1: 2.0})), IDENTITY, 2)
+    save_checkpoint(
+        tmp_path, layout, replace(state, round=2, memory=losses_of({1: 2.0, 5: 3.0})), IDENTITY, 2
+    )
     newest = tmp_path / "round-000002"
-    file = newest / "losses.safetensors"
+    file = newest / "memory.safetensors"
     if damage == "flipped":
         content = bytearray(file.read_bytes())
         content[-3] ^= 1
@@ -94,10 +106,10 @@ def test_checkpoint_with_damaged_losses_is_passed_over(tmp_path: Path, damage: s
     elif damage == "missing":
         file.unlink()
     elif damage == "of others":
-        file.write_bytes((tmp_path / "round-000001" / "losses.safetensors").read_bytes())
+        file.write_bytes((tmp_path / "round-000001" / "memory.safetensors").read_bytes())
     else:
         facts = json.loads((newest / "state.json").read_text())
-        (newest / "state.json").write_text(json.dumps({**facts, "losses_sha256": None}))
+        (newest / "state.json").write_text(json.dumps({**facts, "memory_sha256": None}))
     found = load_checkpoint(tmp_path, layout, IDENTITY)
     assert found is not None
     assert found.round == 1
@@ -197,8 +209,8 @@ def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
 
 def test_no_bit_of_the_state_file_can_change_unseen(tmp_path: Path) -> None:
     layout, state = state_of(nn.Linear(2, 2))
-    save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
-    save_checkpoint(tmp_path, layout, replace(state, round=2, losses={1: 2.0}), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, memory=losses_of({1: 2.0})), IDENTITY, 2)
+    save_checkpoint(tmp_path, layout, replace(state, round=2, memory=losses_of({1: 2.0})), IDENTITY, 2)
     file = tmp_path / "round-000002" / "state.json"
     content = file.read_bytes()
     for place, byte in enumerate(content):
@@ -217,8 +229,8 @@ def test_no_bit_of_the_state_file_can_change_unseen(tmp_path: Path) -> None:
         lambda facts: facts | {"more": 1},
         lambda facts: {key: value for key, value in facts.items() if key != "logs"},
         lambda facts: facts | {"round": "2"},
-        lambda facts: facts | {"losses_sha256": facts["model_sha256"]},
-        lambda facts: facts | {"format": 3},
+        lambda facts: facts | {"memory_sha256": facts["model_sha256"]},
+        lambda facts: facts | {"format": 4},
     ],
 )
 def test_state_file_with_other_keys_is_damage_even_with_a_digest(
@@ -241,7 +253,7 @@ def test_checkpoint_of_an_earlier_version_is_refused_as_such(tmp_path: Path) -> 
     save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
     old = {"format": 1, "round": 1, "params_sha256": state.sha256(), "buffers_sha256": "", **IDENTITY}
     (tmp_path / "round-000001" / "state.json").write_text(json.dumps(old))
-    with pytest.raises(InputError, match=r"an earlier one wrote it.*start it anew"):
+    with pytest.raises(InputError, match=r"an earlier version wrote it.*start it anew"):
         load_checkpoint(tmp_path, layout, IDENTITY)
 
 
@@ -260,11 +272,11 @@ def test_files_of_a_checkpoint_have_the_permissions_that_the_umask_leaves(tmp_pa
     layout, state = state_of(nn.Linear(2, 2))
     before = os.umask(0o027)
     try:
-        save_checkpoint(tmp_path, layout, replace(state, losses={1: 2.0}), IDENTITY, 2)
+        save_checkpoint(tmp_path, layout, replace(state, memory=losses_of({1: 2.0})), IDENTITY, 2)
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "round-000001").iterdir()}
-    assert modes == dict.fromkeys(("model.safetensors", "losses.safetensors", "state.json"), 0o640)
+    assert modes == dict.fromkeys(("model.safetensors", "memory.safetensors", "state.json"), 0o640)
 
 
 def test_checkpoints_behind_a_link_are_neither_read_nor_written(tmp_path: Path) -> None:
@@ -279,3 +291,48 @@ def test_checkpoints_behind_a_link_are_neither_read_nor_written(tmp_path: Path) 
     with pytest.raises(StorageError, match="a symbolic link, not a folder"):
         save_checkpoint(folder, layout, replace(state, round=2), IDENTITY, 1)
     assert snapshot(outside) == before
+
+
+def test_what_parts_remember_comes_back_whatever_it_is(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    held = PartMemory(
+        {"control": torch.tensor([1.0, -0.0]), "steps": torch.tensor([[3]], dtype=torch.int64)},
+        {
+            "value": {3: np.arange(6, dtype=np.float64).reshape(2, 3), 1: np.zeros((2, 3))},
+            "times": {4: 2, 1: 7},
+            "rate": {0: 0.1, 9: -0.0},
+        },
+    )
+    memory = {"my.module:Part": held, "my.module:Part#2": PartMemory(clients={"times": {1: 1}})}
+    save_checkpoint(tmp_path, layout, replace(state, memory=memory), IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.memory.keys() == memory.keys()
+    assert found.memory["my.module:Part#2"] == memory["my.module:Part#2"]
+    again = found.memory["my.module:Part"]
+    for name, tensor in held.server.items():
+        assert again.server[name].dtype == tensor.dtype
+        assert torch.equal(again.server[name], tensor)
+    assert again.clients["times"] == {1: 7, 4: 2}
+    assert all(isinstance(times, int) for times in again.clients["times"].values())
+    assert str(again.clients["rate"]) == "{0: 0.1, 9: -0.0}"
+    for client, value in held.clients["value"].items():
+        assert np.array_equal(again.clients["value"][client], value)
+
+
+def test_values_of_clients_that_differ_in_shape_are_refused(tmp_path: Path) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    memory = {"Part": PartMemory(clients={"value": {0: np.zeros(2), 1: np.zeros(3)}})}
+    with pytest.raises(InputError, match="one shape and dtype for all clients"):
+        save_checkpoint(tmp_path, layout, replace(state, memory=memory), IDENTITY, 2)
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_sealed_checkpoints_of_earlier_formats_are_refused_as_such(tmp_path: Path, form: int) -> None:
+    layout, state = state_of(nn.Linear(2, 2))
+    save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
+    old = {"format": form, "round": 1, "params_sha256": state.sha256()}
+    content = seal_json(old) if form == 2 else old
+    (tmp_path / "round-000001" / "state.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"an earlier version wrote it.*start it anew"):
+        load_checkpoint(tmp_path, layout, IDENTITY)

@@ -8,11 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.client_steps import personal, recycling
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.part_memory import recall
 from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.client_choice import PROBES
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.round import RoundRecord, initial_state, make_server, run_round
+from fedtlu_fast.simulation.round import OPTIMIZER, RoundRecord, initial_state, make_server, run_round
 from fedtlu_fast.simulation.state import ServerState
 
 OPEN, HEAD = (0, 1, 2, 3), 4
@@ -73,8 +76,15 @@ class Federation:
         self.state = initial_state(self.layout, self.trainer.task.model)
         # Numbers whose bits a needless operation would change.
         self.state.params[::7] = -0.0
-        self.executor = make_executor(config, self.population, self.trainer)
-        self.server = make_server(config, self.layout, self.population, self.trainer, self.executor)
+        self.executor = make_executor(config, self.population, self.trainer, parts.steps)
+        self.server = make_server(
+            config, self.layout, self.population, self.trainer, self.executor, parts.steps
+        )
+
+    @property
+    def personal(self) -> Mapping[int, Any]:
+        """What clients keep for themselves, by client."""
+        return personal_of(self.state)
 
     def round(self) -> tuple[ServerState, RoundRecord]:
         """The state before the next round, and what happened in it."""
@@ -142,3 +152,24 @@ class Wrapped:
 
     def to(self, device: str) -> Any:
         return self
+
+
+def personal_of(state: ServerState) -> Mapping[int, Any]:
+    """What clients keep for themselves, by client."""
+    return recall(state.memory, personal.PART).clients.get(personal.VALUES, {})
+
+
+def last_change(state: ServerState) -> Any:
+    """The change of the last round, where the run remembers it."""
+    return recall(state.memory, recycling.PART).server.get(recycling.CHANGE)
+
+
+def momentum_of(state: ServerState) -> Mapping[str, Any]:
+    """The server optimizer's vectors."""
+    return recall(state.memory, OPTIMIZER).server
+
+
+def probes_of(state: ServerState) -> dict[int, tuple[int, Any]]:
+    """Of each client whose probe is remembered, the round and the gains."""
+    held = recall(state.memory, PROBES).clients
+    return {client: (held["round"][client], gains) for client, gains in held.get("gains", {}).items()}

@@ -15,6 +15,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedtlu_fast.client_steps.personal import PersonalPart
 from fedtlu_fast.clients.batches import normalises_batches
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
@@ -24,8 +25,8 @@ from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import METRICS, SELECTION, RunDirectory
 from fedtlu_fast.runs.reading import trusted_rows
+from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.simulation.client_errors import left_to_the_round
-from fedtlu_fast.simulation.executors.personal import personal_part
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.torch_state import own_state
 
@@ -178,8 +179,10 @@ def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def _kept(config: RunConfig, layout: ParameterLayout) -> Kept:
-    part = personal_part(config, layout)
-    return NOTHING if part is None else Kept(part.blocks, part.buffers, config.client_selection.alternate)
+    if not config.client_selection.keeps:
+        return NOTHING
+    part = PersonalPart(layout, standing_of(config, layout).personal)
+    return Kept(part.blocks, part.buffers, config.client_selection.alternate)
 
 
 def _parts(config: RunConfig, made: dict[str, Made]) -> Made:

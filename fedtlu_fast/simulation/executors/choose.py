@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer
@@ -20,8 +21,8 @@ from fedtlu_fast.memory import give_back
 from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
+from fedtlu_fast.simulation.executors.build import make_lane_trainer
 from fedtlu_fast.simulation.executors.executor import Executor, InProcess
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.rule import Way, most_at_once, shared_out, way_of
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
@@ -62,8 +63,16 @@ def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> 
     return _settled(config, given.executor, at_once, given.engine or "torch"), ""
 
 
-def make_executor(config: RunConfig, population: Population, trainer: LocalTrainer) -> Executor:
+def make_executor(
+    config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
+) -> Executor:
     """The executor that settled settings name.
+
+    Args:
+        config: of the run, see `choose`.
+        population: says what each client holds.
+        trainer: of single clients.
+        steps: what clients do around training.
 
     Raises:
         InputError: the model cannot be compiled, or vectorised, and the settings ask for it.
@@ -72,7 +81,7 @@ def make_executor(config: RunConfig, population: Population, trainer: LocalTrain
     given = config.execution
     name, _, address = given.executor.partition(":")
     try:
-        lanes = LaneTrainer(config, population, trainer)
+        lanes = make_lane_trainer(config, population, trainer, steps)
     except CannotCompileError as error:
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:

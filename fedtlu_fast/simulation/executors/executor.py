@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult
 
 
 class Executor(Protocol):

@@ -13,15 +13,11 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedtlu_fast.config import ExecutionConfig
-from fedtlu_fast.simulation.executors.orders import Blocks, Orders
-
-Vectors = tuple[Tensor, Tensor]
-"""Parameters [P] and buffers [Q]."""
-Own = NDArray[np.float32]
-"""[p]: the numbers that one client keeps for itself; see `personal`."""
+from fedtlu_fast.client_steps.orders import Orders
+from fedtlu_fast.client_steps.sequence import StepMemories, Told
+from fedtlu_fast.client_steps.step import Vectors
+from fedtlu_fast.clients.trainer import Blocks
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,8 @@ class Lane:
         clients: their numbers, in the order of averaging.
         orders: which blocks they train and send; None for all.
         probing: whether they only measure their gradients at the global parameters, and do not train.
-        own: what clients keep for themselves and start from, by number; those not in it start from the global
-            values.
+        memory: what the client steps remember of each client, by number.
+        told: what the server tells all clients, by the step's name.
         largest: weight that no client exceeds in the mean, see `aggregation.share`.
     """
 
@@ -44,7 +40,8 @@ class Lane:
     clients: tuple[int, ...]
     orders: Orders | None = None
     probing: bool = False
-    own: Mapping[int, Own] = field(default_factory=dict, compare=False)
+    memory: Mapping[int, StepMemories] = field(default_factory=dict, compare=False)
+    told: Told = field(default_factory=dict, compare=False)
     largest: float = inf
 
     def weight(self, samples: int) -> float:
@@ -68,8 +65,7 @@ class ClientReports:
             the weights n_k, [L + B] float64; None unless it was asked for and there is one.
         sent: the blocks that each client sent, by its number; only of clients under `Orders`.
         gains: [B] float64 of each client that probed.
-        own: what each client keeps for itself of its training; only of those that keep something and whose
-            training gave finite numbers.
+        memory: what the client steps remember anew, by client and by the step's name.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -81,7 +77,7 @@ class ClientReports:
     norms: NDArray[np.float64] | None = None
     sent: dict[int, Blocks] = field(default_factory=dict)
     gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    own: dict[int, Own] = field(default_factory=dict)
+    memory: dict[int, StepMemories] = field(default_factory=dict)
 
     def add(
         self, client: int, samples: int, loss: float, accepted: bool, weight: float | None = None
@@ -118,7 +114,7 @@ class ClientReports:
         self.failed |= other.failed
         self.sent |= other.sent
         self.gains |= other.gains
-        self.own |= other.own
+        self.memory |= other.memory
         if other.norms is not None:
             self.add_norms(other.norms)
 
@@ -171,28 +167,30 @@ class LaneResult:
 def cut(
     round_index: int,
     cohort: Sequence[int],
-    config: ExecutionConfig,
-    one_each: bool = False,
+    lanes: int,
+    at_once: int = 1,
     orders: Orders | None = None,
     probing: bool = False,
-    own: Mapping[int, Own] | None = None,
+    memory: Mapping[int, StepMemories] | None = None,
+    told: Told | None = None,
     largest: float = inf,
 ) -> list[Lane]:
-    """The lanes of a cohort: at most `config.lanes`, and no more than it fills when trained `at_once`.
+    """The lanes of a cohort: at most `lanes`, and no more than it fills when clients are trained `at_once`.
 
     Args:
         round_index: of the round.
         cohort: its clients.
-        config: `lanes` and `at_once`.
-        one_each: a lane for every client, whose vectors then come one by one.
+        lanes: how many; as many as there are clients give a lane for each, whose vectors come one by one.
+        at_once: how many clients are trained in one call.
         orders: of the clients; each lane gets those of its own.
         probing: see `Lane`.
-        own: of any clients; each lane gets those of its own.
+        memory: of any clients; each lane gets that of its own.
+        told: see `Lane`.
         largest: see `Lane`.
     """
-    lanes = len(cohort) if one_each else min(config.lanes, -(-len(cohort) // (config.at_once or 1)))
-    parts = np.array_split(np.asarray(cohort, dtype=np.int64), lanes)
+    parts = np.array_split(np.asarray(cohort, dtype=np.int64), min(lanes, -(-len(cohort) // at_once)))
     members = [tuple(part.tolist()) for part in parts]
+    held = memory or {}
     return [
         Lane(
             round_index,
@@ -200,7 +198,8 @@ def cut(
             clients,
             None if orders is None else orders.of(clients),
             probing,
-            {client: own[client] for client in clients if client in own} if own else {},
+            {client: held[client] for client in clients if client in held},
+            told or {},
             largest,
         )
         for index, clients in enumerate(members)

@@ -1,24 +1,23 @@
-"""Clients' probes: what each measures of its gradient where it would start, before anybody trains."""
+"""Clients' probes: what each measures of its gradient where it would start, before any client trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import aggregate
+from fedtlu_fast.client_steps.step import Vectors
+from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population
-from fedtlu_fast.gradient_metrics import measure_gradients
+from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import check_interrupt
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Own, Vectors
+from fedtlu_fast.simulation.executors.lanes import ClientReports
 from fedtlu_fast.simulation.executors.patience import Watch
-from fedtlu_fast.simulation.executors.personal import PersonalPart
 from fedtlu_fast.stats import LayerStats, layer_stats
 
 Gains = NDArray[np.float64]
@@ -29,53 +28,57 @@ class Prober:
 
     def __init__(
         self,
-        config: RunConfig,
-        population: Population,
         trainer: LocalTrainer,
-        many: VectorizedTrainer | None,
-        watch: Watch,
-        part: PersonalPart | None = None,
+        many: VectorizedTrainer | None = None,
+        at_once: int = 1,
+        *,
+        metric: GradientMetric = "gradnorm",
+        batches: int = 1,
+        backend: str = "auto",
     ) -> None:
         """Takes memory only while it probes.
 
         Args:
-            config: of the run.
-            population: who holds what.
             trainer: of one client.
             many: of many clients, if there is one.
-            watch: see `Watch`.
-            part: what clients keep for themselves; each then measures at its own model.
+            at_once: how many clients `many` takes.
+            metric: what clients measure.
+            batches: over how many batches, or as many as a client has.
+            backend: who runs the kernels.
         """
-        self._part = part
-        self._config, self._population, self._watch = config, population, watch
         self._trainer, self._many, self._layout = trainer, many, trainer.layout
-        self._size = (config.execution.at_once or 1) if many is not None else 1
+        self._size = 1 if many is None else at_once
+        self._metric, self._batches, self._backend = metric, batches, backend
 
     def probe(
         self,
-        start: Vectors,
+        model: Vectors,
         round_index: int,
         clients: Sequence[int],
         reports: ClientReports,
+        start: Callable[[int], ClientStart],
         failed: Callable[[int, BaseException], None],
-        own: Mapping[int, Own],
+        watch: Watch,
     ) -> None:
         """Reports every client's gains.
 
         Args:
-            start: global parameters [P] and buffers [Q]; not changed.
+            model: global parameters [P] and buffers [Q]; not changed.
             round_index: the round that is to come.
-            clients: who probes.
+            clients: the clients that probe.
             reports: where the gains go.
-            failed: called for those whose probe raises; raises itself when memory is short.
-            own: what clients keep, by number.
+            start: gives what a client would start from.
+            failed: called for a client whose probe raises; raises itself when memory is short.
+            watch: see `Watch`.
         """
-        weights = self._weights(start)
+        weights = self._weights(model[0])
         for first in range(0, len(clients), self._size):
             group = clients[first : first + self._size]
             if self._many is not None and len(group) > 1:
                 try:
-                    found = self._together(self._many, weights, start, round_index, group)
+                    starts = [start(client) for client in group]
+                    watch(-1, len(group))
+                    found = self._together(self._many, weights, starts, round_index, group)
                     reports.gains |= dict(zip(group, found, strict=True))
                     continue
                 except BaseException as error:
@@ -85,20 +88,16 @@ class Prober:
                     # Else one of them is to blame, and fails again on its own.
             for client in group:
                 try:
-                    model, size = start, weights
-                    if self._part is not None:
-                        model = self._part.model_of(start, own.get(client))
-                        size = self._weights(model)
-                    reports.gains[client] = self._alone(size, model, round_index, client)
+                    own = start(client)
+                    size = weights if own.params is model[0] else self._weights(own.params)
+                    reports.gains[client] = self._alone(size, own, round_index, client)
                 except BaseException as error:
                     check_interrupt(error)
                     failed(client, error)
 
-    def _alone(self, weights: LayerStats, start: Vectors, round_index: int, client: int) -> Gains:
-        self._watch(client)
-        samples = self._population.train(client)
-        count = self._config.client_selection.probe_batches
-        gradient = self._trainer.gradient(*start, samples, count, round_index, client)
+    def _alone(self, weights: LayerStats, start: ClientStart, round_index: int, client: int) -> Gains:
+        vectors = start.params, start.buffers
+        gradient = self._trainer.gradient(*vectors, start.samples, self._batches, round_index, client)
         own: Gains = self._measured(weights, [gradient])[0]
         return own
 
@@ -106,25 +105,21 @@ class Prober:
         self,
         many: VectorizedTrainer,
         weights: LayerStats,
-        start: Vectors,
+        starts: Sequence[ClientStart],
         round_index: int,
         clients: Sequence[int],
     ) -> Gains:
-        samples = []
-        for client in clients:
-            self._watch(client)
-            samples.append(self._population.train(client))
-        self._watch(-1, len(clients))
-        count = self._config.client_selection.probe_batches
-        return self._measured(weights, many.gradients(start[0], samples, count, round_index, clients))
+        samples = [start.samples for start in starts]
+        gradients = many.gradients(starts[0].params, samples, self._batches, round_index, clients)
+        return self._measured(weights, gradients)
 
-    def _weights(self, model: Vectors) -> LayerStats:
-        return layer_stats(model[0], self._layout, backend=self._config.backend)
+    def _weights(self, params: Tensor) -> LayerStats:
+        return layer_stats(params, self._layout, backend=self._backend)
 
     def _measured(self, weights: LayerStats, rows: Tensor | Sequence[Tensor]) -> Gains:
         """[K, B], from the gradients of K clients, each read once."""
-        metric, backend = self._config.client_selection.gradient_metric, self._config.backend
-        found = aggregate(rows, [1.0] * len(rows), self._layout, client_stats=True, backend=backend)
+        shares = [1.0] * len(rows)
+        found = aggregate(rows, shares, self._layout, client_stats=True, backend=self._backend)
         if found.client_stats is None:
             raise RuntimeError("no statistics of clients, though they were asked for")
-        return measure_gradients(metric, self._layout, found.client_stats, weights)
+        return measure_gradients(self._metric, self._layout, found.client_stats, weights)

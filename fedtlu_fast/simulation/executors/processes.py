@@ -25,12 +25,13 @@ from typing import Any
 
 import torch
 
+from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import WorkerError
 from fedtlu_fast.machine import refusal
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult
 from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign, StoppedNotice
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS, SharedMemory, share
 from fedtlu_fast.simulation.stopping import end_with_parent, is_stopped
@@ -85,7 +86,7 @@ class Processes:
         Raises:
             InputError: their results have no room in memory.
         """
-        layout = trainer.trainer.layout
+        layout = trainer.layout
         sizes = layout.size, sum(slot.numel for slot in layout.buffers)
         self._trainer, self._config, self._patience = trainer, config, Patience()
         self._notice = StoppedNotice("its clients wait")

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtlu_fast.client_steps.sequence import StepMemories
+from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.data.population import as_tensor
@@ -29,9 +31,9 @@ from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import cores
+from fedtlu_fast.simulation.executors.build import make_lane_trainer
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult, Vectors
+from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
 from fedtlu_fast.simulation.executors.patience import Sign, allowed
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.torch_state import own_state
@@ -80,7 +82,9 @@ class RemoteTrainer:
         with own_state(threads=1):
             parts = make_parts(config, start=False)
             self._device = config.device
-            self._trainer = LaneTrainer(config, parts.population, parts.trainer, self._watch)
+            self._trainer = make_lane_trainer(
+                config, parts.population, parts.trainer, parts.steps, self._watch
+            )
         facts = environment_facts(config.device, made_with(config.data.source))
         return parts.trainer.layout, parts.population.fingerprint, facts
 
@@ -240,7 +244,7 @@ class RayExecutor:
             return None
         params, buffers, single, reports = answer
         # They outlive the round, and as views they would hold the lane's vectors in the object store.
-        reports.own = {client: own.copy() for client, own in reports.own.items()}
+        reports.memory = {client: _copied(own) for client, own in reports.memory.items()}
         reports.gains = {client: gains.copy() for client, gains in reports.gains.items()}
         vectors = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
         self._held += 1
@@ -293,6 +297,15 @@ class RayExecutor:
     def _end(self, index: int) -> None:
         if index in self._workers:
             ray.kill(self._workers.pop(index).actor)
+
+
+def _copied(memory: StepMemories) -> StepMemories:
+    return {
+        step: {
+            name: np.copy(value) if isinstance(value, np.ndarray) else value for name, value in own.items()
+        }
+        for step, own in memory.items()
+    }
 
 
 def _too_late(worker: int, client: int, limit: str) -> Lost:

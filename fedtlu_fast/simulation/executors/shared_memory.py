@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.machine import memory_room, refusal
-from fedtlu_fast.simulation.executors.lanes import Vectors
 
 SLOTS = 2
 """Results that a worker can hold: one that waits for its turn while the next lane is trained."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part_memory import Memory, recall, remember
 from fedtlu_fast.randomness import Draws, generator
 from fedtlu_fast.simulation.participation.availability import Schedule
 from fedtlu_fast.simulation.participation.samplers import Losses, Pool, Sampler
 
+PART, LOSS = "Participation", "loss"
+"""Under which names the clients' last training losses are remembered."""
 NO_ANSWER, TOO_LATE = "no answer", "too late"
 
 
@@ -64,14 +68,14 @@ class Turnout:
         """What a resumed run must share beside its settings, such as the digest of a trace."""
         return dict(self.schedule.identity) if self.schedule is not None else {}
 
-    def draw(self, round_index: int, losses: Losses) -> Participants:
-        """The participants of a round (1 for the first).
+    def draw(self, round_index: int, memory: Memory) -> Participants:
+        """The participants of a round (1 for the first), given what all parts of the run remember.
 
         Raises:
             InputError: a sampler of the user's draws what it must not.
         """
         available = self.schedule.available(round_index) if self.schedule is not None else None
-        pool = Pool(self.seed, round_index, self.clients, available, losses, self.sizes)
+        pool = Pool(self.seed, round_index, self.clients, available, known_losses(memory), self.sizes)
         drawn = _checked(self.sampler.draw(pool, self.count), pool, self.count)
         silent = self._silent(round_index, drawn)
         answering = [client for client in drawn if client not in silent]
@@ -80,18 +84,18 @@ class Turnout:
         dropped = {client: reasons[client] for client in drawn if client in reasons}
         return Participants(drawn, [client for client in drawn if client not in dropped], dropped)
 
-    def learnt(self, losses: Losses, reports: Iterable[tuple[int, float, bool]]) -> Losses:
-        """The known losses after a round; none are kept for a sampler that does not go by them.
+    def learnt(self, memory: Memory, outcomes: Iterable[tuple[int, float, bool]]) -> Memory:
+        """What all parts remember after a round; losses only for a sampler that goes by them.
 
         Args:
-            losses: known before it.
-            reports: number, training loss, and whether its change was accepted, for each client that
+            memory: what they remembered before it.
+            outcomes: number, training loss, and whether its change was accepted, for each client that
                 trained.
         """
         if not self.sampler.keeps_losses:
-            return losses
-        latest = {client: loss if accepted else float("-inf") for client, loss, accepted in reports}
-        return {**losses, **latest}
+            return memory
+        latest = {client: {LOSS: loss if accepted else float("-inf")} for client, loss, accepted in outcomes}
+        return remember(memory, PART, recall(memory, PART).with_clients(latest))
 
     def _silent(self, round_index: int, drawn: list[int]) -> set[int]:
         chance, draws = self.dropout, Draws()
@@ -108,6 +112,11 @@ class Turnout:
             return set()
         order = generator(self.seed, "arrival", round_index).permutation(len(answering))
         return {answering[place] for place in order[self.size :]}
+
+
+def known_losses(memory: Memory) -> Losses:
+    """The last training losses of clients that have trained, as far as they are remembered."""
+    return cast(Losses, recall(memory, PART).clients.get(LOSS, {}))
 
 
 def _checked(drawn: Sequence[int], pool: Pool, count: int) -> list[int]:

@@ -10,10 +10,12 @@ import pytest
 from fedtlu_fast import InputError
 from fedtlu_fast.data.population import KnowsSizes
 from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
+from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors.lanes import ClientReports
 from fedtlu_fast.simulation.participation import Availability, Duty, Fixed, Participation, Sampler, Trace
+from fedtlu_fast.simulation.participation.turnout import LOSS, PART, known_losses
 
 
 class Unasked:
@@ -110,10 +112,10 @@ def test_only_the_sampler_by_loss_keeps_losses():
     reports.add(7, 10, nan, accepted=False)
     reports.fail(9, "broken")
     learnt = list(zip(reports.clients, reports.losses, reports.accepted, strict=True))
-    before = {4: 9.0, 1: 0.5}
+    before = {PART: PartMemory(clients={LOSS: {4: 9.0, 1: 0.5}})}
     by_loss = participation(population=population(100), sampler="loss")
-    assert by_loss.learnt(before, learnt) == {1: 0.5, 4: 2.5, 7: -inf, 9: -inf}
-    assert before == {4: 9.0, 1: 0.5}, "state is not changed but made anew"
+    assert known_losses(by_loss.learnt(before, learnt)) == {1: 0.5, 4: 2.5, 7: -inf, 9: -inf}
+    assert known_losses(before) == {4: 9.0, 1: 0.5}, "state is not changed but made anew"
     assert participation().learnt({}, learnt) == {}
 
 

@@ -50,7 +50,7 @@ def test_losses_are_in_the_checkpoint_and_decide_who_is_drawn(text, tmp_path):
     config = federation(text, {"sampler": "loss", "candidates": 8}, checkpoint={"every": 1, "retain": 9})
     result = simulate(config, tmp_path / "out")
     files = sorted(path.name for path in (tmp_path / "out/checkpoints/round-000004").iterdir())
-    assert files == ["losses.safetensors", "model.safetensors", "state.json"]
+    assert files == ["memory.safetensors", "model.safetensors", "state.json"]
     by_size = simulate(federation(text, {"sampler": "size"}))
     assert [row["cohort"] for row in result.selection] != [row["cohort"] for row in by_size.selection]
     # Of 8 candidates, 4 a round: whoever has not trained comes first, so that in two rounds all have.

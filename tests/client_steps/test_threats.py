@@ -8,10 +8,12 @@ from support.federations import tiny, write_text
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_layers, simulate
+from fedtlu_fast.client_steps import Arrival, ClientSteps, RunFacts
+from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.config import ThreatConfig
 from fedtlu_fast.data.population import ArrayPopulation, Shares
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.threats import Collusion, Roles, SpoiledPopulation, Spoiler
+from fedtlu_fast.simulation.steps import make_threat
 
 CLIENTS = 50
 
@@ -33,37 +35,44 @@ def federation(threats, execution=None, **over):
     return parse_config({**tree, **over})
 
 
-def roles(*threats, clients=CLIENTS, seed=0):
-    return Roles([ThreatConfig(**threat) for threat in threats], clients, seed)
+def steps_of(*threats, clients=CLIENTS, seed=0, layout=None, **facts):
+    if layout is None:
+        layout = ParameterLayout.from_module(nn.Linear(1, 1))
+    made = [make_threat(ThreatConfig(**threat)) for threat in threats]
+    return ClientSteps(made, RunFacts(layout, seed, clients, **{"tokens": 9, "labels": 9, **facts}))
+
+
+def kind_of(steps, client):
+    role = steps.roles.role(client)
+    return None if role is None else steps.names[role]
 
 
 def struck(found, clients=CLIENTS):
-    return {client: found.of(client).kind for client in range(clients) if found.of(client)}
+    return {client: kind_of(found, client) for client in range(clients) if kind_of(found, client)}
 
 
 # --- who -----------------------------------------------------------------------------------------
 
 
 def test_shares_are_exact_and_no_client_is_struck_twice():
-    both = struck(roles({"kind": "noise", "share": 0.2}, {"kind": "label_flip", "share": 0.5}))
+    both = struck(steps_of({"kind": "noise", "share": 0.2}, {"kind": "label_flip", "share": 0.5}))
     kinds = list(both.values())
-    assert (kinds.count("noise"), kinds.count("label_flip")) == (10, 25)
-    assert struck(roles({"kind": "noise", "share": 1.0})).keys() == set(range(CLIENTS))
+    assert (kinds.count("Noise"), kinds.count("LabelFlip")) == (10, 25)
+    assert struck(steps_of({"kind": "noise", "share": 1.0})).keys() == set(range(CLIENTS))
 
 
 def test_different_threats_strike_the_same_clients_and_seeds_others():
-    one = struck(roles({"kind": "noise", "share": 0.2})).keys()
-    other = struck(roles({"kind": "sign_flip", "share": 0.2, "strength": 3.0})).keys()
+    one = struck(steps_of({"kind": "noise", "share": 0.2})).keys()
+    other = struck(steps_of({"kind": "sign_flip", "share": 0.2, "strength": 3.0})).keys()
     assert one == other
-    assert one != struck(roles({"kind": "noise", "share": 0.2}, seed=1)).keys()
-    assert one < struck(roles({"kind": "noise", "share": 0.3})).keys(), "a larger share adds some"
+    assert one != struck(steps_of({"kind": "noise", "share": 0.2}, seed=1)).keys()
+    assert one < struck(steps_of({"kind": "noise", "share": 0.3})).keys(), "a larger share adds some"
 
 
 def test_without_threats_nobody_is_one():
-    none = roles()
-    assert not none
-    assert none.of(3) is None
-    assert none.adversaries(range(9)) == []
+    none = steps_of()
+    assert none.of(3) == []
+    assert none.struck(range(9)) == []
 
 
 # --- wrong data ----------------------------------------------------------------------------------
@@ -81,10 +90,23 @@ def population(labels=5, tagged=False):
     return ArrayPopulation(pool, shares, shares, pool, "")
 
 
+class Spoiled:
+    """A population, and what its clients train on under a threat."""
+
+    def __init__(self, inner, steps):
+        self.inner, self.steps, self.held_out = inner, steps, inner.held_out
+
+    def train(self, client, round_index=1):
+        vectors = torch.zeros(2), torch.empty(0)
+        return self.steps.way(vectors, round_index, client).start(self.inner.train(client)).samples
+
+
 def spoiled(kind, inner, tokens=0, labels=5, strength=None):
-    found = roles({"kind": kind, "share": 0.5, "strength": strength}, clients=2)
-    bad = next(client for client in range(2) if found.of(client))
-    return SpoiledPopulation(inner, found, 0, tokens, labels), bad
+    steps = steps_of(
+        {"kind": kind, "share": 0.5, "strength": strength}, clients=2, tokens=tokens, labels=labels
+    )
+    bad = next(client for client in range(2) if steps.of(client))
+    return Spoiled(inner, steps), bad
 
 
 def test_flipped_labels_are_the_last_but_themselves():
@@ -108,7 +130,7 @@ def test_label_noise_replaces_its_share_by_other_labels(strength):
     changed = float((after != before).double().mean())
     assert changed == pytest.approx(strength, abs=0.12 if strength < 1 else 0)
     assert set(after.tolist()) <= set(range(5))
-    again = wrong.train(bad).all()[1]
+    again = wrong.train(bad, round_index=2).all()[1]
     assert torch.equal(after, again), "its data are the same in every round"
 
 
@@ -153,9 +175,12 @@ class Update:
         self.layout = ParameterLayout.from_module(self.model, "tensor")
         self.start = torch.randn(self.layout.size)
         self.honest = self.start + 0.01 * torch.randn(self.layout.size)
-        config = federation([{"share": 1.0, **threat}])
-        self.sent = self.honest.clone()
-        Spoiler(config, self.layout).spoil_(self.sent, self.start, round_index, 7)
+        steps = steps_of({"share": 1.0, **threat}, layout=self.layout)
+        given = self.start.clone(), self.honest.clone()
+        way = steps.way((self.start, torch.empty(0)), round_index, 7)
+        self.sent = way.finish(ClientUpdate(self.honest, torch.empty(0), 3, 2, 0.5)).params
+        assert torch.equal(self.start, given[0])
+        assert torch.equal(self.honest, given[1])
 
     @property
     def change(self):
@@ -209,30 +234,46 @@ def test_a_shift_raises_the_score_of_its_layers_alone():
 # --- together ------------------------------------------------------------------------------------
 
 
+def crafted(vectors, cohort, strength=None, received=None):
+    """What each attacker sends after the server received these honest vectors."""
+    steps = steps_of({"kind": "a_little_is_enough", "share": 1.0, "strength": strength})
+    base = torch.zeros(vectors.shape[1])
+    way = steps.server((base, torch.empty(0)), 1, range(cohort), {})
+    for client, vector in enumerate(vectors):
+        arrival = Arrival((client,), (torch.from_numpy(vector), torch.empty(0)), True, 3.0)
+        assert way.receive(arrival) is None, "it is held back"
+    sent = list(way.finish())
+    assert [arrival.clients for arrival in sent] == [(client,) for client in range(len(vectors))]
+    assert {arrival.weight for arrival in sent} == {3.0}
+    assert all(torch.equal(arrival.vectors[0], sent[0].vectors[0]) for arrival in sent)
+    return sent[0].vectors[0]
+
+
 def test_a_little_is_enough_against_numpy():
     draws = np.random.default_rng(1)
     vectors = draws.normal(size=(24, 9)).astype(np.float32)
-    plot = Collusion(torch.zeros(9), roles({"kind": "a_little_is_enough"}))
-    for vector in vectors:
-        plot.add_(torch.from_numpy(vector), 3)
     exact = vectors.astype(np.float64)
     # Their example: of 50 workers 24 are corrupted; two honest ones must be won over: z(24 / 26) = 1.43.
     expected = exact.mean(0) - 1.4261 * exact.std(0)
-    np.testing.assert_allclose(plot.crafted(50).numpy(), expected, rtol=1e-4, atol=1e-4)
-    given = Collusion(torch.zeros(9), roles({"kind": "a_little_is_enough", "strength": 0.5}))
-    for vector in vectors:
-        given.add_(torch.from_numpy(vector), 3)
-    np.testing.assert_allclose(
-        given.crafted(50).numpy(), exact.mean(0) - 0.5 * exact.std(0), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(crafted(vectors, 50).numpy(), expected, rtol=1e-4, atol=1e-4)
+    expected = exact.mean(0) - 0.5 * exact.std(0)
+    np.testing.assert_allclose(crafted(vectors, 50, 0.5).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("attackers", "cohort"), [(1, 1), (1, 10), (9, 10), (10, 10), (1, 1000)])
 def test_any_number_of_attackers_sends_numbers(attackers, cohort):
-    plot = Collusion(torch.zeros(4), roles({"kind": "a_little_is_enough"}))
-    for index in range(attackers):
-        plot.add_(torch.full((4,), float(index)), 1)
-    assert plot.crafted(cohort).isfinite().all()
+    vectors = np.arange(attackers, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    assert crafted(vectors, cohort).isfinite().all()
+
+
+def test_honest_clients_pass_by_the_colluders():
+    steps = steps_of({"kind": "a_little_is_enough", "share": 0.5}, clients=4)
+    way = steps.server((torch.zeros(3), torch.empty(0)), 1, range(4), {})
+    bad = steps.struck(range(4))
+    for client in range(4):
+        arrival = Arrival((client,), (torch.ones(3), torch.empty(0)), True, 1.0)
+        assert (way.receive(arrival) is None) == (client in bad)
+    assert [arrival.clients for arrival in way.finish()] == [(client,) for client in bad]
 
 
 # --- in a run ------------------------------------------------------------------------------------
@@ -302,7 +343,7 @@ def test_noisy_text(tmp_path):
 def test_settings_round_trip():
     config = federation(["noise:0.1", {"kind": "shift", "share": 0.2, "layers": "*.weight"}])
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
-    assert [threat.force for threat in config.threats] == [1.0, 1.0]
+    assert [make_threat(threat).strength for threat in config.threats] == [1.0, 1.0]
     assert federation("sign_flip:0.3:4").threats == (ThreatConfig(kind="sign_flip", share=0.3, strength=4.0),)
 
 

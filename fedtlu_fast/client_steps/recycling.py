@@ -1,0 +1,51 @@
+"""FedLUAR: blocks that nobody had to send change as in the round before (arXiv 2503.11146)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from typing_extensions import override
+
+from fedtlu_fast.client_steps.step import ClientStep, RoundChange, ServerContext, ServerHalf
+from fedtlu_fast.clients.trainer import Blocks
+
+PART, CHANGE = "Recycle", "change"
+"""Under which names `Recycle` remembers the change of the round before."""
+
+
+@dataclass(frozen=True)
+class Recycle(ClientStep):
+    """The server gives blocks that nobody sent their change of the round before.
+
+    It does so only where some client was averaged in: else nobody sent even what had to be sent.
+
+    Attributes:
+        blocks: indices of the blocks that may be recycled; never frozen ones.
+    """
+
+    blocks: Blocks
+
+    @override
+    def server_half(self, server: ServerContext) -> ServerHalf:
+        return _Recycler(self, server)
+
+
+class _Recycler(ServerHalf):
+    def __init__(self, step: Recycle, server: ServerContext) -> None:
+        self._step, self._server = step, server
+
+    @override
+    def complete(self, aggregated: RoundChange) -> RoundChange:
+        if aggregated.empty or not aggregated.ordered:
+            return aggregated
+        last, change = self._server.memory.server.get(CHANGE), aggregated.change
+        recycled = {block for block in self._step.blocks if block in aggregated.unsent}
+        if last is None or not recycled:
+            self.server = {CHANGE: change}
+            return aggregated
+        change = change.clone()
+        for run in self._server.facts.layout.runs(recycled):
+            change[run] = last[run]
+        self.server = {CHANGE: change}
+        unsent = tuple(block for block in aggregated.unsent if block not in recycled)
+        return replace(aggregated, change=change, unsent=unsent)

@@ -1,0 +1,60 @@
+"""Clients that train and send chosen blocks only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+from typing_extensions import override
+
+from fedtlu_fast.client_steps.step import ClientContext, ClientStep
+from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
+
+
+class ChoosesAfter(Protocol):
+    """Chooses what a client sends by what its training has changed."""
+
+    def after_training(self, change: Tensor, budget: float, backend: str) -> Blocks:
+        """The blocks that the client sends.
+
+        Args:
+            change: [P], the client's own.
+            budget: the client's own.
+            backend: runs the kernels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SendChosen(ClientStep):
+    """A client trains the blocks of its order and sends those of them that the order names.
+
+    Whatever the steps before made of the other blocks, the server receives no change of them. A client
+    without an order trains and sends everything.
+
+    Attributes:
+        rule: chooses what a client with a budget sends after its training; None: no client chooses.
+    """
+
+    rule: ChoosesAfter | None = None
+    changes: ClassVar[frozenset[str]] = frozenset({"blocks"})
+
+    @override
+    def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
+        if client.order is None or start.first:
+            return start
+        return replace(start, blocks=client.order.trained)
+
+    @override
+    def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
+        if client.order is None:
+            return update
+        order, sent = client.order, client.order.sent
+        if order.budget is not None and self.rule is not None:
+            change = update.params - client.params
+            sent = self.rule.after_training(change, order.budget, client.facts.backend)
+        layout, params = client.facts.layout, update.params.clone()
+        for run in layout.runs(set(range(len(layout.blocks))).difference(sent)):
+            params[run] = client.params[run]
+        return replace(update, params=params, sent=sent)

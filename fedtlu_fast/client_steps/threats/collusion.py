@@ -1,0 +1,103 @@
+"""Malicious clients that make up together what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from fedtlu_fast.client_steps.step import Arrival, ServerContext, ServerHalf
+from fedtlu_fast.client_steps.threats.threat import Threat, check_strength
+
+
+@dataclass(frozen=True)
+class ALittleIsEnough(Threat):
+    """Baruch et al. (arXiv 1902.06156): every attacker sends mean - z std of the attackers' honest updates.
+
+    It is large enough to do harm and small enough to hide among honest clients. Attackers know each other's
+    updates and nobody else's.
+
+    Attributes:
+        strength: z, more than 0; None: as large as lets a majority of the cohort still seem to agree with
+            the attackers (section 3 of the paper).
+    """
+
+    strength: float | None = None
+    needs_each: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strength is not None:
+            check_strength(self.strength)
+
+    @override
+    def server_half(self, server: ServerContext) -> ServerHalf:
+        return _Colluders(self, server)
+
+
+class _Colluders(ServerHalf):
+    """Holds the colluders' honest updates back, and sends what they have made of them."""
+
+    def __init__(self, step: ALittleIsEnough, server: ServerContext) -> None:
+        self._step, self._server = step, server
+        self._honest = Spread(server.params)
+        self._held: list[Arrival] = []
+
+    @override
+    def receive(self, arrival: Arrival) -> Arrival | None:
+        self._honest.add_(arrival.vectors[0])
+        self._held.append(arrival)
+        return None
+
+    @override
+    def finish(self) -> Iterable[Arrival]:
+        if not self._held:
+            return
+        count, cohort = len(self._held), len(self._server.cohort)
+        z = hidden_z(count, cohort) if self._step.strength is None else self._step.strength
+        crafted = self._honest.mean - z * self._honest.std()
+        for arrival in self._held:
+            yield Arrival(arrival.clients, (crafted, self._server.buffers), True, arrival.weight)
+
+
+class Spread:
+    """Mean and standard deviation of vectors that come one at a time (Welford), in O(P) memory.
+
+    Attributes:
+        mean: [P]; empty before the first vector.
+        count: of the vectors.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        # Most rounds have no attackers, and should not pay for the memory.
+        self._like, self.mean, self._m2 = like, like[:0], like[:0]
+        self.count = 0
+
+    def add_(self, vector: Tensor) -> None:
+        """Takes one vector [P]."""
+        if not self.count:
+            self.mean, self._m2 = torch.zeros_like(self._like), torch.zeros_like(self._like)
+        self.count += 1
+        gap = vector - self.mean
+        self.mean.add_(gap, alpha=1 / self.count)
+        self._m2.addcmul_(gap, vector - self.mean)
+
+    def std(self) -> Tensor:
+        """[P]."""
+        return (self._m2 / self.count).sqrt()
+
+
+def hidden_z(attackers: int, cohort: int) -> float:
+    """The largest z with which the attackers seem to be part of a majority (section 3 of the paper)."""
+    honest = cohort - attackers
+    if honest < 1:
+        return 1.0
+    supporters = cohort // 2 + 1 - attackers
+    share = (honest - supporters) / honest
+    # With a majority of attackers there is no bound; with very few there is nothing to gain.
+    return max(0.0, NormalDist().inv_cdf(min(max(share, 0.01), 0.99)))

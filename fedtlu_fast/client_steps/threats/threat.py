@@ -1,0 +1,69 @@
+"""The base of every threat, and what several of them compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedtlu_fast.client_steps.step import ClientContext, ClientStep
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.stats import layer_stats
+
+LARGEST = 1e38
+"""Beyond it float32 knows infinity alone."""
+
+
+@dataclass(frozen=True)
+class Threat(ClientStep):
+    """What is wrong with some clients: with their data, or with what they send.
+
+    Two threats strike different clients. The papers name noisy and malicious clients and define neither;
+    kinds and strengths are those of the attack literature where it is cited, and else ours.
+
+    Attributes:
+        share: of the clients, in (0, 1].
+    """
+
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuses a share outside (0, 1].
+
+        Raises:
+            InputError: it is outside.
+        """
+        if not 0 < self.share <= 1:
+            raise InputError("share", self.share, "more than 0, and at most 1")
+
+
+def check_strength(strength: float, most: float = LARGEST) -> None:
+    """Refuses a strength outside (0, most].
+
+    Raises:
+        InputError: it is outside.
+    """
+    if not 0 < strength <= most:
+        raise InputError("strength", strength, f"more than 0, and at most {most:g}")
+
+
+def rms_of_layers(change: Tensor, layout: ParameterLayout, backend: str) -> Tensor:
+    """[P]: for each number of a change [P], the root mean square of its layer."""
+    stats = layer_stats(change, layout, backend=backend).cpu()
+    return spread(stats.l2 / stats.count.clamp(min=1).sqrt(), layout).to(change.device)
+
+
+def spread(layers: Tensor, layout: ParameterLayout) -> Tensor:
+    """[P] float32 from one value for each layer, [L]."""
+    sizes = torch.tensor([layer.numel for layer in layout.layers])
+    return layers.float().repeat_interleave(sizes)
+
+
+def standard_normal(client: ClientContext, purpose: str) -> Tensor:
+    """[P] float32, drawn anew in every round."""
+    draws = client.generator(purpose)
+    noise = torch.from_numpy(draws.standard_normal(len(client.params), dtype=np.float32))
+    return noise.to(client.params.device)

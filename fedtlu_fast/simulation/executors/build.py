@@ -1,0 +1,71 @@
+"""From settings to what trains the clients in one process."""
+
+from __future__ import annotations
+
+from fedtlu_fast.block_metrics import scored_layout
+from fedtlu_fast.client_steps import ClientSteps
+from fedtlu_fast.clients.compiled import CompiledTrainer
+from fedtlu_fast.clients.groups import VectorizedGroups
+from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.clients.vectorized import VectorizedTrainer
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.ahead import AheadPopulation
+from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.simulation.executors.lane_trainer import Engines, LaneTrainer
+from fedtlu_fast.simulation.executors.patience import Watch
+from fedtlu_fast.simulation.executors.probing import Prober
+
+
+def make_lane_trainer(
+    config: RunConfig,
+    population: Population,
+    trainer: LocalTrainer,
+    steps: ClientSteps,
+    watch: Watch | None = None,
+) -> LaneTrainer:
+    """The trainer of lanes that the settings name.
+
+    Args:
+        config: of the run.
+        population: says what each client holds.
+        trainer: trains one client.
+        steps: what clients do around training.
+        watch: see `Watch`.
+
+    Raises:
+        CannotCompileError: see `CompiledTrainer`.
+        CannotVectorizeError: see `VectorizedTrainer`.
+    """
+    execution, chosen = config.execution, config.client_selection
+    at_once, example = execution.at_once or 1, example_samples(population)
+    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    engines, many = Engines(trainer), None
+    if execution.engine == "compiled":
+        compiled = CompiledTrainer(*parts, example)
+        engines = Engines(compiled, compiled if at_once > 1 else None, at_once)
+    elif at_once > 1:
+        at_once = min(at_once, config.cohort)
+        many = VectorizedTrainer(*parts, at_once, example, execution.precision)
+        groups = VectorizedGroups(many, trainer, config.backend)
+        engines = Engines(groups, groups, execution.at_once or 1)
+    layout = trainer.layout
+    agreement = config.selection.metric == "agreement"
+    return LaneTrainer(
+        population,
+        layout,
+        steps,
+        engines,
+        Prober(
+            trainer,
+            many,
+            execution.at_once or 1,
+            metric=chosen.gradient_metric,
+            batches=chosen.probe_batches,
+            backend=config.backend,
+        ),
+        normed=scored_layout(layout, config.selection.scored_layers) if agreement else None,
+        client_errors=execution.client_errors,
+        backend=config.backend,
+        announce=population.announce if isinstance(population, AheadPopulation) else None,
+        watch=watch,
+    )
