@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.errors import check_kind
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.results import RunResult
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.settings import DEFAULT_PRESET, load_config
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.simulation.endings import how_it_diverged
 from fedtlu_fast.simulation.run import Run
@@ -22,17 +22,19 @@ logger = logging.getLogger("fedtlu_fast")
 
 
 def simulate(
-    config: RunConfig | Mapping[str, Any],
+    config: RunConfig | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
+    preset: str | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback | Observer] = (),
 ) -> RunResult:
     """Runs one federation to its end.
 
     Args:
-        config: the settings, complete or in part (what is missing has `RunConfig`'s defaults).
+        config: complete settings, or some of them as a nested mapping; the others are those of the preset.
         out: a new or empty directory for the run's files; None writes nothing.
+        preset: settings that ship with the package; None: quickstart, as for ``fedtlu run``.
         resume: go on with the run that `out` holds, from its latest checkpoint. With more `rounds` than it
             had, the run is made longer.
         callbacks: objects of subclasses of `Callback`, and functions that get each round's row of
@@ -54,7 +56,12 @@ def simulate(
         >>> result.summary["test_perplexity"]  # doctest: +SKIP
         2034.6
     """
-    settings = config if isinstance(config, RunConfig) else parse_config(config)
+    if isinstance(config, RunConfig):
+        if preset is not None:
+            raise InputError("preset", preset, "none beside complete settings", "Give a mapping of settings.")
+        settings = config
+    else:
+        settings = load_config(preset or DEFAULT_PRESET, settings={} if config is None else config)
     check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
     place = at_home(out) if out is not None else None
     with closing(Run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:

@@ -36,17 +36,26 @@ def presets() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+DEFAULT_PRESET = "quickstart"
+"""What ``fedtlu run`` and `simulate` begin with where neither a preset nor complete settings are given."""
+
+
 def load_config(
-    preset: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+    preset: str | None = None,
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Settings from a preset, then a file over it, then overrides over both.
+    """Settings from a preset, then a file or a mapping over it, then overrides over both.
 
     Args:
-        preset: one of `presets`.
+        preset: one of `presets`; None: the defaults of `RunConfig`.
         path: a YAML file.
         overrides: ``key=value`` with a dotted key (``training.lr=0.1``) and a YAML value. A key may be
             given by its last part (``lr=0.1``) when only one setting has it. ``rounds`` given alone over a
             longer warm-up shortens that in proportion, which is said.
+        settings: a nested mapping, as a YAML file gives it.
 
     Raises:
         InputError: an unknown key, a wrong type or an impossible value.
@@ -64,6 +73,11 @@ def load_config(
         given_in_file = _spelled_out(RunConfig, _read_yaml(path))
         _shorten_warmup_(tree, given_in_file)
         _lay_over(tree, given_in_file)
+    if settings is not None:
+        check_kind("config", settings, Mapping, "a mapping of settings, as {'rounds': 20}, or a RunConfig")
+        given_here = _spelled_out(RunConfig, dict(settings))
+        _shorten_warmup_(tree, given_here)
+        _lay_over(tree, given_here)
     for override in overrides:
         _merge(given, _parse_override(override))
     _shorten_warmup_(tree, given)

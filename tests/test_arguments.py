@@ -32,7 +32,7 @@ WRONG = {
     "layout": [lambda: layer_stats(torch.ones(3), layout="x"), lambda: aggregate([torch.ones(3)], [1], None),
                lambda: score_blocks(score_layers(STATS), None, STATS)],
     "delta": [lambda: layer_stats(None), lambda: layer_stats(3), lambda: layer_stats("ab")],
-    "config": [lambda: simulate([]), lambda: simulate(None), lambda: simulate("nope")],
+    "config": [lambda: simulate([]), lambda: simulate(3), lambda: simulate("nope")],
     "out": [lambda: simulate({}, out=3)],
     "preset": [lambda: load_config(3)],
 }  # fmt: skip

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.sampling import examples
 
-from fedtlu_fast import InputError, RunConfig, load_config, simulate
+from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
+from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
 from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.partition import Iid
@@ -74,6 +75,29 @@ def test_a_file_goes_over_the_preset_and_overrides_over_both(tmp_path):
     assert config.training.local_steps == base.training.local_steps
     assert config.clients == base.clients
     assert load_config("quickstart") == base, "presets are not changed by what goes over them"
+
+
+def test_python_begins_with_what_the_command_line_begins_with(monkeypatch):
+    ran = []
+    monkeypatch.setattr(api, "Run", lambda config, *rest, **more: ran.append(config) or 1 / 0)
+    for config, preset, same in (
+        ({}, None, load_config("quickstart")),
+        (None, None, settings_from(None, None, None)),
+        (None, "smoke", settings_from("smoke", None, None)),
+        (
+            {"rounds": 10, "training": {"local_epochs": 2}},
+            None,
+            load_config("quickstart", None, ["rounds=10", "local_epochs=2"]),
+        ),
+        (RunConfig(), None, RunConfig()),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            simulate(config, preset=preset)
+        assert ran.pop() == same
+    with pytest.raises(InputError, match="preset: got 'smoke'; expected none beside complete settings"):
+        simulate(RunConfig(), preset="smoke")
+    with pytest.raises(InputError, match="config: got 3; expected a mapping of settings"):
+        simulate(3)
 
 
 def test_some_training_settings_leave_the_others_at_their_defaults():

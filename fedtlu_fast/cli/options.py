@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.runs.results import ArmResult
 
-DEFAULT_PRESET = "quickstart"
-
 Preset = Annotated[
     str | None,
-    typer.Option(help=f"Settings that ship with the package ({DEFAULT_PRESET} unless --config is given)."),
+    typer.Option(help="Settings that ship with the package (quickstart unless --config is given)."),
 ]
 Config = Annotated[
     Path | None,
@@ -102,7 +100,7 @@ def settings_from(
         given: dotted settings with underscores doubled (``data__source``); None is not given. A task that
             is called as a preset brings it.
     """
-    from fedtlu_fast.settings import load_config, presets
+    from fedtlu_fast.settings import DEFAULT_PRESET, load_config, presets
 
     if preset is None and config is None:
         preset = given["task"] if given.get("task") in presets() else DEFAULT_PRESET

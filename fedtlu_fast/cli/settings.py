@@ -18,10 +18,10 @@ def settings_command(preset: options.Preset = None) -> None:
 
     Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
     """
-    from fedtlu_fast.settings import load_config, presets, setting_paths
+    from fedtlu_fast.settings import DEFAULT_PRESET, load_config, presets, setting_paths
     from fedtlu_fast.yaml_text import dump_yaml
 
-    preset = preset or options.DEFAULT_PRESET
+    preset = preset or DEFAULT_PRESET
     tree = load_config(preset).model_dump()
     table = Table(title=f"Settings, with their values in preset {preset}", title_justify="left")
     for head in ("setting", "value", "meaning"):
