@@ -72,7 +72,7 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
         >>> scores.excess.item(), round(scores.score.item(), 4)
         (4.0, 2.2361)
     """
-    check_kind("stats", stats, LayerStats, "what layer_stats gives")
+    check_kind("stats", stats, LayerStats, "the result of layer_stats")
     if ddof not in (0, 1) or isinstance(ddof, bool):
         raise InputError("ddof", ddof, "0 (population) or 1 (sample)")
     stats = stats.cpu()
@@ -110,9 +110,9 @@ def score_blocks(
     """
     if pooling not in ("mean", "pooled"):
         raise not_one_of("pooling", pooling, ("mean", "pooled"))
-    check_kind("scores", scores, LayerScores, "what score_layers gives")
+    check_kind("scores", scores, LayerScores, "the result of score_layers")
     check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
-    check_kind("stats", stats, LayerStats, "what layer_stats gives")
+    check_kind("stats", stats, LayerStats, "the result of layer_stats")
     for field, given in (("scores", scores), ("stats", stats)):
         if len(given) != len(layout.layers):
             raise InputError(field, f"{len(given)} layers", f"the {len(layout.layers)} of the layout")

@@ -1,8 +1,8 @@
-"""A model before and after a change -> which layers and blocks changed in which way, and a part of it.
+"""Scores the change of a model between two states, layer by layer and block by block, and applies a part.
 
-`files` and `memory` open models, `matching` finds which tensor of one is which of the other, `buffers` says
-which tensors are no layers, `scored` brings them together, `ranking` puts the result in rows, and `update`
-chooses blocks of it and applies them.
+`files` and `memory` open models, `matching` pairs the tensors of the two by name, `buffers` finds the tensors
+that are not layers, `scored` computes the scores, `ranking` makes rows of the result, and `update` chooses
+blocks and applies their change.
 """
 
 from fedtlu_fast.changes.scored import ScoredChange, score

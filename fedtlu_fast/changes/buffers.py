@@ -1,18 +1,18 @@
-"""Which floating-point tensors of a checkpoint are no layers: what nobody trains.
+"""Finds the floating-point tensors of a checkpoint that are not trained, and so are not layers.
 
-A file does not say which of its tensors are buffers. It is decided here, by what libraries call them and by
-what lies beside them:
+A file does not say which of its tensors are buffers. They are recognised by the names that libraries give
+them, and by the tensors beside them:
 
-* by name: statistics of BatchNorm and its like, positions, frequencies of rotary embeddings, what masks
-  attention, windows of Swin (`NAMES`), and all that lies in a module of `MODULES`, as the copies that an
-  average of weights keeps;
+* by name: statistics of BatchNorm and similar layers, positions, frequencies of rotary embeddings, attention
+masks, windows of Swin (`NAMES`), and every tensor in a module of `MODULES`, such as the copies that an
+average of weights keeps;
 * by a companion in the same module: vectors and masks of spectral norm and of pruning beside
-  ``weight_orig`` (``weight_v`` of weight norm is trained, and has none), averages of a codebook;
-* by contents: ``bias``, ``mask`` and ``tril`` whose numbers are a causal mask, as GPT-2 on the hub has them,
-  and ``pe`` whose first row is the one of sinusoidal positions. A trained ``bias`` looks otherwise.
+  ``weight_orig`` (``weight_v`` of weight norm is trained, and has no companion), averages of a codebook;
+* by contents: ``bias``, ``mask`` and ``tril`` whose numbers are a causal mask, as in GPT-2 on the hub, and
+``pe`` whose first row is that of sinusoidal positions. A trained ``bias`` has other numbers.
 
-Weights of a quantised model, with the scales of their numbers beside them, are no layers either: neither is
-a weight without the other.
+Weights of a quantised model, which have scales beside them, are not layers either: only both together give a
+weight.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ NAMES = frozenset(
     }
 )  # fmt: skip
 MODULES = frozenset({"model_ema", "activation_post_process", "weight_fake_quant"})
-# Ending of a buffer's name -> the ending of the parameter it belongs to, which lies in the same module.
+# Ending of a buffer's name -> ending of the parameter it belongs to, in the same module.
 BESIDE = {"_u": "_orig", "_v": "_orig", "_mask": "_orig"}
-# Old: averages of a codebook, which come together.
+# Averages of a codebook, which occur together.
 CODEBOOK = frozenset({"cluster_size", "embed_avg"})
 MASKS = frozenset({"bias", "mask", "tril", "causal_mask"})
-# What is added to the name of a quantised weight, or stands in its place, for the scales of its numbers.
+# Endings that follow the name of a quantised weight, or replace it, for the scales of its numbers.
 SCALES = ("_scale", "_scale_inv", ".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map")
 SCALES_OF = {"scales": "qweight", "SCB": "weight", "weight_scale": "weight", "input_scale": "weight"}
 ROWS = 256
-"""Rows of a mask that are looked at in one go."""
+"""How many rows of a mask are checked at a time."""
 
 
 def buffers(tensors: Mapping[str, Stored]) -> set[str]:
@@ -82,7 +82,7 @@ def _is_buffer(name: str, tensors: Mapping[str, Stored]) -> bool:
 
 
 def _is_causal_mask(tensor: Stored) -> bool:
-    """Zeros and ones [1, 1, n, n] or [n, n], zeros above the diagonal and ones on it; n is 2 at least."""
+    """Whether it is [1, 1, n, n] or [n, n], n >= 2, with 0 above the diagonal, 1 on it, 0 or 1 below."""
     *lead, height, width = (0, 0, *tensor.shape)
     if height != width or width < 2 or any(size > 1 for size in lead):
         return False
@@ -96,7 +96,7 @@ def _is_causal_mask(tensor: Stored) -> bool:
 
 
 def _is_sinusoid(tensor: Stored) -> bool:
-    """Positions [..., n, width] or [n, 1, width] whose first row is 0, 1, 0, 1, ..."""
+    """Whether it has shape [..., n, width] or [n, 1, width] and the first row 0, 1, 0, 1, ..."""
     if len(tensor.shape) < 2 or 0 in tensor.shape or tensor.shape[-1] % 2:
         return False
     values = tensor.read()
@@ -107,7 +107,7 @@ def _is_sinusoid(tensor: Stored) -> bool:
 
 
 def _weight_of(name: str, tensors: Mapping[str, Stored]) -> str | None:
-    """The weight whose numbers these scales are for, if they are scales."""
+    """The weight that these scales belong to; None if the tensor does not hold scales."""
     for ending in SCALES:
         if name.endswith(ending) and name.removesuffix(ending) in tensors:
             return name.removesuffix(ending)

@@ -1,6 +1,6 @@
 """The tensors of a checkpoint: a safetensors file, or a model directory with one file or a sharded index.
 
-Reads safetensors only: a pickle can run code, so it is never opened.
+It reads only safetensors: a pickle can run code, so it is never opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedtlu_fast.errors import InputError, listed
 
 INDEX = ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Eight bits a number and fewer; PyTorch reads them, and converts the wider ones.
+# Dtypes of eight bits or fewer per number. PyTorch reads them, and converts those of eight bits.
 _NARROW = ("F8", "F6", "F4")
 _FLOATING = ("F64", "F32", "F16", "BF16", *_NARROW)
 
@@ -30,12 +30,12 @@ class Stored:
     """A tensor in an open safetensors file, or in memory.
 
     Attributes:
-        field: which checkpoint it is of, for messages.
+        field: the checkpoint it belongs to, ``BEFORE`` or ``AFTER``, for messages.
         file: the open file.
-        name: what the file calls it.
+        name: its name in the file.
         shape: its shape.
-        dtype: the format's name of its dtype, as ``BF16``.
-        alias: whether the name is another one for a tensor that the file holds under its own.
+        dtype: the format's name of its dtype, such as ``BF16``.
+        alias: whether this is a second name for a tensor that the file holds under another name.
     """
 
     field: str
@@ -56,7 +56,7 @@ class Stored:
         return self.dtype.startswith(_NARROW)
 
     def read(self) -> Tensor:
-        """All of it, in float64."""
+        """All numbers, in float64."""
         return self._converted(self.file.get_tensor, self.name)
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -68,7 +68,7 @@ class Stored:
             return read(name).to(torch.float64)
         except MemoryError:
             raise
-        except Exception as error:  # the library's own errors, and those of torch for what it cannot convert
+        except Exception as error:  # the library's errors, and torch's for a dtype it cannot convert
             raise InputError(
                 f"{self.field}: {self.name}",
                 self.dtype,
@@ -83,9 +83,9 @@ class Checkpoint:
 
     Attributes:
         field: ``BEFORE`` or ``AFTER``.
-        source: what the user gave, for messages.
-        tensors: by name.
-        not_read: sentences on what lies there and was left alone.
+        source: the path or model that the user gave, for messages.
+        tensors: the tensors by name.
+        not_read: sentences about files and tensors that were not read.
         ordered: whether the tensors are in the model's own order, as in memory; files sort them by name.
     """
 
@@ -97,7 +97,7 @@ class Checkpoint:
 
 
 def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
-    """Opens a checkpoint and reads which tensors it holds; their numbers are read when they are wanted.
+    """Opens a checkpoint and reads which tensors it holds; their numbers are read later, on demand.
 
     An index decides which file holds which tensor. Of a directory with ``model.safetensors`` and an index
     that does not name this file, the file is read and the index is not, as Transformers does.
@@ -139,7 +139,7 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
 
 
 def _source(field: str, path: Path) -> tuple[Path, list[str]]:
-    """The safetensors file or the index to read, and sentences on what lies beside it and is not read."""
+    """The safetensors file or index to read, and sentences about files beside it that are not read."""
     if path.is_file():
         if path.suffix in PICKLES:
             raise InputError(
@@ -198,19 +198,19 @@ def _weight_map(field: str, index: Path) -> dict[str, str]:
 def _tensors(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
     stored: dict[str, Stored] = {}
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             raise ValueError("it is not there" if not path.exists() else "it is no regular file")
         file = stack.enter_context(safe_open(str(path), framework="pt"))
         for name in file.keys():  # noqa: SIM118 (not a mapping)
             part = file.get_slice(name)
             stored[name] = Stored(field, file, name, tuple(part.get_shape()), part.get_dtype())
-        # What safetensors.torch.save_model left out because it shares its memory with another tensor.
+        # Tensors that safetensors.torch.save_model left out because they share the memory of another one.
         for name, held in (file.metadata() or {}).items():
             if name not in stored and held in stored and not stored[held].alias:
                 own = stored[held]
                 stored[name] = Stored(field, file, own.name, own.shape, own.dtype, alias=True)
     except MemoryError:
         raise
-    except Exception as error:  # whatever the library raises at bytes that are no safetensors file
+    except Exception as error:  # whatever the library raises for bytes that are not a safetensors file
         raise InputError(field, str(path), f"a whole safetensors file; {error}") from error
     return stored

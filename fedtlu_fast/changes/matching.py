@@ -1,7 +1,7 @@
-"""Which tensor of one checkpoint is which of another, when libraries have put prefixes before their names.
+"""Pairs the tensors of two checkpoints when libraries have put prefixes before their names.
 
 Compilers and wrappers add parts to a name (``_orig_mod``, ``module``), and a model with a head calls its
-body ``transformer`` or ``model``. Nothing is guessed: where two tensors could be meant, it is an error.
+body ``transformer`` or ``model``. Nothing is guessed: a name that fits two tensors is an error.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from collections.abc import Callable, Iterable
 
 from fedtlu_fast.errors import InputError
 
-# torch.compile, FSDP, checkpointed activations and Fabric call what they wrap so, and nobody else does.
+# Names that only torch.compile, FSDP, checkpointed activations and Fabric give to the modules they wrap.
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-# Data parallelism's name, at any depth; what libraries call a model's body, at the start of a name.
+# The name that data parallelism adds, at any depth; names that libraries give a model's body, at the start.
 WRAPPED, BODIES = "module", frozenset({"model", "transformer", "base_model"})
 
 
 def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
-    """Names of BEFORE -> names of AFTER, for all tensors that are in both, in natural order.
+    """Names in BEFORE -> names in AFTER, for all tensors that are in both, in natural order.
 
-    Equal names belong together. Then names that are equal without the parts of `WRAPPERS`; then those for
-    which one prefix turns all names of one side into the other's; then those that are equal without
-    `WRAPPED` and leading `BODIES`; at last, those left over on one side that one prefix turns into names
-    left over on the other.
+    Names are paired by the first of these rules that fits: they are equal; they are equal without the parts
+    of `WRAPPERS`; one prefix turns all names of one side into the names of the other; they are equal without
+    `WRAPPED` and leading `BODIES`; one prefix turns the rest of one side into names of the rest of the other.
 
     Raises:
-        InputError: two tensors of one side could be meant by one of the other.
+        InputError: a tensor of one side fits two tensors of the other.
     """
     ours, theirs = set(old), set(new)
     if ours == theirs:
@@ -42,7 +41,7 @@ def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
 
 
 def core(name: str) -> str:
-    """The name without all that libraries put around it: two names of one tensor have one core."""
+    """The name without the parts that libraries add: two names of one tensor have the same core."""
     return _key(_without(name, WRAPPERS.__contains__))
 
 
@@ -68,7 +67,7 @@ def _bare(field: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def _by_key(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
-    """Pairs of names that are equal, or equal without what data parallelism and bodies add."""
+    """Pairs of names that are equal, or equal without the parts that data parallelism and bodies add."""
     groups: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, names in enumerate((before, after)):
         for name in names:
@@ -87,7 +86,7 @@ def _by_key(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
 
 
 def _by_prefix(before: list[str], after: list[str], *, whole: bool) -> dict[str, str]:
-    """Pairs of names by one prefix on one side, or none; `whole`: only when it explains both sides."""
+    """Pairs of names by one prefix on one side, or no pairs; with `whole`, it must pair all names of both."""
     if not before or not after or (whole and len(before) != len(after)):
         return {}
     if len(before) > len(after) or (
@@ -110,7 +109,7 @@ def _key(name: str) -> str:
 
 
 def _without(name: str, drop: Callable[[str], bool]) -> str:
-    """The name without such modules; its last part is no module's."""
+    """The name without the modules for which `drop` is true; its last part is the tensor and stays."""
     *modules, last = name.split(".")
     return ".".join([*(part for part in modules if not drop(part)), last])
 
@@ -119,6 +118,6 @@ def _ambiguous(field: str, names: list[str]) -> InputError:
     return InputError(
         field,
         f"{names[0]} and {names[1]}",
-        "names that differ by more than a prefix, for either could be one tensor of the other checkpoint",
+        "names that differ by more than a prefix, since either could be one tensor of the other checkpoint",
         "Save both checkpoints from the same kind of model.",
     )

@@ -1,4 +1,4 @@
-"""The tensors of a model in memory, read as those of a file are."""
+"""The tensors of a model in memory, with the interface of the tensors of a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fedtlu_fast.changes.files import Checkpoint, Stored
 from fedtlu_fast.errors import InputError
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""What safetensors calls the dtypes that are wider than eight bits and real."""
+"""The names in safetensors of the real dtypes of more than eight bits."""
 
 
 class _Memory:
-    """Tensors by name, with the two methods of an open safetensors file that are used."""
+    """Tensors by name, with the two methods of an open safetensors file that `Stored` calls."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -34,12 +34,12 @@ def held_in_memory(
 
     Args:
         field: ``BEFORE`` or ``AFTER``, for messages.
-        model: of a module, its trainable parameters; of a mapping, all of its tensors.
-        module: the other side, where it is a module: of what lies in its state dict, only its trainable
-            parameters count.
+        model: a module, of which the trainable parameters count, or a mapping, of which all tensors count.
+        module: the other side if it is a module: tensors of a mapping that are in the module's state dict,
+            but are not trainable parameters of it, are left out.
 
     Raises:
-        InputError: something else than a module or a mapping from names to tensors.
+        InputError: `model` is neither a module nor a mapping from names to tensors.
     """
     if isinstance(model, nn.Module):
         tensors: dict[str, Any] = _trainable(model)
@@ -54,7 +54,7 @@ def held_in_memory(
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{field}: {name}", tensor, "a tensor, under a name")
-        # Tied tensors are one, though a state dict makes an object of its own for each name.
+        # Tied tensors count once, though a state dict has a separate object for each name.
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         own = first.setdefault(place, name)
         stored[name] = Stored(field, memory, own, tuple(tensor.shape), _dtype(tensor), alias=own != name)
@@ -66,6 +66,6 @@ def _trainable(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _dtype(tensor: Tensor) -> str:
-    """What safetensors calls the dtype; of whole and complex numbers, a name that stands for neither."""
+    """The dtype's name in safetensors; for whole and complex numbers, torch's name."""
     name = str(tensor.dtype).removeprefix("torch.")
     return DTYPES.get(name) or (f"F8_{name}" if name.startswith("float8") else name)

@@ -1,4 +1,4 @@
-"""A scored change as ranked rows: what `fedtlu score` prints."""
+"""Turns a scored change into the ranked rows that `fedtlu score` prints."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def ranking(scored: ScoredChange) -> dict[str, Any]:
-    """Everything that is known of a scored change, ready for JSON.
+    """All results of a scored change, ready for JSON.
 
-    A layer's rank is among its like: the same tensor of like blocks. ``alike_by`` says what makes a row's
-    like: ``place`` (the same part of repeated blocks) or ``shape``.
+    A layer is ranked among its like: the same tensor of like blocks. ``alike_by`` says why they are alike: by
+    ``place`` (the same part of repeated blocks) or by ``shape``.
     """
     return {
         "granularity": scored.layout.granularity,
@@ -30,7 +30,7 @@ def ranking(scored: ScoredChange) -> dict[str, Any]:
 
 
 def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
-    """A row for each block, best first within its group; blocks that have no like are last."""
+    """A row for each block, best first within its group; unique blocks, which have no like, are last."""
     layout, values = scored.layout, scored.block_scores.tolist()
     sizes, squares = layout.block_sizes(), scored.stats.l2.square()
 

@@ -1,4 +1,4 @@
-"""A model before and after -> the scores of the layers and blocks of the change between them."""
+"""Computes the scores of layers and blocks of the change between two states of a model."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class ScoredChange:
     """The scored change of a model; printing it shows its blocks, best first.
 
     Attributes:
-        layout: layers, blocks and groups of the tensors both have, by BEFORE's names.
+        layout: layers, blocks and groups of the tensors that both have, under the names in BEFORE.
         stats: statistics of every layer's change.
-        scores: Eq. 1 for every layer.
-        block_scores: [B].
-        skipped: names of tensors that are not floating point, or part of quantised weights.
-        buffers: names of buffers, which are no layers.
-        tied: names of tensors that one checkpoint lacks and the other holds as a copy of a tensor both have.
-        renamed: BEFORE's name -> AFTER's, where they differ.
-        not_read: sentences on files and tensors that were left alone, by the checkpoint's field.
+        scores: the scores of every layer (Eq. 1).
+        block_scores: [B], the scores of the blocks.
+        skipped: names of tensors that are not floating point, or belong to quantised weights.
+        buffers: names of buffers, which are not layers.
+        tied: names of tensors that only one checkpoint holds, as copies of a tensor that both hold.
+        renamed: name in BEFORE -> name in AFTER, where they differ.
+        not_read: sentences about files and tensors that were not read, each with ``BEFORE`` or ``AFTER``.
     """
 
     layout: ParameterLayout
@@ -85,18 +85,19 @@ def score(
     """Scores how consistent the change of a model is (Eq. 1), layer by layer, and ranks blocks and layers.
 
     The change is taken in float64, one tensor at a time, so bfloat16 and float16 models lose nothing more.
-    Names may differ by what libraries put before them (`matching`). Of a module, the trainable parameters
-    count; of a state dict or a file, all floating-point tensors that are not buffers (`buffers`). Between a
-    module and a state dict, the module decides.
+    Names may differ by prefixes that libraries add (`matching`). The layers of a module are its trainable
+    parameters; the layers of a state dict or a file are all floating-point tensors that are not buffers
+    (`buffers`). Between a module and a state dict, the module decides.
 
     Args:
         before: a `torch.nn.Module`, a mapping from name to tensor such as a state dict, or a path: a
             .safetensors file, an index of such files, or a directory that holds either.
-        after: likewise, of the same model.
-        granularity: what a block is: ``block``, ``module`` or ``tensor``.
+        after: a later state of the same model, in any of these forms.
+        granularity: the kind of blocks: ``block``, ``module`` or ``tensor`` (see
+            `ParameterLayout.from_module`).
         ddof: see `score_layers`.
         pooling: see `score_blocks`.
-        backend: who computes the statistics.
+        backend: the backend that computes the statistics (see `layer_stats`).
 
     Raises:
         InputError: a file is missing, damaged or a pickle; the two do not hold the same tensors; or a tensor
@@ -151,7 +152,7 @@ def _opened(field: str, model: Model, other: Model, stack: ExitStack) -> Checkpo
 
 @dataclass(frozen=True)
 class _Sorted:
-    """A checkpoint's tensors by what becomes of them: names of layers, of buffers, and of all others."""
+    """The names of a checkpoint's tensors: layers, buffers, and all others."""
 
     checkpoint: Checkpoint
     layers: list[str]
@@ -174,7 +175,7 @@ class _Sorted:
 
 
 def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Layers that both have, by BEFORE's name; and the names of tied copies that only one of them has."""
+    """Layers that both have, by name in BEFORE; and names of tied copies that only one of them has."""
     pairs = matched(old.layers, new.layers)
     held, other_held = old.checkpoint.tensors, new.checkpoint.tensors
     twice = [name for name, other in pairs.items() if held[name].alias and other_held[other].alias]
@@ -193,7 +194,7 @@ def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]
 
 
 def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bool:
-    """Whether one of these tensors is the same one, or has the same numbers, not all of them equal."""
+    """Whether one of the named tensors is the same tensor, or has the same numbers, not all of them equal."""
     like = [tensors[name] for name in names if tensors[name].shape == tensor.shape]
     if any((held.file, held.name) == (tensor.file, tensor.name) for held in like):
         return True
@@ -204,14 +205,14 @@ def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bo
 
 
 def _refuse(missing: list[str], other: _Sorted) -> None:
-    """Says what the other checkpoint has not, or has as something that cannot be scored."""
+    """Raises for tensors that the other checkpoint lacks, or has in a form that cannot be scored."""
     side, name = other.checkpoint, missing[0]
     apart = next((held for held in other.skipped if core(held) == core(name)), None)
     if apart is not None:
         raise InputError(
             f"{side.field}: {apart}",
             side.tensors[apart].dtype,
-            "floating-point numbers that stand for themselves, as in the other checkpoint",
+            "floating-point numbers without separate scales, as in the other checkpoint",
             "Save it in F32, F16 or BF16.",
         )
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -219,7 +220,7 @@ def _refuse(missing: list[str], other: _Sorted) -> None:
 
 
 def _either(before: list[str], after: list[str]) -> tuple[str, ...]:
-    """Names of both sides in natural order, each once though their prefixes differ."""
+    """Names of both sides in natural order; names that differ only by a prefix appear once."""
     known = {core(name) for name in before}
     return tuple(sorted([*before, *(name for name in after if core(name) not in known)], key=natural))
 

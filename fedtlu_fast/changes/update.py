@@ -1,4 +1,4 @@
-"""The second half of a round for training loops of the user's own: choose blocks, and apply their change."""
+"""The second half of a round for a user's own training loop: choose blocks, and apply their change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedtlu_fast.selection import (
 )
 
 SCORE = "excess"
-"""The metric of Eq. 1, which a scored change has."""
+"""The metric of Eq. 1, the only one that a scored change has."""
 
 
 def choose(
@@ -34,22 +34,23 @@ def choose(
     seed: int = 0,
     round: int = 1,  # noqa: A002
 ) -> Selection:
-    """Chooses the blocks whose change is to be applied, as a round does.
+    """Chooses the blocks to apply, as a round does.
 
-    A block whose change holds NaN or Inf is left out, whichever selector chose it.
+    A block whose change holds NaN or Inf is never chosen, whatever the selector says.
 
     Args:
-        scores: what `score` gives.
-        keep: blocks to keep in each group of like blocks: a number (2), a share (0.5), or a mapping from a
-            group's name to either.
+        scores: the result of `score`.
+        keep: how many blocks to keep in each group of like blocks: a number (2), a share (0.5), or a mapping
+            from a group's name to a number or share.
         selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, or a selector of your own.
-        ungrouped: whether blocks that have no like (embeddings, head) are chosen ``always`` or ``never``.
-        seed: with the round, all that a selector draws depends on.
-        round: its number, from 1.
+        ungrouped: whether unique blocks, which have no like (embeddings, head), are chosen ``always`` or
+            ``never``.
+        seed: together with the round it decides all draws of the selector.
+        round: the number of the round, from 1.
 
     Raises:
-        InputError: there is no such selector, it wants a metric other than the scores, or `keep` does not
-            fit the groups.
+        InputError: the selector is unknown or needs a metric other than the scores, or `keep` does not fit
+            the groups.
 
     Example:
         >>> from fedtlu_fast import score
@@ -58,11 +59,13 @@ def choose(
         >>> choose(score(before, after, granularity="tensor"), keep=2).names
         ('h.1.w', 'h.2.w')
     """
-    check_kind("scores", scores, ScoredChange, "what score gives")
+    check_kind("scores", scores, ScoredChange, "the result of score")
     chooser = make_selector(selector) if isinstance(selector, str) else selector
     missing = sorted(chooser.metrics - {SCORE})
     if missing:
-        raise InputError("selector", selector, f"one that goes by {SCORE}; it wants {', '.join(missing)}")
+        raise InputError(
+            "selector", selector, f"a selector that needs only {SCORE}; this one needs {', '.join(missing)}"
+        )
     evidence = Evidence(
         layout=scores.layout,
         metrics={SCORE: scores.block_scores.numpy()[None, :]},
@@ -83,15 +86,16 @@ def apply_(
     """Adds ``lr`` times the change to the tensors of the chosen blocks, in place; the others keep their bits.
 
     Args:
-        target: a module, or a mapping from name to tensor; with the names that BEFORE had in `score`.
+        target: a module, or a mapping from name to tensor, with the names of BEFORE in `score`.
         change: name -> tensor of the same shape, for every chosen layer at least; on any device.
-        chosen: what `choose` gives.
+        chosen: the result of `choose`.
         lr: the server's learning rate.
 
     Raises:
-        InputError: a chosen layer is missing in target or change, or the shapes differ. Nothing was changed.
+        InputError: a chosen layer is missing in target or change, or the shapes differ. Nothing is changed
+            then.
     """
-    check_kind("chosen", chosen, Selection, "what choose gives")
+    check_kind("chosen", chosen, Selection, "the result of choose")
     tensors = dict(target.named_parameters()) if isinstance(target, nn.Module) else target
     for name in chosen.layers:
         for field, held in (("target", tensors), ("change", change)):

@@ -106,7 +106,7 @@ def test_a_selector_of_the_users_own(pair):
     scores = ft.score(*pair)
     assert ft.choose(scores, selector=Middle(), ungrouped="never").names == ("h.1",)
     Middle.metrics = frozenset({"agreement"})
-    with pytest.raises(InputError, match="goes by excess; it wants agreement"):
+    with pytest.raises(InputError, match="needs only excess; this one needs agreement"):
         ft.choose(scores, selector=Middle())
 
 
