@@ -15,6 +15,7 @@ os.environ.pop("COLUMNS", None)
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from matplotlib.figure import Figure
+from support.arms import pool_in_process
+from support.federations import write_text
 
+from fedtlu_fast.experiments import compare
 from fedtlu_fast.ops import dispatch
 from fedtlu_fast.report.pages import parts
 
@@ -80,6 +84,18 @@ def no_command_line_before() -> Iterator[None]:
     signal.signal(signal.SIGINT, interrupt)
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small text file that nobody changes."""
+    return write_text(tmp_path_factory.mktemp("data") / "text.txt")
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons train their arms in this process."""
+    monkeypatch.setattr(compare, "arm_pool", pool_in_process)
 
 
 def live() -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.federations import write_text
 
 from fedtlu_fast.cli.main import main
 
@@ -19,12 +18,6 @@ class Done:
 
 
 Command = Callable[..., Done]
-
-
-@pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small text file that nobody changes."""
-    return write_text(tmp_path_factory.mktemp("data") / "text.txt")
 
 
 @pytest.fixture

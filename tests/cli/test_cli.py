@@ -626,8 +626,8 @@ def test_pretrained_directory_that_is_broken_is_one_message(
         one_message(fedtlu("run", "--config", tiny_file, "--model", broken), "model.pretrained", str(broken))
 
 
-@pytest.mark.slow
 @pytest.mark.draws
+@pytest.mark.usefixtures("in_process")
 def test_compare_prints_table_or_json_and_leaves_the_picture(
     fedtlu: Command, tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -749,7 +749,6 @@ def test_score_of_bad_files_is_one_message(fedtlu: Command, tmp_path: Path) -> N
     one_message(fedtlu("score", good, good, "--ddof", 2), "ddof", "2")
 
 
-@pytest.mark.slow
 def test_installed_command_keeps_its_promises_outside_of_this_process(
     tiny_file: Path, tmp_path: Path
 ) -> None:

@@ -657,7 +657,6 @@ def test_cuda_graph_of_an_aggregation_replays_and_refuses_clients_it_has_not_see
 # --- any shape, any value ------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
@@ -701,7 +700,6 @@ def test_any_update(lengths, dtype, seed, lr):
     assert_same_bits(got, expected)
 
 
-@pytest.mark.slow
 @examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 120), max_size=4),

@@ -88,8 +88,8 @@ def test_an_unknown_experiment_is_refused():
         experiment_settings("imagenet", "small")
 
 
-@pytest.mark.slow
 @pytest.mark.draws
+@pytest.mark.usefixtures("in_process")
 def test_a_whole_one_and_going_on_with_it(settings, tmp_path):
     grid = conditions(settings, ["fedavg"], ["clean", "malicious"])
     chosen = ["fedtlu", "random"], [0, 1], tmp_path / "out"

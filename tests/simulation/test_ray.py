@@ -33,8 +33,8 @@ if find_spec("ray") is None:
 # Before Ray itself, as in a run.
 from fedtlu_fast.simulation.executors import ray as executor
 
-# To start Ray alone takes ten seconds.
-pytestmark = pytest.mark.slow
+# To start Ray alone takes ten seconds: among the quick tests one does.
+starts_ray = pytest.mark.slow
 
 ray = executor.ray
 CPUS = 2
@@ -147,6 +147,7 @@ def _beside(act: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.sweep(quick=1)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("at_once", "engine"), [(1, "torch"), (3, "torch"), (3, "compiled")])
 def test_same_bits_as_other_executors(
@@ -167,11 +168,13 @@ def test_same_bits_as_other_executors(
     assert ray.is_initialized(), "it was the caller's"
 
 
+@starts_ray
 def test_language_model_in_few_lanes_has_the_same_bits(text: Path, faults: Path) -> None:
     one, other = (tiny(text, **_settings(name, lanes=2)) for name in ("ray", "serial"))
     assert _sha(one) == _sha(other)
 
 
+@starts_ray
 def test_what_clients_keep_comes_back_and_holds_nothing_in_the_object_store(faults: Path) -> None:
     def after(execution: dict[str, Any]) -> ServerState:
         chosen = {"selector": "snr", "budget": 1, "personal": "8", "probe_every": 2}
@@ -190,6 +193,7 @@ def test_what_clients_keep_comes_back_and_holds_nothing_in_the_object_store(faul
     assert all(gains.flags.owndata for _, gains in probes_of(found).values())
 
 
+@starts_ray
 def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:
     config = _config()
     expected = _sha(_config("serial"))
@@ -209,6 +213,7 @@ def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:
     assert len({process for process, _, _ in seen}) == CPUS
 
 
+@starts_ray
 def test_killed_worker_s_lane_is_trained_again(
     faults: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,6 +231,7 @@ def test_killed_worker_s_lane_is_trained_again(
     assert capfd.readouterr().out == "", "a result in JSON may be printed there"
 
 
+@starts_ray
 def test_workers_killed_at_random_moments_do_not_change_the_bits(faults: Path) -> None:
     config = _config(retries=20, lanes=3).model_copy(update={"rounds": 30})
     expected = _sha(config.model_copy(update={"execution": _config("serial", lanes=3).execution}))
@@ -247,18 +253,21 @@ def test_workers_killed_at_random_moments_do_not_change_the_bits(faults: Path) -
     assert len(killed) > 2
 
 
+@starts_ray
 def test_client_that_kills_every_worker_ends_the_run(faults: Path) -> None:
     (faults / f"die-{_cohort()[3]}").touch()
     with pytest.raises(WorkerError, match="round 1: the same lane has lost 2 workers"):
         simulate(_config())
 
 
+@starts_ray
 def test_workers_that_die_while_starting_end_the_run(faults: Path) -> None:
     (faults / "die-at-start").touch()
     with pytest.raises(WorkerError, match=r"do not survive building data and model \(2 lost\)"):
         simulate(_config())
 
 
+@starts_ray
 def test_client_s_error_arrives_as_itself(faults: Path) -> None:
     client = _cohort()[2]
     (faults / f"raise-{client}").touch()
@@ -268,6 +277,7 @@ def test_client_s_error_arrives_as_itself(faults: Path) -> None:
     assert (caught.value.client, caught.value.round_index) == (client, 1)
 
 
+@starts_ray
 def test_data_that_workers_cannot_read_are_an_input_error(
     text: Path, faults: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +290,7 @@ def test_data_that_workers_cannot_read_are_an_input_error(
     assert type(caught.value) is InputError
 
 
+@starts_ray
 def test_hung_client_is_dropped_as_by_processes(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = _cohort()[1]
     (faults / f"sleep-{client}").touch()
@@ -301,6 +312,7 @@ def test_hung_client_is_dropped_as_by_processes(faults: Path, monkeypatch: pytes
     assert found.summary["params_sha256"] == expected.summary["params_sha256"]
 
 
+@starts_ray
 def test_hung_client_stops_the_run(faults: Path) -> None:
     client = _cohort()[1]
     (faults / f"sleep-{client}").touch()
@@ -308,6 +320,7 @@ def test_hung_client_stops_the_run(faults: Path) -> None:
         simulate(_config(client_seconds=1))
 
 
+@starts_ray
 def test_worker_in_which_nothing_gets_a_turn_is_replaced(
     faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +345,7 @@ def test_share_of_a_gpu_gives_every_worker_room(workers: int, gpus: int) -> None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "here", "::", "ray://127.0.0.1:10001"])
+@starts_ray
 def test_address_at_which_nobody_answers_is_an_error_at_once(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,16 +387,19 @@ assert signal.getsignal(signal.SIGTERM) is print
     return ended.stdout.strip()
 
 
+@starts_ray
 def test_ray_is_started_and_ended() -> None:
     assert _alone(_config()) == _sha(_config("serial"))
 
 
+@starts_ray
 def test_cluster_is_joined_and_left(faults: Path) -> None:
     address = ray.get_runtime_context().gcs_address
     assert _alone(_config(f"ray:{address}")) == _sha(_config("serial"))
     assert ray.cluster_resources()["CPU"] == CPUS
 
 
+@starts_ray
 def test_full_object_store_and_disk_end_the_run() -> None:
     fill = """
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from support.federations import left, rows, snapshot, timeless, tiny, tree, write_text
+from support.sampling import sample, sampled, seed
 
 from fedtlu_fast import InputError, RunConfig, StorageError, simulate
 from fedtlu_fast.errors import InterruptedRunError
@@ -85,10 +85,10 @@ def strike_at(monkeypatch: pytest.MonkeyPatch, moment: int, blow: type[BaseExcep
     return lambda: steps
 
 
-def steps_of(config: RunConfig, out: Path) -> int:
+def steps_of(config: RunConfig, out: Path, resume: bool = False) -> int:
     with pytest.MonkeyPatch.context() as patch:
         count = strike_at(patch, -1, Killed)
-        simulate(config, out)
+        simulate(config, out, resume=resume)
         return count()
 
 
@@ -101,14 +101,14 @@ def test_run_killed_after_any_round_goes_on_to_the_same_bits(
     assert left(out) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("count", sampled(5))
 @pytest.mark.parametrize("blow", [Killed, KeyboardInterrupt])
 def test_run_stopped_at_any_step_of_any_write_goes_on_to_the_same_bits(
-    config: RunConfig, whole: dict[str, Any], tmp_path: Path, blow: type[BaseException]
+    config: RunConfig, whole: dict[str, Any], tmp_path: Path, blow: type[BaseException], count: int
 ) -> None:
     moments = steps_of(config, tmp_path / "count")
     assert moments > 40
-    for moment in range(1, moments + 1):
+    for moment in sample(range(1, moments + 1), count):
         out = tmp_path / f"at-{moment}"
         with pytest.MonkeyPatch.context() as patch:
             strike_at(patch, moment, blow)
@@ -120,26 +120,21 @@ def test_run_stopped_at_any_step_of_any_write_goes_on_to_the_same_bits(
         assert not list((out / "checkpoints").glob(".writing*"))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("count", sampled(5))
 def test_resume_may_itself_be_killed_at_any_step(
-    config: RunConfig, whole: dict[str, Any], tmp_path: Path
+    config: RunConfig, whole: dict[str, Any], tmp_path: Path, count: int
 ) -> None:
     start = begun(config, tmp_path / "start", 3)
-    moment = 0
-    while True:
-        moment += 1
-        out = tmp_path / f"at-{moment}"
-        shutil.copytree(start, out)
+    moments = steps_of(config, shutil.copytree(start, tmp_path / "count"), resume=True)
+    assert moments > 20
+    for moment in sample(range(1, moments + 1), count):
+        out = shutil.copytree(start, tmp_path / f"at-{moment}")
         with pytest.MonkeyPatch.context() as patch:
             strike_at(patch, moment, Killed)
-            try:
+            with pytest.raises(Killed):
                 simulate(config, out, resume=True)
-                break
-            except Killed:
-                pass
         simulate(config, out, resume=True)
         assert left(out) == whole, f"killed at step {moment}"
-    assert moment > 20
 
 
 ZYGOTE = """
@@ -166,18 +161,18 @@ print(kills)
 """
 
 
-@pytest.mark.slow
-def test_process_killed_again_and_again_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
-    settings = tree(text, rounds=60, checkpoint={"every": 3, "retain": 2})
+@pytest.mark.parametrize("rounds", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_process_killed_again_and_again_ends_with_the_same_bits(
+    text: Path, tmp_path: Path, rounds: int
+) -> None:
+    settings = tree(text, rounds=rounds, checkpoint={"every": 3, "retain": 2})
     simulate(settings, tmp_path / "whole")
-    seed = random.randrange(2**31)
-    print(f"seed of the kills: {seed}")
-    arguments = [json.dumps(settings), str(tmp_path / "out"), str(seed)]
+    arguments = [json.dumps(settings), str(tmp_path / "out"), str(seed())]
     done = subprocess.run(
         [sys.executable, "-c", ZYGOTE, *arguments], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) >= 3, "the run was hardly ever killed"
+    assert int(done.stdout.split()[-1]) >= rounds // 20, "the run was hardly ever killed"
     assert left(tmp_path / "out") == left(tmp_path / "whole")
 
 
@@ -221,7 +216,7 @@ def test_command_killed_by_sigkill_and_resumed_gives_the_same_bits(text: Path, t
     assert left(out) == left(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.sweep(quick=1)
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_asked_to_stop_it_ends_the_round_and_says_how_to_go_on(

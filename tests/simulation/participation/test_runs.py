@@ -59,7 +59,7 @@ def test_losses_are_in_the_checkpoint_and_decide_who_is_drawn(text, tmp_path):
     assert set(third) != set(first)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
 def test_arms_that_share_a_warm_up_share_its_losses(text, tmp_path):
     from fedtlu_fast.experiments.compare import compare
 

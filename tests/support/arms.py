@@ -1,20 +1,11 @@
+"""Arms of a comparison without processes."""
+
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
-from support.federations import write_text
-
-from fedtlu_fast.experiments import compare as module
 from fedtlu_fast.experiments.arm_pool import ArmPool
-
-
-@pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small text file that nobody changes."""
-    return write_text(tmp_path_factory.mktemp("data") / "text.txt")
 
 
 class InProcess(Executor):
@@ -29,10 +20,6 @@ class InProcess(Executor):
         return future
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def pool(count: int, limit: float | None) -> Iterator[ArmPool]:
-        yield ArmPool(InProcess(), limit)
-
-    monkeypatch.setattr(module, "arm_pool", pool)
+@contextmanager
+def pool_in_process(count: int, limit: float | None) -> Iterator[ArmPool]:
+    yield ArmPool(InProcess(), limit)
