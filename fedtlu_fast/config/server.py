@@ -76,6 +76,11 @@ class EvaluationConfig(Section):
         10, ge=0, description="clients that train once more after the last round for the local test"
     )
     batch_size: int = Field(64, ge=1, description="samples in one forward pass of a test")
+    flops: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether the run measures its FLOPs for costs.json: auto (where clients choose what they "
+        "train or send, and in comparisons with such arms) | always | never",
+    )
     patience: int | None = Field(
         None,
         ge=1,

@@ -43,6 +43,7 @@ from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.client_rule import make_client_rule
+from fedtlu_fast.simulation.costs import are_measured
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
@@ -166,6 +167,8 @@ def plan(
 ) -> tuple[list[Arm], list[Arm]]:
     """The shared warm-ups, and the arms that start from them."""
     warmups, arms = [], []
+    # Tables of costs have all arms, as soon as one of them is among those that measure theirs.
+    measured = any(are_measured(_with(config, selector, 0)) for selector in selectors)
     shared = min(config.warmup_rounds, config.rounds) if len(selectors) > 1 else 0
     for seed in seeds:
         warmup = None
@@ -176,6 +179,10 @@ def plan(
         for selector in selectors:
             name = arm_name(selector, seed)
             own = _with(config, selector, seed)
+            if measured:
+                own = own.model_copy(
+                    update={"evaluation": own.evaluation.model_copy(update={"flops": "always"})}
+                )
             until = config.rounds
             if selector in REFERENCES:
                 until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))

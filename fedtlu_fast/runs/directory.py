@@ -41,6 +41,7 @@ LOGS = (*RESULTS, TIMINGS)
 SUMMARY = "summary.json"
 SUMS = "SHA256SUMS"
 """Digests of the logs and the summary of a run that is finished, as ``sha256sum --check`` reads them."""
+COSTS = "costs.json"
 CONFIG = "config.yaml"
 COMPARISON = "comparison.yaml"
 """What only the directory of a comparison holds."""

@@ -19,6 +19,7 @@ from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import BestModel, RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
+from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.endings import how_to_go_on
 from fedtlu_fast.simulation.founding import found, identity_of
 from fedtlu_fast.simulation.records import (
@@ -194,6 +195,7 @@ class Run:
             fingerprint = self.identity["data_sha256"]
             data = data_facts(self.config.data, fingerprint, self._origin)
             summary |= {"data": data, "data_sha256": fingerprint, "environment": self.environment}
+            write_measured_costs(self.server, files.selection, files.directory)
             files.finish(summary, state.round)
         result = RunResult(
             summary=summary,

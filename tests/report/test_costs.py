@@ -1,14 +1,12 @@
 """Tables and pictures of costs, from logs of two rounds and from a run."""
 
-import shutil
-from dataclasses import replace
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from matplotlib.figure import Figure
 from rich.console import Console
 from support.federations import tiny
@@ -20,7 +18,6 @@ from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, 
 from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.tables import to_csv_rows, to_markdown
-from fedtlu_fast.runs.sealed import seal_yaml
 from fedtlu_fast.tasks.metrics import ACCURACY
 
 COSTS = BlockCosts(
@@ -45,7 +42,7 @@ def a_run(seed: int, accuracy: float | None, *, probes: int = 0, tested: bool = 
     ]
     if tested and accuracy is not None:
         metrics[0] = {**metrics[0], "test_accuracy": accuracy / 2}
-    return RunCosts(seed, rounds, metrics)
+    return RunCosts(seed, [costs.row() for costs in rounds], metrics)
 
 
 def test_totals_by_hand() -> None:
@@ -144,7 +141,15 @@ def test_the_table_of_many_arms_fits_a_terminal() -> None:
     large = a_run(0, 0.5)
     huge = RunCosts(
         0,
-        [replace(row, bytes_down=25_000_000_000, probe_forward=4.2e15) for row in large.rounds],
+        [
+            {
+                **row,
+                "bytes_down": 25_000_000_000,
+                "forward_flops": row["forward_flops"] + 4.2e15,
+                "probe_flops": 4.2e15,
+            }
+            for row in large.rounds
+        ],
         large.metrics,
     )
     rows = cost_rows({name: [huge, huge], "full": [large, large]})
@@ -167,25 +172,25 @@ def test_the_table_of_many_arms_fits_a_terminal() -> None:
 
 
 def test_a_run_is_read_from_its_directory(text: Path, tmp_path: Path) -> None:
-    config = tiny(text, rounds=3, warmup_rounds=1)
+    config = tiny(text, rounds=3, warmup_rounds=1, evaluation={"flops": "always"})
     result = simulate(config, tmp_path / "server")
     (run,) = read_costs({"fedtlu": [tmp_path / "server"]})["fedtlu"]
     totals = run.totals()
     assert run.seed == config.seed
     assert totals["bytes_up"] == result.summary["bytes_up"]
-    assert sum(costs.bytes_published for costs in run.rounds) == result.summary["bytes_published"]
+    assert sum(row["bytes_published"] for row in run.rounds) == result.summary["bytes_published"]
     assert run.last("test_perplexity") == result.metrics[-1]["test_perplexity"]
 
 
 @pytest.mark.parametrize("selector", ["gradnorm", "fedlp"])
 def test_what_clients_probed_trained_and_sent_is_counted(text: Path, tmp_path: Path, selector: str) -> None:
-    full = simulate(tiny(text, rounds=2, warmup_rounds=0), tmp_path / "full")
+    full = simulate(tiny(text, rounds=2, warmup_rounds=0, evaluation={"flops": "always"}), tmp_path / "full")
     chosen = {"selector": selector, **({"probe_batches": 2} if selector == "gradnorm" else {})}
     config = tiny(text, rounds=2, warmup_rounds=0, selection={"selector": "full"}, client_selection=chosen)
     result = simulate(config, tmp_path / "own")
     found = read_costs({"full": [tmp_path / "full"], "own": [tmp_path / "own"]})
     (whole,), (own,) = found["full"], found["own"]
-    sent = sum(int(costs.bytes_up.sum()) for costs in own.rounds)
+    sent = sum(row["bytes_up"] - row["probe_bytes_up"] for row in own.rounds)
     assert sent == result.summary["bytes_up"] < full.summary["bytes_up"]
     if selector == "fedlp":
         assert own.totals()["backward_flops"] == whole.totals()["backward_flops"]
@@ -195,25 +200,59 @@ def test_what_clients_probed_trained_and_sent_is_counted(text: Path, tmp_path: P
     population = load_federation(config).population
     sizes = [len(population.train(client)) for client in range(config.clients)]
     passed = sum(min(sizes[client], 8) for row in result.selection for client in row["cohort"])
-    single = whole.rounds[0].forward[0] / samples_processed(
-        sizes[full.selection[0]["cohort"][0]], config.training
-    )
-    assert sum(costs.probe_forward for costs in own.rounds) == passed * single
+    through = [samples_processed(sizes[client], config.training) for client in full.selection[0]["cohort"]]
+    single = whole.rounds[0]["forward_flops"] / sum(through)
+    forward = json.loads((tmp_path / "own" / "costs.json").read_text())["blocks"]["forward_flops"]
+    assert single == forward
+    backward = json.loads((tmp_path / "full" / "costs.json").read_text())["blocks"]
+    every = sum(backward["weight_flops"]) + max(backward["reach_flops"])
+    assert own.totals()["probe_flops"] == pytest.approx(passed * (single + every))
 
 
-def test_another_models_log_and_no_rounds_are_refused(text: Path, tmp_path: Path) -> None:
-    simulate(tiny(text, rounds=1, warmup_rounds=0), tmp_path / "run")
-    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    settings["model"]["layers"] = 2
-    (tmp_path / "run" / "config.yaml").write_text(seal_yaml(yaml.safe_dump(settings)))
-    with pytest.raises(InputError, match="blocks of this model"):
-        read_costs({"run": [tmp_path / "run"]})
-    (tmp_path / "run" / "metrics.jsonl").write_text("")
+def test_only_finished_runs_that_measured_their_costs_have_some(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = tiny(text, rounds=1, warmup_rounds=0, evaluation={"flops": "always"})
+    simulate(config, out)
+    file, data = out / "costs.json", (out / "costs.json").read_bytes()
+    file.write_bytes(data.replace(b"bytes_up", b"bytes_op"))
+    with pytest.raises(InputError, match=r"its content does not match its digest\. Resume the run"):
+        read_costs({"run": [out]})
+    simulate(config, out, resume=True)
+    assert file.read_bytes() == data
+    file.unlink()
+    with pytest.raises(InputError, match=r"or with evaluation\.flops=always"):
+        read_costs({"run": [out]})
+    (out / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match=r"metrics\.jsonl was changed after it was written"):
-        read_costs({"run": [tmp_path / "run"]})
-    (tmp_path / "run" / "summary.json").unlink()
-    with pytest.raises(InputError, match="logs as they were written"):
-        read_costs({"run": [tmp_path / "run"]})
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(InputError, match="one round or more"):
-        read_costs({"run": [tmp_path / "run"]})
+        read_costs({"run": [out]})
+    (out / "summary.json").unlink()
+    with pytest.raises(InputError, match="a finished run"):
+        read_costs({"run": [out]})
+
+
+def test_costs_are_measured_where_clients_choose_and_where_it_is_asked_for(
+    text: Path, tmp_path: Path
+) -> None:
+    chosen = {"selector": "full"}, {"selector": "random", "budget": 1}
+    for name, flops, clients, found in (
+        ("a", "auto", False, False),
+        ("b", "always", False, True),
+        ("c", "auto", True, True),
+        ("d", "never", True, False),
+    ):
+        over = {"selection": chosen[0], "client_selection": chosen[1]} if clients else {}
+        simulate(tiny(text, rounds=1, warmup_rounds=0, evaluation={"flops": flops}, **over), tmp_path / name)
+        assert (tmp_path / name / "costs.json").exists() == found
+
+
+def test_a_model_that_cannot_be_measured_costs_that_file_and_one_line(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr("fedtlu_fast.simulation.costs.measure_costs", fail)
+    simulate(tiny(text, rounds=1, warmup_rounds=0, evaluation={"flops": "always"}), tmp_path / "run")
+    assert "costs.json could not be made, all else was: RuntimeError: no such operation" in caplog.text
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert not (tmp_path / "run" / "costs.json").exists()

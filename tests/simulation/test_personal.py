@@ -417,7 +417,7 @@ def test_personal_blocks_travel_neither_up_nor_down(tmp_path):
     assert [row["bytes_published"] for row in result.metrics] == [size // cohort for size in expected]
     assert result.summary["personal_blocks"] == ["8"]
     (costs,) = read_costs({"rep": [tmp_path / "rep"]})["rep"]
-    rows = [each.row() for each in costs.rounds]
+    rows = costs.rounds
     assert [row["bytes_up"] for row in rows] == expected
     assert [row["bytes_down"] for row in rows] == expected
     assert found.upload_bytes == 4 * cohort * shared

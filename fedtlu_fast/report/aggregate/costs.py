@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedtlu_fast.client_steps.personal import PersonalPart
-from fedtlu_fast.clients.batches import normalises_batches
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.costs import NOTHING, BlockCosts, Kept, RoundCosts, run_costs
-from fedtlu_fast.data.population import Population, count, example_samples
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.flops import measure_costs
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.runs.directory import METRICS, SELECTION, RunDirectory
-from fedtlu_fast.runs.reading import trusted_rows
-from fedtlu_fast.selection.standing import standing_of
-from fedtlu_fast.simulation.client_errors import left_to_the_round
-from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.torch_state import own_state
+from fedtlu_fast.runs.costs import read_round_costs
+from fedtlu_fast.runs.directory import METRICS, RunDirectory
+from fedtlu_fast.runs.reading import read_finished
 
 QUALITIES = ("test_accuracy", "test_perplexity")
 SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flops", "seconds")
@@ -45,12 +32,6 @@ COLUMNS = {
 """Title, format (empty: by size), factor and unit of each column; the probes' share is of all FLOPs."""
 SPREAD = (*QUALITIES, "seconds")
 """Columns that show their standard deviation."""
-SAMPLES = 2
-"""Of the batch by which a model is measured: BatchNorm has no statistics of one."""
-PARTS = ("task", "seed", "clients", "data", "partition", "pretraining", "model", "threats")
-"""Settings that decide the model and who holds how much."""
-Made = tuple[BlockCosts, Population, ParameterLayout, bool]
-"""A model's costs, who holds what, its layout, and whether a single sample may be a batch."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +40,18 @@ class RunCosts:
 
     Attributes:
         seed: of the run.
-        rounds: what each of its T rounds cost.
+        rounds: [T] rows of costs.json, see `RoundCosts.row`.
         metrics: [T] rows of metrics.jsonl.
     """
 
     seed: int
-    rounds: Sequence[RoundCosts]
+    rounds: Sequence[Mapping[str, Any]]
     metrics: Sequence[Mapping[str, Any]]
 
     def rows(self) -> list[dict[str, Any]]:
-        """`RoundCosts.row` of each round, with its ``seconds`` and all ``flops`` together."""
+        """The rows of each round, with its ``seconds`` and all ``flops`` together."""
         rows = []
-        for costs, metric in zip(self.rounds, self.metrics, strict=True):
-            row = costs.row()
+        for row, metric in zip(self.rounds, self.metrics, strict=True):
             flops = row["forward_flops"] + row["backward_flops"]
             rows.append({**row, "flops": flops, "seconds": metric["seconds"]})
         return rows
@@ -101,36 +81,26 @@ class RunCosts:
 
 
 def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
-    """The costs of runs, which may still be under way. Data and model are made anew from their settings.
-
-    Every sample counts at the length of the global test's, padding included.
+    """The costs of finished runs, as the runs have measured them.
 
     Args:
         arms: directories of an arm's runs (its seeds), by its name.
 
     Raises:
-        InputError: there is no such run, it has no round yet, or its log does not belong to its settings.
+        InputError: there is no such run, it is not finished, it has not measured its costs, or its files are
+            not as they were written.
     """
-    made: dict[str, Made] = {}
-    found: dict[str, list[RunCosts]] = {}
-    for name, paths in arms.items():
-        found[name] = []
-        for path in paths:
-            directory, config = RunDirectory.open(path, "RUN_DIR")
-            rows = trusted_rows(directory)
-            metrics, selection = rows[METRICS], rows[SELECTION]
-            done = min(len(metrics), len(selection))
-            if not done:
-                raise InputError("RUN_DIR", str(path), "a run with one round or more")
-            blocks, population, layout, alone = _parts(config, made)
-            held = partial(_held, population)
-            chosen = config.client_selection
-            probes = chosen.probe_batches if chosen.probes else 0
-            kept = _kept(config, layout)
-            told = chosen.decides == "server"
-            rounds = run_costs(blocks, selection[:done], config.training, held, probes, kept, told, alone)
-            found[name].append(RunCosts(config.seed, rounds, metrics[:done]))
-    return found
+    return {name: [_read(path) for path in paths] for name, paths in arms.items()}
+
+
+def _read(path: Path) -> RunCosts:
+    directory, config = RunDirectory.open(path, "RUN_DIR")
+    _, rows = read_finished(directory, "RUN_DIR")
+    metrics, rounds = rows[METRICS], read_round_costs(directory)
+    if [row["round"] for row in rounds] != [row["round"] for row in metrics]:
+        expected = "costs of the rounds that the run has"
+        raise InputError("RUN_DIR", str(path), expected, "Resume the run, which measures them anew.")
+    return RunCosts(config.seed, rounds, metrics)
 
 
 def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
@@ -176,35 +146,6 @@ def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for line in cells:
         table.add_row(*line)
     return table
-
-
-def _kept(config: RunConfig, layout: ParameterLayout) -> Kept:
-    if not config.client_selection.keeps:
-        return NOTHING
-    part = PersonalPart(layout, standing_of(config, layout).personal)
-    return Kept(part.blocks, part.buffers, config.client_selection.alternate)
-
-
-def _parts(config: RunConfig, made: dict[str, Made]) -> Made:
-    """Made of a run's settings; arms that differ in what is chosen share them."""
-    settings = config.model_dump(mode="json", include=set(PARTS))
-    key = json.dumps([settings, config.selection.granularity], sort_keys=True)
-    if key not in made:
-        # FLOPs and sizes are the same on any device, which need not be here.
-        with own_state():
-            parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
-            batch = example_samples(parts.population).take(np.arange(SAMPLES) % count(parts.population.test))
-            layout = parts.trainer.layout
-            alone = not normalises_batches(parts.trainer.task.model)
-            costs = measure_costs(parts.trainer.task, layout, batch)
-            made[key] = costs, parts.population, layout, alone
-    return made[key]
-
-
-def _held(population: Population, client: int) -> int:
-    with left_to_the_round():  # which left it out
-        return len(population.train(client))
-    return 0
 
 
 def _all(arms: Mapping[str, Sequence[RunCosts]]) -> list[RunCosts]:

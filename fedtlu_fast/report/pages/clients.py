@@ -61,7 +61,8 @@ def write_client_report(
         name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
         for name in arm_names(arms)
     }
-    costs = attempt("the costs", lambda: read_costs(folders)) or {}
+    measured = config.evaluation.flops != "never"
+    costs = (attempt("the costs", lambda: read_costs(folders)) or {}) if measured else {}
     directory = RunDirectory(out)
     written: list[dict[str, Any]] = []
 

@@ -1,0 +1,108 @@
+"""Measures what a run has cost, for its costs.json."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.clients.batches import normalises_batches
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.costs import NOTHING, Kept, run_costs
+from fedtlu_fast.data.population import Population, count, example_samples
+from fedtlu_fast.errors import StorageError
+from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.runs.costs import write_costs
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.shown import one_line
+from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
+from fedtlu_fast.simulation.round import Server
+
+logger = logging.getLogger("fedtlu_fast")
+
+SAMPLES = 2
+"""Of the batch by which a model is measured: BatchNorm has no statistics of one."""
+
+
+def are_measured(config: RunConfig) -> bool:
+    """Whether a run with these settings measures its costs."""
+    if config.evaluation.flops == "auto":
+        return config.client_selection.selector != "none"
+    return config.evaluation.flops == "always"
+
+
+def write_measured_costs(
+    server: Server, selection: Sequence[Mapping[str, Any]], directory: RunDirectory | None
+) -> None:
+    """Measures the model's FLOPs and writes costs.json, where the settings say so and there are rounds.
+
+    Where that fails, a warning says so.
+
+    Args:
+        server: of the run.
+        selection: rows of selection.jsonl, all of them.
+        directory: of the run; None when it writes nothing.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if directory is None or not selection or not are_measured(server.config):
+        return
+    try:
+        blocks, rounds = _measured(server, selection)
+        write_costs(directory, blocks, rounds)
+    except StorageError:
+        raise
+    except BaseException as error:
+        check_interrupt(error)
+        kind = type(error).__name__
+        logger.warning("costs.json could not be made, all else was: %s: %s", kind, one_line(error))
+
+
+def _measured(
+    server: Server, selection: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the blocks cost, and each round. Every sample counts at the length of the global test's, padding
+    included.
+    """
+    config, task, population = server.config, server.trainer.task, server.population
+    batch = example_samples(population).take(np.arange(SAMPLES) % count(population.test))
+    costs = measure_costs(task, server.layout, batch)
+    chosen = config.client_selection
+    rounds = run_costs(
+        costs,
+        selection,
+        config.training,
+        cache(partial(_held, population)),
+        chosen.probe_batches if chosen.probes else 0,
+        _kept(server),
+        chosen.decides == "server",
+        not normalises_batches(task.model),
+    )
+    blocks = {
+        "names": list(costs.names),
+        "parameters": costs.parameters.tolist(),
+        "buffers": costs.buffers,
+        "forward_flops": costs.forward,
+        "weight_flops": costs.weight.tolist(),
+        "reach_flops": costs.reach.tolist(),
+    }
+    rows = zip(selection, rounds, strict=True)
+    return blocks, [{"round": row["round"], **each.row()} for row, each in rows]
+
+
+def _kept(server: Server) -> Kept:
+    part = part_of(server.steps.steps)
+    if part is None:
+        return NOTHING
+    return Kept(part.blocks, part.buffers, server.config.client_selection.alternate)
+
+
+def _held(population: Population, client: int) -> int:
+    with left_to_the_round():  # which left it out
+        return len(population.train(client))
+    return 0
