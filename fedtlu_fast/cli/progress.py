@@ -76,6 +76,7 @@ def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         f"loss {row['train_loss']:.3f}" if row["train_loss"] is not None else "",
         tested,
         f"accuracy {100 * row['test_accuracy']:.1f}%" if row.get("test_accuracy") is not None else "",
+        *_own_figures(row),
         chosen,
         refused,
         dropped,
@@ -83,3 +84,10 @@ def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         "too few clients for the rule: nothing changed" if row["kept_clients"] == [] else "",
     )
     return "  ".join(part for part in parts if part)
+
+
+def _own_figures(row: dict[str, Any]) -> list[str]:
+    """What the global test measured beside what our own tasks have."""
+    ours = ("test_loss", "test_perplexity", "test_accuracy")
+    own = {key: value for key, value in row.items() if key.startswith("test_") and key not in ours}
+    return [f"{key.removeprefix('test_')} {value:.4g}" for key, value in own.items() if value is not None]

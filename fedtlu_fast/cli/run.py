@@ -141,18 +141,12 @@ def _table(summary: dict[str, Any]) -> Table:
     )
     from fedtlu_fast.environment import data_line
 
-    before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
     lines = {
         "rounds": f"{summary['rounds']} ({summary['warmup_rounds']} warm-up, "
         f"{summary['targeted_rounds']} targeted)",
         "data": data_line(summary),
-        "global perplexity": _number(summary["test_perplexity"]),
-        "the same before round 1": _number(summary["start_test_perplexity"]),
-        "local perplexity": _number(summary["local_perplexity"]),
-        f"the same, {summary['trained_clients']} clients: before, after they train once more": (
-            f"{_number(before)}, {_number(after)}"
-        ),
-        **_accuracies(summary),
+        **_perplexities(summary),
+        **_figures(summary),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
         "refused client updates": str(summary["refused_updates"]),
         "seconds in rounds": f"{summary['seconds']:.1f}",
@@ -164,15 +158,35 @@ def _table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _accuracies(summary: dict[str, Any]) -> dict[str, str]:
+def _perplexities(summary: dict[str, Any]) -> dict[str, str]:
     """Of tasks that have them."""
-    lines = {
-        "global accuracy": "test_accuracy",
-        "global accuracy before round 1": "start_test_accuracy",
-        "local accuracy": "local_accuracy",
+    if "perplexity" not in summary["figures"]:
+        return {}
+    before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
+    again = f"the same, {summary['trained_clients']} clients: before, after they train once more"
+    return {
+        "global perplexity": _number(summary["test_perplexity"]),
+        "the same before round 1": _number(summary["start_test_perplexity"]),
+        "local perplexity": _number(summary["local_perplexity"]),
+        again: f"{_number(before)}, {_number(after)}",
     }
-    shown = {name: summary[key] for name, key in lines.items() if summary[key] is not None}
-    texts = {name: f"{100 * value:.2f}%" for name, value in shown.items()}
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, str]:
+    """The other figures of the task; the loss only where it is the headline."""
+    texts: dict[str, str] = {}
+    for name, facts in summary["figures"].items():
+        if name == "perplexity" or (name == "loss" and summary["headline"] != name):
+            continue
+        title = facts["title"]
+        lines = {
+            f"global {title}": f"test_{name}",
+            f"global {title} before round 1": f"start_test_{name}",
+            f"local {title}": f"local_{name}",
+        }
+        shown = {line: summary[key] for line, key in lines.items() if summary[key] is not None}
+        form = "{:.2%}" if facts["percent"] else "{:.4g}"
+        texts |= {line: form.format(value) for line, value in shown.items()}
     macro = summary["test_macro_f1"]
     return texts if macro is None else {**texts, "mean F1 of the labels": f"{macro:.4f}"}
 

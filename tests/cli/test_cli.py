@@ -197,6 +197,8 @@ def test_progress_line_names_only_blocks_that_were_chosen() -> None:
     line = status(row, dict(zip(names, short_names(names), strict=True)))
     assert line == "loss 1.500  perplexity 12.3  h.0 h.1 h.2 h.3 +2  refused 1  dropped 2"
     assert "warm-up: all" in status({**row, "warmup": True}, {})
+    own = status({**row, "test_perplexity": None, "test_loss": 2.0, "test_rouge_l": 0.25}, {})
+    assert own == "loss 1.500  rouge_l 0.25  refused 1  dropped 2"
     nothing = {"train_loss": None, "test_perplexity": None, "selected": [], "refused": [], "dropped": {}}
     nothing |= {"warmup": False, "kept_clients": None, "nonfinite_blocks": []}
     assert status(nothing, {}) == ""
