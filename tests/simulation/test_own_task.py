@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.federations import rows
 from support.own import (
     GatesTagger,
     LstmTagger,
@@ -13,6 +14,7 @@ from support.own import (
     word_counts,
 )
 
+from fedtlu_fast import Federation
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
@@ -85,3 +87,27 @@ def test_only_the_cohorts_samples_are_read():
         assert len(drawn) == 4
         assert {client for client, held in enumerate(data.train) if held.read} == drawn
         assert {held.read for held in data.train} == {0, 9}, "three batches of a pass over nine"
+
+
+def share_of_first_tag(outputs, targets):
+    return (outputs.argmax(dim=-1) == 0).float().mean()
+
+
+def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
+    figure = Metric(share_of_first_tag, better="lower", title="share of the first tag")
+    task = SupervisedTask(LstmTagger(), tag_loss, {"first_share": figure, "accuracy": tag_accuracy})
+    own = Federation(
+        task, sentences(), cohort=3, executor="serial", local={"local_steps": 2, "batch_size": 4}
+    )
+    result = own.run(2, tmp_path / "out")
+    row = rows(tmp_path / "out" / "metrics.jsonl")[-1]
+    assert row["test_first_share"] == result.summary["test_first_share"]
+    assert row["local_first_share"] is not None
+    assert result.summary["headline"] == "first_share"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Share of the first tag" in page
+    assert "test_first_share" in page
+    assert "&#34;better&#34;" not in page, "how to read figures is for programs"
+    assert "test first_share" in repr(result)
+    words = torch.tensor([[3, 4, 5]])
+    assert result.model(words).shape == (1, 3, 3)

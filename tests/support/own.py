@@ -10,14 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast import Federation
 from fedtlu_fast.data.datasets import Datasets
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.executors import make_executor
-from fedtlu_fast.simulation.round import RoundRecord, Server, initial_state, make_server, run_round
+from fedtlu_fast.simulation.founding import found
+from fedtlu_fast.simulation.round import RoundRecord, Server, run_round
 from fedtlu_fast.simulation.state import ServerState
-from fedtlu_fast.tasks.supervised import fitted
 from fedtlu_fast.tasks.task import Task
 from fedtlu_fast.torch_state import own_state
 
@@ -140,31 +137,13 @@ class Federated:
 def federated(
     task: Task, data: Datasets, lr: float = 0.5, batch_size: int = 4, **execution: Any
 ) -> Iterator[Federated]:
-    """Through the internal door: the parts of a run, made of objects instead of settings."""
+    """A federation of four clients a round before its first round; `execution` are settings of that name."""
+    local = {"local_steps": 3, "batch_size": batch_size, "lr": lr}
+    settings = {"execution": {"at_once": 1, "engine": "torch", **execution}}
+    config = Federation(task, data, cohort=4, local=local, keep=2, settings=settings).config(2)
     with own_state(1):
-        yield from _federated(task, data, {"local_steps": 3, "batch_size": batch_size, "lr": lr}, execution)
-
-
-def _federated(
-    task: Task, data: Datasets, training: dict[str, Any], execution: dict[str, Any]
-) -> Iterator[Federated]:
-    task, population = fitted(task, data)
-    config = parse_config(
-        {
-            "rounds": 2,
-            "clients": population.clients,
-            "cohort": 4,
-            "warmup_rounds": 0,
-            "training": training,
-            "selection": {"keep": 2},
-            "execution": {"at_once": 1, "engine": "torch"} | execution,
-        }
-    )
-    layout = ParameterLayout.from_module(task.model)
-    state = initial_state(layout, task.model)
-    trainer = LocalTrainer(task, layout, config.training, config.seed)
-    executor = make_executor(config, population, trainer)
-    try:
-        yield Federated(make_server(config, layout, population, trainer, executor), state)
-    finally:
-        executor.close()
+        founded = found(config)
+        try:
+            yield Federated(founded.server, founded.state)
+        finally:
+            founded.server.executor.close()
