@@ -40,6 +40,7 @@ native = Pybind11Extension(
 PACKAGES = {
     "fedtlu_fast": "fedtlu_fast",
     "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
+    "fedtlu_fast.algorithms": "fedtlu_fast/algorithms",
     "fedtlu_fast.changes": "fedtlu_fast/changes",
     "fedtlu_fast.cli": "fedtlu_fast/cli",
     "fedtlu_fast.client_steps": "fedtlu_fast/client_steps",

@@ -33,7 +33,9 @@ class RunFacts:
         layout: of the model.
         seed: of the run.
         clients: in the federation.
-        lr: learning rate of local training.
+        lr: learning rate of local training with SGD; 0 with another optimizer.
+        momentum: of SGD.
+        proximal_mu: FedProx's mu of local training.
         tokens: how many token ids there are; 0 where samples are not tokens.
         labels: how many labels there are; 0 where samples have none beside their tokens.
         backend: runs the kernels; see `layer_stats`.
@@ -43,6 +45,8 @@ class RunFacts:
     seed: int = 0
     clients: int = 1
     lr: float = 0.0
+    momentum: float = 0.0
+    proximal_mu: float = 0.0
     tokens: int = 0
     labels: int = 0
     backend: str = "auto"

@@ -70,7 +70,18 @@ def make_steps(
         steps.append(SendChosen())
     if chosen.selector == "fedluar":
         steps.append(Recycle(standing_of(config, layout).open))
-    facts = RunFacts(layout, config.seed, config.clients, config.training.lr, tokens, labels, config.backend)
+    local = config.training
+    facts = RunFacts(
+        layout,
+        config.seed,
+        config.clients,
+        local.lr if local.optimizer == "sgd" else 0.0,
+        local.momentum,
+        local.proximal_mu,
+        tokens,
+        labels,
+        config.backend,
+    )
     return ClientSteps(steps, facts)
 
 
