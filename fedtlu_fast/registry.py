@@ -35,6 +35,17 @@ NAMES: dict[str, dict[str, str]] = {
         "momentum": "fedtlu_fast.aggregation.server_optimizer:Momentum",
         "adam": "fedtlu_fast.aggregation.server_optimizer:Adam",
     },
+    "threat": {
+        "label_noise": "fedtlu_fast.client_steps.threats.data:LabelNoise",
+        "token_noise": "fedtlu_fast.client_steps.threats.data:TokenNoise",
+        "label_flip": "fedtlu_fast.client_steps.threats.data:LabelFlip",
+        "noise": "fedtlu_fast.client_steps.threats.updates:Noise",
+        "sign_flip": "fedtlu_fast.client_steps.threats.updates:SignFlip",
+        "scaling": "fedtlu_fast.client_steps.threats.updates:Scaling",
+        "random": "fedtlu_fast.client_steps.threats.updates:Random",
+        "shift": "fedtlu_fast.client_steps.threats.updates:Shift",
+        "a_little_is_enough": "fedtlu_fast.client_steps.threats.collusion:ALittleIsEnough",
+    },
     "sampler": {
         "uniform": "fedtlu_fast.simulation.participation.samplers:Uniform",
         "size": "fedtlu_fast.simulation.participation.samplers:BySize",

@@ -10,7 +10,6 @@ from fedtlu_fast.config.clients import (
     LoraConfig,
     ModelConfig,
     PretrainingConfig,
-    ThreatConfig,
     TrainingConfig,
 )
 from fedtlu_fast.config.data import DataConfig, PartitionConfig, SyntheticConfig
@@ -24,6 +23,7 @@ from fedtlu_fast.config.server import (
     EvaluationConfig,
     SelectionConfig,
 )
+from fedtlu_fast.config.steps import ThreatConfig
 
 __all__ = [
     "AggregationConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -121,57 +121,3 @@ class PretrainingConfig(Section):
         return TrainingConfig(
             optimizer=self.optimizer, lr=self.lr, batch_size=self.batch_size, local_epochs=self.epochs
         )
-
-
-class ThreatConfig(Section):
-    """What is wrong with some clients; see `threats`. Two threats strike different clients."""
-
-    kind: Literal[
-        "label_noise",
-        "token_noise",
-        "label_flip",
-        "noise",
-        "sign_flip",
-        "scaling",
-        "random",
-        "shift",
-        "a_little_is_enough",
-    ] = Field(
-        description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
-        "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
-        "a_little_is_enough (arXiv 1902.06156)"
-    )
-    share: float = Field(0.2, gt=0, le=1, description="of the clients")
-    strength: float | None = Field(
-        None,
-        gt=0,
-        le=1e38,
-        description="label_noise, token_noise: share of what is replaced (0.5); sign_flip, scaling: factor "
-        "on the change (1; 10); noise, random, shift: in root mean squares of the layer's change (1); "
-        "a_little_is_enough: its z (as far as hides it); null: these",
-    )
-    layers: str = Field("*", description="shift: the layers it is for, a pattern such as *ln_1*")
-
-    @model_validator(mode="after")
-    def _fits_the_kind(self) -> Self:
-        if self.kind.endswith("_noise") and (self.strength or 0) > 1:
-            raise InputError("strength", self.strength, f"at most 1, a share, with {self.kind}")
-        if self.kind != "shift" and self.layers != "*":
-            raise InputError("layers", self.layers, f"* with {self.kind}: only shift is for some layers")
-        return self
-
-    @property
-    def force(self) -> float:
-        """The strength, or the kind's own where none is given."""
-        own = {"label_noise": 0.5, "token_noise": 0.5, "scaling": 10.0}.get(self.kind, 1.0)
-        return own if self.strength is None else self.strength
-
-
-def threat_shorthand(value: Any) -> Any:
-    """``sign_flip:0.2:3`` for ``{kind: sign_flip, share: 0.2, strength: 3}``; one or a list of them."""
-    if isinstance(value, str | Mapping):
-        value = [value]
-    if not isinstance(value, Sequence):
-        return value
-    names = ("kind", "share", "strength")
-    return [dict(zip(names, one.split(":"), strict=False)) if isinstance(one, str) else one for one in value]

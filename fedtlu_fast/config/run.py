@@ -16,9 +16,7 @@ from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import (
     ModelConfig,
     PretrainingConfig,
-    ThreatConfig,
     TrainingConfig,
-    threat_shorthand,
 )
 from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
@@ -30,6 +28,7 @@ from fedtlu_fast.config.server import (
     EvaluationConfig,
     SelectionConfig,
 )
+from fedtlu_fast.config.steps import ThreatConfig, listed
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 from fedtlu_fast.yaml_text import dump_yaml
@@ -89,7 +88,7 @@ class RunConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(threat_shorthand)] = Field(
+    threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(listed)] = Field(
         (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
     )
     execution: ExecutionConfig = ExecutionConfig()
@@ -139,13 +138,16 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _threats_fit(self) -> Self:
-        if sum(threat.kind == "a_little_is_enough" for threat in self.threats) > 1:
-            raise InputError("threats", "a_little_is_enough twice", "once: its clients are in it together")
-        total = sum(threat.share for threat in self.threats)
+        kinds = [threat.name_of("kind") for threat in self.threats]
+        together = [kind for kind, own in zip(kinds, self.threats, strict=True) if own.step.needs_each]
+        for kind in set(together):
+            if together.count(kind) > 1:
+                raise InputError("threats", f"{kind} twice", "once: its clients are in it together")
+        total = sum(getattr(threat.step, "share", 0) for threat in self.threats)
         if total > 1:
             raise InputError("threats", f"shares of {total:g} in all", "at most 1")
         refused = "label_noise" if self.task == "language_modelling" else "token_noise"
-        if self.task != "tagging" and any(threat.kind == refused for threat in self.threats):
+        if self.task != "tagging" and refused in kinds:
             raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
         return self
 
@@ -187,7 +189,7 @@ class RunConfig(Section):
     @property
     def colluding(self) -> bool:
         """Whether some clients make up together what they send."""
-        return any(threat.kind == "a_little_is_enough" for threat in self.threats)
+        return any(threat.step.needs_each for threat in self.threats)
 
     @property
     def one_by_one(self) -> bool:

@@ -43,9 +43,8 @@ class Section(BaseModel):
 
     def parts(self) -> Iterator[Any]:
         """All parts in these settings."""
-        for name in type(self).model_fields:
-            if isinstance(value := getattr(self, name), Section):
-                yield from value.parts()
+        for section in self._sections():
+            yield from section.parts()
 
     def check_names(self) -> None:
         """Makes sure that every part in these settings can be named.
@@ -53,9 +52,16 @@ class Section(BaseModel):
         Raises:
             InputError: one cannot.
         """
+        for section in self._sections():
+            section.check_names()
+
+    def _sections(self) -> Iterator[Section]:
+        """The sections in this one, lists of sections included."""
         for name in type(self).model_fields:
-            if isinstance(value := getattr(self, name), Section):
-                value.check_names()
+            value = getattr(self, name)
+            for own in value if isinstance(value, tuple) else (value,):
+                if isinstance(own, Section):
+                    yield own
 
     @model_validator(mode="before")
     @classmethod

@@ -6,36 +6,12 @@ from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
 from fedtlu_fast.client_steps.sending import SendChosen
-from fedtlu_fast.client_steps.threats import (
-    ALittleIsEnough,
-    LabelFlip,
-    LabelNoise,
-    Noise,
-    Random,
-    Scaling,
-    Shift,
-    SignFlip,
-    Threat,
-    TokenNoise,
-)
-from fedtlu_fast.config import RunConfig, ThreatConfig
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.tasks.task import Task
-
-THREATS: dict[str, type[Threat]] = {
-    "label_noise": LabelNoise,
-    "token_noise": TokenNoise,
-    "label_flip": LabelFlip,
-    "noise": Noise,
-    "sign_flip": SignFlip,
-    "scaling": Scaling,
-    "random": Random,
-    "shift": Shift,
-    "a_little_is_enough": ALittleIsEnough,
-}
 
 
 def make_steps(
@@ -63,7 +39,7 @@ def make_steps(
     steps: list[ClientStep] = []
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
-    steps += map(make_threat, config.threats)
+    steps += [threat.step for threat in config.threats]
     if chosen.selector == "drift":
         steps.append(SendChosen(make_client_rule(config, layout, task, population)))
     elif chosen.selector != "none":
@@ -83,11 +59,3 @@ def make_steps(
         config.backend,
     )
     return ClientSteps(steps, facts)
-
-
-def make_threat(config: ThreatConfig) -> Threat:
-    """The threat that the settings name."""
-    given = {"strength": config.strength} if config.strength is not None else {}
-    if config.kind == "shift":
-        return Shift(share=config.share, layers=config.layers, **given)
-    return THREATS[config.kind](share=config.share, **given)

@@ -1,5 +1,7 @@
 """Noisy and malicious clients: who they are, what they do, and that nobody else is touched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,12 @@ from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_layers, simulate
 from fedtlu_fast.client_steps import Arrival, ClientSteps, RunFacts
+from fedtlu_fast.client_steps.threats import Threat
 from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.config import ThreatConfig
 from fedtlu_fast.data.population import ArrayPopulation, Shares
+from fedtlu_fast.part import part
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.steps import make_threat
 
 CLIENTS = 50
 
@@ -38,7 +41,7 @@ def federation(threats, execution=None, **over):
 def steps_of(*threats, clients=CLIENTS, seed=0, layout=None, **facts):
     if layout is None:
         layout = ParameterLayout.from_module(nn.Linear(1, 1))
-    made = [make_threat(ThreatConfig(**threat)) for threat in threats]
+    made = [ThreatConfig(**threat).step for threat in threats]
     return ClientSteps(made, RunFacts(layout, seed, clients, **{"tokens": 9, "labels": 9, **facts}))
 
 
@@ -116,10 +119,10 @@ def test_flipped_labels_are_the_last_but_themselves():
     before = inner.train(bad).all()
     assert torch.equal(labels, 4 - before[1])
     assert torch.equal(features, before[0])
-    for part, own in zip(wrong.train(1 - bad).all(), inner.train(1 - bad).all(), strict=True):
-        assert torch.equal(part, own)
-    for part, own in zip(wrong.held_out(bad).all(), inner.held_out(bad).all(), strict=True):
-        assert torch.equal(part, own), "what it tests on stays right"
+    for one, own in zip(wrong.train(1 - bad).all(), inner.train(1 - bad).all(), strict=True):
+        assert torch.equal(one, own)
+    for one, own in zip(wrong.held_out(bad).all(), inner.held_out(bad).all(), strict=True):
+        assert torch.equal(one, own), "what it tests on stays right"
 
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
@@ -343,8 +346,40 @@ def test_noisy_text(tmp_path):
 def test_settings_round_trip():
     config = federation(["noise:0.1", {"kind": "shift", "share": 0.2, "layers": "*.weight"}])
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
-    assert [make_threat(threat).strength for threat in config.threats] == [1.0, 1.0]
+    assert [threat.step.strength for threat in config.threats] == [1.0, 1.0]
     assert federation("sign_flip:0.3:4").threats == (ThreatConfig(kind="sign_flip", share=0.3, strength=4.0),)
+
+
+@part
+class Negated(Threat):
+    """A user's own threat: the change is scaled, and shrunk."""
+
+    factor: float = 1.0
+
+    def after(self, client, update):
+        change = update.params - client.params
+        return replace(update, params=client.params - self.factor * change)
+
+
+@pytest.mark.parametrize(
+    "threats",
+    [
+        f"{__name__}:Negated:0.4:2",
+        [{"kind": f"{__name__}:Negated", "share": 0.4, "factor": 2}],
+        [Negated(0.4, 2.0)],
+    ],
+    ids=["short", "mapping", "object"],
+)
+def test_a_threat_of_the_users_own_is_named_or_given(threats):
+    config = federation(threats)
+    assert config.threats[0].step == Negated(0.4, 2.0)
+    again = parse_config(yaml.safe_load(config.to_yaml()))
+    assert again == config
+    found = {name: simulate(federation(threats, how)) for name, how in EVERYWHERE.items()}
+    known = simulate(federation("sign_flip:0.4:2"))
+    assert torch.equal(found["serial"].params, found["processes"].params)
+    for name in EVERYWHERE:
+        torch.testing.assert_close(found[name].params, known.params, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -353,13 +388,32 @@ def test_settings_round_trip():
         (["nonsense:0.1"], {}, "threats.0.kind: got 'nonsense'"),
         (["noise:1.5"], {}, "threats.0.share"),
         (["noise:0.6", "random:0.6"], {}, "shares of 1.2 in all'; expected at most 1"),
-        (["label_noise:0.1:2"], {}, "strength: got 2.0; expected at most 1"),
-        ([{"kind": "noise", "layers": "*.weight"}], {}, r"layers: got '\*.weight'; expected \* with noise"),
+        (["label_noise:0.1:2"], {}, r"strength: got 2; expected less than or equal to 1\. \(in"),
+        (
+            [{"kind": "noise", "layers": "*.weight"}],
+            {},
+            r"layers: got '\*.weight'; expected \* with kind=noise",
+        ),
         (["token_noise:0.1"], {}, "threats: got 'token_noise'; expected another with task=classification"),
         (["a_little_is_enough:0.1"] * 2, {}, "once"),
+        ([{"share": 0.1}], {}, "threats.0.kind: got None; expected the name of a threat"),
+        (["label_flip:0.1:2"], {}, "threats.0.kind: got 'label_flip:0.1:2'; expected at most 1 values"),
+        ([f"{__name__}:Negated:2"], {}, "threats.0.share: got 2"),
         (["a_little_is_enough:0.1"], {"execution": {"at_once": 4}}, "Use execution.at_once=1"),
     ],
-    ids=["kind", "share", "sum", "strength", "layers", "task", "twice", "at once"],
+    ids=[
+        "kind",
+        "share",
+        "sum",
+        "strength",
+        "layers",
+        "task",
+        "twice",
+        "no kind",
+        "values",
+        "own",
+        "at once",
+    ],
 )
 def test_impossible_threats_are_refused(threats, over, message):
     with pytest.raises(InputError, match=message):

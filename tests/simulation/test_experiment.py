@@ -64,7 +64,7 @@ def test_conditions_differ_in_what_they_are_named_after(settings):
     assert grid["fedavg-clean"].training.proximal_mu == 0
     assert grid["fedprox-clean"].training.proximal_mu > 0
     assert grid["fedavg-clean"].threats == ()
-    assert [threat.kind for threat in grid["fedavg-malicious"].threats] == ["sign_flip"]
+    assert [threat.name_of("kind") for threat in grid["fedavg-malicious"].threats] == ["sign_flip"]
     same = {name: config.model_copy(update={"threats": ()}) for name, config in grid.items()}
     assert same["fedprox-noisy"] == same["fedprox-clean"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -12,10 +11,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import Arrival, ServerContext, ServerHalf
-from fedtlu_fast.client_steps.threats.threat import Threat, check_strength
+from fedtlu_fast.client_steps.threats.threat import Strength, Threat
+from fedtlu_fast.part import part
 
 
-@dataclass(frozen=True)
+@part
 class ALittleIsEnough(Threat):
     """Baruch et al. (arXiv 1902.06156): every attacker sends mean - z std of the attackers' honest updates.
 
@@ -27,13 +27,8 @@ class ALittleIsEnough(Threat):
             the attackers (section 3 of the paper).
     """
 
-    strength: float | None = None
+    strength: Strength | None = None
     needs_each: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.strength is not None:
-            check_strength(self.strength)
 
     @override
     def server_half(self, server: ServerContext) -> ServerHalf:

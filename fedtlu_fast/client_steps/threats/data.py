@@ -6,25 +6,27 @@ last; of a language model's tokens both are one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import ClientContext, RunFacts
-from fedtlu_fast.client_steps.threats.threat import Threat, check_strength
+from fedtlu_fast.client_steps.threats.threat import Threat
 from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.data.population import Batch, Samples
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 IGNORED = -100
 """A label that is no label."""
 
 
-@dataclass(frozen=True)
+@part
 class DataThreat(Threat):
     """Base of the threats to data: a subclass says how a client's samples are spoiled."""
 
@@ -40,7 +42,7 @@ class DataThreat(Threat):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@part
 class LabelNoise(DataThreat):
     """Each label becomes, with a probability of `strength`, another one; all others are equally likely.
 
@@ -48,11 +50,7 @@ class LabelNoise(DataThreat):
         strength: in (0, 1].
     """
 
-    strength: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength, 1)
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     @override
     def check(self, facts: RunFacts) -> None:
@@ -67,7 +65,7 @@ class LabelNoise(DataThreat):
         return (*batch[:-1], torch.where(labels != IGNORED, wrong, labels))
 
 
-@dataclass(frozen=True)
+@part
 class TokenNoise(DataThreat):
     """Each token becomes, with a probability of `strength`, another one; all others are equally likely.
 
@@ -75,11 +73,7 @@ class TokenNoise(DataThreat):
         strength: in (0, 1].
     """
 
-    strength: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength, 1)
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     @override
     def check(self, facts: RunFacts) -> None:
@@ -97,7 +91,7 @@ class TokenNoise(DataThreat):
         return (torch.where(batch[-1] != IGNORED, noisy, tokens), *batch[1:])
 
 
-@dataclass(frozen=True)
+@part
 class LabelFlip(DataThreat):
     """Label l of n becomes label n - 1 - l; without labels, tokens are flipped likewise."""
 

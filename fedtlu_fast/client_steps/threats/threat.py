@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedtlu_fast.client_steps.step import ClientContext, ClientStep
-from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part import part
 from fedtlu_fast.stats import layer_stats
 
-LARGEST = 1e38
-"""Beyond it float32 knows infinity alone."""
+Strength = Annotated[float, Field(gt=0, le=1e38)]
+"""Beyond 1e38 float32 knows infinity alone."""
 
 
-@dataclass(frozen=True)
+@part
 class Threat(ClientStep):
     """What is wrong with some clients: with their data, or with what they send.
 
@@ -28,26 +29,7 @@ class Threat(ClientStep):
         share: of the clients, in (0, 1].
     """
 
-    share: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuses a share outside (0, 1].
-
-        Raises:
-            InputError: it is outside.
-        """
-        if not 0 < self.share <= 1:
-            raise InputError("share", self.share, "more than 0, and at most 1")
-
-
-def check_strength(strength: float, most: float = LARGEST) -> None:
-    """Refuses a strength outside (0, most].
-
-    Raises:
-        InputError: it is outside.
-    """
-    if not 0 < strength <= most:
-        raise InputError("strength", strength, f"more than 0, and at most {most:g}")
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
 
 
 def rms_of_layers(change: Tensor, layout: ParameterLayout, backend: str) -> Tensor:

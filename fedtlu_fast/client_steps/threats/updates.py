@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -11,16 +11,17 @@ from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import ClientContext
 from fedtlu_fast.client_steps.threats.threat import (
+    Strength,
     Threat,
-    check_strength,
     rms_of_layers,
     spread,
     standard_normal,
 )
 from fedtlu_fast.clients.trainer import ClientUpdate
+from fedtlu_fast.part import part
 
 
-@dataclass(frozen=True)
+@part
 class SignFlip(Threat):
     """The client sends its change times ``-strength``.
 
@@ -28,18 +29,14 @@ class SignFlip(Threat):
         strength: more than 0.
     """
 
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength)
+    strength: Strength = 1.0
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
         return _scaled(client, update, -self.strength)
 
 
-@dataclass(frozen=True)
+@part
 class Scaling(Threat):
     """The client sends its change times `strength`.
 
@@ -47,18 +44,14 @@ class Scaling(Threat):
         strength: more than 0.
     """
 
-    strength: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength)
+    strength: Strength = 10.0
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
         return _scaled(client, update, self.strength)
 
 
-@dataclass(frozen=True)
+@part
 class Noise(Threat):
     """Normal noise is added to the client's change.
 
@@ -66,11 +59,7 @@ class Noise(Threat):
         strength: its standard deviation, in root mean squares of the layer's change.
     """
 
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength)
+    strength: Strength = 1.0
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
@@ -78,7 +67,7 @@ class Noise(Threat):
         return replace(update, params=update.params + size * standard_normal(client, "threat noise"))
 
 
-@dataclass(frozen=True)
+@part
 class Random(Threat):
     """The client sends normal noise instead of its change.
 
@@ -86,11 +75,7 @@ class Random(Threat):
         strength: its standard deviation, in root mean squares of the layer's change.
     """
 
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength)
+    strength: Strength = 1.0
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
@@ -98,7 +83,7 @@ class Random(Threat):
         return replace(update, params=client.params + size * standard_normal(client, "threat random"))
 
 
-@dataclass(frozen=True)
+@part
 class Shift(Threat):
     """A constant is added to the client's change of some layers, which raises their score (Eq. 1).
 
@@ -107,12 +92,8 @@ class Shift(Threat):
         layers: a pattern of the layers' names, such as ``*ln_1*``.
     """
 
-    strength: float = 1.0
+    strength: Strength = 1.0
     layers: str = "*"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_strength(self.strength)
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:

@@ -1,0 +1,70 @@
+"""Settings: what clients do around their training, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from fedtlu_fast.client_steps import ClientStep
+from fedtlu_fast.client_steps.threats import SignFlip
+from fedtlu_fast.config.parts_section import Chooser, PartsSection, number_of
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import parameters
+from fedtlu_fast.registry import find, names
+
+
+class StepConfig(PartsSection):
+    """One client step; its parameters stand beside its name."""
+
+    part_kind: ClassVar[str]
+
+    @property
+    def step(self) -> ClientStep:
+        """The part that `kind` chooses."""
+        found: ClientStep = getattr(self, "kind")  # noqa: B009 (each subclass has its own annotation)
+        return found
+
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """See `Section`: ``NAME:VALUE:VALUE``, where the values are the first parameters in their order."""
+        if isinstance(given, str):
+            given = _read(cls.part_kind, given)
+        if isinstance(given, ClientStep):
+            return {"kind": given}
+        if isinstance(given, Mapping) and "kind" not in given:
+            example = next(iter(names(cls.part_kind)))
+            raise InputError("kind", None, f"the name of a {cls.part_kind}, such as {example}")
+        if isinstance(given, Mapping) and given.get("strength", 0) is None:
+            return {name: value for name, value in given.items() if name != "strength"}
+        return given
+
+
+class ThreatConfig(StepConfig):
+    """What is wrong with some clients; see `client_steps.threats`. Two threats strike different clients."""
+
+    part_kind = "threat"
+    kind: Annotated[ClientStep, Chooser("threat")] = Field(
+        SignFlip(),
+        description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
+        "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
+        "a_little_is_enough (arXiv 1902.06156) | package.module:Name",
+    )
+
+
+def listed(value: Any) -> Any:
+    """One step, or a list of them, as a list."""
+    return [value] if isinstance(value, str | Mapping | ClientStep) else value
+
+
+def _read(kind: str, text: str) -> dict[str, Any]:
+    """``sign_flip:0.2:3`` as ``{kind: sign_flip, share: 0.2, strength: 3}``; likewise with a dotted name."""
+    name, *values = text.split(":")
+    if name not in names(kind) and values and values[0].replace(".", "").isidentifier():
+        name, *values = f"{name}:{values[0]}", *values[1:]
+    known = list(parameters(find(kind, name, "kind"))) if values else []
+    if len(values) > len(known):
+        expected = f"at most {len(known)} values after {name}: {', '.join(known) or 'it has no parameters'}"
+        raise InputError("kind", text, expected)
+    return {"kind": name, **dict(zip(known, map(number_of, values), strict=False))}
