@@ -54,7 +54,8 @@ class ClientSteps:
             step.check(facts)
         self.names = _names(self.steps)
         self.roles = Roles([getattr(step, "share", None) for step in self.steps], facts.clients, facts.seed)
-        self._keepers = [name for step, name in self._named() if does(step, "own_model")]
+        keeping = ("own_model", "tested_model")
+        self._keepers = [name for step, name in self._named() if any(does(step, hook) for hook in keeping)]
 
     def of(self, client: int) -> list[int]:
         """Places of the steps that this client takes."""
@@ -102,9 +103,9 @@ class ClientSteps:
         ]
         return ClientWay(taken, vectors)
 
-    def own_model(self, vectors: Vectors, round_index: int, client: int, memory: Memory) -> Vectors:
-        """The model that a client would start from, measure with and be tested with."""
-        return self.way(vectors, round_index, client, memory=self.memories(memory, client)).model()
+    def tested_model(self, vectors: Vectors, round_index: int, client: int, memory: Memory) -> Vectors:
+        """The model that a client is tested with."""
+        return self.way(vectors, round_index, client, memory=self.memories(memory, client)).tested_model()
 
     def memories(self, memory: Memory, client: int) -> StepMemories:
         """What the steps remember of one client."""
@@ -153,6 +154,13 @@ class ClientWay:
         model = self._vectors
         for step, context, _ in self._taken:
             model = step.own_model(context, model)
+        return model
+
+    def tested_model(self) -> Vectors:
+        """The model that the client is tested with."""
+        model = self._vectors
+        for step, context, _ in self._taken:
+            model = step.tested_model(context, model)
         return model
 
     def start(self, samples: Samples) -> ClientStart:
@@ -250,7 +258,7 @@ def _check_start(name: str, step: ClientStep, start: ClientStart, changed: Clien
     ]
     wrong += [
         what
-        for what in ("samples", "blocks", "correction")
+        for what in ("samples", "blocks", "correction", "second")
         if getattr(start, what) is not getattr(changed, what) and what not in step.changes
     ]
     if wrong:

@@ -180,8 +180,8 @@ class ClientStep:
     shuffled order, one step after another, so that no client has two of them.
 
     Class attributes:
-        changes: which of "samples", "blocks" and "correction" of a `ClientStart` the hook `before` may
-            change. Naming fewer lets more engines take the step.
+        changes: which of "samples", "blocks", "correction" and "second" of a `ClientStart` the hook `before`
+            may change. Naming fewer lets more engines take the step.
         reads: names of the server's tensors that clients get (`ClientContext.server`).
         needs_each: whether the server's half has to see each client's vector on its own.
 
@@ -220,6 +220,10 @@ class ClientStep:
         """
         return vectors
 
+    def tested_model(self, client: ClientContext, vectors: Vectors) -> Vectors:
+        """The model of the client's own that its local tests are made with; else that of `own_model`."""
+        return self.own_model(client, vectors)
+
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
         """What the client starts from instead of `start`, whose tensors are not changed."""
         return start
@@ -246,5 +250,6 @@ def wants(step: ClientStep) -> list[Want]:
         ("own model", does(step, "own_model")),
         ("blocks", "blocks" in changes),
         ("correction", "correction" in changes),
+        ("second model", "second" in changes),
     ]
     return [want for want, wanted in found if wanted]

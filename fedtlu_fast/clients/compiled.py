@@ -21,6 +21,7 @@ from fedtlu_fast.clients.batches import batches
 from fedtlu_fast.clients.trainer import (
     ONE_SUM,
     OWN_MODEL,
+    SECOND_MODEL,
     ClientStart,
     ClientSum,
     ClientUpdate,
@@ -87,6 +88,7 @@ class CompiledTrainer:
         reasons: dict[Want, str] = {
             "blocks": "the compiled engine trains every layer",
             "correction": "the compiled engine adds nothing to its gradients",
+            "second model": SECOND_MODEL,
         }
         if at_once > 1:
             reasons |= {"each vector": ONE_SUM, "own model": OWN_MODEL}

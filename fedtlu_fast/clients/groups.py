@@ -12,6 +12,7 @@ from fedtlu_fast.aggregation.weighted_sum import aggregate
 from fedtlu_fast.clients.trainer import (
     ONE_SUM,
     OWN_MODEL,
+    SECOND_MODEL,
     ClientStart,
     ClientSum,
     ClientUpdate,
@@ -45,7 +46,11 @@ class VectorizedGroups:
     @staticmethod
     def supports(want: Want, at_once: int = 1) -> str | None:
         """See `Trainer`."""
-        reasons: dict[Want, str] = {"each vector": ONE_SUM, "own model": OWN_MODEL}
+        reasons: dict[Want, str] = {
+            "each vector": ONE_SUM,
+            "own model": OWN_MODEL,
+            "second model": SECOND_MODEL,
+        }
         return reasons.get(want)
 
     def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:

@@ -16,14 +16,32 @@ from fedtlu_fast.stats import LayerStats
 
 Blocks = tuple[int, ...]
 """Indices of blocks of a layout, ascending."""
-Want = Literal["blocks", "correction", "each vector", "own model"]
+Want = Literal["blocks", "correction", "each vector", "own model", "second model"]
 """What a part asks of an engine: that clients train chosen blocks only, that a vector is added to their
-gradients, that the server sees each client's vector, that clients start from a model of their own."""
+gradients, that the server sees each client's vector, that clients start from a model of their own, that they
+train a second model beside."""
 
 ONE_SUM = "clients are trained several at once, whose sum is all that is kept"
 """Why an engine that trains groups cannot give the server each client's vector."""
 OWN_MODEL = "each client starts from a model of its own"
 """Why an engine that trains groups cannot train such clients."""
+SECOND_MODEL = "each client trains a second model beside"
+"""Likewise."""
+
+
+@dataclass(frozen=True)
+class SecondModel:
+    """A model that a client trains beside the one that it sends, on the same samples.
+
+    Attributes:
+        params: [P] float32, where its training starts; not changed.
+        buffers: [Q] float32, likewise.
+        mu: strength of the proximal term ``mu/2 ||v - w||^2`` that holds it to w, the `params` of the start.
+    """
+
+    params: Tensor
+    buffers: Tensor
+    mu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class ClientStart:
         blocks: indices of the blocks that it trains; None: all of them.
         first: indices of the blocks that it trains in a pass of their own before `blocks` (FedRep).
         correction: [P] float32, added to the gradient of every local step before clipping; None: nothing.
+        second: a model that it trains beside; None: none.
     """
 
     params: Tensor
@@ -45,6 +64,7 @@ class ClientStart:
     blocks: Blocks | None = None
     first: Blocks = ()
     correction: Tensor | None = None
+    second: SecondModel | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class ClientUpdate:
         loss: mean training loss over the steps.
         weight: what the client counts in the mean; None: its samples.
         sent: indices of the blocks that it sends; None: all of them.
+        second: parameters [P] and buffers [Q] of the second model after its training, if there is one.
         memory: what the step that returns this update remembers of the client until its next round.
     """
 
@@ -71,6 +92,7 @@ class ClientUpdate:
     loss: float
     weight: float | None = None
     sent: Blocks | None = None
+    second: tuple[Tensor, Tensor] | None = None
     memory: Mapping[str, Value] = field(default_factory=dict)
 
     @property

@@ -8,6 +8,7 @@ client returns is a vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.optimizer import Optimizer
 from fedtlu_fast.clients.precision import Precision, in_precision
-from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, Want
+from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel, Want
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
@@ -94,6 +95,8 @@ class LocalTrainer:
         blocks: Sequence[int] | None = None,
         purpose: str = "",
         correction: Tensor | None = None,
+        anchor: Tensor | None = None,
+        mu: float | None = None,
     ) -> ClientUpdate:
         """One client's local training.
 
@@ -107,9 +110,12 @@ class LocalTrainer:
                 is computed for what lies below the lowest one that it trains.
             purpose: tells the draws of a client's first pass from those of its second, if it makes two.
             correction: [P], added to the gradient of what it trains in every step, before clipping.
+            anchor: [P], what the proximal term holds the parameters to; None: `params`.
+            mu: its strength; None: that of the settings.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
+        mu, anchor = self.config.proximal_mu if mu is None else mu, params if anchor is None else anchor
         optimizer = Optimizer(self.config)
         own = [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
         draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
@@ -123,7 +129,7 @@ class LocalTrainer:
                 if self._runs:
                     if loss.requires_grad:  # not where it depends on none of these blocks
                         loss.backward()  # type: ignore[no-untyped-call]
-                    add_proximal_(self.grads, self.params, params, self.config.proximal_mu)
+                    add_proximal_(self.grads, self.params, anchor, mu)
                     if correction is not None:
                         for run in self._runs:
                             self.grads[run] += correction[run]
@@ -153,7 +159,31 @@ class LocalTrainer:
 
             return train_in_turn(self, start, round_index, client)
         given = start.params, start.buffers, start.samples, round_index, client
-        return self.train(*given, start.blocks, "", start.correction)
+        update = self.train(*given, start.blocks, "", start.correction)
+        return update if start.second is None else self._with_second(start, start.second, update, *given[2:])
+
+    def _with_second(
+        self,
+        start: ClientStart,
+        second: SecondModel,
+        update: ClientUpdate,
+        samples: Samples,
+        round_index: int,
+        client: int,
+    ) -> ClientUpdate:
+        """The update with the client's second model, which is trained now."""
+        sent = update.params.clone()  # the second training works in the same memory
+        beside = self.train(
+            second.params,
+            second.buffers,
+            samples,
+            round_index,
+            client,
+            purpose="second ",
+            anchor=start.params,
+            mu=second.mu,
+        )
+        return replace(update, params=sent, second=(beside.params, beside.buffers))
 
     def gradient(
         self, params: Tensor, buffers: Tensor, samples: Samples, count: int, round_index: int, client: int

@@ -133,9 +133,9 @@ def _with_global_model(
 
 
 def _model_of(server: Server, state: ServerState, client: int) -> Vectors:
-    """Parameters and buffers that the client would start its training from."""
+    """Parameters and buffers of the client's model."""
     vectors = state.params, state.buffers
-    return server.steps.own_model(vectors, state.round + 1, client, state.memory)
+    return server.steps.tested_model(vectors, state.round + 1, client, state.memory)
 
 
 def mean(values: Sequence[Tensor | None]) -> float | None:

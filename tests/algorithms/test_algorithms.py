@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedtlu_fast import Datasets, Federation, InputError, SupervisedTask
-from fedtlu_fast.algorithms import FedDyn, FedNova, Scaffold
+from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
 from fedtlu_fast.algorithms.fednova import length_of
 from fedtlu_fast.client_steps import ClientSteps, RunFacts
 from fedtlu_fast.simulation.executors import make_executor
@@ -84,6 +84,11 @@ class Rounds:
         self.executor = make_executor(config, parts.population, trainer, self.steps)
         self.server = make_server(config, layout, parts.population, trainer, self.executor, self.steps)
 
+    def tested(self, client):
+        """The parameters that a client's local test is made with."""
+        vectors = self.state.params, self.state.buffers
+        return self.steps.tested_model(vectors, 5, client, self.state.memory)[0].double().numpy()
+
     def run(self, rounds=4):
         """(cohort, parameters after it) of each round."""
         found = []
@@ -128,6 +133,17 @@ class Paper:
         self.server = self.server - alpha / 3 * sum(y - self.at for y in ends)
         self.at = np.mean(ends, axis=0) - self.server / alpha
 
+    def ditto(self, cohort, lam):
+        ends = {}
+        for client in cohort:
+            ends[client] = self.local(client)
+            v = self.at.copy() if np.isnan(self.own[client]).any() else self.own[client].copy()
+            for _ in range(SAMPLES[client]):
+                v = v - LR * (gradient(client, v) + lam * (v - self.at))
+            self.own[client] = v
+        total = sum(SAMPLES[client] for client in cohort)
+        self.at = sum(SAMPLES[client] / total * end for client, end in ends.items())
+
     def fednova(self, cohort, momentum=0.0, mu=0.0):
         total = sum(SAMPLES[client] for client in cohort)
         change, effective = np.zeros(2), 0.0
@@ -166,6 +182,18 @@ def test_every_round_is_the_paper_s(step, local, paper, executor):
         paper(own, cohort)
         np.testing.assert_allclose(params, own.at, rtol=2e-6, atol=2e-6)
     assert not np.allclose(own.at, START, atol=1e-2)
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_ditto_s_global_and_own_models_are_the_paper_s(executor):
+    rounds, own = Rounds(Ditto(lam=0.5), executor), Paper(own=np.full((3, 2), np.nan))
+    for cohort, params in rounds.run():
+        own.ditto(cohort, 0.5)
+        np.testing.assert_allclose(params, own.at, rtol=2e-6, atol=2e-6)
+    tested = [rounds.tested(client) for client in range(3)]
+    assert not np.isnan(own.own).any(), "every client has trained"
+    np.testing.assert_allclose(tested, own.own, rtol=2e-6, atol=2e-6)
+    assert not np.allclose(tested[0], own.at, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Ditto: beside the global model every client trains one of its own (Li et al., arXiv 2012.04221).
+
+Algorithm 1. The global model is trained by any federated algorithm, here the run's. On the same samples
+client k makes as many steps on its own model v_k, which stays with the client:
+
+    v_k <- v_k - lr (grad F_k(v_k) + lam (v_k - w_t))
+
+Local tests are made with v_k. The paper leaves open where v_k begins; here it is the global model of the first
+round in which the client trains (ours), and until then the client is tested with the global model. A selector
+chooses blocks of the global model alone. A client whose second training gave no finite numbers keeps its old
+v_k (ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors
+from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel
+from fedtlu_fast.part import part
+from fedtlu_fast.soundness import sound
+
+PARAMS, BUFFERS = "params", "buffers"
+"""Under which names each client keeps its own model, [P] and [Q] float32."""
+
+
+@part
+class Ditto(ClientStep):
+    """Each client trains a model of its own beside; memory: 4 (P + Q) bytes for each that has taken part.
+
+    Attributes:
+        lam: strength of the term that holds a client's model to the global one; 0: purely local models.
+    """
+
+    lam: Annotated[float, Field(ge=0)] = 0.1
+    changes: ClassVar[frozenset[str]] = frozenset({"second"})
+
+    @override
+    def tested_model(self, client: ClientContext, vectors: Vectors) -> Vectors:
+        if PARAMS not in client.memory:
+            return vectors
+        params, buffers = vectors
+        return _like(client.memory[PARAMS], params), _like(client.memory[BUFFERS], buffers)
+
+    @override
+    def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
+        own = self.tested_model(client, (client.params, client.buffers))
+        return replace(start, second=SecondModel(*own, self.lam))
+
+    @override
+    def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
+        if update.second is None or not all(map(sound, update.second)):
+            return update
+        params, buffers = (vector.cpu().numpy().copy() for vector in update.second)
+        return replace(update, memory={PARAMS: params, BUFFERS: buffers})
+
+
+def _like(value: object, vector: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=vector.dtype, device=vector.device)
