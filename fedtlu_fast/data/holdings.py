@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import Indices, Samples
 from fedtlu_fast.randomness import generator
 

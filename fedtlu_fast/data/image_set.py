@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from fedtlu_fast.data.labelled import Attributes
-from fedtlu_fast.data.pixels import Pixels
-from fedtlu_fast.data.splits import Origin
+
+Pixels = NDArray[np.uint8]
+"""Images as numbers from 0 to 255."""
+PIXELS = 2**26
+"""Most pixels of one image's file, where settings say nothing else: 8,192 x 8,192."""
+ImageSize = Annotated[int, Field(ge=1, le=4096)] | None
+ImagePixels = Annotated[int, Field(ge=1, le=2**27)]
 
 
 @dataclass(frozen=True)
@@ -15,14 +25,9 @@ class ImageSet:
 
     Attributes:
         images: [N, C, H, W] uint8, greyscale (one channel) or RGB.
-        attributes: ``label``, what they show, and what else is known, such as ``domain``.
-        origin: of these and of the test, with the images to train on.
+        attributes: ``label``, what they show, and what else is known, such as ``domain``. Training and test
+            images of a source have the same names.
     """
 
     images: Pixels
     attributes: Attributes
-    origin: Origin | None = None
-
-
-Splits = tuple[ImageSet, ImageSet | None]
-"""Images to train on, and those to test on where the source has some of its own: with the same labels."""

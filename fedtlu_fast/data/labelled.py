@@ -33,6 +33,22 @@ def take(attributes: Attributes, rows: Indices) -> dict[str, Attribute]:
     return {name: replace(own, codes=own.codes[rows]) for name, own in attributes.items()}
 
 
+def check_labels(attributes: Attributes, source: str) -> Attribute:
+    """The labels, of which there have to be two or more.
+
+    Args:
+        attributes: of the training samples.
+        source: they are from, for the message.
+
+    Raises:
+        InputError: all samples have one label.
+    """
+    label = attributes["label"]
+    if len(label.names) < 2:
+        raise InputError("data.source", source, f"two labels or more; all are {label.names}")
+    return label
+
+
 def drawn_test(attributes: Attributes, test_fraction: float) -> tuple[Indices, Indices]:
     """Which samples to train on, and which are kept for the test, ascending both.
 

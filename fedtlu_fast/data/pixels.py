@@ -8,19 +8,16 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fedtlu_fast.data.image_set import PIXELS, Pixels
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.memory import free_bytes
 
-Pixels = NDArray[np.uint8]
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for 16 bits a pixel; ``I`` holds 32, of which image files use 16."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """No others are opened, whatever a file is called: for PostScript, Pillow starts Ghostscript."""
-PIXELS = 2**26
-"""Most pixels of one image, without a word on it: 8,192 x 8,192."""
 
 
 def read_images(

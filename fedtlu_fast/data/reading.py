@@ -11,12 +11,16 @@ from gzip import GzipFile
 from io import BufferedIOBase
 from lzma import LZMAError, LZMAFile
 from pathlib import Path, PurePath
+from typing import Annotated
+
+from pydantic import Field
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.wording import either
 
 UNPACKED_LIMIT = 2**29
 """Bytes that a compressed file may have when it is unpacked, where settings say nothing else."""
+UnpackedLimit = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UNPACKERS: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     ".gz": GzipFile,
     ".bz2": BZ2File,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedtlu_fast.data.documents import SECTIONS
-from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
 
 logger = logging.getLogger("fedtlu_fast.data")
@@ -35,29 +34,20 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Sentences to train on and to test on.
+class Sentences:
+    """Sentences with tags of one kind.
 
     Attributes:
-        train: dealt to the clients.
-        test: the global test.
+        items: in order.
         tags: labels whether they occur or not, such as `UPOS`.
-        origin: of the sentences.
     """
 
-    train: Sequence[Sentence]
-    test: Sequence[Sentence]
+    items: Sequence[Sentence]
     tags: tuple[str, ...] = ()
-    origin: Origin | None = field(default=None, compare=False)
 
 
-def cut_test(
-    sentences: Sequence[Sentence],
-    test_fraction: float,
-    tags: tuple[str, ...] = (),
-    origin: Origin | None = None,
-) -> Corpus:
-    """Keeps the end of every document for the test.
+def cut_test(sentences: Sequence[Sentence], test_fraction: float) -> tuple[list[Sentence], list[Sentence]]:
+    """Keeps the end of every document for the test; gives the sentences to train on and those to test on.
 
     The share is right for the whole, not for each document: one of a few sentences gives none, or now and
     then its last, as the shares of the documents before it add up.
@@ -65,8 +55,6 @@ def cut_test(
     Args:
         sentences: in order; those of a document need not follow each other.
         test_fraction: share that is kept.
-        tags: see `Corpus`.
-        origin: likewise.
     """
     sizes = Counter(sentence.document for sentence in sentences)
     kept, seen = {}, 0
@@ -80,7 +68,7 @@ def cut_test(
         met[sentence.document] += 1
         ends = met[sentence.document] > sizes[sentence.document] - kept[sentence.document]
         (test if ends else train).append(sentence)
-    return Corpus(train, test, tags, origin)
+    return train, test
 
 
 def with_words(sentences: Sequence[Sentence], source: str) -> list[Sentence]:

@@ -1,106 +1,73 @@
-"""A tagging's data as tensors: sentences from the source that the settings name, cut into samples."""
+"""A tagging's data as tensors: sentences, cut into samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.dealing import Attribute
-from fedtlu_fast.data.hub.sentences import load_tagged_hub
-from fedtlu_fast.data.population import Batch, Indices
-from fedtlu_fast.data.reading import UNPACKED_LIMIT
-from fedtlu_fast.data.sources.pycode import load_pycode
-from fedtlu_fast.data.sources.udpos import load_treebank
-from fedtlu_fast.data.splits import Origin
+from fedtlu_fast.data.federated import Encoded
+from fedtlu_fast.data.population import Indices
+from fedtlu_fast.data.sources.source import Read
 from fedtlu_fast.data.subwords import SubWords, WholeWords, WordEncoder
-from fedtlu_fast.data.tagged import UNKNOWN_GENRE, Corpus, Sentence
+from fedtlu_fast.data.tagged import UNKNOWN_GENRE, Sentence, Sentences, cut_test
 from fedtlu_fast.errors import InputError
 
 NO_LABEL = -100
 """In place of a tag where there is none to predict; PyTorch's losses leave it out."""
 
 
-@dataclass(frozen=True)
-class TaggedSamples:
-    """Samples and what is known of them.
-
-    Attributes:
-        train: tokens [N, T] and labels [N, T], both int64; see `cut_sentences`.
-        test: the same, [M, T].
-        attributes: of the training samples, the most useful first: ``document``, ``genre`` where it is known,
-            ``label`` (the most frequent tag in the sample).
-        labels: names of the tags.
-        vocabulary: number of token ids.
-        padding: the token id that fills up samples.
-        origin: of both.
-    """
-
-    train: Batch
-    test: Batch
-    attributes: Mapping[str, Attribute]
-    labels: tuple[str, ...]
-    vocabulary: int
-    padding: int
-    origin: Origin | None
-
-
-def load_corpus(source: str, test_fraction: float, limit: int = UNPACKED_LIMIT) -> Corpus:
-    """Reads tagged sentences.
-
-    Args:
-        source: ``udpos:PATH``, ``hf:NAME[:CONFIG][@REVISION]`` or ``pycode``.
-        test_fraction: share kept for the test where the source has no test of its own.
-        limit: see `read_bytes`.
-
-    Raises:
-        InputError: an unknown source, or one that cannot be read.
-    """
-    kind, _, rest = source.partition(":")
-    if kind == "udpos" and rest:
-        return load_treebank(rest, test_fraction, limit)
-    if kind == "hf" and rest:
-        return load_tagged_hub(rest, test_fraction)
-    if source == "pycode":
-        return load_pycode(test_fraction)
-    raise InputError("data.source", source, "udpos:PATH, hf:NAME or pycode, for task=tagging")
-
-
-def tag_samples(config: RunConfig) -> TaggedSamples:
-    """Reads, encodes and cuts the sentences of the settings' source.
+def tag_samples(
+    found: Read[Sentences], *, window: int, vocabulary: int, test_fraction: float, tokenizer: str | None = None
+) -> Encoded:
+    """Encodes and cuts sentences.
 
     The labels are the source's own (the 17 of Universal Dependencies for treebanks) and all that occur, in
     training or test, in alphabetical order. One that only the test has is a label like any other: the model
     can predict it but never sees it, so it counts as wrong.
 
+    Args:
+        found: the sentences; without a test, the end of every document is kept for it.
+        window: tokens in one sample at most.
+        vocabulary: words kept if no tokenizer is named.
+        test_fraction: the share that is kept for the test.
+        tokenizer: the pre-trained model whose tokenizer is taken; None: words are numbered.
+
+    Returns:
+        Tokens [N, T] and tags [N, T], both int64; see `cut_sentences`. The attributes are, the most useful
+        first: ``document``, ``genre`` where it is known, ``label`` (the most frequent tag in the sample).
+
     Raises:
-        InputError: the source or the model's tokenizer cannot be read, or the window is too short.
+        InputError: the tokenizer cannot be read, or the window is too short.
     """
-    corpus = load_corpus(config.data.source, config.data.test_fraction, config.data.unpacked_limit)
-    name = config.model.pretrained
-    words = (word for sentence in corpus.train for word in sentence.words)
-    encoder: WordEncoder = SubWords(name) if name else WholeWords(words, config.data.vocabulary)
-    both = (*corpus.train, *corpus.test)
-    labels = tuple(sorted({*corpus.tags, *(tag for sentence in both for tag in sentence.tags)}))
-    tokens, tags, origin = cut_sentences(both, encoder, labels, config.data.window)
-    cut = int(np.searchsorted(origin, len(corpus.train)))
-    own = [corpus.train[index] for index in origin[:cut]]
+    if found.test is None:
+        train, test = cut_test(found.train.items, test_fraction)
+    else:
+        train, test = list(found.train.items), list(found.test.items)
+    words = (word for sentence in train for word in sentence.words)
+    encoder: WordEncoder = SubWords(tokenizer) if tokenizer else WholeWords(words, vocabulary)
+    both = (*train, *test)
+    labels = tuple(sorted({*found.train.tags, *(tag for sentence in both for tag in sentence.tags)}))
+    tokens, tags, origin = cut_sentences(both, encoder, labels, window)
+    cut = int(np.searchsorted(origin, len(train)))
+    own = [train[index] for index in origin[:cut]]
     attributes = {"document": _attribute([sentence.document for sentence in own])}
     if any(sentence.genre != UNKNOWN_GENRE for sentence in own):
         attributes["genre"] = _attribute([sentence.genre for sentence in own])
     attributes["label"] = Attribute(_most_frequent(tags[:cut], len(labels)), labels)
-    return TaggedSamples(
+    return Encoded(
         train=(torch.from_numpy(tokens[:cut]), torch.from_numpy(tags[:cut])),
         test=(torch.from_numpy(tokens[cut:]), torch.from_numpy(tags[cut:])),
+        origin=found.origin,
+        inputs=tokens.shape[1],
+        outputs=len(labels),
         attributes=attributes,
         labels=labels,
         vocabulary=len(encoder),
         padding=encoder.padding,
-        origin=corpus.origin,
     )
 
 

@@ -1,109 +1,76 @@
-"""A text classification's data as tensors: texts from the settings' source, divided and encoded."""
+"""A text classification's data as tensors: texts, divided and encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.hub.texts import load_hub_texts
-from fedtlu_fast.data.labelled import Attributes, drawn_test, take
-from fedtlu_fast.data.population import Batch
-from fedtlu_fast.data.reading import UNPACKED_LIMIT
-from fedtlu_fast.data.sources.labelled_texts import load_text_files
-from fedtlu_fast.data.sources.topics import load_topics
-from fedtlu_fast.data.splits import Origin
-from fedtlu_fast.data.text_set import TextSet, TextSplits
+from fedtlu_fast.data.federated import Encoded
+from fedtlu_fast.data.labelled import check_labels, drawn_test, take
+from fedtlu_fast.data.sources.source import Read
+from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.data.words import words_of
-from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
 
 
-@dataclass(frozen=True)
-class TextSamples:
-    """Samples and what is known of them.
+def text_samples(
+    found: Read[TextSet],
+    source: str,
+    *,
+    window: int,
+    vocabulary: int,
+    test_fraction: float,
+    tokenizer: str | None = None,
+) -> Encoded:
+    """Divides and encodes texts. Of longer texts the beginning is kept.
 
-    Attributes:
-        train: tokens [N, T] and labels [N], both int64; T is the longest text's length, `window` at most.
-        test: the same, [M, T] and [M].
-        attributes: of the training samples: ``label`` first.
-        labels: names of the labels.
-        vocabulary: number of token ids.
-        padding: the token id that fills up shorter texts.
-        origin: of both.
-    """
+    Args:
+        found: the texts; without a test, a share of every kind is drawn for it.
+        source: they are from, for messages.
+        window: tokens in one sample at most.
+        vocabulary: words kept if no tokenizer is named.
+        test_fraction: the share that is kept for the test.
+        tokenizer: the pre-trained model whose tokenizer is taken; None: words are numbered.
 
-    train: Batch
-    test: Batch
-    attributes: Attributes
-    labels: tuple[str, ...]
-    vocabulary: int
-    padding: int
-    origin: Origin | None
-
-
-def text_samples(config: RunConfig) -> TextSamples:
-    """Reads, divides and encodes the texts of the settings' source. Of longer texts the beginning is kept.
+    Returns:
+        Tokens [N, T] and labels [N], both int64; T is the longest text's length, `window` at most. The first
+        attribute is ``label``.
 
     Raises:
-        InputError: the source or the model's tokenizer cannot be read; or all texts have one label.
+        InputError: the tokenizer cannot be read; or all texts have one label.
     """
-    train, test = load_texts(config.data.source, config.data.unpacked_limit)
-    origin = train.origin
+    train, test = found.train, found.test
     if test is None:
-        rows = drawn_test(train.attributes, config.data.test_fraction)
+        rows = drawn_test(train.attributes, test_fraction)
         train, test = (
             TextSet([train.texts[row] for row in own], take(train.attributes, own)) for own in rows
         )
-    label = train.attributes["label"]
-    if len(label.names) < 2:
-        raise InputError("data.source", config.data.source, f"two labels or more; all are {label.names}")
-    ids, vocabulary, padding = _encoded(config, train.texts, test.texts)
+    label = check_labels(train.attributes, source)
+    ids, known, padding = _encoded(train.texts, test.texts, window, vocabulary, tokenizer)
     tokens = np.full((len(ids), max(map(len, ids))), padding, np.int64)
     for row, own in enumerate(ids):
         tokens[row, : len(own)] = own
     cut = len(train.texts)
-    return TextSamples(
+    return Encoded(
         train=(torch.from_numpy(tokens[:cut]), torch.from_numpy(label.codes)),
         test=(torch.from_numpy(tokens[cut:]), torch.from_numpy(test.attributes["label"].codes)),
+        origin=found.origin,
+        inputs=tokens.shape[1],
+        outputs=len(label.names),
         attributes=train.attributes,
         labels=label.names,
-        vocabulary=vocabulary,
+        vocabulary=known,
         padding=padding,
-        origin=origin,
     )
 
 
-def load_texts(source: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
-    """Reads labelled texts.
-
-    Args:
-        source: ``topics``, ``texts:PATH`` or ``hf:NAME[:CONFIG][@REVISION]``.
-        limit: see `read_bytes`.
-
-    Raises:
-        InputError: an unknown source, or one that cannot be read.
-    """
-    kind, _, rest = source.partition(":")
-    if kind == "texts" and rest:
-        return load_text_files(rest, limit)
-    if kind == "hf" and rest:
-        return load_hub_texts(rest)
-    if source == "topics":
-        return load_topics(), None
-    expected = "topics, texts:PATH or hf:NAME, for task=text_classification"
-    raise InputError("data.source", source, expected)
-
-
 def _encoded(
-    config: RunConfig, train: Sequence[str], test: Sequence[str]
+    train: Sequence[str], test: Sequence[str], window: int, size: int, name: str | None
 ) -> tuple[list[list[int]], int, int]:
     """Token ids of the one and the other, the number of ids there are, and the one that pads."""
-    name, window = config.model.pretrained, config.data.window
     if name is not None:
         tokenizer = load_tokenizer(name)
         padding = padding_of(tokenizer, name)
@@ -111,5 +78,5 @@ def _encoded(
         return found["input_ids"], len(tokenizer), padding
     words = [words_of(text) for text in (*train, *test)]
     known = (word for own in words[: len(train)] for word in own)
-    vocabulary = Vocabulary(known, config.data.vocabulary, padded=True)
+    vocabulary = Vocabulary(known, size, padded=True)
     return [vocabulary.ids(own[:window]) for own in words], len(vocabulary), 0

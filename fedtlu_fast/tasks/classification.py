@@ -7,7 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.sources.source import Source, VectorSource
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 
 
@@ -18,6 +21,17 @@ class Classification(Classifier):
         """See `Classifier`."""
         found: Tensor = self.model(inputs)
         return found
+
+
+class ClassificationBuilder(TaskBuilder):
+    """A label for every vector of numbers."""
+
+    reads = (VectorSource,)
+
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """See `TaskBuilder`."""
+        assert isinstance(source, VectorSource)
+        return source.vectors(reading.clients, reading.seed, reading.local_fraction)
 
 
 def build_mlp(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> nn.Module:

@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.images import image_samples
+from fedtlu_fast.data.sources.source import ImageSource, Source
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.cnn import Cnn
 from fedtlu_fast.tasks.vision import build_vision
@@ -45,6 +48,20 @@ class ImageClassification(Classifier):
         found = self.model(images) if isinstance(self.model, Cnn) else self.model(pixel_values=images).logits
         logits: Tensor = found.float()
         return logits
+
+
+class ImageClassificationBuilder(TaskBuilder):
+    """A label for every image."""
+
+    reads = (ImageSource,)
+    own_source = "digits"
+    what = "images"
+    cuts = False
+
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """See `TaskBuilder`."""
+        assert isinstance(source, ImageSource)
+        return image_samples(source.images(), str(source), test_fraction=reading.test_fraction)
 
 
 def build_image_classification(config: ModelConfig, data: FederatedData, seed: int) -> ImageClassification:

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
+from fedtlu_fast.data.running_text import window_samples
+from fedtlu_fast.data.sources.source import DocumentSource, Source, TokenSource
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained import load_model
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.metrics import PERPLEXITY, Evaluation
 from fedtlu_fast.tasks.transformer import Transformer
 
@@ -67,6 +72,26 @@ class LanguageModelling:
     def _predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B * T, V] in float32 and target ids [B * T]."""
         return self.logits(samples[:, :-1]).flatten(0, 1), samples[:, 1:].flatten()
+
+
+class LanguageModellingBuilder(TaskBuilder):
+    """Next-token prediction over running text."""
+
+    reads = (DocumentSource, TokenSource)
+    noises = ("token_noise",)
+
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """See `TaskBuilder`."""
+        if isinstance(source, TokenSource):
+            return source.tokens(reading.clients, reading.window, reading.vocabulary)
+        assert isinstance(source, DocumentSource)
+        return window_samples(
+            source.documents(),
+            window=reading.window,
+            vocabulary=reading.vocabulary,
+            test_fraction=reading.test_fraction,
+            tokenizer=reading.tokenizer,
+        )
 
 
 def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) -> nn.Module:

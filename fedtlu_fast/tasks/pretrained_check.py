@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.memory import is_out_of_memory

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
-from fedtlu_fast.data.tagging import NO_LABEL
+from fedtlu_fast.data.sources.source import SentenceSource, Source
+from fedtlu_fast.data.tagging import NO_LABEL, tag_samples
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.language_modelling import gpt2_size
 from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
 from fedtlu_fast.tasks.transformer import Transformer
@@ -111,6 +113,26 @@ class Tagging:
             logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none"
         )
         return flat.view(labels.shape)
+
+
+class TaggingBuilder(TaskBuilder):
+    """A label for every word of a sentence."""
+
+    reads = (SentenceSource,)
+    own_source = "pycode"
+    what = "sentences"
+    noises = ("label_noise", "token_noise")
+
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """See `TaskBuilder`."""
+        assert isinstance(source, SentenceSource)
+        return tag_samples(
+            source.sentences(),
+            window=reading.window,
+            vocabulary=reading.vocabulary,
+            test_fraction=reading.test_fraction,
+            tokenizer=reading.tokenizer,
+        )
 
 
 def build_tagger(config: ModelConfig, data: FederatedData, seed: int) -> nn.Module:

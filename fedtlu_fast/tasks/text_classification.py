@@ -8,8 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.sources.source import Source, TextSource
+from fedtlu_fast.data.texts import text_samples
 from fedtlu_fast.pretrained import load_classifier
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.transformer import Transformer
 
@@ -41,6 +44,26 @@ class TextClassification(Classifier):
             return mean
         found: Tensor = self.model(input_ids=inputs, attention_mask=real.long()).logits
         return found.float()
+
+
+class TextClassificationBuilder(TaskBuilder):
+    """A label for every text."""
+
+    reads = (TextSource,)
+    own_source = "topics"
+    what = "texts"
+
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """See `TaskBuilder`."""
+        assert isinstance(source, TextSource)
+        return text_samples(
+            source.texts(),
+            str(source),
+            window=reading.window,
+            vocabulary=reading.vocabulary,
+            test_fraction=reading.test_fraction,
+            tokenizer=reading.tokenizer,
+        )
 
 
 def build_text_classifier(config: ModelConfig, data: FederatedData, seed: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained import load_classifier, load_processor

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fedtlu_fast.data.documents import Document, sections
+from fedtlu_fast.data.documents import Document, Documents, sections
+from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.prepared import is_prepared, joined, line_sections, lines_of
-from fedtlu_fast.data.splits import Origin, announce
+from fedtlu_fast.data.sources.source import Read
+from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError, shorten
 
 TEXTS = ("text", "sentence", "content")
 LABELS = ("label", "topic", "genre", "category")
 
 
-@dataclass(frozen=True)
-class HubText:
-    """A data set's text.
-
-    Attributes:
-        train: of the split ``train``.
-        test: of the split ``test``; None where there is none.
-        prepared: whether words are cut and rare ones ``<unk>`` already, so that `LineTokenizer` reads them.
-        origin: of both.
-    """
-
-    train: list[Document]
-    test: str | None
-    prepared: bool
-    origin: Origin
-
-
-def load_text_hub(location: str) -> HubText:
+def load_text_hub(location: Location) -> Read[Documents]:
     """A data set with a column of text.
 
     The text is in ``text``, ``sentence`` or ``content``, or in the only column of strings. Documents are made
@@ -41,7 +25,7 @@ def load_text_hub(location: str) -> HubText:
     other. A split ``validation`` is not read: nothing is tuned on it.
 
     Args:
-        location: see `load_hub`.
+        location: of the data set.
 
     Raises:
         InputError: the data set cannot be loaded, has no split ``train``, or no text.
@@ -63,7 +47,8 @@ def load_text_hub(location: str) -> HubText:
     test = None if splits.test is None else _join(_texts(splits.test, name, "test"), prepared)
     count = None if test is None else len(splits.test)
     origin = announce("rows", count, splits.tests, splits.unread, splits.trained)
-    return HubText(train, test, prepared, origin)
+    tests = None if test is None else Documents([Document("test", test)], prepared)
+    return Read(Documents(train, prepared), tests, origin)
 
 
 def _join(texts: Sequence[str], prepared: bool) -> str:

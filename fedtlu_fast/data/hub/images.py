@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fedtlu_fast.data.hub.labels import load_splits, read_attributes
-from fedtlu_fast.data.hub.location import read_location
-from fedtlu_fast.data.image_set import ImageSet, Splits
-from fedtlu_fast.data.pixels import PIXELS, Pixels, read_images
+from fedtlu_fast.data.hub.location import Location
+from fedtlu_fast.data.image_set import PIXELS, ImageSet, Pixels
+from fedtlu_fast.data.pixels import read_images
+from fedtlu_fast.data.sources.source import Read
 from fedtlu_fast.errors import InputError
 
 
-def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Splits:
+def load_image_hub(location: Location, size: int | None, limit: int = PIXELS) -> Read[ImageSet]:
     """A data set with a column of images and one of labels (see `read_attributes`).
 
     The images are the first column of that kind. Splits are divided by their names (see `splits`).
 
     Args:
-        location: see `load_hub`.
+        location: of the data set.
         size: see `read_images`.
         limit: likewise.
 
@@ -31,13 +31,13 @@ def load_image_hub(location: str, size: int | None, limit: int = PIXELS) -> Spli
         ImageSet(_images(split, location, size, limit), own)
         for split, own in zip(splits, attributes, strict=True)
     ]
-    return replace(sets[0], origin=origin), sets[1] if len(sets) > 1 else None
+    return Read(sets[0], sets[1] if len(sets) > 1 else None, origin)
 
 
-def _images(split: Any, location: str, size: int | None, limit: int) -> Pixels:
+def _images(split: Any, location: Location, size: int | None, limit: int) -> Pixels:
     from datasets import Image
 
-    name = read_location(location).source
+    name = location.source
     column = next((key for key, feature in split.features.items() if _holds_images(feature)), None)
     if column is None:
         expected = f"a column of images; it has {', '.join(split.column_names)}"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fedtlu_fast.data.hub.location import read_location
+from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.labelled import Attributes, by_name
 from fedtlu_fast.data.splits import Origin, announce
@@ -23,13 +23,13 @@ HIDDEN = -1
 """In place of a label that the publisher of a test keeps secret, or on which annotators did not agree."""
 
 
-def load_splits(location: str, what: str) -> tuple[list[Any], Origin]:
+def load_splits(location: Location, what: str) -> tuple[list[Any], Origin]:
     """The rows of a data set to train on, those to test on where it has some with labels, and their origin.
 
     Rows of a column of named labels that have none (-1, or nothing) are left out.
 
     Args:
-        location: see `load_hub`.
+        location: of the data set.
         what: the samples are, such as "texts".
 
     Raises:
@@ -64,7 +64,7 @@ def _with_labels(rows: Any, source: str, part: str) -> Any:
     return rows.select(kept)
 
 
-def read_attributes(splits: Sequence[Any], location: str) -> list[Attributes]:
+def read_attributes(splits: Sequence[Any], location: Location) -> list[Attributes]:
     """``label`` and what else is known of the samples of each split, with the same names in all.
 
     Labels are strings, or whole numbers with names (`ClassLabel`) or without.
@@ -78,7 +78,7 @@ def read_attributes(splits: Sequence[Any], location: str) -> list[Attributes]:
     """
     first = splits[0]
     label = next((column for column in LABELS if column in first.column_names), None)
-    name = read_location(location).source
+    name = location.source
     if label is None:
         expected = f"a column {' or '.join(LABELS)}; it has {', '.join(first.column_names)}"
         raise InputError("data.source", name, expected)

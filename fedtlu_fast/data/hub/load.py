@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.data.hub.location import read_location
+from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.hub_access import hub_access
 
 
 def load_hub(
-    location: str, split: str | None = None, files: Mapping[str, Sequence[str]] | None = None
+    location: Location, split: str | None = None, files: Mapping[str, Sequence[str]] | None = None
 ) -> Any:
     """A data set's split, or a mapping of all its splits.
 
     Args:
-        location: ``NAME[:CONFIG][@REVISION]``. NAME is a hub name or a local folder; CONFIG one of its
-            configurations, or, where it has none of this name, the folder of one (that is how hub revisions
-            such as ``refs/convert/parquet`` keep them).
+        location: a configuration that the data set does not have is taken for a folder in it (that is how
+            hub revisions such as ``refs/convert/parquet`` keep configurations).
         split: its name; None for all.
         files: the files of each split of a local folder; None: as `datasets` finds them.
 
@@ -29,19 +27,25 @@ def load_hub(
     """
     import datasets
 
-    place = read_location(location)
-    name, configuration, source = place.name, place.configuration, place.source.removeprefix("hf:")
-    chosen: dict[str, Any] = {"revision": place.revision or None, "split": split}
+    name, configuration, source = (
+        location.name,
+        location.configuration,
+        location.source.removeprefix("hf:"),
+    )
+    chosen: dict[str, Any] = {"revision": location.revision or None, "split": split}
     if files is not None:
         chosen["data_files"] = {part: list(own) for part, own in files.items()}
-    here = Path(name).exists()
-    if not name or (not here and _is_reader(name)):
+    here = location.folder
+    if here is None and location.is_path:
+        expected = "a data set: a folder that exists; this one does not"
+        raise InputError("data.source", f"hf:{location.text}", expected)
+    if not name or (here is None and _is_reader(name)):
         expected = "the name of a data set; this is one of its readers" if name else "the name of a data set"
         raise InputError("data.source", f"hf:{source}", expected, "Name the folder that holds the files.")
-    if here:  # for a folder with the name of a reader, `datasets` takes the reader, and the folder we are in
-        name = str(Path(name).absolute())
+    if here is not None:  # for a folder with the name of a reader, `datasets` takes the reader, and the folder we are in
+        name = str(here.absolute())
     part = f"a data set with a {split} split" if split else "a data set"
-    with hub_access(needed=not here) as unreachable:
+    with hub_access(needed=here is None) as unreachable:
         try:
             if not configuration:
                 return datasets.load_dataset(name, **chosen)

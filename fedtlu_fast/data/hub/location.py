@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedtlu_fast.errors import InputError
-
 _BEHIND_A_PATH = re.compile(r"(?::(?P<configuration>[^@]+))?(?:@(?P<revision>[^/@]+))?")
 
 
@@ -30,23 +28,31 @@ class Location:
         """The data set as messages name it."""
         return f"hf:{self.name}:{self.configuration}" if self.configuration else f"hf:{self.name}"
 
+    @property
+    def text(self) -> str:
+        """``NAME[:CONFIG][@REVISION]``."""
+        configuration = f":{self.configuration}" if self.configuration else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.name}{configuration}{revision}"
 
-def read_location(location: str) -> Location:
-    """Takes ``NAME[:CONFIG][@REVISION]`` apart; the path of a local folder may hold colons and at signs.
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, with the home in place of ``~``; None for a name on the hub."""
+        return Path(self.name).expanduser() if _exists(self.name) else None
 
-    Raises:
-        InputError: it is a path, and nothing is there.
-    """
-    for end in sorted({len(location), *(own.start() for own in re.finditer("[:@]", location))}, reverse=True):
-        rest = _BEHIND_A_PATH.fullmatch(location, end)
-        if rest and _exists(location[:end]):
-            path = str(Path(location[:end]).expanduser())
-            return Location(path, rest["configuration"] or "", rest["revision"] or "")
-    if location.startswith(("/", "./", "../", "~")):
-        raise InputError(
-            "data.source", f"hf:{location}", "a data set: a folder that exists; this one does not"
-        )
-    source, _, revision = location.partition("@")
+    @property
+    def is_path(self) -> bool:
+        """Whether the name can be nothing but a path."""
+        return self.name.startswith(("/", "./", "../", "~"))
+
+
+def read_location(text: str) -> Location:
+    """Takes ``NAME[:CONFIG][@REVISION]`` apart; the path of a local folder may hold colons and at signs."""
+    for end in sorted({len(text), *(own.start() for own in re.finditer("[:@]", text))}, reverse=True):
+        rest = _BEHIND_A_PATH.fullmatch(text, end)
+        if rest and _exists(text[:end]):
+            return Location(text[:end], rest["configuration"] or "", rest["revision"] or "")
+    source, _, revision = text.partition("@")
     name, _, configuration = source.partition(":")
     return Location(name, configuration, revision)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.data.hub.load import load_hub
-from fedtlu_fast.data.hub.location import read_location
+from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.data.reading import entries, is_data, unpacked_suffix
 from fedtlu_fast.data.sources.image_folder import ENDINGS
 from fedtlu_fast.data.splits import divide, parse
@@ -43,31 +43,30 @@ class HubParts:
     unread: Sequence[str]
 
 
-def load_parts(location: str) -> HubParts:
+def load_parts(location: Location) -> HubParts:
     """The splits of a data set; those of one part are joined.
 
     Args:
-        location: see `load_hub`. Of a local folder whose file names `datasets` takes all for one split, such
+        location: of the data set. Of a local folder whose file names `datasets` takes all for one split, such
             as Train.csv and Test.csv, the files are divided by their names and those of their folders.
 
     Raises:
         InputError: it cannot be loaded, has no split to train on, or splits that cannot be joined.
     """
-    place = read_location(location)
-    splits = load_hub(location)
-    folder = Path(place.name) / place.configuration
-    if list(splits) == ["train"]:
-        files = _by_part(folder, place.source)
-        splits = load_hub(str(folder), files=files) if files else splits
-    found = divide(list(splits), place.source)
+    splits, source = load_hub(location), location.source
+    if list(splits) == ["train"] and location.folder is not None:
+        folder = location.folder / location.configuration
+        files = _by_part(folder, source)
+        splits = load_hub(Location(str(folder)), files=files) if files else splits
+    found = divide(list(splits), source)
     train = [name for name in found.train if parse(name).part]
     if not train:
-        raise InputError("data.source", place.source, f"a split train; it has {listed(list(splits))}")
+        raise InputError("data.source", source, f"a split train; it has {listed(list(splits))}")
     unread = [name for name in splits if name not in (*train, *found.test)]
     return HubParts(
-        source=place.source,
-        train=_joined(place.source, splits, train),
-        test=_joined(place.source, splits, found.test),
+        source=source,
+        train=_joined(source, splits, train),
+        test=_joined(source, splits, found.test),
         trained=train,
         tests=found.test,
         unread=unread,

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from fedtlu_fast.data.hub.parts import load_parts
+from fedtlu_fast.data.hub.location import Location
+from fedtlu_fast.data.sources.source import Read
 from fedtlu_fast.data.splits import announce
-from fedtlu_fast.data.tagged import UPOS, Corpus, Sentence, cut_test, section_names, with_words
+from fedtlu_fast.data.tagged import UPOS, Sentence, Sentences, section_names, with_words
 from fedtlu_fast.errors import InputError, shorten
 
 WORDS = ("tokens", "words")
@@ -20,7 +22,7 @@ NO_TAGS = (None, -1, "-1", "", NO_TAG)
 """In place of tags that the publisher of a test keeps secret."""
 
 
-def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
+def load_tagged_hub(location: Location) -> Read[Sentences]:
     """A data set with a column of words and one of tags for each sentence.
 
     The words are in ``tokens`` or ``words``, the tags in ``upos``, ``upos_tags`` or ``pos_tags``, as strings
@@ -30,8 +32,7 @@ def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
     in a row make up sections. A split ``validation`` or ``dev`` is not read.
 
     Args:
-        location: see `load_hub`.
-        test_fraction: share kept for the test where there is no split ``test``.
+        location: of the data set.
 
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed.
@@ -45,9 +46,7 @@ def load_tagged_hub(location: str, test_fraction: float) -> Corpus:
     test = None if parts.test is None or hidden else _sentences(parts.test, name, "test")
     count = None if test is None else len(test)
     origin = announce("sentences", count, parts.tests, unread, parts.trained)
-    if test is None:
-        return cut_test(train, test_fraction, known, origin)
-    return Corpus(train, test, known, origin)
+    return Read(Sentences(train, known), None if test is None else Sentences(test, known), origin)
 
 
 def _hidden(rows: Any) -> bool:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fedtlu_fast.data.hub.labels import load_splits, read_attributes
-from fedtlu_fast.data.hub.location import read_location
-from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
+from fedtlu_fast.data.hub.location import Location
+from fedtlu_fast.data.sources.source import Read
+from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet
 from fedtlu_fast.errors import InputError
 
 
-def load_hub_texts(location: str) -> TextSplits:
+def load_hub_texts(location: Location) -> Read[TextSet]:
     """A data set with a column of texts (see `TEXTS`, `TITLES`) and one of labels (see `read_attributes`).
 
     Args:
-        location: see `load_hub`. Splits are divided by their names (see `splits`).
+        location: of the data set. Splits are divided by their names (see `splits`).
 
     Raises:
         InputError: the data set cannot be loaded, or lacks what is needed.
@@ -23,11 +23,11 @@ def load_hub_texts(location: str) -> TextSplits:
     splits, origin = load_splits(location, "texts")
     attributes = read_attributes(splits, location)
     sets = [TextSet(_texts(split, location), own) for split, own in zip(splits, attributes, strict=True)]
-    return replace(sets[0], origin=origin), sets[1] if len(sets) > 1 else None
+    return Read(sets[0], sets[1] if len(sets) > 1 else None, origin)
 
 
-def _texts(split: Any, location: str) -> list[str]:
-    name = read_location(location).source
+def _texts(split: Any, location: Location) -> list[str]:
+    name = location.source
     column = next((own for own in TEXTS if own in split.column_names), None)
     if column is None:
         expected = f"a column {' or '.join(TEXTS)}; it has {', '.join(split.column_names)}"

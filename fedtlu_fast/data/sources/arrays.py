@@ -15,17 +15,22 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
 from fedtlu_fast.data.reading import check_file
+from fedtlu_fast.data.sources.source import PathSource, TokenSource, VectorSource
+from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 FILES = tuple(
     f"{name}.npy"
@@ -88,6 +93,53 @@ class MappedPopulation(ArrayPopulation):
                 given = f"{name}_rows {rows.min()} to {rows.max()}"
                 raise InputError(field, given, f"rows from 0 to {size - 1}")
             _check_ids(field, self.pool[-1][torch.from_numpy(rows.copy())], self.outputs)
+
+
+@part
+class Arrays(PathSource, VectorSource, TokenSource):
+    """A federation in a directory of .npy files, which are mapped into memory.
+
+    Attributes:
+        path: the directory; see the top of this module.
+        classes: labels of a classification.
+    """
+
+    written = "DIR"
+    path: str
+    classes: Annotated[int, Field(ge=2)] = 10
+
+    def vectors(self, clients: int, seed: int, local_fraction: float) -> FederatedData:
+        """See `VectorSource`; the clients' own tests are as the files say."""
+        population = self._open("classification", clients, self.classes)
+        return FederatedData(
+            population=population,
+            inputs=population.pool[0].shape[1],
+            outputs=self.classes,
+            origin=_origin(population, ("features", "labels")),
+        )
+
+    def tokens(self, clients: int, window: int, vocabulary: int) -> FederatedData:
+        """See `TokenSource`."""
+        population = self._open("language_modelling", clients, vocabulary)
+        inputs = population.pool[0].shape[1] - 1
+        if inputs != window:
+            raise InputError("data.window", window, f"{inputs}, as in {self._folder}")
+        return FederatedData(population, inputs, vocabulary, _origin(population, ("samples",)))
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def _open(self, task: str, clients: int, outputs: int) -> MappedPopulation:
+        population = load_arrays(self._folder, task, outputs)
+        if population.clients < clients:
+            raise InputError("clients", clients, f"at most {population.clients}, those in {self._folder}")
+        return population
+
+
+def _origin(population: MappedPopulation, names: tuple[str, ...]) -> Origin:
+    tests, train = ([f"{prefix}{name}.npy" for name in names] for prefix in ("test_", ""))
+    return announce("samples", len(population.test[0]), tests, train=train)
 
 
 def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:

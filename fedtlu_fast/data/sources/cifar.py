@@ -13,19 +13,22 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.hub.images import load_image_hub
-from fedtlu_fast.data.image_set import ImageSet, Splits
-from fedtlu_fast.data.pixels import PIXELS as IMAGE_PIXELS
-from fedtlu_fast.data.pixels import Pixels
+from fedtlu_fast.data.hub.location import Location
+from fedtlu_fast.data.image_set import PIXELS, ImagePixels, ImageSet, ImageSize, Pixels
+from fedtlu_fast.data.pixels import scale_all
 from fedtlu_fast.data.reading import check_file, is_data
+from fedtlu_fast.data.sources.source import ImageSource, PathSource, Read
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
-PIXELS = 3 * 32 * 32
+COLOURS = 3 * 32 * 32
 LARGEST = 2**30
 """Bytes of one file in an archive; the largest of either version has 153,700,000."""
 
@@ -40,44 +43,86 @@ class Version:
         labels: what the label bytes of a row are, the first first: attribute, number of values, and the file
             with their names.
         pickles: files that the Python version consists of.
+        archive: the name of the binary version on the page.
     """
 
     train: tuple[str, ...]
     test: str
     labels: tuple[tuple[str, int, str], ...]
     pickles: frozenset[str]
+    archive: str
 
 
-VERSIONS = {
-    "cifar10": Version(
+class Cifar(PathSource, ImageSource):
+    """What CIFAR-10 and CIFAR-100 have in common."""
+
+    version: ClassVar[Version]
+    path: str
+    image_size: ImageSize
+    image_pixels: ImagePixels
+
+    def images(self) -> Read[ImageSet]:
+        """See `ImageSource`.
+
+        Raises:
+            InputError: there is no such data, some is missing or damaged, or it is the Python version.
+        """
+        found = _load(str(self), self.version, self.path, self.image_size, self.image_pixels)
+        train, test = (_scaled(part, self.image_size) for part in (found.train, found.test))
+        return Read(train, test, found.origin)
+
+
+@part
+class Cifar10(Cifar):
+    """CIFAR-10: 60,000 photographs of 32 x 32 pixels with 10 labels.
+
+    Attributes:
+        path: a directory or a ``.tar`` or ``.tar.gz`` archive with the binary version, or a directory with
+            Parquet files, such as a copy of the hub's.
+        image_size: side of a square to which images are scaled; null: as they are.
+        image_pixels: most pixels of one image file; a small file can say that it holds billions.
+    """
+
+    version = Version(
         train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
         test="test_batch.bin",
         labels=(("label", 10, "batches.meta.txt"),),
         pickles=frozenset({"test_batch", *(f"data_batch_{number}" for number in range(1, 6))}),
-    ),
-    "cifar100": Version(
+        archive="cifar-10-binary.tar.gz",
+    )
+    path: str
+    image_size: ImageSize = None
+    image_pixels: ImagePixels = PIXELS
+
+
+@part
+class Cifar100(Cifar):
+    """CIFAR-100: 60,000 photographs of 32 x 32 pixels with 100 labels, and 20 in the attribute ``coarse_label``.
+
+    Attributes:
+        path: see `Cifar10`.
+        image_size: see `Cifar10`.
+        image_pixels: see `Cifar10`.
+    """
+
+    version = Version(
         train=("train.bin",),
         test="test.bin",
         labels=(("coarse_label", 20, "coarse_label_names.txt"), ("label", 100, "fine_label_names.txt")),
         pickles=frozenset({"train", "test"}),
-    ),
-}
+        archive="cifar-100-binary.tar.gz",
+    )
+    path: str
+    image_size: ImageSize = None
+    image_pixels: ImagePixels = PIXELS
 
 
-def load_cifar(kind: str, location: str, size: int | None = None, limit: int = IMAGE_PIXELS) -> Splits:
-    """Training and test images; CIFAR-100's also have the attribute ``coarse_label``.
+def _scaled(found: ImageSet | None, size: int | None) -> ImageSet:
+    assert found is not None
+    return replace(found, images=scale_all(found.images, size))
 
-    Args:
-        kind: cifar10 or cifar100.
-        location: a directory or a ``.tar`` or ``.tar.gz`` archive with the binary version, or a directory
-            with Parquet files, such as a copy of the hub's.
-        size: for Parquet; see `load_image_hub`.
-        limit: likewise.
 
-    Raises:
-        InputError: there is no such data, some is missing or damaged, or it is the Python version.
-    """
-    version, source = VERSIONS[kind], f"{kind}:{location}"
+def _load(source: str, version: Version, location: str, size: int | None, limit: int) -> Read[ImageSet]:
     wanted = (*version.train, version.test, *(file for _, _, file in version.labels))
     try:
         path = Path(location).expanduser()
@@ -87,7 +132,7 @@ def load_cifar(kind: str, location: str, size: int | None = None, limit: int = I
                 raise InputError("data.source", source, expected, "Name the folder of one.")
             # The hub also has tables whose folder says the split, such as train/0000.parquet.
             _check_once(source, [file for file in tables if "train" in file.name or "test" in file.name])
-            return load_image_hub(str(path), size, limit)
+            return load_image_hub(Location(str(path)), size, limit)
         files = _directory(source, path, wanted) if path.is_dir() else _archive(source, path, wanted)
     except (
         OSError,
@@ -108,90 +153,13 @@ def load_cifar(kind: str, location: str, size: int | None = None, limit: int = I
             "data.source",
             source,
             "the binary version; this is the Python version: pickles, which run code when they are read",
-            f"Get cifar-{kind[5:]}-binary.tar.gz from the same page, or Parquet files.",
+            f"Get {version.archive} from the same page, or Parquet files.",
         )
     if missing:
         raise InputError("data.source", source, f"the binary version; it lacks {', '.join(missing)}")
     train = np.concatenate([_rows(version, name, files[name]) for name in version.train])
     test = _rows(version, version.test, files[version.test])
     origin = announce("images", len(test), [version.test], train=version.train)
-    return replace(_image_set(version, train, files), origin=origin), _image_set(version, test, files)
+    return Read(_image_set(version, train, files), _image_set(version, test, files), origin)
 
 
-def _files(path: Path) -> list[Path]:
-    """The files below a directory, without what programs leave there."""
-    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-    return [path / file for file in inside if is_data(file)]
-
-
-def _tables(path: Path) -> list[Path]:
-    """The Parquet files below a directory."""
-    return [file for file in _files(path) if file.suffix == ".parquet"]
-
-
-def _directory(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Contents of the wanted files, wherever they lie in it; of others the names alone."""
-    found = _files(path)
-    _check_once(source, [file for file in found if file.name in wanted])
-    return {file.name: file.read_bytes() if file.name in wanted else b"" for file in found}
-
-
-def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """The same of an archive, of which nothing is written to disk."""
-    found, read = {}, []
-    check_file(path)
-    with tarfile.open(path) as archive:
-        for member in archive:
-            inside = PurePosixPath(member.name)
-            if not member.isreg() or not is_data(inside):
-                continue
-            content = b""
-            if inside.name in wanted:
-                read.append(inside)
-                _check_once(source, read)
-                if member.size > LARGEST:
-                    expected = f"files of at most {LARGEST:,} bytes; {inside} has {member.size:,}"
-                    raise InputError("data.source", source, expected)
-                extracted = archive.extractfile(member)
-                content = extracted.read() if extracted is not None else b""
-            found[inside.name] = content
-    return found
-
-
-def _check_once(source: str, files: Sequence[PurePath]) -> None:
-    """Makes sure that no file of the data is there twice, such as an old copy of it in another folder."""
-    seen: dict[str, PurePath] = {}
-    for file in files:
-        first = seen.setdefault(file.name, file)
-        if first is not file:
-            expected = f"each file once; there are {first} and {file}"
-            raise InputError("data.source", source, expected, "Name one of the folders, or remove one.")
-
-
-def _rows(version: Version, name: str, content: bytes) -> Pixels:
-    """[N, labels + pixels]."""
-    width = len(version.labels) + PIXELS
-    if not content or len(content) % width:
-        expected = f"rows of {width} bytes, whole ones; the file may be cut off"
-        raise InputError("data.source", name, f"{expected}; it has {len(content)} bytes")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, width)
-    for column, (label, count, _) in enumerate(version.labels):
-        if rows[:, column].max() >= count:
-            given = f"{label} {rows[:, column].max()}"
-            raise InputError(name, given, f"numbers from 0 to {count - 1}; the file may be damaged")
-    return rows
-
-
-def _image_set(version: Version, rows: Pixels, files: Mapping[str, bytes]) -> ImageSet:
-    columns = {
-        label: Attribute(rows[:, column].astype(np.int64), _names(files.get(file, b""), count))
-        for column, (label, count, file) in enumerate(version.labels)
-    }
-    images = rows[:, len(columns) :].reshape(-1, 3, 32, 32).copy()
-    return ImageSet(images, {"label": columns.pop("label"), **columns})
-
-
-def _names(content: bytes, count: int) -> tuple[str, ...]:
-    """Of a file with a name a line; numbers where there is none, or not so many."""
-    names = tuple(content.decode("utf-8", errors="replace").split())
-    return names if len(set(names)) == count else tuple(map(str, range(count)))

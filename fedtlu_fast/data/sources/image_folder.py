@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedtlu_fast.data import reading
-from fedtlu_fast.data.image_set import ImageSet, Splits
+from fedtlu_fast.data.image_set import PIXELS, ImagePixels, ImageSet, ImageSize
 from fedtlu_fast.data.labelled import by_name
-from fedtlu_fast.data.pixels import PIXELS, read_images
+from fedtlu_fast.data.pixels import read_images
+from fedtlu_fast.data.sources.source import ImageSource, PathSource, Read
 from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.errors import InputError, listed
+from fedtlu_fast.part import part
 
 logger = logging.getLogger("fedtlu_fast.data")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -44,31 +46,41 @@ class Parts:
     unread: list[str]
 
 
-def load_image_folder(location: str, size: int | None, limit: int = PIXELS) -> Splits:
-    """Images to train on, and those of the test's folders where there are some.
+@part
+class ImageFolder(PathSource, ImageSource):
+    """Images in folders by label, and perhaps by domain before it.
 
-    Args:
-        location: the directory.
-        size: see `read_images`.
-        limit: likewise.
-
-    Raises:
-        InputError: folders that are missing, empty, or nested otherwise; or see `read_images`.
+    Attributes:
+        path: the directory; see the top of this module.
+        image_size: side of a square to which images are scaled; null: as they are.
+        image_pixels: most pixels of one image file; a small file can say that it holds billions.
     """
-    root = Path(location).expanduser()
-    try:
-        parts = _parts(root)
-    except OSError as error:
-        raise InputError(
-            "data.source", f"images:{location}", f"a directory that can be read; {error}"
-        ) from None
-    train, test = parts.train, parts.test
-    named = dict.fromkeys(entry.file.relative_to(root).parent.as_posix() for entry in train)
-    origin = announce("images", len(test) if parts.tests else None, parts.tests, parts.unread, list(named))
-    labels = sorted({entry.label for entry in (*train, *test)})
-    domains = sorted({entry.domain or "" for entry in (*train, *test)})
-    found = replace(_read(train, labels, domains, size, limit), origin=origin)
-    return found, _read(test, labels, domains, size, limit) if test else None
+
+    written = "DIR"
+    path: str
+    image_size: ImageSize = None
+    image_pixels: ImagePixels = PIXELS
+
+    def images(self) -> Read[ImageSet]:
+        """See `ImageSource`.
+
+        Raises:
+            InputError: folders that are missing, empty, or nested otherwise; or see `read_images`.
+        """
+        root, size, limit = Path(self.path).expanduser(), self.image_size, self.image_pixels
+        try:
+            parts = _parts(root)
+        except OSError as error:
+            expected = f"a directory that can be read; {error}"
+            raise InputError("data.source", str(self), expected) from None
+        train, test = parts.train, parts.test
+        named = dict.fromkeys(entry.file.relative_to(root).parent.as_posix() for entry in train)
+        count = len(test) if parts.tests else None
+        origin = announce("images", count, parts.tests, parts.unread, list(named))
+        labels = sorted({entry.label for entry in (*train, *test)})
+        domains = sorted({entry.domain or "" for entry in (*train, *test)})
+        found = _read(train, labels, domains, size, limit)
+        return Read(found, _read(test, labels, domains, size, limit) if test else None, origin)
 
 
 def _read(

@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,18 @@ from fedtlu_fast.data.hub.labels import LABELS
 from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.reading import (
     UNPACKED_LIMIT,
+    UnpackedLimit,
     as_path,
     entries,
     lines_of_text,
     read_text,
     unpacked_suffix,
 )
+from fedtlu_fast.data.sources.source import PathSource, Read, TextSource
 from fedtlu_fast.data.splits import announce, divide, parse
-from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet, TextSplits
+from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 ENDINGS = (".csv", ".jsonl", ".tsv")
 SEPARATORS = (",", ";", "\t")
@@ -58,44 +61,51 @@ class Files:
     unread: list[str]
 
 
-def load_text_files(location: str, limit: int = UNPACKED_LIMIT) -> TextSplits:
-    """Texts to train on, and those to test on where there are files for it.
+@part
+class LabelledTexts(PathSource, TextSource):
+    """Labelled texts in files by domain; with several domains they are an attribute.
 
-    Args:
-        location: a directory (hidden files and other endings are left out), or one file. With several
-            domains they are an attribute.
-        limit: see `read_bytes`.
-
-    Raises:
-        InputError: files that are missing, cannot be read or break their format, with the line.
+    Attributes:
+        path: a directory (hidden files and other endings are left out), or one file.
+        unpacked_limit: bytes that a compressed file may have when it is unpacked.
     """
-    source = f"texts:{location}"
-    path = as_path(source, location)
-    if path.is_dir():
-        try:
-            files = _files(path, source)
-        except OSError as error:
-            raise InputError("data.source", source, f"a path that can be read; {error}") from None
-    else:
-        files = Files([(path, "")] if unpacked_suffix(path) in ENDINGS else [], [], [])
-    train = [text for file, domain in files.train for text in _texts(file, domain, limit)]
-    if not train:
-        raise InputError("data.source", source, f"a file with texts to train on ({', '.join(ENDINGS)})")
-    labelled = any(text.label == HIDDEN for text in train)
-    test, tests, unread = [], [], list(files.unread)
-    for file, domain in files.test:
-        texts, name = list(_texts(file, domain, limit, test=True)), file.relative_to(path).as_posix()
-        if all(text.label == "" or (text.label == HIDDEN and not labelled) for text in texts):
-            unread.append(f"{name} (without labels)")
+
+    path: str
+    unpacked_limit: UnpackedLimit = UNPACKED_LIMIT
+
+    def texts(self) -> Read[TextSet]:
+        """See `TextSource`.
+
+        Raises:
+            InputError: files that are missing, cannot be read or break their format, with the line.
+        """
+        source, limit = str(self), self.unpacked_limit
+        path = as_path(source, self.path)
+        if path.is_dir():
+            try:
+                files = _files(path, source)
+            except OSError as error:
+                raise InputError("data.source", source, f"a path that can be read; {error}") from None
         else:
-            test += texts
-            tests.append(name)
-    names = [file.name if file == path else file.relative_to(path).as_posix() for file, _ in files.train]
-    origin = announce("texts", len(test) if test else None, tests, unread, names)
-    both = [*train, *test]
-    labels, domains = (sorted({getattr(own, name) for own in both}) for name in ("label", "domain"))
-    sets = [_text_set(own, labels, domains) for own in (train, test)]
-    return replace(sets[0], origin=origin), sets[1] if test else None
+            files = Files([(path, "")] if unpacked_suffix(path) in ENDINGS else [], [], [])
+        train = [text for file, domain in files.train for text in _texts(file, domain, limit)]
+        if not train:
+            raise InputError("data.source", source, f"a file with texts to train on ({', '.join(ENDINGS)})")
+        labelled = any(text.label == HIDDEN for text in train)
+        test, tests, unread = [], [], list(files.unread)
+        for file, domain in files.test:
+            texts, name = list(_texts(file, domain, limit, test=True)), file.relative_to(path).as_posix()
+            if all(text.label == "" or (text.label == HIDDEN and not labelled) for text in texts):
+                unread.append(f"{name} (without labels)")
+            else:
+                test += texts
+                tests.append(name)
+        names = [file.name if file == path else file.relative_to(path).as_posix() for file, _ in files.train]
+        origin = announce("texts", len(test) if test else None, tests, unread, names)
+        both = [*train, *test]
+        labels, domains = (sorted({getattr(own, name) for own in both}) for name in ("label", "domain"))
+        sets = [_text_set(own, labels, domains) for own in (train, test)]
+        return Read(sets[0], sets[1] if test else None, origin)
 
 
 def _files(root: Path, source: str) -> Files:

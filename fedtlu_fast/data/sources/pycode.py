@@ -14,9 +14,11 @@ import tokenize
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from fedtlu_fast.data.sources.source import Read, SentenceSource
 from fedtlu_fast.data.splits import announce
-from fedtlu_fast.data.tagged import Corpus, Sentence, cut_test
+from fedtlu_fast.data.tagged import Sentence, Sentences
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 
 MODULES = """
     argparse ast base64 bdb bisect calendar cmd code colorsys configparser contextlib copy copyreg csv
@@ -42,21 +44,23 @@ UNSEEN = (
 )
 
 
-def load_pycode(test_fraction: float) -> Corpus:
-    """Logical lines of the standard library as sentences; a document is a module.
+@part
+class Pycode(SentenceSource):
+    """Logical lines of Python's standard library as sentences; a document is a module."""
 
-    Args:
-        test_fraction: share of every module kept for the test.
+    part_of_python = "standard library"
 
-    Raises:
-        InputError: this Python comes without its library's source code.
-    """
-    found = [sentence for module in MODULES.split() for sentence in _module(module)]
-    if not found:
-        raise InputError(
-            "data.source", "pycode", "a Python with its library's source code", "Use udpos:PATH or hf:NAME."
-        )
-    return cut_test(found, test_fraction, origin=announce("lines", None))
+    def sentences(self) -> Read[Sentences]:
+        """See `SentenceSource`.
+
+        Raises:
+            InputError: this Python comes without its library's source code.
+        """
+        found = [sentence for module in MODULES.split() for sentence in _module(module)]
+        if not found:
+            expected = "a Python with its library's source code"
+            raise InputError("data.source", "pycode", expected, "Use udpos:PATH or hf:NAME.")
+        return Read(Sentences(found), None, announce("lines", None))
 
 
 def _module(name: str) -> list[Sentence]:

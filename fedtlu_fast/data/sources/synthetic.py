@@ -3,22 +3,66 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import sqrt
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic_core import to_json
 
-from fedtlu_fast.config import DataConfig
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import Batch, Samples
+from fedtlu_fast.data.sources.source import VectorSource
+from fedtlu_fast.data.splits import announce
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part, values
 from fedtlu_fast.randomness import Draws, generator
 
 TEST_CLIENTS = 64
 """Clients that the global test is made of; they take part in no round."""
 TEST_SAMPLES = 16
 """Samples of each."""
+
+
+@part
+class Synthetic(VectorSource):
+    """Clients by rule, after FedProx's Synthetic(alpha, beta), arXiv 1812.06127; see `SyntheticPopulation`.
+
+    Attributes:
+        features: numbers in one sample.
+        model_variance: alpha: how far the clients' own models differ.
+        input_variance: beta: how far the clients' inputs differ.
+        fewest: samples of the client that holds least.
+        most: samples of the client that holds most; uniform in between.
+        classes: labels of a classification.
+    """
+
+    section = "synthetic"
+    features: Annotated[int, Field(ge=1)] = 60
+    model_variance: Annotated[float, Field(ge=0)] = 1.0
+    input_variance: Annotated[float, Field(ge=0)] = 1.0
+    fewest: Annotated[int, Field(ge=2)] = 20
+    most: Annotated[int, Field(ge=2)] = 40
+    classes: Annotated[int, Field(ge=2)] = 10
+
+    def __post_init__(self) -> None:
+        """Refuses bounds in the wrong order."""
+        if self.most < self.fewest:
+            raise InputError("most", self.most, f"at least {self.fewest}, as in fewest")
+
+    def vectors(self, clients: int, seed: int, local_fraction: float) -> FederatedData:
+        """See `VectorSource`. Clients are made when they are drawn."""
+        tests = [f"{TEST_CLIENTS} clients that take part in no round"]
+        return FederatedData(
+            population=SyntheticPopulation(self, clients, seed, local_fraction),
+            inputs=self.features,
+            outputs=self.classes,
+            origin=announce("samples", TEST_CLIENTS * TEST_SAMPLES, tests),
+        )
 
 
 @dataclass(frozen=True)
@@ -36,23 +80,26 @@ class SyntheticPopulation:
     label; and sizes are from a power law, here uniform between two bounds.
 
     Attributes:
-        rule: sizes, spreads, and the share kept for the client's own test.
+        rule: sizes and spreads.
         clients: how many.
         seed: of the run.
+        local_fraction: the share kept for the client's own test.
         device: where tensors go.
     """
 
-    rule: DataConfig
+    rule: Synthetic
     clients: int
     seed: int
+    local_fraction: float
     device: str = "cpu"
     _draws: Draws = field(default_factory=Draws, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
         """See `Population`: the rule itself."""
-        rule = self.rule.model_dump_json(include={"synthetic", "classes", "local_fraction"})
-        text = f"{rule}/{self.clients}/{self.seed}"
+        own = values(self.rule)
+        rule = {"local_fraction": self.local_fraction, "classes": own.pop("classes"), "synthetic": own}
+        text = f"{to_json(rule).decode()}/{self.clients}/{self.seed}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -79,7 +126,7 @@ class SyntheticPopulation:
 
     def to(self, device: str) -> SyntheticPopulation:
         """See `Population`."""
-        return SyntheticPopulation(self.rule, self.clients, self.seed, device)
+        return replace(self, device=device, _draws=Draws())
 
     def _split(self, client: int) -> tuple[Samples, Samples]:
         pool = self._tensors(*self._make("client", client))
@@ -91,7 +138,7 @@ class SyntheticPopulation:
     def _make(
         self, purpose: str, client: int, size: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        rule, draw = self.rule.synthetic, self._draws.generator(self.seed, purpose, client=client)
+        rule, draw = self.rule, self._draws.generator(self.seed, purpose, client=client)
         n = size or self._size(draw)
         own = draw.standard_normal((rule.features + 1, self.rule.classes), dtype=np.float32)
         model = self._common + np.float32(sqrt(rule.model_variance)) * own
@@ -101,22 +148,22 @@ class SyntheticPopulation:
 
     def _size(self, draw: np.random.Generator) -> int:
         """What a client holds in all: the first that is drawn of it."""
-        return int(draw.integers(self.rule.synthetic.fewest, self.rule.synthetic.most, endpoint=True))
+        return int(draw.integers(self.rule.fewest, self.rule.most, endpoint=True))
 
     def _held(self, total: int) -> int:
         """Of so many samples, those that are kept for the client's own test."""
-        return min(round(total * self.rule.local_fraction), total - 1)
+        return min(round(total * self.local_fraction), total - 1)
 
     @cached_property
     def _common(self) -> NDArray[np.float32]:
         """[features + 1, classes]: the weights that all clients share, and below them the biases."""
-        shape = (self.rule.synthetic.features + 1, self.rule.classes)
+        shape = (self.rule.features + 1, self.rule.classes)
         return generator(self.seed, "common model").standard_normal(shape, dtype=np.float32)
 
     @cached_property
     def _spread(self) -> NDArray[np.float32]:
         """[features]: the inputs' standard deviations."""
-        return (np.arange(1, self.rule.synthetic.features + 1) ** -0.6).astype(np.float32)
+        return (np.arange(1, self.rule.features + 1) ** -0.6).astype(np.float32)
 
     def _tensors(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Batch:
         return torch.from_numpy(features).to(self.device), torch.from_numpy(labels).to(self.device)

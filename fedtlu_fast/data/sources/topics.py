@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from fedtlu_fast.data.documents import pydoc_documents
 from fedtlu_fast.data.labelled import by_name
+from fedtlu_fast.data.sources.pydoc import pydoc_documents
+from fedtlu_fast.data.sources.source import Read, TextSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
+from fedtlu_fast.part import part
 
 FAMILIES = 10
 """Topics that are labels."""
@@ -22,17 +24,23 @@ WORDS = 8
 """Shorter paragraphs, such as headings, tell too little."""
 
 
-def load_topics() -> TextSet:
-    """Every paragraph once, in the order of the topics; its label is the topic."""
-    documents = sorted(pydoc_documents(), key=lambda own: (-len(own.text), own.name))
-    topics: dict[str, str] = {}
-    for document in documents:
-        for paragraph in document.text.split("\n\n"):
-            text = " ".join(paragraph.split())
-            if len(re.findall(r"\w+", text)) >= WORDS:
-                topics.setdefault(text, document.name)
-    counts = Counter(topics.values())
-    labels = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:FAMILIES])
-    kept = {text: name for text, name in topics.items() if name in labels}
-    attributes = {"label": by_name(list(kept.values()), labels)}
-    return TextSet(list(kept), attributes, announce("paragraphs", None))
+@part
+class Topics(TextSource):
+    """Paragraphs of CPython's language reference, each once, in the order of the topics; a label is a topic."""
+
+    part_of_python = "pydoc topics"
+
+    def texts(self) -> Read[TextSet]:
+        """See `TextSource`."""
+        documents = sorted(pydoc_documents(), key=lambda own: (-len(own.text), own.name))
+        topics: dict[str, str] = {}
+        for document in documents:
+            for paragraph in document.text.split("\n\n"):
+                text = " ".join(paragraph.split())
+                if len(re.findall(r"\w+", text)) >= WORDS:
+                    topics.setdefault(text, document.name)
+        counts = Counter(topics.values())
+        labels = sorted(sorted(counts, key=lambda name: (-counts[name], name))[:FAMILIES])
+        kept = {text: name for text, name in topics.items() if name in labels}
+        attributes = {"label": by_name(list(kept.values()), labels)}
+        return Read(TextSet(list(kept), attributes), None, announce("paragraphs", None))

@@ -20,23 +20,25 @@ from pathlib import Path
 
 from fedtlu_fast.data.reading import (
     UNPACKED_LIMIT,
+    UnpackedLimit,
     as_path,
     entries,
     lines_of_text,
     read_text,
     unpacked_suffix,
 )
+from fedtlu_fast.data.sources.source import PathSource, Read, SentenceSource
 from fedtlu_fast.data.splits import Division, announce, divide, parse, stem
 from fedtlu_fast.data.tagged import (
     UNKNOWN_GENRE,
     UPOS,
-    Corpus,
     Sentence,
-    cut_test,
+    Sentences,
     section_names,
     with_words,
 )
 from fedtlu_fast.errors import InputError, listed
+from fedtlu_fast.part import part
 
 COLUMNS = 10
 GENRES = ("answers", "email", "newsgroup", "reviews", "weblog")
@@ -45,34 +47,40 @@ NEWDOC = re.compile(r"#\s*newdoc\b(?:\s+id\s*=\s*(?P<id>.*\S))?")
 NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")
 
 
-def load_treebank(location: str, test_fraction: float, limit: int = UNPACKED_LIMIT) -> Corpus:
-    """A treebank's training part and test part.
+@part
+class Udpos(PathSource, SentenceSource):
+    """A treebank of Universal Dependencies: words and their universal part-of-speech tags.
 
-    Args:
-        location: a directory with the files of one treebank, plain or compressed, whose names say the part
-            (see `splits`): ``*-train.conllu``, or ``*-train-a.conllu`` and more, which are joined, and
+    Attributes:
+        path: a directory with the files of one treebank, plain or compressed, whose names say the part (see
+            `splits`): ``*-train.conllu``, or ``*-train-a.conllu`` and more, which are joined, and
             ``*-test.conllu``; or a single file. Without a test, the end of every document is kept for it. A
             ``*-dev.conllu`` is not read: nothing is tuned on it. Entries of other kinds are left alone.
-        test_fraction: share kept where there is no test; otherwise unused.
-        limit: see `read_bytes`.
-
-    Raises:
-        InputError: there is nothing to train on, or files of several treebanks; or see `read_conllu`.
+        unpacked_limit: bytes that a compressed file may have when it is unpacked.
     """
-    source = f"udpos:{location}"
-    path = as_path(source, location)
-    if not path.is_dir():
-        sentences = read_conllu(path, limit)
-        origin = announce("sentences", None, train=[path.name])
-        return cut_test(sentences, test_fraction, UPOS, origin)
-    found = _files(path, source)
-    train, test = (
-        [sentence for name in names for sentence in read_conllu(path / name, limit)]
-        for names in (found.train, found.test)
-    )
-    unread = (*found.validation, *found.others)
-    origin = announce("sentences", len(test) if test else None, found.test, unread, found.train)
-    return Corpus(train, test, UPOS, origin) if test else cut_test(train, test_fraction, UPOS, origin)
+
+    path: str
+    unpacked_limit: UnpackedLimit = UNPACKED_LIMIT
+
+    def sentences(self) -> Read[Sentences]:
+        """See `SentenceSource`.
+
+        Raises:
+            InputError: there is nothing to train on, or files of several treebanks; or see `read_conllu`.
+        """
+        source, limit = str(self), self.unpacked_limit
+        path = as_path(source, self.path)
+        if not path.is_dir():
+            sentences = read_conllu(path, limit)
+            return Read(Sentences(sentences, UPOS), None, announce("sentences", None, train=[path.name]))
+        found = _files(path, source)
+        train, test = (
+            [sentence for name in names for sentence in read_conllu(path / name, limit)]
+            for names in (found.train, found.test)
+        )
+        unread = (*found.validation, *found.others)
+        origin = announce("sentences", len(test) if test else None, found.test, unread, found.train)
+        return Read(Sentences(train, UPOS), Sentences(test, UPOS) if test else None, origin)
 
 
 def _files(folder: Path, source: str) -> Division:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.lora import add_adapters_
 from fedtlu_fast.tasks.classification import Classification, build_mlp

@@ -1,0 +1,64 @@
+"""From settings to the data of a federation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.federation import federate, public_rows
+from fedtlu_fast.data.sources.source import ClientSource
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.tasks.builder import Reading, TaskBuilder, builder_of, check_source
+
+
+def load_federation(config: RunConfig) -> FederatedData:
+    """Opens, or reads and deals, the data that the settings describe.
+
+    Raises:
+        InputError: the source cannot be read, or holds too little for so many clients.
+    """
+    source, task, pretraining = config.data.source, builder_of(config.task), config.pretraining
+    if pretraining.epochs and isinstance(source, ClientSource):
+        name = str(source).partition(":")[0]
+        raise InputError("pretraining.epochs", pretraining.epochs, f"0 with data.source={name}")
+    reading = Reading(
+        clients=config.clients,
+        seed=config.seed,
+        window=config.data.window,
+        vocabulary=config.data.vocabulary,
+        test_fraction=config.data.test_fraction,
+        local_fraction=config.data.local_fraction,
+        tokenizer=config.model.pretrained,
+    )
+    check_source(config.task, source)
+    found = task.read(source, reading)
+    if isinstance(found, FederatedData):
+        return found
+    public = np.empty(0, np.int64)
+    if pretraining.epochs:
+        public = public_rows(len(found.train[0]), pretraining.share, pretraining.seed)
+    _check_enough(config, task, found, len(public))
+    return federate(
+        found,
+        public,
+        clients=config.clients,
+        partitioner=config.partition.partitioner,
+        min_samples=config.partition.min_samples,
+        local_fraction=config.data.local_fraction,
+        seed=config.seed,
+    )
+
+
+def _check_enough(config: RunConfig, task: TaskBuilder, found: Encoded, set_aside: int) -> None:
+    clients, least, what = config.clients, config.partition.min_samples, task.what
+    samples, tests = len(found.train[0]) - set_aside, len(found.test[0])
+    size, shorter = (f", of {config.data.window} tokens each", ", a shorter window") if task.cuts else ("", "")
+    if samples < clients * least or not tests:
+        raise InputError(
+            "data.source",
+            str(config.data.source),
+            f"{what} for {clients * least} samples ({clients} clients of {least} or more) and a test; "
+            f"it gives {samples} to train on and {tests} to test{size}",
+            f"Use fewer clients{shorter} or more {what}.",
+        )

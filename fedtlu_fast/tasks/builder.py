@@ -1,0 +1,89 @@
+"""What a kind of task is: how it reads a source, and how it makes a model and a loss for the samples.
+
+To write your own, subclass `TaskBuilder` and give its dotted name as ``task``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.sources.source import Source
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.registry import find, names
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are divided and encoded.
+
+    Attributes:
+        clients: how many there are.
+        seed: of what is drawn.
+        window: tokens in one sample.
+        vocabulary: words kept if no tokenizer is named.
+        test_fraction: the share that is kept for the global test where the source has none of its own.
+        local_fraction: the share of each client's samples that is kept for its own test.
+        tokenizer: the pre-trained model whose tokenizer is taken; None: a vocabulary of our own.
+    """
+
+    clients: int
+    seed: int
+    window: int
+    vocabulary: int
+    test_fraction: float
+    local_fraction: float
+    tokenizer: str | None = None
+
+
+class TaskBuilder(ABC):
+    """A kind of task.
+
+    Attributes:
+        reads: the classes of sources that it reads.
+        own_source: the embedded source that it has if settings name none; as a task's name it stands for both.
+        what: what its samples are cut from, for messages.
+        cuts: whether samples are so many tokens, cut from something longer.
+        noises: the kinds of noise that its samples can have, of ``label_noise`` and ``token_noise``.
+    """
+
+    reads: ClassVar[tuple[type[Source], ...]]
+    own_source: ClassVar[str] = ""
+    what: ClassVar[str] = "text"
+    cuts: ClassVar[bool] = True
+    noises: ClassVar[tuple[str, ...]] = ("label_noise",)
+
+    @abstractmethod
+    def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
+        """The samples of a source as tensors; `FederatedData` where they belong to clients already.
+
+        Raises:
+            InputError: the source cannot be read, or is for another task.
+        """
+
+
+def builder_of(task: str) -> TaskBuilder:
+    """The builder that a task's name, or a dotted name, stands for.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = find("task", task, "task")
+    builder = found() if isinstance(found, type) else found
+    if not isinstance(builder, TaskBuilder):
+        raise InputError("task", task, "the name of a subclass of TaskBuilder")
+    return builder
+
+
+def check_source(task: str, source: Source) -> None:
+    """Makes sure that a task reads a source.
+
+    Raises:
+        InputError: it is for other tasks.
+    """
+    if not isinstance(source, builder_of(task).reads):
+        tasks = [name for name in names("task") if isinstance(source, builder_of(name).reads)]
+        expected = f"{' or '.join(tasks) or 'one of your own'}, for which data.source={source} is"
+        raise InputError("task", task, expected)
