@@ -41,6 +41,7 @@ PACKAGES = {
     "fedtlu_fast": "fedtlu_fast",
     "fedtlu_fast.aggregation": "fedtlu_fast/aggregation",
     "fedtlu_fast.algorithms": "fedtlu_fast/algorithms",
+    "fedtlu_fast.build": "fedtlu_fast/build",
     "fedtlu_fast.changes": "fedtlu_fast/changes",
     "fedtlu_fast.cli": "fedtlu_fast/cli",
     "fedtlu_fast.client_steps": "fedtlu_fast/client_steps",

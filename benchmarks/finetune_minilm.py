@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling
 
-from fedtlu_fast.data.documents import load_documents
+from fedtlu_fast.data.sources.pydoc import pydoc_documents
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     model.base_model.save_pretrained(options.out / "before")
     mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-    texts = [document.text[:2000] for document in load_documents("pydoc")]
+    texts = [document.text[:2000] for document in pydoc_documents()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
     model.train()
     for step in range(options.steps):

@@ -53,7 +53,7 @@ def environment_facts(device: str, data: str = "") -> dict[str, str]:
 
     Args:
         device: the device that the run computes on.
-        data: the versions that made the data, if the data come with Python (`data.sources.made_with`).
+        data: the versions that made the data, if the data come with Python (`Source.made_with`).
     """
     found = {
         "fedtlu-fast": __version__,

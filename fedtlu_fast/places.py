@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 
-
 def at_home(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` or ``~user`` at its start replaced by that home directory, if it exists."""
     try:

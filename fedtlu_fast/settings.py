@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from fedtlu_fast.config import RunConfig, Section
 from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
-from fedtlu_fast.config.run import OWN_SOURCES
 from fedtlu_fast.errors import InputError, check_kind, nearest, not_one_of, shorten
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.validation import cause_of, input_error
@@ -298,11 +297,12 @@ def _as_input_error(error: ValidationError) -> InputError:
     where = [
         str(part) for part in first["loc"] if str(part) not in ("int", "float", "dict[str,union[int,float]]")
     ]
+    if len(where) > 1:  # the parameters of some parts are nested
+        where = [*where[:-1], *where[-1].split(".")]
     if first["type"] == "extra_forbidden":
         return _unknown(where, first["input"])
     field = ".".join(where) or "config"
-    more = list(OWN_SOURCES.values()) if field == "task" else []
-    return input_error(first, field, setting_paths().get(field, ""), more)
+    return input_error(first, field, setting_paths().get(field, ""))
 
 
 def _unknown(where: Sequence[str], value: object) -> InputError:

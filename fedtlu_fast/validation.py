@@ -33,21 +33,18 @@ def check_size(value: Any, most: int = MOST_WHOLE) -> None:
             check_size(item, most)
 
 
-def input_error(
-    first: ErrorDetails, field: str, about: str = "", more_names: Sequence[str] = ()
-) -> InputError:
+def input_error(first: ErrorDetails, field: str, about: str = "") -> InputError:
     """The error of one value that pydantic refused.
 
     Args:
         first: what pydantic says.
         field: the name of the setting or parameter, as the user knows it.
         about: what is documented of it.
-        more_names: names that are allowed beside those that pydantic knows.
     """
     value = first["input"]
     if first["type"] == "literal_error":
         # The description names them too, most often with what each means, and may name more.
-        known = [*re.findall(r"'([^']*)'", str(first["ctx"]["expected"])), *more_names]
+        known = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
         if known:
             expected = f"one of {choice(known, ALL_SETTINGS)}"
             about = "" if all(name in about for name in known) else about

@@ -12,9 +12,10 @@ from support.sampling import examples
 
 from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
 from fedtlu_fast.cli.options import settings_from
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.config import PartitionConfig
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.partition import Iid
+from fedtlu_fast.data.sources.text import TextFiles
 from fedtlu_fast.selection import SELECTORS
 from fedtlu_fast.settings import parse_config, presets, setting_paths
 
@@ -179,7 +180,7 @@ def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
         ("clip_norm=null", ("training", "clip_norm"), None),
         ("alpha=10", ("partition", "partitioner", "alpha"), 10.0),
         ("name=iid", ("partition", "partitioner"), Iid()),
-        ("source=text:/tmp/a=b.txt", ("data", "source"), "text:/tmp/a=b.txt"),
+        ("source=text:/tmp/a=b.txt", ("data", "source"), TextFiles("/tmp/a=b.txt")),
         (" rounds = 12", ("rounds",), 12),
         ("keep=1.0", ("selection", "keep"), 1.0),
         ("keep={a: 1, b: 0.5}", ("selection", "keep"), {"a": 1, "b": 0.5}),
@@ -249,7 +250,7 @@ def test_keys_and_overrides_that_are_none(override, message):
         ("lr=fast", "training.lr: got 'fast'; expected a valid number"),
         ("lr=.nan", "training.lr: got nan; expected a finite number"),
         ("lr=.inf", "training.lr: got inf; expected a finite number"),
-        ("source=5", "data.source: got 5; expected a valid string"),
+        ("source=5", "data.source: got 5; expected a name, such as pydoc"),
         ("data=3", "data: got 3"),
         ("data=null", "data: got None"),
         ("training=null", "training: got None"),
@@ -502,7 +503,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
             "rounds": st.integers(1, 10**6),
             "server_lr": st.floats(1e-300, 1e38),
             "threads": st.none() | st.integers(1, 64),
-            "data": st.fixed_dictionaries({"source": st.text(min_size=1, max_size=20)}),
+            "data": st.fixed_dictionaries({"source": st.text(min_size=1, max_size=20).map("text:{}".format)}),
             "partition": st.sampled_from(["iid", "natural", "dirichlet:1e-5"]),
             "training": st.fixed_dictionaries(
                 {"lr": st.floats(1e-12, 1e6)},

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.federations import tiny, write_text
+from support.sources import source
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.environment import DATA, data_line, differences, environment_facts
 from fedtlu_fast.runs.facts import read_facts
 from fedtlu_fast.simulation.state import _changed_since
@@ -26,11 +26,15 @@ def test_facts_name_versions_and_the_cpu(monkeypatch):
 
 
 def test_embedded_data_name_the_python_that_brought_them():
-    assert made_with("pydoc") == made_with("topics") == f"Python {platform.python_version()}'s pydoc topics"
-    assert made_with("pycode").endswith("'s standard library")
-    assert made_with("text:a.txt") == ""
-    summary = {"environment": {DATA: made_with("pydoc")}, "data_sha256": "0123456789abcdef"}
-    assert data_line(summary) == f"{made_with('pydoc')}, fingerprint 0123456789ab"
+    assert (
+        source("pydoc").made_with
+        == source("topics").made_with
+        == f"Python {platform.python_version()}'s pydoc topics"
+    )
+    assert source("pycode").made_with.endswith("'s standard library")
+    assert source("text:a.txt").made_with == ""
+    summary = {"environment": {DATA: source("pydoc").made_with}, "data_sha256": "0123456789abcdef"}
+    assert data_line(summary) == f"{source('pydoc').made_with}, fingerprint 0123456789ab"
 
 
 def test_summaries_and_checkpoints_hold_the_facts(tmp_path):

@@ -7,6 +7,7 @@ from huggingface_hub import constants
 
 from fedtlu_fast import InputError, hub_access
 from fedtlu_fast.data.hub.load import load_hub
+from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.pretrained_tokenizer import load_tokenizer
 
 
@@ -41,7 +42,7 @@ def test_a_hub_that_answers_is_used(monkeypatch):
 
 @pytest.mark.parametrize(
     ("load", "field"),
-    [(load_tokenizer, "model.pretrained"), (load_hub, "data.source")],
+    [(load_tokenizer, "model.pretrained"), (lambda name: load_hub(Location(name)), "data.source")],
     ids=["model", "data"],
 )
 def test_names_without_a_network_are_one_message(dead, load, field):

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+from support.sources import source
 
 from fedtlu_fast.cli.options import from_everywhere
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.places import absolute_source, at_home
+from fedtlu_fast.places import at_home
 from fedtlu_fast.settings import load_config
 
 
@@ -24,11 +25,11 @@ def test_paths_of_settings_hold_from_everywhere(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "model").mkdir()
     given = ["data.source=text:t.txt", "participation.trace=trace.csv", "model.pretrained=model"]
     found = from_everywhere(load_config("smoke", overrides=given))
-    assert found.data.source == f"text:{tmp_path / 't.txt'}"
+    assert str(found.data.source) == f"text:{tmp_path / 't.txt'}"
     assert found.participation.trace == str(tmp_path / "trace.csv")
     assert found.model.pretrained == str(tmp_path / "model")
     kept = from_everywhere(load_config("smoke", overrides=["data.source=text:gone", "model.pretrained=gpt2"]))
-    assert (kept.data.source, kept.model.pretrained) == ("text:gone", "gpt2")
+    assert (str(kept.data.source), kept.model.pretrained) == ("text:gone", "gpt2")
     assert from_everywhere(load_config("smoke")) == load_config("smoke")
 
 
@@ -40,7 +41,8 @@ def test_local_folders_of_the_hub_hold_from_everywhere(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a@b:c").mkdir()
     for given in ("a@b:c", "./a@b:c", "~/a@b:c", str(tmp_path / "a@b:c")):
-        assert absolute_source(f"hf:{given}{rest}") == f"hf:{tmp_path / 'a@b:c'}{rest}"
-    assert absolute_source(f"hf:org/name{rest}") == f"hf:org/name{rest}"
+        assert str(source(f"hf:{given}{rest}").located()) == f"hf:{tmp_path / 'a@b:c'}{rest}"
+    assert str(source(f"hf:org/name{rest}").located()) == f"hf:org/name{rest}"
+    assert str(source(f"hf:./gone{rest}").located()) == f"hf:./gone{rest}"
     with pytest.raises(InputError, match="a folder that exists"):
-        absolute_source(f"hf:./gone{rest}")
+        source(f"hf:./gone{rest}").texts()

@@ -24,9 +24,9 @@ from fedtlu_fast import (
     score_layers,
     simulate,
 )
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.process_state import SETTINGS, check_settings
 from fedtlu_fast.simulation import parts
-from fedtlu_fast.tasks import build_task
 from fedtlu_fast.torch_state import callers_state, own_state
 
 PERCEPTRON = {

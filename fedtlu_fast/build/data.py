@@ -53,7 +53,8 @@ def load_federation(config: RunConfig) -> FederatedData:
 def _check_enough(config: RunConfig, task: TaskBuilder, found: Encoded, set_aside: int) -> None:
     clients, least, what = config.clients, config.partition.min_samples, task.what
     samples, tests = len(found.train[0]) - set_aside, len(found.test[0])
-    size, shorter = (f", of {config.data.window} tokens each", ", a shorter window") if task.cuts else ("", "")
+    size = f", of {config.data.window} tokens each" if task.cuts else ""
+    shorter = ", a shorter window" if task.cuts else ""
     if samples < clients * least or not tests:
         raise InputError(
             "data.source",

@@ -49,9 +49,10 @@ def data_command(
     means as mixed as three values in equal shares. The distance is the total variation between a client's
     values and those of all: 0 alike, 1 nothing in common. Of more than 10,000 clients so many are looked at.
     """
-    from fedtlu_fast.data.federation import load_federation
+    from fedtlu_fast.build.data import load_federation
     from fedtlu_fast.data.holdings import look
     from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.tasks.builder import builder_of
 
     check_place("--plot", plot)
     given = {
@@ -70,14 +71,16 @@ def data_command(
         # Who holds what does not depend on the cohort, which may be larger than so few clients.
         settings = options.settings_from(preset, config, [*(overrides or []), f"cohort={clients}"], **given)
     with notes.status("Reading and dealing data") if sys.stderr.isatty() else nullcontext():
-        holdings = look(settings, load_federation(settings))
+        labelled = "label_noise" in builder_of(settings.task).noises
+        by = settings.partition.partitioner.by
+        holdings = look(load_federation(settings), settings.seed, by, labelled=labelled)
     found = _numbers(holdings)
     if plot is not None:
         _write_plot(plot, holdings)
     if as_json:
         typer.echo(dump_json(found, indent=1))
     else:
-        show(_table(found, settings.data.source, settings.partition.name_of("name")), "--json has them")
+        show(_table(found, str(settings.data.source), settings.partition.name_of("name")), "--json has them")
 
 
 def _numbers(holdings: Holdings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import typer
 
 from fedtlu_fast.cli.console import be_quiet, note
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
-from fedtlu_fast.places import absolute, absolute_source, at_home
+from fedtlu_fast.places import absolute, at_home
 from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def settings_from(
 def from_everywhere(config: RunConfig) -> RunConfig:
     """The settings with absolute paths, so that the run can be resumed from another directory."""
     data, participation = config.data, config.participation
-    found: dict[str, Any] = {"data": data.model_copy(update={"source": absolute_source(data.source)})}
+    found: dict[str, Any] = {"data": data.model_copy(update={"source": data.source.located()})}
     if participation.trace is not None:
         trace = {"trace": absolute(participation.trace)}
         found["participation"] = participation.model_copy(update=trace)

@@ -12,7 +12,7 @@ from fedtlu_fast.config.clients import (
     PretrainingConfig,
     TrainingConfig,
 )
-from fedtlu_fast.config.data import DataConfig, PartitionConfig, SyntheticConfig
+from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.run import RunConfig
@@ -41,7 +41,6 @@ __all__ = [
     "RunConfig",
     "Section",
     "SelectionConfig",
-    "SyntheticConfig",
     "ThreatConfig",
     "TrainingConfig",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -11,75 +11,56 @@ from pydantic import (
 )
 
 from fedtlu_fast.config.parts_section import Chooser, PartsSection
-from fedtlu_fast.config.section import Section
+from fedtlu_fast.config.source_setting import SourceChooser
 from fedtlu_fast.data.partition import Dirichlet, Partitioner
-from fedtlu_fast.data.reading import UNPACKED_LIMIT
+from fedtlu_fast.data.sources.pydoc import Pydoc
+from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError
 
-PTB_WORDS = 10_000
+VOCABULARY = 2000
+"""Words kept where neither settings nor the source say how many."""
 
 
-class SyntheticConfig(Section):
-    """Clients by rule (data.source=synthetic), after FedProx's Synthetic(alpha, beta), arXiv 1812.06127."""
-
-    features: int = Field(60, ge=1, description="numbers in one sample")
-    model_variance: float = Field(1.0, ge=0, description="alpha: how far the clients' own models differ")
-    input_variance: float = Field(1.0, ge=0, description="beta: how far the clients' inputs differ")
-    fewest: int = Field(20, ge=2, description="samples of the client that holds least")
-    most: int = Field(40, ge=2, description="samples of the client that holds most; uniform in between")
-
-    @model_validator(mode="after")
-    def _most_is_more(self) -> Self:
-        if self.most < self.fewest:
-            raise InputError("most", self.most, f"at least {self.fewest}, as in fewest")
-        return self
-
-
-class DataConfig(Section):
+class DataConfig(PartsSection):
     """Which samples there are, and how text is cut into them."""
 
-    source: str = Field(
-        "pydoc",
+    source: Annotated[Source, SourceChooser()] = Field(
+        Pydoc(),
         description="pydoc (default) | text:PATH (a UTF-8 file or a directory) | ptb:DIR (ptb.*.txt) | "
         "pycode (tagging, its default) | udpos:PATH (tagging; CoNLL-U) | hf:NAME[:CONFIG][@REVISION] | "
         "digits (images, their default) | cifar10:PATH, cifar100:PATH (binary version or Parquet) | "
         "images:DIR (DIR/[DOMAIN/]LABEL/*) | topics (text classification, its default) | "
         "texts:PATH (DOMAIN.tsv, .csv, .jsonl) | synthetic | "
-        "arrays:DIR (.npy files with an index of the clients)",
+        "arrays:DIR (.npy files with an index of the clients) | package.module:Name",
     )
     vocabulary: int = Field(
-        2000,
+        VOCABULARY,
         ge=8,
         le=2**31 - 1,
         description="words kept if the model brings no tokenizer; others are <unk> (10000 for ptb:DIR)",
     )
     window: int = Field(32, ge=2, description="tokens in one sample")
-    image_size: int | None = Field(
-        None, ge=1, le=4096, description="side of a square to which images are scaled; null: as they are"
-    )
-    image_pixels: int = Field(
-        2**26,
-        ge=1,
-        le=2**27,
-        description="most pixels of one image file; a small file can say that it holds billions",
-    )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of each source kept for the global test")
     local_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of each client's samples kept for its own test"
     )
-    classes: int = Field(10, ge=2, description="labels of a classification")
-    unpacked_limit: int = Field(
-        UNPACKED_LIMIT, ge=1, le=2**63 - 1, description="bytes that a compressed file may have when unpacked"
-    )
-    synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="before")
     @classmethod
     def _own_vocabulary(cls, value: Any) -> Any:
-        """Without a word on it, Penn Treebank keeps its own, to which its rare words were cut already."""
-        if isinstance(value, Mapping) and str(value.get("source")).startswith("ptb:"):
-            return {"vocabulary": PTB_WORDS, **value}
+        """Without a word on it, a source may have a vocabulary of its own, to which rare words were cut."""
+        if isinstance(value, Mapping) and "vocabulary" not in value:
+            return {"vocabulary": _own_vocabulary(value.get("source")) or VOCABULARY, **value}
         return value
+
+
+def _own_vocabulary(source: Any) -> int | None:
+    if isinstance(source, str):
+        try:
+            source = SourceChooser().found("source", source)
+        except InputError:  # which is said where the source is read
+            return None
+    return getattr(source, "own_vocabulary", None)
 
 
 class PartitionConfig(PartsSection):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,9 @@ class Unfound:
     def __init__(self, name: str, settings: dict[str, Any], error: InputError) -> None:
         self.name, self.settings, self.error = name, settings, error
 
+    def __str__(self) -> str:
+        return self.name
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -52,11 +55,13 @@ class Chooser:
         kind: of the part; see `registry.NAMES`.
         prefix: what stands before the names of its parameters in the settings.
         function: makes a part of a plain function of the user's; None where functions do not serve.
+        strict: whether a parameter of other parts than the chosen one is refused; else it is ignored.
     """
 
     kind: str
     prefix: str = ""
     function: Callable[[Callable[..., Any]], Any] | None = None
+    strict: bool = True
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         named = core_schema.plain_serializer_function_ser_schema(self.name_of)
@@ -75,15 +80,36 @@ class Chooser:
             return part.settings
         if self.function is not None and inspect.isfunction(getattr(part, "function", None)):
             return {}
-        return {self.prefix + name: value for name, value in values(part).items()}
+        own = self.settings_of(type(part))
+        return {own[name]: value for name, value in values(part).items() if name in own}
+
+    def found(self, field: str, given: str) -> Any:
+        """What a name in the settings stands for.
+
+        Raises:
+            InputError: nothing.
+        """
+        return find(self.kind, given, field)
+
+    def settings_of(self, found: Any) -> dict[str, str]:
+        """The setting of each parameter of a part's class; one with a point in its name is nested."""
+        return {name: self.prefix + name for name in parameters(found)}
 
     def users(self) -> dict[str, dict[str, Any]]:
         """For each setting that is a parameter of named parts: these parts, with its default in each."""
         found: dict[str, dict[str, Any]] = {}
         for name in names(self.kind):
-            for parameter, default in parameters(find(self.kind, name, self.kind)).items():
-                found.setdefault(self.prefix + parameter, {})[name] = default
+            part = find(self.kind, name, self.kind)
+            defaults = parameters(part)
+            for parameter, setting in self.settings_of(part).items():
+                found.setdefault(setting, {})[name] = defaults[parameter]
         return found
+
+    def about(self, setting: str, users: Iterable[str]) -> str:
+        """What the docstring of the first of these parts says of the parameter that a setting gives."""
+        part = find(self.kind, next(iter(users)), self.kind)
+        parameter = next(name for name, own in self.settings_of(part).items() if own == setting)
+        return described(part).get(parameter, "")
 
     def read(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
         """The part that settings describe.
@@ -98,9 +124,9 @@ class Chooser:
         """
         if not isinstance(given, str):
             return self._object(field, given, tree)
-        found = find(self.kind, given, field)
+        found = self.found(field, given)
         if inspect.isclass(found):
-            own = {name: self.prefix + name for name in parameters(found)}
+            own = self.settings_of(found)
             taken = {name: tree.pop(key) for name, key in own.items() if key in tree}
             try:
                 return make(found, taken)
@@ -142,12 +168,10 @@ class Chooser:
             or inspect.isclass(given)
         ):
             raise InputError(field, given, f"a name, such as {next(iter(names(self.kind)))}, or an object")
-        for name in parameters(type(given)):
-            if self.prefix + name in tree:
-                value = tree[self.prefix + name]
-                raise InputError(
-                    self.prefix + name, value, f"nothing beside an object in {field}, which has its own"
-                )
+        for setting in self.settings_of(type(given)).values():
+            if setting in tree:
+                expected = f"nothing beside an object in {field}, which has its own"
+                raise InputError(setting, tree[setting], expected)
         return given
 
 
@@ -170,9 +194,7 @@ class PartsSection(Section):
         found: dict[str, str] = {}
         for chooser in cls.choosers().values():
             for setting, users in chooser.users().items():
-                parameter = setting.removeprefix(chooser.prefix)
-                text = next(described(find(chooser.kind, user, "")).get(parameter, "") for user in users)
-                found.setdefault(setting, f"{', '.join(users)}: {text}")
+                found.setdefault(setting, f"{', '.join(users)}: {chooser.about(setting, users)}")
         return found
 
     @classmethod
@@ -192,7 +214,7 @@ class PartsSection(Section):
             if not isinstance(chosen, str):
                 continue
             try:
-                kept = {chooser.prefix + name for name in parameters(find(chooser.kind, chosen, field))}
+                kept = set(chooser.settings_of(chooser.found(field, chosen)).values())
             except InputError:
                 continue  # validation says it with the name of the section
             known = {*chooser.users(), *_own(chooser, field, below)}
@@ -221,7 +243,7 @@ class PartsSection(Section):
         given = cls.spelled_out(given)
         if not isinstance(given, Mapping):
             return given
-        tree = dict(cls.by_new_names(given))  # pydantic would do both after this
+        tree = cls._unnested(cls.by_new_names(given))  # pydantic would do both after this
         for field, chooser in cls.choosers().items():
             given_part = tree.get(field, chooser.name_of(cls.model_fields[field].default))
             try:
@@ -235,7 +257,20 @@ class PartsSection(Section):
         for field, chooser in cls.choosers().items():
             for setting, users in chooser.users().items():
                 if setting in tree and setting not in cls.model_fields:
-                    _check_unused(setting, tree.pop(setting), field, chooser.name_of(tree[field]), users)
+                    value = tree.pop(setting)
+                    if chooser.strict:
+                        _check_unused(setting, value, field, chooser.name_of(tree[field]), users)
+        return tree
+
+    @classmethod
+    def _unnested(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with points in the names of parameters that are nested."""
+        tree = dict(given)
+        outer = {name.partition(".")[0] for name in cls.defaults() if "." in name}
+        for name in outer & tree.keys():
+            if isinstance(inner := tree[name], Mapping):
+                del tree[name]
+                tree |= {f"{name}.{key}": value for key, value in inner.items()}
         return tree
 
     @model_serializer(mode="wrap")
@@ -244,8 +279,12 @@ class PartsSection(Section):
         parts = self.choosers()
         for name, value in handler(self).items():
             found[name] = value
-            if name in parts:
-                found |= parts[name].values_of(getattr(self, name))
+            for setting, own in parts[name].values_of(getattr(self, name)).items() if name in parts else ():
+                outer, point, inner = setting.partition(".")
+                if point:
+                    found.setdefault(outer, {})[inner] = own
+                else:
+                    found[setting] = own
         return found
 
 
@@ -262,7 +301,7 @@ def number_of(text: str) -> Any:
 def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
     """The parameters of the part that these settings choose, which may be the user's."""
     try:
-        return {chooser.prefix + name for name in parameters(find(chooser.kind, str(tree.get(field)), field))}
+        return set(chooser.settings_of(chooser.found(field, str(tree.get(field)))).values())
     except InputError:
         return set()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
+    field_validator,
     model_validator,
 )
 
@@ -29,12 +31,15 @@ from fedtlu_fast.config.server import (
     SelectionConfig,
 )
 from fedtlu_fast.config.steps import ThreatConfig, listed
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
+from fedtlu_fast.registry import names
+from fedtlu_fast.tasks.builder import TaskBuilder, builder_of, own_sources
+from fedtlu_fast.wording import ALL_SETTINGS
 from fedtlu_fast.yaml_text import dump_yaml
 
-OWN_SOURCES = {"tagging": "pycode", "image_classification": "digits", "text_classification": "topics"}
-"""Embedded data of the tasks that have their own; as the name of a task it stands for both."""
+OWN = "own"
+"""The task, and the source, of a `Federation`."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,11 @@ class Own:
 class RunConfig(Section):
     """One federation, complete: with the same RunConfig a run gives the same bits."""
 
-    task: Literal[
-        "language_modelling",
-        "tagging",
-        "classification",
-        "image_classification",
-        "text_classification",
-        "own",
-    ] = Field(
+    task: str = Field(
         "language_modelling",
         description="what the model learns: language_modelling | tagging | classification (of vectors) | "
-        "image_classification | text_classification | own (of a Federation); pycode, digits, topics: a task "
-        "with its default data",
+        "image_classification | text_classification | package.module:Name | own (of a Federation); pycode, "
+        "digits, topics: a task with its default data",
     )
     seed: int = Field(0, ge=0, description="of every draw in the run")
     rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
@@ -99,13 +97,28 @@ class RunConfig(Section):
     def _own_source(cls, value: Any) -> Any:
         """Without a word on the source, every task has an embedded default; a default may name its task."""
         data = value.get("data", {}) if isinstance(value, Mapping) else None
-        if not isinstance(data, Mapping):
+        given = value.get("task") if isinstance(value, Mapping) else None
+        if not isinstance(data, Mapping) or not isinstance(given, str):
             return value
-        for task, source in OWN_SOURCES.items():
-            if value.get("task") == source and data.get("source", source) != source:
-                raise InputError("data.source", data["source"], f"none but {source} with task={source}")
-            if value.get("task") in (task, source):
-                return {**value, "task": task, "data": {"source": source, **data}}
+        task = {source: task for task, source in own_sources().items()}.get(given, given)
+        source = own_sources().get(task)
+        if source is None and ":" in task:
+            with suppress(InputError):  # of a task that is only shown, and cannot be imported here
+                source = builder_of(task).own_source or None
+        if source is None:
+            return value
+        if given == source and str(data.get("source", source)) != source:
+            raise InputError("data.source", str(data["source"]), f"none but {source} with task={source}")
+        return {**value, "task": task, "data": {"source": source, **data}}
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        known = [*names("task"), *own_sources().values()]
+        if value not in (*names("task"), OWN) and ":" not in value:
+            expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
+            about = f"({cls.model_fields['task'].description})"
+            raise InputError("task", value, expected, about, nearest(value, known))
         return value
 
     @model_validator(mode="after")
@@ -146,9 +159,11 @@ class RunConfig(Section):
         total = sum(getattr(threat.step, "share", 0) for threat in self.threats)
         if total > 1:
             raise InputError("threats", f"shares of {total:g} in all", "at most 1")
-        refused = "label_noise" if self.task == "language_modelling" else "token_noise"
-        if self.task != "tagging" and refused in kinds:
-            raise InputError("threats", refused, f"another with task={self.task}, which has no such thing")
+        noises = TaskBuilder.noises if self.task == OWN else builder_of(self.task).noises
+        for kind in ("label_noise", "token_noise"):
+            if kind in kinds and kind not in noises:
+                expected = f"another with task={self.task}, which has no such thing"
+                raise InputError("threats", kind, expected)
         return self
 
     @model_validator(mode="after")

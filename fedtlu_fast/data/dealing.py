@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.part import parameters
 from fedtlu_fast.randomness import generator
+from fedtlu_fast.registry import spelled
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,23 @@ class Attribute:
     names: tuple[str, ...]
 
 
-def deal(config: RunConfig, attributes: Mapping[str, Attribute]) -> tuple[Shares, Shares]:
+def deal(
+    attributes: Mapping[str, Attribute],
+    clients: int,
+    partitioner: Partitioner,
+    min_samples: int,
+    local_fraction: float,
+    seed: int,
+) -> tuple[Shares, Shares]:
     """Which samples each client trains on, and which it tests on.
 
     Args:
-        config: `clients`, `partition` and the seed.
         attributes: of the samples; the partition goes by the one that its `by` names, or by the first.
+        clients: how many.
+        partitioner: says who gets what.
+        min_samples: no client gets fewer.
+        local_fraction: the share of each client's samples that is kept for its own test.
+        seed: of the draws.
 
     Returns:
         Shares to train on and to test on: for each client one sample of either or more, no sample twice.
@@ -42,10 +53,10 @@ def deal(config: RunConfig, attributes: Mapping[str, Attribute]) -> tuple[Shares
         InputError: the samples cannot be dealt like this to so many clients.
     """
     columns = {name: attribute.codes for name, attribute in attributes.items()}
-    to_deal = ToDeal(columns, config.clients, config.partition.min_samples)
-    parts = _dealt(config.partition.partitioner, to_deal, generator(config.seed, "partition"))
-    _check_least(config, parts)
-    split = [_train_and_own_test(config, index, part) for index, part in enumerate(parts)]
+    to_deal = ToDeal(columns, clients, min_samples)
+    parts = _dealt(partitioner, to_deal, generator(seed, "partition"))
+    _check_least(partitioner, min_samples, parts)
+    split = [_train_and_own_test(part, local_fraction, seed, index) for index, part in enumerate(parts)]
     return Shares.of([rows for rows, _ in split]), Shares.of([rows for _, rows in split])
 
 
@@ -69,26 +80,28 @@ def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generato
     return parts
 
 
-def _check_least(config: RunConfig, parts: Sequence[Indices]) -> None:
-    name = config.partition.name_of("name")
+def _check_least(partitioner: Partitioner, least: int, parts: Sequence[Indices]) -> None:
+    name = spelled("partitioner", type(partitioner))
     poorest = min(range(len(parts)), key=lambda client: len(parts[client]))
-    if len(parts[poorest]) < config.partition.min_samples:
+    if len(parts[poorest]) < least:
         raise InputError(
             "partition.min_samples",
-            config.partition.min_samples,
+            least,
             f"at most {len(parts[poorest])}, what client {poorest} gets by partition={name}",
             "Use fewer clients, a smaller min_samples (2 is the least) or another partition.",
         )
 
 
-def _train_and_own_test(config: RunConfig, index: int, rows: Indices) -> tuple[Indices, Indices]:
-    held = max(1, round(len(rows) * config.data.local_fraction))
+def _train_and_own_test(
+    rows: Indices, local_fraction: float, seed: int, index: int
+) -> tuple[Indices, Indices]:
+    held = max(1, round(len(rows) * local_fraction))
     if len(rows) - held < 1:
         raise InputError(
             f"clients[{index}]",
             f"{len(rows)} samples",
-            f"at least one to train on and one to test on, {config.data.local_fraction:g} of them",
+            f"at least one to train on and one to test on, {local_fraction:g} of them",
             "Use fewer clients, a larger partition.min_samples or a smaller data.local_fraction.",
         )
-    shuffled = generator(config.seed, "local split", client=index).permutation(rows)
+    shuffled = generator(seed, "local split", client=index).permutation(rows)
     return np.sort(shuffled[held:]), np.sort(shuffled[:held])

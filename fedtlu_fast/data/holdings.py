@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import Indices, Samples
 from fedtlu_fast.randomness import generator
@@ -91,13 +90,20 @@ class Holdings:
     left_over: int | None
 
 
-def look(config: RunConfig, data: FederatedData) -> Holdings:
+def look(data: FederatedData, seed: int, by: str | None, *, labelled: bool) -> Holdings:
     """Counts what the clients hold: all of them, or `MOST_CLIENTS` drawn by the seed.
+
+    Args:
+        data: of the federation.
+        seed: of the draw.
+        by: the attribute that the partition goes by; None for the first.
+        labelled: whether each sample has a label, its last tensor.
 
     Raises:
         InputError: what a client holds cannot be.
     """
-    looked_at = _some(config)
+    clients = data.population.clients
+    looked_at = _some(clients, seed)
     held = [(data.population.train(client), data.population.held_out(client)) for client in looked_at]
     train = np.array([len(own) for own, _ in held], dtype=np.int64)
     own_test = np.array([len(test) for _, test in held], dtype=np.int64)
@@ -105,17 +111,16 @@ def look(config: RunConfig, data: FederatedData) -> Holdings:
     codes = {
         name: [attribute.codes[rows] for rows in _rows(held)] for name, attribute in data.attributes.items()
     }
-    if not codes and config.task == "classification":
+    if not codes and labelled:
         names = {"label": tuple(map(str, range(data.outputs)))}
         codes = {"label": [_labels(own, test) for own, test in held]}
     spreads = {name: spread(codes[name], names[name]) for name in codes}
     left_over = None
-    if data.attributes and len(looked_at) == config.clients:
+    if data.attributes and len(looked_at) == clients:
         samples = len(next(iter(data.attributes.values())).codes)
         left_over = samples - int(train.sum() + own_test.sum())
-    by = config.partition.partitioner.by
     by = by if by in spreads else next(iter(spreads), None)
-    return Holdings(config.clients, looked_at, train, own_test, spreads, by, left_over)
+    return Holdings(clients, looked_at, train, own_test, spreads, by, left_over)
 
 
 def spread(codes: list[Indices], names: tuple[str, ...]) -> Spread:
@@ -137,10 +142,10 @@ def five_numbers(values: Indices | Vector) -> dict[str, float]:
     return {**dict(zip(names, found, strict=True)), "mean": float(np.mean(values))}
 
 
-def _some(config: RunConfig) -> Indices:
-    if config.clients <= MOST_CLIENTS:
-        return np.arange(config.clients)
-    drawn = generator(config.seed, "looked at").choice(config.clients, size=MOST_CLIENTS, replace=False)
+def _some(clients: int, seed: int) -> Indices:
+    if clients <= MOST_CLIENTS:
+        return np.arange(clients)
+    drawn = generator(seed, "looked at").choice(clients, size=MOST_CLIENTS, replace=False)
     return np.sort(drawn)
 
 

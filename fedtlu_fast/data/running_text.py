@@ -22,7 +22,12 @@ from fedtlu_fast.data.words import boundary
 
 
 def window_samples(
-    found: Read[Documents], *, window: int, vocabulary: int, test_fraction: float, tokenizer: str | None = None
+    found: Read[Documents],
+    *,
+    window: int,
+    vocabulary: int,
+    test_fraction: float,
+    tokenizer: str | None = None,
 ) -> Encoded:
     """Tokenizes running text and cuts it into windows.
 

@@ -21,7 +21,12 @@ NO_LABEL = -100
 
 
 def tag_samples(
-    found: Read[Sentences], *, window: int, vocabulary: int, test_fraction: float, tokenizer: str | None = None
+    found: Read[Sentences],
+    *,
+    window: int,
+    vocabulary: int,
+    test_fraction: float,
+    tokenizer: str | None = None,
 ) -> Encoded:
     """Encodes and cuts sentences.
 

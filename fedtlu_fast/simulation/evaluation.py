@@ -71,7 +71,7 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
             raise
         reason = cause(error)
         expected = f"data with a global test that the model can be run on; {reason}"
-        raise InputError("data.source", server.config.data.source, expected) from error
+        raise InputError("data.source", str(server.config.data.source), expected) from error
 
 
 def local_test(server: Server, state: ServerState, done: bool = False) -> LocalTest:

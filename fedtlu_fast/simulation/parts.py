@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import ArrayPopulation, Population, Samples, on_device
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
@@ -17,7 +18,7 @@ from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.simulation.steps import make_steps
-from fedtlu_fast.tasks import build_task
+from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.supervised import fitted
 
 
@@ -69,8 +70,8 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     else:
         # Files, and samples made when they are asked for, may be more than the device has room for.
         population = AheadPopulation(population, config.device)
-    text = config.task == "language_modelling"
-    tokens, labels = (data.outputs, 0) if text else (data.vocabulary, data.outputs)
+    labelled = "label_noise" in builder_of(config.task).noises
+    tokens, labels = (data.vocabulary, data.outputs) if labelled else (data.outputs, 0)
     steps = make_steps(config, layout, task, population, tokens, labels)
     return Parts(population, trainer, steps, data.origin)
 

@@ -208,7 +208,7 @@ def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dic
     read = origin.facts() if origin is not None else {}
     if origin is not None and origin.test is None:
         read["test"]["share"] = data.test_fraction
-    return {"source": data.source, "fingerprint": fingerprint, **read}
+    return {"source": str(data.source), "fingerprint": fingerprint, **read}
 
 
 def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.process_state import check_settings
@@ -103,7 +102,7 @@ class Run:
         self.layout = self.server.layout
         try:
             self.identity = identity_of(self.server, self.state)
-            self.environment = environment_facts(config.device, made_with(config.data.source))
+            self.environment = environment_facts(config.device, config.data.source.made_with)
             self.files = RunFiles(self.config, self.layout, self.identity, self.environment)
             first, self._start, self._started = self.state, dict[str, Any](), False
             self._context = context_of(self.server, first, out, self.files.metrics)
@@ -243,7 +242,7 @@ class Run:
         if found["start_test_loss"] is None:
             raise InputError(
                 "data.source",
-                self.config.data.source,
+                str(self.config.data.source),
                 "a model and a global test whose loss is a number; before round 1 it is none",
                 "Look for NaN or Inf in the weights (model.pretrained) and in the samples.",
             )

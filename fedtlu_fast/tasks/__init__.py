@@ -1,6 +1,5 @@
 """What a model and a loss are."""
 
-from fedtlu_fast.tasks.build import build_task
 from fedtlu_fast.tasks.task import Task
 
-__all__ = ["Task", "build_task"]
+__all__ = ["Task"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
@@ -43,7 +44,8 @@ class TaskBuilder(ABC):
 
     Attributes:
         reads: the classes of sources that it reads.
-        own_source: the embedded source that it has if settings name none; as a task's name it stands for both.
+        own_source: the embedded source that it has if settings name none; as the name of a task it stands
+            for both.
         what: what its samples are cut from, for messages.
         cuts: whether samples are so many tokens, cut from something longer.
         noises: the kinds of noise that its samples can have, of ``label_noise`` and ``token_noise``.
@@ -87,3 +89,10 @@ def check_source(task: str, source: Source) -> None:
         tasks = [name for name in names("task") if isinstance(source, builder_of(name).reads)]
         expected = f"{' or '.join(tasks) or 'one of your own'}, for which data.source={source} is"
         raise InputError("task", task, expected)
+
+
+@cache
+def own_sources() -> dict[str, str]:
+    """The embedded sources of the named tasks that have one, by task."""
+    own = {name: builder_of(name).own_source for name in names("task")}
+    return {name: source for name, source in own.items() if source}

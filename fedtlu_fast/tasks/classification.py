@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, VectorSource
+from fedtlu_fast.part import part
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
@@ -23,6 +24,7 @@ class Classification(Classifier):
         return found
 
 
+@part
 class ClassificationBuilder(TaskBuilder):
     """A label for every vector of numbers."""
 

@@ -12,6 +12,7 @@ from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.sources.source import ImageSource, Source
+from fedtlu_fast.part import part
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.cnn import Cnn
@@ -50,6 +51,7 @@ class ImageClassification(Classifier):
         return logits
 
 
+@part
 class ImageClassificationBuilder(TaskBuilder):
     """A label for every image."""
 

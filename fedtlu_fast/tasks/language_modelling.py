@@ -14,7 +14,7 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.running_text import window_samples
 from fedtlu_fast.data.sources.source import DocumentSource, Source, TokenSource
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_model
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
@@ -74,6 +74,7 @@ class LanguageModelling:
         return self.logits(samples[:, :-1]).flatten(0, 1), samples[:, 1:].flatten()
 
 
+@part
 class LanguageModellingBuilder(TaskBuilder):
     """Next-token prediction over running text."""
 

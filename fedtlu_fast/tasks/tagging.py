@@ -14,6 +14,7 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.sources.source import SentenceSource, Source
 from fedtlu_fast.data.tagging import NO_LABEL, tag_samples
+from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
@@ -115,6 +116,7 @@ class Tagging:
         return flat.view(labels.shape)
 
 
+@part
 class TaggingBuilder(TaskBuilder):
     """A label for every word of a sentence."""
 

@@ -11,6 +11,7 @@ from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, TextSource
 from fedtlu_fast.data.texts import text_samples
+from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
@@ -46,6 +47,7 @@ class TextClassification(Classifier):
         return found.float()
 
 
+@part
 class TextClassificationBuilder(TaskBuilder):
     """A label for every text."""
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from support.sampling import examples, fresh
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.sources.arrays import PIECE, PIECES, load_arrays
 from fedtlu_fast.settings import parse_config
 
@@ -412,7 +413,8 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_settings_that_do_not_fit_the_files_are_refused(arrays, write, over, message):
     arrays["test_labels"][:2] = 0, LABELS - 1
     config = settings_of(write(arrays))
-    data = config.data.model_copy(update=over.pop("data", {}))
+    source = replace(config.data.source, **over.pop("data", {}))
+    data = config.data.model_copy(update={"source": source})
     with pytest.raises(InputError, match=message):
         load_federation(config.model_copy(update={**over, "data": data}))
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from support.pictures import cifar_rows, png, write_archive
+from support.sources import read_images
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.images import load_images
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.sources import cifar
 from fedtlu_fast.settings import parse_config
 
@@ -48,12 +48,12 @@ def test_every_image_and_label_is_read(ten, tmp_path, form):
     else:
         path = write(tmp_path / "cifar-10-batches-bin", files)
         path = path.parent if form == "above" else path
-    train, test = load_images(f"cifar10:{path}", None)
+    train, test = read_images(f"cifar10:{path}", None)
     assert (train.images == images).all()
     assert train.attributes["label"].codes.tolist() == labels.tolist()
     assert train.attributes["label"].names == tuple(NAMES)
     assert test.images.shape == (EACH, 3, 32, 32)
-    assert load_images(f"cifar10:{path}", 16)[0].images.shape == (5 * EACH, 3, 16, 16)
+    assert read_images(f"cifar10:{path}", 16)[0].images.shape == (5 * EACH, 3, 16, 16)
 
 
 def test_a_federation_of_it_has_its_own_test(ten, tmp_path):
@@ -74,7 +74,7 @@ def test_the_hundred_have_fine_and_coarse_labels(tmp_path):
     fine = np.arange(200) % 100
     content, images = cifar_rows([fine // 5, fine])
     path = write(tmp_path / "cifar-100-binary", {"train.bin": content, "test.bin": content})
-    train, test = load_images(f"cifar100:{path}", None)
+    train, test = read_images(f"cifar100:{path}", None)
     assert (train.images == images).all()
     assert (test.images == images).all()
     assert list(train.attributes) == ["label", "coarse_label"]
@@ -96,7 +96,7 @@ def test_pickles_are_refused_unread(tmp_path, kind, archived):
     files = dict.fromkeys(names, pickle.dumps(Bomb()))
     path = write_archive(tmp_path / "a.tar.gz", files) if archived else write(tmp_path / "a", files)
     with pytest.raises(InputError, match=rf"pickles, which run code.*cifar-{kind[5:]}-binary.tar.gz"):
-        load_images(f"{kind}:{path}", None)
+        read_images(f"{kind}:{path}", None)
 
 
 def test_parquet_is_read_with_its_names(tmp_path, generator):
@@ -110,7 +110,7 @@ def test_parquet_is_read_with_its_names(tmp_path, generator):
             "note": ["?"] * count,
         }
         Dataset.from_dict(columns, features).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
-    train, test = load_images(f"cifar100:{tmp_path}", None)
+    train, test = read_images(f"cifar100:{tmp_path}", None)
     assert (test.images == images.transpose(0, 3, 1, 2)).all()
     assert train.attributes["label"].names == ("b", "a")
     assert train.attributes["label"].codes.tolist() == [1, 0] * 3
@@ -123,7 +123,7 @@ def test_what_is_damaged_or_missing_is_named(ten, tmp_path):
         kept = {name: content for name, content in {**files, **changed}.items() if content is not None}
         path = write_archive(tmp_path / "x.tar.gz", kept)
         with pytest.raises(InputError, match=words):
-            load_images(f"cifar10:{path}", None)
+            read_images(f"cifar10:{path}", None)
 
     cut = {"data_batch_3.bin": files["data_batch_3.bin"][:-1]}
     refused(r"data_batch_3.bin.*rows of 3073 bytes, whole ones", **cut)
@@ -136,9 +136,9 @@ def test_what_is_damaged_or_missing_is_named(ten, tmp_path):
     for content in (whole[: len(whole) // 2], b"nothing", b""):
         (tmp_path / "y.tar.gz").write_bytes(content)
         with pytest.raises(InputError, match=r"data.source.*a directory or an archive"):
-            load_images(f"cifar10:{tmp_path / 'y.tar.gz'}", None)
+            read_images(f"cifar10:{tmp_path / 'y.tar.gz'}", None)
     with pytest.raises(InputError, match=r"data.source.*No such file"):
-        load_images(f"cifar10:{tmp_path / 'none'}", None)
+        read_images(f"cifar10:{tmp_path / 'none'}", None)
 
 
 def test_a_file_that_is_there_twice_is_told(ten, tmp_path):
@@ -147,10 +147,10 @@ def test_a_file_that_is_there_twice_is_told(ten, tmp_path):
     with pytest.raises(
         InputError, match=r"each file once; there are .*a/data_batch_2.bin and .*old/data_batch_2"
     ):
-        load_images(f"cifar10:{tmp_path}", None)
+        read_images(f"cifar10:{tmp_path}", None)
     twice = {f"{folder}/{name}": content for folder in ("a", "old") for name, content in ten[0].items()}
     with pytest.raises(InputError, match=r"each file once; there are .*/a/.* and .*/old/"):
-        load_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', twice)}", None)
+        read_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', twice)}", None)
 
 
 @pytest.mark.parametrize("archived", [False, True])
@@ -164,25 +164,25 @@ def test_what_programs_leave_beside_the_files_is_left_out(ten, tmp_path, archive
         for name, content in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
-    assert (load_images(f"cifar10:{path}", None)[0].images == ten[1]).all()
+    assert (read_images(f"cifar10:{path}", None)[0].images == ten[1]).all()
 
 
 def test_larger_files_than_the_data_have_are_not_unpacked(ten, tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "LARGEST", 1000)
     with pytest.raises(InputError, match=r"files of at most 1,000 bytes; .*_batch.*bin has 92,190"):
-        load_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', ten[0])}", None)
+        read_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', ten[0])}", None)
 
 
 def test_a_device_is_no_archive():
     with pytest.raises(InputError, match="a file, no folder, device or pipe"):
-        load_images("cifar10:/dev/zero", None)
+        read_images("cifar10:/dev/zero", None)
 
 
 def test_one_version_beside_another_is_told(ten, tmp_path):
     write(tmp_path / "a", ten[0])
     Dataset.from_dict({"label": [0]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(InputError, match=r"one version of the data; there are .*train.parquet and "):
-        load_images(f"cifar10:{tmp_path}", None)
+        read_images(f"cifar10:{tmp_path}", None)
 
 
 def test_links_in_an_archive_are_not_followed(ten, tmp_path):
@@ -192,10 +192,10 @@ def test_links_in_an_archive_are_not_followed(ten, tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     with pytest.raises(InputError, match=r"it lacks data_batch_1.bin"):
-        load_images(f"cifar10:{path}", None)
+        read_images(f"cifar10:{path}", None)
 
 
 def test_names_that_do_not_fit_give_way_to_numbers(ten, tmp_path):
     files = {**ten[0], "batches.meta.txt": b"only two"}
-    train, _ = load_images(f"cifar10:{write(tmp_path / 'a', files)}", None)
+    train, _ = read_images(f"cifar10:{write(tmp_path / 'a', files)}", None)
     assert train.attributes["label"].names == tuple("0123456789")

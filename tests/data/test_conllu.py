@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.real_data import real
+from support.sources import read_corpus
 from support.treebanks import conllu, write_treebank
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.sources.udpos import load_treebank, read_conllu
+from fedtlu_fast.data.sources.udpos import read_conllu
 from fedtlu_fast.data.tagged import UPOS
 
 EXAMPLE = """\
@@ -161,7 +162,7 @@ def test_a_directory_has_its_files_by_their_names(tmp_path):
     folder = write_treebank(tmp_path / "bank")
     (folder / "tiny-ud-dev.conllu").write_text("not even read", encoding="utf-8")
     (folder / "README.md").write_text("nor this", encoding="utf-8")
-    corpus = load_treebank(str(folder), 0.5)
+    corpus = read_corpus(f"udpos:{folder}", 0.5)
     assert (len(corpus.train), len(corpus.test)) == (12 * 15, 12 * 2)
     assert corpus.tags == UPOS
     assert {own.genre for own in corpus.train} == {"weblog", "email", "reviews"}
@@ -170,29 +171,29 @@ def test_a_directory_has_its_files_by_their_names(tmp_path):
     for name in ("train", "test"):
         data = (folder / f"tiny-ud-{name}.conllu").read_bytes()
         (packed / f"{name}.conllu.gz").write_bytes(gzip.compress(data))
-    assert load_treebank(str(packed), 0.5) == corpus
+    assert read_corpus(f"udpos:{packed}", 0.5) == corpus
 
 
 def test_missing_and_ambiguous_files_are_refused(tmp_path):
     folder = write_treebank(tmp_path / "bank")
     (folder / "other-train.conllu.gz").write_bytes(b"")
     with pytest.raises(InputError, match=r"of one treebank; .* other-train.conllu.gz and tiny-ud-t"):
-        load_treebank(str(folder), 0.1)
+        read_corpus(f"udpos:{folder}", 0.1)
     (folder / "other-train.conllu.gz").unlink()
     (folder / "tiny-ud-train.conllu").rename(folder / "tiny-ud-dev.conllu")
     with pytest.raises(InputError, match=r"\*-train.conllu .*there is tiny-ud-test.conllu.*Name that file"):
-        load_treebank(str(folder), 0.1)
+        read_corpus(f"udpos:{folder}", 0.1)
     for file in folder.iterdir():
         file.unlink()
     with pytest.raises(InputError, match=r"\*-train.conllu .*there is none"):
-        load_treebank(str(folder), 0.1)
+        read_corpus(f"udpos:{folder}", 0.1)
     for location in (tmp_path / "nothing", "a\0b", "~no-such-user-here/x"):
         with pytest.raises(InputError, match=r"data.source: got 'udpos:.*(exists|can be read)"):
-            load_treebank(str(location), 0.1)
+            read_corpus(f"udpos:{location}", 0.1)
 
 
 def test_a_training_part_may_be_in_pieces_and_the_test_may_be_missing(tmp_path, caplog):
-    whole = load_treebank(str(write_treebank(tmp_path / "whole")), 0.5)
+    whole = read_corpus(f"udpos:{write_treebank(tmp_path / 'whole')}", 0.5)
     folder = write_treebank(tmp_path / "bank")
     text = (folder / "tiny-ud-train.conllu").read_text(encoding="utf-8")
     cut = text.index("# newdoc", len(text) // 2)
@@ -203,10 +204,10 @@ def test_a_training_part_may_be_in_pieces_and_the_test_may_be_missing(tmp_path, 
     (folder / "not-to-release").mkdir()
     (folder / "not-to-release" / "tiny-ud-train.conllu").write_text("nor this", encoding="utf-8")
     with caplog.at_level("INFO", "fedtlu_fast.data"):
-        assert load_treebank(str(folder), 0.5) == whole
+        assert read_corpus(f"udpos:{folder}", 0.5) == whole
     assert caplog.messages == ["test: 24 sentences of tiny-ud-test.conllu; tiny-ud-dev.conllu not read"]
     (folder / "tiny-ud-test.conllu").unlink()
-    assert len(load_treebank(str(folder), 0.5).test) == len(whole.train) // 2
+    assert len(read_corpus(f"udpos:{folder}", 0.5).test) == len(whole.train) // 2
 
 
 def test_a_treebank_whose_words_were_taken_out_is_refused(tmp_path, caplog):
@@ -237,7 +238,7 @@ def test_of_a_single_file_the_ends_of_documents_are_the_test(tmp_path):
         for number, size in enumerate([40, 1, 1, 1, 1, 26])
     ]
     (tmp_path / "a.conllu").write_text("".join(texts), encoding="utf-8")
-    corpus = load_treebank(str(tmp_path / "a.conllu"), 0.25)
+    corpus = read_corpus(f"udpos:{tmp_path / 'a.conllu'}", 0.25)
     assert (len(corpus.train), len(corpus.test)) == (70 - 17, 17)
     tests = Counter(own.document for own in corpus.test)
     assert (tests["d0"], tests["d5"]) == (10, 6)
@@ -248,7 +249,7 @@ def test_of_a_single_file_the_ends_of_documents_are_the_test(tmp_path):
 def test_the_english_web_treebank():
     """The numbers of its README; releases differ by one or two."""
     folder = real("ud-english-ewt")
-    corpus = load_treebank(str(folder), 0.1)
+    corpus = read_corpus(f"udpos:{folder}", 0.1)
     parts = (
         (corpus.train, 12544, 204577, 540),
         (corpus.test, 2077, 25094, 316),

@@ -20,7 +20,14 @@ ATTRIBUTES = {
 
 def dealt(clients=10, partition=None, **over):
     config = parse_config({"clients": clients, "cohort": 1, "partition": partition or {}, **over})
-    return deal(config, ATTRIBUTES)
+    return deal(
+        ATTRIBUTES,
+        config.clients,
+        config.partition.partitioner,
+        config.partition.min_samples,
+        config.data.local_fraction,
+        config.seed,
+    )
 
 
 def whole(shares, tests, client):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data import federation
+from fedtlu_fast.build import data as build
 from fedtlu_fast.settings import parse_config
 
 WINDOW = 8
@@ -42,7 +42,7 @@ def settings(corpus, **over):
 
 def load_federation(config):
     """Text dealt to clients, its parts laid open."""
-    data = federation.load_federation(config)
+    data = build.load_federation(config)
     held = data.population
     return SimpleNamespace(
         samples=held.pool[0],
@@ -213,7 +213,7 @@ def test_what_the_test_is_is_said_once_whatever_the_source(corpus, caplog, task,
     source = source.format(corpus=corpus)
     config = parse_config({"task": task, "clients": 4, "cohort": 2, "data": {"source": source, "window": 4}})
     with caplog.at_level("INFO", "fedtlu_fast.data"):
-        origin = federation.load_federation(config).origin
+        origin = build.load_federation(config).origin
     assert caplog.messages == [said]
     facts = origin.facts()
     assert facts["said"] == said

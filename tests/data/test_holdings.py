@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.federations import write_text
 from support.sampling import examples
 
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.holdings import MOST_CLIENTS, five_numbers, look, spread
 from fedtlu_fast.settings import parse_config
 
@@ -19,7 +19,9 @@ CODES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=20).map(np.arr
 
 def looked_at(**over):
     config = parse_config({"clients": 6, "cohort": 2, **over})
-    return config, look(config, load_federation(config))
+    labelled = config.task == "classification"
+    by = config.partition.partitioner.by
+    return config, look(load_federation(config), config.seed, by, labelled=labelled)
 
 
 @examples(150)

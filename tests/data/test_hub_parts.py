@@ -3,12 +3,11 @@
 import json
 
 import pytest
+from support.sources import read_corpus, read_texts
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.hub.location import Location, read_location
 from fedtlu_fast.data.hub.parts import load_parts
-from fedtlu_fast.data.hub.sentences import load_tagged_hub
-from fedtlu_fast.data.texts import load_texts
 
 datasets = pytest.importorskip("datasets")
 
@@ -35,13 +34,13 @@ def test_a_name_a_configuration_and_a_revision_are_told_apart(tmp_path, monkeypa
     assert read_location("a@b:c") == Location("a@b:c")
     for missing in (f"{tmp_path}/jane@example.org/sett", "./nope", "~/no such folder"):
         with pytest.raises(InputError, match=r"got 'hf:.*a folder that exists; this one does not"):
-            read_location(missing)
+            load_parts(read_location(missing))
 
 
 @pytest.mark.parametrize("name", ["jane@example.org", "12:30"])
 def test_a_local_folder_may_be_called_anything(folder, name):
     write(folder / name, train=[0, 1, 1])
-    assert len(load_texts(f"hf:{folder / name}")[0].texts) == 3
+    assert len(read_texts(f"hf:{folder / name}")[0].texts) == 3
 
 
 def test_splits_are_divided_by_name(folder, caplog):
@@ -52,14 +51,14 @@ def test_splits_are_divided_by_name(folder, caplog):
     write(folder, train_r1=[0, 1], train_r2=[1], dev_r1=[0], test_r1=[1, 1], extra=[0])
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{card}---\n")
     with caplog.at_level("INFO", "fedtlu_fast.data"):
-        train, test = load_texts(f"hf:{folder}")
+        train, test = read_texts(f"hf:{folder}")
     assert (len(train.texts), len(test.texts)) == (3, 2)
     assert caplog.messages == ["test: 2 texts of test_r1; dev_r1, extra not read"]
 
 
 def test_files_whose_names_only_we_know_are_divided_too(folder):
     write(folder, Train=[0, 1], TestSet=[1], Dev=[0, 0])
-    found = load_parts(str(folder))
+    found = load_parts(Location(str(folder)))
     assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
 
 
@@ -70,7 +69,7 @@ def test_so_are_folders_whose_names_only_we_know(folder, layout, card):
         path = folder / layout.format(name)
         write(path.parent, **{path.stem: labels})
     (folder / "README.md").write_text(card)
-    found = load_parts(str(folder))
+    found = load_parts(Location(str(folder)))
     assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
 
 
@@ -78,24 +77,24 @@ def test_a_folder_with_the_name_of_a_reader_is_the_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
     write(folder, other=[7])
     with pytest.raises(InputError, match=r"the name of a data set; this is one of its readers"):
-        load_parts("json")
+        load_parts(read_location("json"))
     write(folder / "json", Train=[0, 1], Test=[1])
-    found = load_parts("json")
+    found = load_parts(read_location("json"))
     assert (len(found.train), len(found.test)) == (2, 1)
 
 
 def test_so_are_those_of_a_folder_within(folder):
     for name in ("en", "de"):
         write(folder / name, Train=[0, 1], Test=[1])
-    assert len(load_parts(f"{folder}:en").test) == 1
-    found = load_parts(str(folder))
+    assert len(load_parts(Location(str(folder), "en")).test) == 1
+    found = load_parts(Location(str(folder)))
     assert (len(found.train), len(found.test)) == (4, 2)
 
 
 def test_a_test_without_labels_is_none(folder, caplog):
     write(folder, train=[0, 1], validation=[0], test=[-1, -1])
     with caplog.at_level("INFO", "fedtlu_fast.data"):
-        train, test = load_texts(f"hf:{folder}")
+        train, test = read_texts(f"hf:{folder}")
     assert test is None
     assert len(train.texts) == 2
     assert caplog.messages[0].endswith("test (its labels are hidden), validation not read")
@@ -104,10 +103,10 @@ def test_a_test_without_labels_is_none(folder, caplog):
 def test_labels_that_are_hidden_elsewhere_are_refused(folder):
     write(folder, train=[-1, -1], test=[0, 1])
     with pytest.raises(InputError, match=r"labels to train on; those of its split train are hidden"):
-        load_texts(f"hf:{folder}")
+        read_texts(f"hf:{folder}")
     write(folder, train=[0, 1], test=[0, -1])
     with pytest.raises(InputError, match=r"split test, column label\[1\]: got -1; .*take the rows out"):
-        load_texts(f"hf:{folder}")
+        read_texts(f"hf:{folder}")
 
 
 def test_rows_without_a_named_label_are_left_out(folder, caplog):
@@ -115,7 +114,7 @@ def test_rows_without_a_named_label_are_left_out(folder, caplog):
     kinds = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["x", "y"]))
     datasets.Dataset.from_dict(rows, kinds).to_parquet(folder / "train.parquet")
     with caplog.at_level("INFO", "fedtlu_fast.data"):
-        train, _ = load_texts(f"hf:{folder}")
+        train, _ = read_texts(f"hf:{folder}")
     assert train.texts == ["a", "c"]
     assert caplog.messages[0] == "train: 2 of 4 left out, which have no label"
 
@@ -124,7 +123,7 @@ def test_a_tagged_test_without_tags_is_none(folder):
     for name, tags in (("train", ["NOUN", "VERB"]), ("test", [-1, -1])):
         rows = [{"tokens": ["a", "b"], "upos": tags}] * 4
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    corpus = load_tagged_hub(str(folder), 0.5)
+    corpus = read_corpus(f"hf:{folder}", 0.5)
     assert (len(corpus.train), len(corpus.test)) == (2, 2)
 
 
@@ -132,4 +131,4 @@ def test_a_tagged_data_set_whose_words_were_taken_out_is_refused(folder):
     rows = [{"tokens": ["_", "_"], "upos": ["NOUN", "VERB"]}] * 4
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(InputError, match=r"_ in place of 8 of 8 words"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.pictures import SHAPES, picture, write_folder
+from support.sources import read_images
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.images import load_images
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.settings import parse_config
 
 
 def load(path, size=None):
-    return load_images(f"images:{path}", size)
+    return read_images(f"images:{path}", size)
 
 
 def test_labels_and_domains_are_the_folders(tmp_path):

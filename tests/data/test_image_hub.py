@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from support.pictures import picture, png
+from support.sources import read_images
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.images import load_images
 
 
 def write(folder, splits, **features):
@@ -34,14 +34,14 @@ def test_images_labels_and_domains_are_read(tmp_path):
         label=ClassLabel(names=["x", "y", "z"]),
         domain=Value("string"),
     )
-    train, test = load_images(source, None)
+    train, test = read_images(source, None)
     assert test is None
     assert (train.images == np.stack(found).transpose(0, 3, 1, 2)).all()
     assert train.attributes["label"].codes.tolist() == [2, 0, 1, 1]
     assert train.attributes["label"].names == ("x", "y", "z")
     assert list(train.attributes) == ["label", "domain"]
     assert train.attributes["domain"].codes.tolist() == [1, 0, 1, 0]
-    assert load_images(source, 4)[0].images.shape == (4, 3, 4, 4)
+    assert read_images(source, 4)[0].images.shape == (4, 3, 4, 4)
 
 
 def test_plain_parquet_without_a_word_on_its_columns_is_read(tmp_path):
@@ -50,7 +50,7 @@ def test_plain_parquet_without_a_word_on_its_columns_is_read(tmp_path):
         "train": {"picture": column, "labels": [10, 9, 10]},
         "test": {"picture": column[:2], "labels": [9, 2]},
     }
-    train, test = load_images(write(tmp_path, splits), None)
+    train, test = read_images(write(tmp_path, splits), None)
     assert train.attributes["label"].names == test.attributes["label"].names == ("2", "9", "10")
     assert train.attributes["label"].codes.tolist() == [2, 1, 2]
     assert test.attributes["label"].codes.tolist() == [1, 0]
@@ -78,13 +78,13 @@ def test_what_is_missing_or_damaged_is_named(tmp_path, columns, words):
     }
     columns = {key: kinds[own] if isinstance(own, str) else own for key, own in columns.items()}
     with pytest.raises(InputError, match=words):
-        load_images(write(tmp_path, {"train": columns}), None)
+        read_images(write(tmp_path, {"train": columns}), None)
 
 
 def test_a_data_set_without_a_training_split_is_refused(tmp_path):
     _, column = images(2)
     with pytest.raises(InputError, match=r"a split train; it has test"):
-        load_images(write(tmp_path, {"test": {"image": column, "label": [0, 1]}}), None)
+        read_images(write(tmp_path, {"test": {"image": column, "label": [0, 1]}}), None)
 
 
 def test_scripts_and_pickles_of_a_data_set_never_run(tmp_path, monkeypatch):
@@ -97,11 +97,11 @@ def test_scripts_and_pickles_of_a_data_set_never_run(tmp_path, monkeypatch):
     for name in ("dataset.py", "__init__.py"):
         (folder / name).write_text(f"open({str(mark)!r}, 'w')")
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
-    assert len(load_images(source, None)[0].images) == 2
+    assert len(read_images(source, None)[0].images) == 2
     (folder / "planted.py").write_text(f"open({str(mark)!r}, 'w')")
     for wrong in (source, f"{source}/planted.py", "hf:pandas", f"hf:pandas:{folder}"):
         with pytest.raises(InputError, match=r"^data.source"):
-            load_images(wrong, None)
+            read_images(wrong, None)
     assert not mark.exists()
 
 
@@ -114,10 +114,10 @@ def test_only_named_formats_are_opened_in_data_sets_too(tmp_path):
     with pytest.raises(
         InputError, match=r"train\[0\]'; expected an image that can be read; it is none of BMP"
     ):
-        load_images(source, None)
+        read_images(source, None)
 
 
 def test_a_folder_that_does_not_exist_is_no_name_of_the_hub():
     for name in ("./nope", "/nope/here", "~/nope-nope"):
         with pytest.raises(InputError, match="a folder that exists; this one does not"):
-            load_images(f"hf:{name}", None)
+            read_images(f"hf:{name}", None)

@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.sampling import examples
+from support.sources import read_images
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.images import load_digits, load_images, statistics
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.data.images import statistics
+from fedtlu_fast.data.sources.digits import Digits
 from fedtlu_fast.settings import load_config, parse_config
 
 
 def test_the_digits_are_all_there_and_their_greys_are_spread():
-    found = load_digits()
+    found = read_images("digits")[0]
     assert (found.images.shape, found.images.dtype) == ((1797, 1, 8, 8), np.uint8)
     assert sorted(set(found.images.reshape(-1).tolist())) == [round(shade * 255 / 16) for shade in range(17)]
     assert found.attributes["label"].names == tuple("0123456789")
@@ -68,13 +70,13 @@ def test_an_unknown_source_is_told(source):
 
 def test_digits_as_a_task_stands_for_task_and_source():
     found = parse_config({"task": "digits"})
-    assert (found.task, found.data.source) == ("image_classification", "digits")
+    assert (found.task, found.data.source) == ("image_classification", Digits())
     assert parse_config({"task": "image_classification"}) == found
     with pytest.raises(InputError, match=r"data.source: got 'pydoc'; expected none but digits"):
         parse_config({"task": "digits", "data": {"source": "pydoc"}})
 
 
 def test_digits_can_be_scaled():
-    found, test = load_images("digits", 5)
+    found, test = read_images("digits", 5)
     assert (found.images.shape, test) == ((1797, 1, 5, 5), None)
-    assert found.images.mean() == pytest.approx(load_digits().images.mean(), rel=0.05)
+    assert found.images.mean() == pytest.approx(read_images("digits")[0].images.mean(), rel=0.05)

@@ -1,10 +1,10 @@
 """Penn Treebank: three files of words as they are."""
 
 import pytest
+from support.sources import read_parts
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.sources.ptb import load_ptb
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.tokenizing import LineTokenizer, Vocabulary
 from fedtlu_fast.settings import load_config, parse_config
 
@@ -21,8 +21,8 @@ def folder(tmp_path):
 
 
 def test_the_training_text_in_sections_and_the_test_text(folder):
-    found = load_ptb(str(folder))
-    train, (test,) = found.train, found.test
+    found = read_parts(f"ptb:{folder}")
+    train, (test,) = found.train.items, found.test.items
     assert [own.name for own in train][:2] == ["ptb.train.txt#00", "ptb.train.txt#01"]
     assert len(train) == 62
     assert {own.text.count("\n") for own in train} == {21, 1300 - 61 * 21}
@@ -34,8 +34,8 @@ def test_the_training_text_in_sections_and_the_test_text(folder):
 def test_a_byte_order_mark_is_no_word(folder):
     for name in ("ptb.train.txt", "ptb.test.txt"):
         (folder / name).write_text("\ufeff" + (folder / name).read_text(), encoding="utf-8")
-    found = load_ptb(str(folder))
-    train, (test,) = found.train, found.test
+    found = read_parts(f"ptb:{folder}")
+    train, (test,) = found.train.items, found.test.items
     assert train[0].text.split()[0] == "word0"
     assert test.text.split()[0] == "the"
 
@@ -83,12 +83,12 @@ def test_the_vocabulary_may_be_smaller_and_other_sources_keep_theirs(folder):
 def test_missing_empty_and_broken_files_are_refused(folder, name):
     (folder / name).write_bytes(b" \n\n")
     with pytest.raises(InputError, match=f"{name}'; expected text; there is none"):
-        load_ptb(str(folder))
+        read_parts(f"ptb:{folder}")
     (folder / name).write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=f"{name}'; expected UTF-8 text"):
-        load_ptb(str(folder))
+        read_parts(f"ptb:{folder}")
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"data.source: got 'ptb:.*{name} cannot be found"):
-        load_ptb(str(folder))
+        read_parts(f"ptb:{folder}")
     with pytest.raises(InputError, match=r"data.source: got 'ptb:"):
-        load_ptb("a\0b")
+        read_parts("ptb:a\0b")

@@ -4,10 +4,10 @@ import keyword
 from collections import Counter
 
 import pytest
+from support.sources import read_corpus
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.sources import pycode
-from fedtlu_fast.data.sources.pycode import load_pycode
 
 SOURCE = '''\
 class Dog(Animal):  # barks
@@ -23,7 +23,7 @@ async = 1
 def tagged(source, monkeypatch):
     monkeypatch.setattr(pycode, "MODULES", "shlex")
     monkeypatch.setattr("importlib.machinery.SourceFileLoader.get_source", lambda *_: source)
-    corpus = load_pycode(0.01)
+    corpus = read_corpus("pycode", 0.01)
     return [list(zip(own.words, own.tags, strict=True)) for own in corpus.train]
 
 
@@ -42,8 +42,8 @@ def test_tokens_are_tagged_by_what_they_are(monkeypatch):
 
 
 def test_the_corpus_is_the_standard_library_and_always_the_same():
-    corpus = load_pycode(0.1)
-    assert corpus == load_pycode(0.1)
+    corpus = read_corpus("pycode", 0.1)
+    assert corpus == read_corpus("pycode", 0.1)
     assert len({own.document for own in corpus.train}) > 70
     assert len(corpus.train) > 5000
     assert len(corpus.test) / (len(corpus.train) + len(corpus.test)) == pytest.approx(0.1, abs=0.001)
@@ -60,4 +60,4 @@ def test_the_corpus_is_the_standard_library_and_always_the_same():
 def test_a_python_without_source_code_is_said(monkeypatch):
     monkeypatch.setattr(pycode, "MODULES", "sys no_such_module_at_all")
     with pytest.raises(InputError, match="got 'pycode'; expected a Python with its library's source code"):
-        load_pycode(0.1)
+        read_corpus("pycode", 0.1)

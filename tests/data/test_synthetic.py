@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.sampling import examples
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.sources.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
 from fedtlu_fast.settings import parse_config
 
@@ -41,7 +41,7 @@ def population(clients=50, seed=0, local_fraction=0.2, classes=5, **rule):
     config = parse_config(
         tree(clients=clients, seed=seed, data={**data, "synthetic": {"features": 6, **rule}})
     )
-    return SyntheticPopulation(config.data, config.clients, config.seed)
+    return SyntheticPopulation(config.data.source, config.clients, config.seed, local_fraction)
 
 
 def held(samples):

@@ -1,9 +1,9 @@
 """Tagged sentences from data sets, as `datasets` gives them."""
 
 import pytest
+from support.sources import read_corpus
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.hub.sentences import load_tagged_hub
 from fedtlu_fast.data.tagged import UPOS
 
 datasets = pytest.importorskip("datasets")
@@ -34,7 +34,7 @@ def write(folder, rows, split="train", kind="strings", column="upos"):
 def test_words_and_tags_of_both_kinds(folder, kind):
     write(folder, ROWS, kind=kind)
     write(folder, {name: values[:1] for name, values in ROWS.items()}, "test", kind)
-    corpus = load_tagged_hub(str(folder), 0.5)
+    corpus = read_corpus(f"hf:{folder}", 0.5)
     assert [own.words for own in corpus.train] == [("dogs", "do", "."), ("run",), ("it",)]
     assert [own.tags for own in corpus.train] == [("NOUN", "VERB", "PUNCT"), ("VERB",), ("NOUN",)]
     assert [own.document for own in corpus.train] == ["weblog-site", "weblog-site", "email-x"]
@@ -45,7 +45,7 @@ def test_words_and_tags_of_both_kinds(folder, kind):
 def test_other_columns_and_no_test(folder):
     rows = {"words": [["a"], ["b"]] * 50, "upos": [["VERB"], ["NOUN"]] * 50}
     write(folder, rows, column="pos_tags")
-    corpus = load_tagged_hub(str(folder), 0.1)
+    corpus = read_corpus(f"hf:{folder}", 0.1)
     assert (len(corpus.train), len(corpus.test)) == (90, 10)
     assert len({own.document for own in corpus.train}) == 5, "sections"
     assert corpus.tags == (), "other tags than the universal ones"
@@ -54,24 +54,24 @@ def test_other_columns_and_no_test(folder):
 def test_a_configuration_by_name_or_as_a_folder(folder):
     write(folder / "one", ROWS)
     write(folder / "two", {name: values[1:2] for name, values in ROWS.items()})
-    assert len(load_tagged_hub(f"{folder}:two", 0.5).train) + 0 in (0, 1)
-    assert {own.words for own in load_tagged_hub(f"{folder}:one", 0.34).train} == {
+    assert len(read_corpus(f"hf:{folder}:two", 0.5).train) + 0 in (0, 1)
+    assert {own.words for own in read_corpus(f"hf:{folder}:one", 0.34).train} == {
         ("dogs", "do", "."),
         ("run",),
     }
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: first\n  data_dir: one\n- config_name: second\n  data_dir: two\n---\n"
     )
-    found = load_tagged_hub(f"{folder}:first", 0.34)
+    found = read_corpus(f"hf:{folder}:first", 0.34)
     assert {own.words for own in found.train} == {("dogs", "do", "."), ("run",)}
     with pytest.raises(InputError, match=r"Config name is missing.*Name one: hf:.*:CONFIG"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)
 
 
 def test_a_loading_script_is_refused_with_the_way_round_it(folder):
     (folder / f"{folder.name}.py").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"scripts are no longer supported.*hf:.*@refs/convert/parquet"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_loading_script_is_refused_with_the_way_round_it(folder):
 def test_what_cannot_be_learned_from_is_refused(folder, rows, kind, message):
     write(folder, rows, kind=kind)
     with pytest.raises(InputError, match=f"hf:{folder}.*{message}"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)
 
 
 def test_a_missing_label_and_missing_columns_or_splits_are_refused(folder):
@@ -112,10 +112,10 @@ def test_a_missing_label_and_missing_columns_or_splits_are_refused(folder):
     made = made.map(lambda row: {"upos": [0, -1]}, features=made.features)
     made.to_parquet(folder / "train.parquet")
     with pytest.raises(InputError, match=r"train\[0\]: got -1"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)
     datasets.Dataset.from_dict({"tokens": [["a"]], "ner": [["O"]]}).to_parquet(folder / "train.parquet")
     with pytest.raises(InputError, match="a column named upos or upos_tags or pos_tags; it has tokens, ner"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)
     (folder / "train.parquet").rename(folder / "test.parquet")
     with pytest.raises(InputError, match="a split train; it has test"):
-        load_tagged_hub(str(folder), 0.5)
+        read_corpus(f"hf:{folder}", 0.5)

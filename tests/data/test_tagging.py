@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.data.sources.pycode import Pycode
 from fedtlu_fast.data.subwords import SubWords, WholeWords
 from fedtlu_fast.data.tagged import UPOS, Sentence
 from fedtlu_fast.data.tagging import NO_LABEL, cut_sentences
@@ -194,7 +195,7 @@ def test_attributes_name_document_genre_and_most_frequent_tag(bank):
 
 def test_the_embedded_default_serves_a_hundred_clients():
     config = parse_config({"task": "tagging"})
-    assert config.data.source == "pycode"
+    assert config.data.source == Pycode()
     data = load_federation(config)
     assert data.population.clients == 100
     assert list(data.attributes) == ["document", "label"], "no genres are known"
@@ -234,10 +235,10 @@ def test_more_clients_than_sentences_are_refused(bank):
         ("language_modelling", "udpos:x", "task: .*expected tagging"),
         ("language_modelling", "pycode", "task: .*expected tagging"),
         ("classification", "hf:x", "task: .*expected language_modelling or tagging"),
-        ("tagging", "udpos:", "data.source: got 'udpos:'; expected udpos:PATH, hf:NAME or pycode"),
-        ("tagging", "pycode:x", "data.source: got 'pycode:x'; expected udpos:PATH"),
+        ("tagging", "udpos:", "data.source: got 'udpos:'; expected udpos:PATH"),
+        ("tagging", "pycode:x", "data.source: got 'pycode:x'; expected pycode without more"),
         ("tagging", "nothing", "data.source: got 'nothing'; expected .*udpos:PATH"),
-        ("language_modelling", "ptb:", "data.source: got 'ptb:'; expected pydoc"),
+        ("language_modelling", "ptb:", "data.source: got 'ptb:'; expected ptb:DIR"),
     ],
 )
 def test_sources_are_for_certain_tasks(task, source, message):

@@ -5,10 +5,10 @@ import gzip
 import json
 
 import pytest
+from support.sources import read_texts
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.texts import load_texts
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.settings import parse_config
 
 ROWS = [("sport", "The ball is round."), ("food", 'Bread, "butter" and salt'), ("sport", "A\u00e4 run")]
@@ -19,7 +19,7 @@ def tsv(rows=ROWS):
 
 
 def load(path):
-    return load_texts(f"texts:{path}")
+    return read_texts(f"texts:{path}")
 
 
 def test_files_are_domains(tmp_path):

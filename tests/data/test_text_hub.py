@@ -5,11 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sources import read_parts
 
 from fedtlu_fast import InputError
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.data.documents import SECTIONS, Document
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.hub.documents import load_text_hub
 from fedtlu_fast.data.prepared import UNKNOWN_SHARE, is_prepared, joined, line_sections, lines_of
 from fedtlu_fast.settings import parse_config
 
@@ -23,29 +23,34 @@ def write_rows(folder, rows, name="train"):
 def test_a_folder_of_parquet_with_labels_is_one_document_a_label(folder):
     rows = {"text": ["one", "two", "three"], "label": [1, 0, 1]}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
-    assert load_text_hub(str(folder)).train == [Document("0", "two"), Document("1", "one\n\nthree")]
+    assert read_parts(f"hf:{folder}").train.items == [Document("0", "two"), Document("1", "one\n\nthree")]
 
 
 def test_a_folder_of_jsonl_without_labels_is_cut_into_sections(folder):
     write_rows(folder, [{"sentence": f"sentence number {index} " * 40, "id": index} for index in range(300)])
-    documents = load_text_hub(str(folder)).train
+    documents = read_parts(f"hf:{folder}").train.items
     assert 40 <= len(documents) <= SECTIONS
     assert sum(document.text.count("sentence number") for document in documents) == 300 * 40
 
 
 def test_a_folder_of_text_files(folder):
     (folder / "train.txt").write_text("a b c\nd e f\n", encoding="utf-8")
-    assert " ".join(document.text for document in load_text_hub(str(folder)).train).split() == list("abcdef")
+    assert " ".join(document.text for document in read_parts(f"hf:{folder}").train.items).split() == list(
+        "abcdef"
+    )
 
 
 def test_the_only_column_of_strings_is_the_text(folder):
     write_rows(folder, [{"words": "a b", "n": 1}])
-    assert [document.text for document in load_text_hub(str(folder)).train] == ["a b"]
+    assert [document.text for document in read_parts(f"hf:{folder}").train.items] == ["a b"]
 
 
 def test_rows_without_text_are_left_out(folder):
     write_rows(folder, [{"text": "a"}, {"text": None}, {"text": "b"}])
-    assert " ".join(document.text for document in load_text_hub(str(folder)).train).split() == ["a", "b"]
+    assert " ".join(document.text for document in read_parts(f"hf:{folder}").train.items).split() == [
+        "a",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,17 +67,17 @@ def test_rows_without_text_are_left_out(folder):
 def test_a_data_set_without_text_is_refused(folder, rows, message):
     write_rows(folder, rows)
     with pytest.raises(InputError, match=f"data.source: got 'hf:.*{message}"):
-        load_text_hub(str(folder))
+        read_parts(f"hf:{folder}")
 
 
 def test_a_data_set_without_a_train_split_or_without_anything_is_refused(folder):
     with pytest.raises(InputError, match="a data set that `datasets` can load"):
-        load_text_hub(str(folder))
+        read_parts(f"hf:{folder}")
     write_rows(folder, [{"text": "a"}], name="test")
     with pytest.raises(InputError, match="expected a split train; it has test"):
-        load_text_hub(str(folder))
+        read_parts(f"hf:{folder}")
     with pytest.raises(InputError, match=r"data.source: got 'hf:/no/such/folder'"):
-        load_text_hub("/no/such/folder")
+        read_parts("hf:/no/such/folder")
 
 
 # --- a test of its own, and text that was prepared -------------------------------------------------
@@ -95,10 +100,10 @@ def federation(source, **data):
 def test_a_test_split_is_the_global_test_and_all_of_train_is_trained_on(folder):
     train = [f"a sentence, number {index}." for index in range(400)]
     write_parquet(folder, train=train, test=["held out!"] * 30, validation=["unread"] * 9)
-    found = load_text_hub(str(folder))
-    assert not found.prepared
-    assert "".join(own.text for own in found.train).count("number") == 400
-    assert found.test == "\n\n".join(["held out!"] * 30)
+    found = read_parts(f"hf:{folder}")
+    assert not found.train.prepared
+    assert "".join(own.text for own in found.train.items).count("number") == 400
+    assert [own.text for own in found.test.items] == ["\n\n".join(["held out!"] * 30)]
     data = federation(f"hf:{folder}", vocabulary=5000)
     assert len(data.population.test[0]) == (30 * 3 - 1) // 8
     pool = data.population.pool[0]
@@ -108,11 +113,11 @@ def test_a_test_split_is_the_global_test_and_all_of_train_is_trained_on(folder):
 
 def test_without_a_test_split_the_end_of_every_section_is_the_test(folder):
     write_parquet(folder, train=[f"a sentence, number {index}." for index in range(400)])
-    found = load_text_hub(str(folder))
+    found = read_parts(f"hf:{folder}")
     assert found.test is None
     data = federation(f"hf:{folder}", test_fraction=0.25)
     counts = len(data.population.pool[0]), len(data.population.test[0])
-    halves = 2 * len(found.train)
+    halves = 2 * len(found.train.items)
     assert 2400 / 8 - halves <= sum(counts) <= 2400 / 8, "a half loses what does not fill its last sample"
     assert counts[1] == pytest.approx(sum(counts) / 4, abs=halves)
 
@@ -123,7 +128,7 @@ def test_penn_treebank_from_a_hub_is_penn_treebank_from_its_files(folder, tmp_pa
     (files / "ptb.train.txt").write_text("".join(f" {row} \n" for row in TRAIN), encoding="utf-8")
     (files / "ptb.test.txt").write_text("".join(f" {row} \n" for row in TEST), encoding="utf-8")
     write_parquet(folder, train=TRAIN, test=TEST, validation=["unread"])
-    assert load_text_hub(str(folder)).prepared
+    assert read_parts(f"hf:{folder}").train.prepared
     hub, ptb = (federation(source, vocabulary=10_000) for source in (f"hf:{folder}", f"ptb:{files}"))
     assert hub.population.fingerprint == ptb.population.fingerprint
     assert hub.outputs == ptb.outputs == 1 + 40 + 6, "<unk>, 40 numbered words, six others with <eos>"
@@ -140,14 +145,14 @@ def test_prepared_text_without_a_test_is_cut_between_lines(folder):
 def test_prepared_text_with_labels_is_a_document_a_label(folder):
     rows = {"text": ["a <unk> \n", " b <unk>\nc", "", "d <unk>"], "label": [1, 0, 0, 1]}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
-    found = load_text_hub(str(folder))
-    assert found.train == [Document("0", "b <unk>\nc\n"), Document("1", "a <unk>\nd <unk>\n")]
+    found = read_parts(f"hf:{folder}")
+    assert found.train.items == [Document("0", "b <unk>\nc\n"), Document("1", "a <unk>\nd <unk>\n")]
 
 
 def test_a_test_split_without_text_is_refused(folder):
     write_parquet(folder, train=["a"], test=["", " "])
     with pytest.raises(InputError, match=r"got 'hf:.*text in column sentence of split test; there is none"):
-        load_text_hub(str(folder))
+        read_parts(f"hf:{folder}")
 
 
 def test_text_is_prepared_when_unknown_words_are_common_in_it():

@@ -4,11 +4,11 @@ import re
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from support.sources import read_samples, read_texts
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.sources.topics import FAMILIES, WORDS, load_topics
-from fedtlu_fast.data.texts import load_texts, text_samples
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.data.sources.topics import FAMILIES, WORDS, Topics
 from fedtlu_fast.settings import parse_config
 
 
@@ -17,7 +17,7 @@ def config(source, **over):
 
 
 def test_every_paragraph_of_the_topics_stands_once_under_the_longest_topic():
-    found = load_topics()
+    found = read_texts("topics")[0]
     label = found.attributes["label"]
     assert len(label.names) == FAMILIES
     assert len(found.texts) == len(set(found.texts)) == len(label.codes) > 900
@@ -30,12 +30,12 @@ def test_every_paragraph_of_the_topics_stands_once_under_the_longest_topic():
         place for place, text in enumerate(found.texts) if text.startswith('The "if" statement is used')
     )
     assert label.names[label.codes[place]] == "compound"
-    assert found.texts == load_topics().texts
+    assert found.texts == read_texts("topics")[0].texts
 
 
 def test_longer_texts_lose_their_end_and_shorter_ones_are_padded(tmp_path):
     (tmp_path / "a.tsv").write_text("label\ttext\n" + "x\tone two, two\ny\tone one one one one one\n" * 5)
-    found = text_samples(config(f"texts:{tmp_path}", window=5, vocabulary=8))
+    found = read_samples(config(f"texts:{tmp_path}", window=5, vocabulary=8))
     tokens, labels = found.train
     assert (found.padding, found.vocabulary) == (0, 5)  # padding, <unk>, one, two, the comma
     assert tokens.shape == (9, 5)
@@ -47,7 +47,7 @@ def test_longer_texts_lose_their_end_and_shorter_ones_are_padded(tmp_path):
 def test_words_of_the_test_alone_are_unknown(tmp_path):
     (tmp_path / "a.train.tsv").write_text("label\ttext\nx\tone\ny\ttwo\n")
     (tmp_path / "a.test.tsv").write_text("label\ttext\nx\tthree one\n")
-    found = text_samples(config(f"texts:{tmp_path}"))
+    found = read_samples(config(f"texts:{tmp_path}"))
     assert found.test[0].tolist() == [[1, 2]]
 
 
@@ -57,7 +57,7 @@ def test_the_hub_gives_texts_labels_and_languages(tmp_path):
     )
     columns = {"text": ["x y", "z", "x"], "label": [1, 0, 1], "language": ["en", "de", "en"]}
     Dataset.from_dict(columns, features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
-    train, test = load_texts(f"hf:{tmp_path}")
+    train, test = read_texts(f"hf:{tmp_path}")
     assert (list(train.texts), test) == (["x y", "z", "x"], None)
     assert train.attributes["label"].names == ("b", "a")
     assert train.attributes["language"].codes.tolist() == [1, 0, 1]
@@ -74,20 +74,20 @@ def test_the_hub_gives_texts_labels_and_languages(tmp_path):
 def test_what_the_hub_lacks_is_told(tmp_path, columns, words):
     Dataset.from_dict(columns).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     with pytest.raises(InputError, match=words):
-        load_texts(f"hf:{tmp_path}")
+        read_texts(f"hf:{tmp_path}")
 
 
 def test_one_label_is_no_task_and_an_unknown_source_is_told(tmp_path):
     (tmp_path / "a.tsv").write_text("label\ttext\n" + "x\tone\n" * 20)
     with pytest.raises(InputError, match="two labels or more"):
-        text_samples(config(f"texts:{tmp_path}"))
-    with pytest.raises(InputError, match=r"topics, texts:PATH or hf:NAME"):
-        load_texts("topics:more")
+        read_samples(config(f"texts:{tmp_path}"))
+    with pytest.raises(InputError, match=r"topics without more"):
+        read_texts("topics:more")
 
 
 def test_topics_as_a_task_stands_for_task_and_source():
     found = parse_config({"task": "topics"})
-    assert (found.task, found.data.source) == ("text_classification", "topics")
+    assert (found.task, found.data.source) == ("text_classification", Topics())
     assert load_federation(found).inputs == found.data.window
     with pytest.raises(InputError, match=r"expected text_classification, for which data.source=topics is"):
         load_federation(parse_config({"data": {"source": "topics"}}))

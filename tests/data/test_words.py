@@ -5,10 +5,10 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sources import read_documents, read_samples
 
-from fedtlu_fast.data.documents import SECTION_CHARACTERS, load_documents
-from fedtlu_fast.data.federation import load_federation
-from fedtlu_fast.data.texts import text_samples
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.data.documents import SECTION_CHARACTERS
 from fedtlu_fast.data.tokenizing import WordTokenizer
 from fedtlu_fast.data.words import FAR, LONGEST, boundary, words_of
 from fedtlu_fast.settings import parse_config
@@ -39,7 +39,7 @@ def test_marks_are_part_of_words_in_every_script_and_task(tmp_path, line):
     path = tmp_path / "t.csv"
     path.write_text("label,text\n" + "".join(f"{label},{line}\n" for label in "ab" * 20), encoding="utf-8")
     settings = parse_config({"task": "text_classification", "data": {"source": f"texts:{path}"}})
-    assert text_samples(settings).train[0].shape[1] == len(line.split())
+    assert read_samples(settings).train[0].shape[1] == len(line.split())
 
 
 def test_words_without_spaces_between_them():
@@ -95,7 +95,7 @@ def test_a_test_is_cut_from_few_long_texts_without_spaces(tmp_path, alphabet, wh
         (tmp_path / name).write_text(text * (4 if whole else 1), encoding="utf-8")
     source = f"text:{tmp_path / 'one.txt' if whole else tmp_path}"
     if whole:
-        sizes = [len(document.text) for document in load_documents(source)]
+        sizes = [len(document.text) for document in read_documents(source)]
         assert min(sizes) >= SECTION_CHARACTERS
         assert len(sizes) in (8, 9)
     data = load_federation(parse_config({"clients": 4, "cohort": 2, "data": {"source": source}}))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from support.federations import tiny, write_text
 
 from fedtlu_fast import InputError, simulate
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.simulation import pretraining
 from fedtlu_fast.simulation.parts import make_parts
 

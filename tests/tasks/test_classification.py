@@ -11,9 +11,9 @@ from support.sampling import examples
 from torch import nn
 from torch.func import functional_call, vmap
 
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks import build_task
 from fedtlu_fast.tasks.classification import Classification, build_mlp
 
 

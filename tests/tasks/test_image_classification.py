@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from fedtlu_fast import ParameterLayout
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import ModelConfig, TrainingConfig
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.tasks import build_task
 from fedtlu_fast.tasks.cnn import Cnn
 from fedtlu_fast.tasks.image_classification import ImageClassification
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import FederatedData
+from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.image_classification import ImageClassification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling

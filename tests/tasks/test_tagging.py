@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from fedtlu_fast import InputError
-from fedtlu_fast.data.federation import load_federation
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.data.tagging import NO_LABEL
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks import build_task
 
 WORDS = ["[PAD]", "[UNK]", *(word for words in LEXICON.values() for word in words)]
 

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError, ParameterLayout
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import ModelConfig, TrainingConfig
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks import build_task
 from fedtlu_fast.tasks.text_classification import TextClassification
 from fedtlu_fast.tasks.transformer import Transformer
 

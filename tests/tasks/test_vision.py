@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from fedtlu_fast import InputError, ParameterLayout
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.data.federation import load_federation
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks import build_task
 
 SHAPES = ("bar", "cross", "dot")
 

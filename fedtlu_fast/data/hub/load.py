@@ -42,7 +42,8 @@ def load_hub(
     if not name or (here is None and _is_reader(name)):
         expected = "the name of a data set; this is one of its readers" if name else "the name of a data set"
         raise InputError("data.source", f"hf:{source}", expected, "Name the folder that holds the files.")
-    if here is not None:  # for a folder with the name of a reader, `datasets` takes the reader, and the folder we are in
+    if here is not None:
+        # For a folder with the name of a reader, `datasets` takes the reader, and the folder we are in.
         name = str(here.absolute())
     part = f"a data set with a {split} split" if split else "a data set"
     with hub_access(needed=here is None) as unreachable:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.hub.location import Location
+from fedtlu_fast.data.hub.parts import load_parts
 from fedtlu_fast.data.sources.source import Read
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.tagged import UPOS, Sentence, Sentences, section_names, with_words

@@ -97,7 +97,7 @@ class Cifar10(Cifar):
 
 @part
 class Cifar100(Cifar):
-    """CIFAR-100: 60,000 photographs of 32 x 32 pixels with 100 labels, and 20 in the attribute ``coarse_label``.
+    """CIFAR-100: 60,000 photographs of 32 x 32 pixels with 100 labels, and 20 as ``coarse_label``.
 
     Attributes:
         path: see `Cifar10`.
@@ -163,3 +163,80 @@ def _load(source: str, version: Version, location: str, size: int | None, limit:
     return Read(_image_set(version, train, files), _image_set(version, test, files), origin)
 
 
+def _files(path: Path) -> list[Path]:
+    """The files below a directory, without what programs leave there."""
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    return [path / file for file in inside if is_data(file)]
+
+
+def _tables(path: Path) -> list[Path]:
+    """The Parquet files below a directory."""
+    return [file for file in _files(path) if file.suffix == ".parquet"]
+
+
+def _directory(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """Contents of the wanted files, wherever they lie in it; of others the names alone."""
+    found = _files(path)
+    _check_once(source, [file for file in found if file.name in wanted])
+    return {file.name: file.read_bytes() if file.name in wanted else b"" for file in found}
+
+
+def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """The same of an archive, of which nothing is written to disk."""
+    found, read = {}, []
+    check_file(path)
+    with tarfile.open(path) as archive:
+        for member in archive:
+            inside = PurePosixPath(member.name)
+            if not member.isreg() or not is_data(inside):
+                continue
+            content = b""
+            if inside.name in wanted:
+                read.append(inside)
+                _check_once(source, read)
+                if member.size > LARGEST:
+                    expected = f"files of at most {LARGEST:,} bytes; {inside} has {member.size:,}"
+                    raise InputError("data.source", source, expected)
+                extracted = archive.extractfile(member)
+                content = extracted.read() if extracted is not None else b""
+            found[inside.name] = content
+    return found
+
+
+def _check_once(source: str, files: Sequence[PurePath]) -> None:
+    """Makes sure that no file of the data is there twice, such as an old copy of it in another folder."""
+    seen: dict[str, PurePath] = {}
+    for file in files:
+        first = seen.setdefault(file.name, file)
+        if first is not file:
+            expected = f"each file once; there are {first} and {file}"
+            raise InputError("data.source", source, expected, "Name one of the folders, or remove one.")
+
+
+def _rows(version: Version, name: str, content: bytes) -> Pixels:
+    """[N, labels + pixels]."""
+    width = len(version.labels) + COLOURS
+    if not content or len(content) % width:
+        expected = f"rows of {width} bytes, whole ones; the file may be cut off"
+        raise InputError("data.source", name, f"{expected}; it has {len(content)} bytes")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, width)
+    for column, (label, count, _) in enumerate(version.labels):
+        if rows[:, column].max() >= count:
+            given = f"{label} {rows[:, column].max()}"
+            raise InputError(name, given, f"numbers from 0 to {count - 1}; the file may be damaged")
+    return rows
+
+
+def _image_set(version: Version, rows: Pixels, files: Mapping[str, bytes]) -> ImageSet:
+    columns = {
+        label: Attribute(rows[:, column].astype(np.int64), _names(files.get(file, b""), count))
+        for column, (label, count, file) in enumerate(version.labels)
+    }
+    images = rows[:, len(columns) :].reshape(-1, 3, 32, 32).copy()
+    return ImageSet(images, {"label": columns.pop("label"), **columns})
+
+
+def _names(content: bytes, count: int) -> tuple[str, ...]:
+    """Of a file with a name a line; numbers where there is none, or not so many."""
+    names = tuple(content.decode("utf-8", errors="replace").split())
+    return names if len(set(names)) == count else tuple(map(str, range(count)))

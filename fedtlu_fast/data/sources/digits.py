@@ -13,7 +13,7 @@ from fedtlu_fast.part import part
 
 @part
 class Digits(ImageSource):
-    """1,797 handwritten digits of 8 x 8 pixels, the test part of UCI's optical digits, as scikit-learn has them.
+    """1,797 handwritten digits of 8 x 8 pixels: the test part of UCI's optical digits.
 
     Their 17 shades of grey are spread over 0 to 255.
 

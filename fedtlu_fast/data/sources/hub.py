@@ -30,7 +30,7 @@ class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
         image_pixels: most pixels of one image file; a small file can say that it holds billions.
     """
 
-    argument = "name"
+    argument = ("name", "configuration", "revision")
     written = "NAME[:CONFIG][@REVISION]"
     name: str
     configuration: str = ""
@@ -56,7 +56,7 @@ class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
 
     def located(self) -> Self:
         """See `Source`."""
-        return self if self.location.folder is None else replace(self, name=absolute(self.name))  # type: ignore[type-var]
+        return self if self.location.folder is None else replace(self, name=absolute(self.name))
 
     def documents(self) -> Read[Documents]:
         """See `DocumentSource`, and `load_text_hub` for the columns."""

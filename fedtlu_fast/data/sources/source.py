@@ -1,9 +1,9 @@
 """The interface of a source: where samples are from.
 
 To write your own, subclass the class of the samples that you have: `DocumentSource` for running text,
-`SentenceSource` for words with tags, `TextSource` for texts with labels, `ImageSource` for images with labels.
-`VectorSource` and `TokenSource` are for samples that belong to clients already. A source may be several of
-these; a task says which ones it reads.
+`SentenceSource` for words with tags, `TextSource` for texts with labels, `ImageSource` for images with
+labels. `VectorSource` and `TokenSource` are for samples that belong to clients already. A source may be
+several of these; a task says which ones it reads.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Read(Generic[Form]):
     origin: Origin
 
 
-class Source(ABC):
+class Source:
     """Where samples are from. Nothing is read before a task asks for samples.
 
     Attributes:
-        argument: the parameter that stands after the colon in settings, as in ``text:PATH``; empty for a
+        argument: the parameters that stand after the colon in settings, as in ``text:PATH``; none for a
             source that is complete by its name.
         written: how settings write that argument, such as ``PATH``.
         own_vocabulary: words that are kept if settings say nothing else; None for the settings' default.
         part_of_python: the part of Python that the source is, such as "pydoc topics"; empty for others.
     """
 
-    argument: ClassVar[str] = ""
+    argument: ClassVar[tuple[str, ...]] = ()
     written: ClassVar[str] = ""
     own_vocabulary: ClassVar[int | None] = None
     part_of_python: ClassVar[str] = ""
@@ -64,11 +64,11 @@ class Source(ABC):
     @classmethod
     def parsed_argument(cls, text: str) -> dict[str, Any]:
         """The parameters that stand after the colon."""
-        return {cls.argument: text}
+        return {cls.argument[0]: text}
 
     def written_argument(self) -> str:
         """What stands after the colon."""
-        return str(getattr(self, self.argument)) if self.argument else ""
+        return str(getattr(self, self.argument[0])) if self.argument else ""
 
     def located(self) -> Self:
         """The same source, named so that it is found from every directory."""
@@ -76,14 +76,14 @@ class Source(ABC):
 
     @property
     def made_with(self) -> str:
-        """What embedded data are made with, such as "Python 3.11.7's pydoc topics"; empty for other sources."""
+        """What embedded data are made with, such as "Python 3.11.7's pydoc topics"; else empty."""
         return f"Python {platform.python_version()}'s {self.part_of_python}" if self.part_of_python else ""
 
 
 class PathSource(Source):
     """A source in a file or a directory."""
 
-    argument = "path"
+    argument = ("path",)
     written = "PATH"
     path: str
 
@@ -92,7 +92,7 @@ class PathSource(Source):
         return replace(self, path=absolute(self.path))  # type: ignore[type-var]
 
 
-class DocumentSource(Source):
+class DocumentSource(Source, ABC):
     """A source of running text, for language modelling."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class DocumentSource(Source):
         """
 
 
-class SentenceSource(Source):
+class SentenceSource(Source, ABC):
     """A source of words with a tag each, for tagging."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class SentenceSource(Source):
         """
 
 
-class TextSource(Source):
+class TextSource(Source, ABC):
     """A source of texts with a label each, for text classification."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class TextSource(Source):
         """
 
 
-class ImageSource(Source):
+class ImageSource(Source, ABC):
     """A source of images with a label each, for image classification."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class ClientSource(Source):
     """A source whose samples belong to clients already; nothing is dealt, and nothing can be set aside."""
 
 
-class VectorSource(ClientSource):
+class VectorSource(ClientSource, ABC):
     """A source of clients that hold vectors of numbers with a label each, for classification."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class VectorSource(ClientSource):
         """
 
 
-class TokenSource(ClientSource):
+class TokenSource(ClientSource, ABC):
     """A source of clients that hold windows of token ids, for language modelling."""
 
     @abstractmethod

@@ -41,7 +41,6 @@ class Synthetic(VectorSource):
         classes: labels of a classification.
     """
 
-    section = "synthetic"
     features: Annotated[int, Field(ge=1)] = 60
     model_variance: Annotated[float, Field(ge=0)] = 1.0
     input_variance: Annotated[float, Field(ge=0)] = 1.0

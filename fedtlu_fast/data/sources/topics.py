@@ -26,7 +26,7 @@ WORDS = 8
 
 @part
 class Topics(TextSource):
-    """Paragraphs of CPython's language reference, each once, in the order of the topics; a label is a topic."""
+    """Paragraphs of CPython's language reference, each once; the label is the topic."""
 
     part_of_python = "pydoc topics"
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from fedtlu_fast.client_steps.sequence import StepMemories
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.documents import made_with
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
@@ -85,7 +84,7 @@ class RemoteTrainer:
             self._trainer = make_lane_trainer(
                 config, parts.population, parts.trainer, parts.steps, self._watch
             )
-        facts = environment_facts(config.device, made_with(config.data.source))
+        facts = environment_facts(config.device, config.data.source.made_with)
         return parts.trainer.layout, parts.population.fingerprint, facts
 
     def train(
@@ -149,7 +148,7 @@ class RayExecutor:
         given = config.execution
         self._execution, self._device = given, config.device
         self._made = layout, fingerprint
-        self._facts = environment_facts(config.device, made_with(config.data.source))
+        self._facts = environment_facts(config.device, config.data.source.made_with)
         self._told: set[str] = set()
         # Which GPU is each worker's is up to Ray.
         self._config = config.model_copy(update={"device": config.device.partition(":")[0]})
@@ -256,7 +255,9 @@ class RayExecutor:
         if (layout, fingerprint) != self._made:
             expected = "the same data on every machine"
             raise InputError(
-                "data.source", self._config.data.source, f"{expected}: {different}" if different else expected
+                "data.source",
+                str(self._config.data.source),
+                f"{expected}: {different}" if different else expected,
             )
         if different and different not in self._told:
             self._told.add(different)

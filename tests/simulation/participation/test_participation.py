@@ -9,7 +9,7 @@ import pytest
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.population import KnowsSizes
-from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
+from fedtlu_fast.data.sources.synthetic import Synthetic, SyntheticPopulation
 from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
@@ -30,8 +30,7 @@ def participation(clients=100, cohort=10, population=None, **given):
 
 
 def population(clients):
-    config = parse_config({"clients": clients, "cohort": 1, "task": "classification"})
-    return SyntheticPopulation(config.data, clients, 0)
+    return SyntheticPopulation(Synthetic(), clients, 0, local_fraction=0.2)
 
 
 def test_by_default_all_that_are_drawn_take_part():

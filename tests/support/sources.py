@@ -1,0 +1,75 @@
+"""Sources by the text that settings have, read as tests look at them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.documents import Document, Documents
+from fedtlu_fast.data.federated import Encoded, FederatedData
+from fedtlu_fast.data.image_set import ImageSet
+from fedtlu_fast.data.sources.source import Read, Source
+from fedtlu_fast.data.splits import Origin
+from fedtlu_fast.data.tagged import Sentence, cut_test
+from fedtlu_fast.data.text_set import TextSet
+from fedtlu_fast.settings import parse_config
+from fedtlu_fast.tasks.builder import Reading, builder_of
+
+
+def source(text: str, **more: Any) -> Source:
+    """The source that settings name."""
+    return parse_config({"data": {"source": text, **more}}).data.source
+
+
+def read_parts(text: str) -> Read[Documents]:
+    """A source's running text."""
+    return source(text).documents()
+
+
+def read_documents(text: str) -> list[Document]:
+    """Its documents to train on."""
+    return read_parts(text).train.items
+
+
+def read_texts(text: str) -> tuple[TextSet, TextSet | None]:
+    """A source's labelled texts, to train and to test on."""
+    found = source(text).texts()
+    return found.train, found.test
+
+
+def read_images(text: str, size: int | None = None) -> tuple[ImageSet, ImageSet | None]:
+    """A source's labelled images, to train and to test on, scaled."""
+    found = source(text, image_size=size).images()
+    return found.train, found.test
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tagged sentences, divided."""
+
+    train: list[Sentence]
+    test: list[Sentence]
+    tags: tuple[str, ...]
+    origin: Origin = field(compare=False)
+
+
+def read_corpus(text: str, test_fraction: float) -> Corpus:
+    """A source's tagged sentences, with a share kept for the test where there is none."""
+    found = source(text).sentences()
+    train, test = found.train.items, found.test.items if found.test else ()
+    if found.test is None:
+        train, test = cut_test(train, test_fraction)
+    return Corpus(list(train), list(test), found.train.tags, found.origin)
+
+
+def read_samples(config: RunConfig) -> Encoded | FederatedData:
+    """The samples of these settings as tensors, before they are dealt."""
+    reading = Reading(
+        clients=config.clients,
+        seed=config.seed,
+        window=config.data.window,
+        vocabulary=config.data.vocabulary,
+        test_fraction=config.data.test_fraction,
+        local_fraction=config.data.local_fraction,
+        tokenizer=config.model.pretrained,
+    )
+    return builder_of(config.task).read(config.data.source, reading)
