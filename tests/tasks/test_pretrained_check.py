@@ -19,6 +19,7 @@ from transformers import (
 
 from fedtlu_fast import InputError
 from fedtlu_fast.data.federated import FederatedData
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.image_classification import ImageClassification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
@@ -27,6 +28,7 @@ from fedtlu_fast.tasks.tagging import Tagging
 from fedtlu_fast.tasks.text_classification import TextClassification
 
 NAME = "the-model"
+ORIGIN = Origin("samples", (), None, (), ())
 
 
 def texts(window, vocabulary=50, outputs=2, padding=0):
@@ -34,14 +36,14 @@ def texts(window, vocabulary=50, outputs=2, padding=0):
     draws = torch.randint(2, vocabulary, (2, window), generator=torch.Generator().manual_seed(0))
     draws[1, 1:] = padding
     return FederatedData(
-        SimpleNamespace(test=(draws,)), window, outputs, vocabulary=vocabulary, padding=padding
+        SimpleNamespace(test=(draws,)), window, outputs, ORIGIN, vocabulary=vocabulary, padding=padding
     )
 
 
 def text(window, vocabulary=50):
     """The same for language modelling, whose samples have one token more."""
     draws = torch.randint(2, vocabulary, (2, window + 1), generator=torch.Generator().manual_seed(0))
-    return FederatedData(SimpleNamespace(test=(draws,)), window, vocabulary)
+    return FederatedData(SimpleNamespace(test=(draws,)), window, vocabulary, ORIGIN)
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
@@ -179,7 +181,7 @@ def test_taggers_are_checked_at_every_word():
 
 
 def images():
-    return FederatedData(SimpleNamespace(test=(torch.zeros(1, 1, 8, 8, dtype=torch.uint8),)), 64, 2)
+    return FederatedData(SimpleNamespace(test=(torch.zeros(1, 1, 8, 8, dtype=torch.uint8),)), 64, 2, ORIGIN)
 
 
 def test_models_for_images_look_at_one():
