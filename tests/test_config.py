@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from support.sampling import examples
 
 from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
-from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
 from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.data.sources.text import TextFiles
