@@ -181,7 +181,7 @@ def choice(names: Iterable[str], see: str = "") -> str:
     if len(each) <= MOST_NAMES:
         return ", ".join(each)
     shown = each[: MOST_NAMES - 2]
-    where = f" ({see} has all)" if see else ""
+    where = f" ({see} lists all)" if see else ""
     return f"{', '.join(shown)} and {len(each) - len(shown)} more{where}"
 
 

@@ -41,4 +41,4 @@ def test_the_name_that_was_meant_comes_first_and_no_name_twice() -> None:
     error = not_one_of("task", "taging", ["tagging", "other", "tagging"])
     assert str(error) == "task: got 'taging'. Did you mean tagging? Expected one of tagging, other"
     assert choice(map(str, range(12))).endswith("10, 11")
-    assert choice(map(str, range(13)), "that page").endswith("8, 9 and 3 more (that page has all)")
+    assert choice(map(str, range(13)), "that page").endswith("8, 9 and 3 more (that page lists all)")

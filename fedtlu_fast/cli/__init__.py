@@ -1,1 +1,1 @@
-"""The command ``fedtlu``: thin; it parses, calls and prints."""
+"""The command ``fedtlu``, a thin layer that parses arguments, calls the library and prints."""

@@ -1,9 +1,9 @@
-"""The command line ``fedtlu``, and how errors leave it.
+"""The command line ``fedtlu``, and how it reports errors.
 
-The commands import what is heavy (torch) only when they run, so that help and errors answer at once.
+Commands import heavy packages (torch) only when they run, so that help and errors appear immediately.
 
 Exit codes: 0 done; 1 the work failed (a full disk, lost workers); 2 bad input; 130 stopped by Ctrl-C, 143 by
-SIGTERM, 129 by SIGHUP, a run after its round; 141 nobody reads standard output any more.
+SIGTERM, 129 by SIGHUP (a run stops after its round); 141 the reader of standard output has gone.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say which backend runs, and more.")
+        bool, typer.Option("--verbose", "-v", help="Log which backend runs, and other details.")
     ] = False,
 ) -> None:
     """Options before the command."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
-    # Where it keeps its fonts when home cannot be written is nobody's concern here.
+    # Matplotlib would report where it keeps its fonts if the home directory is not writable.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if context.invoked_subcommand in LOADING:
         check_room_for_libraries()
@@ -108,26 +108,26 @@ app.command("env")(env_command)
 
 
 def run_command_line() -> None:
-    """One message for what went wrong, never a traceback for what the user can mend."""
-    # Idle OpenMP threads that spin slow every neighbour on a shared machine; set before torch loads.
+    """Runs the command; an error that the user can fix is one message without a traceback."""
+    # Idle OpenMP threads that spin slow down other processes on a shared machine; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if sys.stderr is None or not sys.stderr.isatty():
         hide_bars_of_libraries()
-    sys.exit(_told(_command))
+    sys.exit(_reported(_command))
 
 
 def _command() -> int:
     output = streams.take_over()
     with signals_interrupt():
-        return streams.finish(output, _told(_app))
+        return streams.finish(output, _reported(_app))
 
 
 def _app() -> int:
     try:
         app(prog_name="fedtlu")
     except SystemExit as end:
-        # typer makes 130 of every interrupt; the signal is in what it was made of.
+        # typer turns every interrupt into 130; the cause of the exception has the signal.
         interrupt = getattr(end.__context__, "__cause__", None)
         if isinstance(interrupt, Terminated):
             return 128 + interrupt.number
@@ -135,8 +135,8 @@ def _app() -> int:
     return 0
 
 
-def _told(work: Callable[[], int]) -> int:
-    """The exit code of some work; what went wrong with it is said."""
+def _reported(work: Callable[[], int]) -> int:
+    """The exit code of some work; prints the message of an error that it raises."""
     try:
         return work()
     except (InputError, BackendUnavailableError) as error:
@@ -157,7 +157,7 @@ def _told(work: Callable[[], int]) -> int:
 def _limit_met(error: BaseException) -> str | None:
     """One message for an error that means a limit of the machine; None for others."""
     reason, found = refusal(error), error.__cause__
-    while reason is None and found is not None:  # libraries put an error of their own round the system's
+    while reason is None and found is not None:  # libraries wrap the system's error in their own
         reason, found = refusal(found), found.__cause__
     if reason is None and isinstance(error, RuntimeError):
         from fedtlu_fast.memory import is_out_of_memory

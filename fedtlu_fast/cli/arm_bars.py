@@ -1,4 +1,4 @@
-"""Progress of several runs at a time."""
+"""Progress bars for several concurrent runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ArmBars:
         self.progress.stop()
 
     def show(self, arm: Arm, done: int) -> None:
-        """Brings an arm's bar up to date."""
+        """Updates the arm's bar."""
         if arm.path not in self.tasks:
             self.tasks[arm.path] = self.progress.add_task(visible(arm.name), total=arm.until)
         self.progress.update(self.tasks[arm.path], completed=done)

@@ -25,30 +25,34 @@ WORKLOADS = ("mlp", "gpt")
 
 
 def bench_sim_command(
-    workloads: Annotated[str, typer.Option(help="mlp, gpt, or both with a comma.")] = "mlp",
+    workloads: Annotated[str, typer.Option(help="mlp, gpt, or mlp,gpt.")] = "mlp",
     systems: Annotated[
         str | None,
-        typer.Option(help="Simulators (fedtlu) or modes of them (fedtlu:serial), separated by commas."),
+        typer.Option(help="Simulators (fedtlu) or their modes (fedtlu:serial), separated by commas."),
     ] = None,
     rivals: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of rivals that are set up (benchmarks/rivals).", metavar="DIR", parser=at_home
+            help="Folder of rivals whose setup.sh has run (benchmarks/rivals).", metavar="DIR", parser=at_home
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of a run; the first is not counted.")] = 8,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, in turn.")] = 3,
-    clients: Annotated[int | None, typer.Option(min=1, help="Clients instead of the workload's.")] = None,
-    cohort: Annotated[int | None, typer.Option(min=1, help="Clients in a round, likewise.")] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds per run; the first is not counted.")] = 8,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, interleaved.")] = 3,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Clients in the federation (default: the workload's).")
+    ] = None,
+    cohort: Annotated[
+        int | None, typer.Option(min=1, help="Clients in a round (default: the workload's).")
+    ] = None,
     csv_file: options.Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.
 
     mlp: 64-64-10, 10,000 clients, 1000 in a round, 2 steps of 10 samples. gpt: a GPT-2 of a million
-    parameters, 100 clients, 10 in a round, 5 steps of 16 texts of 64 tokens. Each simulator runs in a process
-    of its own, in turn. Time per round is the median of all rounds but the first; memory is the peak of all
-    processes together.
+    parameters, 100 clients, 10 in a round, 5 steps of 16 texts of 64 tokens. Each simulator runs in a
+    separate process, one after another. Time per round is the median of all rounds except the first; memory
+    is the peak of all processes together.
     """
     from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
     from fedtlu_fast.runs.directory import dump_json
@@ -66,18 +70,18 @@ def bench_sim_command(
         for name in names:
             for simulator, result in measure(chosen, name, rounds, runs, size):
                 if isinstance(result, str):
-                    note(f"{simulator.name}, {name}: left out, {result}")
+                    note(f"{simulator.name}, {name}: skipped, {result}")
                 else:
                     found.append((simulator, result))
     if not found:
-        raise FedtluError("no simulator ran to its end")
+        raise FedtluError("no simulator finished its run")
     made = rows(found)
     if csv_file is not None:
         write_csv(csv_file, SimulatorRow, made)
     if as_json:
         typer.echo(dump_json([asdict(row) for row in made], indent=1))
     else:
-        show(_table(made), "--csv and --json have them")
+        show(_table(made), "use --csv or --json")
 
 
 def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:

@@ -29,30 +29,31 @@ LEAST = (
     "local ppl",
     "local acc",
 )
-"""Columns that a narrow terminal goes without first."""
+"""Columns that a narrow terminal omits first."""
 
 
 def compare_command(
     selectors: Annotated[
         str | None,
         typer.Option(
-            help=f"Which, separated by commas (default: {SELECTORS}). Of the clients: top@2, strategic@1..4, "
-            "strategic@2+lam=0.5, full@all, ...; for reference: zero_shot, after_warmup, local_only."
+            help=f"Selectors, separated by commas (default: {SELECTORS}). For clients: top@2, "
+            "strategic@1..4, strategic@2+lam=0.5, full@all, ...; "
+            "for reference: zero_shot, after_warmup, local_only."
         ),
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option(help="Clients' budgets, such as 1,2,4,1..4: each of their selectors runs with each."),
+        typer.Option(help="Budgets of clients, such as 1,2,4,1..4; every client selector runs with each."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="Values of a setting, such as lam=0,0.1,1: all selectors that know it run with each; may be "
-            "repeated."
+            help="Values of a setting, such as lam=0,0.1,1; every selector that has it runs with each; "
+            "may be repeated."
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help=f"How many, counted from --seed (default: {SEEDS}).")
+        int | None, typer.Option(min=1, help=f"Number of seeds, counted from --seed (default: {SEEDS}).")
     ] = None,
     preset: options.Preset = None,
     config: options.Config = None,
@@ -70,24 +71,24 @@ def compare_command(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with the comparison in this directory.",
+            help="Resume the comparison in this directory.",
             metavar="DIR",
             parser=at_home,
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time (default: one per core).")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print rows and summaries as JSON, and nothing else.")
-    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only rows and summaries, as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run several selectors on the same federation, with several seeds: one table and one picture.
 
-    The runs of one seed share data, cohorts, batches and the warm-up; only what the clients train and
-    send, and what the server applies, differs (but for participation.sampler=loss, where the clients'
-    losses decide the cohorts). Beside --resume, --set may change execution.client_errors, client_seconds and
-    retries, and checkpoint.*. Seconds are those of the rounds, without setting up. With no options it takes
-    under three minutes on two cores.
+    The runs of one seed share data, cohorts, batches and the warm-up. They differ only in the blocks that
+    clients train and send, and that the server applies (with participation.sampler=loss, also in the cohorts,
+    as the clients' losses decide them). Beside --resume, --set may change execution.client_errors,
+    client_seconds and retries, and checkpoint.*. Seconds are the time of the rounds, without setup. Without
+    options it takes under three minutes on two cores.
     """
     from fedtlu_fast.environment import data_line
     from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
@@ -155,7 +156,7 @@ def compare_command(
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table
-        show(table(rows, title), "comparison.json has them", LEAST)
+        show(table(rows, title), "see comparison.json", LEAST)
         told = visible(f"data: {data_line(arms[0].summary)}")
         results.print(told, markup=False, highlight=False, soft_wrap=True)
     options.say_diverged(arms)

@@ -1,4 +1,4 @@
-"""Where the command writes: results to standard output, everything else to standard error."""
+"""The consoles of the command: results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from fedtlu_fast.shown import visible
 
 WIDE = 150
-"""Columns where nothing says how many there are, as in a pipe or a log; rich's 80 would leave half out."""
+"""The width if it is unknown, as in a pipe or a log; rich's 80 columns would omit half of a table."""
 
 
 def _width() -> int | None:
@@ -19,19 +19,19 @@ def _width() -> int | None:
     return None if known else WIDE
 
 
-# Without emoji: what stands between two colons may be a part of a path.
+# Without emoji, because text between two colons may be a part of a path.
 results = Console(width=_width(), emoji=False)
 notes = Console(stderr=True, emoji=False)
 
 
 def hide_bars_of_libraries() -> None:
-    """No progress bars of `datasets` and `transformers`, in worker processes neither; before their import."""
+    """Turns off bars of `datasets` and `transformers`, also in workers; call it before their import."""
     for library in ("HF_DATASETS", "HF_HUB"):
         os.environ[f"{library}_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def be_quiet(wanted: bool) -> bool:
-    """What ``--quiet`` does for all commands: no bars of libraries, no word on what was read."""
+    """Handles ``--quiet`` for all commands: no bars of libraries, no messages about files that were read."""
     if wanted:
         hide_bars_of_libraries()
         logging.getLogger("fedtlu_fast.data").setLevel(logging.WARNING)
@@ -39,5 +39,5 @@ def be_quiet(wanted: bool) -> bool:
 
 
 def note(text: str) -> None:
-    """One line to standard error, whatever names and paths are in it."""
+    """Prints one line to standard error, whatever characters its names and paths contain."""
     notes.print(visible(text), markup=False, highlight=False, soft_wrap=True)

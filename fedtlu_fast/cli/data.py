@@ -36,18 +36,19 @@ def data_command(
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Write a PNG there: clients and what they hold.",
+            help="Write a picture (PNG) of the clients' data to this file.",
             metavar="FILE",
             parser=at_home,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Show who holds what: how much each client has, of how many values, and how far it is from the rest.
+    """Show each client's data: how many samples, how many values, and how far from all clients' data.
 
-    Takes the options of `fedtlu run` that decide this. The effective number of values is exp(entropy): 3
-    means as mixed as three values in equal shares. The distance is the total variation between a client's
-    values and those of all: 0 alike, 1 nothing in common. Of more than 10,000 clients so many are looked at.
+    Takes the options of `fedtlu run` that decide the clients' data. The effective number of values is
+    exp(entropy): 3 means as mixed as three values in equal shares. The distance is the total variation
+    between the values of a client and the values of all: 0 is equal, 1 has nothing in common. Of more than
+    10,000 clients, 10,000 are examined.
     """
     from fedtlu_fast.build.data import load_federation
     from fedtlu_fast.data.holdings import look
@@ -68,7 +69,7 @@ def data_command(
     except InputError as error:
         if error.field != "cohort" or clients is None:
             raise
-        # Who holds what does not depend on the cohort, which may be larger than so few clients.
+        # The clients' data do not depend on the cohort, whose default may exceed the given number of clients.
         settings = options.settings_from(preset, config, [*(overrides or []), f"cohort={clients}"], **given)
     with notes.status("Reading and dealing data") if sys.stderr.isatty() else nullcontext():
         labelled = "label_noise" in builder_of(settings.task).noises
@@ -80,7 +81,7 @@ def data_command(
     if as_json:
         typer.echo(dump_json(found, indent=1))
     else:
-        show(_table(found, str(settings.data.source), settings.partition.name_of("name")), "--json has them")
+        show(_table(found, str(settings.data.source), settings.partition.name_of("name")), "use --json")
 
 
 def _numbers(holdings: Holdings) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _table(found: dict[str, Any], source: str, partition: str) -> Table:
     dealt = "" if found["left_over"] is None else f", dealt by partition={partition}"
     caption = []
     if found["without_own_test"]:
-        caption.append(f"{found['without_own_test']:,} without a test of their own")
+        caption.append(f"{found['without_own_test']:,} without their own test samples")
     if found["left_over"]:
         caption.append(f"{found['left_over']:,} samples are held by nobody")
     table = Table(

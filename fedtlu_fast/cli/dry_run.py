@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def show_estimate(settings: RunConfig, as_json: bool) -> None:
-    """Prints what a run with these settings needs."""
+    """Prints the memory, disk and time that a run with these settings needs."""
     from fedtlu_fast.experiments.estimate import estimate
     from fedtlu_fast.runs.directory import dump_json
     from fedtlu_fast.simulation.run import Run
@@ -31,18 +31,18 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     needed = found.server_bytes + found.worker_bytes
     lines = {
         "parameters": f"{found.parameters:,}",
-        "executor": f"{found.executor}, {found.workers} worker(s), {found.at_once} client(s) at once",
-        "memory for vectors": f"{_size(needed)} of {_size(found.free_bytes)} free; activations, data on top",
+        "executor": f"{found.executor}, {found.workers} worker(s), {found.at_once} client(s) at a time",
+        "memory for vectors": f"{_size(needed)} of {_size(found.free_bytes)} free; plus activations and data",
         "one client": _time(found.client_seconds),
         "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
         "one global test": _time(found.test_seconds),
-        "the run": f"{_time(found.run_seconds)} ({settings.rounds_told}), local tests on top",
+        "the run": f"{_time(found.run_seconds)} ({settings.rounds_told}), plus local tests",
         "checkpoints on disk": _size(found.checkpoint_bytes),
-        "clients of a round would upload": _size(found.upload_bytes),
+        "upload of a round's clients": _size(found.upload_bytes),
     }
     for name, text in lines.items():
         table.add_row(name, text)
-    show(table, "--json has them")
+    show(table, "use --json")
     if choice:
         note(choice)
     if needed > 0.7 * found.free_bytes:

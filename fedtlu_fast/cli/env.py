@@ -19,11 +19,11 @@ SHOWN = ("torch", "transformers", "datasets", "numpy", "triton", "safetensors", 
 
 
 def env_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the environment as JSON.")] = False,
 ) -> None:
-    """Tell versions, devices, threads, and which backends are live and why others are not.
+    """Show versions, devices, threads, and which backends are live and why others are not.
 
-    Put its output into bug reports.
+    Include the output in bug reports.
     """
     found = environment()
     if as_json:
@@ -39,11 +39,11 @@ def env_command(
             table.add_section()
         else:
             table.add_row(name, str(value))
-    show(table, "--json has them")
+    show(table, "use --json")
 
 
 def environment() -> dict[str, Any]:
-    """Everything that decides how fast and on what the package runs here."""
+    """The versions, devices and settings that decide how the package runs here."""
     import torch
 
     from fedtlu_fast.ops import dispatch

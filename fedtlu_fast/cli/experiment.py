@@ -24,33 +24,37 @@ SEEDS = 3
 def experiment_command(
     name: Annotated[str, typer.Argument(help="udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2.")],
     scale: Annotated[
-        str, typer.Option(help="small (minutes on two cores) or paper (150 rounds; wants a GPU).")
+        str, typer.Option(help="small (minutes on two cores) or paper (150 rounds; needs a GPU).")
     ] = "small",
-    seeds: Annotated[int, typer.Option(min=1, help="How many, counted from 0.")] = SEEDS,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from 0.")] = SEEDS,
     data: options.Data = None,
     model: options.Model = None,
-    aggregators: Annotated[str, typer.Option(help="Which, separated by commas.")] = "fedavg,fedprox",
-    threats: Annotated[str, typer.Option(help="Which, separated by commas.")] = "clean,noisy,malicious",
-    selectors: Annotated[str, typer.Option(help="Which, separated by commas.")] = "fedtlu,random,last,full",
+    aggregators: Annotated[str, typer.Option(help="Aggregators, separated by commas.")] = "fedavg,fedprox",
+    threats: Annotated[str, typer.Option(help="Threats, separated by commas.")] = "clean,noisy,malicious",
+    selectors: Annotated[
+        str, typer.Option(help="Selectors, separated by commas.")
+    ] = "fedtlu,random,last,full",
     overrides: options.Set = None,
     device: options.Device = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Directory for the files (default: experiments/NAME-SCALE). What is finished in it is kept.",
+            help="Directory for the files (default: experiments/NAME-SCALE). Finished runs in it are kept.",
             metavar="DIR",
             parser=at_home,
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time (default: one per core).")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table's rows as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run the FedTLU paper's experiment: aggregators x threats x selectors x seeds, as one table.
 
-    Without --data the text comes with Python itself, a stand-in: give the treebank (--data udpos:DIR) or the
-    Penn Treebank (--data ptb:DIR) for the paper's. Called again, it goes on where it was stopped; --set may
-    then change execution.client_errors, client_seconds and retries, and checkpoint.*.
+    Without --data, text that comes with Python replaces the paper's data; give the treebank (--data
+    udpos:DIR) or the Penn Treebank (--data ptb:DIR) for the paper's. The same command resumes a stopped
+    experiment; --set may then change execution.client_errors, client_seconds and retries, and checkpoint.*.
     """
     from fedtlu_fast.experiments.compare import is_complete
     from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
@@ -74,7 +78,7 @@ def experiment_command(
     grid = conditions(settings, _names(aggregators), _names(threats))
     arms = _names(selectors), range(seeds)
     directory = out or Path("experiments") / f"{name}-{scale}"
-    # Unlike a Path's own, it says no for a name that the system refuses.
+    # Unlike Path.exists, it returns False for a name that the system refuses.
     live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
     finished = (is_complete(one.config, *arms, directory / one.name) for one in grid)
     over = begun and not quiet and all(finished)
@@ -89,11 +93,11 @@ def experiment_command(
                 progress=bars.show,
                 resume=begun,
             )
-        if over:  # only now, since another plan than it began with is refused
+        if over:  # only now, because a plan that differs from the first one is refused
             note("Nothing was left to do: all runs of this experiment had finished")
         rows = write_experiment_report(name, found, directory)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
-        raise InterruptedRunError(f"what is finished is kept; {again}", interrupt) from None
+        raise InterruptedRunError(f"finished runs are kept; {again}", interrupt) from None
     except ResumableError as error:
         error.go_on = again
         raise
@@ -101,7 +105,7 @@ def experiment_command(
         typer.echo(dump_json(rows, indent=1))
     else:
         title = f"{name}, {scale}: {settings.rounds_told}, {seeds} seeds, data {settings.data.source}"
-        show(experiment_table(rows, title), "table.md has them")
+        show(experiment_table(rows, title), "see table.md")
     options.say_diverged([arm for result in found for arm in result.arms])
     if not quiet:
         note(f"Files in {directory} (report.html first)")
@@ -112,7 +116,7 @@ def _names(given: str) -> list[str]:
 
 
 def _best_device(scale: str) -> str | None:
-    """For the paper's scale a GPU, where there is one."""
+    """A GPU for the paper's scale, if there is one."""
     import torch
 
     return "cuda" if scale == "paper" and torch.cuda.is_available() else None

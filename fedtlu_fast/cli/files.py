@@ -1,4 +1,4 @@
-"""Files that the user names for the results of a measurement (``--csv``, ``--plot``)."""
+"""Writes the files that the user names for results (``--csv``, ``--plot``)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def check_place(field: str, path: Path | None) -> None:
-    """Makes sure, before anything is measured, that minutes of work do not end in a file that cannot be.
+    """Raises, before minutes of work begin, if the file for their results cannot exist.
 
     Raises:
-        InputError: the path is a directory, or in none.
+        InputError: the path is a directory, or its parent is none.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise InputError(field, str(path), "a file in a directory that exists")
 
 
 def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
-    """Writes dataclass instances, one a line under their fields' names.
+    """Writes dataclass instances, one per line, below a line of their fields' names.
 
     Raises:
         InputError: the file cannot be written.
@@ -40,11 +40,11 @@ def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
 
 
 def write_plot(path: Path, make: Callable[[], Figure]) -> None:
-    """Draws a figure into a PNG file; one that cannot be drawn is one line, and the command goes on.
+    """Draws a figure into a PNG file; if it cannot be drawn, one line says so, and the command goes on.
 
     Args:
-        path: of the file.
-        make: makes the figure.
+        path: the path of the file.
+        make: a function that makes the figure.
 
     Raises:
         InputError: the file cannot be written.

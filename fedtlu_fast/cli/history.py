@@ -18,27 +18,27 @@ def history_command(
     run_dir: Annotated[
         Path,
         typer.Argument(
-            parser=at_home, metavar="RUN_DIR", help="Directory of a run; it may still be under way."
+            parser=at_home, metavar="RUN_DIR", help="Directory of a run, which may still be in progress."
         ),
     ],
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Draw ranks and tau over the rounds.",
+            help="Write a picture of ranks and tau over the rounds to this file.",
             metavar="FILE.png",
             parser=at_home,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Tell how steady a run's ranking of blocks was, and which kinds of layers decided it.
+    """Show how steady a run's ranking of blocks was, and which kinds of layers decided it.
 
-    Steady: Kendall's tau-b of the block scores (1 the same order, 0 unrelated) and the Jaccard overlap of the
-    chosen blocks, between targeted rounds so many rounds apart, among like blocks; mean ± std.
+    Steadiness: Kendall's tau-b of the block scores (1 the same order, 0 unrelated) and the Jaccard overlap of
+    the chosen blocks, among like blocks, between targeted rounds; by their distance in rounds, mean ± std.
 
-    Decided: which share of the score's variance between like blocks comes from matrices, biases and norms;
-    the tau of the ranking by these layers alone with the ranking that was; and the overlap of the best
-    blocks by these layers alone with the best by the score, as many as were chosen.
+    Deciding layers: the share of the score's variance between like blocks that comes from matrices, biases
+    and norms; the tau between the ranking by these layers alone and the actual ranking; and the overlap
+    between the best blocks by these layers alone and the best by the score, as many as were chosen.
     """
     from fedtlu_fast.report.aggregate.history import history_json, kind_cells, read_history, stability_cells
     from fedtlu_fast.runs.directory import dump_json
@@ -55,19 +55,20 @@ def history_command(
     chosen, rounds = config.selection, len(history.groups[0].rounds)
     title = f"{chosen.selector}, {chosen.metric} ({chosen.pooling}), {rounds} targeted rounds"
     if history.stability:
-        show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "--json has them")
+        show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "use --json")
     else:
         note("One targeted round: nothing to compare it with yet.")
     if history.kinds:
-        show(_table("Which layers decide a block's score", *kind_cells(history)), "--json has them")
-        results.print("Kinds are told by names and shapes.", highlight=False)
+        show(_table("Which layers decide a block's score", *kind_cells(history)), "use --json")
+        results.print("Kinds are recognised by names and shapes.", highlight=False)
         if chosen.pooling == "pooled":
             results.print(
-                "selection.pooling=pooled: shares are of the mean of the layers' values, the ranking is not.",
+                "selection.pooling=pooled: the shares are of the mean of the layers' values, "
+                "by which blocks are not ranked.",
                 highlight=False,
             )
     else:
-        note("Blocks hold one kind of layer only: nothing to tell apart.")
+        note("Blocks hold one kind of layer only: there is nothing to compare.")
 
 
 def _table(title: str, heads: list[str], cells: list[list[str]]) -> Table:

@@ -1,4 +1,4 @@
-"""The entry point of ``fedtlu``: it imports little, so that a Ctrl-C is answered before the rest loads."""
+"""The entry point of ``fedtlu``; it imports little, so that Ctrl-C works before the rest is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> None:
     Outside of the command's own work (while Python loads modules, and while it ends) a Ctrl-C ends the
     process silently with exit code 130.
     """
-    handled = signal.getsignal(signal.SIGINT)  # ignored in the background of a shell, and stays so
+    handled = signal.getsignal(signal.SIGINT)  # a background job ignores it, and goes on ignoring it
     if handled is signal.default_int_handler and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _leave)
     from fedtlu_fast.cli.app import run_command_line

@@ -1,4 +1,4 @@
-"""Options that `run` and `compare` share, and the settings that come of them."""
+"""Options that several commands share, and the settings that they make."""
 
 from __future__ import annotations
 
@@ -47,33 +47,37 @@ Model = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="language_modelling (default), tagging, classification, image_classification or "
-        "text_classification; digits, topics: the last two with their presets."
+        help="Task: language_modelling (default), tagging, classification, image_classification or "
+        "text_classification; digits and topics are the last two with their presets."
     ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Of the task: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
-        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` has them all."
+        help="Data source: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
+        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all."
     ),
 ]
 Partition = Annotated[
     str | None,
     typer.Option(
-        help="iid, dirichlet[:ALPHA], shard[:SHARDS], natural, ...; `fedtlu settings` has them all."
+        help="Partition: iid, dirichlet[:ALPHA], shard[:SHARDS], natural, ...; `fedtlu settings` lists all."
     ),
 ]
-Rounds = Annotated[int | None, typer.Option(help="Rounds in all, warm-up included.")]
-Clients = Annotated[int | None, typer.Option(help="Clients in the federation.")]
-Backend = Annotated[str | None, typer.Option(help="auto, reference, native or triton.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds, warm-up included.")]
+Clients = Annotated[int | None, typer.Option(help="Number of clients in the federation.")]
+Backend = Annotated[str | None, typer.Option(help="Backend: auto, reference, native or triton.")]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda or cuda:N.")]
 Executor = Annotated[
     str | None,
-    typer.Option(help="Who trains: auto, serial, vectorized, processes or ray[:ADDRESS]."),
+    typer.Option(
+        help="Executor, which trains the clients: auto, serial, vectorized, processes or ray[:ADDRESS]."
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Workers of processes and ray (default: the cores).")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every draw.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Number of workers of processes and ray (default: the number of cores).")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of all draws.")]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -81,24 +85,25 @@ Out = Annotated[
     ),
 ]
 Csv = Annotated[
-    Path | None, typer.Option("--csv", help="Write the rows there.", metavar="FILE", parser=at_home)
+    Path | None,
+    typer.Option("--csv", help="Write the rows to this CSV file.", metavar="FILE", parser=at_home),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress and no closing remarks.")
+    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show neither progress nor closing remarks.")
 ]
 
 
 def settings_from(
     preset: str | None, config: Path | None, overrides: list[str] | None, **given: Any
 ) -> RunConfig:
-    """Settings from preset, file, --set and the options of their own, in this order.
+    """The settings from preset, file, --set and the other options; later ones override earlier ones.
 
     Args:
-        preset: name, or None.
-        config: file, or None.
-        overrides: of --set.
-        given: dotted settings with underscores doubled (``data__source``); None is not given. A task that
-            is called as a preset brings it.
+        preset: the preset's name, or None.
+        config: the file, or None.
+        overrides: the overrides of --set.
+        given: values of dotted settings, with ``__`` for the dot (``data__source``); None means not given. A
+            task with the name of a preset brings that preset.
     """
     from fedtlu_fast.settings import DEFAULT_PRESET, load_config, presets
 
@@ -121,17 +126,17 @@ def from_everywhere(config: RunConfig) -> RunConfig:
 
 
 def _named(given: Mapping[str, Any]) -> list[str]:
-    """Options of their own as overrides."""
-    # Quoted, since --set takes YAML: a path may hold what YAML reads as a comment or a mapping.
+    """The options that have a setting of their own, as overrides."""
+    # Quoted, because --set takes YAML, which may read a path as a comment or a mapping.
     settings = {key.replace("__", "."): value for key, value in given.items() if value is not None}
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def refuse_beside_resume(**given: Any) -> None:
-    """Refuses options that a resumed run would not follow.
+    """Raises for options that a resumed run would ignore.
 
     Args:
-        given: option -> value, as for `settings_from`; None or an empty list is not given.
+        given: option -> value, as for `settings_from`; None or an empty list means not given.
 
     Raises:
         InputError: one is given.
@@ -141,13 +146,13 @@ def refuse_beside_resume(**given: Any) -> None:
             raise InputError(
                 f"--{name.split('__')[0 if name == 'model__pretrained' else -1]}",
                 value if not isinstance(value, Path) else str(value),
-                "nothing beside --resume: what was begun keeps its settings",
-                "Leave it out, or start anew without --resume.",
+                "nothing beside --resume: a resumed run keeps its settings",
+                "Leave it out, or start a new run without --resume.",
             )
 
 
 FREE = ("execution.", "checkpoint.", "rounds")
-"""What may change when a run goes on: who trains, what happens to failing clients, how to save, how long."""
+"""Settings that may change when a run is resumed: execution, checkpoints and the number of rounds."""
 
 
 FREE_OF_COMPARISONS = (
@@ -156,14 +161,14 @@ FREE_OF_COMPARISONS = (
     "execution.retries",
     "checkpoint.",
 )
-"""Of these, what may change when a comparison goes on: who trains was settled for all its arms."""
+"""The subset of these that may change for a comparison, whose executor is fixed for all its arms."""
 
 
 def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> list[str]:
-    """The overrides of --set beside --resume.
+    """Checks the overrides of --set beside --resume.
 
     Raises:
-        InputError: one changes more than a run can go on with.
+        InputError: one changes a setting that must stay the same.
     """
     from fedtlu_fast.settings import full_key
 
@@ -173,15 +178,15 @@ def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> lis
 
 
 def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunConfig:
-    """The settings of a run that was begun, with those changes that a run can go on with.
+    """The settings of a run to resume, with the changes that are allowed.
 
     Args:
-        directory: of the run.
-        overrides: of --set.
-        given: as for `settings_from`.
+        directory: directory of the run.
+        overrides: the overrides of --set.
+        given: see `settings_from`.
 
     Raises:
-        InputError: there is no such run, or another setting is to change.
+        InputError: there is no such run, or a change is not allowed.
     """
     from fedtlu_fast.runs.directory import RunDirectory
     from fedtlu_fast.settings import laid_over
@@ -193,11 +198,11 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
 
 @contextmanager
 def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
-    """Inside, a run or a comparison works: what stops it says how to go on, if there is what to go on with.
+    """Gives errors that stop a run or a comparison inside a message that says how to resume it.
 
     Args:
         command: ``run`` or ``compare``.
-        directory: of the run or the comparison.
+        directory: directory of the run or the comparison.
     """
     how = f"go on with: fedtlu {command} --resume {shell_word(directory)}"
     try:
@@ -212,7 +217,7 @@ def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
 
 
 def say_diverged(arms: Sequence[ArmResult]) -> None:
-    """Names the runs of a comparison whose model diverged, so that nobody takes their figures for results."""
+    """Names the runs of a comparison that diverged, so that nobody takes their figures for results."""
     for arm in arms:
         if (last := arm.summary.get("diverged_round")) is not None:
             text = f"{arm.selector}, seed {arm.seed}: diverged, its test loss after round {last} is no number"
@@ -221,12 +226,12 @@ def say_diverged(arms: Sequence[ArmResult]) -> None:
 
 @contextmanager
 def fresh_directory(name: str) -> Iterator[Path]:
-    """A new directory in runs/, named after the time; it goes away again when nothing was written into it.
+    """A new directory in runs/, named after the time; it is removed if nothing was written into it.
 
-    It is made here, not only named: of two runs that begin in the same second, one has to take another.
+    It is created here, not only named: of two runs that begin in the same second, one takes another name.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     folder = Path("runs")
     stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", not folder.exists()

@@ -28,7 +28,7 @@ DEFAULT_AGGREGATED = ("transformer-6", "gpt2")
 
 def profile_command(
     shapes: Annotated[
-        str | None, typer.Option(help="Shapes, separated by commas, or all: those that fit.")
+        str | None, typer.Option(help="Shapes, separated by commas, or all (that fit in memory).")
     ] = None,
     ops: Annotated[str, typer.Option(help="Operations, separated by commas, or all.")] = "all",
     clients: Annotated[
@@ -38,32 +38,32 @@ def profile_command(
         str | None, typer.Option(help="Backends, separated by commas (default: the fast ones that are live).")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method, in turn.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method, interleaved.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's).")] = None,
     csv_file: options.Csv = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Write a PNG there: GB/s against bytes.",
+            help="Write a picture (PNG) of GB/s against bytes to this file.",
             metavar="FILE",
             parser=at_home,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print notes and rows as JSON.")] = False,
 ) -> None:
-    """Measure the operations on this machine, beside what people write by hand, speed with accuracy.
+    """Measure speed and accuracy of the operations on this machine, beside hand-written code.
 
-    Each method is checked against float64, then all are timed in turn in one process; times are medians.
-    The floor is the time that the bytes which must move take at the memory's bandwidth, measured in the same
-    turns. On the CPU an update in place costs its reads, for it writes back beside them. A small shape that
-    stays in a cache may pass the floor.
+    Each method is checked against float64, then all are timed in turn in one process; times are medians. The
+    floor is the time to move the necessary bytes at the memory's bandwidth, which is measured in the same
+    turns. On the CPU an update in place costs only its reads, because writing back overlaps them. A small
+    shape that stays in a cache may be faster than the floor.
 
     Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16 (these unless --shapes is given), gpt2-xl (6 GB),
-    llama-7b-bf16 (14 GB), 100k-layers, one-layer (of as many bytes as the 100,000).
+    llama-7b-bf16 (14 GB), 100k-layers, one-layer (the same bytes as 100k-layers).
 
     Operations: layer_stats, layer_stats (list) of separate tensors, accumulate_, accumulate_+stats,
-    aggregate, aggregate+clients (with every client's statistics), masked_apply_. aggregate always finds the
-    statistics of the sum; its rivals only aggregate. Without --shapes it is measured on transformer-6 and
+    aggregate, aggregate+clients (with every client's statistics), masked_apply_. aggregate always computes
+    the statistics of the sum; its rivals only aggregate. Without --shapes it is measured on transformer-6 and
     gpt2.
     """
     import torch
@@ -86,16 +86,17 @@ def profile_command(
         for name in names:
             dispatch.resolve(name, kind)
     else:
-        # The reference is the oracle, and Triton's interpreter is for tests: by name only.
+        # The reference is the oracle, and Triton's interpreter is for tests: both run only when asked for by
+        # name.
         live = dispatch.live_backends(kind)
         names = [name for name in live if name != "reference" and (name, kind) != ("triton", "cpu")]
         names = names or ["reference"]
     if threads is not None:
         torch.set_num_threads(threads)
-    told: dict[str, None] = {}  # in order, each once
+    left_out: dict[str, None] = {}  # in order, each once
     if shapes == "all":
         chosen_shapes, large = fitting(chosen_shapes, device)
-        told |= {f"{name}: left out, it does not fit in the memory": None for name in large}
+        left_out |= {f"{name}: left out, it does not fit in the memory": None for name in large}
     quiet = not sys.stderr.isatty()
     with nullcontext() if quiet else notes.status("Measuring"):
         rows = list(
@@ -105,7 +106,7 @@ def profile_command(
                 names,
                 device,
                 repeats,
-                lambda note: told.update({note: None}),
+                lambda note: left_out.update({note: None}),
                 clients=numbers,
                 aggregated=DEFAULT_AGGREGATED if shapes is None else chosen_shapes,
             )
@@ -118,14 +119,14 @@ def profile_command(
         found = {
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
             "threads": torch.get_num_threads(),
-            "notes": list(told),
+            "notes": list(left_out),
             "rows": [asdict(row) for row in rows],
         }
         typer.echo(dump_json(found, indent=1))
         return
     where = f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
-    show(_table(rows, where), "--csv and --json have them")
-    for line in told:
+    show(_table(rows, where), "use --csv or --json")
+    for line in left_out:
         note(line)
 
 
@@ -166,7 +167,7 @@ def _table(rows: list[Row], where: str) -> Table:
         "mis-ranked",
     )
     for head in (*left, *right):
-        # Where there is no room for all, shapes and heads are broken between words, and nothing else.
+        # If space is short, only shapes and heads are broken, between words.
         table.add_column(head, justify="left" if head in left else "right", no_wrap=head in ("op", "method"))
     previous: tuple[str, str, int | None] | None = None
     for row in rows:

@@ -46,11 +46,10 @@ def run_command(
             parser=at_home,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it needs in memory, disk and time; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the memory, disk and time it needs; run and write nothing."),
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -92,7 +91,7 @@ def run_command(
 
         typer.echo(dump_json(summary, indent=1))
     else:
-        show(_table(summary), "summary.json has them")
+        show(_table(summary), "see summary.json")
     if not quiet:
         note(f"Files in {directory} (report.html first)")
     if trouble:

@@ -19,7 +19,7 @@ from fedtlu_fast.shown import visible
 Granularity = Literal["tensor", "module", "block"]
 Pooling = Literal["mean", "pooled"]
 BY_SHAPE = "(by shape alone)"
-"""Behind ranks among what has one shape and no other likeness."""
+"""Marks ranks among blocks or layers that only have their shape in common."""
 
 
 def score_command(
@@ -39,22 +39,20 @@ def score_command(
             help="The same model, later.",
         ),
     ],
-    granularity: Annotated[
-        str, typer.Option(help="What is ranked as one: tensor, module or block.")
-    ] = "block",
+    granularity: Annotated[str, typer.Option(help="Kind of blocks: tensor, module or block.")] = "block",
     ddof: Annotated[int, typer.Option(help="Which std Eq. 1 means: 0 population, 1 sample.")] = 1,
     pooling: Annotated[
         str, typer.Option(help="Block score: mean of its layers' scores, or pooled.")
     ] = "mean",
     backend: options.Backend = None,
-    top: Annotated[int, typer.Option(min=0, help="How many layers to list; 0: all.")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="Number of layers to list; 0: all.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Rank the layers and blocks of a change by how consistent it is (Eq. 1 of FedTLU).
 
-    Blocks and layers are ranked among their like: the same part of each repeated block. What has no like
-    (embeddings, head) is listed without a rank. Where nothing but the shape makes them alike, as in a model
-    that repeats no block, the tables say so.
+    Blocks and layers are ranked among their like: the same part of each repeated block. Unique ones
+    (embeddings, head) are listed without a rank. The tables mark those that have only their shape in common,
+    as in a model without repeated blocks.
     """
     from fedtlu_fast.changes import score
     from fedtlu_fast.changes.ranking import ranking
@@ -75,12 +73,12 @@ def score_command(
         typer.echo(dump_json(found, indent=1))
         return
     prefix = _shared_prefix([row["name"] for row in found["layers"]])
-    show(_blocks(found["blocks"], prefix), "--json has them")
-    show(_layers(found["layers"], top, prefix), "--json has them")
+    show(_blocks(found["blocks"], prefix), "use --json")
+    show(_layers(found["layers"], top, prefix), "use --json")
     if prefix:
         results.print(visible(f"All names begin with {prefix}"), markup=False, highlight=False)
     if any(row["alike_by"] == "shape" for row in (*found["blocks"], *found["layers"])):
-        note(f"{BY_SHAPE}: nothing in the model says that these are alike, so their ranks say less")
+        note(f"{BY_SHAPE}: the model does not repeat these, so their ranks mean less")
     for line in _left_out(found):
         note(line)
 
@@ -91,7 +89,7 @@ def _check(option: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _left_out(found: dict[str, Any]) -> list[str]:
-    """What was not scored and why, and which names differ."""
+    """Sentences about tensors that were not scored, and about names that differ."""
     lines = list(found["not_read"])
     renamed = found["renamed"]
     if renamed:

@@ -1,7 +1,7 @@
-"""What the command writes must not end its work: a full disk, a pipe that nobody reads, a closed terminal.
+"""Keeps the command working if its output fails: a full disk, a pipe without reader, a closed terminal.
 
-Work goes on and its files are written; how writing to standard output ended is said, and the exit code shows
-it, when the command is done. What goes to standard error is for reading along: nothing depends on it.
+The work goes on and its files are written. When the command is done, a message and the exit code report an
+error of standard output. Errors of standard error are ignored, because it only shows progress.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BROKEN_PIPE = 141
 
 
 class Output(io.RawIOBase):
-    """A file descriptor; after the first error what is written is thrown away.
+    """A file descriptor that discards all output after its first error.
 
     Attributes:
-        error: the first.
+        error: the first error, or None.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -50,7 +50,7 @@ class Output(io.RawIOBase):
         while self.error is None:
             try:
                 return os.write(self.descriptor, data)
-            except BlockingIOError:  # a terminal or a pipe that another program has made so
+            except BlockingIOError:  # another program has made the terminal or pipe non-blocking
                 time.sleep(0.01)
             except OSError as error:
                 self.error = error
@@ -58,13 +58,13 @@ class Output(io.RawIOBase):
 
 
 def take_over() -> Output | None:
-    """Puts `Output` under the process's own streams; None where standard output is something else (in tests).
+    """Puts `Output` under the process's streams; None if standard output has no descriptor (in tests).
 
     Raises:
         InputError: standard output is closed.
     """
     for descriptor in (0, 2):
-        # A file that is opened later would get the number, and what is for the terminal would go into it.
+        # A file opened later would get its number, and text for the terminal would go into the file.
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
@@ -79,11 +79,11 @@ def take_over() -> Output | None:
 
 
 def finish(output: Output | None, code: int) -> int:
-    """The exit code of a command, after what it has written is out.
+    """Flushes the output of a command, and returns its exit code.
 
     Args:
-        output: of `take_over`.
-        code: as the command came to it.
+        output: the result of `take_over`.
+        code: the exit code so far.
 
     Raises:
         FedtluError: not everything could be written.
@@ -101,7 +101,7 @@ def _over(descriptor: int, stream: TextIO | None) -> tuple[TextIO, Output]:
     text = io.TextIOWrapper(
         io.BufferedWriter(output),
         encoding=stream.encoding if stream is not None else "utf-8",
-        errors="replace",  # a terminal that cannot show a sign is no reason to fail
+        errors="replace",  # a character that the terminal cannot show must not be an error
         line_buffering=descriptor == 2 or output.isatty(),
         write_through=descriptor == 2,
     )

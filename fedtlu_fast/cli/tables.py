@@ -1,4 +1,4 @@
-"""How tables reach a terminal: names as they are, numbers whole, columns left out where room is short."""
+"""Prints tables: names unchanged, numbers unbroken, and columns left out if the terminal is narrow."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fedtlu_fast.cli.console import results
 from fedtlu_fast.shown import visible
 
 NARROWEST = 12
-"""Columns of a terminal below which text is not folded, as long as a column of numbers can be left out."""
+"""Text is not folded to fewer characters than this while a column of numbers can still be left out."""
 
 
 def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Console = results) -> None:
-    """Prints a table; what has no room is left out, and said.
+    """Prints a table, leaves out columns that do not fit, and names them.
 
     Args:
-        table: of plain text, in which nothing is markup. Columns to the right hold numbers.
-        elsewhere: where the columns that are left out can be had.
-        least: heads of columns that are left out first, in this order; then the last ones.
-        console: where it goes.
+        table: a table of plain text, without markup. Right-justified columns hold numbers.
+        elsewhere: where to find the columns that are left out, such as "use --json".
+        least: heads of the columns to leave out first, in this order; the last ones follow.
+        console: the console to print to.
     """
     for title in ("title", "caption"):
         text = getattr(table, title)
@@ -43,9 +43,9 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
         column._cells = [_plain(str(cell)) for cell in column._cells]
     console.print(table)
     if out:
-        # In quotes, since heads hold commas themselves.
+        # In quotes, because heads may contain commas.
         names = ", ".join(f"“{name}”" for name in out)
-        told = f"Left out, since {console.width} columns have no room: {names} ({elsewhere})."
+        told = f"Left out, as {console.width} columns are too narrow: {names} ({elsewhere})."
         console.print(Text(told), soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ def table(title: str = "title", name: str = "fedtlu") -> Table:
 
 def shown(made: Table, width: int) -> str:
     file = StringIO()
-    show(made, "comparison.json has them", ("seconds", "trained"), Console(file=file, width=width))
+    show(made, "see comparison.json", ("seconds", "trained"), Console(file=file, width=width))
     return file.getvalue()
 
 
