@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import Phase, given
 from hypothesis import strategies as st
+from support import oracle
 from support.sampling import examples
 from torch import Tensor
 
@@ -123,27 +123,6 @@ def assert_moments(backend: str, got: Moments | Tensor, expected: Moments | Tens
     assert bool((near | beyond).all())
 
 
-def assert_exact(row: list[float], layer: Tensor) -> None:
-    """The moments of one layer beside those of exact arithmetic."""
-    count, mean, m2, abs_max, nonfinite = row
-    values = layer.double().tolist()
-    assert (count, nonfinite) == (len(values), sum(not math.isfinite(value) for value in values))
-    if nonfinite or not values:
-        assert all(math.isnan(found) if nonfinite else found == 0 for found in (mean, m2, abs_max))
-        return
-    assert abs_max == max(map(abs, values))
-    true_mean = Fraction(math.fsum(values)) / len(values)
-    if len(values) <= 60:
-        true_mean = sum(map(Fraction, values), Fraction(0)) / len(values)
-    true_m2 = math.fsum(float(Fraction(value) - true_mean) ** 2 for value in values)
-    if len(set(values)) == 1:
-        assert (mean, m2) == (values[0], 0)
-    elif true_m2 > 1e-290:
-        truth = float(true_mean) / math.sqrt(true_m2 / count)
-        assert m2 == pytest.approx(true_m2, rel=1e-11, abs=0)
-        assert mean / math.sqrt(m2 / count) == pytest.approx(truth, rel=1e-13, abs=1e-8)
-
-
 # --- layer_stats ---------------------------------------------------------------------------------
 
 
@@ -153,7 +132,7 @@ def test_moments_are_exact(backend: str) -> None:
         rows = columns(dispatch.layer_stats(delta, offsets, backend)).T.tolist()
         assert len(rows) == offsets.numel() - 1
         for row, (start, end) in zip(rows, pairwise(offsets.tolist()), strict=True):
-            assert_exact(row, delta[start:end])
+            oracle.assert_moments(row, delta[start:end].double().numpy())
 
     holds(backend, layered(), check)
 
