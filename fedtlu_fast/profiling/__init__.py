@@ -1,1 +1,1 @@
-"""How fast the operations run on this machine, beside what people write by hand, and how right they are."""
+"""Measures the speed and accuracy of the operations on this machine, beside hand-written code."""

@@ -1,15 +1,15 @@
-"""How fast this machine reads and writes memory: what every operation is measured against.
+"""Measures how fast this machine reads and writes memory, the standard for every operation.
 
-A machine that is shared drifts, so the probes take turns with the methods of each case. They are used as
-its data are, again and again, and are about as large: of a large case a cache keeps as much for one as for
-the other. They are never smaller than 256 MB, since the floor is meant to be the memory's: a small case
-that comes out of a cache may pass it, and then shows more than 100%. Beyond 512 MB nothing changes.
+The speed of a shared machine drifts, so the probes take turns with the methods of each case. Like the data of
+the case, their buffer is used many times, and it is about as large: a cache keeps an equal part of each. It
+is never smaller than 256 MB, since the floor is meant to be the memory's: a small case that stays in a cache
+may be faster, and then shows more than 100%. Beyond 512 MB nothing changes.
 
-On a GPU reads and writes share one bus, and the floor adds them up. A processor's cores are another matter:
-what a core brings in is what it waits for, while it writes lines that it had already read back beside its
-reading (an update in place comes as near to the read bandwidth as a read does). There the floor is the bytes
-that are read, and those written to other places than were read, at the read bandwidth: a line to be written
-is brought in first, or goes out past the caches, which is not faster.
+On a GPU reads and writes share one bus, and the floor adds them up. On a CPU a core waits only for reads: it
+writes back lines that it has read while it reads others (an update in place comes as near to the read
+bandwidth as a read does). So the CPU's floor is the bytes that are read, plus the bytes written to places
+that were not read, at the read bandwidth: a line to be written is read first, or bypasses the caches, which
+is not faster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LARGEST = 1 << 29
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that an operation must at least read and write; `in_place`: it writes what it has read."""
+    """Bytes that an operation must read and write; with `in_place` it writes to memory it has read."""
 
     read: int
     written: int
@@ -51,17 +51,17 @@ class Bandwidth:
     shared: bool
 
     def floor(self, traffic: Traffic) -> float:
-        """Seconds that this traffic takes at least."""
+        """The least seconds that this traffic takes."""
         if self.shared:
             return traffic.read / self.read + traffic.written / self.write
         return (traffic.read + (0 if traffic.in_place else traffic.written)) / self.read
 
 
 class Probes:
-    """Reads and writes of one buffer: `methods` to be timed, and what their times mean."""
+    """Reads and writes of one buffer: `methods` to time, and the bandwidth that their times mean."""
 
     def __init__(self, size: int, device: str) -> None:
-        """Takes a buffer for a case of `size` bytes."""
+        """Allocates a buffer for a case of `size` bytes."""
         buffer = torch.ones(min(max(size, SMALLEST), LARGEST) // 4, device=device)
         self.bytes = 4 * buffer.numel()
         self._shared = device != "cpu"
@@ -77,14 +77,14 @@ class Probes:
             method()
 
     def bandwidth(self, seconds: Mapping[str, list[float]]) -> Bandwidth:
-        """From the medians of their times, the fastest of each kind."""
+        """The bandwidth from the medians of the methods' times, the fastest of each kind."""
         took = {name.removeprefix("probe "): median(values) for name, values in seconds.items()}
         read, write = (min(took[name] for name in kind) for kind in (self._reads, self._writes))
         return Bandwidth(self.bytes / read, self.bytes / write, shared=self._shared)
 
 
 def _read_loop(buffer: Tensor) -> int:
-    """Our own: one instruction for 64 bits, and memory asked for ahead, as in the kernels."""
+    """Our read loop: one instruction per 64 bits, with the kernels' prefetching."""
     from fedtlu_fast.ops.native import extension
 
     return extension.read_loop(buffer.numpy(), torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""One case for every operation: its methods on one change, how wrong each is, the bytes that must move."""
+"""One case for every operation: its methods on one change, their errors, and the bytes that must move."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a case is made for.
+    """The inputs of a case.
 
     Attributes:
-        change: [P].
-        layout: of its layers.
-        backends: whose operations to measure.
+        change: the change, [P].
+        layout: the layout of its layers.
+        backends: the backends to measure.
         clients: K, for the operations that take several.
-        tell: takes a note about a method that is left out.
+        tell: called with a note about a method that is left out.
     """
 
     change: Tensor
@@ -52,13 +52,13 @@ class Subject:
 
     @property
     def wide(self) -> torch.dtype:
-        """Of what the change is added to."""
+        """The dtype of the vector that the change is added to."""
         return checks.TARGETS[self.change.dtype]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Methods that have been called once, each with its accuracy; their names begin with `OURS` or not."""
+    """Methods that have been called once, each with its accuracy; ours have names that begin with `OURS`."""
 
     methods: dict[str, Callable[[], object]]
     accuracy: dict[str, Accuracy]
@@ -92,7 +92,7 @@ def stats_case(subject: Subject, separate: bool = False) -> Case:
 def accumulate_case(subject: Subject, stats: bool = False) -> Case:
     """``aggregate += weight * (client - base)``, and its `stats`: reads aggregate, client, base; writes one.
 
-    The rivals of the fused form add up and then find the statistics with a loop of their own.
+    The rivals of the fused form add, and then compute the statistics with a loop.
     """
     client, layout, weight = subject.change, subject.layout, 0.25
     base = client.roll(layout.size // 3)
@@ -123,7 +123,7 @@ def accumulate_case(subject: Subject, stats: bool = False) -> Case:
         loops = stats_rivals(list(layout.views(start).values()), subject.tell)
         for name in (FLOAT32_LOOP, STD_MEAN_LOOP, COMPILED):
             if name in loops:
-                # Of the sums the last, which is right; of the loops those that may win.
+                # Only the last way to add is exact; only these loops may be the fastest.
                 followed = partial(_followed, list(sums.values())[-1], loops[name], layout)
                 updates[f"torch add_ + {name.removeprefix('torch ')}"] = followed
     moved = Traffic(2 * _bytes(client) + _bytes(start), _bytes(start), in_place=True)
@@ -136,13 +136,13 @@ def _followed(
     layout: ParameterLayout,
     vector: Tensor,
 ) -> Tensor:
-    """An update, and then the statistics of the vector: (mean/std)^2, [L]."""
+    """An update followed by the statistics of the vector: (mean/std)^2, [L]."""
     update(vector)
     return rival(list(layout.views(vector).values()))
 
 
 def apply_case(subject: Subject) -> Case:
-    """``params += delta`` for every third layer, of which it reads both and writes one."""
+    """``params += delta`` for every third layer: reads both vectors there and writes one."""
     delta, layout = subject.change, subject.layout
     mask = torch.arange(len(layout.layers)) % 3 == 0
     places = [
@@ -187,7 +187,7 @@ def _update_case(
     layout: ParameterLayout | None,
     traffic: Traffic,
 ) -> Case:
-    """Updates of a vector that starts as `start`; `layout` if they also find the statistics of it."""
+    """Updates of a vector that starts as `start`; with `layout` they also compute its statistics."""
     oracle = _oracle_of(expected, start.dtype, layout) if layout else None
     scratch = torch.empty_like(start)
     accuracy = {}
@@ -201,7 +201,7 @@ def _update_case(
 def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
     """``sum_k weights[k] * clients[k]`` of K clients with its statistics: reads K * P, writes P.
 
-    The rivals only aggregate: they find no statistics, neither of the sum nor of the clients.
+    The rivals only aggregate: they compute no statistics, neither of the sum nor of the clients.
     """
     layout, number = subject.layout, subject.clients
     clients = random_clients(subject.change, number)
@@ -213,7 +213,7 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
         for total, part in zip(in_parts(expected), in_parts(client), strict=True):
             total.add_(part.double().mul_(weight))
     oracle = _oracle_of(expected, out.dtype, layout)
-    # Of the first and the last client only: float64 takes longer than all measurements.
+    # Only for the first and the last client: float64 takes longer than all measurements.
     ends = [oracle_excess(list(layout.views(clients[at]).values())) for at in (0, -1) if client_stats]
 
     def ours(backend: str) -> tuple[Tensor, Moments, Moments | None]:
@@ -225,7 +225,7 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
     accuracy = {}
     for name in subject.backends:
         methods[OURS + name] = partial(ours, name)
-        out.fill_(torch.nan)  # what one method leaves undone must not be the work of the one before it
+        out.fill_(torch.nan)  # so that a method cannot pass with the result of the one before
         _, moments, each = ours(name)
         ratio, wrong = _against(moments, oracle, layout)
         if each is not None:
@@ -241,14 +241,14 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
 
 
 def _oracle_of(expected: Tensor, dtype: torch.dtype, layout: ParameterLayout) -> Tensor:
-    """(mean/std)^2 [L] of the exact vector, rounded once: of what there is to be scored."""
+    """(mean/std)^2 [L] of the exact vector after one rounding: the vector that is scored."""
     return oracle_excess(list(layout.views(expected.to(dtype)).values()))
 
 
 def _against(
     found: Moments | Tensor | None, oracle: Tensor | None, layout: ParameterLayout | None
 ) -> tuple[float | None, int | None]:
-    """`ratio_error` and `misranked` of what a method found, if it looks for statistics at all."""
+    """`ratio_error` and `misranked` of a method's statistics, if it computes any."""
     if found is None or oracle is None or layout is None:
         return None, None
     excess = (excess_of(found) if isinstance(found, Moments) else found).cpu()
@@ -261,13 +261,13 @@ def _bytes(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation to profile: how its case is made, and how many vectors [P] that takes beside the change.
+    """An operation to profile: how to make its case, and how many vectors [P] it needs beside the change.
 
     Attributes:
         case: makes the case.
-        narrow: vectors in the dtype of the change, besides the K clients.
-        wide: vectors of 4 bytes an element, those of the oracle counted twice.
-        takes_clients: whether it is measured for a number of clients, K.
+        narrow: number of vectors in the dtype of the change, besides the K clients.
+        wide: number of vectors of 4 bytes per element; the oracle's count twice.
+        takes_clients: whether it is measured for several numbers of clients, K.
     """
 
     case: Callable[[Subject], Case]
@@ -276,7 +276,7 @@ class Op:
     takes_clients: bool = False
 
     def bytes(self, size: int, itemsize: int, clients: int) -> int:
-        """Memory that a case takes beside the change [P], for `size` = P."""
+        """Bytes that a case takes beside the change [P], for `size` = P."""
         held = self.narrow + (clients if self.takes_clients else 0)
         return size * (held * itemsize + self.wide * 4)
 

@@ -1,4 +1,4 @@
-"""Running a command and finding out how much memory all its processes took at most (Linux)."""
+"""Runs a command and measures the peak memory of all its processes (Linux)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLED_EVERY = 0.2
-"""Seconds between two readings of the memory."""
+"""Seconds between two measurements of the memory."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left.
+    """The result of a command.
 
     Attributes:
         code: exit code.
-        out: standard output.
-        err: standard error.
-        peak_bytes: largest sum over its processes of what they hold, shared pages counted once.
+        out: its standard output.
+        err: its standard error.
+        peak_bytes: largest sum of the memory of its processes, shared pages counted once.
     """
 
     code: int
@@ -37,7 +37,7 @@ def run_measured(command: Sequence[str], environment: dict[str, str], limit: flo
     """Runs a command to its end.
 
     Args:
-        command: program and arguments.
+        command: the program and its arguments.
         environment: its variables.
         limit: seconds after which it is killed.
 
@@ -72,12 +72,12 @@ class _Watch(threading.Thread):
         while not self.ended.wait(SAMPLED_EVERY):
             started = time.perf_counter()
             self.peak = max(self.peak, sum(_held_bytes(pid) for pid in _family(self.root)))
-            # Reading page tables costs time that is not to be taken from what is measured.
+            # Reading page tables costs time, which must not slow down the measured command.
             self.ended.wait(50 * (time.perf_counter() - started))
 
 
 def _family(root: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""Measuring: every method in turn, over and over, in one process; medians of what each took."""
+"""Times every method in turn, many times, in one process, and takes the median of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject, Tell
 from fedtlu_fast.profiling.shapes import SHAPES, check_fits, fits, random_change
 
 PATIENCE = 1.0
-"""Seconds after which a method sits out the other turns, once it has had `FEWEST`."""
+"""A method that has taken this many seconds skips the other turns, after its first `FEWEST`."""
 FEWEST = 3
 
 
@@ -24,25 +24,26 @@ class Row:
     """One method on one shape.
 
     Attributes:
-        op: operation.
-        shape: model.
-        dtype: of the change.
-        layers: L.
-        parameters: P.
+        op: the operation.
+        shape: the model.
+        dtype: the dtype of the change.
+        layers: L, the number of layers.
+        parameters: P, the number of parameters.
         clients: K, for the operations that take several.
         method: ``fedtlu BACKEND`` or a rival.
-        calls: how often it was timed; slow methods less often.
+        calls: how often it was timed; slow methods are timed less often.
         ms: median milliseconds.
-        gb_per_s: bytes that must at least move, over the time; GB = 1e9 bytes.
-        floor_ms: what these bytes take at the two bandwidths.
+        gb_per_s: bytes that must move, divided by the time; GB = 1e9 bytes.
+        floor_ms: the time that these bytes take at the two bandwidths.
         read_gb_per_s: read bandwidth, measured between the calls of this op and shape.
-        write_gb_per_s: write bandwidth, likewise.
-        share_of_floor: floor over time.
+        write_gb_per_s: write bandwidth, measured in the same way.
+        share_of_floor: floor divided by time.
         speedup: over the fastest rival of the same op and shape; None for rivals.
         element_error: largest absolute error of an element; None where none is written.
-        ratio_error: largest absolute error of a layer's |mean|/std; None for what finds no statistics.
-        misranked: groups of like layers whose order differs from float64's; None likewise.
-        groups: how many there are.
+        ratio_error: largest absolute error of a layer's |mean|/std; None if it computes no statistics.
+        misranked: groups of like layers whose order differs from float64's; None if it computes no
+            statistics.
+        groups: the number of groups of like layers.
     """
 
     op: str
@@ -74,13 +75,13 @@ class Row:
 def interleaved(
     methods: Mapping[str, Callable[[], object]], device: str, repeats: int, patience: float = math.inf
 ) -> dict[str, list[float]]:
-    """Seconds of every call: all methods in turn, `repeats` times. They should have been called before.
+    """Seconds of every call: all methods in turn, `repeats` times. Call each method once beforehand.
 
     Args:
-        methods: what to time.
-        device: is waited for.
-        repeats: turns.
-        patience: seconds; a method that has taken more in all sits out the turns after its first `FEWEST`.
+        methods: the methods to time.
+        device: the device to wait for.
+        repeats: the number of turns.
+        patience: seconds; a method that has taken more in total skips the turns after its first `FEWEST`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(repeats):
@@ -106,17 +107,17 @@ def profile(
     clients: Sequence[int] = (10,),
     aggregated: Collection[str] | None = None,
 ) -> Iterator[Row]:
-    """Rows of every op, shape and method, the accuracy first: a number without it would mean nothing.
+    """Rows of every op, shape and method; accuracy is checked before anything is timed.
 
     Args:
         shapes: names of `SHAPES`.
         ops: some of `OPS`.
-        backends: whose operations to measure.
-        device: where.
+        backends: the backends to measure.
+        device: the device to measure on.
         repeats: timed calls of each method.
-        tell: takes notes about what is left out: a rival, or an op that does not fit into the memory.
+        tell: called with a note about a rival that is left out, or an op that does not fit into the memory.
         clients: the K of the ops that take several clients.
-        aggregated: the shapes with which to measure those; None for all.
+        aggregated: the shapes to measure these ops with; None for all.
 
     Raises:
         InputError: a shape does not fit in the memory.

@@ -1,6 +1,6 @@
-"""What people write by hand.
+"""Hand-written code that the operations are compared with.
 
-For Eq. 1: layers in, what the rival takes for (mean/std)^2 out, [L]. For the weighted mean of K clients:
+A rival for Eq. 1 takes layers and returns its values of (mean/std)^2, [L]. For the weighted mean of K clients
 see `AggregateRival`.
 """
 
@@ -20,11 +20,11 @@ from fedtlu_fast.profiling.shapes import fits
 Rival = Callable[[Sequence[Tensor]], Tensor]
 
 COMPILED_LAYERS = 200
-"""With more layers than this, torch.compile takes minutes."""
+"""With more layers, torch.compile takes minutes."""
 
 
 def _excess(score: Tensor, layers: Sequence[Tensor]) -> Tensor:
-    """Score (ddof 1) -> excess, in float64: what is lost was lost before."""
+    """Score (ddof 1) -> excess, in float64, so that only the score's own errors remain."""
     count = torch.tensor([layer.numel() for layer in layers], dtype=torch.float64, device=score.device)
     return score.double().square() * count / (count - 1).clamp(min=1) - 1
 
@@ -80,9 +80,9 @@ RIVALS: dict[str, Rival] = {
 
 
 def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[str, Rival]:
-    """The rivals that can run on these layers; `tell` is told why one cannot.
+    """The rivals that can run on these layers; `tell` is called with the reason why one cannot.
 
-    Compiling takes from seconds to half a minute and is done here, so that calls do not pay for it.
+    Compiling takes from seconds to half a minute. It is done here, so that it is not part of a call's time.
     """
     device = layers[0].device.type
     rivals = {name: rival for name, rival in RIVALS.items() if device == "cpu" or name != "numpy loop"}
@@ -92,7 +92,7 @@ def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[
     try:
         compiled = _compiled(tuple((layer.shape, layer.dtype, layer.device) for layer in layers))
         compiled(layers)
-    except Exception as error:  # whatever the compiler lacks or dislikes: its own classes vary by release
+    except Exception as error:  # any error of the compiler: its exception classes vary by release
         tell(f"{COMPILED}: left out, it failed ({str(error).strip().partition(chr(10))[0]})")
         return rivals
     return rivals | {COMPILED: compiled}
@@ -101,14 +101,14 @@ def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[
 @lru_cache(maxsize=1)
 def _compiled(signature: object) -> Rival:
     """`std_mean_loop` compiled for layers of this signature alone."""
-    # Past a few signatures torch would stop compiling, and past the first guess at sizes that vary.
+    # After a few signatures torch would stop compiling, and after the first it would assume varying sizes.
     torch.compiler.reset()
     compiled: Rival = torch.compile(std_mean_loop, dynamic=False)
     return compiled
 
 
 AggregateRival = Callable[[], Tensor | Sequence[Tensor]]
-"""``sum_k weights[k] * clients[k]``: the vector [P], or its parts in order."""
+"""Returns ``sum_k weights[k] * clients[k]``: the vector [P], or its parts in order."""
 
 FLOWER = "Flower aggregate"
 
@@ -120,14 +120,14 @@ def aggregate_rivals(
     out: Tensor,
     tell: Callable[[str], None],
 ) -> dict[str, AggregateRival]:
-    """The weighted mean of K clients, without any statistics; `tell` is told why a rival is left out.
+    """Rivals for the weighted mean of K clients, without statistics.
 
     Args:
-        clients: [K, P], already side by side: gathering them first would cost the rivals another pass.
+        clients: [K, P], in one matrix already: gathering them first would cost the rivals another pass.
         counts: K numbers of examples, n_k; the weights are n_k / sum(n).
-        layout: of the layers.
-        out: [P], for those that can write into a vector there is.
-        tell: takes a note.
+        layout: the layout of the layers.
+        out: [P], for rivals that can write into an existing vector.
+        tell: called with the reason why a rival is left out.
     """
     shares = [count / sum(counts) for count in counts]
     weights = torch.tensor(shares, dtype=clients.dtype, device=clients.device)
@@ -152,11 +152,11 @@ def aggregate_rivals(
 
 
 class _LeftOutError(Exception):
-    """Why a rival cannot run."""
+    """A rival cannot run; the message says why."""
 
 
 def _flower(clients: Tensor, counts: Sequence[int], layout: ParameterLayout) -> AggregateRival:
-    """Flower's own function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
+    """Flower's function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
     try:
         aggregate = import_module("flwr.server.strategy.aggregate").aggregate
     except ImportError as error:

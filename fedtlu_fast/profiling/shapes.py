@@ -1,4 +1,4 @@
-"""Shapes of known models, by size only: no weights are made or loaded."""
+"""Shapes of known models; only sizes, so that no weights are created or loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedtlu_fast.wording import either
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What to profile with: how to build its layout by tensors (or its model), and its change's dtype."""
+    """A shape to profile with: how to build its layout by tensors (or its model), and the change's dtype."""
 
     build: Callable[[], nn.Module | ParameterLayout]
     dtype: torch.dtype = torch.float32
@@ -61,7 +61,7 @@ def _llama() -> nn.Module:
 
 
 def _equal_layers(number: int, size: int) -> ParameterLayout:
-    """So many vectors of `size` elements, in groups of a hundred; there is no model of such a shape."""
+    """`number` vectors of `size` elements, in groups of a hundred; no real model has this shape."""
     layers = tuple(Layer(f"layers.{index}", (size,), index * size) for index in range(number))
     blocks = tuple(Block(layer.name, (index,)) for index, layer in enumerate(layers))
     starts = range(0, number if number > 1 else 0, 100)
@@ -83,7 +83,7 @@ SHAPES = {
 
 
 def check_fits(layout: ParameterLayout, dtype: torch.dtype, device: str) -> None:
-    """Makes sure that a change of this size fits.
+    """Raises if a change of this size does not fit in the memory.
 
     Raises:
         InputError: there is not enough memory for it.
@@ -102,12 +102,12 @@ def fitting(shapes: Sequence[str], device: str) -> tuple[list[str], list[str]]:
 
 
 def fits(size: int, device: str) -> bool:
-    """Whether so many bytes leave a good part of the free memory to everybody else."""
+    """Whether this many bytes leave a good part of the free memory to other processes."""
     return size <= 0.7 * free_bytes(device)
 
 
 def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> Tensor:
-    """[P]: noise, whose layers have excesses like a real change's: about 1/n, 1e-7 for a large matrix.
+    """Noise [P] whose layers have excesses like a real change's: about 1/n, 1e-7 for a large matrix.
 
     Raises:
         InputError: there is not enough memory for it.
@@ -116,7 +116,7 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
     change = torch.empty(layout.size, dtype=dtype, device=device)
     generator = torch.Generator(device).manual_seed(0)
     # One block of noise, repeated: drawing billions of numbers would take longer than all measurements. Its
-    # length divides no matrix and its size varies, or else the large layers would all be one, turned.
+    # length divides no matrix and its scale varies, or all large layers would be rotations of one layer.
     length = (1 << 24) - 3
     noise = torch.randn(min(layout.size, length), generator=generator, device=device).mul_(1e-3).to(dtype)
     gains = torch.rand(layout.size // length + 1, generator=generator, device=device) + 0.5
@@ -127,7 +127,7 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
 
 
 def random_clients(change: Tensor, number: int) -> Tensor:
-    """[K, P], in the dtype of `change`: the change itself, turned so that no two clients are alike."""
+    """[K, P], in the dtype of `change`: the change, rotated so that no two clients are equal."""
     clients = change.new_empty(number, change.numel())
     for index, client in enumerate(clients):
         cut = index * 7_919_111 % change.numel()

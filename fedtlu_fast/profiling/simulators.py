@@ -1,4 +1,4 @@
-"""The same federation in several simulators, each a process of its own, in turn; and what they took."""
+"""Runs the same federation in several simulators, each in a separate process, and compares their costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedtlu_fast.wording import either
 
 OURS, PLAIN = "fedtlu", "plain"
 LIMIT = 1800.0
-"""Seconds after which a simulator is given up."""
+"""A simulator is stopped after this many seconds."""
 HERE = "fedtlu_fast.profiling.federations"
 
 
@@ -28,9 +28,9 @@ class Simulator:
     """A way to run the workload.
 
     Attributes:
-        system: whose.
+        system: the simulator's name.
         mode: how it trains.
-        command: what to start; ``--workload`` and so on are added.
+        command: the command to start; ``--workload`` and other options are added.
     """
 
     system: str
@@ -49,18 +49,18 @@ class SimulatorRow:
 
     Attributes:
         workload: mlp or gpt.
-        system: simulator and mode.
-        version: of the simulator.
-        clients: in the federation.
-        cohort: in a round.
+        system: the simulator and its mode.
+        version: the simulator's version.
+        clients: number of clients in the federation.
+        cohort: number of clients in a round.
         runs: how often it was started.
-        seconds_per_round: over all rounds but the first.
+        seconds_per_round: median of all rounds except the first.
         first_round_seconds: from the end of the imports to the end of the first round.
         import_seconds: from the start of the script to the end of the imports.
         peak_mb: largest memory of all its processes, shared pages counted once; MB = 1e6 bytes.
-        times_ours: seconds_per_round over that of fedtlu's default; None where that was not run.
-        loss_before: of the global model, which shows that all begin with the same one.
-        loss_after: after all rounds; it differs with the cohorts, which each simulator draws its own way.
+        times_ours: seconds_per_round divided by that of fedtlu's default; None if that was not run.
+        loss_before: the initial model's loss, which shows that all begin with the same model.
+        loss_after: the loss after all rounds; it differs, because each simulator draws its own cohorts.
     """
 
     workload: str
@@ -79,13 +79,13 @@ class SimulatorRow:
 
 
 def simulators(rivals: Path | None) -> list[Simulator]:
-    """Ours in every mode, the plain loop, and the rivals that are set up in a folder.
+    """fedtlu in every mode, the plain loop, and the rivals that are set up in a folder.
 
     Args:
-        rivals: a folder with one for each rival: ``main.py`` and its environment ``.venv``.
+        rivals: a folder with a folder for each rival, which holds ``main.py`` and its environment ``.venv``.
 
     Raises:
-        InputError: there is no such folder, or none is set up in it.
+        InputError: there is no such folder, or no rival is set up in it.
     """
     found = [
         Simulator(system, mode, command)
@@ -116,13 +116,13 @@ def measure(
     runs: int,
     options: Sequence[str] = (),
 ) -> Iterator[tuple[Simulator, dict[str, Any] | str]]:
-    """Starts each simulator once in every turn; a result, or why there is none.
+    """Starts each simulator once per turn; yields its result, or the reason why there is none.
 
     Args:
-        chosen: which.
+        chosen: the simulators.
         workload: mlp or gpt.
-        rounds: of each run, 2 or more: the first is not counted.
-        runs: turns.
+        rounds: rounds per run, 2 or more; the first is not counted.
+        runs: number of turns.
         options: more arguments for all of them, such as ``--clients 1000``.
     """
     failed: set[Simulator] = set()
@@ -176,7 +176,7 @@ def _python(folder: Path) -> Path:
 
 def _environment(command: Sequence[str]) -> dict[str, str]:
     found = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    # A module is to be found where this one was, not in the current folder; a rival's script is in its own.
+    # Modules are found where this one was, not in the current folder; a rival's script has its own folder.
     return found | {"PYTHONSAFEPATH": "1"} if "-m" in command else found
 
 

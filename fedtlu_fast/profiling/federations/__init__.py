@@ -1,1 +1,1 @@
-"""The same federation in several simulators, to be timed side by side (`fedtlu bench-sim`)."""
+"""The same federation in several simulators, to compare their speed (`fedtlu bench-sim`)."""

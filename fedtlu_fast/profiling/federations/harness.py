@@ -1,7 +1,7 @@
-"""What every simulator that is compared shares: the command line, the clock and the one line of JSON.
+"""The parts that all compared simulators share: command line, clock and one line of JSON.
 
-Like `workload`, this file is also read by the rivals' scripts (``benchmarks/rivals``), whose environments
-have torch and nothing of this package.
+Like `workload`, this file is also imported by the rivals' scripts (``benchmarks/rivals``), whose environments
+have torch but not this package.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Namespace:
-    """The command line; ``--modes`` alone lists the modes.
+    """Parses the command line; ``--modes`` alone lists the modes.
 
     Args:
         modes: ways in which this simulator can train; the first is the default.
-        parallel: those that train several clients at the same time.
+        parallel: the modes that train several clients in parallel.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "--modes" in sys.argv:
@@ -42,7 +42,8 @@ def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Name
     args = parser.parse_args()
     if args.mode not in parallel:
         args.workers = 1
-    # What is best for every rival: the mlp's operations are so small that a second thread slows them down.
+    # The best setting for every rival: the mlp's operations are so small that a second thread slows them
+    # down.
     args.threads = args.threads or (1 if args.workload == "mlp" else max(1, cores // args.workers))
     return args
 
@@ -55,12 +56,12 @@ def _positive(text: str) -> int:
 
 
 class Report:
-    """Times the rounds and prints the result. Everything else on stdout goes to stderr from here on."""
+    """Times the rounds and prints the result. All other output to stdout goes to stderr from here on."""
 
     def __init__(self, system: str, arguments: argparse.Namespace, started: float) -> None:
         self.system, self.arguments, self.started = system, arguments, started
         self.rounds: list[float] = []
-        # By file descriptor, since frameworks' worker processes and C++ write there too.
+        # Redirects the file descriptor, because worker processes and C++ code write to it too.
         sys.stdout.flush()
         self._stdout = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
@@ -85,12 +86,12 @@ class Report:
         self._round_from = now
 
     def finish(self, work: Workload, model: nn.Module, version: str) -> None:
-        """Prints the line.
+        """Prints the line of JSON.
 
         Args:
-            work: what was trained.
+            work: the workload.
             model: the global model after the last round.
-            version: the simulator's.
+            version: the simulator's version.
         """
         wanted = self.arguments.rounds
         if len(self.rounds) != wanted:

@@ -1,4 +1,4 @@
-"""fedtlu-fast itself, as a user runs it: `Run` with settings, here without tests and files."""
+"""fedtlu-fast as a user runs it, with `Run` and settings, but without tests and files."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ report.imported()
 
 
 def _write(work: Workload, folder: Path) -> None:
-    """The clients' data in the files that ``data.source=arrays:DIR`` opens."""
+    """Writes the clients' data to files that ``data.source=arrays:DIR`` opens."""
     held = [work.client(client) for client in range(work.clients)]
     inputs = torch.cat([own for own, _ in held])
     targets = torch.cat([own for _, own in held])
@@ -65,7 +65,7 @@ def _settings(work: Workload, folder: Path) -> dict[str, Any]:
         **(mlp if work.name == "mlp" else gpt),
         "clients": work.clients,
         "cohort": work.cohort,
-        # One more than are run: the last round of a run has tests.
+        # One more round than are run, because the last round of a run has tests.
         "rounds": args.rounds + 1,
         "seed": args.seed,
         "threads": args.threads if args.mode in ("serial", "vectorized") else 1,
@@ -95,7 +95,7 @@ def main() -> None:
         settings = parse_config(_settings(work, Path(folder)))
         with closing(Run(settings, callbacks=[lambda row: report.end_round()])) as run:
             model = work.model()
-            # The same weights in the same order, under other names.
+            # The weights are the same, in the same order, under other names.
             run.state = replace(run.state, params=parameters_to_vector(model.parameters()).detach())
             report.begin()
             run.advance(args.rounds)

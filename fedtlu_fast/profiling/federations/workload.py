@@ -1,6 +1,6 @@
-"""The federated workloads that simulators are compared on: model, clients' data, test, all from one seed.
+"""The workloads on which simulators are compared: model, clients' data and test, all from one seed.
 
-Needs torch; transformers for "gpt" only.
+It needs torch; only "gpt" needs transformers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Up to here every client's data are made once and held; beyond, made anew at each use, so that a million
-# clients fit in memory. The data are the same either way: each client has a seed of its own.
+# Up to this many clients, their data are made once and held; beyond, they are made again at each use, so that
+# a million clients fit in memory. The data are the same either way, because each client has its own seed.
 HELD_CLIENTS = 20_000
 TEST_SAMPLES = 512
 FEATURES, CLASSES = 64, 10
@@ -24,7 +24,7 @@ VOCABULARY, CONTEXT, SUCCESSORS = 2000, 64, 4
 
 @dataclass(frozen=True)
 class Settings:
-    """What a client does in a round: `steps` steps of `batch` samples, one pass over its samples."""
+    """A client's work in a round: `steps` steps of `batch` samples, one pass over its samples."""
 
     clients: int
     cohort: int
@@ -34,7 +34,7 @@ class Settings:
 
     @property
     def samples(self) -> int:
-        """What a client holds."""
+        """The number of a client's samples."""
         return self.batch * self.steps
 
 
@@ -63,7 +63,7 @@ def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 class Workload:
-    """One federation. Make it with `workload()`: a copy sent to another process is rebuilt there."""
+    """One federation, made by `workload()`; a copy sent to another process is rebuilt there."""
 
     def __init__(self, name: str, clients: int, cohort: int, seed: int) -> None:
         self.name, self.clients, self.cohort, self.seed = name, clients, cohort, seed
@@ -82,11 +82,11 @@ class Workload:
         return workload, (self.name, self.clients, self.cohort, self.seed)
 
     def model(self) -> nn.Module:
-        """A new model with the initial weights, the same for everyone."""
+        """A new model with the initial weights, which are the same for all simulators."""
         return copy.deepcopy(self._model)
 
     def hold(self) -> None:
-        """Make every client's data now, unless there are too many to hold."""
+        """Make every client's data now, unless there are too many clients to hold."""
         if self._held is None and self.clients <= HELD_CLIENTS:
             self._held = [self._draw(2 + client) for client in range(self.clients)]
 
@@ -96,7 +96,7 @@ class Workload:
         return self._draw(2 + client) if self._held is None else self._held[client]
 
     def batches(self, client: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """One client's steps of a round, in an order that never changes."""
+        """One client's batches of a round, in a fixed order."""
         inputs, targets = self.client(client)
         size = self.settings.batch
         return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
@@ -117,7 +117,7 @@ class Workload:
         return float(torch.stack(found).mean())
 
     def _seed(self, index: int) -> int:
-        # torch's generator uses 32 bits of a seed; an odd factor spreads neighbours over all of them.
+        # torch's generator uses 32 bits of a seed; an odd factor spreads consecutive seeds over all of them.
         return ((self.seed + 1) * 40_503 + index) * 2_654_435_761 % 2**32
 
     def _generator(self, index: int) -> torch.Generator:
@@ -147,7 +147,7 @@ class Workload:
 
 @functools.lru_cache(maxsize=1)
 def workload(name: str, clients: int | None = None, cohort: int | None = None, seed: int = 0) -> Workload:
-    """The workload of this name; one per process, so that workers share what they hold."""
+    """The workload of this name; one per process, so that workers share its data."""
     default = DEFAULTS[name]
     clients, cohort = clients or default.clients, cohort or default.cohort
     if cohort > clients:
@@ -156,7 +156,7 @@ def workload(name: str, clients: int | None = None, cohort: int | None = None, s
 
 
 def import_model(name: str) -> None:
-    """Import what the model is made of, so that it counts as import and not as building."""
+    """Import the model's packages, so that their time counts as import and not as building."""
     if name == "gpt":
         from transformers.models.gpt2 import modeling_gpt2  # noqa: F401
 
