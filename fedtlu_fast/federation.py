@@ -12,6 +12,7 @@ from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
+from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
 from fedtlu_fast.data.datasets import Datasets
@@ -44,6 +45,8 @@ class Federation:
         selection: which blocks of the change are applied.
         keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
         granularity: what is chosen: ``block``, ``module`` or ``tensor``.
+        client_steps: what clients do around their training: names or objects, such as ``Scaffold()``, a
+            threat, or your own `ClientStep`; in this order.
         executor: ``auto``, ``serial``, ``vectorized``, ``processes`` or ``ray[:ADDRESS]``.
         workers: of processes and ray; None: as many as there are cores.
         warmup_rounds: first rounds that apply every block.
@@ -62,8 +65,10 @@ class Federation:
         ...     test=(torch.randn(50, 8), torch.randint(3, (50,))),
         ... )
         >>> model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)), torch.nn.Linear(8, 3))
-        >>> federation = ft.Federation(ft.SupervisedTask(model, torch.nn.functional.cross_entropy), data,
-        cohort=2) >>> federation.run(rounds=3).summary["rounds"] 3
+        >>> task = ft.SupervisedTask(model, torch.nn.functional.cross_entropy)
+        >>> federation = ft.Federation(task, data, cohort=2, granularity="tensor", keep=1)
+        >>> federation.run(rounds=3).summary["rounds"]
+        3
     """
 
     task: Task
@@ -76,6 +81,7 @@ class Federation:
     selection: str = "fedtlu"
     keep: int | float | Mapping[str, int | float] = 2
     granularity: str = "block"
+    client_steps: Sequence[str | ClientStep | Mapping[str, Any]] = ()
     executor: str = "auto"
     workers: int | None = None
     warmup_rounds: int = 0
@@ -112,6 +118,7 @@ class Federation:
             "training": dict(self.local),
             "aggregation": {"rule": self.aggregation, "server_optimizer": self.server_optimizer},
             "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
+            "client_steps": list(self.client_steps),
             "execution": {"executor": self.executor, "workers": self.workers},
         }
         task = copy.deepcopy(self.task)

@@ -35,6 +35,12 @@ NAMES: dict[str, dict[str, str]] = {
         "momentum": "fedtlu_fast.aggregation.server_optimizer:Momentum",
         "adam": "fedtlu_fast.aggregation.server_optimizer:Adam",
     },
+    "client_step": {
+        "scaffold": "fedtlu_fast.algorithms.scaffold:Scaffold",
+        "feddyn": "fedtlu_fast.algorithms.feddyn:FedDyn",
+        "fednova": "fedtlu_fast.algorithms.fednova:FedNova",
+        "ditto": "fedtlu_fast.algorithms.ditto:Ditto",
+    },
     "threat": {
         "label_noise": "fedtlu_fast.client_steps.threats.data:LabelNoise",
         "token_noise": "fedtlu_fast.client_steps.threats.data:TokenNoise",
@@ -166,13 +172,20 @@ def spelled(kind: str, value: Any) -> str:
 
 
 def described(part: Any) -> dict[str, str]:
-    """What the docstring of a part says under ``Attributes:``, by parameter."""
+    """What the docstrings of a part and of its bases say under ``Attributes:``, by parameter."""
     found: dict[str, str] = {}
-    _, _, section = (inspect.getdoc(part) or "").partition("Attributes:\n")
+    for owner in reversed(part.__mro__) if inspect.isclass(part) else (part,):
+        found |= _attributes(inspect.cleandoc(owner.__doc__ or ""))
+    return found
+
+
+def _attributes(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    _, _, section = text.partition("Attributes:\n")
     for line in section.splitlines():
         if line.startswith("    ") and not line.startswith("     "):
-            name, _, text = line.strip().partition(": ")
-            found[name] = text
+            name, _, about = line.strip().partition(": ")
+            found[name] = about
         elif line.strip() and found:
             found[name] += f" {line.strip()}"
         elif line.strip():

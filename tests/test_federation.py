@@ -14,6 +14,7 @@ from torch import nn
 
 from fedtlu_fast import Datasets, Federation, InputError, SupervisedTask
 from fedtlu_fast.aggregation import Krum
+from fedtlu_fast.algorithms import Ditto
 
 
 class Net(nn.Module):
@@ -150,6 +151,45 @@ def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
     given = {"aggregation": Cautious(0.5), **other}
     with pytest.raises(InputError, match=message):
         federation(**given).resume(tmp_path / "cut")
+
+
+STEPS = {
+    "scaffold": {"clip_norm": None},
+    "feddyn": {"proximal_mu": 0.1},
+    "fednova": {"local_epochs": 1.0, "local_steps": None},
+    "ditto:0.5": {},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_algorithm_with_a_memory_goes_on_to_the_same_bits(tmp_path, step):
+    how = {"lr": 0.2, "local_steps": 3, "batch_size": 8, **STEPS[step]}
+    given = {"client_steps": [step], "local": how}
+    whole = federation(executor="processes", workers=2, **given).run(6, tmp_path / "whole")
+    cut_short(federation(**given), tmp_path / "cut")
+    resumed = federation(**given).resume(tmp_path / "cut")
+    assert torch.equal(resumed.params, whole.params)
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+    plain = federation(local=how).run(6)
+    key = "local_loss" if "ditto" in step else "params_sha256"
+    assert plain.summary[key] != whole.summary[key]
+
+
+def test_client_steps_are_names_dotted_names_and_objects():
+    found = [
+        federation(client_steps=[given]).config(3).client_steps[0].step
+        for given in (
+            "ditto:0.5",
+            {"kind": "ditto", "lam": 0.5},
+            Ditto(0.5),
+            "fedtlu_fast.algorithms:Ditto:0.5",
+        )
+    ]
+    assert found == [Ditto(0.5)] * 4
+    written = federation(client_steps=[Ditto(0.5), "scaffold"]).config(3).model_dump(mode="json")
+    assert written["client_steps"] == [{"kind": "ditto", "lam": 0.5}, {"kind": "scaffold"}]
+    with pytest.raises(InputError, match=r"client_steps.*got 'scafold'. Did you mean scaffold"):
+        federation(client_steps=["scafold"])
 
 
 SCRIPT = """

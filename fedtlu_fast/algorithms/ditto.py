@@ -5,10 +5,10 @@ client k makes as many steps on its own model v_k, which stays with the client:
 
     v_k <- v_k - lr (grad F_k(v_k) + lam (v_k - w_t))
 
-Local tests are made with v_k. The paper leaves open where v_k begins; here it is the global model of the first
-round in which the client trains (ours), and until then the client is tested with the global model. A selector
-chooses blocks of the global model alone. A client whose second training gave no finite numbers keeps its old
-v_k (ours).
+Local tests are made with v_k. The paper leaves open where v_k begins; here it is the global model of the
+first round in which the client trains (ours), and until then the client is tested with the global model. A
+selector chooses blocks of the global model alone. A client whose second training gave no finite numbers keeps
+its old v_k (ours).
 """
 
 from __future__ import annotations

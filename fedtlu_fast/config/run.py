@@ -30,7 +30,7 @@ from fedtlu_fast.config.server import (
     EvaluationConfig,
     SelectionConfig,
 )
-from fedtlu_fast.config.steps import ThreatConfig, listed
+from fedtlu_fast.config.steps import ClientStepConfig, ThreatConfig, listed
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
 from fedtlu_fast.registry import names
@@ -88,6 +88,11 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(listed)] = Field(
         (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
+    )
+    client_steps: Annotated[tuple[ClientStepConfig, ...], BeforeValidator(listed)] = Field(
+        (),
+        description="what clients do around training, a list: scaffold | feddyn | fednova | ditto (ditto:0.1 "
+        "sets its lam) | package.module:Name",
     )
     execution: ExecutionConfig = ExecutionConfig()
     own: Own | None = Field(None, exclude=True, description="task and data of a Federation, as objects")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from fedtlu_fast.algorithms import Scaffold
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.client_steps.threats import SignFlip
 from fedtlu_fast.config.parts_section import Chooser, PartsSection, number_of
@@ -50,6 +51,17 @@ class ThreatConfig(StepConfig):
         description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
         "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
         "a_little_is_enough (arXiv 1902.06156) | package.module:Name",
+    )
+
+
+class ClientStepConfig(StepConfig):
+    """What all clients do around their training: an algorithm, or a step of the user's own."""
+
+    part_kind = "client_step"
+    kind: Annotated[ClientStep, Chooser("client_step")] = Field(
+        Scaffold(),
+        description="scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; training.proximal_mu is its "
+        "alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | package.module:Name",
     )
 
 

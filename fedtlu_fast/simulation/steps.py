@@ -22,7 +22,7 @@ def make_steps(
     tokens: int = 0,
     labels: int = 0,
 ) -> ClientSteps:
-    """The steps that the settings name, in their order: own blocks, threats, the choice of what is sent.
+    """The steps that the settings name, in order: own blocks, algorithms, threats, what is sent.
 
     Args:
         config: of the run.
@@ -39,7 +39,8 @@ def make_steps(
     steps: list[ClientStep] = []
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
-    steps += [threat.step for threat in config.threats]
+    # Before the threats: what a malicious client makes of its update is not what its algorithm learns from.
+    steps += [own.step for own in (*config.client_steps, *config.threats)]
     if chosen.selector == "drift":
         steps.append(SendChosen(make_client_rule(config, layout, task, population)))
     elif chosen.selector != "none":
