@@ -23,7 +23,7 @@ from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
-from fedtlu_fast.errors import FedtluError
+from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.plain_attention import PlainAttention
 from fedtlu_fast.randomness import Draws, torch_seeded
@@ -209,8 +209,11 @@ class VectorizedTrainer:
         try:
             batch = take_each([example, example], places)
             self._backward(matrix, batch, torch.ones(()), self.layout.layers)
-        except RuntimeError as error:
-            raise CannotVectorizeError(str(error).strip().splitlines()[0].rstrip(".")) from error
+        except InputError:
+            raise
+        except Exception as error:  # of torch, or of a model that does what plain tensors allow
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CannotVectorizeError(lines[0].rstrip(".")) from error
         self._check_mean(example)
 
     @torch.no_grad()

@@ -164,6 +164,21 @@ def test_the_fingerprint_of_samples_that_are_drawn_anew_is_the_same_and_leaves_t
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_client_that_cannot_be_read_has_a_fingerprint_and_is_left_to_the_rounds():
+    class Broken(Sentences):
+        def __getitem__(self, index):
+            raise OSError("the file is gone")
+
+    def of(*train):
+        return Datasets(train, Sentences(9)).population()
+
+    broken = of(Sentences(0), Broken(1))
+    assert broken.fingerprint == of(Sentences(0), Broken(1)).fingerprint
+    assert broken.fingerprint != of(Sentences(0), Sentences(1)).fingerprint
+    with pytest.raises(OSError, match="the file is gone"):
+        broken.train(1).take(np.arange(2))
+
+
 def test_another_device_gets_what_is_drawn():
     population = sentences().population()
     ahead = AheadPopulation(population, "meta")

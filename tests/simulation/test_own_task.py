@@ -1,11 +1,15 @@
 """A federation of a user's own model, loss, metric and ragged Datasets, by every executor."""
 
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 from support.federations import rows
 from support.own import (
     GatesTagger,
     LstmTagger,
+    Sentences,
     federated,
     mean_tag_loss,
     sentences,
@@ -13,9 +17,10 @@ from support.own import (
     tag_loss,
     word_counts,
 )
+from torch import nn
 
-from fedtlu_fast import Federation
-from fedtlu_fast.errors import InputError
+from fedtlu_fast import Datasets, Federation
+from fedtlu_fast.errors import ClientError, InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
 from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
@@ -111,3 +116,53 @@ def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
     assert "test first_share" in repr(result)
     words = torch.tensor([[3, 4, 5]])
     assert result.model(words).shape == (1, 3, 3)
+
+
+class Broken(Sentences):
+    def __getitem__(self, index):
+        raise OSError("the file is gone")
+
+
+def with_a_broken_client():
+    data = sentences()
+    return replace(data, train=[Broken(0), *data.train[1:]], held_out=[*data.held_out[:5], Broken(55, 4)])
+
+
+def test_clients_whose_data_cannot_be_read_stop_the_run_or_are_left_out():
+    def run(policy):
+        settings = {"execution": {"client_errors": policy}}
+        own = Federation(tagger(), with_a_broken_client(), cohort=6, executor="serial", settings=settings)
+        return own.run(1)
+
+    with pytest.raises(ClientError, match="client 0 failed in round 1: OSError: 'the file is gone'"):
+        run("stop")
+    row = run("drop").metrics[-1]
+    assert row["failed"] == {"0": "OSError: 'the file is gone'"}
+    assert row["failed_tests"] == {"5": "OSError: 'the file is gone'"}
+    assert row["local_loss"] > 0
+
+
+class Branching(nn.Module):
+    """Looks at its input, which torch.func does not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.inner(x) if x.detach().numpy().sum() > -1e9 else x
+
+
+def test_auto_trains_one_after_another_what_cannot_be_vectorised_for_any_reason():
+    clients = [(torch.randn(6, 2), torch.randint(0, 2, (6,))) for _ in range(8)]
+    task = SupervisedTask(Branching(), nn.functional.cross_entropy)
+    own = Federation(task, Datasets(clients, clients[0]), cohort=8, selection="full")
+    assert own.run(1).summary["test_loss"] > 0
+
+
+def test_tasks_travel_between_processes():
+    task = tagger()
+    again = pickle.loads(pickle.dumps(task))  # noqa: S301
+    batch = (torch.tensor([[1, 2]]), torch.tensor([[0, 1]]))
+    assert torch.equal(again.loss(batch), task.loss(batch))
+    assert again.evaluate(batch, 1).means == task.evaluate(batch, 1).means

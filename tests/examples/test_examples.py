@@ -1,15 +1,18 @@
 """The examples run, and do what they say."""
 
+import importlib
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from support.own import federated
 from torch.nn import functional as F
 
 from fedtlu_fast.data.datasets import Datasets
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.tasks.supervised import SupervisedTask
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,3 +48,22 @@ def test_the_example_runs_as_a_script():
         [sys.executable, "-P", str(EXAMPLES / "round.py")], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1].startswith("changed: 0 1.")
+
+
+def test_the_tagger_learns_on_ragged_data_and_goes_on_with_the_same_bits(tmp_path):
+    """Imported under its own name: the run keeps the name of its rule, for workers and for resuming."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        tagger = importlib.import_module("tagger")
+        whole = tagger.federation(executor="serial").run(3)
+        assert whole.metrics[-1]["test_accuracy"] > 0.5 > whole.metrics[0]["test_accuracy"]
+        several = tagger.federation(executor="processes", workers=2).run(2, tmp_path / "out")
+        assert several.metrics[1]["test_loss"] == whole.metrics[1]["test_loss"]
+        resumed = tagger.federation(executor="serial").resume(tmp_path / "out", 3)
+        assert torch.equal(resumed.params, whole.params)
+        tagger.Sentences.__getitem__ = lambda own, index: (own.words[index], own.words[index] % 2)
+        with pytest.raises(InputError, match="data"):
+            tagger.federation(executor="serial").resume(tmp_path / "out", 4)
+    finally:
+        sys.path.remove(str(EXAMPLES))
+        sys.modules.pop("tagger", None)
