@@ -94,9 +94,9 @@ def compare_command(
     from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
     from fedtlu_fast.experiments.variants import crossed, swept
     from fedtlu_fast.report.aggregate.clients import client_table
+    from fedtlu_fast.report.aggregate.comparison import comparison_table
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.pages.comparison import write_comparison_report
-    from fedtlu_fast.report.tables import comparison_table
     from fedtlu_fast.settings import laid_over
 
     given = {

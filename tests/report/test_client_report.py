@@ -53,7 +53,7 @@ def test_accuracy_comes_first_and_gains_are_over_random_within_the_budget() -> N
     ]
     shown = {line[0]: line[1:] for line in cells}
     assert shown["random@1"][:2] == ["55.00 ± 7.07", "-"]
-    assert shown["own@1"] == ["70.00 ± 0.00", "+15.00 ± 7.07", "70.00 ± 0.00", "20", "4"]
+    assert shown["own@1"] == ["70.00 ± 0.00", "+15.00 ± 7.07", "70.00 ± 0.00", "20.0", "4.0"]
     assert shown["own@2"][1] == shown["full"][1] == "-", "there is no random@2 and no random"
     assert shown["zero_shot"] == ["40.00", "-", "40.00", "-", "-"]
     assert rows[2]["seeds"] == [0]

@@ -17,7 +17,7 @@ from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs, samples_proce
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, cost_table, read_costs
 from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.pages.parts import png
-from fedtlu_fast.report.tables import to_csv_rows, to_markdown
+from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.tasks.metrics import ACCURACY
 
 COSTS = BlockCosts(
@@ -71,19 +71,19 @@ def test_the_table_has_mean_and_spread_and_only_the_qualities_there_are(capsys: 
     heads, cells = cost_cells(rows)
     assert heads == [
         "arm",
-        "accuracy",
+        "global acc",
         "MB up",
         "MB down",
         "GFLOP forward",
         "GFLOP backward",
         "FLOP in probes",
-        "seconds",
+        "seconds in rounds",
     ]
     assert cells[0][1:3] == ["60.00% ± 14.14", "0.0"]
     assert cells[0][4:] == ["8.0", "13.0", "0.0%", "4.0 ± 0.0"]
     assert cells[1][4:7] == ["12.0", "21.0", "36.4%"]
     assert to_markdown(heads, cells).count("\n") == 4
-    assert to_csv_rows(rows).splitlines()[0].startswith("arm,seeds,test_accuracy,test_accuracy_std,bytes_up")
+    assert to_csv(rows).splitlines()[0].startswith("arm,seeds,test_accuracy,test_accuracy_std,bytes_up")
     assert cost_table(rows, "Costs").row_count == 2
 
 

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
+from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows, comparison_table
 from fedtlu_fast.report.figures.plots import comparison_figure, curves_figure, selection_figure, short_names
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.pages.run import write_run_report
-from fedtlu_fast.report.tables import comparison_cells, comparison_rows, comparison_table, to_csv, to_markdown
+from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.results import ArmResult
 
 BLOCKS = [f"transformer.h.{index}" for index in range(4)]
@@ -110,7 +111,7 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["global ppl"] == "98.50 ± 0.71"
     assert shown["updated"] == "50.0%"
     assert shown["MB published"] == "12.3"
-    assert shown["MB up"] == "3000"
+    assert shown["MB up"] == "3,000"
     assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""

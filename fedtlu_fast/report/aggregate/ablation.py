@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.report.aggregate.client_choices import client_choices
 from fedtlu_fast.report.arms import budget_of
+from fedtlu_fast.report.columns import column_of
 from fedtlu_fast.report.headline import headline_of_arms
+from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.results import ArmResult
-from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Figure
-
-HEADS = {ACCURACY.name: "global acc, %", PERPLEXITY.name: "global ppl"}
+from fedtlu_fast.tasks.metrics import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,38 +71,24 @@ def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
     return rows
 
 
-def ablation_cells(rows: Sequence[dict[str, Any]], quality: Figure) -> tuple[list[str], list[list[str]]]:
+def ablation_cells(rows: Sequence[dict[str, Any]], quality: Figure) -> Cells:
     """Heads and cells of the table as people read it, with the headline `quality`."""
-    column = quality.column
+    shown = [column_of(quality.column), column_of("agreement")]
     cells = [
         [
             row["metric"],
             row["budget"],
             f"{row['lam']:g}",
-            _cell(row[column], row[f"{column}_std"], quality.scale, ".2f"),
-            _cell(row["agreement"], row["agreement_std"], 1, ".3f"),
+            *(one.cell(row[one.key], row[f"{one.key}_std"], narrow=True) for one in shown),
         ]
         for row in rows
     ]
-    return [
-        "metric",
-        "budget",
-        "lambda",
-        HEADS.get(quality.name, f"global {quality.label}"),
-        "agreement",
-    ], cells
+    return ["metric", "budget", "lambda", *(column.head(narrow=True) for column in shown)], cells
 
 
 def ablation_table(rows: Sequence[dict[str, Any]], title: str, quality: Figure) -> Table:
     """The table for a terminal."""
-    heads, cells = ablation_cells(rows, quality)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        justify: Literal["left", "right"] = "left" if head in ("metric", "budget") else "right"
-        table.add_column(head, justify=justify)
-    for line in cells:
-        table.add_row(*line)
-    return table
+    return terminal_table(ablation_cells(rows, quality), title, left=("metric", "budget"), break_at=", ")
 
 
 def _agreement(result: ArmResult) -> float | None:
@@ -112,10 +97,3 @@ def _agreement(result: ArmResult) -> float | None:
     if choices is None or np.isnan(choices.agreement).all():
         return None
     return float(np.nanmean(choices.agreement))
-
-
-def _cell(value: float | None, spread: float | None, factor: float, form: str) -> str:
-    if value is None:
-        return "-"
-    text = f"{value * factor:{form}}"
-    return f"{text} ± {spread * factor:{form}}" if spread is not None else text

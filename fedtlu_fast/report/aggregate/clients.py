@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedtlu_fast.report.arms import arm_names, baseline_of, selector_of
+from fedtlu_fast.report.arms import BASELINE, arm_names, baseline_of, selector_of
+from fedtlu_fast.report.columns import column_of
 from fedtlu_fast.report.headline import own_columns
-from fedtlu_fast.report.tables import BASELINE, head_of
+from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.results import ArmResult
 
 Row = dict[str, Any]
-COLUMNS: dict[str, tuple[str, str, float]] = {
-    "test_accuracy": ("global acc, %", ".2f", 100),
-    "accuracy_gain_points": ("over random, points", "+z.2f", 1),
-    "local_accuracy": ("local acc, %", ".2f", 100),
-    "test_macro_f1": ("mean F1", ".3f", 1),
-    "test_perplexity": ("global ppl", ".2f", 1),
-    "gain_over_random_pct": ("over random, %", "+z.2f", 1),
-    "local_perplexity": ("local ppl", ".2f", 1),
-    "bytes_up": ("MB up", ",.0f", 1e-6),
-    "seconds": ("rounds, seconds", ",.0f", 1),
-}
-"""Title, format and factor. Columns of perplexity are shown where there is no accuracy."""
+MEASURES = (
+    "test_accuracy",
+    "accuracy_gain_points",
+    "local_accuracy",
+    "test_macro_f1",
+    "test_perplexity",
+    "gain_over_random_pct",
+    "local_perplexity",
+    "bytes_up",
+    "seconds",
+)
+"""Those of perplexity are shown where there is no accuracy."""
 PERPLEXITIES = ("test_perplexity", "gain_over_random_pct", "local_perplexity")
-PLAIN = ("bytes_up", "seconds")
-"""Shown without their spread, which table.csv has."""
 
 
 def client_rows(results: Sequence[ArmResult]) -> list[Row]:
@@ -48,7 +46,7 @@ def client_rows(results: Sequence[ArmResult]) -> list[Row]:
         name: {result.seed: result.summary for result in results if result.selector == name}
         for name in arm_names(results)
     }
-    columns = [*own_columns(results), *COLUMNS]
+    columns = [*own_columns(results), *MEASURES]
     table: dict[str, dict[str, list[float]]] = {}
     for name, own in by_arm.items():
         base = by_arm.get(baseline_of(name), {}) if selector_of(name) != BASELINE else {}
@@ -72,28 +70,21 @@ def client_rows(results: Sequence[ArmResult]) -> list[Row]:
     return rows
 
 
-def client_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def client_cells(rows: Sequence[Row]) -> Cells:
     """Heads and cells of the table as people read it."""
     accurate = "test_accuracy" in rows[0]
-    own = [name for name in rows[0] if name.startswith(("test_", "local_")) and not name.endswith("_std")]
-    names = [*(name for name in own if name not in COLUMNS), *COLUMNS]
-    shown = [name for name in names if name in rows[0] and not (accurate and name in PERPLEXITIES)]
+    found = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
+    shown = [column_of(name) for name in found if not (accurate and name in PERPLEXITIES)]
     cells = [
-        [row["selector"], *(_cell(name, row[name], row[f"{name}_std"]) for name in shown)] for row in rows
+        [row["selector"], *(one.cell(row[one.key], row[f"{one.key}_std"], narrow=True) for one in shown)]
+        for row in rows
     ]
-    return ["arm", *(COLUMNS[name][0] if name in COLUMNS else head_of(name) for name in shown)], cells
+    return ["arm", *(column.head(narrow=True) for column in shown)], cells
 
 
 def client_table(rows: Sequence[Row], title: str) -> Table:
     """The table for a terminal of 110 columns."""
-    heads, cells = client_cells(rows)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        justify: Literal["left", "right"] = "left" if head == "arm" else "right"
-        table.add_column(head.replace(", ", ",\n"), justify=justify, overflow="fold", vertical="bottom")
-    for line in cells:
-        table.add_row(*line)
-    return table
+    return terminal_table(client_cells(rows), title, left=("arm",), break_at=", ")
 
 
 def _points(own: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:
@@ -104,13 +95,3 @@ def _points(own: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:
 def _lower(own: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:
     mine, other = own.get("test_perplexity"), base.get("test_perplexity")
     return None if mine is None or other is None else 100 * (other - mine) / other
-
-
-def _cell(name: str, value: float | None, spread: float | None) -> str:
-    if value is None:
-        return "-"
-    _, form, factor = COLUMNS.get(name, (name, ".4g", 1))
-    text = f"{value * factor:{form}}"
-    if spread is None or name in PLAIN:
-        return text
-    return f"{text} ± {spread * factor:{form.removeprefix('+')}}"

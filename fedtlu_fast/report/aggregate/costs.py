@@ -7,31 +7,29 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.report.columns import column_of
+from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.costs import read_round_costs
 from fedtlu_fast.runs.directory import METRICS, RunDirectory
 from fedtlu_fast.runs.reading import read_finished
 
 QUALITIES = ("test_accuracy", "test_perplexity")
 SUMS = ("bytes_up", "bytes_down", "forward_flops", "backward_flops", "probe_flops", "seconds")
-COLUMNS = {
-    "test_accuracy": ("accuracy", ".2f", 100, "%"),
-    "test_perplexity": ("perplexity", ".2f", 1, ""),
-    "bytes_up": ("MB up", "", 1e-6, ""),
-    "bytes_down": ("MB down", "", 1e-6, ""),
-    "forward_flops": ("GFLOP forward", "", 1e-9, ""),
-    "backward_flops": ("GFLOP backward", "", 1e-9, ""),
-    "probe_share": ("FLOP in probes", ".1f", 100, "%"),
-    "seconds": ("seconds", "", 1, ""),
-}
-"""Title, format (empty: by size), factor and unit of each column; the probes' share is of all FLOPs."""
-SPREAD = (*QUALITIES, "seconds")
-"""Columns that show their standard deviation."""
+MEASURES = (
+    *QUALITIES,
+    "bytes_up",
+    "bytes_down",
+    "forward_flops",
+    "backward_flops",
+    "probe_share",
+    "seconds",
+)
+"""Columns of the table; the probes' share is of all FLOPs."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
     for arm, runs in arms.items():
         row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
         totals = [run.totals() for run in runs]
-        for name in COLUMNS:
+        for name in MEASURES:
             if name in qualities:
                 values = [value for run in runs if (value := run.last(name)) is not None]
             elif name not in QUALITIES:
@@ -126,36 +124,21 @@ def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
     return rows
 
 
-def cost_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table as people read it, with one quality; see `tables.to_markdown`."""
+def cost_cells(rows: Sequence[Mapping[str, Any]]) -> Cells:
+    """Heads and cells of the table as people read it, with one quality."""
     quality = next((name for name in QUALITIES if name in rows[0]), None)
-    names = [name for name in COLUMNS if name not in QUALITIES or name == quality]
+    shown = [column_of(name) for name in MEASURES if name not in QUALITIES or name == quality]
     cells = [
-        [str(row["arm"]), *(_cell(name, row[name], row[f"{name}_std"]) for name in names)] for row in rows
+        [str(row["arm"]), *(column.cell(row[column.key], row[f"{column.key}_std"]) for column in shown)]
+        for row in rows
     ]
-    return ["arm", *(COLUMNS[name][0] for name in names)], cells
+    return ["arm", *(column.head() for column in shown)], cells
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """The table for a terminal."""
-    heads, cells = cost_cells(rows)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        justify: Literal["left", "right"] = "left" if head == "arm" else "right"
-        table.add_column(head.replace(" ", "\n", 1), justify=justify, overflow="fold", vertical="bottom")
-    for line in cells:
-        table.add_row(*line)
-    return table
+    return terminal_table(cost_cells(rows), title, left=("arm",), break_at=" ")
 
 
 def _all(arms: Mapping[str, Sequence[RunCosts]]) -> list[RunCosts]:
     return [run for runs in arms.values() for run in runs]
-
-
-def _cell(name: str, value: float | None, spread: float | None) -> str:
-    if value is None:
-        return "-"
-    _, form, factor, unit = COLUMNS[name]
-    form = form or (",.1f" if value * factor < 1000 else ",.0f")
-    text = f"{value * factor:{form}}{unit}"
-    return f"{text} ± {spread * factor:{form}}" if spread is not None and name in SPREAD else text

@@ -9,19 +9,20 @@ from typing import Any
 
 from rich.table import Table
 
-from fedtlu_fast.report.tables import BASELINE
+from fedtlu_fast.report.arms import BASELINE
+from fedtlu_fast.report.columns import COLUMNS
 from fedtlu_fast.runs.results import ConditionResult
 
 MEASURES = (
-    ("perplexity", "global", "test_perplexity", -1),
-    ("perplexity", "local", "local_perplexity", -1),
-    ("perplexity", "local_trained", "trained_local_perplexity", -1),
-    ("accuracy", "global", "test_accuracy", 1),
-    ("accuracy", "local", "local_accuracy", 1),
-    ("macro_f1", "global", "test_macro_f1", 1),
+    ("perplexity", "global", COLUMNS["test_perplexity"]),
+    ("perplexity", "local", COLUMNS["local_perplexity"]),
+    ("perplexity", "local_trained", COLUMNS["trained_local_perplexity"]),
+    ("accuracy", "global", COLUMNS["test_accuracy"]),
+    ("accuracy", "local", COLUMNS["local_accuracy"]),
+    ("macro_f1", "global", COLUMNS["test_macro_f1"]),
 )
-"""Metric, split, its name in summary.json, and whether more is better. `local`: the global model on the
-clients' own tests; `local_trained`: after the client trains it once more."""
+"""Metric, split and column. `local`: the global model on the clients' own tests; `local_trained`: after the
+client trains it once more."""
 HEADS = (
     "aggregator",
     "threat",
@@ -48,7 +49,8 @@ def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[
         for selector in dict.fromkeys(arm.selector for arm in result.arms):
             own = {arm.seed: arm.summary for arm in result.arms if arm.selector == selector}
             base = {arm.seed: arm.summary for arm in result.arms if arm.selector == BASELINE}
-            for metric, split, key, sign in MEASURES:
+            for metric, split, column in MEASURES:
+                key, sign = column.key, 1 if column.better == "higher" else -1
                 values = [summary[key] for summary in own.values() if summary.get(key) is not None]
                 if not values:
                     continue

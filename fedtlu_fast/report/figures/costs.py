@@ -11,15 +11,14 @@ from matplotlib.lines import Line2D
 
 from fedtlu_fast.report.aggregate.costs import RunCosts
 from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
+from fedtlu_fast.report.columns import COLUMNS
 from fedtlu_fast.report.figures.arm_curves import legend
 from fedtlu_fast.report.figures.plots import FAINT, INK
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-PANELS = {
-    "bytes_up": ("MB sent by clients", 1e-6),
-    "flops": ("GFLOP computed by clients", 1e-9),
-}
+PANELS = (COLUMNS["bytes_up"], COLUMNS["flops"])
+"""What stands on the axes to the right."""
 
 
 def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Figure:
@@ -40,17 +39,16 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fi
     looks, scale = styles(names), quality.scale
     for row, budget in zip(panels, budgets, strict=True):
         shown = [name for name in names if budget_of(name) in (None, budget)]
-        for axes, (cost, (_, factor)) in zip(row, PANELS.items(), strict=True):
+        for axes, cost in zip(row, PANELS, strict=True):
             for name in sorted(shown, key=lambda name: budget_of(name) is not None):
-                _path(
-                    axes, looks[name], [run.path(quality.column, cost) for run in arms[name]], factor, scale
-                )
+                paths = [run.path(quality.column, cost.key) for run in arms[name]]
+                _path(axes, looks[name], paths, cost.scale, scale)
             _dress(axes)
             axes.tick_params(labelbottom=True)
         if budget is not None:
             row[0].set_title(f"budget {budget}", fontsize=9, loc="left")
-    for axes, (title, _) in zip(panels[-1], PANELS.values(), strict=True):
-        axes.set_xlabel(f"{title} so far", fontsize=9)
+    for axes, cost in zip(panels[-1], PANELS, strict=True):
+        axes.set_xlabel(f"{cost.title} so far, all clients", fontsize=9)
         axes.set_xlim(left=0)  # only now: it stops the limits from growing with the lines
     figure.supylabel(quality.label, fontsize=9)
     legend(figure, looks)
@@ -75,14 +73,13 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fig
     hollow = [name for name in names if budgets and budget_of(name) is None]
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (cost, (title, factor)) in zip(panels, PANELS.items(), strict=True):
+    for axes, cost in zip(panels, PANELS, strict=True):
         for kind in dict.fromkeys(map(selector_of, names)):
             own = [name for name in names if selector_of(name) == kind]
             style, line = looks[own[0]], []
             for name in own:
-                spent = factor * float(
-                    np.mean([sum(row[cost] for row in run.rows()) for run in tested[name]])
-                )
+                totals = [sum(row[cost.key] for row in run.rows()) for run in tested[name]]
+                spent = cost.scale * float(np.mean(totals))
                 reached = scale * np.array([run.last(quality.column) for run in tested[name]], np.float64)
                 mean = float(reached.mean())
                 axes.vlines(spent, reached.min(), reached.max(), color=style.colour, linewidth=1)
@@ -91,7 +88,7 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fig
             axes.plot(
                 *zip(*sorted(line), strict=True), color=style.colour, linestyle=style.line, linewidth=1.2
             )
-        axes.set_xlabel(f"{title} in all rounds", fontsize=9)
+        axes.set_xlabel(f"{cost.title} in all rounds, all clients", fontsize=9)
         _dress(axes)
         axes.set_xlim(left=0)
     figure.supylabel(quality.label, fontsize=9)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fedtlu_fast.report.arms import BASELINE
 from fedtlu_fast.report.headline import headline_of_arms
-from fedtlu_fast.report.tables import BASELINE
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import PERPLEXITY
 from fedtlu_fast.tasks.metrics import Figure as Quality

@@ -20,8 +20,8 @@ from fedtlu_fast.report.figures.client_maps import Choices, arms_choices, maps_f
 from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.page import write_page, write_pictures
-from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
-from fedtlu_fast.report.tables import to_csv, to_csv_rows, to_markdown
+from fedtlu_fast.report.pages.parts import attempt, pictures, tables
+from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import Figure as Quality
@@ -73,7 +73,7 @@ def write_client_report(
 
     def add_costs() -> None:
         spent = cost_rows(costs)
-        add("Costs of all rounds", "costs", to_csv_rows(spent), cost_cells(spent))
+        add("Costs of all rounds", "costs", to_csv(spent), cost_cells(spent))
 
     add("Comparison", "table", to_csv(rows), client_cells(rows))
     if costs:
@@ -171,7 +171,7 @@ def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
     """
     rows = ablation_rows(arms)
     directory = RunDirectory(out)
-    directory.write("ablation.csv", to_csv_rows(rows))
+    directory.write("ablation.csv", to_csv(rows))
     directory.write(
         "ablation.md", to_markdown(*ablation_cells(rows, headline_of_arms([arm.result for arm in arms])))
     )

@@ -8,13 +8,14 @@ from typing import Any
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.clients import client_rows
+from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
 from fedtlu_fast.report.figures.plots import comparison_figure
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.clients import write_client_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
-from fedtlu_fast.report.tables import comparison_cells, comparison_rows, to_csv, to_markdown
+from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
 

@@ -13,7 +13,7 @@ from fedtlu_fast.report.figures.gains import gains_figure
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
-from fedtlu_fast.report.tables import to_csv_rows, to_markdown
+from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ConditionResult
 
@@ -30,7 +30,7 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
     for result in results:
         write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
     if rows:
-        RunDirectory(out).write("table.csv", to_csv_rows(rows))
+        RunDirectory(out).write("table.csv", to_csv(rows))
         attempt("report.html", lambda: _experiment_report(name, results, rows, out))
     return rows
 
@@ -44,7 +44,7 @@ def _experiment_report(
     written: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]
     timed = attempt("the table of seconds", lambda: stage_rows(results))
     if timed:
-        directory.write("seconds.csv", to_csv_rows(timed))
+        directory.write("seconds.csv", to_csv(timed))
         title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
         told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
         written.append({"title": title, "heads": STAGE_HEADS, "cells": lines})

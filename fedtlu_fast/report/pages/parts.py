@@ -22,12 +22,11 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from fedtlu_fast.errors import StorageError
+from fedtlu_fast.report.tables import Cells
 from fedtlu_fast.shown import one_line, visible
 
 logger = logging.getLogger("fedtlu_fast")
 T = TypeVar("T")
-Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Heads and cells of a table."""
 MOST_OF_NAME = 48
 """Characters of a name beside an axis or in a legend."""
 BEGINS = (16, 0, 8, 24, 32, 40)

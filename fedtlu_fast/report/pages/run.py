@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.report.aggregate.comparison import SOME
 from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.figures.history import history_figure
 from fedtlu_fast.report.figures.plots import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.page import write_page, write_pictures
-from fedtlu_fast.report.pages.parts import Cells, attempt, pictures, tables
-from fedtlu_fast.report.tables import SOME
+from fedtlu_fast.report.pages.parts import attempt, pictures, tables
+from fedtlu_fast.report.tables import Cells
 from fedtlu_fast.runs.results import RunResult
 
 SHOWN_AS = {

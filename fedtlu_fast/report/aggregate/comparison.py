@@ -1,0 +1,86 @@
+"""The comparison table: one row a selector, mean and spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from fedtlu_fast.report.arms import BASELINE
+from fedtlu_fast.report.columns import column_of
+from fedtlu_fast.report.headline import headline_of_arms, own_columns
+from fedtlu_fast.report.tables import Cells, terminal_table
+from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import PERPLEXITY
+
+SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
+"""Measures that only some tasks have; the others' tables are without them."""
+PERPLEXITIES = ("test_perplexity", "local_perplexity", "trained_local_perplexity")
+"""Measures that a task without perplexity as its headline may lack."""
+MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up", "seconds")
+GAIN = "gain_over_random_pct"
+
+
+def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    """One row per selector: mean and sample standard deviation over seeds of every measure.
+
+    ``gain_over_random_pct`` is how much better the headline of the global test is than random's, seed by
+    seed, in per cent; None without a random arm, and where no arm had a targeted round.
+    """
+    rows = []
+    headline = headline_of_arms(results)
+    some = SOME if headline == PERPLEXITY else (*SOME, *PERPLEXITIES)
+    known = [
+        name
+        for name in MEASURES
+        if name not in some or any(result.summary.get(name) is not None for result in results)
+    ]
+    measures = [*own_columns(results), *known]
+    # A model that diverged has no finite value, and so no place in a mean.
+    reached = [(r, r.summary[headline.column]) for r in results if r.summary.get(headline.column) is not None]
+    baseline = {result.seed: float(value) for result, value in reached if result.selector == BASELINE}
+    for selector in dict.fromkeys(result.selector for result in results):
+        own = [result for result in results if result.selector == selector]
+        row: dict[str, Any] = {
+            "selector": selector,
+            "seeds": [result.seed for result in own],
+            "targeted_rounds": max(map(_targeted, own)),
+        }
+        for measure in measures:
+            # Runs of earlier versions lack what only some tasks have.
+            found = [result.summary.get(measure) for result in own]
+            values = [value for value in found if value is not None]
+            row[measure] = mean(values) if values else None
+            row[f"{measure}_std"] = stdev(values) if len(values) > 1 else None
+        pairs = [(r, value) for r, value in reached if r.selector == selector and r.seed in baseline]
+        found = [headline.gain(value, baseline[r.seed]) for r, value in pairs if any(map(_targeted, results))]
+        gains = [gain for gain in found if gain is not None]
+        row["gain_over_random_pct"] = mean(gains) if gains else None
+        row["gain_over_random_pct_std"] = stdev(gains) if len(gains) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def _targeted(result: ArmResult) -> int:
+    """Rounds in which the arm's selector chose."""
+    return int(result.summary["rounds"]) - int(result.summary["warmup_rounds"])
+
+
+def comparison_cells(rows: Sequence[dict[str, Any]]) -> Cells:
+    """Heads and cells of the table as people read it."""
+    measures = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
+    shown = [column_of(name) for name in measures]
+    cells = []
+    for row in rows:
+        texts = [column.cell(row[column.key], row[f"{column.key}_std"]) for column in shown]
+        if row["selector"] == BASELINE and GAIN in measures:
+            texts[measures.index(GAIN)] = ""
+        cells.append([row["selector"], *texts])
+    return ["selector", *(column.head() for column in shown)], cells
+
+
+def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """The table for a terminal."""
+    return terminal_table(comparison_cells(rows), title, left=("selector",))
