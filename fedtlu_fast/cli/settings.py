@@ -29,7 +29,8 @@ def settings_command(preset: options.Preset = None) -> None:
     for path, text in setting_paths().items():
         value: Any = tree
         for step in path.split("."):
-            value = value.get(step, UNUSED)  # a parameter of a part that this preset does not use
+            # What is missing is a parameter of a part that this preset does not use.
+            value = value.get(step, UNUSED) if isinstance(value, dict) else UNUSED
         shown = (
             "" if value is UNUSED else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
         )
