@@ -55,8 +55,6 @@ def test_settings_that_mean_something_are_taken():
         ({"aggregation": {"rule": "krum"}}, "aggregation.rule"),
         ({"aggregation": {"rule": "median"}}, "aggregation.rule"),
         ({"threats": ["a_little_is_enough:0.2"]}, "threats"),
-        ({"execution": {"engine": "compiled"}}, "execution.engine"),
-        ({"execution": {"compile": "default"}}, "execution.compile"),
     ],
     ids=str,
 )
@@ -70,4 +68,4 @@ def test_what_knows_nothing_of_blocks_is_refused_beside_it(selector, over, field
 
 def test_clipping_and_other_threats_go_with_it():
     config = parse({"selector": "top"}, aggregation={"rule": "norm_clip"}, threats=["sign_flip:0.2"])
-    assert config.one_by_one
+    assert not config.aggregation.rule.takes_sums

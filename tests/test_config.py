@@ -403,16 +403,6 @@ def test_impossible_values(override, message):
     refused(message, override)
 
 
-@pytest.mark.parametrize("rule", ["median", "krum", "multi_krum", "norm_clip"])
-@pytest.mark.parametrize("execution", [{"executor": "vectorized"}, {"executor": "processes", "at_once": 4}])
-def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule, execution):
-    refused(
-        r"aggregation\.rule: got .*Use execution\.at_once=1",
-        aggregation={"rule": rule},
-        execution=execution,
-    )
-
-
 @pytest.mark.parametrize("cohort", [3, 6, 10, 49])
 def test_the_least_share_of_one_client_is_that_of_like_clients(cohort):
     tree = {"clients": 50, "cohort": cohort, "aggregation": {"max_share": 1 / cohort}}

@@ -57,6 +57,11 @@ class ClientSteps:
         keeping = ("own_model", "tested_model")
         self._keepers = [name for step, name in self._named() if any(does(step, hook) for hook in keeping)]
 
+    @property
+    def needs_each(self) -> bool:
+        """Whether the server has to see each client's vector on its own."""
+        return any(step.needs_each for step in self.steps)
+
     def of(self, client: int) -> list[int]:
         """Places of the steps that this client takes."""
         return self.roles.of(client)

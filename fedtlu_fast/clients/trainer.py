@@ -139,8 +139,7 @@ Finish = Callable[[int, ClientUpdate], ClientUpdate]
 class Trainer(Protocol):
     """An engine that trains one client at a time."""
 
-    @staticmethod
-    def supports(want: Want, at_once: int = 1) -> str | None:
+    def supports(self, want: Want, at_once: int = 1) -> str | None:
         """Why the engine cannot do what a part wants; None: it can.
 
         Args:

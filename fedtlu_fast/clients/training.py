@@ -146,9 +146,10 @@ class LocalTrainer:
             loss=float(torch.stack(losses).double().mean()),
         )
 
-    @staticmethod
-    def supports(want: Want, at_once: int = 1) -> str | None:
+    def supports(self, want: Want, at_once: int = 1) -> str | None:
         """See `Trainer`: clients trained one after another can do everything."""
+        if self._one_shape and want == "blocks":
+            return "every set of blocks would be compiled for itself"
         return None
 
     def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:

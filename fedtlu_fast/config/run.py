@@ -141,20 +141,6 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _rule_sees_each_client(self) -> Self:
-        if self.execution.executor != "vectorized" and (self.execution.at_once or 1) == 1:
-            return self
-        expected = "with clients trained several at once, whose sum is all that is kept"
-        if not self.aggregation.rule.takes_sums:
-            raise InputError(
-                "aggregation.rule", self.rule_name, f"mean {expected}", "Use execution.at_once=1."
-            )
-        if self.colluding:
-            kind = "a_little_is_enough"
-            raise InputError("threats", kind, f"another {expected}", "Use execution.at_once=1.")
-        return self
-
-    @model_validator(mode="after")
     def _threats_fit(self) -> Self:
         kinds = [threat.name_of("kind") for threat in self.threats]
         together = [kind for kind, own in zip(kinds, self.threats, strict=True) if own.step.needs_each]
@@ -181,18 +167,6 @@ class RunConfig(Section):
             raise InputError("aggregation.rule", self.rule_name, expected)
         if self.colluding:
             raise InputError("threats", "a_little_is_enough", f"another {chosen}, which it knows nothing of")
-        if self.execution.engine == "compiled":
-            expected = f"torch {chosen}: the compiled engine trains every layer"
-            raise InputError("execution.engine", "compiled", expected)
-        if self.execution.compile != "none":
-            expected = f"none {chosen}: every set of blocks would be compiled for itself"
-            raise InputError("execution.compile", self.execution.compile, expected)
-        if self.client_selection.keeps:
-            expected = "with client_selection.personal: each client starts from a model of its own"
-            if self.execution.executor == "vectorized":
-                raise InputError("execution.executor", "vectorized", f"another {expected}")
-            if (self.execution.at_once or 1) > 1:
-                raise InputError("execution.at_once", self.execution.at_once, f"1 {expected}")
         return self
 
     @property
@@ -210,11 +184,6 @@ class RunConfig(Section):
     def colluding(self) -> bool:
         """Whether some clients make up together what they send."""
         return any(threat.step.needs_each for threat in self.threats)
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether the server has to see every client's vector."""
-        return not self.aggregation.rule.takes_sums or self.colluding
 
     @model_validator(mode="after")
     def _rule_fits_cohort(self) -> Self:

@@ -51,7 +51,7 @@ def found(config: RunConfig) -> Founded:
     parts = make_parts(config)
     population, trainer = parts.population, parts.trainer
     state = initial_state(trainer.layout, trainer.task.model)
-    config, note = choose(config, population, trainer)
+    config, note = choose(config, population, trainer, parts.steps)
     if note:
         logger.info(note)
     executor = make_executor(config, population, trainer, parts.steps)

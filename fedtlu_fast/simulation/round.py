@@ -272,11 +272,12 @@ def _lanes(server: Server, state: ServerState, cohort: list[int], choice: Client
     config = server.config
     if not cohort:
         return []
+    one_by_one = not config.aggregation.rule.takes_sums or server.steps.needs_each
     return cut(
         state.round + 1,
         cohort,
-        len(cohort) if config.one_by_one else config.execution.lanes,
-        1 if config.one_by_one else config.execution.at_once or 1,
+        len(cohort) if one_by_one else config.execution.lanes,
+        1 if one_by_one else config.execution.at_once or 1,
         choice.orders,
         memory={client: server.steps.memories(state.memory, client) for client in cohort},
         told=server.steps.told(state.memory),

@@ -399,7 +399,6 @@ def test_a_threat_of_the_users_own_is_named_or_given(threats):
         ([{"share": 0.1}], {}, "threats.0.kind: got None; expected the name of a threat"),
         (["label_flip:0.1:2"], {}, "threats.0.kind: got 'label_flip:0.1:2'; expected at most 1 values"),
         ([f"{__name__}:Negated:2"], {}, "threats.0.share: got 2"),
-        (["a_little_is_enough:0.1"], {"execution": {"at_once": 4}}, "Use execution.at_once=1"),
     ],
     ids=[
         "kind",
@@ -412,7 +411,6 @@ def test_a_threat_of_the_users_own_is_named_or_given(threats):
         "no kind",
         "values",
         "own",
-        "at once",
     ],
 )
 def test_impossible_threats_are_refused(threats, over, message):

@@ -58,10 +58,14 @@ def parts_of(config, *extra):
     return parts.population, LocalTrainer(task, layout, config.training, config.seed)
 
 
+def with_steps(config, population, trainer):
+    return population, trainer, make_steps(config, trainer.layout, trainer.task, population)
+
+
 def chosen(execution=None, *extra, **over):
     """The settled execution settings, and why."""
     config = settings_of(execution, **over)
-    settled, note = choose_function(config, *parts_of(config, *extra))
+    settled, note = choose_function(config, *with_steps(config, *parts_of(config, *extra)))
     unsettled = {"executor", "at_once", "engine"}
     assert settled.execution.model_dump(exclude=unsettled) == config.execution.model_dump(exclude=unsettled)
     assert settled.model_dump(exclude={"execution"}) == config.model_dump(exclude={"execution"})
@@ -71,7 +75,7 @@ def chosen(execution=None, *extra, **over):
 def made(execution, *extra, **over):
     config = settings_of(execution, **over)
     population, trainer = parts_of(config, *extra)
-    settled, _ = choose_function(config, population, trainer)
+    settled, _ = choose_function(config, *with_steps(config, population, trainer))
     steps = make_steps(settled, trainer.layout, trainer.task, population)
     return make_executor(settled, population, trainer, steps)
 
@@ -187,10 +191,12 @@ def test_processes_are_refused_on_a_gpu_and_off_linux(monkeypatch):
     config = settings_of({"executor": "processes"})
     population, trainer = parts_of(config)
     with pytest.raises(InputError, match=r"execution.executor: got 'processes'; .*GPU.*vectorized"):
-        choose_function(config.model_copy(update={"device": "cuda"}), population, trainer)
+        choose_function(
+            config.model_copy(update={"device": "cuda"}), *with_steps(config, population, trainer)
+        )
     monkeypatch.setattr(processes.sys, "platform", "darwin")
     with pytest.raises(InputError, match=r"execution.executor: got 'processes'; .*Linux only"):
-        choose_function(config, population, trainer)
+        choose_function(config, *with_steps(config, population, trainer))
 
 
 @linux_only
@@ -259,7 +265,7 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
     found = set()
     for cores in (1, 2, 16):
         monkeypatch.setattr(choose_module, "cores", lambda cores=cores: cores)
-        settled, note = choose_function(config, population, trainer)
+        settled, note = choose_function(config, *with_steps(config, population, trainer))
         found.add((settled.execution.engine, settled.execution.at_once))
         assert re.search(rf"\(.*{reason}.*; measured: .* ms a client\)", note)
     assert found == {way}
@@ -268,9 +274,9 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
 def test_long_steps_are_not_trained_at_once(monkeypatch):
     config = settings_of({"engine": "torch"})
     population, trainer = parts_of(config)
-    assert rule.way_of(config, population, trainer).at_once == 6
+    assert rule.way_of(config, *with_steps(config, population, trainer)).at_once == 6
     monkeypatch.setitem(rule.SMALL, "cpu", 1.0)
-    way = rule.way_of(config, population, trainer)
+    way = rule.way_of(config, *with_steps(config, population, trainer))
     assert (way.engine, way.at_once) == ("torch", 1)
     assert "too long to gain" in way.reason
 
@@ -278,21 +284,21 @@ def test_long_steps_are_not_trained_at_once(monkeypatch):
 def test_large_perceptrons_are_not_compiled(monkeypatch):
     config = settings_of()
     monkeypatch.setattr(rule, "MOST_COMPILED", 1.0)
-    assert rule.way_of(config, *parts_of(config)).engine == "torch"
+    assert rule.way_of(config, *with_steps(config, *parts_of(config))).engine == "torch"
 
 
 def test_where_memory_is_short_for_several_clients_each_is_trained_alone(monkeypatch):
     config = settings_of({"engine": "torch"})
     population, trainer = parts_of(config)
     monkeypatch.setattr(rule, "BUDGET", 1)
-    assert "no room" in rule.way_of(config, population, trainer).reason
+    assert "no room" in rule.way_of(config, *with_steps(config, population, trainer)).reason
 
 
 def test_documented_federations_go_the_way_that_they_went():
     for preset in ("quickstart", "digits", "topics"):
         config = load_config(preset)
         assert (config.execution.at_once, config.execution.engine) == (1, None)
-        assert choose_module._as_given(config).engine == "torch"
+        assert choose_module._as_given(config, None).engine == "torch"
     million = parse_config(
         {
             "task": "classification",
@@ -303,7 +309,7 @@ def test_documented_federations_go_the_way_that_they_went():
             "training": {"batch_size": 10, "local_steps": 2, "clip_norm": None},
         }
     )
-    way = rule.way_of(million, *parts_of(million))
+    way = rule.way_of(million, *with_steps(million, *parts_of(million)))
     assert way.engine == "compiled"
     # Four lanes of 250 clients, as with 256 in a call.
     settled = million.execution.model_copy(update={"at_once": way.at_once})
@@ -382,7 +388,7 @@ def test_to_choose_draws_nothing_and_leaves_the_model_as_it_was(execution, layer
     own = population.train(0)
     expected = trainer.train(start, buffers, own, 1, 0).params.clone()
     before = torch.get_rng_state()
-    choose_function(config, population, trainer)
+    choose_function(config, *with_steps(config, population, trainer))
     assert torch.equal(torch.get_rng_state(), before)
     found = trainer.train(start, buffers, own, 1, 0)
     assert torch.equal(found.params, expected)
@@ -408,7 +414,7 @@ class Broken:
 def test_clients_that_raise_are_the_rounds_business(execution, bad):
     config = settings_of({**execution, "client_errors": "drop"})
     population, trainer = parts_of(config)
-    settled, _ = choose_function(config, Broken(population, bad), trainer)
+    settled, _ = choose_function(config, *with_steps(config, Broken(population, bad), trainer))
     steps = make_steps(settled, trainer.layout, trainer.task, population)
     executor = make_executor(settled, Broken(population, bad), trainer, steps)
     executor.close()

@@ -11,6 +11,7 @@ from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.simulation.executors.fits import check_engine
 from fedtlu_fast.simulation.executors.lane_trainer import Engines, LaneTrainer
 from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.probing import Prober
@@ -35,6 +36,7 @@ def make_lane_trainer(
     Raises:
         CannotCompileError: see `CompiledTrainer`.
         CannotVectorizeError: see `VectorizedTrainer`.
+        InputError: the engine cannot do what a part wants.
     """
     execution, chosen = config.execution, config.client_selection
     at_once, example = execution.at_once or 1, example_samples(population)
@@ -48,6 +50,7 @@ def make_lane_trainer(
         many = VectorizedTrainer(*parts, at_once, example, execution.precision)
         groups = VectorizedGroups(many, trainer, config.backend)
         engines = Engines(groups, groups, execution.at_once or 1)
+    check_engine(config, steps, engines.one, execution.at_once or 1)
     layout = trainer.layout
     agreement = config.selection.metric == "agreement"
     return LaneTrainer(

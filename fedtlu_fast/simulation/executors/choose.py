@@ -29,13 +29,16 @@ WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""
 
 
-def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:
+def choose(
+    config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
+) -> tuple[RunConfig, str]:
     """The settings with executor and `at_once` settled, and a line that says what was chosen and why.
 
     Args:
         config: as given.
         population: who holds what.
         trainer: of single clients.
+        steps: what clients do around training.
 
     Raises:
         InputError: an executor that cannot be used here was asked for by name.
@@ -43,11 +46,11 @@ def choose(config: RunConfig, population: Population, trainer: LocalTrainer) -> 
     given = config.execution
     name = given.executor.partition(":")[0]
     if name == "auto":
-        return _measure(config, population, trainer)
+        return _measure(config, population, trainer, steps)
     compiled = given.engine == "compiled"
     if name == "serial" and (given.at_once or 1) > 1 and not compiled:
         raise InputError("execution.at_once", given.at_once, "1 with executor=serial", "Use vectorized.")
-    at_once = given.at_once or (shared_out(config) if compiled else 1)
+    at_once = given.at_once or (shared_out(config, steps) if compiled else 1)
     if name == "vectorized":
         if compiled:
             raise InputError(
@@ -117,8 +120,10 @@ def _settled(config: RunConfig, executor: str, at_once: int, engine: str) -> Run
     return config.model_copy(update={"execution": settled})
 
 
-def _measure(config: RunConfig, population: Population, trainer: LocalTrainer) -> tuple[RunConfig, str]:
-    way = _as_given(config) or way_of(config, population, trainer)
+def _measure(
+    config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
+) -> tuple[RunConfig, str]:
+    way = _as_given(config, steps) or way_of(config, population, trainer, steps)
     seconds = _seconds(way, config, population, trainer)
     workers = min(_useful_workers(config), -(-config.cohort // way.at_once))
     round_seconds = seconds * config.cohort
@@ -144,11 +149,11 @@ def _useful_workers(config: RunConfig) -> int:
     return config.execution.workers or cores()
 
 
-def _as_given(config: RunConfig) -> Way | None:
+def _as_given(config: RunConfig, steps: ClientSteps) -> Way | None:
     """The way that the settings name, if they do."""
     given = config.execution
     if given.engine == "compiled":
-        return Way("compiled", given.at_once or shared_out(config), "execution.engine=compiled")
+        return Way("compiled", given.at_once or shared_out(config, steps), "execution.engine=compiled")
     if given.at_once is not None:
         return Way("torch", given.at_once, f"execution.at_once={given.at_once}")
     return None

@@ -8,17 +8,21 @@ cores of an x86-64 server (see `docs/scaling.md`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
+from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
+from fedtlu_fast.clients.trainer import Want
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.flops import backward_flops
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.simulation.executors.fits import asked_of_engine
 
 MOST_AT_ONCE = 256
 """More clients at once are hardly faster, and leave less for others to do."""
@@ -53,24 +57,27 @@ class Way:
     reason: str
 
 
-def way_of(config: RunConfig, population: Population, trainer: LocalTrainer) -> Way:
+def way_of(config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps) -> Way:
     """The way for this model and these settings.
 
     Args:
         config: of the run; `execution.at_once` is not set, and `execution.engine` is not compiled.
         population: who holds what; only the global test is looked at.
         trainer: of single clients.
+        steps: what clients do around training.
     """
-    if config.one_by_one:
+    wanted = {asked.want for asked in asked_of_engine(config, steps)}
+    if "each vector" in wanted:
         return Way("torch", 1, "its rule wants every client on its own")
-    if config.client_selection.keeps:
-        return Way("torch", 1, "clients keep blocks for themselves")
+    if "own model" in wanted:
+        return Way("torch", 1, "clients start from models of their own")
     if config.execution.compile != "none":
         return Way("torch", 1, f"execution.compile={config.execution.compile}")
     flops = _step_flops(config, population, trainer)
-    if config.execution.engine is None and flops <= MOST_COMPILED and _compiles(config, population, trainer):
-        return Way("compiled", shared_out(config), "a small perceptron")
-    most = shared_out(config)
+    small = config.execution.engine is None and flops <= MOST_COMPILED
+    if small and _compiles(config, population, trainer, wanted):
+        return Way("compiled", shared_out(config, steps), "a small perceptron")
+    most = shared_out(config, steps)
     if most < WORTH:
         return Way("torch", 1, "the cohort is too small to train several at once")
     work = flops + WORK_OF_A_PARAMETER * trainer.layout.size
@@ -98,12 +105,12 @@ def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
     return 4 * layout.size * (4 + state)
 
 
-def shared_out(config: RunConfig) -> int:
+def shared_out(config: RunConfig, steps: ClientSteps) -> int:
     """Clients that are trained together, so that several workers have something to do.
 
     A robust rule wants each on its own.
     """
-    if config.one_by_one:
+    if not config.aggregation.rule.takes_sums or steps.needs_each:
         return 1
     return min(MOST_AT_ONCE, max(-(-config.cohort // SHARES), min(config.cohort, FEWEST)))
 
@@ -116,15 +123,17 @@ def _step_flops(config: RunConfig, population: Population, trainer: LocalTrainer
     return size * backward_flops(trainer.task, trainer.layout, batch, range(len(trainer.layout.blocks)))
 
 
-def _compiles(config: RunConfig, population: Population, trainer: LocalTrainer) -> bool:
-    if config.execution.precision != "float32" or config.client_selection.selector != "none":
+def _compiles(
+    config: RunConfig, population: Population, trainer: LocalTrainer, wanted: Collection[Want]
+) -> bool:
+    if config.execution.precision != "float32":
         return False
     parts = (trainer.task, trainer.layout, config.training, config.seed)
     try:
-        CompiledTrainer(*parts, example_samples(population))
+        engine = CompiledTrainer(*parts, example_samples(population))
     except CannotCompileError:
         return False
-    return True
+    return not any(engine.supports(want) for want in wanted)
 
 
 def _not_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer) -> str | None:

@@ -1,0 +1,89 @@
+"""Whether the engine that the settings name can do what the parts of a run want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedtlu_fast.client_steps import ClientSteps
+from fedtlu_fast.client_steps.personal import Personal
+from fedtlu_fast.client_steps.sending import SendChosen
+from fedtlu_fast.client_steps.step import wants
+from fedtlu_fast.clients.trainer import Trainer, Want
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one part of a run asks of the engine.
+
+    Attributes:
+        want: what it asks.
+        part: the part, as the settings name it.
+        field: the setting that names the part.
+        value: of that setting.
+        instead: another value that would not ask it.
+    """
+
+    want: Want
+    part: str
+    field: str
+    value: str
+    instead: str = "another"
+
+
+def asked_of_engine(config: RunConfig, steps: ClientSteps) -> Iterator[Asked]:
+    """What the parts of a run ask of the engine that trains the clients."""
+    if not config.aggregation.rule.takes_sums:
+        name = config.rule_name
+        yield Asked("each vector", f"aggregation.rule={name}", "aggregation.rule", name, "mean")
+    chosen = config.client_selection
+    kinds = {id(threat.step): threat.name_of("kind") for threat in config.threats}
+    for step in steps.steps:
+        field, value = "client_steps", step.name
+        part = f"client_steps={value}"
+        if isinstance(step, Personal):
+            field, value, part = (
+                "client_selection.personal",
+                str(chosen.personal),
+                "client_selection.personal",
+            )
+        elif isinstance(step, SendChosen):
+            field, value = "client_selection.selector", chosen.selector
+            part = f"{field}={value}"
+        elif id(step) in kinds:
+            field, value = "threats", kinds[id(step)]
+            part = f"threats={value}"
+        for want in wants(step):
+            yield Asked(want, part, field, value)
+
+
+def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, at_once: int) -> None:
+    """Makes sure that an engine can do what the parts of a run want.
+
+    Args:
+        config: of the run.
+        steps: what its clients do around training.
+        engine: trains the clients.
+        at_once: how many clients it trains in one call.
+
+    Raises:
+        InputError: it cannot; the field is the setting to change.
+    """
+    given = config.execution
+    for asked in asked_of_engine(config, steps):
+        reason = engine.supports(asked.want, at_once)
+        if reason is None:
+            continue
+        if asked.want == "each vector":
+            expected = f"{asked.instead} where {reason}"
+            raise InputError(asked.field, asked.value, expected, "Use execution.at_once=1.")
+        expected = f"with {asked.part}: {reason}"
+        if given.engine == "compiled":
+            raise InputError("execution.engine", "compiled", f"torch {expected}")
+        if given.compile != "none":
+            raise InputError("execution.compile", given.compile, f"none {expected}")
+        if given.executor == "vectorized":
+            raise InputError("execution.executor", "vectorized", f"another {expected}")
+        raise InputError("execution.at_once", at_once, f"1 {expected}")
