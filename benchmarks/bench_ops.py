@@ -1,10 +1,10 @@
-"""The operations on a GPT-2-sized change (124M float32, 148 tensors), beside what people write by hand.
+"""The operations on a GPT-2-sized change (124M float32, 148 tensors), beside hand-written code.
 
     pytest benchmarks/bench_ops.py --benchmark-columns=median,ops
 
-The methods are those of `fedtlu profile`, which checks each of them against float64 first (as a fixture
-here) and calls them in turn; here each is called by itself, so a machine that drifts shows in the ratios.
-FEDTLU_BENCH_SHAPE names another shape of `fedtlu profile`, FEDTLU_BENCH_CLIENTS the K of aggregate.
+The methods are those of `fedtlu profile`, which checks each of them against float64 first (here a fixture
+does) and calls them in turn. Here each is timed separately, so drift of the machine's speed distorts the
+ratios. FEDTLU_BENCH_SHAPE names another shape of `fedtlu profile`, FEDTLU_BENCH_CLIENTS the K of aggregate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PAIRS = [(op, name) for op in OPS for name in [*(OURS + backend for backend in B
 
 @lru_cache(maxsize=1)
 def case_of(op: str) -> Case:
-    """The last case only: the clients of aggregate fill gigabytes."""
+    """Keeps only the last case, because the clients of aggregate take gigabytes."""
     gc.collect()
     layout = SHAPES[SHAPE].layout()
     change = random_change(layout, SHAPES[SHAPE].dtype, "cpu")

@@ -1,9 +1,9 @@
-"""Which share of the parameters selection decides over, in published architectures.
+"""The share of the parameters that selection decides over, in published architectures.
 
     python benchmarks/blocks.py [--out benchmarks/results/blocks.csv]
 
 Every architecture is built from its configuration on the meta device: no weights, no download. torchvision
-and timm are used where they are installed; what cannot be built is named at the end.
+and timm are used if they are installed; architectures that cannot be built are named at the end.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def survey(missing: list[str]) -> Iterator[dict[str, str | int]]:
             try:
                 with torch.device("meta"):
                     model = build(name)
-            except Exception as error:  # whatever a library cannot build without data or other packages
+            except Exception as error:  # any error: some models need data or other packages
                 missing.append(f"{library} {name}: {type(error).__name__}")
                 continue
             yield row(library, name, model)

@@ -1,12 +1,13 @@
-"""Bad luck and bad input, put into real runs: how often, and what came of it.
+"""Injects faults and bad input into real runs, and counts how the runs end.
 
     python benchmarks/faults.py [--csv FILE] [--seed 0] [--share 1.0]
     python benchmarks/faults.py --kind "workers killed (SIGKILL)" --case 17    one case again
 
-Every fault is judged against the same command left in peace. It ends with the same bits, summary and logs; or
-with one message, after which --resume (or the same command anew) comes to the same; everything else is wrong.
-Links and FIFOs must also leave everything outside the directory as it is. Every case draws from the seed, its
-kind and its number, so that it can be repeated. Linux; the full disk needs the right to mount a tmpfs.
+Every case is compared with the same command without faults. It must end with the same bits, summary and logs,
+or with one message, after which --resume (or the same command again) must give the same result; any other end
+is wrong. With links and FIFOs, everything outside the directory must also stay unchanged. Every case draws
+from the seed, its kind and its number, so that it can be repeated. Linux; the full disk needs the right to
+mount a tmpfs.
 """
 
 import argparse
@@ -31,7 +32,7 @@ KINDS = [*kills.KINDS, *damage.KINDS, *places.KINDS, *limits.KINDS, *clients.KIN
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one kind."""
+    """The results of one kind."""
 
     kind: str
     cases: int
@@ -47,12 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--csv", type=Path, help="where the table is written to")
+    parser.add_argument("--csv", type=Path, help="CSV file to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the cases of each kind; one at least")
-    parser.add_argument("--kind", help="only kinds with this in their name")
-    parser.add_argument("--case", type=int, help="only this case of the kind")
-    parser.add_argument("--verbose", action="store_true", help="say what came of every case")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of each kind's cases to run; at least one case"
+    )
+    parser.add_argument("--kind", help="run only kinds whose name contains this")
+    parser.add_argument("--case", type=int, help="run only the case with this number")
+    parser.add_argument("--verbose", action="store_true", help="print the result of every case")
     args = parser.parse_args()
     chosen = [kind for kind in KINDS if (args.kind or "") in kind.name]
     if not chosen:
@@ -78,11 +81,11 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
     if any(row.wrong for row in rows):
-        sys.exit("some faults were not survived as they should be")
+        sys.exit("some cases ended in a wrong way")
 
 
 def run_kind(bench: Bench, kind: Kind, seed: int, cases: object, verbose: bool) -> Row:
-    """All cases of one kind; what was wrong is printed with its number."""
+    """Runs all cases of one kind; prints the wrong ones with their numbers."""
     began, words, faults = time.monotonic(), Counter[str](), 0
     for case in cases:
         draw = random.Random(f"{seed}/{kind.name}/{case}")

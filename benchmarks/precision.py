@@ -1,12 +1,12 @@
-"""Does training in bfloat16 change which blocks are chosen? The same rounds in both precisions.
+"""Compares the chosen blocks of the same rounds when training in float32 and in bfloat16.
 
     python benchmarks/precision.py [PRESET] [--set KEY=VALUE ...] [--seeds 3] [--rounds 10] [--out FILE.csv]
 
-For every seed, from one start: each round is made in float32 and, from the same state with the same cohort
-and batches, in bfloat16; the float32 one goes on. Compared are the scores of the largest group's blocks
-(Kendall's tau), the choices, and every layer's excess and norm (median relative difference). The other way,
-`vectorized`, is float32 too, five clients at once: it differs by rounding alone. At the end, how many times
-as fast a client is in bfloat16, in turns.
+For every seed, each round is run in float32 and, from the same state with the same cohort and batches, in
+bfloat16; the float32 state goes on. The script compares the scores of the largest group's blocks (Kendall's
+tau), the choices, and every layer's excess and norm (median relative difference). `vectorized` is float32
+too, with five clients in one call: it differs by rounding alone. At the end the script measures, in turns,
+how many times as fast a client trains in bfloat16.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WAYS = {"bfloat16": {"precision": "bfloat16"}, "vectorized": {"executor": "vecto
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a round in another way compares with the same in float32."""
+    """The agreement of a round in another precision or engine with the same round in float32."""
 
     tau: float
     same_choice: bool
@@ -45,7 +45,7 @@ class Agreement:
 
 
 def compared(one: RoundRecord, other: RoundRecord, run: Run) -> Agreement:
-    """Two records of one round."""
+    """Compares two records of one round."""
     group = max(run.layout.groups, key=lambda own: len(own.blocks))
     blocks = list(group.blocks)
     scores = [record.values.blocks[blocks].numpy() for record in (one, other)]
@@ -63,7 +63,7 @@ def compared(one: RoundRecord, other: RoundRecord, run: Run) -> Agreement:
 
 
 def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
-    """All ways, round by round along the float32 run."""
+    """The agreement of every way, round by round along the float32 run."""
     found: dict[str, list[Agreement]] = {name: [] for name in WAYS}
     settings = {name: config.execution.model_copy(update=own) for name, own in WAYS.items()}
     with closing(Run(config)) as plain:
@@ -80,7 +80,7 @@ def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
 
 
 def speed(config: RunConfig, repeats: int = 5) -> float:
-    """How many times as fast a client is in bfloat16, one after another; the median of turns."""
+    """How many times as fast a client trains in bfloat16, without vectorising; a median of several turns."""
     mixed = config.execution.model_copy(update=WAYS["bfloat16"])
     runs = [Run(config), Run(config.model_copy(update={"execution": mixed}))]
     seconds: list[list[float]] = [[], []]
@@ -103,7 +103,7 @@ def main() -> None:
     )
     parser.add_argument("preset", nargs="?", default="udpos-transformer-small")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()

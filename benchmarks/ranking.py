@@ -1,11 +1,11 @@
-"""Who ranks layers as float64 does? On the change of one real federated round.
+"""Compares the ranking of layers by several methods with float64's, on one real federated round.
 
     python benchmarks/ranking.py [--rounds 10] [--out benchmarks/results/ranking.csv]
 
 Trains the quickstart federation for some rounds, takes the next round's averaged change in float32 and
-in bfloat16, and scores its layers by Eq. 1 in every way at hand. For each: the groups of like layers whose
-order differs from the float64 oracle's on the same numbers, and the worst error of the |mean|/std that the
-score stands for.
+in bfloat16, and scores its layers by Eq. 1 with every method. For each it prints the number of groups of like
+layers whose order differs from the float64 oracle's on the same numbers, and the worst error of |mean|/std,
+which decides the score.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=10, help="rounds before the one that is scored")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds before the scored round")
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()
     change, layout = real_change(options.rounds)

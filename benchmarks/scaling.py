@@ -1,9 +1,9 @@
-"""How the simulation scales: with the population, the cohort, the workers, and beside a busy core.
+"""Measures how the simulation scales with the population, the cohort and the workers, and beside a busy core.
 
     python benchmarks/scaling.py [--parts population,workers] [--out benchmarks/results]
 
 Each part prints a table and writes ``scaling-PART.csv``; ``aggregation`` also draws ``docs/scaling.png``.
-Runs are processes of their own, in turn; times are medians.
+Each run is a separate process, one after another; times are medians.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
 
 
 def run(code: str, **values: object) -> dict:
-    """Runs a piece of Python in a process of its own; what it prints last is JSON."""
+    """Runs Python code in a separate process, and returns its last line, which is JSON."""
     filled = "\n".join(f"{name} = {value!r}" for name, value in values.items()) + "\n" + code
     ended = run_measured([sys.executable, "-c", filled], ENVIRONMENT, 3600)
     if ended.code:
@@ -63,7 +63,7 @@ def small(**over: object) -> dict:
 
 
 def population() -> list[dict]:
-    """The same cohort of ever more clients."""
+    """The same cohort drawn from more and more clients."""
     found: dict[int, list[dict]] = {}
     for _ in range(3):
         for clients in (1000, 10_000, 100_000, 1_000_000):
@@ -136,7 +136,7 @@ def aggregation() -> list[dict]:
 
 
 def cohort() -> list[dict]:
-    """Whole rounds with ever larger cohorts of a million clients."""
+    """Whole rounds with larger and larger cohorts of a million clients."""
     rows = []
     for size in (100, 1000, 10_000, 100_000):
         found = run(ROUNDS, settings=small(clients=1_000_000, cohort=size), rounds=4 if size > 10_000 else 8)
@@ -166,7 +166,7 @@ def language(workers: int, **over: object) -> dict:
 
 
 def workers() -> list[dict]:
-    """One worker and two, on what is bound by arithmetic."""
+    """One worker and two, on work that is bound by arithmetic."""
     found: dict[int, list[dict]] = {1: [], 2: []}
     for _ in range(4):
         for number, results in found.items():

@@ -1,11 +1,11 @@
-"""Is the paper's score the right one? The same federation, with blocks chosen by other metrics.
+"""Compares the paper's score with other metrics for choosing blocks, on the same federation.
 
     python benchmarks/score_metrics.py RUNS [--seeds 3] [--out benchmarks/results/score-metrics.csv]
 
 The quickstart federation with 6 local steps: 40 full rounds as warm-up, shared by all arms of a seed, then 30
-rounds in which 2 of 6 blocks are applied. For every arm: perplexity on the global test, its gain over random
-seed by seed, and how steady the ranking is from one targeted round to the next (`fedtlu history`). The runs
-stay in RUNS; finished ones are not run again. About 13 minutes of one core.
+rounds in which 2 of 6 blocks are applied. The table has for every arm: perplexity on the global test, its
+gain over random seed by seed, and the steadiness of the ranking from one targeted round to the next (`fedtlu
+history`). The runs stay in RUNS; finished ones are not run again. About 13 minutes of one core.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def config_of(arm: str, seed: int) -> RunConfig:
 
 
 def path_of(arm: str, seed: int, runs: Path) -> Path:
-    """Where an arm's run lies."""
+    """The directory of an arm's run."""
     return runs / f"{arm.replace(', ', '-')}-seed{seed}"
 
 
@@ -73,7 +73,7 @@ def arms_of(seed: int, runs: Path) -> list[Arm]:
 
 
 def row(arm: str, paths: Sequence[Path], baseline: Sequence[float]) -> dict[str, Any]:
-    """A line of the table: one arm, all its seeds."""
+    """A row of the table: one arm with all its seeds."""
     perplexities = [read_arm(path).summary["test_perplexity"] for path in paths]
     gains = [100 * (other - own) / other for own, other in zip(perplexities, baseline, strict=True)]
     histories = [read_history(path)[1] for path in paths]
@@ -96,7 +96,7 @@ def row(arm: str, paths: Sequence[Path], baseline: Sequence[float]) -> dict[str,
 
 
 def spread(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and sample standard deviation over seeds; None where a run has no such number."""
+    """Mean and sample standard deviation over seeds; None if a run lacks the number."""
     known = [value for value in values if value is not None]
     return {
         name: float(f"{fmean(known):.6g}") if known else None,
@@ -105,7 +105,7 @@ def spread(name: str, values: Sequence[float | None]) -> dict[str, float | None]
 
 
 def show(rows: Sequence[dict[str, Any]], seeds: int) -> None:
-    """The table in the terminal."""
+    """Prints the table."""
     heads = {
         "perplexity": ".2f",
         "gain_over_random_pct": "+.2f",
@@ -133,8 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, help="directory for the runs; finished ones are used again")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("runs", type=Path, help="directory for the runs; finished runs in it are reused")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()
     seeds = range(options.seeds)

@@ -1,12 +1,13 @@
-"""P1, which layers each client trains: how near the optimum, and in how many milliseconds.
+"""Measures how near to the optimum `choose_layers` solves P1 (which layers each client trains), and its time.
 
     python benchmarks/solver.py [--cases 200] [--rounds 5] [--out benchmarks/results/solver.csv]
 
-Small problems against the optimum by HiGHS, of a linear programme with a variable for every pair of clients
-and layer, and of one with unary counters (the m-th client of a layer costs lambda (N - 2 m + 1)); large ones
-against the proven bound of `choose_layers(prove=True)`. Gains have a part that all clients share and one of
-their own, or come in three clusters; budgets are equal or mixed. lambda is in units of the mean gain over the
-number of clients. Times are of the processor, so that a busy machine does not spoil them.
+Small problems are compared with the optimum by HiGHS, of a linear programme with a variable for every pair of
+clients and layer, and of one with unary counters (the m-th client of a layer costs lambda (N - 2 m + 1)).
+Large problems are compared with the proven bound of `choose_layers(prove=True)`. Gains have a part that all
+clients share and a part of each client, or come in three clusters; budgets are equal or mixed. lambda is in
+units of the mean gain divided by the number of clients. Times are processor time, which a busy machine does
+not change.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def by_pairs(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float)
 
 
 def by_counters(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """The same by unary counters; after UNARY_SECONDS what was found by then."""
+    """The optimum by unary counters, or the best value found within UNARY_SECONDS."""
     clients, layers = gains.shape
     cells = clients * layers
     dearer = np.tile(lam * (clients - 2 * np.arange(1, clients + 1) + 1), layers)
@@ -84,24 +85,24 @@ def by_counters(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: flo
 
 
 def by_choose_layers(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """The objective of what is measured."""
+    """The objective that `choose_layers` reaches."""
     return choose_layers(gains, budgets, lam).objective
 
 
 def bound(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """What the optimum is at most."""
+    """An upper bound of the optimum."""
     return choose_layers(gains, budgets, lam, prove=True).bound
 
 
 def timed(solver: Callable[..., float], problem: Case) -> tuple[float, float]:
-    """What it gives, and milliseconds of processor time."""
+    """The solver's result, and milliseconds of processor time."""
     start = time.process_time()
     value = solver(*problem)
     return value, 1000 * (time.process_time() - start)
 
 
 def row(size: tuple[int, int], lam: float, cases: int, rounds: int, unary: int) -> dict[str, object]:
-    """A line of the table."""
+    """A row of the table."""
     quality, ours, pairs, counters = [], [], [], []
     small = size in SMALL
     for index in range(cases):
@@ -136,10 +137,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", type=int, default=200, help="small problems, over all lambdas")
-    parser.add_argument("--large", type=int, default=6, help="large problems for each size and lambda")
-    parser.add_argument("--unary", type=int, default=3, help="for each line, those also solved by counters")
-    parser.add_argument("--rounds", type=int, default=5, help="times that ours is taken, of which the least")
+    parser.add_argument("--cases", type=int, default=200, help="number of small problems, over all lambdas")
+    parser.add_argument(
+        "--large", type=int, default=6, help="number of large problems for each size and lambda"
+    )
+    parser.add_argument(
+        "--unary", type=int, default=3, help="number of problems per row that are also solved by counters"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="repetitions of choose_layers, of which the fastest counts"
+    )
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()
     each = ceil(options.cases / (len(SMALL) * len(LAMBDAS)))

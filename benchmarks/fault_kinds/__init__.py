@@ -1,1 +1,1 @@
-"""Kinds of faults that `benchmarks/faults.py` puts into runs, one file a family."""
+"""Kinds of faults that `benchmarks/faults.py` injects into runs, one file per family."""

@@ -1,4 +1,4 @@
-"""Clients that raise, hang, kill their worker or send numbers that are none; settings that were changed."""
+"""Clients that raise, hang, kill their worker or send NaN; settings that change before --resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _sends_nan(held: Any) -> Any:
 
 
 def bad_client(fault: Callable[[Any], Any], words: str) -> Callable[[Bench, random.Random], Outcome]:
-    """A client that spoils its training: one message with its number; mended, --resume gives the same."""
+    """A client whose training fails: one message with its number; once fixed, --resume gives the same."""
 
     def one(bench: Bench, draw: random.Random) -> Outcome:
         peace, out, client = bench.whole(), bench.place(), _drawn(draw)
@@ -42,7 +42,7 @@ def bad_client(fault: Callable[[Any], Any], words: str) -> Callable[[Bench, rand
         begin = ("run", "--config", bench.settings(execution=execution), "--quiet", "--out", out)
         ended = bench.call(*begin, prepare=_spoilt(client, fault))
         if ended.code != 1 or f"client {client}" not in (ended.message or "") or words not in ended.err:
-            return Outcome("wrong", note=ended.told)
+            return Outcome("wrong", note=ended.shown)
         after = judge(bench.resume(out), out, peace)
         return Outcome("message", note=ended.message or "") if after.word == "same" else after
 
@@ -50,20 +50,20 @@ def bad_client(fault: Callable[[Any], Any], words: str) -> Callable[[Bench, rand
 
 
 def dropped_client(bench: Bench, draw: random.Random) -> Outcome:
-    """The same with client_errors=drop: left out and reported in each round that draws it."""
+    """The same client with client_errors=drop: it is left out and reported in each round that draws it."""
     client, out = _drawn(draw), bench.place()
     settings = bench.settings(execution={**EXECUTION, "client_errors": "drop"})
     return _reported(bench, settings, out, client, _raises, "failed")
 
 
 def nan_client(bench: Bench, draw: random.Random) -> Outcome:
-    """A client whose change is no number: refused and reported in each round that draws it."""
+    """A client whose change is NaN: it is refused and reported in each round that draws it."""
     client, out = _drawn(draw), bench.place()
     return _reported(bench, bench.settings(), out, client, _sends_nan, "refused")
 
 
 def changed_config(bench: Bench, draw: random.Random) -> Outcome:
-    """Settings that were changed between two parts of a run are refused, and nothing is touched."""
+    """Settings that change between two parts of a run are refused, and no file is touched."""
     out = Path(shutil.copytree(bench.broken(), bench.place()))
     file = out / "config.yaml"
     file.write_text(file.read_text().replace("lr: 0.1", f"lr: 0.{draw.randrange(2, 9)}"))
@@ -71,7 +71,7 @@ def changed_config(bench: Bench, draw: random.Random) -> Outcome:
     ended = bench.call("run", "--resume", out)
     untouched = before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     right = untouched and ended.code == 2 and ended.message
-    return Outcome("message" if right else "wrong", note=ended.told)
+    return Outcome("message" if right else "wrong", note=ended.shown)
 
 
 def _reported(
@@ -80,7 +80,7 @@ def _reported(
     begin = ("run", "--config", settings, "--quiet", "--out", out)
     ended = bench.call(*begin, prepare=_spoilt(client, fault))
     if ended.code:
-        return Outcome("wrong", note=ended.told)
+        return Outcome("wrong", note=ended.shown)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     drawn = [json.loads(line)["cohort"] for line in (out / "selection.jsonl").read_text().splitlines()]
     named = [client in set(map(int, line[key])) for line in lines]

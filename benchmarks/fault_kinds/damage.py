@@ -1,4 +1,4 @@
-"""Bytes that change in any file of a directory."""
+"""Damages bytes in any file of a directory."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def zero_block(data: bytes, draw: random.Random) -> bytes:
     return data[:place] + b"\0" * len(data[place : place + 512]) + data[place + 512 :]
 
 
-# The first two are what nobody notices; they are drawn more often.
+# The first two are the hardest to notice; they are drawn more often.
 CHANGES = [flip_bit] * 4 + [change_digit] * 3 + [delete_byte, truncate, repeat_line, drop_line, zero_block]
 
 
 def damaged_run(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a run that was killed is changed, then --resume."""
+    """A file of a killed run is changed, then --resume."""
     variant = draw.choice(["plain", "losses", "clients"])
     return _damaged(bench, draw, bench.broken(variant), bench.whole(variant))
 
@@ -67,12 +67,12 @@ def damaged_finished_run(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def damaged_comparison(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a finished comparison is changed, then --resume, which makes its table."""
+    """A file of a finished comparison is changed, then --resume, which makes its table again."""
     return _damaged(bench, draw, bench.compared(), bench.compared())
 
 
 def damaged_history(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a run is changed; `fedtlu history` says the same, or refuses."""
+    """A file of a run is changed; `fedtlu history` prints the same, or refuses."""
     source = bench.whole()
     out = Path(shutil.copytree(source, bench.place()))
     note = _change(draw, out)
@@ -81,7 +81,7 @@ def damaged_history(bench: Bench, draw: random.Random) -> Outcome:
     if said.code == 0 and (said.out == peace.out):
         return Outcome("same")
     right = said.code in (1, 2) and said.message
-    return Outcome("message" if right else "wrong", note=f"{note}: {said.told}")
+    return Outcome("message" if right else "wrong", note=f"{note}: {said.shown}")
 
 
 def _damaged(bench: Bench, draw: random.Random, source: Path, peace: Path) -> Outcome:
@@ -94,7 +94,7 @@ def _damaged(bench: Bench, draw: random.Random, source: Path, peace: Path) -> Ou
 
 
 def _change(draw: random.Random, out: Path) -> str:
-    """Changes one file; returns which and how."""
+    """Changes one file; returns its name and the kind of change."""
     files = sorted(file for file in out.rglob("*") if file.is_file() and file.stat().st_size)
     file, change = draw.choice(files), draw.choice(CHANGES)
     data = file.read_bytes()

@@ -1,8 +1,8 @@
-"""What all kinds of faults share: commands that begin quickly, and how their ends are judged.
+"""Shared by all kinds of faults: commands that start quickly, and the judgement of how they end.
 
-The package is loaded once. A command is a fork of this process in a session of its own, so that a case takes
-half a second instead of ten; arms of a comparison are forked too. PyTorch has one thread, and nothing has run
-on it when a command begins.
+The package is loaded once. A command is a fork of this process in its own session, so that a case takes half
+a second instead of ten; arms of a comparison are forked too. PyTorch has one thread, and has computed nothing
+when a command begins.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ import yaml
 CLIENTS, COHORT, SAMPLES, FEATURES, CLASSES, ROUNDS = 24, 6, 20, 8, 4, 6
 SELECTORS = "fedtlu,random"
 PATIENCE = 60.0
-"""Seconds after which a command that has not ended counts as one that hangs."""
+"""Seconds after which a command that has not ended counts as hanging."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    # Checkpoints that hold losses and an optimizer's state; what clients measured and the last change.
+    # Variants whose checkpoints hold losses and an optimizer's state, or clients' measurements and the last
+    # change.
     "losses": {
         "participation": {"sampler": "loss"},
         "aggregation": {"server_optimizer": "adam"},
@@ -45,13 +46,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case.
+    """The result of one case.
 
     Attributes:
-        word: ``same`` (the same bits, summary and logs as in peace), ``message`` (one message, and where
-            that can be tried the same bits after it), ``wrong``, or ``skipped``.
-        injected: faults in this case.
-        note: what was wrong, or why it was skipped.
+        word: ``same`` (the same bits, summary and logs as without faults), ``message`` (one message and, if
+            the command can go on, the same bits after it), ``wrong``, or ``skipped``.
+        injected: number of faults in this case.
+        note: the error, or the reason why it was skipped.
     """
 
     word: str
@@ -61,7 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of faults: `one` makes case so and so with the draws of its own."""
+    """A family of faults; `one` runs a case with its own draws."""
 
     name: str
     cases: int
@@ -70,7 +71,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; the code is None when it had to be killed since it hung."""
+    """How a command ended; the code is None if it hung and was killed."""
 
     code: int | None
     out: str
@@ -78,18 +79,18 @@ class Ended:
 
     @property
     def message(self) -> str | None:
-        """The one message of a command that refused or stopped; None when there is another number of them."""
+        """The message of a command that refused or stopped; None unless there is exactly one."""
         found = re.findall(r"^(?:error|stopped): .+$", self.err, re.MULTILINE)
         return found[0] if len(found) == 1 and "Traceback" not in self.err else None
 
     @property
-    def told(self) -> str:
-        """For notes: the code and the end of what was said."""
+    def shown(self) -> str:
+        """The exit code and the end of standard error, for notes."""
         return f"exit {self.code}: {self.err[-600:]}"
 
 
 class Command:
-    """A command of `fedtlu` under way, in a fork of this process."""
+    """A running command of `fedtlu`, in a fork of this process."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...], prepare: Callable[[], object]) -> None:
         self._files = [folder / "out", folder / "err"]
@@ -125,7 +126,7 @@ class Command:
             os._exit(code)
 
     def poll(self) -> bool:
-        """Whether it has ended."""
+        """Whether the command has ended."""
         if not self.ended:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -133,19 +134,19 @@ class Command:
         return self.ended
 
     def wait(self, seconds: float) -> bool:
-        """Waits so long, or until it has ended; says whether it has."""
+        """Waits until the command ends, at most `seconds`; returns whether it has ended."""
         until = time.monotonic() + seconds
         while not self.poll() and time.monotonic() < until:
             time.sleep(0.003)
         return self.ended
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the command alone, not to its workers."""
+        """Sends a signal to the command only, not to its workers."""
         if not self.poll():
             os.kill(self.pid, number)
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Waits for its end, or kills it and all that it started."""
+        """Waits until the command ends, or kills it and all processes that it started."""
         hung = not self.wait(patience)
         with suppress(ProcessLookupError):
             if hung:
@@ -156,7 +157,7 @@ class Command:
 
 
 class Bench:
-    """A folder for runs, the data, and what runs give that nothing happens to."""
+    """A folder for runs, the data, and the results of runs without faults."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,11 +167,11 @@ class Bench:
         write_data(folder / "data")
 
     def place(self) -> Path:
-        """A new path, at which there is nothing yet."""
+        """A new path that does not exist yet."""
         return self.folder / f"case{next(self._numbers)}"
 
     def settings(self, variant: str = "plain", **over: Any) -> str:
-        """A file of settings."""
+        """Writes a file of settings."""
         tree: dict[str, Any] = {
             "task": "classification",
             "clients": CLIENTS,
@@ -194,17 +195,17 @@ class Bench:
         return str(file)
 
     def start(self, *arguments: object, prepare: Callable[[], object] = lambda: None) -> Command:
-        """Begins a command."""
+        """Starts a command."""
         folder = self.place()
         folder.mkdir()
         return Command(folder, tuple(map(str, arguments)), prepare)
 
     def call(self, *arguments: object, prepare: Callable[[], object] = lambda: None) -> Ended:
-        """A command from begin to end."""
+        """Runs a command to its end."""
         return self.start(*arguments, prepare=prepare).end()
 
     def resume(self, out: Path, *more: object, prepare: Callable[[], object] = lambda: None) -> Ended:
-        """Goes on with a run or a comparison; one that is still ending is waited for."""
+        """Resumes a run or a comparison; waits if its earlier command is still ending."""
         command = "compare" if (out / "comparison.yaml").exists() else "run"
         for _ in range(40):
             ended = self.call(command, "--resume", out, *more, "--quiet", prepare=prepare)
@@ -214,7 +215,7 @@ class Bench:
         return ended
 
     def kept(self, name: str, make: Callable[[Path], object]) -> Path:
-        """A directory that several cases copy or compare with, made once."""
+        """A directory that several cases copy or compare with; it is made once."""
         if name not in self._kept:
             self._kept[name] = self.folder / name
             began = time.monotonic()
@@ -223,7 +224,7 @@ class Bench:
         return self._kept[name]
 
     def whole(self, variant: str = "plain", **over: Any) -> Path:
-        """A run that nothing happened to."""
+        """A run without faults."""
         name = f"whole-{variant}" + "".join(f"-{key}" for key in over)
         run = ("run", "--config", self.settings(variant, **over), "--quiet", "--out")
         return self.kept(name, lambda out: check(self.call(*run, out)))
@@ -234,11 +235,11 @@ class Bench:
         return self.kept(f"broken-{variant}", lambda out: self.call(*run, out, prepare=dies_in_last_round))
 
     def compared(self) -> Path:
-        """A comparison that nothing happened to."""
+        """A comparison without faults."""
         return self.kept("compared", lambda out: check(self.call(*self.comparison(), "--out", out)))
 
     def comparison(self) -> tuple[str, ...]:
-        """The command of a comparison, but for where."""
+        """The command of a comparison without its directory."""
         return ("compare", "--config", self.settings(), "--selectors", SELECTORS, "--seeds", "1", "--quiet")
 
     def seconds(self, name: str) -> float:
@@ -247,13 +248,13 @@ class Bench:
 
 
 def check(ended: Ended) -> None:
-    """Ends the campaign when a command fails to which nothing happened."""
+    """Ends the campaign if a command without faults fails."""
     if ended.code:
-        raise SystemExit(f"a command to which nothing happened failed: {ended.told}")
+        raise SystemExit(f"a command without faults failed: {ended.shown}")
 
 
 def left(out: Path) -> dict[str, Any]:
-    """What a run, or the arms of a comparison, left that must not depend on how it came about."""
+    """The results of a run, or of the arms of a comparison, that faults must not change."""
     found: dict[str, Any] = {}
     for file in sorted(
         (*out.rglob("summary.json"), *out.rglob("metrics.jsonl"), *out.rglob("selection.jsonl"))
@@ -268,25 +269,25 @@ def left(out: Path) -> dict[str, Any]:
 
 
 def judge(ended: Ended, out: Path, peace: Path) -> Outcome:
-    """Of a command that may end well or refuse."""
+    """Judges a command that may succeed or refuse."""
     if ended.code == 0:
         try:
             same = "Traceback" not in ended.err and left(out) == left(peace)
-        except ValueError:  # a log that cannot even be read
+        except ValueError:  # a log that cannot be read
             same = False
-        return Outcome("same") if same else Outcome("wrong", note=f"OTHER RESULT: {ended.told}")
+        return Outcome("same") if same else Outcome("wrong", note=f"OTHER RESULT: {ended.shown}")
     if ended.code in (1, 2) and ended.message:
         return Outcome("message", note=ended.message)
-    return Outcome("wrong", note=ended.told)
+    return Outcome("wrong", note=ended.shown)
 
 
 def judge_after(ended: Ended, bench: Bench, begin: tuple[object, ...], out: Path, peace: Path) -> Outcome:
-    """Of a command that was hindered: when it stopped with one message, it must go on to the same result.
+    """Judges a command after a fault: if it stopped with one message, it must go on to the same result.
 
     Args:
         ended: the command.
-        bench: where.
-        begin: the command with which it can be begun anew when nothing can be gone on with.
+        bench: the bench it ran on.
+        begin: the command to start again if there is nothing to resume.
         out: its directory.
         peace: the directory to compare with.
     """
@@ -295,11 +296,11 @@ def judge_after(ended: Ended, bench: Bench, begin: tuple[object, ...], out: Path
         return found
     again = bench.resume(out) if (out / "config.yaml").exists() else bench.call(*begin, "--out", out)
     after = judge(again, out, peace)
-    return found if after.word == "same" else Outcome("wrong", note=f"{found.note}; then {again.told}")
+    return found if after.word == "same" else Outcome("wrong", note=f"{found.note}; then {again.shown}")
 
 
 def dies_in_last_round() -> None:
-    """To prepare a command: SIGKILL in round 6, between two lines of its logs."""
+    """Prepares a command so that SIGKILL ends it in round 6, between two lines of its logs."""
     from fedtlu_fast.runs.directory import RunDirectory
 
     append = RunDirectory.append
@@ -313,7 +314,7 @@ def dies_in_last_round() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process has started."""
+    """The child processes of a process."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -321,7 +322,7 @@ def children(pid: int) -> list[int]:
 
 
 def write_data(folder: Path) -> None:
-    """Arrays of a federation that can be learnt."""
+    """Writes the arrays of a federation that a model can learn."""
     folder.mkdir()
     draw = np.random.default_rng(0)
     truth = np.random.default_rng(1).standard_normal((FEATURES, CLASSES))
@@ -334,7 +335,7 @@ def write_data(folder: Path) -> None:
 
 
 def load_package() -> None:
-    """Loads all that a command loads, and lets arms of comparisons be forked; see `with_pictures`."""
+    """Loads all modules that a command needs, and makes comparisons fork their arms; see `with_pictures`."""
     import torch
 
     import fedtlu_fast.cli.main
@@ -346,7 +347,7 @@ def load_package() -> None:
     import fedtlu_fast.simulation.executors.processes
 
     torch.set_num_threads(1)
-    # What is loaded late would be loaded again for every case, and not where few files may be open.
+    # Modules that are loaded late would be loaded again for every case, and fail under a limit of open files.
     for arguments in (["--help"], ["--config", "/nowhere"]):
         sys.argv = ["fedtlu", "run", *arguments]
         said = io.StringIO()
@@ -373,7 +374,7 @@ def load_package() -> None:
 
 
 def with_pictures() -> None:
-    """To prepare a command that makes its whole report."""
+    """Prepares a command so that it makes its whole report."""
     import fedtlu_fast.report.pages.comparison as comparison
     import fedtlu_fast.report.pages.parts as parts
     import fedtlu_fast.report.pages.run as single

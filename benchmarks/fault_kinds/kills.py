@@ -1,4 +1,4 @@
-"""Ends that nobody planned: SIGKILL, SIGSTOP, SIGINT and SIGTERM, of runs, comparisons and workers."""
+"""Unplanned ends of runs, comparisons and workers: SIGKILL, SIGSTOP, SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORKERS = {"executor": "processes", "workers": 2, "retries": 100_000}
 
 
 def killed_run(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL at any moment, again and again, later and later; then to the end."""
+    """SIGKILL at random moments, several times, later each time; then the run goes on to its end."""
     variant = draw.choice(["plain", "losses", "clients"])
     peace, out = bench.whole(variant), bench.place()
     begin = ("run", "--config", bench.settings(variant), "--quiet")
@@ -35,11 +35,11 @@ def killed_run(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def killed_comparison(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL of a comparison: half of them while its first files appear."""
+    """SIGKILL of a comparison, in half of the cases while its first files appear."""
     peace, out, begin = bench.compared(), bench.place(), bench.comparison()
     command = bench.start(*begin, "--out", out)
     if draw.random() < 0.5:
-        # From the moment on in which its directory appears.
+        # From the moment when its directory appears.
         while not out.exists() and not command.poll():
             time.sleep(0.0005)
         command.wait(draw.uniform(0, 0.03))
@@ -53,7 +53,7 @@ def killed_comparison(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def killed_workers(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL of a hundred workers, in as many runs as that takes."""
+    """SIGKILL of a hundred workers, in as many runs as needed."""
     long = {"rounds": 5 * ROUNDS, "checkpoint": {"every": 5}}
     peace, killed = bench.whole(**long), 0
     settings = bench.settings(execution=WORKERS, **long)
@@ -73,7 +73,7 @@ def killed_workers(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def stopped_workers(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGSTOP of a worker: it is given up after client_seconds; now and then it goes on before that."""
+    """SIGSTOP of a worker: it is given up after client_seconds; in some cases it continues before that."""
     peace, out = bench.whole(), bench.place()
     own = {**WORKERS, "client_seconds": 1.5}
     command = bench.start("run", "--config", bench.settings(execution=own), "--quiet", "--out", out)
@@ -94,7 +94,7 @@ def stopped_workers(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def signalled_run(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGINT or SIGTERM, now and then twice: a stop that says how to go on, or the end at once."""
+    """SIGINT or SIGTERM, sometimes twice: the command stops and says how to resume, or ends immediately."""
     peace, out, number = bench.whole(), bench.place(), draw.choice([signal.SIGINT, signal.SIGTERM])
     begin = ("run", "--config", bench.settings(), "--quiet")
     command = bench.start(*begin, "--out", out)
@@ -104,9 +104,9 @@ def signalled_run(bench: Bench, draw: random.Random) -> Outcome:
         command.signal(number)
         command.wait(draw.uniform(0, 0.05))
     ended = command.end()
-    # Before the command has set its handlers, the signal does what it does to any program.
+    # Before the command has set its handlers, the signal ends it like any program.
     if ended.code not in (0, 130, 143, -number) or "Traceback" in ended.err:
-        return Outcome("wrong", note=ended.told)
+        return Outcome("wrong", note=ended.shown)
     again = bench.resume(out) if (out / "config.yaml").exists() else bench.call(*begin, "--out", out)
     return _counted(judge(again, out, peace), sent)
 

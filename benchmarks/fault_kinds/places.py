@@ -1,4 +1,4 @@
-"""Links, FIFOs, folders and devices where a directory has its files and folders."""
+"""Links, FIFOs, folders and devices in the place of a directory's files and folders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ THINGS = ("link", "link to a folder", "broken link", "FIFO", "folder", "device",
 
 
 def thing_in_run(bench: Bench, draw: random.Random) -> Outcome:
-    """In a run that was killed, then --resume."""
+    """In a killed run, then --resume."""
     out = Path(shutil.copytree(bench.broken(), bench.place()))
     return _tried(bench, draw, out, out / draw.choice(FILES), bench.whole())
 
@@ -70,7 +70,7 @@ def _tried(bench: Bench, draw: random.Random, out: Path, place: Path, peace: Pat
 def _put(place: Path, thing: str, outside: Path) -> None:
     place.parent.mkdir(exist_ok=True)
     if place.is_dir() and not place.is_symlink():
-        # What a folder held can lie behind the link: that is the case that works by accident.
+        # The link may lead to the folder's old contents: then the command works by accident.
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
