@@ -41,6 +41,7 @@ def test_a_reader_that_went_away_is_silence() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.sweep(quick=1)
 @pytest.mark.parametrize("before", ["2>&-", "2>/dev/full", "<&-"])
 def test_standard_error_and_input_decide_nothing(before: str) -> None:
     assert call("--help", before=before).stdout.startswith("Usage: ")

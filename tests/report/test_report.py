@@ -162,6 +162,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep(quick=6)
 @pytest.mark.parametrize("found", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("blocks", [BLOCKS, []], ids=["blocks", "no like blocks"])
 def test_comparison_picture_can_always_be_drawn(found: list[ArmResult], blocks: list[str]) -> None:
@@ -189,6 +190,7 @@ def test_comparison_picture_shows_every_selector_and_its_gain(results: list[ArmR
     assert set(shares.ravel().tolist()) == {0.0, 0.5}
 
 
+@pytest.mark.sweep(quick=6)
 @pytest.mark.parametrize(("rounds", "warmup"), [(1, 0), (1, 1), (3, 3), (6, 2), (200, 20)])
 @pytest.mark.parametrize("ungrouped", [[], ["transformer.wte"], [f"b.{index}" for index in range(90)]])
 def test_pictures_of_a_run_can_always_be_drawn(rounds: int, warmup: int, ungrouped: list[str]) -> None:

@@ -63,7 +63,7 @@ def mark_slow(items: Iterable[pytest.Item]) -> None:
     sweeps: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         marker = item.get_closest_marker("sweep")
-        if marker is not None and isinstance(item, pytest.Function):
+        if marker is not None:
             backend = str(item.callspec.params.get("backend", ""))
             if marker.kwargs.get("backend", "") in backend:
                 sweeps[f"{item.nodeid.partition('[')[0]} {backend}"].append(item)
