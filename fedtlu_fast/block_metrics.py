@@ -9,27 +9,70 @@ relative_change is the counterpart, for changes, of the relative gradient norm t
 compares with (arXiv 2408.15600). agreement is at most 1, but for rounding: 1 where all clients pull the same
 way, some 1/sqrt(K) where K clients pull at random.
 
-A *unit* is what has a norm of its own: each of the L layers, then each of the B blocks taken as one long
-layer. Norms, scales and ratios of units are vectors [L + B], float64, on the CPU.
+A metric is a function of a `Change`. It returns `BlockValues`, or a tensor or array [B] in which larger is
+better; a function of your own goes by its dotted name. `asks` says which facts about single clients it wants.
+
+A *unit* has a norm of its own: each of the L layers, then each of the B blocks taken as one long layer.
+Norms, scales and ratios of units are vectors [L + B], float64, on the CPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError, not_one_of
+from fedtlu_fast.errors import InputError, cause, not_one_of
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.stats import LayerStats, layer_stats
 
-Metric = Literal["excess", "l2_per_parameter", "relative_change", "agreement"]
 ScoredLayers = Literal["all", "matrices", "vectors"]
+FACTS = ("client_norms", "client_stats")
+"""Facts about single clients that a metric, a score or a selector may ask for; see `Change`."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a model, as metrics and scores see it: the aggregated one, or one client's own.
+
+    Attributes:
+        layout: layers, blocks and groups.
+        stats: [L] float64 on the CPU, statistics of every layer's change.
+        scores: Eq. 1 for every layer.
+        parameters: [P] float32, the global parameters before the change; None outside of a run. Do not change
+            them.
+        scored: the layout whose blocks hold only the layers that make their scores.
+        pooling: how the values of layers become a block's; see `ratios`.
+        round: the number of the round, from 1.
+        last_choice: [B] bool, the blocks that were applied in the round before; None before round 2.
+        client_norms: [L + B] float64, ``sum_k n_k ||d_k|| / sum_k n_k`` of every unit; None unless asked for.
+        client_stats: [K, L], statistics of the change of each accepted client, in the order of the cohort;
+            None unless asked for.
+        client_weights: [K] float64, their weights; None unless `client_stats` is there.
+        backend: which backend runs the kernels.
+    """
+
+    layout: ParameterLayout
+    stats: LayerStats
+    scores: LayerScores
+    parameters: Tensor | None
+    scored: ParameterLayout
+    pooling: Pooling = "mean"
+    round: int = 1
+    last_choice: NDArray[np.bool_] | None = None
+    client_norms: Tensor | None = None
+    client_stats: LayerStats | None = None
+    client_weights: Tensor | None = None
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -37,51 +80,152 @@ class BlockValues:
     """What a metric says of one change.
 
     Attributes:
-        layers: [L] float64; of ``excess`` it is score - 1 (ddof 0). 0, the least, where it is no number.
+        layers: [L] float64; of ``excess`` it is score - 1 (ddof 0). 0, the least, where it is no number. None
+            where the metric has no values for layers.
         blocks: [B] float64, larger is better; -1, behind all others, for a block that cannot be ranked.
     """
 
-    layers: Tensor
+    layers: Tensor | None
     blocks: Tensor
 
 
-def measure(
-    metric: Metric,
-    layout: ParameterLayout,
-    stats: LayerStats,
-    scores: LayerScores,
-    pooling: Pooling = "mean",
-    scale: Tensor | None = None,
-) -> BlockValues:
-    """The metric's value for every layer and every block.
+def asks(*facts: str) -> Callable[[Function], Function]:
+    """Marks a metric or score that wants facts about single clients; without the mark they are not computed.
+
+    Args:
+        facts: some of `FACTS`.
+
+    Raises:
+        InputError: there is no such fact.
+
+    Example:
+        >>> @asks("client_stats")
+        ... def spread(change):
+        ...     return change.client_stats.l2.std(dim=0)
+    """
+    for fact in facts:
+        if fact not in FACTS:
+            raise not_one_of("asks", fact, FACTS)
+
+    def marked(function: Function) -> Function:
+        function.__dict__["asks"] = facts
+        return function
+
+    return marked
+
+
+def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
+    """The facts about single clients that these metrics want, and those that are named themselves.
+
+    Args:
+        names: of metrics, and some of `FACTS`.
+        field: the setting or argument that gives them, for the error.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    found: set[str] = set()
+    for name in names:
+        found |= {name} if name in FACTS else set(getattr(find("metric", name, field), "asks", ()))
+    return frozenset(found)
+
+
+def measure(metric: str, change: Change) -> BlockValues:
+    """The metric's value for every block, and for every layer if it has them.
+
+    Args:
+        metric: a name, or the dotted name of a function (see the module's text).
+        change: what is measured.
+
+    Raises:
+        InputError: there is no such metric, it raised, or it returned something else than [B].
+    """
+    function = find("metric", metric, "metric")
+    try:
+        found = function(change)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError("metric", metric, f"a function of a Change; {cause(error)}") from error
+    return (
+        found
+        if isinstance(found, BlockValues)
+        else BlockValues(None, block_vector("metric", metric, found, change.layout))
+    )
+
+
+def block_vector(field: str, name: str, found: Any, layout: ParameterLayout) -> Tensor:
+    """[B] float64, of what a function of the user's returned.
+
+    Args:
+        field: the setting or argument that gives the function, for the error.
+        name: of the function.
+        found: a tensor, array or list.
+        layout: of the model.
+
+    Raises:
+        InputError: it is something else.
+    """
+    blocks = len(layout.blocks)
+    try:
+        vector = torch.as_tensor(found).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = type(found).__name__
+        raise InputError(field, given, f"{name} to return [{blocks}] numbers; {cause(error)}") from None
+    if vector.shape != (blocks,):
+        raise InputError(field, tuple(vector.shape), f"{name} to return shape ({blocks},), a number a block")
+    return vector
+
+
+def excess(change: Change) -> BlockValues:
+    """Eq. 1 of FedTLU: (mean/std)^2 (`scoring`)."""
+    blocks = score_blocks(change.scores, change.scored, change.stats, change.pooling)
+    return BlockValues(change.scores.margin, blocks)
+
+
+def l2_per_parameter(change: Change) -> BlockValues:
+    """``||dW|| / sqrt(n)``: Eq. 1 without its std. Pooled, it ranks like blocks as the plain L2 norm does."""
+    return ratios(change, root_counts(change.scored))
+
+
+def relative_change(change: Change) -> BlockValues:
+    """``||dW|| / ||W||``."""
+    if change.parameters is None:
+        raise InputError("metric", "relative_change", "a change whose parameters before it are known")
+    weights = layer_stats(change.parameters, change.scored, backend=change.backend)
+    return ratios(change, unit_norms(weights, change.scored))
+
+
+@asks("client_norms")
+def agreement(change: Change) -> BlockValues:
+    """``||sum_k n_k d_k|| / sum_k n_k ||d_k||``."""
+    return ratios(change, change.client_norms)
+
+
+def ratios(change: Change, scale: Tensor | None) -> BlockValues:
+    """The norm of every layer and block over a scale.
 
     No layer wins by being degenerate: with fewer than two elements, with NaN or Inf inside, unchanged, or set
     against a scale of zero (a layer that is all zeros has no relative change), its value is 0. A block
     whose layers are all degenerate, or that holds NaN or Inf, gets -1, as in `score_blocks`.
 
     Args:
-        metric: see the module's text.
-        layout: layers and blocks.
-        stats: of the aggregated change.
-        scores: Eq. 1 for its layers.
-        pooling: ``mean``: the mean of the values of a block's layers, in which a bias counts as much as a
-            matrix; ``pooled``: of the block taken as one long layer. Pooled, l2_per_parameter ranks like
-            blocks as the plain L2 norm does.
-        scale: [L + B], what the norm of each unit is divided by: `root_counts`, `unit_norms` of the
-            parameters, or `mean_client_norms`; None for excess.
+        change: with ``pooling`` ``mean``: the mean of the values of a block's layers, in which a bias counts
+            as much as a matrix; ``pooled``: of the block taken as one long layer.
+        scale: [L + B], the divisor of each unit's norm: `root_counts`, `unit_norms` of the parameters, or
+            `mean_client_norms`.
 
     Raises:
         InputError: unknown pooling; a scale that is missing or of another layout.
     """
-    if metric == "excess":
-        return BlockValues(scores.margin, score_blocks(scores, layout, stats, pooling))
+    layout, pooling = change.scored, change.pooling
     if pooling not in ("mean", "pooled"):
         raise not_one_of("pooling", pooling, ("mean", "pooled"))
     units = len(layout.layers) + len(layout.blocks)
     if scale is None or scale.shape != (units,):
         given = None if scale is None else tuple(scale.shape)
-        raise InputError("scale", given, f"[{units}], a number for each layer and block, for {metric}")
-    norms = unit_norms(stats, layout)
+        raise InputError("scale", given, f"[{units}], a number for each layer and block")
+    norms = unit_norms(change.stats, layout)
     ratio = norms / scale
     # NaN or Inf in a layer is NaN in its norm, and in its block's; sqrt(1) is 1.
     regular = (root_counts(layout) > 1) & (norms > 0) & (scale > 0) & (ratio > 0) & torch.isfinite(ratio)
@@ -94,7 +238,7 @@ def measure(
 
 
 def scored_layout(layout: ParameterLayout, scored: ScoredLayers) -> ParameterLayout:
-    """The layout with only those layers in its blocks that make their scores: what `measure` is to go by.
+    """The layout with only those layers in its blocks that make their scores.
 
     Args:
         layout: of the model.

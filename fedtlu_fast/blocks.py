@@ -27,8 +27,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from fedtlu_fast.named_blocks import Patterns, named
 
 Granularity = Literal["tensor", "module", "block"]
 Shape = tuple[int, ...]
@@ -87,7 +89,9 @@ def is_number(part: str) -> bool:
     return part.isascii() and part.isdigit()
 
 
-def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity) -> list[Found]:
+def discover(
+    names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity, patterns: Patterns = ()
+) -> list[Found]:
     """Units of choice of a model, in the order of their first layer; together they hold every layer once.
 
     Args:
@@ -96,6 +100,38 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
         granularity: ``block``: see the module's docstring. ``module``: the parameters that one module owns;
             they are alike if they have the same place in like blocks, or the same size outside of them.
             ``tensor``: the same for each single parameter.
+        patterns: of modules that are blocks, whatever the rules say; see `named_blocks`. The rules find the
+            blocks of what is left.
+
+    Raises:
+        InputError: a pattern matches nothing, or a layer twice.
+    """
+    given = [
+        Found(path, layers, ("named", pattern))
+        for pattern, modules in named(names, patterns).items()
+        for path, layers in modules.items()
+    ]
+    taken = _layers_of(given)
+    rest = [layer for layer in range(len(names)) if layer not in taken]
+    found = [
+        replace(block, layers=tuple(rest[layer] for layer in block.layers))
+        for block in _discover([names[k] for k in rest], [shapes[k] for k in rest], granularity, not given)
+    ]
+    if granularity != "block":
+        given = _parts(given, names, shapes, _module_of if granularity == "module" else str)
+    return sorted([*given, *found], key=lambda block: block.layers[0])
+
+
+def _discover(
+    names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity, alone: bool
+) -> list[Found]:
+    """`discover` by the rules.
+
+    Args:
+        names: see there.
+        shapes: see there.
+        granularity: see there.
+        alone: whether these layers are the whole model, so that rule 4 may compare layers by their shape.
     """
     root = _tree(names, shapes)
     blocks, beyond = _repeated_blocks(root, names, shapes)
@@ -110,7 +146,7 @@ def discover(names: Sequence[str], shapes: Sequence[Shape], granularity: Granula
         cut = [_parts(found, names, shapes, str) for found in (blocks, repeated, singles)]
         blocks, repeated, singles = cut
     blocks += repeated
-    nothing_repeats, taken = not blocks, {found.name for found in blocks}
+    nothing_repeats, taken = alone and not blocks, {found.name for found in blocks}
 
     def likeness(single: Found) -> Hashable:
         comparable = nothing_repeats or any(is_number(part) for part in single.name.split("."))

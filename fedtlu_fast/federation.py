@@ -12,6 +12,7 @@ from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
+from fedtlu_fast.block_metrics import Change
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
@@ -20,6 +21,7 @@ from fedtlu_fast.errors import check_kind
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.selection import Selector
 from fedtlu_fast.settings import parse_config, with_settings
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.tasks.task import Task
@@ -42,7 +44,7 @@ class Federation:
             ``(updates [K, P], weights [K]) -> change [P]``.
         server_optimizer: makes the server's step of the change.
         server_lr: factor on that step.
-        selection: which blocks of the change are applied.
+        selection: which blocks of the change are applied; a selector, or a score ``(change) -> [B]``.
         keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
         granularity: what is chosen: ``block``, ``module`` or ``tensor``.
         client_steps: what clients do around their training: names or objects, such as ``Scaffold()``, a
@@ -78,7 +80,7 @@ class Federation:
     aggregation: str | AggregationRule | Callable[..., Any] = "mean"
     server_optimizer: str | ServerOptimizer = "none"
     server_lr: float = 1.0
-    selection: str = "fedtlu"
+    selection: str | Selector | Callable[[Change], Any] = "fedtlu"
     keep: int | float | Mapping[str, int | float] = 2
     granularity: str = "block"
     client_steps: Sequence[str | ClientStep | Mapping[str, Any]] = ()

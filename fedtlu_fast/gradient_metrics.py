@@ -3,53 +3,121 @@
     gradnorm   ||g||            the paper's gain g_il
     rgn        ||g|| / ||w||    relative gradient norm; w: the block's global parameters
     snr        mean(g)^2 / var(g)
+    drift      ||d||            d: the client's change after training (FL4Health's layer exchange by norms)
 
-A block is taken as one long layer (the paper does not say how its layers' numbers become one).
+A metric is a function of `ClientVectors` and returns [K, B]. At a probe, before training, the vectors are
+gradients; for a selector that chooses by the change they are the clients' changes. A function of your own
+goes by its dotted name. A block is taken as one long layer (the paper does not say how its layers' numbers
+become one).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.registry import find
 from fedtlu_fast.stats import LayerStats
 
-GradientMetric = Literal["gradnorm", "rgn", "snr"]
+
+@dataclass(frozen=True)
+class ClientVectors:
+    """The vectors of K clients, as a client metric sees them.
+
+    Attributes:
+        layout: layers and blocks.
+        stats: [K, L] float64 on the CPU, of the clients' gradients or changes.
+        weights: [L], of the global parameters.
+    """
+
+    layout: ParameterLayout
+    stats: LayerStats
+    weights: LayerStats
+
+
+def check_metrics(names: Sequence[str], field: str) -> None:
+    """Refuses names that are no client metrics.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    for name in names:
+        find("client_metric", name, field)
 
 
 def measure_gradients(
-    metric: GradientMetric, layout: ParameterLayout, stats: LayerStats, weights: LayerStats
+    metric: str, layout: ParameterLayout, stats: LayerStats, weights: LayerStats
 ) -> NDArray[np.float64]:
-    """The metric's value for every block of K clients' gradients, [K, B].
+    """[K, B]: the metric's value for every block of K clients' vectors.
 
     A block whose gradient holds NaN or Inf gets NaN, and no selector chooses it. A block for which the
     metric's divisor is 0 (a constant gradient, a block of zeros) gets 0, so that none is chosen for being
     degenerate.
 
     Args:
-        metric: see the module's docstring.
+        metric: a name, or the dotted name of a function; see the module's text.
         layout: layers and blocks.
-        stats: [K, L], statistics of the clients' gradients.
-        weights: [L], statistics of the global parameters.
+        stats: [K, L], of the clients' vectors.
+        weights: [L], of the global parameters.
+
+    Raises:
+        InputError: there is no such metric, it raised, or it returned something else than [K, B].
     """
-    stats, weights = stats.cpu(), weights.cpu()
-    columns = [_block(metric, stats, weights, list(block.layers)) for block in layout.blocks]
-    found: NDArray[np.float64] = torch.stack(columns, dim=-1).numpy()
+    vectors = ClientVectors(layout, stats.cpu(), weights.cpu())
+    function = find("client_metric", metric, "metric")
+    try:
+        found: NDArray[np.float64] = torch.as_tensor(function(vectors)).to(torch.float64).numpy()
+    except Exception as error:
+        raise InputError("metric", metric, f"a function of ClientVectors; {cause(error)}") from error
+    expected = len(vectors.stats.l2), len(layout.blocks)
+    if found.shape != expected:
+        raise InputError("metric", found.shape, f"{metric} to return shape {expected}, a row a client")
     return found
 
 
-def _block(metric: GradientMetric, stats: LayerStats, weights: LayerStats, layers: list[int]) -> Tensor:
+def gradnorm(vectors: ClientVectors) -> Tensor:
+    """[K, B]: ``||g||``."""
+    return _columns(vectors, lambda layers: _square(vectors, layers).sqrt())
+
+
+def drift(vectors: ClientVectors) -> Tensor:
+    """[K, B]: ``||d||``, how far each block has moved."""
+    return gradnorm(vectors)
+
+
+def rgn(vectors: ClientVectors) -> Tensor:
+    """[K, B]: ``||g|| / ||w||``."""
+    weights = vectors.weights.l2
+    return _columns(
+        vectors,
+        lambda layers: _ratio(_square(vectors, layers).sqrt(), weights[layers].square().sum().sqrt()),
+    )
+
+
+def snr(vectors: ClientVectors) -> Tensor:
+    """[K, B]: ``mean(g)^2 / var(g)``."""
+    return _columns(vectors, lambda layers: _signal(vectors.stats, layers))
+
+
+def _columns(vectors: ClientVectors, column: Callable[[Any], Tensor]) -> Tensor:
+    return torch.stack([column(list(block.layers)) for block in vectors.layout.blocks], dim=-1)
+
+
+def _square(vectors: ClientVectors, layers: list[int]) -> Tensor:
     """[K]."""
-    square = stats.l2[:, layers].square().sum(dim=1)
-    if metric == "gradnorm":
-        return square.sqrt()
-    if metric == "rgn":
-        return _ratio(square.sqrt(), weights.l2[layers].square().sum().sqrt())
+    return vectors.stats.l2[:, layers].square().sum(dim=1)
+
+
+def _signal(stats: LayerStats, layers: list[int]) -> Tensor:
+    """[K]."""
     count = stats.count[:, layers].double()
     total = count.sum(dim=1)
     mean = (count * stats.mean[:, layers]).sum(dim=1) / total

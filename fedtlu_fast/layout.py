@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fedtlu_fast.blocks import Granularity, Shape, discover
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
+from fedtlu_fast.named_blocks import Patterns
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
@@ -84,16 +85,22 @@ class ParameterLayout:
     granularity: Granularity
 
     @classmethod
-    def from_module(cls, model: nn.Module, granularity: Granularity = "block") -> ParameterLayout:
+    def from_module(
+        cls, model: nn.Module, granularity: Granularity = "block", *, blocks: Patterns = ()
+    ) -> ParameterLayout:
         """Layout of a model's trainable parameters.
 
         Args:
             model: any module with at least one trainable floating-point parameter.
             granularity: the kind of blocks. ``block``: a repeated part of the model; ``module``: the
                 parameters that one module owns; ``tensor``: a single parameter.
+            blocks: patterns of dotted names, such as ``down.*``, in which ``*`` stands within one part. Every
+                module that matches is a block, and those that match one pattern are a group, whatever their
+                shapes. What is left is found as without them.
 
         Raises:
-            InputError: there is no trainable parameter, or one is complex or not initialised.
+            InputError: there is no trainable parameter, one is complex or not initialised, or a pattern
+                matches nothing, or a parameter that another pattern matches.
         """
         check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
@@ -115,7 +122,8 @@ class ParameterLayout:
             if not param.is_floating_point():
                 raise InputError(f"model.{name}.dtype", str(param.dtype), "a real floating-point parameter")
         shapes = {name: tuple(param.shape) for name, param in named}
-        return cls.from_shapes(shapes, granularity, buffers={n: tuple(b.shape) for n, b in _buffers(model)})
+        held = {name: tuple(buffer.shape) for name, buffer in _buffers(model)}
+        return cls.from_shapes(shapes, granularity, buffers=held, blocks=blocks)
 
     @classmethod
     def from_shapes(
@@ -124,12 +132,14 @@ class ParameterLayout:
         granularity: Granularity = "block",
         *,
         buffers: Mapping[str, Shape] | None = None,
+        blocks: Patterns = (),
     ) -> ParameterLayout:
         """Layout of tensors known only by dotted name and shape, such as a checkpoint's, in their order.
 
         Raises:
             InputError: there is no tensor, the granularity is unknown, a name cannot belong to a module tree,
-                or a shape is not a tuple of whole numbers.
+                a shape is not a tuple of whole numbers, or a pattern of `blocks` (see `from_module`) does not
+                fit.
         """
         if granularity not in get_args(Granularity):
             raise not_one_of("granularity", granularity, get_args(Granularity))
@@ -143,7 +153,7 @@ class ParameterLayout:
                 raise InputError(f"shapes[{name!r}]", shape, "a tuple of whole numbers from 0 on")
             if name.count(".") > DEEPEST:
                 raise InputError("shapes", name, f"names with at most {DEEPEST} dots")
-        found = discover(list(shapes), list(shapes.values()), granularity)
+        found = discover(list(shapes), list(shapes.values()), granularity, blocks)
         alike: defaultdict[Hashable, list[int]] = defaultdict(list)
         for index, block in enumerate(found):
             alike[block.kind].append(index)
@@ -182,6 +192,12 @@ class ParameterLayout:
         """Indices of the unique blocks, which have no like: usually embeddings, head and final norm."""
         grouped = {block for group in self.groups for block in group.blocks}
         return tuple(index for index in range(len(self.blocks)) if index not in grouped)
+
+    @cached_property
+    def grouped_share(self) -> float:
+        """The share of the parameters that lie in blocks that have a like: on these a selector decides."""
+        sizes = self.block_sizes()
+        return sum(sizes[block] for group in self.groups for block in group.blocks) / max(1, self.size)
 
     def block_sizes(self) -> list[int]:
         """Number of parameters of each block."""

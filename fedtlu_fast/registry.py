@@ -101,6 +101,41 @@ NAMES: dict[str, dict[str, str]] = {
         "square": "fedtlu_fast.data.partition.size:Square",
         "exponential": "fedtlu_fast.data.partition.size:Exponential",
     },
+    "selector": {
+        "fedtlu": "fedtlu_fast.selection.fedtlu:FedTLU",
+        "random": "fedtlu_fast.selection.baselines:Random",
+        "last": "fedtlu_fast.selection.baselines:Last",
+        "first": "fedtlu_fast.selection.baselines:First",
+        "full": "fedtlu_fast.selection.baselines:Full",
+    },
+    "client_selector": {
+        "none": "fedtlu_fast.selection.baselines:Unrestricted",
+        "full": "fedtlu_fast.selection.baselines:Full",
+        "random": "fedtlu_fast.selection.baselines:Random",
+        "top": "fedtlu_fast.selection.baselines:Last",
+        "bottom": "fedtlu_fast.selection.baselines:First",
+        "both": "fedtlu_fast.selection.baselines:Both",
+        "gradnorm": "fedtlu_fast.selection.gradients:GradNorm",
+        "rgn": "fedtlu_fast.selection.gradients:RelativeGradNorm",
+        "snr": "fedtlu_fast.selection.gradients:SignalToNoise",
+        "strategic": "fedtlu_fast.selection.gradients:Strategic",
+        "fedpart": "fedtlu_fast.selection.published:FedPart",
+        "fedlp": "fedtlu_fast.selection.published:FedLP",
+        "fedluar": "fedtlu_fast.selection.published:FedLUAR",
+        "drift": "fedtlu_fast.selection.published:Drift",
+    },
+    "metric": {
+        "excess": "fedtlu_fast.block_metrics:excess",
+        "l2_per_parameter": "fedtlu_fast.block_metrics:l2_per_parameter",
+        "relative_change": "fedtlu_fast.block_metrics:relative_change",
+        "agreement": "fedtlu_fast.block_metrics:agreement",
+    },
+    "client_metric": {
+        "gradnorm": "fedtlu_fast.gradient_metrics:gradnorm",
+        "rgn": "fedtlu_fast.gradient_metrics:rgn",
+        "snr": "fedtlu_fast.gradient_metrics:snr",
+        "drift": "fedtlu_fast.gradient_metrics:drift",
+    },
 }
 """For each kind of part: its names, and where each part is."""
 

@@ -59,6 +59,16 @@ class LayerStats:
             nonfinite=moments.nonfinite,
         )
 
+    def as_row(self) -> LayerStats:
+        """[1, L], of the statistics [L] of one change."""
+        rows = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
+        return LayerStats(self.names, *(vector[None] for vector in rows))
+
+    def row(self, client: int) -> LayerStats:
+        """[L], of one of the clients of a matrix."""
+        rows = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
+        return LayerStats(self.names, *(matrix[client] for matrix in rows))
+
     def cpu(self) -> LayerStats:
         """The same statistics on the CPU; only this waits for a GPU."""
         if self.count.device.type == "cpu":

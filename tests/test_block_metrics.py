@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
-from fedtlu_fast.block_metrics import mean_client_norms, measure, root_counts, scored_layout, unit_norms
+from fedtlu_fast.block_metrics import (
+    Change,
+    excess,
+    mean_client_norms,
+    measure,
+    ratios,
+    root_counts,
+    scored_layout,
+    unit_norms,
+)
 
 NAN, INF = float("nan"), float("inf")
 SHAPES = {"h.0.w": (2, 3), "h.0.b": (3,), "h.1.w": (2, 3), "h.1.b": (3,), "head": (4,)}
@@ -49,9 +58,13 @@ def literal(metric, where, params, clients, weights):
     return np.linalg.norm(mean) / below
 
 
+def change_of(stats, pooling="mean", layout=LAYOUT, **more):
+    return Change(layout, stats, score_layers(stats), more.pop("parameters", None), layout, pooling, **more)
+
+
 def measured(metric, change, scale, pooling="mean", layout=LAYOUT):
-    stats = layer_stats(change, layout)
-    return measure(metric, layout, stats, score_layers(stats), pooling, scale)
+    given = change_of(layer_stats(change, layout), pooling, layout)
+    return excess(given) if metric == "excess" else ratios(given, scale)
 
 
 @pytest.mark.parametrize("metric", RATIOS)
@@ -93,7 +106,7 @@ def test_excess_is_the_score_of_the_paper(generator):
     stats = layer_stats(change, LAYOUT)
     scores = score_layers(stats)
     for pooling in POOLINGS:
-        got = measure("excess", LAYOUT, stats, scores, pooling)
+        got = measure("excess", change_of(stats, pooling))
         assert torch.equal(got.blocks, score_blocks(scores, LAYOUT, stats, pooling))
         assert got.layers.tolist() == pytest.approx((torch.sqrt(1 + scores.excess) - 1).tolist(), abs=1e-15)
 
@@ -151,7 +164,7 @@ def test_degenerate_layers_are_finite_and_never_win(name, pooling):
     layout = ParameterLayout.from_shapes({"h.0.w": tuple(odd.shape), "h.1.w": (2,)})
     stats = layer_stats([odd, ordinary])
     for scale in (root_counts(layout), torch.full((4,), 1e-300, dtype=torch.float64)):
-        got = measure("relative_change", layout, stats, score_layers(stats), pooling, scale)
+        got = ratios(change_of(stats, pooling, layout), scale)
         assert got.layers[0] == 0 < got.layers[1]
         assert got.blocks[0] == -1
         assert got.blocks[1] > 0
@@ -186,7 +199,7 @@ def test_without_any_client_nothing_is_a_number():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"scale: got None; expected \[8\].* for agreement"):
+    with pytest.raises(InputError, match=r"scale: got None; expected \[8\], a number for each layer"):
         measured("agreement", torch.ones(SIZE), None)
     with pytest.raises(InputError, match=r"scale: got \(5,\)"):
         measured("agreement", torch.ones(SIZE), torch.ones(5))

@@ -3,7 +3,7 @@
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.config.client_selection import BUDGETED
+from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.selection.budgets import Equal
 from fedtlu_fast.settings import parse_config
 
@@ -42,8 +42,9 @@ def test_settings_that_mean_nothing_are_refused(given, field):
 
 
 def test_settings_that_mean_something_are_taken():
-    for name in BUDGETED:
-        assert parse({"selector": name, "budget": 2}).client_selection.budget.budget == Equal(2)
+    for name in NAMES["client_selector"]:
+        if find("client_selector", name, "selector").budgeted:
+            assert parse({"selector": name, "budget": 2}).client_selection.budget.budget == Equal(2)
     parse({"selector": "strategic", "lam": 0, "decides": "client"})
     parse({"selector": "gradnorm", "decides": "client", "probe_every": 3, "probe_batches": 2})
 

@@ -16,7 +16,8 @@ from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
 from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.data.sources.text import TextFiles
-from fedtlu_fast.selection import SELECTORS
+from fedtlu_fast.registry import NAMES
+from fedtlu_fast.selection import Random
 from fedtlu_fast.settings import parse_config, presets, setting_paths
 
 
@@ -176,7 +177,7 @@ def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
         ("lr=1e-3", ("training", "lr"), 1e-3),
         ("training.lr=1", ("training", "lr"), 1.0),
         ("layers=12", ("model", "layers"), 12),
-        ("selector=random", ("selection", "selector"), "random"),
+        ("selector=random", ("selection", "selector"), Random()),
         ("clip_norm=null", ("training", "clip_norm"), None),
         ("alpha=10", ("partition", "partitioner", "alpha"), 10.0),
         ("name=iid", ("partition", "partitioner"), Iid()),
@@ -501,7 +502,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
             ),
             "selection": st.fixed_dictionaries(
                 {
-                    "selector": st.sampled_from(sorted(SELECTORS)),
+                    "selector": st.sampled_from(sorted(NAMES["selector"])),
                     "keep": st.integers(1, 9)
                     | st.floats(1e-9, 1.0)
                     | st.dictionaries(

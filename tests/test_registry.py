@@ -1,6 +1,7 @@
 """Parts by name, by dotted name and as objects, on their own and in settings."""
 
 import copy
+import inspect
 import pickle
 import sys
 from importlib.metadata import EntryPoint
@@ -34,6 +35,9 @@ def test_every_name_is_of_a_part_that_is_spelled_so_and_says_what_its_parameters
 def test_every_part_is_a_frozen_value(kind):
     for name in NAMES[kind]:
         cls = find(kind, name, kind)
+        if inspect.isfunction(cls):
+            assert pickle.loads(pickle.dumps(cls)) is cls  # noqa: S301
+            continue
         if any(default is not None and "empty" in str(default) for default in parameters(cls).values()):
             continue
         needed = NEEDED.get(name, {})

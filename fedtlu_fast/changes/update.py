@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedtlu_fast.block_metrics import Change, measure
 from fedtlu_fast.changes.scored import ScoredChange
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.randomness import generator
@@ -15,8 +17,9 @@ from fedtlu_fast.selection import (
     Keep,
     Selection,
     Selector,
+    ServerRoom,
     Ungrouped,
-    make_selector,
+    as_selector,
     quotas,
     select,
 )
@@ -28,7 +31,7 @@ SCORE = "excess"
 def choose(
     scores: ScoredChange,
     keep: Keep = 1,
-    selector: str | Selector = "fedtlu",
+    selector: str | Selector | Callable[[Change], Any] = "fedtlu",
     *,
     ungrouped: Ungrouped = "always",
     seed: int = 0,
@@ -42,15 +45,16 @@ def choose(
         scores: the result of `score`.
         keep: how many blocks to keep in each group of like blocks: a number (2), a share (0.5), or a mapping
             from a group's name to a number or share.
-        selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, or a selector of your own.
+        selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, a dotted name, a selector, or
+            a score ``(change) -> [B]`` of your own.
         ungrouped: whether unique blocks, which have no like (embeddings, head), are chosen ``always`` or
             ``never``.
         seed: together with the round it decides all draws of the selector.
         round: the number of the round, from 1.
 
     Raises:
-        InputError: the selector is unknown or needs a metric other than the scores, or `keep` does not fit
-            the groups.
+        InputError: the selector is unknown, it needs more than the change itself (facts about single clients,
+            the parameters), or `keep` does not fit the groups.
 
     Example:
         >>> from fedtlu_fast import score
@@ -60,20 +64,23 @@ def choose(
         ('h.1.w', 'h.2.w')
     """
     check_kind("scores", scores, ScoredChange, "the result of score")
-    chooser = make_selector(selector) if isinstance(selector, str) else selector
-    missing = sorted(chooser.metrics - {SCORE})
-    if missing:
-        raise InputError(
-            "selector", selector, f"a selector that needs only {SCORE}; this one needs {', '.join(missing)}"
-        )
+    chooser = as_selector(selector)
+    if chooser.asked():
+        name = type(chooser).__name__
+        needs = ", ".join(chooser.needs)
+        expected = f"a selector that needs no facts about single clients; this one needs {needs}"
+        raise InputError("selector", name, expected)
+    change = Change(scores.layout, scores.stats, scores.scores, None, scores.layout, round=round)
+    others = {name: measure(name, change).blocks for name in chooser.metrics if name != SCORE}
     evidence = Evidence(
         layout=scores.layout,
-        metrics={SCORE: scores.block_scores.numpy()[None, :]},
+        metrics={name: own.numpy()[None, :] for name, own in {SCORE: scores.block_scores, **others}.items()},
         generator=generator(seed, "selection", round),
         round=round,
+        change=change,
     )
-    wanted = quotas(scores.layout, keep) if selector != "full" else (0,) * len(scores.layout.groups)
-    return select(chooser, evidence, wanted, ungrouped, scores.stats.nonfinite)
+    kept = quotas(scores.layout, keep) if chooser.budgeted else (0,) * len(scores.layout.groups)
+    return select(chooser, evidence, ServerRoom(scores.layout, kept), ungrouped, scores.stats.nonfinite)
 
 
 @torch.no_grad()

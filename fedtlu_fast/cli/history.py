@@ -52,8 +52,12 @@ def history_command(
     if as_json:
         typer.echo(dump_json(history_json(config, history), indent=1))
         return
-    chosen, rounds = config.selection, len(history.groups[0].rounds)
-    title = f"{chosen.selector}, {chosen.metric} ({chosen.pooling}), {rounds} targeted rounds"
+    selector, rounds = config.selection.selector, len(history.groups[0].rounds)
+    name = config.selection.name_of("selector")
+    title = f"{name}, {selector.ranks_by} ({selector.pooling}), {rounds} targeted rounds"
+    results.print(
+        f"Selection decides over {100 * history.share:.0f}% of the model's parameters.", highlight=False
+    )
     if history.stability:
         show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "use --json")
     else:
@@ -61,7 +65,7 @@ def history_command(
     if history.kinds:
         show(_table("Which layers decide a block's score", *kind_cells(history)), "use --json")
         results.print("Kinds are recognised by names and shapes.", highlight=False)
-        if chosen.pooling == "pooled":
+        if selector.pooling == "pooled":
             results.print(
                 "selection.pooling=pooled: the shares are of the mean of the layers' values, "
                 "by which blocks are not ranked.",

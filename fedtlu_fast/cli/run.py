@@ -80,7 +80,7 @@ def run_command(
     if dry_run:
         show_estimate(settings, as_json)
         return
-    named, fresh = resume or out, f"{settings.selection.selector}-seed{settings.seed}"
+    named, fresh = resume or out, f"{settings.selection.name_of('selector')}-seed{settings.seed}"
     with (
         nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
         options.saying_how_to_go_on("run", directory),

@@ -17,11 +17,14 @@ class Order:
         sent: the blocks of these that it sends.
         budget: what a client may send that chooses after its training; `sent` is then what it sends in any
             case. None: the client does not choose.
+        last: the blocks that the server applied in the round before, for a client that chooses; None: not
+            known.
     """
 
     trained: Blocks
     sent: Blocks
     budget: float | None = None
+    last: Blocks | None = None
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Orders:
         sent: the blocks of these that it sends; None: everything it trains.
         budgets: of clients that choose what they send when they have trained; `sent` is then what they send
             in any case. None: no client chooses.
+        last: see `Order`; the same for all.
     """
 
     trained: Mapping[int, Blocks]
     sent: Mapping[int, Blocks] | None = None
     budgets: Mapping[int, float] | None = None
+    last: Blocks | None = None
 
     def of(self, clients: Iterable[int]) -> Orders:
         """The orders of these clients alone."""
@@ -46,10 +51,12 @@ class Orders:
             {client: self.trained[client] for client in some},
             None if self.sent is None else {client: self.sent[client] for client in some},
             None if self.budgets is None else {client: self.budgets[client] for client in some},
+            self.last,
         )
 
     def for_client(self, client: int) -> Order:
         """One client's order."""
         trained = self.trained[client]
         sent = trained if self.sent is None else self.sent[client]
-        return Order(trained, sent, None if self.budgets is None else self.budgets[client])
+        budget = None if self.budgets is None else self.budgets[client]
+        return Order(trained, sent, budget, self.last)

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 from typing_extensions import override
 
+from fedtlu_fast.client_steps.orders import Order
 from fedtlu_fast.client_steps.step import ClientContext, ClientStep
 from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
 
@@ -15,13 +16,13 @@ from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
 class ChoosesAfter(Protocol):
     """Chooses what a client sends by what its training has changed."""
 
-    def after_training(self, change: Tensor, budget: float, backend: str) -> Blocks:
+    def after_training(self, client: ClientContext, change: Tensor, order: Order) -> Blocks:
         """The blocks that the client sends.
 
         Args:
+            client: whose change it is.
             change: [P], the client's own.
-            budget: the client's own.
-            backend: runs the kernels.
+            order: the client's own, with its budget.
         """
         ...
 
@@ -53,7 +54,7 @@ class SendChosen(ClientStep):
         order, sent = client.order, client.order.sent
         if order.budget is not None and self.rule is not None:
             change = update.params - client.params
-            sent = self.rule.after_training(change, order.budget, client.facts.backend)
+            sent = self.rule.after_training(client, change, order)
         layout, params = client.facts.layout, update.params.clone()
         for run in layout.runs(set(range(len(layout.blocks))).difference(sent)):
             params[run] = client.params[run]

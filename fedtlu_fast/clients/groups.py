@@ -121,4 +121,5 @@ class VectorizedGroups:
             counted,
             None if part is None else part.client_stats,
             accepted,
+            [place for place, wanted in zip(found.clients, finite, strict=True) if wanted],
         )

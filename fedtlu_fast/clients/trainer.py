@@ -121,6 +121,7 @@ class ClientSum:
         weights: [K], what each counts in the mean.
         stats: of the layers of every finite client's change, in any order; None unless they were asked for.
         stats_weights: the weights of these clients, in that order.
+        stats_clients: their places (from 0) among the K, in that order.
     """
 
     change: Tensor
@@ -130,6 +131,7 @@ class ClientSum:
     weights: list[float] = field(default_factory=list)
     stats: LayerStats | None = None
     stats_weights: list[float] = field(default_factory=list)
+    stats_clients: list[int] = field(default_factory=list)
 
 
 Finish = Callable[[int, ClientUpdate], ClientUpdate]

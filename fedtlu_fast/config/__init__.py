@@ -17,12 +17,8 @@ from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.run import RunConfig
 from fedtlu_fast.config.section import Section
-from fedtlu_fast.config.server import (
-    AggregationConfig,
-    CheckpointConfig,
-    EvaluationConfig,
-    SelectionConfig,
-)
+from fedtlu_fast.config.selection import SelectionConfig
+from fedtlu_fast.config.server import AggregationConfig, CheckpointConfig, EvaluationConfig
 from fedtlu_fast.config.steps import ThreatConfig
 
 __all__ = [

@@ -2,72 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedtlu_fast.config.budget import BudgetConfig
-from fedtlu_fast.config.section import Section, check_unused
+from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
+from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.gradient_metrics import GradientMetric
+from fedtlu_fast.gradient_metrics import check_metrics
+from fedtlu_fast.selection import FunctionSelector, Selector, Unrestricted
 from fedtlu_fast.selection.budgets import Equal
 
-PROBING = ("gradnorm", "rgn", "snr", "strategic")
-"""Selectors that have clients compute a gradient before they train."""
-BUDGETED = ("random", "top", "bottom", "both", *PROBING, "fedluar", "drift")
 
-
-def used_by(selector: str) -> set[str]:
-    """The settings that mean something beside this selector."""
+def settings_beside(selector: type[Selector]) -> set[str]:
+    """The settings of `ClientSelectionConfig` that mean something beside selectors of this class."""
     used = {"selector"}
-    if selector != "none":
+    if not issubclass(selector, Unrestricted):
         used |= {"frozen", "always", "only", "personal", "alternate", "decides"}
-    if selector in BUDGETED:
-        used |= {"budget"}
-    if selector in PROBING:
-        used |= {"probe_batches", "probe_every"}
-    own = {
-        "strategic": {"metric", "lam"},
-        "fedpart": {"rounds_per_block", "full_rounds"},
-        "fedlp": {"probability"},
-    }
-    return used | own.get(selector, set())
+    return used | {"budget"} if selector.budgeted else used
 
 
-class ClientSelectionConfig(Section):
+class ClientSelectionConfig(PartsSection):
     """Which blocks each client trains or sends (arXiv 2408.15600 and its kin)."""
 
-    selector: Literal[
-        "none",
-        "full",
-        "random",
-        "top",
-        "bottom",
-        "both",
-        "gradnorm",
-        "rgn",
-        "snr",
-        "strategic",
-        "fedpart",
-        "fedlp",
-        "fedluar",
-        "drift",
-    ] = Field(
-        "none",
+    selector: Annotated[Selector, Chooser("client_selector", function=FunctionSelector)] = Field(
+        Unrestricted(),
         description="none (every client trains everything) | full (all but what is frozen) | random | top, "
         "bottom, both (output's side, input's, in turn) | gradnorm | rgn | snr (each client's own best) | "
-        "strategic (P1: clients agree) | fedpart | fedlp | fedluar | drift",
+        "strategic (P1: clients agree) | fedpart | fedlp | fedluar | drift | package.module:Name",
     )
     budget: BudgetConfig = BudgetConfig()
-    metric: GradientMetric = Field("gradnorm", description="strategic: gains are gradnorm | rgn | snr")
-    lam: float = Field(
-        0.1, ge=0, description="strategic: lambda, in units of the round's mean gain; 0: nobody has to agree"
-    )
     decides: Literal["server", "client"] = Field(
         "server", description="who chooses: server (sees every client's numbers) | client (each alone)"
     )
-    probe_batches: int = Field(1, ge=1, description="batches of a probe's mean gradient")
-    probe_every: int = Field(1, ge=1, description="rounds after which a client probes anew")
     frozen: str | tuple[str, ...] = Field(
         "auto",
         description="blocks nobody trains: patterns | none | auto (embeddings, when a model is fine-tuned)",
@@ -85,38 +53,33 @@ class ClientSelectionConfig(Section):
         False,
         description="FedRep: a client's training goes twice, first for its personal blocks, then the rest",
     )
-    rounds_per_block: int = Field(1, ge=1, description="fedpart: rounds for each block of a cycle")
-    full_rounds: int = Field(0, ge=0, description="fedpart: rounds of everything between two cycles")
-    probability: float = Field(0.5, gt=0, le=1, description="fedlp: chance that a block is sent")
 
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:
-        used = used_by(self.selector)
-        check_unused(self, used, f"selector={self.selector}")
-        if self.decides == "client" and self.selector == "strategic" and self.lam > 0:
-            raise InputError("decides", "client", "server with lam > 0: nobody alone can agree with others")
-        if self.decides == "client" and self.selector in ("fedpart", "fedluar"):
-            raise InputError("decides", "client", f"server with selector={self.selector}: one choice for all")
+        if isinstance(self.selector, Unfound):
+            return self
+        selector, chosen = self.selector, f"selector={self.name_of('selector')}"
+        check_unused(self, {*settings_beside(type(selector)), *self.choosers()}, chosen)
+        check_metrics(selector.own_metrics, "selector")
+        if self.decides == "client" and selector.needs_others is not None:
+            raise InputError("decides", "client", f"server with {selector.needs_others}")
+        if self.decides == "client" and selector.same_for_all:
+            raise InputError("decides", "client", f"server with {chosen}: one choice for all")
         budget = self.budget.budget
-        if self.selector == "fedluar" and not (isinstance(budget, Equal) and budget.unit == "layers"):
-            expected = "the same number of blocks for all with selector=fedluar"
+        equal = isinstance(budget, Equal) and budget.unit == "layers"
+        if selector.budgeted and selector.same_for_all and not equal:
+            expected = f"the same number of blocks for all with {chosen}"
             raise InputError("budget", self.budget.name_of("kind"), expected)
         if self.alternate and not self.keeps:
             raise InputError("alternate", True, "false without personal blocks", "Name them in personal.")
         return self
 
     @property
+    def chooses(self) -> bool:
+        """Whether clients are restricted to some blocks."""
+        return not isinstance(self.selector, Unrestricted)
+
+    @property
     def keeps(self) -> bool:
         """Whether clients keep blocks for themselves."""
         return self.personal not in ("none", ())
-
-    @property
-    def gradient_metric(self) -> GradientMetric:
-        """What probing clients measure."""
-        names: dict[str, GradientMetric] = {"rgn": "rgn", "snr": "snr", "strategic": self.metric}
-        return names.get(self.selector, "gradnorm")
-
-    @property
-    def probes(self) -> bool:
-        """Whether clients compute a gradient before they train."""
-        return self.selector in PROBING

@@ -24,12 +24,8 @@ from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.section import Section
-from fedtlu_fast.config.server import (
-    AggregationConfig,
-    CheckpointConfig,
-    EvaluationConfig,
-    SelectionConfig,
-)
+from fedtlu_fast.config.selection import SelectionConfig
+from fedtlu_fast.config.server import AggregationConfig, CheckpointConfig, EvaluationConfig
 from fedtlu_fast.config.steps import ClientStepConfig, ThreatConfig, listed
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
@@ -159,8 +155,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _client_selection_fits(self) -> Self:
-        chosen = f"with client_selection.selector={self.client_selection.selector}"
-        if self.client_selection.selector == "none":
+        chosen = f"with client_selection.selector={self.client_selection.name_of('selector')}"
+        if not self.client_selection.chooses:
             return self
         if not self.aggregation.rule.averages:
             expected = f"mean or norm_clip {chosen}: what is not sent is no change of zero"
@@ -195,7 +191,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _some_round_chooses(self) -> Self:
-        chooses = self.selection.selector != "full" or self.client_selection.selector != "none"
+        chooses = self.selection.selector.budgeted or self.client_selection.chooses
         if chooses and self.warmup_rounds >= self.rounds:
             raise InputError(
                 "warmup_rounds",
@@ -206,11 +202,13 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _agreement_with_the_mean(self) -> Self:
-        if self.selection.metric == "agreement" and not self.aggregation.rule.takes_sums:
+    def _norms_with_the_mean(self) -> Self:
+        selector = self.selection.selector
+        if "client_norms" in selector.asked() and not self.aggregation.rule.takes_sums:
+            own = hasattr(selector, "metric")
             raise InputError(
-                "selection.metric",
-                self.selection.metric,
+                "selection.metric" if own else "selection.selector",
+                selector.ranks_by if own else self.selection.name_of("selector"),
                 f"another with aggregation.rule={self.rule_name}: agreement is how long the clients' "
                 f"mean is for the length of their changes",
                 "Use aggregation.rule=mean.",

@@ -1,67 +1,15 @@
-"""Settings: how changes become one, which blocks are applied, what is tested and kept."""
+"""Settings: how changes become one, what is tested and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from fedtlu_fast.aggregation import AggregationRule, FunctionRule, Mean, Plain, ServerOptimizer
-from fedtlu_fast.block_metrics import Metric, ScoredLayers
-from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.config.parts_section import Chooser, PartsSection
 from fedtlu_fast.config.section import Section
-from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.selection import SELECTORS, Ungrouped, make_selector
-
-
-class SelectionConfig(Section):
-    """Which blocks of the aggregated change are applied."""
-
-    selector: str = Field("fedtlu", description=" | ".join(SELECTORS))
-    keep: int | float | dict[str, int | float] = Field(
-        2,
-        description="blocks kept per group: 2, a fraction 0.5, or {group: either}",
-    )
-    granularity: Granularity = Field("block", description="what is chosen: tensor | module | block")
-    ungrouped: Ungrouped = Field(
-        "always", description="blocks without a like (embeddings, head): always | never updated"
-    )
-    metric: Metric = Field(
-        "excess",
-        description="what fedtlu ranks by: excess (Eq. 1) | l2_per_parameter | relative_change | agreement "
-        "(between the clients); the last three are ours",
-    )
-    ddof: Literal[0, 1] = Field(
-        1, description="which std Eq. 1 means: 0 population, 1 sample; the paper does not say"
-    )
-    pooling: Pooling = Field(
-        "mean", description="a block's score: mean of its layers' scores | pooled as one layer"
-    )
-    scored_layers: ScoredLayers = Field(
-        "all",
-        description="which layers make a block's score: all | matrices | vectors (norms and biases); whole "
-        "blocks are applied",
-    )
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _some_blocks(cls, value: Any) -> Any:
-        # 1 and 1.0 differ here (one block, the whole group), and nothing else may become either.
-        named = value if isinstance(value, Mapping) else {"": value}
-        for name, number in named.items():
-            whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
-            share = isinstance(number, float) and 0 < number <= 1
-            if not isinstance(name, str) or not (whole or share):
-                raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
-        return value
-
-    @field_validator("selector")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        make_selector(value)
-        return value
 
 
 class EvaluationConfig(Section):

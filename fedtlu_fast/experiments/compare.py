@@ -297,8 +297,8 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     """
     settings = [_with(config, selector, seeds[0]) for selector in selectors]
     # Everything goes with the selector full; what asks most of the model tells whether it fits.
-    strictest = max(settings, key=lambda one: one.selection.selector != "full")
-    choosing = [one for one in settings if one.client_selection.selector != "none"]
+    strictest = max(settings, key=lambda one: one.selection.selector.budgeted)
+    choosing = [one for one in settings if one.client_selection.chooses]
     # What one arm cannot do none does: arms differ in what was asked for alone.
     common: dict[str, object] = {"engine": strictest.execution.engine or "torch"} if choosing else {}
     if any(one.client_selection.keeps for one in choosing):

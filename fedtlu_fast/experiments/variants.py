@@ -7,24 +7,31 @@ fedpart                           names that only clients have need no budget
 strategic@2+lam=0.5               settings besides; those of `client_selection` without its name
 top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
+my_package.sel:Mine               a selector of your own, for the server
+my_package.sel:Mine@2+floor=0.1   the same for clients, with one of its parameters
 zero_shot, after_warmup, local_only   see `references`
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any, cast
 
 from fedtlu_fast import wording
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import BudgetConfig
-from fedtlu_fast.config.client_selection import BUDGETED, used_by
+from fedtlu_fast.config.client_selection import settings_beside
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
-from fedtlu_fast.selection import SELECTORS
-from fedtlu_fast.selection.client_selectors import CLIENT_SELECTORS
+from fedtlu_fast.part import parameters
+from fedtlu_fast.registry import find, names
+from fedtlu_fast.selection import FunctionSelector, Selector
 from fedtlu_fast.settings import laid_over
 
 NO_BUDGET = "all"
+NOBODY = "none"
+"""The client selector that restricts nobody: no arm of its own."""
 
 
 def with_variant(config: RunConfig, name: str) -> RunConfig:
@@ -44,53 +51,57 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
             expected = f"{selector} alone: it has no budget and no settings of its own"
             raise InputError(wording.SELECTORS, name, expected)
         head = "full"
-    elif budget or (selector in CLIENT_SELECTORS and selector not in SELECTORS):
+    elif budget or _only_clients(selector):
         return _of_clients(config, name, selector, budget, changes)
-    if head not in SELECTORS:
-        own = choice(CLIENT_SELECTORS, wording.ALL_SETTINGS)
-        expected = f"some of {choice([*SELECTORS, *REFERENCES])}; or NAME@BUDGET, of the clients' {own}"
-        near = nearest(head, [*SELECTORS, *CLIENT_SELECTORS, *REFERENCES])
+    if head not in names("selector") and ":" not in head:
+        own = choice(_of_client_names(), wording.ALL_SETTINGS)
+        known = [*names("selector"), *REFERENCES]
+        expected = f"some of {choice(known)}; or NAME@BUDGET, of the clients' {own}"
+        near = nearest(head, [*names("selector"), *_of_client_names(), *REFERENCES])
         raise InputError(wording.SELECTORS, head, expected, near=near)
     return _as_all(config, name, laid_over(config, [f"selection.selector={head}", *changes]))
 
 
-def crossed(names: Sequence[str], budgets: Sequence[str]) -> list[str]:
+def crossed(arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
     """Names of arms: the clients' selectors among these with every budget, where they go by one.
 
     Args:
-        names: as typed; names that both server and clients have are taken for the clients'.
+        arms: as typed; names that both server and clients have are taken for the clients'. A dotted name is
+            the server's, unless it has an @.
         budgets: none leaves the names as they are.
     """
     if not budgets:
-        return list(names)
+        return list(arms)
     found: list[str] = []
-    for name in names:
-        if name in BUDGETED:
+    for name in arms:
+        if name not in _of_client_names():
+            found.append(name)
+        elif _class_of(name).budgeted:
             found += [f"{name}@{budget}" for budget in budgets]
         else:
-            found.append(f"{name}@{NO_BUDGET}" if name in CLIENT_SELECTORS else name)
+            found.append(f"{name}@{NO_BUDGET}")
     return found
 
 
-def swept(names: Sequence[str], sweeps: Sequence[str]) -> list[str]:
+def swept(arms: Sequence[str], sweeps: Sequence[str]) -> list[str]:
     """Names of arms, each with every value of the settings that it knows.
 
     Args:
-        names: as `crossed` gives them.
+        arms: as `crossed` gives them.
         sweeps: such as ``lam=0,0.1,1``; a setting of `client_selection`, or any dotted one, which all but
             the references know.
 
     Raises:
         InputError: a sweep without values, or over what no arm knows.
     """
-    found = list(names)
+    found = list(arms)
     for sweep in sweeps:
         key, _, values = sweep.partition("=")
         knowing = [name for name in found if _knows(name, key)]
         if not values or not knowing:
             expected = "a setting that some of the selectors know, such as lam=0,0.1,1"
-            known = {own for name in found for own in used_by(name.partition("@")[0]) if _knows(name, own)}
-            guess = values and key not in ClientSelectionConfig.model_fields
+            known = {own for name in found for own in _known_of(name)}
+            guess = values and key not in _client_settings()
             near = nearest(key, sorted(known)) if guess else ""
             raise InputError(wording.either("sweeps", "--sweep"), sweep, expected, near=near)
         found = [
@@ -103,38 +114,70 @@ def swept(names: Sequence[str], sweeps: Sequence[str]) -> list[str]:
     return found
 
 
+def _of_client_names() -> list[str]:
+    return [name for name in names("client_selector") if name != NOBODY]
+
+
+def _only_clients(name: str) -> bool:
+    return name in _of_client_names() and name not in names("selector")
+
+
+def _class_of(name: str) -> type[Selector]:
+    """The class of the client selector of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = find("client_selector", name, wording.SELECTORS)
+    if inspect.isclass(found):
+        return cast(type[Selector], found)
+    return FunctionSelector if inspect.isfunction(found) else type(found)
+
+
+def _client_settings() -> set[str]:
+    """All settings of `client_selection`, parameters of selectors with a name too."""
+    return {*ClientSelectionConfig.model_fields, *ClientSelectionConfig.part_settings()}
+
+
+def _own_settings(selector: type[Selector]) -> set[str]:
+    """The settings of `client_selection` that mean something for this selector."""
+    return settings_beside(selector) | set(parameters(selector))
+
+
+def _known_of(name: str) -> set[str]:
+    head = name.partition("+")[0]
+    selector, at, _ = head.partition("@")
+    return _own_settings(_class_of(selector)) if at or _only_clients(selector) else set()
+
+
 def _knows(name: str, key: str) -> bool:
-    selector = name.partition("+")[0].partition("@")[0]
     if "." in key and not key.startswith("budget."):
-        return selector not in REFERENCES
-    clients = "@" in name or (selector in CLIENT_SELECTORS and selector not in SELECTORS)
-    return clients and _first(key) in used_by(selector)
+        return name.partition("+")[0] not in REFERENCES
+    return _first(key) in _known_of(name)
 
 
 def _of_clients(
     config: RunConfig, name: str, selector: str, budget: str, changes: Sequence[str]
 ) -> RunConfig:
-    if selector not in CLIENT_SELECTORS:
-        raise InputError(
-            wording.SELECTORS,
-            name,
-            f"one of {choice(CLIENT_SELECTORS, wording.ALL_SETTINGS)} before the @",
-            near=nearest(selector, CLIENT_SELECTORS),
-        )
-    if selector in BUDGETED and budget in ("", NO_BUDGET):
+    if selector not in _of_client_names() and ":" not in selector:
+        known = _of_client_names()
+        expected = f"one of {choice(known, wording.ALL_SETTINGS)} before the @"
+        raise InputError(wording.SELECTORS, name, expected, near=nearest(selector, known))
+    made = _class_of(selector)
+    if made.budgeted and budget in ("", NO_BUDGET):
         raise InputError(wording.SELECTORS, name, f"a budget: {selector}@2, {selector}@1..4")
-    if selector not in BUDGETED and budget not in ("", NO_BUDGET):
+    if not made.budgeted and budget not in ("", NO_BUDGET):
         raise InputError(wording.SELECTORS, name, f"{selector}@{NO_BUDGET}: it knows no budget")
     # What the arms share of these settings holds for those that know it.
-    begun = config.client_selection
-    shared = begun.model_dump(mode="json", include=used_by(selector) - {"selector", "budget"})
-    tree = {"selector": selector, **shared}
-    if selector in BUDGETED:
+    begun, own = config.client_selection.model_dump(mode="json"), _own_settings(made)
+    shared = {key: value for key, value in begun.items() if key in own - {"selector", "budget"}}
+    tree: dict[str, Any] = {"selector": selector, **shared}
+    if made.budgeted:
         tree["budget"] = BudgetConfig.spelled_out(budget)
-    fields = ClientSelectionConfig.model_fields
-    own = [f"client_selection.{one}" if _first(one) in fields else one for one in changes]
+    inside = _client_settings() | own
+    told = [f"client_selection.{one}" if _first(one) in inside else one for one in changes]
     base = config.model_copy(update={"client_selection": ClientSelectionConfig()})
-    found = laid_over(base, ["selection.selector=full", *own], {"client_selection": tree})
+    found = laid_over(base, ["selection.selector=full", *told], {"client_selection": tree})
     return _as_all(config, name, found)
 
 

@@ -1,25 +1,53 @@
-"""Which blocks are updated: one API for choosing on the server (FedTLU) and on the clients.
+"""Which blocks are updated: one interface for choosing on the server (FedTLU) and on the clients.
 
-A selector sees `Evidence` and returns a mask [R, B]: R = 1 row when one choice holds for all, R = C rows
-when every client has its own. `select` wraps it with what holds for all of them. `choose_layers` solves P1 of
-the client-side paper.
+A `Selector` sees `Evidence` and a `Room`, and returns a mask [R, B]: R = 1 row when one choice holds for all,
+R = C rows when every client has its own. `select` completes the server's choice by the rules that hold for
+every selector. `choose_layers` solves P1 of the client-side paper.
 """
 
 from fedtlu_fast.selection.agreement import Choice, choose_layers, normalise
+from fedtlu_fast.selection.baselines import Both, First, Full, Last, Random, Unrestricted
+from fedtlu_fast.selection.evidence import Evidence, Mask
+from fedtlu_fast.selection.fedtlu import FedTLU
+from fedtlu_fast.selection.gradients import GradNorm, RelativeGradNorm, SignalToNoise, Strategic
+from fedtlu_fast.selection.published import Drift, FedLP, FedLUAR, FedPart
 from fedtlu_fast.selection.quota import Keep, quotas
+from fedtlu_fast.selection.room import ClientRoom, Room, ServerRoom
 from fedtlu_fast.selection.select import Selection, Ungrouped, select, selection_of
-from fedtlu_fast.selection.selectors import SELECTORS, Evidence, Selector, make_selector
+from fedtlu_fast.selection.selector import FunctionSelector, Moment, Ranking, Selector, as_selector, chosen_by
 
 __all__ = [
-    "SELECTORS",
+    "Both",
     "Choice",
+    "ClientRoom",
+    "Drift",
     "Evidence",
+    "FedLP",
+    "FedLUAR",
+    "FedPart",
+    "FedTLU",
+    "First",
+    "Full",
+    "FunctionSelector",
+    "GradNorm",
     "Keep",
+    "Last",
+    "Mask",
+    "Moment",
+    "Random",
+    "Ranking",
+    "RelativeGradNorm",
+    "Room",
     "Selection",
     "Selector",
+    "ServerRoom",
+    "SignalToNoise",
+    "Strategic",
     "Ungrouped",
+    "Unrestricted",
+    "as_selector",
     "choose_layers",
-    "make_selector",
+    "chosen_by",
     "normalise",
     "quotas",
     "select",

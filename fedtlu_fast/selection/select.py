@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.selection.selectors import Evidence, Selector
+from fedtlu_fast.selection.evidence import Evidence
+from fedtlu_fast.selection.room import ServerRoom
+from fedtlu_fast.selection.selector import Selector, chosen_by
 
 Ungrouped = Literal["always", "never"]
 
@@ -33,11 +35,17 @@ class Selection:
     layers: tuple[str, ...]
     parameters: int
 
+    def chosen(self, layout: ParameterLayout) -> Tensor:
+        """[B] bool: these blocks."""
+        mask = torch.zeros(len(layout.blocks), dtype=torch.bool)
+        mask[list(self.blocks)] = True
+        return mask
+
 
 def select(
     selector: Selector,
     evidence: Evidence,
-    quotas: Sequence[int],
+    room: ServerRoom,
     ungrouped: Ungrouped,
     nonfinite: Tensor,
     unsent: Sequence[int] = (),
@@ -47,16 +55,16 @@ def select(
     Args:
         selector: makes the choice among like blocks.
         evidence: what it sees (one row).
-        quotas: blocks to keep in each group.
+        room: blocks to keep in each group.
         ungrouped: whether blocks that have no like (embeddings, head, final norm) are updated in every
             round or never. The paper does not say; ``always`` (default, ours) keeps input and output in
             step with the blocks between them.
-        nonfinite: [L], number of NaN or Inf in each layer's change. A block that has any is left out,
-            whoever chose it.
+        nonfinite: [L], number of NaN or Inf in each layer's change. A block that has any is left out, though
+            it was chosen.
         unsent: blocks of which nobody sent a change; they are left out too.
     """
     layout = evidence.layout
-    chosen = selector.choose(evidence, quotas)[0]
+    chosen = chosen_by(selector, evidence, room)[0].copy()
     if ungrouped == "always":
         chosen[list(layout.ungrouped)] = True
     for index, block in enumerate(layout.blocks):

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.selection.selectors import Mask
+from fedtlu_fast.selection.evidence import Mask
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig

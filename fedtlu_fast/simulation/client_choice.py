@@ -14,6 +14,8 @@ from fedtlu_fast.client_steps.orders import Orders
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import ClientMemory, Memory, PartMemory, Value, recall, remember
+from fedtlu_fast.selection import Selector
+from fedtlu_fast.selection.selector import LAST_CHANGE
 from fedtlu_fast.simulation.client_rule import ClientRule
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
@@ -22,7 +24,9 @@ from fedtlu_fast.stats import layer_stats
 
 Vector = NDArray[np.float64]
 PROBES = "Probes"
-"""Under which name the clients' probes are remembered: of each client the round and its gains [B]."""
+"""Under which name the clients' probes are remembered: of each client the round and its gains [M B]."""
+SELECTION, CHOSEN = "Selection", "chosen"
+"""Under which names the server's choice of the round before is remembered: [B] bool."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class ClientChoice:
 
     Attributes:
         orders: of those that train; None: everybody trains and sends everything.
-        gains: [C, B], what those who train measured, in the order of the cohort; None without probes.
+        gains: [C, B], what the clients that train measured, in the order of the cohort, by the first metric
+            that they probe; None without probes.
         probed: those that probed in this round.
         failed: those whose probe failed, and why; they get no orders.
         memory: what all parts remember after the choice.
@@ -68,13 +73,13 @@ def choose_for_clients(
         state: what they start from.
         cohort: who trains; not empty.
     """
-    index = state.round + 1
-    if not config.client_selection.probes:
-        metrics = {}
-        if rule.selector.metric == "relative_change":
-            metrics = {"relative_change": _last_movement(layout, state, config.backend)}
-        return ClientChoice(rule.orders(index, cohort, metrics), memory=state.memory)
-    every, held = config.client_selection.probe_every, recall(state.memory, PROBES).clients
+    index, selector = state.round + 1, rule.selector
+    metrics = _shared(selector, layout, state, config.backend)
+    applied = recall(state.memory, SELECTION).server.get(CHOSEN)
+    last = None if applied is None else tuple(applied.nonzero().flatten().tolist())
+    if not selector.probes:
+        return ClientChoice(rule.orders(index, cohort, metrics, state.params, last), memory=state.memory)
+    every, held = selector.probe_every, recall(state.memory, PROBES).clients
     rounds, gains = held.get("round", {}), dict(held.get("gains", {}))
     known = [client for client in gains if index - float(rounds[client]) < every]
     asked = [client for client in cohort if client not in known]
@@ -84,9 +89,15 @@ def choose_for_clients(
     measured = np.array([reports.gains.get(client, gains.get(client)) for client in there])
     kept = {client: _probe_of(rounds[client], gains[client]) for client in known} | fresh
     probes = PartMemory().with_clients(kept if every > 1 else {})
+    # [C, M B], the metrics one after another.
+    each = (
+        dict(zip(selector.probes, np.split(measured, len(selector.probes), axis=1), strict=True))
+        if there
+        else {}
+    )
     return ClientChoice(
-        orders=rule.orders(index, there, {rule.selector.metric or "": measured}) if there else Orders({}),
-        gains=measured,
+        orders=rule.orders(index, there, metrics | each, state.params, last) if there else Orders({}),
+        gains=each.get(selector.probes[0], measured),
         probed=tuple(fresh),
         failed=reports.failed,
         memory=remember(state.memory, PROBES, probes),
@@ -113,6 +124,15 @@ def _probe(
     for result in executor.train((state.params, state.buffers), lanes):
         reports.extend(result.reports)
     return reports
+
+
+def _shared(
+    selector: Selector, layout: ParameterLayout, state: ServerState, backend: str
+) -> dict[str, Vector]:
+    """The metrics that are the same for all clients."""
+    if LAST_CHANGE not in selector.needs:
+        return {}
+    return {LAST_CHANGE: _last_movement(layout, state, backend)}
 
 
 def _last_movement(layout: ParameterLayout, state: ServerState, backend: str) -> Vector:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.block_metrics import unit_norms
-from fedtlu_fast.client_steps.orders import Orders
+from fedtlu_fast.block_metrics import Change, scored_layout
+from fedtlu_fast.client_steps.orders import Order, Orders
+from fedtlu_fast.client_steps.step import ClientContext
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.selection import Evidence
-from fedtlu_fast.selection.client_selectors import ClientSelector, Room, make_client_selector
+from fedtlu_fast.scoring import score_layers
+from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.standing import Standing, standing_of
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.tasks.task import Task
@@ -62,36 +64,44 @@ class ClientRule:
     """
 
     def __init__(self, config: RunConfig, layout: ParameterLayout, costs: Vector, reach: Vector) -> None:
-        """Sorts the blocks and makes the selector.
+        """Sorts the blocks.
 
         Args:
             config: of a run with `client_selection`.
             layout: of its model.
             costs: [B], what each block takes of a budget.
-            reach: [B], see `Room`.
+            reach: [B], see `ClientRoom`.
         """
         chosen = config.client_selection
         self.layout, self._config, self._seed = layout, config, config.seed
         self.standing: Standing = standing_of(config, layout)
         self._open = self.standing.mask(len(layout.blocks))
-        self.selector: ClientSelector = make_client_selector(chosen, self._open, config.warmup_rounds)
+        self.selector: Selector = chosen.selector
         self._costs, self._reach = costs, reach
 
-    def orders(self, round_index: int, clients: Sequence[int], metrics: dict[str, Vector]) -> Orders:
-        """What these clients are told.
+    def orders(
+        self,
+        round_index: int,
+        clients: Sequence[int],
+        metrics: Mapping[str, Vector],
+        parameters: Tensor,
+        last: Blocks | None = None,
+    ) -> Orders:
+        """Which blocks these clients train and send.
 
         Args:
             round_index: the round that they train in.
             clients: their numbers.
-            metrics: by name, [C, B], what the selector has to see; empty for those that choose when they
-                have trained.
+            metrics: by name, [C, B] or [1, B], what the selector has to see before clients train.
+            parameters: [P], the global parameters that they start from.
+            last: the blocks that were applied in the round before; None before round 2.
         """
         budgets = self._config.client_selection.budget.budget.of(self._seed, clients)
         every = tuple(sorted((*self.standing.open, *self.standing.always)))
-        if self.selector.moment == "drift":
+        if self.selector.moment == "by_change":
             limits = dict(zip(clients, budgets.tolist(), strict=True))
             always = dict.fromkeys(clients, self.standing.always)
-            return Orders(dict.fromkeys(clients, self._with_personal(every)), always, limits)
+            return Orders(dict.fromkeys(clients, self._with_personal(every)), always, limits, last)
         evidence = Evidence(
             layout=self.layout,
             metrics=metrics,
@@ -99,30 +109,66 @@ class ClientRule:
             rows=len(clients),
             round=round_index,
             generators=[generator(self._seed, "client blocks", round_index, client) for client in clients],
+            parameters=parameters,
+            last_choice=self._mask(last),
+            warmup_rounds=self._config.warmup_rounds,
         )
-        mask = self.selector.choose(evidence, self._room(budgets))
+        mask = chosen_by(self.selector, evidence, self._room(budgets))
         own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
-        if self.selector.moment != "train":
+        if self.selector.moment != "before_training":
             return Orders(dict.fromkeys(clients, self._with_personal(every)), own)
         if not self.standing.personal:
             return Orders(own)
         return Orders({client: self._with_personal(blocks) for client, blocks in own.items()}, own)
 
-    def after_training(self, change: Tensor, budget: float, backend: str) -> Blocks:
-        """What a client sends that chooses by how far its blocks have moved.
+    def after_training(self, client: ClientContext, change: Tensor, order: Order) -> Blocks:
+        """The blocks that a client sends under a selector that chooses by the client's own change.
 
         Args:
+            client: whose change it is.
             change: [P], its own.
-            budget: its own.
-            backend: who runs the kernels.
+            order: its own, with its budget.
         """
-        norms = unit_norms(layer_stats(change, self.layout, backend=backend), self.layout)
-        drift = norms[len(self.layout.layers) :].numpy()[None, :]
-        evidence = Evidence(self.layout, {"drift": drift}, generator(self._seed, "unused"))
-        return self._with_always(self.selector.choose(evidence, self._room(np.array([budget])))[0])
+        selector, layout, backend = self.selector, self.layout, client.facts.backend
+        stats = layer_stats(change, layout, backend=backend).cpu()
+        weights = layer_stats(client.params, layout, backend=backend) if selector.own_metrics else stats
+        draws = generator(self._seed, "client blocks", client.round, client.number)
+        last = self._mask(order.last)
+        evidence = Evidence(
+            layout=layout,
+            metrics={
+                name: measure_gradients(name, layout, stats.as_row(), weights)
+                for name in selector.own_metrics
+            },
+            generator=draws,
+            round=client.round,
+            generators=[draws],
+            change=Change(
+                layout=layout,
+                stats=stats,
+                scores=score_layers(stats, selector.ddof),
+                parameters=client.params,
+                scored=scored_layout(layout, selector.scored_layers),
+                pooling=selector.pooling,
+                round=client.round,
+                last_choice=last,
+                backend=backend,
+            ),
+            parameters=client.params,
+            last_choice=last,
+            warmup_rounds=self._config.warmup_rounds,
+        )
+        return self._with_always(chosen_by(selector, evidence, self._room(np.array([order.budget])))[0])
 
-    def _room(self, budgets: Vector) -> Room:
-        return Room(self._open, budgets, self._costs, self._reach)
+    def _mask(self, blocks: Blocks | None) -> NDArray[np.bool_] | None:
+        if blocks is None:
+            return None
+        mask = np.zeros(len(self.layout.blocks), np.bool_)
+        mask[list(blocks)] = True
+        return mask
+
+    def _room(self, budgets: Vector) -> ClientRoom:
+        return ClientRoom(self._open, budgets, self._costs, self._reach)
 
     def _with_always(self, row: NDArray[np.bool_]) -> Blocks:
         return tuple(sorted((*map(int, np.flatnonzero(row)), *self.standing.always)))

@@ -31,7 +31,7 @@ SAMPLES = 2
 def are_measured(config: RunConfig) -> bool:
     """Whether a run with these settings measures its costs."""
     if config.evaluation.flops == "auto":
-        return config.client_selection.selector != "none"
+        return config.client_selection.chooses
     return config.evaluation.flops == "always"
 
 
@@ -78,7 +78,7 @@ def _measured(
         selection,
         config.training,
         cache(partial(_held, population)),
-        chosen.probe_batches if chosen.probes else 0,
+        chosen.selector.probe_batches if chosen.selector.probes else 0,
         _kept(server),
         chosen.decides == "server",
         not normalises_batches(task.model),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.client_steps import ClientSteps
@@ -39,6 +41,19 @@ class Parts:
     origin: Origin | None = None
 
 
+def layout_of(config: RunConfig, model: nn.Module) -> ParameterLayout:
+    """The layout of a run's model.
+
+    Raises:
+        InputError: a pattern of `selection.blocks` does not fit the model.
+    """
+    chosen = config.selection
+    try:
+        return ParameterLayout.from_module(model, chosen.granularity, blocks=chosen.blocks)
+    except InputError as error:
+        raise error.of(f"selection.{error.field}") if error.field == "blocks" else error from None
+
+
 def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     """Opens the data and builds the model.
 
@@ -58,7 +73,7 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     seed = config.seed if data.public is None else config.pretraining.seed
     with ALONE:  # libraries that load weights change what belongs to the whole process, and change it back
         task = build_task(config.model_copy(update={"seed": seed}), data)
-    layout = ParameterLayout.from_module(task.model, config.selection.granularity)
+    layout = layout_of(config, task.model)
     if start and data.public is not None:
         pool = on_device(data.public.pool, config.device)
         pretrain_(config, task, layout, Samples(pool, data.public.rows))
@@ -89,7 +104,7 @@ def _own_parts(config: RunConfig) -> Parts:
     task, population = fitted(config.own.task, config.own.data)
     task.model.to(config.device)
     how = config.execution
-    layout = ParameterLayout.from_module(task.model, config.selection.granularity)
+    layout = layout_of(config, task.model)
     trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
     steps = make_steps(config, layout, task, population)
     return Parts(population.to(config.device), trainer, steps)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from fedtlu_fast.block_metrics import Metric
 from fedtlu_fast.config import ClientSelectionConfig, DataConfig
-from fedtlu_fast.config.client_selection import BUDGETED
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import finite
+from fedtlu_fast.simulation.decided import decided_shares
 from fedtlu_fast.simulation.evaluation import (
     LocalTest,
     figures,
@@ -64,10 +63,11 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
     return finite(row)
 
 
-def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) -> dict[str, Any]:
+def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any]:
     """One line of selection.jsonl: every score, and what was chosen by it.
 
-    Under a metric other than Eq. 1, ``block_scores`` are that metric's, and so is each layer's ``value``.
+    ``block_scores`` are those of the selector's metric, of Eq. 1 where it has none. Under a metric other than
+    Eq. 1 that has values for layers, each layer has its ``value``.
     """
     layers = {
         name: {"score": score, "excess": excess, "l2": l2}
@@ -79,7 +79,7 @@ def selection_row(record: RoundRecord, layout: ParameterLayout, metric: Metric) 
             strict=True,
         )
     }
-    if metric != "excess":
+    if record.metric != "excess" and record.values.layers is not None:
         for facts, value in zip(layers.values(), record.values.layers.tolist(), strict=True):
             facts["value"] = value
     row = {
@@ -131,6 +131,9 @@ def run_summary(
     its plain mean, ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the
     rounds, with their tests; neither setting up nor the last tests are in them.
 
+    ``selection_share`` and ``client_selection_share`` are the shares of the parameters on which the selectors
+    decide.
+
     Args:
         server: of the run.
         state: after its last round.
@@ -147,11 +150,12 @@ def run_summary(
     summary = {
         "task": config.task,
         **headline_facts(task),
-        "selector": config.selection.selector,
-        "metric": config.selection.metric,
-        "client_selector": config.client_selection.selector,
+        "selector": config.selection.name_of("selector"),
+        "metric": config.selection.selector.ranks_by,
+        "client_selector": config.client_selection.name_of("selector"),
         "client_budget": _client_budget(config.client_selection),
         **_open_blocks(server),
+        **decided_shares(server),
         "seed": config.seed,
         "rounds": state.round,
         "stopped": state.control.stopped,
@@ -241,7 +245,7 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
 
 def _client_budget(chosen: ClientSelectionConfig) -> dict[str, Any] | None:
     """The settings of the clients' budget; None where the selector knows none."""
-    return chosen.budget.model_dump(mode="json") if chosen.selector in BUDGETED else None
+    return chosen.budget.model_dump(mode="json") if chosen.selector.budgeted else None
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:

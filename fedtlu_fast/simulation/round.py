@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fedtlu_fast.aggregation import (
     BuffersMean,
@@ -18,35 +15,29 @@ from fedtlu_fast.aggregation import (
     Start,
     check_room,
 )
-from fedtlu_fast.block_metrics import (
-    BlockValues,
-    mean_client_norms,
-    measure,
-    root_counts,
-    scored_layout,
-    unit_norms,
-)
+from fedtlu_fast.block_metrics import BlockValues, scored_layout
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.part_memory import recall, remember
+from fedtlu_fast.part_memory import PartMemory, recall, remember
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.scoring import LayerScores, score_layers
-from fedtlu_fast.selection import Evidence, Selection, Selector, make_selector, quotas, select, selection_of
+from fedtlu_fast.scoring import LayerScores
+from fedtlu_fast.selection import Full, Selection, Selector, ServerRoom, quotas, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
-from fedtlu_fast.simulation.client_choice import ClientChoice, choose_for_clients
+from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice, choose_for_clients
 from fedtlu_fast.simulation.client_rule import ClientRule, make_client_rule
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.cohort import weight_limit
 from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
-from fedtlu_fast.simulation.gather import Gathered, gather
+from fedtlu_fast.simulation.gather import gather
+from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.simulation.participation import Turnout
 from fedtlu_fast.simulation.state import ServerState
-from fedtlu_fast.stats import LayerStats, layer_stats
+from fedtlu_fast.stats import LayerStats
 
 OPTIMIZER = "ServerOptimizer"
 """Under which name the server optimizer's vectors are remembered."""
@@ -66,7 +57,7 @@ class Server:
         participation: draws them.
         optimizer: makes the server's step of the aggregated change.
         selector: chooses blocks.
-        quotas: blocks to keep in each group.
+        room: blocks to keep in each group.
         steps: what clients do around training.
         client_rule: says which blocks each client trains; None: everybody trains everything.
     """
@@ -80,7 +71,7 @@ class Server:
     participation: Turnout
     optimizer: ServerOptimizer
     selector: Selector
-    quotas: tuple[int, ...]
+    room: ServerRoom
     steps: ClientSteps
     client_rule: ClientRule | None = None
 
@@ -104,7 +95,8 @@ class RoundRecord:
             not finite, or too large.
         stats: statistics of every layer's change.
         scores: Eq. 1 for every layer.
-        values: of the settings' metric, for every layer and block.
+        metric: whose values are written down; see `Selector.ranks_by`.
+        values: of this metric, for every layer and block.
         client_choice: what was found out and decided before the cohort trained.
         sent: the blocks that each client sent, by its number; empty where everybody sent everything.
         reports: of the clients that trained.
@@ -124,6 +116,7 @@ class RoundRecord:
     nonfinite: tuple[str, ...]
     stats: LayerStats
     scores: LayerScores
+    metric: str
     values: BlockValues
     client_choice: ClientChoice
     sent: dict[int, Blocks]
@@ -148,11 +141,12 @@ def make_server(
     """
     check_room(config.aggregation.rule, layout.size, config.cohort)
     chosen = config.selection
-    needs_groups = chosen.selector != "full"
+    selector = chosen.selector
+    kept = quotas(layout, chosen.keep) if selector.budgeted else (0,) * len(layout.groups)
     return Server(
         config=config,
         layout=layout,
-        scored=scored_layout(layout, chosen.scored_layers),
+        scored=scored_layout(layout, selector.scored_layers),
         population=population,
         trainer=trainer,
         executor=executor,
@@ -160,12 +154,12 @@ def make_server(
             config.seed, config.clients, config.cohort, config.rounds, population
         ),
         optimizer=config.aggregation.server_optimizer,
-        selector=make_selector(chosen.selector, chosen.metric),
-        quotas=quotas(layout, chosen.keep) if needs_groups else (0,) * len(layout.groups),
+        selector=selector,
+        room=ServerRoom(layout, kept),
         steps=steps,
-        client_rule=None
-        if config.client_selection.selector == "none"
-        else make_client_rule(config, layout, trainer.task, population),
+        client_rule=make_client_rule(config, layout, trainer.task, population)
+        if config.client_selection.chooses
+        else None,
     )
 
 
@@ -198,25 +192,29 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     change, nobody = aggregated.change, aggregated.empty
 
     with clock("score"):
-        stats = layer_stats(change, server.layout, backend=config.backend).cpu()
-        scores = score_layers(stats, config.selection.ddof)
-        metric, pooling = config.selection.metric, config.selection.pooling
-        values = measure(metric, server.scored, stats, scores, pooling, _scale(server, state, gathered))
+        measured = measure_round(
+            server.selector,
+            server.layout,
+            server.scored,
+            change,
+            state.params,
+            reports,
+            gathered.totals,
+            round_index=index,
+            last_choice=recall(state.memory, SELECTION).server.get(CHOSEN),
+            backend=config.backend,
+        )
+        stats = measured.change.stats
 
     with clock("select"):
-        evidence = Evidence(
-            layout=server.layout,
-            metrics={metric: values.blocks.numpy()[None, :]},
-            generator=generator(config.seed, "selection", index),
-        )
-        selector = make_selector("full") if warmup else server.selector
+        evidence = measured.evidence(generator(config.seed, "selection", index), config.warmup_rounds)
         selection = (
             selection_of(server.layout, ())
             if nobody
             else select(
-                selector,
+                Full() if warmup else server.selector,
                 evidence,
-                server.quotas,
+                server.room,
                 config.selection.ungrouped,
                 stats.nonfinite,
                 list(aggregated.unsent),
@@ -252,8 +250,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         selection=applied.selection,
         nonfinite=left_out(server.layout, stats.nonfinite, applied),
         stats=stats,
-        scores=scores,
-        values=values,
+        scores=measured.change.scores,
+        metric=measured.metric,
+        values=measured.written,
         client_choice=choice,
         sent=reports.sent,
         reports=reports,
@@ -264,6 +263,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     memory = server.participation.learnt(choice.memory, outcomes)
     memory = way.remembered(memory, reports.memory)
     memory = remember(memory, OPTIMIZER, moments.with_server(applied.optimizer))
+    memory = remember(memory, SELECTION, PartMemory({CHOSEN: applied.selection.chosen(server.layout)}))
     return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
 
 
@@ -292,29 +292,6 @@ def _client_choice(server: Server, state: ServerState, cohort: list[int], warmup
     return choose_for_clients(
         server.client_rule, server.config, server.layout, server.executor, server.steps, state, cohort
     )
-
-
-def _scale(server: Server, state: ServerState, gathered: Gathered) -> Tensor | None:
-    """What the settings' metric sets the norm of a change against."""
-    layout, metric = server.scored, server.config.selection.metric
-    if metric == "l2_per_parameter":
-        return root_counts(layout)
-    if metric == "relative_change":
-        return unit_norms(layer_stats(state.params, layout, backend=server.config.backend), layout)
-    if metric == "agreement":
-        totals = (
-            gathered.reports.total if gathered.totals is None else _of_units(server.layout, gathered.totals)
-        )
-        return mean_client_norms(gathered.reports.norms, totals, layout)
-    return None
-
-
-def _of_units(layout: ParameterLayout, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[L + B], from the blocks' [B]."""
-    layers = np.empty(len(layout.layers))
-    for block, total in zip(layout.blocks, totals, strict=True):
-        layers[list(block.layers)] = total
-    return np.concatenate([layers, totals])
 
 
 def initial_state(layout: ParameterLayout, model: torch.nn.Module) -> ServerState:

@@ -19,6 +19,7 @@ from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import BestModel, RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.costs import write_measured_costs
+from fedtlu_fast.simulation.decided import say_shares
 from fedtlu_fast.simulation.endings import how_to_go_on
 from fedtlu_fast.simulation.founding import found, identity_of
 from fedtlu_fast.simulation.records import (
@@ -143,6 +144,7 @@ class Run:
             self._test_start(self.state)
             if not self._started:
                 self._started = True
+                say_shares(self.server)
                 self._callbacks.call("on_start")
                 self.state = replace(self.state, control=self._context.control)
             while self.state.round < until and not stop and not self.over:
@@ -264,7 +266,7 @@ class Run:
         row = metrics_row(self.server, state, record)
         row["seconds"] = time.perf_counter() - start
         timings = {"round": state.round, **record.seconds, "evaluate": time.perf_counter() - trained_at}
-        choice = selection_row(record, self.layout, self.config.selection.metric)
+        choice = selection_row(record, self.layout)
         context.trained(row, choice, state.params, lambda metric, value: _best(state, metric, value))
         if self._callbacks.listen("on_client_end"):
             for context.client in client_ends(record):

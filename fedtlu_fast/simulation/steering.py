@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.selection.quota import quotas
+from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.run_context import RunContext
 from fedtlu_fast.simulation.state import ServerState
@@ -36,7 +36,7 @@ def context_of(
         out=out,
         params=first.params,
         server_lr=config.server_lr,
-        keep=None if config.selection.selector == "full" else config.selection.keep,
+        keep=config.selection.keep if config.selection.selector.budgeted else None,
         rows=rows,
     )
 
@@ -50,5 +50,6 @@ def steered(server: Server, context: RunContext) -> Server:
     if context.keep is not None and context.keep != config.selection.keep:
         selection = config.selection.model_copy(update={"keep": context.keep})
         config = config.model_copy(update={"selection": selection})
-        changed = replace(changed, config=config, quotas=quotas(server.layout, context.keep))
+        room = ServerRoom(server.layout, quotas(server.layout, context.keep))
+        changed = replace(changed, config=config, room=room)
     return changed

@@ -41,11 +41,10 @@ def make_steps(
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
     # Before the threats: what a malicious client makes of its update is not what its algorithm learns from.
     steps += [own.step for own in (*config.client_steps, *config.threats)]
-    if chosen.selector == "drift":
-        steps.append(SendChosen(make_client_rule(config, layout, task, population)))
-    elif chosen.selector != "none":
-        steps.append(SendChosen())
-    if chosen.selector == "fedluar":
+    if chosen.chooses:
+        by_change = chosen.selector.moment == "by_change"
+        steps.append(SendChosen(make_client_rule(config, layout, task, population) if by_change else None))
+    if chosen.selector.recycles:
         steps.append(Recycle(standing_of(config, layout).open))
     local = config.training
     facts = RunFacts(

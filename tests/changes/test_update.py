@@ -13,6 +13,7 @@ import fedtlu_fast as ft
 from fedtlu_fast.changes import scored, update
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.selection import FedTLU, Selector
 
 
 class Net(nn.Module):
@@ -96,18 +97,36 @@ def test_the_best_blocks_are_chosen_and_those_without_a_like(pair):
 
 
 def test_a_selector_of_the_users_own(pair):
-    class Middle:
-        metrics = frozenset({"excess"})
+    class Middle(Selector):
+        needs = ("excess", "l2_per_parameter")
 
-        def choose(self, evidence, quotas):
-            assert evidence.metrics["excess"].shape == (1, 4)
+        def choose(self, evidence, room):
+            assert {own.shape for own in evidence.metrics.values()} == {(1, 4)}
+            assert evidence.metrics.keys() == set(self.needs)
             return np.array([[block.name == "h.1" for block in evidence.layout.blocks]])
+
+    class Agreeing(Middle):
+        needs = ("agreement",)
 
     scores = ft.score(*pair)
     assert ft.choose(scores, selector=Middle(), ungrouped="never").names == ("h.1",)
-    Middle.metrics = frozenset({"agreement"})
-    with pytest.raises(InputError, match="needs only excess; this one needs agreement"):
-        ft.choose(scores, selector=Middle())
+    with pytest.raises(InputError, match="no facts about single clients; this one needs agreement"):
+        ft.choose(scores, selector=Agreeing())
+    with pytest.raises(InputError, match="parameters before it"):
+        ft.choose(scores, selector=FedTLU("relative_change"))
+    with pytest.raises(InputError, match="selector: got 'int'; expected a name, a function"):
+        ft.choose(scores, selector=3)
+
+
+def test_a_score_of_the_users_own(pair):
+    scores = ft.score(*pair)
+
+    def farthest(change):
+        return [change.stats.l2[list(block.layers)].max() for block in change.layout.blocks]
+
+    found = ft.choose(scores, selector=farthest, ungrouped="never").names
+    sizes = {block.name: max(scores.stats.l2[list(block.layers)]) for block in scores.layout.blocks}
+    assert found == (max([name for name in sizes if name.startswith("h.")], key=sizes.get),)
 
 
 def test_blocks_with_nan_are_never_chosen(pair):

@@ -23,7 +23,7 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_directory_tells_what_the_result_tells(run):
     config, found = read_history(run.out)
-    assert config.selection.selector == "fedtlu"
+    assert config.selection.name_of("selector") == "fedtlu"
     direct = score_history(run.selection, run.layout)
     assert (found.stability, found.kinds) == (direct.stability, direct.kinds)
     assert [row.lag for row in found.stability] == [1, 2]

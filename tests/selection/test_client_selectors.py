@@ -1,7 +1,5 @@
 """Each client-side selector's rule, on one room of blocks that may be chosen among."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,27 +7,28 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.sampling import examples
 
-from fedtlu_fast import InputError, ParameterLayout
+from fedtlu_fast import ParameterLayout
 from fedtlu_fast.config import ClientSelectionConfig
 from fedtlu_fast.randomness import generator as draws_of
-from fedtlu_fast.selection import Evidence
+from fedtlu_fast.registry import NAMES
+from fedtlu_fast.selection import ClientRoom, Evidence
 from fedtlu_fast.selection.agreement import choose_layers, normalise
-from fedtlu_fast.selection.client_selectors import CLIENT_SELECTORS, Room, fill, make_client_selector
 
 # Block 0 is frozen, block 7 always trained; 1 to 6 are open.
 BLOCKS = 8
 LAYOUT = ParameterLayout.from_shapes({f"{index}.weight": (2, 2) for index in range(BLOCKS)})
 OPEN = np.array([False, *[True] * 6, False])
+CLIENT_SELECTORS = tuple(name for name in NAMES["client_selector"] if name != "none")
 PROBING = ("gradnorm", "rgn", "snr", "strategic")
 
 
 def room_of(budgets, costs=None, reach=None, open_blocks=OPEN):
     given = np.asarray(budgets, np.float64)
     costs = np.ones(BLOCKS) if costs is None else np.asarray(costs, np.float64)
-    return Room(open_blocks, given, costs, np.zeros(BLOCKS) if reach is None else np.asarray(reach))
+    return ClientRoom(open_blocks, given, costs, np.zeros(BLOCKS) if reach is None else np.asarray(reach))
 
 
-def evidence_of(rows=1, round_index=1, clients=None, **metrics):
+def evidence_of(rows=1, round_index=1, clients=None, warmup=0, **metrics):
     clients = range(rows) if clients is None else clients
     return Evidence(
         LAYOUT,
@@ -38,11 +37,12 @@ def evidence_of(rows=1, round_index=1, clients=None, **metrics):
         len(clients),
         round_index,
         [draws_of(0, "client blocks", round_index, client) for client in clients],
+        warmup_rounds=warmup,
     )
 
 
-def selector_of(name, warmup=0, open_blocks=OPEN, **options):
-    return make_client_selector(ClientSelectionConfig(selector=name, **options), open_blocks, warmup)
+def selector_of(name, **options):
+    return ClientSelectionConfig(selector=name, **options).selector
 
 
 def chosen(mask):
@@ -50,30 +50,26 @@ def chosen(mask):
     return [row.nonzero()[0].tolist() for row in mask]
 
 
-def test_every_selector_of_the_settings_is_there_and_says_when_and_by_what_it_chooses():
-    names = get_args(ClientSelectionConfig.model_fields["selector"].annotation)
-    assert set(names) == {"none", *CLIENT_SELECTORS}
-    moments = {"fedlp": "send", "fedluar": "send", "drift": "drift"}
-    metrics = {name: name for name in ("gradnorm", "rgn", "snr", "drift")}
-    metrics |= {"strategic": "rgn", "fedluar": "relative_change"}
+def test_every_selector_says_when_and_by_what_it_chooses():
+    moments = {"fedlp": "after_training", "fedluar": "after_training", "drift": "by_change"}
+    needs = {name: (name,) for name in ("gradnorm", "rgn", "snr", "drift")}
+    needs |= {"strategic": ("rgn",), "fedluar": ("relative_change",)}
     for name in CLIENT_SELECTORS:
         selector = selector_of(name, **({"metric": "rgn"} if name == "strategic" else {}))
-        assert selector.moment == moments.get(name, "train")
-        assert selector.metric == metrics.get(name)
-        assert ClientSelectionConfig(selector=name).probes == (name in PROBING)
-    none = ClientSelectionConfig()
-    with pytest.raises(InputError, match=r"client_selection.selector: got 'none'; expected"):
-        make_client_selector(none, OPEN, 0)
+        assert selector.moment == moments.get(name, "before_training")
+        assert selector.needs == needs.get(name, ())
+        assert selector.probes == (selector.needs if name in PROBING else ())
+        assert selector.budgeted == (name not in ("full", "fedpart", "fedlp"))
+        assert selector.same_for_all == (name in ("fedpart", "fedluar"))
+        assert selector.recycles == (name == "fedluar")
+        assert (selector.needs_others is not None) == (name == "strategic")
+    assert not ClientSelectionConfig().chooses
 
 
 def test_what_probing_clients_measure():
-    assert [ClientSelectionConfig(selector=name).gradient_metric for name in PROBING] == [
-        "gradnorm",
-        "rgn",
-        "snr",
-        "gradnorm",
-    ]
-    assert ClientSelectionConfig(selector="strategic", metric="snr").gradient_metric == "snr"
+    probed = [selector_of(name).probes for name in PROBING]
+    assert probed == [("gradnorm",), ("rgn",), ("snr",), ("gradnorm",)]
+    assert selector_of("strategic", metric="snr").probes == ("snr",)
 
 
 # --- by place ------------------------------------------------------------------------------------
@@ -94,7 +90,7 @@ def test_from_the_output_from_the_input_and_from_both_in_turn(name, expected):
 
 def test_both_ends_in_turn_whatever_is_closed_between_them():
     gaps = np.array([False, True, True, False, True, False, True, False])
-    selector = selector_of("both", open_blocks=gaps)
+    selector = selector_of("both")
     room = room_of([1, 2, 3, 4], open_blocks=gaps)
     assert chosen(selector.choose(evidence_of(4), room)) == [[6], [1, 6], [1, 4, 6], [1, 2, 4, 6]]
 
@@ -146,7 +142,7 @@ def greedy(utility, room, budget):
 )
 def test_a_budget_is_filled_down_the_ranks_and_never_exceeded(utility, budgets, costs, reach, open_blocks):
     room = room_of(budgets, costs, np.sort(reach)[::-1], open_blocks)
-    mask = fill(utility, room)
+    mask = room.best(utility)
     for row, own, budget in zip(mask, utility, budgets, strict=True):
         assert row.nonzero()[0].tolist() == greedy(own, room, budget)
         assert not (row & (np.isnan(own) | ~open_blocks)).any()
@@ -161,7 +157,7 @@ def test_a_budget_is_filled_down_the_ranks_and_never_exceeded(utility, budgets, 
 def test_a_sum_that_is_the_budget_but_for_rounding_fits():
     shares = np.full(BLOCKS, 0.1)
     assert 0.1 + 0.1 + 0.1 > 0.3
-    assert fill(np.ones((1, BLOCKS)), room_of([0.3], shares)).sum() == 3
+    assert room_of([0.3], shares).best(np.ones((1, BLOCKS))).sum() == 3
     found = selector_of("strategic", lam=0.0).choose(
         evidence_of(gradnorm=np.ones((1, BLOCKS))), room_of([0.3], shares)
     )
@@ -171,11 +167,11 @@ def test_a_sum_that_is_the_budget_but_for_rounding_fits():
 def test_what_does_not_fit_is_passed_over_for_what_does():
     utility = np.array([[0, 9, 8, 7, 6, 5, 4, 0.0]])
     costs = [1, 5, 3, 1, 1, 1, 1, 1]
-    assert chosen(fill(utility, room_of([4], costs))) == [[2, 3]]
+    assert chosen(room_of([4], costs).best(utility)) == [[2, 3]]
     # Down to block 1 costs 2, of which the others then have none to pay.
     reach = [0, 2, 0, 0, 0, 0, 0, 0]
-    assert chosen(fill(utility, room_of([4], np.ones(BLOCKS), reach))) == [[1, 2]]
-    assert chosen(fill(utility, room_of([2], np.ones(BLOCKS), reach))) == [[2, 3]]
+    assert chosen(room_of([4], np.ones(BLOCKS), reach).best(utility)) == [[1, 2]]
+    assert chosen(room_of([2], np.ones(BLOCKS), reach).best(utility)) == [[2, 3]]
 
 
 # --- by chance -----------------------------------------------------------------------------------
@@ -282,10 +278,10 @@ def test_clients_without_numbers_or_without_means_choose_nothing_and_hold_nobody
 
 
 def test_fedpart_goes_from_input_to_output_after_the_warm_up_and_rests_in_full_rounds():
-    selector = selector_of("fedpart", warmup=3, rounds_per_block=2, full_rounds=1)
+    selector = selector_of("fedpart", rounds_per_block=2, full_rounds=1)
     cycle = [[block] for block in range(1, 7) for _ in range(2)] + [[1, 2, 3, 4, 5, 6]]
     for round_index in range(4, 4 + 3 * len(cycle)):
-        found = selector.choose(evidence_of(2, round_index), room_of([1, 1]))
+        found = selector.choose(evidence_of(2, round_index, warmup=3), room_of([1, 1]))
         assert chosen(found) == [cycle[(round_index - 4) % len(cycle)]] * 2
 
 
@@ -330,9 +326,8 @@ def test_fedluar_has_as_many_sent_as_the_budget_says(budget):
 def test_with_nothing_to_choose_nothing_is_chosen(name):
     """All blocks may be always trained or frozen: a model of one layer, or only its head."""
     closed = np.zeros(BLOCKS, np.bool_)
-    metric = selector_of(name).metric
-    metrics = {metric: np.ones((2, BLOCKS))} if metric else {}
+    metrics = {metric: np.ones((2, BLOCKS)) for metric in selector_of(name).metrics}
     room = room_of([1, 1], open_blocks=closed)
-    found = selector_of(name, open_blocks=closed).choose(evidence_of(2, **metrics), room)
+    found = selector_of(name).choose(evidence_of(2, **metrics), room)
     assert found.shape == (2, BLOCKS)
     assert not found.any()

@@ -6,7 +6,8 @@ import torch
 
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.randomness import generator as draws_of
-from fedtlu_fast.selection import SELECTORS, Evidence, make_selector, select
+from fedtlu_fast.registry import NAMES, find
+from fedtlu_fast.selection import Evidence, ServerRoom, select
 from fedtlu_fast.selection.select import selection_of
 
 LAYOUT = ParameterLayout.from_shapes(
@@ -16,13 +17,16 @@ LAYOUT = ParameterLayout.from_shapes(
         "head.weight": (7,),
     }
 )
+SELECTORS = tuple(NAMES["selector"])
 NONE = torch.zeros(len(LAYOUT.layers), dtype=torch.float64)
 
 
 def choose(name="fedtlu", scores=(0, 1, 3, 2, 0), quotas=(1,), ungrouped="always", nonfinite=NONE, **at):
     metrics = {"excess": np.array([scores], dtype=np.float64)}
     draws = draws_of(at.get("seed", 0), "selection", at.get("round_index", 1))
-    return select(make_selector(name), Evidence(LAYOUT, metrics, draws), quotas, ungrouped, nonfinite)
+    selector = find("selector", name, "selector")()
+    room = ServerRoom(LAYOUT, quotas)
+    return select(selector, Evidence(LAYOUT, metrics, draws), room, ungrouped, nonfinite)
 
 
 def test_a_selection_names_its_blocks_layers_and_parameters():

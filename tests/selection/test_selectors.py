@@ -8,7 +8,8 @@ from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout
 from fedtlu_fast.randomness import generator as draws_of
-from fedtlu_fast.selection import SELECTORS, Evidence, make_selector
+from fedtlu_fast.registry import NAMES, find
+from fedtlu_fast.selection import Evidence, FedTLU, ServerRoom
 
 # Blocks 0: embedding, 1-4: h, 5-7: g, 8: head.
 LAYOUT = ParameterLayout.from_shapes(
@@ -20,6 +21,7 @@ LAYOUT = ParameterLayout.from_shapes(
     }
 )
 BLOCKS = len(LAYOUT.blocks)
+SELECTORS = tuple(NAMES["selector"])
 
 
 def evidence_of(scores=None, seed=0, round_index=1, rows=1):
@@ -28,7 +30,7 @@ def evidence_of(scores=None, seed=0, round_index=1, rows=1):
 
 
 def chosen(name, evidence, quotas):
-    mask = make_selector(name).choose(evidence, quotas)
+    mask = find("selector", name, "selector")().choose(evidence, ServerRoom(LAYOUT, quotas))
     assert mask.dtype == np.bool_
     assert mask.shape == (evidence.rows, BLOCKS)
     return [row.nonzero()[0].tolist() for row in mask]
@@ -64,7 +66,7 @@ def test_ties_go_to_the_earlier_block_in_long_groups_too():
     layout = ParameterLayout.from_shapes({f"h.{index}.weight": (2,) for index in range(100)})
     scores = np.zeros((1, 100))
     scores[0, 50:] = 1
-    mask = make_selector("fedtlu").choose(Evidence(layout, {"excess": scores}, draws_of(0, "x")), (60,))
+    mask = FedTLU().choose(Evidence(layout, {"excess": scores}, draws_of(0, "x")), ServerRoom(layout, (60,)))
     assert mask[0].nonzero()[0].tolist() == [*range(10), *range(50, 100)]
 
 
@@ -127,27 +129,25 @@ def test_clients_choose_by_their_own_row():
 
 @pytest.mark.parametrize("name", SELECTORS)
 def test_selectors_ask_for_what_they_look_at(name):
-    selector = make_selector(name)
-    assert selector.metrics == ({"excess"} if name == "fedtlu" else frozenset())
-    evidence = evidence_of(np.ones(BLOCKS) if selector.metrics else None)
+    selector = find("selector", name, "selector")()
+    assert selector.needs == (("excess",) if name == "fedtlu" else ())
+    assert selector.ranks_by == "excess"
+    evidence = evidence_of(np.ones(BLOCKS) if selector.needs else None)
     before = {key: value.copy() for key, value in evidence.metrics.items()}
-    selector.choose(evidence, (1, 1))
+    selector.choose(evidence, ServerRoom(LAYOUT, (1, 1)))
     assert all(np.array_equal(before[key], evidence.metrics[key]) for key in before)
 
 
-def test_fedtlu_ranks_by_the_metric_it_is_given_and_the_others_by_none():
+def test_fedtlu_ranks_by_the_metric_it_is_given():
     scores = {"excess": np.arange(9.0)[None], "agreement": -np.arange(9.0)[None]}
     evidence = Evidence(LAYOUT, scores, draws_of(0, "x"))
     assert chosen("fedtlu", evidence, (1, 1)) == [[4, 7]]
-    selector = make_selector("fedtlu", "agreement")
-    assert selector.metrics == {"agreement"}
-    assert selector.choose(evidence, (1, 1))[0].nonzero()[0].tolist() == [1, 5]
-    for name in set(SELECTORS) - {"fedtlu"}:
-        assert make_selector(name, "agreement").metrics == frozenset()
+    selector = FedTLU("agreement")
+    assert selector.needs == ("agreement",)
+    assert selector.ranks_by == "agreement"
+    assert selector.choose(evidence, ServerRoom(LAYOUT, (1, 1)))[0].nonzero()[0].tolist() == [1, 5]
 
 
 def test_unknown_selector_is_refused_with_the_names_there_are():
-    with pytest.raises(
-        InputError, match=r"selection.selector: got 'best'; expected one of fedtlu, random, last"
-    ):
-        make_selector("best")
+    with pytest.raises(InputError, match=r"selector: got 'best'; expected one of fedtlu, random, last"):
+        find("selector", "best", "selector")

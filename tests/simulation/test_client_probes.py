@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.choosing import (
     BLOCKS,
     HEAD,
@@ -125,7 +126,7 @@ def test_who_fails_in_the_probe_does_not_train_and_the_others_do_as_without(name
     changes = {client: Federation(config).alone(before, client, orders[client]) for client in rest}
     expected = before.params.double().numpy() + own.mean_by_hand(before, record.sent, changes)
     np.testing.assert_allclose(own.state.params.double().numpy(), expected, rtol=1e-5, atol=2e-6)
-    row = selection_row(record, own.layout, "excess")
+    row = selection_row(record, own.layout)
     assert row["client_blocks"][1] == []
     assert row["gains"][1] is None
     assert [gains for gains in row["gains"] if gains] == record.client_choice.gains.tolist()
@@ -143,7 +144,7 @@ def test_when_every_probe_fails_nothing_changes_and_nothing_is_sent(name):
     assert same_bits(own.state.params, before.params)
     row = metrics_row(own.server, own.state, record)
     assert (row["bytes_up"], row["bytes_published"], row["selected"]) == (0, 0, [])
-    told = selection_row(record, own.layout, "excess")
+    told = selection_row(record, own.layout)
     assert told["client_blocks"] == [[]] * len(record.cohort)
     assert told["gains"] == [None] * len(record.cohort)
     assert probes_of(own.state) == {}
@@ -173,7 +174,7 @@ def test_memory_that_is_short_is_said_and_not_worked_around(name):
 def test_who_fails_in_training_sends_nothing(name, selector):
     config = settings_of(chosen_by(selector), execution={**EXECUTIONS[name], "client_errors": "drop"})
     cohort = drawn(config)
-    probes = int(config.client_selection.probes)
+    probes = int(bool(config.client_selection.selector.probes))
     own = Federation(config, lambda inner: Wrapped(inner, Missing({cohort[1]}, after=probes)))
     before, record = own.round()
     assert list(record.failed) == [cohort[1]]
@@ -216,7 +217,7 @@ def test_a_client_whose_gradients_are_nan_chooses_nothing_and_is_refused(selecto
     changes = {client: plain.alone(before, client, blocks) for client, blocks in sent.items()}
     expected = before.params.double().numpy() + plain.mean_by_hand(before, sent, changes)
     np.testing.assert_allclose(own.state.params.double().numpy(), expected, rtol=1e-5, atol=2e-6)
-    text = json.dumps(selection_row(record, own.layout, "excess"), allow_nan=False)
+    text = json.dumps(selection_row(record, own.layout), allow_nan=False)
     assert json.loads(text)["gains"][1] == [None] * BLOCKS
 
 
@@ -241,7 +242,7 @@ def test_a_client_probes_anew_only_when_its_probe_is_old(every):
             else:
                 kept += 1
                 assert gains.tolist() == last[client][1].tolist()
-        assert selection_row(record, own.layout, "excess")["probed"] == due
+        assert selection_row(record, own.layout)["probed"] == due
         if every == 1:
             assert probes_of(own.state) == {}
         else:
@@ -308,7 +309,8 @@ def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
             shutil.rmtree(out / "checkpoints" / later.name)
         remembers = name != "drift" and rounds > 1
         file = out / "checkpoints" / checkpoints[rounds - 1].name / "memory.safetensors"
-        assert file.exists() == remembers
+        parts = {key.partition("/")[0] for key in load_file(file)}
+        assert (parts == {"Selection"}) == (not remembers), "the choice of the round before is always kept"
         with closing(Run(config, out, resume=True)) as run:
             assert run.state.round == rounds
             assert outcome(run) == whole

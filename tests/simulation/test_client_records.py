@@ -16,7 +16,7 @@ def test_rows_tell_each_clients_blocks_in_the_order_of_the_cohort(name):
     own = Federation(settings_of(selection))
     own.round()
     _, record = own.round()
-    orders, row = record.client_choice.orders, selection_row(record, own.layout, "excess")
+    orders, row = record.client_choice.orders, selection_row(record, own.layout)
     assert row["cohort"] == record.cohort
     assert row["client_blocks"] == [list(orders.trained[client]) for client in record.cohort]
     sent = row.get("sent_blocks", row["client_blocks"])
@@ -67,7 +67,7 @@ def test_a_refused_client_has_sent_its_blocks_all_the_same(monkeypatch):
     row = metrics_row(own.server, own.state, record)
     assert row["bytes_up"] == 4 * len(record.cohort) * (sizes[OPEN[-1]] + sizes[HEAD])
     assert row["bytes_published"] == 0
-    told = selection_row(record, own.layout, "excess")
+    told = selection_row(record, own.layout)
     assert told["client_blocks"] == [[OPEN[-1], HEAD]] * len(record.cohort)
     assert "sent_blocks" not in told
 
@@ -75,7 +75,7 @@ def test_a_refused_client_has_sent_its_blocks_all_the_same(monkeypatch):
 def test_without_selection_nothing_is_told_of_blocks_and_everything_is_counted():
     own = Federation(settings_of({}))
     _, record = own.round()
-    row = selection_row(record, own.layout, "excess")
+    row = selection_row(record, own.layout)
     assert not {"client_blocks", "sent_blocks", "gains", "probed"} & row.keys()
     assert metrics_row(own.server, own.state, record)["bytes_up"] == 4 * 5 * own.layout.size
     assert len(own.layout.blocks) == BLOCKS

@@ -46,7 +46,7 @@ def rounds_of(config, count=3):
         for _ in range(count):
             _, record = own.round()
             row = metrics_row(own.server, own.state, record)
-            told.append((row, selection_row(record, own.layout, config.selection.metric)))
+            told.append((row, selection_row(record, own.layout)))
         return told, own.state
 
 
@@ -374,7 +374,7 @@ def test_a_clients_orders_do_not_depend_on_who_else_is_there(name):
 
     def orders(some, index=1):
         known = {key: value[some] for key, value in metrics.items()}
-        found = rule.orders(index, some, known)
+        found = rule.orders(index, some, known, own.state.params)
         return {client: found.for_client(client) for client in some}
 
     together = orders(clients)

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.federations import left, tiny
+from support.own_selectors import Keen, largest
 
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.data.population import example_samples
@@ -10,9 +11,13 @@ from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.references import with_warmup
 from fedtlu_fast.experiments.variants import crossed, swept, with_variant
 from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.registry import find
+from fedtlu_fast.selection import FedTLU, Full, FunctionSelector, GradNorm, Last, Random, Strategic
 from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.parts import make_parts
+
+KEEN = "support.own_selectors:Keen"
 
 
 @pytest.fixture(scope="module")
@@ -23,36 +28,53 @@ def config(text: Path) -> RunConfig:
 @pytest.mark.parametrize("name", ["fedtlu", "random", "last", "first", "full"])
 def test_names_of_the_servers_selectors_leave_the_clients_alone(config: RunConfig, name: str) -> None:
     found = with_variant(config, name)
-    expected = config.selection.model_copy(update={"selector": name})
+    expected = config.selection.model_copy(update={"selector": find("selector", name, "selector")()})
     assert found == config.model_copy(update={"selection": expected})
 
 
 def test_a_budget_makes_a_selector_the_clients(config: RunConfig) -> None:
     found = with_variant(config, "random@2")
-    assert (found.client_selection.selector, found.selection.selector) == ("random", "full")
+    assert (found.client_selection.selector, found.selection.selector) == (Random(), Full())
     assert found.client_selection.budget == with_variant(config, "top@2").client_selection.budget
-    assert with_variant(config, "full@all").client_selection.selector == "full"
+    assert with_variant(config, "full@all").client_selection.selector == Full()
     assert with_variant(config, "fedpart") == with_variant(config, "fedpart@all")
 
 
 def test_settings_follow_the_name(config: RunConfig) -> None:
     found = with_variant(config, "strategic@2+lam=0.5+metric=snr+training.lr=0.25")
-    assert (found.client_selection.lam, found.client_selection.metric) == (0.5, "snr")
+    assert found.client_selection.selector == Strategic("snr", 0.5)
     assert found.training.lr == 0.25
     both = with_variant(config, "top@1+selection.selector=fedtlu")
-    assert (both.client_selection.selector, both.selection.selector) == ("top", "fedtlu")
+    assert (both.client_selection.selector, both.selection.selector) == (Last(), FedTLU())
 
 
 def test_what_the_arms_share_holds_for_those_that_know_it(config: RunConfig) -> None:
     probing = with_variant(config, "strategic@1+probe_batches=3+lam=2.0+always=none")
-    assert with_variant(probing, "gradnorm@2").client_selection.probe_batches == 3
+    assert with_variant(probing, "gradnorm@2").client_selection.selector == GradNorm(3)
     top = with_variant(probing, "top@2").client_selection
-    assert (top.probe_batches, top.always) == (1, "none")
+    assert (top.selector, top.always) == (Last(), "none")
+
+
+def test_selectors_of_ones_own_go_by_their_dotted_names(config: RunConfig) -> None:
+    server = with_variant(config, f"{KEEN}+selection.boost=2")
+    assert (server.selection.selector, server.client_selection.chooses) == (Keen(2.0), False)
+    clients = with_variant(config, f"{KEEN}@1..2+boost=3+frozen=none")
+    assert (clients.client_selection.selector, clients.selection.selector) == (Keen(3.0), Full())
+    assert (clients.client_selection.budget.budget.high, clients.client_selection.frozen) == (2, "none")
+    score = with_variant(config, "support.own_selectors:largest@1")
+    assert score.client_selection.selector == FunctionSelector(largest)
+    assert crossed([KEEN, f"{KEEN}@2", "top"], ["1"]) == [KEEN, f"{KEEN}@2", "top@1"]
+    assert swept([f"{KEEN}@2", "top@1"], ["boost=1,2"]) == [*(f"{KEEN}@2+boost={k}" for k in (1, 2)), "top@1"]
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        (f"{KEEN}@all", "a budget"),
+        (f"{KEEN}@2+bost=1", "this key is unknown"),
+        (f"{KEEN}@2+boost=-1", "greater than or equal to 0"),
+        ("support.own_selectors:Nobody", "no attribute 'Nobody'"),
+        ("support.own_selectors:Nobody@2", "no attribute 'Nobody'"),
         ("top", "a budget"),
         ("top@all", "a budget"),
         ("full@2", "knows no budget"),

@@ -25,6 +25,7 @@ from fedtlu_fast.report.aggregate.stability import (
 from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
+from fedtlu_fast.selection import Selector
 
 ALL_GROUPS = "all groups"
 
@@ -37,25 +38,30 @@ class ScoreHistory:
         groups: scores and choices.
         stability: of the ranking, by group and lag.
         kinds: what decides a block's score, by group and kind of layer.
+        share: of the parameters on which selection decides: those of blocks that have a like.
     """
 
     groups: list[GroupHistory]
     stability: list[Stability]
     kinds: list[KindShare]
+    share: float
 
 
 def score_history(
-    selection: Sequence[dict[str, Any]], layout: ParameterLayout, metric: str = "excess"
+    selection: Sequence[dict[str, Any]], layout: ParameterLayout, selector: Selector | None = None
 ) -> ScoreHistory:
     """The history of a run whose rows of selection.jsonl and layout are at hand (`RunResult` has both).
 
     Args:
         selection: rows of selection.jsonl.
-        layout: of the model, with the layers that made the blocks' scores (`scored_layout`).
-        metric: `selection.metric` of the run.
+        layout: of the model.
+        selector: of the run: it says by which metric and layers blocks were scored; None: by Eq. 1 of all.
     """
-    groups = group_histories(selection, layout)
-    return ScoreHistory(groups, rank_stability(groups), kind_shares(selection, layout, metric))
+    scored = layout if selector is None else scored_layout(layout, selector.scored_layers)
+    metric = "excess" if selector is None else selector.ranks_by
+    groups = group_histories(selection, scored)
+    kinds = kind_shares(selection, scored, metric)
+    return ScoreHistory(groups, rank_stability(groups), kinds, layout.grouped_share)
 
 
 def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
@@ -69,14 +75,15 @@ def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
     if not selection:
         raise InputError("RUN_DIR", str(path), f"a run with a {SELECTION} of one round or more")
     layout = ParameterLayout.from_shapes(
-        _shapes(directory.checkpoints, list(selection[0]["layers"])), config.selection.granularity
+        _shapes(directory.checkpoints, list(selection[0]["layers"])),
+        config.selection.granularity,
+        blocks=config.selection.blocks,
     )
     if not layout.groups:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    scored = scored_layout(layout, config.selection.scored_layers)
-    return config, score_history(selection, scored, config.selection.metric)
+    return config, score_history(selection, layout, config.selection.selector)
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
@@ -124,11 +131,12 @@ def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
 
 def history_json(config: RunConfig, history: ScoreHistory) -> dict[str, Any]:
     """Everything, ready for JSON."""
-    chosen = config.selection
+    selector = config.selection.selector
     return {
-        "selector": chosen.selector,
-        "metric": chosen.metric,
-        "pooling": chosen.pooling,
+        "selector": config.selection.name_of("selector"),
+        "metric": selector.ranks_by,
+        "pooling": selector.pooling,
+        "selection_share": history.share,
         "stability": [asdict(row) for row in history.stability],
         "kinds": [asdict(row) for row in history.kinds],
         "groups": {

@@ -72,6 +72,8 @@ def kind_shares(
         metric: of the run.
     """
     rows = [row for row in selection if not row["warmup"]]
+    if metric != "excess" and any("value" not in layer for row in rows for layer in row["layers"].values()):
+        return []  # a metric of the user's that has no values for layers
     values = np.array([_values(row["layers"], layout, metric) for row in rows])
     kinds = kinds_of(layout)
     found: list[KindShare] = []

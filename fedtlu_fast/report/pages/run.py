@@ -9,7 +9,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.comparison import SOME
 from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
@@ -48,12 +47,14 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     warmup = int(summary["warmup_rounds"])
     always = ungrouped if config.selection.ungrouped == "always" else []
     figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(result.metrics, config.selection.selector, warmup, headline),
+        "curves": lambda: curves_figure(
+            result.metrics, config.selection.name_of("selector"), warmup, headline
+        ),
         "selection": lambda: selection_figure(result.selection, blocks, warmup, always),
     }
-    scored = scored_layout(layout, config.selection.scored_layers)
     history = attempt(
-        "the history of ranks", lambda: score_history(result.selection, scored, config.selection.metric)
+        "the history of ranks",
+        lambda: score_history(result.selection, layout, config.selection.selector),
     )
     if history is not None and history.stability:
         groups = history.groups
@@ -74,7 +75,7 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         cells["Which layers decide a block's score"] = lambda: kind_cells(told)
     write_page(
         out,
-        title=f"Federated run: {config.selection.selector}, seed {config.seed}",
+        title=f"Federated run: {config.selection.name_of('selector')}, seed {config.seed}",
         lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, "
         f"{layout.size:,} parameters.",
         tables=tables(cells),

@@ -52,7 +52,7 @@ def make_lane_trainer(
         engines = Engines(groups, groups, execution.at_once or 1)
     check_engine(config, steps, engines.one, execution.at_once or 1)
     layout = trainer.layout
-    agreement = config.selection.metric == "agreement"
+    selector, asked = config.selection.selector, config.selection.selector.asked()
     return LaneTrainer(
         population,
         layout,
@@ -62,11 +62,12 @@ def make_lane_trainer(
             trainer,
             many,
             execution.at_once or 1,
-            metric=chosen.gradient_metric,
-            batches=chosen.probe_batches,
+            metrics=chosen.selector.probes,
+            batches=chosen.selector.probe_batches,
             backend=config.backend,
         ),
-        normed=scored_layout(layout, config.selection.scored_layers) if agreement else None,
+        normed=scored_layout(layout, selector.scored_layers) if "client_norms" in asked else None,
+        with_stats="client_stats" in asked,
         client_errors=execution.client_errors,
         backend=config.backend,
         announce=population.announce if isinstance(population, AheadPopulation) else None,

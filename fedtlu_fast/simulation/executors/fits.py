@@ -50,7 +50,7 @@ def asked_of_engine(config: RunConfig, steps: ClientSteps) -> Iterator[Asked]:
                 "client_selection.personal",
             )
         elif isinstance(step, SendChosen):
-            field, value = "client_selection.selector", chosen.selector
+            field, value = "client_selection.selector", chosen.name_of("selector")
             part = f"{field}={value}"
         elif id(step) in kinds:
             field, value = "threats", kinds[id(step)]

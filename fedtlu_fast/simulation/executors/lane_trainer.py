@@ -56,6 +56,7 @@ class LaneTrainer:
         prober: Prober,
         *,
         normed: ParameterLayout | None = None,
+        with_stats: bool = False,
         client_errors: Literal["stop", "drop"] = "stop",
         backend: str = "auto",
         announce: Callable[[Sequence[int]], None] | None = None,
@@ -70,6 +71,7 @@ class LaneTrainer:
             engines: train the clients.
             prober: has clients measure their gradients.
             normed: the layout whose units' norms are reported of every client; None: none are.
+            with_stats: whether the statistics of every client's change are reported.
             client_errors: whether a client that fails stops the run.
             backend: who runs the kernels.
             announce: called with the clients of every lane before they train.
@@ -78,9 +80,9 @@ class LaneTrainer:
         self.population, self.layout, self.watch = population, layout, watch or _nobody
         self._steps, self._engines, self._prober = steps, engines, prober
         self._normed, self._client_errors, self._backend = normed, client_errors, backend
-        self._announce = announce
-        group = engines.group
-        if normed is not None and group is not None and not group.shows_vectors:
+        self._announce, self._with_stats = announce, with_stats
+        group, self._looks = engines.group, normed is not None or with_stats
+        if self._looks and group is not None and not group.shows_vectors:
             # In one call only the clients' sum comes out, and not how long each change is.
             group = None
         self._group, self._size = group, 1 if group is None else engines.at_once
@@ -172,9 +174,12 @@ class LaneTrainer:
         # Of what is sent, whatever the client says of it; of what it does not send nobody knows.
         finite = update.is_sound(start[1])
         reports.add(client, update.samples, update.loss, finite, update.counts)
-        if finite and self._normed is not None:
+        if finite and self._looks:
             change = layer_stats(update.params - start[0], self.layout, backend=self._backend)
-            reports.add_norms(update.counts * unit_norms(change, self._normed).numpy())
+            if self._normed is not None:
+                reports.add_norms(update.counts * unit_norms(change, self._normed).numpy())
+            if self._with_stats:
+                reports.add_stats(client, change.cpu())
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -198,9 +203,7 @@ class LaneTrainer:
         try:
             starts = [self._start(way, client) for way, client in zip(ways, clients, strict=True)]
             self.watch(-1, len(clients))
-            found = engine.train_group(
-                starts, lane.round, clients, finish, lane.largest, self._normed is not None
-            )
+            found = engine.train_group(starts, lane.round, clients, finish, lane.largest, self._looks)
         except BaseException as error:
             check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
@@ -229,6 +232,10 @@ class LaneTrainer:
         if any(found.finite):
             pairs = zip(found.weights, found.finite, strict=True)
             mean.add_sum_(found.change, sum(weight for weight, finite in pairs if finite))
+        if found.stats is not None and self._with_stats:
+            table = found.stats.cpu()
+            for place, at in enumerate(found.stats_clients):
+                reports.add_stats(clients[at], table.row(place))
         rows = (found.samples, found.losses, found.finite, found.weights)
         for row in zip(clients, *rows, strict=True):
             reports.add(*row)

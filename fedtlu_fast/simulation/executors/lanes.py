@@ -18,6 +18,7 @@ from fedtlu_fast.client_steps.orders import Orders
 from fedtlu_fast.client_steps.sequence import StepMemories, Told
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.trainer import Blocks
+from fedtlu_fast.stats import LayerStats
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class ClientReports:
         failed: of those that failed, why.
         norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`), with
             the weights n_k, [L + B] float64; None unless it was asked for and there is one.
+        stats: statistics of the layers of each accepted client's change, by its number: [6, L] float64, with
+            the rows count, mean, std, l2, abs_max and nonfinite; empty unless they were asked for.
         sent: the blocks that each client sent, by its number; only of clients under `Orders`.
         gains: [B] float64 of each client that probed.
         memory: what the client steps remember anew, by client and by the step's name.
@@ -75,6 +78,7 @@ class ClientReports:
     weights: list[float] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     norms: NDArray[np.float64] | None = None
+    stats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     sent: dict[int, Blocks] = field(default_factory=dict)
     gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     memory: dict[int, StepMemories] = field(default_factory=dict)
@@ -104,6 +108,11 @@ class ClientReports:
         # No tensor: torch would send one between processes through a file of shared memory.
         self.norms = norms if self.norms is None else self.norms + norms
 
+    def add_stats(self, client: int, stats: LayerStats) -> None:
+        """Keeps the statistics [L] of one client's change."""
+        rows = (stats.count, stats.mean, stats.std, stats.l2, stats.abs_max, stats.nonfinite)
+        self.stats[client] = np.stack([row.double().numpy() for row in rows])
+
     def extend(self, other: ClientReports) -> None:
         """The clients of another lane."""
         self.clients += other.clients
@@ -112,6 +121,7 @@ class ClientReports:
         self.accepted += other.accepted
         self.weights += other.weights
         self.failed |= other.failed
+        self.stats |= other.stats
         self.sent |= other.sent
         self.gains |= other.gains
         self.memory |= other.memory
@@ -130,6 +140,11 @@ class ClientReports:
             if accepted:
                 totals[list(self.sent[client])] += weight
         return totals
+
+    @property
+    def averaged(self) -> list[int]:
+        """The accepted clients, in the order of averaging."""
+        return [client for client, accepted in zip(self.clients, self.accepted, strict=True) if accepted]
 
     @property
     def refused(self) -> list[int]:

@@ -13,7 +13,7 @@ from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
-from fedtlu_fast.gradient_metrics import GradientMetric, measure_gradients
+from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import check_interrupt
 from fedtlu_fast.simulation.executors.lanes import ClientReports
@@ -32,7 +32,7 @@ class Prober:
         many: VectorizedTrainer | None = None,
         at_once: int = 1,
         *,
-        metric: GradientMetric = "gradnorm",
+        metrics: Sequence[str] = (),
         batches: int = 1,
         backend: str = "auto",
     ) -> None:
@@ -42,13 +42,13 @@ class Prober:
             trainer: of one client.
             many: of many clients, if there is one.
             at_once: how many clients `many` takes.
-            metric: what clients measure.
+            metrics: what clients measure.
             batches: over how many batches, or as many as a client has.
             backend: who runs the kernels.
         """
         self._trainer, self._many, self._layout = trainer, many, trainer.layout
         self._size = 1 if many is None else at_once
-        self._metric, self._batches, self._backend = metric, batches, backend
+        self._metrics, self._batches, self._backend = metrics, batches, backend
 
     def probe(
         self,
@@ -117,9 +117,12 @@ class Prober:
         return layer_stats(params, self._layout, backend=self._backend)
 
     def _measured(self, weights: LayerStats, rows: Tensor | Sequence[Tensor]) -> Gains:
-        """[K, B], from the gradients of K clients, each read once."""
+        """[K, M B], the metrics one after another, from the gradients of K clients, each read once."""
         shares = [1.0] * len(rows)
         found = aggregate(rows, shares, self._layout, client_stats=True, backend=self._backend)
         if found.client_stats is None:
             raise RuntimeError("no statistics of clients, though they were asked for")
-        return measure_gradients(self._metric, self._layout, found.client_stats, weights)
+        each = [
+            measure_gradients(metric, self._layout, found.client_stats, weights) for metric in self._metrics
+        ]
+        return np.concatenate(each, axis=1)

@@ -1,0 +1,129 @@
+"""What the server knows of a round's change before it chooses: the metrics that its selector needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtlu_fast.block_metrics import BlockValues, Change, mean_client_norms, measure
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.scoring import score_layers
+from fedtlu_fast.selection import Evidence, Selector
+from fedtlu_fast.simulation.executors.lanes import ClientReports
+from fedtlu_fast.stats import LayerStats, layer_stats
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A round's change, measured.
+
+    Attributes:
+        change: with its statistics.
+        values: of each metric that the selector needs, and of the one that is written down.
+        metric: the one that is written down; see `Selector.ranks_by`.
+    """
+
+    change: Change
+    values: Mapping[str, BlockValues]
+    metric: str
+
+    @property
+    def written(self) -> BlockValues:
+        """The values that are written down."""
+        return self.values[self.metric]
+
+    def evidence(self, generator: np.random.Generator, warmup_rounds: int) -> Evidence:
+        """What the selector sees.
+
+        Args:
+            generator: the round's source of chance.
+            warmup_rounds: of the run.
+        """
+        change = self.change
+        return Evidence(
+            layout=change.layout,
+            metrics={name: found.blocks.numpy()[None, :] for name, found in self.values.items()},
+            generator=generator,
+            round=change.round,
+            change=change,
+            parameters=change.parameters,
+            last_choice=change.last_choice,
+            warmup_rounds=warmup_rounds,
+        )
+
+
+def measure_round(
+    selector: Selector,
+    layout: ParameterLayout,
+    scored: ParameterLayout,
+    change: Tensor,
+    parameters: Tensor,
+    reports: ClientReports,
+    totals: NDArray[np.float64] | None,
+    *,
+    round_index: int,
+    last_choice: Tensor | None,
+    backend: str,
+) -> Measured:
+    """Measures a round's aggregated change.
+
+    Args:
+        selector: says what it needs.
+        layout: of the model.
+        scored: the same with the layers that make the blocks' scores.
+        change: [P], aggregated.
+        parameters: [P], before it.
+        reports: of the clients.
+        totals: [B], weights of the clients that sent each block; None where everybody sent everything.
+        round_index: from 1.
+        last_choice: [B] bool, the blocks that were applied in the round before; None before round 2.
+        backend: which backend runs the kernels.
+    """
+    stats, asked = layer_stats(change, layout, backend=backend).cpu(), selector.asked()
+    norms = None
+    if "client_norms" in asked:
+        weights = reports.total if totals is None else _of_units(layout, totals)
+        norms = mean_client_norms(reports.norms, weights, scored)
+    found = Change(
+        layout=layout,
+        stats=stats,
+        scores=score_layers(stats, selector.ddof),
+        parameters=parameters,
+        scored=scored,
+        pooling=selector.pooling,
+        round=round_index,
+        last_choice=None if last_choice is None else last_choice.cpu().numpy(),
+        client_norms=norms,
+        client_stats=_client_stats(reports, layout) if "client_stats" in asked else None,
+        client_weights=_client_weights(reports) if "client_stats" in asked else None,
+        backend=backend,
+    )
+    wanted = dict.fromkeys((selector.ranks_by, *selector.metrics))
+    return Measured(found, {name: measure(name, found) for name in wanted}, selector.ranks_by)
+
+
+def _client_stats(reports: ClientReports, layout: ParameterLayout) -> LayerStats:
+    """[K, L], of the accepted clients."""
+    rows = [reports.stats[client] for client in reports.averaged]
+    # count, mean, std, l2, abs_max, nonfinite
+    table = torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 6, len(layout.layers)).double()
+    return LayerStats(layout.names, *table.unbind(dim=1))
+
+
+def _client_weights(reports: ClientReports) -> Tensor:
+    """[K]."""
+    pairs = zip(reports.weights, reports.accepted, strict=True)
+    return torch.tensor([float(weight) for weight, accepted in pairs if accepted], dtype=torch.float64)
+
+
+def _of_units(layout: ParameterLayout, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[L + B], from the blocks' [B]."""
+    layers = np.empty(len(layout.layers))
+    for block, total in zip(layout.blocks, totals, strict=True):
+        layers[list(block.layers)] = total
+    return np.concatenate([layers, totals])

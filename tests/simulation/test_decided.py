@@ -1,0 +1,55 @@
+"""Runs choose among named blocks, and say over which share of the parameters selection decides."""
+
+import logging
+
+import pytest
+from support.federations import tiny
+
+from fedtlu_fast import InputError, simulate
+from fedtlu_fast.report.aggregate.history import read_history
+from fedtlu_fast.settings import parse_config
+
+
+def test_a_run_chooses_among_named_blocks_and_says_how_much_they_are(tmp_path, caplog):
+    config = parse_config(
+        {
+            "task": "classification",
+            "clients": 6,
+            "cohort": 3,
+            "rounds": 3,
+            "warmup_rounds": 1,
+            "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6}},
+            "model": {"hidden": [5, 7, 9]},
+            "selection": {"keep": 1, "blocks": ["[02]"]},
+            "evaluation": {"trained_clients": 0},
+        }
+    )
+    with caplog.at_level(logging.INFO, "fedtlu_fast"):
+        result = simulate(config, tmp_path / "run")
+    assert list(result.summary["groups"].values()) == [["0", "2"]]
+    for row in result.metrics[1:]:
+        assert len({"0", "2"} & set(row["selected"])) == 1
+    share = (5 * 7 + 7 * 6) / result.layout.size
+    assert result.summary["selection_share"] == result.layout.grouped_share == pytest.approx(share)
+    assert f"selection decides over {100 * share:.0f}% of the model's parameters only" in caplog.text
+    again, history = read_history(tmp_path / "run")
+    assert again.selection.blocks == ("[02]",)
+    assert history.share == share
+    assert [group.blocks for group in history.groups] == [("0", "2")]
+
+
+def test_a_pattern_that_fits_no_module_names_the_setting():
+    with pytest.raises(InputError, match=r"selection\.blocks: got 'down\.\*'; expected a pattern"):
+        simulate({"task": "image_classification", "selection": {"blocks": ["down.*"]}})
+
+
+def test_shares_of_both_sides_and_none_where_everything_is_taken(text, caplog):
+    full = simulate(tiny(text, rounds=1, warmup_rounds=0, selection={"selector": "full"}))
+    assert "selection_share" not in full.summary
+    assert "decides over" not in caplog.text
+    chosen = {"selector": "top", "budget": 1}
+    both = simulate(tiny(text, rounds=1, warmup_rounds=0, client_selection=chosen)).summary
+    by_name = dict(zip((own.name for own in full.layout.blocks), full.layout.block_sizes(), strict=True))
+    opened = sum(by_name[name] for name in both["open_blocks"])
+    assert both["client_selection_share"] == opened / full.layout.size
+    assert both["selection_share"] == full.layout.grouped_share

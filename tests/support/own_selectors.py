@@ -1,0 +1,97 @@
+"""Selectors, scores and metrics as a user would write them, which tests bring by their dotted names."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from fedtlu_fast.block_metrics import Change, asks
+from fedtlu_fast.gradient_metrics import ClientVectors
+from fedtlu_fast.part import part
+from fedtlu_fast.selection import Evidence, Mask, Room, Selector
+
+SEEN: list[tuple[Evidence, Room, Mask]] = []
+"""What `Watching` saw and chose, in this process."""
+
+
+@part
+class Keen(Selector):
+    """The blocks in order, those of the round before first.
+
+    Attributes:
+        boost: how much the choice of the round before counts.
+    """
+
+    boost: Annotated[float, Field(ge=0)] = 1.0
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """See the class."""
+        before = (
+            np.zeros(len(evidence.layout.blocks)) if evidence.last_choice is None else evidence.last_choice
+        )
+        return room.best(np.tile(self.boost * before, (evidence.rows, 1)))
+
+
+@part
+class Watching(Selector):
+    """The best by the sum of all that it needs.
+
+    Attributes:
+        wants: what it needs.
+    """
+
+    wants: tuple[str, ...] = ("excess",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Whatever it is given."""
+        return self.wants
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Remembers what it saw."""
+        shape = evidence.rows, len(evidence.layout.blocks)
+        mask = room.best(sum((evidence.metrics[name] for name in self.metrics), np.zeros(shape)))
+        SEEN.append((evidence, room, mask))
+        return mask
+
+
+class Outside(Selector):
+    """Takes blocks that may not be chosen."""
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Everything."""
+        return np.ones((evidence.rows, len(evidence.layout.blocks)), np.bool_)
+
+
+def largest(change: Change) -> torch.Tensor:
+    """A score: the largest magnitude in each block."""
+    return torch.stack([change.stats.abs_max[list(block.layers)].max() for block in change.layout.blocks])
+
+
+@asks("client_stats")
+def apart(change: Change) -> torch.Tensor:
+    """A score of single clients: how much the means of their changes differ in each block."""
+    assert change.client_stats is not None
+    spread = change.client_stats.mean.std(dim=0, correction=0)
+    return torch.stack([spread[list(block.layers)].sum() for block in change.layout.blocks])
+
+
+def leaning(change: Change) -> torch.Tensor:
+    """A score: the mean of the first layer of each block."""
+    return torch.stack([change.stats.mean[block.layers[0]] for block in change.layout.blocks])
+
+
+def lean(vectors: ClientVectors) -> torch.Tensor:
+    """The same as a client metric."""
+    return torch.stack([vectors.stats.mean[:, block.layers[0]] for block in vectors.layout.blocks], dim=-1)
+
+
+def broken(change: Change) -> torch.Tensor:
+    """A score that raises."""
+    raise ZeroDivisionError("no luck")
+
+
+def short(change: Change) -> list[float]:
+    """A score of the wrong length."""
+    return [1.0, 2.0]
