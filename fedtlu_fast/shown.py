@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 _UNSEEN = re.compile(
@@ -45,3 +47,13 @@ def _escaped(match: re.Match[str]) -> str:
     if "\udc80" <= sign <= "\udcff":
         return f"\\x{ord(sign) - 0xDC00:02x}"
     return sign.encode("unicode_escape").decode("ascii")
+
+
+def short_names(blocks: Sequence[str]) -> list[str]:
+    """Block names without what all of them begin with: ``transformer.h.3`` -> ``h.3``."""
+    paths = [block.split(".") for block in blocks]
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))))
+    shared = min(shared, *(len(path) - 1 for path in paths)) if paths else 0
+    if any(path[shared].isdigit() for path in paths):
+        shared = max(0, shared - 1)
+    return [".".join(path[shared:]) for path in paths]

@@ -9,8 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedtlu_fast.cli.console import notes
-from fedtlu_fast.report.figures.plots import short_names
-from fedtlu_fast.shown import visible
+from fedtlu_fast.shown import short_names, visible
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 

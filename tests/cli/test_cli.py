@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fedtlu_fast.cli.progress import status
 from fedtlu_fast.errors import ClientError
-from fedtlu_fast.report.figures.plots import short_names
+from fedtlu_fast.shown import short_names
 
 Command = Callable[..., Any]
 

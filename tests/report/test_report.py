@@ -13,13 +13,15 @@ from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows, comparison_table
-from fedtlu_fast.report.figures.plots import comparison_figure, curves_figure, selection_figure, short_names
+from fedtlu_fast.report.figures.comparison import comparison_figure
+from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.shown import short_names
 
 BLOCKS = [f"transformer.h.{index}" for index in range(4)]
 

@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedtlu_fast.report.arms import BASELINE_COLOUR, PALETTE
-from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.report.figures.style import BASELINE_COLOUR, FAINT, INK, PALETTE
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 COLOURS = (BASELINE_COLOUR, *PALETTE)

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
-from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
+from fedtlu_fast.report.figures.style import FAINT, INK, Style, styles
 
 MOST_COLUMNS = 3
 LONGEST_NOTE = 56

@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from fedtlu_fast.report.aggregate.client_choices import ClientChoices, Floats, client_choices
 from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of, selector_of
-from fedtlu_fast.report.figures.plots import INK, short_names
+from fedtlu_fast.report.figures.style import INK
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.shown import short_names
 
 MOST_COLUMNS = 6
 FEWEST_BUDGETS, FEWEST_FILLED = 3, 0.8

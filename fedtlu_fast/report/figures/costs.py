@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedtlu_fast.report.aggregate.costs import RunCosts
-from fedtlu_fast.report.arms import Style, budget_of, budgets_of, selector_of, styles
+from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
 from fedtlu_fast.report.columns import COLUMNS
 from fedtlu_fast.report.figures.arm_curves import legend
-from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.report.figures.style import FAINT, INK, Style, styles
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

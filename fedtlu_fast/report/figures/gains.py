@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedtlu_fast.report.figures.plots import FAINT, INK, colour
+from fedtlu_fast.report.figures.style import FAINT, INK, colour
 
 SPLITS = {"global": "global test", "local": "clients' own tests"}
 

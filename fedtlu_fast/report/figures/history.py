@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, taus
-from fedtlu_fast.report.figures.plots import COLOURS, FAINT, INK, MOST_LABELS, short_names
+from fedtlu_fast.report.figures.style import COLOURS, FAINT, INK, MOST_LABELS
+from fedtlu_fast.shown import short_names
 
 MOST_CURVES = 6
 """More groups than this are shown by their mean and range."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.data.holdings import Holdings, Spread
 from fedtlu_fast.data.population import Indices
-from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.report.figures.style import FAINT, INK
 
 MOST_COLUMNS = 200
 """More clients than this are not told apart: so many are shown, evenly spaced in the order of the picture."""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedtlu_fast.profiling.measure import Row
-from fedtlu_fast.report.figures.plots import FAINT, INK
+from fedtlu_fast.report.figures.style import FAINT, INK
 
 OURS = ("#D55E00", "#E69F00", "#CC79A7")
 THEIRS = ("#0072B2", "#56B4E9", "#009E73", "#999999", "#000000", "#7B3294")

@@ -10,7 +10,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
-from fedtlu_fast.report.figures.plots import comparison_figure
+from fedtlu_fast.report.figures.comparison import comparison_figure
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.clients import write_client_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures

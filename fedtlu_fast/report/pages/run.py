@@ -13,7 +13,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.comparison import SOME
 from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.figures.history import history_figure
-from fedtlu_fast.report.figures.plots import curves_figure, selection_figure
+from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures, tables

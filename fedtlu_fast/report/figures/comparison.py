@@ -1,0 +1,140 @@
+"""The picture of a comparison: curves, gains over random, and which block was updated when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from fedtlu_fast.report.arms import BASELINE
+from fedtlu_fast.report.figures.curves import (
+    Rows,
+    draw_band,
+    draw_curve,
+    draw_level,
+    dress,
+    finish_curves,
+    tested_values,
+)
+from fedtlu_fast.report.figures.maps import extent_of, label_blocks, map_height, say
+from fedtlu_fast.report.figures.style import INK, MOST_LABELS, colour
+from fedtlu_fast.report.headline import headline_of_arms
+from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import Figure as Quality
+
+
+def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Figure:
+    """Curves of all selectors, their gain over random, and a map of chosen blocks for each that chooses.
+
+    Arms without targeted rounds of their own (references) are levels.
+
+    Args:
+        results: arms, of any seeds.
+        blocks: names of the blocks that are chosen among, input side first.
+    """
+    quality = headline_of_arms(results)
+    levels = [result for result in results if not any(map(_late, result.metrics))]
+    results = [result for result in results if result not in levels] or results
+    selectors = list(dict.fromkeys(result.selector for result in results))
+    choosing = [name for name in selectors if name != "full"] or selectors
+    warmup = int(results[0].summary["warmup_rounds"])
+    maps = map_height(blocks)
+    figure = Figure(figsize=(11, 4.4 + maps), dpi=130, layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=(3.6, maps + 0.4))
+    gains = BASELINE in selectors and len(selectors) > 1
+    panels = rows[0].subgridspec(1, 2 if gains else 1, width_ratios=(3, 2) if gains else (1,))
+    curves = figure.add_subplot(panels[0, 0])
+    for name in selectors:
+        draw_curve(curves, name, [result.metrics for result in results if result.selector == name], quality)
+    for name in dict.fromkeys(level.selector for level in levels if level not in results):
+        found = [level.summary[quality.column] for level in levels if level.selector == name]
+        draw_level(curves, name, found, quality)
+    finish_curves(
+        curves,
+        warmup,
+        results[0].metrics[-1]["round"],
+        [row[quality.column] for r in results for row in r.metrics if _late(row)],
+        quality,
+    )
+    curves.set_title(f"Global test, {_seeds(results)}", fontsize=9, loc="left")
+    _limit_rounds(curves, results[0].metrics, warmup)
+    if gains:
+        _gains(figure.add_subplot(panels[0, 1]), results, selectors, warmup, quality)
+    grid = rows[1].subgridspec(1, len(choosing))
+    first: Axes | None = None
+    for column, name in enumerate(choosing):
+        axes = figure.add_subplot(grid[0, column], sharey=first)
+        _map(axes, [result.metrics for result in results if result.selector == name], blocks, warmup)
+        axes.set_title(f"{name}: updated blocks", fontsize=9, color=colour(name), loc="left")
+        axes.tick_params(labelleft=first is None)
+        first = first or axes
+    grey = "" if len({result.seed for result in results}) == 1 else "; black: in all seeds"
+    figure.supxlabel(
+        f"Maps: dark where a block was updated{grey}. At the right of each row: its share of the rounds.",
+        fontsize=8,
+    )
+    return figure
+
+
+def _gains(
+    axes: Axes, results: Sequence[ArmResult], selectors: Sequence[str], warmup: int, quality: Quality
+) -> None:
+    """How much better the headline is than random's with the same seed, in per cent of random's."""
+    baseline = {result.seed: result.metrics for result in results if result.selector == BASELINE}
+    axes.axhline(0, color=colour(BASELINE), linewidth=1.8, label=BASELINE)
+    for name in selectors:
+        own = [r for r in results if r.selector == name and r.seed in baseline]
+        if name == BASELINE or not own:
+            continue
+        rounds, values = tested_values([r.metrics for r in own], quality)
+        others = [{row["round"]: row[quality.column] for row in baseline[r.seed]} for r in own]
+        random = np.array([[other.get(index) for index in rounds] for other in others], dtype=np.float64)
+        better = values - random if quality.better == "higher" else random - values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draw_band(axes, name, rounds, 100 * better / np.abs(random), colour(name))
+    axes.set_ylabel(f"{quality.better} {quality.title} than random, %", fontsize=9)
+    axes.set_title("Gain over random, seed by seed (higher is better)", fontsize=9, loc="left")
+    dress(axes, legend=False)
+    _limit_rounds(axes, results[0].metrics, warmup)
+
+
+def _late(row: dict[str, Any]) -> bool:
+    return not row["warmup"]
+
+
+def _limit_rounds(axes: Axes, metrics: Rows, warmup: int) -> None:
+    """Leaves out the warm-up, in which all arms are the same, but for its last round."""
+    last = metrics[-1]["round"]
+    axes.set_xlim(warmup - 0.5 if 0 < warmup < last else 0.5, last + 0.5)
+
+
+def _seeds(results: Sequence[ArmResult]) -> str:
+    count = len({result.seed for result in results})
+    return "one seed" if count == 1 else f"mean and range of {count} seeds"
+
+
+def _map(axes: Axes, runs: Sequence[Rows], blocks: Sequence[str], warmup: int) -> None:
+    """Share of the runs in which a block was updated in a round; on the right, its mean over rounds."""
+    targeted = [[row for row in run if row["round"] > warmup] for run in runs]
+    rounds = [row["round"] for row in targeted[0]]
+    if not blocks:
+        say(axes, "no like blocks")
+        return
+    if not rounds:
+        say(axes, "every round was warm-up")
+        return
+    chosen = [[[block in row["selected"] for row in run] for block in blocks] for run in targeted]
+    shares = np.mean(chosen, axis=0)
+    tint = LinearSegmentedColormap.from_list("chosen", ["#F7F7F7", INK])
+    extent = extent_of(rounds, blocks)
+    axes.imshow(shares, aspect="auto", cmap=tint, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    label_blocks(axes, blocks)
+    if len(blocks) <= MOST_LABELS:
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(blocks)), [f"{100 * share:.0f}%" for share in shares.mean(axis=1)])
+        right.tick_params(labelsize=7, length=0)
+    axes.set_xlabel("round", fontsize=8)
