@@ -26,10 +26,10 @@ from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
 from fedtlu_fast.part import parameters
 from fedtlu_fast.registry import find, names
+from fedtlu_fast.runs.results import NO_BUDGET
 from fedtlu_fast.selection import FunctionSelector, Selector
 from fedtlu_fast.settings import laid_over
 
-NO_BUDGET = "all"
 NOBODY = "none"
 """The client selector that restricts nobody: no arm of its own."""
 

@@ -1,15 +1,14 @@
 """The arms of a comparison in which clients choose: names, budgets, and the styles that stand for them.
 
 An arm is called ``selector``, ``selector@budget`` or ``selector@budget+setting=value``: ``full``,
-``gradnorm@1..4``, ``full@all``, ``strategic@2+lam=0.1``; see `simulation.variants`.
+``gradnorm@1..4``, ``full@all``, ``strategic@2+lam=0.1``; see `experiments.variants`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedtlu_fast.experiments.variants import NO_BUDGET
-from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.runs.results import NO_BUDGET, ArmResult
 
 BASELINE = "random"
 """The selector that gains are measured against."""

@@ -18,6 +18,9 @@ from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json
 from fedtlu_fast.runs.reading import read_finished
 from fedtlu_fast.wording import RESUMED
 
+NO_BUDGET = "all"
+"""What stands for a budget in the name of an arm whose clients have none: ``full@all``."""
+
 
 @dataclass(frozen=True)
 class BestModel:

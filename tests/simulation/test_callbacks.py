@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -460,16 +462,34 @@ def test_fewer_rounds_than_are_done_are_refused(text: Path, tmp_path: Path) -> N
     assert RunDirectory.open(tmp_path / "out")[1].rounds == 5
 
 
-def test_simulation_does_not_import_the_report() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, fedtlu_fast.simulation.run, fedtlu_fast.simulation.callbacks; "
-        "print(sorted(name for name in sys.modules if name.startswith(('fedtlu_fast.report', 'matplotlib'))))"
-    )
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("simulation.run", ("report", "experiments", "cli", "matplotlib")),
+        ("experiments.compare", ("report", "cli", "matplotlib")),
+        (
+            "runs.results",
+            (
+                "simulation.run",
+                "simulation.state",
+                "simulation.round",
+                "experiments",
+                "report",
+                "cli",
+                "matplotlib",
+            ),
+        ),
+        ("report.pages.experiment", ("simulation.run", "simulation.round", "simulation.executors", "cli")),
+        ("report.callback", ("simulation.run", "simulation.round", "simulation.executors", "cli")),
+    ],
+)
+def test_no_room_imports_one_above_it(room: str, never: tuple[str, ...]) -> None:
+    code = f"import sys, fedtlu_fast.{room}; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    loaded = [name.removeprefix("fedtlu_fast.") for name in done.stdout.split()]
+    assert room in loaded
+    above = [name for name in loaded if any(name == one or name.startswith(f"{one}.") for one in never)]
+    assert above == []
 
 
 def test_losses_are_warned_of_once(
