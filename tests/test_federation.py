@@ -87,7 +87,7 @@ def test_the_executors_agree():
     vectorized = federation(executor="vectorized").run(3).params
     torch.testing.assert_close(vectorized, mean, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match=r"aggregation.rule: .*Cautious"):
-        federation(executor="vectorized", **own)
+        federation(executor="vectorized", **own).run(1)
 
 
 def test_names_dotted_names_functions_and_objects_are_the_same_parts():

@@ -117,6 +117,11 @@ class ClientSteps:
         found = {name: recall(memory, name).of(client) for name in self.names if name in memory}
         return {name: own for name, own in found.items() if own}
 
+    def of_clients(self, memory: Memory, clients: Iterable[int]) -> dict[int, StepMemories]:
+        """What the steps remember of some clients, by client; of the others they remember nothing."""
+        found = {client: self.memories(memory, client) for client in clients}
+        return {client: held for client, held in found.items() if held}
+
     def told(self, memory: Memory) -> Told:
         """What the steps' halves on the server tell the clients of a round."""
         found: dict[str, dict[str, NDArray[np.float32]]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.cohort import draw_clients
 from fedtlu_fast.simulation.evaluation import UNSOUND, figures, mean, means_over
-from fedtlu_fast.simulation.round import Server
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import Evaluation
 

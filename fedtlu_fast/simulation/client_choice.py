@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from fedtlu_fast.block_metrics import unit_norms
 from fedtlu_fast.client_steps import ClientSteps, recycling
 from fedtlu_fast.client_steps.orders import Orders
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import ClientMemory, Memory, PartMemory, Value, recall, remember
 from fedtlu_fast.selection import Selector
@@ -53,77 +52,81 @@ class ClientChoice:
         return [client for client in cohort if client not in self.failed]
 
 
-def choose_for_clients(
-    rule: ClientRule,
-    config: RunConfig,
-    layout: ParameterLayout,
-    executor: Executor,
-    steps: ClientSteps,
-    state: ServerState,
-    cohort: Sequence[int],
-) -> ClientChoice:
-    """Orders for a cohort.
+@dataclass(frozen=True)
+class ClientChooser:
+    """Gives every client of a cohort its orders, after a probe where the selector goes by gradients.
 
-    Args:
-        rule: the settings'.
-        config: of the run.
-        layout: of its model.
+    Attributes:
+        rule: makes the orders.
         executor: has clients probe.
         steps: what clients do around training.
-        state: what they start from.
-        cohort: who trains; not empty.
+        lanes: how many partial sums a round has.
+        at_once: how many clients are trained in one call.
+        backend: runs the kernels.
     """
-    index, selector = state.round + 1, rule.selector
-    metrics = _shared(selector, layout, state, config.backend)
-    applied = recall(state.memory, SELECTION).server.get(CHOSEN)
-    last = None if applied is None else tuple(applied.nonzero().flatten().tolist())
-    if not selector.probes:
-        return ClientChoice(rule.orders(index, cohort, metrics, state.params, last), memory=state.memory)
-    every, held = selector.probe_every, recall(state.memory, PROBES).clients
-    rounds, gains = held.get("round", {}), dict(held.get("gains", {}))
-    known = [client for client in gains if index - float(rounds[client]) < every]
-    asked = [client for client in cohort if client not in known]
-    reports = _probe(config, executor, steps, state, asked) if asked else ClientReports()
-    fresh = {client: _probe_of(index, own) for client, own in reports.gains.items()}
-    there = [client for client in cohort if client in known or client in fresh]
-    measured = np.array([reports.gains.get(client, gains.get(client)) for client in there])
-    kept = {client: _probe_of(rounds[client], gains[client]) for client in known} | fresh
-    probes = PartMemory().with_clients(kept if every > 1 else {})
-    # [C, M B], the metrics one after another.
-    each = (
-        dict(zip(selector.probes, np.split(measured, len(selector.probes), axis=1), strict=True))
-        if there
-        else {}
-    )
-    return ClientChoice(
-        orders=rule.orders(index, there, metrics | each, state.params, last) if there else Orders({}),
-        gains=each.get(selector.probes[0], measured),
-        probed=tuple(fresh),
-        failed=reports.failed,
-        memory=remember(state.memory, PROBES, probes),
-    )
+
+    rule: ClientRule
+    executor: Executor
+    steps: ClientSteps
+    lanes: int = 64
+    at_once: int = 1
+    backend: str = "auto"
+
+    def choose(self, state: ServerState, cohort: Sequence[int]) -> ClientChoice:
+        """Orders for a cohort.
+
+        Args:
+            state: what the clients start from.
+            cohort: the clients that are to train; not empty.
+        """
+        index, rule, selector = state.round + 1, self.rule, self.rule.selector
+        metrics = _shared(selector, rule.layout, state, self.backend)
+        applied = recall(state.memory, SELECTION).server.get(CHOSEN)
+        last = None if applied is None else tuple(applied.nonzero().flatten().tolist())
+        if not selector.probes:
+            orders = rule.orders(index, cohort, metrics, state.params, last)
+            return ClientChoice(orders, memory=state.memory)
+        held = recall(state.memory, PROBES).clients
+        rounds, gains = held.get("round", {}), held.get("gains", {})
+        known = {client for client in gains if index - float(rounds[client]) < selector.probe_every}
+        asked = [client for client in cohort if client not in known]
+        reports = self._probe(state, asked) if asked else ClientReports()
+        fresh = {client: _probe_of(index, own) for client, own in reports.gains.items()}
+        there = [client for client in cohort if client in known or client in fresh]
+        measured = np.array([reports.gains.get(client, gains.get(client)) for client in there])
+        kept = {client: _probe_of(rounds[client], gains[client]) for client in known} | fresh
+        probes = PartMemory().with_clients(kept if selector.probe_every > 1 else {})
+        each: dict[str, Vector] = {}
+        if there:
+            # [C, M B], the metrics one after another.
+            parts = np.split(measured, len(selector.probes), axis=1)
+            each = dict(zip(selector.probes, parts, strict=True))
+        return ClientChoice(
+            orders=rule.orders(index, there, metrics | each, state.params, last) if there else Orders({}),
+            gains=each.get(selector.probes[0], measured),
+            probed=tuple(fresh),
+            failed=reports.failed,
+            memory=remember(state.memory, PROBES, probes),
+        )
+
+    def _probe(self, state: ServerState, clients: Sequence[int]) -> ClientReports:
+        reports = ClientReports()
+        lanes = cut(
+            state.round + 1,
+            clients,
+            self.lanes,
+            self.at_once,
+            probing=True,
+            memory=self.steps.of_clients(state.memory, clients),
+            told=self.steps.told(state.memory),
+        )
+        for result in self.executor.train((state.params, state.buffers), lanes):
+            reports.extend(result.reports)
+        return reports
 
 
 def _probe_of(round_index: Value, gains: Value) -> ClientMemory:
     return {"round": round_index, "gains": gains}
-
-
-def _probe(
-    config: RunConfig, executor: Executor, steps: ClientSteps, state: ServerState, clients: Sequence[int]
-) -> ClientReports:
-    reports = ClientReports()
-    lanes = cut(
-        state.round + 1,
-        clients,
-        config.execution.lanes,
-        config.execution.at_once or 1,
-        probing=True,
-        memory={client: steps.memories(state.memory, client) for client in clients},
-        told=steps.told(state.memory),
-    )
-    for result in executor.train((state.params, state.buffers), lanes):
-        reports.extend(result.reports)
-    return reports
 
 
 def _shared(

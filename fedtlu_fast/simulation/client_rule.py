@@ -20,6 +20,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import score_layers
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
+from fedtlu_fast.selection.budgets import Budget
 from fedtlu_fast.selection.standing import Standing, standing_of
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.tasks.task import Task
@@ -51,7 +52,17 @@ def make_client_rule(
         found = measure_costs(task, layout, example.take(np.arange(2) % len(example)))
         whole = found.backward(np.ones(blocks, np.bool_))
         costs, reach = found.weight / whole, found.reach / whole
-    return ClientRule(config, layout, costs, reach)
+    chosen = config.client_selection
+    return ClientRule(
+        layout,
+        standing_of(config, layout),
+        chosen.selector,
+        chosen.budget.budget,
+        costs,
+        reach,
+        seed=config.seed,
+        warmup_rounds=config.warmup_rounds,
+    )
 
 
 class ClientRule:
@@ -63,20 +74,33 @@ class ClientRule:
         selector: chooses among the open ones.
     """
 
-    def __init__(self, config: RunConfig, layout: ParameterLayout, costs: Vector, reach: Vector) -> None:
-        """Sorts the blocks.
+    def __init__(
+        self,
+        layout: ParameterLayout,
+        standing: Standing,
+        selector: Selector,
+        budget: Budget,
+        costs: Vector,
+        reach: Vector,
+        *,
+        seed: int,
+        warmup_rounds: int = 0,
+    ) -> None:
+        """Keeps its parts.
 
         Args:
-            config: of a run with `client_selection`.
-            layout: of its model.
+            layout: of the model.
+            standing: of its blocks.
+            selector: chooses among the open ones.
+            budget: gives each client what it can train.
             costs: [B], what each block takes of a budget.
             reach: [B], see `ClientRoom`.
+            seed: of the run.
+            warmup_rounds: of the run.
         """
-        chosen = config.client_selection
-        self.layout, self._config, self._seed = layout, config, config.seed
-        self.standing: Standing = standing_of(config, layout)
-        self._open = self.standing.mask(len(layout.blocks))
-        self.selector: Selector = chosen.selector
+        self.layout, self.standing, self.selector = layout, standing, selector
+        self._budget, self._seed, self._warmup_rounds = budget, seed, warmup_rounds
+        self._open = standing.mask(len(layout.blocks))
         self._costs, self._reach = costs, reach
 
     def orders(
@@ -96,7 +120,7 @@ class ClientRule:
             parameters: [P], the global parameters that they start from.
             last: the blocks that were applied in the round before; None before round 2.
         """
-        budgets = self._config.client_selection.budget.budget.of(self._seed, clients)
+        budgets = self._budget.of(self._seed, clients)
         every = tuple(sorted((*self.standing.open, *self.standing.always)))
         if self.selector.moment == "by_change":
             limits = dict(zip(clients, budgets.tolist(), strict=True))
@@ -111,7 +135,7 @@ class ClientRule:
             generators=[generator(self._seed, "client blocks", round_index, client) for client in clients],
             parameters=parameters,
             last_choice=self._mask(last),
-            warmup_rounds=self._config.warmup_rounds,
+            warmup_rounds=self._warmup_rounds,
         )
         mask = chosen_by(self.selector, evidence, self._room(budgets))
         own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
@@ -156,7 +180,7 @@ class ClientRule:
             ),
             parameters=client.params,
             last_choice=last,
-            warmup_rounds=self._config.warmup_rounds,
+            warmup_rounds=self._warmup_rounds,
         )
         return self._with_always(chosen_by(selector, evidence, self._room(np.array([order.budget])))[0])
 

@@ -20,7 +20,7 @@ from fedtlu_fast.runs.costs import write_costs
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.shown import one_line
 from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
-from fedtlu_fast.simulation.round import Server
+from fedtlu_fast.simulation.server import Server
 
 logger = logging.getLogger("fedtlu_fast")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from fedtlu_fast.simulation.round import Server
+from fedtlu_fast.simulation.server import Server
 
 logger = logging.getLogger("fedtlu_fast")
 

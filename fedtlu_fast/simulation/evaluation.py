@@ -15,7 +15,7 @@ from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.simulation.client_errors import ClientTests, check_interrupt
 from fedtlu_fast.simulation.cohort import draw_clients
-from fedtlu_fast.simulation.round import Server
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import ACCURACY, LOSS, PERPLEXITY, Evaluation, perplexity
 from fedtlu_fast.tasks.task import Task

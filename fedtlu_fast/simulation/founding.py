@@ -16,7 +16,7 @@ from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.own_code import own_code
 from fedtlu_fast.simulation.executors import choose, make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.round import Server, initial_state, make_server
+from fedtlu_fast.simulation.server import Server, initial_state, make_server
 from fedtlu_fast.simulation.state import ServerState
 
 logger = logging.getLogger("fedtlu_fast")

@@ -19,8 +19,9 @@ from fedtlu_fast.simulation.evaluation import (
     means_over,
     trained_local_loss,
 )
-from fedtlu_fast.simulation.round import RoundRecord, Server
+from fedtlu_fast.simulation.round import RoundRecord
 from fedtlu_fast.simulation.run_context import ClientEnd
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, perplexity
 from fedtlu_fast.tasks.task import Task

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.selection import ServerRoom, quotas
-from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.run_context import RunContext
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import LOSS, Better
 
@@ -46,7 +46,7 @@ def steered(server: Server, context: RunContext) -> Server:
     config, changed = server.config, server
     if context.server_lr != config.server_lr:
         config = config.model_copy(update={"server_lr": context.server_lr})
-        changed = replace(changed, config=config)
+        changed = replace(changed, config=config, server_lr=context.server_lr)
     if context.keep is not None and context.keep != config.selection.keep:
         selection = config.selection.model_copy(update={"keep": context.keep})
         config = config.model_copy(update={"selection": selection})

@@ -24,7 +24,8 @@ from fedtlu_fast.data.population import Samples
 from fedtlu_fast.part_memory import recall
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.round import initial_state, make_server, run_round
+from fedtlu_fast.simulation.round import run_round
+from fedtlu_fast.simulation.server import initial_state, make_server
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 LAYOUT = ParameterLayout.from_module(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))

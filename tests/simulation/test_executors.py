@@ -42,7 +42,8 @@ from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row
-from fedtlu_fast.simulation.round import initial_state, make_server, run_round
+from fedtlu_fast.simulation.round import run_round
+from fedtlu_fast.simulation.server import initial_state, make_server
 from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.classification import Classification
 

@@ -13,8 +13,8 @@ from support.federations import timeless, tiny
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.simulation import records
-from fedtlu_fast.simulation.round import Server
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.soundness import LARGEST, sound, sound_rows
 from fedtlu_fast.tasks.metrics import Evaluation

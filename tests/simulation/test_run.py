@@ -20,8 +20,9 @@ from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.executors import make_executor
-from fedtlu_fast.simulation.round import initial_state, make_server, run_round
+from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.server import initial_state, make_server
 from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.metrics import Evaluation
 

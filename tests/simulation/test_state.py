@@ -18,7 +18,7 @@ from fedtlu_fast import InputError, StorageError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import Memory, PartMemory
 from fedtlu_fast.runs.sealed import seal_json, unseal_json
-from fedtlu_fast.simulation.round import initial_state
+from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 
 IDENTITY = {"config_sha256": "c", "data_sha256": "d"}

@@ -15,7 +15,8 @@ from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.client_choice import PROBES
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.round import OPTIMIZER, RoundRecord, initial_state, make_server, run_round
+from fedtlu_fast.simulation.round import OPTIMIZER, RoundRecord, run_round
+from fedtlu_fast.simulation.server import initial_state, make_server
 from fedtlu_fast.simulation.state import ServerState
 
 OPEN, HEAD = (0, 1, 2, 3), 4

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from fedtlu_fast import Federation
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.simulation.founding import found
-from fedtlu_fast.simulation.round import RoundRecord, Server, run_round
+from fedtlu_fast.simulation.round import RoundRecord, run_round
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.task import Task
 from fedtlu_fast.torch_state import own_state
