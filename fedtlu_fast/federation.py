@@ -32,9 +32,9 @@ class Federation:
     """A model, the clients' data, and how the federation trains the one on the other.
 
     Every part is a name (``"krum"``), a dotted name (``"my_package.rules:Cautious"``) or an object
-    (``Cautious(0.2)``). All settings are checked when the federation is made; when a run begins, it is checked
-    that the executor can do what the parts want. Each run starts from the task's model as it is, which no run
-    changes.
+    (``Cautious(0.2)``). All settings are checked when the federation is made; whether the executor can do
+    what the parts want is checked when a run begins. Each run starts from the task's model as it is, which
+    no run changes.
 
     Attributes:
         task: the model and its loss, such as a `SupervisedTask` or a `HuggingFaceTask`.

@@ -19,7 +19,6 @@ from fedtlu_fast.client_steps.threats import ALittleIsEnough, LabelNoise, SignFl
 from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.groups import VectorizedGroups
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
-from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.part_memory import recall
 from fedtlu_fast.simulation.executors import make_executor
@@ -199,7 +198,8 @@ def test_what_a_step_asks_of_an_engine_follows_from_its_hooks():
 
 def test_engines_say_what_they_cannot_take():
     every = ("blocks", "correction", "each vector", "own model")
-    assert not any(LocalTrainer.supports(want) for want in every)
+    eager = Rounds().trainer
+    assert not any(eager.supports(want) for want in every)
     assert [bool(CompiledTrainer.supports(want, 1)) for want in every] == [True, True, False, False]
     assert [bool(CompiledTrainer.supports(want, 5)) for want in every] == [True, True, True, True]
     assert [bool(VectorizedGroups.supports(want, 5)) for want in every] == [False, False, True, True]
