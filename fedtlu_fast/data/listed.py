@@ -67,7 +67,7 @@ class Listed:
                 expected = f"tensors whose first dimension counts the samples, here {len(flat)}"
                 raise InputError("collate_fn", f"a tensor of shape {tuple(part.shape)}", expected)
         sent = to_device(batch, self.device)
-        return sent if rows.ndim == 1 else tuple(part.view(*rows.shape, *part.shape[1:]) for part in sent)
+        return sent if rows.ndim == 1 else tuple(part.reshape(*rows.shape, *part.shape[1:]) for part in sent)
 
     def part(self, rows: Places) -> Listed:
         """A pool of the samples at these places [n], in this order."""

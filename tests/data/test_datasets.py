@@ -121,6 +121,12 @@ def test_the_users_collate_function_is_used_for_tensors_too():
         Datasets([LISTED], LISTED, collate_fn=doubled).population(doubled)
 
 
+def test_batches_may_be_views():
+    turned = Datasets([X], X, collate_fn=lambda own: torch.stack(own, dim=1).T).population()
+    places = np.array([[5, 0], [2, 2]])
+    assert torch.equal(turned.train(0).take(places)[0], X[[5, 0, 2, 2]].view(2, 2, 2))
+
+
 def test_a_collate_function_that_loses_samples_or_changes_form_is_refused():
     population = Datasets([LISTED], LISTED, collate_fn=lambda own: Pad()(own[:1])).population()
     with pytest.raises(InputError, match="counts the samples, here 2"):

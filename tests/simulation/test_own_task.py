@@ -118,6 +118,18 @@ def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
     assert result.model(words).shape == (1, 3, 3)
 
 
+def test_clients_probe_their_gradients_on_ragged_samples():
+    chosen = {"client_selection": {"selector": "gradnorm"}, "selection": {"selector": "full"}}
+
+    def params(kind, executor):
+        own = Federation(tagger(kind), sentences(), cohort=4, executor=executor, settings=chosen)
+        return own.run(2).params
+
+    assert torch.equal(params(LstmTagger, "serial"), params(LstmTagger, "processes"))
+    apart, together = params(GatesTagger, "serial"), params(GatesTagger, "vectorized")
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+
+
 class Broken(Sentences):
     def __getitem__(self, index):
         raise OSError("the file is gone")
