@@ -54,6 +54,7 @@ PACKAGES = {
     "fedtlu_fast.data.sources": "fedtlu_fast/data/sources",
     "fedtlu_fast.experiments": "fedtlu_fast/experiments",
     "fedtlu_fast.kernels": "kernels",
+    "fedtlu_fast.models": "fedtlu_fast/models",
     "fedtlu_fast.ops": "fedtlu_fast/ops",
     "fedtlu_fast.presets": "fedtlu_fast/presets",
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",

@@ -27,12 +27,13 @@ from torch.nn import functional as F
 
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.clients.vectorized import saved_bytes
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.population import Batch, Samples
 from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.models.architecture import Needs
+from fedtlu_fast.models.gpt2 import Gpt2Model
 from fedtlu_fast.profiling.measure import interleaved
 from fedtlu_fast.tasks.classification import Classification
-from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
+from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.task import Task
 
 BATCH, LENGTH, LR = 8, 64, 1e-3
@@ -62,8 +63,9 @@ def main() -> None:
 
 
 def gpt2() -> tuple[Task, Batch]:
-    size = ModelConfig(layers=6, width=256, heads=8)
-    return LanguageModelling(build_model(size, 2000, LENGTH, 0)), (torch.randint(2000, (BATCH, LENGTH + 1)),)
+    needs = Needs("next token", LENGTH, 2000, vocabulary=2000)
+    model = Gpt2Model(layers=6, width=256, heads=8).build(needs, 0)
+    return LanguageModelling(model), (torch.randint(2000, (BATCH, LENGTH + 1)),)
 
 
 def minilm() -> tuple[Task, Batch]:

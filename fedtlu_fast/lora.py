@@ -11,14 +11,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import torch_seeded
 
@@ -26,47 +25,45 @@ FIELD = "model.lora"
 ALL = "all-linear"
 
 
-def add_adapters_(model: nn.Module, config: RunConfig) -> None:
-    """Freezes the model and gives it adapters, whose output is 0 at first.
+def add_adapters_(
+    model: nn.Module, rank: int, alpha: int, targets: Sequence[str], seed: int, *, train_head: bool
+) -> None:
+    """Freezes the model and gives it adapters; what they add is 0 at first.
 
-    In language modelling the head is frozen: it belongs to the pre-trained model, and is often the embedding
-    as well. In the other tasks the head is new, and is trained.
+    The head is frozen in language modelling, where it is part of what is adapted and often the embedding as
+    well; it is trained in the other tasks, where it is new.
 
     Args:
-        model: the task's model, changed in place.
-        config: the run's settings; `model.lora` names the layers, and `seed` decides the initial adapters.
+        model: of the task, changed in place.
+        rank: of the adapters.
+        alpha: what they add is scaled by alpha / rank.
+        targets: names of linear layers, or how they end; all-linear: all but the head.
+        seed: of their initial values.
+        train_head: whether the head is trained.
 
     Raises:
-        InputError: peft is not installed; a target matches no linear layer; or the settings ask for the
-            compiled engine or central pre-training, which adapters do not support.
+        InputError: peft is not installed; or a target matches no linear layer.
     """
-    chosen = config.model.lora
     if find_spec("peft") is None:
         raise InputError(
             f"{FIELD}.rank",
-            chosen.rank,
+            rank,
             "the package peft; it cannot be found",
             "Use pip install 'fedtlu-fast[peft]'.",
         )
-    if config.execution.engine == "compiled":
-        expected = f"torch with {FIELD}: the kernel trains whole matrices"
-        raise InputError("execution.engine", config.execution.engine, expected)
-    if config.pretraining.epochs:
-        expected = f"0 with {FIELD}, whose frozen weights it could not train"
-        raise InputError("pretraining.epochs", config.pretraining.epochs, expected, "Use model.pretrained.")
     head = _head(model)
-    targets = _targets(model, head, chosen.targets)
+    chosen = _targets(model, head, targets)
     # Imported late: it takes seconds, and is an extra.
     from peft import LoraConfig, inject_adapter_in_model
 
-    peft_config = LoraConfig(r=chosen.rank, lora_alpha=chosen.alpha, target_modules=targets, bias="none")
-    with torch_seeded(config.seed, "adapters"), warnings.catch_warnings():
+    peft_config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, bias="none")
+    with torch_seeded(seed, "adapters"), warnings.catch_warnings():
         # Warnings that peft detected how GPT-2 stores its matrices, and of names that transformers will
         # change.
         for message in ("fan_in_fan_out is set to False", ".*is_gradient_checkpointing"):
             warnings.filterwarnings("ignore", message)
         inject_adapter_in_model(peft_config, model)
-    if config.task != "language_modelling":
+    if train_head:
         for module in head:
             module.requires_grad_()
 
@@ -115,7 +112,7 @@ def _head(model: nn.Module) -> list[nn.Module]:
     return beside if len(beside) < len(parts) else parts[-1:]
 
 
-def _targets(model: nn.Module, head: list[nn.Module], wanted: tuple[str, ...]) -> list[str]:
+def _targets(model: nn.Module, head: list[nn.Module], wanted: Sequence[str]) -> list[str]:
     """Full names of the linear layers that match these names, or ends of names."""
     linear = dict(_linear(model))
     inside = {id(module) for part in head for module in part.modules()}

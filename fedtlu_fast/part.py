@@ -40,6 +40,8 @@ def part(cls: type[Kind]) -> type[Kind]:
                 _check_known(made, name, value, names)
                 _check_no_switch(made, name, value)
             begin(self, *args, **kwargs)
+            for name in names:  # once more: pydantic makes whole numbers of 1e12
+                _check_number(made, name, getattr(self, name))
         except ValidationError as error:
             raise _part_error(made, error) from None
 
@@ -137,6 +139,10 @@ def _check_no_switch(cls: Any, name: str, value: Any) -> None:
     # pydantic would read true as 1; few parameters are switches.
     if isinstance(value, bool) and "bool" not in str(cls.__annotations__.get(name, "bool")):
         raise InputError(name, value, "not true or false", _about(cls, name))
+    _check_number(cls, name, value)
+
+
+def _check_number(cls: Any, name: str, value: Any) -> None:
     try:
         check_size(value)
     except ValueError as error:

@@ -82,6 +82,14 @@ NAMES: dict[str, dict[str, str]] = {
         "arrays": "fedtlu_fast.data.sources.arrays:Arrays",
         "own": "fedtlu_fast.data.sources.own:OwnData",
     },
+    "model": {
+        "gpt2": "fedtlu_fast.models.gpt2:Gpt2Model",
+        "transformer": "fedtlu_fast.models.transformer:TransformerModel",
+        "cnn": "fedtlu_fast.models.cnn:CnnModel",
+        "resnet": "fedtlu_fast.models.resnet:ResNetModel",
+        "vit": "fedtlu_fast.models.vit:VitModel",
+        "mlp": "fedtlu_fast.models.perceptron:Perceptron",
+    },
     "task": {
         "language_modelling": "fedtlu_fast.tasks.language_modelling:LanguageModellingBuilder",
         "tagging": "fedtlu_fast.tasks.tagging:TaggingBuilder",

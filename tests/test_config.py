@@ -176,7 +176,7 @@ def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
         ("self_balancing=no", ("partition", "partitioner", "self_balancing"), False),
         ("lr=1e-3", ("training", "lr"), 1e-3),
         ("training.lr=1", ("training", "lr"), 1.0),
-        ("layers=12", ("model", "layers"), 12),
+        ("layers=12", ("model", "architecture", "layers"), 12),
         ("selector=random", ("selection", "selector"), Random()),
         ("clip_norm=null", ("training", "clip_norm"), None),
         ("alpha=10", ("partition", "partitioner", "alpha"), 10.0),
@@ -185,7 +185,7 @@ def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
         (" rounds = 12", ("rounds",), 12),
         ("keep=1.0", ("selection", "keep"), 1.0),
         ("keep={a: 1, b: 0.5}", ("selection", "keep"), {"a": 1, "b": 0.5}),
-        ("model={layers: 2}", ("model", "layers"), 2),
+        ("model={layers: 2}", ("model", "architecture", "layers"), 2),
     ],
 )
 def test_set_takes_short_and_dotted_names_and_yaml_values(override, where, value):

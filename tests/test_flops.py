@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 from support.model_zoo import ResNet, Tied, bert, gpt2, llama, vit
+from support.models import build_mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast import InputError, ParameterLayout
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.flops import backward_flops, measure_costs
-from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
+from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.task import Task
-from fedtlu_fast.tasks.transformer import Transformer
 
 TOKENS = torch.arange(18).view(2, 9)
 LABELS = torch.tensor([0, 1])
@@ -42,7 +42,7 @@ class NextToken(Classification):
 
 
 def ours() -> Task:
-    size = ModelConfig(layers=3, width=8, heads=2)
+    size = TransformerModel(layers=3, width=8, heads=2)
     return LanguageModelling(Transformer.build(size, 20, 8, 20, 0, causal=True))
 
 

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from support.federations import WORDS, left, tiny, write_text
 from support.model_zoo import bert, gpt2, llama, vit
+from support.models import build_mlp
 from support.treebanks import write_treebank
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -20,17 +21,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError, ParameterLayout, lora, simulate
+from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.task import build_task
 from fedtlu_fast.config import ModelConfig, RunConfig
 from fedtlu_fast.data.partition import Dirichlet
 from fedtlu_fast.flops import backward_flops, measure_costs
 from fedtlu_fast.lora import add_adapters_
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.state import WEIGHTS
-from fedtlu_fast.tasks.classification import build_mlp
+from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
-from fedtlu_fast.tasks.transformer import Transformer
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,13 @@ def settings(task: str = "language_modelling", seed: int = 0, **over: Any) -> Ru
     return parse_config({"task": task, "seed": seed, "model": {"lora": {"rank": 2, **over}}})
 
 
+def adapt_(model: nn.Module, config: RunConfig) -> None:
+    lora, head = config.model.lora, builder_of(config.task).new_head
+    add_adapters_(model, lora.rank, lora.alpha, lora.targets, config.seed, train_head=head)
+
+
 def ours() -> nn.Module:
-    size = ModelConfig(layers=3, width=8, heads=2)
+    size = TransformerModel(layers=3, width=8, heads=2)
     return Transformer.build(size, 20, 8, 20, 0, causal=True)
 
 
@@ -66,7 +74,7 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
 )
 def test_blocks_of_adapters_are_the_models_blocks(make: Any, blocks: str) -> None:
     model = make()
-    add_adapters_(model, settings())
+    adapt_(model, settings())
     layout = ParameterLayout.from_module(model)
     assert [block.name for block in layout.blocks] == [f"{blocks}.{index}" for index in range(3)]
     assert [group.name for group in layout.groups] == [f"{blocks}.*"]
@@ -83,9 +91,9 @@ def test_blocks_are_found_under_pefts_own_wrapper() -> None:
 
 def test_the_head_is_trained_but_for_language_modelling() -> None:
     tagger, speaker, perceptron = bert(), ours(), build_mlp(5, (7, 6), 3, 0)
-    add_adapters_(tagger, settings("tagging"))
-    add_adapters_(speaker, settings())
-    add_adapters_(perceptron, settings("classification"))
+    adapt_(tagger, settings("tagging"))
+    adapt_(speaker, settings())
+    adapt_(perceptron, settings("classification"))
     assert {name for name in trained(tagger) if "lora_" not in name} == {
         "classifier.weight",
         "classifier.bias",
@@ -102,7 +110,7 @@ def test_adapters_change_nothing_at_first_and_depend_on_the_seed_alone() -> None
     for model, seed in zip(models, (0, 0, 1), strict=True):
         torch.rand(seed + 1)
         state = torch.get_rng_state()
-        add_adapters_(model, settings(seed=seed))
+        adapt_(model, settings(seed=seed))
         assert torch.equal(torch.get_rng_state(), state)
     same, also, other = (ParameterLayout.from_module(model).flatten(model) for model in models)
     assert torch.equal(models[0](tokens), before)
@@ -112,7 +120,7 @@ def test_adapters_change_nothing_at_first_and_depend_on_the_seed_alone() -> None
 
 def test_targets_are_names_or_ends_of_names() -> None:
     model = gpt2()
-    add_adapters_(model, settings(targets=["attn.c_proj", "transformer.h.1.mlp.c_fc"]))
+    adapt_(model, settings(targets=["attn.c_proj", "transformer.h.1.mlp.c_fc"]))
     found = {name.partition(".lora_")[0] for name in trained(model)}
     assert found == {
         *(f"transformer.h.{index}.attn.c_proj" for index in range(3)),
@@ -126,12 +134,12 @@ def test_a_target_that_matches_nothing_is_refused(targets: list[str]) -> None:
     with pytest.raises(
         InputError, match=r"model\.lora\.targets: .*layers of this model: c_attn, c_proj, c_fc"
     ):
-        add_adapters_(gpt2(), settings(targets=targets))
+        adapt_(gpt2(), settings(targets=targets))
 
 
 def test_an_attention_that_reads_a_weight_without_calling_its_layer_gets_no_adapter_there() -> None:
     model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16), nn.Linear(8, 2))
-    add_adapters_(model, settings("classification"))
+    adapt_(model, settings("classification"))
     assert {name.partition(".lora_")[0] for name in trained(model)} == {
         "0.linear1",
         "0.linear2",
@@ -143,7 +151,7 @@ def test_an_attention_that_reads_a_weight_without_calling_its_layer_gets_no_adap
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"peft; it cannot be found\. Use pip install 'fedtlu-fast\[peft\]'"):
-        add_adapters_(gpt2(), settings())
+        adapt_(gpt2(), settings())
 
 
 @pytest.mark.parametrize(
@@ -157,9 +165,10 @@ def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_needs_the_whole_matrices_is_refused(over: Mapping[str, Any], message: str) -> None:
-    tree = {"task": "classification", "model": {"lora": {"rank": 2}}, **over}
+    tree = {"task": "classification", "data": {"source": "synthetic"}, "model": {"lora": {"rank": 2}}}
+    data = load_federation(parse_config(tree))
     with pytest.raises(InputError, match=message):
-        add_adapters_(build_mlp(5, (7, 6), 3, 0), parse_config(tree))
+        build_task(parse_config({**tree, **over}), data, seed=0)
 
 
 def test_short_names_of_settings_are_as_before() -> None:
@@ -260,7 +269,7 @@ def test_a_tagger_trains_its_head_too(tmp_path: Path) -> None:
 
 def test_flops_of_adapters_add_up() -> None:
     model = gpt2()
-    add_adapters_(model, settings())
+    adapt_(model, settings())
     task, batch = LanguageModelling(model), (torch.arange(18).view(2, 9),)
     layout = ParameterLayout.from_module(model)
     costs = measure_costs(task, layout, batch)

@@ -216,7 +216,7 @@ def test_models_that_draw_in_training_do_so_from_seeded_generators(monkeypatch):
     """In threads of one process too; and a model that does not draw leaves the generators alone."""
 
     def with_dropout(config, data):
-        task = build_task(config, data)
+        task = build_task(config, data, config.seed)
         task.model.insert(1, nn.Dropout(0.5))
         return task
 

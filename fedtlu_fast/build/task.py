@@ -10,66 +10,62 @@ from torch import nn
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.lora import add_adapters_
-from fedtlu_fast.tasks.classification import Classification, build_mlp
-from fedtlu_fast.tasks.image_classification import build_image_classification
-from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
-from fedtlu_fast.tasks.pretrained_check import check_reader, check_viewer
-from fedtlu_fast.tasks.tagging import Tagging, build_tagger
+from fedtlu_fast.lora import FIELD, add_adapters_
+from fedtlu_fast.models.architecture import Architecture, TaskDefault
+from fedtlu_fast.part import parameters
+from fedtlu_fast.registry import find, names, spelled
+from fedtlu_fast.tasks.builder import TaskBuilder, builder_of
 from fedtlu_fast.tasks.task import Task
-from fedtlu_fast.tasks.text_classification import TextClassification, build_text_classifier
-
-ARCHITECTURES = {
-    "language_modelling": ("gpt2", "transformer"),
-    "tagging": ("gpt2", "transformer"),
-    "image_classification": ("cnn", "resnet", "vit"),
-    "text_classification": ("transformer",),
-    "classification": (),
-}
-"""What a fresh model of each task can be; nothing but a perceptron for vectors."""
 
 
-def build_task(config: RunConfig, data: FederatedData) -> Task:
+def build_task(config: RunConfig, data: FederatedData, seed: int) -> Task:
     """Model and loss for these data, on the settings' device.
 
+    Args:
+        config: of the run.
+        data: of the federation.
+        seed: of everything that is drawn.
+
     Raises:
-        InputError: an architecture that is not for this task, or a pre-trained model that is not (see
-            `check_reader` and `check_viewer`); see `build_model`, `build_tagger`, `build_vision` and
+        InputError: an architecture or a pre-trained model that is not for this task; see `TaskBuilder` and
             `add_adapters_`.
     """
-    task = _on(config.device, _without_adapters(config, data))
-    if config.model.lora.rank:
-        add_adapters_(task.model, config)
+    builder, lora = builder_of(config.task), config.model.lora
+    if config.model.pretrained is not None:
+        task = builder.build_pretrained(data, config.model.pretrained, seed)
+    else:
+        task = builder.build(data, _architecture(config, builder), seed)
+    task = _on(config.device, task)
+    if lora.rank:
+        _check_adapters(config)
+        add_adapters_(task.model, lora.rank, lora.alpha, lora.targets, seed, train_head=builder.new_head)
     return task
 
 
-def _without_adapters(config: RunConfig, data: FederatedData) -> Task:
-    given, known, pretrained = config.model.architecture, ARCHITECTURES[config.task], config.model.pretrained
-    if given not in (None, *known) and pretrained is None:
-        expected = f"{' or '.join(known) or 'null'}, for task={config.task}"
-        raise InputError("model.architecture", given, expected)
-    if config.task == "classification":
-        if pretrained is not None:
-            raise InputError(
-                "model.pretrained", pretrained, "null with task=classification, which is of vectors"
-            )
-        return Classification(build_mlp(data.inputs, config.model.hidden, data.outputs, config.seed))
-    if config.task == "image_classification":
-        viewer = build_image_classification(config.model, data, config.seed)
-        if pretrained is not None:
-            check_viewer(viewer, pretrained, data)
-        return viewer
-    reader: LanguageModelling | Tagging | TextClassification
-    if config.task == "text_classification":
-        model = build_text_classifier(config.model, data, config.seed)
-        reader = TextClassification(model, data.labels, data.padding)
-    elif config.task == "tagging":
-        reader = Tagging(build_tagger(config.model, data, config.seed), data.labels, data.padding)
-    else:
-        reader = LanguageModelling(build_model(config.model, data.outputs, config.data.window, config.seed))
-    if pretrained is not None:
-        check_reader(reader, pretrained, data, causal=config.task == "language_modelling")
-    return reader
+def _architecture(config: RunConfig, builder: TaskBuilder) -> Architecture:
+    """The architecture of the settings, or the task's own of the settings' sizes."""
+    given, known = config.model.architecture, builder.architectures
+    if isinstance(given, TaskDefault):
+        if not known:
+            raise InputError("model.architecture", None, f"a name: task={config.task} has none of its own")
+        own = find("model", known[0], "model.architecture")
+        found: Architecture = own(**{name: getattr(given, name) for name in parameters(own)})
+        return found
+    name = spelled("model", type(given))
+    if name in names("model") and name not in known:
+        expected = f"{' or '.join(known) or 'one of your own'}, for task={config.task}"
+        raise InputError("model.architecture", name, expected)
+    return given
+
+
+def _check_adapters(config: RunConfig) -> None:
+    """Makes sure that the settings want nothing that goes without adapters only."""
+    if config.execution.engine == "compiled":
+        expected = f"torch with {FIELD}: the kernel trains whole matrices"
+        raise InputError("execution.engine", config.execution.engine, expected)
+    if config.pretraining.epochs:
+        expected = f"0 with {FIELD}, whose frozen weights it could not train"
+        raise InputError("pretraining.epochs", config.pretraining.epochs, expected, "Use model.pretrained.")
 
 
 def _on(device: str, task: Task) -> Task:

@@ -7,13 +7,12 @@ says so; the defaults are ours.
 from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import (
-    LoraConfig,
-    ModelConfig,
     PretrainingConfig,
     TrainingConfig,
 )
 from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
+from fedtlu_fast.config.model import LoraConfig, ModelConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.run import RunConfig
 from fedtlu_fast.config.section import Section

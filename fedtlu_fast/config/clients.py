@@ -3,65 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     model_validator,
 )
 
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
-
-
-class LoraConfig(Section):
-    """Low-rank adapters on frozen weights (arXiv 2106.09685), through peft; rank 0: none, all is trained.
-
-    Trained, sent and chosen among are the adapters and, but for language modelling, the task's head.
-    """
-
-    rank: int = Field(0, ge=0, description="of the adapters; 0: no adapters")
-    alpha: int = Field(16, ge=1, description="what adapters add is scaled by alpha / rank")
-    targets: Annotated[
-        tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
-    ] = Field(
-        ("all-linear",),
-        min_length=1,
-        description="names of linear layers, or how they end, such as c_attn; all-linear: all but the head",
-    )
-
-
-class ModelConfig(Section):
-    """A model of any size, or pre-trained weights. Classification of vectors: an MLP."""
-
-    pretrained: str | None = Field(
-        None,
-        description="a model name, a local directory or a .gguf file; then what is below is unused",
-    )
-    architecture: Literal["gpt2", "transformer", "cnn", "resnet", "vit"] | None = Field(
-        None,
-        description="text: gpt2 | transformer (ours); images: cnn (ours) | resnet | vit; null: gpt2 for "
-        "language modelling, transformer for tagging, cnn for images",
-    )
-    layers: int = Field(6, ge=1, description="blocks")
-    width: int = Field(64, ge=1, description="embedding width; channels of a CNN or a ResNet's first stage")
-    heads: int = Field(4, ge=1, description="attention heads; divides the width")
-    norm: Literal["group", "batch", "none"] = Field(
-        "group", description="of a CNN's and a ResNet's channels: group | batch | none"
-    )
-    patch: int = Field(4, ge=1, description="side of the squares that a ViT reads; divides the images' sides")
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64,), description="classification: widths of the hidden layers"
-    )
-    lora: LoraConfig = LoraConfig()
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        attends = self.pretrained is None and self.architecture not in ("cnn", "resnet")
-        if attends and self.width % self.heads:
-            raise InputError("heads", self.heads, f"a divisor of the width, {self.width}")
-        return self
 
 
 class TrainingConfig(Section):

@@ -16,12 +16,12 @@ from pydantic import (
 
 from fedtlu_fast.config.client_selection import ClientSelectionConfig
 from fedtlu_fast.config.clients import (
-    ModelConfig,
     PretrainingConfig,
     TrainingConfig,
 )
 from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
+from fedtlu_fast.config.model import ModelConfig
 from fedtlu_fast.config.participation import ParticipationConfig
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.config.selection import SelectionConfig

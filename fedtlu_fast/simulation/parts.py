@@ -72,7 +72,7 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     # One start for runs of every seed needs the same weights to begin from.
     seed = config.seed if data.public is None else config.pretraining.seed
     with ALONE:  # libraries that load weights change what belongs to the whole process, and change it back
-        task = build_task(config.model_copy(update={"seed": seed}), data)
+        task = build_task(config, data, seed)
     layout = layout_of(config, task.model)
     if start and data.public is not None:
         pool = on_device(data.public.pool, config.device)

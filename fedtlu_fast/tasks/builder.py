@@ -13,7 +13,9 @@ from typing import ClassVar
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.models.architecture import Architecture
 from fedtlu_fast.registry import find, names
+from fedtlu_fast.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class TaskBuilder(ABC):
             for both.
         what: what its samples are cut from, for messages.
         cuts: whether samples are so many tokens, cut from something longer.
+        architectures: the named architectures that it takes, its own first; those of users it takes all.
+        new_head: whether the last layer of a pre-trained model is new to the task.
         noises: the kinds of noise that its samples can have, of ``label_noise`` and ``token_noise``.
     """
 
@@ -55,6 +59,8 @@ class TaskBuilder(ABC):
     own_source: ClassVar[str] = ""
     what: ClassVar[str] = "text"
     cuts: ClassVar[bool] = True
+    architectures: ClassVar[tuple[str, ...]] = ()
+    new_head: ClassVar[bool] = True
     noises: ClassVar[tuple[str, ...]] = ("label_noise",)
 
     @abstractmethod
@@ -64,6 +70,28 @@ class TaskBuilder(ABC):
         Raises:
             InputError: the source cannot be read, or is for another task.
         """
+
+    @abstractmethod
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Task:
+        """A fresh model of an architecture, and the task's loss, on the CPU.
+
+        Raises:
+            InputError: they do not fit.
+        """
+
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Task:
+        """Pre-trained weights, and the task's loss, on the CPU.
+
+        Args:
+            data: of the federation.
+            name: of the weights: a hub name, a local directory or a GGUF file.
+            seed: of everything that is drawn.
+
+        Raises:
+            InputError: they cannot be loaded, or are for something else.
+        """
+        expected = "null: the task begins with fresh weights"
+        raise InputError("model.pretrained", name, expected)
 
 
 def builder_of(task: str) -> TaskBuilder:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, VectorSource
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.models.architecture import Architecture, Needs
 from fedtlu_fast.part import part
-from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 
@@ -29,24 +27,20 @@ class ClassificationBuilder(TaskBuilder):
     """A label for every vector of numbers."""
 
     reads = (VectorSource,)
+    architectures = ("mlp",)
 
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
         """See `TaskBuilder`."""
         assert isinstance(source, VectorSource)
         return source.vectors(reading.clients, reading.seed, reading.local_fraction)
 
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Classification:
+        """See `TaskBuilder`."""
+        labels = tuple(map(str, range(data.outputs)))
+        needs = Needs("sample", data.inputs, data.outputs, labels=labels)
+        return Classification(architecture.build(needs, seed))
 
-def build_mlp(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> nn.Module:
-    """``Linear, ReLU, ..., Linear`` with PyTorch's own initialisation.
-
-    Args:
-        inputs: features of a sample.
-        hidden: widths of the layers in between; none for a linear model.
-        outputs: classes.
-        seed: of the initialisation.
-    """
-    with torch_seeded(seed, "initial weights"):
-        layers: list[nn.Module] = []
-        for width, following in pairwise([inputs, *hidden, outputs]):
-            layers += [nn.Linear(width, following), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Classification:
+        """Refuses: there are no pre-trained models for vectors."""
+        expected = "null with task=classification, which is of vectors"
+        raise InputError("model.pretrained", name, expected)

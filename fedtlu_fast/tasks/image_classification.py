@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.sources.source import ImageSource, Source
+from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers
 from fedtlu_fast.part import part
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
-from fedtlu_fast.tasks.cnn import Cnn
-from fedtlu_fast.tasks.vision import build_vision
+from fedtlu_fast.tasks.pretrained_check import check_viewer
+from fedtlu_fast.tasks.vision import Vision, image_shape, pretrained_vision
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class ImageClassification(Classifier):
         images = (inputs - self.mean) / self.spread
         if self.size is not None and images.shape[-2:] != self.size:
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
-        found = self.model(images) if isinstance(self.model, Cnn) else self.model(pixel_values=images).logits
+        theirs = of_transformers(self.model)
+        found = self.model(pixel_values=images).logits if theirs else self.model(images)
         logits: Tensor = found.float()
         return logits
 
@@ -58,6 +59,7 @@ class ImageClassificationBuilder(TaskBuilder):
     reads = (ImageSource,)
     own_source = "digits"
     what = "images"
+    architectures = ("cnn", "resnet", "vit")
     cuts = False
 
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
@@ -65,18 +67,18 @@ class ImageClassificationBuilder(TaskBuilder):
         assert isinstance(source, ImageSource)
         return image_samples(source.images(), str(source), test_fraction=reading.test_fraction)
 
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> ImageClassification:
+        """See `TaskBuilder`."""
+        needs = Needs("sample", data.inputs, data.outputs, shape=image_shape(data), labels=data.labels)
+        return _task(Vision(architecture.build(needs, seed), *data.pixels), data)
 
-def build_image_classification(config: ModelConfig, data: FederatedData, seed: int) -> ImageClassification:
-    """Model and loss for these images, on the CPU.
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> ImageClassification:
+        """See `TaskBuilder`."""
+        task = _task(pretrained_vision(name, data, seed), data)
+        check_viewer(task, name, data)
+        return task
 
-    Args:
-        config: see `build_vision`.
-        data: images and labels.
-        seed: of everything that is drawn.
 
-    Raises:
-        InputError: see `build_vision`.
-    """
-    found = build_vision(config, data, seed)
+def _task(found: Vision, data: FederatedData) -> ImageClassification:
     mean, spread = (torch.tensor(part)[:, None, None] for part in (found.mean, found.spread))
     return ImageClassification(found.model, data.labels, mean, spread, found.size)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.running_text import window_samples
 from fedtlu_fast.data.sources.source import DocumentSource, Source, TokenSource
+from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers
 from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_model
-from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.metrics import PERPLEXITY, Evaluation
-from fedtlu_fast.tasks.transformer import Transformer
+from fedtlu_fast.tasks.pretrained_check import check_reader
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,11 @@ class LanguageModelling:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """[B, T, V] in float32, of token ids [B, T]."""
-        if isinstance(self.model, Transformer):
-            own: Tensor = self.model(inputs)
-            return own.float()
-        found: Tensor = self.model(input_ids=inputs, use_cache=False).logits
-        return found.float()
+        if of_transformers(self.model):
+            found: Tensor = self.model(input_ids=inputs, use_cache=False).logits
+            return found.float()
+        own: Tensor = self.model(inputs)
+        return own.float()
 
     def _predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B * T, V] in float32 and target ids [B * T]."""
@@ -79,6 +77,8 @@ class LanguageModellingBuilder(TaskBuilder):
     """Next-token prediction over running text."""
 
     reads = (DocumentSource, TokenSource)
+    architectures = ("gpt2", "transformer")
+    new_head = False
     noises = ("token_noise",)
 
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
@@ -94,56 +94,16 @@ class LanguageModellingBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> LanguageModelling:
+        """See `TaskBuilder`."""
+        needs = Needs("next token", data.inputs, data.outputs, vocabulary=data.outputs)
+        return LanguageModelling(architecture.build(needs, seed))
 
-def build_model(config: ModelConfig, vocabulary: int, window: int, seed: int) -> nn.Module:
-    """A fresh model of the size in the settings, or the pre-trained weights they name, in float32.
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> LanguageModelling:
+        """See `TaskBuilder`; the weights keep the dropout that their own configuration says."""
+        # transformers takes seconds to import.
+        from transformers import AutoModelForCausalLM
 
-    A fresh one has no dropout; a pre-trained one keeps what its own configuration says.
-
-    Args:
-        config: GPT-2 (the default) or our Transformer, and its size; or the name of weights.
-        vocabulary: number of token ids.
-        window: tokens the model reads at a time.
-        seed: of the initialisation.
-
-    Raises:
-        InputError: weights that cannot be loaded.
-    """
-    if config.pretrained is None and config.architecture == "transformer":
-        return Transformer.build(config, vocabulary, window, vocabulary, seed, causal=True)
-    # transformers takes seconds to import.
-    from transformers import AutoModelForCausalLM, GPT2LMHeadModel
-
-    if config.pretrained is None:
-        with torch_seeded(seed, "initial weights"):
-            fresh: nn.Module = GPT2LMHeadModel(gpt2_size(config, vocabulary, window))
-        return fresh
-    return load_model(AutoModelForCausalLM, config.pretrained, "a causal language model")
-
-
-def gpt2_size(config: ModelConfig, vocabulary: int, window: int, **more: Any) -> Any:
-    """A configuration of `transformers` for a GPT-2 without dropout.
-
-    Args:
-        config: blocks, width and heads.
-        vocabulary: number of token ids.
-        window: tokens it reads at a time.
-        more: for `GPT2Config`.
-    """
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=window,
-        n_embd=config.width,
-        n_layer=config.layers,
-        n_head=config.heads,
-        # GPT-2's own activation, fused: "gelu_new" is the same function in eight steps.
-        activation_function="gelu_pytorch_tanh",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        **more,
-    )
+        task = LanguageModelling(load_model(AutoModelForCausalLM, name, "a causal language model"))
+        check_reader(task, name, data, causal=True)
+        return task

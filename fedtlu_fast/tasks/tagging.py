@@ -9,18 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.sources.source import SentenceSource, Source
 from fedtlu_fast.data.tagging import NO_LABEL, tag_samples
+from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers, takes_real
 from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_classifier
-from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
-from fedtlu_fast.tasks.language_modelling import gpt2_size
 from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
-from fedtlu_fast.tasks.transformer import Transformer
+from fedtlu_fast.tasks.pretrained_check import check_reader
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Tagging:
     def logits(self, tokens: Tensor) -> Tensor:
         """[B, T, C] in float32."""
         real = tokens != self.padding
-        if isinstance(self.model, Transformer):
-            logits: Tensor = self.model(tokens, real)
+        if not of_transformers(self.model):
+            logits: Tensor = self.model(tokens, real) if takes_real(self.model) else self.model(tokens)
         else:
             # GPT-2 looks back only, so what fills up the end changes nothing; vmap cannot take its mask.
             kind = getattr(self.model.config, "model_type", "")
@@ -123,6 +121,7 @@ class TaggingBuilder(TaskBuilder):
     reads = (SentenceSource,)
     own_source = "pycode"
     what = "sentences"
+    architectures = ("transformer", "gpt2")
     noises = ("label_noise", "token_noise")
 
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
@@ -136,41 +135,30 @@ class TaggingBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Tagging:
+        """See `TaskBuilder`."""
+        needs = Needs(
+            "every token",
+            data.inputs,
+            data.outputs,
+            vocabulary=data.vocabulary,
+            labels=data.labels,
+            padding=data.padding,
+        )
+        return Tagging(architecture.build(needs, seed), data.labels, data.padding)
 
-def build_tagger(config: ModelConfig, data: FederatedData, seed: int) -> nn.Module:
-    """A fresh model of the size in the settings, or pre-trained weights with a head for these labels.
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Tagging:
+        """See `TaskBuilder`.
 
-    A fresh one is our Transformer (the default), in which every word sees the whole sentence, or a GPT-2, in
-    which it sees only what is before it; neither has dropout. Pre-trained weights keep their head where its
-    labels are these in this order (such as a model that was saved here); otherwise it is drawn anew.
+        The head of the weights is kept where its labels are these in this order (such as a model that was
+        saved here); otherwise it is drawn anew.
+        """
+        from transformers import AutoModelForTokenClassification
 
-    Args:
-        config: architecture and size, or the name of weights.
-        data: labels, token ids and the length of a sample.
-        seed: of everything that is drawn.
-
-    Raises:
-        InputError: weights that cannot be loaded.
-    """
-    if config.pretrained is not None:
-        return _pretrained(config.pretrained, data, seed)
-    if config.architecture != "gpt2":
-        return Transformer.build(config, data.vocabulary, data.inputs, data.outputs, seed, causal=False)
-    from transformers import GPT2ForTokenClassification
-
-    size = gpt2_size(
-        config, data.vocabulary, data.inputs, num_labels=data.outputs, classifier_dropout=0.0, use_cache=False
-    )
-    with torch_seeded(seed, "initial weights"):
-        fresh: nn.Module = GPT2ForTokenClassification(size)
-    return fresh
-
-
-def _pretrained(name: str, data: FederatedData, seed: int) -> nn.Module:
-    from transformers import AutoModelForTokenClassification
-
-    kind = AutoModelForTokenClassification
-    model = load_classifier(kind, name, "a model that tags words", data.labels, seed)
-    settings: Any = model.config
-    settings.use_cache = False  # of past tokens: nothing is generated
-    return model
+        kind = AutoModelForTokenClassification
+        model = load_classifier(kind, name, "a model that tags words", data.labels, seed)
+        settings: Any = model.config
+        settings.use_cache = False  # of past tokens: nothing is generated
+        task = Tagging(model, data.labels, data.padding)
+        check_reader(task, name, data)
+        return task

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, TextSource
 from fedtlu_fast.data.texts import text_samples
+from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers, takes_real
 from fedtlu_fast.part import part
 from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
-from fedtlu_fast.tasks.transformer import Transformer
+from fedtlu_fast.tasks.pretrained_check import check_reader
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,18 @@ class TextClassification(Classifier):
         return self.names
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Classifier`; our Transformer's are the mean over a text's tokens."""
+        """See `Classifier`; of a model that gives numbers for every token, the mean over a text's tokens."""
         real = inputs != self.padding
-        if isinstance(self.model, Transformer):
-            # The head is linear: the mean of its outputs is its output of the mean.
-            shares = real / real.sum(dim=-1, keepdim=True).clamp(min=1)
-            mean: Tensor = (self.model(inputs, real) * shares.unsqueeze(-1)).sum(dim=-2)
-            return mean
-        found: Tensor = self.model(input_ids=inputs, attention_mask=real.long()).logits
-        return found.float()
+        if of_transformers(self.model):
+            theirs: Tensor = self.model(input_ids=inputs, attention_mask=real.long()).logits
+            return theirs.float()
+        found: Tensor = self.model(inputs, real) if takes_real(self.model) else self.model(inputs)
+        if found.ndim == inputs.ndim:
+            return found.float()
+        # Where the head is linear, the mean of its outputs is its output of the mean.
+        shares = real / real.sum(dim=-1, keepdim=True).clamp(min=1)
+        mean: Tensor = (found * shares.unsqueeze(-1)).sum(dim=-2)
+        return mean
 
 
 @part
@@ -54,6 +57,7 @@ class TextClassificationBuilder(TaskBuilder):
     reads = (TextSource,)
     own_source = "topics"
     what = "texts"
+    architectures = ("transformer",)
 
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
         """See `TaskBuilder`."""
@@ -67,24 +71,27 @@ class TextClassificationBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    def build(self, data: FederatedData, architecture: Architecture, seed: int) -> TextClassification:
+        """See `TaskBuilder`."""
+        # Our Transformer gives numbers for every token, and `TextClassification` takes their mean.
+        needs = Needs(
+            "sample",
+            data.inputs,
+            data.outputs,
+            vocabulary=data.vocabulary,
+            labels=data.labels,
+            padding=data.padding,
+        )
+        return TextClassification(architecture.build(needs, seed), data.labels, data.padding)
 
-def build_text_classifier(config: ModelConfig, data: FederatedData, seed: int) -> nn.Module:
-    """Our Transformer of the size in the settings, or pre-trained weights with a head for these labels.
+    def build_pretrained(self, data: FederatedData, name: str, seed: int) -> TextClassification:
+        """See `TaskBuilder`."""
+        from transformers import AutoModelForSequenceClassification
 
-    Args:
-        config: size, or the name of weights.
-        data: labels, token ids and the length of a sample.
-        seed: of everything that is drawn.
-
-    Raises:
-        InputError: weights that cannot be loaded.
-    """
-    if config.pretrained is None:
-        return Transformer.build(config, data.vocabulary, data.inputs, data.outputs, seed, causal=False)
-    from transformers import AutoModelForSequenceClassification
-
-    kind = AutoModelForSequenceClassification
-    model = load_classifier(kind, config.pretrained, "a model that classifies texts", data.labels, seed)
-    settings: Any = model.config
-    settings.pad_token_id = data.padding  # models that look back only find a text's end by it
-    return model
+        kind = AutoModelForSequenceClassification
+        model = load_classifier(kind, name, "a model that classifies texts", data.labels, seed)
+        settings: Any = model.config
+        settings.pad_token_id = data.padding  # models that look back only find a text's end by it
+        task = TextClassification(model, data.labels, data.padding)
+        check_reader(task, name, data)
+        return task

@@ -1,29 +1,21 @@
-"""Models that look at images: our CNN, a fresh ResNet or Vision Transformer, or pre-trained weights."""
+"""Pre-trained models that look at images, and how they want them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from torch import nn
 
-from fedtlu_fast.config import ModelConfig
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.pretrained import load_classifier, load_processor
 from fedtlu_fast.pretrained_place import FIELD
-from fedtlu_fast.randomness import torch_seeded
-from fedtlu_fast.tasks.cnn import Cnn, normalisation
 
-Shape = tuple[int, int, int]
-STAGES = 3
-"""Of a ResNet: the first as wide as the settings say, each of the others twice as wide as the one before."""
 LARGEST_SIDE = 4096
-SMALL = 64
-"""Images up to this side enter a ResNet as they are; larger ones at a quarter of it, as in the original."""
 
 
 @dataclass(frozen=True)
@@ -43,81 +35,30 @@ class Vision:
     size: tuple[int, int] | None = None
 
 
-def build_vision(config: ModelConfig, data: FederatedData, seed: int) -> Vision:
-    """A fresh model of the size in the settings, or the pre-trained weights they name.
+def image_shape(data: FederatedData) -> tuple[int, ...]:
+    """Channels, height and width of the images."""
+    return tuple(whole(data.population.test)[0].shape[1:])
+
+
+def pretrained_vision(name: str, data: FederatedData, seed: int) -> Vision:
+    """Pre-trained weights, with a head for these labels.
+
+    Images are scaled to the size that the model was made for, if it or its processor says one.
+
+    They are normalised as the model's processor says, or, where it brings none, by their own statistics.
+    Greyscale goes to all channels of a model for colours.
 
     Args:
-        config: architecture and size, or the name of weights.
+        name: of the weights.
         data: labels, and the images' shape and statistics.
         seed: of everything that is drawn.
 
     Raises:
-        InputError: weights that cannot be loaded or do not fit the images; patches that do not fit them.
-    """
-    channels, height, width = whole(data.population.test)[0].shape[1:]
-    shape = (channels, height, width)
-    if config.pretrained is not None:
-        return _pretrained(config.pretrained, shape, data, seed)
-    build = {"resnet": _resnet, "vit": _vit}.get(config.architecture or "")
-    if build is None:
-        return Vision(Cnn.build(config, shape, data.outputs, seed), *data.pixels)
-    with torch_seeded(seed, "initial weights"):
-        return Vision(build(config, shape, data.labels), *data.pixels)
-
-
-def _resnet(config: ModelConfig, shape: Shape, labels: tuple[str, ...]) -> nn.Module:
-    """`transformers`' ResNet of basic blocks (He et al., arXiv 1512.03385)."""
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    depths = [len(range(stage, config.layers, STAGES)) for stage in range(min(STAGES, config.layers))]
-    size = ResNetConfig(
-        num_channels=shape[0],
-        embedding_size=config.width,
-        hidden_sizes=[config.width * 2**stage for stage in range(len(depths))],
-        depths=depths,
-        layer_type="basic",
-        **_named(labels),
-    )
-    model: nn.Module = ResNetForImageClassification(size)
-    _replace_(model, nn.BatchNorm2d, lambda own: normalisation(config.norm, own.num_features))
-    if max(shape[1:]) <= SMALL:
-        stem = nn.Conv2d(shape[0], config.width, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        _replace_(model, nn.MaxPool2d, lambda _: nn.Identity())
-        _replace_(model, nn.Conv2d, lambda _: stem, first=True)
-    return model
-
-
-def _vit(config: ModelConfig, shape: Shape, labels: tuple[str, ...]) -> nn.Module:
-    """`transformers`' Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), without dropout."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    if any(side % config.patch for side in shape[1:]):
-        expected = f"a divisor of the images' sides, {shape[1]} and {shape[2]}"
-        raise InputError("model.patch", config.patch, expected)
-    size = ViTConfig(
-        num_channels=shape[0],
-        image_size=shape[1:],
-        patch_size=config.patch,
-        hidden_size=config.width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        intermediate_size=4 * config.width,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **_named(labels),
-    )
-    fresh: nn.Module = ViTForImageClassification(size)
-    return fresh
-
-
-def _pretrained(name: str, shape: Shape, data: FederatedData, seed: int) -> Vision:
-    """Images are scaled to the size that the model was made for, if it or its processor says one.
-
-    They are normalised as the model's processor says, or, where it brings none, by their own statistics.
-    Greyscale goes to all channels of a model for colours.
+        InputError: weights that cannot be loaded or do not fit the images.
     """
     from transformers import AutoModelForImageClassification
+
+    shape = image_shape(data)
 
     model = load_classifier(
         AutoModelForImageClassification, name, "a model that classifies images", data.labels, seed
@@ -185,18 +126,3 @@ def _normalisation(
 
 def _numbers(given: Any, step: float) -> tuple[float, ...]:
     return tuple(float(number) / step for number in (given if isinstance(given, list) else [given]))
-
-
-def _named(labels: tuple[str, ...]) -> dict[str, Any]:
-    names = dict(enumerate(labels))
-    return {"id2label": names, "label2id": {label: code for code, label in names.items()}}
-
-
-def _replace_(
-    model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module], *, first: bool = False
-) -> None:
-    """Puts others in place of modules of a kind, or of the first; by kind: names are the library's."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
-    for name, module in found[: 1 if first else None]:
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, make(module))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import assert_near
 from support.model_zoo import gpt2
+from support.models import build_mlp
 from support.sampling import examples, fresh
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -19,7 +20,7 @@ from fedtlu_fast.clients.training import LocalTrainer, batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.randomness import generator as seeded
-from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
 _native = pytest.importorskip("fedtlu_fast._native", reason="the C++ extension is not built")

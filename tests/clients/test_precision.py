@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 import torch
 from support.model_zoo import gpt2
+from support.models import build_mlp
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, simulate
 from fedtlu_fast.clients.precision import in_precision
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
-from fedtlu_fast.config import ModelConfig, TrainingConfig
+from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.tagging import Tagging
-from fedtlu_fast.tasks.transformer import Transformer
 
-SIZE = ModelConfig(layers=2, width=16, heads=2)
+SIZE = TransformerModel(layers=2, width=16, heads=2)
 
 
 def without_dropout(model):

@@ -22,13 +22,13 @@ from fedtlu_fast.clients.vectorized import (
     by_predictions,
     saved_bytes,
 )
-from fedtlu_fast.config import ModelConfig, TrainingConfig
+from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.randomness import generator as seeded
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.tagging import Tagging
-from fedtlu_fast.tasks.transformer import Transformer
 
 FEATURES, LABELS, SEED = 6, 4, 5
 OPTIONS = {
@@ -63,7 +63,7 @@ def small_gpt2():
 
 
 def transformer(outputs, causal):
-    size = ModelConfig(layers=2, width=8, heads=2)
+    size = TransformerModel(layers=2, width=8, heads=2)
     return Transformer.build(size, 50, 7, outputs, 3, causal=causal)
 
 

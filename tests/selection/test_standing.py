@@ -11,9 +11,8 @@ from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout
-from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.selection.standing import Standing, standing
-from fedtlu_fast.tasks.transformer import Transformer
 
 
 def mlp(*widths):
@@ -21,7 +20,7 @@ def mlp(*widths):
 
 
 def transformer():
-    return Transformer.build(ModelConfig(layers=3, width=8, heads=2), 50, 7, 4, 3, causal=False)
+    return Transformer.build(TransformerModel(layers=3, width=8, heads=2), 50, 7, 4, 3, causal=False)
 
 
 def sorted_out(model, *, fine_tuning=False, frozen="auto", always="auto", only=(), granularity="block"):

@@ -56,7 +56,7 @@ def test_every_experiment_is_there_at_both_scales(name, scale):
         assert config.rounds == 150
         assert (config.model.pretrained == "gpt2") == (model == "gpt2")
     else:
-        assert config.model.architecture == model
+        assert config.model.name_of("architecture") == model
 
 
 def test_conditions_differ_in_what_they_are_named_after(settings):

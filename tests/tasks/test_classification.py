@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.models import build_mlp
 from support.sampling import examples
 from torch import nn
 from torch.func import functional_call, vmap
@@ -14,7 +15,7 @@ from torch.func import functional_call, vmap
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks.classification import Classification, build_mlp
+from fedtlu_fast.tasks.classification import Classification
 
 
 def batch_of(generator, count, features=6, classes=4):
@@ -131,7 +132,7 @@ def test_the_settings_task_fits_the_data():
         }
     )
     data = load_federation(config)
-    task = build_task(config, data)
+    task = build_task(config, data, config.seed)
     assert isinstance(task, Classification)
     assert [tuple(p.shape) for p in task.model.parameters()] == [(5, 9), (5,), (4, 5), (4,), (7, 4), (7,)]
     assert torch.isfinite(task.loss(data.population.train(0).all()))

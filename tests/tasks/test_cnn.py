@@ -8,12 +8,11 @@ from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
-from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.tasks.cnn import SMALLEST, Cnn, halvings
+from fedtlu_fast.models.cnn import SMALLEST, Cnn, CnnModel, halvings
 
 
 def build(shape=(3, 8, 8), outputs=5, seed=0, **over):
-    size = ModelConfig(**{"architecture": "cnn", "layers": 4, "width": 8, **over})
+    size = CnnModel(**{"layers": 4, "width": 8, **over})
     return Cnn.build(size, shape, outputs, seed)
 
 

@@ -9,10 +9,10 @@ from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
-from fedtlu_fast.config import ModelConfig, TrainingConfig
+from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.models.cnn import Cnn, CnnModel
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.tasks.cnn import Cnn
 from fedtlu_fast.tasks.image_classification import ImageClassification
 
 NAMES = ("cat", "dog", "eel")
@@ -25,7 +25,7 @@ def batch_of(generator, count, shape=(3, 8, 8)):
 
 @pytest.fixture
 def task():
-    model = Cnn.build(ModelConfig(layers=2, width=4), (3, 8, 8), len(NAMES), 1)
+    model = Cnn.build(CnnModel(layers=2, width=4), (3, 8, 8), len(NAMES), 1)
     mean, spread = torch.tensor([90.0, 128.0, 30.0]), torch.tensor([60.0, 50.0, 80.0])
     return ImageClassification(model, NAMES, mean[:, None, None], spread[:, None, None])
 
@@ -59,7 +59,7 @@ def test_losses_counts_and_evaluation_agree(task, generator, count):
 
 @pytest.mark.parametrize("norm", ["group", "none"])
 def test_many_clients_at_once_learn_what_each_learns_alone(generator, norm):
-    model = Cnn.build(ModelConfig(layers=2, width=4, norm=norm), (1, 8, 8), len(NAMES), 1)
+    model = Cnn.build(CnnModel(layers=2, width=4, norm=norm), (1, 8, 8), len(NAMES), 1)
     task = ImageClassification(model, NAMES, torch.tensor([[[128.0]]]), torch.tensor([[[60.0]]]))
     pool, config = batch_of(generator, 30, (1, 8, 8)), TrainingConfig(lr=0.1, batch_size=4, local_epochs=2)
     held = [Samples(pool, np.arange(*ends)) for ends in ((0, 11), (11, 14), (14, 30))]
@@ -76,7 +76,7 @@ def test_many_clients_at_once_learn_what_each_learns_alone(generator, norm):
 def test_the_settings_task_fits_the_data():
     config = load_config("digits", overrides=["clients=9", "cohort=3", "layers=3", "width=8"])
     data = load_federation(config)
-    task = build_task(config, data)
+    task = build_task(config, data, config.seed)
     assert task.labels == tuple("0123456789")
     samples = data.population.train(0).all()
     assert samples[0].dtype == torch.uint8

@@ -5,20 +5,25 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
-from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.build.task import build_task
+from fedtlu_fast.data.federated import FederatedData
+from fedtlu_fast.data.splits import Origin
+from fedtlu_fast.models.transformer import Transformer
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks.language_modelling import LanguageModelling, build_model
-from fedtlu_fast.tasks.transformer import Transformer
+from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
 SIZE = {"layers": 2, "width": 8, "heads": 2}
 
 
 def build(architecture, seed=1):
-    return build_model(ModelConfig(**SIZE, architecture=architecture), 30, 6, seed)
+    model = {**SIZE, "architecture": architecture}
+    config = parse_config({"model": model, "data": {"vocabulary": 30, "window": 6}})
+    data = FederatedData(None, 6, 30, Origin("tokens", (), None, (), ()))
+    return build_task(config, data, seed).model
 
 
 def test_gpt2_is_the_default_and_ours_is_there_by_name():
-    assert parse_config({}).model.architecture is None
+    assert parse_config({}).model.model_dump()["architecture"] is None
     default = build(None)
     assert isinstance(default, GPT2LMHeadModel)
     for name, value in build("gpt2").state_dict().items():

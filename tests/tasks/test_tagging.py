@@ -82,7 +82,7 @@ def task(request, bank):
         model = {"pretrained": request.getfixturevalue("bert")}
     config = settings(bank, **model)
     data = load_federation(config)
-    made = build_task(config, data)
+    made = build_task(config, data, config.seed)
     with torch.no_grad():  # fresh heads say nearly the same of every word
         list(made.model.parameters())[-2].mul_(30)
     return made, data.population.test
@@ -226,7 +226,7 @@ def test_a_tagger_sees_the_whole_sentence_unless_it_is_a_gpt2(task):
 def test_a_new_head_depends_on_the_seed_and_the_body_is_the_models(bank, bert):
     def built(seed):
         config = settings(bank, seed, pretrained=bert)
-        return build_task(config, load_federation(config)).model
+        return build_task(config, load_federation(config), config.seed).model
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -253,7 +253,7 @@ def test_a_head_is_kept_if_its_labels_are_these_in_this_order(bank, tmp_path):
     for name, order in (("same", labels), ("turned", labels[::-1]), ("fewer", labels[:4])):
         model = BertForTokenClassification(bert_size(id2label=dict(enumerate(order))))
         config = settings(bank, pretrained=save(tmp_path / name, model))
-        built = build_task(config, load_federation(config)).model.classifier
+        built = build_task(config, load_federation(config), config.seed).model.classifier
         heads[name] = model.classifier.weight.equal(built.weight)
         assert built.weight.shape == (17, 16)
     assert heads == {"same": True, "turned": False, "fewer": False}
@@ -263,7 +263,7 @@ def test_a_gpt2_that_was_trained_on_text_becomes_a_tagger(bank, tmp_path):
     size = GPT2Config(vocab_size=len(WORDS), n_positions=12, n_embd=16, n_layer=2, n_head=2)
     config = settings(bank, pretrained=save(tmp_path, GPT2LMHeadModel(size)))
     data = load_federation(config)
-    task = build_task(config, data)
+    task = build_task(config, data, config.seed)
     assert task.evaluate(data.population.test, 8).losses.isfinite().all()
 
 
@@ -274,13 +274,13 @@ def test_models_that_do_not_fit_are_refused(bank, bert, tmp_path):
     data = load_federation(config)
     short = save(tmp_path / "short", BertModel(bert_size(positions=6)))
     with pytest.raises(InputError, match=r"data.window: got 7; expected at most 6"):
-        build_task(settings(bank, pretrained=short), data)
+        build_task(settings(bank, pretrained=short), data, seed=0)
     model = BertModel(bert_size())
     del model.encoder.layer[1]
     lacking = save(tmp_path / "lacking", model)
     facts = json.loads((Path(lacking) / "config.json").read_text())
     (Path(lacking) / "config.json").write_text(json.dumps({**facts, "num_hidden_layers": 2}))
     with pytest.raises(InputError, match=r"model.pretrained: .*16 are missing, such as bert.encoder.layer.1"):
-        build_task(settings(bank, pretrained=lacking), data)
+        build_task(settings(bank, pretrained=lacking), data, seed=0)
     with pytest.raises(InputError, match=r"model.pretrained: .*a directory that exists"):
-        build_task(settings(bank, pretrained=str(tmp_path / "nothing")), data)
+        build_task(settings(bank, pretrained=str(tmp_path / "nothing")), data, seed=0)

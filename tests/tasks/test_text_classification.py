@@ -14,18 +14,18 @@ from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
-from fedtlu_fast.config import ModelConfig, TrainingConfig
+from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.tasks.text_classification import TextClassification
-from fedtlu_fast.tasks.transformer import Transformer
 
 NAMES, VOCABULARY, WINDOW = ("a", "b", "c"), 20, 7
 
 
 @pytest.fixture
 def task():
-    size = ModelConfig(layers=2, width=8, heads=2)
+    size = TransformerModel(layers=2, width=8, heads=2)
     return TextClassification(Transformer.build(size, VOCABULARY, WINDOW, 3, 1, causal=False), NAMES)
 
 
@@ -86,7 +86,7 @@ def parts(source, pretrained, **over):
     }
     config = parse_config(settings)
     data = load_federation(config)
-    return build_task(config, data), data
+    return build_task(config, data, config.seed), data
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from fedtlu_fast import ParameterLayout
-from fedtlu_fast.config import ModelConfig
-from fedtlu_fast.tasks.transformer import Transformer
+from fedtlu_fast.models.transformer import Transformer, TransformerModel
 
-SIZE = ModelConfig(layers=3, width=16, heads=2)
+SIZE = TransformerModel(layers=3, width=16, heads=2)
 POSITIONS = 9
 
 
@@ -53,7 +52,7 @@ def test_a_sample_of_nothing_is_finite(tokens):
 
 def test_attention_is_what_the_formula_says(tokens):
     """One block by hand, in float64."""
-    model = build(size=ModelConfig(layers=1, width=8, heads=2)).double()
+    model = build(size=TransformerModel(layers=1, width=8, heads=2)).double()
     x = model.tokens(tokens) + model.positions(torch.arange(POSITIONS))
     block = model.blocks[0]
     q, k, v = block.split(F.layer_norm(x, (8,), block.attention_norm.weight)).split(8, dim=-1)
@@ -83,7 +82,7 @@ def test_weights_depend_on_the_seed_only_and_have_gpt2s_spread():
     torch.manual_seed(2)
     assert all(torch.equal(value, first[name]) for name, value in build().state_dict().items())
     assert not torch.equal(build(seed=5).head.weight, first["head.weight"])
-    wide = build(size=ModelConfig(layers=8, width=128, heads=2))
+    wide = build(size=TransformerModel(layers=8, width=128, heads=2))
     assert wide.tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert wide.blocks[3].expand.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert wide.blocks[3].merge.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)

@@ -44,7 +44,7 @@ def parts(folder, seed=0, size=None, **model):
     }
     config = parse_config(settings)
     data = load_federation(config)
-    return build_task(config, data), data
+    return build_task(config, data, config.seed), data
 
 
 def blocks(task):
@@ -249,7 +249,7 @@ def test_greyscale_goes_to_every_channel_and_colours_fit_no_greyscale_model(fold
     settings = {"task": "digits", "clients": 3, "cohort": 2, "model": {"pretrained": str(tmp_path / "rgb")}}
     config = parse_config(settings)
     data = load_federation(config)
-    task = build_task(config, data)
+    task = build_task(config, data, config.seed)
     assert task.mean.shape == (3, 1, 1)
     assert task.logits(data.population.test[0][:4]).shape == (4, 10)
     vit(tmp_path / "grey", num_channels=1)
@@ -304,7 +304,7 @@ def test_vectors_have_no_pretrained_model():
     with pytest.raises(
         InputError, match=r"model.pretrained: got 'gpt2'; expected null with task=classification"
     ):
-        build_task(config, load_federation(config))
+        build_task(config, load_federation(config), config.seed)
 
 
 def test_what_is_no_image_model_is_refused(folder, tmp_path):
@@ -316,8 +316,8 @@ def test_what_is_no_image_model_is_refused(folder, tmp_path):
     ("task", "architecture", "words"),
     [
         ("image_classification", "gpt2", "expected cnn or resnet or vit"),
-        ("tagging", "cnn", "expected gpt2 or transformer"),
-        ("classification", "vit", "expected null, for task=classification"),
+        ("tagging", "cnn", "expected transformer or gpt2"),
+        ("classification", "vit", "expected mlp, for task=classification"),
     ],
 )
 def test_an_architecture_of_another_task_is_refused(task, architecture, words):
@@ -325,4 +325,4 @@ def test_an_architecture_of_another_task_is_refused(task, architecture, words):
     settings = {"task": task, "clients": 3, "cohort": 1, "model": {"architecture": architecture}}
     config = parse_config({**settings, "data": {"source": source}} if source else settings)
     with pytest.raises(InputError, match=f"model.architecture: got '{architecture}'; {words}"):
-        build_task(config, load_federation(config))
+        build_task(config, load_federation(config), config.seed)

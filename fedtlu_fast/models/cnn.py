@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size
+from fedtlu_fast.part import part
 from fedtlu_fast.randomness import torch_seeded
 
 SMALLEST = 4
@@ -22,30 +23,50 @@ GROUPS = 8
 """Of channels in group normalisation, where their number allows it."""
 
 
+@part
+class CnnModel(Architecture):
+    """Our convolutional network.
+
+    Attributes:
+        layers: blocks.
+        width: channels.
+        norm: of the channels: group | batch | none.
+    """
+
+    layers: Size = 6
+    width: Size = 64
+    norm: Norm = "group"
+
+    def build(self, needs: Needs, seed: int) -> Cnn:
+        """See `Architecture`."""
+        channels, height, width = needs.shape
+        return Cnn.build(self, (channels, height, width), needs.outputs, seed)
+
+
 class Cnn(nn.Module):
     """Images [B, C, H, W] to logits [B, outputs]."""
 
-    def __init__(self, config: ModelConfig, shape: tuple[int, int, int], outputs: int) -> None:
+    def __init__(self, size: CnnModel, shape: tuple[int, int, int], outputs: int) -> None:
         """Draws the initial weights from torch's generator; see `build`.
 
         Args:
-            config: blocks, width and normalisation.
+            size: blocks, width and normalisation.
             shape: channels, height and width of an image.
             outputs: classes.
         """
         super().__init__()
         channels, *sides = shape
-        self.halved = halvings(min(sides), config.layers)
-        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.halved = halvings(min(sides), size.layers)
+        self.stem = nn.Conv2d(channels, size.width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         height, width = (side >> len(self.halved) for side in sides)
-        self.head = nn.Linear(config.width * height * width, outputs)
+        self.head = nn.Linear(size.width * height * width, outputs)
 
     @classmethod
-    def build(cls, config: ModelConfig, shape: tuple[int, int, int], outputs: int, seed: int) -> Cnn:
+    def build(cls, size: CnnModel, shape: tuple[int, int, int], outputs: int, seed: int) -> Cnn:
         """A fresh one whose weights depend on the seed alone; arguments as for the class."""
-        with torch_seeded(seed, "initial weights"):
-            return cls(config, shape, outputs)
+        with torch_seeded(seed, INITIAL):
+            return cls(size, shape, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -61,10 +82,10 @@ class Cnn(nn.Module):
 class Block(nn.Module):
     """Normalisation, ReLU and a convolution, added to what comes in."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, size: CnnModel) -> None:
         super().__init__()
-        self.norm = normalisation(config.norm, config.width)
-        self.conv = nn.Conv2d(config.width, config.width, 3, padding=1)
+        self.norm = normalisation(size.norm, size.width)
+        self.conv = nn.Conv2d(size.width, size.width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] to the same."""

@@ -13,23 +13,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtlu_fast.config import ModelConfig
+from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size, check_heads
+from fedtlu_fast.part import part
 from fedtlu_fast.randomness import torch_seeded
 
 SPREAD = 0.02
 """Standard deviation of the initial weights."""
 
 
+@part
+class TransformerModel(Architecture):
+    """Our Transformer.
+
+    Attributes:
+        layers: blocks.
+        width: embedding width.
+        heads: attention heads; divides the width.
+    """
+
+    layers: Size = 6
+    width: Size = 64
+    heads: Size = 4
+
+    def __post_init__(self) -> None:
+        """Refuses heads that do not divide the width."""
+        check_heads(self.width, self.heads)
+
+    def build(self, needs: Needs, seed: int) -> Transformer:
+        """See `Architecture`; every token sees the whole sample, unless the next one is predicted."""
+        causal = needs.predicts == "next token"
+        return Transformer.build(self, needs.vocabulary, needs.inputs, needs.outputs, seed, causal=causal)
+
+
 class Transformer(nn.Module):
     """Token ids [B, T] to logits [B, T, outputs]."""
 
     def __init__(
-        self, config: ModelConfig, vocabulary: int, positions: int, outputs: int, *, causal: bool
+        self, size: TransformerModel, vocabulary: int, positions: int, outputs: int, *, causal: bool
     ) -> None:
         """Draws the initial weights from torch's generator; see `build`.
 
         Args:
-            config: blocks, width and heads.
+            size: blocks, width and heads.
             vocabulary: number of token ids.
             positions: the most tokens it reads at a time.
             outputs: numbers for each token.
@@ -37,26 +62,26 @@ class Transformer(nn.Module):
         """
         super().__init__()
         self.causal = causal
-        self.tokens = nn.Embedding(vocabulary, config.width)
-        self.positions = nn.Embedding(positions, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, outputs)
+        self.tokens = nn.Embedding(vocabulary, size.width)
+        self.positions = nn.Embedding(positions, size.width)
+        self.blocks = nn.ModuleList(Block(size.width, size.heads) for _ in range(size.layers))
+        self.norm = nn.LayerNorm(size.width)
+        self.head = nn.Linear(size.width, outputs)
         for name, param in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(param)
             elif param.dim() > 1:
                 # What every block adds to is a sum of twice as many terms as there are blocks.
-                terms = 2 * config.layers if name.endswith(("merge.weight", "shrink.weight")) else 1
+                terms = 2 * size.layers if name.endswith(("merge.weight", "shrink.weight")) else 1
                 nn.init.normal_(param, std=SPREAD / sqrt(terms))
 
     @classmethod
     def build(
-        cls, config: ModelConfig, vocabulary: int, positions: int, outputs: int, seed: int, *, causal: bool
+        cls, size: TransformerModel, vocabulary: int, positions: int, outputs: int, seed: int, *, causal: bool
     ) -> Transformer:
         """A fresh one whose weights depend on the seed alone; arguments as for the class."""
-        with torch_seeded(seed, "initial weights"):
-            return cls(config, vocabulary, positions, outputs, causal=causal)
+        with torch_seeded(seed, INITIAL):
+            return cls(size, vocabulary, positions, outputs, causal=causal)
 
     def forward(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
         """Logits.

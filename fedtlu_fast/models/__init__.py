@@ -1,0 +1,1 @@
+"""Models of ours, and how those of others are made for the data."""

@@ -1,0 +1,30 @@
+"""A multi-layer perceptron."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+
+from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size
+from fedtlu_fast.part import part
+from fedtlu_fast.randomness import torch_seeded
+
+
+@part
+class Perceptron(Architecture):
+    """``Linear, ReLU, ..., Linear`` with PyTorch's own initialisation.
+
+    Attributes:
+        hidden: widths of the hidden layers; none for a linear model.
+    """
+
+    hidden: tuple[Size, ...] = (64,)
+
+    def build(self, needs: Needs, seed: int) -> nn.Module:
+        """See `Architecture`."""
+        with torch_seeded(seed, INITIAL):
+            layers: list[nn.Module] = []
+            for width, following in pairwise([needs.inputs, *self.hidden, needs.outputs]):
+                layers += [nn.Linear(width, following), nn.ReLU()]
+            return nn.Sequential(*layers[:-1])

@@ -1,0 +1,69 @@
+"""A ResNet of basic blocks, of `transformers` (He et al., arXiv 1512.03385)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size, named
+from fedtlu_fast.models.cnn import normalisation
+from fedtlu_fast.part import part
+from fedtlu_fast.randomness import torch_seeded
+
+STAGES = 3
+"""The first is as wide as the parameters say, each of the others twice as wide as the one before."""
+SMALL = 64
+"""Images up to this side enter a ResNet as they are; larger ones at a quarter of it, as in the original."""
+
+
+@part
+class ResNetModel(Architecture):
+    """A ResNet.
+
+    Attributes:
+        layers: blocks, in three stages.
+        width: channels of the first stage.
+        norm: of the channels: group | batch | none.
+    """
+
+    layers: Size = 6
+    width: Size = 64
+    norm: Norm = "group"
+
+    def build(self, needs: Needs, seed: int) -> nn.Module:
+        """See `Architecture`."""
+        with torch_seeded(seed, INITIAL):
+            return self._drawn(needs)
+
+    def _drawn(self, needs: Needs) -> nn.Module:
+        from transformers import ResNetConfig, ResNetForImageClassification
+
+        depths = [len(range(stage, self.layers, STAGES)) for stage in range(min(STAGES, self.layers))]
+        size = ResNetConfig(
+            num_channels=needs.shape[0],
+            embedding_size=self.width,
+            hidden_sizes=[self.width * 2**stage for stage in range(len(depths))],
+            depths=depths,
+            layer_type="basic",
+            **named(needs.labels),
+        )
+        model: nn.Module = ResNetForImageClassification(size)
+        _replace_(model, nn.BatchNorm2d, lambda own: normalisation(self.norm, own.num_features))
+        if max(needs.shape[1:]) <= SMALL:
+            stem = nn.Conv2d(needs.shape[0], self.width, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+            _replace_(model, nn.MaxPool2d, lambda _: nn.Identity())
+            _replace_(model, nn.Conv2d, lambda _: stem, first=True)
+        return model
+
+
+def _replace_(
+    model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module], *, first: bool = False
+) -> None:
+    """Puts others in place of modules of a kind, or of the first; by kind: names are the library's."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+    for name, module in found[: 1 if first else None]:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, make(module))

@@ -1,0 +1,110 @@
+"""A user's own model by its dotted name or as a class, in every task; and a user's own source."""
+
+import pickle
+
+import pytest
+import torch
+from support.federations import left
+from support.own_models import Reader, Sayings, viewer
+
+from fedtlu_fast import InputError, simulate
+from fedtlu_fast.models.architecture import Needs, OwnModel
+from fedtlu_fast.settings import load_config, parse_config
+
+OWN = "support.own_models"
+SMALL = {
+    "rounds": 2,
+    "clients": 4,
+    "cohort": 2,
+    "partition": "iid",
+    "selection": {"selector": "full"},
+    "training": {"local_steps": 1},
+    "execution": {"executor": "serial"},
+}
+
+
+def settings(task, model, source=None, **more):
+    data = {"source": source} if source else {}
+    return {**SMALL, "task": task, "data": data, "model": {"architecture": model, **more}}
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "source"),
+    [
+        ("language_modelling", "Reader", None),
+        ("tagging", "Reader", None),
+        ("text_classification", "Reader", None),
+        ("text_classification", "Whole", None),
+        ("text_classification", "Whole", f"{OWN}:Sayings"),
+        ("image_classification", "viewer", None),
+        ("classification", "Vectors", "synthetic"),
+    ],
+)
+def test_it_works_in_every_task_and_its_weights_depend_on_the_seed_alone(task, model, source, tmp_path):
+    tree = settings(task, f"{OWN}:{model}", source)
+    first, again = (simulate(tree, tmp_path / name) for name in "ab")
+    other = simulate({**tree, "seed": 1})
+    assert first.summary["params_sha256"] == again.summary["params_sha256"]
+    assert first.summary["params_sha256"] != other.summary["params_sha256"]
+    resumed = simulate(load_config(path=tmp_path / "a" / "config.yaml"), tmp_path / "a", resume=True)
+    assert resumed.summary["params_sha256"] == left(tmp_path / "a")["summary"][0]["params_sha256"]
+
+
+def test_a_name_a_class_and_a_function_are_the_same_settings():
+    by_name = parse_config(settings("tagging", f"{OWN}:Reader", size=6))
+    assert by_name.model.architecture == OwnModel(Reader, {"size": 6})
+    assert by_name == parse_config(settings("tagging", Reader, size=6))
+    assert by_name.model.model_dump()["architecture"] == f"{OWN}:Reader"
+    assert by_name.model.model_dump()["size"] == 6
+    assert parse_config(by_name.model_dump(mode="json")) == by_name
+    assert parse_config(settings("image_classification", viewer)).model.architecture == OwnModel(viewer)
+    assert pickle.loads(pickle.dumps(by_name.model.architecture)) == by_name.model.architecture  # noqa: S301
+
+
+def test_it_gets_what_it_declares_and_its_own_settings():
+    needs = Needs("every token", 7, 3, vocabulary=11)
+    model = OwnModel(Reader, {"size": 6}).build(needs, seed=2)
+    assert (model.tokens.num_embeddings, model.tokens.embedding_dim, model.head.out_features) == (11, 6, 3)
+    state = torch.get_rng_state()
+    same = OwnModel(Reader, {"size": 6}).build(needs, seed=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(model.head.weight, same.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        (f"{OWN}:Hungry", {}, r"model\.architecture: .*outputs; TypeError.*'depth'"),
+        (f"{OWN}:Reader", {"depth": 3}, r"model\.depth: got 3.*this key is unknown"),
+        (f"{OWN}:viewer", {}, r"model\.architecture: .*'channels'"),
+        (f"{OWN}:Sayings", {}, r"model\.architecture: .*expected an architecture"),
+        (torch.nn.Linear(2, 2), {}, r"model\.architecture: .*expected an architecture"),
+        ("gtp2", {}, r"Did you mean gpt2\?"),
+        ("cnn", {}, r"expected transformer or gpt2, for task=tagging"),
+    ],
+)
+def test_what_serves_no_task_is_refused(model, more, message):
+    with pytest.raises(InputError, match=message):
+        simulate(settings("tagging", model, **more))
+
+
+def test_settings_of_other_architectures_are_let_be():
+    config = parse_config({"model": {"architecture": "cnn", "layers": 2, "heads": 3}, "task": "digits"})
+    dumped = config.model.model_dump()
+    assert {name: dumped.get(name) for name in ("architecture", "layers", "heads")} == {
+        "architecture": "cnn",
+        "layers": 2,
+        "heads": None,
+    }
+
+
+def test_a_source_of_the_user_s_is_named_by_its_dotted_name():
+    config = parse_config({"data": {"source": f"{OWN}:Sayings", "copies": 9}})
+    assert config.data.source == Sayings(9)
+    assert str(config.data.source) == f"{OWN}:Sayings"
+    assert config == parse_config({"data": {"source": Sayings(9)}})
+    assert parse_config(config.model_dump(mode="json")) == config
+    with pytest.raises(InputError, match=r"data\.copies: got 'many'"):
+        parse_config({"data": {"source": f"{OWN}:Sayings", "copies": "many"}})
+    with pytest.raises(InputError, match=r"task: got 'tagging'; expected text_classification"):
+        simulate({**SMALL, "task": "tagging", "data": {"source": Sayings()}})
