@@ -66,6 +66,7 @@ PACKAGES = {
     "fedtlu_fast.runs": "fedtlu_fast/runs",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
+    "fedtlu_fast.testing": "fedtlu_fast/testing",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
     "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
     "fedtlu_fast.simulation.participation": "fedtlu_fast/simulation/participation",

@@ -1,0 +1,16 @@
+"""Checks that a part keeps the promises of its interface; run them in the tests of your own parts.
+
+    from fedtlu_fast.testing import check_selector
+    from my_package.selectors import Mine
+
+    def test_mine():
+        check_selector(Mine(floor=0.2))
+
+Each check raises `ConformanceError` at the first promise that is broken. The parts of this package pass them.
+"""
+
+from fedtlu_fast.testing.common import ConformanceError
+from fedtlu_fast.testing.rules import check_rule
+from fedtlu_fast.testing.selectors import check_selector
+
+__all__ = ["ConformanceError", "check_rule", "check_selector"]
