@@ -145,7 +145,7 @@ def main() -> None:
         "--unary", type=int, default=3, help="number of problems per row that are also solved by counters"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="repetitions of choose_layers, of which the fastest counts"
+        "--rounds", type=int, default=5, help="repetitions of choose_layers; the fastest counts"
     )
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()

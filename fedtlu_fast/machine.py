@@ -160,11 +160,11 @@ def _limit(name: str) -> int | None:
 
 
 def _of_the_system(root: Path) -> Room:
-    told = _table(root / "proc/meminfo")
-    if "MemAvailable" in told:
-        room = 1024 * told["MemAvailable"]
+    meminfo = _table(root / "proc/meminfo")
+    if "MemAvailable" in meminfo:
+        room = 1024 * meminfo["MemAvailable"]
         if _number(root / "proc/sys/vm/overcommit_memory") == 2:
-            room = min(room, max(0, 1024 * (told["CommitLimit"] - told["Committed_AS"])))
+            room = min(room, max(0, 1024 * (meminfo["CommitLimit"] - meminfo["Committed_AS"])))
         return Room(room, "of memory are available")
     try:
         return Room(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "of memory are free")
@@ -194,9 +194,9 @@ def _of_groups(root: Path) -> Iterator[Room]:
                 continue
             # The memory of cached files is reclaimed when needed; version 1 adds up the groups below in
             # total_.
-            told = _table(group / "memory.stat")
+            stat = _table(group / "memory.stat")
             files = sum(
-                told.get(f"total_{kind}", told.get(kind, 0)) for kind in ("active_file", "inactive_file")
+                stat.get(f"total_{kind}", stat.get(kind, 0)) for kind in ("active_file", "inactive_file")
             )
             left = max(0, most - max(0, used - files))
             yield Room(left, f"are left of the container's limit of {most / 1e9:.2f} GB ({limit})")

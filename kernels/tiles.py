@@ -1,4 +1,4 @@
-"""The tile table: layers of any number and size, cut into pieces of which a GPU program takes one.
+"""The tile table: layers of any number and size, cut into one piece per GPU program.
 
 A tile is at most `TILE_BYTES` of one layer, or as much as a kernel asks for. Its lane 0 lies on a 16-byte
 boundary, so that whole tiles are read with 16-byte loads wherever the layer itself starts; the lanes of its

@@ -524,7 +524,7 @@ int main(int argc, char** argv) {
 
     run(seed, rounds, true);
 
-    // Several concurrent callers, one of which changes the level under the others.
+    // Several concurrent callers; one of them changes the level meanwhile.
     std::vector<std::thread> callers;
     for (std::uint64_t i = 1; i <= 4; ++i) callers.emplace_back(run, seed + i, rounds / 4, i == 1);
     for (std::thread& caller : callers) caller.join();

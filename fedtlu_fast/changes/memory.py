@@ -34,7 +34,7 @@ def held_in_memory(
 
     Args:
         field: ``BEFORE`` or ``AFTER``, for messages.
-        model: a module, of which the trainable parameters count, or a mapping, of which all tensors count.
+        model: a module (its trainable parameters count) or a mapping (all its tensors count).
         module: the other side if it is a module: tensors of a mapping that are in the module's state dict,
             but are not trainable parameters of it, are left out.
 

@@ -46,7 +46,7 @@ the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 241
   fedtlu experiment NAME             the FedTLU paper's tables
   fedtlu run                         one federation, with live progress
   fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
-  fedtlu data --plot who.png         who holds what
+  fedtlu data --plot data.png        the clients' data
   fedtlu score BEFORE AFTER          rank the layers of a change
   fedtlu history RUN_DIR             how steady the ranking was, and why
   fedtlu profile                     speed and accuracy on this machine

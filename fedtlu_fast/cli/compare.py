@@ -157,8 +157,8 @@ def compare_command(
             return
         table = client_table if any(map(chooses, arms)) else comparison_table
         show(table(rows, title), "see comparison.json", LEAST)
-        told = visible(f"data: {data_line(arms[0].summary)}")
-        results.print(told, markup=False, highlight=False, soft_wrap=True)
+        data_text = visible(f"data: {data_line(arms[0].summary)}")
+        results.print(data_text, markup=False, highlight=False, soft_wrap=True)
     options.say_diverged(arms)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")

@@ -45,8 +45,8 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
     if out:
         # In quotes, because heads may contain commas.
         names = ", ".join(f"“{name}”" for name in out)
-        told = f"Left out, as {console.width} columns are too narrow: {names} ({elsewhere})."
-        console.print(Text(told), soft_wrap=True)
+        text = f"Left out, as {console.width} columns are too narrow: {names} ({elsewhere})."
+        console.print(Text(text), soft_wrap=True)
 
 
 def _to_leave_out(table: Table, least: Sequence[str]) -> Column | None:

@@ -44,7 +44,7 @@ def run_measured(command: Sequence[str], environment: dict[str, str], limit: flo
     Raises:
         TimeoutError: it took longer.
     """
-    process = subprocess.Popen(  # noqa: S603  (a benchmark runs what it is told to)
+    process = subprocess.Popen(  # noqa: S603  (the command is the user's)
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     watch = _Watch(process.pid)

@@ -181,7 +181,7 @@ def _environment(command: Sequence[str]) -> dict[str, str]:
 
 
 def _modes(command: Sequence[str]) -> list[str]:
-    asked = subprocess.run(  # noqa: S603  (a benchmark runs what it is told to)
+    asked = subprocess.run(  # noqa: S603  (the command is the user's)
         [*command, "--modes"], capture_output=True, text=True, env=_environment(command), check=True
     )
     modes: list[str] = json.loads(asked.stdout)
