@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,7 @@ from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.gradient_metrics import check_metrics
+from fedtlu_fast.registry import find
 from fedtlu_fast.selection import FunctionSelector, Selector, Unrestricted
 from fedtlu_fast.selection.budgets import Equal
 
@@ -53,6 +55,12 @@ class ClientSelectionConfig(PartsSection):
         False,
         description="FedRep: a client's training goes twice, first for its personal blocks, then the rest",
     )
+
+    def parts(self) -> Iterator[Any]:
+        """See `Section`; the metrics that the selector needs by their dotted names are parts too."""
+        yield from super().parts()
+        if not isinstance(self.selector, Unfound):
+            yield from (find("client_metric", name, "selector") for name in self.selector.own_metrics)
 
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
+from fedtlu_fast.registry import find
 from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Ungrouped
 
 
@@ -43,6 +44,12 @@ class SelectionConfig(PartsSection):
             if not isinstance(name, str) or not (whole or share):
                 raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
         return value
+
+    def parts(self) -> Iterator[Any]:
+        """See `Section`; the metrics that the selector needs by their dotted names are parts too."""
+        yield from super().parts()
+        if not isinstance(self.selector, Unfound):
+            yield from (find("metric", name, "selector") for name in self.selector.metrics)
 
     @model_validator(mode="after")
     def _needs_exist(self) -> Self:

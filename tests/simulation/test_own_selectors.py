@@ -11,6 +11,7 @@ from support.own_selectors import Keen, Outside, Watching, apart, broken, larges
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.aggregation import aggregate
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.own_code import own_code
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.parts import make_parts
@@ -234,3 +235,23 @@ def test_blocks_that_may_not_be_chosen_are_refused_by_name():
 def test_needs_that_nothing_meets_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         parse_config(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"selection": {"selector": largest}},
+        {"selection": {"metric": "support.own_selectors:largest"}},
+        {"selection": {"selector": Watching(("support.own_selectors:largest",))}},
+        {"client_selection": {"selector": largest, "budget": 1}},
+    ],
+)
+def test_the_code_of_scores_and_metrics_belongs_to_a_run_s_identity(given):
+    assert "support.own_selectors:largest" in own_code(parse_config(given).parts())
+
+
+def test_the_code_of_client_metrics_belongs_to_it_too():
+    chosen = {"selector": "strategic", "metric": "support.own_selectors:lean", "budget": 1}
+    assert own_code(parse_config({"client_selection": chosen}).parts()).keys() == {
+        "support.own_selectors:lean"
+    }
