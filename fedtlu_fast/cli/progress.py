@@ -14,14 +14,14 @@ from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 
 MOST_SHOWN = 4
-"""Chosen blocks named in the progress line."""
+"""How many chosen blocks the progress line names."""
 
 
 class ProgressBar(Callback):
-    """Shows how many rounds are done, how fast, and what the last one did."""
+    """Shows the number of finished rounds, their speed, and the results of the last one."""
 
     def __init__(self, live: bool) -> None:
-        """Makes it; it is drawn inside `shown`.
+        """Makes the bar, which is drawn inside `shown`.
 
         Args:
             live: whether there is a terminal to draw it on.
@@ -44,26 +44,27 @@ class ProgressBar(Callback):
             yield
 
     def on_start(self, run: RunContext) -> None:
-        """Begins with the rounds that were done before."""
+        """Starts the bar at the rounds that were finished before."""
         layout = run.layout
         names = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
         self._choosable = dict(zip(names, short_names(names), strict=True))
         self._task = self._bar.add_task("", total=run.rounds, completed=run.round, status="", rate="")
 
     def on_round_end(self, run: RunContext) -> None:
-        """Shows the round."""
+        """Updates the bar with the round."""
         row = run.this_row
         rate = f"{row['trained'] / row['seconds']:,.3g} clients/s"
-        told = visible(status(row, self._choosable))
-        self._bar.update(self._task, completed=row["round"], status=told, rate=rate)
+        text = visible(status(row, self._choosable))
+        self._bar.update(self._task, completed=row["round"], status=text, rate=rate)
 
 
 def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
-    """What a round did; of the blocks only those that were chosen, not those that are always updated.
+    """The results of a round in one line; it names the chosen blocks, but not the blocks that are always
+    updated.
 
     Args:
-        row: of metrics.jsonl.
-        choosable: short names of the blocks that are chosen among.
+        row: the round's row of metrics.jsonl.
+        choosable: short names of the blocks in groups, from which a selector chooses.
     """
     tested = f"perplexity {row['test_perplexity']:.1f}" if row["test_perplexity"] is not None else ""
     names = [choosable[name] for name in row["selected"] if name in choosable]
