@@ -59,8 +59,7 @@ class ProgressBar(Callback):
 
 
 def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
-    """The results of a round in one line; it names the chosen blocks, but not the blocks that are always
-    updated.
+    """The results of a round in one line; blocks that are always updated are not named.
 
     Args:
         row: the round's row of metrics.jsonl.
