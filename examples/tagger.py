@@ -57,7 +57,7 @@ def federation(**more):
     torch.manual_seed(0)
     task = ft.SupervisedTask(Tagger(), focal_loss, {"accuracy": ft.Metric(accuracy, percent=True)})
     data = ft.Datasets(train=[Sentences(client) for client in range(50)], test=Sentences(99, 200))
-    local = {"optimizer": "adamw", "lr": 0.01, "local_steps": 20, "batch_size": 10}
+    local = ft.Local("adamw", lr=0.01, steps=20, batch_size=10)
     return ft.Federation(task, data, cohort=8, local=local, aggregation=middle_half, **more)
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.aggregation import Aggregate, aggregate
     from fedtlu_fast.api import simulate
     from fedtlu_fast.changes import ScoredChange, apply_, choose, score
+    from fedtlu_fast.clients.local import Local
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
@@ -35,6 +36,7 @@ __all__ = [
     "InputError",
     "LayerScores",
     "LayerStats",
+    "Local",
     "Metric",
     "Pad",
     "ParameterLayout",
@@ -68,6 +70,7 @@ _HOMES = {
     "InputError": "errors",
     "LayerScores": "scoring",
     "LayerStats": "stats",
+    "Local": "clients.local",
     "Metric": "tasks.supervised",
     "Pad": "data.pad",
     "ParameterLayout": "layout",

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedtlu_fast.clients.batches import batches
 from fedtlu_fast.clients.batches import probe_batches as probe_batches_of
-from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 
@@ -229,7 +229,7 @@ def round_costs(
 def run_costs(
     costs: BlockCosts,
     selection: Sequence[Mapping[str, Any]],
-    training: TrainingConfig,
+    local: Local,
     size: Callable[[int], int],
     probe_batches: int = 0,
     kept: Kept = NOTHING,
@@ -244,7 +244,7 @@ def run_costs(
             the order of ``cohort``; in a row without it every client trained all of them. ``sent_blocks``
             holds those that it sent, where they are others. ``probed`` names the clients that measured
             their blocks before; none in a row without it.
-        training: the run's.
+        local: how the run's clients train.
         size: samples that a client trains on, by its number.
         probe_batches: with which a client measures its blocks, or as many as it has.
         kept: what clients keep, in the rows with ``client_blocks``: in a warm-up they keep nothing.
@@ -265,7 +265,7 @@ def run_costs(
             raise InputError(field, list(row["block_scores"]), f"the {len(places)} blocks of this model")
         for client in cohort:
             held = size(client)
-            counted.setdefault(held, samples_processed(held, training, alone))
+            counted.setdefault(held, samples_processed(held, local, alone))
         probed = row.get("probed", [])
         if probed and not probe_batches:
             raise InputError(
@@ -277,7 +277,7 @@ def run_costs(
                 costs,
                 trained,
                 [counted[size(client)] for client in cohort],
-                [_probe_samples(size(client), training, probe_batches, alone) for client in probed],
+                [_probe_samples(size(client), local, probe_batches, alone) for client in probed],
                 costs.mask([places[name] for name in row["selected"]]),
                 _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
                 kept if "client_blocks" in row else NOTHING,
@@ -297,20 +297,20 @@ def _masks(costs: BlockCosts, row: Mapping[str, Any], key: str) -> Masks:
     return np.array([costs.mask(own) for own in given], np.bool_).reshape(-1, blocks)
 
 
-def _probe_samples(size: int, training: TrainingConfig, count: int, alone: bool) -> int:
-    plan = probe_batches_of(size, training.batch_size, count, generator(0, "probe"), alone)
+def _probe_samples(size: int, local: Local, count: int, alone: bool) -> int:
+    plan = probe_batches_of(size, local.batch_size, count, generator(0, "probe"), alone)
     return sum(map(len, plan))
 
 
-def samples_processed(size: int, training: TrainingConfig, alone: bool = True) -> int:
+def samples_processed(size: int, local: Local, alone: bool = True) -> int:
     """Samples that pass through the model in one client's round, one that comes twice counted twice.
 
     Args:
         size: samples that the client trains on.
-        training: steps or epochs, and the batch size.
+        local: steps or epochs, and the batch size.
         alone: see `batches`.
     """
     if not size:  # of a client whose data could not be read, or that has none: it failed
         return 0
     # How many does not depend on the draws, only which.
-    return sum(map(len, batches(size, training, generator(0, "batches"), alone)))
+    return sum(map(len, batches(size, local, generator(0, "batches"), alone)))

@@ -14,6 +14,7 @@ from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
 from fedtlu_fast.block_metrics import Change
 from fedtlu_fast.client_steps import ClientStep
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
 from fedtlu_fast.data.datasets import Datasets
@@ -77,7 +78,7 @@ class Federation:
     task: Task
     data: Datasets
     cohort: int = 10
-    local: Mapping[str, Any] = field(default_factory=dict)
+    local: Local = field(default_factory=Local)
     aggregation: str | AggregationRule | Callable[..., Any] = "mean"
     server_optimizer: str | ServerOptimizer = "none"
     server_lr: float = 1.0
@@ -93,6 +94,7 @@ class Federation:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_kind("local", self.local, Local, "fedtlu_fast.Local(...), which says how clients train")
         check_kind("data", self.data, Datasets, "fedtlu_fast.Datasets of what each client holds")
         check_kind(
             "task.model", getattr(self.task, "model", None), nn.Module, "a task with a torch.nn.Module"
@@ -118,7 +120,7 @@ class Federation:
             "server_lr": self.server_lr,
             "device": self.device,
             "data": {"source": "own"},
-            "training": dict(self.local),
+            "training": self.local,
             "aggregation": {"rule": self.aggregation, "server_optimizer": self.server_optimizer},
             "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
             "client_steps": list(self.client_steps),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from math import isfinite
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import pydantic.dataclasses
@@ -31,7 +32,7 @@ def part(cls: type[Kind]) -> type[Kind]:
     """
     made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
     begin = made.__init__
-    names = [item.name for item in fields(made) if item.init]
+    names = list(inspect.signature(made).parameters)
 
     @functools.wraps(begin)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
@@ -43,7 +44,7 @@ def part(cls: type[Kind]) -> type[Kind]:
             for name in names:  # once more: pydantic makes whole numbers of 1e12
                 _check_number(made, name, getattr(self, name))
         except ValidationError as error:
-            raise _part_error(made, error) from None
+            raise _part_error(made, names, error) from None
 
     made.__init__ = __init__  # type: ignore[method-assign]
     return cast(type[Kind], made)
@@ -73,20 +74,24 @@ def make(cls: Any, given: Mapping[str, Any]) -> Any:
         raise InputError(cls.__name__, dict(given), f"parameters that it takes; {cause(error)}") from error
 
 
-def by_name(kind: str) -> Callable[[Any], Any]:
+def by_name(kind: str, function: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
     """A check of a parameter that takes a part: a name is replaced by the part that it stands for.
 
     Args:
         kind: of the part; see `registry.NAMES`.
+        function: makes a part of a function that the name stands for; None where functions do not serve.
 
     Returns:
         A function for pydantic's `BeforeValidator`, which raises `InputError` for an unknown name.
     """
 
-    def found(given: Any) -> Any:
-        return make(find(kind, given, kind), {}) if isinstance(given, str) else given
+    def checked(given: Any) -> Any:
+        found = find(kind, given, kind) if isinstance(given, str) else given
+        if isinstance(given, str) and inspect.isclass(found):
+            return make(found, {})
+        return function(found) if inspect.isfunction(found) and function is not None else found
 
-    return found
+    return checked
 
 
 def parameters(cls: Any) -> dict[str, Any]:
@@ -144,18 +149,19 @@ def _check_no_switch(cls: Any, name: str, value: Any) -> None:
 
 def _check_number(cls: Any, name: str, value: Any) -> None:
     try:
-        check_size(value)
+        if not isinstance(value, float) or isfinite(value):  # pydantic refuses the others
+            check_size(value)
     except ValueError as error:
         raise InputError(name, value, str(error), _about(cls, name)) from None
 
 
-def _part_error(cls: Any, error: ValidationError) -> InputError:
+def _part_error(cls: Any, names: Sequence[str], error: ValidationError) -> InputError:
     first = error.errors()[0]
     if (cause_found := cause_of(first)) is not None:
         return cause_found
     where: list[Any] = [step for step in first["loc"] if step not in ("int", "float")] or [cls.__name__]
     if isinstance(where[0], int):  # given by its place
-        where[0] = [item.name for item in fields(cls) if item.init][where[0]]
+        where[0] = names[where[0]]
     steps = [str(step) for step in where]
     return input_error(first, ".".join(steps), described(cls).get(steps[0], ""))
 

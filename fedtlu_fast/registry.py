@@ -97,6 +97,10 @@ NAMES: dict[str, dict[str, str]] = {
         "image_classification": "fedtlu_fast.tasks.image_classification:ImageClassificationBuilder",
         "text_classification": "fedtlu_fast.tasks.text_classification:TextClassificationBuilder",
     },
+    "optimizer": {
+        "sgd": "fedtlu_fast.clients.optimizer:Sgd",
+        "adamw": "fedtlu_fast.clients.optimizer:AdamW",
+    },
     "partitioner": {
         "iid": "fedtlu_fast.data.partition.iid:Iid",
         "dirichlet": "fedtlu_fast.data.partition.dirichlet:Dirichlet",
@@ -233,4 +237,4 @@ def _attributes(text: str) -> dict[str, str]:
             found[name] += f" {line.strip()}"
         elif line.strip():
             break
-    return found
+    return {name: text.removesuffix(".") for name, text in found.items()}

@@ -142,7 +142,8 @@ def laid_over(
 
 def with_settings(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a nested mapping, with others over them; neither is changed or checked."""
-    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    own = _spelled_out(RunConfig, tree)
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in own.items()}
     _lay_over(found, _spelled_out(RunConfig, over))
     return found
 

@@ -73,7 +73,7 @@ def test_a_file_goes_over_the_preset_and_overrides_over_both(tmp_path):
     path.write_text("rounds: 7\ntraining: {lr: 0.25}\n", encoding="utf-8")
     base = load_config("quickstart")
     config = load_config("quickstart", path, ["training.batch_size=3", "rounds=9"])
-    assert (config.rounds, config.training.lr, config.training.batch_size) == (9, 0.25, 3)
+    assert (config.rounds, config.training.optimizer.lr, config.training.batch_size) == (9, 0.25, 3)
     assert config.training.local_steps == base.training.local_steps
     assert config.clients == base.clients
     assert load_config("quickstart") == base, "presets are not changed by what goes over them"
@@ -174,8 +174,8 @@ def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
     ("override", "where", "value"),
     [
         ("self_balancing=no", ("partition", "partitioner", "self_balancing"), False),
-        ("lr=1e-3", ("training", "lr"), 1e-3),
-        ("training.lr=1", ("training", "lr"), 1.0),
+        ("lr=1e-3", ("training", "optimizer", "lr"), 1e-3),
+        ("training.lr=1", ("training", "optimizer", "lr"), 1.0),
         ("layers=12", ("model", "architecture", "layers"), 12),
         ("selector=random", ("selection", "selector"), Random()),
         ("clip_norm=null", ("training", "clip_norm"), None),
@@ -337,7 +337,7 @@ def test_values_of_the_wrong_type(override, message):
         ("heads=0", "model.heads: got 0"),
         (
             "optimizer=adam",
-            r"training.optimizer: got 'adam'. Did you mean adamw\? Expected one of sgd, adamw$",
+            r"training.optimizer: got 'adam'. Did you mean adamw\? Expected one of sgd, adamw, or package",
         ),
         ("lr=0", "training.lr: got 0; expected greater than 0"),
         ("momentum=1", "training.momentum: got 1"),
@@ -348,7 +348,10 @@ def test_values_of_the_wrong_type(override, message):
         ("local_epochs=0", "training.local_epochs: got 0"),
         ("local_epochs=null", "training.local_steps: got .*exactly one of the two"),
         ("training={local_steps: 1, local_epochs: 1}", "training.local_steps: got .*exactly one of the two"),
-        ("training={optimizer: adamw, momentum: 0.9}", "training.momentum: got 0.9; expected 0 with adamw"),
+        (
+            "training={optimizer: adamw, momentum: 0.9}",
+            "momentum: got 0.9; expected 0.0 with optimizer=ada",
+        ),
         ("clip_norm=0", "training.clip_norm: got 0"),
         ("proximal_mu=-1", "training.proximal_mu: got -1"),
         (
@@ -522,7 +525,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, tree):
     assert again.to_yaml() == config.to_yaml()
     keep, kept = config.selection.keep, again.selection.keep
     assert type(keep) is type(kept)
-    assert math.isfinite(config.training.lr)
+    assert math.isfinite(config.training.optimizer.lr)
     assert set(yaml.safe_load(config.to_yaml())) == set(
         {name for name, info in RunConfig.model_fields.items() if not info.exclude}
     )

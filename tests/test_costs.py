@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(masks: Any, samples: list[int], probes: li
 
 
 def test_a_log_is_read() -> None:
-    training = TrainingConfig(batch_size=4, local_epochs=1.0)
+    training = TrainingConfig(batch_size=4, local_epochs=1.0).local
     sizes = {7: 10, 2: 3}
     rows = [
         {"round": 1, "cohort": [7, 2], "selected": list(COSTS.names)},
@@ -113,8 +113,8 @@ def test_a_log_is_read() -> None:
 
 def test_what_is_sent_counts_as_bytes_and_what_is_trained_as_flops() -> None:
     row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[0, 1, 2, 3]] * 2}
-    (all_sent,) = run_costs(COSTS, [row], TrainingConfig(), lambda _: 5)
-    (some,) = run_costs(COSTS, [{**row, "sent_blocks": [[3], []]}], TrainingConfig(), lambda _: 5)
+    (all_sent,) = run_costs(COSTS, [row], TrainingConfig().local, lambda _: 5)
+    (some,) = run_costs(COSTS, [{**row, "sent_blocks": [[3], []]}], TrainingConfig().local, lambda _: 5)
     assert some.bytes_up.tolist() == [round_costs(COSTS, MASKS[[2]], [1]).bytes_up[0], 4 * COSTS.buffers]
     assert some.backward.tolist() == all_sent.backward.tolist()
     assert some.bytes_published == all_sent.bytes_published
@@ -137,12 +137,12 @@ def test_what_is_sent_counts_as_bytes_and_what_is_trained_as_flops() -> None:
 def test_a_log_of_another_model_is_refused(over: dict[str, Any], message: str) -> None:
     row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[3], [3]], **over}
     with pytest.raises(InputError, match=message):
-        run_costs(COSTS, [row], TrainingConfig(), lambda _: 5)
+        run_costs(COSTS, [row], TrainingConfig().local, lambda _: 5)
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 20))
 def test_samples_are_those_of_the_trainers_batches(size: int, width: int, steps: int) -> None:
-    training = TrainingConfig(batch_size=width, local_steps=steps)
+    training = TrainingConfig(batch_size=width, local_steps=steps).local
     plan = batches(size, training, generator(5, "batches", 3, 2))
     assert samples_processed(size, training) == sum(len(batch) for batch in plan)
 

@@ -12,7 +12,7 @@ from support.federations import left
 from support.own_parts import Cautious, middle
 from torch import nn
 
-from fedtlu_fast import Datasets, Federation, InputError, SupervisedTask
+from fedtlu_fast import Datasets, Federation, InputError, Local, SupervisedTask
 from fedtlu_fast.aggregation import Krum
 from fedtlu_fast.algorithms import Ditto
 
@@ -59,7 +59,7 @@ def federation(task=None, data=None, **over):
         "cohort": 3,
         "keep": 1,
         "executor": "serial",
-        "local": {"lr": 0.2, "local_steps": 3, "batch_size": 8},
+        "local": Local(lr=0.2, steps=3, batch_size=8),
     }
     return Federation(task or SupervisedTask(net(), loss), data or held(), **{**given, **over})
 
@@ -102,7 +102,7 @@ def test_names_dotted_names_functions_and_objects_are_the_same_parts():
         ({"cohort": 7}, r"^cohort: got 7; expected at most 6, the clients there are"),
         ({"aggregation": "krumm"}, r"^aggregation.rule: got 'krumm'. Did you mean krum"),
         ({"aggregation": Krum(3)}, r"^aggregation.byzantine: got 3; .*2 f \+ 2 < 3, the cohort"),
-        ({"local": {"lr": -1}}, r"^training.lr: got -1; expected greater than 0"),
+        ({"local": {"lr": 1}}, r"^local: got .*expected fedtlu_fast.Local"),
         ({"settings": {"evalation": {}}}, r"^evalation: .*Did you mean evaluation"),
         ({"executor": "threads"}, r"^execution.executor: got 'threads'"),
         ({"data": [1, 2]}, r"^data: got \[1, 2\]; expected fedtlu_fast.Datasets"),
@@ -156,14 +156,14 @@ def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
 STEPS = {
     "scaffold": {"clip_norm": None},
     "feddyn": {"proximal_mu": 0.1},
-    "fednova": {"local_epochs": 1.0, "local_steps": None},
+    "fednova": {"epochs": 1.0, "steps": None},
     "ditto:0.5": {},
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_an_algorithm_with_a_memory_goes_on_to_the_same_bits(tmp_path, step):
-    how = {"lr": 0.2, "local_steps": 3, "batch_size": 8, **STEPS[step]}
+    how = Local(lr=0.2, batch_size=8, **{"steps": 3, **STEPS[step]})
     given = {"client_steps": [step], "local": how}
     whole = federation(executor="processes", workers=2, **given).run(6, tmp_path / "whole")
     cut_short(federation(**given), tmp_path / "cut")

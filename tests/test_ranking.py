@@ -39,7 +39,7 @@ def trained():
     task = LanguageModelling(gpt2(LAYERS, WIDTH))
     layout = ParameterLayout.from_module(task.model, "tensor")
     params, buffers = layout.flatten(task.model), layout.flatten_buffers(task.model)
-    config = TrainingConfig(lr=0.1, local_steps=4, batch_size=6)
+    config = TrainingConfig(lr=0.1, local_steps=4, batch_size=6).local
     trainer = LocalTrainer(task, layout, config, seed=1)
     samples = torch.cat([corpus(client) for client in range(CLIENTS)])
     losses = []

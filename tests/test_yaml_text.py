@@ -90,7 +90,7 @@ def test_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_settings_take_numbers_as_people_write_them() -> None:
-    assert load_config("smoke", overrides=["lr=1e-3"]).training.lr == 1e-3
+    assert load_config("smoke", overrides=["lr=1e-3"]).training.optimizer.lr == 1e-3
     assert load_config("smoke", overrides=["seed=010"]).seed == 10
     assert load_config("smoke", overrides=["rounds=1e1"]).rounds == 10
     found = load_config("smoke", overrides=["partition.self_balancing=no"])

@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 from torch import nn
 
-from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.data.population import Indices
 
 
@@ -21,17 +21,15 @@ def normalises_batches(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def batches(
-    size: int, config: TrainingConfig, draws: np.random.Generator, alone: bool = True
-) -> list[Indices]:
+def batches(size: int, local: Local, draws: np.random.Generator, alone: bool = True) -> list[Indices]:
     """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
 
-    ``local_steps`` gives that many batches; ``local_epochs`` as many as cover that many passes, rounded
-    up. A pass ends with a smaller batch when the batch size does not divide the samples.
+    ``steps`` gives that many batches; ``epochs`` as many as cover that many passes, rounded up.
+    A pass ends with a smaller batch when the batch size does not divide the samples.
 
     Args:
         size: samples that the client holds.
-        config: steps or epochs, and the batch size.
+        local: steps or epochs, and the batch size.
         draws: of the client's round.
         alone: whether a single sample may be a batch. If not, one that is left over at the end of a pass
             joins the batch before it.
@@ -41,11 +39,11 @@ def batches(
     """
     if not size:
         raise ValueError("there is no sample to train on")
-    per_epoch = len(_starts(size, config.batch_size, alone))
-    steps = config.local_steps or _steps(config.local_epochs or 1, per_epoch)
+    per_epoch = len(_starts(size, local.batch_size, alone))
+    steps = local.steps or _steps(local.epochs or 1, per_epoch)
     found: list[Indices] = []
     for first in range(0, steps, per_epoch):
-        found += _cut(draws.permutation(size), config.batch_size, steps - first, alone)
+        found += _cut(draws.permutation(size), local.batch_size, steps - first, alone)
     return found
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedtlu_fast.clients.batches import batches
+from fedtlu_fast.clients.local import Local
+from fedtlu_fast.clients.optimizer import AdamW, Sgd
 from fedtlu_fast.clients.trainer import (
     ONE_SUM,
     OWN_MODEL,
@@ -28,7 +30,6 @@ from fedtlu_fast.clients.trainer import (
     Finish,
     Want,
 )
-from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, whole
 from fedtlu_fast.errors import FedtluError
 from fedtlu_fast.layout import ParameterLayout
@@ -47,36 +48,41 @@ class CompiledTrainer:
     shows_vectors = False
 
     def __init__(
-        self, task: Task, layout: ParameterLayout, config: TrainingConfig, seed: int, example: Samples
+        self, task: Task, layout: ParameterLayout, local: Local, seed: int, example: Samples
     ) -> None:
         """Looks whether there is a kernel for this model.
 
         Args:
             task: model and loss.
             layout: of the model.
-            config: optimizer, steps, clipping, proximal term.
+            local: optimizer, steps, clipping, proximal term.
             seed: of the run.
             example: any samples of the task's kind.
 
         Raises:
             CannotCompileError: the model is not ``Linear, ReLU, ..., Linear`` with biases, all of it
-                trained, on the CPU; the samples are not float32; or the extension was not built.
+                trained, on the CPU; the samples are not float32; the optimizer is neither `Sgd` nor `AdamW`;
+                or the extension was not built.
         """
         try:
             from fedtlu_fast.ops.native import extension
         except ImportError as error:
             raise CannotCompileError(str(error)) from error
+        optimizer = local.optimizer
+        if type(optimizer) not in (Sgd, AdamW):
+            raise CannotCompileError("its optimizer is neither sgd nor adamw")
+        assert isinstance(optimizer, Sgd | AdamW)
         self._kernel = extension.train_perceptrons
         self._layers = _linears(task, layout)
         self._steps: dict[str, Any] = {
-            "adamw": config.optimizer == "adamw",
-            "lr": config.lr,
-            "momentum": config.momentum,
-            "weight_decay": config.weight_decay,
-            "proximal": config.proximal_mu,
-            "clip": config.clip_norm or 0.0,
+            "adamw": isinstance(optimizer, AdamW),
+            "lr": optimizer.lr,
+            "momentum": optimizer.momentum if isinstance(optimizer, Sgd) else 0.0,
+            "weight_decay": optimizer.weight_decay,
+            "proximal": local.proximal_mu,
+            "clip": local.clip_norm or 0.0,
         }
-        self.config, self.seed = config, seed
+        self.local, self.seed = local, seed
         self._draws = Draws()
         self._change = torch.empty(layout.size)
         self._own = torch.empty(layout.size)
@@ -150,7 +156,7 @@ class CompiledTrainer:
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
-        return batches(size, self.config, draws)
+        return batches(size, self.local, draws)
 
     def _train(
         self,

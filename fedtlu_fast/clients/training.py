@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
-from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel, Want
-from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws, SeededWhereDrawn
@@ -32,7 +31,7 @@ class LocalTrainer:
         self,
         task: Task,
         layout: ParameterLayout,
-        config: TrainingConfig,
+        local: Local,
         seed: int,
         compiled: str = "none",
         precision: Precision = "float32",
@@ -42,7 +41,7 @@ class LocalTrainer:
         Args:
             task: model and loss.
             layout: of the model.
-            config: optimizer, steps, clipping, proximal term.
+            local: optimizer, steps, clipping, proximal term.
             seed: of the run.
             compiled: a mode of torch.compile for the loss, or none.
             precision: of the forward and backward pass; see `in_precision`.
@@ -55,7 +54,7 @@ class LocalTrainer:
         if self._one_shape:
             # One graph for each shape of a batch: a general one would be slower, and no CUDA graph.
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
-        self.task, self.layout, self.config, self.seed = task, layout, config, seed
+        self.task, self.layout, self.local, self.seed = task, layout, local, seed
         self.params = layout.flatten(task.model)
         self._loss = in_precision(self._loss, precision, self.params.device)
         self.grads = torch.zeros_like(self.params)
@@ -115,26 +114,26 @@ class LocalTrainer:
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
-        mu, anchor = self.config.proximal_mu if mu is None else mu, params if anchor is None else anchor
-        optimizer = Optimizer(self.config)
-        own = [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
+        mu, anchor = self.local.proximal_mu if mu is None else mu, params if anchor is None else anchor
+        own = self._own()
+        steps = self.local.optimizer.start(own[0]) if self._runs else None
         draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
         if not self.task.model.training:
             self.task.model.train()
         losses = []
         with self._seeded(self.seed, f"{purpose}dropout", round_index, client):
-            for places in batches(len(samples), self.config, draws, self._alone):
+            for places in batches(len(samples), self.local, draws, self._alone):
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)
-                if self._runs:
+                if steps is not None:
                     if loss.requires_grad:  # not where it depends on none of these blocks
                         loss.backward()  # type: ignore[no-untyped-call]
                     add_proximal_(self.grads, self.params, anchor, mu)
                     if correction is not None:
                         for run in self._runs:
                             self.grads[run] += correction[run]
-                    clip_(self._flat, self.config.clip_norm)
-                    optimizer.step_(*own)
+                    clip_(self._flat, self.local.clip_norm)
+                    steps.step_(*own)
                 losses.append(loss.detach())
         # Looking through the modules for buffers costs as much as a step of a small model.
         after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
@@ -202,13 +201,24 @@ class LocalTrainer:
         self._freeze_(self._whole)
         self.load_(params, buffers)
         draws = self._draws.generator(self.seed, "probe", round_index, client)
-        plan = probe_batches(len(samples), self.config.batch_size, count, draws, self._alone)
+        plan = probe_batches(len(samples), self.local.batch_size, count, draws, self._alone)
         self.grads.zero_()
         self.task.model.train()
         with self._seeded(self.seed, "probe dropout", round_index, client):
             for places in plan:
                 self._batch_loss(samples, places).backward()  # type: ignore[no-untyped-call]
         return self.grads.div_(len(plan))
+
+    def _own(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What the optimizer steps, and the gradients: pieces of the flat vectors, or the parameters."""
+        if self.local.optimizer.flat:
+            return [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
+        params = [
+            param
+            for name, param in self.task.model.named_parameters()
+            if name in self._named and param.requires_grad
+        ]
+        return list(params), [param.grad for param in params if param.grad is not None]
 
     def _batch_loss(self, samples: Samples, places: Indices) -> Tensor:
         batch = samples.take(places)

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fedtlu_fast.clients.batches import batches, probe_batches
-from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
-from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
@@ -64,7 +63,7 @@ class VectorizedTrainer:
         self,
         task: Task,
         layout: ParameterLayout,
-        config: TrainingConfig,
+        local: Local,
         seed: int,
         at_once: int,
         example: Samples,
@@ -75,7 +74,7 @@ class VectorizedTrainer:
         Args:
             task: model and loss.
             layout: of the model.
-            config: optimizer, steps, clipping, proximal term.
+            local: optimizer, steps, clipping, proximal term.
             seed: of the run.
             at_once: largest K.
             example: any samples of the task's kind, to try the model with.
@@ -85,14 +84,16 @@ class VectorizedTrainer:
             InputError: the device has no such precision.
             CannotVectorizeError: the model keeps running statistics, or normalises over the batch
                 (BatchNorm): what fills up the shorter batches would take part in it; it draws random numbers
-                in training; or torch cannot vectorise it.
+                in training; its optimizer is not `flat`; or torch cannot vectorise it.
         """
+        if not local.optimizer.flat:
+            raise CannotVectorizeError("its optimizer takes the parameters of one model")
         if layout.buffers:
             raise CannotVectorizeError(f"it keeps running statistics ({layout.buffers[0].name})")
         for name, module in task.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise CannotVectorizeError(f"it normalises over the batch ({name})")
-        self.layout, self.config, self.seed = layout, config, seed
+        self.layout, self.local, self.seed = layout, local, seed
         self._task, self._losses = task, _Losses(task)
         device = next(task.model.parameters()).device
         self._params = torch.empty(at_once, layout.size, device=device)
@@ -134,7 +135,7 @@ class VectorizedTrainer:
         if frozen is not None:
             grads.zero_()
         added = None if corrections is None else torch.stack([corrections[k] for k in order])
-        optimizer = Optimizer(self.config)
+        steps = self.local.optimizer.start([matrix])
         totals = torch.zeros(len(order), dtype=torch.float64, device=matrix.device)
         self._losses.train()
         for step, active in enumerate(schedule.active):
@@ -143,7 +144,7 @@ class VectorizedTrainer:
             if frozen is not None:
                 frozen.clear_(grads[:active])
             self._adjust_(grads[:active], matrix[:active], params, added, frozen)
-            optimizer.step_([matrix[:active]], [grads[:active]])
+            steps.step_([matrix[:active]], [grads[:active]])
             if frozen is not None:
                 frozen.restore_(matrix[:active], params)
             totals[:active] += losses
@@ -171,7 +172,7 @@ class VectorizedTrainer:
         plans = []
         for own, client in zip(samples, clients, strict=True):
             draws = self._draws.generator(self.seed, "probe", round_index, client)
-            plans.append(probe_batches(len(own), self.config.batch_size, count, draws))
+            plans.append(probe_batches(len(own), self.local.batch_size, count, draws))
         order = sorted(range(len(plans)), key=lambda k: -len(plans[k]))
         schedule = Schedule.of([plans[k] for k in order])
         held = [samples[k] for k in order]
@@ -199,7 +200,7 @@ class VectorizedTrainer:
 
     def _plan(self, size: int, round_index: int, client: int) -> list[Indices]:
         draws = self._draws.generator(self.seed, "batches", round_index, client)
-        return batches(size, self.config, draws)
+        return batches(size, self.local, draws)
 
     def _try(self, example: Samples) -> None:
         """One forward and backward pass, to find out whether torch can, and what the loss is a mean of."""
@@ -266,16 +267,16 @@ class VectorizedTrainer:
         frozen: Frozen | None,
     ) -> None:
         """The proximal term, corrections and clipping, client by client."""
-        if self.config.proximal_mu:
-            mu = self.config.proximal_mu
+        if self.local.proximal_mu:
+            mu = self.local.proximal_mu
             grads.add_(matrix, alpha=mu).sub_(start, alpha=mu)
         if corrections is not None:
             grads.add_(corrections[: len(grads)])
             if frozen is not None:
                 frozen.clear_(grads)
-        if self.config.clip_norm is not None:
+        if self.local.clip_norm is not None:
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
-            grads.mul_((self.config.clip_norm / (norms + 1e-6)).clamp(max=1.0))
+            grads.mul_((self.local.clip_norm / (norms + 1e-6)).clamp(max=1.0))
 
     def _losses_of(self, params: dict[str, Tensor], *batch: Tensor) -> Tensor:
         named = {f"model.{name}": param for name, param in params.items()}

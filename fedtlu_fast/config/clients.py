@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from fedtlu_fast.config.section import Section
+from fedtlu_fast.clients.local import Local
+from fedtlu_fast.clients.optimizer import AdamW, Optimizer, Sgd, TorchOptimizer
+from fedtlu_fast.config.parts_section import Chooser, PartsSection
 from fedtlu_fast.errors import InputError
 
 
-class TrainingConfig(Section):
+class TrainingConfig(PartsSection):
     """What a client does with its samples. The papers state none of these numbers."""
 
-    optimizer: Literal["sgd", "adamw"] = Field(
-        "sgd", description="sgd | adamw; its state starts anew in every round"
+    optimizer: Annotated[Optimizer, Chooser("optimizer", function=TorchOptimizer)] = Field(
+        Sgd(),
+        description="sgd | adamw | package.module:Name, which may be a function parameters -> "
+        "torch.optim.Optimizer; its state starts anew in every round",
     )
-    lr: float = Field(0.5, gt=0, description="learning rate")
-    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0, description="of either optimizer")
     batch_size: int = Field(8, ge=1, description="samples in a step")
     local_steps: int | None = Field(None, ge=1, description="steps a round; or give local_epochs")
     local_epochs: float | None = Field(
@@ -35,10 +36,36 @@ class TrainingConfig(Section):
         0.0, ge=0, description="FedProx's mu: adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg"
     )
 
+    @property
+    def local(self) -> Local:
+        """What these settings describe."""
+        return Local(
+            optimizer=self.optimizer,
+            steps=self.local_steps,
+            epochs=self.local_epochs,
+            batch_size=self.batch_size,
+            clip_norm=self.clip_norm,
+            proximal_mu=self.proximal_mu,
+        )
+
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """See `Section`: a `Local` is the settings that describe it."""
+        if not isinstance(given, Local):
+            return given
+        return {
+            "optimizer": given.optimizer,
+            "local_steps": given.steps,
+            "local_epochs": given.epochs,
+            "batch_size": given.batch_size,
+            "clip_norm": given.clip_norm,
+            "proximal_mu": given.proximal_mu,
+        }
+
     @model_validator(mode="before")
     @classmethod
     def _one_epoch(cls, value: Any) -> Any:
-        """Without a word on either, one pass."""
+        """One pass where neither steps nor epochs are given."""
         if isinstance(value, Mapping) and not {"local_steps", "local_epochs"} & value.keys():
             return {**value, "local_epochs": 1.0}
         return value
@@ -48,12 +75,10 @@ class TrainingConfig(Section):
         if (self.local_steps is None) == (self.local_epochs is None):
             given = {"local_steps": self.local_steps, "local_epochs": self.local_epochs}
             raise InputError("local_steps", given, "exactly one of the two", "Set the other to null.")
-        if self.optimizer == "adamw" and self.momentum:
-            raise InputError("momentum", self.momentum, "0 with adamw, which has its own")
         return self
 
 
-class PretrainingConfig(Section):
+class PretrainingConfig(PartsSection):
     """A start that stands for pre-training: central epochs on samples that no client holds (ours)."""
 
     epochs: float = Field(0.0, ge=0, description="passes over the samples set aside; 0: none is")
@@ -61,13 +86,12 @@ class PretrainingConfig(Section):
     seed: int = Field(
         0, ge=0, description="of initial weights, share and batches: runs of every seed begin alike"
     )
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="sgd | adamw")
-    lr: float = Field(1e-3, gt=0, description="learning rate")
+    optimizer: Annotated[Optimizer, Chooser("optimizer", function=TorchOptimizer)] = Field(
+        AdamW(), description="sgd | adamw | package.module:Name"
+    )
     batch_size: int = Field(32, ge=1, description="samples in a step")
 
     @property
-    def training(self) -> TrainingConfig:
-        """The same as a client's settings."""
-        return TrainingConfig(
-            optimizer=self.optimizer, lr=self.lr, batch_size=self.batch_size, local_epochs=self.epochs
-        )
+    def local(self) -> Local:
+        """The same as a client's training."""
+        return Local(optimizer=self.optimizer, epochs=self.epochs, batch_size=self.batch_size)

@@ -76,7 +76,7 @@ def _measured(
     rounds = run_costs(
         costs,
         selection,
-        config.training,
+        config.training.local,
         cache(partial(_held, population)),
         chosen.selector.probe_batches if chosen.selector.probes else 0,
         _kept(server),

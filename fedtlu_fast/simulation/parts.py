@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from torch import nn
@@ -76,9 +77,12 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     layout = layout_of(config, task.model)
     if start and data.public is not None:
         pool = on_device(data.public.pool, config.device)
-        pretrain_(config, task, layout, Samples(pool, data.public.rows))
+        given = config.pretraining
+        settings = json.dumps(given.model_dump(mode="json"), sort_keys=True)
+        known = f"{config.task}/{config.threads}/{settings}"
+        pretrain_(given.local, given.seed, task, layout, Samples(pool, data.public.rows), known)
     how = config.execution
-    trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
+    trainer = LocalTrainer(task, layout, config.training.local, config.seed, how.compile, how.precision)
     population: Population = data.population
     if config.device == "cpu" or type(population) is ArrayPopulation:
         population = population.to(config.device)
@@ -105,6 +109,6 @@ def _own_parts(config: RunConfig) -> Parts:
     task.model.to(config.device)
     how = config.execution
     layout = layout_of(config, task.model)
-    trainer = LocalTrainer(task, layout, config.training, config.seed, how.compile, how.precision)
+    trainer = LocalTrainer(task, layout, config.training.local, config.seed, how.compile, how.precision)
     steps = make_steps(config, layout, task, population)
     return Parts(population.to(config.device), trainer, steps)

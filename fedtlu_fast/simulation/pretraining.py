@@ -8,7 +8,6 @@ is trained once.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import threading
@@ -20,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
@@ -54,29 +53,33 @@ def cache_directory() -> Path | None:
         return None
 
 
-def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Samples) -> None:
+def pretrain_(
+    local: Local, seed: int, task: Task, layout: ParameterLayout, public: Samples, known: str
+) -> None:
     """Gives the task's model the start: trained here, or read where it was trained before.
 
     Args:
-        config: `pretraining` says how.
+        local: how it is trained.
+        seed: of the draws.
         task: with a model at its initial weights; nobody has bound it yet.
         layout: of the model.
         public: the samples set aside.
+        known: all settings on which the start depends, as text.
 
     Raises:
         InputError: training diverged.
     """
-    settings = config.pretraining
     params, buffers = layout.flatten(task.model), layout.flatten_buffers(task.model)
     folder = cache_directory()
-    path = folder and folder / f"start-{_digest(config, params, buffers, public)}.safetensors"
+    path = folder and folder / f"start-{_digest(known, params, buffers, public)}.safetensors"
     start = _read(path, params, buffers) if path else None
     if start is None:
-        logger.info("pre-training: %g epochs of %d samples", settings.epochs, len(public))
-        central = LocalTrainer(task, layout, settings.training, settings.seed)
+        logger.info("pre-training: %g epochs of %d samples", local.epochs, len(public))
+        central = LocalTrainer(task, layout, local, seed)
         update = central.train(params, buffers, public, round_index=0, client=0)
         if not update.is_sound(buffers):
-            raise InputError("pretraining.lr", settings.lr, "a rate at which the loss stays finite")
+            lr = getattr(local.optimizer, "lr", None)
+            raise InputError("pretraining.lr", lr, "a rate at which the loss stays finite")
         start = update.params.clone(), update.buffers.clone()
         if path is None:
             logger.warning(NOT_KEPT, "this user has no home directory")
@@ -86,10 +89,9 @@ def pretrain_(config: RunConfig, task: Task, layout: ParameterLayout, public: Sa
     layout.load_buffers_(task.model, start[1])
 
 
-def _digest(config: RunConfig, params: Tensor, buffers: Tensor, public: Samples) -> str:
+def _digest(known: str, params: Tensor, buffers: Tensor, public: Samples) -> str:
     """Of all that the result depends on."""
-    found = hashlib.sha256(f"{VERSION}/{config.task}/{config.threads}/".encode())
-    found.update(json.dumps(config.pretraining.model_dump(mode="json"), sort_keys=True).encode())
+    found = hashlib.sha256(f"{VERSION}/{known}".encode())
     for tensor in (params, buffers, *public.all()):
         found.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
         found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

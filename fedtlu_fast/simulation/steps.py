@@ -6,6 +6,7 @@ from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
 from fedtlu_fast.client_steps.sending import SendChosen
+from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
@@ -46,14 +47,15 @@ def make_steps(
         steps.append(SendChosen(make_client_rule(config, layout, task, population) if by_change else None))
     if chosen.selector.recycles:
         steps.append(Recycle(standing_of(config, layout).open))
-    local = config.training
+    optimizer = config.training.optimizer
+    sgd = optimizer if isinstance(optimizer, Sgd) else None
     facts = RunFacts(
         layout,
         config.seed,
         config.clients,
-        local.lr if local.optimizer == "sgd" else 0.0,
-        local.momentum,
-        local.proximal_mu,
+        sgd.lr if sgd is not None else 0.0,
+        sgd.momentum if sgd is not None else 0.0,
+        config.training.proximal_mu,
         tokens,
         labels,
         config.backend,

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedtlu_fast import Datasets, Federation, InputError, SupervisedTask
+from fedtlu_fast import Datasets, Federation, InputError, Local, SupervisedTask
 from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
 from fedtlu_fast.algorithms.fednova import length_of
 from fedtlu_fast.client_steps import ClientSteps, RunFacts
+from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.round import run_round
@@ -57,8 +58,8 @@ def held():
 class Rounds:
     """Rounds of the three clients, two of which train in each."""
 
-    def __init__(self, step, executor="serial", **local):
-        how = {"lr": LR, "batch_size": 1, "clip_norm": None, "local_epochs": 1.0, **local}
+    def __init__(self, step, executor="serial", momentum=0.0, **local):
+        how = Local(Sgd(LR, momentum), epochs=1.0, batch_size=1, clip_norm=None, **local)
         execution = {"executor": executor, **({"at_once": 2} if executor == "vectorized" else {"workers": 2})}
         fed = Federation(
             SupervisedTask(Point(), parabola),
@@ -77,8 +78,8 @@ class Rounds:
             config.seed,
             config.clients,
             LR,
-            how.get("momentum", 0.0),
-            how.get("proximal_mu", 0.0),
+            momentum,
+            how.proximal_mu,
         )
         self.steps = ClientSteps([step], facts)
         self.state = initial_state(layout, trainer.task.model)

@@ -80,7 +80,9 @@ class Rounds:
         config = settings_of({}, execution={**EXECUTIONS[execution], "client_errors": "drop"})
         parts = make_parts(config)
         layout, trainer = parts.trainer.layout, parts.trainer
-        self.steps = ClientSteps(steps, RunFacts(layout, config.seed, config.clients, config.training.lr))
+        self.steps = ClientSteps(
+            steps, RunFacts(layout, config.seed, config.clients, config.training.optimizer.lr)
+        )
         self.population = wrap(parts.population) if wrap else parts.population
         self.trainer, self.state = trainer, initial_state(layout, trainer.task.model)
         self.executor = make_executor(config, self.population, trainer, self.steps)

@@ -26,7 +26,7 @@ def made(**training):
     x = torch.from_numpy(draws.standard_normal((30, 5), dtype=np.float32))
     samples = Samples((x, torch.from_numpy(draws.integers(0, 3, 30))), np.arange(30))
     layout, plain = ParameterLayout.from_module(model), copy.deepcopy(model)
-    config = TrainingConfig(**{"lr": 0.1, "local_steps": 4, "clip_norm": None, **training})
+    config = TrainingConfig(**{"lr": 0.1, "local_steps": 4, "clip_norm": None, **training}).local
     return LocalTrainer(Classification(model), layout, config, SEED), plain, samples
 
 
@@ -35,7 +35,9 @@ def by_torch(plain, samples, config):
     losses = []
     for part, purpose in ((plain[3:], "first batches"), (plain[:3], "batches")):
         start = [param.detach().clone() for param in part.parameters()]
-        optimizer = torch.optim.SGD(part.parameters(), lr=config.lr, momentum=config.momentum)
+        optimizer = torch.optim.SGD(
+            part.parameters(), lr=config.optimizer.lr, momentum=config.optimizer.momentum
+        )
         for places in batches(30, config, generator(SEED, purpose, ROUND, CLIENT)):
             optimizer.zero_grad()
             x, labels = samples.take(places)
@@ -57,7 +59,7 @@ def test_the_head_is_trained_first_and_then_the_rest(options):
     buffers = layout.flatten_buffers(trainer.task.model)
     given = start.clone(), buffers.clone()
     found = train_in_turn(trainer, ClientStart(start, buffers, samples, (0, 1), (2,)), ROUND, CLIENT)
-    loss = by_torch(plain, samples, trainer.config)
+    loss = by_torch(plain, samples, trainer.local)
     torch.testing.assert_close(found.params, layout.flatten(plain), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.buffers, layout.flatten_buffers(plain), rtol=1e-5, atol=1e-6)
     assert found.loss == pytest.approx(loss, rel=1e-5)

@@ -11,7 +11,7 @@ from fedtlu_fast.randomness import generator
 
 
 def _plan(size: int, width: int, alone: bool, **training: object) -> list[np.ndarray]:
-    config = TrainingConfig(batch_size=width, **training)
+    config = TrainingConfig(batch_size=width, **training).local
     return batches(size, config, generator(0, "batches"), alone)
 
 
@@ -20,7 +20,7 @@ def test_a_single_sample_joins_the_batch_before_it(size: int) -> None:
     plain, joined = (_plan(size, 8, alone, local_epochs=2) for alone in (True, False))
     assert [len(batch) for batch in joined] == [*[8] * (size // 8 - 1), 9] * 2
     assert np.array_equal(np.concatenate(plain), np.concatenate(joined)), "the same samples in the same order"
-    training = TrainingConfig(batch_size=8, local_steps=5)
+    training = TrainingConfig(batch_size=8, local_steps=5).local
     assert samples_processed(size, training, alone=False) == sum(
         map(len, _plan(size, 8, False, local_steps=5))
     )
@@ -48,4 +48,4 @@ def test_only_batchnorm_takes_its_statistics_from_the_batch() -> None:
 def test_a_client_without_samples_is_named_for_it() -> None:
     with pytest.raises(ValueError, match="no sample to train on"):
         _plan(0, 8, True, local_steps=2)
-    assert samples_processed(0, TrainingConfig(local_steps=2)) == 0
+    assert samples_processed(0, TrainingConfig(local_steps=2).local) == 0

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedtlu_fast import ParameterLayout
+from fedtlu_fast.clients.optimizer import AdamW
 from fedtlu_fast.clients.training import LocalTrainer, batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
@@ -52,7 +53,7 @@ class Client:
     def __init__(self, model, pool=None, task=Classification, rows=30, **training):
         self.plain, self.task = copy.deepcopy(model), task
         self.layout = ParameterLayout.from_module(model)
-        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "local_steps": 6, **training})
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "local_steps": 6, **training}).local
         self.samples = Samples(pool or features(), np.arange(rows))
         # Numbers whose bits a needless operation would change.
         self.start = self.layout.flatten(model)
@@ -79,11 +80,13 @@ class Client:
         for param in params.values():
             param.requires_grad_(any(param is own for own in trained))
         first = [param.detach().clone() for param in trained]
-        if config.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+        if isinstance(config.optimizer, AdamW):
+            optimizer = torch.optim.AdamW(
+                trained, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
+            )
         else:
-            given = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-            optimizer = torch.optim.SGD(trained, lr=config.lr, **given)
+            given = {"momentum": config.optimizer.momentum, "weight_decay": config.optimizer.weight_decay}
+            optimizer = torch.optim.SGD(trained, lr=config.optimizer.lr, **given)
         draws = seeded(SEED, "batches", round_index, client)
         with torch_seeded(SEED, "dropout", round_index, client):
             for places in batches(len(self.samples), config, draws):

@@ -61,7 +61,7 @@ class Both:
         model, task = model or mlp(), task or Classification
         self.layout = ParameterLayout.from_module(model)
         self.blocks = len(self.layout.blocks)
-        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training})
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training}).local
         self.start = self.layout.flatten(model)
         self.start[::5] = -0.0
         self.none = torch.empty(0)

@@ -50,7 +50,7 @@ class Setting:
         model = build_mlp(inputs, hidden, classes, SEED)
         features = torch.from_numpy(self.draws.standard_normal((count, inputs), dtype=np.float32))
         self.pool = (features, torch.from_numpy(self.draws.integers(0, classes, count)))
-        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training})
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training}).local
         self.layout = ParameterLayout.from_module(model)
         self.start = self.layout.flatten(model)
         self.buffers = torch.empty(0)
@@ -119,7 +119,7 @@ def test_any_shape_against_float64(inputs, hidden, classes, batch, sizes, seed):
             gradients = torch.autograd.grad(loss, list(exact.parameters()))
             with torch.no_grad():
                 for param, gradient in zip(exact.parameters(), gradients, strict=True):
-                    param -= setting.config.lr * gradient
+                    param -= setting.config.optimizer.lr * gradient
         expected = torch.cat([param.detach().flatten() for param in exact.parameters()])
         found = setting.compiled.train(setting.start, setting.buffers, held, 2, client)
         torch.testing.assert_close(found.params.double(), expected, rtol=2e-5, atol=2e-6)
@@ -210,7 +210,7 @@ def test_the_global_parameters_stay_as_they_are():
 def compiled(model, task=Classification, pool=None):
     pool = pool or (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     layout = ParameterLayout.from_module(model)
-    return CompiledTrainer(task(model), layout, TrainingConfig(), SEED, Samples(pool, np.arange(2)))
+    return CompiledTrainer(task(model), layout, TrainingConfig().local, SEED, Samples(pool, np.arange(2)))
 
 
 def frozen():

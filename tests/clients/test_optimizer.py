@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sampling import examples
 
-from fedtlu_fast.clients.optimizer import Optimizer
+from fedtlu_fast.clients.optimizer import AdamW, Sgd
 from fedtlu_fast.config import TrainingConfig
 
 OPTIONS = [
@@ -21,9 +21,14 @@ OPTIONS = [
 
 
 def torchs(params, config):
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(params, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    if isinstance(config.optimizer, AdamW):
+        return torch.optim.AdamW(params, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+    return torch.optim.SGD(
+        params,
+        lr=config.optimizer.lr,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
 
 
 def by_torch(start, grads, config):
@@ -37,7 +42,7 @@ def by_torch(start, grads, config):
 
 
 def ours(start, grads, config):
-    params, optimizer = start.clone(), Optimizer(config)
+    params, optimizer = start.clone(), config.optimizer.start([])
     for grad in grads:
         optimizer.step_([params], [grad.clone()])
     return params
@@ -46,7 +51,7 @@ def ours(start, grads, config):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_steps_are_torchs_bit_for_bit(generator, options, size):
-    config = TrainingConfig(**options)
+    config = TrainingConfig(**options).local
     start = torch.randn(size, generator=generator)
     for steps in (1, 2, 9):
         grads = list(torch.randn(steps, size, generator=generator))
@@ -57,7 +62,7 @@ def test_steps_are_torchs_bit_for_bit(generator, options, size):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_gradients_are_left_as_they_were(generator, options):
-    optimizer = Optimizer(TrainingConfig(**options))
+    optimizer = TrainingConfig(**options).optimizer.start([])
     params, grads = torch.randn(2, 50, generator=generator)
     given = grads.clone()
     for _ in range(3):
@@ -74,11 +79,11 @@ def test_gradients_are_left_as_they_were(generator, options):
 )
 def test_rows_that_drop_out_equal_optimizers_of_their_own(options, steps, size, seed):
     """To float32 rounding: torch's vector instructions round as its scalar ones at the ends do not."""
-    config, steps = TrainingConfig(**options), sorted(steps, reverse=True)
+    config, steps = TrainingConfig(**options).local, sorted(steps, reverse=True)
     draws = np.random.default_rng(seed)
     start = torch.from_numpy(draws.standard_normal((len(steps), size), dtype=np.float32))
     grads = torch.from_numpy(draws.standard_normal((steps[0], len(steps), size), dtype=np.float32))
-    matrix, shared, optimizer = start.clone(), torch.empty(len(steps), size), Optimizer(config)
+    matrix, shared, optimizer = start.clone(), torch.empty(len(steps), size), config.optimizer.start([])
     for step in range(steps[0]):
         active = sum(own > step for own in steps)
         # One matrix of gradients serves all steps: nothing of it may be kept.
@@ -92,7 +97,7 @@ def test_rows_that_drop_out_equal_optimizers_of_their_own(options, steps, size, 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_new_optimizer_remembers_nothing(generator, options):
-    config = TrainingConfig(**options)
+    config = TrainingConfig(**options).local
     start, grad = torch.randn(2, 20, generator=generator)
     first = ours(start, [grad] * 3, config)
     assert torch.equal(ours(start, [grad] * 3, config), first)
@@ -100,7 +105,7 @@ def test_a_new_optimizer_remembers_nothing(generator, options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_nan_in_one_row_stays_there(generator, options):
-    config = TrainingConfig(**options)
+    config = TrainingConfig(**options).local
     start = torch.randn(3, 20, generator=generator)
     grads = [torch.randn(3, 20, generator=generator) for _ in range(4)]
     expected = ours(start, grads, config)
@@ -114,5 +119,5 @@ def test_nan_in_one_row_stays_there(generator, options):
 def test_values_that_require_a_gradient_are_stepped_all_the_same(generator):
     params = torch.randn(5, generator=generator).requires_grad_()
     before = params.detach().clone()
-    Optimizer(TrainingConfig(lr=1.0)).step_([params], [torch.ones(5)])
+    Sgd(1.0).start([]).step_([params], [torch.ones(5)])
     torch.testing.assert_close(params.detach(), before - 1)

@@ -55,7 +55,7 @@ def test_bfloat16_is_near_float32_for_one_client_and_for_many(name):
     task, pool = TASKS[name]()
     layout = ParameterLayout.from_module(task.model)
     start = layout.flatten(task.model)
-    config = TrainingConfig(lr=0.1, batch_size=4, local_steps=3)
+    config = TrainingConfig(lr=0.1, batch_size=4, local_steps=3).local
     held = [Samples(pool, np.arange(first, first + 12)) for first in (0, 12, 24)]
 
     def alone(precision):

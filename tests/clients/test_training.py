@@ -15,6 +15,7 @@ from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
+from fedtlu_fast.clients.optimizer import AdamW
 from fedtlu_fast.clients.training import LocalTrainer, add_proximal_, batches, clip_
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
@@ -66,7 +67,7 @@ class Federation:
 
     def __init__(self, model, samples, task=Regression, seed=SEED, **training):
         self.plain = copy.deepcopy(model)
-        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "local_steps": 6, **training})
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "local_steps": 6, **training}).local
         self.layout = ParameterLayout.from_module(model)
         self.samples = samples
         self.params = self.layout.flatten(model)
@@ -121,10 +122,15 @@ def test_training_equals_torch_on_separate_tensors(samples, options):
     config = federation.config
 
     def optimizer(params):
-        if config.optimizer == "adamw":
-            return torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
+        if isinstance(config.optimizer, AdamW):
+            return torch.optim.AdamW(
+                params, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
+            )
         return torch.optim.SGD(
-            params, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            params,
+            lr=config.optimizer.lr,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
         )
 
     update, params, _ = federation.train(rows_of(30))
@@ -197,7 +203,7 @@ def test_fedprox_is_clipped_with_the_loss(samples):
 
 
 def drawn(rows, seed=0, **training):
-    places = batches(len(rows), TrainingConfig(**training), generator(seed, "batches"))
+    places = batches(len(rows), TrainingConfig(**training).local, generator(seed, "batches"))
     return [rows[batch] for batch in places]
 
 

@@ -100,7 +100,7 @@ class Setting:
         tokens = (torch.from_numpy(draws.integers(0, 50, (200, 7))),)
         made = {"mlp": features_of, "tagger": sentences_of}
         self.pool = pool or (made[name](draws) if name in made else tokens)
-        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training})
+        self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "batch_size": 4, **training}).local
         self.layout = ParameterLayout.from_module(model)
         self.start = self.layout.flatten(model)
         self.buffers = self.layout.flatten_buffers(model)

@@ -200,7 +200,9 @@ def test_what_clients_probed_trained_and_sent_is_counted(text: Path, tmp_path: P
     population = load_federation(config).population
     sizes = [len(population.train(client)) for client in range(config.clients)]
     passed = sum(min(sizes[client], 8) for row in result.selection for client in row["cohort"])
-    through = [samples_processed(sizes[client], config.training) for client in full.selection[0]["cohort"]]
+    through = [
+        samples_processed(sizes[client], config.training.local) for client in full.selection[0]["cohort"]
+    ]
     single = whole.rounds[0]["forward_flops"] / sum(through)
     forward = json.loads((tmp_path / "own" / "costs.json").read_text())["blocks"]["forward_flops"]
     assert single == forward

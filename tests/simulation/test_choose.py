@@ -55,7 +55,7 @@ def parts_of(config, *extra):
     torch.manual_seed(0)
     task = Classification(nn.Sequential(nn.Linear(6, 5), *extra, nn.ReLU(), nn.Linear(5, 4)))
     layout = ParameterLayout.from_module(task.model)
-    return parts.population, LocalTrainer(task, layout, config.training, config.seed)
+    return parts.population, LocalTrainer(task, layout, config.training.local, config.seed)
 
 
 def with_steps(config, population, trainer):

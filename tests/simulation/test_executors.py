@@ -108,7 +108,7 @@ class Federation:
             torch.manual_seed(0)
             task = Classification(model())
             layout = ParameterLayout.from_module(task.model)
-            trainer = LocalTrainer(task, layout, self.config.training, self.config.seed)
+            trainer = LocalTrainer(task, layout, self.config.training.local, self.config.seed)
             steps = make_steps(self.config, layout, task, parts.population)
         self.trainer = trainer
         self.state = initial_state(trainer.layout, trainer.task.model)

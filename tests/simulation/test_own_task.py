@@ -19,7 +19,7 @@ from support.own import (
 )
 from torch import nn
 
-from fedtlu_fast import Datasets, Federation
+from fedtlu_fast import Datasets, Federation, Local
 from fedtlu_fast.errors import ClientError, InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
@@ -101,9 +101,8 @@ def share_of_first_tag(outputs, targets):
 def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
     figure = Metric(share_of_first_tag, better="lower", title="share of the first tag")
     task = SupervisedTask(LstmTagger(), tag_loss, {"first_share": figure, "accuracy": tag_accuracy})
-    own = Federation(
-        task, sentences(), cohort=3, executor="serial", local={"local_steps": 2, "batch_size": 4}
-    )
+    local = Local(steps=2, batch_size=4)
+    own = Federation(task, sentences(), cohort=3, executor="serial", local=local)
     result = own.run(2, tmp_path / "out")
     row = rows(tmp_path / "out" / "metrics.jsonl")[-1]
     assert row["test_first_share"] == result.summary["test_first_share"]

@@ -43,7 +43,7 @@ def test_a_budget_makes_a_selector_the_clients(config: RunConfig) -> None:
 def test_settings_follow_the_name(config: RunConfig) -> None:
     found = with_variant(config, "strategic@2+lam=0.5+metric=snr+training.lr=0.25")
     assert found.client_selection.selector == Strategic("snr", 0.5)
-    assert found.training.lr == 0.25
+    assert found.training.optimizer.lr == 0.25
     both = with_variant(config, "top@1+selection.selector=fedtlu")
     assert (both.client_selection.selector, both.selection.selector) == (Last(), FedTLU())
 

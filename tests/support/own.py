@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fedtlu_fast import Federation
+from fedtlu_fast import Federation, Local
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.simulation.founding import found
 from fedtlu_fast.simulation.round import RoundRecord, run_round
@@ -139,7 +139,7 @@ def federated(
     task: Task, data: Datasets, lr: float = 0.5, batch_size: int = 4, **execution: Any
 ) -> Iterator[Federated]:
     """A federation of four clients a round before its first round; `execution` are settings of that name."""
-    local = {"local_steps": 3, "batch_size": batch_size, "lr": lr}
+    local = Local(lr=lr, steps=3, batch_size=batch_size)
     settings = {"execution": {"at_once": 1, "engine": "torch", **execution}}
     config = Federation(task, data, cohort=4, local=local, keep=2, settings=settings).config(2)
     with own_state(1):

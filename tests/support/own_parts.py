@@ -92,3 +92,8 @@ class Odd(Budget):
     def of(self, seed: int, clients) -> np.ndarray:
         """By the number's parity."""
         return np.where(np.asarray(clients, np.int64) % 2, self.high, self.low)
+
+
+def rmsprop(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """A client optimizer as a function."""
+    return torch.optim.RMSprop(parameters, lr=0.01)

@@ -61,7 +61,10 @@ def test_losses_counts_and_evaluation_agree(task, generator, count):
 def test_many_clients_at_once_learn_what_each_learns_alone(generator, norm):
     model = Cnn.build(CnnModel(layers=2, width=4, norm=norm), (1, 8, 8), len(NAMES), 1)
     task = ImageClassification(model, NAMES, torch.tensor([[[128.0]]]), torch.tensor([[[60.0]]]))
-    pool, config = batch_of(generator, 30, (1, 8, 8)), TrainingConfig(lr=0.1, batch_size=4, local_epochs=2)
+    pool, config = (
+        batch_of(generator, 30, (1, 8, 8)),
+        TrainingConfig(lr=0.1, batch_size=4, local_epochs=2).local,
+    )
     held = [Samples(pool, np.arange(*ends)) for ends in ((0, 11), (11, 14), (14, 30))]
     layout = ParameterLayout.from_module(model)
     params = layout.flatten(model)

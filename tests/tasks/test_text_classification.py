@@ -61,7 +61,7 @@ def test_losses_and_evaluation_agree(task, generator, count):
 
 
 def test_many_clients_at_once_learn_what_each_learns_alone(task, generator):
-    pool, config = batch_of(generator, 30), TrainingConfig(lr=0.1, batch_size=4, local_epochs=2)
+    pool, config = batch_of(generator, 30), TrainingConfig(lr=0.1, batch_size=4, local_epochs=2).local
     held = [Samples(pool, np.arange(*ends)) for ends in ((0, 11), (11, 14), (14, 30))]
     layout = ParameterLayout.from_module(task.model)
     params = layout.flatten(task.model)
@@ -126,9 +126,9 @@ def test_a_pretrained_encoder_keeps_its_body_and_gets_a_head_for_these_labels(te
     padded = torch.nn.functional.pad(short, (0, 3), value=data.padding)
     task.model.eval()
     torch.testing.assert_close(task.logits(padded), task.logits(short), rtol=1e-4, atol=1e-5)
-    update = LocalTrainer(task, layout := ParameterLayout.from_module(task.model), TrainingConfig(), 5).train(
-        layout.flatten(task.model), torch.empty(0), data.population.train(0), 1, 0
-    )
+    update = LocalTrainer(
+        task, layout := ParameterLayout.from_module(task.model), TrainingConfig().local, 5
+    ).train(layout.flatten(task.model), torch.empty(0), data.population.train(0), 1, 0)
     assert update.is_sound(torch.empty(0))
 
 

@@ -115,7 +115,7 @@ def test_initial_weights_depend_on_the_seed_alone(folder, architecture):
 @pytest.mark.parametrize("architecture", ["cnn", "resnet", "vit"])
 def test_many_clients_at_once_learn_what_each_learns_alone(folder, architecture):
     task, data = parts(folder, architecture=architecture, layers=3)
-    layout, config = ParameterLayout.from_module(task.model), TrainingConfig(lr=0.05, local_steps=2)
+    layout, config = ParameterLayout.from_module(task.model), TrainingConfig(lr=0.05, local_steps=2).local
     params = layout.flatten(task.model)
     held = [data.population.train(client) for client in range(3)]
     together = VectorizedTrainer(task, layout, config, 5, 3, held[0]).train(params, held, 1, [0, 1, 2])
@@ -224,7 +224,7 @@ def test_clips_vision_tower_is_taken_and_its_text_left(folder, tmp_path):
     assert [len(group) for group in groups] == [2]
     assert "embeddings" in names[0]
     assert names[-1] == "classifier"
-    config, samples = TrainingConfig(lr=0.05, local_steps=2), data.population.train(0)
+    config, samples = TrainingConfig(lr=0.05, local_steps=2).local, data.population.train(0)
     layout = ParameterLayout.from_module(task.model)
     params = layout.flatten(task.model)
     update = LocalTrainer(task, layout, config, 5).train(params, torch.empty(0), samples, 1, 0)

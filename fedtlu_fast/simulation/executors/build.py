@@ -40,7 +40,7 @@ def make_lane_trainer(
     """
     execution, chosen = config.execution, config.client_selection
     at_once, example = execution.at_once or 1, example_samples(population)
-    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     engines, many = Engines(trainer), None
     if execution.engine == "compiled":
         compiled = CompiledTrainer(*parts, example)

@@ -164,7 +164,7 @@ def _seconds(way: Way, config: RunConfig, population: Population, trainer: Local
     held = _sound(config, population, way.at_once)
     params, buffers = trainer.params.clone(), trainer.layout.flatten_buffers(trainer.task.model)
     example, own = example_samples(population), list(held.values())
-    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     try:
         if way.engine == "compiled":
             compiled = CompiledTrainer(*parts, example)

@@ -101,8 +101,7 @@ def most_at_once(config: RunConfig, population: Population, trainer: LocalTraine
 
 def matrix_bytes(layout: ParameterLayout, config: RunConfig) -> int:
     """Bytes of one client's rows: parameters, gradients twice, one temporary, and the optimizer's state."""
-    state = 2 if config.training.optimizer == "adamw" else int(config.training.momentum > 0)
-    return 4 * layout.size * (4 + state)
+    return 4 * layout.size * (4 + config.training.optimizer.vectors)
 
 
 def shared_out(config: RunConfig, steps: ClientSteps) -> int:
@@ -128,7 +127,7 @@ def _compiles(
 ) -> bool:
     if config.execution.precision != "float32":
         return False
-    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     try:
         engine = CompiledTrainer(*parts, example_samples(population))
     except CannotCompileError:
@@ -138,7 +137,7 @@ def _compiles(
 
 def _not_vectorized(config: RunConfig, population: Population, trainer: LocalTrainer) -> str | None:
     """Why the model cannot be trained for several clients at once; None: it can."""
-    parts = (trainer.task, trainer.layout, config.training, config.seed)
+    parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     try:
         VectorizedTrainer(*parts, 1, example_samples(population), config.execution.precision)
     except CannotVectorizeError as error:
