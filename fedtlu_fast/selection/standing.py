@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.evidence import Mask
-
-if TYPE_CHECKING:
-    from fedtlu_fast.config import RunConfig
 
 Names = str | Sequence[str]
 """``auto``, ``none``, or one or more patterns of block names (``h.0``, ``h.*``, ``*norm*``)."""
@@ -41,19 +37,6 @@ class Standing:
         mask = np.zeros(blocks, np.bool_)
         mask[list(self.open)] = True
         return mask
-
-
-def standing_of(config: RunConfig, layout: ParameterLayout) -> Standing:
-    """What the settings make of a layout's blocks; see `standing`."""
-    chosen = config.client_selection
-    return standing(
-        layout,
-        frozen=chosen.frozen,
-        always=chosen.always,
-        only=chosen.only,
-        personal=chosen.personal,
-        fine_tuning=config.model.pretrained is not None or config.pretraining.epochs > 0,
-    )
 
 
 def standing(

@@ -21,7 +21,7 @@ from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import score_layers
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.budgets import Budget
-from fedtlu_fast.selection.standing import Standing, standing_of
+from fedtlu_fast.selection.standing import Standing, standing
 from fedtlu_fast.stats import layer_stats
 from fedtlu_fast.tasks.task import Task
 
@@ -62,6 +62,19 @@ def make_client_rule(
         reach,
         seed=config.seed,
         warmup_rounds=config.warmup_rounds,
+    )
+
+
+def standing_of(config: RunConfig, layout: ParameterLayout) -> Standing:
+    """What the settings make of a layout's blocks; see `standing`."""
+    chosen = config.client_selection
+    return standing(
+        layout,
+        frozen=chosen.frozen,
+        always=chosen.always,
+        only=chosen.only,
+        personal=chosen.personal,
+        fine_tuning=config.model.pretrained is not None or config.pretraining.epochs > 0,
     )
 
 

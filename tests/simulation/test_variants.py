@@ -13,8 +13,8 @@ from fedtlu_fast.experiments.variants import crossed, swept, with_variant
 from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.registry import find
 from fedtlu_fast.selection import FedTLU, Full, FunctionSelector, GradNorm, Last, Random, Strategic
-from fedtlu_fast.selection.standing import standing_of
 from fedtlu_fast.settings import parse_config
+from fedtlu_fast.simulation.client_rule import standing_of
 from fedtlu_fast.simulation.parts import make_parts
 
 KEEN = "support.own_selectors:Keen"
