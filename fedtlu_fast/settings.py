@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedtlu_fast.config import RunConfig, Section
 from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
@@ -111,14 +111,16 @@ def read_config(text: str, where: Path) -> RunConfig:
         return parse_config(found).model_copy(update=unfound)
 
 
-def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Section]]:
-    """Sections one of whose parts cannot be imported, but which are right otherwise."""
+def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Sections, and lists of them, one of whose parts cannot be imported, but which are right otherwise."""
     for name, info in RunConfig.model_fields.items():
-        if isinstance(info.default, Section) and name in tree:
+        if name in tree and isinstance(info.default, Section | tuple):
             with suppress(ValidationError):
-                section = type(info.default).model_validate(tree[name], context=READING)
-                if any(isinstance(own, Unfound) for own in section.parts()):
-                    yield name, section
+                kind: Any = info.annotation
+                found = TypeAdapter(kind).validate_python(tree[name], context=READING)
+                sections = found if isinstance(found, tuple) else (found,)
+                if any(isinstance(own, Unfound) for section in sections for own in section.parts()):
+                    yield name, found
 
 
 def laid_over(

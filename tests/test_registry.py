@@ -13,6 +13,7 @@ from support.own_parts import Cautious, Unchecked, middle
 from fedtlu_fast import InputError, registry
 from fedtlu_fast.aggregation import Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
+from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.part import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
 from fedtlu_fast.settings import laid_over, load_config, parse_config, read_config, setting_paths
@@ -140,6 +141,18 @@ def test_what_a_run_left_can_be_read_where_its_parts_are_not():
         laid_over(config, ["rounds=8"])
     with pytest.raises(InputError, match="rounds"):
         read_config(text.replace("7", "none"), Path("config.yaml"))
+
+
+@pytest.mark.parametrize("setting", ["threats", "client_steps"])
+def test_so_can_lists_of_parts(setting):
+    given = {"threats": ["noise:0.2"], "client_steps": ["ditto"]}
+    text = parse_config(given).to_yaml()
+    text = text.replace("kind: noise" if setting == "threats" else "kind: ditto", "kind: no.such:Step")
+    with pytest.raises(InputError, match="No module named 'no'"):
+        parse_config(parse_yaml(text))
+    config = read_config(text, Path("config.yaml"))
+    assert config.to_yaml() == text
+    assert [str(part) for part in config.parts() if isinstance(part, Unfound)] == ["no.such:Step"]
 
 
 # --- in settings ---------------------------------------------------------------------------------
