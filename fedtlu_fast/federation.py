@@ -48,6 +48,8 @@ class Federation:
         server_lr: factor on that step.
         selection: which blocks of the change are applied; a selector, or a score ``(change) -> [B]``.
         keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
+        client_selection: which blocks each client trains or sends: a `Selector`, or a mapping with its budget
+            beside it (``{"selector": "strategic", "budget": "1..4"}``).
         granularity: what is chosen: ``block``, ``module`` or ``tensor``.
         client_steps: what clients do around their training: names or objects, such as ``Scaffold()``, a
             threat, or your own `ClientStep`; in this order.
@@ -84,6 +86,7 @@ class Federation:
     server_lr: float = 1.0
     selection: str | Selector | Callable[[Change], Any] = "fedtlu"
     keep: int | float | Mapping[str, int | float] = 2
+    client_selection: str | Selector | Mapping[str, Any] = "none"
     granularity: str = "block"
     client_steps: Sequence[str | ClientStep | Mapping[str, Any]] = ()
     executor: str = "auto"
@@ -110,6 +113,7 @@ class Federation:
         Raises:
             InputError: something does not fit.
         """
+        chosen = self.client_selection
         tree = {
             "task": "own",
             "rounds": rounds,
@@ -123,6 +127,7 @@ class Federation:
             "training": self.local,
             "aggregation": {"rule": self.aggregation, "server_optimizer": self.server_optimizer},
             "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
+            "client_selection": chosen if isinstance(chosen, Mapping) else {"selector": chosen},
             "client_steps": list(self.client_steps),
             "execution": {"executor": self.executor, "workers": self.workers},
         }

@@ -1,0 +1,58 @@
+"""An algorithm with a state: FedCM, client-level momentum (Xu et al., arXiv 2106.10874).
+
+The server keeps the direction D of the last round's change, ``-change / (lr K)`` for K local steps. The paper's
+clients step along ``alpha g + (1 - alpha) D``; here along ``g + (1 - alpha) / alpha D``, which is the same with a
+learning rate of alpha times the paper's.
+"""
+
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from fedtlu_fast.client_steps import ClientContext, ClientStep, RoundChange, ServerContext, ServerHalf
+from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
+from fedtlu_fast.part import part
+
+
+@part
+class FedCM(ClientStep):
+    """Clients follow the direction of the round before.
+
+    Attributes:
+        alpha: share of the client's own gradient.
+    """
+
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.1
+    changes: ClassVar[frozenset[str]] = frozenset({"correction"})
+    reads: ClassVar[tuple[str, ...]] = ("direction",)
+
+    def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
+        """The direction is added to the gradient of every local step."""
+        if "direction" not in client.server:
+            return start
+        direction = torch.as_tensor(client.server["direction"], device=start.params.device)
+        return replace(start, correction=(1 - self.alpha) / self.alpha * direction)
+
+    def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
+        """The server learns how many steps the client made."""
+        return replace(update, memory={"steps": update.steps})
+
+    def server_half(self, server: ServerContext) -> ServerHalf:
+        """The half that remembers the direction."""
+        return Direction(server.facts.lr)
+
+
+class Direction(ServerHalf):
+    """One round of the server's direction."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def complete(self, aggregated: RoundChange) -> RoundChange:
+        """The change itself goes on as it is."""
+        if not aggregated.empty:
+            made = [float(own["steps"]) for own in aggregated.memory.values()]
+            self.server = {"direction": -aggregated.change / (self.lr * sum(made) / len(made))}
+        return aggregated
