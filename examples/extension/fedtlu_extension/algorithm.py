@@ -1,8 +1,8 @@
 """An algorithm with a state: FedCM, client-level momentum (Xu et al., arXiv 2106.10874).
 
-The server keeps the direction D of the last round's change, ``-change / (lr K)`` for K local steps. The paper's
-clients step along ``alpha g + (1 - alpha) D``; here along ``g + (1 - alpha) / alpha D``, which is the same with a
-learning rate of alpha times the paper's.
+The server keeps the direction D of the last round's change, ``-change / (lr K)`` for K local steps. The
+paper's clients step along ``alpha g + (1 - alpha) D``; here along ``g + (1 - alpha) / alpha D``, which is the
+same with a learning rate of alpha times the paper's.
 """
 
 from dataclasses import replace

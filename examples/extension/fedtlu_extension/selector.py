@@ -17,7 +17,7 @@ class Steady(Ranking):
         handicap: what the score of a block that was applied in the round before is multiplied by.
     """
 
-    handicap: Annotated[float, Field(gt=0, le=1)] = 0.5
+    handicap: Annotated[float, Field(gt=0, le=1)] = 0.1
     needs = ("excess",)
 
     def utility(self, evidence: Evidence) -> np.ndarray:

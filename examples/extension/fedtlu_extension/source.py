@@ -8,7 +8,11 @@ from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.part import part
 
-DISHES = {"soup": "boil water salt carrot leek", "bread": "flour yeast knead oven crust", "salad": "leaf oil toss raw"}
+DISHES = {
+    "soup": "boil water salt carrot leek",
+    "bread": "flour yeast knead oven crust",
+    "salad": "leaf oil toss raw",
+}
 
 
 @part

@@ -26,8 +26,17 @@ def run(**more):
         ("selection", "steady", "fedtlu_extension.selector:Steady", Steady()),
         ("aggregation", "weiszfeld", "fedtlu_extension.rule:GeometricMedian", GeometricMedian()),
         ("client_steps", ["fedcm"], ["fedtlu_extension.algorithm:FedCM"], [FedCM()]),
-        ("settings", *[{"participation": {"sampler": own}} for own in ("rotating", "fedtlu_extension.sampler:Rotating", Rotating())]),
-        ("settings", *[{"threats": [own]} for own in ("stale:0.5", "fedtlu_extension.threat:Stale:0.5", Stale(0.5))]),
+        (
+            "settings",
+            *[
+                {"participation": {"sampler": own}}
+                for own in ("rotating", "fedtlu_extension.sampler:Rotating", Rotating())
+            ],
+        ),
+        (
+            "settings",
+            *[{"threats": [own]} for own in ("stale:0.5", "fedtlu_extension.threat:Stale:0.5", Stale(0.5))],
+        ),
     ],
 )
 def test_a_name_a_dotted_name_and_an_object_are_the_same(argument, name, dotted, made):
@@ -41,7 +50,7 @@ def test_the_optimizer_trains_the_clients():
     result = federation(local=ft.Local("lion", steps=10, batch_size=8), keep=3).run(rounds=12)
     assert result.metrics[-1]["test_loss"] < 0.7 * result.metrics[0]["test_loss"]
     assert result.metrics[-1]["test_worst"] < result.metrics[0]["test_worst"]
-    with pytest.raises(ft.InputError, match="lion|Lion"):
+    with pytest.raises(ft.InputError, match=r"[lL]ion"):
         federation(local=ft.Local("lion"), executor="vectorized").run(rounds=1)
 
 
@@ -77,7 +86,13 @@ def test_the_geometric_median_is_hardly_moved_by_one_client():
 
 
 def test_the_source_is_text_classification_from_the_command_line_s_settings():
-    settings = {"task": "text_classification", "data": {"source": "recipes"}, "clients": 10, "cohort": 3, "rounds": 2}
+    settings = {
+        "task": "text_classification",
+        "data": {"source": "recipes"},
+        "clients": 10,
+        "cohort": 3,
+        "rounds": 2,
+    }
     config = ft.load_config(settings=settings)
     assert str(config.data.source) == "recipes"
     assert find("source", "recipes", "data.source") is Recipes
