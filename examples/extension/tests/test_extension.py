@@ -13,7 +13,7 @@ from fedtlu_extension.threat import Stale
 import fedtlu_fast as ft
 from fedtlu_fast.registry import find
 
-LOCAL = {"lr": 0.05, "local_steps": 4, "batch_size": 8}
+LOCAL = ft.Local(lr=0.05, steps=4, batch_size=8)
 
 
 def run(**more):
@@ -50,7 +50,7 @@ def test_the_optimizer_trains_the_clients():
     result = federation(local=ft.Local("lion", steps=10, batch_size=8), keep=3).run(rounds=12)
     assert result.metrics[-1]["test_loss"] < 0.7 * result.metrics[0]["test_loss"]
     assert result.metrics[-1]["test_worst"] < result.metrics[0]["test_worst"]
-    with pytest.raises(ft.InputError, match=r"[lL]ion"):
+    with pytest.raises(ft.InputError, match="its optimizer takes the parameters of one model"):
         federation(local=ft.Local("lion"), executor="vectorized").run(rounds=1)
 
 
