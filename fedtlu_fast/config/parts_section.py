@@ -269,9 +269,10 @@ class PartsSection(Section):
         tree = dict(given)
         outer = {name.partition(".")[0] for name in cls.defaults() if "." in name}
         for name in outer & tree.keys():
-            if isinstance(inner := tree[name], Mapping):
-                del tree[name]
-                tree |= {f"{name}.{key}": value for key, value in inner.items()}
+            inner = tree.pop(name)
+            if not isinstance(inner, Mapping):
+                raise InputError(name, inner, "a mapping of settings")
+            tree |= {f"{name}.{key}": value for key, value in inner.items()}
         return tree
 
     @model_serializer(mode="wrap")

@@ -8,8 +8,9 @@ from support.federations import left
 from support.own_models import Reader, Sayings, viewer
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.data.sources.synthetic import Synthetic
 from fedtlu_fast.models.architecture import Needs, OwnModel
-from fedtlu_fast.settings import load_config, parse_config
+from fedtlu_fast.settings import laid_over, load_config, parse_config
 
 OWN = "support.own_models"
 SMALL = {
@@ -108,3 +109,34 @@ def test_a_source_of_the_user_s_is_named_by_its_dotted_name():
         parse_config({"data": {"source": f"{OWN}:Sayings", "copies": "many"}})
     with pytest.raises(InputError, match=r"task: got 'tagging'; expected text_classification"):
         simulate({**SMALL, "task": "tagging", "data": {"source": Sayings()}})
+
+
+def test_a_task_of_the_user_s_is_named_by_its_dotted_name(tmp_path):
+    tree = {**SMALL, "task": f"{OWN}:Doubtful"}
+    own = simulate(tree, tmp_path / "own")
+    ours = simulate({**SMALL, "task": "text_classification", "data": {"source": Sayings()}})
+    assert own.summary["params_sha256"] == ours.summary["params_sha256"]
+    assert load_config(path=tmp_path / "own" / "config.yaml").task == f"{OWN}:Doubtful"
+    assert str(own.summary["data"]["source"]) == f"{OWN}:Sayings"
+    with pytest.raises(InputError, match=r"task: got 'support.own_models:Sayings'; expected .*TaskBuilder"):
+        simulate({**SMALL, "task": f"{OWN}:Sayings"})
+    with pytest.raises(InputError, match=r"task: got 'taging'. Did you mean tagging\?"):
+        parse_config({"task": "taging"})
+
+
+def test_parameters_of_a_source_in_a_section_of_their_own():
+    synthetic = {"source": "synthetic", "synthetic": {"features": 9}, "classes": 3}
+    config = parse_config({"task": "classification", "data": synthetic})
+    assert config.data.source == Synthetic(features=9, classes=3)
+    dumped = config.model_dump()["data"]
+    assert (dumped["synthetic"]["features"], dumped["classes"]) == (9, 3)
+    assert parse_config(config.model_dump(mode="json")) == config
+    assert laid_over(config, ["data.synthetic.most=99"]).data.source.most == 99
+    other = laid_over(config, ["data.source=digits", "data.image_size=4", "task=image_classification"])
+    assert other.data.model_dump().keys() & {"synthetic", "classes", "image_size"} == {"image_size"}
+    for wrong, message in (
+        ({"synthetic": {"mos": 3}}, r"data\.synthetic\.mos: got 3\. Did you mean data\.synthetic\.most"),
+        ({"synthetic": 3}, r"data\.synthetic: got 3; expected a mapping"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_config({"data": wrong})

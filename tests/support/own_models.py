@@ -8,6 +8,7 @@ from fedtlu_fast.data.sources.source import Read, TextSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.part import part
+from fedtlu_fast.tasks.text_classification import TextClassificationBuilder
 
 
 class Reader(nn.Module):
@@ -67,3 +68,10 @@ class Sayings(TextSource):
         texts = [("good morning to you", "nothing ventured nothing gained")[label] for label in labels]
         attributes = {"label": Attribute(labels, ("greeting", "proverb"))}
         return Read(TextSet(texts, attributes), None, announce("sayings", None))
+
+
+@part
+class Doubtful(TextClassificationBuilder):
+    """A text classification of the user's, whose default is one of our architectures."""
+
+    own_source = "support.own_models:Sayings"
