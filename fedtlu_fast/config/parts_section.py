@@ -252,7 +252,8 @@ class PartsSection(Section):
                 if info.context != READING or not isinstance(given_part, str):
                     raise
                 others = [own.users() for name, own in cls.choosers().items() if name != field]
-                unknown = tree.keys() - cls.model_fields.keys() - {key for own in others for key in own}
+                known = cls.model_fields.keys() | {key for own in others for key in own}
+                unknown = [key for key in tree if key not in known]
                 settings = {key: tree.pop(key) for key in unknown}
                 tree[field] = Unfound(given_part, settings, error.of(f"{cls.__name__}.{field}"))
         for field, chooser in cls.choosers().items():
