@@ -29,7 +29,10 @@ from fedtlu_fast import RunConfig, load_config
 from fedtlu_fast.simulation.round import RoundRecord, run_round
 from fedtlu_fast.simulation.run import Run
 
-WAYS = {"bfloat16": {"precision": "bfloat16"}, "vectorized": {"executor": "vectorized", "at_once": 5}}
+WAYS = {
+    "bfloat16": {"precision": "bfloat16"},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 5},
+}
 """Name -> execution settings in which a way differs from the float32 run."""
 
 

@@ -57,7 +57,7 @@ def small(**over: object) -> dict:
         "training": {"lr": 0.1, "batch_size": 10, "local_steps": 2, "clip_norm": None},
         "selection": {"selector": "full"},
         "evaluation": {"every": 10**6, "local_every": 10**6, "trained_clients": 0},
-        "execution": {"executor": "processes", "workers": 2, "at_once": 250},
+        "execution": {"executor": "processes", "workers": 2, "clients_per_batch": 250},
     }
     return tree | over
 
@@ -161,7 +161,11 @@ def language(workers: int, **over: object) -> dict:
         "model": {"layers": 4, "width": 128, "heads": 4},
         "training": {"lr": 0.1, "batch_size": 16, "local_steps": 5, "clip_norm": None},
         "evaluation": {"every": 10**6, "local_every": 10**6, "trained_clients": 0},
-        "execution": {"executor": "processes" if workers > 1 else "serial", "workers": workers, "at_once": 1},
+        "execution": {
+            "executor": "processes" if workers > 1 else "serial",
+            "workers": workers,
+            "clients_per_batch": 1,
+        },
     } | over
 
 

@@ -112,7 +112,7 @@ class WorkerError(ResumableError):
 
 
 LESS_MEMORY = (
-    f"use fewer execution.workers, of a comparison fewer {JOBS} (a smaller execution.at_once or "
+    f"use fewer execution.workers, of a comparison fewer {JOBS} (a smaller execution.clients_per_batch or "
     f"training.batch_size needs a new run)"
 )
 """What to change if memory is short."""

@@ -161,6 +161,13 @@ def test_over_selection_draws_as_many_as_it_says():
     assert [config.participation.value.drawn(10) for config in found] == [10, 11, 13, 30]
 
 
+def test_clients_per_batch_had_another_name(caplog):
+    for old in ("at_once=3", "execution.at_once=3"):
+        assert load_config(overrides=[old]).execution.clients_per_batch == 3
+    assert parse_config({"execution": {"at_once": 3}}).execution.clients_per_batch == 3
+    assert "the setting at_once is now called clients_per_batch" in caplog.text
+
+
 @pytest.mark.parametrize("old", ["over", "participation.over"])
 def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
     assert load_config(overrides=[f"{old}=1.5"]).participation.over_selection == 1.5

@@ -178,9 +178,9 @@ def test_short_names_of_settings_are_as_before() -> None:
 
 
 EXECUTIONS = {
-    "serial": {"executor": "serial", "at_once": 1},
-    "processes": {"executor": "processes", "at_once": 1, "workers": 2},
-    "vectorized": {"executor": "vectorized", "at_once": 2},
+    "serial": {"executor": "serial", "clients_per_batch": 1},
+    "processes": {"executor": "processes", "clients_per_batch": 1, "workers": 2},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 2},
 }
 
 

@@ -227,7 +227,11 @@ def test_models_that_draw_in_training_do_so_from_seeded_generators(monkeypatch):
 
 
 def test_runs_in_threads_have_the_bits_of_runs_one_after_another(attentive):
-    ways = ({"executor": "vectorized"}, {"executor": "serial", "at_once": 1}, {"executor": "vectorized"})
+    ways = (
+        {"executor": "vectorized"},
+        {"executor": "serial", "clients_per_batch": 1},
+        {"executor": "vectorized"},
+    )
     check_threads([{**attentive, "seed": seed, "execution": way} for seed, way in enumerate(ways)])
 
 

@@ -184,7 +184,7 @@ class Bench:
             "selection": {"keep": 1},
             "evaluation": {"every": 2, "local_every": 3, "trained_clients": 0},
             "checkpoint": {"every": 2},
-            "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
+            "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch"},
         }
         for key, value in {**VARIANTS[variant], **over}.items():
             tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value

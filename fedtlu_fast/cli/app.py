@@ -166,7 +166,7 @@ def _limit_met(error: BaseException) -> str | None:
     if reason is None:
         return None
     return (
-        f"{reason}. Use a smaller model, cohort, execution.at_once or training.batch_size, fewer "
+        f"{reason}. Use a smaller model, cohort, execution.clients_per_batch or training.batch_size, fewer "
         f"execution.workers or --jobs, or raise the limit; `fedtlu run --dry-run` says what a run needs"
     )
 

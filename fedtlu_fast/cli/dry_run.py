@@ -31,7 +31,8 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     needed = found.server_bytes + found.worker_bytes
     lines = {
         "parameters": f"{found.parameters:,}",
-        "executor": f"{found.executor}, {found.workers} worker(s), {found.at_once} client(s) at a time",
+        "executor": f"{found.executor}, {found.workers} worker(s), "
+        f"{found.clients_per_batch} client(s) at a time",
         "memory for vectors": f"{_size(needed)} of {_size(found.free_bytes)} free; plus activations and data",
         "one client": _time(found.client_seconds),
         "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
@@ -46,7 +47,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     if choice:
         note(choice)
     if needed > 0.7 * found.free_bytes:
-        note("Memory is short: use fewer execution.workers or a smaller execution.at_once.")
+        note("Memory is short: use fewer execution.workers or a smaller execution.clients_per_batch.")
 
 
 def _size(count: float) -> str:

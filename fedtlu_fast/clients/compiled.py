@@ -89,14 +89,14 @@ class CompiledTrainer:
         _check_pool(example.pool, int(self._layers[0]))
 
     @staticmethod
-    def supports(want: Want, at_once: int = 1) -> str | None:
+    def supports(want: Want, clients_per_batch: int = 1) -> str | None:
         """See `Trainer`."""
         reasons: dict[Want, str] = {
             "blocks": "the compiled engine trains every layer",
             "correction": "the compiled engine adds nothing to its gradients",
             "second model": SECOND_MODEL,
         }
-        if at_once > 1:
+        if clients_per_batch > 1:
             reasons |= {"each vector": ONE_SUM, "own model": OWN_MODEL}
         return reasons.get(want)
 

@@ -44,7 +44,7 @@ class VectorizedGroups:
         self.many, self._alone, self._backend = many, alone, backend
 
     @staticmethod
-    def supports(want: Want, at_once: int = 1) -> str | None:
+    def supports(want: Want, clients_per_batch: int = 1) -> str | None:
         """See `Trainer`."""
         reasons: dict[Want, str] = {
             "each vector": ONE_SUM,

@@ -141,12 +141,12 @@ Finish = Callable[[int, ClientUpdate], ClientUpdate]
 class Trainer(Protocol):
     """An engine that trains one client at a time."""
 
-    def supports(self, want: Want, at_once: int = 1) -> str | None:
+    def supports(self, want: Want, clients_per_batch: int = 1) -> str | None:
         """Why the engine cannot do what a part wants; None: it can.
 
         Args:
             want: see `Want`.
-            at_once: how many clients it trains in one call.
+            clients_per_batch: how many clients it trains in one call.
         """
         ...
 

@@ -145,7 +145,7 @@ class LocalTrainer:
             loss=float(torch.stack(losses).double().mean()),
         )
 
-    def supports(self, want: Want, at_once: int = 1) -> str | None:
+    def supports(self, want: Want, clients_per_batch: int = 1) -> str | None:
         """See `Trainer`: clients trained one after another can do everything."""
         if self._one_shape and want == "blocks":
             return "every set of blocks would be compiled for itself"

@@ -57,7 +57,7 @@ class ClientUpdates:
 
 
 class VectorizedTrainer:
-    """Trains up to `at_once` clients at the same time, group after group in the same memory."""
+    """Trains up to `clients_per_batch` clients at the same time, group after group in the same memory."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class VectorizedTrainer:
         layout: ParameterLayout,
         local: Local,
         seed: int,
-        at_once: int,
+        clients_per_batch: int,
         example: Samples,
         precision: Precision = "float32",
     ) -> None:
@@ -76,7 +76,7 @@ class VectorizedTrainer:
             layout: of the model.
             local: optimizer, steps, clipping, proximal term.
             seed: of the run.
-            at_once: largest K.
+            clients_per_batch: largest K.
             example: any samples of the task's kind, to try the model with.
             precision: of the forward and backward pass; see `in_precision`.
 
@@ -96,7 +96,7 @@ class VectorizedTrainer:
         self.layout, self.local, self.seed = layout, local, seed
         self._task, self._losses = task, _Losses(task)
         device = next(task.model.parameters()).device
-        self._params = torch.empty(at_once, layout.size, device=device)
+        self._params = torch.empty(clients_per_batch, layout.size, device=device)
         self._grads = torch.empty_like(self._params)
         self._each_loss = in_precision(vmap(self._losses_of), precision, device)
         self._draws = Draws()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,8 +16,10 @@ EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
 class ExecutionConfig(Section):
     """Who trains the clients of a round, and in what arithmetic.
 
-    The result depends on `at_once`, `engine`, `compile`, `precision` and `lanes`.
+    The result depends on `clients_per_batch`, `engine`, `compile`, `precision` and `lanes`.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {"at_once": "clients_per_batch"}
 
     executor: str = Field(
         "auto",
@@ -26,7 +29,7 @@ class ExecutionConfig(Section):
     workers: int | None = Field(
         None, ge=1, le=4096, description="of processes and ray; null: as many as there are cores"
     )
-    at_once: int | None = Field(
+    clients_per_batch: int | None = Field(
         None,
         ge=1,
         description="clients that a worker trains at once (vectorised); 1: one after another; null: 1, but "
@@ -35,7 +38,7 @@ class ExecutionConfig(Section):
     engine: Literal["torch", "compiled"] | None = Field(
         None,
         description="what computes a client's steps: torch | compiled (C++, for perceptrons on the CPU; "
-        "at_once: clients in one call); null: torch, but auto has a rule on the model",
+        "clients_per_batch: clients in one call); null: torch, but auto has a rule on the model",
     )
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
         "none",
@@ -70,7 +73,9 @@ class ExecutionConfig(Section):
 
     @model_validator(mode="after")
     def _compiles_single_clients(self) -> Self:
-        together = self.executor == "vectorized" or (self.at_once or 1) > 1 or self.engine == "compiled"
+        together = (
+            self.executor == "vectorized" or (self.clients_per_batch or 1) > 1 or self.engine == "compiled"
+        )
         if self.compile != "none" and together:
             expected = "none with clients trained at once, or in C++: it is for one after another"
             raise InputError("compile", self.compile, expected)

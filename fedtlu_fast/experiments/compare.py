@@ -302,7 +302,7 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     # What one arm cannot do none does: arms differ in what was asked for alone.
     common: dict[str, object] = {"engine": strictest.execution.engine or "torch"} if choosing else {}
     if any(one.client_selection.keeps for one in choosing):
-        common["at_once"] = 1
+        common["clients_per_batch"] = 1
     execution = strictest.execution.model_copy(update=common)
     with closing(Run(strictest.model_copy(update={"execution": execution}))) as run, run.own_state():
         execution, trainer = run.config.execution, run.server.trainer
@@ -311,7 +311,7 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     timed = execution.client_seconds is not None
     if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.
-        vectorized = execution.engine == "torch" and (execution.at_once or 1) > 1
+        vectorized = execution.engine == "torch" and (execution.clients_per_batch or 1) > 1
         executor = "vectorized" if vectorized else "serial"
         execution = execution.model_copy(update={"executor": executor})
     return config.model_copy(update={"execution": execution})

@@ -32,7 +32,7 @@ class Estimate:
         parameters: P.
         executor: who trains.
         workers: how many.
-        at_once: clients that a worker trains at once.
+        clients_per_batch: clients that a worker trains at once.
         server_bytes: vectors of the server, of the cohort where the rule keeps them in memory, and what
             clients keep for themselves.
         worker_bytes: vectors of all workers; activations, data and libraries come on top.
@@ -48,7 +48,7 @@ class Estimate:
     parameters: int
     executor: str
     workers: int
-    at_once: int
+    clients_per_batch: int
     server_bytes: int
     worker_bytes: int
     free_bytes: int
@@ -63,15 +63,15 @@ class Estimate:
 def estimate(run: Run) -> Estimate:
     """Trains a few clients and makes one test to find out; the run itself is not changed."""
     config, layout = run.config, run.layout
-    at_once = config.execution.at_once or 1
+    clients_per_batch = config.execution.clients_per_batch or 1
     name = config.execution.executor.partition(":")[0]
     workers = min(config.execution.workers or cores(), config.cohort) if name in ("processes", "ray") else 1
-    client_seconds = _client_seconds(run, at_once)
+    client_seconds = _client_seconds(run, clients_per_batch)
     start = time.perf_counter()
     global_test(run.server, run.state)
     test_seconds = time.perf_counter() - start
     round_seconds = client_seconds * config.cohort / workers
-    rows = at_once if at_once > 1 and config.execution.engine == "torch" else 0
+    rows = clients_per_batch if clients_per_batch > 1 and config.execution.engine == "torch" else 0
     each = TRAINER_VECTORS * 4 * layout.size + rows * matrix_bytes(layout, config)
     slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
@@ -86,7 +86,7 @@ def estimate(run: Run) -> Estimate:
         parameters=layout.size,
         executor=config.execution.executor,
         workers=workers,
-        at_once=at_once,
+        clients_per_batch=clients_per_batch,
         server_bytes=SERVER_VECTORS * vector + 2 * optimizer + stack + kept,
         worker_bytes=workers * each + slots,
         free_bytes=free_bytes(config.device),
@@ -99,10 +99,10 @@ def estimate(run: Run) -> Estimate:
     )
 
 
-def _client_seconds(run: Run, at_once: int) -> float:
+def _client_seconds(run: Run, clients_per_batch: int) -> float:
     """Of the first round's first clients, the second time they are trained."""
     config, server = run.config, run.server
-    cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:at_once]
+    cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:clients_per_batch]
     trainer = make_lane_trainer(config, server.population, server.trainer, server.steps)
     seconds = 0.0
     for _ in range(2):

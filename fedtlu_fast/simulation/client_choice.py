@@ -61,7 +61,7 @@ class ClientChooser:
         executor: has clients probe.
         steps: what clients do around training.
         lanes: how many partial sums a round has.
-        at_once: how many clients are trained in one call.
+        clients_per_batch: how many clients are trained in one call.
         backend: runs the kernels.
     """
 
@@ -69,7 +69,7 @@ class ClientChooser:
     executor: Executor
     steps: ClientSteps
     lanes: int = 64
-    at_once: int = 1
+    clients_per_batch: int = 1
     backend: str = "auto"
 
     def choose(self, state: ServerState, cohort: Sequence[int]) -> ClientChoice:
@@ -115,7 +115,7 @@ class ClientChooser:
             state.round + 1,
             clients,
             self.lanes,
-            self.at_once,
+            self.clients_per_batch,
             probing=True,
             memory=self.steps.of_clients(state.memory, clients),
             told=self.steps.told(state.memory),

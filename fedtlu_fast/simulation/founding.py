@@ -89,6 +89,7 @@ def _settings_sha256(config: RunConfig) -> str:
     """
     settled = config.model_dump(mode="json", exclude={"checkpoint", "rounds"})
     settled["execution"] = {
-        name: settled["execution"][name] for name in ("at_once", "engine", "compile", "precision", "lanes")
+        name: settled["execution"][name]
+        for name in ("clients_per_batch", "engine", "compile", "precision", "lanes")
     }
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

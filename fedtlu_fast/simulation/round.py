@@ -192,7 +192,7 @@ def _lanes(server: Server, state: ServerState, cohort: list[int], choice: Client
         state.round + 1,
         cohort,
         len(cohort) if server.one_by_one else server.lanes,
-        1 if server.one_by_one else server.at_once,
+        1 if server.one_by_one else server.clients_per_batch,
         choice.orders,
         memory=server.steps.of_clients(state.memory, cohort),
         told=server.steps.told(state.memory),

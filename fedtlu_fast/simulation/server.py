@@ -44,7 +44,7 @@ class Server:
         warmup_rounds: first rounds that apply every block.
         size: of a cohort.
         lanes: partial sums of a round.
-        at_once: clients that are trained in one call.
+        clients_per_batch: clients that are trained in one call.
         seed: of the run.
         backend: runs the kernels.
     """
@@ -67,7 +67,7 @@ class Server:
     warmup_rounds: int
     size: int
     lanes: int
-    at_once: int
+    clients_per_batch: int
     seed: int
     backend: str
 
@@ -107,7 +107,7 @@ def make_server(
             executor=executor,
             steps=steps,
             lanes=execution.lanes,
-            at_once=execution.at_once or 1,
+            clients_per_batch=execution.clients_per_batch or 1,
             backend=config.backend,
         )
     return Server(
@@ -131,7 +131,7 @@ def make_server(
         warmup_rounds=config.warmup_rounds,
         size=config.cohort,
         lanes=execution.lanes,
-        at_once=execution.at_once or 1,
+        clients_per_batch=execution.clients_per_batch or 1,
         seed=config.seed,
         backend=config.backend,
     )

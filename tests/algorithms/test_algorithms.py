@@ -60,7 +60,10 @@ class Rounds:
 
     def __init__(self, step, executor="serial", momentum=0.0, **local):
         how = Local(Sgd(LR, momentum), epochs=1.0, batch_size=1, clip_norm=None, **local)
-        execution = {"executor": executor, **({"at_once": 2} if executor == "vectorized" else {"workers": 2})}
+        execution = {
+            "executor": executor,
+            **({"clients_per_batch": 2} if executor == "vectorized" else {"workers": 2}),
+        }
         fed = Federation(
             SupervisedTask(Point(), parabola),
             held(),

@@ -29,9 +29,9 @@ from fedtlu_fast.simulation.server import initial_state, make_server
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 LAYOUT = ParameterLayout.from_module(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
 EXECUTIONS = {
-    "serial": {"executor": "serial", "at_once": 1, "lanes": 3},
-    "processes": {"executor": "processes", "workers": 2, "at_once": 1, "lanes": 3},
-    "vectorized": {"executor": "vectorized", "at_once": 4, "lanes": 3},
+    "serial": {"executor": "serial", "clients_per_batch": 1, "lanes": 3},
+    "processes": {"executor": "processes", "workers": 2, "clients_per_batch": 1, "lanes": 3},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 4, "lanes": 3},
 }
 
 

@@ -32,7 +32,7 @@ def federation(threats, execution=None, **over):
         "training": {"lr": 0.1, "batch_size": 4},
         "selection": {"selector": "full"},
         "evaluation": {"trained_clients": 0, "local_clients": 5},
-        "execution": execution or {"executor": "serial", "at_once": 1},
+        "execution": execution or {"executor": "serial", "clients_per_batch": 1},
         "threats": threats,
     }
     return parse_config({**tree, **over})
@@ -282,10 +282,10 @@ def test_honest_clients_pass_by_the_colluders():
 # --- in a run ------------------------------------------------------------------------------------
 
 EVERYWHERE = {
-    "serial": {"executor": "serial", "at_once": 1},
-    "processes": {"executor": "processes", "workers": 2, "at_once": 1},
-    "vectorized": {"executor": "vectorized", "at_once": 5},
-    "compiled": {"executor": "serial", "engine": "compiled", "at_once": 5},
+    "serial": {"executor": "serial", "clients_per_batch": 1},
+    "processes": {"executor": "processes", "workers": 2, "clients_per_batch": 1},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 5},
+    "compiled": {"executor": "serial", "engine": "compiled", "clients_per_batch": 5},
 }
 
 

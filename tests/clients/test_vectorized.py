@@ -93,7 +93,9 @@ def features_of(draws, count=200):
 class Setting:
     """A model, its data, and both trainers on copies of it."""
 
-    def __init__(self, name="mlp", draws=None, at_once=7, model=None, task=None, pool=None, **training):
+    def __init__(
+        self, name="mlp", draws=None, clients_per_batch=7, model=None, task=None, pool=None, **training
+    ):
         draws = draws if draws is not None else fresh()
         model = model or MADE[name]()
         task = task or TASKS.get(name, LanguageModelling)
@@ -107,7 +109,7 @@ class Setting:
         self.one = LocalTrainer(task(copy.deepcopy(model)), self.layout, self.config, SEED)
         example = Samples(self.pool, np.arange(5))
         self.many = VectorizedTrainer(
-            task(copy.deepcopy(model)), self.layout, self.config, SEED, at_once, example
+            task(copy.deepcopy(model)), self.layout, self.config, SEED, clients_per_batch, example
         )
         self.draws = draws
 

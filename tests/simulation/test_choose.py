@@ -66,7 +66,7 @@ def chosen(execution=None, *extra, **over):
     """The settled execution settings, and why."""
     config = settings_of(execution, **over)
     settled, note = choose_function(config, *with_steps(config, *parts_of(config, *extra)))
-    unsettled = {"executor", "at_once", "engine"}
+    unsettled = {"executor", "clients_per_batch", "engine"}
     assert settled.execution.model_dump(exclude=unsettled) == config.execution.model_dump(exclude=unsettled)
     assert settled.model_dump(exclude={"execution"}) == config.model_dump(exclude={"execution"})
     return settled.execution, note
@@ -108,43 +108,43 @@ def unmeasured(monkeypatch):
 
 @linux_only
 @pytest.mark.parametrize(
-    ("execution", "at_once"),
+    ("execution", "clients_per_batch"),
     [
         ({"executor": "serial"}, 1),
-        ({"executor": "serial", "at_once": 1}, 1),
-        ({"executor": "vectorized", "at_once": 3}, 3),
+        ({"executor": "serial", "clients_per_batch": 1}, 1),
+        ({"executor": "vectorized", "clients_per_batch": 3}, 3),
         ({"executor": "processes"}, 1),
-        ({"executor": "processes", "at_once": 5, "workers": 2}, 5),
+        ({"executor": "processes", "clients_per_batch": 5, "workers": 2}, 5),
         ({"executor": "serial", "engine": "torch"}, 1),
         ({"executor": "serial", "engine": "compiled"}, 6),
-        ({"executor": "serial", "engine": "compiled", "at_once": 2}, 2),
-        ({"executor": "processes", "engine": "compiled", "at_once": 1}, 1),
+        ({"executor": "serial", "engine": "compiled", "clients_per_batch": 2}, 2),
+        ({"executor": "processes", "engine": "compiled", "clients_per_batch": 1}, 1),
     ],
     ids=str,
 )
-def test_a_named_executor_is_taken_without_a_measurement(unmeasured, execution, at_once):
+def test_a_named_executor_is_taken_without_a_measurement(unmeasured, execution, clients_per_batch):
     found, note = chosen(execution)
     assert found.engine == execution.get("engine", "torch")
-    assert (found.executor, found.at_once, note) == (execution["executor"], at_once, "")
+    assert (found.executor, found.clients_per_batch, note) == (execution["executor"], clients_per_batch, "")
 
 
 def test_vectorized_takes_what_fits(unmeasured, monkeypatch):
     found, _ = chosen({"executor": "vectorized"})
-    assert found.at_once == rule.MOST_AT_ONCE
+    assert found.clients_per_batch == rule.MOST_AT_ONCE
     monkeypatch.setattr(rule, "BUDGET", 40_000)
     tight, _ = chosen({"executor": "vectorized"})
-    assert 2 < tight.at_once < rule.MOST_AT_ONCE
+    assert 2 < tight.clients_per_batch < rule.MOST_AT_ONCE
     heavier, _ = chosen({"executor": "vectorized"}, training={"optimizer": "adamw", "batch_size": 4})
-    assert heavier.at_once < tight.at_once, "its state takes room"
+    assert heavier.clients_per_batch < tight.clients_per_batch, "its state takes room"
     monkeypatch.setattr(rule, "BUDGET", 1)
-    assert chosen({"executor": "vectorized"})[0].at_once == 2
+    assert chosen({"executor": "vectorized"})[0].clients_per_batch == 2
 
 
 @linux_only
 def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
     for execution, kind in (
         ({"executor": "serial"}, InProcess),
-        ({"executor": "vectorized", "at_once": 4}, InProcess),
+        ({"executor": "vectorized", "clients_per_batch": 4}, InProcess),
         ({"executor": "processes", "workers": 3}, Processes),
     ):
         executor = made(execution)
@@ -161,11 +161,15 @@ def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
     ("execution", "over", "message"),
     [
         (
-            {"executor": "serial", "at_once": 2},
+            {"executor": "serial", "clients_per_batch": 2},
             {},
-            "at_once: got 2; expected 1 with executor=serial.*Use vect",
+            "clients_per_batch: got 2; expected 1 with executor=serial.*Use vect",
         ),
-        ({"executor": "vectorized", "at_once": 1}, {}, "at_once: got 1; expected 2 or more"),
+        (
+            {"executor": "vectorized", "clients_per_batch": 1},
+            {},
+            "clients_per_batch: got 1; expected 2 or more",
+        ),
         (
             {"executor": "processes"},
             {"threads": 2},
@@ -201,7 +205,7 @@ def test_processes_are_refused_on_a_gpu_and_off_linux(monkeypatch):
 
 @linux_only
 @pytest.mark.parametrize(
-    "execution", [{"executor": "vectorized"}, {"executor": "processes", "at_once": 3}], ids=str
+    "execution", [{"executor": "vectorized"}, {"executor": "processes", "clients_per_batch": 3}], ids=str
 )
 @pytest.mark.parametrize(
     ("layer", "reason"),
@@ -214,7 +218,7 @@ def test_processes_are_refused_on_a_gpu_and_off_linux(monkeypatch):
 )
 def test_a_model_that_cannot_be_vectorised_is_refused_with_the_reason(execution, layer, reason):
     with pytest.raises(
-        InputError, match=rf"execution.at_once: .*expected 1 for this model: .*{reason}.*serial"
+        InputError, match=rf"execution.clients_per_batch: .*expected 1 for this model: .*{reason}.*serial"
     ):
         made(execution, layer())
 
@@ -245,8 +249,8 @@ def test_a_model_that_cannot_be_vectorised_is_refused_with_the_reason(execution,
             "a small model",
         ),
         ({"execution": {"engine": "compiled"}}, (), ("compiled", 6), "execution.engine=compiled"),
-        ({"execution": {"at_once": 4}}, (), ("torch", 4), "execution.at_once=4"),
-        ({"execution": {"at_once": 1}}, (), ("torch", 1), "execution.at_once=1"),
+        ({"execution": {"clients_per_batch": 4}}, (), ("torch", 4), "execution.clients_per_batch=4"),
+        ({"execution": {"clients_per_batch": 1}}, (), ("torch", 1), "execution.clients_per_batch=1"),
         (
             {"execution": {"engine": "compiled"}, "aggregation": {"rule": "median"}},
             (),
@@ -266,7 +270,7 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
     for cores in (1, 2, 16):
         monkeypatch.setattr(choose_module, "cores", lambda cores=cores: cores)
         settled, note = choose_function(config, *with_steps(config, population, trainer))
-        found.add((settled.execution.engine, settled.execution.at_once))
+        found.add((settled.execution.engine, settled.execution.clients_per_batch))
         assert re.search(rf"\(.*{reason}.*; measured: .* ms a client\)", note)
     assert found == {way}
 
@@ -274,10 +278,10 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
 def test_long_steps_are_not_trained_at_once(monkeypatch):
     config = settings_of({"engine": "torch"})
     population, trainer = parts_of(config)
-    assert rule.way_of(config, *with_steps(config, population, trainer)).at_once == 6
+    assert rule.way_of(config, *with_steps(config, population, trainer)).clients_per_batch == 6
     monkeypatch.setitem(rule.SMALL, "cpu", 1.0)
     way = rule.way_of(config, *with_steps(config, population, trainer))
-    assert (way.engine, way.at_once) == ("torch", 1)
+    assert (way.engine, way.clients_per_batch) == ("torch", 1)
     assert "too long to gain" in way.reason
 
 
@@ -297,7 +301,7 @@ def test_where_memory_is_short_for_several_clients_each_is_trained_alone(monkeyp
 def test_documented_federations_go_the_way_that_they_went():
     for preset in ("quickstart", "digits", "topics"):
         config = load_config(preset)
-        assert (config.execution.at_once, config.execution.engine) == (1, None)
+        assert (config.execution.clients_per_batch, config.execution.engine) == (1, None)
         assert choose_module._as_given(config, None).engine == "torch"
     million = parse_config(
         {
@@ -312,21 +316,25 @@ def test_documented_federations_go_the_way_that_they_went():
     way = rule.way_of(million, *with_steps(million, *parts_of(million)))
     assert way.engine == "compiled"
     # Four lanes of 250 clients, as with 256 in a call.
-    settled = million.execution.model_copy(update={"at_once": way.at_once})
-    assert [len(lane.clients) for lane in cut(1, range(1000), settled.lanes, settled.at_once)] == [250] * 4
+    settled = million.execution.model_copy(update={"clients_per_batch": way.clients_per_batch})
+    assert [len(lane.clients) for lane in cut(1, range(1000), settled.lanes, settled.clients_per_batch)] == [
+        250
+    ] * 4
 
 
 @linux_only
 def test_several_cores_share_a_cohort_worth_it(timed):
     timed(6 * 0.02, cores=3)
-    found, note = chosen({"engine": "torch", "at_once": 1}, rounds=50)
-    assert (found.executor, found.at_once) == ("processes", 1)
-    assert note.startswith("executor: processes, 3 workers (execution.at_once=1; measured: 120 ms a client)")
+    found, note = chosen({"engine": "torch", "clients_per_batch": 1}, rounds=50)
+    assert (found.executor, found.clients_per_batch) == ("processes", 1)
+    assert note.startswith(
+        "executor: processes, 3 workers (execution.clients_per_batch=1; measured: 120 ms a client)"
+    )
     found, note = chosen(rounds=50, clients=3000, cohort=1000)
-    assert (found.executor, found.engine, found.at_once) == ("processes", "compiled", 250)
+    assert (found.executor, found.engine, found.clients_per_batch) == ("processes", "compiled", 250)
     assert "processes, 3 workers, 250 clients in one compiled call" in note
     found, note = chosen(rounds=50)
-    assert (found.executor, found.at_once) == ("serial", 6), "there is one lane only"
+    assert (found.executor, found.clients_per_batch) == ("serial", 6), "there is one lane only"
 
 
 def test_one_process_does_where_there_is_one_core(timed):
@@ -338,9 +346,9 @@ def test_one_process_does_where_there_is_one_core(timed):
 @linux_only
 def test_short_rounds_and_short_runs_are_not_worth_processes(timed):
     timed(0.001, cores=3)
-    assert chosen({"at_once": 1}, rounds=1000)[0].executor == "serial"
+    assert chosen({"clients_per_batch": 1}, rounds=1000)[0].executor == "serial"
     timed(0.005, cores=3)
-    assert chosen({"at_once": 1}, rounds=2)[0].executor == "serial"
+    assert chosen({"clients_per_batch": 1}, rounds=2)[0].executor == "serial"
 
 
 @linux_only
@@ -361,7 +369,7 @@ def test_a_time_limit_for_clients_needs_processes(timed, monkeypatch, cohort):
 
 def test_where_processes_cannot_be_used_they_are_not_chosen(timed):
     timed(0.015, cores=8)
-    assert chosen({"at_once": 1}, rounds=50, threads=2)[0].executor == "serial"
+    assert chosen({"clients_per_batch": 1}, rounds=50, threads=2)[0].executor == "serial"
 
 
 @pytest.mark.parametrize("executor", ["auto", "serial"])
@@ -418,7 +426,7 @@ def test_clients_that_raise_are_the_rounds_business(execution, bad):
     steps = make_steps(settled, trainer.layout, trainer.task, population)
     executor = make_executor(settled, Broken(population, bad), trainer, steps)
     executor.close()
-    assert settled.execution.at_once is not None
+    assert settled.execution.clients_per_batch is not None
 
 
 # --- once ----------------------------------------------------------------------------------------
@@ -430,7 +438,7 @@ def test_what_was_chosen_is_written_and_repeated_from_the_files(tmp_path, caplog
     assert any("executor: vectorized" in line for line in caplog.messages)
     written = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert written["execution"]["executor"] == "vectorized"
-    assert written["execution"]["at_once"] == 6
+    assert written["execution"]["clients_per_batch"] == 6
     simulate(parse_config(written), tmp_path / "again")
     assert left(tmp_path / "again") == left(tmp_path / "out")
 
@@ -467,8 +475,8 @@ def test_a_resumed_run_may_be_worked_on_by_others(tmp_path):
     """Who trains does not change the result; how many are trained at once does."""
     simulate(settings_of({"engine": "torch"}), tmp_path / "whole")
     for name, execution in {
-        "processes": {"executor": "processes", "workers": 2, "at_once": 6},
-        "vectorized": {"executor": "vectorized", "at_once": 6},
+        "processes": {"executor": "processes", "workers": 2, "clients_per_batch": 6},
+        "vectorized": {"executor": "vectorized", "clients_per_batch": 6},
     }.items():
         with pytest.raises(ClientError):
             simulate(settings_of({"engine": "torch"}), tmp_path / name, callbacks=[stop])

@@ -36,9 +36,9 @@ from fedtlu_fast.simulation.state import load_checkpoint, save_checkpoint
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 PROBING = ("gradnorm", "rgn", "snr", "strategic")
 EXECUTIONS = {
-    "serial": {"executor": "serial", "at_once": 1},
-    "vectorized": {"executor": "vectorized", "at_once": 3},
-    "processes": {"executor": "processes", "at_once": 1, "workers": 2},
+    "serial": {"executor": "serial", "clients_per_batch": 1},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 3},
+    "processes": {"executor": "processes", "clients_per_batch": 1, "workers": 2},
 }
 executions = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=linux_only if name == "processes" else ()) for name in EXECUTIONS]
@@ -55,9 +55,9 @@ def drawn(config, index=1):
 
 
 @pytest.mark.parametrize("metric", ["gradnorm", "rgn", "snr"])
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_gains_are_those_of_each_clients_own_gradient(metric, at_once):
-    execution = EXECUTIONS["serial" if at_once == 1 else "vectorized"]
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
+def test_gains_are_those_of_each_clients_own_gradient(metric, clients_per_batch):
+    execution = EXECUTIONS["serial" if clients_per_batch == 1 else "vectorized"]
     chosen = {"selector": "strategic", "metric": metric, "probe_batches": 2, "budget": 2}
     own = Federation(settings_of(chosen, execution=execution))
     for _ in range(2):

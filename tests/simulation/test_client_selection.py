@@ -53,11 +53,13 @@ def rounds_of(config, count=3):
 # --- the mean of each block ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
 @pytest.mark.parametrize("name", SELECTORS)
-def test_each_block_is_the_mean_over_those_who_sent_it(name, at_once):
-    executor = "serial" if at_once == 1 else "vectorized"
-    config = settings_of(chosen_by(name), execution={"executor": executor, "at_once": at_once})
+def test_each_block_is_the_mean_over_those_who_sent_it(name, clients_per_batch):
+    executor = "serial" if clients_per_batch == 1 else "vectorized"
+    config = settings_of(
+        chosen_by(name), execution={"executor": executor, "clients_per_batch": clients_per_batch}
+    )
     own, left_out, kinds = Federation(config), 0, set()
     for _ in range(3):
         before, record = own.round()
@@ -111,7 +113,7 @@ def test_a_block_that_nobody_sent_keeps_its_bits_and_its_optimizers_state(step, 
 )
 @pytest.mark.parametrize("rule", [{}, {"rule": "norm_clip"}, {"server_optimizer": "adam"}], ids=str)
 def test_with_everybody_training_everything_the_bits_are_those_of_no_selection(chosen, rule):
-    many = {"executor": "vectorized", "at_once": 3}
+    many = {"executor": "vectorized", "clients_per_batch": 3}
     for execution in ({}, many) if rule.get("rule") != "norm_clip" else ({},):
         given = {"aggregation": rule, "execution": execution}
         plain, found = (rounds_of(settings_of(chosen_, **given), 2) for chosen_ in ({}, chosen))
@@ -139,17 +141,17 @@ def test_clipping_is_of_what_a_client_sends():
 
 
 @linux_only
-@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
 @pytest.mark.parametrize("name", ["strategic", "snr", "fedlp", "fedluar", "drift"])
-def test_processes_give_the_bits_and_the_logs_of_one_process(name, at_once):
+def test_processes_give_the_bits_and_the_logs_of_one_process(name, clients_per_batch):
     selection = chosen_by(name, **({"budget": 2} if name == "fedluar" else {}))
-    one = "serial" if at_once == 1 else "vectorized"
-    given = {"lanes": 3, "at_once": at_once}
+    one = "serial" if clients_per_batch == 1 else "vectorized"
+    given = {"lanes": 3, "clients_per_batch": clients_per_batch}
     expected = rounds_of(settings_of(selection, execution={"executor": one, **given}))
     found = rounds_of(settings_of(selection, execution={"executor": "processes", "workers": 2, **given}))
     assert found[0] == expected[0]
     assert same_bits(found[1].params, expected[1].params)
-    if at_once > 1:
+    if clients_per_batch > 1:
         alone = rounds_of(settings_of(selection))
         assert [row[1]["client_blocks"] for row in alone[0]] == [row[1]["client_blocks"] for row in found[0]]
         torch.testing.assert_close(alone[1].params, found[1].params, rtol=1e-4, atol=1e-5)
@@ -192,10 +194,13 @@ def test_the_server_applies_of_its_choice_what_somebody_sent(selector):
     assert dropped or selector == "fedtlu"
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_agreement_is_of_those_who_sent_a_block(at_once):
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
+def test_agreement_is_of_those_who_sent_a_block(clients_per_batch):
     selection = {"selector": "fedtlu", "metric": "agreement", "pooling": "pooled", "keep": 2}
-    execution = {"executor": "serial" if at_once == 1 else "vectorized", "at_once": at_once}
+    execution = {
+        "executor": "serial" if clients_per_batch == 1 else "vectorized",
+        "clients_per_batch": clients_per_batch,
+    }
     config = settings_of(chosen_by("random"), selection=selection, execution=execution)
     own = Federation(config)
     before, record = own.round()
@@ -218,12 +223,12 @@ def test_agreement_is_of_those_who_sent_a_block(at_once):
 @pytest.mark.parametrize("kind", ["sign_flip", "scaling", "noise", "random", "shift"])
 @pytest.mark.parametrize("name", ["top", "fedlp", "drift"])
 def test_no_attacker_changes_a_block_that_it_was_not_told_to_send(kind, name):
-    for at_once in (1, 3):
-        executor = "serial" if at_once == 1 else "vectorized"
+    for clients_per_batch in (1, 3):
+        executor = "serial" if clients_per_batch == 1 else "vectorized"
         config = settings_of(
             chosen_by(name, always="none"),
             threats=[f"{kind}:1.0"],
-            execution={"executor": executor, "at_once": at_once},
+            execution={"executor": executor, "clients_per_batch": clients_per_batch},
         )
         own = Federation(config)
         before, record = own.round()

@@ -29,7 +29,7 @@ def test_compiled_steps_agree_and_are_the_same_in_every_executor(tmp_path, monke
     text = write_text(tmp_path / "text.txt")
     plain = simulate(tiny(text, rounds=2))
     assert calls == []
-    execution = {"executor": "serial", "at_once": 1, "engine": "torch", "compile": "default"}
+    execution = {"executor": "serial", "clients_per_batch": 1, "engine": "torch", "compile": "default"}
     found = simulate(tiny(text, rounds=2, execution=execution))
     assert calls
     torch.testing.assert_close(found.params, plain.params, rtol=1e-3, atol=1e-4)

@@ -94,14 +94,14 @@ def until(condition, seconds=10):
 
 
 def lanes_of(index, cohort, execution):
-    return cut(index, cohort, execution.lanes, execution.at_once or 1)
+    return cut(index, cohort, execution.lanes, execution.clients_per_batch or 1)
 
 
 class Federation:
     """Rounds of a small federation, whose population may be wrapped and whose model may be replaced."""
 
     def __init__(self, executor="serial", wrap=None, model=None, config=None, **execution):
-        self.config = config or settings_of({"executor": executor, "at_once": 1, **execution})
+        self.config = config or settings_of({"executor": executor, "clients_per_batch": 1, **execution})
         parts = make_parts(self.config)
         trainer, steps = parts.trainer, parts.steps
         if model is not None:
@@ -250,8 +250,8 @@ def worker_only(action):
     st.integers(1, 200),
     st.none() | st.integers(1, 200),
 )
-def test_lanes_are_the_cohort_cut_in_order(cohort, lanes, at_once):
-    config = ExecutionConfig(lanes=lanes, at_once=at_once)
+def test_lanes_are_the_cohort_cut_in_order(cohort, lanes, clients_per_batch):
+    config = ExecutionConfig(lanes=lanes, clients_per_batch=clients_per_batch)
     found = lanes_of(4, cohort, config)
     assert [client for lane in found for client in lane.clients] == cohort
     assert [lane.index for lane in found] == list(range(len(found)))
@@ -259,7 +259,7 @@ def test_lanes_are_the_cohort_cut_in_order(cohort, lanes, at_once):
     sizes = [len(lane.clients) for lane in found]
     assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
     assert len(found) <= lanes
-    assert len(found) == min(lanes, -(-len(cohort) // (at_once or 1)))
+    assert len(found) == min(lanes, -(-len(cohort) // (clients_per_batch or 1)))
     assert all(isinstance(client, int) for lane in found for client in lane.clients)
 
 
@@ -300,29 +300,31 @@ def test_processes_give_the_bits_of_one_client_after_another(federation, lanes):
 
 @linux_only
 @pytest.mark.parametrize("lanes", [1, 2, 64])
-@pytest.mark.parametrize("at_once", [2, 3, 20])
-def test_processes_give_the_bits_of_vectorized_training(federation, lanes, at_once):
-    expected = federation("vectorized", lanes=lanes, at_once=at_once).outcome()
+@pytest.mark.parametrize("clients_per_batch", [2, 3, 20])
+def test_processes_give_the_bits_of_vectorized_training(federation, lanes, clients_per_batch):
+    expected = federation("vectorized", lanes=lanes, clients_per_batch=clients_per_batch).outcome()
     for workers in (1, 2, 3):
-        found = federation("processes", lanes=lanes, workers=workers, at_once=at_once).outcome()
+        found = federation(
+            "processes", lanes=lanes, workers=workers, clients_per_batch=clients_per_batch
+        ).outcome()
         same(found, expected)
 
 
 @linux_only
 @pytest.mark.parametrize("lanes", [1, 3, 64])
-@pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_processes_give_the_bits_of_compiled_training(federation, lanes, at_once):
-    compiled = {"lanes": lanes, "engine": "compiled", "at_once": at_once}
+@pytest.mark.parametrize("clients_per_batch", [1, 3, 20])
+def test_processes_give_the_bits_of_compiled_training(federation, lanes, clients_per_batch):
+    compiled = {"lanes": lanes, "engine": "compiled", "clients_per_batch": clients_per_batch}
     expected = federation(**compiled).outcome()
     for workers in (1, 2, 3):
         same(federation("processes", workers=workers, **compiled).outcome(), expected)
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 64])
-@pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_compiled_and_one_after_another_agree_to_rounding(federation, lanes, at_once):
+@pytest.mark.parametrize("clients_per_batch", [1, 3, 20])
+def test_compiled_and_one_after_another_agree_to_rounding(federation, lanes, clients_per_batch):
     rows, params, _ = federation(lanes=lanes).outcome()
-    told, found, _ = federation(lanes=lanes, engine="compiled", at_once=at_once).outcome()
+    told, found, _ = federation(lanes=lanes, engine="compiled", clients_per_batch=clients_per_batch).outcome()
     torch.testing.assert_close(found, params, rtol=1e-5, atol=2e-6)
     for one, two in zip(rows, told, strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
@@ -362,8 +364,8 @@ def test_language_models_too(text):
     for name, execution in {
         "serial": {"executor": "serial"},
         "processes": {"executor": "processes", "workers": 2},
-        "vectorized": {"executor": "vectorized", "at_once": 4},
-        "both": {"executor": "processes", "workers": 2, "at_once": 4},
+        "vectorized": {"executor": "vectorized", "clients_per_batch": 4},
+        "both": {"executor": "processes", "workers": 2, "clients_per_batch": 4},
     }.items():
         given = config.execution.model_validate(execution)
         found[name] = simulate(config.model_copy(update={"execution": given}))
@@ -376,10 +378,10 @@ def test_language_models_too(text):
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 64])
-@pytest.mark.parametrize("at_once", [2, 3, 20])
-def test_at_once_and_one_after_another_agree_to_rounding(federation, lanes, at_once):
+@pytest.mark.parametrize("clients_per_batch", [2, 3, 20])
+def test_at_once_and_one_after_another_agree_to_rounding(federation, lanes, clients_per_batch):
     rows, params, _ = federation(lanes=lanes).outcome()
-    told, found, _ = federation("vectorized", lanes=lanes, at_once=at_once).outcome()
+    told, found, _ = federation("vectorized", lanes=lanes, clients_per_batch=clients_per_batch).outcome()
     torch.testing.assert_close(found, params, rtol=1e-5, atol=2e-6)
     for one, two in zip(rows, told, strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
@@ -429,7 +431,7 @@ def test_global_generators_are_left_alone_here_and_in_workers(federation):
 def test_the_global_vectors_are_not_changed_by_whoever_trains(federation):
     for execution in (
         {"executor": "serial"},
-        {"executor": "vectorized", "at_once": 3},
+        {"executor": "vectorized", "clients_per_batch": 3},
         {"executor": "processes"},
     ):
         own = federation(**execution)
@@ -443,12 +445,17 @@ def test_the_global_vectors_are_not_changed_by_whoever_trains(federation):
 
 EXECUTORS = {
     "serial": {"executor": "serial"},
-    "vectorized": {"executor": "vectorized", "at_once": 3},
+    "vectorized": {"executor": "vectorized", "clients_per_batch": 3},
     "processes": {"executor": "processes", "workers": 2},
-    "both": {"executor": "processes", "workers": 2, "at_once": 3},
-    "compiled": {"executor": "serial", "engine": "compiled", "at_once": 3},
+    "both": {"executor": "processes", "workers": 2, "clients_per_batch": 3},
+    "compiled": {"executor": "serial", "engine": "compiled", "clients_per_batch": 3},
     "compiled one by one": {"executor": "serial", "engine": "compiled"},
-    "compiled in processes": {"executor": "processes", "workers": 2, "engine": "compiled", "at_once": 3},
+    "compiled in processes": {
+        "executor": "processes",
+        "workers": 2,
+        "engine": "compiled",
+        "clients_per_batch": 3,
+    },
 }
 everywhere = pytest.mark.parametrize("name", EXECUTORS)
 
@@ -640,10 +647,14 @@ def interrupted(own, strike):
 
 @linux_only
 @pytest.mark.parametrize("lanes", [3, 64])
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_workers_killed_after_they_finished_and_before_it_is_used_lose_nothing(federation, lanes, at_once):
-    expected = lane_results(federation("processes", workers=1, lanes=lanes, at_once=at_once))
-    own = federation("processes", workers=2, lanes=lanes, at_once=at_once)
+@pytest.mark.parametrize("clients_per_batch", [1, 2])
+def test_workers_killed_after_they_finished_and_before_it_is_used_lose_nothing(
+    federation, lanes, clients_per_batch
+):
+    expected = lane_results(
+        federation("processes", workers=1, lanes=lanes, clients_per_batch=clients_per_batch)
+    )
+    own = federation("processes", workers=2, lanes=lanes, clients_per_batch=clients_per_batch)
 
     def strike(number, result):
         if number < 2:
@@ -1119,7 +1130,9 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path, again):
 
 @linux_only
 def test_every_worker_has_two_results_at_most_whatever_the_cohort(federation):
-    config = settings_of({"executor": "processes", "workers": 2, "at_once": 1, "lanes": 30}, cohort=30)
+    config = settings_of(
+        {"executor": "processes", "workers": 2, "clients_per_batch": 1, "lanes": 30}, cohort=30
+    )
     own = federation(config=config)
     slots = own.executor._shared.slots
     assert [len(held) for held in slots] == [processes.SLOTS] * 2 == [2, 2]

@@ -8,7 +8,10 @@ from support.choosing import settings_of
 from fedtlu_fast import InputError
 from fedtlu_fast.simulation.run import Run
 
-TOGETHER = [{"executor": "vectorized", "at_once": None}, {"executor": "processes", "at_once": 4}]
+TOGETHER = [
+    {"executor": "vectorized", "clients_per_batch": None},
+    {"executor": "processes", "clients_per_batch": 4},
+]
 PERSONAL = {"selector": "full", "personal": "8"}
 
 
@@ -26,14 +29,14 @@ def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule,
     assert error.field == "aggregation.rule"
     assert error.value == rule
     reason = "mean where clients are trained several at once, whose sum is all that is kept."
-    assert str(error).endswith(f"expected {reason} Use execution.at_once=1.")
+    assert str(error).endswith(f"expected {reason} Use execution.clients_per_batch=1.")
 
 
-@pytest.mark.parametrize("execution", [*TOGETHER, {"engine": "compiled", "at_once": 4}])
+@pytest.mark.parametrize("execution", [*TOGETHER, {"engine": "compiled", "clients_per_batch": 4}])
 def test_so_do_colluders(execution):
     error = refused({}, execution, threats=["a_little_is_enough:0.1"])
     assert (error.field, error.value) == ("threats", "a_little_is_enough")
-    assert "Use execution.at_once=1" in str(error)
+    assert "Use execution.clients_per_batch=1" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_engines_that_train_every_block_refuse_chosen_ones(execution, field, rea
     ("execution", "field"),
     [
         (TOGETHER[0], "execution.executor"),
-        (TOGETHER[1], "execution.at_once"),
+        (TOGETHER[1], "execution.clients_per_batch"),
         ({"engine": "compiled"}, "execution.engine"),
     ],
     ids=str,

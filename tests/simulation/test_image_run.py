@@ -15,7 +15,9 @@ def settings(*over):
 
 
 def test_it_learns_and_tells_accuracy_and_f1():
-    found = simulate(settings("selector=full", "rounds=12", "executor=vectorized", "at_once=8")).summary
+    found = simulate(
+        settings("selector=full", "rounds=12", "executor=vectorized", "clients_per_batch=8")
+    ).summary
     assert found["test_accuracy"] > 0.7
     assert set(found["test_f1"]) == set("0123456789")
     assert found["test_macro_f1"] == pytest.approx(np.mean(list(found["test_f1"].values())))
@@ -25,7 +27,7 @@ def test_who_trains_does_not_change_the_bits(tmp_path):
     simulate(settings("executor=serial"), tmp_path / "serial")
     simulate(settings("executor=processes", "workers=2"), tmp_path / "processes")
     assert left(tmp_path / "serial") == left(tmp_path / "processes")
-    together = simulate(settings("executor=vectorized", "at_once=8")).summary
+    together = simulate(settings("executor=vectorized", "clients_per_batch=8")).summary
     alone = left(tmp_path / "serial")["summary"][0]
     assert together["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-3)
 

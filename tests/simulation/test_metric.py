@@ -29,7 +29,7 @@ def small(execution, metric="agreement", pooling="mean", **over):
         "training": {"lr": 0.1, "batch_size": 4},
         "selection": {"selector": "fedtlu", "keep": 1, "metric": metric, "pooling": pooling},
         "evaluation": {"trained_clients": 0, "local_clients": 2},
-        "execution": {"executor": "serial", "at_once": 1, "engine": "torch", **execution},
+        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **execution},
     }
     return parse_config({**tree, **over})
 
@@ -72,7 +72,12 @@ def expected(config, metric, pooling, scored="all"):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     "execution",
-    [{}, {"lanes": 3}, {"executor": "vectorized", "at_once": 3}, {"engine": "compiled", "at_once": 3}],
+    [
+        {},
+        {"lanes": 3},
+        {"executor": "vectorized", "clients_per_batch": 3},
+        {"engine": "compiled", "clients_per_batch": 3},
+    ],
     ids=["one by one", "lanes", "vectorised", "compiled"],
 )
 def test_block_scores_are_the_formula_on_the_clients_changes(metric, pooling, execution):
@@ -89,10 +94,13 @@ def test_block_scores_are_the_formula_on_the_clients_changes(metric, pooling, ex
 @pytest.mark.parametrize("scored", ["matrices", "vectors"])
 @pytest.mark.parametrize("pooling", ["mean", "pooled"])
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_blocks_may_be_scored_by_their_matrices_or_vectors_alone(metric, pooling, scored, at_once):
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
+def test_blocks_may_be_scored_by_their_matrices_or_vectors_alone(metric, pooling, scored, clients_per_batch):
     chosen = {"selector": "fedtlu", "keep": 1, "metric": metric, "pooling": pooling, "scored_layers": scored}
-    way = {"executor": "serial" if at_once == 1 else "vectorized", "at_once": at_once}
+    way = {
+        "executor": "serial" if clients_per_batch == 1 else "vectorized",
+        "clients_per_batch": clients_per_batch,
+    }
     result = simulate(small(way, rounds=1, selection=chosen))
     (row,) = result.selection
     found = row["block_scores"]
@@ -107,11 +115,11 @@ def test_blocks_may_be_scored_by_their_matrices_or_vectors_alone(metric, pooling
 
 
 @linux_only
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_agreement_has_the_same_bits_with_any_number_of_workers(at_once):
-    alone = "serial" if at_once == 1 else "vectorized"
+@pytest.mark.parametrize("clients_per_batch", [1, 2])
+def test_agreement_has_the_same_bits_with_any_number_of_workers(clients_per_batch):
+    alone = "serial" if clients_per_batch == 1 else "vectorized"
     ways = [{"executor": alone}, *({"executor": "processes", "workers": count} for count in (1, 3))]
-    found = [simulate(small({"at_once": at_once, "lanes": 4, **way})) for way in ways]
+    found = [simulate(small({"clients_per_batch": clients_per_batch, "lanes": 4, **way})) for way in ways]
     assert found[0].selection[0]["block_scores"] != found[0].selection[1]["block_scores"]
     assert all(result.selection == found[0].selection for result in found)
     assert len({result.summary["params_sha256"] for result in found}) == 1
@@ -140,7 +148,9 @@ def test_refused_clients_have_no_part_in_agreement():
     refused, one_by_one = first_round({})
     assert len(refused) == 1
     assert all(0 < value <= 1 + 1e-6 for value in one_by_one.values())
-    assert first_round({"executor": "vectorized", "at_once": 7})[1] == pytest.approx(one_by_one, rel=1e-3)
+    assert first_round({"executor": "vectorized", "clients_per_batch": 7})[1] == pytest.approx(
+        one_by_one, rel=1e-3
+    )
 
 
 def test_one_client_agrees_with_itself():

@@ -11,7 +11,10 @@ RMSPROP = "support.own_parts:rmsprop"
 @pytest.mark.parametrize(
     ("execution", "message"),
     [
-        ({"executor": "vectorized", "at_once": 2}, r"execution.at_once: .* its optimizer takes the param"),
+        (
+            {"executor": "vectorized", "clients_per_batch": 2},
+            r"execution.clients_per_batch: .* its optimizer takes the param",
+        ),
         ({"executor": "serial", "engine": "compiled"}, r"execution.engine: got 'compiled'; expected torch"),
     ],
 )

@@ -19,8 +19,8 @@ from fedtlu_fast.simulation.parts import make_parts
 WAYS = {
     "one by one": {},
     "lanes": {"lanes": 3},
-    "vectorised": {"executor": "vectorized", "at_once": 3},
-    "compiled": {"engine": "compiled", "at_once": 3},
+    "vectorised": {"executor": "vectorized", "clients_per_batch": 3},
+    "compiled": {"engine": "compiled", "clients_per_batch": 3},
 }
 
 
@@ -35,7 +35,7 @@ def small(selector, execution=None, clients=None, **over):
         "training": {"lr": 0.1, "batch_size": 4},
         "selection": {"selector": selector} if selector == "full" else {"selector": selector, "keep": 1},
         "evaluation": {"trained_clients": 0, "local_clients": 2},
-        "execution": {"executor": "serial", "at_once": 1, "engine": "torch", **(execution or {})},
+        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **(execution or {})},
     }
     if clients is not None:
         tree["client_selection"] = {"frozen": "none", "always": "none", **clients}
@@ -119,11 +119,13 @@ def test_nothing_is_computed_of_single_clients_unless_it_is_asked_for(seen):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_a_score_of_single_clients_has_the_same_bits_with_any_number_of_workers(at_once):
-    alone = "serial" if at_once == 1 else "vectorized"
+@pytest.mark.parametrize("clients_per_batch", [1, 3])
+def test_a_score_of_single_clients_has_the_same_bits_with_any_number_of_workers(clients_per_batch):
+    alone = "serial" if clients_per_batch == 1 else "vectorized"
     ways = [{"executor": alone}, *({"executor": "processes", "workers": count} for count in (1, 2))]
-    found = [simulate(small(apart, {"at_once": at_once, "lanes": 4, **way})) for way in ways]
+    found = [
+        simulate(small(apart, {"clients_per_batch": clients_per_batch, "lanes": 4, **way})) for way in ways
+    ]
     assert all(result.selection == found[0].selection for result in found)
     assert len({result.summary["params_sha256"] for result in found}) == 1
 

@@ -63,14 +63,14 @@ def test_it_learns_and_its_own_metric_reaches_rows_and_summary():
 
 def test_several_clients_at_once_agree_with_one_after_another_where_torch_can():
     params, losses = ends_with(tagger(GatesTagger), executor="serial")
-    others, like = ends_with(tagger(GatesTagger), executor="vectorized", at_once=4)
+    others, like = ends_with(tagger(GatesTagger), executor="vectorized", clients_per_batch=4)
     torch.testing.assert_close(others, params, rtol=1e-4, atol=1e-5)
     assert like == pytest.approx(losses, rel=1e-4)
 
 
 def test_a_scalar_loss_agrees_too_where_counts_say_what_it_is_a_mean_of():
     params, losses = ends_with(tagger(GatesTagger), executor="serial")
-    for execution in ({"executor": "serial"}, {"executor": "vectorized", "at_once": 4}):
+    for execution in ({"executor": "serial"}, {"executor": "vectorized", "clients_per_batch": 4}):
         others, like = ends_with(tagger(GatesTagger, mean_tag_loss), **execution)
         torch.testing.assert_close(others, params, rtol=1e-4, atol=1e-5)
         assert like == pytest.approx(losses, rel=1e-4)
@@ -78,9 +78,9 @@ def test_a_scalar_loss_agrees_too_where_counts_say_what_it_is_a_mean_of():
 
 def test_what_cannot_be_vectorised_is_refused_with_the_reason():
     with pytest.raises(InputError, match=r"lstm.*executor=serial or processes"):
-        ends_with(tagger(), executor="vectorized", at_once=4)
+        ends_with(tagger(), executor="vectorized", clients_per_batch=4)
     with pytest.raises(InputError, match=r"no mean over predictions.*counts"):
-        ends_with(tagger(GatesTagger, mean_tag_loss, counts=None), executor="vectorized", at_once=4)
+        ends_with(tagger(GatesTagger, mean_tag_loss, counts=None), executor="vectorized", clients_per_batch=4)
 
 
 def test_only_the_cohorts_samples_are_read():

@@ -363,10 +363,10 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path):
 
 
 def test_auto_trains_such_clients_one_at_a_time():
-    config = settings_of(FEDPER, execution={"executor": "auto", "at_once": None, "engine": None})
+    config = settings_of(FEDPER, execution={"executor": "auto", "clients_per_batch": None, "engine": None})
     federation = Federation(settings_of(FEDPER))
     settled, note = choose(config, federation.population, federation.trainer, federation.server.steps)
-    assert settled.execution.at_once == 1
+    assert settled.execution.clients_per_batch == 1
     assert settled.execution.executor in ("serial", "processes")
     assert "clients start from models of their own" in note
 
@@ -417,7 +417,9 @@ def test_arms_of_a_comparison_can_keep_blocks(tmp_path, in_process):
     assert with_variant(shared, "top@2").client_selection.personal == "8"
     assert math.isfinite(Federation(with_variant(shared, "top@2")).round()[1].train_loss)
     # Whatever trains the others fastest: this arm's clients go one at a time, and so do all.
-    given = settings_of({}, rounds=1, execution={"executor": "auto", "at_once": None, "engine": None})
+    given = settings_of(
+        {}, rounds=1, execution={"executor": "auto", "clients_per_batch": None, "engine": None}
+    )
     plain, kept = compare(given, ["full", "full@all+personal=auto"], [0], tmp_path / "arms", jobs=1)
     assert kept.summary["personal_blocks"] == ["8"]
     assert kept.summary["bytes_up"] < plain.summary["bytes_up"]

@@ -171,7 +171,9 @@ def test_runs_that_keep_the_same_start_do_not_meet(tmp_path, caplog):
 def test_a_run_that_trains_its_start_and_one_that_finds_it_are_alike(text, cache):
     found = [simulate(with_start(text)).summary["params_sha256"] for _ in range(2)]
     assert found[0] == found[1]
-    resumed = simulate(with_start(text, execution={"executor": "processes", "workers": 2, "at_once": 1}))
+    resumed = simulate(
+        with_start(text, execution={"executor": "processes", "workers": 2, "clients_per_batch": 1})
+    )
     assert resumed.summary["params_sha256"] == found[0]
 
 

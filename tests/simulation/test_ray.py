@@ -126,7 +126,7 @@ def _log(folder: Path) -> list[tuple[int, ...]]:
 
 def _cohort() -> list[int]:
     """Of the first round."""
-    cohort: list[int] = simulate(_config("serial", at_once=1)).selection[0]["cohort"]
+    cohort: list[int] = simulate(_config("serial", clients_per_batch=1)).selection[0]["cohort"]
     return cohort
 
 
@@ -149,19 +149,19 @@ def _beside(act: Callable[[], None]) -> Iterator[None]:
 
 @pytest.mark.sweep(quick=1)
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("at_once", "engine"), [(1, "torch"), (3, "torch"), (3, "compiled")])
+@pytest.mark.parametrize(("clients_per_batch", "engine"), [(1, "torch"), (3, "torch"), (3, "compiled")])
 def test_same_bits_as_other_executors(
-    faults: Path, at_once: int, engine: str, workers: int, monkeypatch: pytest.MonkeyPatch
+    faults: Path, clients_per_batch: int, engine: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put, stored = ray.put, []
     monkeypatch.setattr(ray, "put", lambda value: stored.append(value.size) or put(value))
-    found = simulate(_config(workers=workers, at_once=at_once, engine=engine))
-    for other in ["processes", "vectorized" if (at_once, engine) == (3, "torch") else "serial"]:
-        expected = simulate(_config(other, at_once=at_once, engine=engine))
+    found = simulate(_config(workers=workers, clients_per_batch=clients_per_batch, engine=engine))
+    for other in ["processes", "vectorized" if (clients_per_batch, engine) == (3, "torch") else "serial"]:
+        expected = simulate(_config(other, clients_per_batch=clients_per_batch, engine=engine))
         assert found.summary["params_sha256"] == expected.summary["params_sha256"]
         assert timeless(found.metrics) == timeless(expected.metrics)
         assert found.selection == expected.selection
-    if at_once == 1:
+    if clients_per_batch == 1:
         assert len({process for process, _, _ in _log(faults)}) <= workers
         assert {threads for _, _, threads in _log(faults)} == {1}
     assert stored == [found.params.numel(), 0] * 3, "the global vectors, once a round"

@@ -55,7 +55,7 @@ def test_who_trains_and_kills_do_not_change_the_bits(bank: Path, tmp_path: Path)
         run.advance(3)
     simulate(config, tmp_path / "cut", resume=True)
     assert left(tmp_path / "cut") == left(tmp_path / "whole")
-    together = simulate(settings(bank, execution={"executor": "vectorized", "at_once": 2}))
+    together = simulate(settings(bank, execution={"executor": "vectorized", "clients_per_batch": 2}))
     alone = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert together.summary["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-3)
 

@@ -23,7 +23,7 @@ def settings(folder, **over):
         "training": {"optimizer": "adamw", "lr": 0.02, "local_steps": 8},
         "selection": {"selector": "fedtlu", "keep": 1},
         "warmup_rounds": 4,
-        "execution": {"executor": "serial", "at_once": 1},
+        "execution": {"executor": "serial", "clients_per_batch": 1},
     }
     return parse_config({**base, **over})
 
@@ -32,8 +32,10 @@ def test_it_learns_and_who_trains_does_not_change_the_bits(tmp_path):
     found = simulate(settings(tmp_path / "texts"), tmp_path / "serial").summary
     assert found["test_accuracy"] > 0.9
     assert set(found["test_f1"]) == {"art", "food", "sport"}
-    processes = {"executor": "processes", "workers": 2, "at_once": 1}
+    processes = {"executor": "processes", "workers": 2, "clients_per_batch": 1}
     simulate(settings(tmp_path / "texts", execution=processes), tmp_path / "processes")
     assert left(tmp_path / "serial") == left(tmp_path / "processes")
-    together = simulate(settings(tmp_path / "texts", execution={"executor": "vectorized", "at_once": 3}))
+    together = simulate(
+        settings(tmp_path / "texts", execution={"executor": "vectorized", "clients_per_batch": 3})
+    )
     assert together.summary["test_loss"] == pytest.approx(found["test_loss"], rel=0.02, abs=1e-3)

@@ -60,7 +60,7 @@ def settings_of(selection: Mapping[str, Any], /, **over: Any) -> RunConfig:
         "selection": {"selector": "full"},
         "client_selection": dict(selection),
         "evaluation": {"trained_clients": 0, "local_clients": 3, "local_every": 100, "every": 100},
-        "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
+        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch"},
     }
     for key, value in over.items():
         tree[key] = {**tree[key], **value} if isinstance(tree.get(key), dict) else value

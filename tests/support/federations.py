@@ -39,7 +39,7 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
         "selection": {"selector": "fedtlu", "keep": 1},
         "evaluation": {"trained_clients": 1, "local_every": 3},
         "checkpoint": {"every": 2, "retain": 2},
-        "execution": {"executor": "serial", "at_once": 1, "engine": "torch"},
+        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch"},
     }
     settings["warmup_rounds"] = min(2, over.get("rounds", 5) - 1)
     for key, value in over.items():

@@ -140,7 +140,7 @@ def federated(
 ) -> Iterator[Federated]:
     """A federation of four clients a round before its first round; `execution` are settings of that name."""
     local = Local(lr=lr, steps=3, batch_size=batch_size)
-    settings = {"execution": {"at_once": 1, "engine": "torch", **execution}}
+    settings = {"execution": {"clients_per_batch": 1, "engine": "torch", **execution}}
     config = Federation(task, data, cohort=4, local=local, keep=2, settings=settings).config(2)
     with own_state(1):
         founded = found(config)

@@ -39,18 +39,18 @@ def make_lane_trainer(
         InputError: the engine cannot do what a part wants.
     """
     execution, chosen = config.execution, config.client_selection
-    at_once, example = execution.at_once or 1, example_samples(population)
+    clients_per_batch, example = execution.clients_per_batch or 1, example_samples(population)
     parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     engines, many = Engines(trainer), None
     if execution.engine == "compiled":
         compiled = CompiledTrainer(*parts, example)
-        engines = Engines(compiled, compiled if at_once > 1 else None, at_once)
-    elif at_once > 1:
-        at_once = min(at_once, config.cohort)
-        many = VectorizedTrainer(*parts, at_once, example, execution.precision)
+        engines = Engines(compiled, compiled if clients_per_batch > 1 else None, clients_per_batch)
+    elif clients_per_batch > 1:
+        clients_per_batch = min(clients_per_batch, config.cohort)
+        many = VectorizedTrainer(*parts, clients_per_batch, example, execution.precision)
         groups = VectorizedGroups(many, trainer, config.backend)
-        engines = Engines(groups, groups, execution.at_once or 1)
-    check_engine(config, steps, engines.one, execution.at_once or 1)
+        engines = Engines(groups, groups, execution.clients_per_batch or 1)
+    check_engine(config, steps, engines.one, execution.clients_per_batch or 1)
     layout = trainer.layout
     selector, asked = config.selection.selector, config.selection.selector.asked()
     return LaneTrainer(
@@ -61,7 +61,7 @@ def make_lane_trainer(
         Prober(
             trainer,
             many,
-            execution.at_once or 1,
+            execution.clients_per_batch or 1,
             metrics=chosen.selector.probes,
             batches=chosen.selector.probe_batches,
             backend=config.backend,

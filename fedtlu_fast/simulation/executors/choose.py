@@ -1,7 +1,7 @@
 """Which executor a run gets: the one named, or for ``auto`` the quicker one by a short measurement.
 
-What decides a result's last bits (`at_once`, `engine`) follows from the settings and a rule (`rule`), never
-from a measurement. Only who works on it is measured, which does not change the result.
+What decides a result's last bits (`clients_per_batch`, `engine`) follows from settings and a rule (`rule`),
+never from a measurement. Only who works on it is measured, which does not change the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
 from fedtlu_fast.simulation.executors.build import make_lane_trainer
 from fedtlu_fast.simulation.executors.executor import Executor, InProcess
-from fedtlu_fast.simulation.executors.rule import Way, most_at_once, shared_out, way_of
+from fedtlu_fast.simulation.executors.rule import Way, most_clients_per_batch, shared_out, way_of
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""
@@ -32,7 +32,7 @@ WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 def choose(
     config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
 ) -> tuple[RunConfig, str]:
-    """The settings with executor and `at_once` settled, and a line that says what was chosen and why.
+    """The settings with executor and `clients_per_batch` settled, and a line that says what was chosen.
 
     Args:
         config: as given.
@@ -48,22 +48,29 @@ def choose(
     if name == "auto":
         return _measure(config, population, trainer, steps)
     compiled = given.engine == "compiled"
-    if name == "serial" and (given.at_once or 1) > 1 and not compiled:
-        raise InputError("execution.at_once", given.at_once, "1 with executor=serial", "Use vectorized.")
-    at_once = given.at_once or (shared_out(config, steps) if compiled else 1)
+    if name == "serial" and (given.clients_per_batch or 1) > 1 and not compiled:
+        raise InputError(
+            "execution.clients_per_batch",
+            given.clients_per_batch,
+            "1 with executor=serial",
+            "Use vectorized.",
+        )
+    clients_per_batch = given.clients_per_batch or (shared_out(config, steps) if compiled else 1)
     if name == "vectorized":
         if compiled:
             raise InputError(
                 "execution.engine", given.engine, "torch with executor=vectorized", "Use serial."
             )
-        at_once = given.at_once or most_at_once(config, population, trainer)
-        if at_once < 2:
-            raise InputError("execution.at_once", at_once, "2 or more with executor=vectorized")
+        clients_per_batch = given.clients_per_batch or most_clients_per_batch(config, population, trainer)
+        if clients_per_batch < 2:
+            raise InputError(
+                "execution.clients_per_batch", clients_per_batch, "2 or more with executor=vectorized"
+            )
     if name == "processes":
         reason = processes.why_not(config.device, config.threads)
         if reason is not None:
             raise InputError("execution.executor", name, f"another here: {reason}")
-    return _settled(config, given.executor, at_once, given.engine or "torch"), ""
+    return _settled(config, given.executor, clients_per_batch, given.engine or "torch"), ""
 
 
 def make_executor(
@@ -89,8 +96,8 @@ def make_executor(
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:
         raise InputError(
-            "execution.at_once",
-            given.at_once,
+            "execution.clients_per_batch",
+            given.clients_per_batch,
             f"1 for this model: {error}",
             "Use executor=serial or processes.",
         ) from error
@@ -108,7 +115,7 @@ def _no_kernel(error: CannotCompileError) -> InputError:
     return InputError("execution.engine", "compiled", f"torch for this model: {error}")
 
 
-def _settled(config: RunConfig, executor: str, at_once: int, engine: str) -> RunConfig:
+def _settled(config: RunConfig, executor: str, clients_per_batch: int, engine: str) -> RunConfig:
     if config.execution.client_seconds is not None and executor in ("serial", "vectorized"):
         raise InputError(
             "execution.client_seconds",
@@ -116,7 +123,9 @@ def _settled(config: RunConfig, executor: str, at_once: int, engine: str) -> Run
             f"null with executor={executor}: this process cannot stop a client of its own",
             "Use processes or ray.",
         )
-    settled = config.execution.model_copy(update={"executor": executor, "at_once": at_once, "engine": engine})
+    settled = config.execution.model_copy(
+        update={"executor": executor, "clients_per_batch": clients_per_batch, "engine": engine}
+    )
     return config.model_copy(update={"execution": settled})
 
 
@@ -125,7 +134,7 @@ def _measure(
 ) -> tuple[RunConfig, str]:
     way = _as_given(config, steps) or way_of(config, population, trainer, steps)
     seconds = _seconds(way, config, population, trainer)
-    workers = min(_useful_workers(config), -(-config.cohort // way.at_once))
+    workers = min(_useful_workers(config), -(-config.cohort // way.clients_per_batch))
     round_seconds = seconds * config.cohort
     worth_it = round_seconds > WORTH_A_ROUND and round_seconds * config.rounds > WORTH_A_RUN
     # Only another process can be stopped when a client takes too long.
@@ -133,14 +142,14 @@ def _measure(
         config.device, config.threads
     )
     several = timed or (workers > 1 and worth_it)
-    vectorized = way.engine == "torch" and way.at_once > 1
+    vectorized = way.engine == "torch" and way.clients_per_batch > 1
     name = "processes" if several else "vectorized" if vectorized else "serial"
     give_back()  # the workers will need it
     where = f"processes, {workers} workers" if several else name
     together = "in one compiled call" if way.engine == "compiled" else "at once"
-    many = f", {way.at_once} clients {together}" if way.at_once > 1 else ""
+    many = f", {way.clients_per_batch} clients {together}" if way.clients_per_batch > 1 else ""
     note = f"executor: {where}{many} ({way.reason}; measured: {1e3 * seconds:.3g} ms a client)"
-    return _settled(config, name, way.at_once, way.engine), note
+    return _settled(config, name, way.clients_per_batch, way.engine), note
 
 
 def _useful_workers(config: RunConfig) -> int:
@@ -153,15 +162,17 @@ def _as_given(config: RunConfig, steps: ClientSteps) -> Way | None:
     """The way that the settings name, if they do."""
     given = config.execution
     if given.engine == "compiled":
-        return Way("compiled", given.at_once or shared_out(config, steps), "execution.engine=compiled")
-    if given.at_once is not None:
-        return Way("torch", given.at_once, f"execution.at_once={given.at_once}")
+        return Way(
+            "compiled", given.clients_per_batch or shared_out(config, steps), "execution.engine=compiled"
+        )
+    if given.clients_per_batch is not None:
+        return Way("torch", given.clients_per_batch, f"execution.clients_per_batch={given.clients_per_batch}")
     return None
 
 
 def _seconds(way: Way, config: RunConfig, population: Population, trainer: LocalTrainer) -> float:
     """What one client takes this way; 0 where those that were tried raise, which is the rounds' business."""
-    held = _sound(config, population, way.at_once)
+    held = _sound(config, population, way.clients_per_batch)
     params, buffers = trainer.params.clone(), trainer.layout.flatten_buffers(trainer.task.model)
     example, own = example_samples(population), list(held.values())
     parts = (trainer.task, trainer.layout, trainer.local, config.seed)
@@ -169,7 +180,7 @@ def _seconds(way: Way, config: RunConfig, population: Population, trainer: Local
         if way.engine == "compiled":
             compiled = CompiledTrainer(*parts, example)
             seconds = _timed(lambda: compiled.train_sum(params, own, 1, list(held)))
-        elif way.at_once > 1:
+        elif way.clients_per_batch > 1:
             many = VectorizedTrainer(*parts, len(held), example, config.execution.precision)
             seconds = _timed(lambda: many.train(params, own, 1, list(held)))
         else:

@@ -59,26 +59,26 @@ def asked_of_engine(config: RunConfig, steps: ClientSteps) -> Iterator[Asked]:
             yield Asked(want, part, field, value)
 
 
-def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, at_once: int) -> None:
+def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, clients_per_batch: int) -> None:
     """Makes sure that an engine can do what the parts of a run want.
 
     Args:
         config: of the run.
         steps: what its clients do around training.
         engine: trains the clients.
-        at_once: how many clients it trains in one call.
+        clients_per_batch: how many clients it trains in one call.
 
     Raises:
         InputError: it cannot; the field is the setting to change.
     """
     given = config.execution
     for asked in asked_of_engine(config, steps):
-        reason = engine.supports(asked.want, at_once)
+        reason = engine.supports(asked.want, clients_per_batch)
         if reason is None:
             continue
         if asked.want == "each vector":
             expected = f"{asked.instead} where {reason}"
-            raise InputError(asked.field, asked.value, expected, "Use execution.at_once=1.")
+            raise InputError(asked.field, asked.value, expected, "Use execution.clients_per_batch=1.")
         expected = f"with {asked.part}: {reason}"
         if given.engine == "compiled":
             raise InputError("execution.engine", "compiled", f"torch {expected}")
@@ -86,4 +86,4 @@ def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, at_once
             raise InputError("execution.compile", given.compile, f"none {expected}")
         if given.executor == "vectorized":
             raise InputError("execution.executor", "vectorized", f"another {expected}")
-        raise InputError("execution.at_once", at_once, f"1 {expected}")
+        raise InputError("execution.clients_per_batch", clients_per_batch, f"1 {expected}")

@@ -32,12 +32,12 @@ class Engines:
     Attributes:
         one: trains a client on its own.
         group: trains several clients in one call; None: clients are trained one after another.
-        at_once: how many clients are trained in one call.
+        clients_per_batch: how many clients are trained in one call.
     """
 
     one: Trainer
     group: GroupTrainer | None = None
-    at_once: int = 1
+    clients_per_batch: int = 1
 
 
 class LaneTrainer:
@@ -85,7 +85,7 @@ class LaneTrainer:
         if self._looks and group is not None and not group.shows_vectors:
             # In one call only the clients' sum comes out, and not how long each change is.
             group = None
-        self._group, self._size = group, 1 if group is None else engines.at_once
+        self._group, self._size = group, 1 if group is None else engines.clients_per_batch
 
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
         """Trains the lane's clients from the global parameters and buffers, or has them probe.
@@ -215,7 +215,7 @@ class LaneTrainer:
             if len(reports.failed) == failed:
                 raise CannotVectorizeError(
                     f"{len(clients)} clients can be trained one after another, but not at once: {error}. Use "
-                    f"execution.at_once=1"
+                    f"execution.clients_per_batch=1"
                 ) from error
             return
         for place, update in sent.items():

@@ -183,27 +183,29 @@ def cut(
     round_index: int,
     cohort: Sequence[int],
     lanes: int,
-    at_once: int = 1,
+    clients_per_batch: int = 1,
     orders: Orders | None = None,
     probing: bool = False,
     memory: Mapping[int, StepMemories] | None = None,
     told: Told | None = None,
     largest: float = inf,
 ) -> list[Lane]:
-    """The lanes of a cohort: at most `lanes`, and no more than it fills when clients are trained `at_once`.
+    """The lanes of a cohort: at most `lanes`, and no more than it has batches of `clients_per_batch`.
 
     Args:
         round_index: of the round.
         cohort: its clients.
         lanes: how many; as many as there are clients give a lane for each, whose vectors come one by one.
-        at_once: how many clients are trained in one call.
+        clients_per_batch: how many clients are trained in one call.
         orders: of the clients; each lane gets those of its own.
         probing: see `Lane`.
         memory: of any clients; each lane gets that of its own.
         told: see `Lane`.
         largest: see `Lane`.
     """
-    parts = np.array_split(np.asarray(cohort, dtype=np.int64), min(lanes, -(-len(cohort) // at_once)))
+    parts = np.array_split(
+        np.asarray(cohort, dtype=np.int64), min(lanes, -(-len(cohort) // clients_per_batch))
+    )
     members = [tuple(part.tolist()) for part in parts]
     held = memory or {}
     return [

@@ -30,7 +30,7 @@ class Prober:
         self,
         trainer: LocalTrainer,
         many: VectorizedTrainer | None = None,
-        at_once: int = 1,
+        clients_per_batch: int = 1,
         *,
         metrics: Sequence[str] = (),
         batches: int = 1,
@@ -41,13 +41,13 @@ class Prober:
         Args:
             trainer: of one client.
             many: of many clients, if there is one.
-            at_once: how many clients `many` takes.
+            clients_per_batch: how many clients `many` takes.
             metrics: what clients measure.
             batches: over how many batches, or as many as a client has.
             backend: who runs the kernels.
         """
         self._trainer, self._many, self._layout = trainer, many, trainer.layout
-        self._size = 1 if many is None else at_once
+        self._size = 1 if many is None else clients_per_batch
         self._metrics, self._batches, self._backend = metrics, batches, backend
 
     def probe(

@@ -48,12 +48,12 @@ class Way:
 
     Attributes:
         engine: torch or compiled.
-        at_once: clients that a worker trains at once, or in one call.
+        clients_per_batch: clients that a worker trains at once, or in one call.
         reason: why it was taken, in words.
     """
 
     engine: str
-    at_once: int
+    clients_per_batch: int
     reason: str
 
 
@@ -61,7 +61,7 @@ def way_of(config: RunConfig, population: Population, trainer: LocalTrainer, ste
     """The way for this model and these settings.
 
     Args:
-        config: of the run; `execution.at_once` is not set, and `execution.engine` is not compiled.
+        config: of the run; `execution.clients_per_batch` is not set, and `execution.engine` is not compiled.
         population: who holds what; only the global test is looked at.
         trainer: of single clients.
         steps: what clients do around training.
@@ -86,13 +86,13 @@ def way_of(config: RunConfig, population: Population, trainer: LocalTrainer, ste
     reason = _not_vectorized(config, population, trainer)
     if reason is not None:
         return Way("torch", 1, f"several at once: impossible, {reason}")
-    at_once = min(most, most_at_once(config, population, trainer))
-    if at_once < WORTH:
+    clients_per_batch = min(most, most_clients_per_batch(config, population, trainer))
+    if clients_per_batch < WORTH:
         return Way("torch", 1, "there is no room for several at once")
-    return Way("torch", at_once, "a small model")
+    return Way("torch", clients_per_batch, "a small model")
 
 
-def most_at_once(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
+def most_clients_per_batch(config: RunConfig, population: Population, trainer: LocalTrainer) -> int:
     """How many clients fit into `BUDGET` at once, `MOST_AT_ONCE` at most and 2 at least."""
     activations = saved_bytes(trainer.task, example_samples(population), config.training.batch_size)
     each = matrix_bytes(trainer.layout, config) + 2 * activations

@@ -119,7 +119,7 @@ def test_another_trace_than_the_run_began_with_is_refused(text, tmp_path):
 def test_all_executors_train_whoever_takes_part(text):
     given = {"sampler": "loss", "dropout": 0.5, "duty": 0.5, "period": 2}
     one, other = (
-        simulate(federation(text, given, execution={"executor": name, "workers": 2, "at_once": 1}))
+        simulate(federation(text, given, execution={"executor": name, "workers": 2, "clients_per_batch": 1}))
         for name in ("serial", "processes")
     )
     assert torch.equal(one.params, other.params)
