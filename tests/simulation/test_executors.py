@@ -952,8 +952,8 @@ def test_a_lane_too_long_for_a_pipe_is_taken_back_from_a_stopped_worker(federati
     (worker,) = own.workers
     os.kill(worker.process.pid, signal.SIGSTOP)
     (lane,) = lanes_of(2, own.cohort(2)[:1], own.config.execution)
-    kept = {client: np.zeros(10**6, np.float32) for client in lane.clients}
-    results = own.executor.train((own.state.params, own.state.buffers), [replace(lane, own=kept)])
+    kept = {client: {"Part": {"own": np.zeros(10**6, np.float32)}} for client in lane.clients}
+    results = own.executor.train((own.state.params, own.state.buffers), [replace(lane, memory=kept)])
     assert next(results).reports.clients == list(lane.clients)
 
 
