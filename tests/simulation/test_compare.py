@@ -17,6 +17,7 @@ from fedtlu_fast.experiments import arm_pool as arm_pool_module
 from fedtlu_fast.experiments import compare as module
 from fedtlu_fast.experiments.compare import Arm, compare, comparison_settings, plan, run_arm
 from fedtlu_fast.runs.results import ArmResult, read_arm, save_comparison
+from fedtlu_fast.selection import as_selector
 from fedtlu_fast.simulation.run import Run
 
 SELECTORS, SEEDS = ("fedtlu", "random", "last", "full"), (0, 3)
@@ -38,7 +39,7 @@ def test_arms_are_the_runs_they_would_be_alone(config: RunConfig, tmp_path: Path
     for selector in SELECTORS:
         for seed in SEEDS:
             alone = tmp_path / f"{selector}-{seed}"
-            selection = config.selection.model_copy(update={"selector": selector})
+            selection = config.selection.model_copy(update={"selector": as_selector(selector)})
             simulate(config.model_copy(update={"selection": selection, "seed": seed}), alone)
             assert left(tmp_path / "out" / f"{selector}-seed{seed}") == left(alone)
     assert len({row[2] for row in bits(results)}) == len(results), "selectors and seeds differ"
@@ -51,7 +52,7 @@ def test_any_number_of_shared_rounds_changes_nothing(text: Path, tmp_path: Path,
     config = tiny(text, warmup_rounds=warmup)
     found = compare(config, ("random", "fedtlu"), (1,), tmp_path / "out")
     for result in found:
-        selection = config.selection.model_copy(update={"selector": result.selector})
+        selection = config.selection.model_copy(update={"selector": as_selector(result.selector)})
         alone = simulate(config.model_copy(update={"selection": selection, "seed": 1}))
         assert alone.summary["params_sha256"] == result.summary["params_sha256"]
         assert len(result.metrics) == 5
@@ -135,7 +136,7 @@ def test_arm_killed_while_it_takes_over_the_warmup_takes_it_over_again(
         with pytest.raises(Killed):
             run_arm(arms[0])
     run_arm(arms[0])
-    selection = config.selection.model_copy(update={"selector": "fedtlu"})
+    selection = config.selection.model_copy(update={"selector": as_selector("fedtlu")})
     simulate(config.model_copy(update={"selection": selection}), tmp_path / "alone")
     assert left(arms[0].path) == left(tmp_path / "alone")
 
@@ -273,7 +274,7 @@ def test_processes_give_the_same_bits(config: RunConfig, tmp_path: Path) -> None
     found = compare(config, ("fedtlu", "last"), (0,), tmp_path / "two", jobs=2, progress=progress)
     assert seen == {"warmup-seed0": 2, "fedtlu-seed0": 5, "last-seed0": 5}
     for result in found:
-        selection = config.selection.model_copy(update={"selector": result.selector})
+        selection = config.selection.model_copy(update={"selector": as_selector(result.selector)})
         simulate(config.model_copy(update={"selection": selection}), tmp_path / result.selector)
         assert left(tmp_path / "two" / f"{result.selector}-seed0") == left(tmp_path / result.selector)
         assert read_arm(tmp_path / "two" / f"{result.selector}-seed0") == result
@@ -287,7 +288,7 @@ def test_a_killed_process_is_a_clear_error_and_another_gives_the_same_bits(
         with pytest.raises(FedtluError, match=r"worker process was killed.*resume=True"):
             compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1)
     for result in compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1, resume=True):
-        selection = config.selection.model_copy(update={"selector": result.selector})
+        selection = config.selection.model_copy(update={"selector": as_selector(result.selector)})
         simulate(config.model_copy(update={"selection": selection}), tmp_path / result.selector)
         assert left(tmp_path / "killed" / f"{result.selector}-seed0") == left(tmp_path / result.selector)
 
