@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from support.federations import left, rows, snapshot, timeless, tiny, tree, write_text
 from support.sampling import sample, sampled, seed
 
-from fedtlu_fast import InputError, RunConfig, StorageError, simulate
+from fedtlu_fast import Callback, InputError, RunConfig, SaveBest, StorageError, simulate
 from fedtlu_fast.errors import InterruptedRunError
 from fedtlu_fast.runs import directory as directory_module
 from fedtlu_fast.runs.directory import RunDirectory
@@ -27,6 +27,7 @@ from fedtlu_fast.runs.reading import damage, trusted_rows
 from fedtlu_fast.simulation import run as run_module
 from fedtlu_fast.simulation import state as state_module
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.run_context import RunContext
 
 
 class Killed(BaseException):
@@ -118,6 +119,37 @@ def test_run_stopped_at_any_step_of_any_write_goes_on_to_the_same_bits(
         simulate(config, out, resume=(out / "config.yaml").exists())
         assert left(out) == whole, f"stopped at step {moment}"
         assert not list((out / "checkpoints").glob(".writing*"))
+
+
+class Rises(Callback):
+    """Logs a figure that is better in every round."""
+
+    def on_evaluate(self, run: RunContext) -> None:
+        run.log(rises=float(run.round))
+
+
+@pytest.mark.parametrize("count", sampled(5))
+def test_the_best_model_survives_a_kill_at_any_step_of_any_write(
+    text: Path, tmp_path: Path, count: int
+) -> None:
+    config = tiny(text, rounds=4, checkpoint={"every": 1, "retain": 1})
+    callbacks = [Rises(), SaveBest("rises", better="higher")]
+    simulate(config, tmp_path / "whole", callbacks=callbacks)
+    with pytest.MonkeyPatch.context() as patch:
+        steps = strike_at(patch, -1, Killed)
+        simulate(config, tmp_path / "count", callbacks=callbacks)
+        moments = steps()
+    for moment in sample(range(1, moments + 1), count):
+        out = tmp_path / f"at-{moment}"
+        with pytest.MonkeyPatch.context() as patch:
+            strike_at(patch, moment, Killed)
+            with pytest.raises(Killed):
+                simulate(config, out, callbacks=callbacks)
+        found = simulate(config, out, resume=(out / "config.yaml").exists(), callbacks=callbacks)
+        assert left(out) == left(tmp_path / "whole"), f"killed at step {moment}"
+        assert found.best is not None
+        assert torch.equal(found.best.params, found.params)
+        assert (out / "checkpoints" / "best-000004" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("count", sampled(5))
