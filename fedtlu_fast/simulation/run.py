@@ -16,7 +16,7 @@ from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.runs.results import BestModel, RunResult
+from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.decided import say_shares
@@ -34,7 +34,7 @@ from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run_files import RunFiles
 from fedtlu_fast.simulation.standard_callbacks import standard_callbacks
 from fedtlu_fast.simulation.state import ServerState
-from fedtlu_fast.simulation.steering import context_of, steered
+from fedtlu_fast.simulation.steering import best_of, context_of, steered
 from fedtlu_fast.simulation.stopping import StopRequest
 from fedtlu_fast.simulation.trained_model import trained_model
 from fedtlu_fast.torch_state import own_state
@@ -267,7 +267,7 @@ class Run:
         row["seconds"] = time.perf_counter() - start
         timings = {"round": state.round, **record.seconds, "evaluate": time.perf_counter() - trained_at}
         choice = selection_row(record, self.layout)
-        context.trained(row, choice, state.params, lambda metric, value: _best(state, metric, value))
+        context.trained(row, choice, state.params, lambda metric, value: best_of(state, metric, value))
         if self._callbacks.listen("on_client_end"):
             for context.client in client_ends(record):
                 self._callbacks.call("on_client_end")
@@ -294,7 +294,3 @@ class Run:
     def how_to_go_on(self) -> str:
         """What was done, and how to do the rest."""
         return how_to_go_on(self.state.round, self.config.rounds, self.files.out)
-
-
-def _best(state: ServerState, metric: str, value: float) -> BestModel:
-    return BestModel(state.round, metric, value, state.params.cpu().clone(), state.buffers.cpu().clone())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.runs.results import BestModel
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.run_context import RunContext
 from fedtlu_fast.simulation.server import Server
@@ -53,3 +54,14 @@ def steered(server: Server, context: RunContext) -> Server:
         room = ServerRoom(server.layout, quotas(server.layout, context.keep))
         changed = replace(changed, config=config, room=room)
     return changed
+
+
+def best_of(state: ServerState, metric: str, value: float) -> BestModel:
+    """The model of a state, to be kept as the best.
+
+    Args:
+        state: after a round.
+        metric: the key in metrics.jsonl that it was chosen by.
+        value: what it has there.
+    """
+    return BestModel(state.round, metric, value, state.params.cpu().clone(), state.buffers.cpu().clone())
