@@ -111,7 +111,8 @@ def test_arms_of_the_clients_are_the_runs_they_would_be_alone(config: RunConfig,
         simulate(settings, tmp_path / name)
         assert left(tmp_path / "out" / f"{name}-seed1") == left(tmp_path / name)
     start = simulate(
-        config.model_copy(update={"seed": 1, "rounds": 2, "warmup_rounds": 2}), tmp_path / "start"
+        with_variant(config, "full").model_copy(update={"seed": 1, "rounds": 2, "warmup_rounds": 2}),
+        tmp_path / "start",
     )
     references = found["after_warmup"].summary, found["local_only"].summary
     for summary in references:
