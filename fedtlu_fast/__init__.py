@@ -6,52 +6,100 @@ from typing import TYPE_CHECKING, Any
 from fedtlu_fast._version import __version__
 
 if TYPE_CHECKING:
-    from fedtlu_fast.aggregation import Aggregate, aggregate
+    from fedtlu_fast.aggregation import (
+        Aggregate,
+        Aggregated,
+        AggregationRule,
+        Krum,
+        Mean,
+        Median,
+        MultiKrum,
+        NormClip,
+        ServerOptimizer,
+        Start,
+        TrimmedMean,
+        aggregate,
+    )
+    from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
     from fedtlu_fast.api import simulate
     from fedtlu_fast.changes import ScoredChange, apply_, choose, score
+    from fedtlu_fast.client_steps import ClientContext, ClientStep, RoundChange, ServerContext, ServerHalf
     from fedtlu_fast.clients.local import Local
+    from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
+    from fedtlu_fast.data.partition import Partitioner
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.federation import Federation
     from fedtlu_fast.layout import ParameterLayout
+    from fedtlu_fast.part import part
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+    from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
     from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
+    from fedtlu_fast.simulation.participation.samplers import Sampler
     from fedtlu_fast.stats import LayerStats, layer_stats
     from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
     from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
 
 __all__ = [
     "Aggregate",
+    "Aggregated",
+    "AggregationRule",
     "BackendUnavailableError",
     "Callback",
+    "ClientContext",
+    "ClientStart",
+    "ClientStep",
+    "ClientUpdate",
     "Datasets",
+    "Ditto",
     "EarlyStopping",
+    "Evidence",
+    "FedDyn",
+    "FedNova",
+    "FedTLU",
     "Federation",
     "FedtluError",
     "HuggingFaceTask",
     "InputError",
+    "Krum",
     "LayerScores",
     "LayerStats",
     "Local",
+    "Mean",
+    "Median",
     "Metric",
+    "MultiKrum",
+    "NormClip",
     "Pad",
     "ParameterLayout",
+    "Partitioner",
+    "Ranking",
+    "RoundChange",
     "RunConfig",
     "RunResult",
+    "Sampler",
     "SaveBest",
+    "Scaffold",
     "ScoredChange",
+    "Selector",
+    "ServerContext",
+    "ServerHalf",
+    "ServerOptimizer",
+    "Start",
     "StorageError",
     "SupervisedTask",
+    "TrimmedMean",
     "__version__",
     "aggregate",
     "apply_",
     "choose",
     "layer_stats",
     "load_config",
+    "part",
     "score",
     "score_blocks",
     "score_layers",
@@ -60,32 +108,60 @@ __all__ = [
 
 _HOMES = {
     "Aggregate": "aggregation",
+    "Aggregated": "aggregation",
+    "AggregationRule": "aggregation",
     "BackendUnavailableError": "errors",
     "Callback": "simulation.callbacks",
+    "ClientContext": "client_steps",
+    "ClientStart": "clients.trainer",
+    "ClientStep": "client_steps",
+    "ClientUpdate": "clients.trainer",
     "Datasets": "data.datasets",
-    "Federation": "federation",
+    "Ditto": "algorithms",
     "EarlyStopping": "simulation.callbacks",
+    "Evidence": "selection",
+    "FedDyn": "algorithms",
+    "FedNova": "algorithms",
+    "FedTLU": "selection",
+    "Federation": "federation",
     "FedtluError": "errors",
     "HuggingFaceTask": "tasks.hugging_face",
     "InputError": "errors",
+    "Krum": "aggregation",
     "LayerScores": "scoring",
     "LayerStats": "stats",
     "Local": "clients.local",
+    "Mean": "aggregation",
+    "Median": "aggregation",
     "Metric": "tasks.supervised",
+    "MultiKrum": "aggregation",
+    "NormClip": "aggregation",
     "Pad": "data.pad",
     "ParameterLayout": "layout",
+    "Partitioner": "data.partition",
+    "Ranking": "selection",
+    "RoundChange": "client_steps",
     "RunConfig": "config",
     "RunResult": "runs.results",
+    "Sampler": "simulation.participation.samplers",
     "SaveBest": "simulation.callbacks",
+    "Scaffold": "algorithms",
+    "ScoredChange": "changes",
+    "Selector": "selection",
+    "ServerContext": "client_steps",
+    "ServerHalf": "client_steps",
+    "ServerOptimizer": "aggregation",
+    "Start": "aggregation",
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
-    "ScoredChange": "changes",
+    "TrimmedMean": "aggregation",
     "aggregate": "aggregation",
     "apply_": "changes",
     "choose": "changes",
-    "score": "changes",
     "layer_stats": "stats",
     "load_config": "settings",
+    "part": "part",
+    "score": "changes",
     "score_blocks": "scoring",
     "score_layers": "scoring",
     "simulate": "api",
