@@ -53,7 +53,7 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses_in_all_their_ways_are_the_same_numbers(loss, model, batch):
     task = SupervisedTask(model, loss, {"hit": lambda outputs, targets: outputs.argmax(1) == targets})
     expected = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
