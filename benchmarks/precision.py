@@ -26,6 +26,7 @@ from rich.progress import track
 from scipy.stats import kendalltau
 
 from fedtlu_fast import RunConfig, load_config
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.simulation.round import RoundRecord, run_round
 from fedtlu_fast.simulation.run import Run
 
@@ -69,8 +70,10 @@ def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
     """The agreement of every way, round by round along the float32 run."""
     found: dict[str, list[Agreement]] = {name: [] for name in WAYS}
     settings = {name: config.execution.model_copy(update=own) for name, own in WAYS.items()}
-    with closing(Run(config)) as plain:
-        others = {name: Run(config.model_copy(update={"execution": own})) for name, own in settings.items()}
+    with closing(open_run(config)) as plain:
+        others = {
+            name: open_run(config.model_copy(update={"execution": own})) for name, own in settings.items()
+        }
         state = plain.state
         for _ in range(rounds):
             following, record = run_round(plain.server, state)
@@ -85,7 +88,7 @@ def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
 def speed(config: RunConfig, repeats: int = 5) -> float:
     """How many times as fast a client trains in bfloat16, without vectorising; a median of several turns."""
     mixed = config.execution.model_copy(update=WAYS["bfloat16"])
-    runs = [Run(config), Run(config.model_copy(update={"execution": mixed}))]
+    runs = [open_run(config), open_run(config.model_copy(update={"execution": mixed}))]
     seconds: list[list[float]] = [[], []]
     for turn in range(repeats + 1):
         for own, run in zip(seconds, runs, strict=True):

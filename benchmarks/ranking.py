@@ -20,16 +20,16 @@ from rich.table import Table
 from torch import Tensor
 
 from fedtlu_fast import ParameterLayout, layer_stats, load_config, score_layers
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.ops import dispatch
 from fedtlu_fast.profiling.accuracy import excess_in_float64, misranked
 from fedtlu_fast.profiling.rivals import float32_loop
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.run import Run
 
 
 def real_change(rounds: int) -> tuple[Tensor, ParameterLayout]:
     """The change of round `rounds` + 1, every block applied, and its layout by tensors."""
-    run = Run(load_config("quickstart", overrides=["selector=full", f"rounds={rounds + 1}"]))
+    run = open_run(load_config("quickstart", overrides=["selector=full", f"rounds={rounds + 1}"]))
     run.advance(rounds)
     after, _ = run_round(run.server, run.state)
     shapes = {layer.name: layer.shape for layer in run.layout.layers}

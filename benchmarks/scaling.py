@@ -34,10 +34,10 @@ ROUNDS = """
 import json, time
 import torch
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.build.run import open_run
 imported = time.perf_counter()
 seconds = []
-run = Run(parse_config(settings), callbacks=[lambda row: seconds.append(row["seconds"])])
+run = open_run(parse_config(settings), callbacks=[lambda row: seconds.append(row["seconds"])])
 started = time.perf_counter()
 run.advance(rounds)
 first = started - imported + seconds[0]

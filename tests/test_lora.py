@@ -22,6 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError, ParameterLayout, lora, simulate
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.config import ModelConfig, RunConfig
 from fedtlu_fast.data.partition import Dirichlet
@@ -29,8 +31,6 @@ from fedtlu_fast.flops import backward_flops, measure_costs
 from fedtlu_fast.lora import add_adapters_
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.state import WEIGHTS
 from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
@@ -220,7 +220,7 @@ def test_a_run_trains_adapters_alone_and_is_the_same_whoever_trains(text: Path, 
 def test_a_run_cut_short_goes_on_to_the_same_bits_from_adapters_alone(text: Path, tmp_path: Path) -> None:
     config = federation(text)
     whole = simulate(config)
-    with closing(Run(config, tmp_path / "cut")) as run:
+    with closing(open_run(config, tmp_path / "cut")) as run:
         run.advance(1)
     with safe_open(next((tmp_path / "cut" / "checkpoints").rglob(WEIGHTS)), framework="pt") as file:
         assert set(file.keys()) == set(whole.layout.names)
@@ -239,7 +239,7 @@ def test_other_frozen_weights_than_it_began_with_are_refused(text: Path, tmp_pat
             "model": ModelConfig(pretrained=str(tmp_path / "model"), lora={"rank": 2, "targets": "c_attn"})
         }
     )
-    with closing(Run(config, tmp_path / "cut")) as run:
+    with closing(open_run(config, tmp_path / "cut")) as run:
         run.advance(1)
     simulate(config, tmp_path / "cut", resume=True)
     with torch.no_grad():

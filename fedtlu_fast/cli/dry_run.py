@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def show_estimate(settings: RunConfig, as_json: bool) -> None:
     """Prints the memory, disk and time that a run with these settings needs."""
+    from fedtlu_fast.build.run import open_run
     from fedtlu_fast.experiments.estimate import estimate
     from fedtlu_fast.runs.directory import dump_json
-    from fedtlu_fast.simulation.run import Run
 
-    with closing(Run(settings)) as run, run.own_state():
+    with closing(open_run(settings)) as run, run.own_state():
         found, choice = estimate(run), run.note
     if as_json:
         typer.echo(dump_json(asdict(found), indent=1))

@@ -104,16 +104,16 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
     Raises:
         InterruptedRunError: it was asked to stop before its end, and did after a round.
     """
+    from fedtlu_fast.build.run import open_run
     from fedtlu_fast.cli.progress import ProgressBar
     from fedtlu_fast.report.callback import WriteReport
     from fedtlu_fast.simulation.endings import how_it_diverged
-    from fedtlu_fast.simulation.run import Run
     from fedtlu_fast.simulation.stopping import stop_on_signals
 
     live = not quiet and sys.stderr.isatty()
     bar = ProgressBar(live)
     with notes.status("Reading data, building the model") if live else nullcontext():
-        run = Run(settings, directory, resume=resume, callbacks=[bar, WriteReport()])
+        run = open_run(settings, directory, resume=resume, callbacks=[bar, WriteReport()])
     with closing(run):
         if live and run.note:
             note(run.note)

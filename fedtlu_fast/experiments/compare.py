@@ -18,6 +18,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtlu_fast.build.client_rule import make_client_rule
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import ExecutionConfig, RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
 from fedtlu_fast.experiments.arm_pool import (
@@ -42,9 +44,7 @@ from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
-from fedtlu_fast.simulation.client_rule import make_client_rule
 from fedtlu_fast.simulation.costs import are_measured
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
@@ -253,7 +253,7 @@ def _run_arm(arm: Arm) -> None:
     if none_is_to_begin() or is_finished(arm.path):
         return
     started = os.path.lexists(arm.path / CONFIG)
-    with closing(Run(arm.config, arm.path, resume=started)) as run:
+    with closing(open_run(arm.config, arm.path, resume=started)) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
         run.advance(arm.until)
@@ -304,7 +304,7 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     if any(one.client_selection.keeps for one in choosing):
         common["clients_per_batch"] = 1
     execution = strictest.execution.model_copy(update=common)
-    with closing(Run(strictest.model_copy(update={"execution": execution}))) as run, run.own_state():
+    with closing(open_run(strictest.model_copy(update={"execution": execution}))) as run, run.own_state():
         execution, trainer = run.config.execution, run.server.trainer
         for one in choosing:
             make_client_rule(one, run.layout, trainer.task, run.server.population)

@@ -1,4 +1,4 @@
-"""The settings' rule for which blocks each client trains and sends, on one model."""
+"""Which blocks each client trains and sends, on one model."""
 
 from __future__ import annotations
 
@@ -12,70 +12,16 @@ from fedtlu_fast.block_metrics import Change, scored_layout
 from fedtlu_fast.client_steps.orders import Order, Orders
 from fedtlu_fast.client_steps.step import ClientContext
 from fedtlu_fast.clients.trainer import Blocks
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population, example_samples
-from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import score_layers
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.budgets import Budget
-from fedtlu_fast.selection.standing import Standing, standing
+from fedtlu_fast.selection.standing import Standing
 from fedtlu_fast.stats import layer_stats
-from fedtlu_fast.tasks.task import Task
 
 Vector = NDArray[np.float64]
-
-
-def make_client_rule(
-    config: RunConfig, layout: ParameterLayout, task: Task, population: Population
-) -> ClientRule:
-    """The settings' rule.
-
-    Args:
-        config: of a run with `client_selection`.
-        layout: of its model.
-        task: model and loss, to measure FLOPs with where budgets are in FLOPs.
-        population: gives a sample for that.
-
-    Raises:
-        InputError: blocks are named that the model does not have, or none is left to train.
-    """
-    unit, blocks = config.client_selection.budget.budget.unit, len(layout.blocks)
-    costs, reach = np.ones(blocks), np.zeros(blocks)
-    if unit == "parameters":
-        costs = np.array(layout.block_sizes()) / layout.size
-    elif unit == "flops":
-        example = example_samples(population)
-        # Two samples: BatchNorm has no statistics of one.
-        found = measure_costs(task, layout, example.take(np.arange(2) % len(example)))
-        whole = found.backward(np.ones(blocks, np.bool_))
-        costs, reach = found.weight / whole, found.reach / whole
-    chosen = config.client_selection
-    return ClientRule(
-        layout,
-        standing_of(config, layout),
-        chosen.selector,
-        chosen.budget.budget,
-        costs,
-        reach,
-        seed=config.seed,
-        warmup_rounds=config.warmup_rounds,
-    )
-
-
-def standing_of(config: RunConfig, layout: ParameterLayout) -> Standing:
-    """What the settings make of a layout's blocks; see `standing`."""
-    chosen = config.client_selection
-    return standing(
-        layout,
-        frozen=chosen.frozen,
-        always=chosen.always,
-        only=chosen.only,
-        personal=chosen.personal,
-        fine_tuning=config.model.pretrained is not None or config.pretraining.epochs > 0,
-    )
 
 
 class ClientRule:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from typing import NamedTuple
-
-import torch
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.lora import frozen_identity
-from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.own_code import own_code
-from fedtlu_fast.simulation.executors import choose, make_executor
-from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.server import Server, initial_state, make_server
+from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
-
-logger = logging.getLogger("fedtlu_fast")
 
 
 class Founded(NamedTuple):
@@ -38,29 +30,6 @@ class Founded(NamedTuple):
     origin: Origin | None
     server: Server
     state: ServerState
-
-
-def found(config: RunConfig) -> Founded:
-    """Reads the data, builds the model, chooses the executor and starts it.
-
-    Raises:
-        InputError: settings, data, model and device do not fit together.
-    """
-    check_device("device", config.device)
-    resolve(config.backend, torch.device(config.device).type)
-    parts = make_parts(config)
-    population, trainer = parts.population, parts.trainer
-    state = initial_state(trainer.layout, trainer.task.model)
-    config, note = choose(config, population, trainer, parts.steps)
-    if note:
-        logger.info(note)
-    executor = make_executor(config, population, trainer, parts.steps)
-    try:
-        server = make_server(config, trainer.layout, population, trainer, executor, parts.steps)
-    except BaseException:
-        executor.close()
-        raise
-    return Founded(config, note, parts.origin, server, state)
 
 
 def identity_of(server: Server, first: ServerState) -> dict[str, str]:

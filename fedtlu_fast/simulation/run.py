@@ -1,4 +1,4 @@
-"""A whole federation: build, advance round by round, finish; resumable at any moment."""
+"""A whole federation: advance round by round, finish; resumable at any moment."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.process_state import check_settings
-from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.decided import say_shares
 from fedtlu_fast.simulation.endings import how_to_go_on
-from fedtlu_fast.simulation.founding import found, identity_of
+from fedtlu_fast.simulation.founding import Founded, identity_of
 from fedtlu_fast.simulation.records import (
     client_ends,
     data_facts,
@@ -32,7 +30,6 @@ from fedtlu_fast.simulation.records import (
 )
 from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run_files import RunFiles
-from fedtlu_fast.simulation.standard_callbacks import standard_callbacks
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.simulation.steering import best_of, context_of, steered
 from fedtlu_fast.simulation.stopping import StopRequest
@@ -74,32 +71,36 @@ class Run:
 
     def __init__(
         self,
-        config: RunConfig,
+        founded: Founded,
         out: Path | None = None,
         *,
         resume: bool = False,
         callbacks: Sequence[Callback | Observer] = (),
     ) -> None:
-        """Builds the federation, or rebuilds it as its latest checkpoint has it (see `api.simulate`)."""
-        self._threads = config.threads
+        """Begins the run, or goes on from its latest checkpoint.
+
+        Args:
+            founded: the federation before its first round, whose executor this run closes.
+            out: the run's directory; None writes nothing.
+            resume: go on with the run that `out` holds.
+            callbacks: are called at the run's moments.
+
+        Raises:
+            InputError: the directory does not fit; the executor is closed.
+        """
+        self._threads = founded.config.threads
         with self.own_state():
-            self._build(config, out, resume, callbacks)
+            self._begin(founded, out, resume, callbacks)
 
     def own_state(self) -> AbstractContextManager[None]:
         """For work with the run's server and model outside of its methods."""
         return own_state(self._threads)
 
-    def _build(
-        self, config: RunConfig, out: Path | None, resume: bool, callbacks: Sequence[Callback | Observer]
+    def _begin(
+        self, founded: Founded, out: Path | None, resume: bool, callbacks: Sequence[Callback | Observer]
     ) -> None:
-        if resume and out is None:
-            raise InputError("resume", True, "a directory to resume from, in out")
-        if out is not None and not resume:
-            RunDirectory.check_free(out)  # before the data and the model cost any time
-        if resume and out is not None and config.execution.executor == "auto":
-            # Chosen once: another choice would give other last bits.
-            config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
-        self.config, self.note, self._origin, self.server, self.state = found(config)
+        self.config, self.note, self._origin, self.server, self.state = founded
+        config = self.config
         self.layout = self.server.layout
         try:
             self.identity = identity_of(self.server, self.state)
@@ -107,7 +108,7 @@ class Run:
             self.files = RunFiles(self.config, self.layout, self.identity, self.environment)
             first, self._start, self._started = self.state, dict[str, Any](), False
             self._context = context_of(self.server, first, out, self.files.metrics)
-            self._callbacks = Callbacks([*standard_callbacks(self.config), *callbacks], self._context)
+            self._callbacks = Callbacks(callbacks, self._context)
             self.was_finished = self._open(out, resume)
             if self.state.round:
                 self._test_start(first)

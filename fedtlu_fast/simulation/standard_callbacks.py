@@ -1,24 +1,13 @@
-"""The callbacks that every run has, and those that its settings ask for."""
+"""The callback that every run has."""
 
 from __future__ import annotations
 
 import logging
 
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
+from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 
 logger = logging.getLogger("fedtlu_fast")
-
-
-def standard_callbacks(config: RunConfig) -> list[Callback]:
-    """Warnings of losses; `EarlyStopping` for `evaluation.patience`, `SaveBest` for `checkpoint.best`."""
-    found: list[Callback] = [WarnOfLosses()]
-    if config.evaluation.patience is not None:
-        found.append(EarlyStopping("test_loss", config.evaluation.patience))
-    if config.checkpoint.best:
-        found.append(SaveBest("test_loss"))
-    return found
 
 
 class WarnOfLosses(Callback):

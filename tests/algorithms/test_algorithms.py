@@ -11,12 +11,13 @@ from torch import nn
 from fedtlu_fast import Datasets, Federation, InputError, Local, SupervisedTask
 from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
 from fedtlu_fast.algorithms.fednova import length_of
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.server import make_server
 from fedtlu_fast.client_steps import ClientSteps, RunFacts
 from fedtlu_fast.clients.optimizer import Sgd
-from fedtlu_fast.simulation.executors import make_executor
-from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.server import initial_state, make_server
+from fedtlu_fast.simulation.server import initial_state
 
 CURVES = np.array([[1.0, 0.5], [2.0, 1.5], [0.5, 3.0]])
 CENTRES = np.array([[1.0, -1.0], [-2.0, 0.5], [0.5, 2.0]])

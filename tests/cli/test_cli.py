@@ -321,7 +321,7 @@ def test_out_that_cannot_be_had_is_refused_before_any_work(
     fedtlu: Command, tiny_file: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "fedtlu_fast.simulation.parts.load_federation", lambda _: pytest.fail("read the data first")
+        "fedtlu_fast.build.parts.load_federation", lambda _: pytest.fail("read the data first")
     )
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -447,7 +447,7 @@ def test_memory_that_is_not_there_is_one_message(
     def too_much(*_: Any) -> None:
         torch.empty(10**15)
 
-    monkeypatch.setattr("fedtlu_fast.simulation.parts.load_federation", too_much)
+    monkeypatch.setattr("fedtlu_fast.build.parts.load_federation", too_much)
     done = fedtlu("run", "--config", tiny_file)
     assert done.code == 1
     assert done.stderr.startswith("error: out of memory: ")
@@ -512,7 +512,7 @@ def test_ctrl_c_while_loading_exits_130_and_says_that_nothing_was_written(
     def press(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedtlu_fast.simulation.parts.load_federation", press)
+    monkeypatch.setattr("fedtlu_fast.build.parts.load_federation", press)
     done = fedtlu(command, "--config", tiny_file, "--out", tmp_path / "out")
     assert done.code == 130
     assert done.stderr == "stopped: nothing was written yet\n"

@@ -12,6 +12,9 @@ from support.choosing import Wrapped, settings_of
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.server import make_server
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RoundChange, RunFacts, ServerHalf
 from fedtlu_fast.client_steps.sending import SendChosen
 from fedtlu_fast.client_steps.step import wants
@@ -21,10 +24,8 @@ from fedtlu_fast.clients.groups import VectorizedGroups
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.part_memory import recall
-from fedtlu_fast.simulation.executors import make_executor
-from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.server import initial_state, make_server
+from fedtlu_fast.simulation.server import initial_state
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 LAYOUT = ParameterLayout.from_module(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))

@@ -10,6 +10,7 @@ from support.models import build_mlp
 from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, simulate
+from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.clients.precision import in_precision
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
@@ -18,7 +19,6 @@ from fedtlu_fast.data.population import Samples
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.settings import load_config
-from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.tagging import Tagging

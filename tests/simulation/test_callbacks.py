@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from support.federations import left, rows, tiny
 
 from fedtlu_fast import Callback, EarlyStopping, InputError, RunConfig, SaveBest, simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.run_context import RunContext
 
 
@@ -125,7 +125,7 @@ def test_clients_that_failed_are_told_with_the_reason(text: Path, monkeypatch: p
     seen = Recorder()
     config = tiny(text, rounds=1, execution={"client_errors": "drop"})
     train = ArrayPopulation.train
-    with closing(Run(config, callbacks=[seen])) as run:
+    with closing(open_run(config, callbacks=[seen])) as run:
         first = run.server.participation.draw(1, {}).cohort[0]
 
         def broken(self: ArrayPopulation, client: int) -> Samples:
@@ -182,13 +182,13 @@ def test_a_run_resumed_without_its_callback_says_so_and_keeps_its_changes(
 ) -> None:
     with pytest.raises(Killed):
         simulate(config, tmp_path / "out", callbacks=[Halve(), Kill(5)])
-    with closing(Run(config, tmp_path / "out", resume=True)) as run:
+    with closing(open_run(config, tmp_path / "out", resume=True)) as run:
         assert run.state.control.server_lr == 1 / 16
         assert run.state.control.keep == 2
         assert "Halve" in caplog.text
         assert "not given again" in caplog.text
     caplog.clear()
-    with closing(Run(config, tmp_path / "out", resume=True, callbacks=[Halve()])):
+    with closing(open_run(config, tmp_path / "out", resume=True, callbacks=[Halve()])):
         assert not caplog.records
 
 
@@ -200,7 +200,7 @@ def test_a_stopped_run_says_so_and_stays_stopped(config: RunConfig, tmp_path: Pa
     assert "stopped early: enough" in repr(first)
     before = [left(out)[log] for log in ("metrics", "selection")]
     for settings in (config, config.model_copy(update={"rounds": 9})):
-        with closing(Run(settings, out, resume=True)) as run:
+        with closing(open_run(settings, out, resume=True)) as run:
             assert run.was_finished
         again = simulate(settings, out, resume=True)
         assert again.summary["stopped"] == "enough"
@@ -229,7 +229,7 @@ def test_save_writes_a_checkpoint_of_the_round(config: RunConfig, tmp_path: Path
 
     with pytest.raises(Killed):
         simulate(config, tmp_path / "out", callbacks=[Save(), Kill(4)])
-    with closing(Run(config, tmp_path / "out", resume=True)) as run:
+    with closing(open_run(config, tmp_path / "out", resume=True)) as run:
         assert run.state.round == 3
 
 
@@ -495,7 +495,7 @@ def test_no_room_imports_one_above_it(room: str, never: tuple[str, ...]) -> None
 def test_losses_are_warned_of_once(
     text: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with caplog.at_level(logging.WARNING), closing(Run(tiny(text))) as run:
+    with caplog.at_level(logging.WARNING), closing(open_run(tiny(text))) as run:
         warner = run._callbacks.listen("on_round_end")[0]
         context = run._context
         row = {"round": 1, "nonfinite_blocks": ["h.0"], "refused": [], "selected": []}

@@ -12,21 +12,23 @@ from support.federations import left
 from torch import nn
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.build import way as rule
+from fedtlu_fast.build.executor import choose as choose_function
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.settings import load_config, parse_config
-from fedtlu_fast.simulation.executors import choose as choose_function
-from fedtlu_fast.simulation.executors import make_executor, processes, rule
+from fedtlu_fast.simulation.executors import processes
 from fedtlu_fast.simulation.executors.executor import InProcess
 from fedtlu_fast.simulation.executors.lanes import cut
 from fedtlu_fast.simulation.executors.processes import Processes
-from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.steps import make_steps
 from fedtlu_fast.tasks.classification import Classification
 
 # The package exports the function of the same name.
-choose_module = sys.modules["fedtlu_fast.simulation.executors.choose"]
+choose_module = sys.modules["fedtlu_fast.build.executor"]
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 
 

@@ -9,13 +9,13 @@ import pytest
 from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.experiment import run_experiment
 from fedtlu_fast.runs.results import ArmResult, Condition
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.run import Run
 
 SETTINGS: dict[str, Any] = {
     "clients": 6,
@@ -82,7 +82,7 @@ def test_tests_and_last_trainings_are_the_runs_own_and_have_no_limit(
         return note
 
     execution = {"executor": "processes", "workers": 1, "client_seconds": 60.0}
-    with closing(Run(tiny(text, **SETTINGS, execution=execution))) as run:
+    with closing(open_run(tiny(text, **SETTINGS, execution=execution))) as run:
         for method in asked:
             monkeypatch.setattr(ArrayPopulation, method, noting(method))
         run.advance(1)

@@ -25,12 +25,12 @@ from support.choosing import (
 from support.federations import timeless
 
 from fedtlu_fast import InputError
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import ClientError, WorkerError
 from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.simulation.records import metrics_row, selection_row
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.state import load_checkpoint, save_checkpoint
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
@@ -295,7 +295,7 @@ def outcome(run):
 def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
     kept = {"every": 1, "retain": 9}
     config = settings_of(RESUMED[name], warmup_rounds=1, rounds=5, cohort=8, checkpoint=kept)
-    with closing(Run(config, tmp_path / "whole")) as run:
+    with closing(open_run(config, tmp_path / "whole")) as run:
         whole = outcome(run)
     assert "client_blocks" in whole[1][1]
     if name in ("probes", "agreed"):
@@ -311,7 +311,7 @@ def test_a_run_goes_on_from_any_round_to_the_same_bits(tmp_path, name):
         file = out / "checkpoints" / checkpoints[rounds - 1].name / "memory.safetensors"
         parts = {key.partition("/")[0] for key in load_file(file)}
         assert (parts == {"Selection"}) == (not remembers), "the choice of the round before is always kept"
-        with closing(Run(config, out, resume=True)) as run:
+        with closing(open_run(config, out, resume=True)) as run:
             assert run.state.round == rounds
             assert outcome(run) == whole
 

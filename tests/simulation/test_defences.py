@@ -19,15 +19,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedtlu_fast import simulate
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.run import open_run
+from fedtlu_fast.build.server import make_server
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
 from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.run import Run
-from fedtlu_fast.simulation.server import initial_state, make_server
-from fedtlu_fast.simulation.steps import make_steps
+from fedtlu_fast.simulation.server import initial_state
 
 RULES: dict[str, dict[str, Any]] = {
     "median": {"rule": "median"},
@@ -86,7 +87,7 @@ def test_krum_names_the_client_whose_change_is_applied(text: Path, monkeypatch: 
     assert row["refused"] == [cohort[0]]
     (kept,) = row["kept_clients"]
     assert kept in cohort[1:]
-    run = Run(config)
+    run = open_run(config)
     start, own = run.state, run.server.population.train(kept)
     update = run.server.trainer.train(start.params, start.buffers, own, 1, kept)
     torch.testing.assert_close(result.params, update.params, rtol=0, atol=1e-7)
@@ -115,7 +116,7 @@ def test_when_too_few_arrive_for_krum_nothing_changes(
     text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: dict[str, Any]
 ) -> None:
     config = federation(text, {**RULES["krum"], **step}, clients=5, selection={"selector": "random"})
-    with closing(Run(config, tmp_path / "out")) as run:
+    with closing(open_run(config, tmp_path / "out")) as run:
         run.advance(2)
         before = run.state
         with monkeypatch.context() as patch:
@@ -134,7 +135,7 @@ def test_when_too_few_arrive_for_krum_nothing_changes(
 def test_momentum_does_not_move_the_model_when_every_client_is_refused(
     text: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    with closing(Run(federation(text, STEPS[step]))) as run:
+    with closing(open_run(federation(text, STEPS[step]))) as run:
         run.advance(2)
         before = run.state
         assert any(vector.any() for vector in momentum_of(before).values())
@@ -153,7 +154,7 @@ def test_the_optimizer_steps_from_the_change_that_is_scored(
     with_it = simulate(federation(text, {**STEPS[step]}, **given, server_lr=0.5))
     without = simulate(federation(text, {}, **given, server_lr=0.5))
     assert with_it.selection == without.selection
-    start = Run(federation(text, {}, **given)).state.params
+    start = open_run(federation(text, {}, **given)).state.params
     moved = without.params - start
     if step == "momentum":
         assert torch.equal(with_it.params, without.params), "the first step of momentum is the change"
@@ -169,7 +170,7 @@ def test_the_optimizer_steps_from_the_change_that_is_scored(
 def test_layers_that_are_not_applied_keep_parameters_and_state(text: Path, step: str, rule: str) -> None:
     settings = {**RULES.get(rule, {}), **STEPS[step]}
     config = federation(text, settings, selection={"ungrouped": "never"}, server_lr=0.1)
-    with closing(Run(config)) as run:
+    with closing(open_run(config)) as run:
         run.advance(1)
         for index in (2, 3):
             before = run.state
@@ -214,9 +215,9 @@ def test_a_killed_run_goes_on_with_the_optimizer_s_state(
 
 def test_an_arm_that_takes_over_the_warm_up_takes_over_the_optimizer(text: Path, tmp_path: Path) -> None:
     config = federation(text, STEPS["adam"], rounds=3, warmup_rounds=2, server_lr=0.1)
-    with closing(Run(config, tmp_path / "warm-up")) as run:
+    with closing(open_run(config, tmp_path / "warm-up")) as run:
         run.advance(2)
-    with closing(Run(config, tmp_path / "arm")) as arm:
+    with closing(open_run(config, tmp_path / "arm")) as arm:
         arm.adopt(tmp_path / "warm-up")
         arm.advance(3)
         assert arm.finish().summary["params_sha256"] == simulate(config).summary["params_sha256"]
@@ -240,7 +241,7 @@ def test_a_checkpoint_with_a_damaged_optimizer_is_passed_over(
     config, out = tiny(text, aggregation=STEPS["adam"], rounds=4), tmp_path / "out"
     simulate(config, out)
     damage(out / "checkpoints/round-000004/memory.safetensors")
-    with closing(Run(config, out, resume=True)) as run:
+    with closing(open_run(config, out, resume=True)) as run:
         assert run.state.round == 2
         assert set(momentum_of(run.state)) == {"mean", "square"}
 
@@ -254,7 +255,7 @@ def test_a_run_without_an_optimizer_writes_no_file_of_it(text: Path, tmp_path: P
 
 def test_the_dry_run_counts_the_stack_and_the_optimizer_s_vectors(text: Path, tmp_path: Path) -> None:
     def found(**aggregation: Any) -> Any:
-        with closing(Run(federation(text, aggregation))) as run:
+        with closing(open_run(federation(text, aggregation))) as run:
             return estimate(run)
 
     plain = found()

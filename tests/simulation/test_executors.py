@@ -28,6 +28,10 @@ from torch import nn
 
 from fedtlu_fast import simulate
 from fedtlu_fast.aggregation import WeightedMean
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.server import make_server
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import Samples
@@ -37,14 +41,12 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.executors import make_executor, patience, processes, shared_memory
+from fedtlu_fast.simulation.executors import patience, processes, shared_memory
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
-from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.simulation.records import metrics_row
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.server import initial_state, make_server
-from fedtlu_fast.simulation.steps import make_steps
+from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.tasks.classification import Classification
 
 CLIENTS, COHORT, ROUNDS = 40, 7, 3

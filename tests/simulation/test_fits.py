@@ -6,7 +6,7 @@ import pytest
 from support.choosing import settings_of
 
 from fedtlu_fast import InputError
-from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.build.run import open_run
 
 TOGETHER = [
     {"executor": "vectorized", "clients_per_batch": None},
@@ -17,7 +17,7 @@ PERSONAL = {"selector": "full", "personal": "8"}
 
 def refused(selection, execution, **over):
     config = settings_of(selection, execution=execution, **over)
-    with pytest.raises(InputError) as caught, closing(Run(config)):
+    with pytest.raises(InputError) as caught, closing(open_run(config)):
         pass
     return caught.value
 

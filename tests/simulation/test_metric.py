@@ -9,10 +9,10 @@ import torch
 from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.parts import make_parts
-from fedtlu_fast.simulation.run import Run
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 METRICS = ("l2_per_parameter", "relative_change", "agreement")
@@ -129,7 +129,7 @@ def test_refused_clients_have_no_part_in_agreement():
     """What one client holds makes its loss NaN: the others' agreement is the whole."""
 
     def first_round(execution):
-        run = Run(small({"client_errors": "drop", **execution}, rounds=1))
+        run = open_run(small({"client_errors": "drop", **execution}, rounds=1))
         bad = sample_cohort(0, 1, 20, 7)[2]
         population = run.server.population
         samples = population.train

@@ -11,9 +11,9 @@ import torch
 from support.federations import timeless, tiny
 
 from fedtlu_fast import simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.simulation import records
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.soundness import LARGEST, sound, sound_rows
@@ -81,7 +81,7 @@ def test_when_everybody_is_refused_nothing_is_selected_or_published(
     result = simulate(config)
     for row in result.metrics:
         assert (row["selected"], row["bytes_published"], row["updated_share"]) == ([], 0, 0)
-    assert torch.equal(result.params, Run(config).state.params)
+    assert torch.equal(result.params, open_run(config).state.params)
 
 
 @pytest.mark.parametrize("step", ["none", "momentum", "adam"])
@@ -136,7 +136,7 @@ def test_a_run_whose_test_gives_no_number_ends_and_stays_ended(
 
 
 def test_a_start_without_a_loss_is_said_before_round_1(text: Path) -> None:
-    with closing(Run(tiny(text))) as run:
+    with closing(open_run(tiny(text))) as run:
         run.state = replace(run.state, params=torch.full_like(run.state.params, math.nan))
         with pytest.raises(ValueError, match="before round 1"):
             run.advance(1)

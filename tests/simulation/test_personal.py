@@ -22,6 +22,8 @@ from support.federations import left, tiny
 
 from fedtlu_fast import InputError
 from fedtlu_fast.block_metrics import unit_norms
+from fedtlu_fast.build.executor import choose
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.estimate import estimate
@@ -29,9 +31,7 @@ from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.report.aggregate.costs import read_costs
 from fedtlu_fast.settings import load_config
 from fedtlu_fast.simulation.evaluation import local_test, trained_local_loss
-from fedtlu_fast.simulation.executors import choose
 from fedtlu_fast.simulation.records import metrics_row
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.stats import layer_stats
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
@@ -346,14 +346,14 @@ def test_processes_give_the_bits_of_one_process(chosen):
 
 def test_a_resumed_run_gives_the_same_bits(tmp_path):
     config = settings_of(FEDREP, checkpoint={"every": 2})
-    with closing(Run(config, tmp_path / "whole")) as run:
+    with closing(open_run(config, tmp_path / "whole")) as run:
         run.advance(config.rounds)
         run.finish()
         expected = personal_of(run.state)
-    with closing(Run(config, tmp_path / "parts")) as run:
+    with closing(open_run(config, tmp_path / "parts")) as run:
         run.advance(2)
         assert personal_of(run.state)
-    with closing(Run(config, tmp_path / "parts", resume=True)) as run:
+    with closing(open_run(config, tmp_path / "parts", resume=True)) as run:
         assert run.state.round == 2
         run.advance(config.rounds)
         run.finish()
@@ -391,7 +391,7 @@ def test_settings_that_mean_nothing_are_refused(chosen, field):
 
 def test_personal_blocks_travel_neither_up_nor_down(tmp_path):
     config = settings_of(FEDREP, warmup_rounds=1, rounds=3)
-    with closing(Run(config, tmp_path / "rep")) as run:
+    with closing(open_run(config, tmp_path / "rep")) as run:
         run.advance(3)
         result = run.finish()
         found = estimate(run)

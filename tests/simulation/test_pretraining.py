@@ -12,8 +12,8 @@ from support.federations import tiny, write_text
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.simulation import pretraining
-from fedtlu_fast.simulation.parts import make_parts
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ from support.federations import left, rows, snapshot, timeless, tiny, tree, writ
 from support.sampling import sample, sampled, seed
 
 from fedtlu_fast import Callback, InputError, RunConfig, SaveBest, StorageError, simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.errors import InterruptedRunError
 from fedtlu_fast.runs import directory as directory_module
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.reading import damage, trusted_rows
 from fedtlu_fast.simulation import run as run_module
 from fedtlu_fast.simulation import state as state_module
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.run_context import RunContext
 
 
@@ -274,7 +274,7 @@ def test_asked_to_stop_it_ends_the_round_and_says_how_to_go_on(
     done = len(rows(out / "metrics.jsonl"))
     assert f"after round {done} of 100000" in stderr
     assert f"fedtlu run --resume '{out}'" in stderr
-    resumed, fresh = Run(tiny(text, **settings), out, resume=True), Run(tiny(text, **settings))
+    resumed, fresh = open_run(tiny(text, **settings), out, resume=True), open_run(tiny(text, **settings))
     assert resumed.state.round == done
     for run in (resumed, fresh):
         run.advance(done + 3)
@@ -451,7 +451,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
     out = begun(config, tmp_path / "out", 5)
     assert newest(out).name == "round-000004"
     damage(newest(out))
-    run = Run(config, out, resume=True)
+    run = open_run(config, out, resume=True)
     assert run.state.round == 2
     run.advance(5)
     run.finish()
@@ -469,7 +469,7 @@ def test_damaged_checkpoint_ahead_does_not_push_a_whole_one_out(config: RunConfi
 
     with pytest.raises(InterruptedRunError, match="after round 3"):
         simulate(config, out, resume=True, callbacks=[press])
-    assert Run(config, out, resume=True).state.round == 3
+    assert open_run(config, out, resume=True).state.round == 3
 
 
 def test_all_checkpoints_damaged_is_one_clear_error_and_nothing_changes(
@@ -614,7 +614,7 @@ def test_disk_full_at_the_summary_is_resumable(
     config: RunConfig, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    with closing(Run(config, out)) as run:
+    with closing(open_run(config, out)) as run:
         run.advance(5)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", _no_space)
@@ -681,7 +681,7 @@ def test_checkpoints_are_also_written_by_the_clock(text: Path, tmp_path: Path) -
 
 def test_how_often_it_is_saved_may_change_when_a_run_goes_on(text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with closing(Run(tiny(text), out)) as run:
+    with closing(open_run(tiny(text), out)) as run:
         run.advance(3)
     simulate(tiny(text, checkpoint={"every": 1, "retain": 1}), out, resume=True)
     whole = simulate(tiny(text))

@@ -15,15 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedtlu_fast import simulate
+from fedtlu_fast.build.executor import make_executor
+from fedtlu_fast.build.run import open_run
+from fedtlu_fast.build.server import make_server
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors import make_executor
 from fedtlu_fast.simulation.round import run_round
-from fedtlu_fast.simulation.run import Run
-from fedtlu_fast.simulation.server import initial_state, make_server
-from fedtlu_fast.simulation.steps import make_steps
+from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.tasks.metrics import Evaluation
 
 
@@ -158,7 +159,7 @@ def test_refused_updates_are_counted_reported_and_not_averaged_in(
     assert bool(torch.isfinite(result.params).all())
 
     # The same as a federation in which only the other two took part.
-    run = Run(config)
+    run = open_run(config)
     base, total, weights = run.state.params.clone(), torch.zeros(run.layout.size, dtype=torch.float64), 0
     for client in (cohort[0], cohort[3]):
         own = run.server.population.train(client)
@@ -173,7 +174,7 @@ def test_model_is_unchanged_when_every_client_is_refused(
     text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = tiny(text, rounds=3)
-    start = Run(config).state
+    start = open_run(config).state
     _spoil(monkeypatch, {0, 1, 2, 3})
     result = simulate(config, tmp_path / "out")
     assert torch.equal(result.params, start.params)
@@ -186,7 +187,7 @@ def test_learning_rate_that_explodes_is_survived_and_reported(text: Path, tmp_pa
     config = tiny(text, training={"lr": 1e38, "clip_norm": None, "local_steps": 3})
     result = simulate(config, tmp_path / "out")
     assert result.summary["refused_updates"] == 5 * 2
-    assert torch.equal(result.params, Run(config).state.params)
+    assert torch.equal(result.params, open_run(config).state.params)
 
 
 def test_perplexity_that_is_no_number_is_null_in_result_and_files(
@@ -219,7 +220,7 @@ def test_no_trained_clients_means_no_such_test(text: Path) -> None:
 
 
 def test_local_loss_is_the_mean_over_clients_not_over_samples(text: Path) -> None:
-    run = Run(tiny(text, rounds=1))
+    run = open_run(tiny(text, rounds=1))
     run.advance(1)
     run.server.trainer.load_(run.state.params, run.state.buffers)
     own = []
@@ -242,7 +243,7 @@ def test_caller_s_thread_setting_comes_back(text: Path) -> None:
         seen = []
         simulate(tiny(text, rounds=1, threads=2), callbacks=[lambda _: seen.append(torch.get_num_threads())])
         assert seen == [3], "observers are the caller's"
-        with closing(Run(tiny(text, rounds=1, threads=2))) as run, run.own_state():
+        with closing(open_run(tiny(text, rounds=1, threads=2))) as run, run.own_state():
             assert torch.get_num_threads() == 2
         with pytest.raises(InputError):
             simulate(tiny(text, threads=1, selection={"keep": 99}))

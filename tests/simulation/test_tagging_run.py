@@ -12,11 +12,11 @@ from support.federations import left, rows, tiny, tree
 from support.treebanks import write_treebank
 
 from fedtlu_fast import simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import ArrayPopulation, Shares
 from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.evaluation import local_test
-from fedtlu_fast.simulation.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_it_learns_and_tells_accuracy_and_f1(bank: Path, tmp_path: Path, archite
 def test_who_trains_and_kills_do_not_change_the_bits(bank: Path, tmp_path: Path) -> None:
     config = settings(bank)
     simulate(config, tmp_path / "whole")
-    with closing(Run(config, tmp_path / "cut")) as run:
+    with closing(open_run(config, tmp_path / "cut")) as run:
         run.advance(3)
     simulate(config, tmp_path / "cut", resume=True)
     assert left(tmp_path / "cut") == left(tmp_path / "whole")
@@ -61,7 +61,7 @@ def test_who_trains_and_kills_do_not_change_the_bits(bank: Path, tmp_path: Path)
 
 
 def test_clients_without_a_test_are_left_out_of_the_local_test(bank: Path) -> None:
-    with closing(Run(settings(bank))) as run:
+    with closing(open_run(settings(bank))) as run:
         population = run.server.population
         assert isinstance(population, ArrayPopulation)
         parts = [population.own_tests[client] for client in range(4)]

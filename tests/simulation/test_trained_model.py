@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from fedtlu_fast.api import simulate
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.trained_model import trained_model
 
 
@@ -60,7 +60,7 @@ def test_the_result_of_a_run_with_batchnorm_predicts_as_its_test_did():
     result = simulate(settings)
     assert torch.equal(result.layout.flatten(result.model), result.params)
     assert {name for name in result.state_dict() if name.endswith("running_mean")}
-    run = Run(parse_config(settings))
+    run = open_run(parse_config(settings))
     task, test = run.server.trainer.task, run.server.population.test
     run.close()
     task.model.load_state_dict(result.state_dict())

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fedtlu_fast import Federation, Local
+from fedtlu_fast.build.run import found
 from fedtlu_fast.data.datasets import Datasets
-from fedtlu_fast.simulation.founding import found
 from fedtlu_fast.simulation.round import RoundRecord, run_round
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState

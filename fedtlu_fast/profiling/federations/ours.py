@@ -25,6 +25,7 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedtlu_fast import __version__
+from fedtlu_fast.build.run import open_run
 from fedtlu_fast.profiling.federations.workload import (
     CLASSES,
     CONTEXT,
@@ -35,7 +36,6 @@ from fedtlu_fast.profiling.federations.workload import (
     workload,
 )
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.run import Run
 
 import_model(args.workload)
 report.imported()
@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _write(work, Path(folder))
         settings = parse_config(_settings(work, Path(folder)))
-        with closing(Run(settings, callbacks=[lambda row: report.end_round()])) as run:
+        with closing(open_run(settings, callbacks=[lambda row: report.end_round()])) as run:
             model = work.model()
             # The weights are the same, in the same order, under other names.
             run.state = replace(run.state, params=parameters_to_vector(model.parameters()).detach())

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtlu_fast.build.lanes import make_lane_trainer
+from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.client_steps.sequence import StepMemories
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import RunConfig
@@ -30,11 +32,9 @@ from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import cores
-from fedtlu_fast.simulation.executors.build import make_lane_trainer
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
 from fedtlu_fast.simulation.executors.patience import Sign, allowed
-from fedtlu_fast.simulation.parts import make_parts
 from fedtlu_fast.torch_state import own_state
 
 # Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.

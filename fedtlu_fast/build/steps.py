@@ -10,7 +10,7 @@ from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.client_rule import make_client_rule, standing_of
+from fedtlu_fast.build.client_rule import make_client_rule, standing_of
 from fedtlu_fast.tasks.task import Task
 
 

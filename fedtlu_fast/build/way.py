@@ -22,7 +22,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.flops import backward_flops
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors.fits import asked_of_engine
+from fedtlu_fast.build.fits import asked_of_engine
 
 MOST_AT_ONCE = 256
 """More clients at once are hardly faster, and leave less for others to do."""

@@ -20,7 +20,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
-from fedtlu_fast.simulation.steps import make_steps
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.supervised import fitted
 
