@@ -205,7 +205,11 @@ def _imported(module: str) -> ModuleType:
         # Last, so that it hides nothing; and to stay, since other processes import what this one has.
         sys.path.append(here)
         importlib.invalidate_caches()
-        return importlib.import_module(module)
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError:
+            sys.path.remove(here)
+            raise
 
 
 def spelled(kind: str, value: Any) -> str:

@@ -70,17 +70,14 @@ def load_config(
         tree = _spelled_out(RunConfig, parse_yaml(text))
     if path is not None:
         given_in_file = _spelled_out(RunConfig, _read_yaml(path))
-        _shorten_warmup_(tree, given_in_file)
-        _lay_over(tree, given_in_file)
+        _lay_over_preset_(tree, given_in_file)
     if settings is not None:
         check_kind("config", settings, Mapping, "a mapping of settings, as {'rounds': 20}, or a RunConfig")
         given_here = _spelled_out(RunConfig, dict(settings))
-        _shorten_warmup_(tree, given_here)
-        _lay_over(tree, given_here)
+        _lay_over_preset_(tree, given_here)
     for override in overrides:
         _merge(given, _parse_override(override))
-    _shorten_warmup_(tree, given)
-    _lay_over(tree, given)
+    _lay_over_preset_(tree, given)
     return parse_config(tree)
 
 
@@ -262,6 +259,15 @@ def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "")
 def _sections(model: type[Section]) -> dict[str, type[Section]]:
     fields = model.model_fields.items()
     return {name: type(info.default) for name, info in fields if isinstance(info.default, Section)}
+
+
+def _lay_over_preset_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Settings over a preset, whose warm-up and clients in one batch give way where they would not fit."""
+    _shorten_warmup_(tree, over)
+    above, below = over.get("execution"), tree.get("execution")
+    if isinstance(above, Mapping) and isinstance(below, dict) and above.get("executor") == "vectorized":
+        below.pop("clients_per_batch", None)
+    _lay_over(tree, over)
 
 
 def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -91,6 +91,11 @@ def test_python_begins_with_what_the_command_line_begins_with(monkeypatch):
             None,
             load_config("quickstart", None, ["rounds=10", "local_epochs=2"]),
         ),
+        (
+            {"execution": {"executor": "vectorized"}},
+            None,
+            load_config("quickstart", None, ["executor=vectorized"]),
+        ),
         (RunConfig(), None, RunConfig()),
     ):
         with pytest.raises(ZeroDivisionError):

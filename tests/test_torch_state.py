@@ -24,9 +24,9 @@ from fedtlu_fast import (
     score_layers,
     simulate,
 )
+from fedtlu_fast.build import parts
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.process_state import SETTINGS, check_settings
-from fedtlu_fast.simulation import parts
 from fedtlu_fast.torch_state import callers_state, own_state
 
 PERCEPTRON = {
@@ -215,8 +215,8 @@ def test_observers_see_the_callers_state():
 def test_models_that_draw_in_training_do_so_from_seeded_generators(monkeypatch):
     """In threads of one process too; and a model that does not draw leaves the generators alone."""
 
-    def with_dropout(config, data):
-        task = build_task(config, data, config.seed)
+    def with_dropout(config, data, seed):
+        task = build_task(config, data, seed)
         task.model.insert(1, nn.Dropout(0.5))
         return task
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from fuzz.memory import Array, address, is_array
+from fuzz.sequences import PlannedError
 from support import oracle
 
 NAMES = ("float32", "bfloat16", "float16", "float64")
@@ -125,7 +126,7 @@ def expected(function: str, args: dict[str, Any]) -> Expected:
             threads = args.get("threads", 1)
             need(not isinstance(threads, int) or threads >= 1, "threads")
             return ANSWERS[function](args)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, PlannedError) as error:  # of an argument that raises when it is asked
             raise UnfitError(repr(error)) from error
 
 

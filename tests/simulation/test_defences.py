@@ -246,11 +246,14 @@ def test_a_checkpoint_with_a_damaged_optimizer_is_passed_over(
         assert set(momentum_of(run.state)) == {"mean", "square"}
 
 
-def test_a_run_without_an_optimizer_writes_no_file_of_it(text: Path, tmp_path: Path) -> None:
-    simulate(tiny(text, aggregation={"rule": "median"}), tmp_path / "out")
-    folder = tmp_path / "out/checkpoints/round-000005"
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "state.json"}
-    assert json.loads((folder / "state.json").read_text())["memory_sha256"] is None
+def test_a_run_without_an_optimizer_remembers_nothing_of_it(text: Path, tmp_path: Path) -> None:
+    remembered = {}
+    for name in ("none", "momentum"):
+        simulate(tiny(text, aggregation={"server_optimizer": name}), tmp_path / name)
+        kept = load_file(tmp_path / name / "checkpoints/round-000005/memory.safetensors")
+        remembered[name] = {key for key in kept if "ServerOptimizer" in key}
+    assert not remembered["none"]
+    assert len(remembered["momentum"]) == 1
 
 
 def test_the_dry_run_counts_the_stack_and_the_optimizer_s_vectors(text: Path, tmp_path: Path) -> None:

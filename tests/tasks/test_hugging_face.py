@@ -12,7 +12,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from fedtlu_fast import Federation
+from fedtlu_fast import Federation, Local
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.simulation.evaluation import global_test
@@ -174,7 +174,7 @@ def test_the_adapters_of_a_peft_model_are_saved_and_read(tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM")
     task = HuggingFaceTask(peft.get_peft_model(gpt2(GPT2LMHeadModel), config))
-    local = {"lr": 1.0, "local_steps": 4, "batch_size": 4}
+    local = Local(lr=1.0, steps=4, batch_size=4)
     result = Federation(task, data_of("language"), cohort=4, local=local, executor="serial").run(2)
     result.save_pretrained(tmp_path)
     again = peft.PeftModel.from_pretrained(gpt2(GPT2LMHeadModel), tmp_path).eval()
