@@ -146,7 +146,7 @@ def shorten(value: Any, limit: int = 120) -> str:
 def cause(error: BaseException) -> str:
     """Type and message of an error from other code, shortened, for messages."""
     try:
-        text = shorten(str(error))
+        text = shorten(str(error), 600 if isinstance(error, FedtluError) else 120)
     except Exception:  # its own text fails
         text = "no message"
     return f"{type(error).__name__}: {text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -18,7 +18,7 @@ from fedtlu_fast.clients.local import Local
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
 from fedtlu_fast.data.datasets import Datasets
-from fedtlu_fast.errors import check_kind
+from fedtlu_fast.errors import InputError, check_kind, shorten
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
@@ -26,6 +26,25 @@ from fedtlu_fast.selection import Selector
 from fedtlu_fast.settings import parse_config, with_settings
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.tasks.task import Task
+
+ARGUMENTS = {
+    "cohort": "cohort",
+    "local": "training",
+    "aggregation": "aggregation.rule",
+    "server_optimizer": "aggregation.server_optimizer",
+    "server_lr": "server_lr",
+    "selection": "selection.selector",
+    "keep": "selection.keep",
+    "client_selection": "client_selection",
+    "granularity": "selection.granularity",
+    "client_steps": "client_steps",
+    "executor": "execution.executor",
+    "workers": "execution.workers",
+    "warmup_rounds": "warmup_rounds",
+    "device": "device",
+    "seed": "seed",
+}
+"""Arguments of a `Federation` that settings name too."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +117,25 @@ class Federation:
 
     def __post_init__(self) -> None:
         check_kind("local", self.local, Local, "fedtlu_fast.Local(...), which says how clients train")
+        self._check_given_once()
         check_kind("data", self.data, Datasets, "fedtlu_fast.Datasets of what each client holds")
         check_kind(
             "task.model", getattr(self.task, "model", None), nn.Module, "a task with a torch.nn.Module"
         )
         self.config(self.warmup_rounds + 1)
+
+    def _check_given_once(self) -> None:
+        """Refuses a setting that is given beside the argument for the same."""
+        for name, path in ARGUMENTS.items():
+            default = next(own for own in fields(self) if own.name == name)
+            beside: Any = self.settings
+            for step in path.split("."):
+                beside = beside.get(step, MISSING) if isinstance(beside, Mapping) else MISSING
+            given = getattr(self, name)
+            standard = default.default if default.default_factory is MISSING else default.default_factory()
+            if beside is not MISSING and given != standard and beside != given:
+                expected = f"nothing beside the argument {name}, which says {shorten(given)}"
+                raise InputError(f"settings: {path}", beside, expected, "Give one of them.")
 
     def config(self, rounds: int) -> RunConfig:
         """The settings of a run, with the objects in them.
@@ -113,7 +146,7 @@ class Federation:
         Raises:
             InputError: something does not fit.
         """
-        chosen = self.client_selection
+        chosen, steps = self.client_selection, self.client_steps
         tree = {
             "task": "own",
             "rounds": rounds,
@@ -128,7 +161,7 @@ class Federation:
             "aggregation": {"rule": self.aggregation, "server_optimizer": self.server_optimizer},
             "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
             "client_selection": chosen if isinstance(chosen, Mapping) else {"selector": chosen},
-            "client_steps": list(self.client_steps),
+            "client_steps": steps if isinstance(steps, list | tuple) else [steps],
             "execution": {"executor": self.executor, "workers": self.workers},
         }
         task = copy.deepcopy(self.task)

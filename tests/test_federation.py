@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from support.federations import left
 from support.own_parts import Cautious, middle
 from torch import nn
 
-from fedtlu_fast import Datasets, Federation, InputError, Local, SupervisedTask
+from fedtlu_fast import Callback, ClientStep, Datasets, Federation, InputError, Local, SupervisedTask
 from fedtlu_fast.aggregation import Krum
 from fedtlu_fast.algorithms import Ditto
+from fedtlu_fast.errors import ClientError
 
 
 class Net(nn.Module):
@@ -106,6 +108,15 @@ def test_names_dotted_names_functions_and_objects_are_the_same_parts():
         ({"settings": {"evalation": {}}}, r"^evalation: .*Did you mean evaluation"),
         ({"executor": "threads"}, r"^execution.executor: got 'threads'"),
         ({"data": [1, 2]}, r"^data: got \[1, 2\]; expected fedtlu_fast.Datasets"),
+        ({"settings": {"cohort": 4}}, r"^settings: cohort: got 4; .*the argument cohort, which says 3"),
+        (
+            {"selection": "random", "settings": {"selection": {"selector": "full"}}},
+            r"^settings: selection.selector",
+        ),
+        (
+            {"client_steps": Krum()},
+            r"client_steps.*Krum'; expected a client step: an object of a subclass",
+        ),
         ({"task": net()}, r"^task.model: got None; expected a task with a torch.nn.Module"),
     ],
 )
@@ -153,6 +164,66 @@ def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
         federation(**given).resume(tmp_path / "cut")
 
 
+@dataclass(frozen=True)
+class Odd(ClientStep):
+    """What `made` makes of each update."""
+
+    made: object
+
+    def after(self, client, update):
+        return self.made(update)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda update: None,
+            r"client_steps.Odd: after\(\): got None; expected the ClientUpdate that it returns",
+        ),
+        (lambda update: replace(update, weight=-1.0), r"client_steps.Odd: weight: got -1.0; .*from 0 on"),
+        (lambda update: replace(update, weight=torch.tensor(2.0)), r"Odd: weight: .*Use float"),
+        (
+            lambda update: replace(update, params=update.params.numpy()),
+            r"Odd: params: got 'ndarray'; .*as it got",
+        ),
+        (lambda update: replace(update, params=update.params[1:]), r"Odd: params: got 'torch.float32"),
+        (lambda update: replace(update, memory=[1]), r"Odd: memory: got \[1\]; expected a mapping"),
+        (lambda update: replace(update, memory={"a": update.params}), r"Odd: memory\['a'\]: .*NumPy array"),
+        (lambda update: replace(update, memory={"a": [1, 2]}), r"Odd: memory\['a'\]: got \[1, 2\]"),
+        (lambda update: replace(update, memory={"a": True}), r"Odd: memory\['a'\]: got True"),
+    ],
+)
+def test_what_a_client_step_returns_is_checked_at_the_first_client(made, message):
+    with pytest.raises(ClientError, match=message):
+        federation(client_steps=[Odd(made)]).run(1)
+
+
+def test_a_loss_without_a_gradient_is_an_error():
+    def detached(outputs, targets):
+        return nn.functional.cross_entropy(outputs.detach(), targets)
+
+    with pytest.raises(ClientError, match=r"loss: .*it has no gradient"):
+        federation(SupervisedTask(net(), detached)).run(1)
+
+
+def test_a_score_that_is_no_number_is_an_error():
+    def nowhere(change):
+        return [float("nan")] * len(change.layout.blocks)
+
+    with pytest.raises(InputError, match=r"nowhere'; expected a score that is a number for some block"):
+        federation(selection=nowhere).run(1)
+
+
+def test_a_method_that_looks_like_a_hook_is_refused():
+    class Misspelt(Callback):
+        def on_round_finish(self, run):
+            raise AssertionError("called")
+
+    with pytest.raises(InputError, match=r"Misspelt.on_round_finish'.*hooks of the names on_start"):
+        federation().run(1, callbacks=[Misspelt()])
+
+
 STEPS = {
     "scaffold": {"clip_norm": None},
     "feddyn": {"proximal_mu": 0.1},
@@ -186,6 +257,7 @@ def test_client_steps_are_names_dotted_names_and_objects():
         )
     ]
     assert found == [Ditto(0.5)] * 4
+    assert federation(client_steps="ditto").config(3).client_steps[0].step == Ditto()
     written = federation(client_steps=[Ditto(0.5), "scaffold"]).config(3).model_dump(mode="json")
     assert written["client_steps"] == [{"kind": "ditto", "lam": 0.5}, {"kind": "scaffold"}]
     with pytest.raises(InputError, match=r"client_steps.*got 'scafold'. Did you mean scaffold"):

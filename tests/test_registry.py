@@ -194,6 +194,14 @@ def test_a_plain_dataclass_and_a_function_serve_too():
         ),
         ({"rule": Krum}, r"aggregation\.rule: got <class .*expected a name, such as mean, or an object"),
         ({"rule": 3}, r"aggregation\.rule: got 3; expected a name"),
+        (
+            {"rule": "support.own_parts:Wrong"},
+            r"aggregation\.rule: got 'support.own_parts:Wrong'; .*AggregationRule",
+        ),
+        (
+            {"server_optimizer": Krum(1)},
+            r"server_optimizer: got .*Krum'; expected a server optimizer: an object",
+        ),
         ({"rule": None}, r"aggregation\.rule: got None; expected a name"),
         ({"server_optimizer": middle}, r"aggregation\.server_optimizer: .*a part, not a function"),
         (

@@ -49,7 +49,9 @@ class Scaffold(ClientStep):
     @override
     def check(self, facts: RunFacts) -> None:
         if not facts.lr:
-            raise InputError("training.lr", facts.lr, "that of plain SGD: SCAFFOLD divides by it")
+            raise InputError(
+                "training.optimizer", "another one", "sgd: SCAFFOLD divides by its learning rate"
+            )
         if facts.momentum:
             raise InputError("training.momentum", facts.momentum, "0 with SCAFFOLD, which corrects plain SGD")
 

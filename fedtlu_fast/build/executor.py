@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from fedtlu_fast.build.lanes import make_lane_trainer
+from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
@@ -21,9 +23,7 @@ from fedtlu_fast.memory import give_back
 from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
-from fedtlu_fast.build.lanes import make_lane_trainer
 from fedtlu_fast.simulation.executors.executor import Executor, InProcess
-from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
@@ -20,7 +21,6 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
-from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.supervised import fitted
 

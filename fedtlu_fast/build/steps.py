@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedtlu_fast.build.client_rule import make_client_rule, standing_of
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
@@ -10,7 +11,6 @@ from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.build.client_rule import make_client_rule, standing_of
 from fedtlu_fast.tasks.task import Task
 
 

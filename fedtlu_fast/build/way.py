@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedtlu_fast.build.fits import asked_of_engine
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.trainer import Want
@@ -22,7 +23,6 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.flops import backward_flops
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.build.fits import asked_of_engine
 
 MOST_AT_ONCE = 256
 """More clients at once are hardly faster, and leave less for others to do."""

@@ -19,6 +19,7 @@ from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel, Want
 from fedtlu_fast.data.population import Batch, Indices, Samples
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import Draws, SeededWhereDrawn
 from fedtlu_fast.tasks.task import Task
@@ -128,6 +129,11 @@ class LocalTrainer:
                 if steps is not None:
                     if loss.requires_grad:  # not where it depends on none of these blocks
                         loss.backward()  # type: ignore[no-untyped-call]
+                    elif self._trained == self._whole:
+                        expected = "a loss that depends on the model's parameters; it has no gradient"
+                        raise InputError(
+                            "loss", float(loss), expected, "Look for detach() and torch.no_grad()."
+                        )
                     add_proximal_(self.grads, self.params, anchor, mu)
                     if correction is not None:
                         for run in self._runs:

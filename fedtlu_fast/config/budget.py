@@ -16,7 +16,7 @@ from fedtlu_fast.selection.budgets import Budget, Equal
 class BudgetConfig(PartsSection):
     """Budgets of the clients; see `selection.budgets`."""
 
-    kind: Annotated[Budget, Chooser("budget")] = Field(
+    kind: Annotated[Budget, Chooser("budget", base=Budget)] = Field(
         Equal(),
         description="equal | uniform (low to high) | half_normal (most near low, few near high) | list (in "
         "turn) | classes (devices) | package.module:Name; short: 2, 1..4, half_normal:1..4, [1, 2, 4]",

@@ -25,10 +25,13 @@ def settings_beside(selector: type[Selector]) -> set[str]:
     return used | {"budget"} if selector.budgeted else used
 
 
+CLIENT_SELECTOR = Chooser("client_selector", function=FunctionSelector, base=Selector)
+
+
 class ClientSelectionConfig(PartsSection):
     """Which blocks each client trains or sends (arXiv 2408.15600 and its kin)."""
 
-    selector: Annotated[Selector, Chooser("client_selector", function=FunctionSelector)] = Field(
+    selector: Annotated[Selector, CLIENT_SELECTOR] = Field(
         Unrestricted(),
         description="none (every client trains everything) | full (all but what is frozen) | random | top, "
         "bottom, both (output's side, input's, in turn) | gradnorm | rgn | snr (each client's own best) | "

@@ -66,7 +66,7 @@ def _own_vocabulary(source: Any) -> int | None:
 class PartitionConfig(PartsSection):
     """How samples are dealt to clients; the parameters' names are those of Flower Datasets' arguments."""
 
-    name: Annotated[Partitioner, Chooser("partitioner")] = Field(
+    name: Annotated[Partitioner, Chooser("partitioner", base=Partitioner)] = Field(
         Dirichlet(),
         description="iid | dirichlet[:ALPHA] | inner_dirichlet[:ALPHA] | pathological[:CLASSES] | "
         "shard[:SHARDS] | natural (whole documents, topics, ...) | grouped_natural[:SIZE] | linear, square, "

@@ -22,7 +22,7 @@ from fedtlu_fast.simulation.participation import (
 class ParticipationConfig(PartsSection):
     """Who takes part in a round: who can, who is drawn, and who drops out again."""
 
-    sampler: Annotated[Sampler, Chooser("sampler")] = Field(
+    sampler: Annotated[Sampler, Chooser("sampler", base=Sampler)] = Field(
         Uniform(),
         description="uniform | size (by samples held) | loss (of candidates those with the largest last "
         "training loss) | fixed (the same in every round) | package.module:Name",

@@ -55,12 +55,14 @@ class Chooser:
         kind: of the part; see `registry.NAMES`.
         prefix: what stands before the names of its parameters in the settings.
         function: makes a part of a plain function of the user's; None where functions do not serve.
+        base: the class of all these parts; None where nothing is checked here.
         strict: whether a parameter of other parts than the chosen one is refused; else it is ignored.
     """
 
     kind: str
     prefix: str = ""
     function: Callable[[Callable[..., Any]], Any] | None = None
+    base: type | None = None
     strict: bool = True
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -157,6 +159,17 @@ class Chooser:
             raise InputError(field, text, f"{name} without a value: it has no parameters")
         return {field: name, f"{self.prefix}{first}": number_of(value)} if value else {field: name}
 
+    def check_base(self, field: str, part: Any) -> None:
+        """Refuses a part of another kind.
+
+        Raises:
+            InputError: it is of no subclass of `base`.
+        """
+        if self.base is not None and not isinstance(part, self.base):
+            own = f"{self.base.__module__}.{self.base.__qualname__}"
+            words = self.kind.replace("_", " ")
+            raise InputError(field, self.name_of(part), f"a {words}: an object of a subclass of {own}")
+
     def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
         if inspect.isfunction(given):
             if self.function is None:
@@ -167,7 +180,9 @@ class Chooser:
             or isinstance(given, bool | int | float | Mapping | list | tuple)
             or inspect.isclass(given)
         ):
-            raise InputError(field, given, f"a name, such as {next(iter(names(self.kind)))}, or an object")
+            expected = f"a name, such as {next(iter(names(self.kind)))}, or an object"
+            fix = f"Write {given.__name__}(...)." if inspect.isclass(given) else ""
+            raise InputError(field, given, expected, fix)
         for setting in self.settings_of(type(given)).values():
             if setting in tree:
                 expected = f"nothing beside an object in {field}, which has its own"
@@ -248,6 +263,7 @@ class PartsSection(Section):
             given_part = tree.get(field, chooser.name_of(cls.model_fields[field].default))
             try:
                 tree[field] = chooser.read(field, given_part, tree)
+                chooser.check_base(field, tree[field])
             except InputError as error:
                 if info.context != READING or not isinstance(given_part, str):
                     raise

@@ -16,7 +16,7 @@ from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Ungrouped
 class SelectionConfig(PartsSection):
     """Which blocks of the aggregated change are applied."""
 
-    selector: Annotated[Selector, Chooser("selector", function=FunctionSelector)] = Field(
+    selector: Annotated[Selector, Chooser("selector", function=FunctionSelector, base=Selector)] = Field(
         FedTLU(), description="fedtlu | random | last | first | full | package.module:Name"
     )
     keep: int | float | dict[str, int | float] = Field(

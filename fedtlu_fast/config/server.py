@@ -50,16 +50,19 @@ class CheckpointConfig(Section):
     )
 
 
+SERVER_OPTIMIZER = Chooser("server_optimizer", prefix="server_", base=ServerOptimizer)
+
+
 class AggregationConfig(PartsSection):
     """How the clients' changes become one, and what step the server makes of it."""
 
-    rule: Annotated[AggregationRule, Chooser("rule", function=FunctionRule)] = Field(
+    rule: Annotated[AggregationRule, Chooser("rule", function=FunctionRule, base=AggregationRule)] = Field(
         Mean(),
         description="mean (FedAvg) | median | trimmed_mean | krum | multi_krum | norm_clip | "
         "package.module:Name; all but mean, and norm_clip with a number for clip, keep the whole cohort's "
         "vectors",
     )
-    server_optimizer: Annotated[ServerOptimizer, Chooser("server_optimizer", prefix="server_")] = Field(
+    server_optimizer: Annotated[ServerOptimizer, SERVER_OPTIMIZER] = Field(
         Plain(),
         description="what makes the step of the chosen layers: none (FedAvg) | momentum (FedAvgM) | adam "
         "(FedAdam; it wants a far smaller server_lr, such as 0.03) | package.module:Name",

@@ -32,8 +32,8 @@ class StepConfig(PartsSection):
         """See `Section`: ``NAME:VALUE:VALUE``, where the values are the first parameters in their order."""
         if isinstance(given, str):
             given = _read(cls.part_kind, given)
-        if isinstance(given, ClientStep):
-            return {"kind": given}
+        if not isinstance(given, Mapping | StepConfig):
+            return {"kind": given}  # a part, or what `check_base` refuses
         if isinstance(given, Mapping) and "kind" not in given:
             example = next(iter(names(cls.part_kind)))
             raise InputError("kind", None, f"the name of a {cls.part_kind}, such as {example}")
@@ -46,7 +46,7 @@ class ThreatConfig(StepConfig):
     """What is wrong with some clients; see `client_steps.threats`. Two threats strike different clients."""
 
     part_kind = "threat"
-    kind: Annotated[ClientStep, Chooser("threat")] = Field(
+    kind: Annotated[ClientStep, Chooser("threat", base=ClientStep)] = Field(
         SignFlip(),
         description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
         "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
@@ -58,7 +58,7 @@ class ClientStepConfig(StepConfig):
     """What all clients do around their training: an algorithm, or a step of the user's own."""
 
     part_kind = "client_step"
-    kind: Annotated[ClientStep, Chooser("client_step")] = Field(
+    kind: Annotated[ClientStep, Chooser("client_step", base=ClientStep)] = Field(
         Scaffold(),
         description="scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; training.proximal_mu is its "
         "alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | package.module:Name",

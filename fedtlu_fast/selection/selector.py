@@ -154,7 +154,10 @@ class FunctionSelector(Selector):
             scores = self.function(evidence.change)
         except Exception as error:
             raise InputError("selector", name, f"a function of a Change; {cause(error)}") from error
-        return room.best(block_vector("selector", name, scores, evidence.layout).numpy()[None, :])
+        found = block_vector("selector", name, scores, evidence.layout).numpy()[None, :]
+        if np.isnan(found).all():
+            raise InputError("selector", name, "a score that is a number for some block; all are NaN")
+        return room.best(found)
 
 
 def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:

@@ -73,6 +73,8 @@ class Callbacks:
                 expected = "objects of subclasses of Callback, or functions that take a row of metrics.jsonl"
                 raise InputError("callbacks", one, expected)
         self._acting = [one for one in given if isinstance(one, Callback)]
+        for one in self._acting:
+            _check_hooks(type(one))
         self._observers = [one for one in given if not isinstance(one, Callback)]
         if sum(isinstance(one, SaveBest) for one in self._acting) > 1:
             expected = "at most one: a run keeps one best model"
@@ -114,6 +116,15 @@ class Callbacks:
                 "changes, and without them",
                 ", ".join(missing),
             )
+
+
+def _check_hooks(kind: type[Callback]) -> None:
+    """Refuses methods that look like hooks and would never be called."""
+    known = [name for name in vars(Callback) if name.startswith("on_")]
+    for name in dir(kind):
+        if name.startswith("on_") and name not in known:
+            expected = f"hooks of the names {', '.join(known)}"
+            raise InputError("callbacks", f"{kind.__name__}.{name}", expected, near=nearest(name, known))
 
 
 class _Watch:

@@ -205,7 +205,7 @@ def test_ditto_s_global_and_own_models_are_the_paper_s(executor):
 @pytest.mark.parametrize(
     ("step", "facts", "message"),
     [
-        (Scaffold(), {"lr": 0.0}, r"training.lr: .*SCAFFOLD"),
+        (Scaffold(), {"lr": 0.0}, r"training.optimizer: .*sgd: SCAFFOLD"),
         (Scaffold(), {"lr": 0.1, "momentum": 0.9}, r"training.momentum: got 0.9; expected 0"),
         (FedDyn(), {"lr": 0.1}, r"training.proximal_mu: .*alpha"),
         (FedNova(), {"lr": 0.0}, r"training.optimizer: .*sgd with FedNova"),

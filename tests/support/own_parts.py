@@ -97,3 +97,8 @@ class Odd(Budget):
 def rmsprop(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """A client optimizer as a function."""
     return torch.optim.RMSprop(parameters, lr=0.01)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A part of no kind."""

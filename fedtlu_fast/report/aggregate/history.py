@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.report.aggregate.kinds import KindShare, kind_shares
@@ -83,7 +84,7 @@ def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return config, score_history(selection, layout, config.selection.selector)
+    return config, score_history(selection, layout, _known_selector(config))
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
@@ -131,11 +132,11 @@ def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
 
 def history_json(config: RunConfig, history: ScoreHistory) -> dict[str, Any]:
     """Everything, ready for JSON."""
-    selector = config.selection.selector
+    selector = _known_selector(config)
     return {
         "selector": config.selection.name_of("selector"),
-        "metric": selector.ranks_by,
-        "pooling": selector.pooling,
+        "metric": "excess" if selector is None else selector.ranks_by,
+        "pooling": "mean" if selector is None else selector.pooling,
         "selection_share": history.share,
         "stability": [asdict(row) for row in history.stability],
         "kinds": [asdict(row) for row in history.kinds],
@@ -174,3 +175,9 @@ def _spread(value: Spread, *, signed: bool = False, percent: bool = False) -> st
     form, scale, unit = (".0f", 100, "%") if percent else (".2f", 1, "")
     text = f"{scale * value.mean:{'+' if signed else ''}{form}}{unit}"
     return text if value.std is None else f"{text} ± {scale * value.std:{form}}"
+
+
+def _known_selector(config: RunConfig) -> Selector | None:
+    """The run's selector; None for one of the user's that cannot be imported here."""
+    selector = config.selection.selector
+    return None if isinstance(selector, Unfound) else selector

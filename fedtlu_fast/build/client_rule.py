@@ -1,0 +1,63 @@
+"""From settings to which blocks each client trains and sends."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.flops import measure_costs
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.selection.standing import Standing, standing
+from fedtlu_fast.simulation.client_rule import ClientRule
+from fedtlu_fast.tasks.task import Task
+
+
+def make_client_rule(
+    config: RunConfig, layout: ParameterLayout, task: Task, population: Population
+) -> ClientRule:
+    """The settings' rule.
+
+    Args:
+        config: of a run with `client_selection`.
+        layout: of its model.
+        task: model and loss, to measure FLOPs with where budgets are in FLOPs.
+        population: gives a sample for that.
+
+    Raises:
+        InputError: blocks are named that the model does not have, or none is left to train.
+    """
+    unit, blocks = config.client_selection.budget.budget.unit, len(layout.blocks)
+    costs, reach = np.ones(blocks), np.zeros(blocks)
+    if unit == "parameters":
+        costs = np.array(layout.block_sizes()) / layout.size
+    elif unit == "flops":
+        example = example_samples(population)
+        # Two samples: BatchNorm has no statistics of one.
+        found = measure_costs(task, layout, example.take(np.arange(2) % len(example)))
+        whole = found.backward(np.ones(blocks, np.bool_))
+        costs, reach = found.weight / whole, found.reach / whole
+    chosen = config.client_selection
+    return ClientRule(
+        layout,
+        standing_of(config, layout),
+        chosen.selector,
+        chosen.budget.budget,
+        costs,
+        reach,
+        seed=config.seed,
+        warmup_rounds=config.warmup_rounds,
+    )
+
+
+def standing_of(config: RunConfig, layout: ParameterLayout) -> Standing:
+    """What the settings make of a layout's blocks; see `standing`."""
+    chosen = config.client_selection
+    return standing(
+        layout,
+        frozen=chosen.frozen,
+        always=chosen.always,
+        only=chosen.only,
+        personal=chosen.personal,
+        fine_tuning=config.model.pretrained is not None or config.pretraining.epochs > 0,
+    )

@@ -1,0 +1,82 @@
+"""From settings to a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fedtlu_fast.build.executor import choose, make_executor
+from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.server import make_server
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.ops.dispatch import check_device, resolve
+from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
+from fedtlu_fast.simulation.founding import Founded
+from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.server import initial_state
+from fedtlu_fast.simulation.standard_callbacks import WarnOfLosses
+from fedtlu_fast.torch_state import own_state
+
+logger = logging.getLogger("fedtlu_fast")
+
+
+def open_run(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback | Observer] = (),
+) -> Run:
+    """Builds a federation, or rebuilds it as its latest checkpoint has it (see `api.simulate`).
+
+    Raises:
+        InputError: settings, data, model, device or directory do not fit together.
+    """
+    if resume and out is None:
+        raise InputError("resume", True, "a directory to resume from, in out")
+    if out is not None and not resume:
+        RunDirectory.check_free(out)  # before the data and the model cost any time
+    if resume and out is not None and config.execution.executor == "auto":
+        # Chosen once: another choice would give other last bits.
+        config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
+    with own_state(config.threads):
+        founded = found(config)
+    return Run(founded, out, resume=resume, callbacks=[*_standard_callbacks(config), *callbacks])
+
+
+def found(config: RunConfig) -> Founded:
+    """Reads the data, builds the model, chooses the executor and starts it.
+
+    Raises:
+        InputError: settings, data, model and device do not fit together.
+    """
+    check_device("device", config.device)
+    resolve(config.backend, torch.device(config.device).type)
+    parts = make_parts(config)
+    population, trainer = parts.population, parts.trainer
+    state = initial_state(trainer.layout, trainer.task.model)
+    config, note = choose(config, population, trainer, parts.steps)
+    if note:
+        logger.info(note)
+    executor = make_executor(config, population, trainer, parts.steps)
+    try:
+        server = make_server(config, trainer.layout, population, trainer, executor, parts.steps)
+    except BaseException:
+        executor.close()
+        raise
+    return Founded(config, note, parts.origin, server, state)
+
+
+def _standard_callbacks(config: RunConfig) -> list[Callback]:
+    """Warnings of losses; `EarlyStopping` for `evaluation.patience`, `SaveBest` for `checkpoint.best`."""
+    found: list[Callback] = [WarnOfLosses()]
+    if config.evaluation.patience is not None:
+        found.append(EarlyStopping("test_loss", config.evaluation.patience))
+    if config.checkpoint.best:
+        found.append(SaveBest("test_loss"))
+    return found
