@@ -12,8 +12,9 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -23,17 +24,93 @@ KNOWN = {PACKAGE, "torch", "transformers", "datasets", "peft", "numpy", *sys.std
 """Packages whose versions stand for their code (`environment`)."""
 
 
-def own_code(parts: Iterable[Any]) -> dict[str, str]:
-    """SHA-256 of the source of every class and function of the user's that these parts are made of, by name.
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+"""Values whose `repr` says everything."""
 
-    Where no source can be read (a notebook's cell that is gone), the compiled code stands for it.
+
+def own_code(parts: Iterable[Any]) -> dict[str, str]:
+    """SHA-256 of all code of the user's that these parts are made of, by name.
+
+    That is the source of every class and function in them, of the functions and classes that these call by
+    name, and the plain values that they read from their modules or from the functions around them. What is
+    reached by other ways (an attribute of an object, a file) is not seen. Where no source can be read (a
+    notebook's cell that is gone), the compiled code stands for it.
     """
-    found: dict[str, str] = {}
-    for thing in _things(parts, set()):
-        name = f"{thing.__module__}:{thing.__qualname__}"
-        if thing.__module__.partition(".")[0] not in KNOWN:
-            found[name] = hashlib.sha256(_source(thing).encode()).hexdigest()
-    return dict(sorted(found.items()))
+    found: dict[str, list[str]] = {}
+    for name, text in _pieces(parts, set()):
+        found.setdefault(name, []).append(hashlib.sha256(text.encode()).hexdigest())
+    return {
+        name: digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        for name, digests in sorted(found.items())
+    }
+
+
+def _pieces(parts: Iterable[Any], seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Name and text of each piece of the user's code."""
+    for thing in _things(parts, seen):
+        if thing.__module__.partition(".")[0] in KNOWN:
+            continue
+        yield f"{thing.__module__}:{thing.__qualname__}", _source(thing)
+        for function in _functions(thing):
+            referred = list(_referred(function))
+            for name, value in referred:
+                if _is_plain(value):
+                    yield name, repr(value)
+            others = [own for _, own in referred if _belongs_to(own, function.__module__)]
+            yield from _pieces(others, seen)
+
+
+def _functions(thing: Any) -> Iterator[FunctionType]:
+    """A function itself, or those of a class; a dataclass's special methods are made, and not the user's."""
+    if inspect.isfunction(thing):
+        yield thing
+        return
+    made = hasattr(thing, "__dataclass_fields__")
+    for name, own in vars(thing).items():
+        if made and name.startswith("__") and name not in ("__post_init__", "__call__"):
+            continue
+        inner = getattr(own, "fget", None) or getattr(own, "__func__", own)
+        if inspect.isfunction(inner):
+            yield inner
+
+
+def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function reads from its module, from modules that it names, and from the functions around it."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        with suppress(ValueError):  # not filled yet
+            yield f"{function.__module__}:{function.__qualname__}, {name}", cell.cell_contents
+    names = _names(function.__code__)
+    for name in names:
+        value = function.__globals__.get(name)
+        if inspect.ismodule(value):
+            if value.__name__.partition(".")[0] not in KNOWN:
+                for inner in names:
+                    if inner in vars(value):
+                        yield f"{value.__name__}:{inner}", vars(value)[inner]
+        elif name in function.__globals__:
+            yield f"{function.__module__}:{name}", value
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [name for item in code.co_consts if isinstance(item, CodeType) for name in _names(item)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list | frozenset | set):
+        return all(map(_is_plain, value)) and len(value) < 1000
+    return isinstance(value, PLAIN)
+
+
+def _belongs_to(value: Any, module: str) -> bool:
+    """Whether what a function of this module refers to is the user's own code, and no library's."""
+    if not (inspect.isfunction(value) or inspect.isclass(value)):
+        return False
+    if value.__module__.partition(".")[0] == module.partition(".")[0]:
+        return True
+    place = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
+    return "site-packages" not in place
 
 
 def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
@@ -43,7 +120,8 @@ def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
             continue
         seen.add(id(value))
         if inspect.isclass(value):
-            yield from value.__mro__
+            yield value
+            yield from _things(value.__mro__, seen)
         elif inspect.isfunction(value):
             yield value
         elif isinstance(value, partial):

@@ -1,8 +1,11 @@
 """Which code of the user's belongs to a run's identity."""
 
 import functools
+import importlib
+import sys
 from dataclasses import dataclass
 
+import pytest
 import torch
 from support.own_parts import Cautious, Unchecked, middle
 
@@ -56,3 +59,69 @@ class Holder:
 def test_a_model_counts_with_all_its_modules():
     names = {name.rpartition(":")[2] for name in own_code([Holder(Net())])}
     assert names == {"Holder", "Net", "Block"}
+
+
+HELPERS = """
+FACTOR = {factor}
+
+
+def help_(updates):
+    return {helped}
+
+
+def rule(updates, weights):
+    return [help_(row) * FACTOR for row in updates]
+
+
+class Part:
+    def finish(self, state):
+        return rule(state, None)
+
+
+def made(inner):
+    def closed(updates, weights):
+        return updates * inner
+
+    return closed
+"""
+
+
+def module(tmp_path, monkeypatch, name="helped", **values):
+    """A module of the user's with these values in it."""
+    text = HELPERS.format(**{"factor": 1.0, "helped": "updates", **values})
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("part", ["rule", "Part"])
+def test_functions_and_values_that_a_part_refers_to_belong_to_it(tmp_path, monkeypatch, part):
+    def code(**values):
+        return own_code([getattr(module(tmp_path, monkeypatch, **values), part)])
+
+    same = code()
+    assert code() == same
+    assert code(factor=-5.0) != same
+    assert code(helped="-updates") != same
+    assert {"helped:rule", "helped:help_", "helped:FACTOR"} <= same.keys()
+    assert "helped:made" not in same
+
+
+def test_functions_of_another_module_that_is_named_belong_to_it(tmp_path, monkeypatch):
+    def code(**values):
+        module(tmp_path, monkeypatch, **values)
+        space = {"__name__": "notebook"}
+        exec("import helped\ndef mine(updates, weights):\n    return helped.help_(updates)\n", space)
+        return own_code([space["mine"]])
+
+    same = code()
+    assert code() == same == code(factor=3.0), "it does not read the factor"
+    assert code(helped="-updates") != same
+
+
+def test_values_of_the_function_around_belong_to_it(tmp_path, monkeypatch):
+    made = module(tmp_path, monkeypatch).made
+    assert own_code([made(1.0)]) == own_code([made(1.0)]) != own_code([made(-5.0)])
