@@ -224,6 +224,15 @@ def test_a_method_that_looks_like_a_hook_is_refused():
         federation().run(1, callbacks=[Misspelt()])
 
 
+def test_a_callback_acts_by_methods_alone():
+    class Assigning(Callback):
+        def on_round_end(self, run):
+            run.server_lr = 0.25
+
+    with pytest.raises(InputError, match=r"run.server_lr: got 0.25; .*use set_server_lr"):
+        federation().run(1, callbacks=[Assigning()])
+
+
 STEPS = {
     "scaffold": {"clip_norm": None},
     "feddyn": {"proximal_mu": 0.1},

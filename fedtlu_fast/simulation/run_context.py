@@ -83,6 +83,23 @@ class RunContext:
     _candidate: Callable[[str, float], BestModel] | None = field(default=None, repr=False)
     _actor: str = field(default="", repr=False)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses what a callback sets: only the methods act on the run.
+
+        Raises:
+            InputError: a callback is being called.
+        """
+        if getattr(self, "_actor", "") and not name.startswith("_"):
+            method = f"set_{name}" if hasattr(self, f"set_{name}") else "its methods"
+            raise InputError(
+                f"run.{name}", value, "nothing: callbacks read it", f"To act on the run, use {method}."
+            )
+        object.__setattr__(self, name, value)
+
+    def _put(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     @property
     def tests(self) -> list[dict[str, Any]]:
         """Rows of the rounds done whose global test was due."""
@@ -114,7 +131,7 @@ class RunContext:
         Args:
             reason: a sentence for people.
         """
-        self.stopped = reason
+        self._put(stopped=reason)
         self._change(stopped=reason)
 
     def set_server_lr(self, value: float) -> None:
@@ -125,7 +142,7 @@ class RunContext:
         """
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise InputError("server_lr", value, "a finite number above 0")
-        self.server_lr = float(value)
+        self._put(server_lr=float(value))
         self._change(server_lr=self.server_lr)
 
     def set_keep(self, value: Keep) -> None:
@@ -140,7 +157,7 @@ class RunContext:
         if self.keep is None:
             raise InputError("keep", value, "a run whose selector chooses blocks; this one's is full")
         quotas(self.layout, value)  # refuses what does not fit
-        self.keep = dict(value) if isinstance(value, Mapping) else value
+        self._put(keep=dict(value) if isinstance(value, Mapping) else value)
         self._change(keep=self.keep)
 
     def log(self, **values: float) -> None:
@@ -174,7 +191,7 @@ class RunContext:
         """
         if self._candidate is None:
             raise InputError("keep_as_best", metric, "a call in on_evaluate or on_round_end")
-        self.best = self._candidate(metric, value)
+        self._put(best=self._candidate(metric, value))
 
     def take(self, index: int, params: Tensor, control: Control, best: BestModel | None) -> None:
         """Goes on from a checkpoint; called by the run.
@@ -223,4 +240,4 @@ class RunContext:
     def _change(self, **changes: Any) -> None:
         names = [*self.control.callbacks, self._actor]
         callbacks = list(dict.fromkeys(name for name in names if name))
-        self.control = self.control.model_copy(update={**changes, "callbacks": callbacks})
+        self._put(control=self.control.model_copy(update={**changes, "callbacks": callbacks}))
