@@ -154,7 +154,8 @@ def test_a_run_goes_on_to_the_same_bits_with_the_same_objects(tmp_path):
         ({"task": SupervisedTask(net(1), loss)}, r"this run's model \(its weights before round 1\)"),
         ({"task": SupervisedTask(net(), weighed_loss)}, r"code of .*test_federation:weighed_loss"),
         ({"data": held(samples=21)}, "this run's data"),
-        ({"aggregation": Cautious(0.25)}, r"this run's settings"),
+        ({"aggregation": Cautious(0.25)}, r"this run's settings .*changed since \(aggregation.floor\)"),
+        ({"cohort": 2, "keep": 2}, r"changed since \(cohort, selection.keep\)"),
     ],
 )
 def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.splits import Origin
@@ -51,8 +52,18 @@ def identity_of(server: Server, first: ServerState) -> dict[str, str]:
     }
 
 
+def changed_settings(before: RunConfig, now: RunConfig) -> list[str]:
+    """The settings that decide the result and differ, by their dotted names."""
+    one, other = (dict(_flat(_settled(config), "")) for config in (before, now))
+    return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+
+
 def _settings_sha256(config: RunConfig) -> str:
-    """Of the settings that decide the result.
+    return hashlib.sha256(json.dumps(_settled(config), sort_keys=True).encode()).hexdigest()
+
+
+def _settled(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide the result.
 
     Who trains, how often the run is saved, and how many rounds it has may change.
     """
@@ -61,4 +72,12 @@ def _settings_sha256(config: RunConfig) -> str:
         name: settled["execution"][name]
         for name in ("clients_per_batch", "engine", "compile", "precision", "lanes")
     }
-    return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
+    return settled
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

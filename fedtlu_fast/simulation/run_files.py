@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
+from fedtlu_fast.simulation.founding import changed_settings
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 
 logger = logging.getLogger("fedtlu_fast")
@@ -75,9 +76,15 @@ class RunFiles:
         directory, before = RunDirectory.open(out)
         directory.lock()
         self.directory = directory
-        state = load_checkpoint(
-            directory.checkpoints, self._layout, self._identity, environment=self._environment
-        )
+        try:
+            state = load_checkpoint(
+                directory.checkpoints, self._layout, self._identity, environment=self._environment
+            )
+        except InputError as error:
+            if not (names := changed_settings(before, self._config)):
+                raise
+            expected = f"{error.expected} ({listed(names)})"
+            raise InputError(error.field, error.value, expected, error.fix) from None
         done = 0 if state is None else state.round
         if self._config.rounds < done:
             expected = f"{done} or more: so many are done"
