@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.federation import Federation
     from fedtlu_fast.layout import ParameterLayout
-    from fedtlu_fast.part import part
+    from fedtlu_fast.parts import part
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
     from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
@@ -160,7 +160,7 @@ _HOMES = {
     "choose": "changes",
     "layer_stats": "stats",
     "load_config": "settings",
-    "part": "part",
+    "part": "parts",
     "score": "changes",
     "score_blocks": "scoring",
     "score_layers": "scoring",

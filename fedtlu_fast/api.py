@@ -63,6 +63,7 @@ def simulate(
     else:
         settings = load_config(preset or DEFAULT_PRESET, settings={} if config is None else config)
     check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
+    check_kind("callbacks", callbacks, Sequence, "a list of callbacks, such as [EarlyStopping()]")
     place = at_home(out) if out is not None else None
     with closing(open_run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:
         run.advance(settings.rounds)

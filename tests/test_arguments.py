@@ -34,6 +34,7 @@ WRONG = {
     "delta": [lambda: layer_stats(None), lambda: layer_stats(3), lambda: layer_stats("ab")],
     "config": [lambda: simulate([]), lambda: simulate(3), lambda: simulate("nope")],
     "out": [lambda: simulate({}, out=3)],
+    "callbacks": [lambda: simulate({}, callbacks=print), lambda: simulate({}, callbacks=3)],
     "preset": [lambda: load_config(3)],
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from support import own_parts, own_selectors
 
 from fedtlu_fast import InputError
 from fedtlu_fast.aggregation import Aggregated, Krum, Mean, TrimmedMean
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.registry import NAMES
 from fedtlu_fast.selection import Drift, FedLP, FedTLU, Full, Ranking, Selector, Strategic
 from fedtlu_fast.testing import ConformanceError, check_rule, check_selector

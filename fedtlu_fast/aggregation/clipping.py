@@ -20,7 +20,7 @@ from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
 from fedtlu_fast.aggregation.share import MaxShare, check_share
 from fedtlu_fast.aggregation.stack import Spill, Stack
 from fedtlu_fast.ops import dispatch
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

@@ -19,7 +19,7 @@ from fedtlu_fast.aggregation.fedavg import WeightedMean
 from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
 from fedtlu_fast.aggregation.stack import Spill, Stack
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 CACHED = 2**17
 """Numbers that are compared at a time: 1 MiB of float64, so that they stay in a core's cache."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
 from fedtlu_fast.aggregation.stack import Spill
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 class CoordinateRule(StackedRule):

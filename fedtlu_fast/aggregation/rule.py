@@ -17,7 +17,7 @@ from torch import Tensor
 from fedtlu_fast.aggregation.stack import Stack
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 OptimizerState = Mapping[str, Tensor]
 """Vectors [P] float32 by name; empty before the first step, and for no optimizer."""

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.soundness import sound
 
 PARAMS, BUFFERS = "params", "buffers"

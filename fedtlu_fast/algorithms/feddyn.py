@@ -35,7 +35,7 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 LINEAR, DRIFT = "linear", "drift"
 """Under which names each client keeps g_k and the server h, [P] float32."""

@@ -28,7 +28,7 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 LENGTH, WEIGHT = "length", "weight"
 """Under which names a client's a_i and its weight n_i reach the server."""

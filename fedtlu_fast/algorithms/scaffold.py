@@ -33,7 +33,7 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 CONTROL = "control"
 """Under which name the server keeps c and each client c_i, [P] float32."""

@@ -12,7 +12,7 @@ from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.lora import FIELD, add_adapters_
 from fedtlu_fast.models.architecture import Architecture, TaskDefault
-from fedtlu_fast.part import parameters
+from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import find, names, spelled
 from fedtlu_fast.tasks.builder import TaskBuilder, builder_of
 from fedtlu_fast.tasks.task import Task

@@ -94,15 +94,20 @@ def apply_(
 
     Args:
         target: a module, or a mapping from name to tensor, with the names of BEFORE in `score`.
-        change: name -> tensor of the same shape, for every chosen layer at least; on any device.
+        change: name -> ``after - before`` of the same shape, for every chosen layer at least; on any device.
+            Buffers, such as BatchNorm's statistics, are no layers: they keep their values.
         chosen: the result of `choose`.
         lr: the server's learning rate.
 
     Raises:
-        InputError: a chosen layer is missing in target or change, or the shapes differ. Nothing is changed
-            then.
+        InputError: a chosen layer is missing in target or change, the shapes differ, or the change of a
+            chosen layer holds NaN or Inf. Nothing is changed then.
     """
     check_kind("chosen", chosen, Selection, "the result of choose")
+    check_kind(
+        "change", change, Mapping, "a mapping from name to the difference of two tensors, not a module"
+    )
+    check_kind("target", target, (nn.Module, Mapping), "a module, or a mapping from name to tensor")
     tensors = dict(target.named_parameters()) if isinstance(target, nn.Module) else target
     for name in chosen.layers:
         for field, held in (("target", tensors), ("change", change)):
@@ -111,5 +116,9 @@ def apply_(
         if tensors[name].shape != change[name].shape:
             expected = f"shape {tuple(tensors[name].shape)}, as in the target"
             raise InputError(f"change: {name}", tuple(change[name].shape), expected)
+        if not change[name].isfinite().all():
+            raise InputError(
+                f"change: {name}", "NaN or Inf", "finite numbers", "choose leaves such blocks out."
+            )
     for name in chosen.layers:
         tensors[name].add_(change[name].to(tensors[name].device), alpha=lr)

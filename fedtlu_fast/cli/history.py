@@ -52,9 +52,9 @@ def history_command(
     if as_json:
         typer.echo(dump_json(history_json(config, history), indent=1))
         return
-    selector, rounds = config.selection.selector, len(history.groups[0].rounds)
+    rounds = len(history.groups[0].rounds)
     name = config.selection.name_of("selector")
-    title = f"{name}, {selector.ranks_by} ({selector.pooling}), {rounds} targeted rounds"
+    title = f"{name}, {history.metric} ({history.pooling}), {rounds} targeted rounds"
     results.print(
         f"Selection decides over {100 * history.share:.0f}% of the model's parameters.", highlight=False
     )
@@ -65,7 +65,7 @@ def history_command(
     if history.kinds:
         show(_table("Which layers decide a block's score", *kind_cells(history)), "use --json")
         results.print("Kinds are recognised by names and shapes.", highlight=False)
-        if selector.pooling == "pooled":
+        if history.pooling == "pooled":
             results.print(
                 "selection.pooling=pooled: the shares are of the mean of the layers' values, "
                 "by which blocks are not ranked.",

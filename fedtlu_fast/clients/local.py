@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.clients.optimizer import Optimizer, Sgd, TorchOptimizer
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import by_name, parameters, part
+from fedtlu_fast.parts import by_name, parameters, part
 
 
 def _optimizer(given: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from fedtlu_fast.errors import InputError, cause
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]

@@ -20,7 +20,7 @@ from fedtlu_fast.models.architecture import (
     check_heads,
     declared,
 )
-from fedtlu_fast.part import make
+from fedtlu_fast.parts import make
 from fedtlu_fast.registry import spelled
 
 

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import make, parameters, values
+from fedtlu_fast.parts import make, parameters, values
 from fedtlu_fast.registry import described, find, names, spelled
 
 READING = {"reading": True}

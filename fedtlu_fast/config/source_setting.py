@@ -9,7 +9,7 @@ from typing import Any
 from fedtlu_fast.config.parts_section import Chooser
 from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError, nearest
-from fedtlu_fast.part import make
+from fedtlu_fast.parts import make
 from fedtlu_fast.registry import find, names
 
 DOTTED = re.compile(r"(?P<name>(?P<module>[\w.]+):[A-Za-z_][\w.]*)(?::(?P<argument>.*))?", re.DOTALL)

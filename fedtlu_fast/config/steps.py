@@ -12,7 +12,7 @@ from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.client_steps.threats import SignFlip
 from fedtlu_fast.config.parts_section import Chooser, PartsSection, number_of
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import parameters
+from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import find, names
 
 

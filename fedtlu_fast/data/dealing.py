@@ -10,7 +10,7 @@ import numpy as np
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import parameters
+from fedtlu_fast.parts import parameters
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import spelled
 

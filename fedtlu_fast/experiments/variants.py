@@ -24,7 +24,7 @@ from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.client_selection import settings_beside
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
-from fedtlu_fast.part import parameters
+from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import find, names
 from fedtlu_fast.runs.results import NO_BUDGET
 from fedtlu_fast.selection import FunctionSelector, Selector

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from fedtlu_fast.errors import InputError, cause
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.registry import spelled
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 SMALLEST = 4

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size, check_heads
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 

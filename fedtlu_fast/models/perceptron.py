@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import nn
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size, named
 from fedtlu_fast.models.cnn import normalisation
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 STAGES = 3

@@ -6,7 +6,7 @@ from torch import nn
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size, check_heads, named
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 

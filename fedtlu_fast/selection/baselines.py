@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
 from fedtlu_fast.selection.selector import Ranking, Selector

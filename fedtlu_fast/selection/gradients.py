@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.registry import find
 from fedtlu_fast.selection.agreement import choose_layers, normalise
 from fedtlu_fast.selection.evidence import Evidence, Mask

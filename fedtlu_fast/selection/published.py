@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.selection.evidence import Evidence, Mask
 from fedtlu_fast.selection.room import ClientRoom, Room
 from fedtlu_fast.selection.selector import LAST_CHANGE, Ranking, Selector

@@ -8,7 +8,7 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, VectorSource
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.models.architecture import Architecture, Needs
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 

@@ -12,7 +12,7 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.images import image_samples
 from fedtlu_fast.data.sources.source import ImageSource, Source
 from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.pretrained_check import check_viewer

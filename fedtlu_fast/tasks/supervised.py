@@ -113,6 +113,7 @@ class SupervisedTask:
         headline: str | None,
         collate: Collate | None,
     ) -> None:
+        check_kind("metrics", metrics, Mapping, "a dictionary from names to functions")
         self.model, self.collate, self.form = model, collate, cast("Form | None", None)
         known = {name: one if isinstance(one, Metric) else Metric(one) for name, one in metrics.items()}
         self._metrics = {name: Called.of(one.function, f"metrics[{name!r}]") for name, one in known.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedtlu_fast.errors import FedtluError, InputError, cause
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.part import make, values
+from fedtlu_fast.parts import make, values
 from fedtlu_fast.registry import find, spelled
 
 CLIENTS = 5

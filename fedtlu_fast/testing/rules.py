@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedtlu_fast.aggregation import Aggregated, AggregationRule, FunctionRule, Start
 from fedtlu_fast.errors import cause
-from fedtlu_fast.part import make
+from fedtlu_fast.parts import make
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import find
 from fedtlu_fast.testing.common import LAYOUT, ConformanceError, found_again, must, same

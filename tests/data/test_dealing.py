@@ -7,7 +7,7 @@ from support.own_parts import Stripes
 from fedtlu_fast import InputError
 from fedtlu_fast.data.dealing import Attribute, deal
 from fedtlu_fast.data.partition import Partitioner
-from fedtlu_fast.part import parameters
+from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.settings import parse_config
 

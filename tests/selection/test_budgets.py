@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sampling import examples
 
-from fedtlu_fast.part import make
+from fedtlu_fast.parts import make
 from fedtlu_fast.registry import find
 
 SHARES = {"unit": "flops"}

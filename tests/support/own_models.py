@@ -7,7 +7,7 @@ from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.sources.source import Read, TextSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.text_classification import TextClassificationBuilder
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedtlu_fast.aggregation import Aggregated, AggregationRule, Start
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.selection.budgets import Budget
 
 

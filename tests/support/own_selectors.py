@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedtlu_fast.block_metrics import Change, asks
 from fedtlu_fast.gradient_metrics import ClientVectors
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.selection import Evidence, Mask, Room, Selector
 
 SEEN: list[tuple[Evidence, Room, Mask]] = []

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fedtlu_fast.client_steps import ClientContext, ClientStep, RoundChange, ServerContext, ServerHalf
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

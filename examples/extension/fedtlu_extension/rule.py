@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from fedtlu_fast.aggregation.rule import Aggregated, StackedRule
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

@@ -1,6 +1,6 @@
 """A sampler: clients take part in turn."""
 
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.simulation.participation.samplers import Pool, Sampler
 
 

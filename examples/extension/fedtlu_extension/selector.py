@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.selection import Evidence, Ranking
 
 

@@ -6,7 +6,7 @@ from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.sources.source import Read, TextSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 DISHES = {
     "soup": "boil water salt carrot leek",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedtlu_fast.client_steps import ClientContext, ClientStep
 from fedtlu_fast.clients.trainer import ClientUpdate
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

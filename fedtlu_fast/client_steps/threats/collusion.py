@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import Arrival, ServerContext, ServerHalf
 from fedtlu_fast.client_steps.threats.threat import Strength, Threat
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

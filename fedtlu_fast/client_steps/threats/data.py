@@ -20,7 +20,7 @@ from fedtlu_fast.client_steps.threats.threat import Threat
 from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.data.population import Batch, Samples
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 IGNORED = -100
 """A label that is no label."""

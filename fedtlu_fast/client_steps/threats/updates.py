@@ -18,7 +18,7 @@ from fedtlu_fast.client_steps.threats.threat import (
     standard_normal,
 )
 from fedtlu_fast.clients.trainer import ClientUpdate
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

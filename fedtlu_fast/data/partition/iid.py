@@ -6,7 +6,7 @@ import numpy as np
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

@@ -10,7 +10,7 @@ from pydantic import Field
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 Count = Annotated[int, Field(ge=1)]
 

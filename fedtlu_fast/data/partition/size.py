@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 Vector = NDArray[np.float64]
 

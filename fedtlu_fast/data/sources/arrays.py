@@ -30,7 +30,7 @@ from fedtlu_fast.data.reading import check_file
 from fedtlu_fast.data.sources.source import PathSource, TokenSource, VectorSource
 from fedtlu_fast.data.splits import Origin, announce
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 FILES = tuple(
     f"{name}.npy"

@@ -26,7 +26,7 @@ from fedtlu_fast.data.reading import check_file, is_data
 from fedtlu_fast.data.sources.source import ImageSource, PathSource, Read
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 COLOURS = 3 * 32 * 32
 LARGEST = 2**30

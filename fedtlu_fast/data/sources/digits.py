@@ -8,7 +8,7 @@ from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.image_set import ImageSet, ImageSize
 from fedtlu_fast.data.sources.source import ImageSource, Read
 from fedtlu_fast.data.splits import announce
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

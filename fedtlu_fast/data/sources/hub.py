@@ -11,7 +11,7 @@ from fedtlu_fast.data.image_set import PIXELS, ImagePixels, ImageSet, ImageSize
 from fedtlu_fast.data.sources.source import DocumentSource, ImageSource, Read, SentenceSource, TextSource
 from fedtlu_fast.data.tagged import Sentences
 from fedtlu_fast.data.text_set import TextSet
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.places import absolute
 
 

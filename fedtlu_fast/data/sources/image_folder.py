@@ -21,7 +21,7 @@ from fedtlu_fast.data.pixels import read_images
 from fedtlu_fast.data.sources.source import ImageSource, PathSource, Read
 from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.errors import InputError, listed
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 logger = logging.getLogger("fedtlu_fast.data")
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -33,7 +33,7 @@ from fedtlu_fast.data.sources.source import PathSource, Read, TextSource
 from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.data.text_set import TEXTS, TITLES, TextSet
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 ENDINGS = (".csv", ".jsonl", ".tsv")
 SEPARATORS = (",", ";", "\t")

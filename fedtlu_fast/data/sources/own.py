@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedtlu_fast.data.sources.source import Source
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

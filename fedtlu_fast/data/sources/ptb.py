@@ -10,7 +10,7 @@ from fedtlu_fast.data.reading import read_text
 from fedtlu_fast.data.sources.source import DocumentSource, PathSource, Read
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
 

@@ -18,7 +18,7 @@ from fedtlu_fast.data.sources.source import Read, SentenceSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.tagged import Sentence, Sentences
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 MODULES = """
     argparse ast base64 bdb bisect calendar cmd code colorsys configparser contextlib copy copyreg csv

@@ -7,7 +7,7 @@ import importlib
 from fedtlu_fast.data.documents import Document, Documents
 from fedtlu_fast.data.sources.source import DocumentSource, Read
 from fedtlu_fast.data.splits import announce
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

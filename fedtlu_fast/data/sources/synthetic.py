@@ -19,7 +19,7 @@ from fedtlu_fast.data.population import Batch, Samples
 from fedtlu_fast.data.sources.source import VectorSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part, values
+from fedtlu_fast.parts import part, values
 from fedtlu_fast.randomness import Draws, generator
 
 TEST_CLIENTS = 64

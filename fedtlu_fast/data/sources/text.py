@@ -11,7 +11,7 @@ from fedtlu_fast.data.reading import UNPACKED_LIMIT, UnpackedLimit, as_path, ent
 from fedtlu_fast.data.sources.source import DocumentSource, PathSource, Read
 from fedtlu_fast.data.splits import announce, divide, parse
 from fedtlu_fast.errors import InputError, listed
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 
 @part

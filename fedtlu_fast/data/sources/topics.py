@@ -16,7 +16,7 @@ from fedtlu_fast.data.sources.pydoc import pydoc_documents
 from fedtlu_fast.data.sources.source import Read, TextSource
 from fedtlu_fast.data.splits import announce
 from fedtlu_fast.data.text_set import TextSet
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 FAMILIES = 10
 """Topics that are labels."""

@@ -38,7 +38,7 @@ from fedtlu_fast.data.tagged import (
     with_words,
 )
 from fedtlu_fast.errors import InputError, listed
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 
 COLUMNS = 10
 GENRES = ("answers", "email", "newsgroup", "reviews", "weblog")

@@ -26,6 +26,7 @@ from fedtlu_fast.report.aggregate.stability import (
 from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
+from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.selection import Selector
 
 ALL_GROUPS = "all groups"
@@ -40,12 +41,16 @@ class ScoreHistory:
         stability: of the ranking, by group and lag.
         kinds: what decides a block's score, by group and kind of layer.
         share: of the parameters on which selection decides: those of blocks that have a like.
+        metric: whose values the scores are.
+        pooling: how layers' values became a block's.
     """
 
     groups: list[GroupHistory]
     stability: list[Stability]
     kinds: list[KindShare]
     share: float
+    metric: str = "excess"
+    pooling: Pooling = "mean"
 
 
 def score_history(
@@ -62,7 +67,8 @@ def score_history(
     metric = "excess" if selector is None else selector.ranks_by
     groups = group_histories(selection, scored)
     kinds = kind_shares(selection, scored, metric)
-    return ScoreHistory(groups, rank_stability(groups), kinds, layout.grouped_share)
+    pooling: Pooling = "mean" if selector is None else selector.pooling
+    return ScoreHistory(groups, rank_stability(groups), kinds, layout.grouped_share, metric, pooling)
 
 
 def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
@@ -84,7 +90,7 @@ def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return config, score_history(selection, layout, _known_selector(config))
+    return config, score_history(selection, layout, known_selector(config))
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
@@ -132,11 +138,10 @@ def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
 
 def history_json(config: RunConfig, history: ScoreHistory) -> dict[str, Any]:
     """Everything, ready for JSON."""
-    selector = _known_selector(config)
     return {
         "selector": config.selection.name_of("selector"),
-        "metric": "excess" if selector is None else selector.ranks_by,
-        "pooling": "mean" if selector is None else selector.pooling,
+        "metric": history.metric,
+        "pooling": history.pooling,
         "selection_share": history.share,
         "stability": [asdict(row) for row in history.stability],
         "kinds": [asdict(row) for row in history.kinds],
@@ -177,7 +182,7 @@ def _spread(value: Spread, *, signed: bool = False, percent: bool = False) -> st
     return text if value.std is None else f"{text} ± {scale * value.std:{form}}"
 
 
-def _known_selector(config: RunConfig) -> Selector | None:
+def known_selector(config: RunConfig) -> Selector | None:
     """The run's selector; None for one of the user's that cannot be imported here."""
     selector = config.selection.selector
     return None if isinstance(selector, Unfound) else selector

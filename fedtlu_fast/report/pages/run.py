@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.comparison import SOME
-from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
+from fedtlu_fast.report.aggregate.history import kind_cells, known_selector, score_history, stability_cells
 from fedtlu_fast.report.figures.history import history_figure
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
@@ -54,7 +54,7 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
     }
     history = attempt(
         "the history of ranks",
-        lambda: score_history(result.selection, layout, config.selection.selector),
+        lambda: score_history(result.selection, layout, known_selector(config)),
     )
     if history is not None and history.stability:
         groups = history.groups

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import part
+from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import generator
 
 HEADER = ["client", "first", "last"]

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.data.population import Indices, Population, sizes_of
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.part import by_name, part
+from fedtlu_fast.parts import by_name, part
 from fedtlu_fast.registry import spelled
 from fedtlu_fast.simulation.participation.availability import Availability
 from fedtlu_fast.simulation.participation.samplers import Sampler, Uniform
