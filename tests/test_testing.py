@@ -1,6 +1,6 @@
 """The conformance kit: our own parts pass, and every check catches a part that breaks its promise."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from support import own_parts, own_selectors
 
 from fedtlu_fast import InputError
 from fedtlu_fast.aggregation import Aggregated, Krum, Mean, TrimmedMean
+from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.parts import part
 from fedtlu_fast.registry import NAMES
 from fedtlu_fast.selection import Drift, FedLP, FedTLU, Full, Ranking, Selector, Strategic
-from fedtlu_fast.testing import ConformanceError, check_rule, check_selector
+from fedtlu_fast.testing import ConformanceError, check_client_step, check_rule, check_selector
 
 
 @pytest.mark.parametrize("name", NAMES["selector"])
@@ -316,3 +317,87 @@ class Backward(Pretending):
 def test_a_rule_that_breaks_a_promise_is_caught(rule, message):
     with pytest.raises(ConformanceError, match=message):
         check_rule(rule)
+
+
+# --- client steps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*NAMES["client_step"], *NAMES["threat"]])
+def test_our_client_steps_pass(name):
+    check_client_step(name)
+
+
+class InPlace(ClientStep):
+    """Changes the update that it gets."""
+
+    def after(self, client, update):
+        update.params.mul_(2)
+        return update
+
+
+class Moody(ClientStep):
+    """Draws from a generator of its own."""
+
+    draws = np.random.default_rng(0)
+
+    def after(self, client, update):
+        return replace(update, params=update.params + float(self.draws.normal()))
+
+
+class Undeclared(ClientStep):
+    """Changes what it does not declare."""
+
+    changes = frozenset({"blocks"})
+
+    def before(self, client, start):
+        return replace(start, correction=torch.zeros_like(start.params))
+
+
+class Hoarding(ClientStep):
+    """Remembers a tensor."""
+
+    def after(self, client, update):
+        return replace(update, memory={"last": update.params})
+
+
+class Appending(ClientStep):
+    """Changes what it remembers."""
+
+    def after(self, client, update):
+        held = client.memory.get("held", np.zeros(3, np.float32))
+        held += 1
+        return replace(update, memory={"held": held})
+
+
+class Delicate(ClientStep):
+    """Raises at NaN."""
+
+    def after(self, client, update):
+        if not bool(torch.isfinite(update.params).all()):
+            raise ValueError("NaN")
+        return update
+
+
+class Silent(ClientStep):
+    """Forgets to return."""
+
+    def after(self, client, update):
+        replace(update, weight=1.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (InPlace(), "the step changed the update in place"),
+        (Moody(), "the second time, clients send other vectors"),
+        (Undeclared(), "another correction from before"),
+        (Hoarding(), r"memory\['last'\].*a NumPy array of numbers"),
+        (Appending(), "the step changed its memory in place"),
+        (Delicate(), "the step raised ValueError: 'NaN'"),
+        (Silent(), "got None; expected the ClientUpdate that it returns"),
+        (FedTLU(), "FedTLU is no subclass of ClientStep"),
+    ],
+)
+def test_a_client_step_that_breaks_a_promise_is_caught(step, message):
+    with pytest.raises(ConformanceError, match=message):
+        check_client_step(step)

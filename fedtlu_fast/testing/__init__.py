@@ -12,5 +12,6 @@ Each check raises `ConformanceError` at the first promise that is broken. The pa
 from fedtlu_fast.testing.common import ConformanceError
 from fedtlu_fast.testing.rules import check_rule
 from fedtlu_fast.testing.selectors import check_selector
+from fedtlu_fast.testing.steps import check_client_step
 
-__all__ = ["ConformanceError", "check_rule", "check_selector"]
+__all__ = ["ConformanceError", "check_client_step", "check_rule", "check_selector"]

@@ -12,6 +12,7 @@ from fedtlu_extension.threat import Stale
 
 import fedtlu_fast as ft
 from fedtlu_fast.registry import find
+from fedtlu_fast.testing import check_client_step, check_rule, check_selector
 
 LOCAL = ft.Local(lr=0.05, steps=4, batch_size=8)
 
@@ -99,3 +100,10 @@ def test_the_source_is_text_classification_from_the_command_line_s_settings():
     model = {"layers": 3, "width": 8, "heads": 2}
     result = ft.simulate({**settings, "model": model, "execution": {"executor": "serial"}})
     assert result.summary["data"]["source"] == "recipes"
+
+
+def test_the_parts_keep_the_promises_of_their_interfaces():
+    check_selector(Steady(0.5))
+    check_rule(GeometricMedian())
+    check_client_step(FedCM())
+    check_client_step(Stale(0.5))
