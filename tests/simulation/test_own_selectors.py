@@ -226,7 +226,7 @@ def test_blocks_that_may_not_be_chosen_are_refused_by_name():
         ({"selection": {"metric": "exces"}}, r"selection\.metric: got 'exces'. Did you mean excess\?"),
         (
             {"client_selection": {"selector": Watching(("excess",)), "budget": 1}},
-            r"client_selection\.selector: got 'excess'; expected one of gradnorm, rgn",
+            r"client_selection\.selector \(Watching.needs\): got 'excess'; expected one of gradnorm, rgn",
         ),
         (
             {"selection": {"selector": Watching(("agreement",))}, "aggregation": {"rule": "median"}},
