@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from fedtlu_fast.build.lanes import make_lane_trainer
+from fedtlu_fast.build.remote import make_ray_executor
 from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
@@ -104,10 +105,7 @@ def make_executor(
     if name == "processes":
         return processes.Processes(lanes, given, min(given.workers or cores(), config.cohort))
     if name == "ray":
-        # Imported late: Ray is an extra.
-        from fedtlu_fast.simulation.executors.ray import RayExecutor
-
-        return RayExecutor(config, trainer.layout, population.fingerprint, address)
+        return make_ray_executor(config, trainer.layout, population.fingerprint, address)
     return InProcess(lanes)
 
 

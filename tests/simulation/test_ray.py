@@ -46,7 +46,7 @@ def _faults(folder: Path) -> Callable[[], None]:
     def install() -> None:
         import re
 
-        from fedtlu_fast.simulation.executors import ray as workers
+        from fedtlu_fast.build import remote as workers
 
         train, make_parts = LocalTrainer.train, workers.make_parts
 

@@ -22,19 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.build.lanes import make_lane_trainer
-from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.client_steps.sequence import StepMemories
 from fedtlu_fast.client_steps.step import Vectors
-from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import as_tensor
-from fedtlu_fast.environment import differences, environment_facts
+from fedtlu_fast.environment import differences
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
-from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import cores
 from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
 from fedtlu_fast.simulation.executors.patience import Sign, allowed
+from fedtlu_fast.simulation.executors.recipe import Made, Recipe
 from fedtlu_fast.torch_state import own_state
 
 # Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.
@@ -76,16 +74,12 @@ class RemoteTrainer:
     def __init__(self) -> None:
         self._doing = IDLE
 
-    def start(self, config: RunConfig) -> tuple[ParameterLayout, str, dict[str, str]]:
-        """Builds data and model; gives the layout, the data's fingerprint and facts about its machine."""
+    def start(self, recipe: Recipe) -> Made:
+        """Builds data and model, and says of what kind they are."""
         with own_state(threads=1):
-            parts = make_parts(config, start=False)
-            self._device = config.device
-            self._trainer = make_lane_trainer(
-                config, parts.population, parts.trainer, parts.steps, self._watch
-            )
-        facts = environment_facts(config.device, config.data.source.made_with)
-        return parts.trainer.layout, parts.population.fingerprint, facts
+            self._trainer, made = recipe(self._watch)
+        self._device = made.device
+        return made
 
     def train(
         self, params: Vector, buffers: Vector, lane: Lane
@@ -128,36 +122,32 @@ class _Worker:
 class RayExecutor:
     """A number of Ray actors, each with its data and its model."""
 
-    def __init__(self, config: RunConfig, layout: ParameterLayout, fingerprint: str, address: str) -> None:
+    def __init__(
+        self, recipe: Recipe, made: Made, execution: ExecutionConfig, cohort: int, source: str, address: str
+    ) -> None:
         """Starts or joins Ray, unless the process has done so; actors start with the first round.
 
         Args:
-            config: of the run. Without `execution.workers` there are as many as the cluster has CPUs, for
-                device cuda GPUs; those that it has no room for wait until it has.
-            layout: of the model, which every worker has to build alike.
-            fingerprint: of the data, which every worker has to find alike.
+            recipe: builds in every worker what trains there.
+            made: what every worker has to build alike.
+            execution: without `workers` there are as many as the cluster has CPUs, for device cuda GPUs;
+                workers that it has no room for wait until it has.
+            cohort: clients of a round; more workers are of no use.
+            source: of the data, for messages.
             address: ``host:port`` of a cluster, ``auto`` for the one of this machine, empty to start Ray.
 
         Raises:
-            InputError: more than one thread is asked for.
             BackendUnavailableError: no cluster answers at this address, or Ray cannot be started.
         """
-        if config.threads not in (1, None):
-            expected = "1 with executor=ray: each worker uses one"
-            raise InputError("threads", config.threads, expected, "Set execution.workers.")
-        given = config.execution
-        self._execution, self._device = given, config.device
-        self._made = layout, fingerprint
-        self._facts = environment_facts(config.device, config.data.source.made_with)
+        self._recipe, self._made, self._execution, self._source = recipe, made, execution, source
+        self._device = made.device
         self._told: set[str] = set()
-        # Which GPU is each worker's is up to Ray.
-        self._config = config.model_copy(update={"device": config.device.partition(":")[0]})
         self._owned = not ray.is_initialized()
         if self._owned:
-            _join(address, min(given.workers or cores(), config.cohort))
-        kind = "CPU" if config.device == "cpu" else "GPU"
+            _join(address, min(execution.workers or cores(), cohort))
+        kind = "CPU" if made.device == "cpu" else "GPU"
         units = int(ray.cluster_resources().get(kind, 0)) or 1
-        self._count = min(given.workers or units, config.cohort)
+        self._count = min(execution.workers or units, cohort)
         self._make = ray.remote(RemoteTrainer).options(
             num_cpus=1,
             num_gpus=_share(self._count, units) if kind == "GPU" else 0,
@@ -217,7 +207,7 @@ class RayExecutor:
         """See `Crew`."""
         self._end(worker)
         actor = self._make.remote()
-        self._workers[worker] = _Worker(actor, actor.start.remote(self._config))
+        self._workers[worker] = _Worker(actor, actor.start.remote(self._recipe))
 
     def _busy(self) -> dict[int, _Worker]:
         return {index: worker for index, worker in self._workers.items() if worker.lane is not None}
@@ -239,7 +229,7 @@ class RayExecutor:
         except raised.RayTaskError as error:
             raise (error.cause or error) from error
         if lane is None:
-            self._started(*answer)
+            self._started(answer)
             return None
         params, buffers, single, reports = answer
         # They outlive the round, and as views they would hold the lane's vectors in the object store.
@@ -249,14 +239,14 @@ class RayExecutor:
         self._held += 1
         return Done(index, LaneResult(lane, vectors, single, reports))
 
-    def _started(self, layout: ParameterLayout, fingerprint: str, facts: dict[str, str]) -> None:
+    def _started(self, made: Made) -> None:
         self._failed_starts = 0
-        different = differences(facts, self._facts, "there")
-        if (layout, fingerprint) != self._made:
+        different = differences(made.facts, self._made.facts, "there")
+        if (made.layout, made.fingerprint) != (self._made.layout, self._made.fingerprint):
             expected = "the same data on every machine"
             raise InputError(
                 "data.source",
-                str(self._config.data.source),
+                self._source,
                 f"{expected}: {different}" if different else expected,
             )
         if different and different not in self._told:
