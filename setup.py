@@ -69,7 +69,7 @@ PACKAGES = {
     "fedtlu_fast.testing": "fedtlu_fast/testing",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
     "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
-    "fedtlu_fast.simulation.participation": "fedtlu_fast/simulation/participation",
+    "fedtlu_fast.participation": "fedtlu_fast/participation",
     "fedtlu_fast.tasks": "fedtlu_fast/tasks",
 }
 

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
     from fedtlu_fast.federation import Federation
     from fedtlu_fast.layout import ParameterLayout
+    from fedtlu_fast.participation.samplers import Sampler
     from fedtlu_fast.parts import part
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
     from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
     from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
-    from fedtlu_fast.simulation.participation.samplers import Sampler
     from fedtlu_fast.stats import LayerStats, layer_stats
     from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
     from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
@@ -143,7 +143,7 @@ _HOMES = {
     "RoundChange": "client_steps",
     "RunConfig": "config",
     "RunResult": "runs.results",
-    "Sampler": "simulation.participation.samplers",
+    "Sampler": "participation.samplers",
     "SaveBest": "simulation.callbacks",
     "Scaffold": "algorithms",
     "ScoredChange": "changes",

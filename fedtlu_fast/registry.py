@@ -53,10 +53,10 @@ NAMES: dict[str, dict[str, str]] = {
         "a_little_is_enough": "fedtlu_fast.client_steps.threats.collusion:ALittleIsEnough",
     },
     "sampler": {
-        "uniform": "fedtlu_fast.simulation.participation.samplers:Uniform",
-        "size": "fedtlu_fast.simulation.participation.samplers:BySize",
-        "loss": "fedtlu_fast.simulation.participation.samplers:ByLoss",
-        "fixed": "fedtlu_fast.simulation.participation.samplers:Fixed",
+        "uniform": "fedtlu_fast.participation.samplers:Uniform",
+        "size": "fedtlu_fast.participation.samplers:BySize",
+        "loss": "fedtlu_fast.participation.samplers:ByLoss",
+        "fixed": "fedtlu_fast.participation.samplers:Fixed",
     },
     "budget": {
         "equal": "fedtlu_fast.selection.budgets:Equal",

@@ -90,7 +90,7 @@ def _reported(
 
 def _drawn(draw: random.Random) -> int:
     """A client that one of the first rounds draws."""
-    from fedtlu_fast.simulation.cohort import sample_cohort
+    from fedtlu_fast.participation.cohort import sample_cohort
 
     return draw.choice(sample_cohort(0, 3, CLIENTS, COHORT))
 

@@ -21,8 +21,8 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
+from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
-from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import processes
 from fedtlu_fast.simulation.executors.executor import Executor, InProcess
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fedtlu_fast.config.parts_section import Chooser, PartsSection
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.simulation.participation import (
+from fedtlu_fast.participation import (
     Availability,
     Duty,
     Participation,

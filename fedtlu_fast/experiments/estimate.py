@@ -12,7 +12,7 @@ from fedtlu_fast.build.way import matrix_bytes
 from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
-from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
 from fedtlu_fast.simulation.executors.lanes import Lane
 from fedtlu_fast.simulation.executors.shared_memory import SLOTS

@@ -17,12 +17,12 @@ from fedtlu_fast.selection import Full, Selection, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
 from fedtlu_fast.simulation.clock import StageClock
-from fedtlu_fast.simulation.cohort import weight_limit
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.gather import gather
 from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
+from fedtlu_fast.simulation.weights import weight_limit
 from fedtlu_fast.stats import LayerStats
 
 OPTIMIZER = "ServerOptimizer"

@@ -39,8 +39,8 @@ from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.errors import ClientError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room
+from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.cohort import sample_cohort
 from fedtlu_fast.simulation.executors import patience, processes, shared_memory
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut

@@ -13,8 +13,8 @@ from fedtlu_fast.aggregation import aggregate
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_code import own_code
+from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.simulation.cohort import sample_cohort
 
 WAYS = {
     "one by one": {},

@@ -1,7 +1,7 @@
 """A sampler: clients take part in turn."""
 
+from fedtlu_fast.participation.samplers import Pool, Sampler
 from fedtlu_fast.parts import part
-from fedtlu_fast.simulation.participation.samplers import Pool, Sampler
 
 
 @part

@@ -11,9 +11,9 @@ import numpy as np
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.part_memory import Memory, recall, remember
+from fedtlu_fast.participation.availability import Schedule
+from fedtlu_fast.participation.samplers import Losses, Pool, Sampler
 from fedtlu_fast.randomness import Draws, generator
-from fedtlu_fast.simulation.participation.availability import Schedule
-from fedtlu_fast.simulation.participation.samplers import Losses, Pool, Sampler
 
 PART, LOSS = "Participation", "loss"
 """Under which names the clients' last training losses are remembered."""

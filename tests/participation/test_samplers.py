@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sampling import examples
 
-from fedtlu_fast.simulation.cohort import sample_cohort
-from fedtlu_fast.simulation.participation import ByLoss, BySize, Fixed, Pool, Uniform
+from fedtlu_fast.participation import ByLoss, BySize, Fixed, Pool, Uniform
+from fedtlu_fast.participation.cohort import sample_cohort
 
 SIZES = np.array([1, 2, 3, 4, 0, 10])
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from fedtlu_fast.simulation.cohort import sample_cohort
+from fedtlu_fast.participation.cohort import sample_cohort
 
 
 def test_cohort_holds_different_clients_of_the_federation() -> None:

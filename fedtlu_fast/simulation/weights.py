@@ -1,4 +1,4 @@
-"""Who takes part in a round, and how much one client may count."""
+"""How much one client of a cohort may count."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from math import inf
 
 from fedtlu_fast.aggregation import largest_weight
 from fedtlu_fast.data.population import Population
-from fedtlu_fast.randomness import generator
 from fedtlu_fast.simulation.client_errors import left_to_the_round
-
-
-def sample_cohort(seed: int, round_index: int, clients: int, size: int) -> list[int]:
-    """`size` different clients, drawn uniformly, in the order in which they are averaged."""
-    return draw_clients(seed, "cohort", round_index, clients, size)
-
-
-def draw_clients(seed: int, purpose: str, round_index: int, clients: int, size: int) -> list[int]:
-    """`size` different clients, drawn uniformly, for a purpose of their own."""
-    drawn = generator(seed, purpose, round_index).choice(clients, size=size, replace=False)
-    return [int(client) for client in drawn]
 
 
 def weight_limit(population: Population, cohort: Sequence[int], share: float | None) -> float:

@@ -11,11 +11,11 @@ from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.data.population import Indices, Population, sizes_of
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.participation.availability import Availability
+from fedtlu_fast.participation.samplers import Sampler, Uniform
+from fedtlu_fast.participation.turnout import Turnout
 from fedtlu_fast.parts import by_name, part
 from fedtlu_fast.registry import spelled
-from fedtlu_fast.simulation.participation.availability import Availability
-from fedtlu_fast.simulation.participation.samplers import Sampler, Uniform
-from fedtlu_fast.simulation.participation.turnout import Turnout
 
 
 @part

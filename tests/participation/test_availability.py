@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.simulation.participation.availability import Duty, DutyCycle, Trace, load_trace
+from fedtlu_fast.participation.availability import Duty, DutyCycle, Trace, load_trace
 
 
 def test_each_client_is_there_for_its_share_of_every_period_in_one_stretch():

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.participation.cohort import draw_clients, sample_cohort
 from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.simulation.cohort import draw_clients, sample_cohort
 
 Losses = Mapping[int, float]
 """The last training loss of each client that has trained; -inf where its change was not accepted."""
