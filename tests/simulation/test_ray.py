@@ -24,7 +24,7 @@ from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import BackendUnavailableError, ClientError, InputError, WorkerError
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.settings import laid_over, parse_config
 from fedtlu_fast.simulation.state import ServerState
 
 if find_spec("ray") is None:
@@ -412,5 +412,5 @@ except ray.exceptions.OutOfDiskError:
     pass
 """
     config = _config()
-    large = config.model_copy(update={"model": config.model.model_copy(update={"hidden": (20_000,)})})
+    large = laid_over(config, ["model.hidden=[20000]"])
     assert "WorkerError Ray's object store is full" in _alone(large, fill)
