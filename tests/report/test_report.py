@@ -358,3 +358,9 @@ def test_runs_of_earlier_versions_name_no_headline() -> None:
     assert headline_of({"test_accuracy": 0.5, "test_perplexity": 3.0}).name == "accuracy"
     assert headline_of({"test_accuracy": None, "test_perplexity": 3.0}).name == "perplexity"
     assert headline_of({"test_perplexity": 3.0}).name == "perplexity"
+
+
+def test_curves_without_local_tests_have_no_line_for_them() -> None:
+    rows = [{"round": at, "test_perplexity": 9.0 - at, "local_perplexity": None} for at in range(1, 4)]
+    axes = curves_figure(rows, "fedtlu", 0).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["global test"]

@@ -21,15 +21,16 @@ def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = 
     axes = figure.add_subplot()
     draw_curve(axes, "global test", [metrics], quality, shade=colour(selector))
     local = [row for row in metrics if row[local_name] is not None]
-    axes.plot(
-        [row["round"] for row in local],
-        [quality.scale * row[local_name] for row in local],
-        "o--",
-        color=INK,
-        markersize=4,
-        linewidth=1,
-        label="local test",
-    )
+    if local:
+        axes.plot(
+            [row["round"] for row in local],
+            [quality.scale * row[local_name] for row in local],
+            "o--",
+            color=INK,
+            markersize=4,
+            linewidth=1,
+            label="local test",
+        )
     names = (quality.column, local_name)
     seen = [row[name] for row in metrics for name in names if row["round"] >= warmup]
     last = metrics[-1]["round"]
