@@ -346,4 +346,5 @@ def test_a_script_with_parts_of_its_own_is_killed_and_resumed_to_the_same_bits(t
     assert shown.returncode == 0, shown.stderr
     written = (tmp_path / "cut" / "config.yaml").read_text()
     assert "rule: __main__:Halved" in written
+    assert not {"partition:", "model:", "pretraining:"} & set(written.splitlines())
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["task"] == "own"

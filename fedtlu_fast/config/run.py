@@ -225,4 +225,6 @@ class RunConfig(Section):
 
     def to_yaml(self) -> str:
         """The complete settings as YAML."""
-        return dump_yaml(self.model_dump(mode="json"))
+        # A Federation has brought what these sections would describe.
+        unused = {"partition", "model", "pretraining"} if self.task == OWN else None
+        return dump_yaml(self.model_dump(mode="json", exclude=unused))
