@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,6 +52,11 @@ class PartMemory:
             for name, value in own.items():
                 merged.setdefault(name, {})[client] = _plain(value)
         return replace(self, clients=merged)
+
+
+def tensor_like(value: Value, like: Tensor) -> Tensor:
+    """What a part remembers, as a tensor of another one's dtype and device."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 Memory = Mapping[str, PartMemory]

@@ -16,13 +16,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel
+from fedtlu_fast.part_memory import tensor_like
 from fedtlu_fast.parts import part
 from fedtlu_fast.soundness import sound
 
@@ -46,7 +45,7 @@ class Ditto(ClientStep):
         if PARAMS not in client.memory:
             return vectors
         params, buffers = vectors
-        return _like(client.memory[PARAMS], params), _like(client.memory[BUFFERS], buffers)
+        return tensor_like(client.memory[PARAMS], params), tensor_like(client.memory[BUFFERS], buffers)
 
     @override
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
@@ -59,7 +58,3 @@ class Ditto(ClientStep):
             return update
         params, buffers = (vector.cpu().numpy().copy() for vector in update.second)
         return replace(update, memory={PARAMS: params, BUFFERS: buffers})
-
-
-def _like(value: object, vector: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=vector.dtype, device=vector.device)

@@ -19,10 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import (
@@ -35,6 +32,7 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part_memory import tensor_like
 from fedtlu_fast.parts import part
 
 LINEAR, DRIFT = "linear", "drift"
@@ -57,7 +55,7 @@ class FedDyn(ClientStep):
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
         if LINEAR not in client.memory:
             return start
-        term = -_tensor(client.memory[LINEAR], start.params)
+        term = -tensor_like(client.memory[LINEAR], start.params)
         return replace(start, correction=term if start.correction is None else start.correction + term)
 
     @override
@@ -68,7 +66,7 @@ class FedDyn(ClientStep):
             return update
         moved = client.facts.proximal_mu * (update.params - start.params)
         own = client.memory.get(LINEAR)
-        linear = -moved if own is None else _tensor(own, moved) - moved
+        linear = -moved if own is None else tensor_like(own, moved) - moved
         return replace(update, memory={LINEAR: linear.cpu().numpy()})
 
     @override
@@ -88,12 +86,8 @@ class _Drift(ServerHalf):
         drift = memory.server.get(DRIFT, torch.zeros_like(aggregated.change)).clone()
         for client, new in aggregated.memory.items():
             # The linear terms move by -alpha (w_k - w_t), whose sum over m is what h moves by.
-            moved = _tensor(new[LINEAR], drift)
+            moved = tensor_like(new[LINEAR], drift)
             own = memory.of(client).get(LINEAR)
-            drift += (moved if own is None else moved - _tensor(own, drift)) / facts.clients
+            drift += (moved if own is None else moved - tensor_like(own, drift)) / facts.clients
         self.server = {DRIFT: drift}
         return replace(aggregated, change=aggregated.change - drift / facts.proximal_mu)
-
-
-def _tensor(value: float | int | NDArray[np.float32], like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)

@@ -17,9 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
@@ -33,6 +31,7 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.part_memory import Value, tensor_like
 from fedtlu_fast.parts import part
 
 CONTROL = "control"
@@ -95,8 +94,6 @@ class _Controls(ServerHalf):
         return aggregated
 
 
-def _known(value: float | int | NDArray[np.float32] | None, like: Tensor) -> Tensor:
-    """A control variate on the device of the parameters; zeros before the first."""
-    if value is None:
-        return torch.zeros_like(like)
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+def _known(value: Value | None, like: Tensor) -> Tensor:
+    """A control variate as a tensor; zeros before the first."""
+    return torch.zeros_like(like) if value is None else tensor_like(value, like)
