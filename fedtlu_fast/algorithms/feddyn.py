@@ -55,8 +55,7 @@ class FedDyn(ClientStep):
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
         if LINEAR not in client.memory:
             return start
-        term = -tensor_like(client.memory[LINEAR], start.params)
-        return replace(start, correction=term if start.correction is None else start.correction + term)
+        return start.corrected(-tensor_like(client.memory[LINEAR], start.params))
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:

@@ -57,10 +57,7 @@ class Scaffold(ClientStep):
     @override
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
         own = _known(client.memory.get(CONTROL), start.params)
-        correction = _known(client.server.get(CONTROL), start.params) - own
-        return replace(
-            start, correction=correction if start.correction is None else start.correction + correction
-        )
+        return start.corrected(_known(client.server.get(CONTROL), start.params) - own)
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Literal, Protocol
 
@@ -65,6 +65,10 @@ class ClientStart:
     first: Blocks = ()
     correction: Tensor | None = None
     second: SecondModel | None = None
+
+    def corrected(self, term: Tensor) -> ClientStart:
+        """This start with `term` [P] in its correction, beside what is there already."""
+        return replace(self, correction=term if self.correction is None else self.correction + term)
 
 
 @dataclass(frozen=True)
