@@ -12,6 +12,19 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder, builder_of, check_source
 
 
+def reading_of(config: RunConfig) -> Reading:
+    """What these settings ask of the reading of a source."""
+    return Reading(
+        clients=config.clients,
+        seed=config.seed,
+        window=config.data.window,
+        vocabulary=config.data.vocabulary,
+        test_fraction=config.data.test_fraction,
+        local_fraction=config.data.local_fraction,
+        tokenizer=config.model.pretrained,
+    )
+
+
 def load_federation(config: RunConfig) -> FederatedData:
     """Opens, or reads and deals, the data that the settings describe.
 
@@ -22,17 +35,8 @@ def load_federation(config: RunConfig) -> FederatedData:
     if pretraining.epochs and isinstance(source, ClientSource):
         name = str(source).partition(":")[0]
         raise InputError("pretraining.epochs", pretraining.epochs, f"0 with data.source={name}")
-    reading = Reading(
-        clients=config.clients,
-        seed=config.seed,
-        window=config.data.window,
-        vocabulary=config.data.vocabulary,
-        test_fraction=config.data.test_fraction,
-        local_fraction=config.data.local_fraction,
-        tokenizer=config.model.pretrained,
-    )
     check_source(config.task, source)
-    found = task.read(source, reading)
+    found = task.read(source, reading_of(config))
     if isinstance(found, FederatedData):
         return found
     public = np.empty(0, np.int64)

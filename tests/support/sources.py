@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedtlu_fast.build.data import reading_of
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.documents import Document, Documents
 from fedtlu_fast.data.federated import Encoded, FederatedData
@@ -12,7 +13,7 @@ from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.data.tagged import Sentence, cut_test
 from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.settings import parse_config
-from fedtlu_fast.tasks.builder import Reading, builder_of
+from fedtlu_fast.tasks.builder import builder_of
 
 
 def source(text: str, **more: Any) -> Source:
@@ -63,13 +64,4 @@ def read_corpus(text: str, test_fraction: float) -> Corpus:
 
 def read_samples(config: RunConfig) -> Encoded | FederatedData:
     """The samples of these settings as tensors, before they are dealt."""
-    reading = Reading(
-        clients=config.clients,
-        seed=config.seed,
-        window=config.data.window,
-        vocabulary=config.data.vocabulary,
-        test_fraction=config.data.test_fraction,
-        local_fraction=config.data.local_fraction,
-        tokenizer=config.model.pretrained,
-    )
-    return builder_of(config.task).read(config.data.source, reading)
+    return builder_of(config.task).read(config.data.source, reading_of(config))
