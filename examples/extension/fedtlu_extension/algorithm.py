@@ -33,7 +33,7 @@ class FedCM(ClientStep):
         if "direction" not in client.server:
             return start
         direction = torch.as_tensor(client.server["direction"], device=start.params.device)
-        return replace(start, correction=(1 - self.alpha) / self.alpha * direction)
+        return start.corrected((1 - self.alpha) / self.alpha * direction)
 
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
         """The server learns how many steps the client made."""
