@@ -24,10 +24,12 @@ if mode not in MODES:
 # same bits on every SIMD level.
 COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
+FOLDERS = (".", "perceptron")
+
 native = Pybind11Extension(
     "fedtlu_fast._native",
-    sources=sorted(str(path) for path in Path("csrc").glob("*.cpp")),
-    depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
+    sources=sorted(str(path) for folder in FOLDERS for path in Path("csrc", folder).glob("*.cpp")),
+    depends=sorted(str(path) for folder in FOLDERS for path in Path("csrc", folder).glob("*.h")),
     include_dirs=["csrc"],
     extra_compile_args=COMPILE_ARGS,
     extra_link_args=["-pthread"],
@@ -48,12 +50,14 @@ PACKAGES = {
     "fedtlu_fast.client_steps.threats": "fedtlu_fast/client_steps/threats",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
     "fedtlu_fast.config": "fedtlu_fast/config",
+    "fedtlu_fast.costs": "fedtlu_fast/costs",
     "fedtlu_fast.data": "fedtlu_fast/data",
     "fedtlu_fast.data.hub": "fedtlu_fast/data/hub",
     "fedtlu_fast.data.partition": "fedtlu_fast/data/partition",
     "fedtlu_fast.data.sources": "fedtlu_fast/data/sources",
     "fedtlu_fast.experiments": "fedtlu_fast/experiments",
     "fedtlu_fast.kernels": "kernels",
+    "fedtlu_fast.layout": "fedtlu_fast/layout",
     "fedtlu_fast.models": "fedtlu_fast/models",
     "fedtlu_fast.ops": "fedtlu_fast/ops",
     "fedtlu_fast.presets": "fedtlu_fast/presets",
@@ -64,6 +68,7 @@ PACKAGES = {
     "fedtlu_fast.report.figures": "fedtlu_fast/report/figures",
     "fedtlu_fast.report.pages": "fedtlu_fast/report/pages",
     "fedtlu_fast.runs": "fedtlu_fast/runs",
+    "fedtlu_fast.scoring": "fedtlu_fast/scoring",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
     "fedtlu_fast.testing": "fedtlu_fast/testing",

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from fedtlu_fast import ParameterLayout
 from fedtlu_fast.clients.vectorized import saved_bytes
+from fedtlu_fast.costs.flops import measure_costs
 from fedtlu_fast.data.population import Batch, Samples
-from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.models.architecture import Needs
 from fedtlu_fast.models.gpt2 import Gpt2Model
 from fedtlu_fast.profiling.measure import interleaved

@@ -33,7 +33,7 @@ def run(code: str, **values: object) -> dict:
 ROUNDS = """
 import json, time
 import torch
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.build.run import open_run
 imported = time.perf_counter()
 seconds = []
@@ -87,7 +87,7 @@ import torch
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.profiling.shapes import SHAPES
 from fedtlu_fast.scoring import score_layers
-from fedtlu_fast.stats import layer_stats
+from fedtlu_fast.scoring import layer_stats
 layout = SHAPES[shape].layout()
 torch.manual_seed(0)
 base = torch.randn(layout.size) * 0.02

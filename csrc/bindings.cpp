@@ -23,7 +23,7 @@
 
 #include "aggregate.h"
 #include "moments.h"
-#include "perceptron.h"
+#include "perceptron/perceptron.h"
 #include "read_loop.h"
 #include "simd.h"
 #include "update.h"

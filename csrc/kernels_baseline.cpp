@@ -6,7 +6,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "perceptron_step.h"
+#include "perceptron/perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"
 

@@ -14,7 +14,7 @@
 // Multiplication and addition stay separate on every level: a fused one rounds differently, unless the
 // product is exact in double.
 
-#include "perceptron_impl.h"
+#include "perceptron/perceptron_impl.h"
 #include "simd.h"
 
 namespace fedtlu {

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.clients.local import Local
     from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.config.settings import load_config
     from fedtlu_fast.data.datasets import Datasets
     from fedtlu_fast.data.pad import Pad
     from fedtlu_fast.data.partition import Partitioner
@@ -36,11 +37,9 @@ if TYPE_CHECKING:
     from fedtlu_fast.participation.samplers import Sampler
     from fedtlu_fast.parts import part
     from fedtlu_fast.runs.results import RunResult
-    from fedtlu_fast.scoring import LayerScores, score_blocks, score_layers
+    from fedtlu_fast.scoring import LayerScores, LayerStats, layer_stats, score_blocks, score_layers
     from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
-    from fedtlu_fast.settings import load_config
     from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
-    from fedtlu_fast.stats import LayerStats, layer_stats
     from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
     from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
 
@@ -129,7 +128,7 @@ _HOMES = {
     "InputError": "errors",
     "Krum": "aggregation",
     "LayerScores": "scoring",
-    "LayerStats": "stats",
+    "LayerStats": "scoring",
     "Local": "clients.local",
     "Mean": "aggregation",
     "Median": "aggregation",
@@ -158,8 +157,8 @@ _HOMES = {
     "aggregate": "aggregation",
     "apply_": "changes",
     "choose": "changes",
-    "layer_stats": "stats",
-    "load_config": "settings",
+    "layer_stats": "scoring",
+    "load_config": "config.settings",
     "part": "parts",
     "score": "changes",
     "score_blocks": "scoring",

@@ -11,10 +11,10 @@ from typing import Any
 
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.results import RunResult
-from fedtlu_fast.settings import DEFAULT_PRESET, load_config
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.simulation.endings import how_it_diverged
 

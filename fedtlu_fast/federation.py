@@ -12,18 +12,18 @@ from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
-from fedtlu_fast.block_metrics import Change
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
+from fedtlu_fast.config.settings import parse_config, with_settings
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.errors import InputError, check_kind, shorten
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.scoring.block_metrics import Change
 from fedtlu_fast.selection import Selector
-from fedtlu_fast.settings import parse_config, with_settings
 from fedtlu_fast.simulation.callbacks import Callback, Observer
 from fedtlu_fast.tasks.task import Task
 

@@ -137,16 +137,16 @@ NAMES: dict[str, dict[str, str]] = {
         "drift": "fedtlu_fast.selection.published:Drift",
     },
     "metric": {
-        "excess": "fedtlu_fast.block_metrics:excess",
-        "l2_per_parameter": "fedtlu_fast.block_metrics:l2_per_parameter",
-        "relative_change": "fedtlu_fast.block_metrics:relative_change",
-        "agreement": "fedtlu_fast.block_metrics:agreement",
+        "excess": "fedtlu_fast.scoring.block_metrics:excess",
+        "l2_per_parameter": "fedtlu_fast.scoring.block_metrics:l2_per_parameter",
+        "relative_change": "fedtlu_fast.scoring.block_metrics:relative_change",
+        "agreement": "fedtlu_fast.scoring.block_metrics:agreement",
     },
     "client_metric": {
-        "gradnorm": "fedtlu_fast.gradient_metrics:gradnorm",
-        "rgn": "fedtlu_fast.gradient_metrics:rgn",
-        "snr": "fedtlu_fast.gradient_metrics:snr",
-        "drift": "fedtlu_fast.gradient_metrics:drift",
+        "gradnorm": "fedtlu_fast.scoring.gradient_metrics:gradnorm",
+        "rgn": "fedtlu_fast.scoring.gradient_metrics:rgn",
+        "snr": "fedtlu_fast.scoring.gradient_metrics:snr",
+        "drift": "fedtlu_fast.scoring.gradient_metrics:drift",
     },
 }
 """For each kind of part: its names, and where each part is."""

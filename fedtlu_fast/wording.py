@@ -38,5 +38,5 @@ SELECTORS = either("selectors", "--selectors")
 JOBS = either("jobs", "--jobs")
 SEEDS = either("seeds", "--seeds")
 OVERRIDES = either("overrides", "--set")
-ALL_SETTINGS = either("fedtlu_fast.settings.setting_paths()", "fedtlu settings")
+ALL_SETTINGS = either("fedtlu_fast.config.settings.setting_paths()", "fedtlu settings")
 """How to list every setting."""

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from fedtlu_fast import InputError, hub_access
 from fedtlu_fast.data.hub.load import load_hub
 from fedtlu_fast.data.hub.location import Location
-from fedtlu_fast.pretrained_tokenizer import load_tokenizer
+from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer
 
 
 @pytest.fixture

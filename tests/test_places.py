@@ -4,9 +4,9 @@ import pytest
 from support.sources import source
 
 from fedtlu_fast.cli.options import from_everywhere
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
-from fedtlu_fast.settings import load_config
 
 
 def test_the_home_stands_in_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

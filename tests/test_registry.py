@@ -14,9 +14,9 @@ from fedtlu_fast import InputError, registry
 from fedtlu_fast.aggregation import Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
 from fedtlu_fast.config.parts_section import Unfound
+from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config, setting_paths
 from fedtlu_fast.parts import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
-from fedtlu_fast.settings import laid_over, load_config, parse_config, read_config, setting_paths
 from fedtlu_fast.yaml_text import parse_yaml
 
 CAUTIOUS = "support.own_parts:Cautious"

@@ -6,8 +6,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.settings import load_config
 from fedtlu_fast.yaml_text import MOST_BYTES, MOST_DEPTH, YamlTextError, dump_yaml, parse_yaml, read_yaml_file
 
 

@@ -17,7 +17,7 @@
 
 #include "aggregate.h"
 #include "moments.h"
-#include "perceptron.h"
+#include "perceptron/perceptron.h"
 #include "simd.h"
 #include "tiles.h"
 #include "update.h"

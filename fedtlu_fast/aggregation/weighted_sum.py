@@ -11,7 +11,7 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.scoring import LayerStats
 from fedtlu_fast.torch_state import without_modes
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.costs.flops import measure_costs
 from fedtlu_fast.data.population import Population, example_samples
-from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.standing import Standing, standing
 from fedtlu_fast.simulation.client_rule import ClientRule

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.build.fits import check_engine
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CompiledTrainer
@@ -12,6 +11,7 @@ from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.scoring.block_metrics import scored_layout
 from fedtlu_fast.simulation.executors.lane_trainer import Engines, LaneTrainer
 from fedtlu_fast.simulation.executors.patience import Watch
 from fedtlu_fast.simulation.executors.probing import Prober

@@ -18,7 +18,7 @@ from fedtlu_fast.data.population import ArrayPopulation, Population, Samples, on
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.pretrained_place import locate
+from fedtlu_fast.models.pretrained_place import locate
 from fedtlu_fast.randomness import ALONE
 from fedtlu_fast.simulation.pretraining import pretrain_
 from fedtlu_fast.tasks.builder import builder_of

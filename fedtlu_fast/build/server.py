@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fedtlu_fast.aggregation import check_room
-from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.build.client_rule import make_client_rule
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.scoring.block_metrics import scored_layout
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.executors.executor import Executor

@@ -10,8 +10,8 @@ from torch import nn
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.lora import FIELD, add_adapters_
 from fedtlu_fast.models.architecture import Architecture, TaskDefault
+from fedtlu_fast.models.lora import FIELD, add_adapters_
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import find, names, spelled
 from fedtlu_fast.tasks.builder import TaskBuilder, builder_of

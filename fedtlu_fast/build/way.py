@@ -20,8 +20,8 @@ from fedtlu_fast.clients.trainer import Want
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.costs.flops import backward_flops
 from fedtlu_fast.data.population import Population, example_samples
-from fedtlu_fast.flops import backward_flops
 from fedtlu_fast.layout import ParameterLayout
 
 MOST_AT_ONCE = 256

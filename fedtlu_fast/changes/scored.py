@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedtlu_fast.blocks import Granularity
 from fedtlu_fast.changes.buffers import buffers, quantised
 from fedtlu_fast.changes.files import Checkpoint, Stored, open_checkpoint
 from fedtlu_fast.changes.matching import core, matched, natural
@@ -20,8 +19,8 @@ from fedtlu_fast.changes.memory import held_in_memory
 from fedtlu_fast.changes.ranking import block_rows, layer_rows
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks, score_layers
-from fedtlu_fast.stats import LayerStats, layer_stats
+from fedtlu_fast.layout.blocks import Granularity
+from fedtlu_fast.scoring import LayerScores, LayerStats, Pooling, layer_stats, score_blocks, score_layers
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 """A module, a state dict, or the path of a file or directory with one."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedtlu_fast.block_metrics import Change, measure
 from fedtlu_fast.changes.scored import ScoredChange
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.randomness import generator
+from fedtlu_fast.scoring.block_metrics import Change, measure
 from fedtlu_fast.selection import (
     Evidence,
     Keep,

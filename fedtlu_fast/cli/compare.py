@@ -90,6 +90,7 @@ def compare_command(
     client_seconds and retries, and checkpoint.*. Seconds are the time of the rounds, without setup. Without
     options it takes under three minutes on two cores.
     """
+    from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.environment import data_line
     from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
     from fedtlu_fast.experiments.variants import crossed, swept
@@ -97,7 +98,6 @@ def compare_command(
     from fedtlu_fast.report.aggregate.comparison import comparison_table
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.pages.comparison import write_comparison_report
-    from fedtlu_fast.settings import laid_over
 
     given = {
         "model__pretrained": model,

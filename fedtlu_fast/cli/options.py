@@ -105,7 +105,7 @@ def settings_from(
         given: values of dotted settings, with ``__`` for the dot (``data__source``); None means not given. A
             task with the name of a preset brings that preset.
     """
-    from fedtlu_fast.settings import DEFAULT_PRESET, load_config, presets
+    from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets
 
     if preset is None and config is None:
         preset = given["task"] if given.get("task") in presets() else DEFAULT_PRESET
@@ -170,7 +170,7 @@ def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> lis
     Raises:
         InputError: one changes a setting that must stay the same.
     """
-    from fedtlu_fast.settings import full_key
+    from fedtlu_fast.config.settings import full_key
 
     fixed = [text for text in overrides or [] if not full_key(text.partition("=")[0]).startswith(free)]
     refuse_beside_resume(set=fixed)
@@ -188,8 +188,8 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: there is no such run, or a change is not allowed.
     """
+    from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.runs.directory import RunDirectory
-    from fedtlu_fast.settings import laid_over
 
     changes = check_free(overrides)
     _, config = RunDirectory.open(directory)

@@ -18,7 +18,7 @@ def settings_command(preset: options.Preset = None) -> None:
 
     Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
     """
-    from fedtlu_fast.settings import DEFAULT_PRESET, load_config, presets, setting_paths
+    from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets, setting_paths
     from fedtlu_fast.yaml_text import dump_yaml
 
     preset = preset or DEFAULT_PRESET

@@ -1,9 +1,9 @@
 """Local training of multi-layer perceptrons in C++: what `training.LocalTrainer` does, a client in one call.
 
 For a model of a few thousand numbers, calling a tensor library costs far more than the arithmetic. The
-kernel (``csrc/perceptron.h``) trains clients one after another without it and adds up their changes. Results
-agree with `LocalTrainer` to float32 rounding, not to the bit; they do not depend on which clients share a
-call.
+kernel (``csrc/perceptron/perceptron.h``) trains clients one after another without it and adds up their
+changes. Results agree with `LocalTrainer` to float32 rounding, not to the bit; they do not depend on which
+clients share a call.
 """
 
 from __future__ import annotations

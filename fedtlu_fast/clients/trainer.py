@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.part_memory import Value
+from fedtlu_fast.scoring import LayerStats
 from fedtlu_fast.soundness import sound
-from fedtlu_fast.stats import LayerStats
 
 Blocks = tuple[int, ...]
 """Indices of blocks of a layout, ascending."""

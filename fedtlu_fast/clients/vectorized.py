@@ -24,7 +24,7 @@ from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
-from fedtlu_fast.plain_attention import PlainAttention
+from fedtlu_fast.models.plain_attention import PlainAttention
 from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
 

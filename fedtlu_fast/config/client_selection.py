@@ -11,8 +11,8 @@ from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.gradient_metrics import check_metrics
 from fedtlu_fast.registry import find
+from fedtlu_fast.scoring.gradient_metrics import check_metrics
 from fedtlu_fast.selection import FunctionSelector, Selector, Unrestricted
 from fedtlu_fast.selection.budgets import Equal
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained_place import FIELD
-from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
+from fedtlu_fast.models.pretrained_place import FIELD
+from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
 
 
 class WordEncoder(Protocol):

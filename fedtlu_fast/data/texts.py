@@ -13,7 +13,7 @@ from fedtlu_fast.data.sources.source import Read
 from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.data.words import words_of
-from fedtlu_fast.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
+from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, padding_of, tokenize
 
 
 def text_samples(

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
 
 from fedtlu_fast.data.words import words_and_marks
-from fedtlu_fast.pretrained_tokenizer import load_tokenizer, tokenize
+from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, tokenize
 
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from fedtlu_fast.build.client_rule import make_client_rule
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import ExecutionConfig, RunConfig
+from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
 from fedtlu_fast.experiments.arm_pool import (
     ArmPool,
@@ -42,7 +43,6 @@ from fedtlu_fast.runs.directory import COMPARISON, CONFIG, METRICS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
-from fedtlu_fast.settings import read_config
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.costs import are_measured
 from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost

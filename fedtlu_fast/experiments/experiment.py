@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.experiments.compare import POLICY, Progress, arm_paths, compare, is_complete
 from fedtlu_fast.runs.directory import CONFIG, PLAN, RunDirectory
 from fedtlu_fast.runs.results import Condition, ConditionResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
-from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 

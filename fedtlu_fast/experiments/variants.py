@@ -22,13 +22,13 @@ from fedtlu_fast import wording
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import BudgetConfig
 from fedtlu_fast.config.client_selection import settings_beside
+from fedtlu_fast.config.settings import laid_over
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import find, names
 from fedtlu_fast.runs.results import NO_BUDGET
 from fedtlu_fast.selection import FunctionSelector, Selector
-from fedtlu_fast.settings import laid_over
 
 NOBODY = "none"
 """The client selector that restricts nobody: no arm of its own."""

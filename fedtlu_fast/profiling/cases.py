@@ -24,8 +24,7 @@ from fedtlu_fast.profiling.accuracy import (
 from fedtlu_fast.profiling.bandwidth import Traffic
 from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, STD_MEAN_LOOP, aggregate_rivals, stats_rivals
 from fedtlu_fast.profiling.shapes import random_clients
-from fedtlu_fast.scoring import score_layers
-from fedtlu_fast.stats import layer_stats
+from fedtlu_fast.scoring import layer_stats, score_layers
 
 OURS = "fedtlu "
 

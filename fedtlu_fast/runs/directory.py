@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.runs.files import (
     FULL,
@@ -26,7 +27,6 @@ from fedtlu_fast.runs.lock import DirectoryLock
 from fedtlu_fast.runs.logs import LogDigests, read_lines
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.runs.timings import read_timings, timing_line
-from fedtlu_fast.settings import read_config
 from fedtlu_fast.wording import OUT, RESUME, RESUMED, either
 
 METRICS = "metrics.jsonl"

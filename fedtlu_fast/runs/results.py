@@ -13,7 +13,7 @@ from torch import nn
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.lora import merged
+from fedtlu_fast.models.lora import merged
 from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json
 from fedtlu_fast.runs.reading import read_finished
 from fedtlu_fast.wording import RESUMED

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.block_metrics import Change
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.scoring import LayerStats
+from fedtlu_fast.scoring.block_metrics import Change
 
 Mask = NDArray[np.bool_]
 Vector = NDArray[np.float64]

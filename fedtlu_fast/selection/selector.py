@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fedtlu_fast.block_metrics import FACTS, Change, ScoredLayers, asked_by, block_vector
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
+from fedtlu_fast.scoring.block_metrics import FACTS, Change, ScoredLayers, asked_by, block_vector
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
 

@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.block_metrics import Change, scored_layout
 from fedtlu_fast.client_steps.orders import Order, Orders
 from fedtlu_fast.client_steps.step import ClientContext
 from fedtlu_fast.clients.trainer import Blocks
-from fedtlu_fast.gradient_metrics import measure_gradients
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.scoring import score_layers
+from fedtlu_fast.scoring import layer_stats, score_layers
+from fedtlu_fast.scoring.block_metrics import Change, scored_layout
+from fedtlu_fast.scoring.gradient_metrics import measure_gradients
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.budgets import Budget
 from fedtlu_fast.selection.standing import Standing
-from fedtlu_fast.stats import layer_stats
 
 Vector = NDArray[np.float64]
 

@@ -12,10 +12,11 @@ import numpy as np
 from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.clients.batches import normalises_batches
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.costs import NOTHING, Kept, run_costs
+from fedtlu_fast.costs.blocks import NOTHING, Kept
+from fedtlu_fast.costs.flops import measure_costs
+from fedtlu_fast.costs.rounds import run_costs
 from fedtlu_fast.data.population import Population, count, example_samples
 from fedtlu_fast.errors import StorageError
-from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.runs.costs import write_costs
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.shown import one_line

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.splits import Origin
-from fedtlu_fast.lora import frozen_identity
+from fedtlu_fast.models.lora import frozen_identity
 from fedtlu_fast.own_code import own_code
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fedtlu_fast.aggregation import BuffersMean, Start
-from fedtlu_fast.block_metrics import BlockValues
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.part_memory import PartMemory, recall, remember
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.scoring import LayerScores
+from fedtlu_fast.scoring import LayerScores, LayerStats
+from fedtlu_fast.scoring.block_metrics import BlockValues
 from fedtlu_fast.selection import Full, Selection, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
@@ -23,7 +23,6 @@ from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.simulation.weights import weight_limit
-from fedtlu_fast.stats import LayerStats
 
 OPTIMIZER = "ServerOptimizer"
 """Under which name the server optimizer's vectors are remembered."""

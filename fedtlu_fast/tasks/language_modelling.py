@@ -13,8 +13,8 @@ from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.running_text import window_samples
 from fedtlu_fast.data.sources.source import DocumentSource, Source, TokenSource
 from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers
+from fedtlu_fast.models.pretrained import load_model
 from fedtlu_fast.parts import part
-from fedtlu_fast.pretrained import load_model
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.metrics import PERPLEXITY, Evaluation
 from fedtlu_fast.tasks.pretrained_check import check_reader

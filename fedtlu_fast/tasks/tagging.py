@@ -14,8 +14,8 @@ from fedtlu_fast.data.population import Batch, Pool, whole
 from fedtlu_fast.data.sources.source import SentenceSource, Source
 from fedtlu_fast.data.tagging import NO_LABEL, tag_samples
 from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers, takes_real
+from fedtlu_fast.models.pretrained import load_classifier
 from fedtlu_fast.parts import part
-from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
 from fedtlu_fast.tasks.pretrained_check import check_reader

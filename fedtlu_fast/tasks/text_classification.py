@@ -11,8 +11,8 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, TextSource
 from fedtlu_fast.data.texts import text_samples
 from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers, takes_real
+from fedtlu_fast.models.pretrained import load_classifier
 from fedtlu_fast.parts import part
-from fedtlu_fast.pretrained import load_classifier
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
 from fedtlu_fast.tasks.classifier import Classifier
 from fedtlu_fast.tasks.pretrained_check import check_reader

@@ -12,8 +12,8 @@ from torch import nn
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import load_classifier, load_processor
-from fedtlu_fast.pretrained_place import FIELD
+from fedtlu_fast.models.pretrained import load_classifier, load_processor
+from fedtlu_fast.models.pretrained_place import FIELD
 
 LARGEST_SIDE = 4096
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtlu_fast.block_metrics import Change, mean_client_norms, measure, unit_norms
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import find
-from fedtlu_fast.scoring import score_layers
+from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
+from fedtlu_fast.scoring.block_metrics import Change, mean_client_norms, measure, unit_norms
 from fedtlu_fast.selection import (
     ClientRoom,
     Evidence,
@@ -25,7 +25,6 @@ from fedtlu_fast.selection import (
     as_selector,
     chosen_by,
 )
-from fedtlu_fast.stats import LayerStats, layer_stats
 from fedtlu_fast.testing.common import CLIENTS, LAYOUT, ConformanceError, bits, found_again, must
 
 

@@ -14,9 +14,9 @@ from fedtlu_fast.client_steps import Arrival, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.threats import Threat
 from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.config import ThreatConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import ArrayPopulation, Shares
 from fedtlu_fast.parts import part
-from fedtlu_fast.settings import parse_config
 
 CLIENTS = 50
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.costs import samples_processed
+from fedtlu_fast.costs.rounds import samples_processed
 from fedtlu_fast.randomness import generator
 
 

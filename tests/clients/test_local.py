@@ -15,8 +15,8 @@ from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.optimizer import AdamW, Optimizer, Sgd, TorchOptimizer
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer
+from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.data.population import Samples
-from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.tasks.classification import Classification
 
 RMSPROP = "support.own_parts:rmsprop"

@@ -15,10 +15,10 @@ from fedtlu_fast.clients.precision import in_precision
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.settings import load_config
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.tagging import Tagging

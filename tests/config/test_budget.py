@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from fedtlu_fast import InputError
 from fedtlu_fast.config.budget import BudgetConfig
+from fedtlu_fast.config.settings import laid_over, parse_config
 from fedtlu_fast.selection.budgets import Device, DeviceClasses, Equal, HalfNormal, UniformBudget
-from fedtlu_fast.settings import laid_over, parse_config
 
 CLASSES = {"phone": {"share": 0.7, "amount": 1}, "server": {"share": 0.3, "amount": 4}}
 

@@ -15,8 +15,8 @@ from support.sampling import examples, fresh
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.sources.arrays import PIECE, PIECES, load_arrays
-from fedtlu_fast.settings import parse_config
 
 FEATURES, LABELS, SAMPLES, CLIENTS = 3, 4, 50, 5
 WINDOW, VOCABULARY = 6, 20

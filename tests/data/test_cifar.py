@@ -11,8 +11,8 @@ from support.sources import read_images
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.sources import cifar
-from fedtlu_fast.settings import parse_config
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 EACH = 30

@@ -5,11 +5,11 @@ import pytest
 from support.own_parts import Stripes
 
 from fedtlu_fast import InputError
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.dealing import Attribute, deal
 from fedtlu_fast.data.partition import Partitioner
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.registry import NAMES, find
-from fedtlu_fast.settings import parse_config
 
 DOCUMENTS = np.repeat(np.arange(40), 10)
 ATTRIBUTES = {

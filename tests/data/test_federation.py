@@ -9,7 +9,7 @@ import torch
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build import data as build
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 WINDOW = 8
 

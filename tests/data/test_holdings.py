@@ -10,8 +10,8 @@ from support.federations import write_text
 from support.sampling import examples
 
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.holdings import MOST_CLIENTS, five_numbers, look, spread
-from fedtlu_fast.settings import parse_config
 
 NAMES = tuple("abcdef")
 CODES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=20).map(np.array), min_size=1, max_size=9)

@@ -8,7 +8,7 @@ from support.sources import read_images
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 
 def load(path, size=None):

@@ -10,9 +10,9 @@ from support.sources import read_images
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.data.images import statistics
 from fedtlu_fast.data.sources.digits import Digits
-from fedtlu_fast.settings import load_config, parse_config
 
 
 def test_the_digits_are_all_there_and_their_greys_are_spread():

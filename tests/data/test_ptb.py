@@ -5,8 +5,8 @@ from support.sources import read_parts
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.data.tokenizing import LineTokenizer, Vocabulary
-from fedtlu_fast.settings import load_config, parse_config
 
 LINE = " the <unk> of mr. N said it was n't u.s. \n"
 

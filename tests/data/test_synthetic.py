@@ -13,8 +13,8 @@ from support.sampling import examples
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.sources.synthetic import TEST_CLIENTS, TEST_SAMPLES, SyntheticPopulation
-from fedtlu_fast.settings import parse_config
 
 seeds = st.integers(0, 2**40)
 numbers = st.integers(0, 10**9 - 1)

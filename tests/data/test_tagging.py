@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.sources.pycode import Pycode
 from fedtlu_fast.data.subwords import SubWords, WholeWords
 from fedtlu_fast.data.tagged import UPOS, Sentence
 from fedtlu_fast.data.tagging import NO_LABEL, cut_sentences
-from fedtlu_fast.settings import parse_config
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "un", "##believ", "##able", "dog", "##s", "run", "."]
 

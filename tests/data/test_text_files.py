@@ -9,7 +9,7 @@ from support.sources import read_texts
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 ROWS = [("sport", "The ball is round."), ("food", 'Bread, "butter" and salt'), ("sport", "A\u00e4 run")]
 

@@ -9,9 +9,9 @@ from support.sources import read_parts
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.documents import SECTIONS, Document
 from fedtlu_fast.data.prepared import UNKNOWN_SHARE, is_prepared, joined, line_sections, lines_of
-from fedtlu_fast.settings import parse_config
 
 datasets = pytest.importorskip("datasets")
 

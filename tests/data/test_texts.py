@@ -8,8 +8,8 @@ from support.sources import read_samples, read_texts
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.sources.topics import FAMILIES, WORDS, Topics
-from fedtlu_fast.settings import parse_config
 
 
 def config(source, **over):

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from support.sources import read_documents, read_samples
 
 from fedtlu_fast.build.data import load_federation
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.documents import SECTION_CHARACTERS
 from fedtlu_fast.data.tokenizing import WordTokenizer
 from fedtlu_fast.data.words import FAR, LONGEST, boundary, words_of
-from fedtlu_fast.settings import parse_config
 
 SENTENCES = {
     "Hindi": "हिन्दी विश्व की एक प्रमुख भाषा है",

@@ -8,9 +8,9 @@ from support.federations import left
 from support.own_models import Reader, Sayings, viewer
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.config.settings import laid_over, load_config, parse_config
 from fedtlu_fast.data.sources.synthetic import Synthetic
 from fedtlu_fast.models.architecture import Needs, OwnModel
-from fedtlu_fast.settings import laid_over, load_config, parse_config
 
 OWN = "support.own_models"
 SMALL = {

@@ -13,7 +13,8 @@ from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.data import load_federation
-from fedtlu_fast.costs import BlockCosts, RoundCosts, round_costs, samples_processed
+from fedtlu_fast.costs.blocks import BlockCosts
+from fedtlu_fast.costs.rounds import RoundCosts, round_costs, samples_processed
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, cost_table, read_costs
 from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.pages.parts import png

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.report.aggregate.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
 from fedtlu_fast.runs.results import ArmResult, Condition, ConditionResult
-from fedtlu_fast.settings import load_config
 
 
 def timing(train, score, **more):

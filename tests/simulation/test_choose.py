@@ -18,9 +18,9 @@ from fedtlu_fast.build.executor import make_executor
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
+from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.executors import processes
 from fedtlu_fast.simulation.executors.executor import InProcess
 from fedtlu_fast.simulation.executors.lanes import cut

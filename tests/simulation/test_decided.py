@@ -6,8 +6,8 @@ import pytest
 from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.report.aggregate.history import read_history
-from fedtlu_fast.settings import parse_config
 
 
 def test_a_run_chooses_among_named_blocks_and_says_how_much_they_are(tmp_path, caplog):

@@ -34,13 +34,13 @@ from fedtlu_fast.build.server import make_server
 from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import ExecutionConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.errors import ClientError, InputError, WorkerError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.executors import patience, processes, shared_memory
 from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut

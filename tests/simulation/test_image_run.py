@@ -5,7 +5,7 @@ import pytest
 from support.federations import left
 
 from fedtlu_fast import simulate
-from fedtlu_fast.settings import load_config
+from fedtlu_fast.config.settings import load_config
 
 SMALL = ["clients=20", "cohort=8", "rounds=4", "warmup_rounds=2", "layers=2", "width=8", "local_every=2"]
 

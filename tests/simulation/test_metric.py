@@ -11,8 +11,8 @@ from support.federations import tiny
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import open_run
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.settings import parse_config
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 METRICS = ("l2_per_parameter", "relative_change", "agreement")

@@ -11,10 +11,10 @@ from support.own_selectors import Keen, Outside, Watching, apart, broken, larges
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.aggregation import aggregate
 from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_code import own_code
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.settings import parse_config
 
 WAYS = {
     "one by one": {},

@@ -21,18 +21,18 @@ from support.choosing import (
 from support.federations import left, tiny
 
 from fedtlu_fast import InputError
-from fedtlu_fast.block_metrics import unit_norms
 from fedtlu_fast.build.executor import choose
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.report.aggregate.costs import read_costs
-from fedtlu_fast.settings import load_config
+from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.block_metrics import unit_norms
 from fedtlu_fast.simulation.evaluation import local_test, trained_local_loss
 from fedtlu_fast.simulation.records import metrics_row
-from fedtlu_fast.stats import layer_stats
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
 FEDPER = {"selector": "full", "personal": "8"}

@@ -23,8 +23,8 @@ from support.federations import timeless, tiny
 from fedtlu_fast import simulate
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import laid_over, parse_config
 from fedtlu_fast.errors import BackendUnavailableError, ClientError, InputError, WorkerError
-from fedtlu_fast.settings import laid_over, parse_config
 from fedtlu_fast.simulation.state import ServerState
 
 if find_spec("ray") is None:

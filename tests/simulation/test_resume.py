@@ -173,7 +173,7 @@ ZYGOTE = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch, transformers.models.gpt2.modeling_gpt2
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.api import simulate
 
 torch.set_num_threads(1)

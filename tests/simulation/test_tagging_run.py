@@ -14,8 +14,8 @@ from support.treebanks import write_treebank
 from fedtlu_fast import simulate
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import ArrayPopulation, Shares
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.evaluation import local_test
 
 

@@ -4,7 +4,7 @@ import pytest
 from support.federations import left
 
 from fedtlu_fast import simulate
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 
 def settings(folder, **over):

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from fedtlu_fast.api import simulate
 from fedtlu_fast.build.run import open_run
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.trained_model import trained_model
 
 

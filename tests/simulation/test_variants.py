@@ -8,14 +8,14 @@ from support.own_selectors import Keen, largest
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.build.client_rule import standing_of
 from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.config.settings import parse_config
+from fedtlu_fast.costs.flops import measure_costs
 from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.references import with_warmup
 from fedtlu_fast.experiments.variants import crossed, swept, with_variant
-from fedtlu_fast.flops import measure_costs
 from fedtlu_fast.registry import find
 from fedtlu_fast.selection import FedTLU, Full, FunctionSelector, GradNorm, Last, Random, Strategic
-from fedtlu_fast.settings import parse_config
 
 KEEN = "support.own_selectors:Keen"
 

@@ -13,8 +13,8 @@ from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.client_steps import personal, recycling
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.part_memory import recall
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.simulation.client_choice import PROBES
 from fedtlu_fast.simulation.round import OPTIMIZER, RoundRecord, run_round
 from fedtlu_fast.simulation.server import initial_state

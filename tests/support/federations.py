@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 WORDS = [f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me") for b in ("ra", "to", "si", "nu", "pe", "go")]
 

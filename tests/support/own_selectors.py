@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedtlu_fast.block_metrics import Change, asks
-from fedtlu_fast.gradient_metrics import ClientVectors
 from fedtlu_fast.parts import part
+from fedtlu_fast.scoring.block_metrics import Change, asks
+from fedtlu_fast.scoring.gradient_metrics import ClientVectors
 from fedtlu_fast.selection import Evidence, Mask, Room, Selector
 
 SEEN: list[tuple[Evidence, Room, Mask]] = []

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedtlu_fast.build.data import reading_of
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.documents import Document, Documents
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.image_set import ImageSet
@@ -12,7 +13,6 @@ from fedtlu_fast.data.sources.source import Read, Source
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.data.tagged import Sentence, cut_test
 from fedtlu_fast.data.text_set import TextSet
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.tasks.builder import builder_of
 
 

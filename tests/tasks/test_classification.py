@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.tasks.classification import Classification
 
 

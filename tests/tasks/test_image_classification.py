@@ -10,9 +10,9 @@ from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.models.cnn import Cnn, CnnModel
-from fedtlu_fast.settings import load_config
 from fedtlu_fast.tasks.image_classification import ImageClassification
 
 NAMES = ("cat", "dog", "eel")

@@ -6,10 +6,10 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
 from fedtlu_fast.build.task import build_task
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.models.transformer import Transformer
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 
 SIZE = {"layers": 2, "width": 8, "heads": 2}

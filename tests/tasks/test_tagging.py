@@ -20,8 +20,8 @@ from transformers import (
 from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.task import build_task
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.tagging import NO_LABEL
-from fedtlu_fast.settings import parse_config
 
 WORDS = ["[PAD]", "[UNK]", *(word for words in LEXICON.values() for word in words)]
 

@@ -15,9 +15,9 @@ from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import TrainingConfig
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
-from fedtlu_fast.settings import parse_config
 from fedtlu_fast.tasks.text_classification import TextClassification
 
 NAMES, VOCABULARY, WINDOW = ("a", "b", "c"), 20, 7

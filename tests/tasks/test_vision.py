@@ -22,7 +22,7 @@ from fedtlu_fast.build.task import build_task
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.settings import parse_config
+from fedtlu_fast.config.settings import parse_config
 
 SHAPES = ("bar", "cross", "dot")
 

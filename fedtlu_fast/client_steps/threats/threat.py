@@ -12,7 +12,7 @@ from torch import Tensor
 from fedtlu_fast.client_steps.step import ClientContext, ClientStep
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
-from fedtlu_fast.stats import layer_stats
+from fedtlu_fast.scoring import layer_stats
 
 Strength = Annotated[float, Field(gt=0, le=1e38)]
 """Beyond 1e38 float32 knows infinity alone."""

@@ -26,6 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedtlu_fast import __version__
 from fedtlu_fast.build.run import open_run
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.profiling.federations.workload import (
     CLASSES,
     CONTEXT,
@@ -35,7 +36,6 @@ from fedtlu_fast.profiling.federations.workload import (
     import_model,
     workload,
 )
-from fedtlu_fast.settings import parse_config
 
 import_model(args.workload)
 report.imported()

@@ -9,7 +9,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from fedtlu_fast.block_metrics import scored_layout
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.errors import InputError
@@ -27,6 +26,7 @@ from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
 from fedtlu_fast.scoring import Pooling
+from fedtlu_fast.scoring.block_metrics import scored_layout
 from fedtlu_fast.selection import Selector
 
 ALL_GROUPS = "all groups"

@@ -18,7 +18,7 @@ from fedtlu_fast.client_steps.orders import Orders
 from fedtlu_fast.client_steps.sequence import StepMemories, Told
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.trainer import Blocks
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.scoring import LayerStats
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedtlu_fast import InputError, pretrained_place
-from fedtlu_fast.pretrained_place import Place, locate
+from fedtlu_fast.models.pretrained_place import Place, locate
 
 
 def test_directories_files_and_names_are_told_apart(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.pretrained import first_line, from_library
-from fedtlu_fast.pretrained_place import FIELD, locate
+from fedtlu_fast.models.pretrained import first_line, from_library
+from fedtlu_fast.models.pretrained_place import FIELD, locate
 
 SPECIAL = 200
 """A tokenizer with more tokens than this has some that are not special."""

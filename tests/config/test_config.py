@@ -14,11 +14,11 @@ from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
+from fedtlu_fast.config.settings import parse_config, presets, setting_paths
 from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.data.sources.text import TextFiles
 from fedtlu_fast.registry import NAMES
 from fedtlu_fast.selection import Random
-from fedtlu_fast.settings import parse_config, presets, setting_paths
 
 
 def refused(match, *overrides, **tree):
@@ -233,7 +233,7 @@ def test_a_later_override_wins_and_keep_is_replaced_whole():
         ("device=gpu", r"got 'gpu'; expected cpu"),
         ("executor=process", r"Did you mean processes\?"),
         ("preset=[1, 2]", r"this key is unknown\. fedtlu"),
-        ("zzzzzzzz=1", r"this key is unknown\. fedtlu_fast.settings.setting_paths\(\) lists all"),
+        ("zzzzzzzz=1", r"this key is unknown\. fedtlu_fast.config.settings.setting_paths\(\) lists all"),
         ("data.=1", "this key is unknown"),
         ("every=3", r"overrides: got 'every'; expected one of evaluation.every, checkpoint.every.*ambiguous"),
         ("batch_size=3", r"one of training.batch_size, evaluation.batch_size.*ambiguous"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fedtlu_fast import InputError
 from fedtlu_fast.clients.training import batches
 from fedtlu_fast.config import TrainingConfig
-from fedtlu_fast.costs import BlockCosts, Kept, round_costs, run_costs, samples_processed
+from fedtlu_fast.costs.blocks import BlockCosts, Kept
+from fedtlu_fast.costs.rounds import round_costs, run_costs, samples_processed
 from fedtlu_fast.randomness import generator
 
 COSTS = BlockCosts(

@@ -1,11 +1,11 @@
-#include "perceptron.h"
+#include "perceptron/perceptron.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "float_env.h"
-#include "perceptron_step.h"
+#include "perceptron/perceptron_step.h"
 #include "simd.h"
 
 namespace fedtlu {

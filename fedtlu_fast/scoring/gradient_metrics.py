@@ -25,7 +25,7 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.registry import find
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.scoring.statistics import LayerStats
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
-from fedtlu_fast.block_metrics import (
+from fedtlu_fast.scoring.block_metrics import (
     Change,
     excess,
     mean_client_norms,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.stats import LayerStats
+from fedtlu_fast.scoring.statistics import LayerStats
 from fedtlu_fast.torch_state import without_modes
 
 Pooling = Literal["mean", "pooled"]

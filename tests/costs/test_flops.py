@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast import InputError, ParameterLayout
+from fedtlu_fast.costs.flops import backward_flops, measure_costs
 from fedtlu_fast.data.population import Batch
-from fedtlu_fast.flops import backward_flops, measure_costs
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedtlu_fast.costs import BlockCosts
+from fedtlu_fast.costs.blocks import BlockCosts
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.plain_attention import PlainAttention
+from fedtlu_fast.models.plain_attention import PlainAttention
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.task import Task
 

@@ -20,9 +20,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from fedtlu_fast.blocks import Granularity, Shape, discover
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
-from fedtlu_fast.named_blocks import Patterns
+from fedtlu_fast.layout.blocks import Granularity, Shape, discover
+from fedtlu_fast.layout.named_blocks import Patterns
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200

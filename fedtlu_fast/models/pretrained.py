@@ -22,7 +22,7 @@ from torch import nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.hub_access import hub_access
 from fedtlu_fast.memory import is_out_of_memory
-from fedtlu_fast.pretrained_place import FIELD, Place, locate
+from fedtlu_fast.models.pretrained_place import FIELD, Place, locate
 from fedtlu_fast.randomness import torch_seeded
 
 logger = logging.getLogger("fedtlu_fast")

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from support.sampling import examples
 
 from fedtlu_fast import ParameterLayout, aggregate
-from fedtlu_fast.gradient_metrics import measure_gradients
-from fedtlu_fast.stats import layer_stats
+from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.gradient_metrics import measure_gradients
 
 # Blocks of one element, of one layer, and of several layers of several sizes.
 LAYOUT = ParameterLayout.from_shapes(

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "perceptron.h"
+#include "perceptron/perceptron.h"
 
 namespace fedtlu {
 

@@ -30,8 +30,8 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, cause, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.registry import find
-from fedtlu_fast.scoring import LayerScores, Pooling, score_blocks
-from fedtlu_fast.stats import LayerStats, layer_stats
+from fedtlu_fast.scoring.scores import LayerScores, Pooling, score_blocks
+from fedtlu_fast.scoring.statistics import LayerStats, layer_stats
 
 ScoredLayers = Literal["all", "matrices", "vectors"]
 FACTS = ("client_norms", "client_stats")

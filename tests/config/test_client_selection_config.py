@@ -3,9 +3,9 @@
 import pytest
 
 from fedtlu_fast import InputError
+from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.selection.budgets import Equal
-from fedtlu_fast.settings import parse_config
 
 
 def parse(chosen, **over):

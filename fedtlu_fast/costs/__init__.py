@@ -1,0 +1,1 @@
+"""Bytes and floating-point operations of every method."""
