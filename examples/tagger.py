@@ -1,10 +1,7 @@
-"""Federates an LSTM tagger on 50 Datasets of sentences of different lengths, with a loss, metric and rule."""
+"""A tagger as a user may have it already: a model, and Datasets of sentences of different lengths."""
 
 import torch
 from torch import nn
-from torch.nn import functional as F
-
-import fedtlu_fast as ft
 
 
 class Tagger(nn.Module):
@@ -32,36 +29,3 @@ class Sentences(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.words[index], self.words[index] % 3
-
-
-def focal_loss(model, batch):
-    """[B]: words that are tagged well already count less (focal loss, arXiv 1708.02002)."""
-    words, tags = batch
-    nats = F.cross_entropy(model(words).transpose(1, 2), tags, reduction="none")
-    return ((1 - (-nats).exp()) * nats).sum(1) / (tags != -100).sum(1)
-
-
-def accuracy(outputs, targets):
-    """[B]: the share of each sentence's words with the right tag."""
-    return (outputs.argmax(-1) == targets).sum(1) / (targets != -100).sum(1)
-
-
-def middle_half(updates, weights):
-    """[P]: the mean of the middle half of the clients, number by number."""
-    quarter = len(updates) // 4
-    return updates.sort(dim=0).values[quarter : len(updates) - quarter].mean(dim=0)
-
-
-def federation(**more):
-    """The federation; `more` are arguments of `ft.Federation`."""
-    torch.manual_seed(0)
-    task = ft.SupervisedTask(Tagger(), focal_loss, {"accuracy": ft.Metric(accuracy, percent=True)})
-    data = ft.Datasets(train=[Sentences(client) for client in range(50)], test=Sentences(99, 200))
-    local = ft.Local("adamw", lr=0.01, steps=20, batch_size=10)
-    return ft.Federation(task, data, cohort=8, local=local, aggregation=middle_half, **more)
-
-
-if __name__ == "__main__":
-    result = federation(executor="processes").run(rounds=8)
-    print(*(f"round {row['round']}: {row['test_accuracy']:.1%}" for row in result.metrics), sep="\n")
-    print(result, result.model, sep="\n")

@@ -50,20 +50,23 @@ def test_the_example_runs_as_a_script():
     assert done.stdout.splitlines()[-1].startswith("changed: 0 1.")
 
 
-def test_the_tagger_learns_on_ragged_data_and_goes_on_with_the_same_bits(tmp_path):
-    """Imported under its own name: the run keeps the name of its rule, for workers and for resuming."""
+def test_a_federated_tagger_learns_on_ragged_data_and_goes_on_with_the_same_bits(tmp_path):
+    """Imported under its own name: the run keeps the names of its parts, for workers and for resuming."""
     sys.path.insert(0, str(EXAMPLES))
     try:
-        tagger = importlib.import_module("tagger")
-        whole = tagger.federation(executor="serial").run(3)
+        example, tagger = importlib.import_module("federate"), importlib.import_module("tagger")
+        whole = example.federation(executor="serial").run(4)
         assert whole.metrics[-1]["test_accuracy"] > 0.5 > whole.metrics[0]["test_accuracy"]
-        several = tagger.federation(executor="processes", workers=2).run(2, tmp_path / "out")
+        several = example.federation(executor="processes", workers=2).run(2, tmp_path / "out")
         assert several.metrics[1]["test_loss"] == whole.metrics[1]["test_loss"]
-        resumed = tagger.federation(executor="serial").resume(tmp_path / "out", 3)
+        resumed = example.federation(executor="serial").resume(tmp_path / "out", 4)
         assert torch.equal(resumed.params, whole.params)
+        with pytest.raises(InputError, match="lstm"):
+            example.federation(executor="vectorized").run(1)
         tagger.Sentences.__getitem__ = lambda own, index: (own.words[index], own.words[index] % 2)
         with pytest.raises(InputError, match="data"):
-            tagger.federation(executor="serial").resume(tmp_path / "out", 4)
+            example.federation(executor="serial").resume(tmp_path / "out", 5)
     finally:
         sys.path.remove(str(EXAMPLES))
-        sys.modules.pop("tagger", None)
+        for name in ("federate", "tagger"):
+            sys.modules.pop(name, None)
