@@ -190,7 +190,7 @@ def test_a_plain_dataclass_and_a_function_serve_too():
         ),
         (
             {"rule": Krum(1), "byzantine": 2},
-            r"aggregation\.byzantine: got 2; expected nothing beside an object",
+            r"aggregation\.byzantine: got 2; expected no value beside an object",
         ),
         ({"rule": Krum}, r"aggregation\.rule: got <class .*expected a name, such as mean, or an object"),
         ({"rule": 3}, r"aggregation\.rule: got 3; expected a name"),

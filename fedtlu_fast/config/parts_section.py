@@ -1,4 +1,4 @@
-"""Sections of settings in which a part is chosen by name, with its parameters flat beside the name."""
+"""Sections of settings in which a name chooses a part, and the part's parameters stand beside the name."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from fedtlu_fast.parts import make, parameters, values
 from fedtlu_fast.registry import described, find, names, spelled
 
 READING = {"reading": True}
-"""Context of a validation that only reads what a run left: its parts need not be importable here."""
+"""Validation context for reading the settings of a finished run, whose parts need not be importable here."""
 
 
 class Unfound:
-    """Stands for a part of a run that is only read, where the part itself cannot be imported.
+    """Stands for a part that cannot be imported here, in the settings of a run that is only shown.
+
+    Every use of the part raises `error`.
 
     Attributes:
-        name: of the part, as the settings have it.
-        settings: its parameters.
-        error: why it cannot be had.
+        name: the part's name in the settings.
+        settings: the part's parameters.
+        error: the reason why the part cannot be imported.
     """
 
     def __init__(self, name: str, settings: dict[str, Any], error: InputError) -> None:
@@ -52,11 +54,11 @@ class Chooser:
     """Marks a field that holds a part: ``rule: Annotated[AggregationRule, Chooser("rule")]``.
 
     Attributes:
-        kind: of the part; see `registry.NAMES`.
-        prefix: what stands before the names of its parameters in the settings.
-        function: makes a part of a plain function of the user's; None where functions do not serve.
-        base: the class of all these parts; None where nothing is checked here.
-        strict: whether a parameter of other parts than the chosen one is refused; else it is ignored.
+        kind: the kind of part, a key of `registry.NAMES`.
+        prefix: a prefix of the settings that hold the part's parameters, such as ``server_``.
+        function: makes a part from a plain function; None if a function cannot be such a part.
+        base: the class that the part has to be an instance of; None for no check.
+        strict: whether a parameter that only other parts have is refused; if not, it is ignored.
     """
 
     kind: str
@@ -70,14 +72,14 @@ class Chooser:
         return core_schema.any_schema(serialization=named)
 
     def name_of(self, part: Any) -> str:
-        """The name under which settings hold a part."""
+        """Returns the name by which settings refer to a part."""
         if isinstance(part, Unfound):
             return part.name
         inner = getattr(part, "function", None) if self.function is not None else None
         return spelled(self.kind, inner if inspect.isfunction(inner) else type(part))
 
     def values_of(self, part: Any) -> dict[str, Any]:
-        """The settings that stand for its parameters."""
+        """Returns the part's parameters as settings."""
         if isinstance(part, Unfound):
             return part.settings
         if self.function is not None and inspect.isfunction(getattr(part, "function", None)):
@@ -86,19 +88,19 @@ class Chooser:
         return {own[name]: value for name, value in values(part).items() if name in own}
 
     def found(self, field: str, given: str) -> Any:
-        """What a name in the settings stands for.
+        """Returns the class or function that a name in the settings stands for.
 
         Raises:
-            InputError: nothing.
+            InputError: The name stands for nothing.
         """
         return find(self.kind, given, field)
 
     def settings_of(self, found: Any) -> dict[str, str]:
-        """The setting of each parameter of a part's class; one with a point in its name is nested."""
+        """Maps each parameter of a part's class to its setting; a dotted setting is in a nested section."""
         return {name: self.prefix + name for name in parameters(found)}
 
     def users(self) -> dict[str, dict[str, Any]]:
-        """For each setting that is a parameter of named parts: these parts, with its default in each."""
+        """Maps each setting to the named parts that have it as a parameter, with its default in each part."""
         found: dict[str, dict[str, Any]] = {}
         for name in names(self.kind):
             part = find(self.kind, name, self.kind)
@@ -108,21 +110,21 @@ class Chooser:
         return found
 
     def about(self, setting: str, users: Iterable[str]) -> str:
-        """What the docstring of the first of these parts says of the parameter that a setting gives."""
+        """Returns the description of a setting, from the docstring of the first part that has it."""
         part = find(self.kind, next(iter(users)), self.kind)
         parameter = next(name for name, own in self.settings_of(part).items() if own == setting)
         return described(part).get(parameter, "")
 
     def read(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
-        """The part that settings describe.
+        """Makes the part that settings describe.
 
         Args:
-            field: the setting that chooses.
-            given: its value: a name, or a part itself.
-            tree: the settings beside it; those that are its parameters are taken out.
+            field: the setting that chooses the part.
+            given: the value of that setting: a name, or a part itself.
+            tree: the other settings of the section; the part's parameters are removed from it.
 
         Raises:
-            InputError: there is no such part, or its parameters are wrong.
+            InputError: There is no such part, or its parameters are wrong.
         """
         if not isinstance(given, str):
             return self._object(field, given, tree)
@@ -138,14 +140,14 @@ class Chooser:
         return self._object(field, found, tree)
 
     def spelled_out(self, field: str, text: str) -> dict[str, Any]:
-        """``dirichlet:0.1`` as ``{name: dirichlet, alpha: 0.1}``: the value is the part's first parameter.
+        """Expands ``dirichlet:0.1`` to ``{name: dirichlet, alpha: 0.1}``; the value is the first parameter.
 
         Args:
-            field: the setting that chooses.
-            text: a name or a dotted name, perhaps with a colon and a value after it.
+            field: the setting that chooses the part.
+            text: a name or a dotted name, which may be followed by a colon and a value.
 
         Raises:
-            InputError: there is no such part, or it has no parameters.
+            InputError: There is no such part, or it has no parameters.
         """
         name, colon, value = text.partition(":")
         attribute = value.partition(":")[0]
@@ -163,7 +165,7 @@ class Chooser:
         """Refuses a part of another kind.
 
         Raises:
-            InputError: it is of no subclass of `base`.
+            InputError: The part is not an instance of `base`.
         """
         if self.base is not None and not isinstance(part, self.base):
             own = f"{self.base.__module__}.{self.base.__qualname__}"
@@ -185,7 +187,7 @@ class Chooser:
             raise InputError(field, given, expected, fix)
         for setting in self.settings_of(type(given)).values():
             if setting in tree:
-                expected = f"nothing beside an object in {field}, which has its own"
+                expected = f"no value beside an object in {field}, which has its own parameters"
                 raise InputError(setting, tree[setting], expected)
         return given
 
@@ -195,7 +197,7 @@ class PartsSection(Section):
 
     @classmethod
     def choosers(cls) -> dict[str, Chooser]:
-        """The fields that hold parts."""
+        """Returns the fields that hold parts, with their markers."""
         return {
             name: mark
             for name, info in cls.model_fields.items()
@@ -205,7 +207,7 @@ class PartsSection(Section):
 
     @classmethod
     def part_settings(cls) -> dict[str, str]:
-        """The settings that are parameters of parts with a name, and what they mean."""
+        """Returns the settings that are parameters of named parts, with their descriptions."""
         found: dict[str, str] = {}
         for chooser in cls.choosers().values():
             for setting, users in chooser.users().items():
@@ -214,7 +216,7 @@ class PartsSection(Section):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The default of every setting that is a parameter of a part with a name."""
+        """Returns the default of every setting that is a parameter of a named part."""
         found: dict[str, Any] = {}
         for chooser in cls.choosers().values():
             for setting, users in chooser.users().items():
@@ -223,7 +225,7 @@ class PartsSection(Section):
 
     @classmethod
     def forget_(cls, below: dict[str, Any], above: Mapping[str, Any]) -> None:
-        """Drops from settings below the parameters that a part chosen above them does not use."""
+        """Drops from `below` the parameters that the part chosen in `above` does not use."""
         for field, chooser in cls.choosers().items():
             chosen = above.get(field)
             if not isinstance(chosen, str):
@@ -231,7 +233,7 @@ class PartsSection(Section):
             try:
                 kept = set(chooser.settings_of(chooser.found(field, chosen)).values())
             except InputError:
-                continue  # validation says it with the name of the section
+                continue  # validation raises it again, with the section's name
             known = {*chooser.users(), *_own(chooser, field, below)}
             for setting in (known - kept - set(cls.model_fields)) & below.keys():
                 del below[setting]
@@ -242,7 +244,7 @@ class PartsSection(Section):
         yield from (getattr(self, field) for field in self.choosers())
 
     def name_of(self, field: str) -> str:
-        """The name of the part that a setting chooses, as settings spell it."""
+        """Returns the name of the part that a setting chooses, as settings spell it."""
         return self.choosers()[field].name_of(getattr(self, field))
 
     def check_names(self) -> None:
@@ -282,7 +284,7 @@ class PartsSection(Section):
 
     @classmethod
     def _unnested(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings with points in the names of parameters that are nested."""
+        """Replaces nested parameters by parameters with dotted names."""
         tree = dict(given)
         outer = {name.partition(".")[0] for name in cls.defaults() if "." in name}
         for name in outer & tree.keys():
@@ -308,7 +310,7 @@ class PartsSection(Section):
 
 
 def number_of(text: str) -> Any:
-    """A whole number, or one with a point, or the text as it is."""
+    """Reads a text as an int, else as a float, else returns it unchanged."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -318,7 +320,7 @@ def number_of(text: str) -> Any:
 
 
 def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
-    """The parameters of the part that these settings choose, which may be the user's."""
+    """Returns the parameters of the part that these settings choose; the part may be the user's own."""
     try:
         return set(chooser.settings_of(chooser.found(field, str(tree.get(field)))).values())
     except InputError:
@@ -326,7 +328,7 @@ def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
 
 
 def _check_unused(setting: str, value: Any, field: str, chosen: str, users: Mapping[str, Any]) -> None:
-    """Refuses a parameter of other parts than the chosen one, unless it has its default."""
+    """Refuses a parameter that only other parts have, unless it has its default."""
     default = next(iter(users.values()))
     if (tuple(value) if isinstance(value, list) else value) not in users.values():
         raise InputError(

@@ -1,4 +1,7 @@
-"""How settings are read: a preset, a YAML file over it, ``key=value`` over both; and errors in them."""
+"""Reads the settings of a run and reports errors in them.
+
+A YAML file or a mapping goes over a preset, and ``key=value`` overrides go over both.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,20 @@ from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 logger = logging.getLogger("fedtlu_fast")
 
 EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
-"""Settings of which one replaces the other when it is given over it."""
-
+"""Pairs of settings that exclude each other: giving one of a pair removes the other."""
 
 SECOND = ("pretraining.", "model.lora.", "client_selection.")
-"""Sections that come second where a last part is ambiguous: lr is what everybody calls the clients' own."""
+"""Sections that yield to the others if a short name is ambiguous: `lr` means ``training.lr``."""
 
 
 def presets() -> list[str]:
-    """Names of the settings that ship with the package."""
+    """Returns the names of the presets, the complete settings that ship with the package."""
     folder = resources.files("fedtlu_fast.presets")
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
 DEFAULT_PRESET = "quickstart"
-"""What ``fedtlu run`` and `simulate` begin with where neither a preset nor complete settings are given."""
+"""The preset of ``fedtlu run`` and `simulate` if they get neither a preset nor complete settings."""
 
 
 def load_config(
@@ -46,18 +48,19 @@ def load_config(
     *,
     settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Settings from a preset, then a file or a mapping over it, then overrides over both.
+    """Builds the settings of a run: a preset, then a file and a mapping over it, then overrides over all.
 
     Args:
-        preset: one of `presets`; None: the defaults of `RunConfig`.
+        preset: a name from `presets`; None starts from the defaults of `RunConfig`.
         path: a YAML file.
-        overrides: ``key=value`` with a dotted key (``training.lr=0.1``) and a YAML value. A key may be
-            given by its last part (``lr=0.1``) when only one setting has it. ``rounds`` given alone over a
-            longer warm-up shortens that in proportion, which is said.
+        overrides: ``key=value`` with a dotted key (``training.lr=0.1``) and a YAML value. The last part of
+            a key is enough (``lr=0.1``) if only one setting has it. If `rounds` is given without
+            `warmup_rounds` and leaves no round after the warm-up, the warm-up is shortened in proportion,
+            with a warning.
         settings: a nested mapping, as a YAML file gives it.
 
     Raises:
-        InputError: an unknown key, a wrong type or an impossible value.
+        InputError: A key is unknown, or a value has a wrong type or is impossible.
     """
     tree: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -85,16 +88,17 @@ def load_config(
 
 
 def read_config(text: str, where: Path) -> RunConfig:
-    """Settings that a run left, from a text that was read already, such as one whose digest was checked.
+    """Reads the settings that a run left, from a text that the caller has read and perhaps checked.
 
-    A part of the user's that cannot be imported here is `Unfound`: the run can be shown, but it cannot go on.
+    An own part of the user that cannot be imported here becomes an `Unfound`: the run can then be shown, but
+    not resumed.
 
     Args:
-        text: of YAML.
-        where: it comes from, for the message.
+        text: the settings in YAML.
+        where: the file that the text comes from, for the message.
 
     Raises:
-        InputError: an unknown key, a wrong type or an impossible value.
+        InputError: A key is unknown, or a value has a wrong type or is impossible.
     """
     try:
         tree = parse_yaml(text)
@@ -112,7 +116,7 @@ def read_config(text: str, where: Path) -> RunConfig:
 
 
 def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Sections, and lists of them, one of whose parts cannot be imported, but which are right otherwise."""
+    """Yields the valid sections, and lists of sections, in which some part cannot be imported."""
     for name, info in RunConfig.model_fields.items():
         if name in tree and isinstance(info.default, Section | tuple):
             with suppress(ValidationError):
@@ -126,15 +130,15 @@ def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 def laid_over(
     config: RunConfig, overrides: Sequence[str], over: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """Settings with others over them.
+    """Returns settings with other settings laid over them.
 
     Args:
         config: complete settings.
-        overrides: as for `load_config`.
-        over: a nested mapping, laid over before the overrides.
+        overrides: ``key=value`` texts, as for `load_config`.
+        over: a nested mapping, which is laid over `config` before the overrides.
 
     Raises:
-        InputError: they do not fit together.
+        InputError: The settings do not fit together.
     """
     tree = config.model_dump(mode="json")
     for section in (_spelled_out(RunConfig, over or {}), *map(_parse_override, overrides)):
@@ -143,7 +147,7 @@ def laid_over(
 
 
 def with_settings(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a nested mapping, with others over them; neither is changed or checked."""
+    """Returns a nested mapping of settings with another laid over it; neither is changed or checked."""
     own = _spelled_out(RunConfig, tree)
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in own.items()}
     _lay_over(found, _spelled_out(RunConfig, over))
@@ -151,10 +155,10 @@ def with_settings(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str,
 
 
 def parse_config(tree: Mapping[str, Any]) -> RunConfig:
-    """Settings from a nested mapping.
+    """Checks a nested mapping and returns its settings; what it lacks has its default.
 
     Raises:
-        InputError: the first thing wrong with it.
+        InputError: A setting is wrong; the error names the first one.
     """
     check_kind("config", tree, Mapping, "a mapping of settings, as {'rounds': 20}, or a RunConfig")
     try:
@@ -164,7 +168,7 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def setting_paths() -> dict[str, str]:
-    """Every setting's dotted name and description."""
+    """Returns the dotted name of every setting with its description."""
     return {".".join(path): text for path, text in _walk(RunConfig, ())}
 
 
@@ -205,10 +209,12 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def full_key(key: str) -> str:
-    """The dotted name of a setting given by its last part; other keys are left for validation.
+    """Returns the dotted name of a setting that is given by its last part.
+
+    A key that no setting has is returned unchanged; validation refuses it later.
 
     Raises:
-        InputError: several settings have this last part.
+        InputError: Several settings have this last part.
     """
     sections = {name for name, info in RunConfig.model_fields.items() if isinstance(info.default, Section)}
     known = setting_paths()
@@ -222,12 +228,12 @@ def full_key(key: str) -> str:
 
 
 def _old_paths() -> dict[str, str]:
-    """The old names of settings that have a new one, with the section they are in."""
+    """Maps the old name of each renamed setting to its dotted old name, with the section."""
     return {old: f"{name}.{old}" for name, section in _sections(RunConfig).items() for old in section.renamed}
 
 
 def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Keeps the warm-up's share of the rounds where no more rounds than it has are laid over it."""
+    """Shortens the warm-up in proportion if the new number of rounds leaves no round after it."""
     rounds, warmup = over.get("rounds"), tree.get("warmup_rounds")
     before = tree.get("rounds", RunConfig.model_fields["rounds"].default)
     if "warmup_rounds" in over:
@@ -237,7 +243,8 @@ def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
     if 0 < rounds <= warmup < before:
         tree["warmup_rounds"] = warmup * rounds // before
         logger.warning(
-            "rounds=%d leaves no round after %d of warm-up: warmup_rounds=%d here; set it to have another",
+            "rounds=%d leaves no round after %d warm-up rounds, so this run has warmup_rounds=%d; "
+            "set warmup_rounds to choose another number",
             rounds,
             warmup,
             tree["warmup_rounds"],
@@ -245,7 +252,7 @@ def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Settings with every section that is given in short as a mapping, and under new names."""
+    """Expands sections that are given in short form to mappings, and replaces old names by new ones."""
     found = dict(tree)
     for name, section in _sections(model).items():
         if name in found:
@@ -265,7 +272,7 @@ def _sections(model: type[Section]) -> dict[str, type[Section]]:
 
 
 def _lay_over_preset_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Settings over a preset, whose warm-up and clients in one batch give way where they would not fit."""
+    """Lays settings over a preset, whose warm-up and `clients_per_batch` yield if they do not fit."""
     _shorten_warmup_(tree, over)
     above, below = over.get("execution"), tree.get("execution")
     if isinstance(above, Mapping) and isinstance(below, dict) and above.get("executor") == "vectorized":
@@ -274,7 +281,7 @@ def _lay_over_preset_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Settings over others; parameters below of parts that are replaced are dropped."""
+    """Lays settings over others in place, and drops the parameters of the parts that this replaces."""
     _forget_(RunConfig, tree, over)
     _merge(tree, over)
 
@@ -302,7 +309,7 @@ def _as_input_error(error: ValidationError) -> InputError:
     first = error.errors()[0]
     cause = cause_of(first)
     if cause is not None:
-        # Of a check of our own: it lacks only the section it was made in.
+        # The error of one of our checks is complete but for the section.
         section = ".".join(str(part) for part in first["loc"] if part not in cause.field.split("."))
         within = not section or cause.field.startswith(f"{section}.")
         return cause.of(cause.field if within else f"{section}.{cause.field}")
@@ -318,20 +325,20 @@ def _as_input_error(error: ValidationError) -> InputError:
 
 
 def _unknown(where: Sequence[str], value: object) -> InputError:
-    """The error of a key that no setting has, with the setting that was meant, perhaps."""
+    """Returns the error for an unknown key; it suggests the setting that was probably meant."""
     field, expected = ".".join(where), "the name of a setting; this key is unknown"
-    if field in setting_paths():  # given as one key with points in it
+    if field in setting_paths():  # one key with dots in a mapping, which should be nested
         nested = "{'" + "': {'".join(field.split(".")) + f"': {shorten(value)}" + "}" * (field.count(".") + 1)
-        return InputError(field, value, "sections within each other", f"Write {nested}.")
+        return InputError(field, value, "nested sections instead of a dotted key", f"Write {nested}.")
     if field == "preset" and isinstance(value, str):
         fix = f"Give it as {either(f'load_config({shorten(value)})', f'--preset {shell_word(value)}')}."
         return InputError(field, value, expected, fix)
     meant = _meant(where)
-    return InputError(field, value, expected, "" if meant else f"{ALL_SETTINGS} lists all.", meant)
+    return InputError(field, value, expected, "" if meant else f"{ALL_SETTINGS} lists all names.", meant)
 
 
 def _meant(where: Sequence[str]) -> str:
-    """What is nearest to an unknown setting or section: of its own level, then deeper, then anywhere."""
+    """Returns the setting or section most like an unknown one: on its level, else deeper, else anywhere."""
     *section, name = where
     inside = "".join(f"{part}." for part in section)
     paths = sorted(setting_paths(), key=lambda path: path.startswith(SECOND))
@@ -339,7 +346,7 @@ def _meant(where: Sequence[str]) -> str:
     level = {part: inside + part for path in below for part in [path.removeprefix(inside).partition(".")[0]]}
     deeper, anywhere = ({p.rpartition(".")[2]: p for p in reversed(found)} for found in (below, paths))
     longer = {part: path for part, path in deeper.items() if name and part.startswith(f"{name}_")}
-    # What is like it beyond doubt comes first, wherever it is; less will do near by.
+    # A close match wins wherever it is; a weaker match counts only on the same level or below.
     looked = [(level, 0.75), (longer, 0.0), (deeper, 0.75), (anywhere, 0.75), (level, 0.6)]
     if section:
         looked.append((deeper, 0.6))

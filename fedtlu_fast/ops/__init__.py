@@ -1,5 +1,5 @@
-"""The operations on flat vectors, and the backends that run them.
+"""The operations on flat vectors and the backends that run them.
 
-Callers use `dispatch`: it picks a backend, checks the arguments (`checks`, once for all backends), and calls
-`reference` (float64 torch), `native` (C++) or `triton` (GPU).
+Callers use `dispatch`. It checks the arguments (in `checks`, once for all backends), picks a backend and
+calls it: `reference` (float64 torch), `native` (C++) or `triton` (GPU).
 """

@@ -1,4 +1,4 @@
-"""Checks arguments for all backends: their dtypes, shapes and devices fit together.
+"""Checks the arguments of operations for all backends: whether dtypes, shapes and devices fit together.
 
 Each check raises `InputError` with the argument's name.
 """
@@ -22,13 +22,13 @@ TARGETS = dict.fromkeys(STATS_DTYPES, torch.float32) | {torch.float64: torch.flo
 
 
 def readable(field: str, given: Any) -> Tensor:
-    """The tensor, or an equal one whose numbers the kernels can read in memory.
+    """Returns the tensor, or an equal one, such that the kernels can read its numbers from memory.
 
     Sparse and MKL-DNN tensors are made dense, and a negation that torch has put off is carried out.
 
     Raises:
-        InputError: it is no tensor, or a tensor without numbers of its own: fake, freed, nested, a wrapper,
-            or inside ``torch.vmap`` or another transform.
+        InputError: The argument is not a tensor, or has no memory of its own because it is fake, freed,
+            nested, a wrapper, or inside ``torch.vmap`` or another transform.
     """
     if not isinstance(given, Tensor):
         fix = "Give torch.from_numpy(array)." if isinstance(given, np.ndarray) else ""
@@ -41,7 +41,7 @@ def readable(field: str, given: Any) -> Tensor:
             return tensor
         why = "whose memory was freed or lies elsewhere"
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        # torch raises these for an operation that a kind of tensor does not have.
+        # torch raises these if this kind of tensor lacks an operation.
         why = f"({str(error).splitlines()[0]})"
     raise InputError(
         field, f"a {type(given).__name__} {why}", "a tensor whose numbers lie in memory", "Give its values."
@@ -49,9 +49,9 @@ def readable(field: str, given: Any) -> Tensor:
 
 
 def has_memory(tensor: Tensor) -> bool:
-    """Whether all elements of a strided tensor lie in memory that it holds, on its device.
+    """Tells whether all elements of a strided tensor lie in memory that it holds, on its device.
 
-    A tensor on the meta device passes: no backend runs on that device, which is its own error.
+    A tensor on the meta device passes, because `resolve` raises a better error: no backend runs there.
     """
     try:
         storage = tensor.untyped_storage()
@@ -64,16 +64,16 @@ def has_memory(tensor: Tensor) -> bool:
 
 
 def shorten_type(given: Any) -> str:
-    """The type's name, for messages."""
+    """Returns the name of the argument's type, for messages."""
     return "None" if given is None else type(given).__name__
 
 
 def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
-    """A matrix unchanged; or the items of any other iterable, such as a generator, as a list.
+    """Returns a matrix unchanged, and the items of any other iterable, such as a generator, as a list.
 
     Raises:
-        InputError: it is not iterable, is empty, or is a mapping, whose order does not say which weight is
-            whose.
+        InputError: The argument is not iterable, is empty, or is a mapping. (The order of a mapping does not
+            say which weight belongs to which client.)
     """
     expected = "a matrix [K, P], or K vectors [P]"
     if isinstance(given, Tensor):
@@ -90,10 +90,12 @@ def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
 
 
 def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> list[Tensor]:
-    """The tensors of layers, each made `readable`; names are only read for an error, as there may be 100,000.
+    """Returns the tensors of layers, each made `readable`.
+
+    There may be 100,000 layers, so `names` is read only for an error.
 
     Raises:
-        InputError: see `readable`; the field holds the layer's name, or its index.
+        InputError: See `readable`; the error's field holds the layer's name or index.
     """
     found: list[Tensor] = []
     for item in given:
@@ -106,10 +108,10 @@ def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> lis
 
 
 def numbers(field: str, given: Any, count: int) -> Tensor:
-    """[K] float64 on the CPU: finite numbers, one for each client.
+    """Returns one finite number per client as a tensor [K], float64, on the CPU.
 
     Raises:
-        InputError: they are not numbers, not finite, or not K.
+        InputError: The argument does not hold numbers, not exactly K of them, or one is not finite.
     """
     expected = f"({count},), one for each client"
     if isinstance(given, Tensor):
@@ -133,10 +135,10 @@ def numbers(field: str, given: Any, count: int) -> Tensor:
 
 
 def number(field: str, given: Any) -> float:
-    """A finite number as a float.
+    """Returns a finite number as a float.
 
     Raises:
-        InputError: it is not a finite number.
+        InputError: The argument is not a finite number.
     """
     try:
         value = float(given)
@@ -148,14 +150,14 @@ def number(field: str, given: Any) -> float:
 
 
 def check_dtype(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Raise unless the tensor has one of these dtypes."""
+    """Raises an error unless the tensor has one of these dtypes."""
     if tensor.dtype not in dtypes:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise InputError(f"{field}.dtype", str(tensor.dtype), f"one of {names}")
 
 
 def check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Raise unless the tensor is a vector of one of these dtypes; any stride is accepted."""
+    """Raises an error unless the tensor is a vector of one of these dtypes; any stride is accepted."""
     check_dtype(field, tensor, dtypes)
     if tensor.dim() != 1:
         raise InputError(
@@ -164,14 +166,17 @@ def check_flat(field: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> N
 
 
 def check_target(field: str, tensor: Tensor) -> None:
-    """Raise unless the tensor can be updated in place: a plain contiguous vector of `UPDATE_DTYPES`.
+    """Raises an error unless the tensor can be updated in place.
 
-    A leaf that requires a gradient is accepted, as an optimizer would change it. A result with a history is
-    refused: its gradient would be computed for other numbers.
+    Such a tensor is a plain contiguous vector with one of the `UPDATE_DTYPES`.
+    A leaf that requires a gradient is accepted, as an optimizer would change it. A tensor with a gradient
+    history is refused, because autograd would then compute its gradient from wrong numbers.
     """
     if readable(field, tensor) is not tensor:
         raise InputError(
-            field, f"{tensor.layout} with numbers that lie elsewhere", "a plain vector, changed in place"
+            field,
+            f"{tensor.layout} without memory of its own",
+            "a plain vector, since it is changed in place",
         )
     check_flat(field, tensor, UPDATE_DTYPES)
     if not tensor.is_contiguous():
@@ -180,22 +185,28 @@ def check_target(field: str, tensor: Tensor) -> None:
         )
     if tensor.requires_grad and not tensor.is_leaf and torch.is_grad_enabled():
         raise InputError(
-            f"{field}.grad_fn", str(tensor.grad_fn), "a vector without history", "Call it in torch.no_grad()."
+            f"{field}.grad_fn",
+            str(tensor.grad_fn),
+            "a vector without a gradient history",
+            "Call the operation in torch.no_grad().",
         )
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise InputError(
-            field, "an inference tensor", "one that may be changed in place", "Call it in inference mode."
+            field,
+            "an inference tensor",
+            "a tensor that may be changed in place",
+            "Call the operation in torch.inference_mode().",
         )
 
 
 def changed(tensor: Tensor) -> None:
-    """Report to autograd that a target was changed, as torch's own in-place operations do."""
+    """Reports to autograd that a target was changed, as torch's own in-place operations do."""
     if not tensor.is_inference():  # inference tensors have no version
         torch.autograd.graph.increment_version(tensor)
 
 
 def reach(tensor: Tensor) -> int:
-    """Bytes from a strided tensor's first element to the end of its last one."""
+    """Returns the number of bytes from a strided tensor's first element to the end of its last one."""
     if not tensor.numel():
         return 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -203,32 +214,32 @@ def reach(tensor: Tensor) -> int:
 
 
 def overlap(tensor: Tensor, target: Tensor) -> bool:
-    """Whether two tensors may share memory."""
+    """Tells whether two tensors may share memory."""
     first, second = tensor.data_ptr(), target.data_ptr()
     return first < second + reach(target) and second < first + reach(tensor)
 
 
 def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> None:
-    """Raise if an input shares a part of the target's memory; it may share all of it."""
+    """Raises an error if an input shares only a part of the target's memory; it may share all of it."""
     same = (tensor.data_ptr(), reach(tensor)) == (target.data_ptr(), reach(target))
     if overlap(tensor, target) and not same:
         raise InputError(
             field,
             "a view that overlaps",
-            f"memory that {target_field} shares whole or not at all",
+            f"memory that it shares with {target_field} completely or not at all",
             "Clone it.",
         )
 
 
 def check_like(field: str, tensor: Tensor, target: Tensor) -> None:
-    """Raise unless the tensor has the shape, dtype and device of `target`."""
+    """Raises an error unless the tensor has the shape, dtype and device of `target`."""
     if (tensor.shape, tensor.dtype, tensor.device) != (target.shape, target.dtype, target.device):
         given = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         raise InputError(field, given, f"{target.dtype} {tuple(target.shape)} on {target.device}")
 
 
 def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
-    """Raise unless the tensor can be added to `target` (see `TARGETS`)."""
+    """Raises an error unless the tensor can be added to `target` (see `TARGETS`)."""
     check_flat(field, tensor, STATS_DTYPES)
     if (tensor.shape, tensor.device) != (target.shape, target.device):
         given = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
@@ -240,7 +251,7 @@ def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
 
 
 def check_offsets(offsets: Tensor, length: int) -> None:
-    """Raise unless the offsets are the bounds of layers in a vector of this length."""
+    """Raises an error unless the offsets are the bounds of layers in a vector of this length."""
     if (
         readable("offsets", offsets) is not offsets
         or offsets.dtype != torch.int64

@@ -1,7 +1,7 @@
-"""Chooses the backend that runs an operation, and checks the arguments for it.
+"""Runs each operation on a backend: it checks the arguments and chooses the backend.
 
-``auto`` takes the best live backend for the tensors at hand and logs once which one. If a backend is asked
-for by name and is not live, `BackendUnavailableError` gives the reason: nothing falls back silently.
+``auto`` takes the fastest live backend for the device of the tensors and logs once which one. If a caller
+names a backend that is not live, `BackendUnavailableError` gives the reason: nothing falls back silently.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run the operations: its module, and the devices whose tensors it takes."""
+    """One implementation of the operations: its module, and the devices whose tensors it takes."""
 
     name: str
     module: str
     devices: Callable[[], tuple[str, ...]]
-    """Device types that work now; if there are none, the module's import error says why."""
+    """Returns the device types that work now; empty if there are none."""
 
 
 def _native_devices() -> tuple[str, ...]:
@@ -65,7 +65,7 @@ PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("triton", "reference")}
 
 @cache
 def _load(name: str) -> ModuleType | str:
-    """The backend's module, or why it cannot be used."""
+    """Imports the backend's module; returns the reason as a text if that fails."""
     try:
         return importlib.import_module(BACKENDS[name].module)
     except ImportError as error:
@@ -73,7 +73,7 @@ def _load(name: str) -> ModuleType | str:
 
 
 def why_not(name: str, device: str = "cpu") -> str | None:
-    """None if the backend can run on tensors of this device type, else the reason why not."""
+    """Returns the reason why a backend cannot run on tensors of this device type; None if it can."""
     module = _load(name)
     if isinstance(module, str):
         return module
@@ -86,16 +86,20 @@ def why_not(name: str, device: str = "cpu") -> str | None:
 
 
 def live_backends(device: str = "cpu") -> list[str]:
-    """Names of the backends that can run on this device type, the fastest first."""
+    """Returns the names of the backends that can run on this device type, the fastest first."""
     return [name for name in BACKENDS if why_not(name, device) is None]
 
 
 def resolve(backend: str, device: str) -> ModuleType:
-    """The module that runs operations on tensors of this device type.
+    """Returns the module that runs operations on tensors of this device type.
+
+    Args:
+        backend: one of `NAMES`.
+        device: a device type, such as ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: there is no backend of that name.
-        BackendUnavailableError: it was asked for by name and cannot run here.
+        InputError: There is no backend of that name.
+        BackendUnavailableError: The named backend cannot run here.
     """
     if backend not in NAMES:
         raise not_one_of("backend", backend, NAMES)
@@ -107,7 +111,7 @@ def resolve(backend: str, device: str) -> ModuleType:
         others = ", ".join(live_backends(device))
         raise BackendUnavailableError(
             f"backend {backend!r} cannot run on {device} tensors: {reason}. "
-            f"Live here: {others}; `fedtlu env` shows all of them"
+            f"Live here: {others}; `fedtlu env` shows all backends"
         )
     return module
 
@@ -124,14 +128,14 @@ def _best(device: str) -> str:
 
 
 def check_device(field: str, device: str) -> None:
-    """Raise unless this machine has the device.
+    """Raises an error unless this machine has the device.
 
     Args:
-        field: the setting or argument that asked for it, for the message.
+        field: the setting or argument that asked for the device, for the message.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InputError: the machine lacks it, or the text names no device.
+        InputError: The machine lacks the device, or the text names no device.
     """
     if not re.fullmatch(DEVICE_PATTERN, device):
         raise InputError(field, device, "cpu, cuda or cuda:N")
@@ -145,11 +149,16 @@ def check_device(field: str, device: str) -> None:
 
 
 def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moments:
-    """Moments of every layer of a flat change; `reference.layer_stats` defines them.
+    """Computes the moments of every layer of a flat change; `reference.layer_stats` defines them.
+
+    Args:
+        delta: [P], float32, bfloat16, float16 or float64; any stride.
+        offsets: [L + 1], int64, on the CPU, non-decreasing.
+        backend: one of `NAMES`.
 
     Raises:
-        InputError: a dtype, shape or offset that no backend takes.
-        BackendUnavailableError: see `resolve`.
+        InputError: No backend takes this dtype, shape or offset.
+        BackendUnavailableError: See `resolve`.
     """
     delta = checks.readable("delta", delta)
     checks.check_flat("delta", delta, checks.STATS_DTYPES)
@@ -162,18 +171,20 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
 def layer_stats_list(
     tensors: Sequence[Tensor], backend: str = "auto", names: Sequence[str] | None = None
 ) -> Moments:
-    """Moments of separate tensors, one layer each (`reference.layer_stats_list`).
+    """Computes the moments of separate tensors; each tensor is one layer (`reference.layer_stats_list`).
 
-    Messages call the tensors by `names`, or by their index if it is None.
+    Args:
+        tensors: L tensors of any shapes; dtypes as for `layer_stats`.
+        backend: one of `NAMES`.
+        names: L names for error messages; None for the indices.
 
     Raises:
-        InputError: a dtype no backend takes, or tensors on different devices.
-        BackendUnavailableError: see `resolve`.
+        InputError: No backend takes a dtype, or the tensors are on different devices.
+        BackendUnavailableError: See `resolve`.
     """
     tensors = checks.layers("delta", tensors, names)
     device = tensors[0].device if tensors else torch.device("cpu")
-    # All tensors are checked together, since there may be 100,000; the one at fault is looked up for the
-    # error.
+    # There may be 100,000 tensors, so all are checked together; the loop finds the wrong one for the error.
     dtypes, devices = {tensor.dtype for tensor in tensors}, {tensor.device for tensor in tensors}
     if not dtypes.issubset(checks.STATS_DTYPES) or not devices.issubset({device}):
         for name, tensor in zip(names or range(len(tensors)), tensors, strict=True):
@@ -185,7 +196,7 @@ def layer_stats_list(
     expanded = [index for index, tensor in enumerate(tensors) if 0 in tensor.stride() and tensor.numel() > 1]
     if not expanded:
         return module.layer_stats_list([_flat(tensor) for tensor in tensors])  # type: ignore[no-any-return]
-    # The elements that an expanded tensor repeats are read once.
+    # An expanded tensor repeats elements; each is read once and counted as often as it occurs.
     times = torch.ones(len(tensors), dtype=torch.float64, device=device)
     for index in expanded:
         core = _core(tensors[index])
@@ -222,13 +233,14 @@ def accumulate_(
     *,
     offsets: Tensor | None = None,
 ) -> Moments | None:
-    """``aggregate += weight * (client - base)`` (`reference.accumulate_`); the same bits on every backend.
+    """Computes ``aggregate += weight * (client - base)``; every backend gives the same bits.
 
-    With `offsets`, the moments of the new aggregate's layers come out of the same pass.
+    `reference.accumulate_` defines the operation and its arguments. With `offsets`, the same pass also
+    computes the moments of the new aggregate's layers.
 
     Raises:
-        InputError: shapes, dtypes, devices or offsets that do not fit; a weight that is not finite.
-        BackendUnavailableError: see `resolve`.
+        InputError: Shapes, dtypes, devices or offsets do not fit, or the weight is not finite.
+        BackendUnavailableError: See `resolve`.
     """
     checks.check_target("aggregate", aggregate)
     client = checks.readable("client", client)
@@ -263,26 +275,27 @@ def aggregate(
     client_stats: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Moments, Moments | None]:
-    """``sum_k weights[k] * (clients[k] - base)`` with the moments of its layers, in one pass.
+    """Computes ``sum_k weights[k] * (clients[k] - base)`` and the moments of its layers in one pass.
 
-    The vector has the same bits on every backend (`reference.aggregate`).
+    Every backend gives the same bits; `reference.aggregate` defines the operation.
 
     Args:
         clients: [K, P], or K vectors [P]; float32, bfloat16, float16 or float64.
         weights: K numbers, usually n_k / sum(n).
         offsets: [L + 1], int64, on the CPU.
-        base: [P], of the clients' dtype; None when the clients already are changes.
-        out: [P], receives the sum: float64 for float64 clients, else float32. It may be one of the clients.
-            None for a new vector.
+        base: [P], in the dtype of the clients; None if the clients already are changes.
+        out: [P], receives the sum; float64 for float64 clients, else float32. It may be one of the clients.
+            None makes a new vector.
         client_stats: whether to compute the moments of every client's layers too.
+        backend: one of `NAMES`.
 
     Returns:
         `out`; the moments of its layers [L]; the moments of every client's change [K, L], or None.
 
     Raises:
-        InputError: no clients; shapes, dtypes, devices or offsets that do not fit; a weight that is not
+        InputError: There are no clients; shapes, dtypes, devices or offsets do not fit; or a weight is not
             finite.
-        BackendUnavailableError: see `resolve`.
+        BackendUnavailableError: See `resolve`.
     """
     clients = checks.vectors("clients", clients)
     first = clients[0]
@@ -317,13 +330,14 @@ def aggregate(
 def masked_apply_(
     params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float = 1.0, backend: str = "auto"
 ) -> None:
-    """``params[layer] += lr * delta[layer]`` where ``mask[layer]`` (`reference.masked_apply_`).
+    """Computes ``params[layer] += lr * delta[layer]`` for the layers with ``mask[layer]``.
 
-    Every backend gives the same bits; layers that are not chosen keep their bits.
+    `reference.masked_apply_` defines the operation and its arguments. Every backend gives the same bits;
+    layers that are not chosen keep theirs.
 
     Raises:
-        InputError: shapes, dtypes, devices or offsets that do not fit; an `lr` that is not finite.
-        BackendUnavailableError: see `resolve`.
+        InputError: Shapes, dtypes, devices or offsets do not fit, or `lr` is not finite.
+        BackendUnavailableError: See `resolve`.
     """
     checks.check_target("params", params)
     delta = checks.readable("delta", delta)
@@ -344,7 +358,11 @@ def masked_apply_(
 
 
 def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Tensor:
-    """The vector, checked against `target`; a copy if it is strided and may share memory with it."""
+    """Returns a vector that an operation may read while it writes `target`.
+
+    A strided vector that may share memory with `target` is copied. A contiguous vector that shares only a
+    part of that memory is refused.
+    """
     tensor = tensor.detach()
     if not tensor.is_contiguous():
         return tensor.contiguous() if checks.overlap(tensor, target) else tensor
@@ -353,7 +371,10 @@ def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Ten
 
 
 def _pieces(*vectors: Tensor | None) -> list[slice]:
-    """Where to cut vectors: kernels need contiguous ones, and whole copies would double the memory."""
+    """Returns the slices in which strided vectors are copied: kernels need contiguous memory.
+
+    A copy of a whole vector would double the memory that an operation needs.
+    """
     given = [vector for vector in vectors if vector is not None]
     length = len(given[0])
     if length <= PIECE or all(vector.is_contiguous() for vector in given):
@@ -362,7 +383,7 @@ def _pieces(*vectors: Tensor | None) -> list[slice]:
 
 
 def _core(tensor: Tensor) -> Tensor:
-    """The part of an expanded tensor that its other elements repeat."""
+    """Returns the elements of an expanded tensor that have memory of their own."""
     for dim, stride in enumerate(tensor.stride()):
         if stride == 0:
             tensor = tensor.narrow(dim, 0, 1)
@@ -370,7 +391,7 @@ def _core(tensor: Tensor) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """The tensor as a contiguous vector; one that already is gets returned as is, as there may be 100,000."""
+    """Returns the tensor as a contiguous vector."""
     if tensor.dim() == 1 and tensor.is_contiguous() and not tensor.requires_grad:
         return tensor
     return tensor.detach().contiguous().reshape(-1)

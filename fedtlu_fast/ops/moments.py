@@ -1,4 +1,4 @@
-"""The result of `layer_stats`, the same for every backend."""
+"""Defines the result of `layer_stats`, which is the same for every backend."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Moments of layers: five float64 tensors on the device of the input.
+    """Holds the moments of layers in five float64 tensors on the device of the input.
 
-    They are vectors [L] for one change, and matrices [K, L] for K clients. A layer that holds NaN or Inf
-    has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
+    The tensors are vectors [L] for one change and matrices [K, L] for K clients. A layer that holds NaN or
+    Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
 
     Attributes:
-        count: number of elements.
-        mean: their mean.
-        m2: sum of squared deviations from the mean; exactly 0 for a constant layer.
+        count: the number of elements.
+        mean: the mean of the elements.
+        m2: the sum of squared deviations from the mean; exactly 0 for a constant layer.
         abs_max: the largest magnitude.
-        nonfinite: how many elements are NaN or Inf.
+        nonfinite: the number of elements that are NaN or Inf.
     """
 
     count: Tensor

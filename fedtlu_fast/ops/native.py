@@ -1,8 +1,8 @@
-"""The C++ backend for torch CPU tensors; it copies nothing and uses ``torch.get_num_threads()`` threads.
+"""Runs the operations in C++ on CPU tensors, without copies, in ``torch.get_num_threads()`` threads.
 
-It has the functions of `reference`. `dispatch` has checked the arguments and made the tensors flat and
-contiguous. The bits do not depend on the number of threads or on the machine's SIMD level (``FEDTLU_SIMD``
-forces one).
+The functions are those of `reference`. Before a call, `dispatch` checks the arguments and makes the tensors
+flat and contiguous. The bits do not depend on the number of threads or on the machine's SIMD level (the
+environment variable ``FEDTLU_SIMD`` forces one).
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ try:
 except ValueError as error:
     levels = ", ".join(_native.simd_levels())
     asked = os.environ.get("FEDTLU_SIMD")
-    raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or nothing") from error
+    raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or unset") from error
 
 extension = _native
-"""The extension, ready to compute; a module that needs more of it than these functions imports it from
-here."""
+"""The C++ extension. Other modules import it from here, so that they get the same error if it is missing."""
 
 # NumPy lacks bfloat16, so both 16-bit types are passed as integers together with their dtype's name.
 _NAMES = {
@@ -45,7 +44,7 @@ _NAMES = {
     torch.float64: "float64",
 }
 
-# Tensors with fewer elements are copied into one: that costs less than an array object for each.
+# Tensors with fewer elements are copied into one tensor, which costs less than one array object each.
 _SMALL = 8192
 
 
@@ -125,7 +124,7 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
 
 
 def _gathered_stats(tensors: Sequence[Tensor], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Moments [5, L] of small tensors of one dtype."""
+    """Returns the moments [5, L] of small tensors of one dtype."""
     if not tensors:
         return np.empty((5, 0))
     offsets = torch.zeros(len(sizes) + 1, dtype=torch.int64)
@@ -139,7 +138,7 @@ def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:
-    """The tensor's memory as a NumPy array."""
+    """Returns the tensor's memory as a NumPy array, without a copy."""
     return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 

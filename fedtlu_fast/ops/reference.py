@@ -1,4 +1,6 @@
-"""Every formula in plain float64 torch: the tests compare with it, and `auto` takes it last.
+"""Computes every operation in plain float64 torch; the tests compare the other backends with it.
+
+``auto`` takes this backend only if no faster one is live.
 
 It runs on every device that torch supports. The fast backends (`native`, `triton`) have the same functions
 with the same arguments.
@@ -17,7 +19,7 @@ from fedtlu_fast.ops.moments import Moments
 
 
 def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
-    """Moments of every layer of a flat change.
+    """Computes the moments of every layer of a flat change.
 
     Args:
         delta: [P], float32/bfloat16/float16/float64; any stride.
@@ -31,7 +33,7 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
 
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
-    """Moments of separate tensors, one layer each (any shapes and strides; see `layer_stats`)."""
+    """Computes the moments of separate tensors of any shape and stride; each tensor is one layer."""
     rows = [_moments(tensor) for tensor in tensors]
     device = tensors[0].device if tensors else torch.device("cpu")
     columns = torch.tensor(rows, dtype=torch.float64, device=device).reshape(len(rows), 5)
@@ -58,13 +60,13 @@ def _moments(layer: Tensor) -> tuple[float, float, float, float, float]:
 def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
 ) -> Moments | None:
-    """``aggregate += weight * (client - base)``, computed in float64 and rounded once.
+    """Adds ``weight * (client - base)`` to `aggregate`; computes in float64 and rounds once.
 
     Args:
         aggregate: [P], float32 or float64, contiguous; changed in place.
-        client: [P], on the device of `aggregate`; float32, bfloat16 or float16 into float32, float64 into
-            float64.
-        base: [P], dtype and device of `client`; None when `client` already is a change.
+        client: [P], on the device of `aggregate`; float32, bfloat16 or float16 for a float32 `aggregate`,
+            float64 for a float64 one.
+        base: [P], in the dtype and on the device of `client`; None if `client` already is a change.
         weight: the client's share, usually n_k / sum(n).
         offsets: [L + 1], int64, on the CPU (see `layer_stats`); None for no statistics.
 
@@ -84,19 +86,21 @@ def aggregate(
     offsets: Tensor,
     client_stats: bool,
 ) -> tuple[Moments, Moments | None]:
-    """``out = sum_k weights[k] * (clients[k] - base)``, added in the order of the clients in float64.
+    """Computes ``out = sum_k weights[k] * (clients[k] - base)``, in float64 and in the order of the clients.
 
     Args:
-        out: [P], float32 or float64, contiguous; overwritten, rounded once. It may be one of the clients.
+        out: [P], float32 or float64, contiguous; receives the sum, rounded once. It may be one of the
+            clients.
         clients: K vectors [P] of one dtype: float32, bfloat16 or float16 for a float32 `out`, else float64.
         weights: [K], float64, on the CPU.
-        base: [P], of the clients' dtype; None when the clients already are changes.
+        base: [P], in the dtype of the clients; None if the clients already are changes.
         offsets: [L + 1], int64, on the CPU (see `layer_stats`).
         client_stats: whether to compute the moments of every client too.
 
     Returns:
         The moments of `out`, as `layer_stats` gives them; and, with `client_stats`, the moments [K, L] of
-        every client's change: of the client itself, or of ``client - base`` rounded to the dtype of `out`.
+        every client's change: the client itself, or with `base` ``client - base`` rounded to the dtype of
+        `out`.
     """
     total = torch.zeros_like(out, dtype=torch.float64)
     rows = []
@@ -110,7 +114,7 @@ def aggregate(
 
 
 def _stacked(rows: Sequence[Moments], like: Tensor, offsets: Tensor) -> Moments:
-    """K moments [L] -> [K, L]."""
+    """Stacks K moments of shape [L] to moments of shape [K, L]."""
     shape = (len(rows), offsets.numel() - 1)
     columns = (
         torch.stack([getattr(row, field.name) for row in rows])
@@ -122,15 +126,15 @@ def _stacked(rows: Sequence[Moments], like: Tensor, offsets: Tensor) -> Moments:
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
-    """``params[layer] += lr * delta[layer]`` for the layers whose mask is set, in float64, rounded once.
+    """Adds ``lr * delta[layer]`` to ``params[layer]`` where the mask is set; in float64, rounded once.
 
     The bits of every other layer stay as they are.
 
     Args:
         params: [P], float32 or float64, contiguous; changed in place.
-        delta: [P], dtype and device of `params`.
+        delta: [P], in the dtype and on the device of `params`.
         offsets: [L + 1], int64, on the CPU (see `layer_stats`).
-        mask: [L], bool, on the CPU.
+        mask: [L], bool, on the CPU; true for the layers to change.
         lr: the server's learning rate.
     """
     bounds: list[int] = offsets.tolist()

@@ -1,8 +1,8 @@
-"""The Triton backend: the same functions as `reference`, for tensors on an NVIDIA GPU.
+"""Runs the operations in Triton kernels on an NVIDIA GPU; the functions are those of `reference`.
 
-Everything runs on the current stream of the tensors' device. Nothing waits for it, and results stay there.
-With TRITON_INTERPRET=1, set before Triton is imported, the kernels run in Python on CPU tensors instead
-(slowly: for tests). To capture an operation in a CUDA graph, run it once beforehand.
+Each operation is queued on the current stream of the tensors' device; no function waits for the GPU, and
+results stay on it. If TRITON_INTERPRET=1 is set before Triton is imported, the kernels run in Python on CPU
+tensors instead, slowly and only for tests. To capture an operation in a CUDA graph, run it once beforehand.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
 from fedtlu_fast.kernels.tiles import Layers
 
-# The interpreter is on or off from the moment the kernels are defined; the environment may change later.
+# Triton decides on its interpreter when the kernels are defined; the environment may change later.
 _INTERPRETED = not isinstance(accumulate_kernel, _triton.JITFunction)
 
 
 def devices() -> tuple[str, ...]:
-    """Device types whose tensors the kernels take now."""
+    """Returns the device types whose tensors the kernels take now."""
     if _INTERPRETED:
         return ("cpu",)
     return ("cuda",) if torch.cuda.is_available() else ()
 
 
 def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
-    """Moments of every layer of a flat change (`reference.layer_stats`)."""
+    """See `reference.layer_stats`."""
     _check_live(delta)
     delta = delta.contiguous()
     layers = _layers(offsets)
@@ -51,7 +51,7 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
 
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
-    """Moments of separate tensors, one layer each, read where they are (`reference.layer_stats_list`)."""
+    """See `reference.layer_stats_list`; the tensors are read where they are, without copies."""
     if not tensors:
         return Moments(*torch.empty(5, 0, dtype=torch.float64))
     _check_live(tensors[0])
@@ -72,7 +72,7 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
 def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
 ) -> Moments | None:
-    """``aggregate += weight * (client - base)``, bit for bit as `reference.accumulate_`."""
+    """See `reference.accumulate_`; the bits are the same."""
     _check_live(aggregate)
     client, base = client.contiguous(), None if base is None else base.contiguous()
     with _device_of(aggregate):
@@ -90,7 +90,7 @@ def aggregate(
     offsets: Tensor,
     client_stats: bool,
 ) -> tuple[Moments, Moments | None]:
-    """``out = sum_k weights[k] * (clients[k] - base)``, bit for bit as `reference.aggregate`."""
+    """See `reference.aggregate`; the bits of `out` are the same."""
     _check_live(out)
     clients = [client.contiguous() for client in clients]
     base = None if base is None else base.contiguous()
@@ -100,7 +100,7 @@ def aggregate(
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
-    """``params[layer] += lr * delta[layer]`` where ``mask[layer]``, as `reference.masked_apply_`."""
+    """See `reference.masked_apply_`; the bits are the same."""
     _check_live(params)
     layers, chosen = _layers(offsets), mask.numpy()
     with _device_of(params):
@@ -113,7 +113,7 @@ def _layers(offsets: Tensor) -> Layers:
 
 
 def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Make the tensor's GPU the current one: Triton launches there."""
+    """Makes the tensor's GPU the current one, because Triton launches kernels there."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
