@@ -55,6 +55,7 @@ PACKAGES = {
     "fedtlu_fast.data.hub": "fedtlu_fast/data/hub",
     "fedtlu_fast.data.partition": "fedtlu_fast/data/partition",
     "fedtlu_fast.data.sources": "fedtlu_fast/data/sources",
+    "fedtlu_fast.executors": "fedtlu_fast/executors",
     "fedtlu_fast.experiments": "fedtlu_fast/experiments",
     "fedtlu_fast.kernels": "kernels",
     "fedtlu_fast.layout": "fedtlu_fast/layout",
@@ -73,7 +74,6 @@ PACKAGES = {
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
     "fedtlu_fast.testing": "fedtlu_fast/testing",
     "fedtlu_fast.simulation": "fedtlu_fast/simulation",
-    "fedtlu_fast.simulation.executors": "fedtlu_fast/simulation/executors",
     "fedtlu_fast.participation": "fedtlu_fast/participation",
     "fedtlu_fast.tasks": "fedtlu_fast/tasks",
 }

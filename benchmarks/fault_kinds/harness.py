@@ -340,11 +340,11 @@ def load_package() -> None:
 
     import fedtlu_fast.cli.main
     import fedtlu_fast.data.sources.arrays
+    import fedtlu_fast.executors.processes
     import fedtlu_fast.experiments.arm_pool as arm_pool
     import fedtlu_fast.experiments.compare as compare
     import fedtlu_fast.report.pages.comparison as comparison
     import fedtlu_fast.report.pages.run as single
-    import fedtlu_fast.simulation.executors.processes
 
     torch.set_num_threads(1)
     # Modules that are loaded late would be loaded again for every case, and fail under a limit of open files.

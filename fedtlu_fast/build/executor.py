@@ -13,18 +13,18 @@ from fedtlu_fast.build.lanes import make_lane_trainer
 from fedtlu_fast.build.remote import make_ray_executor
 from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
+from fedtlu_fast.clients.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors import processes
+from fedtlu_fast.executors.executor import Executor, InProcess
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
-from fedtlu_fast.simulation.executors import processes
-from fedtlu_fast.simulation.executors.executor import Executor, InProcess
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""

@@ -11,10 +11,10 @@ from fedtlu_fast.clients.vectorized import VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.population import Population, example_samples
+from fedtlu_fast.executors.lane_trainer import Engines, LaneTrainer
+from fedtlu_fast.executors.patience import Watch
+from fedtlu_fast.executors.probing import Prober
 from fedtlu_fast.scoring.block_metrics import scored_layout
-from fedtlu_fast.simulation.executors.lane_trainer import Engines, LaneTrainer
-from fedtlu_fast.simulation.executors.patience import Watch
-from fedtlu_fast.simulation.executors.probing import Prober
 
 
 def make_lane_trainer(

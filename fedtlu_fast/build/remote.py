@@ -9,11 +9,11 @@ from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.executor import Executor
+from fedtlu_fast.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.executors.patience import Watch
+from fedtlu_fast.executors.recipe import Made
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.patience import Watch
-from fedtlu_fast.simulation.executors.recipe import Made
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_ray_executor(config: RunConfig, layout: ParameterLayout, fingerprint: s
         BackendUnavailableError: Ray is not installed, or cannot be started or reached.
     """
     # Imported late: Ray is an extra.
-    from fedtlu_fast.simulation.executors.ray import RayExecutor
+    from fedtlu_fast.executors.ray import RayExecutor
 
     if config.threads not in (1, None):
         expected = "1 with executor=ray: each worker uses one"

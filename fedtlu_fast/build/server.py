@@ -8,11 +8,11 @@ from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
+from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring.block_metrics import scored_layout
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.client_choice import ClientChooser
-from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.server import Server
 
 

@@ -34,7 +34,7 @@ from fedtlu_fast.cli.settings import settings_command
 from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.machine import check_room_for_libraries, memory_room, refusal
 from fedtlu_fast.shown import visible
-from fedtlu_fast.simulation.stopping import Terminated, signals_interrupt
+from fedtlu_fast.stopping import Terminated, signals_interrupt
 
 HELP = """Federated fine-tuning in which only the layers that matter are updated.
 

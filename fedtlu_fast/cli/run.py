@@ -108,7 +108,7 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
     from fedtlu_fast.cli.progress import ProgressBar
     from fedtlu_fast.report.callback import WriteReport
     from fedtlu_fast.simulation.endings import how_it_diverged
-    from fedtlu_fast.simulation.stopping import stop_on_signals
+    from fedtlu_fast.stopping import stop_on_signals
 
     live = not quiet and sys.stderr.isatty()
     bar = ProgressBar(live)

@@ -15,9 +15,9 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from fedtlu_fast.errors import FedtluError, WorkerError
+from fedtlu_fast.executors.patience import STOPPED, Patience, StoppedNotice
 from fedtlu_fast.machine import refusal
-from fedtlu_fast.simulation.executors.patience import STOPPED, Patience, StoppedNotice
-from fedtlu_fast.simulation.stopping import STOPPING, Terminated, end_with_parent, is_stopped
+from fedtlu_fast.stopping import STOPPING, Terminated, end_with_parent, is_stopped
 from fedtlu_fast.wording import either
 
 if TYPE_CHECKING:

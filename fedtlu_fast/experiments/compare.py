@@ -45,7 +45,7 @@ from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.simulation.costs import are_measured
-from fedtlu_fast.simulation.stopping import check_interrupt_was_not_lost
+from fedtlu_fast.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 

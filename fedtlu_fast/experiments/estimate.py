@@ -10,12 +10,12 @@ from fedtlu_fast.aggregation import stack_bytes
 from fedtlu_fast.build.lanes import make_lane_trainer
 from fedtlu_fast.build.way import matrix_bytes
 from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.executors.lanes import Lane
+from fedtlu_fast.executors.shared_memory import SLOTS
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
-from fedtlu_fast.simulation.executors.lanes import Lane
-from fedtlu_fast.simulation.executors.shared_memory import SLOTS
 from fedtlu_fast.simulation.run import Run
 
 SERVER_VECTORS = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedtlu_fast.clients.client_errors import ClientTests
 from fedtlu_fast.participation.cohort import draw_clients
-from fedtlu_fast.simulation.client_errors import ClientTests
 from fedtlu_fast.simulation.evaluation import UNSOUND, figures, mean, means_over
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState

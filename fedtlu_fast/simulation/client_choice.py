@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.client_steps import ClientSteps, recycling
 from fedtlu_fast.client_steps.orders import Orders
+from fedtlu_fast.executors.executor import Executor
+from fedtlu_fast.executors.lanes import ClientReports, cut
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import ClientMemory, Memory, PartMemory, Value, recall, remember
 from fedtlu_fast.scoring import layer_stats
@@ -17,8 +19,6 @@ from fedtlu_fast.scoring.block_metrics import unit_norms
 from fedtlu_fast.selection import Selector
 from fedtlu_fast.selection.selector import LAST_CHANGE
 from fedtlu_fast.simulation.client_rule import ClientRule
-from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports, cut
 from fedtlu_fast.simulation.state import ServerState
 
 Vector = NDArray[np.float64]

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedtlu_fast.client_steps.personal import part_of
 from fedtlu_fast.clients.batches import normalises_batches
+from fedtlu_fast.clients.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs.blocks import NOTHING, Kept
 from fedtlu_fast.costs.flops import measure_costs
@@ -20,7 +21,6 @@ from fedtlu_fast.errors import StorageError
 from fedtlu_fast.runs.costs import write_costs
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.shown import one_line
-from fedtlu_fast.simulation.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.simulation.server import Server
 
 logger = logging.getLogger("fedtlu_fast")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.client_steps.step import Vectors
+from fedtlu_fast.clients.client_errors import ClientTests, check_interrupt
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples, joined
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.participation.cohort import draw_clients
-from fedtlu_fast.simulation.client_errors import ClientTests, check_interrupt
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import ACCURACY, LOSS, PERPLEXITY, Evaluation, perplexity

@@ -13,10 +13,10 @@ from torch import Tensor
 from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
 from fedtlu_fast.client_steps.sequence import ServerWay
 from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
+from fedtlu_fast.executors.executor import Executor
+from fedtlu_fast.executors.lanes import ClientReports, Lane
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.simulation.clock import StageClock
-from fedtlu_fast.simulation.executors.executor import Executor
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane
 from fedtlu_fast.soundness import sound
 
 

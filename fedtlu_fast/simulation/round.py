@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fedtlu_fast.aggregation import BuffersMean, Start
 from fedtlu_fast.clients.trainer import Blocks
+from fedtlu_fast.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.part_memory import PartMemory, recall, remember
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, LayerStats
@@ -17,7 +18,6 @@ from fedtlu_fast.selection import Full, Selection, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
 from fedtlu_fast.simulation.clock import StageClock
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.gather import gather
 from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.simulation.server import Server

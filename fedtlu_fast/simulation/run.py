@@ -32,8 +32,8 @@ from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run_files import RunFiles
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.simulation.steering import best_of, context_of, steered
-from fedtlu_fast.simulation.stopping import StopRequest
 from fedtlu_fast.simulation.trained_model import trained_model
+from fedtlu_fast.stopping import StopRequest
 from fedtlu_fast.torch_state import own_state
 
 logger = logging.getLogger("fedtlu_fast")

@@ -11,12 +11,12 @@ from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
+from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.participation import Turnout
 from fedtlu_fast.selection import Selector, ServerRoom, Ungrouped
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.client_rule import ClientRule
-from fedtlu_fast.simulation.executors.executor import Executor
 from fedtlu_fast.simulation.state import ServerState
 
 

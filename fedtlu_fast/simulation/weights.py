@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import inf
 
 from fedtlu_fast.aggregation import largest_weight
+from fedtlu_fast.clients.client_errors import left_to_the_round
 from fedtlu_fast.data.population import Population
-from fedtlu_fast.simulation.client_errors import left_to_the_round
 
 
 def weight_limit(population: Population, cohort: Sequence[int], share: float | None) -> float:

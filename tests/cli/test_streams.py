@@ -85,7 +85,7 @@ def test_ctrl_c_outside_of_the_work_is_silence(moment: str) -> None:
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from fedtlu_fast.simulation.stopping import signals_interrupt\n"
+        "import os, signal; from fedtlu_fast.stopping import signals_interrupt\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with signals_interrupt(): os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('alive')"

@@ -11,11 +11,11 @@ from fedtlu_fast import InputError
 from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import KnowsSizes
 from fedtlu_fast.data.sources.synthetic import Synthetic, SyntheticPopulation
+from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.participation import Availability, Duty, Fixed, Participation, Sampler, Trace
 from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.participation.turnout import LOSS, PART, known_losses
-from fedtlu_fast.simulation.executors.lanes import ClientReports
 
 
 class Unasked:

@@ -479,8 +479,8 @@ def test_fewer_rounds_than_are_done_are_refused(text: Path, tmp_path: Path) -> N
                 "matplotlib",
             ),
         ),
-        ("report.pages.experiment", ("simulation.run", "simulation.round", "simulation.executors", "cli")),
-        ("report.callback", ("simulation.run", "simulation.round", "simulation.executors", "cli")),
+        ("report.pages.experiment", ("simulation.run", "simulation.round", "executors", "cli")),
+        ("report.callback", ("simulation.run", "simulation.round", "executors", "cli")),
     ],
 )
 def test_no_room_imports_one_above_it(room: str, never: tuple[str, ...]) -> None:

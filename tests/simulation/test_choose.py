@@ -20,11 +20,11 @@ from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import ClientError
+from fedtlu_fast.executors import processes
+from fedtlu_fast.executors.executor import InProcess
+from fedtlu_fast.executors.lanes import cut
+from fedtlu_fast.executors.processes import Processes
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors import processes
-from fedtlu_fast.simulation.executors.executor import InProcess
-from fedtlu_fast.simulation.executors.lanes import cut
-from fedtlu_fast.simulation.executors.processes import Processes
 from fedtlu_fast.tasks.classification import Classification
 
 # The package exports the function of the same name.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from fedtlu_fast.client_steps.step import Vectors
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult
+from fedtlu_fast.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.executors.lanes import Lane, LaneResult
 
 
 class Executor(Protocol):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import LESS_MEMORY, ClientError, WorkerError
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
+from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
 
 logger = logging.getLogger("fedtlu_fast")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedtlu_fast.simulation.executors import patience
-from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign, allowed
+from fedtlu_fast.executors import patience
+from fedtlu_fast.executors.patience import SILENCE, Patience, Sign, allowed
 
 
 @pytest.fixture

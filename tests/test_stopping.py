@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from fedtlu_fast.simulation.stopping import (
+from fedtlu_fast.stopping import (
     Terminated,
     check_interrupt_was_not_lost,
     signals_interrupt,

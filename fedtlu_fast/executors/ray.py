@@ -28,11 +28,11 @@ from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.environment import differences
 from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
+from fedtlu_fast.executors.crew import Done, Lost, train_in_order
+from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
+from fedtlu_fast.executors.patience import Sign, allowed
+from fedtlu_fast.executors.recipe import Made, Recipe
 from fedtlu_fast.machine import cores
-from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
-from fedtlu_fast.simulation.executors.patience import Sign, allowed
-from fedtlu_fast.simulation.executors.recipe import Made, Recipe
 from fedtlu_fast.torch_state import own_state
 
 # Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.

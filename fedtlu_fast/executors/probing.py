@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fedtlu_fast.aggregation import aggregate
 from fedtlu_fast.client_steps.step import Vectors
+from fedtlu_fast.clients.client_errors import check_interrupt
 from fedtlu_fast.clients.trainer import ClientStart
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import VectorizedTrainer
+from fedtlu_fast.executors.lanes import ClientReports
+from fedtlu_fast.executors.patience import Watch
 from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.scoring import LayerStats, layer_stats
 from fedtlu_fast.scoring.gradient_metrics import measure_gradients
-from fedtlu_fast.simulation.client_errors import check_interrupt
-from fedtlu_fast.simulation.executors.lanes import ClientReports
-from fedtlu_fast.simulation.executors.patience import Watch
 
 Gains = NDArray[np.float64]
 

@@ -13,16 +13,16 @@ from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.client_steps.sequence import ClientWay, StepMemories
 from fedtlu_fast.client_steps.step import Vectors
+from fedtlu_fast.clients.client_errors import check_memory, reason_of
 from fedtlu_fast.clients.trainer import ClientStart, ClientSum, ClientUpdate, Finish, GroupTrainer, Trainer
 from fedtlu_fast.clients.vectorized import CannotVectorizeError
 from fedtlu_fast.data.population import Population
+from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
+from fedtlu_fast.executors.patience import Watch
+from fedtlu_fast.executors.probing import Prober
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import layer_stats
 from fedtlu_fast.scoring.block_metrics import unit_norms
-from fedtlu_fast.simulation.client_errors import check_memory, reason_of
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, LaneResult
-from fedtlu_fast.simulation.executors.patience import Watch
-from fedtlu_fast.simulation.executors.probing import Prober
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 # Before Ray itself, as in a run.
-from fedtlu_fast.simulation.executors import ray as executor
+from fedtlu_fast.executors import ray as executor
 
 # To start Ray alone takes ten seconds: among the quick tests one does.
 starts_ray = pytest.mark.slow
@@ -367,7 +367,7 @@ def _alone(config: RunConfig, before: str = "") -> str:
 import json, signal
 from fedtlu_fast import simulate
 from fedtlu_fast.errors import FedtluError
-from fedtlu_fast.simulation.executors.ray import ray
+from fedtlu_fast.executors.ray import ray
 {before}
 signal.signal(signal.SIGTERM, print)
 joined = ray.is_initialized()

@@ -38,12 +38,12 @@ from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.data.sources.synthetic import SyntheticPopulation
 from fedtlu_fast.errors import ClientError, InputError, WorkerError
+from fedtlu_fast.executors import patience, processes, shared_memory
+from fedtlu_fast.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.machine import Room
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.simulation.executors import patience, processes, shared_memory
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.simulation.records import metrics_row
 from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.server import initial_state

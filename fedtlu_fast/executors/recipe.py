@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedtlu_fast.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.executors.patience import Watch
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.patience import Watch
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ import torch
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import WorkerError
+from fedtlu_fast.executors.crew import Done, Lost, train_in_order
+from fedtlu_fast.executors.lane_trainer import LaneTrainer
+from fedtlu_fast.executors.lanes import Lane, LaneResult
+from fedtlu_fast.executors.patience import SILENCE, Patience, Sign, StoppedNotice
+from fedtlu_fast.executors.shared_memory import SLOTS, SharedMemory, share
 from fedtlu_fast.machine import refusal
-from fedtlu_fast.simulation.executors.crew import Done, Lost, train_in_order
-from fedtlu_fast.simulation.executors.lane_trainer import LaneTrainer
-from fedtlu_fast.simulation.executors.lanes import Lane, LaneResult
-from fedtlu_fast.simulation.executors.patience import SILENCE, Patience, Sign, StoppedNotice
-from fedtlu_fast.simulation.executors.shared_memory import SLOTS, SharedMemory, share
-from fedtlu_fast.simulation.stopping import end_with_parent, is_stopped
+from fedtlu_fast.stopping import end_with_parent, is_stopped
 
 
 def why_not(device: str, threads: int | None) -> str | None:
