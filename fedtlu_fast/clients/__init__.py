@@ -1,1 +1,1 @@
-"""What a client does with the global model: local training, one client at a time."""
+"""The engines of local training: they train clients on their own samples, from the global model."""

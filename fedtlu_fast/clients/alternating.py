@@ -1,7 +1,8 @@
-"""FedRep's local training (arXiv 2102.07078, Algorithm 1): first the head, then what lies below it.
+"""FedRep's local training (arXiv 2102.07078, Algorithm 1): first the head, then the layers below it.
 
-There a client makes some steps on its head with the representation fixed, and then on the representation
-with the new head fixed. Here either takes as many steps as the settings say for a client's training (ours).
+In the paper a client takes some steps on its head with the representation fixed, and then steps on the
+representation with the new head fixed. Here each of the two passes takes the number of steps that the
+settings give for a client's training (ours).
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from fedtlu_fast.clients.training import LocalTrainer
 
 
 def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
-    """One client's local training in two passes, each with an optimizer of its own.
+    """Trains one client in two passes, each with an optimizer of its own, and returns its update.
 
-    The second draws what training in one pass would draw, the first its own batches and dropout. A
-    correction is added in both.
+    The second pass makes the same random draws as a client that trains in a single pass; the first pass has
+    batches and dropout of its own. The client's correction is added in both.
 
     Args:
-        trainer: trains the client.
-        start: where it starts; `first` are the blocks of the first pass, `blocks` those of the second.
-        round_index: see `LocalTrainer.train`.
-        client: likewise.
+        trainer: the engine that trains the client.
+        start: the client's start; the first pass trains its blocks `first`, the second its `blocks`.
+        round_index: the round; see `LocalTrainer.train`.
+        client: the client's number.
 
     Returns:
-        What the second pass leaves; steps and loss are those of both.
+        The update after the second pass. Its steps are the sum, and its loss the mean over the steps of both
+        passes.
     """
     samples, added = start.samples, start.correction
     one = trainer.train(
@@ -38,7 +40,7 @@ def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, c
         purpose="first ",
         correction=added,
     )
-    # The trainer's own vector, which the second pass would change under its proximal term.
+    # A copy, because `one.params` is the trainer's working vector: the second pass would move its own anchor.
     between = one.params.clone()
     two = trainer.train(between, one.buffers, samples, round_index, client, start.blocks, correction=added)
     steps = one.steps + two.steps

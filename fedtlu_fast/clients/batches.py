@@ -1,4 +1,4 @@
-"""The batches of a client's round: which of its samples each step takes."""
+"""The batches of a client's round: the samples that each of its steps takes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from fedtlu_fast.data.population import Indices
 
 
 def normalises_batches(model: nn.Module) -> bool:
-    """Whether a layer of the model takes its statistics from the batch (BatchNorm of any kind).
+    """Tells whether a layer of the model takes its statistics from the batch (BatchNorm of any kind).
 
-    Such a layer cannot be trained on a single number for each channel.
+    Such a layer cannot be trained on a batch that has a single number for each channel.
     """
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def batches(size: int, local: Local, draws: np.random.Generator, alone: bool = True) -> list[Indices]:
-    """Batches of one client's round: places in its samples, in shuffled order, shuffled anew after each pass.
+    """Returns the batches of one client's round, each as places (from 0) in the client's samples.
 
-    ``steps`` gives that many batches; ``epochs`` as many as cover that many passes, rounded up.
-    A pass ends with a smaller batch when the batch size does not divide the samples.
+    Samples are shuffled anew for each pass. ``local.steps`` is the number of batches; with ``local.epochs``
+    there are as many batches as cover that many passes, rounded up. A pass ends with a smaller batch if the
+    batch size does not divide the number of samples.
 
     Args:
-        size: samples that the client holds.
+        size: number of samples that the client holds.
         local: steps or epochs, and the batch size.
-        draws: of the client's round.
-        alone: whether a single sample may be a batch. If not, one that is left over at the end of a pass
-            joins the batch before it.
+        draws: the generator of this client in this round.
+        alone: whether a batch may have a single sample. If not, a single sample that is left over at the end
+            of a pass joins the batch before it.
 
     Raises:
         ValueError: the client holds no sample.
@@ -50,12 +51,20 @@ def batches(size: int, local: Local, draws: np.random.Generator, alone: bool = T
 def probe_batches(
     size: int, width: int, count: int, draws: np.random.Generator, alone: bool = True
 ) -> list[Indices]:
-    """The first `count` batches of a pass over a client's samples, or as many as there are."""
+    """Returns the first `count` batches of a shuffled pass over a client's samples, or all its batches.
+
+    Args:
+        size: number of samples that the client holds.
+        width: number of samples in a batch.
+        count: number of batches.
+        draws: the generator of this client in this round.
+        alone: see `batches`.
+    """
     return _cut(draws.permutation(size), width, count, alone)
 
 
 def _cut(order: Indices, width: int, count: int, alone: bool) -> list[Indices]:
-    """The first `count` batches of a pass."""
+    """Cuts the first `count` batches from the order of a pass."""
     starts = _starts(len(order), width, alone)
     found = [order[first : first + width] for first in starts[:count]]
     if found and len(found) == len(starts):
@@ -64,12 +73,12 @@ def _cut(order: Indices, width: int, count: int, alone: bool) -> list[Indices]:
 
 
 def _starts(size: int, width: int, alone: bool) -> range:
-    """Where the batches of a pass begin."""
+    """Returns the places at which the batches of a pass begin."""
     joined = not alone and 1 < width < size and size % width == 1
     return range(0, size - joined, width)
 
 
 @cache
 def _steps(epochs: float, per_epoch: int) -> int:
-    # The fraction as it is written: 0.07 passes of 100 batches are 7, though the float product is more.
+    # Exact decimal arithmetic: 0.07 passes of 100 batches are 7 batches, but the float product is above 7.
     return ceil(Fraction(str(epochs)) * per_epoch)

@@ -1,9 +1,9 @@
-"""Local training of multi-layer perceptrons in C++: what `training.LocalTrainer` does, a client in one call.
+"""Local training of multi-layer perceptrons in C++: the arithmetic of `training.LocalTrainer`, compiled.
 
 For a model of a few thousand numbers, calling a tensor library costs far more than the arithmetic. The
-kernel (``csrc/perceptron/perceptron.h``) trains clients one after another without it and adds up their
-changes. Results agree with `LocalTrainer` to float32 rounding, not to the bit; they do not depend on which
-clients share a call.
+kernel (``csrc/perceptron/perceptron.h``) trains clients one after another without a tensor library and adds
+up their changes. Results agree with `LocalTrainer` to float32 rounding, not to the bit; they do not depend on
+which clients share a call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from fedtlu_fast.tasks.task import Task
 
 
 class CannotCompileError(FedtluError):
-    """There is no compiled training for this model or these data; the message says why."""
+    """There is no compiled training for this model or these data; the message gives the reason."""
 
 
 class CompiledTrainer:
@@ -50,13 +50,13 @@ class CompiledTrainer:
     def __init__(
         self, task: Task, layout: ParameterLayout, local: Local, seed: int, example: Samples
     ) -> None:
-        """Looks whether there is a kernel for this model.
+        """Checks that the kernel can train this model, and allocates its vectors.
 
         Args:
-            task: model and loss.
-            layout: of the model.
+            task: the model and its loss.
+            layout: the model's layout.
             local: optimizer, steps, clipping, proximal term.
-            seed: of the run.
+            seed: the run's seed.
             example: any samples of the task's kind.
 
         Raises:
@@ -120,7 +120,7 @@ class CompiledTrainer:
     def train(
         self, params: Tensor, buffers: Tensor, samples: Samples, round_index: int, client: int
     ) -> ClientUpdate:
-        """One client's local training; see `LocalTrainer.train`."""
+        """Trains one client and returns its update; see `LocalTrainer.train`."""
         plan = self._plan(len(samples), round_index, client)
         found = self._train(params, [samples], [plan], self._own)
         return ClientUpdate(
@@ -139,17 +139,17 @@ class CompiledTrainer:
         clients: Sequence[int],
         largest: float = inf,
     ) -> ClientSum:
-        """The local training of K clients, added up.
+        """Trains K clients from the same parameters and returns the sum of their changes.
 
         Args:
-            params: [P], the global parameters; not changed.
-            samples: of the K clients.
-            round_index: with a client's number, its draws depend on it.
-            clients: their numbers.
-            largest: weight that no client exceeds, however many samples it holds.
+            params: [P] float32, the global parameters; not changed.
+            samples: [K], each client's training samples.
+            round_index: the round. All draws depend on seed, round and client number only.
+            clients: [K], the clients' numbers.
+            largest: upper limit of a client's weight, which is otherwise its number of samples.
 
         Returns:
-            Their sum, in memory that the next call uses again.
+            The sum; the next call overwrites its `change`.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
         return self._train(params, samples, plans, None, largest)
@@ -168,7 +168,7 @@ class CompiledTrainer:
     ) -> ClientSum:
         pool, rows = _joined(samples, [np.concatenate(plan) for plan in plans])
         features, labels = pool[0], pool[1].numpy()[rows]
-        if not features.is_contiguous():  # by columns, say: better a copy of these rows than of all
+        if not features.is_contiguous():  # the kernel reads rows: copies the drawn ones, not the whole pool
             features, rows = features[torch.from_numpy(rows)], np.arange(len(rows))
         held = [len(own) for own in samples]
         losses, finite = self._kernel(
@@ -189,7 +189,7 @@ class CompiledTrainer:
 
 
 def _joined(samples: Sequence[Samples], places: Sequence[Indices]) -> tuple[Batch, Indices]:
-    """One pool for all clients, and the rows of it that they take, one client after another."""
+    """Returns one pool for all clients, and the rows that their steps take from it, client after client."""
     pools = [whole(held.pool) for held in samples]
     taken = [held.rows[own] for held, own in zip(samples, places, strict=True)]
     if all(pool is pools[0] for pool in pools):
@@ -200,14 +200,14 @@ def _joined(samples: Sequence[Samples], places: Sequence[Indices]) -> tuple[Batc
 
 
 def _ends(lengths: Sequence[int]) -> Indices:
-    """Where parts of these lengths begin, and where the last one ends."""
+    """Returns the places where parts of these lengths begin, and then the place where the last one ends."""
     ends = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     return ends
 
 
 def _linears(task: Task, layout: ParameterLayout) -> NDArray[np.int64]:
-    """Inputs, outputs, and the offsets of weight and bias of each layer, one after another."""
+    """Returns four numbers for each linear layer: inputs, outputs, offsets of its weight and its bias."""
     model = task.model
     if not isinstance(task, Classification) or type(model) is not nn.Sequential:
         raise CannotCompileError("it is not a multi-layer perceptron")

@@ -1,4 +1,4 @@
-"""Groups of clients that are trained at the same time: what they send is finished and added up."""
+"""Finishes and adds up the updates of clients that the vectorised engine trains together."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from fedtlu_fast.soundness import sound_rows
 
 
 class VectorizedGroups:
-    """A `VectorizedTrainer` as a `GroupTrainer`: its clients' vectors are finished and added up.
+    """Makes a `VectorizedTrainer` a `GroupTrainer`: finishes its clients' updates and adds them up.
 
     Attributes:
-        many: trains clients at the same time.
+        many: the engine that trains several clients together.
     """
 
     shows_vectors = True
@@ -37,9 +37,9 @@ class VectorizedGroups:
         """Keeps the engines.
 
         Args:
-            many: trains clients at the same time.
-            alone: trains the clients of a group that fails, one by one.
-            backend: who runs the kernels.
+            many: the engine that trains several clients together.
+            alone: the engine that trains the clients of a failed group one by one.
+            backend: the backend that runs the kernels.
         """
         self.many, self._alone, self._backend = many, alone, backend
 
@@ -93,7 +93,7 @@ class VectorizedGroups:
     def _added(
         self, found: ClientUpdates, updates: Sequence[ClientUpdate], base: Tensor, stats: bool
     ) -> ClientSum:
-        """Adds up the clients that are sound."""
+        """Adds up the changes of the clients whose loss is finite and whose parameters are sound."""
         rows_sound = sound_rows(found.params)
         finite = [isfinite(own.loss) and row for own, row in zip(updates, rows_sound, strict=True)]
         weights = [own.counts for own in updates]

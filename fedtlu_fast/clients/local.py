@@ -1,4 +1,4 @@
-"""What a client does with its samples, as a value."""
+"""The settings of local training as one value: optimizer, steps, batch size, clipping, proximal term."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ class Local:
     Attributes:
         optimizer: ``sgd``, ``adamw``, an `Optimizer`, or a function ``parameters -> torch.optim.Optimizer``;
             its state starts anew in every round.
-        lr: learning rate of an optimizer that is given by name; None: the optimizer's own.
-        steps: how many steps a client takes in a round; or give epochs.
-        epochs: passes over the client's samples in a round, may be 0.5; without steps and epochs it is 1.
-        batch_size: samples in a step.
-        clip_norm: largest L2 norm of a step's gradient; None: no limit.
-        proximal_mu: FedProx's mu: adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg.
+        lr: learning rate of an optimizer that is given by name; None: the optimizer's default.
+        steps: number of steps that a client takes in a round. Give either steps or epochs.
+        epochs: number of passes over the client's samples in a round, for example 1 or 0.5; 1 if neither
+            steps nor epochs is given.
+        batch_size: number of samples in a step.
+        clip_norm: upper limit of the L2 norm of a step's gradient; None: no limit.
+        proximal_mu: FedProx's mu (arXiv 1812.06127), which adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg.
+
+    Raises:
+        InputError: both steps and epochs are given, or lr is given for an optimizer without that parameter.
     """
 
     optimizer: Annotated[Optimizer, BeforeValidator(_optimizer)] = Sgd()

@@ -1,8 +1,8 @@
 """The optimizers of local training, as values. To write your own, subclass `Optimizer` or give a function.
 
-Ours are torch's own update rules on flat vectors, or on rows of clients. torch's functional forms are used
-rather than its classes: these would be made anew for every client, and the first one made imports a compiler
-for a second and a half.
+Our optimizers apply torch's own update rules to flat vectors, or to a matrix with a row for each client. They
+call torch's functional forms and not its classes, because an object would have to be made for every client,
+and making the first one imports a compiler, which takes a second and a half.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ class Steps(Protocol):
         """Updates the parameters in place.
 
         Args:
-            params: what `Optimizer.start` got; of rows, K may shrink from step to step: the first rows go
-                on.
-            grads: of the same shapes; not changed.
+            params: the tensors that `Optimizer.start` received. A matrix [K, P] may have fewer rows than in
+                the step before: the first clients go on, and the others have finished.
+            grads: the gradients, of the same shapes; not changed.
         """
         ...
 
 
 class Optimizer(ABC):
-    """How a client makes steps of gradients. Clients keep no state of it from round to round.
+    """Turns gradients into steps. Its state starts anew for every client in every round.
 
     Attributes:
-        flat: whether it steps number by number, so that `start` may get pieces of flat vectors, or one
-            matrix [K, P] of K clients. Otherwise it gets the model's own parameters, and only the engine
-            that trains one client after another in torch can take it.
+        flat: whether the rule treats every number separately. Then `start` may receive pieces of flat
+            vectors, or one matrix [K, P] of K clients. Otherwise it receives the model's own parameters, and
+            only the engine that trains one client after another in torch can use it.
     """
 
     flat: ClassVar[bool] = True
 
     @property
     def vectors(self) -> int:
-        """How many vectors [P] its state has; decides how many clients are trained side by side."""
+        """Number of vectors [P] in one client's state, from which a run estimates the memory it needs."""
         return 2
 
     @abstractmethod
     def start(self, params: Sequence[Tensor]) -> Steps:
-        """A fresh state for one client's training.
+        """Returns a fresh state for the training of one client, or of K clients side by side.
 
         Args:
-            params: what is going to be trained; see `flat`.
+            params: the parameters that are going to be trained; see `flat`.
         """
 
 
@@ -68,9 +68,9 @@ class Sgd(Optimizer):
     """SGD with momentum and weight decay, as in torch.
 
     Attributes:
-        lr: learning rate.
-        momentum: share of the last step, in [0, 1).
-        weight_decay: is added to the gradient, times the parameters.
+        lr: learning rate, above 0.
+        momentum: factor of the momentum buffer, in [0, 1).
+        weight_decay: factor of the parameters in the sum that is added to the gradient, 0 or more.
     """
 
     lr: Rate = 0.5
@@ -79,7 +79,7 @@ class Sgd(Optimizer):
 
     @property
     def vectors(self) -> int:
-        """The momentum, if there is one."""
+        """1 for the momentum buffer, or 0 without momentum."""
         return int(self.momentum > 0)
 
     def start(self, params: Sequence[Tensor]) -> Steps:
@@ -92,8 +92,8 @@ class AdamW(Optimizer):
     """AdamW, as in torch: betas 0.9 and 0.999, epsilon 1e-8.
 
     Attributes:
-        lr: learning rate.
-        weight_decay: the parameters shrink by lr times this in each step.
+        lr: learning rate, above 0.
+        weight_decay: each step shrinks the parameters by the share lr times weight_decay.
     """
 
     lr: Rate = 1e-3
@@ -106,12 +106,12 @@ class AdamW(Optimizer):
 
 @part
 class TorchOptimizer(Optimizer):
-    """An optimizer that a function makes of the model's parameters.
+    """An optimizer that the user's function makes from the model's parameters.
 
     Attributes:
         function: ``parameters -> torch.optim.Optimizer``, such as ``lambda parameters:
             torch.optim.Adam(parameters, lr=1e-3)``. It is called for every client in every round, with a
-            list of the parameters that the client trains; their gradients are there when it steps.
+            list of the parameters that the client trains; their gradients are set before each step.
     """
 
     function: Callable[[list[Any]], Any]
@@ -121,7 +121,7 @@ class TorchOptimizer(Optimizer):
         """See `Optimizer.start`.
 
         Raises:
-            InputError: the function makes no optimizer of them.
+            InputError: the function raises, or returns no torch.optim.Optimizer.
         """
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         try:
@@ -198,5 +198,5 @@ class _TorchSteps:
 
 
 def _heads(state: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
-    """The state of the rows that still train."""
+    """Returns the state of the first rows, whose clients still train."""
     return [own[: len(piece)] for own, piece in zip(state, params, strict=False)]

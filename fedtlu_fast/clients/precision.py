@@ -15,15 +15,16 @@ Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
 def in_precision(loss: Loss, precision: Precision, device: torch.device) -> Loss:
-    """The same loss, computed by `torch.autocast` if the precision is not the parameters' own.
+    """Returns `loss` itself for float32, and otherwise `loss` computed under `torch.autocast`.
 
-    Parameters, their gradients and the loss stay float32; only what runs inside is rounded. Weights are
-    cast anew at every use: torch's cache of them would not outlive a pass, and does not know `vmap`.
+    Parameters, their gradients and the loss stay float32; only the operations inside the forward and backward
+    pass are rounded. Weights are cast at every use, because torch's cache of cast weights lasts for one pass
+    only and does not work under `vmap`.
 
     Args:
-        loss: of a batch, or of a batch of each of K clients.
-        precision: float32 gives `loss` itself back.
-        device: the model's.
+        loss: a function that computes the loss of a batch, or the losses of K clients' batches.
+        precision: "float32" or "bfloat16".
+        device: the model's device.
 
     Raises:
         InputError: the device cannot compute in this precision.

@@ -1,4 +1,4 @@
-"""What goes into a client's local training, what comes out of it, and the interface of the engines."""
+"""The interface of the training engines, and the types of their input and output."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from fedtlu_fast.soundness import sound
 Blocks = tuple[int, ...]
 """Indices of blocks of a layout, ascending."""
 Want = Literal["blocks", "correction", "each vector", "own model", "second model"]
-"""What a part asks of an engine: that clients train chosen blocks only, that a vector is added to their
-gradients, that the server sees each client's vector, that clients start from a model of their own, that they
-train a second model beside."""
+"""A request that a part makes of an engine: that clients train chosen blocks only ("blocks"), that a vector
+is added to their gradients ("correction"), that the server sees each client's vector, that clients start from
+a model of their own, or that they train a second model beside the first."""
 
-ONE_SUM = "clients are trained several at once, whose sum is all that is kept"
+ONE_SUM = "several clients are trained together, and only the sum of their changes is kept"
 """Why an engine that trains groups cannot give the server each client's vector."""
 OWN_MODEL = "each client starts from a model of its own"
-"""Why an engine that trains groups cannot train such clients."""
-SECOND_MODEL = "each client trains a second model beside"
-"""Likewise."""
+"""Why an engine that trains groups cannot train clients that start from models of their own."""
+SECOND_MODEL = "each client trains a second model beside the first"
+"""Why an engine that trains groups cannot train clients that have a second model."""
 
 
 @dataclass(frozen=True)
 class SecondModel:
-    """A model that a client trains beside the one that it sends, on the same samples.
+    """A model that a client trains beside the model that it sends, on the same samples.
 
     Attributes:
-        params: [P] float32, where its training starts; not changed.
-        buffers: [Q] float32, likewise.
-        mu: strength of the proximal term ``mu/2 ||v - w||^2`` that holds it to w, the `params` of the start.
+        params: [P] float32, the parameters at the start of its training; not changed.
+        buffers: [Q] float32, the floating-point buffers at the start of its training; not changed.
+        mu: strength of the proximal term ``mu/2 ||v - w||^2`` that holds this model's parameters v to w, the
+            `ClientStart.params`.
     """
 
     params: Tensor
@@ -46,16 +47,17 @@ class SecondModel:
 
 @dataclass(frozen=True)
 class ClientStart:
-    """What one client's local training starts from.
+    """The model, the samples and the requests with which one client's local training starts.
 
     Attributes:
         params: [P] float32, the parameters; not changed by training.
         buffers: [Q] float32, the floating-point buffers; not changed by training.
-        samples: what the client trains on, on the model's device.
-        blocks: indices of the blocks that it trains; None: all of them.
-        first: indices of the blocks that it trains in a pass of their own before `blocks` (FedRep).
+        samples: the client's training samples, on the model's device.
+        blocks: indices of the blocks that the client trains; None: all blocks.
+        first: indices of the blocks that the client trains in a separate pass before it trains `blocks`
+            (FedRep).
         correction: [P] float32, added to the gradient of every local step before clipping; None: nothing.
-        second: a model that it trains beside; None: none.
+        second: a second model that the client trains as well; None: it has none.
     """
 
     params: Tensor
@@ -67,26 +69,28 @@ class ClientStart:
     second: SecondModel | None = None
 
     def corrected(self, term: Tensor) -> ClientStart:
-        """This start with `term` [P] in its correction, beside what is there already."""
+        """Returns this start with `term` [P] added to its correction."""
         return replace(self, correction=term if self.correction is None else self.correction + term)
 
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """What a client sends back.
+    """The result of one client's local training, which the client sends to the server.
 
-    An engine's `params` and `buffers` are its own working vectors: use them before the next client trains.
+    The `params` and `buffers` that an engine returns are its own working vectors, and the training of the
+    next client overwrites them. Use them before that.
 
     Attributes:
         params: [P] float32, the client's parameters after local training.
-        buffers: [Q] float32, its floating-point buffers.
-        samples: how many samples it trained on.
-        steps: optimizer steps taken.
+        buffers: [Q] float32, the client's floating-point buffers after local training.
+        samples: number of samples that the client trained on.
+        steps: number of optimizer steps that the client took.
         loss: mean training loss over the steps.
-        weight: what the client counts in the mean; None: its samples.
-        sent: indices of the blocks that it sends; None: all of them.
-        second: parameters [P] and buffers [Q] of the second model after its training, if there is one.
-        memory: what the step that returns this update remembers of the client until its next round.
+        weight: the client's weight in the mean; None: its number of samples.
+        sent: indices of the blocks that the client sends; None: all blocks.
+        second: parameters [P] and buffers [Q] of the second model after its training; None: there is none.
+        memory: values that the client step which returns this update remembers about the client until the
+            client's next round.
     """
 
     params: Tensor
@@ -101,31 +105,33 @@ class ClientUpdate:
 
     @property
     def counts(self) -> float:
-        """What the client counts in the mean."""
+        """The client's weight in the mean."""
         return self.samples if self.weight is None else self.weight
 
     def is_sound(self, buffers: Tensor) -> bool:
-        """Whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
+        """Tells whether the loss is finite, and parameters and changes of buffers are sound (`soundness`).
 
         Args:
-            buffers: [Q], which the training started from.
+            buffers: [Q] float32, the buffers at the start of the training.
         """
         return isfinite(self.loss) and sound(self.params) and sound(self.buffers - buffers)
 
 
 @dataclass(frozen=True)
 class ClientSum:
-    """What K clients send back, added up.
+    """The weighted sum of the changes of K clients, with one number for each client beside it.
 
     Attributes:
-        change: [P] float32, ``sum_k weight_k (w_k - w)`` over the finite ones, in float64 and rounded once.
-        samples: [K], how many samples each trained on.
-        losses: [K], mean training loss over a client's steps.
-        finite: [K], whether its loss is finite and its parameters are sound (`soundness`).
-        weights: [K], what each counts in the mean.
-        stats: of the layers of every finite client's change, in any order; None unless they were asked for.
-        stats_weights: the weights of these clients, in that order.
-        stats_clients: their places (from 0) among the K, in that order.
+        change: [P] float32, ``sum_k weight_k (w_k - w)`` over the clients that are `finite`, summed in
+            float64 and rounded once.
+        samples: [K], number of samples that each client trained on.
+        losses: [K], each client's mean training loss over its steps.
+        finite: [K], whether the client's loss is finite and its parameters are sound (`soundness`).
+        weights: [K], each client's weight in the mean.
+        stats: statistics of the layers of every finite client's change, in the order of `stats_clients`; None
+            unless the caller asked for them.
+        stats_weights: weights of the clients in `stats`, in the same order.
+        stats_clients: places (from 0) of the clients in `stats` among the K clients, in the same order.
     """
 
     change: Tensor
@@ -139,23 +145,29 @@ class ClientSum:
 
 
 Finish = Callable[[int, ClientUpdate], ClientUpdate]
-"""Makes what the client at a place (from 0) sends of what its training gave."""
+"""Takes a client's place in the group (from 0) and its trained update; returns the update that it sends."""
 
 
 class Trainer(Protocol):
     """An engine that trains one client at a time."""
 
     def supports(self, want: Want, clients_per_batch: int = 1) -> str | None:
-        """Why the engine cannot do what a part wants; None: it can.
+        """Returns the reason why the engine cannot do what a part wants, or None if it can.
 
         Args:
-            want: see `Want`.
-            clients_per_batch: how many clients it trains in one call.
+            want: the part's request; see `Want`.
+            clients_per_batch: number of clients that the engine trains in one call.
         """
         ...
 
     def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
-        """The local training of one client; with the round, all its draws depend on the client's number."""
+        """Trains one client and returns its update.
+
+        Args:
+            start: the model, samples and requests with which the client starts.
+            round_index: the round. All random draws depend on seed, round and client number only.
+            client: the client's number.
+        """
         ...
 
 
@@ -163,7 +175,8 @@ class GroupTrainer(Trainer, Protocol):
     """An engine that trains several clients in one call.
 
     Attributes:
-        shows_vectors: whether a client's vector can be looked at, and changed, before it is added up.
+        shows_vectors: whether the caller can read and change each client's vector before it is added to the
+            sum.
     """
 
     shows_vectors: bool
@@ -177,15 +190,15 @@ class GroupTrainer(Trainer, Protocol):
         largest: float,
         stats: bool,
     ) -> ClientSum:
-        """The local training of K clients from the same parameters, added up.
+        """Trains K clients from the same parameters and returns the sum of their changes.
 
         Args:
-            starts: of the K clients.
-            round_index: with a client's number, its draws depend on it.
-            clients: their numbers.
-            finish: called for every client's update before it is added, where the engine `shows_vectors`;
-                None: clients send what training gives.
-            largest: weight that no client exceeds unless `finish` says so.
-            stats: whether `ClientSum.stats` are wanted, where the engine `shows_vectors`.
+            starts: [K], the starts of the clients; all have the same `params`.
+            round_index: the round. All random draws depend on seed, round and client number only.
+            clients: [K], the clients' numbers.
+            finish: called with every client's update before it is added, if the engine `shows_vectors`;
+                None: clients send the result of their training as it is.
+            largest: upper limit of a client's weight; only `finish` can set a larger one.
+            stats: whether to return `ClientSum.stats`; only an engine that `shows_vectors` does.
         """
         ...

@@ -1,8 +1,8 @@
 """Local training of one client: a few optimizer steps on its own samples, from the global parameters.
 
 One model serves all clients in turn. Its parameters are views of one flat vector and its gradients of
-another, so that an optimizer step, the proximal term and clipping are each a single operation, and what a
-client returns is a vector.
+another, so that an optimizer step, the proximal term and clipping are each a single operation, and a client's
+update is a vector.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ class LocalTrainer:
         compiled: str = "none",
         precision: Precision = "float32",
     ) -> None:
-        """Takes the task's model over: its parameters and gradients become views of flat vectors.
+        """Takes over the task's model: its parameters and gradients become views of flat vectors.
 
         Args:
-            task: model and loss.
-            layout: of the model.
+            task: the model and its loss.
+            layout: the model's layout.
             local: optimizer, steps, clipping, proximal term.
-            seed: of the run.
-            compiled: a mode of torch.compile for the loss, or none.
-            precision: of the forward and backward pass; see `in_precision`.
+            seed: the run's seed.
+            compiled: the mode in which torch.compile compiles the loss, or "none".
+            precision: precision of the forward and backward pass; see `in_precision`.
 
         Raises:
-            InputError: the device has no such precision.
+            InputError: the device cannot compute in this precision.
         """
         self._loss: Callable[[Batch], Tensor] = task.loss
         self._one_shape = compiled != "none"
         if self._one_shape:
-            # One graph for each shape of a batch: a general one would be slower, and no CUDA graph.
+            # One graph for each shape of a batch: a graph for all shapes is slower and cannot be a CUDA
+            # graph.
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
         self.task, self.layout, self.local, self.seed = task, layout, local, seed
         self.params = layout.flatten(task.model)
@@ -64,7 +65,8 @@ class LocalTrainer:
         for name, param in task.model.named_parameters():
             if name in grads:
                 param.grad = grads[name]
-        # Counters and the like do not travel, but what one client left in them must not reach the next.
+        # Buffers outside the layout (integer counters) are not sent, but must not carry one client's values
+        # to the next client.
         learned = {slot.name for slot in layout.buffers}
         rest = [buffer for name, buffer in task.model.named_buffers() if name not in learned]
         self._rest = [(buffer, buffer.clone()) for buffer in rest]
@@ -78,7 +80,7 @@ class LocalTrainer:
         self._runs = [slice(0, layout.size)]
 
     def load_(self, params: Tensor, buffers: Tensor) -> None:
-        """Puts these parameters [P] and buffers [Q] into the model; its other buffers are as at first."""
+        """Copies parameters [P] and buffers [Q] into the model, and resets its other buffers."""
         self.params.copy_(params)
         if self.layout.buffers:
             self.layout.load_buffers_(self.task.model, buffers)
@@ -98,20 +100,24 @@ class LocalTrainer:
         anchor: Tensor | None = None,
         mu: float | None = None,
     ) -> ClientUpdate:
-        """One client's local training.
+        """Trains one client and returns its update.
 
         Args:
-            params: [P], the global parameters; not changed.
-            buffers: [Q], the global buffers; not changed.
-            samples: what the client trains on, on the model's device.
-            round_index: with the client's number, all its draws (batches, dropout) depend on.
+            params: [P] float32, the global parameters; not changed.
+            buffers: [Q] float32, the global buffers; not changed.
+            samples: the client's training samples, on the model's device.
+            round_index: the round. All draws (batches, dropout) depend on seed, round and client number only.
             client: the client's number.
-            blocks: indices of those that it trains; None for all. The others keep their bits, and nothing
-                is computed for what lies below the lowest one that it trains.
-            purpose: tells the draws of a client's first pass from those of its second, if it makes two.
-            correction: [P], added to the gradient of what it trains in every step, before clipping.
-            anchor: [P], what the proximal term holds the parameters to; None: `params`.
-            mu: its strength; None: that of the settings.
+            blocks: indices of the blocks that the client trains; None: all blocks. The others keep their
+                bits, and the backward pass ends at the lowest trained block.
+            purpose: prefix that gives the second of a client's two passes draws of its own; empty by default.
+            correction: [P] float32, added in every step to the gradients of the trained blocks before
+                clipping.
+            anchor: [P] float32, the point to which the proximal term holds the parameters; None: `params`.
+            mu: strength of the proximal term; None: `Local.proximal_mu`.
+
+        Raises:
+            InputError: all blocks are trained, and the loss has no gradient.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
         self.load_(params, buffers)
@@ -127,7 +133,7 @@ class LocalTrainer:
                 self.grads.zero_()
                 loss = self._batch_loss(samples, places)
                 if steps is not None:
-                    if loss.requires_grad:  # not where it depends on none of these blocks
+                    if loss.requires_grad:  # False if the loss depends on none of the trained blocks
                         loss.backward()  # type: ignore[no-untyped-call]
                     elif self._trained == self._whole:
                         expected = "a loss that depends on the model's parameters; it has no gradient"
@@ -152,15 +158,15 @@ class LocalTrainer:
         )
 
     def supports(self, want: Want, clients_per_batch: int = 1) -> str | None:
-        """See `Trainer`: clients trained one after another can do everything."""
+        """See `Trainer`. This engine supports everything, except chosen blocks under torch.compile."""
         if self._one_shape and want == "blocks":
-            return "every set of blocks would be compiled for itself"
+            return "torch.compile would compile the loss anew for every set of blocks"
         return None
 
     def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
         """See `Trainer`."""
         if start.first:
-            # Imported late: it is written for this class.
+            # Imported here because that module imports this one.
             from fedtlu_fast.clients.alternating import train_in_turn
 
             return train_in_turn(self, start, round_index, client)
@@ -177,7 +183,7 @@ class LocalTrainer:
         round_index: int,
         client: int,
     ) -> ClientUpdate:
-        """The update with the client's second model, which is trained now."""
+        """Trains the client's second model and returns `update` with it."""
         sent = update.params.clone()  # the second training works in the same memory
         beside = self.train(
             second.params,
@@ -194,15 +200,18 @@ class LocalTrainer:
     def gradient(
         self, params: Tensor, buffers: Tensor, samples: Samples, count: int, round_index: int, client: int
     ) -> Tensor:
-        """The mean gradient [P] over some batches at the global parameters; in memory that is used again.
+        """Returns the mean gradient over some batches at the global parameters (a probe).
 
         Args:
-            params: [P], the global parameters; not changed.
-            buffers: [Q], the global buffers; not changed.
-            samples: what the client trains on, on the model's device.
-            count: how many batches, or as many as it has.
-            round_index: with the client's number, the draws depend on it.
+            params: [P] float32, the global parameters; not changed.
+            buffers: [Q] float32, the global buffers; not changed.
+            samples: the client's training samples, on the model's device.
+            count: number of batches; a client that has fewer takes all of its batches.
+            round_index: the round. All draws depend on seed, round and client number only.
             client: the client's number.
+
+        Returns:
+            [P] float32, a working vector that the next call overwrites.
         """
         self._freeze_(self._whole)
         self.load_(params, buffers)
@@ -216,7 +225,9 @@ class LocalTrainer:
         return self.grads.div_(len(plan))
 
     def _own(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What the optimizer steps, and the gradients: pieces of the flat vectors, or the parameters."""
+        """Returns the trained parameters and their gradients: pieces of the flat vectors if the optimizer is
+        `flat`, otherwise the model's own tensors.
+        """
         if self.local.optimizer.flat:
             return [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
         params = [
@@ -231,7 +242,7 @@ class LocalTrainer:
         return self._loss(batch if self._one_shape else self.task.trim(batch))
 
     def _freeze_(self, blocks: tuple[int, ...]) -> None:
-        """Has torch compute gradients for these blocks alone."""
+        """Makes torch compute gradients of these blocks only."""
         if blocks == self._trained:
             return
         chosen = self.layout.layer_mask(blocks).tolist()
@@ -247,15 +258,15 @@ def add_proximal_(grads: Tensor, params: Tensor, start: Tensor, mu: float) -> No
 
     Args:
         grads: [P], changed in place.
-        params: [P], w.
-        start: [P], w0, the global parameters.
-        mu: strength; 0 is FedAvg.
+        params: [P], the current parameters w.
+        start: [P], the global parameters w0.
+        mu: strength of the term; 0 is FedAvg.
     """
     if mu:
         grads.add_(params, alpha=mu).sub_(start, alpha=mu)
 
 
 def clip_(flat: nn.Parameter, limit: float | None) -> None:
-    """Scales the gradient down to an L2 norm of `limit`; a gradient below it keeps its bits."""
+    """Scales the gradient of `flat` [P] down to an L2 norm of `limit`; a smaller gradient keeps its bits."""
     if limit is not None and flat.grad is not None:
         clip_grads_with_norm_([flat], limit, get_total_norm([flat.grad]))

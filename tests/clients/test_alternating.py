@@ -1,4 +1,4 @@
-"""FedRep's two passes, against the same by torch."""
+"""FedRep's two passes, compared with the same passes in plain torch."""
 
 import copy
 
@@ -31,7 +31,7 @@ def made(**training):
 
 
 def by_torch(plain, samples, config):
-    """The head first, then the base, each from where the other left the model."""
+    """Trains the head first and then the base, which starts from the model with the new head."""
     losses = []
     for part, purpose in ((plain[3:], "first batches"), (plain[:3], "batches")):
         start = [param.detach().clone() for param in part.parameters()]
@@ -68,7 +68,7 @@ def test_the_head_is_trained_first_and_then_the_rest(options):
     assert torch.equal(buffers, given[1])
 
 
-def test_numbers_that_are_none_in_the_first_pass_are_told():
+def test_a_loss_that_is_nan_in_the_first_pass_is_reported():
     trainer, _, samples = made()
     start = trainer.params.clone()
     start[-1] = float("nan")

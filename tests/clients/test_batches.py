@@ -45,7 +45,7 @@ def test_only_batchnorm_takes_its_statistics_from_the_batch() -> None:
     assert not normalises_batches(nn.Sequential(nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.InstanceNorm1d(2)))
 
 
-def test_a_client_without_samples_is_named_for_it() -> None:
+def test_a_client_without_samples_is_an_error() -> None:
     with pytest.raises(ValueError, match="no sample to train on"):
         _plan(0, 8, True, local_steps=2)
     assert samples_processed(0, TrainingConfig(local_steps=2).local) == 0

@@ -1,4 +1,4 @@
-"""Training some blocks of a model, and probing: against torch with the other parameters frozen."""
+"""Training of chosen blocks, and probes, compared with torch on a model whose other parameters are frozen."""
 
 import copy
 from itertools import chain, combinations
@@ -32,7 +32,7 @@ OPTIONS = {
     "all": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1, "proximal_mu": 0.7, "clip_norm": 0.1},
 }
 SUBSETS = list(chain.from_iterable(combinations(range(3), size) for size in range(4)))
-"""Of the three blocks of an MLP, none and all among them."""
+"""All subsets of the three blocks of an MLP, the empty one and the whole one among them."""
 
 
 def mlp(*extra):
@@ -55,7 +55,7 @@ class Client:
         self.layout = ParameterLayout.from_module(model)
         self.config = TrainingConfig(**{"clip_norm": None, "lr": 0.1, "local_steps": 6, **training}).local
         self.samples = Samples(pool or features(), np.arange(rows))
-        # Numbers whose bits a needless operation would change.
+        # Numbers whose bits any extra operation would change.
         self.start = self.layout.flatten(model)
         self.start[::5] = -0.0
         self.buffers = self.layout.flatten_buffers(model)
@@ -70,7 +70,7 @@ class Client:
         return found.clone()
 
     def by_torch(self, blocks, client=7, round_index=2):
-        """The same by autograd and torch's optimizers on tensors of their own."""
+        """Returns the same training done with autograd and torch's optimizer on separate tensors."""
         model = copy.deepcopy(self.plain).train()
         self.layout.bind_(model, self.start.clone())
         params, config = dict(model.named_parameters()), self.config
@@ -100,7 +100,7 @@ class Client:
         return self.layout.flatten(model), self.layout.flatten_buffers(model)
 
     def outside(self, blocks):
-        """Where the other blocks lie."""
+        """Returns the slices of the flat vector that hold the other blocks."""
         return self.layout.runs(set(range(len(self.layout.blocks))).difference(blocks))
 
 
@@ -135,7 +135,7 @@ def test_all_blocks_named_are_all_blocks_to_the_bit(options):
 
 
 @pytest.mark.parametrize("options", ["sgd", "all"])
-def test_a_client_that_trains_nothing_keeps_every_bit_and_tells_its_loss(options):
+def test_a_client_that_trains_nothing_keeps_every_bit_and_reports_its_loss(options):
     client = Client(mlp(), **OPTIONS[options])
     params, _, update = client.train(())
     assert same_bits(params, client.start)
@@ -149,7 +149,7 @@ def test_a_client_that_trains_nothing_keeps_every_bit_and_tells_its_loss(options
 
 @pytest.mark.parametrize("blocks", [(), (0,), (2, 3), (0, 4)], ids=str)
 def test_gpt2_with_dropout_and_tied_weights(blocks):
-    """Dropout draws the same whatever is trained; the embedding is trained through the head as well."""
+    """Dropout's draws do not depend on the trained blocks; the head trains the embedding as well."""
     torch.manual_seed(1)
     tokens = torch.from_numpy(seeded(0, "tokens").integers(0, 50, (30, 8)))
     client = Client(gpt2(layers=3), (tokens,), LanguageModelling, clip_norm=1.0, momentum=0.9)
@@ -188,7 +188,7 @@ def test_nothing_of_one_client_reaches_the_next(options):
                 assert found[2].loss == expected[2].loss
 
 
-def test_evaluation_and_the_global_vectors_are_as_if_nobody_had_chosen():
+def test_evaluation_and_the_global_vectors_do_not_depend_on_chosen_blocks():
     client = Client(mlp(nn.BatchNorm1d(8)))
     trainer, start, buffers = client.trainer, client.start.clone(), client.buffers.clone()
     trainer.load_(start, buffers)
@@ -220,7 +220,8 @@ def flops(act):
 @pytest.mark.parametrize(
     ("blocks", "products"),
     [
-        # Forward: 5 x 8, 8 x 8 and 8 x 3. Backward: the weights trained, and the way down to the lowest.
+        # Forward: 5 x 8, 8 x 8 and 8 x 3. Backward: the gradients of the trained weights, and of the
+        # activations down to the lowest trained layer.
         ((), 0),
         ((2,), 24),
         ((1,), 24 + 64),
@@ -229,7 +230,7 @@ def flops(act):
         ((0, 1, 2), 24 + 64 + 24 + 64 + 40),
     ],
 )
-def test_nothing_is_computed_below_the_lowest_block_that_is_trained(blocks, products):
+def test_the_backward_pass_ends_at_the_lowest_trained_block(blocks, products):
     client = Client(mlp(), local_steps=1, batch_size=10)
     assert flops(lambda: client.train(blocks)) == 2 * 10 * (40 + 64 + 24 + products)
 

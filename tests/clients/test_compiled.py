@@ -1,4 +1,4 @@
-"""Perceptrons trained in C++ against `LocalTrainer` and against float64: the same clients, to rounding."""
+"""Perceptrons trained in C++, compared with `LocalTrainer` and with float64: equal up to rounding."""
 
 import copy
 
@@ -74,7 +74,7 @@ class Setting:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_client_is_trained_as_by_the_local_trainer(name, shape):
+def test_a_client_ends_where_the_local_trainer_ends(name, shape):
     setting = Setting(shape, local_epochs=2.0, **OPTIONS[name])
     for client, held in enumerate(setting.samples(11, 1, 4, 23)):
         expected, params = setting.reference(held, client)
@@ -86,7 +86,7 @@ def test_a_client_is_trained_as_by_the_local_trainer(name, shape):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_sum_is_of_what_the_clients_send(name):
+def test_the_sum_equals_the_clients_weighted_changes(name):
     setting = Setting(local_steps=3, **OPTIONS[name])
     samples = setting.samples(5, 17, 4, 30, 1)
     expected = torch.zeros(setting.layout.size, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_the_sum_is_of_what_the_clients_send(name):
     seed=st.integers(0, 2**31),
 )
 def test_any_shape_against_float64(inputs, hidden, classes, batch, sizes, seed):
-    """With SGD, against torch's autograd in float64."""
+    """Compares SGD with torch's autograd in float64."""
     setting = Setting((inputs, tuple(hidden), classes), np.random.default_rng(seed), batch_size=batch)
     for client, held in enumerate(setting.samples(*sizes)):
         exact = build_mlp(inputs, hidden, classes, SEED).double()
@@ -168,7 +168,7 @@ def test_features_that_lie_by_columns():
     assert torch.equal(setting.sum_of(turned)[1], setting.sum_of(samples)[1])
 
 
-def test_what_is_not_finite_is_left_out():
+def test_clients_that_are_not_finite_are_left_out():
     setting = Setting(local_steps=2)
     samples = setting.samples(6, 9, 5)
     poisoned = tuple(part.clone() for part in samples[1].all())
@@ -183,7 +183,7 @@ def test_what_is_not_finite_is_left_out():
     assert torch.equal(change, expected)
 
 
-def test_all_of_them_not_finite_is_no_change():
+def test_a_group_without_finite_clients_changes_nothing():
     setting = Setting(lr=1e30, local_steps=5)
     found, change = setting.sum_of(setting.samples(6, 9))
     assert found.finite == [False, False]

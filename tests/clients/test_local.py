@@ -1,4 +1,4 @@
-"""How clients train, as a value; optimizers of the user's in the engines."""
+"""The value that says how clients train, and the user's own optimizers in the engines."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The optimizers of local training against torch's classes, on vectors and on rows that drop out."""
+"""The optimizers of local training, compared with torch's classes, on vectors and on rows that drop out."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_gradients_are_left_as_they_were(generator, options):
     st.integers(0, 2**30),
 )
 def test_rows_that_drop_out_equal_optimizers_of_their_own(options, steps, size, seed):
-    """To float32 rounding: torch's vector instructions round as its scalar ones at the ends do not."""
+    """Results agree up to float32 rounding: torch's vector and scalar instructions round differently."""
     config, steps = TrainingConfig(**options).local, sorted(steps, reverse=True)
     draws = np.random.default_rng(seed)
     start = torch.from_numpy(draws.standard_normal((len(steps), size), dtype=np.float32))
@@ -86,7 +86,7 @@ def test_rows_that_drop_out_equal_optimizers_of_their_own(options, steps, size, 
     matrix, shared, optimizer = start.clone(), torch.empty(len(steps), size), config.optimizer.start([])
     for step in range(steps[0]):
         active = sum(own > step for own in steps)
-        # One matrix of gradients serves all steps: nothing of it may be kept.
+        # All steps share one matrix of gradients: an optimizer must not keep a view of it.
         shared[:active] = grads[step, :active]
         optimizer.step_([matrix[:active]], [shared[:active]])
         shared.fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""Forward passes in bfloat16: near those in float32, of one client and of many, and never by default."""
+"""Forward passes in bfloat16: close to float32 for one client and for many, and never the default."""
 
 import copy
 

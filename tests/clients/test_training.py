@@ -1,4 +1,4 @@
-"""Local training against torch on a plain model, and what one client must not leave behind for the next."""
+"""Local training, compared with torch on a plain model; one client leaves nothing behind for the next."""
 
 import copy
 from collections import Counter
@@ -81,7 +81,7 @@ class Federation:
 
 
 def plain_training(federation, rows, optimizer, *, mu=0.0, clip=None, round_index=1, client=0):
-    """The same by the book: autograd over the whole objective, torch's optimizer over separate tensors."""
+    """Trains with plain torch: autograd over the whole objective, torch's optimizer over separate tensors."""
     model = copy.deepcopy(federation.plain).train()
     start = [param.detach().clone() for param in model.parameters()]
     step_of = optimizer(model.parameters())
@@ -166,7 +166,7 @@ def test_clip_scales_to_the_limit_and_leaves_smaller_gradients_their_bits():
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.01, 1.0, 7.5])
-def test_proximal_term_is_what_autograd_makes_of_it(mu, generator):
+def test_the_proximal_gradient_equals_autograds(mu, generator):
     params = torch.randn(40, generator=generator)
     start = torch.randn(40, generator=generator)
     grads = torch.randn(40, generator=generator)
@@ -343,7 +343,7 @@ def test_an_update_with_nan_or_inf_says_so_and_does_not_reach_the_next_client(sa
     federation = Federation(mlp(), poisoned, clip_norm=clip, lr=1.0, momentum=0.9)
     update, params, _ = federation.train(rows_of(20), client=0)
     assert not update.is_sound(federation.buffers)
-    # A gradient of infinite norm may be clipped to zero: then only the loss tells.
+    # A gradient of infinite norm may be clipped to zero: then only the loss is not finite.
     assert not (torch.isfinite(params).all() and np.isfinite(update.loss))
     update, params, _ = federation.train(rows_of(20, 40), client=1)
     assert update.is_sound(federation.buffers)
@@ -351,7 +351,7 @@ def test_an_update_with_nan_or_inf_says_so_and_does_not_reach_the_next_client(sa
 
 
 def test_nonfinite_buffers_alone_are_enough():
-    """A frozen, normalised input that overflows float32 when squared: parameters stay what they were."""
+    """A frozen, normalised input overflows float32 when squared, and no parameter moves."""
     model = mlp(nn.BatchNorm1d(8))
     model[0].requires_grad_(False)
     samples = torch.full((20, WIDTH + 1), 1e25)

@@ -1,4 +1,4 @@
-"""Many clients at once against one after another: the same result to float32 rounding, client by client."""
+"""Clients trained together, compared with clients trained alone: equal up to float32 rounding."""
 
 import copy
 from itertools import pairwise
@@ -221,7 +221,7 @@ def test_clients_with_pools_of_their_own():
     setting.compare(samples)
 
 
-def test_the_clients_order_does_not_matter_and_those_with_most_steps_come_first():
+def test_clients_with_most_steps_come_first_and_the_given_order_does_not_matter():
     setting = Setting()
     samples = setting.samples(4, 20, 1, 12)
     found = setting.many.train(setting.start, samples, 2, [9, 8, 7, 6])
@@ -245,7 +245,7 @@ def test_tied_weights_stay_tied():
     names = setting.layout.names
     assert "transformer.wte.weight" in names
     assert "lm_head.weight" not in names
-    # In the other use of the weight, as the head, every token's row has a gradient: also those not seen.
+    # The weight is used again as the head, where every token's row has a gradient, also the tokens not seen.
     held = Samples((setting.pool[0] % 5,), np.arange(12))
     params, _, _ = setting.together([held, held])
     rows = setting.layout.views(params[1] - setting.start)["transformer.wte.weight"]
@@ -319,7 +319,7 @@ def test_a_batch_without_a_label_changes_nothing():
 @examples(200)
 @given(st.integers(1, 5000), st.integers(0, 40), st.integers(1, 3000))
 def test_with_equal_counts_the_weights_have_the_bits_of_one_over_b(size, filled, count):
-    """Language modelling and classification, whose results must not depend on there being counts."""
+    """The results of language modelling and classification must not depend on whether counts are given."""
     real = torch.arange(size + filled)[None] < size
     weights = by_predictions(real, torch.full(real.shape, count))
     expected = np.where(real.numpy(), np.float32(1 / size), np.float32(0)).astype(np.float32)
@@ -363,7 +363,7 @@ def test_matrices_used_again_leak_nothing_from_one_group_to_the_next(options):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("options", ["sgd", "momentum", "adamw", "all"])
-def test_nan_in_one_clients_data_spoils_only_that_client(options, bad):
+def test_nan_in_one_clients_data_affects_only_that_client(options, bad):
     setting = Setting(**OPTIONS[options])
     samples = setting.samples(9, 5, 12)
     expected, losses, _ = setting.together(samples)
@@ -378,7 +378,7 @@ def test_nan_in_one_clients_data_spoils_only_that_client(options, bad):
 
 
 def test_a_sample_that_a_client_never_meets_does_no_harm():
-    """Shorter batches are filled up, and not with the first of all its samples."""
+    """A shorter batch is filled up with its own first sample, not with the first sample of the pool."""
     setting = Setting(batch_size=4, local_epochs=0.5)
     pool = tuple(part.clone() for part in setting.pool)
     pool[0][0] = float("nan")
@@ -412,7 +412,7 @@ def test_batch_norm_is_refused_at_once_with_the_reason(model, reason):
 
 
 class Noise(nn.Module):
-    """In training only."""
+    """Adds noise in training only."""
 
     def forward(self, x):
         return x + torch.randn_like(x) if self.training else x
@@ -451,7 +451,7 @@ def test_a_model_that_looks_at_its_numbers_is_refused():
         Setting(model=Looks())
 
 
-def test_to_try_a_model_leaves_no_trace():
+def test_trying_a_model_leaves_no_trace():
     setting = Setting()
     held = setting.samples(9)
     base = setting.together(held)[0]
@@ -507,7 +507,7 @@ def test_saved_bytes_are_what_the_backward_pass_needs():
     assert found[100] - found[10] == 40 * each, "a client has no more than 50 samples"
 
 
-def test_to_measure_draws_nothing_and_leaves_no_gradient():
+def test_measuring_draws_nothing_and_leaves_no_gradient():
     task = Classification(mlp(nn.Dropout(0.5)).train())
     held = Samples(features_of(seeded(0, "bytes")), np.arange(20))
     before = torch.get_rng_state()

@@ -28,7 +28,7 @@ def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule,
     error = refused({}, execution, aggregation={"rule": rule})
     assert error.field == "aggregation.rule"
     assert error.value == rule
-    reason = "mean where clients are trained several at once, whose sum is all that is kept."
+    reason = "mean where several clients are trained together, and only the sum of their changes is kept."
     assert str(error).endswith(f"expected {reason} Use execution.clients_per_batch=1.")
 
 
@@ -43,7 +43,11 @@ def test_so_do_colluders(execution):
     ("execution", "field", "reason"),
     [
         ({"engine": "compiled"}, "execution.engine", "the compiled engine trains every layer"),
-        ({"compile": "default"}, "execution.compile", "every set of blocks would be compiled for itself"),
+        (
+            {"compile": "default"},
+            "execution.compile",
+            "torch.compile would compile the loss anew for every set of blocks",
+        ),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""Many clients at once, each with blocks of its own: row by row what each does alone."""
+"""Clients that train together, each with blocks of its own: each row equals the client trained alone."""
 
 import copy
 
@@ -29,7 +29,7 @@ OPTIONS = {
     "adamw": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.3},
     "proximal": {"proximal_mu": 2.0},
     "clipped": {"clip_norm": 0.05},
-    # A gradient that is 0 but for rounding is a whole step to AdamW.
+    # A gradient that is 0 except for rounding errors makes AdamW take a whole step.
     "all": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.1, "proximal_mu": 0.7, "clip_norm": 0.1},
     "adamw, proximal": {"optimizer": "adamw", "lr": 0.003, "proximal_mu": 0.7},
 }
@@ -50,7 +50,7 @@ def small_gpt2():
 
 
 class Both:
-    """Both trainers on copies of one model."""
+    """The vectorised and the plain trainer, each on a copy of one model."""
 
     def __init__(self, model=None, draws=None, task=None, **training):
         self.draws = draws if draws is not None else fresh()
@@ -73,7 +73,7 @@ class Both:
         return [Samples(self.pool, self.draws.permutation(100)[:size]) for size in sizes]
 
     def together(self, samples, blocks):
-        """In the order of the clients."""
+        """Returns the results in the order of the clients."""
         found = self.many.train(self.start, samples, 2, range(10, 10 + len(samples)), blocks)
         rows = np.argsort(found.clients)
         return found.params[rows].clone(), [found.losses[row] for row in rows]
@@ -146,7 +146,7 @@ def test_one_choice_leaves_nothing_behind_for_the_next():
     assert same_bits(both.together(samples, None)[0], whole)
 
 
-def test_a_client_whose_gradients_are_nan_spoils_no_other_and_no_block_that_it_does_not_train():
+def test_nan_gradients_affect_neither_other_clients_nor_untrained_blocks():
     both = Both(clip_norm=1.0)
     samples = both.samples(9, 9)
     blocks = [(2,), (0, 2)]
