@@ -40,3 +40,14 @@ SEEDS = either("seeds", "--seeds")
 OVERRIDES = either("overrides", "--set")
 ALL_SETTINGS = either("fedtlu_fast.config.settings.setting_paths()", "fedtlu settings")
 """How to list every setting."""
+
+
+def rounds_told(rounds: int, warmup_rounds: int) -> str:
+    """The rounds as titles have them: ``30 rounds (15 warm-up, 15 targeted)``.
+
+    Args:
+        rounds: number of all rounds.
+        warmup_rounds: number of the first ones, which update every block; it may exceed `rounds`.
+    """
+    warmup = min(warmup_rounds, rounds)
+    return f"{rounds} rounds ({warmup} warm-up, {rounds - warmup} targeted)"

@@ -16,6 +16,7 @@ from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
+from fedtlu_fast.wording import rounds_told
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 LEAST = (
@@ -98,6 +99,7 @@ def compare_command(
     from fedtlu_fast.report.aggregate.comparison import comparison_table
     from fedtlu_fast.report.arms import chooses
     from fedtlu_fast.report.pages.comparison import write_comparison_report
+    from fedtlu_fast.report.run_settings import RunSettings
 
     given = {
         "model__pretrained": model,
@@ -148,11 +150,11 @@ def compare_command(
                 resume=resume is not None,
                 progress=bars.show,
             )
-        rows = write_comparison_report(arms, settings, directory)
+        rows = write_comparison_report(arms, RunSettings.read(directory), directory)
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
-        title = f"{settings.rounds_told}, {len(numbers)} seeds: mean ± std"
+        title = f"{rounds_told(settings.rounds, settings.warmup_rounds)}, {len(numbers)} seeds: mean ± std"
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.tables import show
+from fedtlu_fast.wording import rounds_told
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -29,6 +30,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         return
     table = Table(title="What this run needs", show_header=False, title_justify="left")
     needed = found.server_bytes + found.worker_bytes
+    rounds = rounds_told(settings.rounds, settings.warmup_rounds)
     lines = {
         "parameters": f"{found.parameters:,}",
         "executor": f"{found.executor}, {found.workers} worker(s), "
@@ -37,7 +39,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         "one client": _time(found.client_seconds),
         "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
         "one global test": _time(found.test_seconds),
-        "the run": f"{_time(found.run_seconds)} ({settings.rounds_told}), plus local tests",
+        "the run": f"{_time(found.run_seconds)} ({rounds}), plus local tests",
         "checkpoints on disk": _size(found.checkpoint_bytes),
         "upload of a round's clients": _size(found.upload_bytes),
     }

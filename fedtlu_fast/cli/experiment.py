@@ -17,6 +17,7 @@ from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InterruptedRunError, ResumableError, not_one_of
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import shell_word
+from fedtlu_fast.wording import rounds_told
 
 SEEDS = 3
 
@@ -104,7 +105,8 @@ def experiment_command(
     if as_json:
         typer.echo(dump_json(rows, indent=1))
     else:
-        title = f"{name}, {scale}: {settings.rounds_told}, {seeds} seeds, data {settings.data.source}"
+        rounds = rounds_told(settings.rounds, settings.warmup_rounds)
+        title = f"{name}, {scale}: {rounds}, {seeds} seeds, data {settings.data.source}"
         show(experiment_table(rows, title), "see table.md")
     options.say_diverged([arm for result in found for arm in result.arms])
     if not quiet:

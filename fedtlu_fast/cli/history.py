@@ -44,17 +44,16 @@ def history_command(
     from fedtlu_fast.runs.directory import dump_json
 
     check_place("--plot", plot)
-    config, history = read_history(run_dir)
+    settings, history = read_history(run_dir)
     if plot is not None:
         from fedtlu_fast.report.figures.history import history_figure
 
         write_plot(plot, lambda: history_figure(history.groups))
     if as_json:
-        typer.echo(dump_json(history_json(config, history), indent=1))
+        typer.echo(dump_json(history_json(settings.selector, history), indent=1))
         return
     rounds = len(history.groups[0].rounds)
-    name = config.selection.name_of("selector")
-    title = f"{name}, {history.metric} ({history.pooling}), {rounds} targeted rounds"
+    title = f"{settings.selector}, {history.metric} ({history.pooling}), {rounds} targeted rounds"
     results.print(
         f"Selection decides over {100 * history.share:.0f}% of the model's parameters.", highlight=False
     )

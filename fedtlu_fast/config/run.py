@@ -166,12 +166,6 @@ class RunConfig(Section):
         return self
 
     @property
-    def rounds_told(self) -> str:
-        """The rounds as titles of tables have them: ``30 rounds (15 warm-up, 15 targeted)``."""
-        targeted = max(0, self.rounds - self.warmup_rounds)
-        return f"{self.rounds} rounds ({min(self.warmup_rounds, self.rounds)} warm-up, {targeted} targeted)"
-
-    @property
     def rule_name(self) -> str:
         """The aggregation rule as the settings name it."""
         return self.aggregation.name_of("rule")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.experiments.compare import POLICY, Progress, arm_paths, compare, is_complete
 from fedtlu_fast.runs.directory import CONFIG, PLAN, RunDirectory
-from fedtlu_fast.runs.results import Condition, ConditionResult, read_arm
+from fedtlu_fast.runs.results import ConditionResult, condition_name, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
@@ -35,6 +36,26 @@ THREATS: Mapping[str, tuple[str, ...]] = {
     # The honest change turned round and doubled.
     "malicious": ("sign_flip:0.2:2",),
 }
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of the grid: what all arms of a comparison share.
+
+    Attributes:
+        aggregator: one of `AGGREGATORS`.
+        threat: one of `THREATS`.
+        config: settings of its arms, all but selector and seed.
+    """
+
+    aggregator: str
+    threat: str
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """The name of its directory too."""
+        return condition_name(self.aggregator, self.threat)
 
 
 def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) -> RunConfig:
@@ -123,7 +144,7 @@ def run_experiment(
         else:
             begun = os.path.lexists(folder / CONFIG)
             arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)
-        found.append(ConditionResult(one, arms))
+        found.append(ConditionResult(one.aggregator, one.threat, arms))
     return found
 
 

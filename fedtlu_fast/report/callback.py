@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedtlu_fast.report.pages.run import write_run_report
-from fedtlu_fast.runs.directory import RunDirectory
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 from fedtlu_fast.torch_state import own_state
@@ -21,4 +21,4 @@ class WriteReport(Callback):
         if run.out is None or run.result is None:
             return
         with own_state():
-            write_run_report(run.result, RunDirectory.open(run.out)[1], run.out)
+            write_run_report(run.result, RunSettings.read(run.out), run.out)

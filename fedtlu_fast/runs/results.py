@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.lora import merged
@@ -140,28 +139,25 @@ def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One cell of the grid: what all arms of a comparison share.
+class ConditionResult:
+    """What the arms of one condition of an experiment left: an aggregator with a threat.
 
     Attributes:
-        aggregator: of `AGGREGATORS`.
-        threat: of `THREATS`.
-        config: settings of its arms, but for selector and seed.
+        aggregator: its name.
+        threat: its name.
+        arms: the runs of all selectors and seeds.
     """
 
     aggregator: str
     threat: str
-    config: RunConfig
+    arms: list[ArmResult]
 
     @property
     def name(self) -> str:
-        """Also its directory's."""
-        return f"{self.aggregator}-{self.threat}"
+        """The name of the condition, and of its directory."""
+        return condition_name(self.aggregator, self.threat)
 
 
-@dataclass(frozen=True)
-class ConditionResult:
-    """A condition and what its arms left."""
-
-    condition: Condition
-    arms: list[ArmResult]
+def condition_name(aggregator: str, threat: str) -> str:
+    """The name of a condition, and of its directory in that of the experiment."""
+    return f"{aggregator}-{threat}"

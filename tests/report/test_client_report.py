@@ -21,6 +21,7 @@ from fedtlu_fast.report.figures.client_maps import arms_choices
 from fedtlu_fast.report.pages.clients import agreement_curves, quality_curves
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY
 
@@ -173,7 +174,7 @@ def test_everything_is_written_from_runs(
         found.append(replace(read_arm(tmp_path / f"{name}-seed0"), selector=name))
     found.append(ArmResult("local_only", 0, {"test_perplexity": 30.0}, [], []))
     before = {path for path in snapshot(tmp_path) if "/" not in path}
-    rows = write_comparison_report(found, config, tmp_path)
+    rows = write_comparison_report(found, RunSettings.of(config.to_yaml()), tmp_path)
     assert [row["selector"] for row in rows] == [*arms, "local_only"]
     assert {path for path in snapshot(tmp_path) if "/" not in path} - before == {
         "comparison.json",
@@ -195,7 +196,7 @@ def test_everything_is_written_from_runs(
     assert tuple(found[0].summary["open_blocks"]) == arms_choices(found)["random@1"][0].blocks
     # An arm whose directory is gone costs the costs, and nothing else.
     (tmp_path / "table.md").unlink()
-    assert write_comparison_report([arm("own@1", 0, [TOP])], config, tmp_path)
+    assert write_comparison_report([arm("own@1", 0, [TOP])], RunSettings.of(config.to_yaml()), tmp_path)
     assert "the costs could not be made" in caplog.text
     assert "own@1-seed0" in caplog.text
     assert (tmp_path / "table.md").exists()

@@ -22,8 +22,8 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_a_directory_tells_what_the_result_tells(run):
-    config, found = read_history(run.out)
-    assert config.selection.name_of("selector") == "fedtlu"
+    settings, found = read_history(run.out)
+    assert settings.selector == "fedtlu"
     direct = score_history(run.selection, run.layout)
     assert (found.stability, found.kinds) == (direct.stability, direct.kinds)
     assert [row.lag for row in found.stability] == [1, 2]
@@ -102,8 +102,8 @@ def test_picture_shows_ranks_choices_and_taus():
 
 
 def test_example_of_the_json(run):
-    config, found = read_history(run.out)
-    told = json.loads(json.dumps(history_json(config, found)))
+    settings, found = read_history(run.out)
+    told = json.loads(json.dumps(history_json(settings.selector, found)))
     assert told["metric"] == "excess"
     assert len(told["groups"]["transformer.h.*"]["tau_to_next"]) == 3
     assert sum(told["groups"]["transformer.h.*"]["chosen_share"]) == pytest.approx(1)

@@ -18,6 +18,7 @@ from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.page import write_page
 from fedtlu_fast.report.pages.parts import attempt, pictures, png, tables
 from fedtlu_fast.report.pages.run import write_run_report
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.results import ArmResult, RunResult
 
 NAMES = [
@@ -148,7 +149,7 @@ def test_a_run_whose_report_breaks_somewhere_keeps_the_rest(
     broken: str,
 ) -> None:
     monkeypatch.setattr(f"fedtlu_fast.report.pages.run.{broken}", fail)
-    write_run_report(finished, tiny(Path("unused")), tmp_path)
+    write_run_report(finished, RunSettings.of(tiny(Path("unused")).to_yaml()), tmp_path)
     assert len(caplog.records) == 1
     assert "could not be made" in caplog.text
     assert (tmp_path / "plots").exists()
@@ -174,7 +175,9 @@ def test_arms_without_a_single_round_are_compared(tmp_path: Path, caplog: pytest
     }
     summary |= {"test_perplexity": 9.0, "local_perplexity": None, "trained_local_perplexity": None}
     summary |= {"updated_share": 0.0, "bytes_published": 0, "bytes_up": 0, "seconds": 0.0}
-    rows = write_comparison_report([ArmResult("zero_shot", 0, summary, [], [])], tiny(Path("x")), tmp_path)
+    rows = write_comparison_report(
+        [ArmResult("zero_shot", 0, summary, [], [])], RunSettings.of(tiny(Path("x")).to_yaml()), tmp_path
+    )
     assert [row["test_perplexity"] for row in rows] == [9.0]
     assert {"comparison.json", "table.md", "table.csv", "report.html"} <= {
         path.name for path in tmp_path.iterdir()
@@ -185,7 +188,7 @@ def test_arms_without_a_single_round_are_compared(tmp_path: Path, caplog: pytest
 def test_the_page_shows_names_as_they_are(tmp_path: Path) -> None:
     names = [*NAMES, "<script>alert(1)</script>", "a\nb"]
     page = [{"title": name, "heads": [name], "cells": [[name]]} for name in names]
-    write_page(tmp_path, "t\x1b", "\ud800", page, {"<b>": b"x"}, tiny(Path("a\x1b<b>")))
+    write_page(tmp_path, "t\x1b", "\ud800", page, {"<b>": b"x"}, tiny(Path("a\x1b<b>")).to_yaml())
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "\x1b" not in text

@@ -19,6 +19,7 @@ from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.pages.run import write_run_report
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.shown import short_names
@@ -228,7 +229,7 @@ def pages(out: Path) -> str:
 def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) -> None:
     config = tiny(text)
     result = simulate(config, tmp_path / "out")
-    write_run_report(result, config, tmp_path / "out")
+    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
     page = pages(tmp_path / "out")
     assert result.summary["params_sha256"] in page
     assert "Federated run: fedtlu, seed 0" in page
@@ -244,7 +245,7 @@ def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) 
 def test_report_of_every_kind_of_run_can_be_written(text: Path, tmp_path: Path, over: dict[str, Any]) -> None:
     config = tiny(text, selection=over, rounds=3)
     result = simulate(config, tmp_path / "out")
-    write_run_report(result, config, tmp_path / "out")
+    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
     assert result.summary["params_sha256"] in pages(tmp_path / "out")
 
 
@@ -254,14 +255,14 @@ def test_page_escapes_what_users_name(text: Path, tmp_path: Path) -> None:
     file.write_bytes(text.read_bytes())
     config = tiny(file, rounds=1)
     result = simulate(config, tmp_path / "out")
-    write_run_report(result, config, tmp_path / "out")
+    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
     assert "&lt;script&gt;alert(1)" in pages(tmp_path / "out")
 
 
 def test_comparison_report_leaves_tables_picture_and_page(
     text: Path, tmp_path: Path, results: list[ArmResult]
 ) -> None:
-    rows = write_comparison_report(results, tiny(text), tmp_path)
+    rows = write_comparison_report(results, RunSettings.of(tiny(text).to_yaml()), tmp_path)
     assert rows == comparison_rows(results)
     page = pages(tmp_path)
     assert "98.50 ± 0.71" in page
@@ -280,7 +281,7 @@ def test_report_that_cannot_be_written_is_a_storage_error(
 ) -> None:
     (tmp_path / "plots").write_text("a file where the folder has to be")
     with pytest.raises(StorageError, match="plots could not be written"):
-        write_comparison_report(results, tiny(text), tmp_path)
+        write_comparison_report(results, RunSettings.of(tiny(text).to_yaml()), tmp_path)
 
 
 def test_accuracies_have_columns_only_where_there_are_some(results: list[ArmResult]) -> None:

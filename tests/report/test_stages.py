@@ -2,9 +2,8 @@
 
 import pytest
 
-from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.report.aggregate.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
-from fedtlu_fast.runs.results import ArmResult, Condition, ConditionResult
+from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 
 def timing(train, score, **more):
@@ -17,7 +16,7 @@ def result(**arms):
         for selector, seeds in arms.items()
         for seed, rounds in enumerate(seeds)
     ]
-    return ConditionResult(Condition("fedavg", "clean", load_config("smoke")), made)
+    return ConditionResult("fedavg", "clean", made)
 
 
 def test_means_are_over_all_rounds_of_a_selectors_arms():

@@ -13,9 +13,9 @@ from fedtlu_fast.build.run import open_run
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.experiments.compare import compare
-from fedtlu_fast.experiments.experiment import run_experiment
+from fedtlu_fast.experiments.experiment import Condition, run_experiment
 from fedtlu_fast.participation.cohort import sample_cohort
-from fedtlu_fast.runs.results import ArmResult, Condition
+from fedtlu_fast.runs.results import ArmResult
 
 SETTINGS: dict[str, Any] = {
     "clients": 6,

@@ -33,7 +33,7 @@ def test_a_run_chooses_among_named_blocks_and_says_how_much_they_are(tmp_path, c
     assert result.summary["selection_share"] == result.layout.grouped_share == pytest.approx(share)
     assert f"selection decides over {100 * share:.0f}% of the model's parameters only" in caplog.text
     again, history = read_history(tmp_path / "run")
-    assert again.selection.blocks == ("[02]",)
+    assert again.blocks == ("[02]",)
     assert history.share == share
     assert [group.blocks for group in history.groups] == [("0", "2")]
 

@@ -18,7 +18,7 @@ from fedtlu_fast.experiments.experiment import (
 )
 from fedtlu_fast.report.aggregate.experiment import experiment_rows, paired_interval
 from fedtlu_fast.report.pages.experiment import write_experiment_report
-from fedtlu_fast.runs.results import ArmResult, Condition, ConditionResult
+from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 TINY = [
     "rounds=2",
@@ -148,7 +148,7 @@ def test_gains_are_paired_by_seed(settings):
         arm("random", 0, test_perplexity=100.0, test_accuracy=0.5),
         arm("random", 1, test_perplexity=50.0, test_accuracy=0.5),
     ]
-    rows = experiment_rows("x-gpt2", [ConditionResult(Condition("fedavg", "clean", settings), arms)])
+    rows = experiment_rows("x-gpt2", [ConditionResult("fedavg", "clean", arms)])
     found = {(row["selector"], row["metric"]): row for row in rows}
     ours = found["fedtlu", "perplexity"]
     assert ours["gain_over_random_pct"] == pytest.approx(15.0)
@@ -163,7 +163,7 @@ def test_gains_are_paired_by_seed(settings):
 
 def test_an_arm_that_diverged_has_no_gain(settings):
     arms = [arm("fedtlu", 0), arm("fedtlu", 1, test_perplexity=9.0), arm("random", 1, test_perplexity=10.0)]
-    rows = experiment_rows("x-gpt2", [ConditionResult(Condition("fedavg", "clean", settings), arms)])
+    rows = experiment_rows("x-gpt2", [ConditionResult("fedavg", "clean", arms)])
     row = rows[0]
     assert (row["seeds"], row["gain_over_random_pct"], row["ci_low"]) == (1, pytest.approx(10.0), None)
     assert json.dumps(rows)

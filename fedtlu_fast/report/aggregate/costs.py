@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.report.columns import column_of
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.costs import read_round_costs
 from fedtlu_fast.runs.directory import METRICS, RunDirectory
@@ -92,13 +93,13 @@ def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
 
 
 def _read(path: Path) -> RunCosts:
-    directory, config = RunDirectory.open(path, "RUN_DIR")
+    directory, _ = RunDirectory.open(path, "RUN_DIR")
     _, rows = read_finished(directory, "RUN_DIR")
     metrics, rounds = rows[METRICS], read_round_costs(directory)
     if [row["round"] for row in rounds] != [row["round"] for row in metrics]:
         expected = "costs of the rounds that the run has"
         raise InputError("RUN_DIR", str(path), expected, "Resume the run, which measures them anew.")
-    return RunCosts(config.seed, rounds, metrics)
+    return RunCosts(RunSettings.read(path).seed, rounds, metrics)
 
 
 def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:

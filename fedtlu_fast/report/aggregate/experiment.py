@@ -45,7 +45,6 @@ def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[
     """
     rows = []
     for result in results:
-        config = result.condition.config
         for selector in dict.fromkeys(arm.selector for arm in result.arms):
             own = {arm.seed: arm.summary for arm in result.arms if arm.selector == selector}
             base = {arm.seed: arm.summary for arm in result.arms if arm.selector == BASELINE}
@@ -62,10 +61,10 @@ def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[
                 low, high = paired_interval(gains)
                 rows.append(
                     {
-                        "task": config.task,
+                        "task": next(iter(own.values()))["task"],
                         "model": name.partition("-")[2],
-                        "aggregator": result.condition.aggregator,
-                        "threat": result.condition.threat,
+                        "aggregator": result.aggregator,
+                        "threat": result.threat,
                         "selector": selector,
                         "metric": metric,
                         "split": split,

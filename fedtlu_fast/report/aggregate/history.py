@@ -9,8 +9,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.report.aggregate.kinds import KindShare, kind_shares
@@ -22,6 +20,7 @@ from fedtlu_fast.report.aggregate.stability import (
     rank_stability,
     taus,
 )
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
@@ -71,26 +70,27 @@ def score_history(
     return ScoreHistory(groups, rank_stability(groups), kinds, layout.grouped_share, metric, pooling)
 
 
-def read_history(path: Path) -> tuple[RunConfig, ScoreHistory]:
+def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
     """Settings and history of a run from its directory; the run may still be under way.
 
     Raises:
         InputError: there is no run, no checkpoint yet (it tells the layers' shapes), or nothing to rank.
     """
-    directory, config = RunDirectory.open(path, "RUN_DIR")
+    directory, _ = RunDirectory.open(path, "RUN_DIR")
+    settings = RunSettings.read(path)
     selection = trusted_rows(directory)[SELECTION]
     if not selection:
         raise InputError("RUN_DIR", str(path), f"a run with a {SELECTION} of one round or more")
     layout = ParameterLayout.from_shapes(
         _shapes(directory.checkpoints, list(selection[0]["layers"])),
-        config.selection.granularity,
-        blocks=config.selection.blocks,
+        settings.granularity,
+        blocks=settings.blocks,
     )
     if not layout.groups:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return config, score_history(selection, layout, known_selector(config))
+    return settings, score_history(selection, layout, settings.made_selector())
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
@@ -136,10 +136,10 @@ def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
     return heads, cells
 
 
-def history_json(config: RunConfig, history: ScoreHistory) -> dict[str, Any]:
+def history_json(selector: str, history: ScoreHistory) -> dict[str, Any]:
     """Everything, ready for JSON."""
     return {
-        "selector": config.selection.name_of("selector"),
+        "selector": selector,
         "metric": history.metric,
         "pooling": history.pooling,
         "selection_share": history.share,
@@ -180,9 +180,3 @@ def _spread(value: Spread, *, signed: bool = False, percent: bool = False) -> st
     form, scale, unit = (".0f", 100, "%") if percent else (".2f", 1, "")
     text = f"{scale * value.mean:{'+' if signed else ''}{form}}{unit}"
     return text if value.std is None else f"{text} ± {scale * value.std:{form}}"
-
-
-def known_selector(config: RunConfig) -> Selector | None:
-    """The run's selector; None for one of the user's that cannot be imported here."""
-    selector = config.selection.selector
-    return None if isinstance(selector, Unfound) else selector

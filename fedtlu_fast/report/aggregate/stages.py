@@ -28,8 +28,8 @@ def stage_rows(results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
             if seconds is None:
                 continue
             row = {
-                "aggregator": result.condition.aggregator,
-                "threat": result.condition.threat,
+                "aggregator": result.aggregator,
+                "threat": result.threat,
                 "selector": selector,
                 "rounds": len(_timed(own)),
                 **seconds,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, ablation_rows, sweep_arms
 from fedtlu_fast.report.aggregate.clients import client_cells
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, read_costs
@@ -21,6 +20,7 @@ from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures, tables
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
@@ -39,7 +39,7 @@ TITLES = {
 
 
 def write_client_report(
-    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
+    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], settings: RunSettings, out: Path
 ) -> None:
     """Writes everything but comparison.json about a comparison whose arms are in ``out/{arm}-seed{seed}``.
 
@@ -49,7 +49,7 @@ def write_client_report(
     Args:
         results: of all arms and seeds; clients choose in one of them or more.
         rows: see `client_rows`.
-        config: the arms' common settings.
+        settings: the arms' common settings.
         out: the comparison's directory.
 
     Raises:
@@ -61,14 +61,14 @@ def write_client_report(
         name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
         for name in arm_names(arms)
     }
-    measured = config.evaluation.flops != "never"
+    measured = settings.measures_costs
     costs = (attempt("the costs", lambda: read_costs(folders)) or {}) if measured else {}
     directory = RunDirectory(out)
     written: list[dict[str, Any]] = []
 
     def add(title: str, name: str, full: str, table: Cells) -> None:
         directory.write(f"{name}.csv", full)
-        directory.write(f"{name}.md", f"{title}: {config.rounds_told}\n\n{to_markdown(*table)}")
+        directory.write(f"{name}.md", f"{title}: {settings.rounds_told}\n\n{to_markdown(*table)}")
         written.append({"title": title, "heads": table[0], "cells": table[1]})
 
     def add_costs() -> None:
@@ -90,11 +90,10 @@ def write_client_report(
     write_page(
         out,
         title=f"Which layers each client trains: {len(rows)} arms",
-        lead=f"{config.rounds_told}, {config.clients} clients, "
-        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
+        lead=f"{settings.lead}; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=written,
         pictures={TITLES[name]: picture for name, picture in drawn.items()},
-        config=config,
+        settings=settings.text,
     )
 
 

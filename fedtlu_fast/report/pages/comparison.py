@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
@@ -15,6 +14,7 @@ from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.pages.clients import write_client_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
@@ -24,7 +24,7 @@ SHOWN_AS = "{}, and which blocks were updated"
 
 
 def write_comparison_report(
-    results: Sequence[ArmResult], config: RunConfig, out: Path
+    results: Sequence[ArmResult], settings: RunSettings, out: Path
 ) -> list[dict[str, Any]]:
     """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
 
@@ -39,17 +39,17 @@ def write_comparison_report(
     save_comparison(out, rows, results)
     if rows:
         write = write_client_report if make is client_rows else _comparison_report
-        attempt("report.html", lambda: write(results, rows, config, out))
+        attempt("report.html", lambda: write(results, rows, settings, out))
     return rows
 
 
 def _comparison_report(
-    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], config: RunConfig, out: Path
+    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], settings: RunSettings, out: Path
 ) -> None:
     title = headline_of_arms(results).title
     heads, cells = comparison_cells(rows)
     directory = RunDirectory(out)
-    told = f"{config.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
+    told = f"{settings.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
     directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
@@ -58,9 +58,8 @@ def _comparison_report(
     write_page(
         out,
         title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
-        lead=f"{config.rounds_told}, {config.clients} clients, "
-        f"{config.cohort} in a round; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
+        lead=f"{settings.lead}; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
         pictures={SHOWN_AS.format(title[:1].upper() + title[1:]): drawn["comparison"]} if drawn else {},
-        config=config,
+        settings=settings.text,
     )

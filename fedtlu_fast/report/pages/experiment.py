@@ -13,6 +13,7 @@ from fedtlu_fast.report.figures.gains import gains_figure
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ConditionResult
@@ -28,7 +29,8 @@ def write_experiment_report(name: str, results: Sequence[ConditionResult], out: 
     """
     rows = attempt("the experiment's table", lambda: experiment_rows(name, results)) or []
     for result in results:
-        write_comparison_report(result.arms, result.condition.config, out / result.condition.name)
+        folder = out / result.name
+        write_comparison_report(result.arms, RunSettings.read(folder), folder)
     if rows:
         RunDirectory(out).write("table.csv", to_csv(rows))
         attempt("report.html", lambda: _experiment_report(name, results, rows, out))
@@ -52,15 +54,14 @@ def _experiment_report(
     gained = any(row["gain_over_random_pct"] is not None for row in rows)
     drawn = pictures({"gains": lambda: gains_figure(rows)} if gained else {})
     write_pictures(out, drawn)
-    config = results[0].condition.config
-    folders = ", ".join(result.condition.name for result in results)
+    settings = RunSettings.read(out / results[0].name)
+    folders = ", ".join(result.name for result in results)
     write_page(
         out,
         title=f"Experiment: {name}",
-        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, data "
-        f"{config.data.source}; curves and maps of choices are in {folders}. Settings below are those of "
-        f"{results[0].condition.name}.",
+        lead=f"{settings.lead}, data {settings.source}; curves and maps of choices are in {folders}. "
+        f"Settings below are those of {results[0].name}.",
         tables=written,
         pictures={GAINS: drawn["gains"]} if "gains" in drawn else {},
-        config=config,
+        settings=settings.text,
     )

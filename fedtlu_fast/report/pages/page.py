@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from fedtlu_fast._version import __version__
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.shown import visible
 
@@ -31,7 +30,7 @@ def write_page(
     lead: str,
     tables: list[dict[str, Any]],
     pictures: dict[str, bytes],
-    config: RunConfig,
+    settings: str,
 ) -> None:
     """report.html: a page that needs no other file.
 
@@ -44,7 +43,7 @@ def write_page(
         {"title": name, "data": base64.b64encode(data).decode("ascii")} for name, data in pictures.items()
     ]
     text = environment.get_template("page.html.j2").render(
-        title=title, lead=lead, tables=tables, pictures=embedded, config=config.to_yaml(), version=__version__
+        title=title, lead=lead, tables=tables, pictures=embedded, settings=settings, version=__version__
     )
     RunDirectory(out).write("report.html", text)
 

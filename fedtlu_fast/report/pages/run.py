@@ -9,14 +9,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.report.aggregate.comparison import SOME
-from fedtlu_fast.report.aggregate.history import kind_cells, known_selector, score_history, stability_cells
+from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
 from fedtlu_fast.report.figures.history import history_figure
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures, tables
+from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells
 from fedtlu_fast.runs.results import RunResult
 
@@ -30,31 +30,29 @@ MOST_LABELS = 200
 """Labels in a table of the page."""
 
 
-def write_run_report(result: RunResult, config: RunConfig, out: Path) -> None:
+def write_run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
     """Plots and report.html of one run; parts that cannot be made are left out, with a line each.
 
     Raises:
         StorageError: they cannot be written.
     """
-    attempt("report.html", lambda: _run_report(result, config, out))
+    attempt("report.html", lambda: _run_report(result, settings, out))
 
 
-def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
+def _run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
     layout, summary = result.layout, result.summary
     headline = headline_of(summary)
     blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
     ungrouped = [layout.blocks[block].name for block in layout.ungrouped]
     warmup = int(summary["warmup_rounds"])
-    always = ungrouped if config.selection.ungrouped == "always" else []
+    always = ungrouped if settings.updates_ungrouped else []
     figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(
-            result.metrics, config.selection.name_of("selector"), warmup, headline
-        ),
+        "curves": lambda: curves_figure(result.metrics, settings.selector, warmup, headline),
         "selection": lambda: selection_figure(result.selection, blocks, warmup, always),
     }
     history = attempt(
         "the history of ranks",
-        lambda: score_history(result.selection, layout, known_selector(config)),
+        lambda: score_history(result.selection, layout, settings.made_selector()),
     )
     if history is not None and history.stability:
         groups = history.groups
@@ -75,12 +73,11 @@ def _run_report(result: RunResult, config: RunConfig, out: Path) -> None:
         cells["Which layers decide a block's score"] = lambda: kind_cells(told)
     write_page(
         out,
-        title=f"Federated run: {config.selection.name_of('selector')}, seed {config.seed}",
-        lead=f"{config.rounds_told}, {config.clients} clients, {config.cohort} in a round, "
-        f"{layout.size:,} parameters.",
+        title=f"Federated run: {settings.selector}, seed {settings.seed}",
+        lead=f"{settings.lead}, {layout.size:,} parameters.",
         tables=tables(cells),
         pictures={SHOWN_AS.get(name, _first_upper(headline.title)): own for name, own in drawn.items()},
-        config=config,
+        settings=settings.text,
     )
 
 
