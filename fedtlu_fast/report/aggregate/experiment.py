@@ -61,7 +61,7 @@ def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[
                 low, high = paired_interval(gains)
                 rows.append(
                     {
-                        "task": next(iter(own.values()))["task"],
+                        "task": next(iter(own.values())).get("task"),
                         "model": name.partition("-")[2],
                         "aggregator": result.aggregator,
                         "threat": result.threat,
