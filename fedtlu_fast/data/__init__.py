@@ -1,1 +1,1 @@
-"""From a text source to clients that each hold their own samples."""
+"""The data of a federation: sources are read, encoded as tensors and dealt to clients."""

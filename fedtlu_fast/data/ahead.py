@@ -1,4 +1,4 @@
-"""Clients' samples read ahead, in a thread, while others train: for models on a GPU and data that are not."""
+"""Reads the next clients' samples in a thread while a client trains, for data that are not on the GPU."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from fedtlu_fast.data.population import (
 )
 
 AHEAD = 8
-"""Clients whose samples may be waiting."""
+"""Largest number of clients whose samples wait for their training."""
 
 
 class AheadPopulation:
-    """A population on another device than its samples, which follow client by client."""
+    """Sends each client's samples to the model's device, ahead of the client's training."""
 
     def __init__(self, inner: Population, device: str) -> None:
-        """Starts no thread before clients are announced.
+        """Keeps the population; the thread starts when clients are announced.
 
         Args:
-            inner: whose samples are in the host's memory, in files, or made when asked for.
-            device: where samples go.
+            inner: the population whose samples are in the host's memory, in files, or made when needed.
+            device: the device to which samples are sent.
         """
         self.inner, self.device = inner, device
         self.test: Pool = on_device(inner.test, device)
@@ -50,13 +50,13 @@ class AheadPopulation:
         return self.inner.fingerprint
 
     def announce(self, clients: Sequence[int]) -> None:
-        """Says who will train next, in this order; what was announced before is forgotten."""
+        """Replaces the list of clients that train next, in this order, and begins to read their samples."""
         self._coming.clear()
         self._announced = list(reversed(clients))
         self._fill()
 
     def train(self, client: int) -> Samples:
-        """See `Population`; what reading it raised is raised here."""
+        """See `Population`. An error that the thread met while reading these samples is raised here."""
         coming = self._coming.pop(client, None)
         self._fill()
         return self._read(client) if coming is None else coming.result()
@@ -92,6 +92,6 @@ class AheadPopulation:
 
     def _sent(self, part: Tensor) -> Tensor:
         if self.device.startswith("cuda"):
-            # From pinned memory the copy is queued behind the device's work, and this thread reads on.
+            # A copy from pinned memory is queued on the device, and this thread can read on.
             return part.pin_memory().to(self.device, non_blocking=True)
         return part.to(self.device)

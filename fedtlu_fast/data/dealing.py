@@ -1,4 +1,4 @@
-"""Dealing samples to clients, each with a part to train on and one of its own to test on."""
+"""Deals samples to clients, and splits each client's samples into a training part and an own test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fedtlu_fast.registry import spelled
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something that every sample is, or is from: a document, a genre, a label.
+    """A property of every sample, such as its label, its document or its genre.
 
     Attributes:
-        codes: [N], for each sample, which of the names.
-        names: of the codes.
+        codes: [N] int64, the code of each sample's value.
+        names: names of the values, in the order of their codes.
     """
 
     codes: Indices
@@ -36,21 +36,24 @@ def deal(
     local_fraction: float,
     seed: int,
 ) -> tuple[Shares, Shares]:
-    """Which samples each client trains on, and which it tests on.
+    """Deals samples to clients and draws each client's own test.
 
     Args:
-        attributes: of the samples; the partition goes by the one that its `by` names, or by the first.
-        clients: how many.
-        partitioner: says who gets what.
-        min_samples: no client gets fewer.
-        local_fraction: the share of each client's samples that is kept for its own test.
-        seed: of the draws.
+        attributes: the attributes of the samples; the partitioner deals by the one that its `by` names, or by
+            the first.
+        clients: number of clients.
+        partitioner: deals the samples.
+        min_samples: smallest number of samples that a client may get.
+        local_fraction: share of each client's samples that is kept for its own test.
+        seed: the run's seed.
 
     Returns:
-        Shares to train on and to test on: for each client one sample of either or more, no sample twice.
+        The rows to train on and the rows to test on. Every client has at least one row of each, and no row
+        occurs twice.
 
     Raises:
-        InputError: the samples cannot be dealt like this to so many clients.
+        InputError: the partitioner cannot deal the samples to so many clients, deals a sample twice, or gives
+            a client too few.
     """
     columns = {name: attribute.codes for name, attribute in attributes.items()}
     to_deal = ToDeal(columns, clients, min_samples)
@@ -61,7 +64,7 @@ def deal(
 
 
 def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generator) -> list[Indices]:
-    """What the partitioner deals, which may be the user's, checked."""
+    """Runs the partitioner and checks its result, because it may be the user's own."""
     try:
         parts = partitioner.partition(to_deal, chance)
     except InputError as error:

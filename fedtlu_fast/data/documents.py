@@ -1,4 +1,4 @@
-"""Running text: documents, each with a name that non-IID partitioners can go by."""
+"""Running text as documents; partitioners can deal samples by the documents' names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from fedtlu_fast.data.words import boundary
 
 SECTIONS = 64
-"""A single text file is cut into at most this many sections, so that clients can differ."""
+"""Most sections into which a single text file is cut, so that clients can hold different ones."""
 SECTION_CHARACTERS = 4000
-"""But none shorter than this: both its beginning and its end must fill samples."""
+"""Shortest section, in characters: its beginning has to fill training samples, and its end test samples."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One natural source of text: a topic, a file, a section, a labelled part of a data set."""
+    """A text with a name: a topic, a file, a section, or a labelled part of a data set."""
 
     name: str
     text: str
@@ -26,9 +26,9 @@ class Documents:
     """Documents of one kind.
 
     Attributes:
-        items: in a fixed order.
-        prepared: whether the words stand between white space, a line for a sentence, and rare words are
-            ``<unk>`` already, so that `LineTokenizer` reads them.
+        items: the documents, in a fixed order.
+        prepared: whether each line is a sentence with words between white space, and rare words were replaced
+            by ``<unk>``; then `LineTokenizer` reads them.
     """
 
     items: list[Document]
@@ -36,9 +36,9 @@ class Documents:
 
 
 def sections(name: str, text: str) -> list[Document]:
-    """Cuts a text at blank lines into sections of about equal length, named after the whole.
+    """Cuts a text at blank lines into sections of about equal length; their names begin with `name`.
 
-    A paragraph that is longer than a section is cut within (see `boundary`).
+    A paragraph that is longer than a section is cut inside (see `boundary`).
     """
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
     size = max(SECTION_CHARACTERS, -(-sum(map(len, paragraphs)) // SECTIONS))
@@ -60,7 +60,7 @@ def sections(name: str, text: str) -> list[Document]:
 
 
 def _pieces(paragraph: str, size: int) -> Iterator[str]:
-    """A paragraph in pieces of `size` characters or a few more, the last of up to twice as many."""
+    """Cuts a paragraph into pieces of at least `size` characters; the last may be twice as long."""
     start = 0
     while len(paragraph) - start >= 2 * size:
         cut = boundary(paragraph, start + size)

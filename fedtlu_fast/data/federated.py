@@ -1,4 +1,4 @@
-"""Samples as tensors, and the data of a whole federation."""
+"""The types of encoded data: samples as tensors, and the data of a whole federation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fedtlu_fast.data.splits import Origin
 
 @dataclass(frozen=True)
 class Encoded:
-    """Samples as tensors, and what a model for them looks like.
+    """Samples as tensors, and the numbers that the shape of a model for them depends on.
 
     Attributes:
-        train: samples that the clients are given.
+        train: the samples that are dealt to the clients.
         test: the global test.
-        origin: which entries of the source were read as what.
+        origin: the entries of the source (files, folders, splits) from which the samples were read.
         inputs: see `FederatedData`.
-        outputs: likewise.
-        attributes: likewise.
-        labels: likewise.
-        vocabulary: likewise.
-        padding: likewise.
-        pixels: likewise.
+        outputs: see `FederatedData`.
+        attributes: see `FederatedData`.
+        labels: see `FederatedData`.
+        vocabulary: see `FederatedData`.
+        padding: see `FederatedData`.
+        pixels: see `FederatedData`.
     """
 
     train: Batch
@@ -41,20 +41,20 @@ class Encoded:
 
 @dataclass(frozen=True)
 class FederatedData:
-    """The clients, and what a model for their data looks like.
+    """The clients with their samples, and the numbers that the shape of a model for them depends on.
 
     Attributes:
-        population: who holds what.
-        inputs: numbers (classification, images) or tokens in one sample.
-        outputs: number of classes, token ids or tags: what a model chooses among.
-        origin: which entries of the source were read as what.
-        attributes: of the samples, such as the topic each is from, where they are known; a partition goes
-            by the first.
-        labels: their names: tags, what images show, what texts are about.
-        vocabulary: number of token ids that a model for labels reads.
-        padding: the token id that fills up its samples.
-        pixels: means and standard deviations of the channels of images, C of either.
-        public: what the pre-training has instead of the clients, if there is one.
+        population: the clients and the samples that they hold.
+        inputs: number of numbers (classification, images) or tokens in one sample.
+        outputs: number of classes, token ids or tags among which the model chooses.
+        origin: the entries of the source (files, folders, splits) from which the samples were read.
+        attributes: attributes of the samples by name, such as each sample's topic; may be empty. A partition
+            deals by the first unless settings name another.
+        labels: names of the labels (tags, classes of images or texts); empty if they have none.
+        vocabulary: number of token ids in the samples, where they are tokens with labels.
+        padding: the token id that fills up samples.
+        pixels: means [C] and standard deviations [C] of the images' channels, in steps of a pixel (0 to 255).
+        public: samples that are kept for the pre-training and dealt to no client; None: there are none.
     """
 
     population: Population

@@ -1,4 +1,4 @@
-"""Samples dealt to the clients of a federation."""
+"""Deals encoded samples to the clients of a federation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from fedtlu_fast.randomness import generator
 
 
 def public_rows(samples: int, share: float, seed: int) -> Indices:
-    """Which of so many samples no client gets, because the pre-training has them; ascending.
+    """Draws the samples that are set aside for the pre-training and dealt to no client.
 
     Args:
-        samples: how many there are.
-        share: of them that is set aside; at least one is.
-        seed: of the draw.
+        samples: number of samples.
+        share: share of the samples that is set aside; at least one sample is.
+        seed: the run's seed.
+
+    Returns:
+        The places of these samples, ascending.
     """
     order = generator(seed, "public samples").permutation(samples)
     return np.sort(order[: max(1, round(share * samples))])
@@ -38,13 +41,13 @@ def federate(
     """Deals samples to clients.
 
     Args:
-        samples: of all clients.
-        public: rows that no client gets; they are kept for a pre-training.
-        clients: how many.
-        partitioner: says who gets what.
-        min_samples: no client gets fewer.
-        local_fraction: the share of each client's samples that is kept for its own test.
-        seed: of the draws.
+        samples: the samples of all clients.
+        public: places of the samples that are kept for the pre-training and dealt to no client.
+        clients: number of clients.
+        partitioner: deals the samples.
+        min_samples: smallest number of samples that a client may get.
+        local_fraction: share of each client's samples that is kept for its own test.
+        seed: the run's seed.
 
     Raises:
         InputError: see `deal`.

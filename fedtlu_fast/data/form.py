@@ -1,7 +1,7 @@
 """The form of a batch: whether its tensors come alone, in a tuple or in a dictionary, and with which keys.
 
-Inside the package a batch is a flat tuple of tensors (`population.Batch`). A user's model and loss are given
-batches in the form that the user's data have. Both are translated here, in one place.
+Inside the package a batch is a flat tuple of tensors (`population.Batch`). A user's model and loss receive
+batches in the form that the user's data have. This module translates between the two.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Form = Any
 """Nested tuples and dictionaries that hold places in a flat batch; a lone tensor has the form ``0``."""
 
 TARGETS = ("labels", "label", "targets", "target", "y")
-"""What the targets are called in samples that are dictionaries."""
+"""Keys under which a sample that is a dictionary may hold its targets."""
 
 
 def flattened(value: Any, field: str = "batch") -> tuple[tuple[Tensor, ...], Form]:
-    """The tensors of a batch in order, and the form to build the batch from them again.
+    """Returns the tensors of a batch in order, and the form from which `rebuilt` makes the batch again.
 
     Args:
         value: a tensor, or a tuple, list or mapping of such values. A named tuple becomes a tuple, and any
             mapping (Hugging Face's ``BatchEncoding`` too) a dictionary with its keys in sorted order.
-        field: how messages call the batch.
+        field: name of the batch in messages.
 
     Raises:
         InputError: something in it is not a tensor.
@@ -61,7 +61,7 @@ def flattened(value: Any, field: str = "batch") -> tuple[tuple[Tensor, ...], For
 
 
 def rebuilt(batch: tuple[Tensor, ...], form: Form) -> Any:
-    """The batch in its form: what `flattened` was given, with tuples for lists."""
+    """Returns the batch in its form: the value that `flattened` received, with tuples in place of lists."""
     if isinstance(form, int):
         return batch[form]
     if isinstance(form, dict):
@@ -70,12 +70,12 @@ def rebuilt(batch: tuple[Tensor, ...], form: Form) -> Any:
 
 
 def form_of_columns(columns: int) -> Form:
-    """The form of batches that have no other: a lone tensor, or a tuple of several."""
+    """Returns the default form of a batch with so many tensors: a lone tensor, or a tuple."""
     return 0 if columns == 1 else tuple(range(columns))
 
 
 def words(form: Form) -> str:
-    """A form in words, for messages: ``(tensor, {'mask': tensor})``."""
+    """Describes a form for messages, as in ``(tensor, {'mask': tensor})``."""
     if isinstance(form, int):
         return "tensor"
     if isinstance(form, dict):
@@ -84,5 +84,5 @@ def words(form: Form) -> str:
 
 
 def to_device(batch: tuple[Tensor, ...], device: str | torch.device) -> tuple[Tensor, ...]:
-    """The same batch on a device."""
+    """Returns the batch on a device."""
     return tuple(part.to(device) for part in batch)

@@ -1,4 +1,4 @@
-"""Who holds what: how much each client has, of which values, and how far that is from the others."""
+"""Measures what the clients hold: how many samples, of which values, and how far each is from the whole."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedtlu_fast.randomness import generator
 Vector = NDArray[np.float64]
 
 MOST_CLIENTS = 10_000
-"""Of more clients than this only so many are looked at, drawn by the run's seed."""
+"""Largest number of clients that are counted; of more clients so many are drawn by the run's seed."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How the values of an attribute are spread over S clients, without the zeros: T pairs that occur.
+    """The counts of an attribute's values at S clients, as T pairs of client and value that occur.
 
     Attributes:
-        names: of the V values.
-        clients: [T], places from 0 to S - 1, ascending.
-        values: [T], numbers of values, ascending within a client.
-        counts: [T], samples that the client holds of the value, to train or to test on.
+        names: [V], names of the values.
+        clients: [T] int64, places of the clients, from 0 to S - 1, ascending.
+        values: [T] int64, codes of the values, ascending within a client.
+        counts: [T] int64, the number of the client's samples with this value, training and own test together.
     """
 
     names: tuple[str, ...]
@@ -36,31 +36,31 @@ class Spread:
 
     @property
     def overall(self) -> Vector:
-        """[V], shares of the values in all that these clients hold."""
+        """[V] float64, the share of each value in the samples of all these clients."""
         held = np.bincount(self.values, self.counts, len(self.names))
         return np.asarray(held / max(held.sum(), 1))
 
     @property
     def shares(self) -> Vector:
-        """[T], of what the client holds."""
+        """[T] float64, the share of the value in the client's samples."""
         held = np.bincount(self.clients, self.counts)
         return np.asarray(self.counts / held[self.clients])
 
     def distinct(self) -> Indices:
-        """[S], how many different values a client holds."""
+        """Returns [S] int64, the number of different values that each client holds."""
         return np.bincount(self.clients)
 
     def entropy(self) -> Vector:
-        """[S], of a client's shares, in nats: 0 with one value, log V when all are held alike."""
+        """Returns [S], the entropy of each client's shares in nats: 0 for one value, log V for equal ones."""
         shares = self.shares
-        # From below: a client with one value has -0.0 otherwise.
+        # The maximum turns the -0.0 of a client with one value into 0.0.
         return np.maximum(0.0, -np.bincount(self.clients, shares * np.log(shares)))
 
     def distance(self) -> Vector:
-        """[S], total variation between a client's shares and the overall ones: 0 alike, 1 nothing in common.
+        """Returns [S], the total variation distance between each client's shares and the overall shares.
 
-        Half the sum of the absolute differences; values that the client does not hold differ by all they
-        have overall.
+        It is half the sum of the absolute differences over all V values: 0 if the shares are equal, 1 if they
+        have no value in common.
         """
         there = self.overall[self.values]
         differences = np.abs(self.shares - there) - there
@@ -69,16 +69,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the clients hold, or those of them that were looked at.
+    """The samples that all clients, or S drawn ones, hold.
 
     Attributes:
-        clients: in the federation.
-        looked_at: [S], their numbers, ascending.
-        train: [S], samples that they train on.
-        own_test: [S], samples that they test on.
-        spreads: by attribute; labels where nothing else is known of a classification.
-        by: the attribute that the partition goes by, or the first; None when none is known.
-        left_over: samples that no client holds; None when that is not known.
+        clients: number of clients in the federation.
+        looked_at: [S] int64, numbers of the clients that were counted, ascending.
+        train: [S] int64, their numbers of training samples.
+        own_test: [S] int64, their numbers of own test samples.
+        spreads: the spread of every attribute, by name; of a classification without attributes that of the
+            labels.
+        by: the attribute by which the partition deals, or the first; None: there is no attribute.
+        left_over: number of samples that no client holds; None: unknown, because not all clients were counted
+            or the samples have no attribute.
     """
 
     clients: int
@@ -91,16 +93,16 @@ class Holdings:
 
 
 def look(data: FederatedData, seed: int, by: str | None, *, labelled: bool) -> Holdings:
-    """Counts what the clients hold: all of them, or `MOST_CLIENTS` drawn by the seed.
+    """Counts the samples of all clients, or of `MOST_CLIENTS` drawn ones.
 
     Args:
-        data: of the federation.
-        seed: of the draw.
-        by: the attribute that the partition goes by; None for the first.
-        labelled: whether each sample has a label, its last tensor.
+        data: the federation's data.
+        seed: the run's seed, for the draw.
+        by: the attribute by which the partition deals; None: the first.
+        labelled: whether the last tensor of each sample is its label.
 
     Raises:
-        InputError: what a client holds cannot be.
+        InputError: a client's samples are invalid, for example rows outside the pool.
     """
     clients = data.population.clients
     looked_at = _some(clients, seed)
@@ -124,11 +126,11 @@ def look(data: FederatedData, seed: int, by: str | None, *, labelled: bool) -> H
 
 
 def spread(codes: list[Indices], names: tuple[str, ...]) -> Spread:
-    """From the values of every client's samples.
+    """Makes a `Spread` from the values of every client's samples.
 
     Args:
-        codes: for each client, of each of its samples, the number of the value.
-        names: of the values.
+        codes: for each client, the codes of its samples' values.
+        names: names of the values, in the order of their codes.
     """
     clients = np.repeat(np.arange(len(codes)), [len(own) for own in codes])
     pairs, counts = np.unique(clients * len(names) + np.concatenate(codes), return_counts=True)
@@ -136,7 +138,7 @@ def spread(codes: list[Indices], names: tuple[str, ...]) -> Spread:
 
 
 def five_numbers(values: Indices | Vector) -> dict[str, float]:
-    """Minimum, quartiles, maximum, and the mean."""
+    """Returns minimum, quartiles, maximum and mean by name."""
     names = ("min", "q1", "median", "q3", "max")
     found = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
     return {**dict(zip(names, found, strict=True)), "mean": float(np.mean(values))}
@@ -154,5 +156,5 @@ def _rows(held: list[tuple[Samples, Samples]]) -> Iterator[Indices]:
 
 
 def _labels(own: Samples, test: Samples) -> Indices:
-    """Of a classification's samples the last tensor is the label."""
+    """Returns the labels of a client's samples, which are the last tensor of a classification's samples."""
     return np.concatenate([part.all()[-1].numpy() for part in (own, test) if len(part)])

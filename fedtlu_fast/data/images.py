@@ -1,4 +1,4 @@
-"""An image classification's data as tensors: images, divided, and the statistics of their pixels."""
+"""Turns labelled images into the tensors of an image classification, and computes pixel statistics."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fedtlu_fast.errors import InputError
 
 
 def image_samples(found: Read[ImageSet], source: str, *, test_fraction: float) -> Encoded:
-    """Divides images.
+    """Divides images into training and test samples.
 
     Args:
-        found: the images; without a test, a share of every kind is drawn for it.
-        source: they are from, for messages.
-        test_fraction: the share that is kept for the test.
+        found: the images. If they have no test part, a share of every kind is drawn for it.
+        source: the source as settings write it, for messages.
+        test_fraction: share of the images that is drawn for the test.
 
     Returns:
-        Images [N, C, H, W] uint8 and labels [N] int64. The first attribute is ``label``; ``pixels`` are of
-        the training images, in steps of a pixel (0 to 255).
+        Images [N, C, H, W] uint8 and labels [N] int64. The first attribute is ``label``; ``pixels`` holds the
+        statistics of the training images, in steps of a pixel (0 to 255).
 
     Raises:
-        InputError: the images have one label; training and test images are not of the same kind.
+        InputError: all images have one label, or training and test images differ in size or channels.
     """
     train, test = found.train, found.test
     if test is None:
@@ -51,10 +51,13 @@ def image_samples(found: Read[ImageSet], source: str, *, test_fraction: float) -
 
 
 def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of all images' pixels; a deviation of 0 is given as 1.
+    """Computes mean and standard deviation of each channel over the pixels of all images.
 
     Args:
-        images: [N, C, H, W].
+        images: [N, C, H, W] uint8.
+
+    Returns:
+        The means [C] and the standard deviations [C], where 1 replaces a deviation of 0.
     """
     shades, moments = np.arange(256), []
     for channel in range(images.shape[1]):
@@ -62,7 +65,7 @@ def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
         # Part by part: counting takes eight bytes for each pixel.
         for first in range(0, len(images), 1024):
             counts += np.bincount(images[first : first + 1024, channel].reshape(-1), minlength=256)
-        # In whole numbers of any size, which round nothing.
+        # Python's integers do not round.
         total, linear, square = (int((counts * shades**power).sum()) for power in range(3))
         moments.append((linear / total, sqrt((total * square - linear**2) / total**2) or 1.0))
     means, deviations = zip(*moments, strict=True)

@@ -1,4 +1,4 @@
-"""Samples with a label each: how some are kept for the test, and how names become numbers."""
+"""Helpers for samples with a label each: they number the labels' names and draw a test part."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 
 Attributes = Mapping[str, Attribute]
-"""What is known of samples, by name; ``label`` is the first."""
+"""The samples' attributes by name, such as ``label`` and ``domain``; ``label`` is the first."""
 
 
 def by_name(values: Sequence[str], names: Sequence[str] | None = None) -> Attribute:
-    """An attribute of values given by name.
+    """Makes an attribute from the name of each sample's value.
 
     Args:
-        values: of every sample.
-        names: all that there may be, in the order of their codes; None: those that occur, sorted.
+        values: [N], the name of every sample's value.
+        names: all names that may occur, in the order of their codes; None: the names in `values`, sorted.
     """
     known = tuple(sorted(set(values)) if names is None else names)
     codes = {name: code for code, name in enumerate(known)}
@@ -29,16 +29,16 @@ def by_name(values: Sequence[str], names: Sequence[str] | None = None) -> Attrib
 
 
 def take(attributes: Attributes, rows: Indices) -> dict[str, Attribute]:
-    """The attributes of some of the samples."""
+    """Returns the attributes of the samples at the places `rows`."""
     return {name: replace(own, codes=own.codes[rows]) for name, own in attributes.items()}
 
 
 def check_labels(attributes: Attributes, source: str) -> Attribute:
-    """The labels, of which there have to be two or more.
+    """Returns the attribute ``label`` after checking that it has two names or more.
 
     Args:
-        attributes: of the training samples.
-        source: they are from, for the message.
+        attributes: the attributes of the training samples.
+        source: the source as settings write it, for the message.
 
     Raises:
         InputError: all samples have one label.
@@ -50,20 +50,28 @@ def check_labels(attributes: Attributes, source: str) -> Attribute:
 
 
 def drawn_test(attributes: Attributes, test_fraction: float) -> tuple[Indices, Indices]:
-    """Which samples to train on, and which are kept for the test, ascending both.
+    """Draws the samples that are kept for the test.
 
-    Of samples with the same attributes a share each. Which ones is drawn once and for all: runs of every
-    seed are tested on the same. The share is right for the whole: few samples of a kind give none, or now
-    and then one, as the shares of those before them add up.
+    The same share is drawn from every kind of samples (samples with the same attributes). The draw does not
+    depend on the run's seed, so that runs of all seeds have the same test. The share holds for all samples
+    together: the fractions of small kinds add up, and a kind gives one sample whenever the sum reaches a
+        whole number.
+
+    Args:
+        attributes: the attributes of the samples.
+        test_fraction: share of the samples that is kept for the test, in (0, 1).
+
+    Returns:
+        The places of the training samples and the places of the test samples, each ascending.
 
     Raises:
-        InputError: so few samples, or such a share, that nothing is left on one side.
+        InputError: one of the two parts would be empty.
     """
     count = len(next(iter(attributes.values())).codes)
     order = generator(0, "test samples").permutation(count)
     for own in reversed(list(attributes.values())):
         order = order[np.argsort(own.codes[order], kind="stable")]
-    # Of samples of one kind in a row, those at which the share reaches the next whole number.
+    # `order` lists the samples kind by kind. A sample is kept where the running share reaches a whole number.
     reached = (np.arange(1, count + 1) * test_fraction).astype(np.int64)
     kept = np.diff(reached, prepend=0) > 0
     if not kept.any() or kept.all():

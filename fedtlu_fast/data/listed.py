@@ -1,4 +1,4 @@
-"""Samples that are read when a batch needs them, and that may be of different sizes."""
+"""Pools of samples that are read when a batch needs them and that may have different sizes."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from fedtlu_fast.errors import InputError
 
 Places = NDArray[np.int64]
 Collate = Callable[[Sequence[Any]], Any]
-"""Makes one batch of a list of samples, as `torch.utils.data.DataLoader`'s ``collate_fn`` does."""
+"""Makes one batch from a list of samples, as the ``collate_fn`` of `torch.utils.data.DataLoader` does."""
 
 
 class Items(Protocol):
-    """What holds samples: a list, a `torch.utils.data.Dataset` or a Hugging Face Dataset."""
+    """A container of samples: a list, a `torch.utils.data.Dataset` or a Hugging Face Dataset."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Returns the number of samples."""
         ...
 
     def __getitem__(self, index: int, /) -> Any:
-        """The sample at a place, from 0."""
+        """Returns the sample at a place, from 0."""
         ...
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A pool of samples: each batch is read, and made into tensors, when it is asked for.
+    """A pool of samples that reads each batch, and makes tensors of it, when the batch is needed.
 
     Attributes:
-        items: holds the samples.
-        collate: makes a batch of a list of samples.
-        form: of every batch; None where the first batch decides.
-        device: where batches go.
+        items: the container of the samples.
+        collate: makes a batch from a list of samples.
+        form: the form that every batch has to have; None: any form.
+        device: the device to which batches are sent.
     """
 
     items: Items
@@ -52,11 +52,11 @@ class Listed:
         return len(self.items)
 
     def select(self, rows: Places) -> tuple[Tensor, ...]:
-        """The samples at these places, of any shape [...], filled up to one size; gives tensors [..., *].
+        """Returns the samples at the places [...], filled up to one size, as tensors [..., *].
 
         Raises:
-            InputError: `collate` gives something else than tensors whose first dimension counts the samples,
-                or a batch of another form than the first.
+            InputError: `collate` returns anything but tensors whose first dimension counts the samples, or a
+                batch whose form is not `form`.
         """
         flat = [int(row) for row in rows.reshape(-1)]
         batch, form = flattened(self.collate(read(self.items, flat)), "collate_fn")
@@ -70,33 +70,33 @@ class Listed:
         return sent if rows.ndim == 1 else tuple(part.reshape(*rows.shape, *part.shape[1:]) for part in sent)
 
     def part(self, rows: Places) -> Listed:
-        """A pool of the samples at these places [n], in this order."""
+        """Returns a pool of the samples at the places [n], in this order."""
         if len(rows) == len(self) and bool((rows == np.arange(len(rows))).all()):
             return self
         return replace(self, items=_Part(self.items, rows))
 
     def loaded(self) -> Listed:
-        """The same pool with its samples read into memory, as `items` gives them."""
+        """Returns the same pool with its samples in memory, in the form in which `items` returns them."""
         return replace(self, items=read(self.items, list(range(len(self)))))
 
     def on(self, device: str) -> Listed:
-        """The same pool whose batches go to a device."""
+        """Returns the same pool with its batches on a device."""
         return replace(self, device=device)
 
     @staticmethod
     def joined(pools: Sequence[Listed]) -> Listed:
-        """One pool after another as one; it collates as the first does."""
+        """Joins pools into one, which collates as the first of them does."""
         return pools[0] if len(pools) == 1 else replace(pools[0], items=_Chain([p.items for p in pools]))
 
 
 def read(items: Items, rows: list[int]) -> list[Any]:
-    """The items at these places; in one call where the holder has ``__getitems__``, as a DataLoader does."""
+    """Returns the items at these places, in one call if there is ``__getitems__``, as DataLoader does."""
     many: Callable[[list[int]], list[Any]] | None = getattr(items, "__getitems__", None)
     return many(rows) if many is not None else [items[row] for row in rows]
 
 
 class _Part:
-    """Some items of others."""
+    """Some items of a container."""
 
     def __init__(self, items: Items, rows: Places) -> None:
         self._items, self._rows = items, rows
@@ -112,7 +112,7 @@ class _Part:
 
 
 class _Chain:
-    """Items of several holders, one holder after another."""
+    """The items of several containers, one container after another."""
 
     def __init__(self, parts: Sequence[Items]) -> None:
         self._parts = list(parts)

@@ -14,21 +14,22 @@ from fedtlu_fast.data.form import TARGETS
 from fedtlu_fast.errors import InputError
 
 IGNORED = -100
-"""A label that counts for nothing, as in `torch.nn.functional.cross_entropy` and in `transformers`."""
+"""The label that losses ignore, as in `torch.nn.functional.cross_entropy` and in `transformers`."""
 
 
 @dataclass(frozen=True)
 class Pad:
     """Stacks samples into a batch; tensors of different sizes are filled up at their ends.
 
-    A sample is a tensor, array or number, or a tuple, list or dictionary of those; a list that holds numbers
-    only is a tensor. The targets of a sample are the last entry of a tuple, or the entry of a dictionary that
-    is called labels, label, targets, target or y.
+    A sample is a tensor, array or number, or a tuple, list or dictionary of such values; a list that holds
+    only numbers is a tensor. The targets of a sample are the last entry of a tuple, or the entry of a
+    dictionary whose key is labels, label, targets, target or y.
 
     Attributes:
-        padding: what fills up inputs, such as a tokenizer's ``pad_token_id``. Entries of a dictionary whose
-            name ends in ``mask``, and ``token_type_ids``, are filled up with 0.
-        ignore: what fills up integer targets; the default is the label that PyTorch's losses ignore.
+        padding: the value that fills up inputs, such as a tokenizer's ``pad_token_id``. Entries of a
+            dictionary whose key ends in ``mask``, and ``token_type_ids``, are filled up with 0.
+        ignore: the value that fills up integer targets; the default is the label that PyTorch's losses
+            ignore.
 
     Example:
         >>> Pad()([([3, 4], 1), ([5], 0)])
@@ -40,14 +41,15 @@ class Pad:
     ignore: int = IGNORED
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        """One batch, in the form of its samples.
+        """Returns one batch, in the form of its samples.
 
         Args:
-            samples: one or more.
+            samples: one sample or more.
 
         Raises:
-            InputError: samples of different forms or numbers of dimensions; something that is no number; or
-                targets of different sizes that are not integers, for which there is no label to ignore.
+            InputError: the samples have different forms or numbers of dimensions; a value is not a number; or
+                targets that are not integers have different sizes, and no value exists that a loss would
+                ignore.
         """
         first = samples[0]
         if _is_structure(first) and not isinstance(first, Mapping) and len(first) > 1:
@@ -99,7 +101,7 @@ class Pad:
 
 
 def _is_structure(value: Any) -> bool:
-    """Whether it holds tensors rather than being one."""
+    """Tells whether the value is a container of tensors and not a tensor itself."""
     return isinstance(value, Mapping | tuple) or (isinstance(value, list) and not _is_vector(value))
 
 

@@ -1,4 +1,4 @@
-"""Image files as arrays of one kind, whatever they were saved as."""
+"""Reads image files of any supported format and colour space as one array."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from fedtlu_fast.memory import free_bytes
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for 16 bits a pixel; ``I`` holds 32, of which image files use 16."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""No others are opened, whatever a file is called: for PostScript, Pillow starts Ghostscript."""
+"""The only formats that are opened, whatever the file's name: for PostScript, Pillow starts Ghostscript."""
 
 
 def read_images(
     files: Sequence[Path | str | bytes], name: Callable[[int], str], size: int | None, limit: int = PIXELS
 ) -> Pixels:
-    """Images as one array, greyscale if all are, else RGB.
+    """Reads images as one array, greyscale if all images are, otherwise RGB.
 
-    What is transparent becomes white, 16 bits become 8, palettes and other colour spaces RGB; photographs
-    are turned upright as their camera noted; of an animation the first picture is taken.
+    Transparent pixels become white, 16 bits become 8 bits, palettes and other colour spaces become RGB.
+    Photographs are turned upright by the orientation that the camera recorded. An animation gives its first
+    picture.
 
     Args:
-        files: paths, or the files' contents.
-        name: of the file at a place, for messages.
-        size: side of a square to which all are scaled, after what is longer was cut on both sides alike;
-            None takes them as they are.
-        limit: most pixels of one file: small files can say that they hold very many.
+        files: [N], paths, or the files' contents.
+        name: returns the name of the file at a place, for messages.
+        size: side of a square, in pixels, to which images are scaled after their longer side is cropped
+            equally at both ends; None: images keep their size.
+        limit: largest number of pixels of one file; a small file can claim to hold billions.
 
     Returns:
-        [N, C, H, W].
+        [N, C, H, W] uint8.
 
     Raises:
-        InputError: a file that is no image of the `FORMATS`, damaged, or beyond the limit; images of several
-            sizes without `size`; or more than the memory holds.
+        InputError: a file is not an image of the `FORMATS`, is damaged, or exceeds the limit; the images have
+            several sizes and `size` is None; or they do not fit into memory.
     """
     found: list[Pixels] = []
     for place, file in enumerate(files):
@@ -55,12 +56,12 @@ def read_images(
     channels = max(len(image) for image in found)
     stacked = np.empty((len(found), channels, *found[0].shape[1:]), np.uint8)
     for place, image in enumerate(found):
-        stacked[place] = image  # grey goes to every channel
+        stacked[place] = image  # broadcasts a greyscale image to every channel
     return stacked
 
 
 def scale_all(images: Pixels, size: int | None) -> Pixels:
-    """Images [N, C, H, W] that are in memory already, scaled as `read_images` scales."""
+    """Returns images [N, C, H, W] uint8 that are already in memory, scaled as `read_images` does."""
     if size is None or images.shape[2:] == (size, size):
         return images
     return np.stack([_scaled(_as_image(image), size) for image in images])
@@ -69,9 +70,11 @@ def scale_all(images: Pixels, size: int | None) -> Pixels:
 def _read(file: Path | str | bytes, name: str, limit: int) -> Image.Image:
     try:
         if not isinstance(file, bytes) and not Path(file).is_file():
-            raise FileNotFoundError("there is no such file")  # nor does one wait at a pipe
+            raise FileNotFoundError(
+                "there is no such file"
+            )  # also for a pipe, where reading could wait forever
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `limit` decides
             opened = Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
         with opened as image:
             _check_pixels(image.size, name, limit)
@@ -100,7 +103,7 @@ def _read(file: Path | str | bytes, name: str, limit: int) -> Image.Image:
         )
         expected = f"an image that can be read; {held or 'it is none of ' + ', '.join(FORMATS)}"
         raise InputError("data.source", name, expected) from None
-    except Exception as error:  # Pillow's decoders raise what they like at damaged files
+    except Exception as error:  # Pillow's decoders raise errors of any type for damaged files
         raise InputError(
             "data.source", name, f"an image that can be read; {error or type(error).__name__}"
         ) from None
@@ -126,7 +129,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _scaled(image: Image.Image, size: int | None) -> Pixels:
-    """[C, H, W]."""
+    """Returns the image as an array [C, H, W] uint8, scaled to `size`."""
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
@@ -138,7 +141,7 @@ def _as_image(image: Pixels) -> Image.Image:
 
 
 def _check_memory(needed: int, size: int | None) -> None:
-    # Once as they are read, once as one array.
+    # The factor 2: the images are held one by one as they are read, and once more in the stacked array.
     if 2 * needed > free_bytes("cpu"):
         expected = f"images that fit into memory; these take {2 * needed / 2**30:.1f} GiB while they are read"
         raise InputError("data.image_size", size, expected, "Use a smaller size.")

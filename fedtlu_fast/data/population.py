@@ -1,7 +1,7 @@
-"""Who holds what: clients whose samples are looked up, or made, only when the client is drawn.
+"""The clients and the samples that they hold; a client's samples are looked up or made when it is drawn.
 
-Nothing here grows with the number of clients: a `Population` is a rule, or index arrays that may stay on
-disk, and a client is a number.
+A `Population` is a rule, or index arrays that may stay on disk, and a client is a number. Memory does not
+grow with the number of clients.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fedtlu_fast.errors import InputError
 
 Indices = NDArray[np.int64]
 Batch = tuple[Tensor, ...]
-"""Some samples: tensors whose first dimension counts them, such as features and labels."""
+"""Samples as a tuple of tensors, such as features and labels; each tensor's first dimension counts them."""
 Pool = Batch | Listed
-"""Samples in memory, as tensors whose first dimension counts them; or samples that are read when needed."""
+"""A set of samples from which batches are taken: tensors in memory, or samples that are read when needed."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Samples:
     """One client's samples: rows of a pool that many clients may share.
 
     Attributes:
-        pool: what the rows are of.
-        rows: [n], which of them, in the client's own order.
+        pool: the pool from which the client's samples are taken.
+        rows: [n] int64, the client's rows of the pool, in the client's own order.
     """
 
     pool: Pool
@@ -44,35 +44,35 @@ class Samples:
         return len(self.rows)
 
     def take(self, places: Indices) -> Batch:
-        """The samples at these places, 0 to n - 1, of any shape [...]; gives tensors [..., *]."""
+        """Returns the samples at the places [...], each from 0 to n - 1, as tensors [..., *]."""
         return _select(self.pool, np.asarray(self.rows[places]))
 
     def all(self) -> Batch:
-        """Every sample, in order, in one batch."""
+        """Returns all samples of the client, in order, as one batch."""
         return self.take(np.arange(len(self)))
 
     def alone(self) -> Pool:
-        """A pool of these samples and no others; listed samples are not read."""
+        """Returns a pool that holds only this client's samples; `Listed` samples are not read."""
         return self.pool.part(self.rows) if isinstance(self.pool, Listed) else self.all()
 
 
 def count(pool: Pool) -> int:
-    """How many samples a pool holds."""
+    """Returns the number of samples in a pool."""
     return len(pool) if isinstance(pool, Listed) else len(pool[0])
 
 
 def on_device(pool: Pool, device: str) -> Pool:
-    """The pool with its tensors on a device; of listed samples each batch is sent there when it is made."""
+    """Returns the pool on a device; a `Listed` pool sends each batch there when it is made."""
     return pool.on(device) if isinstance(pool, Listed) else to_device(pool, device)
 
 
 def whole(pool: Pool) -> Batch:
-    """All samples of a pool in one batch."""
+    """Returns all samples of a pool as one batch."""
     return pool.select(np.arange(len(pool))) if isinstance(pool, Listed) else pool
 
 
 def joined(held: Sequence[Samples]) -> Pool:
-    """One pool of several clients' samples, one client after another; listed samples are not read."""
+    """Returns one pool of several clients' samples, client after client; `Listed` samples are not read."""
     pools = [own.alone() for own in held]
     if all(isinstance(pool, Listed) for pool in pools):
         return Listed.joined([pool for pool in pools if isinstance(pool, Listed)])
@@ -80,11 +80,11 @@ def joined(held: Sequence[Samples]) -> Pool:
 
 
 def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
-    """The same number of samples of each of K clients.
+    """Returns the same number of samples from each of K clients.
 
     Args:
-        samples: of K clients.
-        places: [K, ...], within each client's samples.
+        samples: [K], the clients' samples.
+        places: [K, ...], places within each client's samples, from 0.
 
     Returns:
         Tensors [K, ..., *].
@@ -94,7 +94,7 @@ def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
         rows = np.stack([held.rows[own] for held, own in zip(samples, places, strict=True)])
         return _select(pool, rows)
     if isinstance(pool, Listed):
-        # All in one call: batches of different clients are filled up to one length.
+        # One call for all clients, so that the collate function fills their samples up to one length.
         apart = [held.alone() for held in samples]
         starts = np.cumsum([0, *map(count, apart)])[:-1]
         together = Listed.joined([own for own in apart if isinstance(own, Listed)])
@@ -105,7 +105,10 @@ def take_each(samples: Sequence[Samples], places: Indices) -> Batch:
 
 
 def _select(pool: Pool, rows: Indices) -> Batch:
-    """Rows [...] of every tensor of a pool, as [..., *]; three times faster than ``part[rows]``."""
+    """Returns rows [...] of every tensor of a pool, as tensors [..., *].
+
+    ``index_select`` is three times as fast here as ``part[rows]``.
+    """
     if isinstance(pool, Listed):
         return pool.select(rows)
     flat = torch.from_numpy(rows.reshape(-1)).to(pool[0].device)
@@ -113,7 +116,10 @@ def _select(pool: Pool, rows: Indices) -> Batch:
 
 
 def example_samples(population: Population) -> Samples:
-    """The global test, as if a client held it: for trying things out, since nobody's data may be to blame."""
+    """Returns the global test as `Samples`, with which a run tries models and engines before the first round.
+
+    A client's own samples are not used, because an error in them should be reported as that client's error.
+    """
     return Samples(population.test, np.arange(count(population.test)))
 
 
@@ -122,7 +128,7 @@ class Population(Protocol):
 
     @property
     def clients(self) -> int:
-        """How many there are; they are numbered from 0."""
+        """The number of clients; they are numbered from 0."""
         ...
 
     @property
@@ -132,36 +138,40 @@ class Population(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Tells these data from others; a resumed run must find the same."""
+        """A text that identifies the data; a resumed run refuses data with another fingerprint."""
         ...
 
     def train(self, client: int) -> Samples:
-        """What the client trains on: one sample or more."""
+        """Returns the client's training samples, one or more."""
         ...
 
     def held_out(self, client: int) -> Samples:
-        """What the client tests on; may be empty."""
+        """Returns the client's own test samples; may be empty."""
         ...
 
     def to(self, device: str) -> Self:
-        """The same population with what is in memory on this device."""
+        """Returns the same population with its tensors on this device."""
         ...
 
 
 @runtime_checkable
 class KnowsSizes(Protocol):
-    """A population that can tell how much each client holds without making or reading samples."""
+    """A population that knows how many samples each client holds without making or reading them."""
 
     def sizes(self) -> Indices:
-        """[C], samples that each client trains on. Takes 8 bytes a client, and time for each."""
+        """Returns [C] int64, each client's number of training samples; cost grows with the clients."""
         ...
 
 
 def sizes_of(population: Population, sampler: str = "size or loss") -> Indices:
-    """See `KnowsSizes`; `sampler` is what asks.
+    """Returns [C] int64, the number of training samples of each client.
+
+    Args:
+        population: the clients.
+        sampler: the sampler that needs the sizes, for the message.
 
     Raises:
-        InputError: the population does not know.
+        InputError: the population does not know the sizes (see `KnowsSizes`).
     """
     if not isinstance(population, KnowsSizes):
         expected = "uniform or fixed, since these data do not tell how much clients hold"
@@ -171,7 +181,7 @@ def sizes_of(population: Population, sampler: str = "size or loss") -> Indices:
 
 @dataclass(frozen=True)
 class Shares:
-    """Which rows each of C clients holds: two arrays, which may lie on disk.
+    """The rows that each of C clients holds, in two arrays, which may lie on disk.
 
     Attributes:
         rows: [M] int64, the clients' rows one after another.
@@ -183,7 +193,7 @@ class Shares:
 
     @classmethod
     def of(cls, parts: Sequence[Indices]) -> Shares:
-        """From one array for each client."""
+        """Makes shares from one array of rows for each client."""
         starts = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, np.int64), *parts]), starts)
 
@@ -201,8 +211,8 @@ class ArrayPopulation:
 
     Attributes:
         pool: the samples of all clients; in memory or mapped from files.
-        shares: the rows each client trains on.
-        own_tests: the rows each client tests on.
+        shares: the rows that each client trains on.
+        own_tests: the rows that each client tests on.
         test: the global test.
         fingerprint: see `Population`.
     """
@@ -240,14 +250,14 @@ class ArrayPopulation:
 
 
 def as_tensor(array: NDArray[np.generic]) -> Tensor:
-    """An array as a tensor without a copy, also when it is mapped read-only: nobody writes to samples."""
+    """Returns an array, which may be mapped read-only, as a tensor without a copy; nobody writes to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(array)
 
 
 def digest(arrays: Sequence[NDArray[np.generic]]) -> str:
-    """SHA-256 over lengths and contents."""
+    """Returns the SHA-256 over lengths and contents of the arrays, in hexadecimal."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(np.int64(len(array)).tobytes())

@@ -1,4 +1,4 @@
-"""Text that was prepared for language models: words between white space, a line for a sentence."""
+"""Text that was prepared for language models: one sentence on each line, words separated by white space."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fedtlu_fast.data.tagged import section_names
 from fedtlu_fast.data.tokenizing import UNKNOWN
 
 UNKNOWN_SHARE = 0.001
-"""From this share of ``<unk>`` among its words on, somebody prepared a text; others name it now and then."""
+"""A text with at least this share of ``<unk>`` among its words counts as prepared (ours); an ordinary text
+may mention the word now and then."""
 
 
 def is_prepared(texts: Iterable[str]) -> bool:
-    """Whether rare words are ``<unk>`` already, as in Penn Treebank and WikiText: a guess (ours)."""
+    """Guesses whether rare words were replaced by ``<unk>``, as in Penn Treebank and WikiText (ours)."""
     words = unknown = 0
     for text in texts:
         own = text.split()
@@ -24,16 +25,16 @@ def is_prepared(texts: Iterable[str]) -> bool:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines that hold words, without the space around them."""
+    """Returns the lines that hold words, without the white space around them."""
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def joined(lines: Iterable[str]) -> str:
-    """The text of these lines."""
+    """Returns the text that consists of these lines."""
     return "".join(f"{line}\n" for line in lines)
 
 
 def line_sections(name: str, lines: Sequence[str]) -> list[Document]:
-    """Documents of lines that follow each other, named after the whole; see `section_names`."""
+    """Makes documents of consecutive lines; their names begin with `name` (see `section_names`)."""
     sections = groupby(zip(section_names(name, len(lines)), lines, strict=True), key=lambda pair: pair[0])
     return [Document(section, joined(line for _, line in own)) for section, own in sections]

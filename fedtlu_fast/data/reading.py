@@ -1,4 +1,4 @@
-"""Files of text: which entries of a folder are data, and what a file holds, unpacked within a limit."""
+"""Lists the data files of a folder, and reads files, which it unpacks up to a limit."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.wording import either
 
 UNPACKED_LIMIT = 2**29
-"""Bytes that a compressed file may have when it is unpacked, where settings say nothing else."""
+"""Default limit of the bytes to which a compressed file may unpack."""
 UnpackedLimit = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UNPACKERS: Mapping[str, Callable[[Path], BufferedIOBase]] = {
     ".gz": GzipFile,
     ".bz2": BZ2File,
     ".xz": LZMAFile,
 }
-"""By the ending of compressed files."""
+"""The class that opens a compressed file, by the file's ending."""
 NO_DATA = re.compile(
     r"\..*|__MACOSX|@eaDir|lost\+found|\$RECYCLE\.BIN|System Volume Information|Thumbs\.db|desktop\.ini"
     r"|.*~|#.*#|.*\.(bak|orig|old|swp|swo|tmp)",
     re.I,
 )
-"""What systems and editors leave beside data: hidden entries, folders of their own, backup copies."""
+"""Names of entries that operating systems and editors leave beside data: hidden entries, backup copies."""
 COPIED = re.compile(r"(?P<one>.+?)(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)|Copy of (?P<other>.+)")
-"""How systems name the copy of a file, without its ending."""
+"""Names that operating systems give to the copy of a file, without its ending."""
 
 
 def entries(folder: Path) -> list[Path]:
-    """The entries of a folder that may be data, by name: see `NO_DATA`.
+    """Returns the entries of a folder that may be data, sorted by name, without those of `NO_DATA`.
 
-    A file whose name says that it is the copy of another one beside it is left out where it is one.
+    A file is left out if its name says that it is a copy of another file beside it, and both hold the same
+    bytes.
 
     Raises:
         OSError: the folder cannot be read.
@@ -50,36 +51,36 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_data(path: PurePath) -> bool:
-    """Whether a path, relative to the data's folder, may be data by the names of all its parts."""
+    """Tells whether a path, relative to the data's folder, may be data: none of its parts is in `NO_DATA`."""
     return not any(NO_DATA.fullmatch(name) for name in path.parts)
 
 
 def unpacked_suffix(path: PurePath) -> str:
-    """The ending of a file's name in lower case, without that of its compression."""
+    """Returns the ending of a file's name in lower case; an ending of compression is removed first."""
     packed = path.suffix.lower() in UNPACKERS
     return (PurePath(path.stem) if packed else path).suffix.lower()
 
 
 def check_file(path: Path) -> None:
-    """Makes sure that a path is no device or pipe, at which a program could wait forever, and no folder.
+    """Checks that a path, if it exists, is an ordinary file; reading a device or a pipe could wait forever.
 
     Raises:
-        InputError: it is one.
-        OSError: it cannot be looked at.
+        InputError: the path is a folder, a device or a pipe.
+        OSError: the path cannot be examined.
     """
     if path.exists() and not path.is_file():
         raise InputError("data.source", str(path), "a file, no folder, device or pipe")
 
 
 def read_bytes(path: Path, limit: int = UNPACKED_LIMIT) -> bytes:
-    """What a file holds, unpacked where its name says that it is compressed.
+    """Returns the bytes of a file, unpacked if its name says that it is compressed.
 
     Args:
-        path: of the file.
-        limit: bytes that a compressed file may have when it is unpacked.
+        path: the file.
+        limit: largest number of bytes to which a compressed file may unpack.
 
     Raises:
-        InputError: it cannot be read, is no file, or holds more than the limit.
+        InputError: the file cannot be read, is not an ordinary file, or unpacks to more than the limit.
     """
     unpacker = UNPACKERS.get(path.suffix.lower())
     try:
@@ -103,14 +104,14 @@ def read_bytes(path: Path, limit: int = UNPACKED_LIMIT) -> bytes:
 
 
 def read_text(path: Path, limit: int = UNPACKED_LIMIT) -> str:
-    """A file's text, without a byte order mark; every line ends with a line feed.
+    """Returns a file's text, without a byte order mark and with line feeds as line ends.
 
     Args:
-        path: of the file.
+        path: the file.
         limit: see `read_bytes`.
 
     Raises:
-        InputError: it cannot be read, or is not UTF-8, with the line; or see `read_bytes`.
+        InputError: the file is not UTF-8 (the message names the line), or see `read_bytes`.
     """
     data = read_bytes(path, limit)
     try:
@@ -128,7 +129,7 @@ def read_text(path: Path, limit: int = UNPACKED_LIMIT) -> str:
 
 
 def lines_of_text(text: str) -> Iterator[str]:
-    """The lines of a text with their line feeds, one at a time: a list of them may take far more memory."""
+    """Yields the lines of a text with their line feeds; a list of them could take far more memory."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
@@ -137,10 +138,14 @@ def lines_of_text(text: str) -> Iterator[str]:
 
 
 def as_path(source: str, location: str) -> Path:
-    """The path of a file or a folder that the settings name, with the home in place of ``~``.
+    """Returns the path of a file or a folder, with ``~`` replaced by the home directory.
+
+    Args:
+        source: the source as settings write it, for messages.
+        location: the path as settings write it.
 
     Raises:
-        InputError: it cannot be looked at, or nothing is there.
+        InputError: the path cannot be examined, or nothing exists there.
     """
     try:
         path = Path(location).expanduser()
@@ -153,7 +158,7 @@ def as_path(source: str, location: str) -> Path:
 
 
 def _is_copy(path: Path) -> bool:
-    """Whether it is a file beside another one whose copy its name says it is, and holds the same."""
+    """Tells whether a file is a copy of a file beside it, by its name and by its bytes."""
     suffixes = "".join(path.suffixes[-2:] if path.suffix.lower() in UNPACKERS else path.suffixes[-1:])
     match = COPIED.fullmatch(path.name.removesuffix(suffixes))
     if match is None:

@@ -1,4 +1,4 @@
-"""A language modelling's data as tensors: running text, cut into windows."""
+"""Turns running text into the tensors of a language modelling."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def window_samples(
     """Tokenizes running text and cuts it into windows.
 
     Args:
-        found: the documents; without a test, the end of every document is kept for it.
-        window: T, tokens in one sample.
-        vocabulary: words kept if no tokenizer is named.
-        test_fraction: the share that is kept for the test.
-        tokenizer: the pre-trained model whose tokenizer is taken; None: a vocabulary of our own.
+        found: the documents. If they have no test part, the end of every document is kept for it.
+        window: T, the number of inputs in one sample.
+        vocabulary: number of words in the vocabulary, if no tokenizer is named.
+        test_fraction: share of each document that is kept for the test.
+        tokenizer: name of the pre-trained model whose tokenizer encodes the text; None: a vocabulary of
+            words.
 
     Returns:
-        Token ids [N, T + 1] int64 (see `windows`); the attribute is ``source``, the document.
+        Token ids [N, T + 1] int64 (see `windows`). The only attribute is ``source``, the document's name.
 
     Raises:
         InputError: the tokenizer cannot be read.
@@ -71,7 +72,7 @@ def window_samples(
 def _split(
     documents: Sequence[Document], test_fraction: float, *, lines: bool = False
 ) -> tuple[list[Document], list[str]]:
-    """Documents' beginnings, to train on, and their ends, to test on, cut between words or lines."""
+    """Cuts documents between words or lines into beginnings to train on and ends to test on."""
     train, test = [], []
     for document in documents:
         text, cut = document.text, int(len(document.text) * (1 - test_fraction))

@@ -1,10 +1,10 @@
-"""Which entries are for training, and which for the test: one rule on names for the data of every source.
+"""Divides a source's entries (files, folders, splits) into parts by one rule on their names.
 
-It holds for files, folders and splits alike. A name's words are its runs of letters and its numbers:
-``en_ewt-ud-train-a.conllu.gz`` has the words en, ewt, ud, train and a. A part's word in it says which part
-the entry belongs to (see `PARTS`; case does not matter, and ``TrainSet`` or ``test2017`` do too); the last
-one decides where there are several. A word that only contains a part's word, such as *latest* or *trainer*,
-says nothing. The validation part is never read: nothing is tuned on it.
+The parts are training, test and validation. A name's words are its runs of letters and its numbers:
+``en_ewt-ud-train-a.conllu.gz`` has the words en, ewt, ud, train and a. A word of `PARTS` says to which part
+the entry belongs; case does not matter, and forms such as ``TrainSet`` and ``test2017`` count too. If a name
+has several such words, the last one decides. A word that only contains one of them, such as *latest* or
+*trainer*, says nothing. The validation part is never read, because nothing is tuned on it.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ PARTS: dict[str, Part] = {
     "validation": "validation",
     "dev": "validation",
 }
-"""A part's words. An ``eval`` beside a ``test`` is for validation."""
+"""The words that name a part. An ``eval`` beside a ``test`` is for validation."""
 SECOND_CHOICE = ("eval", "evaluation")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 FILLERS = ("of", "part", "shard", "chunk", "split", "set", "data")
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|\d+")
 MOST_ENTRIES = 100
-"""Entries of a part that are recorded by name."""
+"""Largest number of a part's entries that are recorded by name."""
 SUFFIXED = re.compile(r"(.+?)(?:set|data)")
 
 
 @dataclass(frozen=True)
 class PartName:
-    """What a name says.
+    """An entry's name, analysed.
 
     Attributes:
-        part: the part that it names, if any.
-        word: the word that says so.
-        rest: its other words, such as a language; entries of all parts share it.
-        pieces: its numbers, and single letters after the part's word, which number the part's pieces.
-        name: the name without all that, such as ``en`` of ``en.train.tsv``; empty where nothing is left.
+        part: the part that the name says; None: it says none.
+        word: the word that says the part; empty if there is none.
+        rest: the name's other words, such as a language; entries of different parts share them.
+        pieces: numbers, and single letters after the part's word, which number the pieces of a part.
+        name: the name without all of that, such as ``en`` of ``en.train.tsv``; empty if nothing is left.
     """
 
     part: Part | None
@@ -65,15 +65,14 @@ class PartName:
 
 @dataclass(frozen=True)
 class Division:
-    """Names by what they are for, in the order they were given.
+    """The names of entries by part, in the order in which they were given.
 
     Attributes:
-        train: names that say so; and of the others those that have no training part of their own beside
-            them, unless there is one for all.
-        test: names that say so.
-        validation: names that say so.
-        others: names that say nothing beside training data that is named; whether these are read is the
-            reader's choice.
+        train: names that say training; and names that say no part, unless an entry that says training has the
+            same other words, or no other words at all.
+        test: names that say test.
+        validation: names that say validation.
+        others: the remaining names, which say no part; each reader decides whether it reads them.
     """
 
     train: tuple[str, ...]
@@ -86,12 +85,12 @@ def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division
     """Divides the entries of one folder, or the splits of one data set.
 
     Args:
-        names: of the entries; of files with their endings.
-        source: the data set, for messages.
-        free: people name these entries as they like (documents, labels, domains): a part's word beside
-            other words counts only where another entry has the same other words and another part, for a test
-            also no part (``wiki.txt`` beside ``wiki_test.txt``), or where it stands alone before the ending
-            (``wiki.train.tokens``).
+        names: names of the entries; files with their endings.
+        source: the source as settings write it, for messages.
+        free: whether the names are free texts (of documents, labels, domains), in which a part's word may
+            have its ordinary meaning. Then it counts only if the name has no other words; if another entry
+            has the same other words and another part, or for a test no part (``wiki.txt`` beside
+            ``wiki_test.txt``); or if it stands alone before the ending (``wiki.train.tokens``).
 
     Raises:
         InputError: two entries claim to be the same piece of the same part.
@@ -106,7 +105,7 @@ def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division
     _check_once({name: read[name] for name in parts}, parts, source, free)
     trained = {read[name].rest for name, part in parts.items() if part == "train"}
     claimed = [name for name in names if name not in parts]
-    # Beside a training part of its own, or one of no name at all, an entry may be the sum of all parts.
+    # Beside training data with the same name, or with no name, an entry may be the union of all parts.
     others = {name for name in claimed if trained and (() in trained or read[name].rest in trained)}
     return Division(
         train=tuple(name for name in names if parts.get(name, "train") == "train" and name not in others),
@@ -117,7 +116,7 @@ def divide(names: Sequence[str], source: str, *, free: bool = False) -> Division
 
 
 def parse(name: str) -> PartName:
-    """Takes a name apart; see the top of this module."""
+    """Analyses a name by the rule at the top of this module."""
     base = stem(name)
     found = list(WORD.finditer(base))
     words = [match[0].lower() for match in found]
@@ -126,7 +125,7 @@ def parse(name: str) -> PartName:
         return PartName(None, "", *_sorted_out(words, ()), base)
     first = place
     if _part(words[place]) == "validation" and place and _part(words[place - 1]) == "train":
-        first = place - 1  # train-val is what the union of both is called
+        first = place - 1  # "train-val" is the usual name of the union of both
     rest, pieces = _sorted_out(words[:first], words[place + 1 :])
     before = base[: found[first].start()].strip(" -_.")
     named = [before, *(word for word in words[place + 1 :] if word in rest)] if rest else []
@@ -134,7 +133,7 @@ def parse(name: str) -> PartName:
 
 
 def stem(name: str) -> str:
-    """A name without its ending, and without that of compression; a part's word is no ending."""
+    """Returns a name without its ending and without the ending of compression; a part's word is no ending."""
     base = name
     for own in PACKED:
         base = base[: -len(own)] if base.lower().endswith(own) else base
@@ -147,14 +146,14 @@ def stem(name: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Which entries of a source (files, folders, splits) its samples are from.
+    """The entries of a source (files, folders, splits) from which its samples were read.
 
     Attributes:
-        what: the samples are, such as "texts".
-        train: the entries to train on; a source that is one whole has none.
-        test: how many samples are for the test; None where the source has no test of its own.
-        tests: the entries that hold them.
-        unread: the entries that are not read.
+        what: the kind of the samples, such as "texts".
+        train: entries with training samples; empty for a source without entries.
+        test: number of test samples; None if the source has no test of its own.
+        tests: entries with test samples.
+        unread: entries that are not read.
     """
 
     what: str
@@ -165,13 +164,13 @@ class Origin:
 
     def __str__(self) -> str:
         kept = "a share of the training data, since there is none of its own (data.test_fraction)"
-        told = f"test: {kept}"
+        text = f"test: {kept}"
         if self.test is not None:
-            told = f"test: {self.test:,} {self.what} of {listed(self.tests)}"
-        return f"{told}; {listed(self.unread)} not read" if self.unread else told
+            text = f"test: {self.test:,} {self.what} of {listed(self.tests)}"
+        return f"{text}; {listed(self.unread)} not read" if self.unread else text
 
     def facts(self) -> dict[str, Any]:
-        """The same for JSON; of very many entries the first, and how many there are."""
+        """Returns the same as a dictionary for JSON, with up to `MOST_ENTRIES` names of each part."""
         parts = {"train": self.train, "test": self.tests, "not_read": self.unread}
         found: dict[str, Any] = {
             name: {"entries": len(own), "names": list(own[:MOST_ENTRIES])} for name, own in parts.items()
@@ -187,14 +186,9 @@ def announce(
     unread: Sequence[str] = (),
     train: Sequence[str] = (),
 ) -> Origin:
-    """Logs which entries the test is from, and which entries are not read; gives all that back.
+    """Logs the entries that hold the test and the entries that are not read, and returns the `Origin`.
 
-    Args:
-        what: see `Origin`.
-        test: likewise.
-        tests: likewise.
-        unread: likewise.
-        train: likewise.
+    The arguments are the attributes of `Origin`.
     """
     origin = Origin(what, tuple(train), test, tuple(tests) if test is not None else (), tuple(unread))
     logger.info("%s", origin)
@@ -207,7 +201,7 @@ def _part(word: str) -> Part | None:
 
 
 def _sorted_out(before: Sequence[str], after: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Words that mean something, and words that number pieces; before and after the part's word."""
+    """Divides the words before and after the part's word into words with a meaning and numbers of pieces."""
     first = [word for word in before if not word.isdigit()]
     last = [word for word in after if not word.isdigit() and len(word) > 1 and word not in FILLERS]
     pieces = [word for word in (*before, *after) if word.isdigit() or (len(word) == 1 and word in after)]
@@ -227,7 +221,7 @@ def _check_once(read: dict[str, PartName], parts: dict[str, Part], source: str, 
     for name, own in read.items():
         if parts[name] == "validation":
             continue
-        # Documents with different endings are different texts: train.en and train.de.
+        # Documents with different endings are different texts, such as train.en and train.de.
         ending = name.removeprefix(stem(name)).lower().removesuffix(".gz") if free else ""
         word = own.word if own.word in SECOND_CHOICE else ""
         before = met.setdefault((parts[name], word, own.rest, own.pieces, ending), name)

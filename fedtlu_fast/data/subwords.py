@@ -1,4 +1,4 @@
-"""Words to token ids for a tagging: one id for each, or the sub-words of a pre-trained model."""
+"""Encodes the words of a tagging as token ids: one id for each word, or a pre-trained model's sub-words."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, padding_of, 
 
 
 class WordEncoder(Protocol):
-    """Every word's token ids, and what stands around them in a sample.
+    """Encodes words as token ids, and names the special ids around them in a sample.
 
     Attributes:
         padding: the id that fills up shorter samples; no word has it.
-        before: ids that every sample begins with.
-        after: ids that every sample ends with.
+        before: ids at the beginning of every sample.
+        after: ids at the end of every sample.
     """
 
     padding: int
@@ -29,12 +29,12 @@ class WordEncoder(Protocol):
         ...
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """For every sentence and word the word's ids, one or more."""
+        """Returns the ids of every word of every sentence; each word has one id or more."""
         ...
 
 
 class WholeWords:
-    """One id for each word, of a vocabulary of our own."""
+    """Encodes each word as one id, from the vocabulary of the training words."""
 
     padding = 0
 
@@ -53,16 +53,16 @@ class WholeWords:
 
 
 class SubWords:
-    """The sub-words of the tokenizer that a pre-trained model brings, with its special tokens around."""
+    """Encodes words with the sub-words and special tokens of a pre-trained model's tokenizer."""
 
     def __init__(self, name: str) -> None:
         """Loads the tokenizer.
 
         Raises:
-            InputError: there is none; it is none of the fast ones, which alone tell the sub-words of one word
-                from those of the next; or it has no token that could pad.
+            InputError: the model has no tokenizer; it is not a fast one (only those say which sub-words
+                belong to which word); or it has no token that can serve as padding.
         """
-        # Byte-level tokenizers need the prefix for words that are given one by one; others ignore it.
+        # Byte-level tokenizers need add_prefix_space for input that is split into words; others ignore it.
         self._name, self._tokenizer = name, load_tokenizer(name, add_prefix_space=True)
         if not getattr(self._tokenizer, "is_fast", False):
             raise InputError(
@@ -80,10 +80,10 @@ class SubWords:
         return len(self._tokenizer)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """See `WordEncoder.encode`; a word of which the tokenizer leaves nothing is its unknown token.
+        """See `WordEncoder.encode`. A word for which the tokenizer returns no id becomes its unknown token.
 
         Raises:
-            InputError: it leaves nothing and has no unknown token.
+            InputError: the tokenizer returns no id for a word and has no unknown token.
         """
         given = [list(words) for words in sentences]
         options = {"is_split_into_words": True, "add_special_tokens": False}

@@ -1,4 +1,4 @@
-"""Tagged sentences: what a tagging learns from, and how they are divided."""
+"""The type of tagged sentences, and how they are divided into training and test parts and into sections."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ UPOS = (
 """The universal part-of-speech tags of Universal Dependencies, version 2."""
 UNKNOWN_GENRE = "unknown"
 SECTION_SENTENCES = 20
-"""Sentences without a document are cut into sections of no fewer than this, so that clients can differ."""
+"""Smallest section, in sentences. Sentences without documents are cut into sections, so that clients can hold
+different ones."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words, a tag for each, and where they are from."""
+    """A sentence: words, a tag for each word, and the document and genre of the text."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -38,8 +39,8 @@ class Sentences:
     """Sentences with tags of one kind.
 
     Attributes:
-        items: in order.
-        tags: labels whether they occur or not, such as `UPOS`.
+        items: the sentences, in order.
+        tags: the tags of a fixed set such as `UPOS`, which are labels even if they do not occur.
     """
 
     items: Sequence[Sentence]
@@ -47,14 +48,14 @@ class Sentences:
 
 
 def cut_test(sentences: Sequence[Sentence], test_fraction: float) -> tuple[list[Sentence], list[Sentence]]:
-    """Keeps the end of every document for the test; gives the sentences to train on and those to test on.
+    """Keeps the end of every document for the test; returns the training and the test sentences.
 
-    The share is right for the whole, not for each document: one of a few sentences gives none, or now and
-    then its last, as the shares of the documents before it add up.
+    The share holds for all documents together, not for each: the fractions of short documents add up, and a
+    document gives its last sentence whenever the sum reaches a whole number.
 
     Args:
-        sentences: in order; those of a document need not follow each other.
-        test_fraction: share that is kept.
+        sentences: the sentences, in order; the sentences of a document need not be consecutive.
+        test_fraction: share of the sentences that is kept for the test, in (0, 1).
     """
     sizes = Counter(sentence.document for sentence in sentences)
     kept, seen = {}, 0
@@ -72,16 +73,16 @@ def cut_test(sentences: Sequence[Sentence], test_fraction: float) -> tuple[list[
 
 
 def with_words(sentences: Sequence[Sentence], source: str) -> list[Sentence]:
-    """The sentences whose words are there: those of two words or more that are all underscores are left out.
+    """Leaves out the sentences of two words or more whose words are all underscores.
 
-    Some treebanks are published without the words, for the rights to them; ``_`` stands for each.
+    Some treebanks are published with ``_`` in place of every word, because the texts are under copyright.
 
     Args:
-        sentences: one or more.
+        sentences: one sentence or more.
         source: the file or data set, for messages.
 
     Raises:
-        InputError: most of the words were taken out.
+        InputError: most of the words are underscores.
     """
     words = Counter(not word.strip("_") for sentence in sentences for word in sentence.words)
     if words[True] > words[False] and words.total() > 1:
@@ -100,7 +101,7 @@ def with_words(sentences: Sequence[Sentence], source: str) -> list[Sentence]:
 
 
 def section_names(name: str, count: int) -> list[str]:
-    """For each of `count` sentences or lines in a row, the name of the section that it falls in."""
+    """Returns the name of the section of each of `count` consecutive sentences or lines."""
     size = max(SECTION_SENTENCES, -(-count // SECTIONS))
     width = len(str((count - 1) // size))
     return [f"{name}#{index // size:0{width}}" for index in range(count)]

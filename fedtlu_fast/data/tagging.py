@@ -1,4 +1,4 @@
-"""A tagging's data as tensors: sentences, cut into samples."""
+"""Turns tagged sentences into the tensors of a tagging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedtlu_fast.data.tagged import UNKNOWN_GENRE, Sentence, Sentences, cut_test
 from fedtlu_fast.errors import InputError
 
 NO_LABEL = -100
-"""In place of a tag where there is none to predict; PyTorch's losses leave it out."""
+"""The code of a token without a tag to predict, which PyTorch's losses ignore."""
 
 
 def tag_samples(
@@ -28,22 +28,23 @@ def tag_samples(
     test_fraction: float,
     tokenizer: str | None = None,
 ) -> Encoded:
-    """Encodes and cuts sentences.
+    """Encodes sentences and cuts them into samples.
 
-    The labels are the source's own (the 17 of Universal Dependencies for treebanks) and all that occur, in
-    training or test, in alphabetical order. One that only the test has is a label like any other: the model
-    can predict it but never sees it, so it counts as wrong.
+    The labels are the source's fixed set (for treebanks the 17 tags of Universal Dependencies) and all tags
+    that occur in training or test, in alphabetical order. A tag that occurs only in the test is a label as
+    well: the model has an output for it, but never learns it.
 
     Args:
-        found: the sentences; without a test, the end of every document is kept for it.
-        window: tokens in one sample at most.
-        vocabulary: words kept if no tokenizer is named.
-        test_fraction: the share that is kept for the test.
-        tokenizer: the pre-trained model whose tokenizer is taken; None: words are numbered.
+        found: the sentences. If they have no test part, the end of every document is kept for it.
+        window: largest number of tokens in one sample.
+        vocabulary: number of words in the vocabulary, if no tokenizer is named.
+        test_fraction: share of the sentences that is kept for the test.
+        tokenizer: name of the pre-trained model whose tokenizer encodes the words; None: a vocabulary of
+            words.
 
     Returns:
-        Tokens [N, T] and tags [N, T], both int64; see `cut_sentences`. The attributes are, the most useful
-        first: ``document``, ``genre`` where it is known, ``label`` (the most frequent tag in the sample).
+        Tokens [N, T] and tags [N, T], both int64; see `cut_sentences`. The attributes are ``document``;
+        ``genre``, if it is known; and ``label``, the most frequent tag in the sample.
 
     Raises:
         InputError: the tokenizer cannot be read, or the window is too short.
@@ -79,21 +80,21 @@ def tag_samples(
 def cut_sentences(
     sentences: Sequence[Sentence], encoder: WordEncoder, labels: Sequence[str], window: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Indices]:
-    """Sentences as samples of at most `window` tokens, special tokens counted.
+    """Cuts sentences into samples of at most `window` tokens, special tokens included.
 
-    A sentence that is longer is cut between words, each sample as full as can be; a word that is longer
-    than a sample loses its end. A word's label stands at its first token.
+    A longer sentence is cut between words into samples that are as full as possible; a word that is longer
+    than a sample loses its end. A word's tag stands at its first token.
 
     Args:
-        sentences: to be encoded.
-        encoder: of the words.
-        labels: names of the tags, by code.
-        window: tokens in one sample.
+        sentences: the sentences.
+        encoder: encodes the words.
+        labels: names of the tags, in the order of their codes.
+        window: largest number of tokens in one sample.
 
     Returns:
-        tokens: [N, T], T the longest sample's length, filled up with `encoder.padding`.
-        tags: [N, T], codes, `NO_LABEL` where there is none.
-        origin: [N], the sentence that each sample is from; ascending.
+        tokens: [N, T] int64, filled up with `encoder.padding`; T is the length of the longest sample.
+        tags: [N, T] int64, the codes of the tags, `NO_LABEL` for tokens without one.
+        origin: [N] int64, the place of the sentence from which each sample is cut; ascending.
 
     Raises:
         InputError: no word fits into the window.
@@ -133,9 +134,9 @@ def _attribute(values: Sequence[str]) -> Attribute:
 
 
 def _most_frequent(tags: NDArray[np.int64], labels: int) -> Indices:
-    """[N]: every sample's most frequent label, the first in order where several are."""
+    """Returns [N] int64, each sample's most frequent label; of equally frequent ones the first."""
     found = np.empty(len(tags), np.int64)
-    # Part by part: a table of all samples by all labels may not fit into memory.
+    # In parts, because a table of all samples by all labels may not fit into memory.
     size = max(1, 2**22 // labels)
     for first in range(0, len(tags), size):
         part = tags[first : first + size]

@@ -1,4 +1,4 @@
-"""Labelled texts."""
+"""The type of labelled texts, and the columns in which tables hold them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from fedtlu_fast.data.labelled import Attributes
 
 TEXTS = ("text", "sentence", "content", "body", "news_body")
-"""Columns that may hold a text; the first that is there does."""
+"""Columns that may hold a text; the first one that exists is taken."""
 TITLES = ("title", "news_title")
-"""Columns that may hold its title, which is put before it."""
+"""Columns that may hold the text's title, which is put before the text."""
 
 
 @dataclass(frozen=True)
 class TextSet:
-    """N texts, and what is known of them.
+    """N texts with their attributes.
 
     Attributes:
-        texts: none of them empty.
-        attributes: ``label``, what they are about, and what else is known, such as ``domain``. Training and
-            test texts of a source have the same names.
+        texts: [N], none of them empty.
+        attributes: ``label``, and further attributes such as ``domain``. The attributes of a source's
+            training and test texts have the same names and codes.
     """
 
     texts: Sequence[str]

@@ -1,4 +1,4 @@
-"""A text classification's data as tensors: texts, divided and encoded."""
+"""Turns labelled texts into the tensors of a text classification."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def text_samples(
     test_fraction: float,
     tokenizer: str | None = None,
 ) -> Encoded:
-    """Divides and encodes texts. Of longer texts the beginning is kept.
+    """Divides texts into training and test samples and encodes them; a long text loses its end.
 
     Args:
-        found: the texts; without a test, a share of every kind is drawn for it.
-        source: they are from, for messages.
-        window: tokens in one sample at most.
-        vocabulary: words kept if no tokenizer is named.
-        test_fraction: the share that is kept for the test.
-        tokenizer: the pre-trained model whose tokenizer is taken; None: words are numbered.
+        found: the texts. If they have no test part, a share of every kind is drawn for it.
+        source: the source as settings write it, for messages.
+        window: largest number of tokens in one sample.
+        vocabulary: number of words in the vocabulary, if no tokenizer is named.
+        test_fraction: share of the texts that is drawn for the test.
+        tokenizer: name of the pre-trained model whose tokenizer encodes the texts; None: a vocabulary of
+            words.
 
     Returns:
-        Tokens [N, T] and labels [N], both int64; T is the longest text's length, `window` at most. The first
-        attribute is ``label``.
+        Tokens [N, T] and labels [N], both int64; T is the length of the longest text, at most `window`. The
+        only attributes are those of the texts; the first is ``label``.
 
     Raises:
         InputError: the tokenizer cannot be read; or all texts have one label.
@@ -70,7 +71,7 @@ def text_samples(
 def _encoded(
     train: Sequence[str], test: Sequence[str], window: int, size: int, name: str | None
 ) -> tuple[list[list[int]], int, int]:
-    """Token ids of the one and the other, the number of ids there are, and the one that pads."""
+    """Returns the token ids of the texts (first `train`, then `test`), the number of ids, and the padding."""
     if name is not None:
         tokenizer = load_tokenizer(name)
         padding = padding_of(tokenizer, name)

@@ -1,4 +1,4 @@
-"""Text to token ids: a word-level vocabulary of our own, or the tokenizer a model brings."""
+"""Encodes text as token ids, with a vocabulary of words or with a pre-trained model's tokenizer."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 
 
 class TokenizerLike(Protocol):
-    """What a tokenizer has to do here."""
+    """The interface of a tokenizer."""
 
     def __len__(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+        """Returns the token ids of a text, without special tokens."""
         ...
 
 
 class WordTokenizer:
-    """Words and single marks (see `words_and_marks`); one that is not in the vocabulary becomes ``<unk>``."""
+    """Encodes words and single marks (see `words_and_marks`); unknown ones become ``<unk>``."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
-        """Learns the `size` most frequent words (ties in alphabetical order), ``<unk>`` among them."""
+        """Learns the most frequent words (ties in alphabetical order), `size` with ``<unk>``."""
         self._tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         self._tokenizer.pre_tokenizer = words_and_marks
         trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
@@ -40,20 +40,20 @@ class WordTokenizer:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Returns the token ids of a text."""
         return list(self._tokenizer.encode(text).ids)
 
 
 class Vocabulary:
-    """Words that are given as such, by number; ``<unk>`` stands for all that are not among them."""
+    """Numbers the most frequent words; ``<unk>`` stands for all others."""
 
     def __init__(self, words: Iterable[str], size: int, *, padded: bool = False) -> None:
-        """Learns the `size` most frequent words (ties in alphabetical order), ``<unk>`` among them.
+        """Learns the most frequent words (ties in alphabetical order).
 
         Args:
-            words: of the training text, each as often as it occurs.
-            size: numbers in all.
-            padded: 0 is padding, which no word has; ``<unk>`` is then 1, otherwise 0.
+            words: all words of the training text, with repetitions.
+            size: number of ids, with ``<unk>`` and padding.
+            padded: whether id 0 is padding, which no word has. Then ``<unk>`` is 1, otherwise 0.
         """
         counts = Counter(words)
         del counts[UNKNOWN]
@@ -65,12 +65,12 @@ class Vocabulary:
         return 1 + self._unknown + len(self._ids)
 
     def ids(self, words: Iterable[str]) -> list[int]:
-        """The words' numbers."""
+        """Returns the ids of the words."""
         return [self._ids.get(word, self._unknown) for word in words]
 
 
 class LineTokenizer:
-    """Words as they are, between white space, and ``<eos>`` at the end of every line."""
+    """Encodes words between white space as they are, and adds ``<eos>`` at the end of every line."""
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
         """See `Vocabulary`."""
@@ -80,7 +80,7 @@ class LineTokenizer:
         return len(self._vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Returns the token ids of a text."""
         return self._vocabulary.ids(_words_of_lines(text))
 
 
@@ -91,13 +91,13 @@ def _words_of_lines(text: str) -> Iterator[str]:
 
 
 class PretrainedTokenizer:
-    """The tokenizer that belongs to a pre-trained model."""
+    """Encodes text with the tokenizer of a pre-trained model."""
 
     def __init__(self, name: str) -> None:
-        """Loads it from the hub, a local directory or a GGUF file.
+        """Loads the tokenizer from the hub, a local directory or a GGUF file.
 
         Raises:
-            InputError: there is none, or it cannot be read.
+            InputError: the model has no tokenizer, or it cannot be read.
         """
         self._name, self._tokenizer = name, load_tokenizer(name)
 
@@ -105,15 +105,15 @@ class PretrainedTokenizer:
         return len(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens; texts longer than the model are welcome."""
+        """Returns the token ids of a text of any length, without special tokens."""
         return list(tokenize(self._tokenizer, self._name, text, add_special_tokens=False)["input_ids"])
 
 
 def windows(ids: list[int], length: int) -> Tensor:
-    """Cuts token ids into samples, [N, length + 1] int64: each holds `length` inputs and their successors.
+    """Cuts token ids into samples [N, length + 1] int64: `length` inputs, each followed by its target.
 
-    Samples share one token at their borders, so that every token but the first is predicted once. What
-    does not fill a sample at the end is left out.
+    Neighbouring samples share one token, so that every token except the first is predicted once. Tokens at
+    the end that do not fill a sample are left out.
     """
     count = max(0, (len(ids) - 1) // length)
     flat = torch.tensor(ids[: count * length + 1], dtype=torch.int64)

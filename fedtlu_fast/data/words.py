@@ -1,4 +1,4 @@
-"""Words of text in any script, one rule for all tasks; and where a text may be cut."""
+"""Splits text in any script into words, by one rule for all tasks, and says where a text may be cut."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import unicodedata
 from tokenizers import Regex, pre_tokenizers
 
 _CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}"
-"""Scripts of which every character is a word."""
+"""Scripts in which every character counts as a word."""
 _PHRASES = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Javanese}\p{Balinese}\p{Tai_Tham}\p{New_Tai_Lue}\p{Tai_Viet}"
 )
 """Scripts with spaces between phrases, not words."""
 LONGEST = 20
-"""Letters of such a script in a row that may be one word; a run of more is a phrase."""
+"""Longest run of letters of such a script that counts as one word; a longer run is a phrase."""
 _JOINERS = r"\x{200C}\x{200D}"
 _TONES = r"\p{M}\x{1F3FB}-\x{1F3FF}\x{E0020}-\x{E007F}"
-"""What belongs to the symbol before it: marks, and what varies emoji."""
+"""Characters that belong to the symbol before them: combining marks, and modifiers of emoji."""
 _SYMBOL = rf"[^\w\s][{_TONES}]*(?:\x{{200D}}[^\w\s][{_TONES}]*)*"
 _WORD = rf"[\w&&[^{_CHARACTERS}]][\w{_JOINERS}&&[^{_CHARACTERS}]]*"
 _ONE = rf"[{_CHARACTERS}]\p{{M}}*"
@@ -30,36 +30,36 @@ words_and_marks: pre_tokenizers.PreTokenizer = pre_tokenizers.Sequence(
         pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True),
     ]
 )
-"""Cuts a text into words and single marks of punctuation, and leaves white space out.
+"""Splits a text into words and single punctuation marks, and drops white space.
 
 A word is a run of letters, digits, ``_``, combining marks (vowel signs, points of Hebrew and Arabic, accents)
 and the joiners of Indic and Persian spelling. In Chinese and Japanese every character is a word, and so are
 the characters of a run of more than `LONGEST` in Thai, Lao, Khmer, Burmese, Javanese, Balinese and the Tai
 scripts, where words are not divided.
-An emoji is one mark with all that varies it.
+An emoji and its modifiers are one mark.
 """
 
 UNSPACED = re.compile(
     "(CJK|IDEOGRAPHIC|FULLWIDTH|HALFWIDTH|HIRAGANA|KATAKANA(-HIRAGANA)?|THAI|LAO|KHMER|MYANMAR"
     "|JAVANESE|BALINESE|TAI THAM|NEW TAI LUE|TAI VIET) "
 )
-"""What begins the names of characters in scripts that are written without spaces between words."""
+"""Matches the Unicode name of a character whose script is written without spaces between words."""
 JOINERS = "\u200c\u200d"
 FAR = 100
-"""Characters; where the next white space is farther away, a text is cut elsewhere."""
+"""Distance in characters; if the next white space is farther away, the text is cut elsewhere."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words and marks of a text; see `words_and_marks`."""
+    """Returns the words and marks of a text; see `words_and_marks`."""
     return [word for word, _ in words_and_marks.pre_tokenize_str(text)]
 
 
 def boundary(text: str, place: int) -> int:
-    """The first place from this one on where a text may be cut in two; at most its length.
+    """Returns the first place, from `place` on, at which a text may be cut in two; at most the text's length.
 
-    That is at white space; in a script that is written without spaces, before any character; and in a text
-    whose next white space is `FAR` or missing, such as a line of code, between a word and a mark, or before
-    any character where there is neither, as in a genome.
+    A text may be cut at white space, and in a script that is written without spaces before any character. If
+    the next white space is farther than `FAR` or missing, as in a long line of code, it may be cut between a
+    word and a mark, or, if there is no mark either, as in a genome, before any character.
     """
     if 0 < place < len(text) and _unspaced(text[place]):
         return _whole(text, place)
@@ -79,7 +79,7 @@ def _unspaced(sign: str) -> bool:
 
 
 def _whole(text: str, place: int) -> int:
-    """The place, or the one behind the marks there, which belong to the character before it."""
+    """Returns the place, moved behind any combining marks there, which belong to the character before."""
     while place < len(text) and _is_mark(text[place]):
         place += 1
     return place

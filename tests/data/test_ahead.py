@@ -1,4 +1,4 @@
-"""Reading ahead changes when a client's samples are read, and nothing else."""
+"""Reading ahead: it changes when a client's samples are read, and nothing else."""
 
 import threading
 
@@ -13,7 +13,7 @@ CLIENTS = 30
 
 
 class Counting(ArrayPopulation):
-    """Tells who was read, and by which thread; client 13 cannot be read."""
+    """Logs each client that is read, with the thread; client 13 cannot be read."""
 
     def train(self, client):
         LOG.append((client, threading.current_thread().name))
@@ -39,7 +39,7 @@ def same(one, other):
         assert torch.equal(mine, its)
 
 
-def test_samples_are_the_same_announced_or_not(population):
+def test_samples_do_not_depend_on_announcements(population):
     ahead = AheadPopulation(population, "cpu")
     for client in (3, 29, 0):
         same(ahead.train(client), ArrayPopulation.train(population, client))
@@ -53,7 +53,7 @@ def test_samples_are_the_same_announced_or_not(population):
     assert len(ahead.test[0]) == 5
 
 
-def test_they_are_read_in_a_thread_once_each_and_not_too_far_ahead(population):
+def test_each_client_is_read_once_in_a_thread_and_not_too_far_ahead(population):
     ahead = AheadPopulation(population, "cpu")
     order = [client for client in range(CLIENTS) if client != 13]
     ahead.announce(order)
@@ -64,7 +64,7 @@ def test_they_are_read_in_a_thread_once_each_and_not_too_far_ahead(population):
     assert {name.rpartition("_")[0] for _, name in LOG} == {"fedtlu-ahead"}
 
 
-def test_one_out_of_turn_is_read_at_once(population):
+def test_a_client_that_was_not_announced_is_read_immediately(population):
     ahead = AheadPopulation(population, "cpu")
     ahead.announce([1, 2, 3])
     same(ahead.train(20), ArrayPopulation.train(population, 20))
@@ -73,7 +73,7 @@ def test_one_out_of_turn_is_read_at_once(population):
     same(ahead.train(3), ArrayPopulation.train(population, 3))
 
 
-def test_what_reading_raises_is_raised_when_the_client_trains(population):
+def test_an_error_while_reading_is_raised_when_the_client_trains(population):
     ahead = AheadPopulation(population, "cpu")
     ahead.announce([12, 13, 14])
     ahead.train(12)

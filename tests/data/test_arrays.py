@@ -1,4 +1,4 @@
-"""Federations in .npy files: opened at once whatever their size, checked client by client, never guessed."""
+"""Federations in .npy files: any size opens immediately, and clients are checked when they are drawn."""
 
 import os
 import sys
@@ -126,7 +126,7 @@ def test_a_run_goes_from_files_to_a_result(write, make):
     assert np.isfinite(summary["local_loss"])
 
 
-def test_what_else_lies_in_the_folder_does_not_matter(arrays, write):
+def test_other_files_in_the_folder_do_not_matter(arrays, write):
     folder = write(arrays)
     before = load_arrays(folder, "classification", LABELS).fingerprint
     (folder / "old.npy").mkdir()
@@ -134,14 +134,14 @@ def test_what_else_lies_in_the_folder_does_not_matter(arrays, write):
     assert load_arrays(folder, "classification", LABELS).fingerprint == before
 
 
-def test_without_rows_kept_back_no_client_has_a_test_of_its_own(arrays, write):
+def test_without_held_rows_no_client_has_a_test_of_its_own(arrays, write):
     del arrays["held_rows"], arrays["held_starts"]
     population = load_arrays(write(arrays), "classification", LABELS)
     assert [len(population.held_out(client)) for client in range(CLIENTS)] == [0] * CLIENTS
     assert simulate(settings_of(write(arrays))).summary["local_loss"] is None
 
 
-def test_nobody_may_keep_anything_back(arrays, write):
+def test_own_tests_may_be_empty(arrays, write):
     arrays |= {"held_rows": np.empty(0, np.int64), "held_starts": np.zeros(CLIENTS + 1, np.int64)}
     population = load_arrays(write(arrays), "classification", LABELS)
     assert [len(population.held_out(client)) for client in range(CLIENTS)] == [0] * CLIENTS
@@ -163,7 +163,7 @@ def test_moved_to_a_device_clients_are_still_checked(arrays, write):
 
 
 def sparse(path, shape, dtype, last):
-    """A .npy file of zeros but for its last number, which takes no room on the disk."""
+    """Writes a sparse .npy file, all zeros except its last number, which takes no room on the disk."""
     with path.open("wb") as file:
         header = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
         np.lib.format.write_array_header_1_0(file, header)
@@ -174,7 +174,7 @@ def sparse(path, shape, dtype, last):
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_ten_million_clients_open_at_once_and_are_not_read(arrays, write, held):
+def test_ten_million_clients_open_immediately_and_are_not_read(arrays, write, held):
     clients = 10_000_000
     for name in ("held_rows", "held_starts"):
         del arrays[name]
@@ -193,7 +193,7 @@ def test_ten_million_clients_open_at_once_and_are_not_read(arrays, write, held):
     assert population.clients == clients
     assert last.rows.tolist() == arrays["train_rows"].tolist()
     assert len(population.held_out(0)) == 0
-    # The index has 80 MB: to read it takes some 20 ms, to fingerprint it 200 ms, to check it by NumPy more.
+    # The index has 80 MB: reading it takes about 20 ms, its whole digest 200 ms, and a check by NumPy more.
     assert taken < 0.5
     assert peak < 2**21
     if sys.platform.startswith("linux"):
@@ -201,7 +201,7 @@ def test_ten_million_clients_open_at_once_and_are_not_read(arrays, write, held):
 
 
 def resident(array):
-    """Whether more than a few pages of a mapped array were touched: pages of a hole count as soon as read."""
+    """Tells whether more than a few pages of a mapped array were read, pages of holes included."""
     address = array.ctypes.data
     with open("/proc/self/smaps") as file:
         inside = False
@@ -225,7 +225,7 @@ def test_any_byte_of_a_small_file_changes_the_fingerprint(tmp_path, data):
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     arrays = classification(rng)
-    # 160 kB: less than the pieces read, though more than one of them.
+    # 160 kB, which is less than all pieces together, and more than one of them.
     arrays["features"] = rng.standard_normal((40_000 // FEATURES, FEATURES), dtype=np.float32)
     arrays["labels"] = rng.integers(0, LABELS, len(arrays["features"]))
     for name, array in arrays.items():
@@ -235,13 +235,13 @@ def test_any_byte_of_a_small_file_changes_the_fingerprint(tmp_path, data):
     path = folder / f"{name}.npy"
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(128, len(content) - 1))
-    # The lowest bit of a number, so that it stays a row that is there.
+    # The lowest bit of a number, so that the row still exists.
     content[place - place % (4 if "features" in name else 8)] ^= 1
     path.write_bytes(content)
     assert load_arrays(folder, "classification", LABELS).fingerprint != before
 
 
-def test_of_a_large_file_pieces_from_end_to_end_count(arrays, write):
+def test_pieces_of_a_large_file_from_end_to_end_change_the_fingerprint(arrays, write):
     rows = 2 * PIECES * PIECE // (4 * FEATURES)
     arrays["features"] = np.zeros((rows, FEATURES), np.float32)
     arrays["labels"] = np.zeros(rows, np.int64)
@@ -258,7 +258,7 @@ def test_of_a_large_file_pieces_from_end_to_end_count(arrays, write):
     assert len(set(prints)) == 4
 
 
-def test_the_fingerprint_is_of_what_is_in_the_files_and_not_of_where_they_are(arrays, write):
+def test_the_fingerprint_depends_on_contents_and_not_on_paths(arrays, write):
     here, there = write(arrays, "here"), write(arrays, "there")
     os.utime(there / "labels.npy", (1, 1))
     prints = {load_arrays(folder, "classification", LABELS).fingerprint for folder in (here, there)}
@@ -292,7 +292,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_file_of_another_kind_is_named_with_what_it_is_and_what_it_should_be(arrays, write, change):
+def test_a_file_of_another_type_is_refused_with_both_types(arrays, write, change):
     name, made, given, expected = CHANGES[change]
     arrays[name] = made(arrays[name])
     if change == "an empty test":
@@ -310,7 +310,7 @@ def test_a_missing_file_is_named(arrays, write, name):
 
 
 @pytest.mark.parametrize("name", ["held_rows", "held_starts"])
-def test_half_an_index_of_tests_is_not_ignored(arrays, write, name):
+def test_an_incomplete_index_of_own_tests_is_refused(arrays, write, name):
     folder = write(arrays)
     (folder / f"{name}.npy").unlink()
     with pytest.raises(InputError, match=f"{name}.npy"):
@@ -323,7 +323,7 @@ def test_no_client_at_all_is_refused(arrays, write):
         load_arrays(write(arrays), "classification", LABELS)
 
 
-def test_nobody_waits_at_a_pipe_in_a_file_s_place(arrays, write):
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(arrays, write):
     folder = write(arrays)
     (folder / "held_rows.npy").unlink()
     os.mkfifo(folder / "held_rows.npy")
@@ -332,7 +332,7 @@ def test_nobody_waits_at_a_pipe_in_a_file_s_place(arrays, write):
 
 
 class Bomb:
-    """Its unpickling would tell."""
+    """Records that it was unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
@@ -360,7 +360,7 @@ def test_a_file_cut_short_is_refused(arrays, write, name):
     load_arrays(folder, "classification", LABELS)
 
 
-def test_files_that_are_no_arrays_are_refused(arrays, write):
+def test_files_that_are_not_arrays_are_refused(arrays, write):
     folder = write(arrays)
     path = folder / "labels.npy"
     with path.open("wb") as file:
@@ -396,7 +396,7 @@ def test_a_damaged_header_gives_an_input_error_or_arrays_of_the_same_shape(tmp_p
     assert population.clients == CLIENTS
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"data.source: got 'arrays:.*nowhere'; expected a directory"):
         load_arrays(tmp_path / "nowhere", "classification", LABELS)
 
@@ -434,7 +434,7 @@ def test_settings_that_do_not_fit_the_tokens_are_refused(write, data):
 
 
 def broken(arrays, kind, client):
-    """Spoils what client 1 or 2 trains on."""
+    """Makes the training samples of client 1 or 2 invalid."""
     first = STARTS[client]
     if kind == "a start that decreases":
         arrays["train_starts"] = STARTS.copy()
@@ -472,7 +472,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_client_that_cannot_be_is_refused_when_it_is_drawn(arrays, write, kind):
+def test_an_invalid_client_is_refused_when_it_is_drawn(arrays, write, kind):
     population = load_arrays(write(broken(arrays, kind, 1)), "classification", LABELS)
     with pytest.raises(InputError, match=rf"clients\[1\]: got '{KINDS[kind]}"):
         population.train(1)
@@ -489,15 +489,15 @@ def test_a_clients_own_test_is_checked_too(arrays, write, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_reports_such_a_client_and_goes_on_without_it(arrays, write, kind):
+def test_a_run_reports_an_invalid_client_and_goes_on_without_it(arrays, write, kind):
     for name in ("held_rows", "held_starts"):
-        del arrays[name]  # nobody tests on what is spoilt
+        del arrays[name]  # so that no client tests on invalid samples
     folder = write(broken(arrays, kind, 1))
     config = settings_of(folder, cohort=CLIENTS, rounds=1, evaluation={"trained_clients": 0})
     execution = config.execution.model_copy(update={"client_errors": "drop"})
     result = simulate(config.model_copy(update={"execution": execution}))
     (row,) = result.metrics
-    # A wrong start spoils both clients beside it.
+    # A wrong start makes the clients on both sides of it invalid.
     allowed = {"1", "0", "2"} if "start" in kind else {"1"}
     assert "1" in row["failed"]
     assert set(row["failed"]) <= allowed

@@ -1,4 +1,4 @@
-"""CIFAR's binary version, from a directory or an archive, and what is refused."""
+"""CIFAR's binary version, from a directory or an archive, and the files that are refused."""
 
 import pickle
 import tarfile
@@ -70,7 +70,7 @@ def test_a_federation_of_it_has_its_own_test(ten, tmp_path):
     assert found.pixels[0] == pytest.approx(ten[1].astype(float).mean(axis=(0, 2, 3)).tolist())
 
 
-def test_the_hundred_have_fine_and_coarse_labels(tmp_path):
+def test_cifar_100_has_fine_and_coarse_labels(tmp_path):
     fine = np.arange(200) % 100
     content, images = cifar_rows([fine // 5, fine])
     path = write(tmp_path / "cifar-100-binary", {"train.bin": content, "test.bin": content})
@@ -116,7 +116,7 @@ def test_parquet_is_read_with_its_names(tmp_path, generator):
     assert train.attributes["label"].codes.tolist() == [1, 0] * 3
 
 
-def test_what_is_damaged_or_missing_is_named(ten, tmp_path):
+def test_damaged_and_missing_files_are_named(ten, tmp_path):
     files = ten[0]
 
     def refused(words, **changed):
@@ -141,7 +141,7 @@ def test_what_is_damaged_or_missing_is_named(ten, tmp_path):
         read_images(f"cifar10:{tmp_path / 'none'}", None)
 
 
-def test_a_file_that_is_there_twice_is_told(ten, tmp_path):
+def test_a_duplicate_file_is_refused(ten, tmp_path):
     write(tmp_path / "a", ten[0])
     write(tmp_path / "old", {"data_batch_2.bin": ten[0]["data_batch_2.bin"]})
     with pytest.raises(
@@ -154,7 +154,7 @@ def test_a_file_that_is_there_twice_is_told(ten, tmp_path):
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_what_programs_leave_beside_the_files_is_left_out(ten, tmp_path, archived):
+def test_files_of_operating_systems_are_left_out(ten, tmp_path, archived):
     files = {f"cifar/{name}": content for name, content in ten[0].items()}
     files |= {f"__MACOSX/cifar/{name}": b"\0\5\x16\7" for name in ten[0]}
     if archived:
@@ -173,12 +173,12 @@ def test_larger_files_than_the_data_have_are_not_unpacked(ten, tmp_path, monkeyp
         read_images(f"cifar10:{write_archive(tmp_path / 'c.tar.gz', ten[0])}", None)
 
 
-def test_a_device_is_no_archive():
+def test_a_device_in_place_of_an_archive_is_refused():
     with pytest.raises(InputError, match="a file, no folder, device or pipe"):
         read_images("cifar10:/dev/zero", None)
 
 
-def test_one_version_beside_another_is_told(ten, tmp_path):
+def test_two_versions_side_by_side_are_refused(ten, tmp_path):
     write(tmp_path / "a", ten[0])
     Dataset.from_dict({"label": [0]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(InputError, match=r"one version of the data; there are .*train.parquet and "):
@@ -195,7 +195,7 @@ def test_links_in_an_archive_are_not_followed(ten, tmp_path):
         read_images(f"cifar10:{path}", None)
 
 
-def test_names_that_do_not_fit_give_way_to_numbers(ten, tmp_path):
+def test_numbers_replace_names_of_the_wrong_count(ten, tmp_path):
     files = {**ten[0], "batches.meta.txt": b"only two"}
     train, _ = read_images(f"cifar10:{write(tmp_path / 'a', files)}", None)
     assert train.attributes["label"].names == tuple("0123456789")

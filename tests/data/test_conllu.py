@@ -1,4 +1,4 @@
-"""CoNLL-U: what is read, what is left out, and what is said about files that break the format."""
+"""CoNLL-U: words that are read, lines that are left out, and messages for files that break the format."""
 
 import bz2
 import gzip
@@ -60,7 +60,7 @@ def test_words_tags_documents_and_genres(write):
 
 
 @pytest.mark.parametrize("change", ["crlf", "blank lines", "byte order mark", "gzip"])
-def test_what_does_not_matter(write, change):
+def test_line_ends_and_empty_lines_do_not_matter(write, change):
     expected = read_conllu(write(EXAMPLE))
     other = {
         "crlf": EXAMPLE.replace("\n", "\r\n"),
@@ -77,7 +77,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min
 
 
 @given(st.lists(st.lists(st.tuples(WORDS, st.sampled_from(UPOS)), min_size=1), min_size=1))
-def test_what_was_written_is_read(tmp_path_factory, sentences):
+def test_sentences_that_were_written_are_read(tmp_path_factory, sentences):
     path = tmp_path_factory.getbasetemp() / "any.conllu"
     path.write_text(conllu(sentences, "email-1"), encoding="utf-8")
     found = read_conllu(path)
@@ -97,7 +97,7 @@ def test_documents_without_a_name_and_files_without_documents(write):
 
 
 def line_of(number, old, new):
-    """EXAMPLE with something replaced in one line."""
+    """Returns EXAMPLE with a text replaced in one line."""
     lines = EXAMPLE.split("\n")
     assert old in lines[number - 1]
     lines[number - 1] = lines[number - 1].replace(old, new, 1)
@@ -210,7 +210,7 @@ def test_a_training_part_may_be_in_pieces_and_the_test_may_be_missing(tmp_path, 
     assert len(read_corpus(f"udpos:{folder}", 0.5).test) == len(whole.train) // 2
 
 
-def test_a_treebank_whose_words_were_taken_out_is_refused(tmp_path, caplog):
+def test_a_treebank_without_its_words_is_refused(tmp_path, caplog):
     path = tmp_path / "x-ud-train.conllu"
     gone, whole = [("_", "NOUN"), ("_", "VERB")], [("the", "DET"), ("dog", "NOUN"), ("runs", "VERB")]
     path.write_text(conllu([gone] * 5 + [whole]), encoding="utf-8")
@@ -232,7 +232,7 @@ def test_a_compressed_file_is_unpacked_within_a_limit(tmp_path, ending):
         read_conllu(path, 100)
 
 
-def test_of_a_single_file_the_ends_of_documents_are_the_test(tmp_path):
+def test_a_single_files_test_is_the_end_of_every_document(tmp_path):
     texts = [
         conllu([[(f"w{number}.{index}", "X")] for index in range(size)], f"d{number}")
         for number, size in enumerate([40, 1, 1, 1, 1, 26])
@@ -247,7 +247,7 @@ def test_of_a_single_file_the_ends_of_documents_are_the_test(tmp_path):
 
 
 def test_the_english_web_treebank():
-    """The numbers of its README; releases differ by one or two."""
+    """Compares with the numbers of the treebank's README; releases differ by one or two."""
     folder = real("ud-english-ewt")
     corpus = read_corpus(f"udpos:{folder}", 0.1)
     parts = (

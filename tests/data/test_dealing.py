@@ -1,4 +1,4 @@
-"""From attributes to clients' parts: what a partition goes by, and who gets too little."""
+"""Dealing: the attribute by which a partition deals, and clients that would get too few samples."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_every_partition_gives_every_client_a_train_and_a_test_part(name):
 @pytest.mark.parametrize(
     ("by", "values"), [(None, DOCUMENTS), ("document", DOCUMENTS), ("genre", DOCUMENTS % 4)]
 )
-def test_the_partition_goes_by_the_attribute_named_or_the_first(by, values):
+def test_a_partition_deals_by_the_named_attribute_or_the_first(by, values):
     shares, tests = dealt(4, {"name": "pathological", "by": by, "num_classes_per_partition": 1})
     held = [set(values[whole(shares, tests, client)].tolist()) for client in range(4)]
     assert [len(own) for own in held] == [1, 1, 1, 1]
@@ -59,7 +59,7 @@ def test_the_partition_goes_by_the_attribute_named_or_the_first(by, values):
 @pytest.mark.parametrize(
     "name", [name for name in NAMES["partitioner"] if "by" in parameters(find("partitioner", name, ""))]
 )
-def test_an_unknown_attribute_is_refused_with_those_there_are(name):
+def test_an_unknown_attribute_is_refused_with_the_known_ones(name):
     with pytest.raises(InputError, match=r"partition.by: got 'label'; expected one of document, genre"):
         dealt(partition={"name": name, "by": "label"})
 
@@ -87,7 +87,7 @@ def test_a_partitioner_of_the_user_s_deals_by_its_dotted_name_in_short_and_as_an
         ([[0, 1, 2, 3], [4, 5, 6, -1]], "got 'sample -1, unknown'"),
     ],
 )
-def test_what_a_partitioner_of_the_user_s_deals_is_checked(parts, message):
+def test_the_result_of_a_user_s_partitioner_is_checked(parts, message):
     class Wrong(Partitioner):
         def partition(self, to_deal, generator):
             return [np.array(own) for own in parts]
@@ -96,14 +96,14 @@ def test_what_a_partitioner_of_the_user_s_deals_is_checked(parts, message):
         dealt(2, Wrong())
 
 
-def test_a_client_that_gets_fewer_than_the_least_is_refused_with_what_to_do():
+def test_a_client_with_too_few_samples_is_refused_with_the_fix():
     with pytest.raises(InputError, match=r"min_samples: got 4; expected at most 2, what client 1 .*Use"):
         dealt(2, {"name": "inner_dirichlet", "partition_sizes": [9, 2]})
     with pytest.raises(InputError, match=r"min_samples: got 4; expected at most 3, what client 0"):
         dealt(100, {"name": "shard", "num_shards_per_partition": 1, "shard_size": 3})
 
 
-def test_a_client_without_a_train_or_test_sample_is_refused_with_what_to_do():
+def test_a_client_without_a_train_or_test_sample_is_refused_with_the_fix():
     with pytest.raises(InputError, match=r"clients\[0\]: got '2 samples'; .*0.9 of them. Use fewer clients"):
         dealt(200, {"name": "iid", "min_samples": 2}, data={"local_fraction": 0.9})
 

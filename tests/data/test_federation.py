@@ -1,4 +1,4 @@
-"""The data of a whole federation: who holds what, what is kept back, and what identifies it."""
+"""The data of a whole federation: the clients' samples, the tests, and the fingerprint."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ WINDOW = 8
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Four sources of 400 words each; a word tells its source and place."""
+    """Four sources of 400 words each; a word encodes its source and its place."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     for source in "abcd":
@@ -26,7 +26,7 @@ def corpus(tmp_path):
 
 
 def data_words(corpus, test_fraction):
-    """The words that lie before the cut, whole."""
+    """Returns the whole words before the cut."""
     words = set()
     for path in corpus.iterdir():
         text = path.read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def settings(corpus, **over):
 
 
 def load_federation(config):
-    """Text dealt to clients, its parts laid open."""
+    """Text dealt to clients, with access to each part."""
     data = build.load_federation(config)
     held = data.population
     return SimpleNamespace(
@@ -90,7 +90,7 @@ def test_natural_gives_each_client_one_topic(corpus):
     assert topics == [{0}, {1}, {2}, {3}]
 
 
-def test_the_global_test_is_the_end_of_every_source_and_is_trained_on_by_nobody(corpus):
+def test_the_global_test_is_the_end_of_every_source_and_no_client_trains_on_it(corpus):
     data = load_federation(settings(corpus, partition="iid", data={"test_fraction": 0.25}))
     trained, tested = set(data.samples.flatten().tolist()), set(data.test.flatten().tolist())
     # The vocabulary is learned on the training part, in which no word of the test occurs: all are <unk>.
@@ -108,7 +108,7 @@ def test_samples_of_a_source_follow_each_other(corpus):
             assert data.samples[before, -1] == data.samples[after, 0]
 
 
-def test_local_tests_are_the_share_that_was_asked_for(corpus):
+def test_own_tests_have_the_share_of_the_settings(corpus):
     for fraction in (0.2, 0.5):
         data = load_federation(settings(corpus, partition="iid", data={"local_fraction": fraction}))
         for client in data.clients:
@@ -125,7 +125,7 @@ def test_the_same_settings_give_the_same_federation(corpus):
         assert np.array_equal(a.test, b.test)
 
 
-def test_the_fingerprint_tells_other_data_seeds_and_partitions_apart(corpus):
+def test_the_fingerprint_depends_on_data_seed_and_partition(corpus):
     def fingerprint(**over):
         return load_federation(settings(corpus, **over)).fingerprint
 
@@ -151,14 +151,14 @@ def test_settings_of_training_do_not_change_the_data(corpus):
     assert load_federation(settings(corpus, rounds=3, training={"lr": 9.0})).fingerprint == plain
 
 
-def test_the_vocabulary_is_no_larger_than_asked_for(corpus):
+def test_the_vocabulary_is_no_larger_than_the_setting(corpus):
     assert load_federation(settings(corpus, data={"vocabulary": 50})).vocabulary == 50
     config = settings(corpus)
     full = load_federation(config)
     assert full.vocabulary == len(data_words(corpus, config.data.test_fraction)) + 1
 
 
-def test_a_source_too_short_for_a_sample_is_no_harm(corpus):
+def test_a_source_too_short_for_a_sample_is_left_out(corpus):
     (corpus / "short.txt").write_text("only three words", encoding="utf-8")
     config = settings(corpus)
     data = load_federation(config)
@@ -209,7 +209,7 @@ SHARE = "test: a share of the training data, since there is none of its own (dat
         ("classification", "synthetic", "test: 1,024 samples of 64 clients that take part in no round", []),
     ],
 )
-def test_what_the_test_is_is_said_once_whatever_the_source(corpus, caplog, task, source, said, train):
+def test_every_source_logs_its_test_once(corpus, caplog, task, source, said, train):
     source = source.format(corpus=corpus)
     config = parse_config({"task": task, "clients": 4, "cohort": 2, "data": {"source": source, "window": 4}})
     with caplog.at_level("INFO", "fedtlu_fast.data"):

@@ -1,4 +1,4 @@
-"""Who holds what: counted by hand, on every kind of data, and never client by client for a million."""
+"""Holdings: compared with counts by hand on every kind of data, and sampled for a million clients."""
 
 import time
 
@@ -26,7 +26,7 @@ def looked_at(**over):
 
 @examples(150)
 @given(CODES)
-def test_measures_are_those_of_their_formulas(codes):
+def test_measures_equal_their_formulas(codes):
     found = spread(codes, NAMES)
     counts = np.array([np.bincount(own, minlength=6) for own in codes])
     shares, overall = counts / counts.sum(axis=1, keepdims=True), counts.sum(axis=0) / counts.sum()
@@ -67,13 +67,13 @@ def test_labels_stand_in_for_attributes_of_a_classification():
     assert (found.by, found.left_over, own.names) == ("label", None, ("0", "1", "2", "3"))
 
 
-def test_of_a_million_clients_some_are_looked_at():
+def test_a_sample_of_a_million_clients_is_counted():
     start = time.monotonic()
     _, found = looked_at(task="classification", data={"source": "synthetic"}, clients=1_000_000)
     assert time.monotonic() - start < 30
     assert (found.clients, len(found.train)) == (1_000_000, MOST_CLIENTS)
     assert len(set(found.looked_at.tolist())) == MOST_CLIENTS
-    # Spread over all: the mean of so many numbers below a million is 500,000 +- 2,887.
+    # A uniform draw: the mean of 10,000 numbers below a million is 500,000 +- 2,887.
     assert abs(found.looked_at.mean() - 500_000) < 5 * 2_900
 
 

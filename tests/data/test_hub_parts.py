@@ -1,4 +1,4 @@
-"""Data sets that `datasets` loads: where they are, which splits are read, and labels that are hidden."""
+"""Data sets that `datasets` loads: their places, the division of their splits, and hidden labels."""
 
 import json
 
@@ -20,7 +20,7 @@ def write(folder, **splits):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 
-def test_a_name_a_configuration_and_a_revision_are_told_apart(tmp_path, monkeypatch):
+def test_name_configuration_and_revision_are_parsed(tmp_path, monkeypatch):
     assert read_location("org/set") == Location("org/set")
     assert read_location("org/set:de@refs/convert/parquet") == Location(
         "org/set", "de", "refs/convert/parquet"
@@ -56,7 +56,7 @@ def test_splits_are_divided_by_name(folder, caplog):
     assert caplog.messages == ["test: 2 texts of test_r1; dev_r1, extra not read"]
 
 
-def test_files_whose_names_only_we_know_are_divided_too(folder):
+def test_files_that_datasets_does_not_divide_are_divided(folder):
     write(folder, Train=[0, 1], TestSet=[1], Dev=[0, 0])
     found = load_parts(Location(str(folder)))
     assert (len(found.train), len(found.test), list(found.unread)) == (2, 1, ["validation"])
@@ -64,7 +64,7 @@ def test_files_whose_names_only_we_know_are_divided_too(folder):
 
 @pytest.mark.parametrize("layout", ["{}/x.jsonl", "data/{}.jsonl", "v1/{}/a/x.jsonl"])
 @pytest.mark.parametrize("card", ["# A data set\n", "---\nlicense: mit\n---\n"])
-def test_so_are_folders_whose_names_only_we_know(folder, layout, card):
+def test_folders_that_datasets_does_not_divide_are_divided(folder, layout, card):
     for name, labels in (("Training", [0, 1]), ("TEST", [1]), ("Val", [0, 0])):
         path = folder / layout.format(name)
         write(path.parent, **{path.stem: labels})
@@ -83,7 +83,7 @@ def test_a_folder_with_the_name_of_a_reader_is_the_folder(folder, monkeypatch):
     assert (len(found.train), len(found.test)) == (2, 1)
 
 
-def test_so_are_those_of_a_folder_within(folder):
+def test_files_of_an_inner_folder_are_divided(folder):
     for name in ("en", "de"):
         write(folder / name, Train=[0, 1], Test=[1])
     assert len(load_parts(Location(str(folder), "en")).test) == 1
@@ -91,7 +91,7 @@ def test_so_are_those_of_a_folder_within(folder):
     assert (len(found.train), len(found.test)) == (4, 2)
 
 
-def test_a_test_without_labels_is_none(folder, caplog):
+def test_a_test_without_labels_is_not_read(folder, caplog):
     write(folder, train=[0, 1], validation=[0], test=[-1, -1])
     with caplog.at_level("INFO", "fedtlu_fast.data"):
         train, test = read_texts(f"hf:{folder}")
@@ -100,7 +100,7 @@ def test_a_test_without_labels_is_none(folder, caplog):
     assert caplog.messages[0].endswith("test (its labels are hidden), validation not read")
 
 
-def test_labels_that_are_hidden_elsewhere_are_refused(folder):
+def test_hidden_training_labels_are_refused(folder):
     write(folder, train=[-1, -1], test=[0, 1])
     with pytest.raises(InputError, match=r"labels to train on; those of its split train are hidden"):
         read_texts(f"hf:{folder}")
@@ -119,7 +119,7 @@ def test_rows_without_a_named_label_are_left_out(folder, caplog):
     assert caplog.messages[0] == "train: 2 of 4 left out, which have no label"
 
 
-def test_a_tagged_test_without_tags_is_none(folder):
+def test_a_tagged_test_without_tags_is_not_read(folder):
     for name, tags in (("train", ["NOUN", "VERB"]), ("test", [-1, -1])):
         rows = [{"tokens": ["a", "b"], "upos": tags}] * 4
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -127,7 +127,7 @@ def test_a_tagged_test_without_tags_is_none(folder):
     assert (len(corpus.train), len(corpus.test)) == (2, 2)
 
 
-def test_a_tagged_data_set_whose_words_were_taken_out_is_refused(folder):
+def test_a_tagged_data_set_without_its_words_is_refused(folder):
     rows = [{"tokens": ["_", "_"], "upos": ["NOUN", "VERB"]}] * 4
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(InputError, match=r"_ in place of 8 of 8 words"):

@@ -47,7 +47,7 @@ def test_a_folder_test_beside_train_is_the_test(tmp_path):
     assert set(test.attributes["domain"].codes.tolist()) == {1, 2}
 
 
-def test_what_is_hidden_or_no_image_is_left_out_and_links_are_followed(tmp_path):
+def test_hidden_and_other_files_are_left_out_and_links_are_followed(tmp_path):
     write_folder(tmp_path / "set", each=2)
     (tmp_path / "set" / ".cache" / "x").mkdir(parents=True)
     (tmp_path / "set" / "README.md").write_text("hello")
@@ -77,14 +77,14 @@ def test_what_is_hidden_or_no_image_is_left_out_and_links_are_followed(tmp_path)
         (lambda root: (root / "ink" / "bar" / "001.png").write_bytes(b"x"), r"ink/bar/001.png"),
     ],
 )
-def test_what_cannot_be_is_told_with_the_folder(tmp_path, change, words):
+def test_invalid_folders_are_named(tmp_path, change, words):
     write_folder(tmp_path, each=2)
     change(tmp_path)
     with pytest.raises(InputError, match=words):
         load(tmp_path)
 
 
-def test_nothing_there_is_told(tmp_path):
+def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         load(tmp_path / "none")
     with pytest.raises(InputError, match="a folder for every label"):
@@ -119,7 +119,7 @@ def test_domains_can_be_the_clients_and_the_test_is_of_all(tmp_path):
     assert set(found.population.test[1].tolist()) == {0, 1, 2}
 
 
-def test_one_label_is_no_task(tmp_path):
+def test_a_single_label_is_refused(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "one").mkdir()
     (tmp_path / "ink" / "bar").rename(tmp_path / "one" / "bar")
@@ -168,7 +168,7 @@ def test_labels_may_hold_the_parts(tmp_path):
     assert found.attributes["label"].names == SHAPES
 
 
-def test_a_domain_s_test_may_be_beside_it_and_a_part_s_folder_in_one_of_its_name(tmp_path):
+def test_a_domains_test_may_be_beside_it_and_a_parts_folder_may_be_doubled(tmp_path):
     write_folder(tmp_path / "a", domains=("ink", "ink_test"), each=2)
     found, own = load(tmp_path / "a")
     assert (len(found.images), len(own.images)) == (6, 6)

@@ -44,7 +44,7 @@ def test_images_labels_and_domains_are_read(tmp_path):
     assert read_images(source, 4)[0].images.shape == (4, 3, 4, 4)
 
 
-def test_plain_parquet_without_a_word_on_its_columns_is_read(tmp_path):
+def test_parquet_without_types_of_columns_is_read(tmp_path):
     _, column = images(3)
     splits = {
         "train": {"picture": column, "labels": [10, 9, 10]},
@@ -69,7 +69,7 @@ def test_plain_parquet_without_a_word_on_its_columns_is_read(tmp_path):
         ({"image": "missing", "label": [0, 1]}, r"train\[0\]'; expected an image that can be read"),
     ],
 )
-def test_what_is_missing_or_damaged_is_named(tmp_path, columns, words):
+def test_missing_and_damaged_images_are_named(tmp_path, columns, words):
     _, whole = images(2)
     kinds = {
         "images": whole,
@@ -88,7 +88,7 @@ def test_a_data_set_without_a_training_split_is_refused(tmp_path):
 
 
 def test_scripts_and_pickles_of_a_data_set_never_run(tmp_path, monkeypatch):
-    """Neither does `datasets` decode images: it would open any format."""
+    """`datasets` must not decode images, because it would open any format."""
     mark = tmp_path / "mark"
     folder = tmp_path / "planted"
     folder.mkdir()
@@ -117,7 +117,7 @@ def test_only_named_formats_are_opened_in_data_sets_too(tmp_path):
         read_images(source, None)
 
 
-def test_a_folder_that_does_not_exist_is_no_name_of_the_hub():
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub():
     for name in ("./nope", "/nope/here", "~/nope-nope"):
         with pytest.raises(InputError, match="a folder that exists; this one does not"):
             read_images(f"hf:{name}", None)

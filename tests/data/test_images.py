@@ -1,4 +1,4 @@
-"""Images as samples: the digits, the test that is kept, the channels' statistics."""
+"""Images as samples: the digits, the test that is drawn, the channels' statistics."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from fedtlu_fast.data.images import statistics
 from fedtlu_fast.data.sources.digits import Digits
 
 
-def test_the_digits_are_all_there_and_their_greys_are_spread():
+def test_all_digits_are_read_and_their_greys_are_scaled():
     found = read_images("digits")[0]
     assert (found.images.shape, found.images.dtype) == ((1797, 1, 8, 8), np.uint8)
     assert sorted(set(found.images.reshape(-1).tolist())) == [round(shade * 255 / 16) for shade in range(17)]
@@ -23,7 +23,7 @@ def test_the_digits_are_all_there_and_their_greys_are_spread():
     counts = np.bincount(found.attributes["label"].codes)
     assert (len(counts), counts.sum()) == (10, 1797)
     assert counts.min() > 170
-    # The first is a nought: dark around, light in the middle.
+    # The first digit is a zero: its ring is light, its middle is dark.
     assert found.attributes["label"].codes[0] == 0
     assert found.images[0, 0, 3:5, 3:5].max() < 0.2 * found.images.max()
 
@@ -39,7 +39,7 @@ def test_the_test_is_the_same_for_every_seed():
 
 @examples(40)
 @given(hnp.arrays(np.uint8, st.tuples(*(st.integers(1, 4) for _ in range(4)))))
-def test_statistics_are_those_of_every_channels_pixels(images):
+def test_statistics_equal_those_of_each_channels_pixels(images):
     means, spreads = statistics(images)
     exact = images.astype(np.float64)
     assert means == pytest.approx(exact.mean(axis=(0, 2, 3)).tolist())
@@ -53,7 +53,7 @@ def test_statistics_of_many_images_are_counted_part_by_part():
     assert statistics(images) == ((127.5, 0.0), (127.5, 1.0))
 
 
-def test_digits_are_dealt_by_label_and_too_many_clients_are_told():
+def test_digits_are_dealt_by_label_and_too_many_clients_are_refused():
     found = load_federation(load_config("digits"))
     assert list(found.attributes) == ["label"]
     assert (found.inputs, found.outputs) == (64, 10)
@@ -62,7 +62,7 @@ def test_digits_are_dealt_by_label_and_too_many_clients_are_told():
 
 
 @pytest.mark.parametrize("source", ["digits:here", "images", "nothing"])
-def test_an_unknown_source_is_told(source):
+def test_an_unknown_source_is_refused(source):
     settings = {"task": "image_classification", "data": {"source": source}}
     with pytest.raises(InputError, match=r"data.source"):
         load_federation(parse_config(settings))

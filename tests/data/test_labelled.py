@@ -1,4 +1,4 @@
-"""Samples with labels: which are kept for the test, and the codes of names."""
+"""Samples with labels: the draw of the test, and the codes of names."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fedtlu_fast.data.labelled import by_name, drawn_test, take
 
 
 def known(codes):
-    """A label each, and one of three domains."""
+    """Returns random attributes: a label and one of three domains for each sample."""
     labels = Attribute(np.asarray(codes, np.int64), tuple("0123456789"))
     return {"label": labels, "domain": Attribute(np.arange(len(codes)) % 3, ("a", "b", "c"))}
 
@@ -35,7 +35,7 @@ def test_a_share_of_every_kind_is_kept_for_the_test(codes, share):
             assert abs(of_label.count((label, domain)) - held * share) < 1.001
 
 
-def test_it_is_drawn_and_always_the_same():
+def test_the_test_is_drawn_and_always_the_same():
     _, test = drawn_test(known([0] * 200), 0.25)
     assert test.tolist() == drawn_test(known([0] * 200), 0.25)[1].tolist()
     assert 15 < (test < 100).sum() < 35

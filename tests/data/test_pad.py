@@ -1,4 +1,4 @@
-"""The default collate function: forms, filling up, and what it refuses."""
+"""The default collate function: forms, filling up, and invalid samples."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_numbers_and_lone_tensors():
         ([(1, 2), (1, 2, 3)], "a tuple of 2"),
     ],
 )
-def test_what_cannot_be_a_batch_is_refused(samples, told):
+def test_samples_that_cannot_form_a_batch_are_refused(samples, told):
     with pytest.raises(InputError, match=told):
         Pad()(samples)
 

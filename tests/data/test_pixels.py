@@ -1,4 +1,4 @@
-"""Image files of every kind as one array."""
+"""Image files of every supported kind become one array."""
 
 import os
 import zlib
@@ -57,7 +57,7 @@ def tiff(image):
     return content.getvalue()
 
 
-def test_what_is_transparent_becomes_white(rgb):
+def test_transparent_pixels_become_white(rgb):
     clear = np.dstack([rgb, np.zeros_like(rgb[:, :, 0])])
     clear[0, 0, 3] = 255
     found = read(png(clear))[0]
@@ -78,7 +78,7 @@ def test_other_kinds_of_pixels_are_converted(rgb, tmp_path, mode):
     assert (found == np.atleast_3d(expected).transpose(2, 0, 1)).all()
 
 
-def test_a_photograph_is_turned_as_its_camera_noted(tmp_path):
+def test_a_photograph_is_turned_as_its_camera_recorded(tmp_path):
     image = Image.fromarray(np.array([[0, 255]], np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6  # turn by 90 degrees
@@ -86,7 +86,7 @@ def test_a_photograph_is_turned_as_its_camera_noted(tmp_path):
     assert read(tmp_path / "a.png").tolist() == [[[[0], [255]]]]
 
 
-def test_scaling_cuts_what_is_longer_on_both_sides_alike():
+def test_scaling_crops_the_longer_side_equally_at_both_ends():
     wide = np.zeros((4, 12), np.uint8)
     wide[:, 4:8] = 200
     assert (read(png(wide), size=4) == 200).all()
@@ -97,7 +97,7 @@ def test_scaling_cuts_what_is_longer_on_both_sides_alike():
     assert scale_all(colours, None) is colours
 
 
-def test_several_sizes_ask_for_one(rgb):
+def test_images_of_several_sizes_are_refused_without_a_size(rgb):
     with pytest.raises(InputError, match=r"data.image_size.*the first image is 5x6, file 1 is 2x3"):
         read(png(rgb), png(rgb[:3, :2].copy()))
 
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_named(rgb, damage, tmp_path):
 
 
 def test_only_named_formats_are_opened(tmp_path, monkeypatch):
-    """Pillow starts Ghostscript for PostScript, whatever the file is called."""
+    """Pillow would start Ghostscript for a PostScript file, whatever the file's name."""
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
@@ -153,7 +153,7 @@ def test_a_limit_of_pixels_counts_before_anything_is_unpacked(rgb, side):
     assert read_images([content], lambda place: "whole", None, 30).shape == (1, 3, 6, 5)
 
 
-def test_of_an_animation_the_first_picture_is_taken(rgb, tmp_path):
+def test_an_animation_gives_its_first_picture(rgb, tmp_path):
     pictures = [
         Image.fromarray(shade) for shade in (np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8))
     ]
@@ -161,7 +161,7 @@ def test_of_an_animation_the_first_picture_is_taken(rgb, tmp_path):
     assert read(tmp_path / "a.gif").max() == 0
 
 
-def test_a_pipe_in_a_files_place_is_told(tmp_path):
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(InputError, match="an image that can be read; there is no such file"):
         read(tmp_path / "a.png")

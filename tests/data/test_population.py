@@ -1,4 +1,4 @@
-"""Who holds what: rows of pools, picked by place, for one client and for many side by side."""
+"""Populations: rows of pools, taken by place, for one client and for many side by side."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_sizes_are_those_of_the_shares():
     assert population.sizes().tolist() == [3, 0, 5]
 
 
-def test_nobody_who_writes_to_what_was_taken_writes_to_the_pool():
+def test_taken_samples_are_copies_of_the_pool():
     before = POOL[0].clone()
     Samples(POOL, np.arange(5)).take(np.arange(5))[0].zero_()
     assert torch.equal(POOL[0], before)
@@ -118,7 +118,7 @@ def population():
     return ArrayPopulation(POOL, trained, held, (POOL[0][30:], POOL[1][30:]), "print")
 
 
-def test_clients_train_and_test_on_what_the_shares_say(population):
+def test_clients_hold_the_rows_of_their_shares(population):
     assert population.clients == 2
     assert population.train(1).rows.tolist() == list(range(9, 20))
     assert population.held_out(0).all()[1].tolist() == [49]
@@ -150,6 +150,6 @@ def test_a_read_only_array_becomes_a_tensor_without_a_copy_and_without_a_warning
     st.lists(arrays.arrays(np.int64, st.integers(0, 3), elements=st.integers(0, 2)), max_size=3),
     st.lists(arrays.arrays(np.int64, st.integers(0, 3), elements=st.integers(0, 2)), max_size=3),
 )
-def test_digest_tells_lists_of_arrays_apart(one, two):
+def test_different_lists_of_arrays_have_different_digests(one, two):
     same = [part.tolist() for part in one] == [part.tolist() for part in two]
     assert (digest(one) == digest(two)) == same

@@ -20,7 +20,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_training_text_in_sections_and_the_test_text(folder):
+def test_the_training_text_is_in_sections(folder):
     found = read_parts(f"ptb:{folder}")
     train, (test,) = found.train.items, found.test.items
     assert [own.name for own in train][:2] == ["ptb.train.txt#00", "ptb.train.txt#01"]
@@ -31,7 +31,7 @@ def test_the_training_text_in_sections_and_the_test_text(folder):
     assert test.text.split() == LINE.split() * 40
 
 
-def test_a_byte_order_mark_is_no_word(folder):
+def test_a_byte_order_mark_is_not_a_word(folder):
     for name in ("ptb.train.txt", "ptb.test.txt"):
         (folder / name).write_text("\ufeff" + (folder / name).read_text(), encoding="utf-8")
     found = read_parts(f"ptb:{folder}")
@@ -58,7 +58,7 @@ def test_a_vocabulary_keeps_the_most_frequent_words_ties_by_alphabet():
     assert len(Vocabulary(words, 100)) == 7
 
 
-def test_a_federation_of_it(folder):
+def test_penn_treebank_makes_a_federation(folder):
     config = parse_config({"clients": 5, "cohort": 2, "data": {"source": f"ptb:{folder}", "window": 8}})
     assert config.data.vocabulary == 10_000
     data = load_federation(config)

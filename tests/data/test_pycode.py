@@ -57,7 +57,7 @@ def test_the_corpus_is_the_standard_library_and_always_the_same():
             assert (tag == "KEYWORD") == keyword.iskeyword(word)
 
 
-def test_a_python_without_source_code_is_said(monkeypatch):
+def test_a_python_without_source_code_is_an_error(monkeypatch):
     monkeypatch.setattr(pycode, "MODULES", "sys no_such_module_at_all")
     with pytest.raises(InputError, match="got 'pycode'; expected a Python with its library's source code"):
         read_corpus("pycode", 0.1)

@@ -1,4 +1,4 @@
-"""Where text comes from, and what is said when there is none."""
+"""Sources of running text, and the messages for sources without text."""
 
 import gzip
 import os
@@ -86,7 +86,7 @@ def test_a_directory_is_one_document_a_file(tmp_path):
     assert read_documents(f"text:{tmp_path}") == expected
 
 
-def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path):
+def test_hidden_files_and_files_in_hidden_folders_are_left_out(tmp_path):
     (tmp_path / ".git" / "objects").mkdir(parents=True)
     (tmp_path / ".git" / "objects" / "pack").write_bytes(b"\xff\xfe\x00")
     (tmp_path / ".DS_Store").write_bytes(b"\xff")
@@ -120,7 +120,7 @@ def test_names_in_a_directory_say_the_part_at_every_level(tmp_path, caplog):
     assert caplog.messages == [said]
 
 
-def test_only_a_test_is_refused(tmp_path):
+def test_a_test_without_training_text_is_refused(tmp_path):
     (tmp_path / "test.txt").write_text("a")
     with pytest.raises(InputError, match=r"text to train on beside test\.txt"):
         read_documents(f"text:{tmp_path}")

@@ -1,4 +1,4 @@
-"""Which part of a data set a name says its entry belongs to."""
+"""The rule by which the name of an entry says its part."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_a_word_of_the_name_says_the_part(name, part):
     assert parse(name).part == part
 
 
-def test_other_words_and_pieces_are_told_apart():
+def test_other_words_and_pieces_are_distinguished():
     assert parse("en_ewt-ud-train-a.conllu").rest == ("en", "ewt", "ud")
     assert parse("train-00001-of-00003").pieces == ("00001", "00003")
     assert parse("train-00001-of-00003").rest == ()
@@ -65,12 +65,12 @@ def test_entries_are_divided(names, free, train, test, validation, others):
         ("train trainval", True),
     ],
 )
-def test_a_part_that_is_there_twice_is_refused(names, free):
+def test_a_duplicate_part_is_refused(names, free):
     with pytest.raises(InputError, match=r"part once; .* both claim to be it"):
         divide(names.split(), "here", free=free)
 
 
-def test_of_very_many_entries_the_first_are_recorded_and_how_many_there_are():
+def test_only_the_first_of_many_entries_are_recorded_with_their_number():
     origin = announce("texts", 7, ["test.csv"], ["dev.csv"], [f"{index}.csv" for index in range(1000)])
     found = origin.facts()
     assert found["train"]["entries"] == 1000

@@ -1,4 +1,4 @@
-"""Clients by rule: a pure function of seed and client, at no cost however many there are."""
+"""Synthetic clients: a pure function of seed and client, whose cost does not depend on their number."""
 
 import time
 import tracemalloc
@@ -60,7 +60,7 @@ def same(one, two):
     return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_sizes_are_those_of_the_clients_made_whole():
+def test_sizes_equal_those_of_clients_that_are_made():
     for local_fraction in (0.05, 0.25, 0.5, 0.95):
         made = population(40, local_fraction=local_fraction, fewest=2, most=30)
         assert made.sizes().tolist() == [len(made.train(client)) for client in range(40)]
@@ -149,14 +149,14 @@ def test_both_bounds_are_reached():
 
 @examples(30)
 @given(seeds, numbers, st.floats(0.05, 0.95))
-def test_what_a_client_trains_on_and_what_it_tests_on_are_its_samples_cut_in_two(seed, client, fraction):
+def test_training_and_test_samples_are_the_clients_samples_cut_in_two(seed, client, fraction):
     own = population(10**9, seed, fraction)
     trained, tested = own.train(client), own.held_out(client)
     assert sorted([*trained.rows, *tested.rows]) == list(range(len(trained) + len(tested)))
     assert not rows(held(trained)[0]) & rows(held(tested)[0])
 
 
-def test_the_global_test_is_held_by_nobody():
+def test_no_client_holds_samples_of_the_global_test():
     own = population(200)
     features, labels = (part.numpy() for part in own.test)
     assert features.shape == (TEST_CLIENTS * TEST_SAMPLES, 6)
@@ -175,7 +175,7 @@ def test_labels_are_a_linear_model_of_the_features():
         x, y = held(own.train(client))
         if len(set(y)) == 1:
             continue
-        # A perceptron with bias ends after finitely many mistakes if and only if the labels are separable.
+        # The perceptron algorithm ends after finitely many mistakes if and only if the labels are separable.
         inputs, signs = np.c_[x, np.ones(len(x))].astype(np.float64), np.where(y == 1, 1.0, -1.0)
         weight = np.zeros(4)
         for _ in range(20_000):
@@ -190,7 +190,7 @@ def test_labels_are_a_linear_model_of_the_features():
 
 
 def means(own, clients):
-    """[K, F], the mean sample of every client."""
+    """Returns [K, F], the mean sample of every client."""
     return np.stack(
         [np.concatenate([held(own.train(k))[0], held(own.held_out(k))[0]]).mean(0) for k in clients]
     )
@@ -200,7 +200,7 @@ def means(own, clients):
 def test_beta_is_the_variance_of_the_clients_mean_inputs(variance):
     own = population(400, features=40, input_variance=variance, fewest=60, most=60)
     centres = means(own, range(400))
-    # With the sampling noise of 60 samples, which is below 1 / 60.
+    # The tolerance includes the sampling noise of 60 samples, which is below 1 / 60.
     assert np.var(centres) == pytest.approx(variance, rel=0.1, abs=1 / 60)
     assert abs(centres.mean()) < 5 * np.sqrt((variance + 1 / 60) / 400)
 
@@ -220,14 +220,14 @@ def test_later_features_spread_less():
     assert np.allclose(x.std(axis=0), np.arange(1, 31) ** -0.6, rtol=0.1)
 
 
-def test_spreads_of_nought_are_allowed_and_give_more_than_one_label():
+def test_variances_of_zero_are_allowed_and_give_several_labels():
     own = population(model_variance=0, input_variance=0, fewest=40, most=40)
     labels = np.concatenate([held(own.train(k))[1] for k in range(50)])
     assert len(set(labels)) == 5
 
 
-def test_alpha_tells_how_far_the_clients_models_differ():
-    """One linear model fits all clients when alpha is 0, and ever fewer of them the larger it is."""
+def test_alpha_decides_how_much_the_clients_models_differ():
+    """One linear model fits all clients if alpha is 0, and fewer of them the larger alpha is."""
 
     def fit(variance):
         own = population(model_variance=variance, input_variance=0, fewest=60, most=60)
@@ -245,7 +245,7 @@ def test_alpha_tells_how_far_the_clients_models_differ():
 # --- any number of clients -----------------------------------------------------------------------
 
 
-def test_a_thousand_million_clients_cost_nothing():
+def test_a_billion_clients_cost_nothing():
     tracemalloc.start()
     start = time.perf_counter()
     data = load_federation(parse_config(tree(clients=10**9)))
@@ -268,7 +268,7 @@ def test_a_run_draws_from_all_of_them():
 
 
 def test_learning_works():
-    """One step from a start that knows nothing to less loss: features and labels belong together."""
+    """Training from random weights lowers the loss, so labels follow from features."""
     over = {"training": {"lr": 0.1, "local_epochs": 2}, "cohort": 20, "rounds": 15}
     spread = {"synthetic": {"features": 6, "model_variance": 0, "input_variance": 0}}
     result = simulate(tree(**over, data=spread))
@@ -278,7 +278,7 @@ def test_learning_works():
 # --- the fingerprint, the settings ---------------------------------------------------------------
 
 
-def test_the_fingerprint_tells_rules_seeds_and_sizes_apart():
+def test_the_fingerprint_depends_on_rule_seed_and_size():
     prints = {
         population().fingerprint,
         population(seed=1).fingerprint,
@@ -312,6 +312,6 @@ def test_samples_go_to_the_device():
     ],
     ids=["task", "most", "fewest", "variance"],
 )
-def test_settings_that_make_no_sense_are_refused(over, message):
+def test_invalid_settings_are_refused(over, message):
     with pytest.raises(InputError, match=message):
         load_federation(parse_config(tree(**over)))

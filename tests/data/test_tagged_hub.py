@@ -1,4 +1,4 @@
-"""Tagged sentences from data sets, as `datasets` gives them."""
+"""Tagged sentences from data sets that `datasets` loads."""
 
 import pytest
 from support.sources import read_corpus
@@ -42,7 +42,7 @@ def test_words_and_tags_of_both_kinds(folder, kind):
     assert corpus.tags == UPOS
 
 
-def test_other_columns_and_no_test(folder):
+def test_other_names_of_columns_and_a_missing_test_are_allowed(folder):
     rows = {"words": [["a"], ["b"]] * 50, "upos": [["VERB"], ["NOUN"]] * 50}
     write(folder, rows, column="pos_tags")
     corpus = read_corpus(f"hf:{folder}", 0.1)
@@ -68,7 +68,7 @@ def test_a_configuration_by_name_or_as_a_folder(folder):
         read_corpus(f"hf:{folder}", 0.5)
 
 
-def test_a_loading_script_is_refused_with_the_way_round_it(folder):
+def test_a_loading_script_is_refused_with_the_fix(folder):
     (folder / f"{folder.name}.py").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"scripts are no longer supported.*hf:.*@refs/convert/parquet"):
         read_corpus(f"hf:{folder}", 0.5)
@@ -99,7 +99,7 @@ def test_a_loading_script_is_refused_with_the_way_round_it(folder):
     ],
     ids=["no words", "lengths", "no lists", "empty tag", "numbers", "empty word", "no tags"],
 )
-def test_what_cannot_be_learned_from_is_refused(folder, rows, kind, message):
+def test_invalid_rows_are_refused(folder, rows, kind, message):
     write(folder, rows, kind=kind)
     with pytest.raises(InputError, match=f"hf:{folder}.*{message}"):
         read_corpus(f"hf:{folder}", 0.5)

@@ -1,4 +1,4 @@
-"""Tagged sentences as samples: what is cut, padded and labelled, by words and by sub-words."""
+"""Tagged sentences as samples: cutting, padding and labels, with words and with sub-words."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "un", "##believ", "##able", "dog",
 
 @pytest.fixture(scope="module")
 def wordpieces(tmp_path_factory):
-    """A tokenizer in the way of BERT's, saved."""
+    """Saves a small tokenizer like BERT's."""
     tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -41,7 +41,7 @@ def wordpieces(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
-    """A tokenizer in the way of GPT-2's: spaces are part of words, nothing is unknown, nothing pads."""
+    """Saves a small tokenizer like GPT-2's: words include spaces, and there is neither <unk> nor padding."""
     folder = tmp_path_factory.mktemp("letters")
     vocabulary = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġa"]
     (folder / "vocab.json").write_text(json.dumps({letter: n for n, letter in enumerate(vocabulary)}))
@@ -137,11 +137,11 @@ def test_byte_level_words_begin_with_a_space_and_pad_with_the_end_of_text(letter
     assert len(two) == 2
 
 
-def test_a_word_that_leaves_nothing_is_unknown(wordpieces):
+def test_a_word_without_token_ids_is_unknown(wordpieces):
     assert SubWords(wordpieces).encode([["dog", " ", "run"]]) == [[[7], [1], [9]]]
 
 
-def test_a_tokenizer_that_cannot_tell_words_apart_is_refused(monkeypatch, wordpieces):
+def test_a_slow_tokenizer_is_refused(monkeypatch, wordpieces):
     monkeypatch.setattr("fedtlu_fast.data.subwords.load_tokenizer", lambda *_, **__: object())
     with pytest.raises(InputError, match=r"model.pretrained: .*a model with a fast tokenizer"):
         SubWords(wordpieces)

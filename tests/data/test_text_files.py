@@ -44,7 +44,7 @@ def test_files_are_domains(tmp_path):
     assert train.attributes["domain"].codes.tolist() == [0, 0, 1, 1, 1, 2, 2]
 
 
-def test_a_test_of_its_own_is_taken_and_what_is_for_tuning_is_left(tmp_path):
+def test_test_files_are_read_and_validation_files_are_not(tmp_path):
     (tmp_path / "en.train.tsv").write_text(tsv())
     (tmp_path / "en.test.tsv").write_text(tsv([("art", "Oil on wood")]))
     (tmp_path / "de.test.tsv").write_text(tsv([("food", "Brot")]))
@@ -57,7 +57,7 @@ def test_a_test_of_its_own_is_taken_and_what_is_for_tuning_is_left(tmp_path):
 
 
 def said(caplog, path):
-    """What is loaded from there, and what is logged."""
+    """Returns the loaded texts and the logged messages."""
     caplog.clear()
     with caplog.at_level("INFO", "fedtlu_fast.data"):
         return load(path), caplog.messages
@@ -99,7 +99,7 @@ def test_backup_copies_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("rows", ["text\nsecret\n", "label,text\n-1,secret\n"])
-def test_a_test_without_labels_is_none(tmp_path, caplog, rows):
+def test_a_test_without_labels_is_not_read(tmp_path, caplog, rows):
     (tmp_path / "train.csv").write_text("label,text\nx,a\n")
     (tmp_path / "test.csv").write_text(rows)
     (_, test), messages = said(caplog, tmp_path)
@@ -163,13 +163,13 @@ def test_one_file_has_no_domain(tmp_path):
         ("a.test.tsv", "label\ttext\nsport\tx\n", r"a file with texts to train on"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_line(tmp_path, name, content, words):
+def test_an_invalid_file_is_refused_with_the_line(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=words):
         load(tmp_path)
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_missing_files_are_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path / "none.tsv"):
         with pytest.raises(InputError, match=r"data.source"):
             load(path)

@@ -1,4 +1,4 @@
-"""Text from data sets, as `datasets` gives it: with or without a test of its own, prepared or not."""
+"""Text from data sets that `datasets` loads: with or without a test split, prepared or not."""
 
 import json
 

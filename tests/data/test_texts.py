@@ -44,7 +44,7 @@ def test_longer_texts_lose_their_end_and_shorter_ones_are_padded(tmp_path):
     assert found.test[0].shape == (1, 5)
 
 
-def test_words_of_the_test_alone_are_unknown(tmp_path):
+def test_words_that_only_the_test_has_are_unknown(tmp_path):
     (tmp_path / "a.train.tsv").write_text("label\ttext\nx\tone\ny\ttwo\n")
     (tmp_path / "a.test.tsv").write_text("label\ttext\nx\tthree one\n")
     found = read_samples(config(f"texts:{tmp_path}"))
@@ -71,13 +71,13 @@ def test_the_hub_gives_texts_labels_and_languages(tmp_path):
         ({"text": ["a"], "name": ["b"]}, r"a column label or"),
     ],
 )
-def test_what_the_hub_lacks_is_told(tmp_path, columns, words):
+def test_missing_columns_are_refused(tmp_path, columns, words):
     Dataset.from_dict(columns).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     with pytest.raises(InputError, match=words):
         read_texts(f"hf:{tmp_path}")
 
 
-def test_one_label_is_no_task_and_an_unknown_source_is_told(tmp_path):
+def test_a_single_label_and_an_unknown_source_are_refused(tmp_path):
     (tmp_path / "a.tsv").write_text("label\ttext\n" + "x\tone\n" * 20)
     with pytest.raises(InputError, match="two labels or more"):
         read_samples(config(f"texts:{tmp_path}"))

@@ -1,4 +1,4 @@
-"""Words of text in any script, and where a text may be cut."""
+"""Words of text in any script, and the places where a text may be cut."""
 
 import unicodedata
 
@@ -55,14 +55,14 @@ def test_words_without_spaces_between_them():
     assert len(words_of("ꦧꦱꦗꦮ" * 10)) == 40
 
 
-def test_english_is_cut_as_ever():
+def test_english_is_cut_into_words_and_marks():
     assert words_of("don't  x_1==y!\n\u00e9t\u00e9 3,5") == [
         "don", "'", "t", "x_1", "=", "=", "y", "!", "\u00e9t\u00e9", "3", ",", "5",
     ]  # fmt: skip
 
 
 @given(st.text(max_size=60))
-def test_nothing_but_white_space_is_lost(text):
+def test_only_white_space_is_lost(text):
     assert "".join("".join(words_of(text)).split()) == "".join(text.split())
 
 
@@ -76,7 +76,7 @@ def test_a_boundary_is_in_the_text_and_splits_no_word(text, place):
         assert not (text[cut - 1] in "ab" and text[cut] in "ab")
 
 
-def test_where_white_space_is_near_it_is_the_boundary():
+def test_near_white_space_is_the_boundary():
     assert boundary("one two three", 5) == 7
     assert boundary("one two", 5) == 7
     assert boundary("a,b;" * FAR + " ", 6) == 6

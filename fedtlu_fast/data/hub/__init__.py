@@ -1,1 +1,1 @@
-"""Data sets through `datasets`: where they are, which splits they have, and how each form is read."""
+"""Readers of data sets that the library `datasets` loads, from the Hugging Face hub or a local folder."""

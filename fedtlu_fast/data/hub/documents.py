@@ -18,14 +18,14 @@ LABELS = ("label", "topic", "genre", "category")
 
 
 def load_text_hub(location: Location) -> Read[Documents]:
-    """A data set with a column of text.
+    """Loads a data set with a column of text.
 
-    The text is in ``text``, ``sentence`` or ``content``, or in the only column of strings. Documents are made
-    of the rows of one ``label``, ``topic``, ``genre`` or ``category`` each, or else of rows that follow each
-    other. A split ``validation`` is not read: nothing is tuned on it.
+    The column is ``text``, ``sentence`` or ``content``, or the only column of strings. A document consists of
+    the rows with the same ``label``, ``topic``, ``genre`` or ``category``, or, without such a column, of
+    consecutive rows. A split ``validation`` is not read, because nothing is tuned on it.
 
     Args:
-        location: of the data set.
+        location: the place of the data set.
 
     Raises:
         InputError: the data set cannot be loaded, has no split ``train``, or no text.

@@ -13,17 +13,17 @@ from fedtlu_fast.errors import InputError
 
 
 def load_image_hub(location: Location, size: int | None, limit: int = PIXELS) -> Read[ImageSet]:
-    """A data set with a column of images and one of labels (see `read_attributes`).
+    """Loads a data set with a column of images and a column of labels (see `read_attributes`).
 
-    The images are the first column of that kind. Splits are divided by their names (see `splits`).
+    The first column of images is read. Splits are divided by their names (see `splits`).
 
     Args:
-        location: of the data set.
-        size: see `read_images`.
-        limit: likewise.
+        location: the place of the data set.
+        size: side of a square to which images are scaled; see `read_images`.
+        limit: most pixels of one image file; see `read_images`.
 
     Raises:
-        InputError: the data set cannot be loaded, or lacks what is needed; or see `read_images`.
+        InputError: the data set cannot be loaded, or has no images or no labels; or see `read_images`.
     """
     splits, origin = load_splits(location, "images")
     attributes = read_attributes(splits, location)
@@ -48,7 +48,7 @@ def _images(split: Any, location: Location, size: int | None, limit: int) -> Pix
 
 
 def _holds_images(feature: Any) -> bool:
-    """As an image, or as Parquet files without a word on it have them: bytes and a path."""
+    """Tells whether a column holds images, or bytes and paths, as in Parquet files that name no type."""
     from datasets import Image
 
     return isinstance(feature, Image) or (isinstance(feature, dict) and {"bytes", "path"} == feature.keys())

@@ -1,4 +1,4 @@
-"""Labels and other attributes from data sets that `datasets` loads."""
+"""Reads labels and other attributes of data sets that `datasets` loads."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from fedtlu_fast.errors import InputError
 
 logger = logging.getLogger("fedtlu_fast.data")
 LABELS = ("label", "labels", "fine_label", "category", "news_category")
-"""Columns that may hold the label; the first that is there does."""
+"""Columns that may hold the label; the first one that exists is taken."""
 MORE = ("coarse_label", "domain", "language")
 """Columns that become attributes."""
 
 
 HIDDEN = -1
-"""In place of a label that the publisher of a test keeps secret, or on which annotators did not agree."""
+"""The value in place of a label that is kept secret, or on which annotators did not agree."""
 
 
 def load_splits(location: Location, what: str) -> tuple[list[Any], Origin]:
-    """The rows of a data set to train on, those to test on where it has some with labels, and their origin.
+    """Loads the training rows of a data set and, if they have labels, its test rows.
 
-    Rows of a column of named labels that have none (-1, or nothing) are left out.
+    If the labels have names, rows without a label (-1 or missing) are left out.
 
     Args:
-        location: of the data set.
-        what: the samples are, such as "texts".
+        location: the place of the data set.
+        what: the kind of the samples, such as "texts", for messages.
+
+    Returns:
+        One or two tables (training rows, test rows), and the splits that they are from.
 
     Raises:
-        InputError: see `load_parts`; or no row to train on has a label.
+        InputError: see `load_parts`; or no training row has a label.
     """
     parts = load_parts(location)
     train = _with_labels(parts.train, parts.source, "train")
@@ -48,16 +51,19 @@ def load_splits(location: Location, what: str) -> tuple[list[Any], Origin]:
 
 
 def _with_labels(rows: Any, source: str, part: str) -> Any:
-    """The rows that have a label; None where no row has one, but a table without such a column as it is."""
+    """Returns the rows that have a label, or None if no row has one.
+
+    Training rows without a column of labels are returned as they are: `read_attributes` refuses them.
+    """
     column = next((own for own in LABELS if own in rows.column_names), None)
     if column is None:
         return None if part == "test" else rows
     values = list(rows[column])
     kept = [place for place, value in enumerate(values) if value is not None and value != HIDDEN]
-    # Beside labels that are texts, `datasets` makes a text of the number.
+    # In a column of texts, `datasets` turns the number -1 into text.
     if not kept or set(values) == {str(HIDDEN)}:
         return None
-    # Without names, -1 may be a label like any other: the message of `_values` asks.
+    # Without names, -1 may be an ordinary label: `_values` refuses it with a message that asks the user.
     if len(kept) == len(values) or getattr(rows.features[column], "names", None) is None:
         return rows
     logger.info(f"{part}: {len(values) - len(kept):,} of {len(values):,} left out, which have no label")
@@ -65,13 +71,14 @@ def _with_labels(rows: Any, source: str, part: str) -> Any:
 
 
 def read_attributes(splits: Sequence[Any], location: Location) -> list[Attributes]:
-    """``label`` and what else is known of the samples of each split, with the same names in all.
+    """Reads the attribute ``label`` of each split, and the other attributes (`MORE`) that all splits have.
 
-    Labels are strings, or whole numbers with names (`ClassLabel`) or without.
+    Labels are strings, or whole numbers with names (`ClassLabel`) or without. An attribute has the same names
+    in all splits.
 
     Args:
-        splits: of one data set.
-        location: of the data set, for messages.
+        splits: the tables of one data set, the training rows first.
+        location: the place of the data set, for messages.
 
     Raises:
         InputError: there are no labels, or some are of another kind or missing.
@@ -91,7 +98,7 @@ def read_attributes(splits: Sequence[Any], location: Location) -> list[Attribute
                 for part, split in zip(("train", "test"), splits, strict=False)
             ]
             if names is None:
-                # Numbers by size, not by their first digit.
+                # Sorted by length first, so that numbers are in the order of their size.
                 names = sorted({value for own in values for value in own}, key=lambda own: (len(own), own))
             for attributes, own in zip(found, values, strict=True):
                 attributes[attribute] = by_name(own, names)

@@ -1,4 +1,4 @@
-"""Data sets through `datasets`: from the Hugging Face hub, or from a local folder."""
+"""Loads data sets with the library `datasets`, from the Hugging Face hub or from a local folder."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from fedtlu_fast.hub_access import hub_access
 def load_hub(
     location: Location, split: str | None = None, files: Mapping[str, Sequence[str]] | None = None
 ) -> Any:
-    """A data set's split, or a mapping of all its splits.
+    """Loads one split of a data set, or a mapping of all its splits.
 
     Args:
-        location: a configuration that the data set does not have is taken for a folder in it (that is how
-            hub revisions such as ``refs/convert/parquet`` keep configurations).
-        split: its name; None for all.
-        files: the files of each split of a local folder; None: as `datasets` finds them.
+        location: the place of the data set. A configuration that the data set does not have is taken for the
+            name of a folder in it, because hub revisions such as ``refs/convert/parquet`` keep configurations
+            in folders.
+        split: the name of the split; None for all.
+        files: the files of each split of a local folder; None: the files that `datasets` finds.
 
     Raises:
-        InputError: it cannot be loaded.
+        InputError: the data set cannot be loaded.
     """
     import datasets
 
@@ -43,7 +44,7 @@ def load_hub(
         expected = "the name of a data set; this is one of its readers" if name else "the name of a data set"
         raise InputError("data.source", f"hf:{source}", expected, "Name the folder that holds the files.")
     if here is not None:
-        # For a folder with the name of a reader, `datasets` takes the reader, and the folder we are in.
+        # An absolute path, because `datasets` takes a relative one such as "csv" for its reader of that name.
         name = str(here.absolute())
     part = f"a data set with a {split} split" if split else "a data set"
     with hub_access(needed=here is None) as unreachable:
@@ -57,8 +58,9 @@ def load_hub(
                     raise
                 return datasets.load_dataset(name, data_dir=configuration, **chosen)
         except Exception as error:  # datasets raises many kinds; each means that this source is unusable
-            told = error.__cause__ or error  # "An error occurred while generating the dataset" says nothing
-            reason = str(told).splitlines()[0] if str(told) else type(told).__name__
+            # The message of `datasets` itself is only "An error occurred while generating the dataset".
+            origin = error.__cause__ or error
+            reason = str(origin).splitlines()[0] if str(origin) else type(origin).__name__
             expected, fix = f"{part} that `datasets` can load; {reason}", _fix(reason, source)
             if unreachable:
                 expected = (
@@ -70,9 +72,10 @@ def load_hub(
 
 
 def _is_reader(name: str) -> bool:
-    """Whether `datasets` takes a name for one of its readers of files, such as ``csv``.
+    """Tells whether `datasets` takes a name for one of its readers of files, such as ``csv``.
 
-    It would read whatever lies in the folder we are in; with ``pandas`` even pickles, which can run code.
+    Such a reader would read all files of the current directory; ``pandas`` even reads pickles, which can run
+    code.
     """
     return name.isidentifier() and find_spec(f"datasets.packaged_modules.{name}") is not None
 

@@ -1,4 +1,4 @@
-"""The name of a data set that `datasets` loads, taken apart."""
+"""The place of a data set that `datasets` loads, and how settings write it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _BEHIND_A_PATH = re.compile(r"(?::(?P<configuration>[^@]+))?(?:@(?P<revision>[^/
 
 @dataclass(frozen=True)
 class Location:
-    """Where a data set is.
+    """The place of a data set.
 
     Attributes:
-        name: on the hub, or the path of a local folder.
+        name: its name on the hub, or the path of a local folder.
         configuration: one of its configurations, or empty.
         revision: one of its revisions, or empty.
     """
@@ -25,29 +25,29 @@ class Location:
 
     @property
     def source(self) -> str:
-        """The data set as messages name it."""
+        """The data set as messages show it, ``hf:NAME[:CONFIG]``."""
         return f"hf:{self.name}:{self.configuration}" if self.configuration else f"hf:{self.name}"
 
     @property
     def text(self) -> str:
-        """``NAME[:CONFIG][@REVISION]``."""
+        """The place as settings write it, ``NAME[:CONFIG][@REVISION]``."""
         configuration = f":{self.configuration}" if self.configuration else ""
         revision = f"@{self.revision}" if self.revision else ""
         return f"{self.name}{configuration}{revision}"
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, with the home in place of ``~``; None for a name on the hub."""
+        """The local folder, with ``~`` replaced by the home directory; None for a name on the hub."""
         return Path(self.name).expanduser() if _exists(self.name) else None
 
     @property
     def is_path(self) -> bool:
-        """Whether the name can be nothing but a path."""
+        """Whether the name is a path and cannot be a name on the hub."""
         return self.name.startswith(("/", "./", "../", "~"))
 
 
 def read_location(text: str) -> Location:
-    """Takes ``NAME[:CONFIG][@REVISION]`` apart; the path of a local folder may hold colons and at signs."""
+    """Parses ``NAME[:CONFIG][@REVISION]``; the path of a local folder may contain ``:`` and ``@``."""
     for end in sorted({len(text), *(own.start() for own in re.finditer("[:@]", text))}, reverse=True):
         rest = _BEHIND_A_PATH.fullmatch(text, end)
         if rest and _exists(text[:end]):

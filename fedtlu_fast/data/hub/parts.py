@@ -1,4 +1,4 @@
-"""The splits of a data set that `datasets` loads, by part."""
+"""Loads a data set with `datasets` and divides its splits into training, test and unread parts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class HubParts:
     """A data set's rows by part (see `splits`).
 
     Attributes:
-        source: the data set, for messages.
-        train: the rows to train on.
-        test: the rows to test on; None where there are none.
-        trained: names of the splits that hold the rows to train on.
-        tests: names of the splits that hold those to test on.
-        unread: names of splits that are not read.
+        source: the data set as settings write it, for messages.
+        train: the training rows.
+        test: the test rows; None if there are none.
+        trained: names of the splits that hold the training rows.
+        tests: names of the splits that hold the test rows.
+        unread: names of the splits that are not read.
     """
 
     source: str
@@ -44,14 +44,15 @@ class HubParts:
 
 
 def load_parts(location: Location) -> HubParts:
-    """The splits of a data set; those of one part are joined.
+    """Loads a data set and joins the splits of each part.
 
     Args:
-        location: of the data set. Of a local folder whose file names `datasets` takes all for one split, such
-            as Train.csv and Test.csv, the files are divided by their names and those of their folders.
+        location: the place of the data set. If `datasets` takes all files of a local folder for one split, as
+            with Train.csv and Test.csv, the files are divided by their names and by the names of their
+            folders.
 
     Raises:
-        InputError: it cannot be loaded, has no split to train on, or splits that cannot be joined.
+        InputError: the data set cannot be loaded, has no training split, or has splits that cannot be joined.
     """
     splits, source = load_hub(location), location.source
     if list(splits) == ["train"] and location.folder is not None:
@@ -74,7 +75,7 @@ def load_parts(location: Location) -> HubParts:
 
 
 def _joined(source: str, splits: Any, names: Sequence[str]) -> Any:
-    """The rows of several splits as one; None of none."""
+    """Returns the rows of several splits as one table, or None for no split."""
     from datasets import concatenate_datasets
 
     if len(names) < 2:
@@ -87,7 +88,7 @@ def _joined(source: str, splits: Any, names: Sequence[str]) -> Any:
 
 
 def _by_part(folder: Path, source: str) -> dict[str, list[str]] | None:
-    """The files of a folder by part; None where no name says a part, or a README describes the splits."""
+    """Returns a folder's files by part; None if no name says a part, or if a README describes the splits."""
     if not folder.is_dir() or _describes_splits(folder / "README.md"):
         return None
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
@@ -98,7 +99,7 @@ def _by_part(folder: Path, source: str) -> dict[str, list[str]] | None:
 
 
 def _add(folder: Path, source: str, found: dict[str, list[str]]) -> None:
-    """Adds the files below a folder; the entries of every folder that is no part's are divided by name."""
+    """Adds the files below a folder to `found`, divided by the names of files and folders."""
     own = {item.name: item for item in entries(folder) if item.is_dir() or _is_data_file(item)}
     # A folder of nothing but images is a label, as in the folders that `image_folder` reads.
     named = [
@@ -136,7 +137,7 @@ def _is_data_file(path: Path) -> bool:
 
 
 def _describes_splits(readme: Path) -> bool:
-    """Whether the head of a data set's card says which files are which split."""
+    """Tells whether the head of a data set's card says which files belong to which split."""
     if not readme.is_file():
         return False
     head, _, _ = readme.read_bytes()[:HEAD].decode("utf-8", "replace").removeprefix("---").partition("\n---")

@@ -19,23 +19,23 @@ NAMES = ("idx", "sent_id")
 """Columns that may hold a sentence's name, its document's name before the last hyphen."""
 NO_TAG = "_"
 NO_TAGS = (None, -1, "-1", "", NO_TAG)
-"""In place of tags that the publisher of a test keeps secret."""
+"""Values in place of the tags of a test whose publisher keeps them secret."""
 
 
 def load_tagged_hub(location: Location) -> Read[Sentences]:
-    """A data set with a column of words and one of tags for each sentence.
+    """Loads a data set in which each row is a sentence, with a column of words and a column of tags.
 
     The words are in ``tokens`` or ``words``, the tags in ``upos``, ``upos_tags`` or ``pos_tags``, as strings
-    or as numbers with names (`ClassLabel`). Words tagged ``_`` are left out: builds of treebanks list
-    multiword tokens before their words, and nothing else tells them apart. Documents are known where a
-    column ``idx`` or ``sent_id`` names sentences in the way of ``weblog-some.site-0001``; otherwise sentences
-    in a row make up sections. A split ``validation`` or ``dev`` is not read.
+    or as numbers with names (`ClassLabel`). Words tagged ``_`` are left out, because some builds of treebanks
+    list multiword tokens before their words and mark them by this tag only. A sentence's document is taken
+    from a column ``idx`` or ``sent_id`` with names such as ``weblog-some.site-0001``; without them,
+    consecutive sentences form sections. A split ``validation`` or ``dev`` is not read.
 
     Args:
-        location: of the data set.
+        location: the place of the data set.
 
     Raises:
-        InputError: the data set cannot be loaded, or lacks what is needed.
+        InputError: the data set cannot be loaded, or has no words or no tags.
     """
     parts = load_parts(location)
     name = parts.source.removeprefix("hf:")
@@ -50,7 +50,7 @@ def load_tagged_hub(location: Location) -> Read[Sentences]:
 
 
 def _hidden(rows: Any) -> bool:
-    """Whether no row has a tag: there is no column of tags, or nothing but `NO_TAGS` in it."""
+    """Tells whether no row has a tag: there is no column of tags, or it holds only `NO_TAGS`."""
     column = next((own for own in TAGS if own in rows.column_names), None)
     return column is None or all(tag in NO_TAGS for tags in rows[column] for tag in tags or ())
 
@@ -90,14 +90,14 @@ def _tagged(words: Any, tags: Any, labels: Sequence[str] | None, where: str) -> 
 
 
 def _labels(feature: Any) -> Sequence[str] | None:
-    """The names that stand for numbers, if any."""
+    """Returns the names of the numbers in a column, or None if it has no names."""
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     names: Sequence[str] | None = getattr(inner, "names", None)
     return names
 
 
 def _documents(rows: Any, name: str, places: Sequence[int]) -> list[str]:
-    """Of the sentences at these places."""
+    """Returns the documents of the sentences at these places."""
     column = next((key for key in NAMES if key in rows.column_names), None)
     if column is not None:
         ids = list(rows[column])

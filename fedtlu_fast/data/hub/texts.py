@@ -12,13 +12,13 @@ from fedtlu_fast.errors import InputError
 
 
 def load_hub_texts(location: Location) -> Read[TextSet]:
-    """A data set with a column of texts (see `TEXTS`, `TITLES`) and one of labels (see `read_attributes`).
+    """Loads a data set with a column of texts (see `TEXTS`, `TITLES`) and a column of labels.
 
     Args:
-        location: of the data set. Splits are divided by their names (see `splits`).
+        location: the place of the data set. Its splits are divided by their names (see `splits`).
 
     Raises:
-        InputError: the data set cannot be loaded, or lacks what is needed.
+        InputError: the data set cannot be loaded, or has no texts or no labels (see `read_attributes`).
     """
     splits, origin = load_splits(location, "texts")
     attributes = read_attributes(splits, location)

@@ -1,4 +1,4 @@
-"""How samples are dealt to clients; the names of the parameters are those of Flower Datasets."""
+"""The partitioners, which deal samples to clients; their parameters have the names of Flower Datasets."""
 
 from fedtlu_fast.data.partition.dirichlet import Dirichlet
 from fedtlu_fast.data.partition.iid import Iid

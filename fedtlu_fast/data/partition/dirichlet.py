@@ -16,13 +16,13 @@ class Dirichlet(Partitioner):
     """Each value (label, document, genre) is spread over the clients by proportions from Dirichlet(alpha).
 
     Every sample is given to a client. Ours, where it departs from Flower Datasets: balancing is the default;
-    the least size is kept by clients that hold most, which hand samples over, where that library draws anew
-    up to ten times and then gives up; `alpha` is one number.
+    clients with too few samples get some from the clients that hold most, where that library draws anew up to
+    ten times and then raises an error; `alpha` is one number.
 
     Attributes:
-        alpha: concentration; small is far from IID, large is near.
-        by: what of the samples it goes by, such as label or document; null: the data's first.
-        self_balancing: a client that already holds an equal share gets nothing of further values.
+        alpha: concentration, above 0; a small one is far from IID, a large one is close to it.
+        by: the attribute by which samples are dealt, such as label or document; null: the data's first.
+        self_balancing: whether a client that already holds an equal share gets no samples of further values.
     """
 
     alpha: Alpha = 0.1
@@ -41,7 +41,7 @@ class Dirichlet(Partitioner):
             if self.self_balancing:
                 shares *= np.array([len(own) < fair for own in held])
             total = shares.sum()
-            # Every proportion can underflow to zero for a very small alpha.
+            # With a very small alpha all proportions can underflow to zero.
             shares = shares / total if total > 0 else np.full(clients, 1 / clients)
             cuts = (np.cumsum(shares)[:-1] * len(samples)).astype(np.int64)
             for own, new in zip(held, np.split(samples, cuts), strict=True):
@@ -51,12 +51,12 @@ class Dirichlet(Partitioner):
 
 
 def _hand_over_(held: list[list[int]], least: int) -> None:
-    """One sample at a time, from the client that holds most to the one that holds least."""
+    """Moves samples, one at a time, from the client that holds most to the client that holds least."""
     poor = [(len(own), client) for client, own in enumerate(held) if len(own) < least]
     rich = [(-len(own), client) for client, own in enumerate(held)]
     heapq.heapify(poor)
     heapq.heapify(rich)
-    # While anyone holds less than `least`, the richest holds more: so it never becomes a poor one.
+    # While a client holds fewer than `least`, the richest client holds more, so it never becomes poor.
     while poor:
         (size, taker), (_, giver) = poor[0], rich[0]
         held[taker].append(held[giver].pop())

@@ -1,4 +1,4 @@
-"""Clients that are alike."""
+"""No skew: clients have equal shares of the shuffled samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedtlu_fast.parts import part
 
 @part
 class Iid(Partitioner):
-    """Equal shares of the shuffled samples; every sample is given to a client."""
+    """Deals equal shares of the shuffled samples; every sample is given to a client."""
 
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
         """See `Partitioner.partition`."""

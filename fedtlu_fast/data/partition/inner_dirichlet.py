@@ -1,4 +1,4 @@
-"""Label skew with sizes that are settled beforehand."""
+"""Label skew in which the clients' sizes are given."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fedtlu_fast.parts import part
 
 @part
 class InnerDirichlet(Partitioner):
-    """Each client draws its own proportions of the values from Dirichlet(alpha), and samples by them.
+    """Each client has its own proportions of the values, drawn from Dirichlet(alpha), at a given size.
 
-    Sample by sample, a client that is not full is drawn uniformly, and then a value by that client's
-    proportions; values that have run out count for nothing. After FedDyn (arXiv 2111.04263), as in Flower
-    Datasets; `alpha` is one number here. So the last clients to be filled take what is left, whatever
-    their proportions. Samples beyond the sum of the sizes are given to nobody.
+    For every sample, a client that is not full is drawn uniformly, and then a value by that client's
+    proportions among the values that still have samples. The clients that are filled last therefore take the
+    values that are left, whatever their proportions. Samples beyond the sum of the sizes are not dealt.
+    Source: FedDyn (arXiv 2111.04263), as in Flower Datasets; here `alpha` is one number.
 
     Attributes:
-        alpha: concentration; small is far from IID, large is near.
-        by: what of the samples it goes by, such as label or document; null: the data's first.
-        partition_sizes: samples of each client; null: equal.
+        alpha: concentration, above 0; a small one is far from IID, a large one is close to it.
+        by: the attribute by which samples are dealt, such as label or document; null: the data's first.
+        partition_sizes: number of samples of each client; null: equal sizes.
     """
 
     alpha: Alpha = 0.1
@@ -66,10 +66,10 @@ class InnerDirichlet(Partitioner):
 
 
 def _draw(wanted: np.ndarray, left: np.ndarray, generator: np.random.Generator) -> int:
-    """A value that has not run out, by the client's proportions."""
+    """Draws a value that still has samples, by the client's proportions."""
     there = left > 0
     ends = np.cumsum(wanted * there)
-    # All that the client wants may have run out, or have underflowed to zero.
+    # All values with a proportion above zero may be empty, or the proportions may have underflowed to zero.
     if not ends[-1] > 0:
         ends = np.cumsum(there, dtype=np.float64)
     # The smallest end above the draw: a value without samples has no interval of its own.
@@ -77,5 +77,5 @@ def _draw(wanted: np.ndarray, left: np.ndarray, generator: np.random.Generator) 
 
 
 def equal_sizes(samples: int, clients: int) -> list[int]:
-    """Sizes that differ by one at most and give every sample to a client."""
+    """Returns sizes that differ by one at most and add up to all samples."""
     return [samples // clients + (client < samples % clients) for client in range(clients)]

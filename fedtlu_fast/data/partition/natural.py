@@ -1,4 +1,4 @@
-"""Clients that are what the samples come from: documents, speakers, genres, alone or in groups."""
+"""Natural clients: each client is the origin of its samples, such as a document or a speaker, or a group."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ GroupMode = Literal["allow-smaller", "allow-bigger", "drop-reminder", "strict"]
 
 @part
 class Natural(Partitioner):
-    """Whole values: one for each client, or several when there are fewer clients than values.
+    """Each client gets one whole value, or several if there are fewer clients than values.
 
     Every sample is given to a client. Ours, where it departs from Flower Datasets: the number of clients is
-    given. A value with fewer than the least samples of a client is joined to the next one (the last to the
-    one before it); with fewer clients, the next value always goes to the client that holds least. Nothing
-    is drawn.
+    given. A value with fewer samples than a client needs is joined to the next value (the last one to the
+    value before it). The first values go to one client each, and every further value goes to the client that
+    holds least. There is no randomness.
 
     Attributes:
-        by: what of the samples it goes by, such as label or document; null: the data's first.
+        by: the attribute by which samples are dealt, such as label or document; null: the data's first.
     """
 
     by: str | None = None
@@ -39,17 +39,17 @@ class Natural(Partitioner):
 
 @part
 class GroupedNatural(Partitioner):
-    """Groups of `group_size` values, in the order of the values: organisations instead of people.
+    """Each client gets a group of `group_size` consecutive values, such as an organisation of several people.
 
-    Ours, where it departs from Flower Datasets: the number of clients is given, and groups that are too
-    small or too many are treated as `Natural` treats values. Nothing is drawn.
+    Ours, where it departs from Flower Datasets: the number of clients is given, and groups are joined and
+    dealt as `Natural` does with values. There is no randomness.
 
     Attributes:
-        group_size: values in a group.
-        by: what of the samples it goes by, such as label or document; null: the data's first.
-        group_mode: what happens to values that do not fill a group. ``allow-smaller``: they are the last
-            group. ``allow-bigger``: they join the first group. ``drop-reminder``: they are given to nobody.
-            ``strict``: an error.
+        group_size: number of values in a group.
+        by: the attribute by which samples are dealt, such as label or document; null: the data's first.
+        group_mode: treatment of the last values, if they do not fill a group. ``allow-smaller``: they are the
+            last group. ``allow-bigger``: they join the first group. ``drop-reminder``: they are not dealt.
+            ``strict``: they are an error.
     """
 
     group_size: Annotated[int, Field(ge=1)] = 2
@@ -77,7 +77,7 @@ class GroupedNatural(Partitioner):
 
 
 def _shared_out(values: Sequence[Indices], to_deal: ToDeal, what: str) -> list[Indices]:
-    """One value for each client; the values that are left go to the clients that hold least."""
+    """Gives one value to each client, and each further value to the client that holds least."""
     clients, least = to_deal.clients, to_deal.least
     parts = _joined(values, least)
     if clients > len(parts):
@@ -94,7 +94,7 @@ def _shared_out(values: Sequence[Indices], to_deal: ToDeal, what: str) -> list[I
 
 
 def _joined(values: Sequence[Indices], least: int) -> list[Indices]:
-    """The values, those with too few samples together with the next."""
+    """Returns the values' samples; a value with too few samples is joined to the next one."""
     parts: list[Indices] = []
     open_part: Sequence[Indices] = ()
     for samples in values:

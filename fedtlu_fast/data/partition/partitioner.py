@@ -1,4 +1,4 @@
-"""What a partitioner is, and what several of them share."""
+"""The interface of partitioners, and the code that several of them share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError, not_one_of
 
 Columns = Mapping[str, Indices]
-"""By name, what is known of each of the N samples: [N] codes, such as the number of its label or document."""
+"""The attributes of the N samples by name: [N] int64 codes, such as the number of each sample's label."""
 
 Alpha = Annotated[float, Field(gt=0)]
 
@@ -24,10 +24,10 @@ class ToDeal:
     """The samples that a partitioner deals, and the number of clients.
 
     Attributes:
-        columns: what is known of the samples; at least one column.
-        clients: how many there are.
-        least: how many samples every client needs. A partitioner keeps to it where it can; a run refuses
-            what it deals where a client has fewer.
+        columns: the attributes of the samples; at least one.
+        clients: number of clients.
+        least: smallest number of samples that a client needs. A partitioner gives every client so many if it
+            can; the run raises an error if it does not.
     """
 
     columns: Columns
@@ -36,28 +36,28 @@ class ToDeal:
 
     @property
     def samples(self) -> int:
-        """N."""
+        """N, the number of samples."""
         return len(next(iter(self.columns.values())))
 
     def name(self, by: str | None) -> str:
-        """The name of the column that a partitioner goes by: `by`, or the first where it is None.
+        """Returns the name of the column by which a partitioner deals: `by`, or the first if it is None.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: there is no column of that name.
         """
         if by is not None and by not in self.columns:
             raise not_one_of("by", by, self.columns)
         return next(iter(self.columns)) if by is None else by
 
     def column(self, by: str | None) -> Indices:
-        """[N], the column that a partitioner goes by; see `name`."""
+        """Returns [N] int64, the column by which a partitioner deals; see `name`."""
         return self.columns[self.name(by)]
 
     def check_enough(self, least: int) -> None:
-        """Makes sure that each client can get `least` samples.
+        """Checks that there are `least` samples for each client.
 
         Raises:
-            InputError: there are too few.
+            InputError: there are too few samples.
         """
         if self.samples < self.clients * least:
             most = self.samples // max(least, 1)
@@ -68,32 +68,35 @@ class ToDeal:
 class Partitioner(ABC):
     """Deals samples to clients. To write your own, subclass it.
 
-    The parameters of ours have the names of Flower Datasets' arguments. Two of those are none here: `seed`,
-    since chance comes from the generator, and `shuffle`, since the order within a client means nothing
-    (which samples it trains on, and in what order, is drawn later).
+    The parameters of our partitioners have the names of Flower Datasets' arguments. Two of those arguments do
+    not exist here: `seed`, because randomness comes from the generator, and `shuffle`, because the order of a
+    client's samples has no meaning (training samples and their order are drawn later).
 
     Attributes:
-        by: the column that it goes by; None: the first, or none.
+        by: name of the column by which it deals; None: the first column, or no column.
     """
 
     by: str | None = None
 
     @abstractmethod
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """The indices of each client's samples, int64; no sample is given to two clients.
+        """Deals the samples; no sample may be given to two clients.
 
         Args:
-            to_deal: samples and clients.
-            generator: the source of chance.
+            to_deal: the samples and the number of clients.
+            generator: the source of randomness.
+
+        Returns:
+            For each client the int64 indices of its samples.
 
         Raises:
-            InputError: these samples cannot be dealt to so many clients. Its field is the name of a
+            InputError: the samples cannot be dealt to so many clients. The error's field is the name of a
                 parameter, or ``clients``.
         """
 
 
 def by_value(codes: Indices) -> list[Indices]:
-    """The samples of each value that occurs, ascending; the values in order."""
+    """Returns the indices of the samples of each value that occurs, ascending; values are in order."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order])) + 1
     return np.split(order, starts) if len(order) else []

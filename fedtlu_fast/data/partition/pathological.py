@@ -1,4 +1,4 @@
-"""Label skew: every client has samples of so many values and of no other."""
+"""Label skew: every client has samples of a fixed number of values."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ ClassAssignment = Literal["random", "deterministic", "first-deterministic"]
 
 @part
 class Pathological(Partitioner):
-    """Every client has exactly `num_classes_per_partition` values; a value's holders share it equally.
+    """Every client has exactly `num_classes_per_partition` values; the holders of a value share it equally.
 
-    After arXiv 2102.02079, as in Flower Datasets. Samples of a value that no client has are given to
-    nobody. Ours: each holder of a value gets at least its part of a client's least samples of it. A value is
-    drawn only as long as there is enough of it for one holder more; with large values that never matters.
+    Source: arXiv 2102.02079, as in Flower Datasets. Samples of a value that no client has are not dealt.
+        Ours:
+    each holder of a value gets at least ``ceil(least / num_classes_per_partition)`` samples of it, where
+    `least` is the smallest number of samples that a client needs. A value is drawn only while it has enough
+    samples for one more holder, which matters for small values only.
 
     Attributes:
-        num_classes_per_partition: values of each client.
-        by: what of the samples it goes by, such as label or document; null: the data's first.
-        class_assignment_mode: ``random``: drawn for each client. ``deterministic``: client c has the values
-            c, c + 1, ... (from the last one on to the first). ``first-deterministic``: its first value is
-            value c, likewise, and the others are drawn.
+        num_classes_per_partition: number of values of each client.
+        by: the attribute by which samples are dealt, such as label or document; null: the data's first.
+        class_assignment_mode: ``random``: each client's values are drawn. ``deterministic``: client c has the
+            values c, c + 1, ..., modulo their number. ``first-deterministic``: the first value of client c is
+            value c modulo their number, and the others are drawn.
     """
 
     num_classes_per_partition: Annotated[int, Field(ge=1)] = 2
@@ -53,12 +55,12 @@ class Pathological(Partitioner):
         return [np.concatenate(own) for own in parts]
 
     def _assigned(self, to_deal: ToDeal, sizes: Indices, generator: np.random.Generator) -> NDArray[np.bool_]:
-        """[C, V]: which client has which values.
+        """Returns [C, V] bool, which is true where a client has a value.
 
         Args:
-            to_deal: samples and clients.
-            sizes: [V], samples of each value.
-            generator: source of chance.
+            to_deal: the samples and the number of clients.
+            sizes: [V], number of samples of each value.
+            generator: the source of randomness.
         """
         count = self.num_classes_per_partition
         least = max(1, -(-to_deal.least // count))
@@ -79,7 +81,7 @@ class Pathological(Partitioner):
         return has
 
     def _values_of(self, client: int, room: Indices, generator: np.random.Generator) -> list[int]:
-        """The values of one client; fewer than it should have when too few have room for another holder."""
+        """Returns the values of one client: fewer than it needs if too few values have room for a holder."""
         count, first = self.num_classes_per_partition, client % len(room)
         if self.class_assignment_mode == "deterministic":
             return [(first + place) % len(room) for place in range(count)]

@@ -1,4 +1,4 @@
-"""Label skew: the samples are sorted by value and cut into shards, of which every client gets some."""
+"""Label skew: the samples are sorted by value and cut into shards, and every client gets some shards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ Count = Annotated[int, Field(ge=1)]
 
 @part
 class Shard(Partitioner):
-    """Clients get whole shards, drawn at random: runs of samples in the order of their values.
+    """Clients get whole shards at random; a shard is a run of samples in the order of their values.
 
-    After McMahan et al. (arXiv 1602.05629), as in Flower Datasets. With both numbers every client gets so
-    many shards of that size; with `num_shards_per_partition` alone shards are as large as the samples
-    allow; with `shard_size` alone clients get equal numbers of shards, or one more. Samples that no shard
-    holds, and shards that no client gets, are given to nobody.
+    Source: McMahan et al. (arXiv 1602.05629), as in Flower Datasets. If both numbers are given, every client
+        gets
+    so many shards of that size. With `num_shards_per_partition` alone, shards are as large as the samples
+    allow. With `shard_size` alone, the clients' numbers of shards differ by one at most. Samples outside the
+    shards, and shards that no client gets, are not dealt.
 
     Attributes:
-        num_shards_per_partition: shards of each client; null: as shard_size gives.
-        by: what of the samples it goes by, such as label or document; null: the data's first.
-        shard_size: samples of one shard; null: as large as the samples allow.
-        keep_incomplete_shard: with `shard_size` alone, whether the samples that are left at the end are a
-            shard too.
+        num_shards_per_partition: number of shards of each client; null: it follows from `shard_size`.
+        by: the attribute by which samples are sorted, such as label or document; null: the data's first.
+        shard_size: number of samples in a shard; null: as large as the samples allow.
+        keep_incomplete_shard: whether the samples left at the end are a smaller shard; with `shard_size`
+            alone.
     """
 
     num_shards_per_partition: Count | None = 2

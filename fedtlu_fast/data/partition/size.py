@@ -1,4 +1,4 @@
-"""Clients that are alike but for how much they hold."""
+"""Quantity skew: clients have samples of the same distribution, but different numbers of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Vector = NDArray[np.float64]
 
 
 class SizePartitioner(Partitioner):
-    """Shuffled samples, in shares that are a function of the client's number.
+    """Deals shuffled samples in shares that are a function of the client's number.
 
-    Every sample is given to a client. Ours, where it departs from Flower Datasets: no client gets fewer than
-    the least samples of a client, and clients above it share the rest by the rule; what rounding down leaves
-    goes by the largest remainders, where in that library the last client gets all of it.
+    Every sample is given to a client. Ours, where it departs from Flower Datasets: every client gets at least
+    the samples that a client needs, and the clients above that number share the rest by the rule; the samples
+    that rounding down leaves go to the clients with the largest remainders, and not all to the last client.
     """
 
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
@@ -31,7 +31,7 @@ class SizePartitioner(Partitioner):
     def _sizes(self, samples: int, clients: int, least: int) -> Indices:
         weights = self._weights(np.arange(1, clients + 1, dtype=np.float64))
         sizes = np.full(clients, least, dtype=np.int64)
-        # Weights ascend: those that get the least and no more are the first ones.
+        # Weights ascend, so the clients that are lifted to `least` are the first ones.
         for lifted in range(clients):
             rest = samples - lifted * least
             shares = rest * (weights[lifted:] / weights[lifted:].sum())
@@ -42,13 +42,17 @@ class SizePartitioner(Partitioner):
 
     @abstractmethod
     def _weights(self, numbers: Vector) -> Vector:
-        """[C], ascending: what the sizes are proportional to; of the clients' numbers, from 1."""
+        """Returns [C], ascending weights to which the sizes are proportional.
+
+        Args:
+            numbers: [C], the clients' numbers, counted from 1.
+        """
 
 
 def _whole(shares: Vector, total: int) -> Indices:
-    """Ascending shares as whole numbers that add up to `total` and ascend: by the largest remainders."""
+    """Rounds ascending shares to ascending whole numbers that sum to `total`, by the largest remainders."""
     sizes = np.floor(shares).astype(np.int64)
-    # Of equal remainders the later one, which holds as much or more.
+    # Among equal remainders the later one, so that the numbers still ascend.
     first = np.lexsort((-np.arange(len(shares)), sizes - shares))
     sizes[first[: total - sizes.sum()]] += 1
     return sizes
@@ -72,7 +76,7 @@ class Square(SizePartitioner):
 
 @part
 class Exponential(SizePartitioner):
-    """Client k holds a share proportional to exp(k): each 2.7 times as much as the one before it."""
+    """Client k holds a share proportional to exp(k), 2.7 times the share of the client before it."""
 
     def _weights(self, numbers: Vector) -> Vector:
         # Only proportions count, and exp(1000) would overflow.

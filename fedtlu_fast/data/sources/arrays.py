@@ -1,4 +1,6 @@
-"""A federation in a directory of .npy files, mapped into memory: any number of clients costs nothing to open.
+"""Reads a federation from a directory of .npy files, which are mapped into memory and not read at the start.
+
+The directory holds these files:
 
 samples.npy        [N, window + 1] token ids (language modelling), or
 features.npy       [N, F] float32 and
@@ -40,15 +42,17 @@ FILES = tuple(
     )
 )
 PIECES, PIECE = 64, 4096
-"""Of every file so many pieces of so many bytes are read to tell it from another."""
+"""Number and size in bytes of the pieces of a file that enter its fingerprint."""
 
 
 @dataclass(frozen=True)
 class MappedPopulation(ArrayPopulation):
-    """Clients of such files. What a client holds is checked when it is first drawn: to check all takes long.
+    """The clients of a directory of .npy files.
+
+    A client's rows are checked when it is first drawn, because checking all clients at the start takes long.
 
     Attributes:
-        outputs: how many labels or token ids there may be.
+        outputs: number of labels or token ids.
     """
 
     outputs: int
@@ -62,7 +66,7 @@ class MappedPopulation(ArrayPopulation):
         """See `Population`.
 
         Raises:
-            InputError: the client holds nothing, or what it holds cannot be.
+            InputError: the client has no training rows, or its rows or labels are out of range.
         """
         if not self._sound[0][client]:
             self._check("train", self.shares, client)
@@ -75,7 +79,7 @@ class MappedPopulation(ArrayPopulation):
         """See `Population`.
 
         Raises:
-            InputError: what the client holds cannot be.
+            InputError: the client's rows or labels are out of range.
         """
         if not self._sound[1][client]:
             self._check("held", self.own_tests, client)
@@ -100,8 +104,8 @@ class Arrays(PathSource, VectorSource, TokenSource):
     """A federation in a directory of .npy files, which are mapped into memory.
 
     Attributes:
-        path: the directory; see the top of this module.
-        classes: labels of a classification.
+        path: the directory; the top of this module lists its files.
+        classes: number of labels, for a classification.
     """
 
     written = "DIR"
@@ -109,7 +113,7 @@ class Arrays(PathSource, VectorSource, TokenSource):
     classes: Annotated[int, Field(ge=2)] = 10
 
     def vectors(self, clients: int, seed: int, local_fraction: float) -> FederatedData:
-        """See `VectorSource`; the clients' own tests are as the files say."""
+        """See `VectorSource`. The clients' own tests are those of the files, or empty."""
         population = self._open("classification", clients, self.classes)
         return FederatedData(
             population=population,
@@ -143,15 +147,15 @@ def _origin(population: MappedPopulation, names: tuple[str, ...]) -> Origin:
 
 
 def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:
-    """Opens such a directory. Of the clients' files only the ends and a few pieces are read.
+    """Opens the files of a directory; only their ends and a few pieces are read.
 
     Args:
         folder: the directory.
-        task: language_modelling or classification.
-        outputs: how many labels or token ids there may be.
+        task: "language_modelling" or "classification".
+        outputs: number of labels or token ids.
 
     Raises:
-        InputError: a file is missing or of the wrong shape or type.
+        InputError: a file is missing, or has the wrong shape or type; or a test label is out of range.
     """
     if not folder.is_dir():
         raise InputError("data.source", f"arrays:{folder}", "a directory that exists")
@@ -212,20 +216,21 @@ def _open(path: Path, dimensions: int, dtype: Any) -> NDArray[Any]:
         array: NDArray[Any] = open_memmap(path, mode="r")
     except InputError:
         raise
-    except Exception as error:  # NumPy hands a damaged header to Python's parser, which raises what it likes
+    except Exception as error:  # NumPy gives a damaged header to Python's parser, which raises many types
         raise InputError("data.source", str(path), f"a .npy file; {error}".replace("\n", " ")) from None
     if array.ndim != dimensions or array.dtype != dtype:
         raise InputError(
             str(path), f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} of {dimensions} dimension(s)"
         )
-    # As a plain array: every slice of a memmap costs microseconds for what is not used here.
+    # A plain array, because every slice of a memmap costs additional microseconds.
     return np.asarray(array)
 
 
 def _fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and evenly spaced pieces: reading terabytes would take hours.
+    """Returns the SHA-256 over names, sizes and evenly spaced pieces of `FILES`.
 
-    Whatever else lies in the folder does not matter.
+    Files are not read as a whole, because reading terabytes would take hours. Other files in the folder do
+    not count.
     """
     found = hashlib.sha256()
     for path in sorted(folder / name for name in FILES):

@@ -1,8 +1,9 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their binary version or Parquet.
+"""Reads CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their binary version or from Parquet files.
 
-The binary version is rows of bytes: a label (CIFAR-100: the coarse one, then the fine one), then 1,024 bytes
-for each of red, green and blue, a 32 x 32 image row by row (www.cs.toronto.edu/~kriz/cifar.html). The Python
-version of the same page is pickles, which run whatever code they hold when they are read: it is refused.
+The binary version consists of rows of bytes: a label (CIFAR-100: the coarse label and the fine label), then
+1,024 bytes for each of red, green and blue, a 32 x 32 image row by row (www.cs.toronto.edu/~kriz/cifar.html).
+The Python version on the same page is refused, because it consists of pickles, which run code when they are
+read.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from fedtlu_fast.parts import part
 
 COLOURS = 3 * 32 * 32
 LARGEST = 2**30
-"""Bytes of one file in an archive; the largest of either version has 153,700,000."""
+"""Largest size of a file in an archive, in bytes; the largest file of CIFAR has 153,700,000."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What the files of one of the two are called and hold.
+    """Names and contents of the files of CIFAR-10 or of CIFAR-100.
 
     Attributes:
-        train: names of the files to train on.
-        test: name of the file to test on.
-        labels: what the label bytes of a row are, the first first: attribute, number of values, and the file
-            with their names.
-        pickles: files that the Python version consists of.
-        archive: the name of the binary version on the page.
+        train: names of the training files.
+        test: name of the test file.
+        labels: for each label byte of a row, in order: the attribute, the number of its values, and the name
+            of the file with the values' names.
+        pickles: names of the files of the Python version.
+        archive: name of the archive of the binary version.
     """
 
     train: tuple[str, ...]
@@ -54,7 +55,7 @@ class Version:
 
 
 class Cifar(PathSource, ImageSource):
-    """What CIFAR-10 and CIFAR-100 have in common."""
+    """The common part of `Cifar10` and `Cifar100`."""
 
     version: ClassVar[Version]
     path: str
@@ -65,7 +66,7 @@ class Cifar(PathSource, ImageSource):
         """See `ImageSource`.
 
         Raises:
-            InputError: there is no such data, some is missing or damaged, or it is the Python version.
+            InputError: files are missing or damaged, or they are the Python version.
         """
         found = _load(str(self), self.version, self.path, self.image_size, self.image_pixels)
         train, test = (_scaled(part, self.image_size) for part in (found.train, found.test))
@@ -79,8 +80,8 @@ class Cifar10(Cifar):
     Attributes:
         path: a directory or a ``.tar`` or ``.tar.gz`` archive with the binary version, or a directory with
             Parquet files, such as a copy of the hub's.
-        image_size: side of a square to which images are scaled; null: as they are.
-        image_pixels: most pixels of one image file; a small file can say that it holds billions.
+        image_size: side in pixels of a square to which images are scaled; null: they keep their size.
+        image_pixels: largest number of pixels of one image file; a small file can claim to hold billions.
     """
 
     version = Version(
@@ -97,7 +98,7 @@ class Cifar10(Cifar):
 
 @part
 class Cifar100(Cifar):
-    """CIFAR-100: 60,000 photographs of 32 x 32 pixels with 100 labels, and 20 as ``coarse_label``.
+    """CIFAR-100: 60,000 photographs of 32 x 32 pixels with 100 labels, and 20 values of ``coarse_label``.
 
     Attributes:
         path: see `Cifar10`.
@@ -130,7 +131,8 @@ def _load(source: str, version: Version, location: str, size: int | None, limit:
             if rows := [file for file in _files(path) if file.name in wanted]:
                 expected = f"one version of the data; there are {tables[0]} and {rows[0]}"
                 raise InputError("data.source", source, expected, "Name the folder of one.")
-            # The hub also has tables whose folder says the split, such as train/0000.parquet.
+            # Only these names have to differ: in some copies of the hub the folder says the split, as in
+            # train/0000.parquet, and names repeat.
             _check_once(source, [file for file in tables if "train" in file.name or "test" in file.name])
             return load_image_hub(Location(str(path)), size, limit)
         files = _directory(source, path, wanted) if path.is_dir() else _archive(source, path, wanted)
@@ -164,25 +166,25 @@ def _load(source: str, version: Version, location: str, size: int | None, limit:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files below a directory, without what programs leave there."""
+    """Returns the files below a directory, without those of `reading.NO_DATA`."""
     inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
     return [path / file for file in inside if is_data(file)]
 
 
 def _tables(path: Path) -> list[Path]:
-    """The Parquet files below a directory."""
+    """Returns the Parquet files below a directory."""
     return [file for file in _files(path) if file.suffix == ".parquet"]
 
 
 def _directory(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Contents of the wanted files, wherever they lie in it; of others the names alone."""
+    """Returns the contents of the wanted files below a directory; other files have empty contents."""
     found = _files(path)
     _check_once(source, [file for file in found if file.name in wanted])
     return {file.name: file.read_bytes() if file.name in wanted else b"" for file in found}
 
 
 def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """The same of an archive, of which nothing is written to disk."""
+    """Returns the same for an archive; nothing is written to disk."""
     found, read = {}, []
     check_file(path)
     with tarfile.open(path) as archive:
@@ -204,7 +206,7 @@ def _archive(source: str, path: Path, wanted: Collection[str]) -> dict[str, byte
 
 
 def _check_once(source: str, files: Sequence[PurePath]) -> None:
-    """Makes sure that no file of the data is there twice, such as an old copy of it in another folder."""
+    """Checks that no file occurs twice, for example as an old copy in another folder."""
     seen: dict[str, PurePath] = {}
     for file in files:
         first = seen.setdefault(file.name, file)
@@ -214,7 +216,7 @@ def _check_once(source: str, files: Sequence[PurePath]) -> None:
 
 
 def _rows(version: Version, name: str, content: bytes) -> Pixels:
-    """[N, labels + pixels]."""
+    """Returns [N, labels + pixels] uint8, the rows of a file of the binary version."""
     width = len(version.labels) + COLOURS
     if not content or len(content) % width:
         expected = f"rows of {width} bytes, whole ones; the file may be cut off"
@@ -237,6 +239,6 @@ def _image_set(version: Version, rows: Pixels, files: Mapping[str, bytes]) -> Im
 
 
 def _names(content: bytes, count: int) -> tuple[str, ...]:
-    """Of a file with a name a line; numbers where there is none, or not so many."""
+    """Returns the names in a file with a name on each line, or numbers if there are not `count` of them."""
     names = tuple(content.decode("utf-8", errors="replace").split())
     return names if len(set(names)) == count else tuple(map(str, range(count)))

@@ -15,17 +15,17 @@ from fedtlu_fast.parts import part
 class Digits(ImageSource):
     """1,797 handwritten digits of 8 x 8 pixels: the test part of UCI's optical digits.
 
-    Their 17 shades of grey are spread over 0 to 255.
+    Their 17 shades of grey are scaled to 0 to 255.
 
     Attributes:
-        image_size: side of a square to which images are scaled; null: as they are.
+        image_size: side in pixels of a square to which images are scaled; null: they keep their size.
     """
 
     image_size: ImageSize = None
 
     def images(self) -> Read[ImageSet]:
         """See `ImageSource`."""
-        # Late: scikit-learn takes a second to import.
+        # Imported here because scikit-learn takes a second to import.
         from sklearn import datasets
 
         from fedtlu_fast.data.pixels import scale_all

@@ -1,4 +1,4 @@
-"""Data sets that `datasets` loads: from the Hugging Face hub, or from a local folder."""
+"""Reads data sets that the library `datasets` loads, from the Hugging Face hub or from a local folder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fedtlu_fast.places import absolute
 class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
     """A data set of the Hugging Face hub, or a local folder that `datasets` reads.
 
-    Splits are divided by their names (see `splits`). What the columns hold is found by their names and types.
+    Splits are divided by their names (see `splits`). Columns are recognised by their names and types.
 
     Attributes:
-        name: on the hub, or the path of a local folder.
-        configuration: one of its configurations, or, where it has none of this name, a folder in it; empty
-            for the only one.
-        revision: one of its revisions; empty for the newest.
-        image_size: side of a square to which images are scaled; null: as they are.
-        image_pixels: most pixels of one image file; a small file can say that it holds billions.
+        name: the data set's name on the hub, or the path of a local folder.
+        configuration: one of its configurations or, if there is none of this name, a folder in it; empty: its
+            only configuration.
+        revision: one of its revisions; empty: the newest.
+        image_size: side in pixels of a square to which images are scaled; null: they keep their size.
+        image_pixels: largest number of pixels of one image file; a small file can claim to hold billions.
     """
 
     argument = ("name", "configuration", "revision")
@@ -51,7 +51,7 @@ class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
 
     @property
     def location(self) -> Location:
-        """Where the data set is."""
+        """The place of the data set."""
         return Location(self.name, self.configuration, self.revision)
 
     def located(self) -> Self:

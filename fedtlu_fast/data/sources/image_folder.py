@@ -1,10 +1,11 @@
-"""Images in folders by label, and by domain before it, as DomainNet's (Peng et al., ICCV 2019) are.
+"""Reads images from a folder for each label, with or without a folder for each domain around them.
 
-``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, both also below folders whose names say which part they are, such
-as ``DIR/train`` and ``DIR/Testing`` (see `splits`), which may also be in each domain's folder, or, where they
-hold the images, in each label's. At the top such a name says so only for a folder that holds folders:
-``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` is a label. What systems and editors leave there is left out (see
-`reading`), and so are files with endings that are not images'. Links are followed.
+The layout is ``DIR/LABEL/*`` or ``DIR/DOMAIN/LABEL/*``, as in DomainNet (Peng et al., ICCV 2019). Folders
+whose names say a part, such as ``train`` and ``Testing`` (see `splits`), may stand directly below DIR, below
+each domain, or, if they hold the images themselves, below each label. Directly below DIR, such a folder is a
+part only if it holds folders: ``DIR/train/*.jpg`` beside ``DIR/bus/*.jpg`` makes "train" a label. Files of
+operating systems and editors (see `reading`) and files with other endings than `ENDINGS` are left out. Links
+are followed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".ti
 
 @dataclass(frozen=True)
 class Entry:
-    """An image's file, and the names of the folders that it is in."""
+    """An image's file with its label and its domain, which are the names of folders."""
 
     file: Path
     label: str
@@ -38,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Parts:
-    """Images to train on and to test on, the folders that hold the test, and folders that are not read."""
+    """Training and test images, names of the folders that hold the test, and of folders that are not read."""
 
     train: list[Entry]
     test: list[Entry]
@@ -48,12 +49,12 @@ class Parts:
 
 @part
 class ImageFolder(PathSource, ImageSource):
-    """Images in folders by label, and perhaps by domain before it.
+    """Images in folders by label, or by domain and label.
 
     Attributes:
-        path: the directory; see the top of this module.
-        image_size: side of a square to which images are scaled; null: as they are.
-        image_pixels: most pixels of one image file; a small file can say that it holds billions.
+        path: the directory; the top of this module describes its layout.
+        image_size: side in pixels of a square to which images are scaled; null: they keep their size.
+        image_pixels: largest number of pixels of one image file; a small file can claim to hold billions.
     """
 
     written = "DIR"
@@ -65,7 +66,7 @@ class ImageFolder(PathSource, ImageSource):
         """See `ImageSource`.
 
         Raises:
-            InputError: folders that are missing, empty, or nested otherwise; or see `read_images`.
+            InputError: folders are missing, empty or nested in another way, or see `read_images`.
         """
         root, size, limit = Path(self.path).expanduser(), self.image_size, self.image_pixels
         try:
@@ -95,7 +96,7 @@ def _read(
 
 
 def _parts(root: Path) -> Parts:
-    """The images of a directory by part: the parts' folders are the first or the second level, or absent."""
+    """Finds the images of a directory by part; the parts' folders are on its first or second level."""
     folders = _folders(root)
     if not any(map(_folders, folders)):
         return _labels(root, folders)
@@ -112,7 +113,7 @@ def _parts(root: Path) -> Parts:
 
 
 def _labels(root: Path, folders: Sequence[Path]) -> Parts:
-    """The images of a directory whose folders hold no folders."""
+    """Finds the images of a directory whose folders hold no folders and are therefore labels."""
     named = [folder.name for folder in folders if _is_part(folder)]
     if named and len(named) == len(folders):
         expected = f"folders by label; {listed(named)} hold images without any"
@@ -124,7 +125,7 @@ def _labels(root: Path, folders: Sequence[Path]) -> Parts:
 
 
 def _divided(root: Path, folders: dict[str, Path]) -> Parts:
-    """The images of a directory whose folders are parts."""
+    """Finds the images of a directory whose folders are parts."""
     own = divide(list(folders), f"images:{root}", free=True)
     flat = [name for name in own.test if not _folders(folders[name])]
     tests = [name for name in own.test if name not in flat]
@@ -142,7 +143,7 @@ def _divided(root: Path, folders: dict[str, Path]) -> Parts:
 
 
 def _divided_within(root: Path, folders: Sequence[Path], *, labels: bool) -> Parts:
-    """The images of a directory whose folders hold the parts' folders, and are labels or else domains."""
+    """Finds the images of a directory whose folders are labels or domains and hold the parts' folders."""
     found = Parts([], [], [], [])
     for outer in folders:
         own = divide([folder.name for folder in _folders(outer)], f"images:{outer}")
@@ -160,13 +161,13 @@ def _divided_within(root: Path, folders: Sequence[Path], *, labels: bool) -> Par
 
 
 def _is_part(folder: Path) -> bool:
-    """Whether a folder's name says which part it is, and nothing else."""
+    """Tells whether a folder's name says a part and has no other words."""
     said = parse(folder.name)
     return said.part is not None and not said.rest
 
 
 def _innermost(part: Path) -> Path:
-    """A part's folder, or the one in it of the same name: archives unpack to ``train/train/LABEL``."""
+    """Returns a part's folder, or a lone folder of the same name in it, as in ``train/train/LABEL``."""
     inner = _folders(part)
     again = len(inner) == 1 and inner[0].name.lower() == part.name.lower() and bool(_folders(inner[0]))
     return inner[0] if again else part
@@ -180,7 +181,7 @@ def _with_training(root: Path, found: Parts) -> Parts:
 
 
 def _entries(root: Path) -> list[Entry]:
-    """Every image below a directory, by domain, label and name."""
+    """Returns every image below a directory, sorted by domain, label and name."""
     folders = _folders(root)
     if not folders:
         raise InputError("data.source", f"images:{root}", "a folder for every label, or for every domain")

@@ -1,10 +1,11 @@
-"""Labelled texts in files by domain, such as one for each language (as in XGLUE's news classification).
+"""Reads labelled texts from a file for each domain, such as each language in XGLUE's news classification.
 
-``DOMAIN.ENDING``, or ``DOMAIN.train.ENDING`` and ``DOMAIN.test.ENDING``, or ``train/DOMAIN.ENDING``: names
-say the part by one rule (see `splits`); the validation part is not read. Endings: ``.csv`` and ``.tsv`` with
-a line of column names, ``.jsonl`` with an object a line; compressed files have theirs after it. Columns: see
-`LABELS`, `TEXTS` and `TITLES`; capitals do not matter. What separates the columns of a ``.csv`` is the first
-of comma, semicolon and tab that gives both columns. In TSV nothing is quoted.
+Files are named ``DOMAIN.ENDING``, or ``DOMAIN.train.ENDING`` and ``DOMAIN.test.ENDING``, or
+``train/DOMAIN.ENDING``. Names say the part by the rule of `splits`; the validation part is not read. ``.csv``
+and ``.tsv`` files begin with a line of column names, and ``.jsonl`` files have an object on each line; a
+compressed file has a second ending. `LABELS`, `TEXTS` and `TITLES` are the names of the columns, in any case.
+The separator of a ``.csv`` file is the first of comma, semicolon and tab that yields a column of labels and a
+column of texts. A ``.tsv`` file has no quotation marks.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from fedtlu_fast.parts import part
 ENDINGS = (".csv", ".jsonl", ".tsv")
 SEPARATORS = (",", ";", "\t")
 HIDDEN = "-1"
-"""In place of a label that the publisher of a test keeps secret."""
+"""The value in place of a test's label whose publisher keeps it secret."""
 _FIELD_LIMIT = threading.Lock()
-"""Held while the limit of Python's `csv` is raised, which holds for the whole process."""
+"""Held while the field limit of Python's `csv`, which applies to the whole process, is raised."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text, what it is about (empty where the table has no labels), and the file's domain."""
+    """A text with its label (empty if the table has none) and the file's domain."""
 
     text: str
     label: str
@@ -54,7 +55,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Files:
-    """Files to train on and to test on, each with its domain; and entries that are not read."""
+    """Training files and test files, each with its domain, and the names of entries that are not read."""
 
     train: list[tuple[Path, str]]
     test: list[tuple[Path, str]]
@@ -63,11 +64,11 @@ class Files:
 
 @part
 class LabelledTexts(PathSource, TextSource):
-    """Labelled texts in files by domain; with several domains they are an attribute.
+    """Labelled texts in files by domain; if there are several domains, they are an attribute.
 
     Attributes:
-        path: a directory (hidden files and other endings are left out), or one file.
-        unpacked_limit: bytes that a compressed file may have when it is unpacked.
+        path: a directory, in which hidden files and other endings are left out, or one file.
+        unpacked_limit: largest number of bytes to which a compressed file may unpack.
     """
 
     path: str
@@ -77,7 +78,7 @@ class LabelledTexts(PathSource, TextSource):
         """See `TextSource`.
 
         Raises:
-            InputError: files that are missing, cannot be read or break their format, with the line.
+            InputError: a file is missing, cannot be read, or breaks its format (the message names the line).
         """
         source, limit = str(self), self.unpacked_limit
         path = as_path(source, self.path)
@@ -109,13 +110,17 @@ class LabelledTexts(PathSource, TextSource):
 
 
 def _files(root: Path, source: str) -> Files:
-    """The tables of a directory; and of folders in it that are parts, or, without tables, domains."""
+    """Finds the tables of a directory and of the folders in it.
+
+    Folders that are parts are always read. Other folders are domains; they are read if there is no table
+    beside them.
+    """
     there = entries(root)
     own = [item for item in there if _is_table(item) or _holds_tables(item)]
     flat = any(_is_table(item) for item in own)
     read = {item.name: item for item in own if _is_table(item) or not flat or parse(item.name).part}
     divided = divide(list(read), source)
-    # A part in a format that is not read is said, such as test.parquet.
+    # A part in another format, such as test.parquet, is listed as not read.
     foreign = [item.name for item in there if item not in own and item.is_file() and parse(item.name).part]
     found = Files([], [], [*(item.name for item in own if item.name not in read), *foreign])
     found.unread.extend((*divided.validation, *divided.others))
@@ -140,7 +145,7 @@ def _is_table(item: Path) -> bool:
 
 
 def _holds_tables(item: Path) -> bool:
-    # A link may lead back to a folder that it is in.
+    # A link may lead back to one of the folders above it.
     if not item.is_dir() or (item.is_symlink() and any(map(item.samefile, item.parents))):
         return False
     return any(_is_table(inner) or _holds_tables(inner) for inner in entries(item))
@@ -161,7 +166,7 @@ def _texts(file: Path, domain: str, limit: int, *, test: bool = False) -> Iterat
     content = read_text(file, limit)
     rows = _objects(file, content) if unpacked_suffix(file) == ".jsonl" else _table(file, content)
     for where, row in rows:
-        # A test whose labels are kept secret may have no column for them.
+        # A test with secret labels may have no column of labels.
         hidden = test and not any(name in row for name in LABELS)
         label, text = "" if hidden else _value(where, row, LABELS), _value(where, row, TEXTS)
         title = next((str(row[name]) for name in TITLES if row.get(name)), "")
@@ -169,7 +174,7 @@ def _texts(file: Path, domain: str, limit: int, *, test: bool = False) -> Iterat
 
 
 def _characters(text: str) -> str:
-    """The text with the usual sign in place of halves of characters, which JSON can hold."""
+    """Replaces single surrogates, which JSON can contain, by the replacement character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -185,7 +190,7 @@ def _table(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows(file: Path, content: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table that hold more than white space, each with the number of its last line."""
+    """Returns the rows of a table that are not blank, each with the number of its last line."""
     tabs = unpacked_suffix(file) == ".tsv"
     style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     if not tabs:
@@ -202,7 +207,7 @@ def _rows(file: Path, content: str) -> list[tuple[int, list[str]]]:
 
 
 def _separator(head: str) -> str:
-    """The first of `SEPARATORS` that divides the line of column names into a label and a text."""
+    """Returns the first of `SEPARATORS` that splits the line of column names into a label and a text."""
     for separator in SEPARATORS:
         names = {name.strip(' "\n').lower() for name in head.split(separator)}
         if names.intersection(LABELS) and names.intersection(TEXTS):
@@ -223,7 +228,7 @@ def _objects(file: Path, content: str) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _value(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Of the first of these columns that is there."""
+    """Returns the value of the first of these columns that the row has."""
     column = next((name for name in names if name in row), None)
     if column is None:
         fix = "A table begins with a line of column names."

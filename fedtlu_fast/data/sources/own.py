@@ -1,4 +1,4 @@
-"""The data that a `Federation` was given in Python."""
+"""The source that stands for data which a `Federation` received as Python objects."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from fedtlu_fast.parts import part
 
 @part
 class OwnData(Source):
-    """Stands in settings for data that were given as objects; no task reads it by its name."""
+    """Represents data that were given as objects in a run's settings; no task can read it by its name."""

@@ -1,4 +1,4 @@
-"""Penn Treebank as language models know it: Mikolov's three files of 10,000 words."""
+"""Reads Penn Treebank as language models use it: Mikolov's three files with 10,000 different words."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TRAIN, VALID, TEST = "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"
 
 @part
 class PennTreebank(PathSource, DocumentSource):
-    """Penn Treebank as language models know it; the training text is in sections of lines in a row.
+    """Penn Treebank as language models use it; a document is a section of consecutive lines.
 
-    Every line is one sentence, its words between white space, rare ones already ``<unk>``, numbers ``N``.
-    `LineTokenizer` reads them as they are, with ``<eos>`` at the ends of lines. ``ptb.valid.txt`` is not
-    read: nothing is tuned on it.
+    Every line is one sentence with words between white space, in which rare words were replaced by ``<unk>``
+    and numbers by ``N``. `LineTokenizer` reads the words as they are, with ``<eos>`` at the end of each line.
+    ``ptb.valid.txt`` is not read, because nothing is tuned on it.
 
     Attributes:
         path: a directory with ``ptb.train.txt`` and ``ptb.test.txt``.

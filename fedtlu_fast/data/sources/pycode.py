@@ -1,9 +1,8 @@
-"""The embedded default for tagging: Python's own standard library, its tokens tagged by what they are.
+"""The embedded default for tagging: the source code of Python's standard library, with a tag for each token.
 
-A fallback for demonstration where no treebank is at hand, and no benchmark: the tags follow from rules that
-Python's tokenizer knows. Some need the neighbours (a name is a CALL before a bracket, an ATTRIBUTE after a
-point, a DEFINITION after ``def``), so that there is something to learn. The text is the same for one
-version of Python, and differs between versions.
+It is for demonstrations without a treebank and is not a benchmark, because the tags follow from simple rules.
+Some depend on the neighbours (a name is a CALL before a bracket, an ATTRIBUTE after a point, a DEFINITION
+after ``def``), so that there is something to learn. Each version of Python has its own text.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ MODULES = """
     subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
     traceback types typing uuid warnings wave weakref webbrowser zipapp zipfile
 """
-"""Those that a Python lacks are left out."""
+"""The modules that are read; modules that a version of Python lacks are left out."""
 LINES = 80
-"""The first so many logical lines of each, the better to hold many modules."""
+"""Number of logical lines that are read from the beginning of each module."""
 KINDS = {tokenize.NUMBER: "NUMBER", tokenize.OP: "OPERATOR", tokenize.COMMENT: "COMMENT"}
 UNSEEN = (
     tokenize.ENCODING,
@@ -54,7 +53,7 @@ class Pycode(SentenceSource):
         """See `SentenceSource`.
 
         Raises:
-            InputError: this Python comes without its library's source code.
+            InputError: this Python has no source code of its standard library.
         """
         found = [sentence for module in MODULES.split() for sentence in _module(module)]
         if not found:
@@ -76,7 +75,7 @@ def _module(name: str) -> list[Sentence]:
 
 
 def _lines(source: str) -> Iterator[list[tuple[str, str]]]:
-    """The tokens of every logical line, tagged."""
+    """Yields the tokens of every logical line, each with its tag."""
     line: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in UNSEEN and token.string.strip():
@@ -89,7 +88,7 @@ def _lines(source: str) -> Iterator[list[tuple[str, str]]]:
 def _tag(line: list[tokenize.TokenInfo], place: int) -> str:
     token = line[place]
     if token.type != tokenize.NAME:
-        # Strings, and from Python 3.12 on the pieces of f-strings.
+        # The other types are strings and, from Python 3.12 on, the pieces of f-strings.
         return KINDS.get(token.type, "STRING")
     before = line[place - 1].string if place else ""
     if keyword.iskeyword(token.string):

@@ -1,4 +1,4 @@
-"""The embedded default for language modelling: the language reference that CPython ships."""
+"""The embedded default for language modelling: the language reference that comes with CPython."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fedtlu_fast.parts import part
 
 @part
 class Pydoc(DocumentSource):
-    """CPython's own language reference by topics: 79 in Python 3.11, about 465,000 characters.
+    """CPython's language reference, with a document for each topic.
 
-    The text is the same for one version of Python, and differs between versions.
+    Python 3.11 has 79 topics with about 465,000 characters. Each version of Python has its own text.
     """
 
     part_of_python = "pydoc topics"
@@ -25,7 +25,7 @@ class Pydoc(DocumentSource):
 
 
 def pydoc_documents() -> list[Document]:
-    """The topics of Python's reference, by name."""
+    """Returns the topics of Python's language reference, sorted by name."""
     # Imported by name: type checkers have no stubs for this part of the standard library.
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     return [Document(name, topics[name]) for name in sorted(topics)]

@@ -1,8 +1,8 @@
-"""The interface of a source: where samples are from.
+"""The interface of a source, which reads or makes samples.
 
-To write your own, subclass the class of the samples that you have: `DocumentSource` for running text,
+To write your own, subclass the class for your kind of samples: `DocumentSource` for running text,
 `SentenceSource` for words with tags, `TextSource` for texts with labels, `ImageSource` for images with
-labels. `VectorSource` and `TokenSource` are for samples that belong to clients already. A source may be
+labels. `VectorSource` and `TokenSource` are for samples that already belong to clients. A source may be
 several of these; a task says which ones it reads.
 """
 
@@ -27,12 +27,12 @@ Form = TypeVar("Form", Documents, Sentences, TextSet, ImageSet)
 
 @dataclass(frozen=True)
 class Read(Generic[Form]):
-    """Samples and where they are from.
+    """The samples that a source has read.
 
     Attributes:
-        train: what the clients are given.
-        test: the global test; None where the source has no test of its own.
-        origin: which entries of the source were read as what.
+        train: the samples that are dealt to the clients.
+        test: the global test; None: the source has no test of its own.
+        origin: the entries of the source (files, folders, splits) from which the samples were read.
     """
 
     train: Form
@@ -41,14 +41,15 @@ class Read(Generic[Form]):
 
 
 class Source:
-    """Where samples are from. Nothing is read before a task asks for samples.
+    """A source of samples. It reads nothing before a task asks for samples.
 
     Attributes:
-        argument: the parameters that stand after the colon in settings, as in ``text:PATH``; none for a
-            source that is complete by its name.
-        written: how settings write that argument, such as ``PATH``.
-        own_vocabulary: words that are kept if settings say nothing else; None for the settings' default.
-        part_of_python: the part of Python that the source is, such as "pydoc topics"; empty for others.
+        argument: the parameters that settings write after the colon, as in ``text:PATH``; empty for a source
+            without such parameters.
+        written: placeholder for the argument in help texts, such as ``PATH``.
+        own_vocabulary: default size of the vocabulary, in words; None: the settings' default.
+        part_of_python: the part of Python from which the samples are made, such as "pydoc topics"; empty if
+            they are not from Python.
     """
 
     argument: ClassVar[tuple[str, ...]] = ()
@@ -63,20 +64,20 @@ class Source:
 
     @classmethod
     def parsed_argument(cls, text: str) -> dict[str, Any]:
-        """The parameters that stand after the colon."""
+        """Returns the parameters for the text after the colon."""
         return {cls.argument[0]: text}
 
     def written_argument(self) -> str:
-        """What stands after the colon."""
+        """Returns the text after the colon; empty for a source without an argument."""
         return str(getattr(self, self.argument[0])) if self.argument else ""
 
     def located(self) -> Self:
-        """The same source, named so that it is found from every directory."""
+        """Returns the same source with absolute paths, so that it is found from every directory."""
         return self
 
     @property
     def made_with(self) -> str:
-        """What embedded data are made with, such as "Python 3.11.7's pydoc topics"; else empty."""
+        """The origin of embedded data, such as "Python 3.11.7's pydoc topics"; empty for other data."""
         return f"Python {platform.python_version()}'s {self.part_of_python}" if self.part_of_python else ""
 
 
@@ -100,7 +101,7 @@ class DocumentSource(Source, ABC):
         """Reads the documents.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the documents cannot be read.
         """
 
 
@@ -112,7 +113,7 @@ class SentenceSource(Source, ABC):
         """Reads the sentences.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the sentences cannot be read.
         """
 
 
@@ -124,7 +125,7 @@ class TextSource(Source, ABC):
         """Reads the texts.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the texts cannot be read.
         """
 
 
@@ -136,12 +137,12 @@ class ImageSource(Source, ABC):
         """Reads the images.
 
         Raises:
-            InputError: they cannot be read, or are of several sizes.
+            InputError: the images cannot be read, or have several sizes.
         """
 
 
 class ClientSource(Source):
-    """A source whose samples belong to clients already; nothing is dealt, and nothing can be set aside."""
+    """A source whose samples already belong to clients: none are dealt, and none can be set aside."""
 
 
 class VectorSource(ClientSource, ABC):
@@ -149,16 +150,16 @@ class VectorSource(ClientSource, ABC):
 
     @abstractmethod
     def vectors(self, clients: int, seed: int, local_fraction: float) -> FederatedData:
-        """Opens the clients.
+        """Opens the data of the clients.
 
         Args:
-            clients: how many.
-            seed: of what is drawn.
-            local_fraction: the share of each client's samples that is kept for its own test, where the
-                source does not say which.
+            clients: number of clients.
+            seed: the run's seed.
+            local_fraction: share of each client's samples that is kept for its own test, unless the source
+                itself says which samples are.
 
         Raises:
-            InputError: they cannot be opened, or are fewer.
+            InputError: the data cannot be opened, or have fewer clients.
         """
 
 
@@ -167,13 +168,13 @@ class TokenSource(ClientSource, ABC):
 
     @abstractmethod
     def tokens(self, clients: int, window: int, vocabulary: int) -> FederatedData:
-        """Opens the clients.
+        """Opens the data of the clients.
 
         Args:
-            clients: how many.
-            window: T; a sample is T + 1 token ids.
-            vocabulary: the number of token ids.
+            clients: number of clients.
+            window: T; a sample has T + 1 token ids.
+            vocabulary: number of different token ids.
 
         Raises:
-            InputError: they cannot be opened, are fewer, or hold samples of another length.
+            InputError: the data cannot be opened, have fewer clients, or hold samples of another length.
         """

@@ -1,4 +1,4 @@
-"""Clients by rule: a synthetic classification, made when a client is drawn and then forgotten."""
+"""A synthetic classification: a rule makes a client's samples when the client is drawn; none are kept."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ from fedtlu_fast.parts import part, values
 from fedtlu_fast.randomness import Draws, generator
 
 TEST_CLIENTS = 64
-"""Clients that the global test is made of; they take part in no round."""
+"""Number of additional clients whose samples are the global test; they take part in no round."""
 TEST_SAMPLES = 16
-"""Samples of each."""
+"""Number of samples of each of these clients."""
 
 
 @part
 class Synthetic(VectorSource):
-    """Clients by rule, after FedProx's Synthetic(alpha, beta), arXiv 1812.06127; see `SyntheticPopulation`.
+    """Clients made by a rule, after FedProx's Synthetic(alpha, beta), arXiv 1812.06127.
+
+    `SyntheticPopulation` describes the rule.
 
     Attributes:
-        features: numbers in one sample.
-        model_variance: alpha: how far the clients' own models differ.
-        input_variance: beta: how far the clients' inputs differ.
-        fewest: samples of the client that holds least.
-        most: samples of the client that holds most; uniform in between.
-        classes: labels of a classification.
+        features: number of numbers in one sample.
+        model_variance: alpha, the variance of the clients' own models.
+        input_variance: beta, the variance of the means of the clients' inputs.
+        fewest: smallest number of samples of a client; sizes are drawn uniformly from `fewest` to `most`.
+        most: largest number of samples of a client.
+        classes: number of labels.
     """
 
     features: Annotated[int, Field(ge=1)] = 60
@@ -49,7 +51,7 @@ class Synthetic(VectorSource):
     classes: Annotated[int, Field(ge=2)] = 10
 
     def __post_init__(self) -> None:
-        """Refuses bounds in the wrong order."""
+        """Checks the order of the two bounds."""
         if self.most < self.fewest:
             raise InputError("most", self.most, f"at least {self.fewest}, as in fewest")
 
@@ -68,22 +70,22 @@ class Synthetic(VectorSource):
 class SyntheticPopulation:
     """Clients with models and inputs of their own, after Synthetic(alpha, beta) of FedProx.
 
-    Client k labels its inputs by ``y = argmax(W_k x + b_k)``. Its model is a common one, with entries from
-    N(0, 1), plus its own deviation from N(0, alpha); its inputs are from N(v_k, S), the entries of v_k from
-    N(0, beta), S diagonal with ``S_jj = j**-1.2``. So alpha tells how far the clients' models differ, beta
-    how far their inputs do, and with both 0 the clients are alike. Everything is a pure function of (seed,
-    client).
+    Client k labels its inputs by ``y = argmax(W_k x + b_k)``. Its model is the sum of a common model, with
+    entries from N(0, 1), and its own deviation, with entries from N(0, alpha). Its inputs are from N(v_k, S),
+    where the entries of v_k are from N(0, beta) and S is diagonal with ``S_jj = j**-1.2``. So alpha says how
+    much the clients' models differ, and beta how much their inputs differ; if both are 0, all clients have
+    the same distribution. Everything is a pure function of (seed, client).
 
-    Ours, where it departs from the paper (arXiv 1812.06127, section 5.1): there the models have nothing in
-    common whatever alpha is, and alpha moves all entries of W_k and b_k by one number, which changes no
-    label; and sizes are from a power law, here uniform between two bounds.
+    Ours, where it departs from the paper (arXiv 1812.06127, section 5.1): in the paper the models have
+    nothing in common for any alpha, because alpha only shifts all entries of W_k and b_k by one number, which
+    changes no label. The paper draws sizes from a power law; here they are uniform between two bounds.
 
     Attributes:
-        rule: sizes and spreads.
-        clients: how many.
-        seed: of the run.
-        local_fraction: the share kept for the client's own test.
-        device: where tensors go.
+        rule: the numbers of the rule.
+        clients: number of clients.
+        seed: the run's seed.
+        local_fraction: share of a client's samples that is kept for its own test.
+        device: the device of the tensors.
     """
 
     rule: Synthetic
@@ -95,7 +97,7 @@ class SyntheticPopulation:
 
     @property
     def fingerprint(self) -> str:
-        """See `Population`: the rule itself."""
+        """See `Population`. It is a digest of the rule, not of samples."""
         own = values(self.rule)
         rule = {"local_fraction": self.local_fraction, "classes": own.pop("classes"), "synthetic": own}
         text = f"{to_json(rule).decode()}/{self.clients}/{self.seed}"
@@ -103,7 +105,7 @@ class SyntheticPopulation:
 
     @cached_property
     def test(self) -> Batch:
-        """Samples of clients that no round draws."""
+        """The global test: samples of `TEST_CLIENTS` additional clients, which no round draws."""
         made = [self._make("test client", k, TEST_SAMPLES) for k in range(TEST_CLIENTS)]
         return self._tensors(np.concatenate([x for x, _ in made]), np.concatenate([y for _, y in made]))
 
@@ -116,7 +118,7 @@ class SyntheticPopulation:
         return self._split(client)[1]
 
     def sizes(self) -> NDArray[np.int64]:
-        """See `KnowsSizes`: a draw for every client, seconds for a million."""
+        """See `KnowsSizes`. It makes one draw for every client, which takes seconds for a million clients."""
         sizes = np.empty(self.clients, np.int64)
         for client in range(self.clients):
             total = self._size(self._draws.generator(self.seed, "client", client=client))
@@ -146,22 +148,22 @@ class SyntheticPopulation:
         return x, (x @ model[:-1] + model[-1]).argmax(axis=1)
 
     def _size(self, draw: np.random.Generator) -> int:
-        """What a client holds in all: the first that is drawn of it."""
+        """Draws a client's number of samples, with its own test; it has to be the generator's first draw."""
         return int(draw.integers(self.rule.fewest, self.rule.most, endpoint=True))
 
     def _held(self, total: int) -> int:
-        """Of so many samples, those that are kept for the client's own test."""
+        """Returns the number of samples, of `total`, that are kept for the client's own test."""
         return min(round(total * self.local_fraction), total - 1)
 
     @cached_property
     def _common(self) -> NDArray[np.float32]:
-        """[features + 1, classes]: the weights that all clients share, and below them the biases."""
+        """[features + 1, classes] float32, the weights of the common model; the last row is the biases."""
         shape = (self.rule.features + 1, self.rule.classes)
         return generator(self.seed, "common model").standard_normal(shape, dtype=np.float32)
 
     @cached_property
     def _spread(self) -> NDArray[np.float32]:
-        """[features]: the inputs' standard deviations."""
+        """[features] float32, the inputs' standard deviations."""
         return (np.arange(1, self.rule.features + 1) ** -0.6).astype(np.float32)
 
     def _tensors(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Batch:

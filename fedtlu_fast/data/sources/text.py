@@ -1,4 +1,4 @@
-"""Running text in files of one's own."""
+"""Reads running text from the user's own files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TextFiles(PathSource, DocumentSource):
     """Running text in files.
 
     Attributes:
-        path: a UTF-8 file, which is cut into sections at blank lines, or a directory of them, one document a
-            file; files may be compressed. Names say which entries of a directory are the test (see `splits`).
-        unpacked_limit: bytes that a compressed file may have when it is unpacked.
+        path: a UTF-8 file, which is cut into sections at blank lines, or a directory of such files, each of
+            which is a document; files may be compressed. Names say which entries are the test (see `splits`).
+        unpacked_limit: largest number of bytes to which a compressed file may unpack.
     """
 
     path: str
@@ -31,7 +31,7 @@ class TextFiles(PathSource, DocumentSource):
         """See `DocumentSource`.
 
         Raises:
-            InputError: a path that is missing, empty or not UTF-8.
+            InputError: a file is missing, empty or not UTF-8.
         """
         source, limit = str(self), self.unpacked_limit
         path = as_path(source, self.path)
@@ -62,7 +62,14 @@ def _directory(source: str, path: Path, limit: int) -> Read[Documents]:
 
 @dataclass(frozen=True)
 class Files:
-    """Files to train on and to test on, the entries that hold the test, and entries that are not read."""
+    """The files of a directory by part.
+
+    Attributes:
+        train: training files.
+        test: test files.
+        tests: names of the entries that hold the test files.
+        unread: names of the entries that are not read.
+    """
 
     train: list[Path]
     test: list[Path]
@@ -71,12 +78,12 @@ class Files:
 
 
 def _folder(root: Path, folder: Path, source: str, part: str, found: Files) -> None:
-    """Adds the files of a folder and of the folders in it, by part.
+    """Adds the files of a folder, and of the folders in it, to `found`.
 
-    The entries of every folder are divided by their names (see `splits`), but within a part's own folder.
-    Documents have all kinds of names: one that says nothing is for training.
+    Entries are divided by their names (see `splits`), except inside a folder that is a part itself. A file
+    whose name says no part is for training.
     """
-    # Links to folders are not followed: they may lead back.
+    # Links to folders are not followed, because they may lead back to a folder above.
     shown = (item for item in entries(folder) if item.is_file() or (item.is_dir() and not item.is_symlink()))
     own = {item.name: item for item in shown}
     divided = divide(list(own), source, free=True) if part == "train" else None

@@ -1,9 +1,9 @@
-"""The embedded default for text classification: which part of Python's reference a paragraph is from.
+"""The embedded default for text classification: paragraphs of Python's language reference, labelled by topic.
 
-A fallback for demonstration where no corpus is at hand, and no benchmark. CPython ships the reference by
-topics, some of which hold others (``compound`` has all of ``if``, ``while`` and ``for``): a paragraph belongs
-to the longest topic that it stands in, and the topics that then have most paragraphs are the labels. What is
-in none of these is left out. The texts are the same for one version of Python, and differ between versions.
+It is for demonstrations without a corpus and is not a benchmark. CPython's reference is divided into topics,
+some of which include others: ``compound`` has all of ``if``, ``while`` and ``for``. A paragraph belongs to
+the longest topic in which it occurs, and the labels are the topics that then have the most paragraphs. Other
+paragraphs are left out. Each version of Python has its own text.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fedtlu_fast.data.text_set import TextSet
 from fedtlu_fast.parts import part
 
 FAMILIES = 10
-"""Topics that are labels."""
+"""Number of topics that are labels."""
 WORDS = 8
-"""Shorter paragraphs, such as headings, tell too little."""
+"""Smallest number of words in a paragraph; shorter ones, such as headings, are left out."""
 
 
 @part
 class Topics(TextSource):
-    """Paragraphs of CPython's language reference, each once; the label is the topic."""
+    """Paragraphs of CPython's language reference without repetitions; the label is the topic."""
 
     part_of_python = "pydoc topics"
 

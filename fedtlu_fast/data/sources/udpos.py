@@ -1,14 +1,14 @@
-"""Universal Dependencies treebanks: the CoNLL-U format, and the files of a treebank.
+"""Reads Universal Dependencies treebanks, which are files in the CoNLL-U format.
 
-The format (universaldependencies.org/format.html), as far as it matters here. A file is UTF-8. A sentence is
-comment lines (``#`` first), then a line for each word, then an empty line. A word's line has ten columns
-between tabs: ID, FORM, LEMMA, UPOS and six more. IDs count words from 1. A line whose ID is a range
-(``3-4``) gives the spelling of a multiword token (*don't*), whose words (*do*, *n't*) follow with lines and
-tags of their own; one whose ID has a point (``3.1``) is an empty node, no word of the text. Both are left
-out: neither has a tag. ``# newdoc id = NAME`` begins a document.
+These parts of the format (universaldependencies.org/format.html) matter here. A file is UTF-8. A sentence
+consists of comment lines, which begin with ``#``, a line for each word, and an empty line. A word's line has
+ten columns, separated by tabs: ID, FORM, LEMMA, UPOS and six more. IDs count words from 1. A line whose ID is
+a range (``3-4``) has the spelling of a multiword token (*don't*), whose words (*do*, *n't*) follow with lines
+and tags of their own. A line whose ID has a point (``3.1``) is an empty node, which is not a word of the
+text. Lines of these two kinds have no tag and are left out. ``# newdoc id = NAME`` begins a document.
 
-More lenient than the format: lines may end with CR LF, empty lines may be more than one, and the one after
-the last sentence may be missing.
+The reader accepts more than the format: lines may end with CR LF, several empty lines may follow each other,
+and the empty line after the last sentence may be missing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from fedtlu_fast.parts import part
 
 COLUMNS = 10
 GENRES = ("answers", "email", "newsgroup", "reviews", "weblog")
-"""Of the English Web Treebank, whose documents' names begin with them."""
+"""The genres of the English Web Treebank; its documents' names begin with them."""
 NEWDOC = re.compile(r"#\s*newdoc\b(?:\s+id\s*=\s*(?P<id>.*\S))?")
 NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")
 
@@ -52,11 +52,12 @@ class Udpos(PathSource, SentenceSource):
     """A treebank of Universal Dependencies: words and their universal part-of-speech tags.
 
     Attributes:
-        path: a directory with the files of one treebank, plain or compressed, whose names say the part (see
-            `splits`): ``*-train.conllu``, or ``*-train-a.conllu`` and more, which are joined, and
-            ``*-test.conllu``; or a single file. Without a test, the end of every document is kept for it. A
-            ``*-dev.conllu`` is not read: nothing is tuned on it. Entries of other kinds are left alone.
-        unpacked_limit: bytes that a compressed file may have when it is unpacked.
+        path: a single file, or a directory with the files of one treebank, plain or compressed. In a
+            directory names say the part (see `splits`): ``*-train.conllu`` or several pieces such as
+            ``*-train-a.conllu``, and ``*-test.conllu``. Without a test file, the end of every document is
+            kept for the test. ``*-dev.conllu`` is not read, because nothing is tuned on it; files of other
+            kinds are ignored.
+        unpacked_limit: largest number of bytes to which a compressed file may unpack.
     """
 
     path: str
@@ -66,7 +67,7 @@ class Udpos(PathSource, SentenceSource):
         """See `SentenceSource`.
 
         Raises:
-            InputError: there is nothing to train on, or files of several treebanks; or see `read_conllu`.
+            InputError: there is no training file, there are files of several treebanks, or see `read_conllu`.
         """
         source, limit = str(self), self.unpacked_limit
         path = as_path(source, self.path)
@@ -102,24 +103,24 @@ def _files(folder: Path, source: str) -> Division:
 
 
 def _bank(name: str) -> str:
-    """What stands before the part's word: the treebank's name."""
+    """Returns the treebank's name, which is the part of a file's name before the word that says the part."""
     base, word = stem(name).lower(), parse(name).word
     return base[: base.rindex(word)] if word else base
 
 
 def read_conllu(path: Path, limit: int = UNPACKED_LIMIT) -> list[Sentence]:
-    """The sentences of a file, in order.
+    """Reads the sentences of a file, in order.
 
-    A sentence's genre is the first part of its document's name where that is one of `GENRES`. A file that
-    names no documents is cut into sections.
+    A sentence's genre is the first part of its document's name, if that is one of `GENRES`. A file without
+    documents is cut into sections.
 
     Args:
-        path: of the file.
+        path: the file.
         limit: see `read_bytes`.
 
     Raises:
-        InputError: the file cannot be read, holds no sentence, or breaks the format, with the line; or its
-            words were taken out (see `with_words`).
+        InputError: the file cannot be read, has no sentence, breaks the format (the message names the line),
+            or has underscores in place of words (see `with_words`).
     """
     sentences: list[Sentence] = []
     words: list[str] = []
@@ -153,7 +154,7 @@ def read_conllu(path: Path, limit: int = UNPACKED_LIMIT) -> list[Sentence]:
 
 
 def _word(path: Path, number: int, line: str, place: int) -> tuple[str, str] | None:
-    """A line's word and tag; None for a multiword token or an empty node."""
+    """Returns a line's word and tag, or None for a multiword token or an empty node."""
     columns, where = line.split("\t"), f"{path}:{number}"
     if len(columns) != COLUMNS:
         raise InputError(where, line, f"{COLUMNS} columns between tabs; there are {len(columns)}")

@@ -1,4 +1,4 @@
-"""Each source spread by its own proportions: all of it, to whom, and how far from IID."""
+"""Dirichlet partition: all samples are dealt, by drawn proportions; alpha sets the distance from IID."""
 
 import time
 
@@ -48,7 +48,7 @@ def test_small_alpha_is_far_from_iid_and_large_alpha_near():
 
 
 def test_dirichlet_gives_nothing_more_to_a_client_that_holds_its_equal_share():
-    """With such an alpha nearly every source goes to one client: the poor ones must get theirs."""
+    """With this alpha nearly every source goes to one client, and the others must still reach the minimum."""
     sources = np.repeat(np.arange(20), 20)
     for seed in range(10):
         sizes = [len(part) for part in dirichlet(sources, 10, 0.01, 1, seed)]
@@ -68,8 +68,8 @@ def test_without_balancing_the_proportions_are_those_of_the_distribution():
     assert np.abs(shares.var(axis=0) / variance - 1).max() < 0.3
 
 
-def test_what_is_handed_over_comes_from_whoever_holds_most():
-    """With such an alpha a source goes to one client; the rest live on what is handed over."""
+def test_samples_are_handed_over_by_the_clients_that_hold_most():
+    """With this alpha every source goes to one client; the others have only samples that are handed over."""
     sources = np.zeros(100, dtype=np.int64)
     sizes = sorted(len(part) for part in dirichlet(sources, 5, 1e-6, 10, self_balancing=False))
     assert sizes == [10, 10, 10, 10, 60]
@@ -92,6 +92,6 @@ def test_the_same_seed_deals_the_same():
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_too_few_samples_for_the_clients_is_refused_at_once(count):
+def test_too_few_samples_for_the_clients_are_refused_immediately(count):
     with pytest.raises(InputError, match="clients"):
         dirichlet(np.zeros(count, dtype=np.int64), 4, 0.1, 2)

@@ -49,8 +49,8 @@ def test_small_alpha_is_far_from_iid_and_large_alpha_near():
     assert distances[-1] < 0.15
 
 
-def test_with_samples_in_plenty_clients_hold_what_their_proportions_say():
-    """Of 500 samples each, among 20 times as many: one client's shares are a draw from Dirichlet(alpha)."""
+def test_with_plenty_of_samples_clients_have_their_proportions():
+    """With far more samples than clients take, each client's shares are a draw from Dirichlet(alpha)."""
     sources = np.repeat(np.arange(4), 10_000)
     shares = []
     for seed in range(100):
@@ -68,7 +68,7 @@ def test_the_same_seed_deals_the_same():
     assert not same(first, other)
 
 
-def test_without_sizes_clients_get_equal_numbers_and_given_sizes_have_to_be_of_as_many_clients():
+def test_default_sizes_are_equal_and_given_sizes_must_match_the_clients():
     sources = np.repeat(np.arange(5), 4)
     assert [len(part) for part in deal(InnerDirichlet(), sources, 3)] == [7, 7, 6]
     with pytest.raises(InputError, match=r"partition_sizes: got '2 sizes'; expected one for each of the 3"):

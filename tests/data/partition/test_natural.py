@@ -68,7 +68,7 @@ def test_too_few_samples_for_the_clients_is_refused(count):
 
 @examples(150)
 @given(SOURCES, st.integers(1, 5), st.sampled_from(MODES))
-def test_groups_hold_so_many_whole_sources(sources, size, mode):
+def test_groups_hold_the_given_number_of_whole_sources(sources, size, mode):
     values = np.unique(sources).tolist()
     left = len(values) % size
     if left and mode == "strict":
@@ -95,7 +95,7 @@ def test_groups_hold_so_many_whole_sources(sources, size, mode):
         grouped(sources, len(sizes) + 1, size, mode)
 
 
-def test_groups_are_of_neighbours_and_small_ones_are_joined():
+def test_groups_are_consecutive_and_small_ones_are_joined():
     sources = np.repeat(np.arange(7), [4, 4, 1, 1, 4, 4, 4])
     assert sources_of(grouped(sources, 4, 2), sources) == [[0, 1], [2, 3], [4, 5], [6]]
     assert sources_of(grouped(sources, 3, 2, "allow-bigger"), sources) == [[0, 1, 6], [2, 3], [4, 5]]

@@ -23,7 +23,7 @@ def classes_of(parts, sources):
 
 @examples(150)
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 6), st.sampled_from(MODES), st.integers(0, 9))
-def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
+def test_every_client_has_the_given_number_of_values_and_holders_share_equally(
     clients, values, classes, mode, seed
 ):
     sources = np.repeat(np.arange(values) * 3, 25)  # codes need not be consecutive
@@ -43,7 +43,7 @@ def test_every_client_has_so_many_values_and_their_holders_share_them_equally(
         assert max(counts) - min(counts) <= 1
 
 
-def test_deterministic_modes_assign_as_they_say():
+def test_deterministic_modes_assign_values_in_order():
     sources = np.repeat(np.arange(4), 20)
     held = classes_of(pathological(sources, 5, 2, "deterministic"), sources)
     assert held == [[0, 1], [1, 2], [2, 3], [0, 3], [0, 1]]
@@ -55,7 +55,7 @@ def test_deterministic_modes_assign_as_they_say():
 
 
 @pytest.mark.parametrize("mode", ["random", "first-deterministic"])
-def test_what_is_drawn_is_drawn_uniformly(mode):
+def test_values_are_drawn_uniformly(mode):
     sources = np.repeat(np.arange(5), 8)
     drawn = Counter(
         tuple(classes_of(pathological(sources, 1, 2, mode, seed), sources)[0]) for seed in range(1000)
@@ -68,16 +68,14 @@ def test_what_is_drawn_is_drawn_uniformly(mode):
 
 @examples(150)
 @given(SOURCES, st.integers(1, 15), st.integers(1, 3), st.integers(1, 6), st.sampled_from(MODES))
-def test_of_values_of_any_size_each_client_gets_enough_or_it_is_refused(
-    sources, clients, classes, least, mode
-):
+def test_each_client_gets_enough_of_values_of_any_size_or_an_error(sources, clients, classes, least, mode):
     try:
         parts = pathological(sources, clients, classes, mode, least=least)
     except InputError as error:
         assert error.field in ("clients", "num_classes_per_partition")  # noqa: PT017
         each = -(-least // classes)
         room = np.bincount(sources) // each
-        # Where every value has room for every client, nothing can be refused.
+        # If every value has enough samples for every client, no error is possible.
         assert (room[np.unique(sources)] < clients).any() or classes > len(np.unique(sources))
         return
     assert_dealt(parts, len(sources), clients, least)

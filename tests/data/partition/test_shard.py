@@ -10,7 +10,7 @@ from fedtlu_fast.data.partition import Shard
 
 
 def runs(part, sources):
-    """Lengths of the stretches of a client's samples that follow each other in the order of the sources."""
+    """Returns the lengths of a client's runs of samples that are consecutive in the sorted order."""
     place = np.argsort(np.argsort(sources, kind="stable"))[part]
     breaks = np.flatnonzero(np.diff(place) != 1) + 1
     return [len(run) for run in np.split(place, breaks)]
@@ -54,7 +54,7 @@ def test_clients_hold_whole_shards(sources, clients, each, size, keep, seed):
 
 
 def test_two_shards_a_client_are_two_digits_at_most_as_in_the_paper():
-    """McMahan et al.: 60,000 samples of 10 digits, 200 shards of 300, two for each of 100 clients."""
+    """The setting of McMahan et al.: 60,000 samples of 10 digits, 200 shards of 300, two for each client."""
     sources = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
     parts = deal(Shard(2), sources, 100)
     assert [len(part) for part in parts] == [600] * 100

@@ -28,7 +28,7 @@ def test_everything_is_dealt_sizes_ascend_and_keep_the_minimum(sources, clients,
     assert sizes == sorted(sizes)
 
 
-def test_sizes_are_proportional_to_what_they_are_named_after():
+def test_sizes_are_proportional_to_their_formula():
     assert sizes_of(Linear(), 1000, 4) == [100, 200, 300, 400]
     assert sizes_of(Square(), 3000, 4) == [100, 400, 900, 1600]
     exponential = sizes_of(Exponential(), 100_000, 4)
@@ -41,7 +41,7 @@ def test_rounding_moves_no_client_by_more_than_one():
     assert np.abs(sizes - exact).max() < 1
 
 
-def test_those_above_the_minimum_share_the_rest_by_the_rule():
+def test_clients_above_the_minimum_share_the_rest_by_the_rule():
     assert sizes_of(Linear(), 1000, 4, 150) == [150, 189, 283, 378]
     assert sizes_of(Exponential(), 3000, 1000, 2)[:990] == [2] * 990
 
