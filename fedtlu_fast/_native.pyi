@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Vectors of float32 or float64, or of 16-bit integers that hold bfloat16 or float16; `dtype` names which.
+# A vector of float32 or float64, or of 16-bit integers that hold bfloat16 or float16; `dtype` tells which.
 _Vector = NDArray[Any]
 
 def layer_stats(

@@ -1,4 +1,4 @@
-"""What the package offers to a program that uses it: one call for a whole federation."""
+"""Offers `simulate`, which runs a whole federation from settings in one call."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def simulate(
     """Runs one federation to its end.
 
     Args:
-        config: complete settings, or some of them as a nested mapping; the others are those of the preset.
-        out: a new or empty directory for the run's files; None writes nothing.
-        preset: settings that ship with the package; None: quickstart, as for ``fedtlu run``.
-        resume: go on with the run that `out` holds, from its latest checkpoint. With more `rounds` than it
+        config: complete settings, or a nested mapping of some settings; the preset gives the others.
+        out: a new or empty directory for the run's files; None writes no files.
+        preset: the name of settings that ship with the package; None stands for ``quickstart``, as in
+            ``fedtlu run``.
+        resume: whether to resume the run in `out` from its latest checkpoint. With more `rounds` than it
             had, the run is made longer.
-        callbacks: objects of subclasses of `Callback`, and functions that get each round's row of
-            metrics.jsonl.
+        callbacks: `Callback` objects, and functions that get each round's row of metrics.jsonl.
 
     Returns:
-        Summary, metrics and final parameters. The same config gives the same bits (but for `seconds`),
+        Summary, metrics and final parameters. The same config gives the same bits (except `seconds`),
         whether or not the run was killed and resumed in between.
 
     Raises:
-        InputError: settings, data or directory do not fit; nothing was overwritten.
-        StorageError: the directory cannot be written any more; it can be resumed.
-        InterruptedRunError: Ctrl-C; it can be resumed.
+        InputError: Settings, data or directory do not fit; nothing was overwritten.
+        StorageError: The directory cannot be written any more; the run can be resumed.
+        InterruptedRunError: Ctrl-C stopped the run; it can be resumed.
 
     Example:
         >>> import fedtlu_fast
@@ -58,7 +58,9 @@ def simulate(
     """
     if isinstance(config, RunConfig):
         if preset is not None:
-            raise InputError("preset", preset, "none beside complete settings", "Give a mapping of settings.")
+            raise InputError(
+                "preset", preset, "None beside complete settings", "Give config as a mapping of settings."
+            )
         settings = config
     else:
         settings = load_config(preset or DEFAULT_PRESET, settings={} if config is None else config)
@@ -74,10 +76,10 @@ def simulate(
 
 
 def _report(out: Path | None) -> list[Callback]:
-    """Writes the report at the end of a run that has a directory."""
+    """Returns the callback that writes the report; none for a run without a directory."""
     if out is None:
         return []
-    # Imported late: a run without files need not wait for matplotlib.
+    # Imported late, because a run without files need not wait for matplotlib.
     from fedtlu_fast.report.callback import WriteReport
 
     return [WriteReport()]

@@ -1,4 +1,4 @@
-"""The facts that decide a run's last bits beside settings and data: versions and CPU features.
+"""Collects the facts that decide a run's last bits besides settings and data: versions and CPU features.
 
 The same settings give the same bits on one machine. On another machine PyTorch may choose other kernels,
 whose sums differ in the last bits. So a run records these facts in its checkpoints and its summary, workers
@@ -37,11 +37,11 @@ ABILITIES = {
     "VNNI": "_is_vnni_supported",
     "AMX": "_is_amx_tile_supported",
 }
-"""CPU features, and PyTorch's functions that say whether the CPU has them."""
+"""CPU features, and the functions of PyTorch that tell whether the CPU has them."""
 
 
 DATA = "data"
-"""Name of the fact that says which versions made the embedded data."""
+"""The name of the fact that holds the versions that made the embedded data."""
 
 
 FINGERPRINT = 12
@@ -49,7 +49,7 @@ FINGERPRINT = 12
 
 
 def environment_facts(device: str, data: str = "") -> dict[str, str]:
-    """The facts by name.
+    """Returns the facts by name.
 
     Args:
         device: the device that the run computes on.
@@ -74,7 +74,7 @@ def environment_facts(device: str, data: str = "") -> dict[str, str]:
 
 
 def differences(other: Mapping[str, str], here: Mapping[str, str], where: str) -> str:
-    """The differences in words: ``torch (2.12.1 there, 2.13.0 here), ...``; empty if there are none.
+    """Describes the differences: ``torch (2.12.1 there, 2.13.0 here), ...``; empty if there are none.
 
     Args:
         other: facts from another place or time.
@@ -88,7 +88,7 @@ def differences(other: Mapping[str, str], here: Mapping[str, str], where: str) -
 
 
 def data_line(summary: Mapping[str, Any]) -> str:
-    """A run's data, from its summary: source, versions that made embedded data, fingerprint."""
+    """Describes a run's data, from its summary: source, versions that made embedded data, fingerprint."""
     made, digest = summary["environment"].get(DATA), str(summary["data_sha256"])[:FINGERPRINT]
     # Runs of earlier versions do not name the source.
     source = summary.get("data", {}).get("source")

@@ -1,4 +1,4 @@
-"""The errors of the package; those for bad input name the field, the value and the fix."""
+"""Defines the errors of the package; an error about bad input names the field, the value and the fix."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ MOST_NAMES = 12
 
 
 class FedtluError(Exception):
-    """Base of every error this package raises on purpose.
+    """The base of every error that this package raises on purpose.
 
-    Its message is one line, even if names of files, labels or tensors in it have several, and it is in the
-    wording of Python.
+    The message is one line, even if it contains names of files, labels or tensors with line breaks. It uses
+    the names that Python users know.
     """
 
     def __str__(self) -> str:
         return visible(in_python(self._message()))
 
     def on_command_line(self) -> str:
-        """The message in the wording of the command line (see `wording`)."""
+        """Returns the message with the names that users of the command line know (see `wording`)."""
         return visible(on_command_line(self._message()))
 
     def _message(self) -> str:
-        """The whole message, with both wordings."""
+        """Returns the whole message with both wordings."""
         return super().__str__()
 
 
@@ -37,11 +37,11 @@ class InputError(FedtluError, ValueError):
     """An argument, setting or file is wrong; nothing was written. The command line exits with 2.
 
     Args:
-        field: the setting, file or argument, by the name the user knows.
-        value: its value.
-        expected: the values that would have been right.
-        fix: what to do now; empty if `expected` already says it.
-        near: the value that was perhaps meant (see `nearest`); the message says it first.
+        field: the setting, file or argument, by the name that the user knows.
+        value: the value that was given.
+        expected: a description of the values that are right.
+        fix: a sentence that says what to do; empty if `expected` already says it.
+        near: the value that was probably meant (see `nearest`); the message suggests it first.
     """
 
     def __init__(self, field: str, value: Any, expected: str, fix: str = "", near: str = "") -> None:
@@ -52,78 +52,82 @@ class InputError(FedtluError, ValueError):
         super().__init__(f"{message}. {fix}" if fix else message)
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Any, ...]]:
-        # By default, unpickling rebuilds exceptions from their message; worker processes need the parts.
+        # Pickle rebuilds exceptions from their message alone, but errors from workers need all parts.
         return type(self), self._parts
 
     def of(self, field: str) -> InputError:
-        """The same error with a longer name of the field."""
+        """Returns the same error with another name of the field, such as a longer one."""
         return InputError(field, *self._parts[1:])
 
 
 class BackendUnavailableError(FedtluError, RuntimeError):
-    """A backend was asked for by name and cannot run here; the message says why and what would help."""
+    """A named backend cannot run here; the message says why and what would help."""
 
 
 class ResumableError(FedtluError):
-    """Something stopped the work; it can be resumed from the saved state when the cause is fixed.
+    """Something stopped the work, which can be resumed from the saved state when the cause is fixed.
 
-    Its message ends with how to resume, so its first part should say what to fix.
+    The message ends with the way to resume, so its first part should say what to fix.
 
     Attributes:
-        go_on: how to resume; each command replaces it by its own way.
+        how_to_resume: the end of the message; each command replaces it by the command to resume with.
     """
 
-    go_on = f"go on by {RESUME}"
+    how_to_resume = f"you can resume it with {RESUME}"
 
     def _message(self) -> str:
-        return f"{super()._message()}, then {self.go_on}"
+        return f"{super()._message()}, then {self.how_to_resume}"
 
 
 class StorageError(ResumableError, OSError):
-    """The run directory cannot be written (most often, the disk is full). Earlier files are intact."""
+    """The run directory cannot be written, most often because the disk is full. Earlier files are intact."""
 
 
 class ClientError(ResumableError):
-    """A client's training or test failed: its data or the model raised, or it took too long.
+    """A client's training or test failed: its data or the model raised an error, or it took too long.
 
     Args:
-        client: its number.
-        round_index: the round in progress, or the last finished one.
+        client: the client's number.
+        round_index: the current round, or the last finished one.
         reason: the error that was raised.
-        done: whether the round was finished, and the client failed after it.
+        done: whether the client failed after the round was finished.
     """
 
     def __init__(self, client: int, round_index: int, reason: str, done: bool = False) -> None:
         self.client, self.round_index, self.reason, self.done = client, round_index, reason, done
         where = f"after round {round_index}" if done else f"in round {round_index}"
-        kept = "All rounds that were done are kept" if done else "Nothing of that round was kept"
-        super().__init__(f"client {client} failed {where}: {reason}. {kept}; fix this")
+        kept = "All finished rounds are kept" if done else "Nothing of that round was kept"
+        super().__init__(f"client {client} failed {where}: {reason}. {kept}; fix the cause")
 
     def _message(self) -> str:
         leave_out = f"{either('', '--set ')}execution.client_errors=drop"
         return f"{super()._message()}; to leave such clients out, add {leave_out}"
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[Any, ...], dict[str, Any]]:
-        return type(self), (self.client, self.round_index, self.reason, self.done), {"go_on": self.go_on}
+        return (
+            type(self),
+            (self.client, self.round_index, self.reason, self.done),
+            {"how_to_resume": self.how_to_resume},
+        )
 
 
 class WorkerError(ResumableError):
-    """Worker processes keep ending, or cannot be started; the message says what to change."""
+    """Worker processes end again and again, or cannot be started; the message says what to change."""
 
 
 LESS_MEMORY = (
-    f"use fewer execution.workers, of a comparison fewer {JOBS} (a smaller execution.clients_per_batch or "
-    f"training.batch_size needs a new run)"
+    f"use fewer execution.workers, or fewer {JOBS} for a comparison (a smaller execution.clients_per_batch "
+    f"or training.batch_size needs a new run)"
 )
-"""What to change if memory is short."""
+"""The advice to a user whose memory is short."""
 
 
 class InterruptedRunError(FedtluError):
-    """The run was stopped by the user; its directory can be resumed.
+    """The user stopped the run; its directory can be resumed.
 
     Args:
-        message: how far the run came, and how to resume it.
-        after: the exception that stopped it, which may know its signal.
+        message: tells how far the run came, and how to resume it.
+        after: the exception that stopped the run, which may hold the number of a signal.
 
     Attributes:
         number: the signal's number; the command line exits with 128 plus this number.
@@ -135,67 +139,76 @@ class InterruptedRunError(FedtluError):
 
 
 def shorten(value: Any, limit: int = 120) -> str:
-    """`repr` of a value, cut to `limit` characters, for messages."""
+    """Returns the `repr` of a value for messages, cut to `limit` characters."""
     try:
         text = visible(repr(value))
-    except Exception:  # an integer with more digits than Python prints; an object of the user's
+    except Exception:  # an integer with more digits than Python prints, or the user's own object
         text = f"a value of {type(value).__name__} that cannot be shown"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def cause(error: BaseException) -> str:
-    """Type and message of an error from other code, shortened, for messages."""
+    """Returns the type and the shortened message of an error from other code, for messages."""
     try:
         text = shorten(str(error), 600 if isinstance(error, FedtluError) else 120)
-    except Exception:  # its own text fails
+    except Exception:  # the error's own __str__ fails
         text = "no message"
     return f"{type(error).__name__}: {text}"
 
 
 def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raises `InputError` if an argument has another type."""
+    """Raises `InputError` unless an argument is an instance of `kind`."""
     if not isinstance(value, kind):
         raise InputError(field, value, expected)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names for a message: the first few, and the number of the rest."""
+    """Lists names for a message: the first `most`, and the number of the others."""
     more = len(names) - most
     return ", ".join(map(visible, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def nearest(value: Any, known: Iterable[str], least: float = 0.6) -> str:
-    """The known name that is most similar to a value; empty if none is at least `least` (1: equal)."""
+    """Returns the known name that is most similar to a value.
+
+    Args:
+        value: the unknown name.
+        known: the known names.
+        least: the least similarity, from 0 (nothing in common) to 1 (equal).
+
+    Returns:
+        The name, or "" if no name is similar enough.
+    """
     near = difflib.get_close_matches(str(value).lower(), list(known), n=1, cutoff=least)
     return near[0] if near else ""
 
 
 def choice(names: Iterable[str], see: str = "") -> str:
-    """All names, each once, for a message; at most the first `MOST_NAMES`.
+    """Lists each name once for a message; at most the first `MOST_NAMES`.
 
     Args:
         names: the names in order.
-        see: where all of them are listed.
+        see: the function, command or page that lists all names.
     """
     each = list(dict.fromkeys(map(visible, names)))
     if len(each) <= MOST_NAMES:
         return ", ".join(each)
     shown = each[: MOST_NAMES - 2]
-    where = f" ({see} lists all)" if see else ""
+    where = f" ({see} lists all names)" if see else ""
     return f"{', '.join(shown)} and {len(each) - len(shown)} more{where}"
 
 
 def not_one_of(
     field: str, value: Any, names: Iterable[str], words: str = "one of", see: str = ""
 ) -> InputError:
-    """The error for a name that is not one of the known names.
+    """Returns the error for a name that is not one of the known names.
 
     Args:
-        field: see `InputError`.
-        value: see `InputError`.
+        field: the setting or argument, as for `InputError`.
+        value: the unknown name.
         names: the known names.
         words: the words before the list, such as "some of".
-        see: see `choice`.
+        see: the function, command or page that lists all names, as for `choice`.
     """
     known = list(names)
     return InputError(field, value, f"{words} {choice(known, see)}", near=nearest(value, known))

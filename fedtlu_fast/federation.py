@@ -1,4 +1,4 @@
-"""A federation of the user's own model and data: objects in, a result out."""
+"""Defines `Federation`, which runs a federation of the user's own model, data and parts."""
 
 from __future__ import annotations
 
@@ -44,44 +44,46 @@ ARGUMENTS = {
     "device": "device",
     "seed": "seed",
 }
-"""Arguments of a `Federation` that settings name too."""
+"""Arguments of a `Federation`, and the settings with the same meaning."""
 
 
 @dataclass(frozen=True)
 class Federation:
-    """A model, the clients' data, and how the federation trains the one on the other.
+    """Describes a federation: a model, the clients' data, and the parts that train the model on the data.
 
-    Every part is a name (``"krum"``), a dotted name (``"my_package.rules:Cautious"``) or an object
-    (``Cautious(0.2)``). All settings are checked when the federation is made; whether the executor can do
-    what the parts want is checked when a run begins. Each run starts from the task's model as it is, which
-    no run changes.
+    Every part is given as a name (``"krum"``), a dotted name (``"my_package.rules:Cautious"``) or an object
+    (``Cautious(0.2)``). All settings are checked when the federation is made. Whether the executor supports
+    the parts is checked when a run begins. Each run starts from the weights of the task's model and does not
+    change that model.
 
     Attributes:
         task: the model and its loss, such as a `SupervisedTask` or a `HuggingFaceTask`.
-        data: what each client trains and tests on.
-        cohort: how many clients train in a round.
-        local: how each client trains.
-        aggregation: the rule that makes one change of the clients' changes; or a function
+        data: the data that each client trains and tests on.
+        cohort: the number of clients that train in a round.
+        local: the description of each client's training.
+        aggregation: the rule that combines the clients' changes into one, or a function
             ``(updates [K, P], weights [K]) -> change [P]``.
-        server_optimizer: makes the server's step of the change.
-        server_lr: factor on that step.
-        selection: which blocks of the change are applied; a selector, or a score ``(change) -> [B]``.
-        keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
-        client_selection: which blocks each client trains or sends: a `Selector`, or a mapping with its budget
-            beside it (``{"selector": "strategic", "budget": "1..4"}``).
-        granularity: what is chosen: ``block``, ``module`` or ``tensor``.
-        client_steps: what clients do around their training: names or objects, such as ``Scaffold()``, a
-            threat, or your own `ClientStep`; in this order.
+        server_optimizer: the part that turns the aggregated change into the server's step.
+        server_lr: the learning rate of the server, a factor on its step.
+        selection: the selector that chooses which blocks are applied, or a function
+            ``(change) -> scores [B]``.
+        keep: the number of blocks that are applied in each group of like blocks, such as 2, or a share such
+            as 0.5.
+        client_selection: the selector that chooses which blocks each client trains or sends, or a mapping
+            with its budget (``{"selector": "strategic", "budget": "1..4"}``).
+        granularity: the kind of blocks: ``block``, ``module`` or ``tensor``.
+        client_steps: the steps that clients take around their training, in order; names or objects, such as
+            ``Scaffold()``, a threat, or your own `ClientStep`.
         executor: ``auto``, ``serial``, ``vectorized``, ``processes`` or ``ray[:ADDRESS]``.
-        workers: of processes and ray; None: as many as there are cores.
-        warmup_rounds: first rounds that apply every block.
+        workers: the number of workers of the executors processes and ray; None for one per core.
+        warmup_rounds: the number of first rounds in which every block is applied.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: of every draw.
-        settings: any other settings, nested as in YAML (``{"evaluation": {"every": 5}}``); see
-            ``fedtlu settings``.
+        seed: the seed of every random draw.
+        settings: any other settings, nested as in YAML (``{"evaluation": {"every": 5}}``); ``fedtlu
+            settings`` lists them.
 
     Raises:
-        InputError: something does not fit; the message names the argument or the setting.
+        InputError: Something does not fit; the message names the argument or the setting.
 
     Example:
         >>> import torch, fedtlu_fast as ft
@@ -116,16 +118,16 @@ class Federation:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_kind("local", self.local, Local, "fedtlu_fast.Local(...), which says how clients train")
+        check_kind("local", self.local, Local, "fedtlu_fast.Local(...), which describes a client's training")
         self._check_given_once()
-        check_kind("data", self.data, Datasets, "fedtlu_fast.Datasets of what each client holds")
+        check_kind("data", self.data, Datasets, "fedtlu_fast.Datasets(...) with the data of each client")
         check_kind(
             "task.model", getattr(self.task, "model", None), nn.Module, "a task with a torch.nn.Module"
         )
         self.config(self.warmup_rounds + 1)
 
     def _check_given_once(self) -> None:
-        """Refuses a setting that is given beside the argument for the same."""
+        """Refuses a setting that contradicts the argument with the same meaning."""
         for name, path in ARGUMENTS.items():
             default = next(own for own in fields(self) if own.name == name)
             beside: Any = self.settings
@@ -134,17 +136,17 @@ class Federation:
             given = getattr(self, name)
             standard = default.default if default.default_factory is MISSING else default.default_factory()
             if beside is not MISSING and given != standard and beside != given:
-                expected = f"nothing beside the argument {name}, which says {shorten(given)}"
+                expected = f"no value beside the argument {name}, which is {shorten(given)}"
                 raise InputError(f"settings: {path}", beside, expected, "Give one of them.")
 
     def config(self, rounds: int) -> RunConfig:
-        """The settings of a run, with the objects in them.
+        """Returns the settings of a run of this federation, which contain its objects.
 
         Args:
-            rounds: of the run, warm-up included.
+            rounds: the number of rounds, warm-up included.
 
         Raises:
-            InputError: something does not fit.
+            InputError: Something does not fit.
         """
         chosen, steps = self.client_selection, self.client_steps
         tree = {
@@ -177,15 +179,14 @@ class Federation:
         """Runs the federation from the beginning.
 
         Args:
-            rounds: in all, warm-up included.
-            out: a new or empty directory for the run's files; None writes nothing.
-            callbacks: objects of subclasses of `Callback`, and functions that get each round's row of
-                metrics.jsonl.
+            rounds: the number of rounds, warm-up included.
+            out: a new or empty directory for the run's files; None writes no files.
+            callbacks: `Callback` objects, and functions that get each round's row of metrics.jsonl.
 
         Raises:
-            InputError: the arguments, the data or the directory do not fit; nothing was overwritten.
-            StorageError: the directory cannot be written any more; the run can be resumed.
-            InterruptedRunError: Ctrl-C; the run can be resumed.
+            InputError: The arguments, the data or the directory do not fit; nothing was overwritten.
+            StorageError: The directory cannot be written any more; the run can be resumed.
+            InterruptedRunError: Ctrl-C stopped the run; it can be resumed.
         """
         return simulate(self.config(rounds), out, callbacks=callbacks)
 
@@ -196,20 +197,21 @@ class Federation:
         *,
         callbacks: Sequence[Callback | Observer] = (),
     ) -> RunResult:
-        """Goes on with a run of this federation, to the same bits as if it had never stopped.
+        """Resumes a run of this federation; the result has the same bits as if the run had never stopped.
 
-        The objects must be those of the run: the model's initial weights, the data, and the code of every
-        part of your own are compared with what they were.
+        The federation has to be the same: the initial weights of the model, the data, and the code of your
+        own parts are compared with those of the run.
 
         Args:
             out: the directory of the run.
-            rounds: in all; None: as many as the run was to have. With more, the run is made longer.
-            callbacks: see `run`.
+            rounds: the number of rounds in all; None for the number that the run began with. More rounds make
+                the run longer.
+            callbacks: as for `run`.
 
         Raises:
-            InputError: there is no such run, or it was one of another federation.
-            StorageError: the directory cannot be written any more.
-            InterruptedRunError: Ctrl-C; the run can be resumed again.
+            InputError: There is no such run, or it belongs to another federation.
+            StorageError: The directory cannot be written any more; the run can be resumed.
+            InterruptedRunError: Ctrl-C stopped the run; it can be resumed again.
         """
         path = at_home(out)
         total = RunDirectory.open(path)[1].rounds if rounds is None else rounds

@@ -11,19 +11,19 @@ from functools import lru_cache
 from types import ModuleType
 
 SECONDS = 5.0
-"""How long the hub has to answer."""
+"""The hub has to answer within this time."""
 REMEMBERED_SECONDS = 60
-"""How long an answer counts, in seconds, since loading a model asks several times."""
+"""An answer is remembered for this time, because loading a model asks several times."""
 
 _switches = threading.RLock()
 
 
 @contextmanager
 def hub_access(needed: bool) -> Iterator[str]:
-    """Inside, libraries may ask the hub if it is needed and answers; otherwise they use only their cache.
+    """Lets libraries ask the hub inside the context if it answers; otherwise they use only their cache.
 
-    Without this, `huggingface_hub` asks for every file six times, in 50 seconds, before it gives up. A local
-    directory never needs the hub, whatever its files say.
+    Without this, `huggingface_hub` asks for every file six times, over 50 seconds, before it gives up. A
+    local directory never needs the hub, even if its files refer to it.
 
     Args:
         needed: whether the model or the data may be on the hub.
@@ -33,12 +33,12 @@ def hub_access(needed: bool) -> Iterator[str]:
     """
     from huggingface_hub import constants
 
-    with _switches:  # the libraries' settings count for all threads
+    with _switches:  # the libraries' settings apply to all threads
         reason = _silence(constants.ENDPOINT, int(time.monotonic() // REMEMBERED_SECONDS)) if needed else ""
         if needed and not reason:
             yield ""
             return
-        # No argument reaches all parts of the libraries, but all of them read these settings in each call.
+        # No argument reaches all parts of the libraries, but all parts read these settings in each call.
         modules = [constants, sys.modules.get("datasets.config")]
         before = [(module, module.HF_HUB_OFFLINE) for module in modules if isinstance(module, ModuleType)]
         try:
@@ -52,7 +52,10 @@ def hub_access(needed: bool) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _silence(endpoint: str, moment: int) -> str:
-    """The reason why the hub at this address cannot be asked; empty if it answers."""
+    """Returns the reason why the hub at this address cannot be asked; empty if it answers.
+
+    `moment` changes once per `REMEMBERED_SECONDS`, which makes the cache forget an old answer.
+    """
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

@@ -1,9 +1,8 @@
-"""How much of the machine this process may use: memory, CPU cores, processes, open files.
+"""Measures how much of the machine this process may use: memory, CPU cores, processes, open files.
 
-The system's figures, the limits of the process (ulimit) and the limits of its container (control groups,
-version 1 and 2, with every parent group) all count; the tightest one holds. Linux gives them in files under
-/proc and /sys. Every function takes the folder that holds these two, so that tests can imitate other
-machines.
+The tightest of three limits holds: the system's, the process's (ulimit), and its container's (control groups,
+version 1 and 2, with every parent group). Linux shows them in files under /proc and /sys. Every function
+takes the folder that holds these two, so that tests can imitate other machines.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from fedtlu_fast.errors import FedtluError
 
 ROOT = Path("/")
 LITTLE = 2**27
-"""Bytes. If less memory than this is left, a library that fails without a reason has run out of memory."""
+"""If fewer bytes than this are left, we assume that a library that fails without a reason lacks memory."""
 
 
 LIBRARIES = 900_000_000
-"""The least address space in bytes that the libraries of a run take."""
+"""The address space in bytes that the libraries of a run take at least."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory that can be allocated now.
+    """Describes the memory that can be allocated now.
 
     Attributes:
-        bytes: how much, at least 0.
-        bound: the limit that bounds it, for messages.
+        bytes: the number of bytes, at least 0.
+        bound: the limit that holds, in words, for messages.
     """
 
     bytes: int
@@ -44,25 +43,25 @@ class Room:
 
 
 def memory_room(root: Path = ROOT) -> Room:
-    """The memory that this process can allocate: free memory, and memory that the system would reclaim."""
+    """Returns the memory that this process can allocate, including memory that the system would reclaim."""
     found = [_of_the_system(root), *_of_limits(root), *_of_groups(root)]
     return min(found, key=lambda room: room.bytes)
 
 
 def cores(root: Path = ROOT) -> int:
-    """The number of CPU cores that this process may use; a container's quota counts, rounded up."""
+    """Returns the number of CPU cores that this process may use; a container's quota is rounded up."""
     found = [_own_cores()]
     for group in _groups("cpu", root):
         words = _words(group / "cpu.max")
         quota = _number(group / "cpu.cfs_quota_us") if not words else _parsed(words[0])
         period = _number(group / "cpu.cfs_period_us") if len(words) < 2 else _parsed(words[1])
-        if quota and period and quota > 0:  # -1 and max: none
+        if quota and period and quota > 0:  # -1 and max mean no quota
             found.append(-(-quota // period))
     return max(1, min(found))
 
 
 def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
-    """Whether files in a folder take memory (tmpfs)."""
+    """Tells whether files in a folder are kept in memory (tmpfs)."""
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [kind for mounted, kind, *_ in _mounts(root) if mounted == number]
@@ -70,10 +69,10 @@ def lies_in_memory(folder: Path, root: Path = ROOT) -> bool:
 
 
 def refusal(error: BaseException, root: Path = ROOT) -> str | None:
-    """The limit that an error means, in words; None if the error does not mean a limit.
+    """Describes the limit of the machine that caused an error; None if no limit did.
 
     Args:
-        error: raised by the system, or by a library that does not say which limit it met.
+        error: an error of the system, or of a library that does not name the limit.
         root: the folder that holds /proc and /sys.
     """
     text = str(error)
@@ -92,10 +91,10 @@ def refusal(error: BaseException, root: Path = ROOT) -> str | None:
 def check_room_for_libraries(root: Path = ROOT) -> None:
     """Checks that the limits of address space and processes leave room to load PyTorch and Transformers.
 
-    Without this check some library would end the process with no message.
+    Without this check a library would end the process with no message.
 
     Raises:
-        FedtluError: a limit is too low.
+        FedtluError: A limit is too low.
     """
     limit = _limit("RLIMIT_AS")
     if limit is not None and limit < LIBRARIES:
@@ -116,7 +115,7 @@ def check_room_for_libraries(root: Path = ROOT) -> None:
 
 
 def _threads_of_libraries() -> int:
-    """The number that the environment sets, or one for each core, whatever the quota is."""
+    """Returns the number that the environment sets, else one per core; a quota makes no difference."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if (said := _parsed(os.environ.get(name, ""))) is not None and said > 0:
             return said
@@ -128,7 +127,7 @@ def _own_cores() -> int:
 
 
 def _means_no_memory(error: BaseException, root: Path) -> bool:
-    """Whether the error says that a library could not be loaded for lack of memory, or follows from that."""
+    """Tells whether an error comes from a library that could not be loaded for lack of memory."""
     if isinstance(error, SystemError):
         return memory_room(root).bytes < LITTLE
     words = str(error).lower()
@@ -152,7 +151,7 @@ def _soft(name: str) -> str:
 
 
 def _limit(name: str) -> int | None:
-    """The soft limit of this process; None where there is none."""
+    """Returns a soft limit of this process; None if it is unlimited or the system does not have it."""
     if not hasattr(resource, name):
         return None
     soft: int = resource.getrlimit(getattr(resource, name))[0]
@@ -192,8 +191,8 @@ def _of_groups(root: Path) -> Iterator[Room]:
             most, used = _number(group / limit), _number(group / usage)
             if most is None or used is None:
                 continue
-            # The memory of cached files is reclaimed when needed; version 1 adds up the groups below in
-            # total_.
+            # The system reclaims the memory of cached files when needed. In version 1, total_ includes the
+            # groups below.
             stat = _table(group / "memory.stat")
             files = sum(
                 stat.get(f"total_{kind}", stat.get(kind, 0)) for kind in ("active_file", "inactive_file")
@@ -203,7 +202,7 @@ def _of_groups(root: Path) -> Iterator[Room]:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's control group and its parent groups, as far as they are visible."""
+    """Yields the folders of this process's control group and its parents, as far as they are visible."""
     own: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, names, path = line.split(":", 2)
@@ -220,7 +219,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, str, str, str]]:
-    """The mounts: device, kind and options, the mounted folder of the device, and the mount point."""
+    """Yields mounts: device, kind, options, the mounted folder of the device, and the mount point."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         device, top, mount = before.split(" ")[2:5]
@@ -229,7 +228,7 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _below(path: str, top: str) -> Sequence[str]:
-    """The parts of a group's path below the mounted group; none if it lies elsewhere."""
+    """Returns the parts of a group's path below the mounted group; none if the group lies elsewhere."""
     parts, above = Path(path).parts[1:], Path(top).parts[1:]
     if ".." in parts or parts[: len(above)] != above:
         return ()  # a container shows its own group as the top
@@ -237,7 +236,7 @@ def _below(path: str, top: str) -> Sequence[str]:
 
 
 def _unescaped(word: str) -> str:
-    """A path from mountinfo, which writes spaces and similar characters as octal numbers."""
+    """Decodes a path from mountinfo, which writes spaces and similar characters as octal numbers."""
     return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), word)
 
 
@@ -253,7 +252,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None if there is no file, or no number in it (max)."""
+    """Returns the number in a file; None if there is no file, or no number in it (such as max)."""
     words = _words(path)
     return _parsed(words[0]) if words else None
 
@@ -266,7 +265,7 @@ def _parsed(word: str) -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """A file of lines with a name and a number."""
+    """Reads a file of lines that hold a name and a number."""
     rows = (line.replace(":", " ").split() for line in _lines(path))
     found = ((row[0], _parsed(row[1])) for row in rows if len(row) > 1)
     return {name: number for name, number in found if number is not None}

@@ -1,7 +1,7 @@
-"""Which code of the user's a run depends on: what a run must share with the one that it goes on with.
+"""Finds the user's own code that a run depends on, so that a run is resumed only with the same code.
 
-A part of the package is known by its name and the version. Of a part that the user brought, the name says too
-little: its code may have changed since. So its source belongs to the identity of a run.
+The name and the package's version identify a part of the package. They do not identify a part of the user,
+whose code may have changed since. So the source of the user's parts belongs to the identity of a run.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ KNOWN = {PACKAGE, "torch", "transformers", "datasets", "peft", "numpy", *sys.std
 
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
-"""Values whose `repr` says everything."""
+"""Types whose `repr` determines the value."""
 
 
 def own_code(parts: Iterable[Any]) -> dict[str, str]:
-    """SHA-256 of all code of the user's that these parts are made of, by name.
+    """Returns the SHA-256 of each piece of the user's code that these parts are made of, by name.
 
-    That is the source of every class and function in them, of the functions and classes that these call by
-    name, and the plain values that they read from their modules or from the functions around them. What is
-    reached by other ways (an attribute of an object, a file) is not seen. Where no source can be read (a
-    notebook's cell that is gone), the compiled code stands for it.
+    The pieces are the source of every class and function in the parts, of the functions and classes that
+    they use by name, and the plain values that they read from their modules or enclosing functions. Code
+    that is reached in another way (through an attribute of an object, or a file) is not found. If the source
+    cannot be read (because a notebook's cell is gone), the compiled code takes its place.
     """
     found: dict[str, list[str]] = {}
     for name, text in _pieces(parts, set()):
@@ -46,7 +46,7 @@ def own_code(parts: Iterable[Any]) -> dict[str, str]:
 
 
 def _pieces(parts: Iterable[Any], seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Name and text of each piece of the user's code."""
+    """Yields the name and the text of each piece of the user's code."""
     for thing in _things(parts, seen):
         if thing.__module__.partition(".")[0] in KNOWN:
             continue
@@ -61,7 +61,7 @@ def _pieces(parts: Iterable[Any], seen: set[int]) -> Iterator[tuple[str, str]]:
 
 
 def _functions(thing: Any) -> Iterator[FunctionType]:
-    """A function itself, or those of a class; a dataclass's special methods are made, and not the user's."""
+    """Yields a function itself, or the functions of a class except methods that `dataclass` generated."""
     if inspect.isfunction(thing):
         yield thing
         return
@@ -75,10 +75,10 @@ def _functions(thing: Any) -> Iterator[FunctionType]:
 
 
 def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function reads from its module, from modules that it names, and from the functions around it."""
+    """Yields the values that a function uses from its module, other modules, and enclosing functions."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
-        with suppress(ValueError):  # not filled yet
+        with suppress(ValueError):  # the cell is empty
             yield f"{function.__module__}:{function.__qualname__}, {name}", cell.cell_contents
     names = _names(function.__code__)
     for name in names:
@@ -104,7 +104,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _belongs_to(value: Any, module: str) -> bool:
-    """Whether what a function of this module refers to is the user's own code, and no library's."""
+    """Tells whether a value that a function of this module uses is the user's code, not a library's."""
     if not (inspect.isfunction(value) or inspect.isclass(value)):
         return False
     if value.__module__.partition(".")[0] == module.partition(".")[0]:
@@ -114,7 +114,7 @@ def _belongs_to(value: Any, module: str) -> bool:
 
 
 def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
-    """Classes and functions in these values, whatever they lie in."""
+    """Yields the classes and functions in these values, however deeply they are nested."""
     for value in values:
         if id(value) in seen:
             continue
@@ -140,14 +140,14 @@ def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
 
 def _source(thing: Any) -> str:
     try:
-        # Comments and blank lines make no difference.
+        # Parsing removes comments and blank lines, which make no difference.
         return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(thing))))
-    except (OSError, TypeError, SyntaxError):  # a lambda's lines may be no code of their own
+    except (OSError, TypeError, SyntaxError):  # the lines of a lambda may not be a complete statement
         functions = [thing] if inspect.isfunction(thing) else vars(thing).values()
         return repr([_compiled(one.__code__) for one in functions if inspect.isfunction(one)])
 
 
 def _compiled(code: CodeType) -> tuple[Any, ...]:
-    """What a function does, without where it was defined."""
+    """Returns a function's compiled code without the place where it was defined."""
     constants = [_compiled(item) if isinstance(item, CodeType) else item for item in code.co_consts]
     return code.co_code, code.co_names, constants

@@ -1,6 +1,7 @@
-"""What a part of a run remembers from round to round; `ServerState` holds it, and checkpoints save it.
+"""Holds the values that a part of a run remembers from round to round.
 
-Nobody changes it in place: every function here returns new mappings.
+`ServerState` holds these memories, and checkpoints save them. They are never changed in place: every function
+here returns new mappings.
 """
 
 from __future__ import annotations
@@ -15,38 +16,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Value = float | int | NDArray[Any]
-"""One thing that a part remembers of one client: a number or an array."""
+"""A value that a part remembers for one client: a number or an array."""
 ClientMemory = Mapping[str, Value]
-"""What one part remembers of one client, by name."""
+"""All values that one part remembers for one client, by name."""
 
 
 @dataclass(frozen=True)
 class PartMemory:
-    """What one part remembers.
+    """Holds the memory of one part.
 
     Attributes:
-        server: tensors of the server by name, on the run's device.
-        clients: by name, the value of each client that has one. The values of one name have the same shape
-            and dtype for all clients.
+        server: the server's tensors by name, on the run's device.
+        clients: name -> client -> value. The values of one name have the same shape and dtype for all
+            clients; a client may lack a value.
     """
 
     server: Mapping[str, Tensor] = field(default_factory=dict)
     clients: Mapping[str, Mapping[int, Value]] = field(default_factory=dict)
 
     def of(self, client: int) -> dict[str, Value]:
-        """Everything that the part remembers of one client."""
+        """Returns all values that the part remembers for one client, by name."""
         return {name: values[client] for name, values in self.clients.items() if client in values}
 
     def known(self) -> set[int]:
-        """Every client of which the part remembers something."""
+        """Returns the clients for which the part remembers a value."""
         return {client for values in self.clients.values() for client in values}
 
     def with_server(self, server: Mapping[str, Tensor]) -> PartMemory:
-        """This memory with other tensors of the server."""
+        """Returns this memory with other tensors of the server."""
         return replace(self, server=server)
 
     def with_clients(self, clients: Mapping[int, ClientMemory]) -> PartMemory:
-        """This memory with new values of some clients; other clients keep theirs."""
+        """Returns this memory with new values for some clients; other clients keep theirs."""
         merged = {name: dict(values) for name, values in self.clients.items()}
         for client, own in clients.items():
             for name, value in own.items():
@@ -55,26 +56,26 @@ class PartMemory:
 
 
 def tensor_like(value: Value, like: Tensor) -> Tensor:
-    """What a part remembers, as a tensor of another one's dtype and device."""
+    """Returns a remembered value as a tensor with the dtype and on the device of `like`."""
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 Memory = Mapping[str, PartMemory]
-"""What all parts of a run remember, by the part's name."""
+"""The memories of all parts of a run, by the part's name."""
 NOTHING = PartMemory()
 
 
 def recall(memory: Memory, part: str) -> PartMemory:
-    """What a part remembers; an empty memory where it remembers nothing."""
+    """Returns the memory of a part; it is empty if the part remembers nothing."""
     return memory.get(part, NOTHING)
 
 
 def remember(memory: Memory, part: str, held: PartMemory) -> Memory:
-    """The memory of all parts with that of one part replaced; an empty one leaves no trace."""
+    """Returns the memories of all parts with that of one part replaced; an empty memory is removed."""
     rest = {name: own for name, own in memory.items() if name != part}
     return {**rest, part: held} if held.server or any(held.clients.values()) else rest
 
 
 def _plain(value: Value) -> Value:
-    """A number instead of an array without dimensions, as it comes back from a checkpoint."""
+    """Converts an array without dimensions, as a checkpoint returns it, to a number."""
     return value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value

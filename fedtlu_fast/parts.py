@@ -1,4 +1,4 @@
-"""What every part is: a frozen dataclass that checks its parameters when it is made."""
+"""Defines parts: frozen dataclasses that check their parameters when they are made."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True, 
 def part(cls: type[Kind]) -> type[Kind]:
     """Makes a class a frozen dataclass that checks its parameters by their annotations.
 
-    pydantic reads the annotations; something wrong raises `InputError` with the parameter, the value and what
-    would be right. Further checks go into ``__post_init__``, which may raise `InputError` too. ``fedtlu
-    settings`` and the errors show what the docstring of the class says of a parameter under ``Attributes:``.
+    pydantic reads the annotations. A wrong value raises `InputError` with the parameter, the value and the
+    values that are right. Further checks go into ``__post_init__``, which may raise `InputError` too. The
+    descriptions of parameters under ``Attributes:`` in the docstring appear in ``fedtlu settings`` and in
+    error messages.
     """
     made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
     begin = made.__init__
@@ -41,7 +42,7 @@ def part(cls: type[Kind]) -> type[Kind]:
                 _check_known(made, name, value, names)
                 _check_no_switch(made, name, value)
             begin(self, *args, **kwargs)
-            for name in names:  # once more: pydantic makes whole numbers of 1e12
+            for name in names:  # again, because pydantic has converted floats such as 1e12 to integers
                 _check_number(made, name, getattr(self, name))
         except ValidationError as error:
             raise _part_error(made, names, error) from None
@@ -51,14 +52,14 @@ def part(cls: type[Kind]) -> type[Kind]:
 
 
 def make(cls: Any, given: Mapping[str, Any]) -> Any:
-    """A part of these parameters.
+    """Makes a part with these parameters.
 
     Args:
-        cls: its class, a dataclass or any other.
-        given: the parameters by name; for a class of the user's without checks they go in as they are.
+        cls: the part's class, a dataclass or any other class.
+        given: the parameters by name; they are passed to the class unchanged.
 
     Raises:
-        InputError: a parameter is missing, unknown or wrong; its field is the parameter's name.
+        InputError: A parameter is missing, unknown or wrong; the error's field is the parameter's name.
     """
     known = parameters(cls)
     for name, value in given.items():
@@ -71,15 +72,17 @@ def make(cls: Any, given: Mapping[str, Any]) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(cls.__name__, dict(given), f"parameters that it takes; {cause(error)}") from error
+        raise InputError(
+            cls.__name__, dict(given), f"parameters that it accepts; it raised {cause(error)}"
+        ) from error
 
 
 def by_name(kind: str, function: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
-    """A check of a parameter that takes a part: a name is replaced by the part that it stands for.
+    """Returns a check for a parameter that is a part; the check replaces a name by the part.
 
     Args:
-        kind: of the part; see `registry.NAMES`.
-        function: makes a part of a function that the name stands for; None where functions do not serve.
+        kind: the kind of part, a key of `registry.NAMES`.
+        function: makes a part from a function; None if a function cannot be such a part.
 
     Returns:
         A function for pydantic's `BeforeValidator`, which raises `InputError` for an unknown name.
@@ -95,7 +98,7 @@ def by_name(kind: str, function: Callable[[Any], Any] | None = None) -> Callable
 
 
 def parameters(cls: Any) -> dict[str, Any]:
-    """The parameters of a part's class and their defaults; `inspect.Parameter.empty` where there is none."""
+    """Maps the parameters of a part's class to their defaults, or to `inspect.Parameter.empty`."""
     if is_dataclass(cls):
         return {item.name: _default(item) for item in fields(cls) if item.init}
     if not inspect.isclass(cls):
@@ -106,23 +109,23 @@ def parameters(cls: Any) -> dict[str, Any]:
 
 
 def values(made: Any) -> dict[str, Any]:
-    """The parameters of a part, ready for JSON and YAML.
+    """Returns the parameters of a part in a form that JSON and YAML can hold.
 
     Raises:
-        InputError: it is no dataclass, so that nobody can tell its parameters.
+        InputError: The part is not a dataclass, so its parameters are unknown.
     """
     if inspect.isfunction(made):
         return {}
     if not is_dataclass(made):
         if not parameters(type(made)):
             return {}
-        raise InputError(type(made).__name__, made, "a dataclass, so that its parameters can be written down")
+        raise InputError(type(made).__name__, made, "a dataclass, so that its parameters can be saved")
     own = {item.name: getattr(made, item.name) for item in fields(made) if item.init}
     return cast(dict[str, Any], TypeAdapter(dict[str, Any]).dump_python(own, mode="json", fallback=_named))
 
 
 def _named(value: Any) -> str:
-    """How a parameter that is no plain value, such as a model or a function, is written down."""
+    """Returns the dotted name that stands for a parameter that is not a plain value, such as a model."""
     thing = value if hasattr(value, "__qualname__") else type(value)
     return f"{thing.__module__}:{thing.__qualname__}"
 
@@ -141,7 +144,7 @@ def _check_known(cls: Any, name: str, value: Any, known: Collection[str]) -> Non
 
 
 def _check_no_switch(cls: Any, name: str, value: Any) -> None:
-    # pydantic would read true as 1; few parameters are switches.
+    # pydantic would read true as 1, and few parameters are switches.
     if isinstance(value, bool) and "bool" not in str(cls.__annotations__.get(name, "bool")):
         raise InputError(name, value, "not true or false", _about(cls, name))
     _check_number(cls, name, value)
@@ -149,7 +152,7 @@ def _check_no_switch(cls: Any, name: str, value: Any) -> None:
 
 def _check_number(cls: Any, name: str, value: Any) -> None:
     try:
-        if not isinstance(value, float) or isfinite(value):  # pydantic refuses the others
+        if not isinstance(value, float) or isfinite(value):  # pydantic refuses inf and nan
             check_size(value)
     except ValueError as error:
         raise InputError(name, value, str(error), _about(cls, name)) from None
@@ -160,7 +163,7 @@ def _part_error(cls: Any, names: Sequence[str], error: ValidationError) -> Input
     if (cause_found := cause_of(first)) is not None:
         return cause_found
     where: list[Any] = [step for step in first["loc"] if step not in ("int", "float")] or [cls.__name__]
-    if isinstance(where[0], int):  # given by its place
+    if isinstance(where[0], int):  # a positional argument
         where[0] = names[where[0]]
     steps = [str(step) for step in where]
     return input_error(first, ".".join(steps), described(cls).get(steps[0], ""))

@@ -1,4 +1,4 @@
-"""Resolves paths that users give: with ``~`` for the home directory, or relative to the current directory."""
+"""Resolves paths that users give: they may begin with ``~`` or be relative to the current directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` or ``~user`` at its start replaced by that home directory, if it exists."""
+    """Replaces ``~`` or ``~user`` at the start of a path by that home directory, if it exists."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -15,7 +15,7 @@ def at_home(path: str | os.PathLike[str]) -> Path:
 
 
 def absolute(path: str) -> str:
-    """The absolute path of an existing file or directory; any other text is returned unchanged."""
+    """Returns the absolute path of an existing file or directory; any other text is returned unchanged."""
     given = at_home(path)
     try:
         return os.path.abspath(given) if given.exists() else path

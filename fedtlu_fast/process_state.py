@@ -1,8 +1,8 @@
-"""Settings of the whole process that decide a run's bits: runs work under PyTorch's defaults.
+"""Gives the process-wide settings of PyTorch that decide a run's bits their default values during runs.
 
 PyTorch keeps its default dtype, its switches for matrix products and similar settings once for all threads.
-While runs are in progress, in any thread, each of these settings has its value in `SETTINGS`; the run that
-ends last restores the caller's values.
+As long as any thread runs a federation, each of these settings has its value in `SETTINGS`; the run that ends
+last restores the caller's values.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fedtlu_fast.randomness import ALONE
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of PyTorch.
+    """Describes one setting of PyTorch.
 
     Attributes:
-        name: the function or attribute by which a caller changes it.
-        read: returns its value.
-        write: sets it.
+        name: the function or attribute with which a caller changes the setting.
+        read: returns the value.
+        write: sets the value.
         ours: the value during runs.
         fits: whether a value gives the same bits as `ours`; None if only `ours` itself does.
     """
@@ -38,22 +38,22 @@ class Setting:
     fits: Callable[[Any], bool] | None = None
 
     def is_ours(self, value: Any) -> bool:
-        """Whether runs can work under this value."""
+        """Tells whether a run gives the same bits with this value as with `ours`."""
         return self.fits(value) if self.fits is not None else bool(value == self.ours)
 
 
 PLACES = [("generic", "all")] + [
     (backend, kind) for backend in ("mkldnn", "cuda") for kind in ("all", "matmul", "conv", "rnn")
 ]
-"""The attributes of PyTorch that hold the precision of float32 products; the general ones first."""
-if not hasattr(torch._C, "_get_fp32_precision_getter"):  # older versions have one setting for all
+"""The attributes of PyTorch that hold the precision of float32 products, the general one first."""
+if not hasattr(torch._C, "_get_fp32_precision_getter"):  # older versions have only one setting
     PLACES.clear()
 
 
 def _precision() -> dict[Any, Any]:
-    """The precision of float32, by attribute; None if PyTorch does not say."""
+    """Returns the precision of float32 products by attribute, as far as PyTorch tells it."""
     found: dict[Any, Any] = {}
-    with suppress(RuntimeError):  # PyTorch raises after another one was set on its own
+    with suppress(RuntimeError):  # PyTorch raises this if one of the attributes was set alone
         found["matmul"] = torch.get_float32_matmul_precision()
     return found | {place: torch._C._get_fp32_precision_getter(*place) for place in PLACES}
 
@@ -62,7 +62,7 @@ def _set_precision(wanted: dict[Any, Any]) -> None:
     if "matmul" in wanted:
         torch.set_float32_matmul_precision(wanted["matmul"])
     for place in PLACES:
-        # Special attributes repeat the value of the general one: they were set only if they differ.
+        # A special attribute that was not set repeats the value of the general one.
         if torch._C._get_fp32_precision_getter(*place) != wanted[place]:
             torch._C._set_fp32_precision_setter(*place, wanted[place])
 
@@ -80,11 +80,11 @@ def _is_default_precision(value: dict[Any, Any]) -> bool:
 
 
 def _flags() -> list[Setting]:
-    """Attributes of `torch.backends`; a version of PyTorch may lack some."""
+    """Returns the settings in `torch.backends` that this version of PyTorch has."""
     own = {
         "mkldnn": {"enabled": True, "deterministic": False},
         "cudnn": {"enabled": True, "benchmark": False, "deterministic": False},
-        # The result must not depend on whether the package for it is installed.
+        # Off, because the result must not depend on whether opt_einsum is installed.
         "opt_einsum": {"enabled": False},
     }
     return [
@@ -163,16 +163,18 @@ def _settings() -> list[Setting]:
 
 SETTINGS = _settings()
 _found: list[Any] = []
-"""The caller's values, while runs are in progress."""
+"""The caller's values of `SETTINGS`; filled while runs are in progress."""
 _runs = 0
 
 
 @contextmanager
 def default_settings() -> Iterator[None]:
-    """Inside, every setting has the value of `SETTINGS`; after the last of several, the caller's.
+    """Gives every setting its value in `SETTINGS` inside the context.
+
+    Contexts may overlap; when the last one ends, the settings get the caller's values back.
 
     Raises:
-        InputError: a setting cannot be changed, or was changed since another run began.
+        InputError: A setting cannot be changed, or was changed since another run began.
     """
     _begin()
     try:
@@ -182,10 +184,10 @@ def default_settings() -> Iterator[None]:
 
 
 def check_settings() -> None:
-    """Raises if a setting was changed since the run began.
+    """Raises an error if a setting was changed since the run began.
 
     Raises:
-        FedtluError: another thread of this process has changed one.
+        FedtluError: Another thread of this process has changed a setting.
     """
     for setting in SETTINGS:
         value = setting.read()
@@ -232,7 +234,7 @@ def _end() -> None:
         if _runs:
             return
         for setting, before in zip(SETTINGS, _found, strict=True):
-            # A setting that somebody changed since then keeps the new value.
+            # A setting that the caller has changed during the run keeps its new value.
             if not setting.is_ours(before) and setting.is_ours(setting.read()):
                 setting.write(before)
         _found.clear()

@@ -1,6 +1,7 @@
-"""Every draw is a pure function of (seed, purpose, round, client), and does not depend on earlier draws.
+"""Makes random generators: every draw is a pure function of (seed, purpose, round, client).
 
-So a run has the same bits with any number of workers, after a kill and resume, and for one client alone.
+A draw does not depend on earlier draws. So a run has the same bits with any number of workers, after a kill
+and resume, and for one client alone.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ import torch
 
 HALF = 2**64
 ALONE = threading.RLock()
-"""Guards the state of the whole process: the global generators and PyTorch's settings."""
+"""The lock for process-wide state: the global generators and PyTorch's settings."""
 
 
 def key(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> int:
-    """128 bits that identify one draw."""
+    """Returns 128 bits that identify one draw, as a non-negative integer (ours: BLAKE2b of the arguments)."""
     text = f"{seed}/{purpose}/{round_index}/{client}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 
 def generator(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> np.random.Generator:
-    """A counter-based generator (Philox) for one draw, or for a few that belong together."""
+    """Returns a counter-based generator (Philox) for one draw, or for a few that belong together."""
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, round_index, client)))
 
 
 class Draws:
-    """`generator` for very many draws: one generator, set anew for each (2 us instead of 17)."""
+    """Makes generators for very many draws; it reuses one object, which takes 2 us instead of 17."""
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
@@ -42,7 +43,7 @@ class Draws:
     def generator(
         self, seed: int, purpose: str, round_index: int = 0, client: int = 0
     ) -> np.random.Generator:
-        """The same generator as `generator` makes; it is valid until the next call."""
+        """Returns a generator with the draws of `randomness.generator`; it is valid until the next call."""
         own = key(seed, purpose, round_index, client)
         self._fresh["state"]["key"][:] = (own % HALF, own // HALF)
         self._philox.state = self._fresh
@@ -51,14 +52,14 @@ class Draws:
 
 @contextmanager
 def torch_seeded(seed: int, purpose: str, round_index: int = 0, client: int = 0) -> Iterator[None]:
-    """Seeds the global generators for code inside that draws from them (initialisation, dropout).
+    """Seeds the global generators for code that draws from them (initialisation, dropout).
 
-    Afterwards their states are restored. They belong to all threads, so other runs of the process wait. A
-    thread of the caller's that draws from them meanwhile cannot be stopped.
+    Their states are restored afterwards. All threads share the global generators, so other runs of the
+    process wait meanwhile. Threads of the caller that draw from them cannot be kept from it.
     """
     own = key(seed, purpose, round_index, client) % 2**63
     with ALONE, _generators_kept():
-        # Only the CPU and, if it is in use, the GPU: `torch.manual_seed` costs ten times as much.
+        # We seed only the CPU and a GPU in use, because `torch.manual_seed` costs ten times as much.
         torch.default_generator.manual_seed(own)
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(own)
@@ -68,9 +69,9 @@ def torch_seeded(seed: int, purpose: str, round_index: int = 0, client: int = 0)
 
 
 class SeededWhereDrawn:
-    """`torch_seeded` for code that runs many times, such as a model's training.
+    """Does the work of `torch_seeded` for code that is called many times, such as a model's training.
 
-    The first run finds out whether the code draws from the global generators. If it does not, later runs
+    The first call finds out whether the code draws from the global generators. If it does not, later calls
     leave the generators alone and need not wait for other threads.
     """
 
@@ -79,7 +80,7 @@ class SeededWhereDrawn:
 
     @contextmanager
     def __call__(self, seed: int, purpose: str, round_index: int, client: int) -> Iterator[None]:
-        """See `torch_seeded`."""
+        """Seeds the global generators, if the code draws from them; see `torch_seeded`."""
         if self._draws is False:
             yield
             return
@@ -103,13 +104,13 @@ def _generators_kept() -> Iterator[None]:
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
         np.random.mtrand.set_bit_generator(numpy_generator)
-        if isinstance(numpy_generator, np.random.MT19937):  # which also holds half a pair of normal draws
+        if isinstance(numpy_generator, np.random.MT19937):  # its state may hold a second normal draw
             np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(plain)
 
 
 def _states() -> list[bytes | str]:
-    """The global generators' states, to compare."""
+    """Returns the states of the global generators in a form that can be compared."""
     states = [torch.default_generator.get_state()]
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states += torch.cuda.get_rng_state_all()
@@ -119,5 +120,5 @@ def _states() -> list[bytes | str]:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has none of the other threads, and one of them may hold the lock.
+    # A forked process lacks the other threads, one of which may hold the lock and would never release it.
     os.register_at_fork(before=ALONE.acquire, after_in_parent=ALONE.release, after_in_child=ALONE.release)

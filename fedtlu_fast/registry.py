@@ -1,8 +1,8 @@
-"""Parts by name: ``"krum"``, a dotted name such as ``"my_package.rules:Cautious"``, or an object.
+"""Finds parts by name: ``"krum"``, or a dotted name such as ``"my_package.rules:Cautious"``.
 
-A part is a small frozen dataclass with its own parameters, such as ``Krum(byzantine=2)`` (see `part`).
-`NAMES` has one dictionary for each kind of part. An installed package adds names by entry points of the group
-``fedtlu_fast.parts``: ``"rule.cautious" = "my_package.rules:Cautious"`` makes ``cautious`` a rule.
+A part is a small frozen dataclass with its own parameters, such as ``Krum(byzantine=2)`` (see `parts.part`).
+`NAMES` has one dictionary for each kind of part. An installed package adds names with entry points in the
+group ``fedtlu_fast.parts``: ``"rule.cautious" = "my_package.rules:Cautious"`` makes ``cautious`` a rule.
 """
 
 from __future__ import annotations
@@ -149,12 +149,12 @@ NAMES: dict[str, dict[str, str]] = {
         "drift": "fedtlu_fast.scoring.gradient_metrics:drift",
     },
 }
-"""For each kind of part: its names, and where each part is."""
+"""Maps each kind of part to its names, and each name to the place of the part."""
 
 
 @cache
 def names(kind: str) -> dict[str, str]:
-    """The names of one kind of part, with those that installed packages add, and where each part is."""
+    """Maps the names of one kind of part to their places; names that installed packages add are included."""
     added = {
         point.name.removeprefix(f"{kind}."): point.value
         for point in entry_points(group=GROUP)
@@ -164,15 +164,15 @@ def names(kind: str) -> dict[str, str]:
 
 
 def find(kind: str, name: str, field: str) -> Any:
-    """The class, function or object that a name stands for.
+    """Returns the class, function or object that a name stands for.
 
     Args:
-        kind: a key of `NAMES`.
+        kind: the kind of part, a key of `NAMES`.
         name: one of `names`, or ``package.module:Name``, which is imported.
-        field: the setting or argument that gives the name, for the error.
+        field: the setting or argument that holds the name, for the error.
 
     Raises:
-        InputError: there is no such name, or it cannot be imported.
+        InputError: There is no such name, or it cannot be imported.
     """
     known = names(kind)
     module, colon, path = known.get(name, name).partition(":")
@@ -181,28 +181,29 @@ def find(kind: str, name: str, field: str) -> Any:
         raise InputError(field, name, expected, near=nearest(name, known))
     if module == "__main__" or "<" in path:
         where = "in a script, a notebook or a function"
-        expected = f"something that other processes can import by its name; this was defined {where}"
-        fix = "Define it at the top level of a module, such as my_parts.py, or give the object in Python."
+        expected = f"a name that other processes can import, but this was defined {where}"
+        fix = "Define it at the top level of a module, such as my_parts.py, or pass the object in Python."
         raise InputError(field, name, expected, fix)
     try:
         found: Any = _imported(module)
         for attribute in path.split("."):
             found = getattr(found, attribute)
     except Exception as error:
-        expected = f"the name of something that can be imported; {cause(error)}"
+        expected = f"a name that can be imported; {cause(error)}"
         raise InputError(field, name, expected) from error
     return found
 
 
 def _imported(module: str) -> ModuleType:
-    """A module, which may lie in the current directory: the command line does not look there by itself."""
+    """Imports a module; also from the current directory, where the command line would not look."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         here = os.getcwd()
         if error.name != module.partition(".")[0] or here in sys.path:
             raise
-        # Last, so that it hides nothing; and to stay, since other processes import what this one has.
+        # The directory goes to the end of the path, where it hides no other module. It stays there, because
+        # worker processes import the same modules with a copy of this path.
         sys.path.append(here)
         importlib.invalidate_caches()
         try:
@@ -213,17 +214,17 @@ def _imported(module: str) -> ModuleType:
 
 
 def spelled(kind: str, value: Any) -> str:
-    """The name of a class or function: one of `names`, or ``package.module:Name``.
+    """Returns the name of a class or function: one of `names`, or ``package.module:Name``.
 
-    Of something that was defined in a script or inside a function, `find` says that no other process can
-    import it.
+    A class or function that was defined in a script or inside a function gets a name too, but `find` refuses
+    that name, because other processes cannot import it.
     """
     place = f"{value.__module__}:{value.__qualname__}"
     return next((name for name, known in names(kind).items() if known == place), place)
 
 
 def described(part: Any) -> dict[str, str]:
-    """What the docstrings of a part and of its bases say under ``Attributes:``, by parameter."""
+    """Returns the descriptions of a part's parameters, from ``Attributes:`` in docstrings of the class."""
     found: dict[str, str] = {}
     for owner in reversed(part.__mro__) if inspect.isclass(part) else (part,):
         found |= _attributes(inspect.cleandoc(owner.__doc__ or ""))

@@ -1,4 +1,4 @@
-"""Shows names and paths of the user's so that no character in them can act on a terminal or a page."""
+"""Escapes the user's names and paths, so that no character in them can act on a terminal or a page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Control characters, characters that change the direction of text, invisible ones, lone surrogates."""
+"""Control characters, invisible characters, characters that change text direction, lone surrogates."""
 
 
 def visible(text: str) -> str:
-    r"""The text with every invisible character as an escape, such as ``\x1b``, ``\n`` or ``\u202e``.
+    r"""Replaces every invisible character by an escape, such as ``\x1b``, ``\n`` or ``\u202e``.
 
     A byte of a path that is not UTF-8 becomes an escape of that byte, ``\xff``.
     """
@@ -25,11 +25,11 @@ def visible(text: str) -> str:
 
 
 def shell_word(path: Path | str) -> str:
-    r"""A path or an argument as one word for a shell; invisible characters get the form ``$'p\xff'``."""
+    r"""Quotes a path or an argument as one word for a shell; invisible characters become ``$'p\xff'``."""
     text = str(path)
     if not _UNSEEN.search(text):
         return shlex.quote(text)
-    # Characters beyond ASCII are written byte by byte: \x would take more than two digits for its own.
+    # Characters beyond ASCII are written byte by byte, because \x takes two digits.
     quoted = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}"
         for byte in os.fsencode(text)
@@ -38,7 +38,7 @@ def shell_word(path: Path | str) -> str:
 
 
 def one_line(error: object) -> str:
-    """The message of a library's error in one line; it may have several."""
+    """Joins the lines of a library's error message to one line."""
     return visible(" ".join(str(error).split()))
 
 
@@ -50,7 +50,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def short_names(blocks: Sequence[str]) -> list[str]:
-    """Block names without what all of them begin with: ``transformer.h.3`` -> ``h.3``."""
+    """Removes the prefix that all block names share: ``transformer.h.3`` -> ``h.3``."""
     paths = [block.split(".") for block in blocks]
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))))
     shared = min(shared, *(len(path) - 1 for path in paths)) if paths else 0

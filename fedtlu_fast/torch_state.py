@@ -1,8 +1,8 @@
 """Gives a run a clean state of PyTorch and NumPy, whatever the caller has set, and restores it afterwards.
 
-This file sets and restores the state of a thread: gradient mode, inference mode, autocast, the default device
-and other modes, hooks on saved tensors, the number of threads, flushing of small numbers, NumPy's error
-handling. `process_state` handles the state of the whole process.
+This module handles the state of a thread: gradient mode, inference mode, autocast, the default device and
+other modes, hooks on saved tensors, the number of threads, the flushing of denormal numbers to zero, and
+NumPy's error handling. `process_state` handles the state of the whole process.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Result = TypeVar("Result")
 
 AUTOCAST_DEVICES = ("cpu", "cuda")
 PROBED = 2**15
-"""Elements per thread in an operation that PyTorch divides among its threads."""
+"""An operation on this many elements per thread is large enough that PyTorch uses all its threads."""
 
 
 class _Mine(threading.local):
-    """The state that this thread has entered: how to undo it, and the number of threads it asked for."""
+    """Holds the state that this thread has entered, to undo it later, and its number of PyTorch threads."""
 
     entered: ExitStack | None = None
     threads: int | None = None
@@ -38,20 +38,20 @@ class _Mine(threading.local):
 
 _mine = _Mine()
 _found: dict[int, tuple[int, int]] = {}
-"""For each thread inside: the number of PyTorch's threads before, and the number it asked for."""
+"""Maps each thread inside a context to PyTorch's number of threads before, and to the number it asked for."""
 
 
 @contextmanager
 def own_state(threads: int | None = None) -> Iterator[None]:
-    """Inside, PyTorch and NumPy have the state of a fresh process; afterwards the caller's state is back.
+    """Gives PyTorch and NumPy the state of a fresh process inside the context; restores it afterwards.
 
-    Several threads can be inside at the same time, and calls can be nested.
+    Several threads can be inside at the same time, and contexts can be nested.
 
     Args:
-        threads: how many threads PyTorch uses; None keeps the caller's number.
+        threads: the number of threads that PyTorch uses; None keeps the caller's number.
 
     Raises:
-        InputError: a state cannot be changed, such as a function transform around the call.
+        InputError: A state cannot be changed, such as a function transform around the call.
     """
     if _mine.entered is not None:
         with _threads(threads):
@@ -66,7 +66,7 @@ def own_state(threads: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def callers_state() -> Iterator[None]:
-    """Within `own_state`, restores the caller's state for a while, to call the caller's functions."""
+    """Restores the caller's state for a while inside `own_state`, to call the caller's functions."""
     if _mine.entered is None:
         yield
         return
@@ -79,7 +79,7 @@ def callers_state() -> Iterator[None]:
 
 
 def without_modes(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function, called outside of `torch.set_default_device` and other modes of PyTorch's functions."""
+    """Returns the function such that modes like `torch.set_default_device` do not act on its calls."""
 
     @wraps(function)
     def inside(*args: Given.args, **kwargs: Given.kwargs) -> Result:
@@ -128,8 +128,8 @@ def _threads(count: int | None) -> Iterator[None]:
         before = torch.get_num_threads()
         others = _found.values()
         if before in (given for _, given in others):
-            # A thread that is new to PyTorch begins with the number that was set last, perhaps by another
-            # run.
+            # A thread that is new to PyTorch starts with the number that was set last, which may be another
+            # run's instead of the caller's.
             before = next(found for found, _ in others)
         outer = _found.get(threading.get_ident())
         _found[threading.get_ident()] = (before, count)
@@ -154,7 +154,7 @@ def _pop_function_modes(stack: ExitStack) -> None:
 def _pop_dispatch_modes(stack: ExitStack) -> None:
     """Removes modes that see every operation, such as fake tensors."""
     if torch._C._len_torch_dispatch_stack():
-        # Imported late: it imports a compiler.
+        # Imported late, because it loads a compiler.
         from torch.utils._python_dispatch import _disable_current_modes
 
         stack.enter_context(_disable_current_modes())
@@ -168,7 +168,7 @@ def _end_autocast(stack: ExitStack) -> None:
 
 
 def _pop_saved_tensor_hooks(stack: ExitStack) -> None:
-    """Removes hooks on the tensors that a forward pass saves, and a ban of such hooks."""
+    """Removes hooks on the tensors that a forward pass saves, and lifts a ban on such hooks."""
     own = torch._C._autograd
     message = own._saved_tensors_hooks_get_disabled_error_message()
     if message is not None:
@@ -180,15 +180,15 @@ def _pop_saved_tensor_hooks(stack: ExitStack) -> None:
 
 
 def _end_flushing(stack: ExitStack) -> None:
-    """Makes this thread keep numbers below the smallest normal one (`torch.set_flush_denormal`)."""
+    """Makes this thread keep denormal numbers instead of flushing them (`torch.set_flush_denormal`)."""
     if sys.float_info.min / 2 == 0:
         torch.set_flush_denormal(False)
         stack.callback(torch.set_flush_denormal, True)
     if torch.get_num_threads() > 1:
-        # PyTorch's other threads inherit the state of the thread that started them, and it cannot be changed
-        # there.
+        # PyTorch's other threads inherited the state of the thread that started them, which cannot be changed
+        # from here.
         numbers = torch.ones(PROBED * torch.get_num_threads(), dtype=torch.float32, device="cpu")
-        numbers[::1024] = 1e-40  # not all of them: a CPU is slow with such numbers
+        numbers[::1024] = 1e-40  # only a few, because a CPU is slow with denormal numbers
         if not bool(numbers.mul_(0.5).all()):
             raise InputError(
                 "torch.set_flush_denormal",

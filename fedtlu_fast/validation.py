@@ -1,4 +1,4 @@
-"""Checks that settings and parts share, and pydantic's errors as ours."""
+"""Checks numbers for settings and parts, and turns pydantic's errors into ours."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fedtlu_fast.wording import ALL_SETTINGS
 
 MOST_WHOLE, MOST_SEED = 2**31 - 1, 2**128
 MOST_NUMBER = 1e38
-"""float32, in which everything is computed, has no numbers that are much larger."""
+"""The largest number that is accepted; float32, in which everything is computed, ends at about 3.4e38."""
 
 
 def check_size(value: Any, most: int = MOST_WHOLE) -> None:
-    """Refuses numbers with which no machine can do anything; looks into lists and mappings too.
+    """Refuses numbers that are too large for any machine, also in lists and mappings.
 
     Raises:
-        ValueError: a number is too large.
+        ValueError: A number is too large.
     """
     if isinstance(value, int) and not -most <= value <= most:
         raise ValueError(f"a whole number of at most {most}")
@@ -34,16 +34,16 @@ def check_size(value: Any, most: int = MOST_WHOLE) -> None:
 
 
 def input_error(first: ErrorDetails, field: str, about: str = "") -> InputError:
-    """The error of one value that pydantic refused.
+    """Turns pydantic's error about one value into an `InputError`.
 
     Args:
-        first: what pydantic says.
+        first: pydantic's error.
         field: the name of the setting or parameter, as the user knows it.
-        about: what is documented of it.
+        about: the description of the setting or parameter.
     """
     value = first["input"]
     if first["type"] == "literal_error":
-        # The description names them too, most often with what each means, and may name more.
+        # The description is shown if it does not name all of them, because it then tells something else.
         known = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
         if known:
             expected = f"one of {choice(known, ALL_SETTINGS)}"
@@ -51,7 +51,8 @@ def input_error(first: ErrorDetails, field: str, about: str = "") -> InputError:
             return InputError(field, value, expected, f"({about})" if about else "", _near(value, known))
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "string_pattern_mismatch" and about:
-        # The alternatives that it begins with; "gpu" is more like "cpu" than it means it.
+        # The names that the description begins with. The limit is high, because "gpu" resembles "cpu" but
+        # does not mean it.
         names = re.findall(r"(?:^|\| )([a-z]+)", about)
         return InputError(field, value, about, near=_near(value, names, 0.7))
     if isinstance(value, Mapping):
@@ -60,7 +61,7 @@ def input_error(first: ErrorDetails, field: str, about: str = "") -> InputError:
 
 
 def cause_of(first: ErrorDetails) -> InputError | None:
-    """The error of a check of our own behind pydantic's; None if there is none."""
+    """Returns our own error that pydantic has wrapped; None if there is none."""
     found = first.get("ctx", {}).get("error")
     return found if isinstance(found, InputError) else None
 

@@ -1,7 +1,7 @@
-"""Names of things that differ between Python and the command line, for messages.
+"""Lets messages name things differently in Python and on the command line, such as `out` and ``--out``.
 
-A message holds both (`either`). An error's text shows the name in Python; the command ``fedtlu`` shows the
-name on the command line.
+A message contains both names (`either`). The text of an error shows the name in Python; the command
+``fedtlu`` shows the name on the command line.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 
 _BEGIN, _BETWEEN, _END = "\ufdd0", "\ufdd1", "\ufdd2"
-"""Code points that never become characters, so that no name of a user's contains them."""
+"""Marks around the two names; Unicode never assigns these code points, so no user's text contains them."""
 _BOTH = re.compile(f"{_BEGIN}([^{_BETWEEN}]*){_BETWEEN}([^{_END}]*){_END}")
 
 
 def either(python: str, command: str) -> str:
-    """A piece of a message with both wordings: Python's, and the command line's."""
+    """Returns a piece of a message that contains both names."""
     return f"{_BEGIN}{python}{_BETWEEN}{command}{_END}"
 
 
 def in_python(message: str) -> str:
-    """The message in the wording of Python."""
+    """Returns the message with the names in Python."""
     return _BOTH.sub(r"\1", message)
 
 
 def on_command_line(message: str) -> str:
-    """The message in the wording of the command line."""
+    """Returns the message with the names on the command line."""
     return _BOTH.sub(r"\2", message)
 
 
@@ -33,21 +33,21 @@ OUT = either("out", "--out")
 RESUMED = either("out", "--resume")
 """The directory of a run that is resumed."""
 RESUME = either("resume=True", "--resume")
-"""How to resume a run."""
+"""The argument or option that resumes a run."""
 SELECTORS = either("selectors", "--selectors")
 JOBS = either("jobs", "--jobs")
 SEEDS = either("seeds", "--seeds")
 OVERRIDES = either("overrides", "--set")
 ALL_SETTINGS = either("fedtlu_fast.config.settings.setting_paths()", "fedtlu settings")
-"""How to list every setting."""
+"""The function or command that lists every setting."""
 
 
-def rounds_told(rounds: int, warmup_rounds: int) -> str:
-    """The rounds as titles have them: ``30 rounds (15 warm-up, 15 targeted)``.
+def rounds_text(rounds: int, warmup_rounds: int) -> str:
+    """Describes the rounds for titles: ``30 rounds (15 warm-up, 15 targeted)``.
 
     Args:
-        rounds: number of all rounds.
-        warmup_rounds: number of the first ones, which update every block; it may exceed `rounds`.
+        rounds: the number of rounds, warm-up included.
+        warmup_rounds: the number of first rounds that update every block; it may exceed `rounds`.
     """
     warmup = min(warmup_rounds, rounds)
     return f"{rounds} rounds ({warmup} warm-up, {rounds - warmup} targeted)"

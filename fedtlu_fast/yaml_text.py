@@ -1,6 +1,6 @@
-"""Reads and writes YAML: settings, and the files of run directories.
+"""Reads and writes YAML, for settings and the files of run directories.
 
-The reader takes the core schema of YAML 1.2, so that values mean what they look like: ``1e-3`` is a number,
+The reader follows the core schema of YAML 1.2, so that values mean what they look like: ``1e-3`` is a number,
 ``010`` is ten, and ``no``, ``1:30`` and ``2024-01-01`` are text. Size, depth and expansion are limited.
 """
 
@@ -22,7 +22,7 @@ MOST_BYTES = 4 * 2**20
 MOST_DEPTH = 50
 MOST_DIGITS = 1000
 MOST_VALUES = 100_000
-"""How many values aliases may add to the text's own."""
+"""The number of values that aliases may add to the values in the text."""
 
 FLOAT, INT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"
 _FLOAT = re.compile(
@@ -35,14 +35,14 @@ _MERGE = re.compile(r"<<$")
 
 
 class YamlTextError(ValueError):
-    """The text is not YAML, or goes beyond a limit; the message is one line."""
+    """The text is not YAML, or exceeds a limit; the message is one line."""
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text.
+    """Returns the value of a YAML text.
 
     Raises:
-        YamlTextError: the text is not YAML, has a key twice, or goes beyond a limit.
+        YamlTextError: The text is not YAML, has a key twice, or exceeds a limit.
     """
     most = most_bytes()
     if len(text) > most:
@@ -51,7 +51,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except YamlTextError:
         raise
-    # Tags on values of another kind raise KeyError, IndexError, AttributeError and others beside YAMLError.
+    # A tag on a value of another kind may raise KeyError, IndexError, AttributeError and other errors.
     except Exception as error:
         known = isinstance(error, yaml.YAMLError | ValueError)
         why = one_line(error) if known else "a tag (such as !!bool) is on a value of another kind"
@@ -59,14 +59,14 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: Path, field: str) -> Any:
-    """The value of a YAML file.
+    """Returns the value of a YAML file.
 
     Args:
         path: the path of the file.
         field: the setting or option that names the file, for the message.
 
     Raises:
-        InputError: the file cannot be read, or `parse_yaml` refuses its text.
+        InputError: The file cannot be read, or `parse_yaml` refuses its text.
     """
     most = most_bytes()
     try:
@@ -86,23 +86,23 @@ def read_yaml_file(path: Path, field: str) -> Any:
 
 
 def dump_yaml(value: Any, *, flow: bool = False) -> str:
-    """The value as a YAML text in ASCII, which `parse_yaml` and every other reader parse to the same value.
+    """Writes a value as YAML text in ASCII, which every YAML reader reads as the same value.
 
     Args:
-        value: made of mappings, sequences, texts, numbers and None.
-        flow: whether to write it in one line, as far as it fits.
+        value: a value made of mappings, sequences, texts, numbers and None.
+        flow: whether to write the value in one line, as far as it fits.
     """
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow))
 
 
 def most_bytes() -> int:
-    """The largest size of a YAML text in bytes."""
+    """Returns the largest size of a YAML text in bytes."""
     given = os.environ.get(LIMIT_VARIABLE, "")
     return int(given) if given.isdecimal() and len(given) < 19 else MOST_BYTES
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's plain values, and with limits."""
+    """Loads YAML like SafeLoader, but with the plain values of YAML 1.2 and with limits."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (as in the base class)
 
@@ -174,7 +174,7 @@ def _check_keys(node: Any) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes every text that YAML 1.1 or 1.2 would read as another value."""
+    """Writes YAML like SafeDumper, and quotes every text that YAML 1.1 or 1.2 would read as another value."""
 
     yaml_implicit_resolvers = yaml.SafeDumper.yaml_implicit_resolvers.copy()
 

@@ -206,7 +206,7 @@ def test_a_plain_dataclass_and_a_function_serve_too():
         ({"server_optimizer": middle}, r"aggregation\.server_optimizer: .*a part, not a function"),
         (
             {"multi_krum": 3, "kept": 2, "rule": "multi_krum"},
-            r"multi_krum: got 3; expected nothing beside kept",
+            r"multi_krum: got 3; expected no value beside kept",
         ),
     ],
 )

@@ -16,10 +16,10 @@ def test_an_error_names_things_as_its_reader_does() -> None:
         assert one.on_command_line() == told
 
 
-def test_how_to_go_on_is_kept_when_an_error_is_copied() -> None:
+def test_how_to_resume_is_kept_when_an_error_is_copied() -> None:
     error = ClientError(0, 1, "no data")
-    error.go_on = "go on with: that"
-    assert "go on with: that" in str(copy.copy(error))
+    error.how_to_resume = "you can resume it with: that"
+    assert "you can resume it with: that" in str(copy.copy(error))
 
 
 def test_what_python_refuses_is_said_in_the_words_of_python(tmp_path) -> None:
@@ -41,4 +41,4 @@ def test_the_name_that_was_meant_comes_first_and_no_name_twice() -> None:
     error = not_one_of("task", "taging", ["tagging", "other", "tagging"])
     assert str(error) == "task: got 'taging'. Did you mean tagging? Expected one of tagging, other"
     assert choice(map(str, range(12))).endswith("10, 11")
-    assert choice(map(str, range(13)), "that page").endswith("8, 9 and 3 more (that page lists all)")
+    assert choice(map(str, range(13)), "that page").endswith("8, 9 and 3 more (that page lists all names)")

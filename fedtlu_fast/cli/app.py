@@ -42,17 +42,22 @@ Every round, clients train on their own data, the server averages their changes,
 the averaged change, and applies only the best-scoring blocks (FedTLU, arXiv 2412.17692).
 
 \b
-  fedtlu compare                     fedtlu, random, last and all layers
-  fedtlu experiment NAME             the FedTLU paper's tables
-  fedtlu run                         one federation, with live progress
-  fedtlu run --set rounds=20 --json  the same, shorter; summary as JSON
-  fedtlu data --plot data.png        the clients' data
-  fedtlu score BEFORE AFTER          rank the layers of a change
-  fedtlu history RUN_DIR             how steady the ranking was, and why
-  fedtlu profile                     speed and accuracy on this machine
-  fedtlu bench-sim                   time a round, beside a plain loop
-  fedtlu settings                    every setting and what it means
-  fedtlu env                         versions, and which backends are live
+Start here:
+
+\b
+  fedtlu run --preset smoke    a tiny federation, done in seconds
+  fedtlu run                   a federation of 100 clients, in minutes
+  fedtlu compare               several ways to choose layers, in a table
+
+Then use your own settings, data and models:
+
+\b
+  fedtlu run --set rounds=20 --model gpt2 --data text:books/
+  fedtlu settings              every setting, its value and its meaning
+  fedtlu data --plot data.png  how the data are dealt to the clients
+  fedtlu score BEFORE AFTER    rank the layers between two checkpoints
+
+COMMAND --help explains a command.
 """
 
 app = typer.Typer(
@@ -72,7 +77,7 @@ def _version(wanted: bool) -> None:
 
 
 LOADING = ("run", "compare", "experiment", "profile", "bench-sim")
-"""Commands that load PyTorch and Transformers."""
+"""Commands that load PyTorch and Transformers, which need memory and threads."""
 
 
 @app.callback()
@@ -85,7 +90,7 @@ def options(
         bool, typer.Option("--verbose", "-v", help="Log which backend runs, and other details.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Handles the options that stand before the command."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("fedtlu_fast").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("fedtlu_fast.data").setLevel(logging.INFO)
@@ -95,20 +100,22 @@ def options(
         check_room_for_libraries()
 
 
-app.command("run")(run_command)
-app.command("compare")(compare_command)
-app.command("experiment")(experiment_command)
-app.command("data")(data_command)
-app.command("score")(score_command)
-app.command("history")(history_command)
-app.command("profile")(profile_command)
-app.command("bench-sim")(bench_sim_command)
-app.command("settings")(settings_command)
-app.command("env")(env_command)
+app.command("run", short_help="Run one federation, with live progress and a report.")(run_command)
+app.command("compare", short_help="Compare ways to choose blocks; makes a table and a picture.")(
+    compare_command
+)
+app.command("experiment", short_help="Run an experiment of the FedTLU paper.")(experiment_command)
+app.command("data", short_help="Show how the data are dealt to the clients.")(data_command)
+app.command("score", short_help="Rank the layers and blocks of a change.")(score_command)
+app.command("history", short_help="Show how stable a run's ranking of blocks was.")(history_command)
+app.command("profile", short_help="Measure the speed and accuracy of the kernels.")(profile_command)
+app.command("bench-sim", short_help="Time rounds beside other simulators.")(bench_sim_command)
+app.command("settings", short_help="List every setting with its value and meaning.")(settings_command)
+app.command("env", short_help="Show versions, devices and live backends.")(env_command)
 
 
 def run_command_line() -> None:
-    """Runs the command; an error that the user can fix is one message without a traceback."""
+    """Runs the command and ends the process; errors that a user can fix are shown without a traceback."""
     # Idle OpenMP threads that spin slow down other processes on a shared machine; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -136,7 +143,7 @@ def _app() -> int:
 
 
 def _reported(work: Callable[[], int]) -> int:
-    """The exit code of some work; prints the message of an error that it raises."""
+    """Runs `work` and returns its exit code; if it raises an error, prints the error's message."""
     try:
         return work()
     except (InputError, BackendUnavailableError) as error:
@@ -155,7 +162,7 @@ def _reported(work: Callable[[], int]) -> int:
 
 
 def _limit_met(error: BaseException) -> str | None:
-    """One message for an error that means a limit of the machine; None for others."""
+    """Returns a message for an error that comes from a limit of the machine; None for other errors."""
     reason, found = refusal(error), error.__cause__
     while reason is None and found is not None:  # libraries wrap the system's error in their own
         reason, found = refusal(found), found.__cause__
@@ -167,7 +174,7 @@ def _limit_met(error: BaseException) -> str | None:
         return None
     return (
         f"{reason}. Use a smaller model, cohort, execution.clients_per_batch or training.batch_size, fewer "
-        f"execution.workers or --jobs, or raise the limit; `fedtlu run --dry-run` says what a run needs"
+        f"execution.workers or --jobs, or raise the limit; `fedtlu run --dry-run` shows what a run needs"
     )
 
 

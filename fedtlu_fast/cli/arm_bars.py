@@ -1,4 +1,4 @@
-"""Progress bars for several concurrent runs."""
+"""Shows the progress of several concurrent runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ArmBars:
-    """One progress bar per arm."""
+    """Shows one progress bar per arm while its context is entered."""
 
     def __init__(self, live: bool) -> None:
         self.progress = Progress(
@@ -36,7 +36,7 @@ class ArmBars:
         self.progress.stop()
 
     def show(self, arm: Arm, done: int) -> None:
-        """Updates the arm's bar."""
+        """Updates the bar of an arm of which `done` rounds are finished."""
         if arm.path not in self.tasks:
             self.tasks[arm.path] = self.progress.add_task(visible(arm.name), total=arm.until)
         self.progress.update(self.tasks[arm.path], completed=done)

@@ -1,4 +1,4 @@
-"""``fedtlu bench-sim``."""
+"""Implements ``fedtlu bench-sim``."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ WORKLOADS = ("mlp", "gpt")
 
 
 def bench_sim_command(
-    workloads: Annotated[str, typer.Option(help="mlp, gpt, or mlp,gpt.")] = "mlp",
+    workloads: Annotated[str, typer.Option(help="Federations to time: mlp, gpt, or mlp,gpt.")] = "mlp",
     systems: Annotated[
         str | None,
-        typer.Option(help="Simulators (fedtlu) or their modes (fedtlu:serial), separated by commas."),
+        typer.Option(
+            help="Simulators to time (such as fedtlu) or modes of them (such as fedtlu:serial), separated by "
+            "commas (default: all)."
+        ),
     ] = None,
     rivals: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of rivals whose setup.sh has run (benchmarks/rivals).", metavar="DIR", parser=at_home
+            help="Folder of other simulators to time too (benchmarks/rivals, after its setup.sh has run).",
+            metavar="DIR",
+            parser=at_home,
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds per run; the first is not counted.")] = 8,
@@ -47,12 +52,12 @@ def bench_sim_command(
     csv_file: options.Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Time the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.
+    """Time rounds of the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.
 
-    mlp: 64-64-10, 10,000 clients, 1000 in a round, 2 steps of 10 samples. gpt: a GPT-2 of a million
-    parameters, 100 clients, 10 in a round, 5 steps of 16 texts of 64 tokens. Each simulator runs in a
-    separate process, one after another. Time per round is the median of all rounds except the first; memory
-    is the peak of all processes together.
+    The workload mlp trains a 64-64-10 perceptron: 10,000 clients, 1000 per round, 2 steps of 10 samples. The
+    workload gpt trains a GPT-2 of a million parameters: 100 clients, 10 per round, 5 steps of 16 texts of 64
+    tokens. The simulators run one after another, each in its own process. The time per round is the median
+    of all rounds except the first; memory is the peak of all processes of a simulator together.
     """
     from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
     from fedtlu_fast.runs.directory import dump_json

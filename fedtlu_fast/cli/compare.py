@@ -1,4 +1,4 @@
-"""``fedtlu compare``."""
+"""Implements ``fedtlu compare``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import visible
-from fedtlu_fast.wording import rounds_told
+from fedtlu_fast.wording import rounds_text
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 LEAST = (
@@ -37,9 +37,9 @@ def compare_command(
     selectors: Annotated[
         str | None,
         typer.Option(
-            help=f"Selectors, separated by commas (default: {SELECTORS}). For clients: top@2, "
-            "strategic@1..4, strategic@2+lam=0.5, full@all, ...; "
-            "for reference: zero_shot, after_warmup, local_only."
+            help=f"Selectors to compare, separated by commas (default: {SELECTORS}). Client selectors have a "
+            "budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, ... References without "
+            "selection: zero_shot, after_warmup, local_only."
         ),
     ] = None,
     budgets: Annotated[
@@ -49,8 +49,8 @@ def compare_command(
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="Values of a setting, such as lam=0,0.1,1; every selector that has it runs with each; "
-            "may be repeated."
+            help="Values of a setting, such as lam=0,0.1,1; every selector that has the setting runs with "
+            "each value. May be repeated."
         ),
     ] = None,
     seeds: Annotated[
@@ -83,13 +83,15 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print only rows and summaries, as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run several selectors on the same federation, with several seeds: one table and one picture.
+    """Compare selectors on the same federation with several seeds; makes a table and a picture.
 
     The runs of one seed share data, cohorts, batches and the warm-up. They differ only in the blocks that
-    clients train and send, and that the server applies (with participation.sampler=loss, also in the cohorts,
-    as the clients' losses decide them). Beside --resume, --set may change execution.client_errors,
-    client_seconds and retries, and checkpoint.*. Seconds are the time of the rounds, without setup. Without
-    options it takes under three minutes on two cores.
+    clients train and send, and that the server applies. (With participation.sampler=loss they also differ in
+    the cohorts, because the clients' losses decide them.) Seconds in the table are the time of the rounds,
+    without setup. Without options the command takes under three minutes on two cores.
+
+    --resume continues a stopped comparison; with it, --set may change only execution.client_errors,
+    execution.client_seconds, execution.retries and checkpoint.*.
     """
     from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.environment import data_line
@@ -136,10 +138,10 @@ def compare_command(
     named = resume or out
     with (
         nullcontext(named) if named is not None else options.fresh_directory("compare") as directory,
-        options.saying_how_to_go_on("compare", directory),
+        options.adding_how_to_resume("compare", directory),
     ):
         if resume is not None and not quiet and is_complete(settings, names, numbers, directory):
-            note("Nothing was left to do: all runs of this comparison had finished")
+            note("There is nothing left to do: all runs of this comparison have finished")
         with ArmBars(live) as bars:
             arms = compare(
                 settings,
@@ -154,7 +156,7 @@ def compare_command(
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
-        title = f"{rounds_told(settings.rounds, settings.warmup_rounds)}, {len(numbers)} seeds: mean ± std"
+        title = f"{rounds_text(settings.rounds, settings.warmup_rounds)}, {len(numbers)} seeds: mean ± std"
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table

@@ -1,4 +1,4 @@
-"""``fedtlu data``."""
+"""Implements ``fedtlu data``."""
 
 from __future__ import annotations
 
@@ -43,12 +43,13 @@ def data_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Show each client's data: how many samples, how many values, and how far from all clients' data.
+    """Show how the data are dealt: samples per client, their values, and distances from the whole data.
 
-    Takes the options of `fedtlu run` that decide the clients' data. The effective number of values is
-    exp(entropy): 3 means as mixed as three values in equal shares. The distance is the total variation
-    between the values of a client and the values of all: 0 is equal, 1 has nothing in common. Of more than
-    10,000 clients, 10,000 are examined.
+    The options are those of `fedtlu run` that decide the clients' data. Values are labels, documents, topics
+    and so on. The effective number of values of a client is exp(entropy): 3 means as mixed as three values in
+    equal shares. The distance is the total variation distance between the values of a client and those of
+    all clients: 0 means equal, 1 means nothing in common. If there are more than 10,000 clients, 10,000 of
+    them are examined.
     """
     from fedtlu_fast.build.data import load_federation
     from fedtlu_fast.data.holdings import look
@@ -116,9 +117,9 @@ def _table(found: dict[str, Any], source: str, partition: str) -> Table:
     dealt = "" if found["left_over"] is None else f", dealt by partition={partition}"
     caption = []
     if found["without_own_test"]:
-        caption.append(f"{found['without_own_test']:,} without their own test samples")
+        caption.append(f"{found['without_own_test']:,} clients have no test samples of their own")
     if found["left_over"]:
-        caption.append(f"{found['left_over']:,} samples are held by nobody")
+        caption.append(f"{found['left_over']:,} samples are held by no client")
     table = Table(
         title=f"{among}{found['clients']:,} clients of {source}{dealt}",
         caption="; ".join(caption) or None,

@@ -1,4 +1,4 @@
-"""``fedtlu run --dry-run``."""
+"""Implements ``fedtlu run --dry-run``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.wording import rounds_told
+from fedtlu_fast.wording import rounds_text
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -30,7 +30,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         return
     table = Table(title="What this run needs", show_header=False, title_justify="left")
     needed = found.server_bytes + found.worker_bytes
-    rounds = rounds_told(settings.rounds, settings.warmup_rounds)
+    rounds = rounds_text(settings.rounds, settings.warmup_rounds)
     lines = {
         "parameters": f"{found.parameters:,}",
         "executor": f"{found.executor}, {found.workers} worker(s), "

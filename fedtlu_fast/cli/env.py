@@ -1,4 +1,4 @@
-"""``fedtlu env``."""
+"""Implements ``fedtlu env``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHOWN = ("torch", "transformers", "datasets", "numpy", "triton", "safetensors", 
 def env_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the environment as JSON.")] = False,
 ) -> None:
-    """Show versions, devices, threads, and which backends are live and why others are not.
+    """Show versions, devices, threads, and which backends are live; for the others, why they are not.
 
-    Include the output in bug reports.
+    Please include the output in bug reports.
     """
     found = environment()
     if as_json:
@@ -43,7 +43,7 @@ def env_command(
 
 
 def environment() -> dict[str, Any]:
-    """The versions, devices and settings that decide how the package runs here."""
+    """Returns the versions, devices and settings that decide how the package runs here."""
     import torch
 
     from fedtlu_fast.ops import dispatch

@@ -1,4 +1,4 @@
-"""``fedtlu experiment``."""
+"""Implements ``fedtlu experiment``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InterruptedRunError, ResumableError, not_one_of
 from fedtlu_fast.places import at_home
 from fedtlu_fast.shown import shell_word
-from fedtlu_fast.wording import rounds_told
+from fedtlu_fast.wording import rounds_text
 
 SEEDS = 3
 
 
 def experiment_command(
-    name: Annotated[str, typer.Argument(help="udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="The experiment: udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2."),
+    ],
     scale: Annotated[
-        str, typer.Option(help="small (minutes on two cores) or paper (150 rounds; needs a GPU).")
+        str, typer.Option(help="Size: small (minutes on two cores) or paper (150 rounds; needs a GPU).")
     ] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from 0.")] = SEEDS,
     data: options.Data = None,
@@ -51,11 +54,14 @@ def experiment_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table's rows as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the FedTLU paper's experiment: aggregators x threats x selectors x seeds, as one table.
+    """Run an experiment of the FedTLU paper; makes one table.
 
-    Without --data, text that comes with Python replaces the paper's data; give the treebank (--data
-    udpos:DIR) or the Penn Treebank (--data ptb:DIR) for the paper's. The same command resumes a stopped
-    experiment; --set may then change execution.client_errors, client_seconds and retries, and checkpoint.*.
+    The experiment runs every combination of aggregators, threats, selectors and seeds. Without --data, text
+    that comes with Python replaces the paper's data; the paper's data are a Universal Dependencies treebank
+    (--data udpos:DIR) and the Penn Treebank (--data ptb:DIR).
+
+    The same command resumes a stopped experiment; --set may then change only execution.client_errors,
+    execution.client_seconds, execution.retries and checkpoint.*.
     """
     from fedtlu_fast.experiments.compare import is_complete
     from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
@@ -83,7 +89,7 @@ def experiment_command(
     live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
     finished = (is_complete(one.config, *arms, directory / one.name) for one in grid)
     over = begun and not quiet and all(finished)
-    again = f"go on with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
+    again = f"you can resume it with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
     try:
         with ArmBars(live) as bars:
             found = run_experiment(
@@ -95,17 +101,17 @@ def experiment_command(
                 resume=begun,
             )
         if over:  # only now, because a plan that differs from the first one is refused
-            note("Nothing was left to do: all runs of this experiment had finished")
+            note("There is nothing left to do: all runs of this experiment have finished")
         rows = write_experiment_report(name, found, directory)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"finished runs are kept; {again}", interrupt) from None
     except ResumableError as error:
-        error.go_on = again
+        error.how_to_resume = again
         raise
     if as_json:
         typer.echo(dump_json(rows, indent=1))
     else:
-        rounds = rounds_told(settings.rounds, settings.warmup_rounds)
+        rounds = rounds_text(settings.rounds, settings.warmup_rounds)
         title = f"{name}, {scale}: {rounds}, {seeds} seeds, data {settings.data.source}"
         show(experiment_table(rows, title), "see table.md")
     options.say_diverged([arm for result in found for arm in result.arms])
@@ -118,7 +124,7 @@ def _names(given: str) -> list[str]:
 
 
 def _best_device(scale: str) -> str | None:
-    """A GPU for the paper's scale, if there is one."""
+    """Returns ``cuda`` for the paper's scale if there is a GPU; else None, which keeps the default."""
     import torch
 
     return "cuda" if scale == "paper" and torch.cuda.is_available() else None

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_place(field: str, path: Path | None) -> None:
-    """Raises, before minutes of work begin, if the file for their results cannot exist.
+    """Raises an error if a result file cannot be written there; called before minutes of work begin.
 
     Raises:
-        InputError: the path is a directory, or its parent is none.
+        InputError: The path is a directory, or its parent is not a directory.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise InputError(field, str(path), "a file in a directory that exists")
@@ -28,7 +28,7 @@ def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
     """Writes dataclass instances, one per line, below a line of their fields' names.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -40,14 +40,14 @@ def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
 
 
 def write_plot(path: Path, make: Callable[[], Figure]) -> None:
-    """Draws a figure into a PNG file; if it cannot be drawn, one line says so, and the command goes on.
+    """Draws a figure into a PNG file; if that fails, prints a line about it and lets the command go on.
 
     Args:
         path: the path of the file.
         make: a function that makes the figure.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     from fedtlu_fast.report.pages.parts import attempt, png
 

@@ -1,4 +1,4 @@
-"""``fedtlu history``."""
+"""Implements ``fedtlu history``."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ def history_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show how steady a run's ranking of blocks was, and which kinds of layers decided it.
+    """Show how stable a run's ranking of blocks was, and which kinds of layers decided it.
 
-    Steadiness: Kendall's tau-b of the block scores (1 the same order, 0 unrelated) and the Jaccard overlap of
-    the chosen blocks, among like blocks, between targeted rounds; by their distance in rounds, mean ± std.
+    The first table compares targeted rounds that are 1, 2, ... rounds apart: Kendall's tau-b between their
+    block scores (1 means the same order, 0 unrelated orders) and the Jaccard overlap of their chosen blocks,
+    within each group of like blocks, as mean ± standard deviation.
 
-    Deciding layers: the share of the score's variance between like blocks that comes from matrices, biases
-    and norms; the tau between the ranking by these layers alone and the actual ranking; and the overlap
-    between the best blocks by these layers alone and the best by the score, as many as were chosen.
+    The second table has a row for each kind of layer (matrices, biases, norms): its share of the variance of
+    the block scores within a group; the tau between the ranking by these layers alone and the actual ranking;
+    and the overlap between the blocks that these layers alone would choose and the best by the score.
     """
     from fedtlu_fast.report.aggregate.history import history_json, kind_cells, read_history, stability_cells
     from fedtlu_fast.runs.directory import dump_json
@@ -60,18 +61,18 @@ def history_command(
     if history.stability:
         show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "use --json")
     else:
-        note("One targeted round: nothing to compare it with yet.")
+        note("There is only one targeted round, so ranks cannot be compared yet.")
     if history.kinds:
         show(_table("Which layers decide a block's score", *kind_cells(history)), "use --json")
-        results.print("Kinds are recognised by names and shapes.", highlight=False)
+        results.print("The kind of a layer is guessed from its name and shape.", highlight=False)
         if history.pooling == "pooled":
             results.print(
-                "selection.pooling=pooled: the shares are of the mean of the layers' values, "
-                "by which blocks are not ranked.",
+                "With selection.pooling=pooled the shares describe the mean of the layers' scores, "
+                "which is not the score that ranks the blocks.",
                 highlight=False,
             )
     else:
-        note("Blocks hold one kind of layer only: there is nothing to compare.")
+        note("All layers are of one kind, so there are no kinds to compare.")
 
 
 def _table(title: str, heads: list[str], cells: list[list[str]]) -> Table:

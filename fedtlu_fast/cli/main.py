@@ -11,10 +11,9 @@ from types import FrameType
 def main() -> None:
     """Runs the command line and ends the process with its exit code.
 
-    Outside of the command's own work (while Python loads modules, and while it ends) a Ctrl-C ends the
-    process silently with exit code 130.
+    While Python loads modules, and while it shuts down, Ctrl-C ends the process silently with exit code 130.
     """
-    handled = signal.getsignal(signal.SIGINT)  # a background job ignores it, and goes on ignoring it
+    handled = signal.getsignal(signal.SIGINT)  # a background job ignores Ctrl-C and has to stay so
     if handled is signal.default_int_handler and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _leave)
     from fedtlu_fast.cli.app import run_command_line

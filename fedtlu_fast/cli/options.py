@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they make."""
+"""Defines options that several commands share, and turns them into settings."""
 
 from __future__ import annotations
 
@@ -24,50 +24,61 @@ if TYPE_CHECKING:
 
 Preset = Annotated[
     str | None,
-    typer.Option(help="Settings that ship with the package (quickstart unless --config is given)."),
+    typer.Option(
+        help="Preset, a set of settings that ships with the package (default: quickstart, unless --config is "
+        "given); `fedtlu settings` lists them."
+    ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="A YAML file of settings.",
+        help="YAML file of settings, such as the config.yaml of a run.",
         metavar="FILE",
         parser=at_home,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="One setting, such as rounds=20 or training.lr=0.1; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, such as rounds=20 or training.lr=0.1. May be repeated.",
+    ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Pre-trained model: a name (gpt2), a directory or a .gguf file. Default: a small fresh one."
+        help="Pre-trained model: a name (such as gpt2), a directory or a .gguf file (default: a small model "
+        "with random weights)."
     ),
 ]
 Task = Annotated[
     str | None,
     typer.Option(
         help="Task: language_modelling (default), tagging, classification, image_classification or "
-        "text_classification; digits and topics are the last two with their presets."
+        "text_classification; digits and topics stand for the last two with embedded data and a preset."
     ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         help="Data source: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
-        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all."
+        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all sources."
     ),
 ]
 Partition = Annotated[
     str | None,
     typer.Option(
-        help="Partition: iid, dirichlet[:ALPHA], shard[:SHARDS], natural, ...; `fedtlu settings` lists all."
+        help="Partition, which deals the data to the clients: iid, dirichlet[:ALPHA], shard[:SHARDS], "
+        "natural, ...; `fedtlu settings` lists all partitions."
     ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds, warm-up included.")]
 Clients = Annotated[int | None, typer.Option(help="Number of clients in the federation.")]
-Backend = Annotated[str | None, typer.Option(help="Backend: auto, reference, native or triton.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda or cuda:N.")]
+Backend = Annotated[
+    str | None, typer.Option(help="Backend of the kernels: auto, reference, native or triton.")
+]
+Device = Annotated[str | None, typer.Option(help="Device that trains: cpu, cuda or cuda:N.")]
 Executor = Annotated[
     str | None,
     typer.Option(
@@ -75,13 +86,16 @@ Executor = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Number of workers of processes and ray (default: the number of cores).")
+    int | None,
+    typer.Option(help="Number of workers of the executors processes and ray (default: the number of cores)."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of all draws.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random draws.")]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="New directory for the files (default: a new one in runs/).", metavar="DIR", parser=at_home
+        help="New directory for the files of the run (default: a new directory in runs/).",
+        metavar="DIR",
+        parser=at_home,
     ),
 ]
 Csv = Annotated[
@@ -89,21 +103,22 @@ Csv = Annotated[
     typer.Option("--csv", help="Write the rows to this CSV file.", metavar="FILE", parser=at_home),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show neither progress nor closing remarks.")
+    bool,
+    typer.Option("--quiet", "-q", callback=be_quiet, help="Show only results, no progress and no notes."),
 ]
 
 
 def settings_from(
     preset: str | None, config: Path | None, overrides: list[str] | None, **given: Any
 ) -> RunConfig:
-    """The settings from preset, file, --set and the other options; later ones override earlier ones.
+    """Makes settings from a preset, a file, --set and the other options; later ones override earlier ones.
 
     Args:
         preset: the preset's name, or None.
-        config: the file, or None.
+        config: the YAML file, or None.
         overrides: the overrides of --set.
-        given: values of dotted settings, with ``__`` for the dot (``data__source``); None means not given. A
-            task with the name of a preset brings that preset.
+        given: values of dotted settings, with ``__`` for the dot (``data__source``); None means not given. If
+            a task has the name of a preset, that preset is the default.
     """
     from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets
 
@@ -113,7 +128,7 @@ def settings_from(
 
 
 def from_everywhere(config: RunConfig) -> RunConfig:
-    """The settings with absolute paths, so that the run can be resumed from another directory."""
+    """Makes paths in settings absolute, so that the run can be resumed from another directory."""
     data, participation = config.data, config.participation
     found: dict[str, Any] = {"data": data.model_copy(update={"source": data.source.located()})}
     if participation.trace is not None:
@@ -126,27 +141,27 @@ def from_everywhere(config: RunConfig) -> RunConfig:
 
 
 def _named(given: Mapping[str, Any]) -> list[str]:
-    """The options that have a setting of their own, as overrides."""
+    """Returns options that stand for settings as ``key=value`` overrides."""
     # Quoted, because --set takes YAML, which may read a path as a comment or a mapping.
     settings = {key.replace("__", "."): value for key, value in given.items() if value is not None}
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def refuse_beside_resume(**given: Any) -> None:
-    """Raises for options that a resumed run would ignore.
+    """Raises an error for options that a resumed run would ignore.
 
     Args:
         given: option -> value, as for `settings_from`; None or an empty list means not given.
 
     Raises:
-        InputError: one is given.
+        InputError: Such an option is given.
     """
     for name, value in given.items():
         if value is not None and value != []:
             raise InputError(
                 f"--{name.split('__')[0 if name == 'model__pretrained' else -1]}",
                 value if not isinstance(value, Path) else str(value),
-                "nothing beside --resume: a resumed run keeps its settings",
+                "no value beside --resume, because a resumed run keeps its settings",
                 "Leave it out, or start a new run without --resume.",
             )
 
@@ -161,14 +176,14 @@ FREE_OF_COMPARISONS = (
     "execution.retries",
     "checkpoint.",
 )
-"""The subset of these that may change for a comparison, whose executor is fixed for all its arms."""
+"""Settings that may change when a comparison is resumed; its executor stays the same for all arms."""
 
 
 def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> list[str]:
-    """Checks the overrides of --set beside --resume.
+    """Checks the overrides of --set that are given with --resume, and returns them.
 
     Raises:
-        InputError: one changes a setting that must stay the same.
+        InputError: An override changes a setting that must stay the same.
     """
     from fedtlu_fast.config.settings import full_key
 
@@ -178,15 +193,15 @@ def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> lis
 
 
 def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunConfig:
-    """The settings of a run to resume, with the changes that are allowed.
+    """Returns the settings of a run to resume, with the given changes.
 
     Args:
-        directory: directory of the run.
+        directory: the directory of the run.
         overrides: the overrides of --set.
-        given: see `settings_from`.
+        given: values of dotted settings, as for `settings_from`.
 
     Raises:
-        InputError: there is no such run, or a change is not allowed.
+        InputError: There is no such run, or a change is not allowed.
     """
     from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.runs.directory import RunDirectory
@@ -197,19 +212,19 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
 
 
 @contextmanager
-def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
-    """Gives errors that stop a run or a comparison inside a message that says how to resume it.
+def adding_how_to_resume(command: str, directory: Path) -> Iterator[None]:
+    """Adds to the errors that stop a run or a comparison how the user can resume it.
 
     Args:
         command: ``run`` or ``compare``.
-        directory: directory of the run or the comparison.
+        directory: the directory of the run or the comparison.
     """
-    how = f"go on with: fedtlu {command} --resume {shell_word(directory)}"
+    how = f"you can resume it with: fedtlu {command} --resume {shell_word(directory)}"
     try:
         yield
     except ResumableError as error:
         begun = os.path.exists(directory / "config.yaml")
-        error.go_on = how if begun else "give the same command again"
+        error.how_to_resume = how if begun else "give the same command again"
         raise
     except KeyboardInterrupt as interrupt:
         begun = os.path.exists(directory / "config.yaml")
@@ -217,21 +232,23 @@ def saying_how_to_go_on(command: str, directory: Path) -> Iterator[None]:
 
 
 def say_diverged(arms: Sequence[ArmResult]) -> None:
-    """Names the runs of a comparison that diverged, so that nobody takes their figures for results."""
+    """Prints which runs of a comparison diverged, because their figures are no results."""
     for arm in arms:
         if (last := arm.summary.get("diverged_round")) is not None:
-            text = f"{arm.selector}, seed {arm.seed}: diverged, its test loss after round {last} is no number"
+            text = (
+                f"{arm.selector}, seed {arm.seed}: diverged; the test loss after round {last} is not finite"
+            )
             note(text)
 
 
 @contextmanager
 def fresh_directory(name: str) -> Iterator[Path]:
-    """A new directory in runs/, named after the time; it is removed if nothing was written into it.
+    """Creates a new directory in runs/, named after the time; removes it if nothing was written into it.
 
-    It is created here, not only named: of two runs that begin in the same second, one takes another name.
+    If two runs begin in the same second, the second one gets another name.
 
     Raises:
-        InputError: it cannot be created.
+        InputError: The directory cannot be created.
     """
     folder = Path("runs")
     stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", not folder.exists()
@@ -242,8 +259,8 @@ def fresh_directory(name: str) -> Iterator[Path]:
             break
         except OSError as error:
             if not path.exists():
-                expected = f"a directory that can be made; {error.strerror}"
-                raise InputError("--out", str(path), expected, "Name another.") from error
+                expected = f"a directory that can be created; {error.strerror}"
+                raise InputError("--out", str(path), expected, "Name another directory.") from error
     try:
         yield path
     finally:

@@ -1,4 +1,4 @@
-"""``fedtlu profile``."""
+"""Implements ``fedtlu profile``."""
 
 from __future__ import annotations
 
@@ -28,43 +28,47 @@ DEFAULT_AGGREGATED = ("transformer-6", "gpt2")
 
 def profile_command(
     shapes: Annotated[
-        str | None, typer.Option(help="Shapes, separated by commas, or all (that fit in memory).")
+        str | None,
+        typer.Option(help="Model shapes, separated by commas, or all (as far as they fit in memory)."),
     ] = None,
     ops: Annotated[str, typer.Option(help="Operations, separated by commas, or all.")] = "all",
     clients: Annotated[
-        str, typer.Option(help="Numbers of clients to aggregate, separated by commas.")
+        str, typer.Option(help="Numbers of clients that aggregate gets, separated by commas.")
     ] = "10",
     backends: Annotated[
-        str | None, typer.Option(help="Backends, separated by commas (default: the fast ones that are live).")
+        str | None,
+        typer.Option(help="Backends, separated by commas (default: the live ones except reference)."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method, interleaved.")] = 7,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's).")] = None,
+    device: Annotated[str, typer.Option(help="Device to measure: cpu, cuda or cuda:N.")] = "cpu",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method.")] = 7,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of CPU threads (default: PyTorch's).")
+    ] = None,
     csv_file: options.Csv = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Write a picture (PNG) of GB/s against bytes to this file.",
+            help="Write a picture (PNG) of GB/s over bytes to this file.",
             metavar="FILE",
             parser=at_home,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print notes and rows as JSON.")] = False,
 ) -> None:
-    """Measure speed and accuracy of the operations on this machine, beside hand-written code.
+    """Measure the speed and accuracy of our operations on this machine, and of hand-written code.
 
-    Each method is checked against float64, then all are timed in turn in one process; times are medians. The
-    floor is the time to move the necessary bytes at the memory's bandwidth, which is measured in the same
-    turns. On the CPU an update in place costs only its reads, because writing back overlaps them. A small
-    shape that stays in a cache may be faster than the floor.
+    Each method is compared with float64; then all methods are timed in turn in one process, and the median
+    times are shown. The floor of an operation is the time to move the necessary bytes at the memory's
+    bandwidth, which is measured in the same turns. On the CPU, only the reads of an update in place count,
+    because the writes overlap them. A small shape that stays in a cache may be faster than the floor.
 
-    Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16 (these unless --shapes is given), gpt2-xl (6 GB),
-    llama-7b-bf16 (14 GB), 100k-layers, one-layer (the same bytes as 100k-layers).
+    Shapes: mlp, transformer-6, resnet-18, gpt2, gpt2-bf16 (these five are the default), gpt2-xl (6 GB),
+    llama-7b-bf16 (14 GB), 100k-layers, one-layer (as many bytes as 100k-layers).
 
-    Operations: layer_stats, layer_stats (list) of separate tensors, accumulate_, accumulate_+stats,
-    aggregate, aggregate+clients (with every client's statistics), masked_apply_. aggregate always computes
-    the statistics of the sum; its rivals only aggregate. Without --shapes it is measured on transformer-6 and
-    gpt2.
+    Operations: layer_stats (of a flat vector), layer_stats (list) (of separate tensors), accumulate_,
+    accumulate_+stats, aggregate, aggregate+clients (with the statistics of every client), masked_apply_.
+    aggregate always computes the statistics of the sum; its rivals only sum. Without --shapes it is measured
+    on transformer-6 and gpt2.
     """
     import torch
 
@@ -86,8 +90,8 @@ def profile_command(
         for name in names:
             dispatch.resolve(name, kind)
     else:
-        # The reference is the oracle, and Triton's interpreter is for tests: both run only when asked for by
-        # name.
+        # The slow backends run only if they are asked for by name: the reference is the oracle, and Triton's
+        # interpreter is for tests.
         live = dispatch.live_backends(kind)
         names = [name for name in live if name != "reference" and (name, kind) != ("triton", "cpu")]
         names = names or ["reference"]
@@ -96,7 +100,7 @@ def profile_command(
     left_out: dict[str, None] = {}  # in order, each once
     if shapes == "all":
         chosen_shapes, large = fitting(chosen_shapes, device)
-        left_out |= {f"{name}: left out, it does not fit in the memory": None for name in large}
+        left_out |= {f"{name}: left out, because it does not fit in memory": None for name in large}
     quiet = not sys.stderr.isatty()
     with nullcontext() if quiet else notes.status("Measuring"):
         rows = list(
@@ -167,7 +171,7 @@ def _table(rows: list[Row], where: str) -> Table:
         "mis-ranked",
     )
     for head in (*left, *right):
-        # If space is short, only shapes and heads are broken, between words.
+        # If the table is too wide, only shapes and heads are wrapped, between words.
         table.add_column(head, justify="left" if head in left else "right", no_wrap=head in ("op", "method"))
     previous: tuple[str, str, int | None] | None = None
     for row in rows:

@@ -1,4 +1,4 @@
-"""The progress bar of ``fedtlu run``: a callback that shows each round."""
+"""Defines the progress bar of ``fedtlu run``, a callback that shows each round."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 
 MOST_SHOWN = 4
-"""How many chosen blocks the progress line names."""
+"""The largest number of chosen blocks that the progress line names."""
 
 
 class ProgressBar(Callback):
@@ -39,7 +39,7 @@ class ProgressBar(Callback):
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Inside, the bar is drawn."""
+        """Draws the bar while the context is entered."""
         with self._bar:
             yield
 
@@ -59,7 +59,7 @@ class ProgressBar(Callback):
 
 
 def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
-    """The results of a round in one line; blocks that are always updated are not named.
+    """Returns the results of a round in one line; blocks that are always updated are not named.
 
     Args:
         row: the round's row of metrics.jsonl.
@@ -86,7 +86,7 @@ def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
 
 
 def _own_figures(row: dict[str, Any]) -> list[str]:
-    """What the global test measured beside what our own tasks have."""
+    """Returns the user's own metrics in the global test."""
     ours = ("test_loss", "test_perplexity", "test_accuracy")
     own = {key: value for key, value in row.items() if key.startswith("test_") and key not in ours}
     return [f"{key.removeprefix('test_')} {value:.4g}" for key, value in own.items() if value is not None]

@@ -1,4 +1,4 @@
-"""``fedtlu run``."""
+"""Implements ``fedtlu run``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def run_command(
     preset: options.Preset = None,
     config: options.Config = None,
     overrides: options.Set = None,
-    selector: Annotated[str | None, typer.Option(help="fedtlu, random, last, first or full.")] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            help="Selector, which chooses the blocks: fedtlu (default), random, last, first or full."
+        ),
+    ] = None,
     model: options.Model = None,
     task: options.Task = None,
     data: options.Data = None,
@@ -41,7 +46,7 @@ def run_command(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with the run in this directory.",
+            help="Resume the run in this directory.",
             metavar="DIR",
             parser=at_home,
         ),
@@ -49,16 +54,19 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the memory, disk and time it needs; run and write nothing."),
+        typer.Option("--dry-run", help="Only show how much memory, disk and time the run needs."),
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run one federation and leave its settings, metrics, choices, checkpoints and report.
+    """Run one federation; writes settings, metrics, choices, checkpoints and a report to a directory.
 
-    With no options: 100 clients hold parts of the Python language reference, a small GPT-2 learns it, and
-    FedTLU chooses the blocks. A run that was killed goes on by --resume DIR, to the same bits; beside it,
-    --executor, --workers and --set of execution.* and checkpoint.* may change, and --rounds makes the run
-    longer. Ctrl-C or SIGTERM ends it after the round under way; a second Ctrl-C ends it immediately.
+    Without options, 100 clients hold parts of Python's documentation, a small GPT-2 learns it, and FedTLU
+    chooses the blocks that are updated.
+
+    Ctrl-C or SIGTERM ends the run after the current round; a second Ctrl-C ends it immediately. --resume DIR
+    continues a run that was stopped or killed, and gives the same bits as a run without interruption. With
+    --resume, only --executor, --workers, --set of execution.* and checkpoint.*, and --rounds may be given;
+    more rounds make the run longer.
     """
     given = {
         "selection__selector": selector,
@@ -83,7 +91,7 @@ def run_command(
     named, fresh = resume or out, f"{settings.selection.name_of('selector')}-seed{settings.seed}"
     with (
         nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
-        options.saying_how_to_go_on("run", directory),
+        options.adding_how_to_resume("run", directory),
     ):
         summary, trouble = _simulate(settings, directory, resume is not None, quiet)
     if as_json:
@@ -99,10 +107,10 @@ def run_command(
 
 
 def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -> tuple[dict[str, Any], str]:
-    """The run's summary, and why it ended early, if something went wrong with it.
+    """Runs the federation; returns its summary, and a message if the model diverged (else "").
 
     Raises:
-        InterruptedRunError: it was asked to stop before its end, and did after a round.
+        InterruptedRunError: A signal stopped the run after a round.
     """
     from fedtlu_fast.build.run import open_run
     from fedtlu_fast.cli.progress import ProgressBar
@@ -118,16 +126,16 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
         if live and run.note:
             note(run.note)
         if run.was_finished and not quiet:
-            note(f"Nothing was left to do: this run had finished, after round {run.state.round}")
+            note(f"There is nothing left to do: this run has finished, after round {run.state.round}")
         with (
             stop_on_signals(
-                lambda name: note(f"{name}: ending after this round; Ctrl-C ends at once")
+                lambda name: note(f"{name}: ending after this round; Ctrl-C ends immediately")
             ) as stop,
             bar.shown(),
         ):
             run.advance(settings.rounds, stop)
         if run.state.round < settings.rounds and not run.over:
-            raise InterruptedRunError(run.how_to_go_on(), stop)
+            raise InterruptedRunError(run.how_to_resume(), stop)
         result = run.finish()
     if (stopped := result.summary["stopped"]) and not quiet:
         note(f"Stopped after round {run.state.round} of {settings.rounds}: {stopped}")
@@ -158,21 +166,21 @@ def _table(summary: dict[str, Any]) -> Table:
 
 
 def _perplexities(summary: dict[str, Any]) -> dict[str, str]:
-    """Of tasks that have them."""
+    """Returns the lines about perplexities; empty for tasks without them."""
     if "perplexity" not in summary["figures"]:
         return {}
     before, after = summary["untrained_local_perplexity"], summary["trained_local_perplexity"]
-    again = f"the same, {summary['trained_clients']} clients: before, after they train once more"
+    again = f"  of {summary['trained_clients']} clients, before and after training once more"
     return {
         "global perplexity": _number(summary["test_perplexity"]),
-        "the same before round 1": _number(summary["start_test_perplexity"]),
+        "  before round 1": _number(summary["start_test_perplexity"]),
         "local perplexity": _number(summary["local_perplexity"]),
         again: f"{_number(before)}, {_number(after)}",
     }
 
 
 def _figures(summary: dict[str, Any]) -> dict[str, str]:
-    """The other figures of the task; the loss only where it is the headline."""
+    """Returns the lines about the other figures of the task; the loss only if it is the headline."""
     texts: dict[str, str] = {}
     for name, facts in summary["figures"].items():
         if name == "perplexity" or (name == "loss" and summary["headline"] != name):

@@ -1,4 +1,4 @@
-"""``fedtlu score``."""
+"""Implements ``fedtlu score``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedtlu_fast.shown import visible
 Granularity = Literal["tensor", "module", "block"]
 Pooling = Literal["mean", "pooled"]
 BY_SHAPE = "(by shape alone)"
-"""Marks ranks among blocks or layers that only have their shape in common."""
+"""Marks ranks among blocks or layers that have only their shape in common."""
 
 
 def score_command(
@@ -28,7 +28,7 @@ def score_command(
         typer.Argument(
             parser=at_home,
             metavar="BEFORE",
-            help="A .safetensors file or a model directory.",
+            help="Checkpoint before the change: a .safetensors file or a model directory.",
         ),
     ],
     after: Annotated[
@@ -36,23 +36,26 @@ def score_command(
         typer.Argument(
             parser=at_home,
             metavar="AFTER",
-            help="The same model, later.",
+            help="Checkpoint of the same model after the change.",
         ),
     ],
     granularity: Annotated[str, typer.Option(help="Kind of blocks: tensor, module or block.")] = "block",
-    ddof: Annotated[int, typer.Option(help="Which std Eq. 1 means: 0 population, 1 sample.")] = 1,
+    ddof: Annotated[
+        int, typer.Option(help="Standard deviation in Eq. 1: 0 of a population, 1 of a sample.")
+    ] = 1,
     pooling: Annotated[
-        str, typer.Option(help="Block score: mean of its layers' scores, or pooled.")
+        str,
+        typer.Option(help="Score of a block: mean (of its layers' scores) or pooled (as one layer)."),
     ] = "mean",
     backend: options.Backend = None,
     top: Annotated[int, typer.Option(min=0, help="Number of layers to list; 0: all.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Rank the layers and blocks of a change by how consistent it is (Eq. 1 of FedTLU).
+    """Rank the layers and blocks of the change between two checkpoints by Eq. 1 of FedTLU.
 
-    Blocks and layers are ranked among their like: the same part of each repeated block. Unique ones
-    (embeddings, head) are listed without a rank. The tables mark those that have only their shape in common,
-    as in a model without repeated blocks.
+    A block is compared only with like blocks, such as the other layers of a Transformer, and a layer only
+    with the same part of like blocks. Unique blocks and layers (embeddings, head) have no rank. In a model
+    without repeated blocks, those with the same shapes are compared, which the tables mark.
     """
     from fedtlu_fast.changes import score
     from fedtlu_fast.changes.ranking import ranking
@@ -78,7 +81,7 @@ def score_command(
     if prefix:
         results.print(visible(f"All names begin with {prefix}"), markup=False, highlight=False)
     if any(row["alike_by"] == "shape" for row in (*found["blocks"], *found["layers"])):
-        note(f"{BY_SHAPE}: the model does not repeat these, so their ranks mean less")
+        note(f"{BY_SHAPE}: these are not repeated parts of the model, so their ranks mean less")
     for line in _left_out(found):
         note(line)
 
@@ -89,7 +92,7 @@ def _check(option: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _left_out(found: dict[str, Any]) -> list[str]:
-    """Sentences about tensors that were not scored, and about names that differ."""
+    """Returns sentences about tensors that were not scored, and about names that differ."""
     lines = list(found["not_read"])
     renamed = found["renamed"]
     if renamed:
@@ -117,7 +120,7 @@ def _blocks(rows: list[dict[str, Any]], prefix: str) -> Table:
         table.add_column(head, justify="left" if head in ("group", "block") else "right", overflow="fold")
     previous = ""
     for row in rows:
-        group = (row["group"] or "(no like)").removeprefix(prefix)
+        group = (row["group"] or "(unique)").removeprefix(prefix)
         group += f" {BY_SHAPE}" if row["alike_by"] == "shape" else ""
         if group != previous:
             table.add_section()
@@ -147,7 +150,7 @@ def _layers(rows: list[dict[str, Any]], top: int, prefix: str) -> Table:
 
 
 def _shared_prefix(names: list[str]) -> str:
-    """The modules that all names begin with, as ``transformer.``."""
+    """Returns the modules that all names begin with, such as ``transformer.``."""
     paths = [name.split(".")[:-1] for name in names]
     shared = list(takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False)))
     return "".join(f"{column[0]}." for column in shared)

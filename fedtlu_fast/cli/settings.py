@@ -1,4 +1,4 @@
-"""``fedtlu settings``."""
+"""Implements ``fedtlu settings``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ UNUSED = object()
 def settings_command(preset: options.Preset = None) -> None:
     """List every setting with its meaning and its value in a preset.
 
-    Give one by --set KEY=VALUE; the last part of a key is enough when it is unique (--set lr=0.1).
+    Other commands take a setting as --set KEY=VALUE, such as --set training.lr=0.1. The last part of a key
+    is enough if only one setting has it (--set keep=3).
     """
     from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets, setting_paths
     from fedtlu_fast.yaml_text import dump_yaml
@@ -29,7 +30,7 @@ def settings_command(preset: options.Preset = None) -> None:
     for path, text in setting_paths().items():
         value: Any = tree
         for step in path.split("."):
-            # What is missing is a parameter of a part that this preset does not use.
+            # A setting that is missing is a parameter of a part that this preset does not use.
             value = value.get(step, UNUSED) if isinstance(value, dict) else UNUSED
         shown = (
             "" if value is UNUSED else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")

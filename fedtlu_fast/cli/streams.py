@@ -61,10 +61,10 @@ def take_over() -> Output | None:
     """Puts `Output` under the process's streams; None if standard output has no descriptor (in tests).
 
     Raises:
-        InputError: standard output is closed.
+        InputError: Standard output is closed.
     """
     for descriptor in (0, 2):
-        # A file opened later would get its number, and text for the terminal would go into the file.
+        # Otherwise a file that is opened later would get this number and receive text for the terminal.
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
@@ -86,7 +86,7 @@ def finish(output: Output | None, code: int) -> int:
         code: the exit code so far.
 
     Raises:
-        FedtluError: not everything could be written.
+        FedtluError: Not everything could be written.
     """
     sys.stdout.flush()
     if output is None or output.error is None or code:

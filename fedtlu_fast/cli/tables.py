@@ -1,4 +1,4 @@
-"""Prints tables: names unchanged, numbers unbroken, and columns left out if the terminal is narrow."""
+"""Prints tables; it never changes names or breaks numbers, and omits columns if the terminal is narrow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedtlu_fast.cli.console import results
 from fedtlu_fast.shown import visible
 
 NARROWEST = 12
-"""Text is not folded to fewer characters than this while a column of numbers can still be left out."""
+"""Least width in characters of a text column, as long as a column of numbers can be left out instead."""
 
 
 def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Console = results) -> None:
@@ -45,7 +45,7 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
     if out:
         # In quotes, because heads may contain commas.
         names = ", ".join(f"“{name}”" for name in out)
-        text = f"Left out, as {console.width} columns are too narrow: {names} ({elsewhere})."
+        text = f"These columns do not fit in {console.width} characters: {names} ({elsewhere})."
         console.print(Text(text), soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ def _plain(text: str, style: str = "") -> Text:
 
 
 def _width(table: Table) -> int:
-    """What the table needs at least, with heads of numbers folded between words."""
+    """Returns the least width of the table, with the heads of number columns wrapped between words."""
     beside = 3 if table.box is not None and table.show_edge and table.padding[1] else 2
     return 1 + sum(beside + _least(column) for column in table.columns)
 

@@ -1,7 +1,7 @@
-"""The settings of a run: what they are and their limits. How they are read is in `settings`.
+"""Defines the settings of a run and their limits; `settings` reads them.
 
-One small model per room of the package; `RunConfig` joins them. Every setting that the papers leave open
-says so; the defaults are ours.
+Each room of the package has a small model here, and `RunConfig` joins them. The description of a setting
+says so where the papers leave its value open; such defaults are ours.
 """
 
 from fedtlu_fast.config.budget import BudgetConfig

@@ -1,4 +1,4 @@
-"""Settings: how many layers, or what share of the work, each client can train."""
+"""Defines the settings of client budgets: how many layers, or what share of the work, each can train."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from fedtlu_fast.selection.budgets import Budget, Equal
 
 
 class BudgetConfig(PartsSection):
-    """Budgets of the clients; see `selection.budgets`."""
+    """Holds the budgets of the clients; see `selection.budgets`."""
 
     kind: Annotated[Budget, Chooser("budget", base=Budget)] = Field(
         Equal(),
-        description="equal | uniform (low to high) | half_normal (most near low, few near high) | list (in "
-        "turn) | classes (devices) | package.module:Name; short: 2, 1..4, half_normal:1..4, [1, 2, 4]",
+        description="how budgets are given to clients: equal | uniform (from low to high) | half_normal "
+        "(many near low, few near high) | list (client by client) | classes (kinds of devices) | "
+        "package.module:Name; short forms: 2, 1..4, half_normal:1..4, [1, 2, 4]",
     )
 
     @property
     def budget(self) -> Budget:
-        """The part that `kind` chooses."""
+        """Returns the part that `kind` chooses."""
         return self.kind
 
     @classmethod
     def spelled_out(cls, given: Any) -> Any:
-        """See `Section`.
+        """Expands the short forms of a budget; anything else is left for validation.
 
-        ``2`` is equal, ``1..4`` uniform, ``half_normal:1..4`` (or ``uniform:1..4``) by that name, ``[1, 2,
-        4]`` a list; a mapping from names to mappings is one of classes. Anything else is left for validation.
+        ``2`` stands for equal, ``1..4`` for uniform, ``half_normal:1..4`` for half_normal, ``[1, 2, 4]`` for
+        list, and a mapping of mappings for classes.
         """
         if isinstance(given, Mapping):
             classes = bool(given) and all(isinstance(item, Mapping) for item in given.values())

@@ -1,4 +1,4 @@
-"""Settings: which blocks each client trains or sends."""
+"""Defines the settings of client selection: which blocks each client trains or sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedtlu_fast.selection.budgets import Equal
 
 
 def settings_beside(selector: type[Selector]) -> set[str]:
-    """The settings of `ClientSelectionConfig` that mean something beside selectors of this class."""
+    """Returns the settings of `ClientSelectionConfig` that selectors of this class use."""
     used = {"selector"}
     if not issubclass(selector, Unrestricted):
         used |= {"frozen", "always", "only", "personal", "alternate", "decides"}
@@ -29,38 +29,46 @@ CLIENT_SELECTOR = Chooser("client_selector", function=FunctionSelector, base=Sel
 
 
 class ClientSelectionConfig(PartsSection):
-    """Which blocks each client trains or sends (arXiv 2408.15600 and its kin)."""
+    """Says which blocks each client trains or sends (arXiv 2408.15600 and related methods)."""
 
     selector: Annotated[Selector, CLIENT_SELECTOR] = Field(
         Unrestricted(),
-        description="none (every client trains everything) | full (all but what is frozen) | random | top, "
-        "bottom, both (output's side, input's, in turn) | gradnorm | rgn | snr (each client's own best) | "
-        "strategic (P1: clients agree) | fedpart | fedlp | fedluar | drift | package.module:Name",
+        description="how the blocks of each client are chosen: none (every client trains all blocks) | full "
+        "(all blocks that are not frozen) | random | top (nearest the output) | bottom (nearest the input) | "
+        "both (top and bottom in turn) | gradnorm, rgn, snr (the best by the client's own gradients) | "
+        "strategic (P1 of arXiv 2408.15600: clients agree) | fedpart | fedlp | fedluar | drift | "
+        "package.module:Name",
     )
     budget: BudgetConfig = BudgetConfig()
     decides: Literal["server", "client"] = Field(
-        "server", description="who chooses: server (sees every client's numbers) | client (each alone)"
+        "server",
+        description="where blocks are chosen: server (with the numbers of all clients) | client (with its "
+        "own numbers only)",
     )
     frozen: str | tuple[str, ...] = Field(
         "auto",
-        description="blocks nobody trains: patterns | none | auto (embeddings, when a model is fine-tuned)",
+        description="blocks that no client trains: patterns | none | auto (the embeddings, if a pre-trained "
+        "model is fine-tuned)",
     )
     always: str | tuple[str, ...] = Field(
-        "auto", description="blocks every client trains: patterns | none | auto (final norm and head)"
+        "auto", description="blocks that every client trains: patterns | none | auto (final norm and head)"
     )
-    only: tuple[str, ...] = Field((), description="patterns of the blocks that are trained at all; (): all")
+    only: tuple[str, ...] = Field(
+        (), description="patterns of blocks: all others are never trained; []: no such limit"
+    )
     personal: str | tuple[str, ...] = Field(
         "none",
-        description="blocks that each client trains and keeps after the warm-up (FedPer, FedBN), in memory 4 "
-        "bytes a parameter and client: patterns | none | auto (final norm and head)",
+        description="blocks that each client keeps for itself after the warm-up (FedPer, FedBN): patterns | "
+        "none | auto (final norm and head); they take 4 bytes of memory per parameter and client",
     )
     alternate: bool = Field(
         False,
-        description="FedRep: a client's training goes twice, first for its personal blocks, then the rest",
+        description="whether a client trains twice in a round, first its personal blocks, then the others "
+        "(FedRep)",
     )
 
     def parts(self) -> Iterator[Any]:
-        """See `Section`; the metrics that the selector needs by their dotted names are parts too."""
+        """Yields all parts, and the metrics that the selector asks for by a dotted name."""
         yield from super().parts()
         if not isinstance(self.selector, Unfound):
             yield from (find("client_metric", name, "selector") for name in self.selector.own_metrics)
@@ -75,11 +83,13 @@ class ClientSelectionConfig(PartsSection):
         if self.decides == "client" and selector.needs_others is not None:
             raise InputError("decides", "client", f"server with {selector.needs_others}")
         if self.decides == "client" and selector.same_for_all:
-            raise InputError("decides", "client", f"server with {chosen}: one choice for all")
+            raise InputError(
+                "decides", "client", f"server with {chosen}, which makes one choice for all clients"
+            )
         budget = self.budget.budget
         equal = isinstance(budget, Equal) and budget.unit == "layers"
         if selector.budgeted and selector.same_for_all and not equal:
-            expected = f"the same number of blocks for all with {chosen}"
+            expected = f"the same number of layers for all clients with {chosen}"
             raise InputError("budget", self.budget.name_of("kind"), expected)
         if self.alternate and not self.keeps:
             raise InputError("alternate", True, "false without personal blocks", "Name them in personal.")
@@ -87,10 +97,10 @@ class ClientSelectionConfig(PartsSection):
 
     @property
     def chooses(self) -> bool:
-        """Whether clients are restricted to some blocks."""
+        """Tells whether clients are restricted to some blocks."""
         return not isinstance(self.selector, Unrestricted)
 
     @property
     def keeps(self) -> bool:
-        """Whether clients keep blocks for themselves."""
+        """Tells whether clients keep personal blocks."""
         return self.personal not in ("none", ())

@@ -1,4 +1,4 @@
-"""Settings: the model, what a client does with its samples, and what may be wrong with it."""
+"""Defines the settings of training: on the clients, and before the first round."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from fedtlu_fast.errors import InputError
 
 
 class TrainingConfig(PartsSection):
-    """What a client does with its samples. The papers state none of these numbers."""
+    """Says how a client trains on its samples. The papers state none of these numbers."""
 
     optimizer: Annotated[Optimizer, Chooser("optimizer", function=TorchOptimizer)] = Field(
         Sgd(),
-        description="sgd | adamw | package.module:Name, which may be a function parameters -> "
-        "torch.optim.Optimizer; its state starts anew in every round",
+        description="the clients' optimizer: sgd | adamw | package.module:Name (also a function from "
+        "parameters to a torch.optim.Optimizer); its state starts anew in every round",
     )
-    batch_size: int = Field(8, ge=1, description="samples in a step")
-    local_steps: int | None = Field(None, ge=1, description="steps a round; or give local_epochs")
+    batch_size: int = Field(8, ge=1, description="samples per step")
+    local_steps: int | None = Field(None, ge=1, description="steps per round; excludes local_epochs")
     local_epochs: float | None = Field(
-        None, gt=0, description="passes over the client's samples a round, may be 0.5"
+        None,
+        gt=0,
+        description="passes over the client's samples per round, such as 0.5; excludes local_steps",
     )
     clip_norm: float | None = Field(
-        1.0, gt=0, description="largest L2 norm of a step's gradient; null: no limit"
+        1.0,
+        gt=0,
+        description="largest L2 norm of a step's gradient, longer ones are scaled down; null: no limit",
     )
     proximal_mu: float = Field(
-        0.0, ge=0, description="FedProx's mu: adds mu/2 ||w - w0||^2 to the loss; 0 is FedAvg"
+        0.0, ge=0, description="FedProx's mu, which adds mu/2 ||w - w0||^2 to the loss; 0: FedAvg"
     )
 
     @property
     def local(self) -> Local:
-        """What these settings describe."""
+        """Returns the `Local` that these settings describe."""
         return Local(
             optimizer=self.optimizer,
             steps=self.local_steps,
@@ -50,7 +54,7 @@ class TrainingConfig(PartsSection):
 
     @classmethod
     def spelled_out(cls, given: Any) -> Any:
-        """See `Section`: a `Local` is the settings that describe it."""
+        """Replaces a `Local` by the settings that describe it."""
         if not isinstance(given, Local):
             return given
         return {
@@ -65,7 +69,7 @@ class TrainingConfig(PartsSection):
     @model_validator(mode="before")
     @classmethod
     def _one_epoch(cls, value: Any) -> Any:
-        """One pass where neither steps nor epochs are given."""
+        """Sets one epoch if neither steps nor epochs are given."""
         if isinstance(value, Mapping) and not {"local_steps", "local_epochs"} & value.keys():
             return {**value, "local_epochs": 1.0}
         return value
@@ -79,19 +83,28 @@ class TrainingConfig(PartsSection):
 
 
 class PretrainingConfig(PartsSection):
-    """A start that stands for pre-training: central epochs on samples that no client holds (ours)."""
+    """Describes pre-training before round 1: central epochs on samples that no client holds (ours)."""
 
-    epochs: float = Field(0.0, ge=0, description="passes over the samples set aside; 0: none is")
-    share: float = Field(0.2, gt=0, lt=1, description="of the training samples, set aside for it")
+    epochs: float = Field(
+        0.0,
+        ge=0,
+        description="passes over the samples that are set aside for pre-training; 0: no pre-training",
+    )
+    share: float = Field(
+        0.2, gt=0, lt=1, description="share of the training samples that is set aside for pre-training"
+    )
     seed: int = Field(
-        0, ge=0, description="of initial weights, share and batches: runs of every seed begin alike"
+        0,
+        ge=0,
+        description="seed of the initial weights, of the samples set aside and of their batches; it is not "
+        "the run's seed, so that runs with different seeds start from the same model",
     )
     optimizer: Annotated[Optimizer, Chooser("optimizer", function=TorchOptimizer)] = Field(
-        AdamW(), description="sgd | adamw | package.module:Name"
+        AdamW(), description="the optimizer of pre-training: sgd | adamw | package.module:Name"
     )
-    batch_size: int = Field(32, ge=1, description="samples in a step")
+    batch_size: int = Field(32, ge=1, description="samples per step")
 
     @property
     def local(self) -> Local:
-        """The same as a client's training."""
+        """Returns pre-training as a `Local`, the description of a client's training."""
         return Local(optimizer=self.optimizer, epochs=self.epochs, batch_size=self.batch_size)

@@ -1,4 +1,4 @@
-"""Settings: the model."""
+"""Defines the settings of the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedtlu_fast.registry import spelled
 
 @dataclass(frozen=True)
 class ArchitectureChooser(Chooser):
-    """Marks the field that holds an architecture; null stands for the task's own."""
+    """Marks the field that holds an architecture; null stands for the default of the task."""
 
     kind: str = "model"
     strict: bool = False
@@ -42,7 +42,7 @@ class ArchitectureChooser(Chooser):
         return dict(part.settings) if isinstance(part, OwnModel) else super().values_of(part)
 
     def settings_of(self, found: Any) -> dict[str, str]:
-        """See `Chooser`; what the data need has no settings."""
+        """See `Chooser`; arguments that the data determine, such as the classes, are no settings."""
         if _makes_modules(found):
             return {name: name for name in declared(found) if name not in ARGUMENTS}
         return super().settings_of(found)
@@ -67,34 +67,40 @@ def _makes_modules(found: Any) -> bool:
 
 
 class LoraConfig(Section):
-    """Low-rank adapters on frozen weights (arXiv 2106.09685), through peft; rank 0: none, all is trained.
+    """Describes low-rank adapters on frozen weights (arXiv 2106.09685), which the peft library makes.
 
-    Trained, sent and chosen among are the adapters and, but for language modelling, the task's head.
+    With adapters, clients train and send only the adapters and, except in language modelling, the task's
+    head; the blocks to choose from are made of these.
     """
 
-    rank: int = Field(0, ge=0, description="of the adapters; 0: no adapters")
-    alpha: int = Field(16, ge=1, description="what adapters add is scaled by alpha / rank")
+    rank: int = Field(
+        0, ge=0, description="rank of the LoRA adapters; 0: no adapters, all weights are trained"
+    )
+    alpha: int = Field(16, ge=1, description="an adapter's output is scaled by alpha / rank")
     targets: Annotated[
         tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)
     ] = Field(
         ("all-linear",),
         min_length=1,
-        description="names of linear layers, or how they end, such as c_attn; all-linear: all but the head",
+        description="linear layers that get adapters: names or endings of names, such as c_attn; all-linear: "
+        "all except the head",
     )
 
 
 class ModelConfig(PartsSection):
-    """A model of any size, or pre-trained weights. Classification of vectors: an MLP."""
+    """Describes the model: an architecture of any size with random weights, or pre-trained weights."""
 
     pretrained: str | None = Field(
         None,
-        description="a model name, a local directory or a .gguf file; then what is below is unused",
+        description="pre-trained weights: a model name, a local directory or a .gguf file; with it, only "
+        "model.lora is used of the other settings of the model",
     )
     architecture: Annotated[Architecture, ArchitectureChooser()] = Field(
         TaskDefault(),
-        description="text: gpt2 | transformer (ours); images: cnn (ours) | resnet | vit; vectors: mlp; "
-        "package.module:Name, a class or function that makes a module; null: gpt2 for language modelling, "
-        "transformer for tagging, cnn for images",
+        description="architecture of a model without pre-trained weights. Text: gpt2 | transformer (ours). "
+        "Images: cnn (ours) | resnet | vit. Vectors: mlp. Any: package.module:Name, a class or function that "
+        "makes a module. null: gpt2 for language modelling, transformer for tagging and text classification, "
+        "cnn for images, mlp for vectors",
     )
     lora: LoraConfig = LoraConfig()
 

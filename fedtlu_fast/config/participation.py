@@ -1,4 +1,4 @@
-"""Settings: who takes part in a round."""
+"""Defines the settings of participation: which clients take part in a round."""
 
 from __future__ import annotations
 
@@ -20,28 +20,42 @@ from fedtlu_fast.participation import (
 
 
 class ParticipationConfig(PartsSection):
-    """Who takes part in a round: who can, who is drawn, and who drops out again."""
+    """Says which clients take part in a round: which are available, are drawn, and drop out."""
 
     sampler: Annotated[Sampler, Chooser("sampler", base=Sampler)] = Field(
         Uniform(),
-        description="uniform | size (by samples held) | loss (of candidates those with the largest last "
-        "training loss) | fixed (the same in every round) | package.module:Name",
+        description="how the cohort is drawn: uniform | size (in proportion to the clients' samples) | loss "
+        "(the candidates with the largest last training loss) | fixed (the same clients in every round) | "
+        "package.module:Name",
     )
     trace: str | None = Field(
-        None, description="file of the rounds in which clients can take part (.csv or .json); null: all can"
+        None,
+        description="file (.csv or .json) with the rounds in which each client is available; null: clients "
+        "are always available",
     )
-    duty: float = Field(1.0, gt=0, le=1, description="share of a period in which a client can take part")
-    period: int = Field(10, ge=1, description="duty: rounds of a period; each client begins its own")
+    duty: float = Field(
+        1.0, gt=0, le=1, description="share of each period in which a client is available; 1: always"
+    )
+    period: int = Field(
+        10,
+        ge=1,
+        description="rounds of a period, with duty below 1; periods of different clients are shifted",
+    )
     over_selection: float = Field(
-        1.0, ge=1, description="draw this times the cohort, and keep as many as the cohort that answer first"
+        1.0,
+        ge=1,
+        description="factor by which more clients than the cohort are drawn; those that answer after the "
+        "cohort is full are left out",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="chance that a client that was drawn does not answer")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a client that was drawn does not answer"
+    )
 
     renamed: ClassVar[Mapping[str, str]] = {"over": "over_selection"}
 
     @property
     def value(self) -> Participation:
-        """What these settings describe."""
+        """Returns the `Participation` that these settings describe."""
         return Participation(
             sampler=self.sampler,
             availability=self._availability,
@@ -64,7 +78,7 @@ class ParticipationConfig(PartsSection):
                 expected = f"{default} with {chosen}, which does not use it"
                 raise InputError(name, getattr(self, name), expected, "Leave it out.")
         try:
-            self._availability  # noqa: B018 (its checks are wanted)
+            self._availability  # noqa: B018 (making it checks its arguments)
         except InputError as error:
             raise error.of({"share": "duty"}.get(error.field, error.field)) from None
         return self

@@ -1,4 +1,4 @@
-"""The settings of a run, complete."""
+"""Defines the complete settings of a run, `RunConfig`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from fedtlu_fast.wording import ALL_SETTINGS
 from fedtlu_fast.yaml_text import dump_yaml
 
 OWN = "own"
-"""The task, and the source, of a `Federation`."""
+"""The name of the task and of the source of a `Federation`."""
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a `Federation` brings as objects: it has no names in settings.
+    """Holds the task and the data of a `Federation`, which are objects without a name in the settings.
 
     Attributes:
         task: a `tasks.task.Task`.
@@ -52,24 +52,36 @@ class Own:
 
 
 class RunConfig(Section):
-    """One federation, complete: with the same RunConfig a run gives the same bits."""
+    """Describes one run of a federation completely: the same settings give the same bits."""
 
     task: str = Field(
         "language_modelling",
         description="what the model learns: language_modelling | tagging | classification (of vectors) | "
-        "image_classification | text_classification | package.module:Name | own (of a Federation); pycode, "
-        "digits, topics: a task with its default data",
+        "image_classification | text_classification | package.module:Name | own (a Federation's task); "
+        "pycode, digits, topics: short names of a task with its default data",
     )
-    seed: int = Field(0, ge=0, description="of every draw in the run")
-    rounds: int = Field(40, ge=1, description="rounds in all, warm-up included")
-    warmup_rounds: int = Field(0, ge=0, description="first rounds that update every block")
-    clients: int = Field(100, ge=1, description="clients in the federation")
-    cohort: int = Field(10, ge=1, description="clients that train in a round; who: see participation")
-    server_lr: float = Field(1.0, gt=0, description="factor on the averaged change")
-    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="cpu | cuda | cuda:N")
-    threads: int | None = Field(1, ge=1, le=4096, description="CPU threads of one run; null: torch decides")
+    seed: int = Field(0, ge=0, description="seed of every random draw in the run")
+    rounds: int = Field(40, ge=1, description="number of rounds, warm-up included")
+    warmup_rounds: int = Field(0, ge=0, description="number of first rounds in which every block is updated")
+    clients: int = Field(100, ge=1, description="number of clients in the federation")
+    cohort: int = Field(
+        10, ge=1, description="number of clients that train in a round; participation.sampler draws them"
+    )
+    server_lr: float = Field(
+        1.0, gt=0, description="learning rate of the server, a factor on the averaged change"
+    )
+    device: str = Field(
+        "cpu",
+        pattern=DEVICE_PATTERN,
+        description="cpu | cuda | cuda:N (the device that trains and aggregates)",
+    )
+    threads: int | None = Field(
+        1, ge=1, le=4096, description="CPU threads of PyTorch per worker; null: PyTorch's own number"
+    )
     backend: Literal["auto", "reference", "native", "triton"] = Field(
-        "auto", description="who runs the kernels"
+        "auto",
+        description="backend of the kernels: auto (the fastest that runs on the device) | reference "
+        "(PyTorch, float64) | native (C++) | triton (GPU)",
     )
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
@@ -83,12 +95,14 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(listed)] = Field(
-        (), description="noisy and malicious clients, such as sign_flip:0.2 (kind:share:strength); a list"
+        (),
+        description="list of noisy or malicious clients, as kind:share:strength; [sign_flip:0.2]: a fifth of "
+        "the clients send the opposite of their change",
     )
     client_steps: Annotated[tuple[ClientStepConfig, ...], BeforeValidator(listed)] = Field(
         (),
-        description="what clients do around training, a list: scaffold | feddyn | fednova | ditto (ditto:0.1 "
-        "sets its lam) | package.module:Name",
+        description="list of steps that clients take around their training: scaffold | feddyn | fednova | "
+        "ditto (ditto:0.1 sets its lam) | package.module:Name",
     )
     execution: ExecutionConfig = ExecutionConfig()
     own: Own | None = Field(None, exclude=True, description="task and data of a Federation, as objects")
@@ -96,7 +110,7 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_source(cls, value: Any) -> Any:
-        """Without a word on the source, every task has an embedded default; a default may name its task."""
+        """Chooses the task's default source if none is given, and the task if its default source is given."""
         data = value.get("data", {}) if isinstance(value, Mapping) else None
         given = value.get("task") if isinstance(value, Mapping) else None
         if not isinstance(data, Mapping) or not isinstance(given, str):
@@ -104,12 +118,17 @@ class RunConfig(Section):
         task = {source: task for task, source in own_sources().items()}.get(given, given)
         source = own_sources().get(task)
         if source is None and ":" in task:
-            with suppress(InputError):  # of a task that is only shown, and cannot be imported here
+            with suppress(InputError):  # a run that is only shown may have a task that is missing here
                 source = builder_of(task).own_source or None
         if source is None:
             return value
         if given == source and str(data.get("source", source)) != source:
-            raise InputError("data.source", str(data["source"]), f"none but {source} with task={source}")
+            raise InputError(
+                "data.source",
+                str(data["source"]),
+                f"{source} with task={source}",
+                "Leave one of the two out.",
+            )
         return {**value, "task": task, "data": {"source": source, **data}}
 
     @field_validator("task")
@@ -125,7 +144,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _cohort_fits(self) -> Self:
         if self.cohort > self.clients:
-            raise InputError("cohort", self.cohort, f"at most {self.clients}, the clients there are")
+            raise InputError("cohort", self.cohort, f"at most {self.clients}, the number of clients")
         return self
 
     @model_validator(mode="after")
@@ -142,14 +161,14 @@ class RunConfig(Section):
         together = [kind for kind, own in zip(kinds, self.threats, strict=True) if own.step.needs_each]
         for kind in set(together):
             if together.count(kind) > 1:
-                raise InputError("threats", f"{kind} twice", "once: its clients are in it together")
+                raise InputError("threats", f"{kind} twice", f"{kind} once, because its clients act together")
         total = sum(getattr(threat.step, "share", 0) for threat in self.threats)
         if total > 1:
-            raise InputError("threats", f"shares of {total:g} in all", "at most 1")
+            raise InputError("threats", f"shares that sum to {total:g}", "a sum of at most 1")
         noises = TaskBuilder.noises if self.task == OWN else builder_of(self.task).noises
         for kind in ("label_noise", "token_noise"):
             if kind in kinds and kind not in noises:
-                expected = f"another with task={self.task}, which has no such thing"
+                expected = f"another threat with task={self.task}, whose data this one cannot change"
                 raise InputError("threats", kind, expected)
         return self
 
@@ -159,20 +178,23 @@ class RunConfig(Section):
         if not self.client_selection.chooses:
             return self
         if not self.aggregation.rule.averages:
-            expected = f"mean or norm_clip {chosen}: what is not sent is no change of zero"
+            expected = (
+                f"mean or norm_clip {chosen}: a block that a client does not send is not a change of zero"
+            )
             raise InputError("aggregation.rule", self.rule_name, expected)
         if self.colluding:
-            raise InputError("threats", "a_little_is_enough", f"another {chosen}, which it knows nothing of")
+            expected = f"another threat {chosen}: this one needs all blocks of every client"
+            raise InputError("threats", "a_little_is_enough", expected)
         return self
 
     @property
     def rule_name(self) -> str:
-        """The aggregation rule as the settings name it."""
+        """Returns the name of the aggregation rule in the settings."""
         return self.aggregation.name_of("rule")
 
     @property
     def colluding(self) -> bool:
-        """Whether some clients make up together what they send."""
+        """Tells whether some malicious clients decide together what they send."""
         return any(threat.step.needs_each for threat in self.threats)
 
     @model_validator(mode="after")
@@ -190,8 +212,9 @@ class RunConfig(Section):
             raise InputError(
                 "warmup_rounds",
                 self.warmup_rounds,
-                f"fewer than rounds, {self.rounds}: else every round is warm-up, and no block is ever chosen",
-                "Set both; selection.selector=full updates every block in every round.",
+                f"fewer than rounds, {self.rounds}: otherwise every round is warm-up and no block is ever "
+                "chosen",
+                "Set both, or selection.selector=full, which updates every block in every round.",
             )
         return self
 
@@ -203,14 +226,14 @@ class RunConfig(Section):
             raise InputError(
                 "selection.metric" if own else "selection.selector",
                 selector.ranks_by if own else self.selection.name_of("selector"),
-                f"another with aggregation.rule={self.rule_name}: agreement is how long the clients' "
-                f"mean is for the length of their changes",
+                f"another with aggregation.rule={self.rule_name}: agreement compares the norm of the "
+                f"clients' mean with the norms of their changes",
                 "Use aggregation.rule=mean.",
             )
         return self
 
     def parts(self) -> Iterator[Any]:
-        """See `Section`; the task and the data of a Federation are parts too."""
+        """Yields all parts, and the task and the data functions of a Federation."""
         yield from super().parts()
         if self.own is not None:
             data = self.own.data
@@ -218,7 +241,7 @@ class RunConfig(Section):
             yield from (self.own.task, *functions)
 
     def to_yaml(self) -> str:
-        """The complete settings as YAML."""
-        # A Federation has brought what these sections would describe.
+        """Returns the complete settings as YAML."""
+        # These sections mean nothing for a Federation, whose task and data are objects.
         unused = {"partition", "model", "pretraining"} if self.task == OWN else None
         return dump_yaml(self.model_dump(mode="json", exclude=unused))

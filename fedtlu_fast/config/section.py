@@ -1,4 +1,4 @@
-"""What every section of the settings has in common."""
+"""Defines `Section`, the base of all sections of the settings."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger("fedtlu_fast")
 
 
 class Section(BaseModel):
-    """Settings refuse unknown keys and cannot be changed after reading."""
+    """Holds settings; it refuses unknown keys and cannot be changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Old names of settings, which are still read, with a warning."""
+    """Maps old names of settings to their new names; an old name is still read, with a warning."""
 
     def model_dump(self, **how: Any) -> dict[str, Any]:
-        """The settings as a nested mapping; see pydantic.
+        """Returns the settings as a nested mapping; the arguments are pydantic's.
 
         Raises:
-            InputError: a part cannot be named.
+            InputError: A part has no name that settings could hold.
         """
         try:
             return super().model_dump(**how)
@@ -42,21 +42,21 @@ class Section(BaseModel):
             raise
 
     def parts(self) -> Iterator[Any]:
-        """All parts in these settings."""
+        """Yields all parts in these settings."""
         for section in self._sections():
             yield from section.parts()
 
     def check_names(self) -> None:
-        """Makes sure that every part in these settings can be named.
+        """Checks that every part in these settings has a name that settings can hold.
 
         Raises:
-            InputError: one cannot.
+            InputError: A part has no such name.
         """
         for section in self._sections():
             section.check_names()
 
     def _sections(self) -> Iterator[Section]:
-        """The sections in this one, lists of sections included."""
+        """Yields the sections in this one, and those in lists of sections."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             for own in value if isinstance(value, tuple) else (value,):
@@ -70,25 +70,27 @@ class Section(BaseModel):
 
     @classmethod
     def spelled_out(cls, given: Any) -> Any:
-        """The section as a mapping where it is given in short, such as ``dirichlet:0.1``; else as it is.
+        """Expands a section in short form, such as ``dirichlet:0.1``, to a mapping.
+
+        Any other value is returned unchanged.
 
         Raises:
-            InputError: the short form means nothing; its field is a setting of this section.
+            InputError: The short form means nothing; the error's field is a setting of this section.
         """
         return given
 
     @classmethod
     def by_new_names(cls, given: Any) -> Any:
-        """Settings under their new names, with a warning for each old name."""
+        """Replaces old names of settings by their new names, with a warning for each."""
         if not isinstance(given, Mapping) or not cls.renamed.keys() & given.keys():
             return given
         tree = dict(given)
         for old in cls.renamed.keys() & tree.keys():
             new, value = cls.renamed[old], tree.pop(old)
             if new in tree:
-                raise InputError(old, value, f"nothing beside {new}, which is its new name")
+                raise InputError(old, value, f"no value beside {new}, which is the new name of {old}")
             logger.warning(
-                "the setting %s is now called %s; the old name will not be read for ever", old, new
+                "the setting %s is now called %s; a later version will refuse the old name", old, new
             )
             tree[new] = value
         return tree
@@ -96,7 +98,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would read true as 1; few settings are switches.
+        # pydantic would read true as 1, and few settings are switches.
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("not true or false")
         return value
@@ -109,7 +111,7 @@ class Section(BaseModel):
 
 
 def check_unused(section: Section, used: Collection[str], chosen: str) -> None:
-    """Settings that mean nothing beside what was chosen have to be at their defaults."""
+    """Raises an error if a setting that the chosen part does not use differs from its default."""
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         if name not in used and value != info.default:

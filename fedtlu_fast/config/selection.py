@@ -1,4 +1,4 @@
-"""Settings: which blocks of the aggregated change are applied."""
+"""Defines the settings of selection: which blocks of the aggregated change the server applies."""
 
 from __future__ import annotations
 
@@ -14,39 +14,50 @@ from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Ungrouped
 
 
 class SelectionConfig(PartsSection):
-    """Which blocks of the aggregated change are applied."""
+    """Says which blocks of the aggregated change the server applies."""
 
     selector: Annotated[Selector, Chooser("selector", function=FunctionSelector, base=Selector)] = Field(
-        FedTLU(), description="fedtlu | random | last | first | full | package.module:Name"
+        FedTLU(),
+        description="how the server chooses blocks: fedtlu (the best by selection.metric) | random | last "
+        "(nearest the output) | first (nearest the input) | full (all blocks) | package.module:Name",
     )
     keep: int | float | dict[str, int | float] = Field(
         2,
-        description="blocks kept per group: 2, a fraction 0.5, or {group: either}",
+        description="blocks that are chosen in each group: a number such as 2, a fraction such as 0.5, or a "
+        "mapping from groups to such values",
     )
-    granularity: Granularity = Field("block", description="what is chosen: tensor | module | block")
+    granularity: Granularity = Field(
+        "block",
+        description="what counts as one block: tensor | module | block (a repeated part of the model, such "
+        "as a Transformer layer)",
+    )
     blocks: tuple[str, ...] = Field(
         (),
-        description="patterns of modules that are blocks where the rules do not see them, such as down.*; "
-        "every pattern is a group",
+        description="patterns of modules, such as down.*, that are blocks although they are not found "
+        "automatically; every pattern is a group",
     )
     ungrouped: Ungrouped = Field(
-        "always", description="blocks without a like (embeddings, head): always | never updated"
+        "always",
+        description="whether unique blocks (embeddings, head), which are in no group, are updated: always | "
+        "never",
     )
 
     @field_validator("keep", mode="before")
     @classmethod
     def _some_blocks(cls, value: Any) -> Any:
-        # 1 and 1.0 differ here (one block, the whole group), and nothing else may become either.
+        # 1 means one block and 1.0 the whole group, so pydantic must not convert one to the other.
         named = value if isinstance(value, Mapping) else {"": value}
         for name, number in named.items():
             whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
             share = isinstance(number, float) and 0 < number <= 1
             if not isinstance(name, str) or not (whole or share):
-                raise ValueError("1 block or more, a fraction in (0, 1], or {group: either} for every group")
+                raise ValueError(
+                    "1 block or more, a fraction in (0, 1], or a mapping from groups to such values"
+                )
         return value
 
     def parts(self) -> Iterator[Any]:
-        """See `Section`; the metrics that the selector needs by their dotted names are parts too."""
+        """Yields all parts, and the metrics that the selector asks for by a dotted name."""
         yield from super().parts()
         if not isinstance(self.selector, Unfound):
             yield from (find("metric", name, "selector") for name in self.selector.metrics)

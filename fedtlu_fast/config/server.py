@@ -1,4 +1,4 @@
-"""Settings: how changes become one, what is tested and kept."""
+"""Defines the settings of the server: aggregation, tests and checkpoints."""
 
 from __future__ import annotations
 
@@ -13,40 +13,52 @@ from fedtlu_fast.config.section import Section
 
 
 class EvaluationConfig(Section):
-    """When and on what the model is tested."""
+    """Says when the model is tested, and on which samples."""
 
-    every: int = Field(1, ge=1, description="global test every so many rounds, and after the last")
-    local_every: int = Field(10, ge=1, description="local test every so many rounds, and after the last")
+    every: int = Field(
+        1, ge=1, description="rounds between global tests; there is always one after the last round"
+    )
+    local_every: int = Field(
+        10, ge=1, description="rounds between local tests; there is always one after the last round"
+    )
     local_clients: int | None = Field(
-        1000, ge=1, description="clients in the local test, drawn once if there are more; null: all"
+        1000,
+        ge=1,
+        description="largest number of clients in a local test; if there are more, as many are drawn once; "
+        "null: all clients",
     )
     trained_clients: int = Field(
-        10, ge=0, description="clients that train once more after the last round for the local test"
+        10,
+        ge=0,
+        description="clients that train the final model once more on their own data, for a last local test",
     )
-    batch_size: int = Field(64, ge=1, description="samples in one forward pass of a test")
+    batch_size: int = Field(64, ge=1, description="samples per forward pass in tests")
     flops: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="whether the run measures its FLOPs for costs.json: auto (where clients choose what they "
-        "train or send, and in comparisons with such arms) | always | never",
+        description="when the run counts its FLOPs for costs.json: auto (if clients choose the blocks that "
+        "they train or send, and in comparisons with such runs) | always | never",
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="the run ends after so many global tests in a row without a lower loss; tests of the "
-        "warm-up do not count; null: it runs all its rounds",
+        description="number of global tests in a row without a lower loss after which the run ends; tests in "
+        "the warm-up do not count; null: the run never ends early",
     )
 
 
 class CheckpointConfig(Section):
-    """How much a kill can cost."""
+    """Says how often the state of a run is saved, so that a killed run can be resumed."""
 
     every: int = Field(5, ge=1, description="rounds between checkpoints; there is always one at the end")
     minutes: float | None = Field(
-        None, gt=0, description="also one after so many minutes without; null: by rounds only"
+        None,
+        gt=0,
+        description="minutes after which a checkpoint is written although fewer rounds have passed; null: "
+        "rounds alone decide",
     )
-    retain: int = Field(2, ge=1, description="checkpoints kept")
+    retain: int = Field(2, ge=1, description="number of latest checkpoints that are kept")
     best: bool = Field(
-        False, description="also keep the model with the lowest loss in the global tests that were due"
+        False, description="whether the model with the lowest loss in a scheduled global test is kept too"
     )
 
 
@@ -54,18 +66,18 @@ SERVER_OPTIMIZER = Chooser("server_optimizer", prefix="server_", base=ServerOpti
 
 
 class AggregationConfig(PartsSection):
-    """How the clients' changes become one, and what step the server makes of it."""
+    """Says how the clients' changes are aggregated, and which step the server takes with the result."""
 
     rule: Annotated[AggregationRule, Chooser("rule", function=FunctionRule, base=AggregationRule)] = Field(
         Mean(),
-        description="mean (FedAvg) | median | trimmed_mean | krum | multi_krum | norm_clip | "
-        "package.module:Name; all but mean, and norm_clip with a number for clip, keep the whole cohort's "
-        "vectors",
+        description="how the clients' changes are aggregated: mean (FedAvg) | median | trimmed_mean | krum | "
+        "multi_krum | norm_clip | package.module:Name; mean, and norm_clip with a number for clip, need "
+        "memory for a few vectors, the others for the vectors of the whole cohort",
     )
     server_optimizer: Annotated[ServerOptimizer, SERVER_OPTIMIZER] = Field(
         Plain(),
-        description="what makes the step of the chosen layers: none (FedAvg) | momentum (FedAvgM) | adam "
-        "(FedAdam; it wants a far smaller server_lr, such as 0.03) | package.module:Name",
+        description="how the server turns the aggregated change into a step: none (FedAvg) | momentum "
+        "(FedAvgM) | adam (FedAdam; it needs a far smaller server_lr, such as 0.03) | package.module:Name",
     )
 
     renamed: ClassVar[Mapping[str, str]] = {"multi_krum": "kept"}

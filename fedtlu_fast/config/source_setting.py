@@ -1,4 +1,4 @@
-"""The setting that names a source: ``pydoc``, ``text:PATH``, ``package.module:Name``."""
+"""Reads the setting that names a source: ``pydoc``, ``text:PATH``, ``package.module:Name``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fedtlu_fast.registry import find, names
 
 DOTTED = re.compile(r"(?P<name>(?P<module>[\w.]+):[A-Za-z_][\w.]*)(?::(?P<argument>.*))?", re.DOTALL)
 NESTED = ("features", "model_variance", "input_variance", "fewest", "most")
-"""Parameters of `Synthetic` that settings have in a section of their own."""
+"""Parameters of `Synthetic` that have their own section in the settings, ``data.synthetic``."""
 
 
 @dataclass(frozen=True)
 class SourceChooser(Chooser):
-    """Marks the field that holds a source; what stands after its name and a colon is its argument."""
+    """Marks the field that holds a source; the text after its name and a colon is its argument."""
 
     kind: str = "source"
     strict: bool = False
@@ -33,7 +33,7 @@ class SourceChooser(Chooser):
         return self._parsed(field, given)[0]
 
     def settings_of(self, found: Any) -> dict[str, str]:
-        """See `Chooser`; what stands after the name has no setting of its own."""
+        """See `Chooser`; the argument after the name has no setting of its own."""
         argument = getattr(found, "argument", ())
         own = {name: name for name in super().settings_of(found) if name not in argument}
         nested = names(self.kind)["synthetic"].endswith(f":{getattr(found, '__name__', '')}")
@@ -49,7 +49,7 @@ class SourceChooser(Chooser):
         if not (isinstance(found, type) and issubclass(found, Source)):
             raise InputError(field, given, "the name of a subclass of Source")
         if bool(argument) != bool(found.argument):
-            expected = f"{name}:{found.written}" if found.argument else f"{name} without more"
+            expected = f"{name}:{found.written}" if found.argument else f"{name} without an argument"
             raise InputError(field, given, expected)
         own = self.settings_of(found)
         taken = {parameter: tree.pop(key) for parameter, key in own.items() if key in tree}
@@ -60,7 +60,7 @@ class SourceChooser(Chooser):
             raise error.of(field if whose in found.argument else own.get(whose, error.field)) from None
 
     def _parsed(self, field: str, given: str) -> tuple[Any, str, str]:
-        """The class that a text names, its name, and what stands after it."""
+        """Returns the class that a text names, its name, and the argument after the name."""
         name, _, argument = given.partition(":")
         if name in names(self.kind):
             return find(self.kind, name, field), name, argument
@@ -76,6 +76,6 @@ class SourceChooser(Chooser):
 
 
 def _forms() -> list[str]:
-    """How the named sources are written."""
+    """Returns the named sources as users write them, such as ``text:PATH``."""
     classes = {name: find("source", name, "source") for name in names("source")}
     return [f"{name}:{found.written}" if found.argument else name for name, found in classes.items()]

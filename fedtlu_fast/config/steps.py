@@ -1,4 +1,4 @@
-"""Settings: what clients do around their training, and what is wrong with some of them."""
+"""Defines the settings of client steps: what clients do around their training, and threats."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fedtlu_fast.registry import find, names
 
 
 class StepConfig(PartsSection):
-    """One client step; its parameters stand beside its name."""
+    """Holds one client step; its parameters stand beside its name."""
 
     part_kind: ClassVar[str]
 
     @property
     def step(self) -> ClientStep:
-        """The part that `kind` chooses."""
+        """Returns the part that `kind` chooses."""
         found: ClientStep = getattr(self, "kind")  # noqa: B009 (each subclass has its own annotation)
         return found
 
     @classmethod
     def spelled_out(cls, given: Any) -> Any:
-        """See `Section`: ``NAME:VALUE:VALUE``, where the values are the first parameters in their order."""
+        """Expands ``NAME:VALUE:VALUE``; the values are the first parameters of the step in order."""
         if isinstance(given, str):
             given = _read(cls.part_kind, given)
         if not isinstance(given, Mapping | StepConfig):
-            return {"kind": given}  # a part, or what `check_base` refuses
+            return {"kind": given}  # a part; anything else is refused by `check_base`
         if isinstance(given, Mapping) and "kind" not in given:
             example = next(iter(names(cls.part_kind)))
             raise InputError("kind", None, f"the name of a {cls.part_kind}, such as {example}")
@@ -43,35 +43,40 @@ class StepConfig(PartsSection):
 
 
 class ThreatConfig(StepConfig):
-    """What is wrong with some clients; see `client_steps.threats`. Two threats strike different clients."""
+    """Describes noisy or malicious clients; see `client_steps.threats`. Threats take different clients."""
 
     part_kind = "threat"
     kind: Annotated[ClientStep, Chooser("threat", base=ClientStep)] = Field(
         SignFlip(),
-        description="data: label_noise | token_noise | label_flip (label l becomes the last but l); update: "
-        "noise | sign_flip | scaling | random (noise alone) | shift (a constant, which raises Eq. 1) | "
-        "a_little_is_enough (arXiv 1902.06156) | package.module:Name",
+        description="what is wrong. With the data: label_noise | token_noise | label_flip (label l of n "
+        "becomes n - 1 - l). With the change: noise | sign_flip | scaling | random (only noise is sent) | "
+        "shift (a constant is added, which raises Eq. 1) | a_little_is_enough (arXiv 1902.06156) | "
+        "package.module:Name",
     )
 
 
 class ClientStepConfig(StepConfig):
-    """What all clients do around their training: an algorithm, or a step of the user's own."""
+    """Describes what all clients do around their training: an algorithm, or an own step of the user."""
 
     part_kind = "client_step"
     kind: Annotated[ClientStep, Chooser("client_step", base=ClientStep)] = Field(
         Scaffold(),
-        description="scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; training.proximal_mu is its "
-        "alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | package.module:Name",
+        description="the client step: scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; "
+        "training.proximal_mu is its alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | "
+        "package.module:Name",
     )
 
 
 def listed(value: Any) -> Any:
-    """One step, or a list of them, as a list."""
+    """Returns a single step as a list with one item; a list is returned unchanged."""
     return [value] if isinstance(value, str | Mapping | ClientStep) else value
 
 
 def _read(kind: str, text: str) -> dict[str, Any]:
-    """``sign_flip:0.2:3`` as ``{kind: sign_flip, share: 0.2, strength: 3}``; likewise with a dotted name."""
+    """Expands ``sign_flip:0.2:3`` to ``{kind: sign_flip, share: 0.2, strength: 3}``.
+
+    The name may also be a dotted name, such as ``package.module:Name:0.2``.
+    """
     name, *values = text.split(":")
     if name not in names(kind) and values and values[0].replace(".", "").isidentifier():
         name, *values = f"{name}:{values[0]}", *values[1:]

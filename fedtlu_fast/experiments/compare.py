@@ -139,10 +139,10 @@ def compare(
         with closing(directory):
             _run_all(warmups, arms, config.execution, min(jobs, len(arms)), progress)
     except ResumableError as error:
-        error.go_on = f"go on with: {_resume_command(out)}"
+        error.how_to_resume = f"you can resume it with: {_resume_command(out)}"
         raise
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
-        raise InterruptedRunError(f"go on with: {_resume_command(out)}", interrupt) from None
+        raise InterruptedRunError(f"you can resume it with: {_resume_command(out)}", interrupt) from None
     return [read_arm(arm.path) for arm in arms]
 
 

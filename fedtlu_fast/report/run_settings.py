@@ -15,7 +15,7 @@ from fedtlu_fast.registry import find
 from fedtlu_fast.runs.directory import CONFIG
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.selection import FunctionSelector, Selector
-from fedtlu_fast.wording import rounds_told
+from fedtlu_fast.wording import rounds_text
 from fedtlu_fast.yaml_text import parse_yaml
 
 
@@ -81,15 +81,15 @@ class RunSettings:
         return bool(self.tree["evaluation"]["flops"] != "never")
 
     @property
-    def rounds_told(self) -> str:
-        """The rounds as titles of tables have them; see `wording.rounds_told`."""
-        return rounds_told(self.tree["rounds"], self.tree["warmup_rounds"])
+    def rounds_text(self) -> str:
+        """Describes the rounds for titles of tables; see `wording.rounds_text`."""
+        return rounds_text(self.tree["rounds"], self.tree["warmup_rounds"])
 
     @property
     def lead(self) -> str:
         """The first words below the title of a page."""
         clients, cohort = self.tree["clients"], self.tree["cohort"]
-        return f"{self.rounds_told}, {clients} clients, {cohort} in a round"
+        return f"{self.rounds_text}, {clients} clients, {cohort} in a round"
 
     def made_selector(self) -> Selector | None:
         """The server's selector with its parameters; None for a user's selector that cannot be made here."""

@@ -22,7 +22,7 @@ def how_it_diverged(done: int, rounds: int) -> str:
     )
 
 
-def how_to_go_on(done: int, rounds: int, path: Path | None) -> str:
+def how_to_resume(done: int, rounds: int, path: Path | None) -> str:
     """What was done of a run that was interrupted, and how to do the rest.
 
     Args:
@@ -34,4 +34,4 @@ def how_to_go_on(done: int, rounds: int, path: Path | None) -> str:
     if path is None:
         return f"{told}; nothing was written, since the run has no directory"
     again = either(f"simulate(config, {str(path)!r}, resume=True)", f"fedtlu run --resume {shell_word(path)}")
-    return f"{told}; go on with: {again}"
+    return f"{told}; you can resume it with: {again}"

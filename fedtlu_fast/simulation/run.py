@@ -18,7 +18,7 @@ from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.decided import say_shares
-from fedtlu_fast.simulation.endings import how_to_go_on
+from fedtlu_fast.simulation.endings import how_to_resume
 from fedtlu_fast.simulation.founding import Founded, identity_of
 from fedtlu_fast.simulation.records import (
     client_ends,
@@ -290,8 +290,8 @@ class Run:
             yield
         except KeyboardInterrupt as interrupt:
             self.files.save(self.state)
-            raise InterruptedRunError(self.how_to_go_on(), interrupt) from None
+            raise InterruptedRunError(self.how_to_resume(), interrupt) from None
 
-    def how_to_go_on(self) -> str:
+    def how_to_resume(self) -> str:
         """What was done, and how to do the rest."""
-        return how_to_go_on(self.state.round, self.config.rounds, self.files.out)
+        return how_to_resume(self.state.round, self.config.rounds, self.files.out)

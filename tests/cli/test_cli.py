@@ -2,6 +2,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,25 +59,21 @@ def one_message(done: Any, *words: str) -> None:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
 
 
+COMMANDS = (
+    *("run", "compare", "experiment", "data", "score", "history"),
+    *("profile", "bench-sim", "settings", "env"),
+)
+
+
 def test_help_teaches_the_commands(fedtlu: Command) -> None:
     done = fedtlu("--help")
     assert done.code == 0
-    for command in (
-        "compare",
-        "run",
-        "data",
-        "score BEFORE AFTER",
-        "history RUN_DIR",
-        "profile",
-        "bench-sim",
-        "settings",
-        "env",
-    ):
-        assert f"fedtlu {command}" in done.stdout
-    for command in ("run", "compare", "data", "score", "history", "profile", "bench-sim", "settings", "env"):
-        text = fedtlu(command, "--help").stdout
-        assert "Usage: fedtlu" in text
-    assert "go on with the run" in fedtlu("run", "--help").stdout.lower()
+    for example in ("run --preset smoke", "compare", "settings", "score BEFORE AFTER"):
+        assert f"fedtlu {example}" in done.stdout
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z]", done.stdout, re.MULTILINE), f"{command} is not listed"
+        assert "Usage: fedtlu" in fedtlu(command, "--help").stdout
+    assert "resume the run" in fedtlu("run", "--help").stdout.lower()
     assert "fedtlu,random,last,full" in "".join(fedtlu("compare", "--help").stdout.split())
 
 
@@ -382,7 +379,7 @@ def test_settings_beside_resume_are_refused(
     if command == "run" and beside[0] == "--rounds":
         pytest.skip("a run can be made longer")
     done = fedtlu(command, "--resume", tmp_path / "out", *beside)
-    one_message(done, str(beside[0]), "nothing beside --resume")
+    one_message(done, str(beside[0]), "no value beside --resume")
 
 
 def test_a_run_is_made_longer_beside_resume(fedtlu: Command, tiny_file: Path, tmp_path: Path) -> None:
@@ -403,7 +400,7 @@ def test_comparison_takes_beside_resume_what_becomes_of_failing_clients(
     fedtlu: Command, tmp_path: Path
 ) -> None:
     beside = ["compare", "--resume", tmp_path / "out", "--set"]
-    one_message(fedtlu(*beside, "execution.workers=3"), "--set", "nothing beside --resume")
+    one_message(fedtlu(*beside, "execution.workers=3"), "--set", "no value beside --resume")
     one_message(fedtlu(*beside, "execution.client_errors=drop"), "earlier comparison")
 
 
@@ -462,7 +459,7 @@ def test_resume_of_a_finished_run_prints_the_same_summary(
     again = fedtlu("run", "--resume", out, "--json")
     assert again.code == 0
     assert again.stdout == first.stdout
-    said = "Nothing was left to do: this run had finished, after round"
+    said = "There is nothing left to do: this run has finished, after round"
     assert said in again.stderr
     assert said not in first.stderr
     assert said not in fedtlu("run", "--resume", out, "-q").stderr
@@ -519,7 +516,7 @@ def test_ctrl_c_while_loading_exits_130_and_says_that_nothing_was_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
+def test_ctrl_c_while_the_report_is_written_says_how_to_resume(
     fedtlu: Command, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(*_: object) -> None:
@@ -530,7 +527,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
         patch.setattr("fedtlu_fast.report.callback.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
-    assert told(done) == [f"stopped: go on with: fedtlu run --resume {out}"]
+    assert told(done) == [f"stopped: you can resume it with: fedtlu run --resume {out}"]
     assert fedtlu("run", "--resume", out).code == 0
     assert (out / "report.html").exists()
 
@@ -539,16 +536,20 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_go_on(
     ("place", "command", "again"),
     [
         ("fedtlu_fast.cli.run._simulate", ["run"], "give the same command again"),
-        ("fedtlu_fast.simulation.run.Run.finish", ["run"], "go on with: fedtlu run --resume {out}"),
+        (
+            "fedtlu_fast.simulation.run.Run.finish",
+            ["run"],
+            "you can resume it with: fedtlu run --resume {out}",
+        ),
         (
             "fedtlu_fast.experiments.compare.run_arms",
             ["compare"],
-            "go on with: fedtlu compare --resume {out}",
+            "you can resume it with: fedtlu compare --resume {out}",
         ),
         (
             "fedtlu_fast.experiments.experiment.compare",
             ["experiment", "ptb-gpt2"],
-            "go on with the same command: fedtlu experiment ptb-gpt2 --set rounds=2 --out {out}",
+            "you can resume it with the same command: fedtlu experiment ptb-gpt2 --set rounds=2 --out {out}",
         ),
     ],
     ids=["before anything", "run", "compare", "experiment"],
@@ -571,7 +572,7 @@ def test_a_failing_client_is_a_message_that_says_what_works_for_the_command(
     done = fedtlu(*command, *given, "--out", out)
     assert done.code == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: client 3 failed in round 1: its file is gone. Nothing of that round was kept; fix this, "
+        "error: client 3 failed in round 1: its file is gone. Nothing of that round was kept; fix the cause, "
         f"then {again.format(out=out)}; to leave such clients out, add --set execution.client_errors=drop"
     )
 
@@ -647,7 +648,7 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     again = fedtlu("compare", "--resume", out, "--json", "-q")
     assert again.stdout == done.stdout
     resumed = fedtlu("compare", "--resume", out)
-    assert "Nothing was left to do" in resumed.stderr
+    assert "There is nothing left to do" in resumed.stderr
     shown = resumed.stdout
     assert "5 rounds (2 warm-up, 3 targeted), 1 seeds" in shown
     for row in found["table"]:

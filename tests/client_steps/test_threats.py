@@ -387,14 +387,18 @@ def test_a_threat_of_the_users_own_is_named_or_given(threats):
     [
         (["nonsense:0.1"], {}, "threats.0.kind: got 'nonsense'"),
         (["noise:1.5"], {}, "threats.0.share"),
-        (["noise:0.6", "random:0.6"], {}, "shares of 1.2 in all'; expected at most 1"),
+        (["noise:0.6", "random:0.6"], {}, "shares that sum to 1.2'; expected a sum of at most 1"),
         (["label_noise:0.1:2"], {}, r"strength: got 2; expected less than or equal to 1\. \(in"),
         (
             [{"kind": "noise", "layers": "*.weight"}],
             {},
             r"layers: got '\*.weight'; expected \* with kind=noise",
         ),
-        (["token_noise:0.1"], {}, "threats: got 'token_noise'; expected another with task=classification"),
+        (
+            ["token_noise:0.1"],
+            {},
+            "threats: got 'token_noise'; expected another threat with task=classification",
+        ),
         (["a_little_is_enough:0.1"] * 2, {}, "once"),
         ([{"share": 0.1}], {}, "threats.0.kind: got None; expected the name of a threat"),
         (["label_flip:0.1:2"], {}, "threats.0.kind: got 'label_flip:0.1:2'; expected at most 1 values"),

@@ -101,7 +101,7 @@ def test_python_begins_with_what_the_command_line_begins_with(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             simulate(config, preset=preset)
         assert ran.pop() == same
-    with pytest.raises(InputError, match="preset: got 'smoke'; expected none beside complete settings"):
+    with pytest.raises(InputError, match="preset: got 'smoke'; expected None beside complete settings"):
         simulate(RunConfig(), preset="smoke")
     with pytest.raises(InputError, match="config: got 3; expected a mapping of settings"):
         simulate(3)
@@ -233,7 +233,10 @@ def test_a_later_override_wins_and_keep_is_replaced_whole():
         ("device=gpu", r"got 'gpu'; expected cpu"),
         ("executor=process", r"Did you mean processes\?"),
         ("preset=[1, 2]", r"this key is unknown\. fedtlu"),
-        ("zzzzzzzz=1", r"this key is unknown\. fedtlu_fast.config.settings.setting_paths\(\) lists all"),
+        (
+            "zzzzzzzz=1",
+            r"this key is unknown\. fedtlu_fast.config.settings.setting_paths\(\) lists all names",
+        ),
         ("data.=1", "this key is unknown"),
         ("every=3", r"overrides: got 'every'; expected one of evaluation.every, checkpoint.every.*ambiguous"),
         ("batch_size=3", r"one of training.batch_size, evaluation.batch_size.*ambiguous"),
@@ -293,7 +296,7 @@ def test_values_of_the_wrong_type(override, message):
         ("warmup_rounds=-1", "warmup_rounds: got -1"),
         ("clients=0", "clients: got 0"),
         ("cohort=0", "cohort: got 0"),
-        ("cohort=101", "cohort: got 101; expected at most 100, the clients there are"),
+        ("cohort=101", "cohort: got 101; expected at most 100, the number of clients"),
         ("server_lr=0", "server_lr: got 0"),
         ("device=tpu", "device: got 'tpu'"),
         ("device=cuda:x", "device: got 'cuda:x'"),

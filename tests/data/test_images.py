@@ -72,7 +72,7 @@ def test_digits_as_a_task_stands_for_task_and_source():
     found = parse_config({"task": "digits"})
     assert (found.task, found.data.source) == ("image_classification", Digits())
     assert parse_config({"task": "image_classification"}) == found
-    with pytest.raises(InputError, match=r"data.source: got 'pydoc'; expected none but digits"):
+    with pytest.raises(InputError, match=r"data.source: got 'pydoc'; expected digits with"):
         parse_config({"task": "digits", "data": {"source": "pydoc"}})
 
 

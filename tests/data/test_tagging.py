@@ -236,7 +236,7 @@ def test_more_clients_than_sentences_are_refused(bank):
         ("language_modelling", "pycode", "task: .*expected tagging"),
         ("classification", "hf:x", "task: .*expected language_modelling or tagging"),
         ("tagging", "udpos:", "data.source: got 'udpos:'; expected udpos:PATH"),
-        ("tagging", "pycode:x", "data.source: got 'pycode:x'; expected pycode without more"),
+        ("tagging", "pycode:x", "data.source: got 'pycode:x'; expected pycode without an argument"),
         ("tagging", "nothing", "data.source: got 'nothing'; expected .*udpos:PATH"),
         ("language_modelling", "ptb:", "data.source: got 'ptb:'; expected ptb:DIR"),
     ],

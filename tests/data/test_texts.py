@@ -81,7 +81,7 @@ def test_a_single_label_and_an_unknown_source_are_refused(tmp_path):
     (tmp_path / "a.tsv").write_text("label\ttext\n" + "x\tone\n" * 20)
     with pytest.raises(InputError, match="two labels or more"):
         read_samples(config(f"texts:{tmp_path}"))
-    with pytest.raises(InputError, match=r"topics without more"):
+    with pytest.raises(InputError, match=r"topics without an argument"):
         read_texts("topics:more")
 
 

@@ -302,7 +302,7 @@ def test_command_leaves_out_of_all_the_shapes_that_do_not_fit(monkeypatch):
     done = CliRunner().invoke(app, ["profile", "--shapes", "all", "--ops", "layer_stats", "--repeats", "1"])
     assert done.exit_code == 0, done.output
     assert "layer_stats on mlp: left out" in done.output
-    assert "gpt2-xl: left out, it does not fit in the memory" in done.output
+    assert "gpt2-xl: left out, because it does not fit in memory" in done.output
 
 
 def test_command_refuses_a_shape_that_does_not_fit_before_anything_is_measured(monkeypatch):

@@ -147,5 +147,5 @@ def test_a_hang_up_of_the_whole_group_prints_our_message_alone(text: Path, tmp_p
     os.killpg(process.pid, signal.SIGHUP)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 129
-    assert stderr == f"stopped: go on with: fedtlu compare --resume {out}\n"
+    assert stderr == f"stopped: you can resume it with: fedtlu compare --resume {out}\n"
     assert list((out / "last-seed0" / "checkpoints").glob("round-*")), "and the arms have saved"

@@ -193,7 +193,7 @@ def test_resume_with_other_settings_selectors_or_seeds_is_refused(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_interrupt_says_how_to_go_on(
+def test_interrupt_says_how_to_resume(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_round = Run._round

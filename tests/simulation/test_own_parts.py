@@ -38,7 +38,7 @@ def test_a_run_goes_on_with_the_same_code_alone(text, tmp_path, monkeypatch):
         if row["round"] == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(Exception, match="go on with"):
+    with pytest.raises(Exception, match="you can resume it with"):
         simulate(config, tmp_path / "cut", callbacks=[stop_at_three])
     state = json.loads(next((tmp_path / "cut" / "checkpoints").glob("*/state.json")).read_text())
     assert "code of support.own_parts:Cautious" in json.dumps(state)

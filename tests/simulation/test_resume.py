@@ -115,7 +115,7 @@ def test_run_stopped_at_any_step_of_any_write_goes_on_to_the_same_bits(
             strike_at(patch, moment, blow)
             with pytest.raises((blow, InterruptedRunError)):
                 simulate(config, out)
-        # Before its settings are written there is nothing to go on with: then the same command works again.
+        # Before its settings are written it cannot be resumed, but the same command works again.
         simulate(config, out, resume=(out / "config.yaml").exists())
         assert left(out) == whole, f"stopped at step {moment}"
         assert not list((out / "checkpoints").glob(".writing*"))
@@ -251,7 +251,7 @@ def test_command_killed_by_sigkill_and_resumed_gives_the_same_bits(text: Path, t
 @pytest.mark.sweep(quick=1)
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_asked_to_stop_it_ends_the_round_and_says_how_to_go_on(
+def test_asked_to_stop_it_ends_the_round_and_says_how_to_resume(
     text: Path, tmp_path: Path, asked: signal.Signals, executor: str
 ) -> None:
     settings = tree(text, rounds=100_000, checkpoint={"every": 50_000}, execution={"executor": executor})
@@ -293,7 +293,8 @@ def test_interrupt_saves_the_round_that_is_done(
             raise KeyboardInterrupt
 
     with pytest.raises(
-        InterruptedRunError, match=r"after round 3 of 5; go on with: simulate\(config, .*, resume=True\)"
+        InterruptedRunError,
+        match=r"after round 3 of 5; you can resume it with: simulate\(config, .*, resume=True\)",
     ):
         simulate(config, out, callbacks=[press])
     assert newest(out).name == "round-000003"

@@ -68,7 +68,7 @@ def write_client_report(
 
     def add(title: str, name: str, full: str, table: Cells) -> None:
         directory.write(f"{name}.csv", full)
-        directory.write(f"{name}.md", f"{title}: {settings.rounds_told}\n\n{to_markdown(*table)}")
+        directory.write(f"{name}.md", f"{title}: {settings.rounds_text}\n\n{to_markdown(*table)}")
         written.append({"title": title, "heads": table[0], "cells": table[1]})
 
     def add_costs() -> None:

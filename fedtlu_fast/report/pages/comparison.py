@@ -49,7 +49,7 @@ def _comparison_report(
     title = headline_of_arms(results).title
     heads, cells = comparison_cells(rows)
     directory = RunDirectory(out)
-    told = f"{settings.rounds_told}, {len(rows[0]['seeds'])} seeds: mean ± std"
+    told = f"{settings.rounds_text}, {len(rows[0]['seeds'])} seeds: mean ± std"
     directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
