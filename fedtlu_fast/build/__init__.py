@@ -1,1 +1,1 @@
-"""The composition root: settings become objects here, and nowhere below."""
+"""The composition root, which turns settings into objects; no room below knows settings."""

@@ -1,4 +1,4 @@
-"""From settings to which blocks each client trains and sends."""
+"""Builds the rule that says which blocks each client trains and sends."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fedtlu_fast.tasks.task import Task
 def make_client_rule(
     config: RunConfig, layout: ParameterLayout, task: Task, population: Population
 ) -> ClientRule:
-    """The settings' rule.
+    """Builds the rule that the settings describe.
 
     Args:
-        config: of a run with `client_selection`.
-        layout: of its model.
-        task: model and loss, to measure FLOPs with where budgets are in FLOPs.
-        population: gives a sample for that.
+        config: the settings of a run with `client_selection`.
+        layout: the layout of the run's model.
+        task: the model and its loss, which are used to measure FLOPs if budgets are in FLOPs.
+        population: the clients' data, which give samples for this measurement.
 
     Raises:
-        InputError: blocks are named that the model does not have, or none is left to train.
+        InputError: The settings name blocks that the model does not have, or leave no block to train.
     """
     unit, blocks = config.client_selection.budget.budget.unit, len(layout.blocks)
     costs, reach = np.ones(blocks), np.zeros(blocks)
@@ -33,7 +33,7 @@ def make_client_rule(
         costs = np.array(layout.block_sizes()) / layout.size
     elif unit == "flops":
         example = example_samples(population)
-        # Two samples: BatchNorm has no statistics of one.
+        # Two samples, because BatchNorm cannot compute statistics of one.
         found = measure_costs(task, layout, example.take(np.arange(2) % len(example)))
         whole = found.backward(np.ones(blocks, np.bool_))
         costs, reach = found.weight / whole, found.reach / whole
@@ -51,7 +51,7 @@ def make_client_rule(
 
 
 def standing_of(config: RunConfig, layout: ParameterLayout) -> Standing:
-    """What the settings make of a layout's blocks; see `standing`."""
+    """Sorts a layout's blocks by the settings; see `standing`."""
     chosen = config.client_selection
     return standing(
         layout,

@@ -1,4 +1,4 @@
-"""From settings to the data of a federation."""
+"""Builds the data of a federation from the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedtlu_fast.tasks.builder import Reading, TaskBuilder, builder_of, check_so
 
 
 def reading_of(config: RunConfig) -> Reading:
-    """What these settings ask of the reading of a source."""
+    """Returns the settings with which a source is read."""
     return Reading(
         clients=config.clients,
         seed=config.seed,
@@ -26,10 +26,10 @@ def reading_of(config: RunConfig) -> Reading:
 
 
 def load_federation(config: RunConfig) -> FederatedData:
-    """Opens, or reads and deals, the data that the settings describe.
+    """Reads the data that the settings describe and deals them to clients, or opens data per client.
 
     Raises:
-        InputError: the source cannot be read, or holds too little for so many clients.
+        InputError: The source cannot be read, or holds too few samples for so many clients.
     """
     source, task, pretraining = config.data.source, builder_of(config.task), config.pretraining
     if pretraining.epochs and isinstance(source, ClientSource):
@@ -63,7 +63,7 @@ def _check_enough(config: RunConfig, task: TaskBuilder, found: Encoded, set_asid
         raise InputError(
             "data.source",
             str(config.data.source),
-            f"{what} for {clients * least} samples ({clients} clients of {least} or more) and a test; "
-            f"it gives {samples} to train on and {tests} to test{size}",
+            f"{what} for {clients * least} samples ({clients} clients of {least} or more) and a test, but it "
+            f"gives {samples} samples to train on and {tests} to test{size}",
             f"Use fewer clients{shorter} or more {what}.",
         )

@@ -1,4 +1,4 @@
-"""Whether the engine that the settings name can do what the parts of a run want."""
+"""Checks whether the engine that trains clients supports the parts of a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedtlu_fast.errors import InputError
 
 @dataclass(frozen=True)
 class Asked:
-    """What one part of a run asks of the engine.
+    """Holds one demand of a part of a run on the engine.
 
     Attributes:
-        want: what it asks.
-        part: the part, as the settings name it.
+        want: the demand.
+        part: the part, as messages name it.
         field: the setting that names the part.
-        value: of that setting.
-        instead: another value that would not ask it.
+        value: the value of that setting.
+        instead: another value of that setting without this demand.
     """
 
     want: Want
@@ -34,7 +34,7 @@ class Asked:
 
 
 def asked_of_engine(config: RunConfig, steps: ClientSteps) -> Iterator[Asked]:
-    """What the parts of a run ask of the engine that trains the clients."""
+    """Yields the demands of the parts of a run on the engine that trains the clients."""
     if not config.aggregation.rule.takes_sums:
         name = config.rule_name
         yield Asked("each vector", f"aggregation.rule={name}", "aggregation.rule", name, "mean")
@@ -60,16 +60,16 @@ def asked_of_engine(config: RunConfig, steps: ClientSteps) -> Iterator[Asked]:
 
 
 def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, clients_per_batch: int) -> None:
-    """Makes sure that an engine can do what the parts of a run want.
+    """Raises an error unless an engine supports the parts of a run.
 
     Args:
-        config: of the run.
-        steps: what its clients do around training.
-        engine: trains the clients.
-        clients_per_batch: how many clients it trains in one call.
+        config: the settings of the run.
+        steps: the client steps of the run.
+        engine: the engine that trains the clients.
+        clients_per_batch: the number of clients that the engine trains in one call.
 
     Raises:
-        InputError: it cannot; the field is the setting to change.
+        InputError: The engine does not support a part; the error's field is the setting to change.
     """
     given = config.execution
     for asked in asked_of_engine(config, steps):
@@ -77,7 +77,7 @@ def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, clients
         if reason is None:
             continue
         if asked.want == "each vector":
-            expected = f"{asked.instead} where {reason}"
+            expected = f"{asked.instead}, because {reason}"
             raise InputError(asked.field, asked.value, expected, "Use execution.clients_per_batch=1.")
         expected = f"with {asked.part}: {reason}"
         if given.engine == "compiled":

@@ -1,4 +1,4 @@
-"""What a run is made of: the clients' data and the trainer of their model, as the settings describe them."""
+"""Builds the parts of a run that every machine needs: the clients' data, model, trainer and steps."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from fedtlu_fast.tasks.supervised import fitted
 
 @dataclass(frozen=True)
 class Parts:
-    """Made alike on every machine that takes part.
+    """Holds the parts that are built in the same way on every machine that takes part in a run.
 
     Attributes:
-        population: who holds what, on the settings' device.
-        trainer: of single clients; holds model and layout.
-        steps: what clients do around training.
-        origin: of the data; see `FederatedData`.
+        population: the data of all clients, on the device of the settings.
+        trainer: the trainer of single clients, which holds the model and its layout.
+        steps: the client steps.
+        origin: the origin of the data; see `FederatedData`.
     """
 
     population: Population
@@ -43,10 +43,10 @@ class Parts:
 
 
 def layout_of(config: RunConfig, model: nn.Module) -> ParameterLayout:
-    """The layout of a run's model.
+    """Returns the layout of a run's model.
 
     Raises:
-        InputError: a pattern of `selection.blocks` does not fit the model.
+        InputError: A pattern of `selection.blocks` does not fit the model.
     """
     chosen = config.selection
     try:
@@ -59,20 +59,21 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     """Opens the data and builds the model.
 
     Args:
-        config: of the run.
-        start: whether the model gets its pre-trained start; a remote worker is sent one.
+        config: the settings of the run.
+        start: whether to pre-train the model as `pretraining` says; a remote worker does not, because it
+            receives the parameters.
 
     Raises:
-        InputError: data, model and settings do not fit together.
+        InputError: Data, model and settings do not fit together.
     """
     if config.task == "own":
         return _own_parts(config)
     if config.model.pretrained is not None:
-        locate(config.model.pretrained)  # a wrong path is found before the data cost any time
+        locate(config.model.pretrained)  # a wrong path should fail before the data are read
     data = load_federation(config)
-    # One start for runs of every seed needs the same weights to begin from.
+    # With pre-training, runs of every seed start from the same initial weights.
     seed = config.seed if data.public is None else config.pretraining.seed
-    with ALONE:  # libraries that load weights change what belongs to the whole process, and change it back
+    with ALONE:  # libraries that load weights change process-wide settings for a while
         task = build_task(config, data, seed)
     layout = layout_of(config, task.model)
     if start and data.public is not None:
@@ -87,7 +88,7 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
     if config.device == "cpu" or type(population) is ArrayPopulation:
         population = population.to(config.device)
     else:
-        # Files, and samples made when they are asked for, may be more than the device has room for.
+        # Data in files, or made on demand, may exceed the memory of the device.
         population = AheadPopulation(population, config.device)
     labelled = "label_noise" in builder_of(config.task).noises
     tokens, labels = (data.vocabulary, data.outputs) if labelled else (data.outputs, 0)
@@ -96,14 +97,14 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
 
 
 def _own_parts(config: RunConfig) -> Parts:
-    """What a `Federation` brought.
+    """Builds the parts from the objects of a `Federation`.
 
     Raises:
-        InputError: the settings were read from a file, which has no objects in it.
+        InputError: The settings were read from a file, which does not contain the objects.
     """
     if config.own is None:
-        expected = "a task that settings can describe; this one was given to a Federation in Python"
-        fix = "Go on in Python: Federation(...).resume(DIRECTORY), with the same objects."
+        expected = "a task that settings can describe, but this one was given to a Federation in Python"
+        fix = "Resume it in Python with the same objects: Federation(...).resume(DIRECTORY)."
         raise InputError("task", config.task, expected, fix)
     task, population = fitted(config.own.task, config.own.data)
     task.model.to(config.device)

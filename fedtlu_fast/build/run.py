@@ -1,4 +1,4 @@
-"""From settings to a run."""
+"""Builds a run from its settings."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def open_run(
     resume: bool = False,
     callbacks: Sequence[Callback | Observer] = (),
 ) -> Run:
-    """Builds a federation, or rebuilds it as its latest checkpoint has it (see `api.simulate`).
+    """Builds a run, or rebuilds it from its latest checkpoint; the arguments are those of `api.simulate`.
 
     Raises:
-        InputError: settings, data, model, device or directory do not fit together.
+        InputError: Settings, data, model, device or directory do not fit together.
     """
     if resume and out is None:
         raise InputError("resume", True, "a directory to resume from, in out")
     if out is not None and not resume:
-        RunDirectory.check_free(out)  # before the data and the model cost any time
+        RunDirectory.check_free(out)  # a used directory should fail before data and model are built
     if resume and out is not None and config.execution.executor == "auto":
-        # Chosen once: another choice would give other last bits.
+        # A resumed run keeps the first choice, because another choice would change the last bits.
         config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
     with own_state(config.threads):
         founded = found(config)
@@ -50,10 +50,10 @@ def open_run(
 
 
 def found(config: RunConfig) -> Founded:
-    """Reads the data, builds the model, chooses the executor and starts it.
+    """Reads the data, builds the model, and chooses and starts the executor.
 
     Raises:
-        InputError: settings, data, model and device do not fit together.
+        InputError: Settings, data, model and device do not fit together.
     """
     check_device("device", config.device)
     resolve(config.backend, torch.device(config.device).type)
@@ -73,7 +73,7 @@ def found(config: RunConfig) -> Founded:
 
 
 def _standard_callbacks(config: RunConfig) -> list[Callback]:
-    """Warnings of losses; `EarlyStopping` for `evaluation.patience`, `SaveBest` for `checkpoint.best`."""
+    """Returns the callbacks that warn of losses and implement `evaluation.patience` and `checkpoint.best`."""
     found: list[Callback] = [WarnOfLosses()]
     if config.evaluation.patience is not None:
         found.append(EarlyStopping("test_loss", config.evaluation.patience))

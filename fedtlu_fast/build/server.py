@@ -1,4 +1,4 @@
-"""From settings to what the rounds of a run share."""
+"""Builds the server of a run, which holds what all rounds share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def make_server(
     executor: Executor,
     steps: ClientSteps,
 ) -> Server:
-    """Collects what rounds need; settings that do not fit the model are refused here.
+    """Builds the server from the settings and the other parts of a run.
 
     Raises:
-        InputError: `keep` or `scored_layers` does not fit the model's groups, a robust rule has no room, or
-            the data or the trace do not serve for `participation`.
+        InputError: `keep` or `scored_layers` does not fit the model's groups, a robust rule has too little
+            memory, or the data or the trace do not fit `participation`.
     """
     check_room(config.aggregation.rule, layout.size, config.cohort)
     chosen, execution = config.selection, config.execution

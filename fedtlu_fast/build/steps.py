@@ -1,4 +1,4 @@
-"""From settings to what the clients of a run do around their training."""
+"""Builds the client steps of a run from the settings."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def make_steps(
     tokens: int = 0,
     labels: int = 0,
 ) -> ClientSteps:
-    """The steps that the settings name, in order: own blocks, algorithms, threats, what is sent.
+    """Builds the steps in order: personal blocks, algorithms, threats, partial sending.
 
     Args:
-        config: of the run.
-        layout: of its model.
-        task: model and loss.
-        population: says what each client holds.
-        tokens: see `RunFacts`.
-        labels: see `RunFacts`.
+        config: the settings of the run.
+        layout: the layout of the model.
+        task: the model and its loss.
+        population: the data of all clients.
+        tokens: the number of tokens in the vocabulary; see `RunFacts`.
+        labels: the number of labels; see `RunFacts`.
 
     Raises:
-        InputError: a threat does not fit the data, or blocks are named that the model does not have.
+        InputError: A threat does not fit the data, or the settings name blocks that the model does not have.
     """
     chosen = config.client_selection
     steps: list[ClientStep] = []
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
-    # Before the threats: what a malicious client makes of its update is not what its algorithm learns from.
+    # Algorithms come before threats: they learn from a client's true update, not from the one that it fakes.
     steps += [own.step for own in (*config.client_steps, *config.threats)]
     if chosen.chooses:
         by_change = chosen.selector.moment == "by_change"

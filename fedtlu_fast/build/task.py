@@ -1,4 +1,4 @@
-"""The task that the settings name."""
+"""Builds the task of a run, a model and its loss, from the settings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fedtlu_fast.tasks.task import Task
 
 
 def build_task(config: RunConfig, data: FederatedData, seed: int) -> Task:
-    """Model and loss for these data, on the settings' device.
+    """Builds the model and the loss for these data, on the device of the settings.
 
     Args:
-        config: of the run.
-        data: of the federation.
-        seed: of everything that is drawn.
+        config: the settings of the run.
+        data: the data of the federation.
+        seed: the seed of the initial weights.
 
     Raises:
-        InputError: an architecture or a pre-trained model that is not for this task; see `TaskBuilder` and
+        InputError: The architecture or the pre-trained model does not fit the task; see `TaskBuilder` and
             `add_adapters_`.
     """
     builder, lora = builder_of(config.task), config.model.lora
@@ -43,7 +43,7 @@ def build_task(config: RunConfig, data: FederatedData, seed: int) -> Task:
 
 
 def _architecture(config: RunConfig, builder: TaskBuilder) -> Architecture:
-    """The architecture of the settings, or the task's own of the settings' sizes."""
+    """Returns the architecture of the settings, or the task's default with the sizes of the settings."""
     given, known = config.model.architecture, builder.architectures
     if isinstance(given, TaskDefault):
         if not known:
@@ -59,9 +59,9 @@ def _architecture(config: RunConfig, builder: TaskBuilder) -> Architecture:
 
 
 def _check_adapters(config: RunConfig) -> None:
-    """Makes sure that the settings want nothing that goes without adapters only."""
+    """Raises an error if the settings ask for something that does not work with adapters."""
     if config.execution.engine == "compiled":
-        expected = f"torch with {FIELD}: the kernel trains whole matrices"
+        expected = f"torch with {FIELD}, because the compiled engine trains whole matrices"
         raise InputError("execution.engine", config.execution.engine, expected)
     if config.pretraining.epochs:
         expected = f"0 with {FIELD}, whose frozen weights it could not train"
@@ -69,7 +69,7 @@ def _check_adapters(config: RunConfig) -> None:
 
 
 def _on(device: str, task: Task) -> Task:
-    """The same task with its model and its other tensors on a device."""
+    """Returns the task with its model and its other tensors on a device."""
     parts = {own.name: getattr(task, own.name) for own in fields(task)}  # type: ignore[arg-type]
     moved = {
         name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor | nn.Module)

@@ -1,7 +1,7 @@
-"""Scores the change of a model between two states, layer by layer and block by block, and applies a part.
+"""Scores the change of a model between two states, by layer and by block, and applies the chosen blocks.
 
 `files` and `memory` open models, `matching` pairs the tensors of the two by name, `buffers` finds the tensors
-that are not layers, `scored` computes the scores, `ranking` makes rows of the result, and `update` chooses
+that are not layers, `scored` computes the scores, `ranking` turns the result into rows, and `update` chooses
 blocks and applies their change.
 """
 

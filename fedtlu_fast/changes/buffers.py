@@ -1,18 +1,16 @@
-"""Finds the floating-point tensors of a checkpoint that are not trained, and so are not layers.
+"""Finds the floating-point tensors of a checkpoint that are not trained and therefore are not layers.
 
-A file does not say which of its tensors are buffers. They are recognised by the names that libraries give
-them, and by the tensors beside them:
+A file does not tell which of its tensors are buffers. We recognise them in three ways:
 
 * by name: statistics of BatchNorm and similar layers, positions, frequencies of rotary embeddings, attention
-masks, windows of Swin (`NAMES`), and every tensor in a module of `MODULES`, such as the copies that an
-average of weights keeps;
-* by a companion in the same module: vectors and masks of spectral norm and of pruning beside
-  ``weight_orig`` (``weight_v`` of weight norm is trained, and has no companion), averages of a codebook;
-* by contents: ``bias``, ``mask`` and ``tril`` whose numbers are a causal mask, as in GPT-2 on the hub, and
-``pe`` whose first row is that of sinusoidal positions. A trained ``bias`` has other numbers.
+  masks, windows of Swin (`NAMES`), and every tensor in a module of `MODULES`, such as the copies that weight
+  averaging keeps;
+* by another tensor in the same module: vectors and masks of spectral norm and of pruning beside
+  ``weight_orig`` (``weight_v`` of weight norm is trained and has no such neighbour), averages of a codebook;
+* by content: ``bias``, ``mask`` and ``tril`` that hold a causal mask, as in GPT-2 on the hub, and ``pe`` with
+  the first row of sinusoidal positions. A trained ``bias`` has other numbers.
 
-Weights of a quantised model, which have scales beside them, are not layers either: only both together give a
-weight.
+Quantised weights and their scales are not layers either, because only both together are a weight.
 """
 
 from __future__ import annotations
@@ -42,16 +40,16 @@ MASKS = frozenset({"bias", "mask", "tril", "causal_mask"})
 SCALES = ("_scale", "_scale_inv", ".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map")
 SCALES_OF = {"scales": "qweight", "SCB": "weight", "weight_scale": "weight", "input_scale": "weight"}
 ROWS = 256
-"""How many rows of a mask are checked at a time."""
+"""The number of rows of a mask that are checked at a time."""
 
 
 def buffers(tensors: Mapping[str, Stored]) -> set[str]:
-    """Names of the floating-point tensors that are buffers."""
+    """Returns the names of the floating-point tensors that are buffers."""
     return {name for name, tensor in tensors.items() if tensor.floating and _is_buffer(name, tensors)}
 
 
 def quantised(tensors: Mapping[str, Stored]) -> set[str]:
-    """Names of the floating-point tensors that are quantised weights or their scales."""
+    """Returns the names of the floating-point tensors that are quantised weights or their scales."""
     found: set[str] = set()
     for name, tensor in tensors.items():
         if not tensor.floating:
@@ -72,7 +70,7 @@ def _is_buffer(name: str, tensors: Mapping[str, Stored]) -> bool:
         for ending, parameter in BESIDE.items()
     ):
         return True
-    if last in ("_u", "_v") and modules and modules[-1].isdecimal():  # the newer spectral norm's
+    if last in ("_u", "_v") and modules and modules[-1].isdecimal():  # of the newer spectral norm
         return f"{'.'.join(modules[:-1])}.original" in tensors
     if last in CODEBOOK:
         return all(f"{within}{other}" in tensors for other in CODEBOOK)
@@ -82,7 +80,11 @@ def _is_buffer(name: str, tensors: Mapping[str, Stored]) -> bool:
 
 
 def _is_causal_mask(tensor: Stored) -> bool:
-    """Whether it is [1, 1, n, n] or [n, n], n >= 2, with 0 above the diagonal, 1 on it, 0 or 1 below."""
+    """Tells whether a tensor is a causal mask.
+
+    Its shape is then [1, 1, n, n] or [n, n] with n >= 2, and it has 0 above the diagonal, 1 on it, and 0 or 1
+    below.
+    """
     *lead, height, width = (0, 0, *tensor.shape)
     if height != width or width < 2 or any(size > 1 for size in lead):
         return False
@@ -96,7 +98,7 @@ def _is_causal_mask(tensor: Stored) -> bool:
 
 
 def _is_sinusoid(tensor: Stored) -> bool:
-    """Whether it has shape [..., n, width] or [n, 1, width] and the first row 0, 1, 0, 1, ..."""
+    """Tells whether a tensor has shape [..., n, width] or [n, 1, width] and the first row 0, 1, 0, 1, ..."""
     if len(tensor.shape) < 2 or 0 in tensor.shape or tensor.shape[-1] % 2:
         return False
     values = tensor.read()
@@ -107,7 +109,7 @@ def _is_sinusoid(tensor: Stored) -> bool:
 
 
 def _weight_of(name: str, tensors: Mapping[str, Stored]) -> str | None:
-    """The weight that these scales belong to; None if the tensor does not hold scales."""
+    """Returns the weight that a tensor of scales belongs to; None if the tensor does not hold scales."""
     for ending in SCALES:
         if name.endswith(ending) and name.removesuffix(ending) in tensors:
             return name.removesuffix(ending)

@@ -1,6 +1,6 @@
-"""The tensors of a checkpoint: a safetensors file, or a model directory with one file or a sharded index.
+"""Opens the tensors of a checkpoint: a safetensors file, or a directory with one file or a sharded index.
 
-It reads only safetensors: a pickle can run code, so it is never opened.
+Only safetensors files are read. A pickle can run code, so it is never opened.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from fedtlu_fast.errors import InputError, listed
 
 INDEX = ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Dtypes of eight bits or fewer per number. PyTorch reads them, and converts those of eight bits.
+# Dtypes of eight bits or fewer per number. PyTorch reads all of them but converts only those of eight bits.
 _NARROW = ("F8", "F6", "F4")
 _FLOATING = ("F64", "F32", "F16", "BF16", *_NARROW)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in an open safetensors file, or in memory.
+    """Refers to a tensor in an open safetensors file, or in memory.
 
     Attributes:
-        field: the checkpoint it belongs to, ``BEFORE`` or ``AFTER``, for messages.
+        field: the checkpoint that the tensor belongs to, ``BEFORE`` or ``AFTER``, for messages.
         file: the open file.
-        name: its name in the file.
-        shape: its shape.
-        dtype: the format's name of its dtype, such as ``BF16``.
+        name: the tensor's name in the file.
+        shape: the tensor's shape.
+        dtype: the name of the tensor's dtype in the file format, such as ``BF16``.
         alias: whether this is a second name for a tensor that the file holds under another name.
     """
 
@@ -47,20 +47,20 @@ class Stored:
 
     @property
     def floating(self) -> bool:
-        """Whether it holds real floating-point numbers."""
+        """Tells whether the tensor holds real floating-point numbers."""
         return self.dtype.startswith(_FLOATING)
 
     @property
     def narrow(self) -> bool:
-        """Whether its numbers have eight bits or fewer, as the weights of quantised models do."""
+        """Tells whether the numbers have eight bits or fewer, as in quantised models."""
         return self.dtype.startswith(_NARROW)
 
     def read(self) -> Tensor:
-        """All numbers, in float64."""
+        """Reads the whole tensor, in float64."""
         return self._converted(self.file.get_tensor, self.name)
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """The rows ``start:stop`` of its last matrix, in float64; it has at least two dimensions."""
+        """Reads ``[..., start:stop, :]`` of a tensor with at least two dimensions, in float64."""
         return self._converted(lambda name: self.file.get_slice(name)[..., start:stop, :], self.name)
 
     def _converted(self, read: Callable[[str], Tensor], name: str) -> Tensor:
@@ -68,21 +68,21 @@ class Stored:
             return read(name).to(torch.float64)
         except MemoryError:
             raise
-        except Exception as error:  # the library's errors, and torch's for a dtype it cannot convert
+        except Exception as error:  # errors of the library, or of torch for a dtype that it cannot convert
             raise InputError(
                 f"{self.field}: {self.name}",
                 self.dtype,
                 "a dtype that PyTorch converts: F64, F32, F16, BF16 or F8",
-                f"Save the checkpoint in one of these. ({error})",
+                f"Save the checkpoint in one of these dtypes. ({error})",
             ) from error
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of one checkpoint, or of one model in memory.
+    """Holds the tensors of one checkpoint, or of one model in memory.
 
     Attributes:
-        field: ``BEFORE`` or ``AFTER``.
+        field: ``BEFORE`` or ``AFTER``, for messages.
         source: the path or model that the user gave, for messages.
         tensors: the tensors by name.
         not_read: sentences about files and tensors that were not read.
@@ -97,18 +97,18 @@ class Checkpoint:
 
 
 def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
-    """Opens a checkpoint and reads which tensors it holds; their numbers are read later, on demand.
+    """Opens a checkpoint and reads the list of its tensors; their numbers are read later, on demand.
 
-    An index decides which file holds which tensor. Of a directory with ``model.safetensors`` and an index
-    that does not name this file, the file is read and the index is not, as Transformers does.
+    An index decides which file holds which tensor. If a directory has ``model.safetensors`` and an index that
+    does not name this file, the file is read and the index is ignored, as in Transformers.
 
     Args:
         field: ``BEFORE`` or ``AFTER``, for messages.
         path: a safetensors file, an index, or a directory.
-        stack: keeps the files open.
+        stack: the stack that keeps the files open and closes them.
 
     Raises:
-        InputError: a file is missing, damaged or a pickle, or an index does not fit its files.
+        InputError: A file is missing, damaged or a pickle, or an index does not fit its files.
     """
     try:
         source, notes = _source(field, path)
@@ -139,14 +139,14 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
 
 
 def _source(field: str, path: Path) -> tuple[Path, list[str]]:
-    """The safetensors file or index to read, and sentences about files beside it that are not read."""
+    """Returns the safetensors file or index to read, and sentences about other files that are not read."""
     if path.is_file():
         if path.suffix in PICKLES:
             raise InputError(
                 field,
                 str(path),
                 "a .safetensors file; pickles are never opened",
-                "Save it by safetensors.torch.",
+                "Save it with safetensors.torch.",
             )
         return path, []
     if not path.is_dir():
@@ -158,19 +158,19 @@ def _source(field: str, path: Path) -> tuple[Path, list[str]]:
     chosen = f"model{INDEX}" if f"model{INDEX}" in indexes else indexes[0] if len(indexes) == 1 else ""
     if whole in files and not (chosen and whole in _weight_map(field, path / chosen).values()):
         beside = [name for name in (*files, *indexes) if name != whole]
-        return path / whole, [f"{whole} is read, {listed(beside, 5)} not"] if beside else []
+        return path / whole, [f"{whole} is read; {listed(beside, 5)} not read"] if beside else []
     if chosen:
         placed = set(_weight_map(field, path / chosen).values())
         beside = [name for name in (*files, *indexes) if name not in placed and name != chosen]
         return path / chosen, [f"{chosen} does not name {listed(beside, 5)}: not read"] if beside else []
     if len(files) != 1 or indexes:
         held = listed([*indexes, *(name for name in names if name not in indexes)], 5) or "nothing"
-        raise InputError(field, str(path), f"a directory with {whole}; it holds {held}")
+        raise InputError(field, str(path), f"a directory with {whole}, but it holds {held}")
     return path / files[0], []
 
 
 def _weight_map(field: str, index: Path) -> dict[str, str]:
-    """Which file holds which tensor."""
+    """Reads an index: tensor name -> file name."""
 
     def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -183,10 +183,10 @@ def _weight_map(field: str, index: Path) -> dict[str, str]:
         text = index.read_text(encoding="utf-8-sig")
         placed = json.loads(text, object_pairs_hook=without_repetition)["weight_map"]
         if not isinstance(placed, dict) or not placed:
-            raise ValueError("weight_map is no object with names of tensors")
+            raise ValueError("weight_map is not an object with names of tensors")
         odd = next((name for name, shard in placed.items() if not isinstance(shard, str)), None)
         if odd is not None:
-            raise ValueError(f"the file of {odd!r} is no text")
+            raise ValueError(f"the file of {odd!r} is not text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(field, str(index), f"an index with a weight_map; {error!r}") from error
     for shard in placed.values():
@@ -199,7 +199,7 @@ def _tensors(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
     stored: dict[str, Stored] = {}
     try:
         if not path.is_file():  # opening a pipe would wait forever
-            raise ValueError("it is not there" if not path.exists() else "it is no regular file")
+            raise ValueError("it does not exist" if not path.exists() else "it is not a regular file")
         file = stack.enter_context(safe_open(str(path), framework="pt"))
         for name in file.keys():  # noqa: SIM118 (not a mapping)
             part = file.get_slice(name)
@@ -211,6 +211,6 @@ def _tensors(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
                 stored[name] = Stored(field, file, own.name, own.shape, own.dtype, alias=True)
     except MemoryError:
         raise
-    except Exception as error:  # whatever the library raises for bytes that are not a safetensors file
-        raise InputError(field, str(path), f"a whole safetensors file; {error}") from error
+    except Exception as error:  # the library raises many errors for bytes that are not a safetensors file
+        raise InputError(field, str(path), f"a complete safetensors file; {error}") from error
     return stored

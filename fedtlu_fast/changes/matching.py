@@ -1,4 +1,4 @@
-"""Pairs the tensors of two checkpoints when libraries have put prefixes before their names.
+"""Pairs the tensors of two checkpoints, even if libraries have added prefixes to their names.
 
 Compilers and wrappers add parts to a name (``_orig_mod``, ``module``), and a model with a head calls its
 body ``transformer`` or ``model``. Nothing is guessed: a name that fits two tensors is an error.
@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterable
 
 from fedtlu_fast.errors import InputError
 
-# Names that only torch.compile, FSDP, checkpointed activations and Fabric give to the modules they wrap.
+# Names that torch.compile, FSDP, activation checkpointing and Fabric give to modules, and no one else does.
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-# The name that data parallelism adds, at any depth; names that libraries give a model's body, at the start.
+# WRAPPED is the name that data parallelism adds at any depth; BODIES are names of a model's body.
 WRAPPED, BODIES = "module", frozenset({"model", "transformer", "base_model"})
 
 
 def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
-    """Names in BEFORE -> names in AFTER, for all tensors that are in both, in natural order.
+    """Maps names in BEFORE to names in AFTER, for all tensors that are in both, in natural order.
 
-    Names are paired by the first of these rules that fits: they are equal; they are equal without the parts
-    of `WRAPPERS`; one prefix turns all names of one side into the names of the other; they are equal without
-    `WRAPPED` and leading `BODIES`; one prefix turns the rest of one side into names of the rest of the other.
+    Names are paired by the first of these rules that fits: (1) they are equal; (2) they are equal without the
+    parts of `WRAPPERS`; (3) one prefix turns all names of one side into the names of the other; (4) they are
+    equal without `WRAPPED` and leading `BODIES`; (5) one prefix turns the unpaired names of one side into
+    unpaired names of the other.
 
     Raises:
-        InputError: a tensor of one side fits two tensors of the other.
+        InputError: A tensor of one side fits two tensors of the other.
     """
     ours, theirs = set(old), set(new)
     if ours == theirs:
@@ -41,12 +42,12 @@ def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
 
 
 def core(name: str) -> str:
-    """The name without the parts that libraries add: two names of one tensor have the same core."""
+    """Returns a name without the parts that libraries add; two names of one tensor have the same core."""
     return _key(_without(name, WRAPPERS.__contains__))
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts ``h.2`` before ``h.10``."""
+    """Returns a sorting key that puts ``h.2`` before ``h.10``."""
     parts = re.split(r"([0-9]+)", name)
     digits = {index: part.lstrip("0") for index, part in enumerate(parts) if index % 2}
     return [
@@ -56,7 +57,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _bare(field: str, names: Iterable[str]) -> dict[str, str]:
-    """Name without wrappers -> name."""
+    """Maps names without wrappers to names."""
     found: dict[str, str] = {}
     for name in names:
         bare = _without(name, WRAPPERS.__contains__)
@@ -67,7 +68,7 @@ def _bare(field: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def _by_key(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
-    """Pairs of names that are equal, or equal without the parts that data parallelism and bodies add."""
+    """Pairs names that are equal, or equal without the parts that data parallelism and bodies add."""
     groups: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, names in enumerate((before, after)):
         for name in names:
@@ -86,7 +87,7 @@ def _by_key(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
 
 
 def _by_prefix(before: list[str], after: list[str], *, whole: bool) -> dict[str, str]:
-    """Pairs of names by one prefix on one side, or no pairs; with `whole`, it must pair all names of both."""
+    """Pairs names by one prefix on one side; with `whole`, only if it pairs all names of both sides."""
     if not before or not after or (whole and len(before) != len(after)):
         return {}
     if len(before) > len(after) or (
@@ -109,7 +110,7 @@ def _key(name: str) -> str:
 
 
 def _without(name: str, drop: Callable[[str], bool]) -> str:
-    """The name without the modules for which `drop` is true; its last part is the tensor and stays."""
+    """Removes the modules for which `drop` is true from a name; the last part, the tensor, stays."""
     *modules, last = name.split(".")
     return ".".join([*(part for part in modules if not drop(part)), last])
 
@@ -118,6 +119,6 @@ def _ambiguous(field: str, names: list[str]) -> InputError:
     return InputError(
         field,
         f"{names[0]} and {names[1]}",
-        "names that differ by more than a prefix, since either could be one tensor of the other checkpoint",
+        "names that differ by more than a prefix, because both fit the same tensor of the other checkpoint",
         "Save both checkpoints from the same kind of model.",
     )

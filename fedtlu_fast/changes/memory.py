@@ -1,4 +1,4 @@
-"""The tensors of a model in memory, with the interface of the tensors of a file."""
+"""Gives the tensors of a model in memory the interface of the tensors of a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fedtlu_fast.changes.files import Checkpoint, Stored
 from fedtlu_fast.errors import InputError
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""The names in safetensors of the real dtypes of more than eight bits."""
+"""Maps torch's names of floating-point dtypes of more than eight bits to those of safetensors."""
 
 
 class _Memory:
-    """Tensors by name, with the two methods of an open safetensors file that `Stored` calls."""
+    """Holds tensors by name, with the two methods of an open safetensors file that `Stored` calls."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -30,13 +30,13 @@ class _Memory:
 def held_in_memory(
     field: str, model: nn.Module | Mapping[str, Tensor], module: nn.Module | None
 ) -> Checkpoint:
-    """The tensors of a module or a state dict; nothing is copied.
+    """Returns the tensors of a module or a state dict, without copying them.
 
     Args:
         field: ``BEFORE`` or ``AFTER``, for messages.
-        model: a module (its trainable parameters count) or a mapping (all its tensors count).
-        module: the other side if it is a module: tensors of a mapping that are in the module's state dict,
-            but are not trainable parameters of it, are left out.
+        model: a module, of which the trainable parameters are taken, or a mapping, of which all tensors are.
+        module: the other side if it is a module, else None. Tensors of a mapping that are in this module's
+            state dict but are not its trainable parameters are left out.
 
     Raises:
         InputError: `model` is neither a module nor a mapping from names to tensors.
@@ -54,7 +54,7 @@ def held_in_memory(
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{field}: {name}", tensor, "a tensor, under a name")
-        # Tied tensors count once, though a state dict has a separate object for each name.
+        # Tied tensors count once, although a state dict has a separate object for each name.
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         own = first.setdefault(place, name)
         stored[name] = Stored(field, memory, own, tuple(tensor.shape), _dtype(tensor), alias=own != name)
@@ -66,6 +66,6 @@ def _trainable(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _dtype(tensor: Tensor) -> str:
-    """The dtype's name in safetensors; for whole and complex numbers, torch's name."""
+    """Returns the dtype's name in safetensors; for integers and complex numbers, torch's name."""
     name = str(tensor.dtype).removeprefix("torch.")
     return DTYPES.get(name) or (f"F8_{name}" if name.startswith("float8") else name)

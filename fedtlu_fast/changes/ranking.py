@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def ranking(scored: ScoredChange) -> dict[str, Any]:
-    """All results of a scored change, ready for JSON.
+    """Returns all results of a scored change in a form that JSON can hold.
 
-    A layer is ranked among its like: the same tensor of like blocks. ``alike_by`` says why they are alike: by
-    ``place`` (the same part of repeated blocks) or by ``shape``.
+    A layer is ranked among like layers, which are the same tensor of like blocks. ``alike_by`` tells why they
+    are alike: by ``place`` (the same part of repeated blocks) or by ``shape``.
     """
     return {
         "granularity": scored.layout.granularity,
@@ -30,7 +30,7 @@ def ranking(scored: ScoredChange) -> dict[str, Any]:
 
 
 def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
-    """A row for each block, best first within its group; unique blocks, which have no like, are last."""
+    """Returns a row for each block, best first within its group; unique blocks are last."""
     layout, values = scored.layout, scored.block_scores.tolist()
     sizes, squares = layout.block_sizes(), scored.stats.l2.square()
 
@@ -53,7 +53,7 @@ def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
 
 
 def layer_rows(scored: ScoredChange) -> list[dict[str, Any]]:
-    """A row for each layer, the most consistent first; layers for which Eq. 1 is no number are last."""
+    """Returns a row for each layer, the largest excess first; layers without a score in Eq. 1 are last."""
     stats, scores = scored.stats, scored.scores
     excess, degenerate = scores.excess.tolist(), scores.degenerate.tolist()
 

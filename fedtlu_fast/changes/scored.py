@@ -28,18 +28,19 @@ Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class ScoredChange:
-    """The scored change of a model; printing it shows its blocks, best first.
+    """Holds the scored change of a model; printing it shows the blocks, best first.
 
     Attributes:
-        layout: layers, blocks and groups of the tensors that both have, under the names in BEFORE.
-        stats: statistics of every layer's change.
-        scores: the scores of every layer (Eq. 1).
-        block_scores: [B], the scores of the blocks.
+        layout: layers, blocks and groups of the tensors that both states have, with the names of BEFORE.
+        stats: statistics of every layer's change, [L].
+        scores: the scores of every layer (Eq. 1), [L].
+        block_scores: the scores of the blocks, [B].
         skipped: names of tensors that are not floating point, or belong to quantised weights.
         buffers: names of buffers, which are not layers.
-        tied: names of tensors that only one checkpoint holds, as copies of a tensor that both hold.
-        renamed: name in BEFORE -> name in AFTER, where they differ.
-        not_read: sentences about files and tensors that were not read, each with ``BEFORE`` or ``AFTER``.
+        tied: names of tensors in one checkpoint only that are copies of a tensor in both.
+        renamed: name in BEFORE -> name in AFTER, for names that differ.
+        not_read: sentences about files and tensors that were not read; each begins with ``BEFORE`` or
+            ``AFTER``.
     """
 
     layout: ParameterLayout
@@ -54,12 +55,12 @@ class ScoredChange:
 
     @property
     def blocks(self) -> list[dict[str, Any]]:
-        """A row for each block, best first within its group: name, group, rank, score, l2, parameters."""
+        """Returns a row for each block, best first in its group: name, group, rank, score, l2, parameters."""
         return block_rows(self)
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """A row for each layer, most consistent first: name, rank, score, excess, mean, std, l2 and so on."""
+        """Returns a row for each layer, largest excess first: name, rank, score, excess, mean, std, ..."""
         return layer_rows(self)
 
     def __str__(self) -> str:
@@ -67,7 +68,7 @@ class ScoredChange:
             f"{len(self.layout.blocks)} blocks, {len(self.scores)} layers; best blocks of each group first"
         ]
         for row in self.blocks:
-            place = f"{row['rank']}. of {row['group']}" if row["rank"] else "no like"
+            place = f"rank {row['rank']} in {row['group']}" if row["rank"] else "unique"
             lines.append(f"  {row['name']}  {row['score']:.4e}  ({place})")
         return "\n".join(lines)
 
@@ -81,26 +82,26 @@ def score(
     pooling: Pooling = "mean",
     backend: str = "auto",
 ) -> ScoredChange:
-    """Scores how consistent the change of a model is (Eq. 1), layer by layer, and ranks blocks and layers.
+    """Scores the change of a model by Eq. 1 and ranks its layers and blocks.
 
-    The change is taken in float64, one tensor at a time, so bfloat16 and float16 models lose nothing more.
-    Names may differ by prefixes that libraries add (`matching`). The layers of a module are its trainable
-    parameters; the layers of a state dict or a file are all floating-point tensors that are not buffers
-    (`buffers`). Between a module and a state dict, the module decides.
+    The change is computed in float64, one tensor at a time, so bfloat16 and float16 models lose no further
+    precision. Names may differ by prefixes that libraries add (`matching`). The layers of a module are its
+    trainable parameters; the layers of a state dict or a file are all floating-point tensors that are not
+    buffers (`buffers`). If one state is a module and the other is a state dict, the module decides.
 
     Args:
-        before: a `torch.nn.Module`, a mapping from name to tensor such as a state dict, or a path: a
-            .safetensors file, an index of such files, or a directory that holds either.
+        before: a `torch.nn.Module`, a mapping from name to tensor such as a state dict, or a path. A path
+            names a .safetensors file, an index of such files, or a directory that holds one of these.
         after: a later state of the same model, in any of these forms.
         granularity: the kind of blocks: ``block``, ``module`` or ``tensor`` (see
             `ParameterLayout.from_module`).
-        ddof: see `score_layers`.
-        pooling: see `score_blocks`.
+        ddof: the kind of standard deviation in Eq. 1: 0 of a population, 1 of a sample; see `score_layers`.
+        pooling: how the scores of a block's layers are combined; see `score_blocks`.
         backend: the backend that computes the statistics (see `layer_stats`).
 
     Raises:
-        InputError: a file is missing, damaged or a pickle; the two do not hold the same tensors; or a tensor
-            has a dtype that PyTorch cannot convert.
+        InputError: A file is missing, damaged or a pickle; the two states do not hold the same tensors; or a
+            tensor has a dtype that PyTorch cannot convert.
 
     Example:
         >>> before = {"h.0.w": torch.zeros(2), "h.1.w": torch.zeros(2)}
@@ -151,7 +152,7 @@ def _opened(field: str, model: Model, other: Model, stack: ExitStack) -> Checkpo
 
 @dataclass(frozen=True)
 class _Sorted:
-    """The names of a checkpoint's tensors: layers, buffers, and all others."""
+    """Holds the names of a checkpoint's tensors: layers, buffers, and all others."""
 
     checkpoint: Checkpoint
     layers: list[str]
@@ -174,7 +175,7 @@ class _Sorted:
 
 
 def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Layers that both have, by name in BEFORE; and names of tied copies that only one of them has."""
+    """Pairs the layers that both states have, and lists tied copies that only one of them has."""
     pairs = matched(old.layers, new.layers)
     held, other_held = old.checkpoint.tensors, new.checkpoint.tensors
     twice = [name for name, other in pairs.items() if held[name].alias and other_held[other].alias]
@@ -193,7 +194,10 @@ def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]
 
 
 def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bool:
-    """Whether one of the named tensors is the same tensor, or has the same numbers, not all of them equal."""
+    """Tells whether a tensor is one of the named tensors, or has the same numbers as one of them.
+
+    A tensor whose numbers are all equal, such as a bias of zeros, is never taken for a copy.
+    """
     like = [tensors[name] for name in names if tensors[name].shape == tensor.shape]
     if any((held.file, held.name) == (tensor.file, tensor.name) for held in like):
         return True
@@ -204,7 +208,7 @@ def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bo
 
 
 def _refuse(missing: list[str], other: _Sorted) -> None:
-    """Raises for tensors that the other checkpoint lacks, or has in a form that cannot be scored."""
+    """Raises an error about tensors that the other checkpoint lacks, or holds in a form without scores."""
     side, name = other.checkpoint, missing[0]
     apart = next((held for held in other.skipped if core(held) == core(name)), None)
     if apart is not None:
@@ -219,7 +223,7 @@ def _refuse(missing: list[str], other: _Sorted) -> None:
 
 
 def _either(before: list[str], after: list[str]) -> tuple[str, ...]:
-    """Names of both sides in natural order; names that differ only by a prefix appear once."""
+    """Joins the names of both sides in natural order; names that differ only by a prefix appear once."""
     known = {core(name) for name in before}
     return tuple(sorted([*before, *(name for name in after if core(name) not in known)], key=natural))
 

@@ -1,4 +1,4 @@
-"""The second half of a round for a user's own training loop: choose blocks, and apply their change."""
+"""Chooses blocks and applies their change: the second half of a round for a user's own training loop."""
 
 from __future__ import annotations
 
@@ -39,21 +39,20 @@ def choose(
 ) -> Selection:
     """Chooses the blocks to apply, as a round does.
 
-    A block whose change holds NaN or Inf is never chosen, whatever the selector says.
+    A block whose change holds NaN or Inf is never chosen, even if the selector chooses it.
 
     Args:
         scores: the result of `score`.
-        keep: how many blocks to keep in each group of like blocks: a number (2), a share (0.5), or a mapping
-            from a group's name to a number or share.
+        keep: the number of blocks to keep in each group of like blocks (2), a share (0.5), or a mapping from
+            every group's name to a number or share.
         selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, a dotted name, a selector, or
-            a score ``(change) -> [B]`` of your own.
-        ungrouped: whether unique blocks, which have no like (embeddings, head), are chosen ``always`` or
-            ``never``.
-        seed: together with the round it decides all draws of the selector.
+            your own function ``(change) -> scores [B]``.
+        ungrouped: whether unique blocks (embeddings, head) are chosen ``always`` or ``never``.
+        seed: the seed; together with the round it decides all draws of the selector.
         round: the number of the round, from 1.
 
     Raises:
-        InputError: the selector is unknown, it needs more than the change itself (facts about single clients,
+        InputError: The selector is unknown or needs more than the change itself (facts about single clients,
             the parameters), or `keep` does not fit the groups.
 
     Example:
@@ -68,7 +67,7 @@ def choose(
     if chooser.asked():
         name = type(chooser).__name__
         needs = ", ".join(chooser.needs)
-        expected = f"a selector that needs no facts about single clients; this one needs {needs}"
+        expected = f"a selector that needs no facts about single clients, but this one needs {needs}"
         raise InputError("selector", name, expected)
     change = Change(scores.layout, scores.stats, scores.scores, None, scores.layout, round=round)
     others = {name: measure(name, change).blocks for name in chooser.metrics if name != SCORE}
@@ -90,17 +89,18 @@ def apply_(
     chosen: Selection,
     lr: float = 1.0,
 ) -> None:
-    """Adds ``lr`` times the change to the tensors of the chosen blocks, in place; the others keep their bits.
+    """Adds ``lr`` times the change to the tensors of the chosen blocks, in place; others keep their bits.
+
+    Buffers, such as BatchNorm's statistics, are not layers and keep their values.
 
     Args:
-        target: a module, or a mapping from name to tensor, with the names of BEFORE in `score`.
-        change: name -> ``after - before`` of the same shape, for every chosen layer at least; on any device.
-            Buffers, such as BatchNorm's statistics, are no layers: they keep their values.
+        target: a module, or a mapping from name to tensor, with the names of `before` in `score`.
+        change: name -> ``after - before``, on any device; it has to hold every chosen layer.
         chosen: the result of `choose`.
         lr: the server's learning rate.
 
     Raises:
-        InputError: a chosen layer is missing in target or change, the shapes differ, or the change of a
+        InputError: A chosen layer is missing in target or change, the shapes differ, or the change of a
             chosen layer holds NaN or Inf. Nothing is changed then.
     """
     check_kind("chosen", chosen, Selection, "the result of choose")
@@ -118,7 +118,7 @@ def apply_(
             raise InputError(f"change: {name}", tuple(change[name].shape), expected)
         if not change[name].isfinite().all():
             raise InputError(
-                f"change: {name}", "NaN or Inf", "finite numbers", "choose leaves such blocks out."
+                f"change: {name}", "NaN or Inf", "finite numbers", "Use choose, which leaves such blocks out."
             )
     for name in chosen.layers:
         tensors[name].add_(change[name].to(tensors[name].device), alpha=lr)

@@ -1,8 +1,8 @@
-"""Which blocks are updated: one interface for choosing on the server (FedTLU) and on the clients.
+"""Chooses the blocks that are updated, on the server (FedTLU) and on the clients, through one interface.
 
-A `Selector` sees `Evidence` and a `Room`, and returns a mask [R, B]: R = 1 row when one choice holds for all,
-R = C rows when every client has its own. `select` completes the server's choice by the rules that hold for
-every selector. `choose_layers` solves P1 of the client-side paper.
+A `Selector` gets `Evidence`, the numbers that it may look at, and a `Room`, the blocks that it may choose. It
+returns a mask [R, B] with one row for the server or one row per client. `select` applies the rules that hold
+for every selector on the server. `choose_layers` solves P1 of the client-side paper (arXiv 2408.15600).
 """
 
 from fedtlu_fast.selection.agreement import Choice, choose_layers, normalise

@@ -1,4 +1,4 @@
-"""Selectors that look at no numbers: by chance, by place, or everything."""
+"""Defines selectors that look at no numbers: they choose by chance, by position, or everything."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from fedtlu_fast.selection.selector import Ranking, Selector
 
 @part
 class Random(Ranking):
-    """Blocks drawn without replacement, anew every round: FedTLU's first baseline."""
+    """Draws blocks without replacement, anew in every round (the first baseline of FedTLU's paper)."""
 
     def utility(self, evidence: Evidence) -> Vector:
-        """Uniform draws."""
+        """Returns uniform draws, [R, B]."""
         return evidence.uniform()
 
 
 @part
 class Last(Ranking):
-    """The blocks nearest the output: FedTLU's second baseline, ``top`` of the client-side paper."""
+    """Chooses the blocks nearest the output (the second baseline of FedTLU's paper).
+
+    This is ``top`` of the client-side paper (arXiv 2408.15600).
+    """
 
     def utility(self, evidence: Evidence) -> Vector:
-        """Position in the model."""
+        """Returns each block's position in the model, counted from the input, [R, B]."""
         return np.tile(np.arange(len(evidence.layout.blocks), dtype=np.float64), (evidence.rows, 1))
 
 
 @part
 class First(Ranking):
-    """The blocks nearest the input, ``bottom`` of the client-side paper (arXiv 2408.15600)."""
+    """Chooses the blocks nearest the input (``bottom`` of arXiv 2408.15600)."""
 
     def utility(self, evidence: Evidence) -> Vector:
-        """Position in the model, from the end."""
+        """Returns the negative of each block's position, [R, B]."""
         return -Last().utility(evidence)
 
 
 @part
 class Both(Selector):
-    """From both ends of the model in turn, output first: a baseline of arXiv 2408.15600."""
+    """Chooses blocks from both ends of the model in turn, the output first (arXiv 2408.15600's baseline)."""
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """By how few open blocks lie between a block and the nearer end; ties go to the output's side."""
+        """Ranks open blocks by their distance to the nearer end; at equal distance the output's side wins."""
         place = np.cumsum(room.open) - 1
         from_top = place[-1] - place
         nearness = -np.minimum(2 * from_top, 2 * place + 1).astype(np.float64)
@@ -51,15 +54,15 @@ class Both(Selector):
 
 @part
 class Full(Selector):
-    """Everything that may be chosen, whatever the budget: plain FedAvg or FedProx on the server."""
+    """Chooses every block that may be chosen, without a budget; on the server this is plain FedAvg."""
 
     budgeted = False
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """The same for all."""
+        """Returns `Room.whole` in every row."""
         return np.tile(room.whole, (evidence.rows, 1))
 
 
 @part
 class Unrestricted(Full):
-    """Clients are not restricted: every client trains and sends every block, frozen or not."""
+    """Restricts no client: every client trains and sends every block, frozen blocks included."""

@@ -1,8 +1,8 @@
-"""How many layers, or what share of the work, each client can train.
+"""Defines budgets: how many layers, or what share of the work, each client can train.
 
-Budgets are pure functions of the seed and the client's number. A budget is the client's for the whole run,
-whoever else is asked about; a cohort costs some microseconds a client, however many clients the federation
-has. arXiv 2408.15600 has budgets that are equal or by a truncated half-normal; it states no numbers.
+A budget is a pure function of the seed and the client's number, and stays the same for the whole run. It
+takes some microseconds per client of a cohort, however many clients the federation has. arXiv 2408.15600 uses
+equal budgets and budgets from a truncated half-normal distribution, and states no numbers.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import Draws
 
 Amounts = NDArray[Any]
-"""int64 for layers, float64 for shares."""
+"""Budgets of several clients: int64 for layers, float64 for shares."""
 Amount = int | float
 Unit = Literal["layers", "parameters", "flops"]
 Clients = Sequence[int] | NDArray[np.int64]
 
 
 class Budget(ABC):
-    """Gives each client what it can train. To write your own, subclass it.
+    """Gives each client its budget. To define an own kind of budget, subclass it and write `of`.
 
     Attributes:
-        unit: ``layers``: budgets are whole numbers of blocks. ``parameters``, ``flops``: they are shares, in
-            (0, 1], of those of training every layer.
+        unit: the unit of budgets. ``layers``: whole numbers of blocks. ``parameters``, ``flops``: shares, in
+            (0, 1], of the parameters or FLOPs of training every layer.
     """
 
     unit: Unit = "layers"
 
     @abstractmethod
     def of(self, seed: int, clients: Clients) -> Amounts:
-        """The budgets of some clients, in their order.
+        """Returns the budgets of some clients.
 
         Args:
-            seed: of the run.
-            clients: their numbers.
+            seed: the seed of the run.
+            clients: the numbers of C clients.
 
         Returns:
-            int64 for layers, else float64.
+            [C], in the order of `clients`; int64 if the unit is layers, else float64.
         """
 
     def _check_amount(self, field: str, value: Amount) -> None:
         if self.unit == "layers":
             if not isinstance(value, int) or value < 1:
-                fix = "For a share of the work: unit=parameters or unit=flops." if 0 < value < 1 else ""
+                fix = "Set unit=parameters or unit=flops for a share of the work." if 0 < value < 1 else ""
                 raise InputError(field, value, "a whole number of layers, at least 1", fix)
         elif not 0 < value <= 1:
-            fix = "For a number of layers: unit=layers." if value > 1 else ""
+            fix = "Set unit=layers for a number of layers." if value > 1 else ""
             raise InputError(field, value, f"a share of the model's {self.unit}, in (0, 1]", fix)
 
     def _array(self, amounts: Any) -> Amounts:
@@ -66,11 +66,11 @@ class Budget(ABC):
 
 @part
 class Equal(Budget):
-    """The same budget for every client.
+    """Gives every client the same budget.
 
     Attributes:
-        amount: everybody's budget.
-        unit: layers (whole numbers) | parameters, flops (shares of those of training every layer).
+        amount: budget of every client.
+        unit: layers (whole numbers) | parameters, flops (shares of what training every layer takes).
     """
 
     amount: Amount = 1
@@ -85,7 +85,7 @@ class Equal(Budget):
 
 
 class RangeBudget(Budget):
-    """Base of budgets that are drawn between two ends."""
+    """Draws budgets between two ends; the base of `UniformBudget` and `HalfNormal`."""
 
     low: Amount
     high: Amount
@@ -99,24 +99,24 @@ class RangeBudget(Budget):
     def of(self, seed: int, clients: Clients) -> Amounts:
         """See `Budget.of`."""
         layers = self.unit == "layers"
-        # Whole budgets have as many values, shares a range.
+        # Whole budgets have high - low + 1 possible values; shares have a continuous range.
         above = self._above(_chances(seed, clients), self.high - self.low + (1 if layers else 0))
         found = self.low + (np.floor(above) if layers else above)
         return self._array(np.minimum(found, self.high))
 
     @abstractmethod
     def _above(self, chances: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-        """What each client has above low, in [0, width); of uniform chances in [0, 1)."""
+        """Maps uniform draws in [0, 1) to each client's budget above `low`, in [0, width)."""
 
 
 @part
 class UniformBudget(RangeBudget):
-    """A budget between two ends, each as likely.
+    """Draws budgets uniformly between two ends.
 
     Attributes:
         low: the smallest budget.
         high: the largest budget.
-        unit: layers (whole numbers) | parameters, flops (shares of those of training every layer).
+        unit: layers (whole numbers) | parameters, flops (shares of what training every layer takes).
     """
 
     low: Amount = 1
@@ -129,16 +129,16 @@ class UniformBudget(RangeBudget):
 
 @part
 class HalfNormal(RangeBudget):
-    """low + |x| with a normal x, truncated at high: most budgets are near low, few near high.
+    """Draws budgets ``low + |x|`` with a normal x, truncated at `high`; most are near `low`, few near `high`.
 
-    Of layers it is the whole part, so that a budget of low + j has the chance of |x| between j and j + 1,
-    for j up to high - low.
+    A budget in layers is rounded down, so that it is ``low + j`` with the probability that |x| lies between j
+    and j + 1, for j up to ``high - low``.
 
     Attributes:
         low: the smallest budget.
         high: the largest budget.
-        scale: standard deviation of the normal; null: half the range (ours; the paper states none).
-        unit: layers (whole numbers) | parameters, flops (shares of those of training every layer).
+        scale: standard deviation of x; null: half the range (ours; the paper states none).
+        unit: layers (whole numbers) | parameters, flops (shares of what training every layer takes).
     """
 
     low: Amount = 1
@@ -147,7 +147,7 @@ class HalfNormal(RangeBudget):
     unit: Unit = "layers"
 
     def _above(self, chances: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-        """|x| of a normal x, given |x| < width: the inverse of its distribution."""
+        """Inverts the distribution of |x|, given |x| < width."""
         if not width:
             return np.zeros(len(chances))
         scale = width / 2 if self.scale is None else self.scale
@@ -159,11 +159,11 @@ class HalfNormal(RangeBudget):
 
 @part
 class Listed(Budget):
-    """Budgets in turn, by the client's number.
+    """Gives clients the budgets of a list in turn.
 
     Attributes:
-        values: client c has number c modulo their number.
-        unit: layers (whole numbers) | parameters, flops (shares of those of training every layer).
+        values: list of n budgets; client c has budget c modulo n of the list.
+        unit: layers (whole numbers) | parameters, flops (shares of what training every layer takes).
     """
 
     values: tuple[Amount, ...] = ()
@@ -171,7 +171,7 @@ class Listed(Budget):
 
     def __post_init__(self) -> None:
         if not self.values:
-            raise InputError("values", [], "at least one budget with kind=list", "Such as [1, 2, 4].")
+            raise InputError("values", [], "at least one budget with kind=list", "Write [1, 2, 4], say.")
         for index, value in enumerate(self.values):
             self._check_amount(f"values[{index}]", value)
 
@@ -182,11 +182,11 @@ class Listed(Budget):
 
 @part
 class Device:
-    """A class of clients' devices.
+    """Describes a class of clients' devices.
 
     Attributes:
-        share: of the clients; the shares of all classes add up to 1.
-        amount: the budget of each of them.
+        share: the share of the clients that have such a device; the shares of all classes add up to 1.
+        amount: the budget of each of these clients.
     """
 
     share: Annotated[float, Field(gt=0, le=1)]
@@ -195,13 +195,13 @@ class Device:
 
 @part
 class DeviceClasses(Budget):
-    """Classes of devices: each client is of a class by a chance of its share.
+    """Draws the class of each client's device; the class gives the budget.
 
-    So the shares are met on average, not to the client.
+    The share of a class is its probability, so that shares hold on average but not exactly.
 
     Attributes:
-        classes: of devices by name, such as {phone: {share: 0.7, amount: 1}, ...}.
-        unit: layers (whole numbers) | parameters, flops (shares of those of training every layer).
+        classes: classes of devices by name, such as {phone: {share: 0.7, amount: 1}, ...}.
+        unit: layers (whole numbers) | parameters, flops (shares of what training every layer takes).
     """
 
     classes: dict[str, Device] = field(default_factory=dict)
@@ -210,23 +210,23 @@ class DeviceClasses(Budget):
     def __post_init__(self) -> None:
         if not self.classes:
             expected = "at least one class of devices with kind=classes"
-            raise InputError("classes", {}, expected, "Such as {phone: {share: 1.0, amount: 2}}.")
+            raise InputError("classes", {}, expected, "Write {phone: {share: 1.0, amount: 2}}, say.")
         for name, device in self.classes.items():
             self._check_amount(f"classes.{name}.amount", device.amount)
         total = fsum(device.share for device in self.classes.values())
         if abs(total - 1) > 1e-9:
-            raise InputError("classes", f"shares of {total:g} in all", "shares that add up to 1")
+            raise InputError("classes", f"shares that sum to {total:g}", "shares that sum to 1")
 
     def of(self, seed: int, clients: Clients) -> Amounts:
         """See `Budget.of`."""
         ends = np.cumsum([device.share for device in self.classes.values()])
         amounts = self._array([device.amount for device in self.classes.values()])
-        # The last class ends at 1, whatever rounding made of the sum.
+        # The last class takes the rest, so that rounding of the sum makes no difference.
         return amounts[np.searchsorted(ends[:-1], _chances(seed, clients), side="right")]
 
 
 def _chances(seed: int, clients: Clients) -> NDArray[np.float64]:
-    """A number in [0, 1) for each client."""
+    """Draws a number in [0, 1) for each client, [C]."""
     draws = Draws()
     numbers = np.asarray(clients, dtype=np.int64)
     return np.array([draws.generator(seed, "budget", client=int(client)).random() for client in numbers])

@@ -1,4 +1,4 @@
-"""What a selector sees."""
+"""Defines `Evidence`, the numbers that a selector may look at."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a selector may look at. Do not change anything in it.
+    """Holds the numbers that a selector may look at; a selector must not change them.
 
     Attributes:
-        layout: blocks and groups.
-        metrics: by name, [R, B] float64, larger is better; all that the selector's `needs` names. Of one that
-            is the same for all clients, [1, B].
-        generator: this round's source of chance, a pure function of seed and round.
+        layout: the model's blocks and groups.
+        metrics: the metrics that the selector's `needs` names, by name: [R, B] float64, larger is better. A
+            metric that is the same for all clients is [1, B].
+        generator: the random generator of this round, a pure function of seed and round.
         rows: R, the number of choices to make: 1 for the server, C for C clients.
-        round: which round it is, from 1.
-        generators: one for each row, where every client draws for itself; else empty.
-        change: what is chosen from: the aggregated change on the server; a client's own change where the
-            selector's moment is ``by_change``. None before clients have trained.
-        parameters: [P] float32, the global parameters that the round started from; None outside of a run.
-        last_choice: [B] bool, the blocks that were applied in the round before; None before round 2.
-        warmup_rounds: so many first rounds of the run update every block and ask no selector.
+        round: the number of the round, from 1.
+        generators: one generator per row if every client draws for itself; else empty.
+        change: the aggregated change on the server, or the client's own change if the selector's moment is
+            ``by_change``; None before clients have trained.
+        parameters: [P] float32, the global parameters at the start of the round; None outside of a run.
+        last_choice: [B] bool, the blocks that were applied in the round before; None in round 1.
+        warmup_rounds: the number of first rounds that update every block and call no selector.
     """
 
     layout: ParameterLayout
@@ -49,16 +49,19 @@ class Evidence:
 
     @property
     def stats(self) -> LayerStats | None:
-        """[L], statistics of every layer's change; None before clients have trained."""
+        """Returns the statistics of every layer's change, [L]; None before clients have trained."""
         return None if self.change is None else self.change.stats
 
     @property
     def client_stats(self) -> LayerStats | None:
-        """[K, L], of each client's change; None unless the selector's `needs` names ``client_stats``."""
+        """Returns the statistics of each client's change, [K, L].
+
+        They are None unless the selector's `needs` names ``client_stats``.
+        """
         return None if self.change is None else self.change.client_stats
 
     def uniform(self) -> Vector:
-        """[R, B], drawn from [0, 1)."""
+        """Draws uniformly from [0, 1), [R, B]."""
         blocks = len(self.layout.blocks)
         if self.generators:
             return np.stack([own.random(blocks) for own in self.generators])

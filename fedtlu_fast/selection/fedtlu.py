@@ -1,4 +1,4 @@
-"""FedTLU (arXiv 2412.17692): the best-scoring blocks of the aggregated change."""
+"""Implements FedTLU (arXiv 2412.17692), which chooses the best-scoring blocks of the aggregated change."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def _known(value: Any) -> Any:
 
 @part
 class FedTLU(Ranking):
-    """The best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692).
+    """Chooses the best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692).
 
     Attributes:
-        metric: what fedtlu ranks by: excess (Eq. 1) | l2_per_parameter | relative_change | agreement (between
-            the clients) | package.module:function; all but the first are ours.
-        ddof: which std Eq. 1 means: 0 population, 1 sample; the paper does not say.
-        pooling: a block's score: mean of its layers' scores | pooled as one layer.
-        scored_layers: which layers make a block's score: all | matrices | vectors (norms and biases); whole
-            blocks are applied.
+        metric: score of a layer: excess (Eq. 1) | l2_per_parameter | relative_change | agreement (between the
+            clients) | package.module:function; all but excess are ours.
+        ddof: kind of standard deviation in Eq. 1: 0 of a population | 1 of a sample; the paper does not say.
+        pooling: score of a block: mean (of its layers' scores) | pooled (as one layer).
+        scored_layers: layers that make a block's score: all | matrices | vectors (norms and biases); chosen
+            blocks are applied whole.
     """
 
     metric: Annotated[str, BeforeValidator(_known)] = "excess"
@@ -39,5 +39,5 @@ class FedTLU(Ranking):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Its metric."""
+        """Returns the metric's name."""
         return (self.metric,)

@@ -1,4 +1,4 @@
-"""Selectors that go by the clients' gradients, measured before they train (arXiv 2408.15600)."""
+"""Defines client selectors that use the clients' gradients, measured before training (arXiv 2408.15600)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Rounds = Annotated[int, Field(ge=1)]
 
 @part
 class GradNorm(Ranking):
-    """Each client's blocks of the largest gradients.
+    """Chooses each client's blocks with the largest gradients.
 
     Attributes:
-        probe_batches: batches of a probe's mean gradient.
-        probe_every: rounds after which a client probes anew.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
     """
 
     probe_batches: Batches = 1
@@ -44,11 +44,11 @@ class GradNorm(Ranking):
 
 @part
 class RelativeGradNorm(Ranking):
-    """Each client's blocks of the largest gradients for their size.
+    """Chooses each client's blocks with the largest gradients relative to their parameters.
 
     Attributes:
-        probe_batches: batches of a probe's mean gradient.
-        probe_every: rounds after which a client probes anew.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
     """
 
     probe_batches: Batches = 1
@@ -58,11 +58,11 @@ class RelativeGradNorm(Ranking):
 
 @part
 class SignalToNoise(Ranking):
-    """Each client's blocks of the largest signal-to-noise ratio of the gradient.
+    """Chooses each client's blocks with the largest signal-to-noise ratio of the gradient.
 
     Attributes:
-        probe_batches: batches of a probe's mean gradient.
-        probe_every: rounds after which a client probes anew.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
     """
 
     probe_batches: Batches = 1
@@ -72,13 +72,13 @@ class SignalToNoise(Ranking):
 
 @part
 class Strategic(Selector):
-    """Large gradients, and agreement between clients: the solution of P1 (arXiv 2408.15600).
+    """Chooses blocks with large gradients on which clients agree: the solution of P1 (arXiv 2408.15600).
 
     Attributes:
-        metric: gains are gradnorm (the paper's) | rgn | snr | package.module:function.
-        lam: lambda, in units of the round's mean gain (ours); 0: nobody has to agree.
-        probe_batches: batches of a probe's mean gradient.
-        probe_every: rounds after which a client probes anew.
+        metric: a client's gain from a layer: gradnorm (the paper's) | rgn | snr | package.module:function.
+        lam: weight lambda of agreement, in units of the round's mean gain (ours); 0: clients choose alone.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
     """
 
     metric: ClientMetric = "gradnorm"
@@ -88,22 +88,22 @@ class Strategic(Selector):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Its metric."""
+        """Returns the metric's name."""
         return (self.metric,)
 
     @property
     def needs_others(self) -> str | None:
-        """Agreement is with others."""
-        return "lam > 0: nobody alone can agree with others" if self.lam > 0 else None
+        """Returns a reason if clients have to agree."""
+        return "lam > 0, because a client alone cannot agree with others" if self.lam > 0 else None
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """See `choose_layers`.
+        """Solves P1 by `choose_layers`.
 
-        A client that can train nothing chooses nothing, and nobody has to agree with it: one with a gain that
-        is no number (its change would be refused), and one whose budget no block fits.
+        A client chooses nothing, and other clients need not agree with it, if one of its gains is not finite
+        (its change would be refused) or if no block fits its budget.
 
         Raises:
-            InputError: the room is the server's, which has no budgets.
+            InputError: The room is the server's, which has no budgets.
         """
         if not isinstance(room, ClientRoom):
             raise InputError("selector", "strategic", "a selector for the server; P1 needs clients' budgets")

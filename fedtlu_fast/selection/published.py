@@ -1,4 +1,4 @@
-"""Client selectors of other papers and libraries."""
+"""Defines client selectors from other papers and libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedtlu_fast.selection.selector import LAST_CHANGE, Ranking, Selector
 
 @part
 class FedPart(Selector):
-    """One block after another, from input to output, the same for all clients (FedPart, arXiv 2410.21230).
+    """Chooses one block after another, from input to output, for all clients (FedPart, arXiv 2410.21230).
 
-    Its first full rounds are the run's `warmup_rounds`.
+    The full rounds at the beginning are the run's `warmup_rounds`.
 
     Attributes:
-        rounds_per_block: rounds for each block of a cycle (R/L of the paper).
-        full_rounds: rounds of everything between two cycles.
+        rounds_per_block: rounds for each block of a cycle (R/L in the paper).
+        full_rounds: rounds between two cycles in which every block is trained.
     """
 
     rounds_per_block: Annotated[int, Field(ge=1)] = 1
@@ -31,7 +31,7 @@ class FedPart(Selector):
     same_for_all = True
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """One block in every row, or all of them."""
+        """Chooses one open block, or all of them, in every row."""
         blocks = np.flatnonzero(room.open)
         partial = self.rounds_per_block * len(blocks)
         place = (evidence.round - evidence.warmup_rounds - 1) % max(1, partial + self.full_rounds)
@@ -44,10 +44,10 @@ class FedPart(Selector):
 
 @part
 class FedLP(Selector):
-    """Each client sends each block with a given chance (FedLP, arXiv 2303.06360).
+    """Lets each client send each block with a given probability (FedLP, arXiv 2303.06360).
 
     Attributes:
-        probability: chance that a block is sent: 1 less the paper's pruning rate.
+        probability: probability that a client sends a block: 1 minus the pruning rate of the paper.
     """
 
     probability: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -55,16 +55,17 @@ class FedLP(Selector):
     budgeted = False
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Independent draws; a client may send no open block."""
+        """Draws independently for each block; a client may end up with no open block."""
         return (evidence.uniform() < self.probability) & room.open
 
 
 @part
 class FedLUAR(Selector):
-    """Blocks that move least for their size are not sent: their last change is used again.
+    """Skips blocks that change little relative to their size; their last change is used again.
 
-    FedLUAR (arXiv 2503.11146): of the L open blocks, ``L - budget`` are drawn without replacement with
-    chances in inverse proportion to ``||dW|| / ||W||`` of the round before. The choice holds for all clients.
+    FedLUAR (arXiv 2503.11146) draws ``L - budget`` of the L open blocks without replacement, with
+    probabilities in inverse proportion to ``||dW|| / ||W||`` of the round before. No client sends the drawn
+    blocks.
     """
 
     moment = "after_training"
@@ -73,10 +74,10 @@ class FedLUAR(Selector):
     needs = (LAST_CHANGE,)
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """All open blocks until there has been a change.
+        """Chooses the open blocks that were not drawn; all open blocks until some block has changed.
 
         Raises:
-            InputError: the room is the server's, which has no budgets.
+            InputError: The room is the server's, which has no budgets.
         """
         if not isinstance(room, ClientRoom):
             raise InputError("selector", "fedluar", "a selector for the server; this one is for clients")
@@ -92,7 +93,7 @@ class FedLUAR(Selector):
 
 @part
 class Drift(Ranking):
-    """The blocks that moved furthest are sent: FL4Health's dynamic layer exchange by norms."""
+    """Sends the blocks with the largest changes (FL4Health's dynamic layer exchange by norms)."""
 
     moment = "by_change"
     needs = ("drift",)

@@ -1,4 +1,4 @@
-"""How many blocks of each group are kept."""
+"""Computes how many blocks of each group are kept."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ Keep = int | float | Mapping[str, int | float]
 
 
 def quotas(layout: ParameterLayout, keep: Keep) -> tuple[int, ...]:
-    """Number of blocks kept in each of the layout's groups.
+    """Returns the number of blocks that are kept in each group of the layout.
 
     Args:
-        layout: gives the groups.
-        keep: a whole number of blocks (2), a fraction of the group (0.5, rounded up; 1.0 is all of it), or
-            a mapping from group name to either; a mapping must name every group. A whole number larger
-            than a group takes that whole group, as long as some group is larger.
+        layout: the layout, which holds the groups.
+        keep: a whole number of blocks (2), a fraction of the group (0.5, rounded up; 1.0 is all of it), or a
+            mapping from every group's name to one of these. A whole number that exceeds the size of a group
+            keeps that whole group, if another group is large enough for the number.
 
     Raises:
-        InputError: a number that no group can give, or a group name the layout does not have.
+        InputError: The number exceeds every group, or the layout has no group of this name.
     """
     sizes = {group.name: len(group.blocks) for group in layout.groups}
     if not sizes:
         raise InputError(
             "selection.granularity",
             layout.granularity,
-            "a granularity at which the model has like blocks; it has none",
-            "Use module or tensor, or selector full.",
+            "a granularity at which the model has like blocks",
+            "Use module or tensor, or the selector full.",
         )
     if not isinstance(keep, Mapping):
         largest = max(sizes.values())
         if isinstance(keep, int) and keep > largest:
-            raise InputError("selection.keep", keep, f"at most {largest}, the blocks in {_listed(sizes)}")
+            raise InputError(
+                "selection.keep", keep, f"at most {largest}, the largest size of a group: {_listed(sizes)}"
+            )
         return tuple(min(_number("selection.keep", keep, size), size) for size in sizes.values())
     for name in keep:
         if name not in sizes:
@@ -62,8 +64,8 @@ def _number(field: str, keep: int | float, size: int) -> int:
             raise InputError(field, keep, "1 or more")
         return keep
     if not 0 < keep <= 1:
-        raise InputError(field, keep, "a fraction in (0, 1], or a whole number without a point")
-    # As it is written: 0.07 of 100 is 7, though the float product is a little more.
+        raise InputError(field, keep, "a fraction in (0, 1], or a whole number without a decimal point")
+    # The decimal number counts as it is written: 0.07 of 100 is 7, although the float product is larger.
     return ceil(Fraction(str(keep)) * size)
 
 

@@ -1,4 +1,4 @@
-"""What may be chosen: so many blocks of each group on the server, a budget for each client."""
+"""Defines what a selector may choose: some blocks of each group on the server, a budget for each client."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from fedtlu_fast.selection.agreement.costs import ROUNDING
 from fedtlu_fast.selection.evidence import Mask, Vector
 
 SLACK = 1e-9
-"""A budget counts as kept up to this share of it: costs may be added up in any order."""
+"""The relative excess over a budget that is tolerated, because costs may be summed in any order."""
 
 
 class Room(ABC):
-    """What a selector may choose.
+    """Says which blocks a selector may choose.
 
     Attributes:
-        open: [B] bool: the blocks that are ranked and chosen among.
-        whole: [B] bool: the choice of a selector that goes by no budget and takes everything. No choice may
-            hold other blocks.
+        open: [B] bool, the blocks that selectors choose from.
+        whole: [B] bool, the largest choice that is allowed, for selectors without a budget.
     """
 
     open: Mask
@@ -29,26 +28,26 @@ class Room(ABC):
 
     @abstractmethod
     def best(self, utility: Vector) -> Mask:
-        """[R, B] bool: the best blocks, as many as there is room for; equal ones go to the earlier block.
+        """Returns the best blocks, as many as there is room for, [R, B] bool.
 
         Args:
-            utility: [R, B], larger is better.
+            utility: [R, B], larger is better; of equal blocks the earlier one is better.
         """
 
     @abstractmethod
     def kept(self, mask: Mask) -> bool:
-        """Whether a choice [R, B] takes no more than there is room for."""
+        """Tells whether a choice [R, B] takes no more than there is room for."""
 
 
 @dataclass(frozen=True)
 class ServerRoom(Room):
-    """The server's room: so many blocks of each group of like blocks.
+    """Lets the server choose a fixed number of blocks in each group of like blocks.
 
-    Blocks without a like are outside of it; a rule decides on them (`select`).
+    Unique blocks are not open; `select` decides on them by a rule.
 
     Attributes:
-        layout: blocks and groups.
-        quotas: blocks to keep in each group.
+        layout: the model's blocks and groups.
+        quotas: the number of blocks to keep in each group.
     """
 
     layout: ParameterLayout
@@ -56,18 +55,18 @@ class ServerRoom(Room):
 
     @property
     def open(self) -> Mask:  # type: ignore[override]
-        """[B] bool: the blocks in groups."""
+        """Returns the blocks in groups, [B] bool."""
         found = np.ones(len(self.layout.blocks), np.bool_)
         found[list(self.layout.ungrouped)] = False
         return found
 
     @property
     def whole(self) -> Mask:  # type: ignore[override]
-        """[B] bool: all blocks, those without a like too."""
+        """Returns all blocks, unique ones included, [B] bool."""
         return np.ones(len(self.layout.blocks), np.bool_)
 
     def best(self, utility: Vector) -> Mask:
-        """See `Room`; groups are not compared with each other, and NaN comes last."""
+        """See `Room`; only blocks of one group are compared, and NaN comes last."""
         mask = np.zeros(utility.shape, dtype=np.bool_)
         for group, quota in zip(self.layout.groups, self.quotas, strict=True):
             blocks = np.array(group.blocks)
@@ -84,15 +83,16 @@ class ServerRoom(Room):
 
 @dataclass(frozen=True)
 class ClientRoom(Room):
-    """The room of C clients.
+    """Lets each of C clients choose open blocks within its budget.
 
-    A set of blocks costs the sum of their `costs` and, once, the largest of their `reach`.
+    A set of blocks costs the sum of its `costs` plus the largest of its `reach`.
 
     Attributes:
-        open: [B] bool: the blocks that are chosen among.
-        budgets: [C] float64.
-        costs: [B] float64, of each block; 1 each where budgets count blocks.
-        reach: [B] float64, of going down to a block (FLOPs of the backward pass); else 0.
+        open: [B] bool, the blocks that selectors choose from.
+        budgets: [C] float64, the budget of each client.
+        costs: [B] float64, the cost of each block; 1 if budgets count blocks.
+        reach: [B] float64, the cost of the backward pass from the output down to a block, if budgets are
+            in FLOPs; else 0.
     """
 
     open: Mask
@@ -102,14 +102,14 @@ class ClientRoom(Room):
 
     @property
     def whole(self) -> Mask:  # type: ignore[override]
-        """[B] bool: all open blocks."""
+        """Returns all open blocks, [B] bool."""
         return self.open
 
     def best(self, utility: Vector) -> Mask:
-        """Down each client's ranks, taking every block that still fits; a block of utility NaN is not taken.
+        """Takes each client's blocks from the best down, every one that still fits the budget (greedy).
 
         Args:
-            utility: [C, B], larger is better.
+            utility: [C, B], larger is better; a block with NaN is never taken.
         """
         usable = self.open & ~np.isnan(utility)
         order = np.argsort(-np.where(usable, utility, -np.inf), axis=1, kind="stable")
@@ -133,6 +133,6 @@ class ClientRoom(Room):
 
 
 def within(spending: Vector, budgets: Vector) -> Mask:
-    """Whether a budget is kept, but for rounding: three blocks of 0.1 fit into 0.3."""
+    """Tells whether budgets are kept up to rounding errors, so that three blocks of 0.1 fit into 0.3."""
     kept: Mask = spending <= budgets * (1 + ROUNDING)
     return kept

@@ -1,4 +1,4 @@
-"""The server's choice of one round: the selector's, completed by the rules that hold for every selector."""
+"""Makes the server's choice of one round: the selector's choice, and rules that hold for every selector."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Ungrouped = Literal["always", "never"]
 
 @dataclass(frozen=True)
 class Selection:
-    """The blocks to update.
+    """Holds the blocks to update.
 
     Attributes:
-        blocks: their indices, ascending.
-        names: their names.
-        mask: [L] bool, the layers they hold.
-        layers: names of these layers.
-        parameters: how many parameters they hold.
+        blocks: the indices of the blocks, ascending.
+        names: the names of the blocks.
+        mask: [L] bool, the layers in these blocks.
+        layers: the names of these layers.
+        parameters: the number of parameters in these blocks.
     """
 
     blocks: tuple[int, ...]
@@ -36,7 +36,7 @@ class Selection:
     parameters: int
 
     def chosen(self, layout: ParameterLayout) -> Tensor:
-        """[B] bool: these blocks."""
+        """Returns the blocks as a mask, [B] bool."""
         mask = torch.zeros(len(layout.blocks), dtype=torch.bool)
         mask[list(self.blocks)] = True
         return mask
@@ -50,18 +50,18 @@ def select(
     nonfinite: Tensor,
     unsent: Sequence[int] = (),
 ) -> Selection:
-    """One choice for the whole federation.
+    """Chooses the blocks that the server applies.
 
     Args:
-        selector: makes the choice among like blocks.
-        evidence: what it sees (one row).
-        room: blocks to keep in each group.
-        ungrouped: whether blocks that have no like (embeddings, head, final norm) are updated in every
-            round or never. The paper does not say; ``always`` (default, ours) keeps input and output in
-            step with the blocks between them.
-        nonfinite: [L], number of NaN or Inf in each layer's change. A block that has any is left out, though
-            it was chosen.
-        unsent: blocks of which nobody sent a change; they are left out too.
+        selector: the part that chooses among like blocks.
+        evidence: the numbers that the selector sees, with one row.
+        room: the number of blocks to keep in each group.
+        ungrouped: whether unique blocks (embeddings, head, final norm) are updated in every round or never.
+            The paper does not say; ``always`` (default, ours) keeps input and output in step with the blocks
+            between them.
+        nonfinite: [L], the number of NaN or Inf in each layer's change. A block with any is left out, even
+            if it was chosen.
+        unsent: the blocks that no client sent; they are left out too.
     """
     layout = evidence.layout
     chosen = chosen_by(selector, evidence, room)[0].copy()
@@ -76,7 +76,7 @@ def select(
 
 
 def selection_of(layout: ParameterLayout, blocks: Sequence[int]) -> Selection:
-    """A selection of exactly these blocks."""
+    """Returns the selection of exactly these blocks."""
     mask = layout.layer_mask(blocks)
     sizes = torch.tensor([layer.numel for layer in layout.layers])
     names = tuple(layout.blocks[index].name for index in blocks)

@@ -1,7 +1,7 @@
-"""The interface of a selector, for the server (one choice) and for clients (one choice each).
+"""Defines the interface of selectors, for the server (one choice) and for clients (one choice each).
 
-To write your own, subclass `Selector`, or `Ranking` if the best blocks by some utility are kept, or give a
-function ``(change) -> [B]`` (see `FunctionSelector`).
+To write your own, subclass `Selector`; or subclass `Ranking` if the best blocks by some utility are kept; or
+write a function ``(change) -> scores [B]`` (see `FunctionSelector`).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from fedtlu_fast.selection.room import Room
 Moment = Literal["before_training", "after_training", "by_change"]
 
 LAST_CHANGE = "relative_change"
-"""The need of a client selector that is the same for all clients: ``||dW|| / ||W||`` of the round before."""
+"""The need of client selectors for ``||dW|| / ||W||`` of the round before, the same for all clients."""
 
 
 class Selector(ABC):
-    """Chooses blocks.
+    """Chooses blocks; the base of all selectors.
 
     Attributes:
-        moment: when it chooses for clients. ``before_training``: clients train nothing else.
-            ``after_training``: they train everything and send the chosen blocks. ``by_change``: the same, and
-            each client chooses by its own change. On the server this makes no difference.
-        budgeted: whether it goes by a budget (clients) or by quotas (server). Without, it may choose any
-            blocks of `Room.whole`.
+        moment: when the selector chooses for clients. ``before_training``: clients train only the chosen
+            blocks. ``after_training``: clients train all blocks and send the chosen ones. ``by_change``: the
+            same, but the choice depends on each client's own change. On the server this makes no difference.
+        budgeted: whether the choice keeps budgets (clients) or quotas (server). If not, the selector may
+            choose any blocks of `Room.whole`.
         same_for_all: whether all clients get the same choice.
-        recycles: whether a block that no client had to send changes as in the round before.
-        ddof: which standard deviation Eq. 1 means in the metrics that it needs; see `score_layers`.
-        pooling: how they make a block's value of its layers'; see `block_metrics.ratios`.
-        scored_layers: of which layers; see `scored_layout`.
-        probe_batches: batches of the mean gradient that a client measures for it.
-        probe_every: rounds after which a client measures anew.
+        recycles: whether a block that no client sent changes again as in the round before.
+        ddof: the kind of standard deviation in the metrics that the selector needs; see `score_layers`.
+        pooling: how these metrics combine the values of a block's layers; see `block_metrics.ratios`.
+        scored_layers: the layers that these metrics use; see `scored_layout`.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
     """
 
     moment: ClassVar[Moment] = "before_training"
@@ -57,84 +57,85 @@ class Selector(ABC):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What is computed for it; a class attribute ``needs = ("agreement",)`` does in a subclass.
+        """Names the numbers that the selector needs; a subclass may set ``needs = ("agreement",)``.
 
-        On the server these are names of metrics (``excess``, ``l2_per_parameter``, ``relative_change``,
-        ``agreement``, or package.module:function), which come in `Evidence.metrics`, and ``client_stats`` or
-        ``client_norms``. For clients they are ``gradnorm``, ``rgn``, ``snr`` or a function's dotted name,
-        which clients measure before they train; ``drift`` (or any of these) of the client's own change at the
-        moment ``by_change``; and ``relative_change``, of the round before, [1, B].
+        A server selector may name metrics (``excess``, ``l2_per_parameter``, ``relative_change``,
+        ``agreement``, or package.module:function), which arrive in `Evidence.metrics`, and the facts
+        ``client_stats`` and ``client_norms``. A client selector may name ``gradnorm``, ``rgn``, ``snr`` or a
+        function's dotted name, which clients measure on their gradients before training, or, at the moment
+        ``by_change``, on their own change; ``drift``, at the moment ``by_change``; and ``relative_change`` of
+        the round before, [1, B].
         """
         return ()
 
     @property
     def needs_others(self) -> str | None:
-        """Why a client cannot choose without the numbers of others; None: it can."""
+        """Returns why a client cannot choose without the numbers of other clients; None if it can."""
         return None
 
     @abstractmethod
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """The choice.
+        """Chooses blocks.
 
         Args:
-            evidence: what it may look at.
-            room: what may be chosen.
+            evidence: the numbers that the selector may look at.
+            room: the blocks that it may choose.
 
         Returns:
-            [R, B] bool, a row for each choice to make; R is ``evidence.rows``.
+            [R, B] bool, one row per choice; R is ``evidence.rows``.
         """
 
     def asked(self, field: str = "selector") -> frozenset[str]:
-        """On the server: which facts about single clients (`block_metrics.FACTS`) it needs.
+        """Returns the facts about single clients (`block_metrics.FACTS`) that a server selector needs.
 
         Raises:
-            InputError: it needs a metric that does not exist there.
+            InputError: The selector needs a metric that the server does not have.
         """
         return asked_by(tuple(self.needs), field)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics among its needs."""
+        """Returns the metrics among the needs."""
         return tuple(name for name in self.needs if name not in FACTS)
 
     @property
     def ranks_by(self) -> str:
-        """The metric whose values a run writes down as the blocks' scores: its first; without any, Eq. 1."""
+        """Returns the metric that a run logs as the blocks' scores: the first needed one, else Eq. 1."""
         return next(iter(self.metrics), "excess")
 
     @property
     def own_metrics(self) -> tuple[str, ...]:
-        """For clients: the metrics of each client's own vectors among its needs."""
+        """Returns the metrics among the needs that are computed from each client's own vectors."""
         return tuple(name for name in self.metrics if name != LAST_CHANGE)
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """The metrics that clients measure for it before they train."""
+        """Returns the metrics that clients measure before they train."""
         return () if self.moment == "by_change" else self.own_metrics
 
 
 class Ranking(Selector):
-    """Base of selectors that keep the best blocks by a utility of their own."""
+    """Keeps the best blocks by a utility, which a subclass defines."""
 
     def utility(self, evidence: Evidence) -> Vector:
-        """[R, B]: larger is better; unless a subclass says otherwise, the first metric that it needs."""
+        """Returns the utility of each block, [R, B], larger is better; by default the first needed metric."""
         return evidence.metrics[self.metrics[0]]
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """The best blocks, as many as there is room for."""
+        """Chooses the best blocks, as many as there is room for."""
         return room.best(self.utility(evidence))
 
 
 @part
 class FunctionSelector(Selector):
-    """Keeps the best blocks by a score that is a function.
+    """Keeps the best blocks by the scores that a function returns.
 
-    On the server the function sees the aggregated change. For clients it sees each client's own change after
-    training, and chooses the blocks that the client sends.
+    On the server the function gets the aggregated change. On clients it gets each client's own change after
+    training, and the client sends the best blocks.
 
     Attributes:
-        function: ``(change) -> [B]``, larger is better; see `block_metrics.Change`. `block_metrics.asks`
-            marks one that wants facts about single clients.
+        function: ``(change) -> scores [B]``, larger is better; see `block_metrics.Change`. The decorator
+            `block_metrics.asks` lets the function see facts about single clients.
     """
 
     function: Callable[[Change], Any]
@@ -142,29 +143,33 @@ class FunctionSelector(Selector):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The facts that the function asks for."""
+        """Returns the facts that the function asks for."""
         return tuple(getattr(self.function, "asks", ()))
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """The best by the function's scores."""
+        """Chooses the best blocks by the function's scores.
+
+        Raises:
+            InputError: Clients have not trained yet, or the function does not return scores.
+        """
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         if evidence.change is None:
-            raise InputError("selector", name, "a change to score; clients have not trained yet")
+            raise InputError("selector", name, "a change to score, but clients have not trained yet")
         try:
             scores = self.function(evidence.change)
         except Exception as error:
-            raise InputError("selector", name, f"a function of a Change; {cause(error)}") from error
+            raise InputError("selector", name, f"a function of a Change; it raised {cause(error)}") from error
         found = block_vector("selector", name, scores, evidence.layout).numpy()[None, :]
         if np.isnan(found).all():
-            raise InputError("selector", name, "a score that is a number for some block; all are NaN")
+            raise InputError("selector", name, "a score that is a number for some block, but all are NaN")
         return room.best(found)
 
 
 def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:
-    """The selector that a name, a dotted name, a score or a selector itself stands for.
+    """Returns the selector that a name, a dotted name, a function or a selector itself stands for.
 
     Raises:
-        InputError: there is no such selector.
+        InputError: There is no such selector.
     """
     found: Any = find("selector", given, "selector") if isinstance(given, str) else given
     if inspect.isclass(found):
@@ -178,10 +183,10 @@ def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:
 
 
 def chosen_by(selector: Selector, evidence: Evidence, room: Room) -> Mask:
-    """[R, B]: the selector's choice, checked.
+    """Returns the selector's choice, [R, B] bool, after checking it.
 
     Raises:
-        InputError: it is no mask of this shape, or holds blocks that may not be chosen.
+        InputError: The choice is not a mask of this shape, or contains blocks that may not be chosen.
     """
     name, shape = type(selector).__name__, (evidence.rows, len(evidence.layout.blocks))
     mask = selector.choose(evidence, room)

@@ -1,4 +1,4 @@
-"""Which blocks clients choose among, which they always train or keep, and which stay as they are."""
+"""Sorts blocks into those that clients choose from, always train, keep for themselves, or never train."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Names = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Standing:
-    """Every block of a layout is in exactly one of these.
+    """Holds every block of a layout in exactly one of four lists of indices.
 
     Attributes:
-        open: indices of those that selectors choose among, from input to output.
-        always: those that every client trains, beside its budget.
-        frozen: those that nobody trains.
-        personal: those that every client trains and keeps for itself.
+        open: the blocks that selectors choose from, from input to output.
+        always: the blocks that every client trains; they do not count against its budget.
+        frozen: the blocks that no client trains.
+        personal: the blocks that every client trains and keeps for itself.
     """
 
     open: tuple[int, ...]
@@ -33,7 +33,11 @@ class Standing:
     personal: tuple[int, ...] = ()
 
     def mask(self, blocks: int) -> Mask:
-        """[B] bool: the open ones."""
+        """Returns the open blocks as a mask, [B] bool.
+
+        Args:
+            blocks: B, the number of blocks.
+        """
         mask = np.zeros(blocks, np.bool_)
         mask[list(self.open)] = True
         return mask
@@ -50,23 +54,23 @@ def standing(
 ) -> Standing:
     """Sorts a layout's blocks.
 
-    ``auto`` goes by structure, never by names. What lies behind the last of the like blocks (final norm,
-    head) is always trained; without such, the last block is. What lies before the first of them (embeddings)
-    is frozen when a model is fine-tuned, as in arXiv 2408.15600, and open when it is trained from random
-    weights, which nobody would freeze (ours). No block is frozen or always trained by ``auto`` that is
-    personal; ``personal`` itself is by ``auto`` what lies behind the like blocks.
+    ``auto`` uses the structure of the model, never names. The unique blocks behind the last like block (final
+    norm, head), or the last block if there are none, are the ``auto`` of `always` and of `personal`. The
+    unique blocks before the first like block (embeddings) are the ``auto`` of `frozen` if the model is
+    fine-tuned, as in arXiv 2408.15600; if it is trained from random weights, they are open (ours). Blocks
+    that are personal are neither frozen nor always trained by ``auto``.
 
     Args:
-        layout: blocks and groups.
-        frozen: what nobody trains.
-        always: what every client trains.
-        only: patterns of what may be trained at all; empty for everything.
-        personal: what every client trains and keeps: the head in FedPer (arXiv 1912.00818) and FedRep
-            (arXiv 2102.07078), the norms in FedBN (arXiv 2102.07623).
-        fine_tuning: whether the model begins with weights that were trained.
+        layout: the model's blocks and groups.
+        frozen: the blocks that no client trains.
+        always: the blocks that every client trains.
+        only: patterns of the blocks that may be trained; empty for all blocks.
+        personal: the blocks that every client trains and keeps for itself: the head in FedPer (arXiv
+            1912.00818) and FedRep (arXiv 2102.07078), the norms in FedBN (arXiv 2102.07623).
+        fine_tuning: whether the model starts from pre-trained weights.
 
     Raises:
-        InputError: a pattern that fits no block, one block under two of them, or no block left to train and
+        InputError: A pattern fits no block, a block is in two of the lists, or no block is left to train and
             send.
     """
     outside = set(layout.ungrouped)
@@ -111,7 +115,7 @@ def _matching(field: str, patterns: Sequence[str], layout: ParameterLayout) -> s
         fits = {
             index
             for index, block in enumerate(layout.blocks)
-            # A name may have brackets (lstm[1]), which a pattern gives a meaning.
+            # The first test is for names with brackets (lstm[1]), which mean something else in a pattern.
             if pattern == block.name or fnmatchcase(block.name, pattern)
         }
         if not fits:

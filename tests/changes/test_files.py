@@ -48,9 +48,9 @@ def test_the_index_says_which_file_holds_which_tensor(tmp_path: Path) -> None:
     ("weight_map", "message"),
     [
         ({"w": "a.safetensors", "v": "a.safetensors"}, r"AFTER: v: got 'not in a\.safetensors'"),
-        ({"w": "gone.safetensors"}, r"gone\.safetensors.*it is not there"),
-        ({"w": "pipe.safetensors"}, r"pipe\.safetensors.*no regular file"),
-        ({"w": "sub.safetensors"}, r"sub\.safetensors.*no regular file"),
+        ({"w": "gone.safetensors"}, r"gone\.safetensors.*it does not exist"),
+        ({"w": "pipe.safetensors"}, r"pipe\.safetensors.*not a regular file"),
+        ({"w": "sub.safetensors"}, r"sub\.safetensors.*not a regular file"),
         ({"w": "weights.bin"}, r"name of a \.safetensors file"),
         ({"w": ""}, r"name of a \.safetensors file"),
         ({"w": "a.safetensors\0"}, r"name of a \.safetensors file"),
@@ -79,7 +79,9 @@ def test_one_file_beside_an_index_is_read_and_the_other_named(tmp_path: Path) ->
     index(folder, {"w": "a.safetensors"})
     found = opened(folder)
     assert found.tensors["w"].read().tolist() == W.tolist()
-    assert found.not_read == ("model.safetensors is read, a.safetensors, model.safetensors.index.json not",)
+    assert found.not_read == (
+        "model.safetensors is read; a.safetensors, model.safetensors.index.json not read",
+    )
     index(folder, {"w": "a.safetensors", "v": "model.safetensors"})
     save_file({"v": V, "w": W}, folder / "model.safetensors")
     found = opened(folder)

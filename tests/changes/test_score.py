@@ -203,7 +203,7 @@ def test_pickles_are_never_opened(
     folder = tmp_path / "folder"
     folder.mkdir()
     bad.rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"model\.safetensors; it holds pytorch_model\.bin"):
+    with pytest.raises(InputError, match=r"model\.safetensors, but it holds pytorch_model\.bin"):
         score(pair[0], folder)
 
 
@@ -236,7 +236,7 @@ def test_hostile_files_are_one_clear_error(tmp_path: Path, pair: tuple[Path, Pat
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(content)
     for files, side in (((bad, pair[1]), "BEFORE"), ((pair[0], bad), "AFTER")):
-        with pytest.raises(InputError, match=rf"{side}: .*bad\.safetensors.*whole safetensors file"):
+        with pytest.raises(InputError, match=rf"{side}: .*bad\.safetensors.*complete safetensors file"):
             score(*files)
 
 
@@ -244,7 +244,7 @@ def test_file_cut_anywhere_is_one_clear_error(tmp_path: Path, pair: tuple[Path, 
     whole, bad = pair[0].read_bytes(), tmp_path / "bad.safetensors"
     for cut in (1, 7, 8, 9, 200, len(whole) // 2, len(whole) - 1):
         bad.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match="whole safetensors file"):
+        with pytest.raises(InputError, match="complete safetensors file"):
             score(pair[0], bad)
 
 

@@ -110,7 +110,7 @@ def test_a_selector_of_the_users_own(pair):
 
     scores = ft.score(*pair)
     assert ft.choose(scores, selector=Middle(), ungrouped="never").names == ("h.1",)
-    with pytest.raises(InputError, match="no facts about single clients; this one needs agreement"):
+    with pytest.raises(InputError, match="no facts about single clients, but this one needs agreement"):
         ft.choose(scores, selector=Agreeing())
     with pytest.raises(InputError, match="parameters before it"):
         ft.choose(scores, selector=FedTLU("relative_change"))

@@ -743,7 +743,7 @@ def test_score_of_bad_files_is_one_message(fedtlu: Command, tmp_path: Path) -> N
     }.items():
         bad = tmp_path / f"{name}.safetensors"
         bad.write_bytes(content)
-        one_message(fedtlu("score", good, bad), "AFTER", str(bad)[:60], "whole safetensors file")
+        one_message(fedtlu("score", good, bad), "AFTER", str(bad)[:60], "complete safetensors file")
     (tmp_path / "pickle.bin").write_bytes(b"cos\nsystem\n")
     one_message(fedtlu("score", tmp_path / "pickle.bin", good), "BEFORE", "pickle")
     other = _checkpoint(tmp_path / "other.safetensors", 1, e=torch.randn(31))

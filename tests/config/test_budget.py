@@ -59,7 +59,7 @@ def test_short_forms(short, tree):
     ("tree", "message"),
     [
         ({"amount": 0}, "amount: got 0; expected a whole number of layers, at least 1"),
-        ({"amount": 0.5}, "amount: got 0.5; .*For a share of the work: unit=parameters or unit=flops"),
+        ({"amount": 0.5}, "amount: got 0.5; .*Set unit=parameters or unit=flops for a share of the work"),
         ({"amount": 2.0}, "amount: got 2.0; expected a whole number of layers"),
         ({"amount": -1}, "amount: got -1"),
         ({"amount": True}, "not true or false"),
@@ -83,7 +83,7 @@ def test_short_forms(short, tree):
         ({"kind": "classes"}, "classes: got {}; expected at least one class"),
         (
             {"kind": "classes", "classes": {"a": {"share": 0.5, "amount": 1}}},
-            "shares of 0.5 in all.*add up to 1",
+            "shares that sum to 0.5.*sum to 1",
         ),
         ({"kind": "classes", "classes": {"a": {"share": 1.0, "amount": 0}}}, "classes.a.amount: got 0"),
         ({"kind": "classes", "classes": {"a": {"share": 1.5, "amount": 1}}}, "less than or equal to 1"),
@@ -114,7 +114,7 @@ def test_parts_check_their_parameters():
         UniformBudget(3, 2)
     with pytest.raises(InputError, match=r"^scale: got -1; expected greater than 0"):
         HalfNormal(scale=-1)
-    with pytest.raises(InputError, match=r"^classes.a.amount: got 0.5; .*For a share of the work"):
+    with pytest.raises(InputError, match=r"^classes.a.amount: got 0.5; .*for a share of the work"):
         DeviceClasses({"a": Device(1.0, 0.5)})
     with pytest.raises(InputError, match=r"^share: got 2; expected less than or equal to 1"):
         Device(2, 1)

@@ -1,7 +1,7 @@
-"""P1 of the client-side paper (arXiv 2408.15600): which layers each client trains, within its budget.
+"""Solves P1 of the client-side paper (arXiv 2408.15600): which layers each client trains within its budget.
 
-Clients choose the layers of large gradients, and are pulled to agree with each other. `choose_layers` is all
-there is to call.
+In P1 clients choose layers with large gradients, and every disagreement between clients has a price.
+`choose_layers` is the entry point.
 """
 
 from fedtlu_fast.selection.agreement.choose import Choice, choose_layers, normalise

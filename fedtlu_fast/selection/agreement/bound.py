@@ -1,4 +1,4 @@
-"""Upper bounds of P1 by Lagrangian relaxation, and the counts that they suggest."""
+"""Computes upper bounds of P1 by Lagrangian relaxation, and the clients per layer that they suggest."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from fedtlu_fast.selection.agreement.limits import Counts, Floats, Mask
 from fedtlu_fast.selection.agreement.problem import Problem
 
 PATIENCE = 15
-"""Steps without a better bound after which the step is made smaller."""
+"""The number of steps without a better bound after which the step size shrinks."""
 SHRINK = 0.6
 
 
 class Relaxation(Protocol):
-    """P1 with some constraint replaced by prices; for any prices its optimum is not below that of P1."""
+    """P1 with a constraint replaced by prices; for any prices its optimum is at least that of P1."""
 
     prices: Floats
-    """To begin with."""
+    """The prices to begin with."""
 
     def solve(self, prices: Floats) -> tuple[float, Floats, Floats]:
-        """The optimum at these prices, its slope by them, and how many train each layer [L]."""
+        """Returns the optimum at these prices, its gradient by the prices, and the clients per layer [L]."""
         ...
 
     def allowed(self, prices: Floats) -> Floats:
-        """The nearest prices that make sense."""
+        """Returns the nearest prices for which the optimum is a bound."""
         ...
 
 
 def agree(problem: Problem, worth: Floats) -> tuple[Floats, Mask, Floats]:
-    """Each layer by itself, without budgets: max over sets A of clients of worth(A) - lam |A| (N - |A|).
+    """Maximises ``worth(A) - lam |A| (N - |A|)`` over sets A of clients, for each layer, without budgets.
 
-    Only |A| matters beside the worth, so that the best A is the first so many by worth.
+    Apart from the worth only |A| matters, so the best A of each size holds the clients with the largest
+    worth.
 
     Args:
-        problem: for weights and lam.
-        worth: [D, L], of one client of a row.
+        problem: P1, which gives the weights and lam.
+        worth: [D, L], the worth of each layer to one client of a row.
 
     Returns:
-        [L] maxima, [D, L] the clients, [L] their number.
+        The maxima [L], the best sets [D, L], and their numbers of clients [L].
     """
-    # [L, D] in memory: each layer's clients side by side.
+    # Transposed to [L, D], so that the clients of a layer are adjacent in memory.
     costs = np.ascontiguousarray(-worth.T)
     order = np.argsort(costs, axis=1, kind="stable")
     weights = problem.weights[order]
@@ -59,16 +60,16 @@ def agree(problem: Problem, worth: Floats) -> tuple[Floats, Mask, Floats]:
 
 
 class PricedBudgets:
-    """A layer costs a client its price, and budgets are dropped; for budgets in layers.
+    """Replaces budgets by a price per client that each layer costs; for budgets in layers.
 
-    As good as the linear relaxation with a variable for every pair of clients and layer, which is nearly
-    always tight; one evaluation sorts each layer's clients.
+    The bound is as good as the linear relaxation with a variable for every pair of clients and every layer,
+    which is nearly always tight. One evaluation sorts the clients of each layer.
     """
 
     def __init__(self, problem: Problem, limits: Counts) -> None:
         self.problem, self.budgets = problem, limits.budgets
         layers = problem.gains.shape[1]
-        # At lam = 0 any price between the last layer that fits and the next one is right.
+        # At lam = 0 any price between the gains of the last layer that fits and of the next one is optimal.
         falling = np.sort(problem.gains, axis=1)[:, ::-1]
         spare = np.minimum(limits.budgets, layers - 1)[:, None]
         after = np.take_along_axis(falling, spare, 1)[:, 0]
@@ -82,14 +83,15 @@ class PricedBudgets:
         return float(best.sum() + (weights * prices * self.budgets).sum()), slope, counts
 
     def allowed(self, prices: Floats) -> Floats:
-        """Not negative."""
+        """Returns the prices with negative ones set to 0."""
         return np.maximum(prices, 0.0)
 
 
 class PricedLayers:
-    """Each client buys its set within its budget, and layers sell to whom they like: prices make them meet.
+    """Decouples clients, which keep their budgets, from layers, which count agreement; for any budgets.
 
-    For budgets of any kind; as good as the hull of the clients' sets (Lagrangian decomposition).
+    Both sides choose who trains what, and prices penalise where they differ (Lagrangian decomposition). The
+    bound is as good as the convex hull of the clients' feasible sets.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -105,12 +107,12 @@ class PricedLayers:
         return float(best.sum() + weights @ worth), slope, counts
 
     def allowed(self, prices: Floats) -> Floats:
-        """Any."""
+        """Returns the prices unchanged, because any prices give a bound."""
         return prices
 
 
 class Bound:
-    """The least upper bound found so far, lowered step by step (Polyak's subgradient steps)."""
+    """Holds the least upper bound found so far and lowers it by subgradient steps of Polyak's size."""
 
     def __init__(self, problem: Problem) -> None:
         limits = problem.limits
@@ -122,14 +124,14 @@ class Bound:
         self.value, self.steps, self.done = np.inf, 0, False
 
     def lower(self, steps: int, reached: float) -> Iterator[Floats]:
-        """So many steps, or fewer when there is no way down any more.
+        """Lowers the bound by some steps, or fewer if it cannot become lower.
 
         Args:
-            steps: how many.
+            steps: the largest number of steps.
             reached: the best objective so far, which the steps aim at.
 
         Yields:
-            After each, how many train each layer in the relaxation, [L].
+            After each step, the numbers of clients per layer in the relaxation, [L].
         """
         for _ in range(steps):
             if self.done:
@@ -143,14 +145,14 @@ class Bound:
             self.value, self._best_prices, self._since = value, self._prices, 0
         else:
             self._since += 1
-        # Along the border of what is allowed there is no way down.
+        # Prices at the border of the allowed region that would leave it stay where they are.
         slope = np.where(self._relaxation.allowed(self._prices - slope) == self._prices, 0.0, slope)
         length = float((slope * slope).sum())
         self.done = length == 0 or value <= reached
         if self.done:
             return counts
         if self._since > PATIENCE:
-            # Again from the best prices, by smaller steps.
+            # Start again from the best prices with smaller steps.
             self._factor, self._since = self._factor * SHRINK, 0
             self._prices = self._best_prices
         else:

@@ -1,4 +1,4 @@
-"""`choose_layers`: P1 from arrays to arrays."""
+"""Defines `choose_layers`, which solves P1 for arrays of gains and budgets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedtlu_fast.selection.agreement.search import PROVING, QUICK, Found, search
 
 @dataclass(frozen=True)
 class Choice:
-    """Which layers each client trains.
+    """Holds a choice of the layers that each client trains.
 
     Attributes:
-        mask: [C, L].
-        objective: of P1.
-        bound: no choice has a larger objective (up to rounding).
+        mask: [C, L] bool, whether client c trains layer l.
+        objective: the objective of P1 for this choice.
+        bound: an upper bound of the objective of any choice (up to rounding).
     """
 
     mask: Mask
@@ -32,7 +32,7 @@ class Choice:
 
     @property
     def gap(self) -> float:
-        """How far below the best the objective can be, as a share of the bound; 0: it is the best."""
+        """Returns how far below the optimum the objective can be, as a share of the bound; 0: optimal."""
         return (self.bound - self.objective) / self.bound if self.bound > self.objective else 0.0
 
 
@@ -46,34 +46,35 @@ def choose_layers(
     exact: bool = False,
     prove: bool = False,
 ) -> Choice:
-    """Solves P1 of the client-side paper (arXiv 2408.15600): layers of large gains that clients agree on.
+    """Solves P1 of the client-side paper (arXiv 2408.15600): layers with large gains on which clients agree.
 
         maximise  sum_il m_il g_il - lam sum_l k_l (N - k_l),  k_l = sum_i m_il,  each row within its budget
 
-    The method is ours: a Lagrangian relaxation of the budgets gives an upper bound and numbers k_l, and best
-    responses (P1 is an exact potential game) make choices of them. Mostly the two meet, which proves the
-    choice to be the best.
+    The method is ours. A Lagrangian relaxation of the budgets gives an upper bound and suggests the numbers
+    k_l of clients per layer. Best responses of the clients (P1 is an exact potential game) turn these numbers
+    into choices. In most cases the objective reaches the bound, which proves that the choice is optimal.
 
-    At lam = 0 everybody takes its own best set. From lam (N - 1) > the sum of all positive gains on, and at
-    infinity, no disagreement pays: all take one set, the best that fits the smallest budget, and larger
-    budgets are not filled. So a client of budget 0 then leaves all with nothing: leave such clients out of
-    the call. Only layers that add to the objective are taken; a layer of negative gain can, for agreement.
-    Of equal layers the earlier ones are taken; clients that are alike get the same set; the order of clients
-    does not matter.
+    At lam = 0 every client takes its own best set. If lam (N - 1) exceeds the sum of all positive gains,
+    disagreement never pays: all clients take the same set, the best one that fits the smallest budget, and
+    larger budgets are not filled. A client with budget 0 then leaves all clients with nothing, so leave such
+    clients out of the call. Layers are taken only if they add to the objective; a layer with a negative gain
+    may do so through agreement. Of equal layers the earlier ones are taken. Clients with equal gains and
+    budgets get the same set. The order of clients does not matter.
 
     Args:
-        gains: [C, L], finite, any sign; layer 0 is nearest the input. In the paper gradient norms.
-        budgets: [C], not negative: whole numbers of layers, or with costs or reach any numbers.
-        lam: not negative, may be infinite; in units of the gains (see `normalise`). A pair of clients costs
-            it for every layer that one of them trains alone.
-        costs: [L], not negative: of training each layer; None: 1.
-        reach: [L], not negative and non-increasing: of going down to the lowest chosen layer, paid once;
-            None: 0. A set fits if its costs and its reach are within the budget up to a relative 1e-12.
-        exact: prove the optimum, by HiGHS where the bound does not do so; for small problems.
-        prove: go on lowering the bound for longer (some 2000 steps) where the two do not meet.
+        gains: [C, L], finite, any sign; layer 0 is nearest the input. The paper uses gradient norms.
+        budgets: [C], not negative; whole numbers of layers, or any numbers if `costs` or `reach` is given.
+        lam: the price, not negative and possibly infinite, of each layer that one client of a pair trains
+            and the other does not; in units of the gains (see `normalise`).
+        costs: [L], not negative, the cost of training each layer; None for 1.
+        reach: [L], not negative and non-increasing, the cost of the way down to the lowest chosen layer, paid
+            once; None for 0. A set fits if costs and reach exceed the budget by at most a relative 1e-12.
+        exact: whether to prove the optimum; HiGHS does so if the bound does not. For small problems only.
+        prove: whether to lower the bound for longer (some 2000 steps) if the objective does not reach it.
 
     Raises:
-        InputError: shapes that do not fit, numbers out of these limits, or `exact` for too large a problem.
+        InputError: Shapes do not fit, numbers are out of these limits, or the problem is too large for
+            `exact`.
     """
     table = _numbers("gains", gains, 2)
     clients, layers = table.shape
@@ -86,7 +87,7 @@ def choose_layers(
 
     first, rows = alike(table, amounts)
     limits = _limits(amounts[first], prices, way)
-    # By a power of 2, which keeps every bit: whatever the units, sums are far from overflow.
+    # Scaling by a power of 2 keeps every bit, and keeps sums far from overflow in any units.
     exponent = -int(np.frexp(np.abs(table).max())[1])
     scaled = np.ldexp(table[first], exponent)
     weights = np.bincount(rows).astype(np.float64)
@@ -101,20 +102,21 @@ def choose_layers(
 
 
 def normalise(gains: ArrayLike) -> Floats:
-    """Gains [C, L] by the mean of their magnitudes over all clients and layers; if that is 0, as they are.
+    """Divides gains [C, L] by the mean of their magnitudes over all clients and layers, unless it is 0.
 
-    The paper leaves the units of lambda open; this is ours. With the mean gain of the round at 1, a lambda
-    means the same for every model and at every time of the training. It does not for every cohort: a layer
-    that nobody else trains costs its client lambda (C - 1), so that 1 / C is where agreement begins to count.
+    The paper leaves the units of lambda open; this choice is ours. With a mean gain of 1 in every round, a
+    lambda means the same for every model and throughout the training. Its meaning does depend on the size of
+    the cohort: a layer that no other client trains costs a client lambda (C - 1), so that agreement begins to
+    matter at about lambda = 1 / C.
 
     Raises:
-        InputError: gains that are not finite numbers.
+        InputError: The gains are not finite numbers.
     """
     table = _numbers("gains", gains, 2)
     largest = float(np.abs(table).max(initial=0.0))
     if largest == 0:
         return table
-    # By the largest first: the mean of very large numbers would overflow.
+    # Divided by the largest first, because the mean of very large numbers would overflow.
     table /= largest
     normal: Floats = table / np.abs(table).mean()
     return normal
@@ -123,7 +125,7 @@ def normalise(gains: ArrayLike) -> Floats:
 def _solve(
     gains: Floats, weights: Floats, lam: float, limits: Limits, blocked: Mask, exact: bool, prove: bool
 ) -> Found:
-    """A choice for every row, and a bound; `blocked` [D, L] are layers that alone are over the budget."""
+    """Finds a choice for every row, and a bound; `blocked` [D, L] marks layers that alone are too costly."""
     effort = PROVING if prove or exact else QUICK
     everybody = weights @ gains
     clients = weights.sum()
@@ -131,11 +133,11 @@ def _solve(
         problem = Problem(gains, weights, 0.0, limits)
         found = Found.alone(problem)
     elif lam * (clients - 1) > weights @ np.maximum(gains, 0.0).sum(1, where=~blocked):
-        # Any disagreement costs at least lam (N - 1): all act as one client.
+        # A disagreement costs at least lam (N - 1), which is more than any gain, so all act as one client.
         problem = Problem(everybody[None], np.ones(1), 0.0, limits.common())
         found = Found.alone(problem)
     else:
-        # Below what agreement of all can add: nobody takes what is over its budget.
+        # Blocked layers get a gain so low that even the agreement of all clients cannot make up for it.
         problem = Problem(np.where(blocked, -1.0 - lam * clients, gains), weights, lam, limits)
         found = search(problem, effort)
     if exact and not found.closed(effort.enough):
@@ -153,7 +155,7 @@ def _objective(gains: Floats, weights: Floats, mask: Mask, lam: float) -> float:
 
 def _limits(budgets: Floats, costs: Floats, reach: Floats) -> Limits:
     if not reach.any() and (costs == costs[0]).all():
-        # Like layers: as many of them as the budget pays for.
+        # All layers cost the same, so the budget is a number of layers.
         layers = np.full(len(budgets), float(len(costs)))
         if costs[0] > 0:
             layers = np.minimum(layers, budgets * (1 + ROUNDING) // costs[0])
@@ -189,7 +191,7 @@ def _costs(costs: ArrayLike | None, reach: ArrayLike | None, layers: int) -> tup
 
 
 def _numbers(name: str, given: ArrayLike, dimensions: int) -> Floats:
-    """As a new float64 array."""
+    """Returns a new float64 array after checking its dimensions and that its numbers are finite."""
     try:
         array = np.array(given, dtype=np.float64)
     except (TypeError, ValueError):

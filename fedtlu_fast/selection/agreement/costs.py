@@ -1,4 +1,4 @@
-"""Budgets in parameters or FLOPs: the best set is a knapsack, with a fee for going down to a layer."""
+"""Solves budgets in parameters or FLOPs: a knapsack with a fee for the way down to the lowest layer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from fedtlu_fast.selection.agreement.limits import Floats, Mask
 
 SUMS = 1024
-"""Sums of costs that are told apart."""
+"""The largest number of different sums of costs in the table."""
 CELLS = 2**19
-"""Of the table of one pass."""
+"""The largest number of cells in the table of one pass."""
 ROUNDING = 1e-12
-"""A set that costs its budget up to this relative error fits: 0.1 + 0.2 is within 0.3."""
+"""The relative excess over a budget that still fits, so that 0.1 + 0.2 is within 0.3."""
 SAME = 1e-13
-"""Sums of costs that differ by less, relatively, are one."""
+"""Sums of costs with a smaller relative difference count as equal."""
 
 
 Columns = slice | NDArray[np.int64]
@@ -26,11 +26,11 @@ Columns = slice | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Levels:
-    """The sums of costs that the table has columns for, and where each layer leads from each of them.
+    """Holds the columns of the table, one for each sum of costs, and how layers lead from column to column.
 
     Attributes:
-        sums: [M], ascending, from 0.
-        sources: [L, M], the column that a layer leads to this one from; -1: none.
+        sums: [M], the sums of costs, ascending from 0.
+        sources: [L, M], the column from which adding a layer leads to this column; -1 if there is none.
     """
 
     sums: Floats
@@ -38,7 +38,7 @@ class Levels:
 
     @cached_property
     def moves(self) -> list[tuple[Columns, Columns]]:
-        """For each layer the columns that it leads from, and those to; as slices, which are faster."""
+        """Returns for each layer the columns that it leads from and to; slices if possible, for speed."""
         found: list[tuple[Columns, Columns]] = []
         for sources in self.sources:
             (to,) = np.nonzero(sources >= 0)
@@ -52,18 +52,18 @@ class Levels:
 
 @dataclass(frozen=True)
 class Costs:
-    """Budgets in what training costs: a set costs the sum of its layers, and the way down to its lowest one.
+    """Limits the cost of a set: the sum of its layers' costs plus the way down to its lowest layer.
 
-    The best set is found by dynamic programming over the sums of costs, from the output down, for all rows at
-    once. It is the best where layers' costs have at most SUMS different sums within the largest budget: like
-    layers, a few kinds of layers, or up to 10 layers of any cost. Otherwise costs are rounded up to SUMS
-    steps of the largest budget, and what that leaves is filled with layers that fit. No set is over its
-    budget.
+    The best set is found by dynamic programming over the sums of costs, from the output down, for all rows
+    together. It is optimal if the layers' costs have at most SUMS different sums within the largest budget,
+    which holds for like layers, a few kinds of layers, or up to 10 layers of any cost. Otherwise costs are
+    rounded up to SUMS steps of the largest budget, and the rest of the budget is filled with layers that fit.
+    No set exceeds its budget.
 
     Attributes:
-        budgets: [D].
-        costs: [L], of training each layer.
-        reach: [L], non-increasing: of going down from the output to this layer, paid once.
+        budgets: [D], the budget of each row.
+        costs: [L], the cost of training each layer.
+        reach: [L], non-increasing, the cost of the way from the output down to this layer, paid once.
     """
 
     budgets: Floats
@@ -89,7 +89,7 @@ class Costs:
         return Costs(self.budgets.min(keepdims=True), self.costs, self.reach)
 
     def best_sets(self, values: Floats) -> Mask:
-        """See `Limits.best_sets`; it may not be the best where costs are rounded."""
+        """See `Limits.best_sets`; the sets may not be optimal if costs are rounded."""
         rows = values.reshape(-1, values.shape[-1])
         budgets = np.broadcast_to(self.budgets, values.shape[:-1]).reshape(-1)
         return self._best_sets(rows, budgets).reshape(values.shape)
@@ -104,14 +104,14 @@ class Costs:
         return mask
 
     def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
-        """See `Limits.relaxed`; where costs are rounded they are rounded down."""
+        """See `Limits.relaxed`; if costs have to be rounded, they are rounded down."""
         levels = self._exact_levels or self._grid(np.floor)
         parts = [_best(*part, self.reach, levels) for part in _parts(values, self.budgets, levels)]
         return np.concatenate([mask for mask, _ in parts]), np.concatenate([worth for _, worth in parts])
 
     @cached_property
     def _exact_levels(self) -> Levels | None:
-        """Every sum of costs within the largest budget; None when they are too many or too near."""
+        """Returns every sum of costs within the largest budget; None if they are too many or too close."""
         sums, most = np.zeros(1), self.budgets.max() * (1 + ROUNDING)
         for cost in self.costs:
             sums = np.sort(np.concatenate([sums, (sums + cost)[sums + cost <= most]]))
@@ -124,19 +124,19 @@ class Costs:
             there = np.nonzero(targets < len(sums))[0]
             there = there[sums[targets[there]] <= (sums[there] + cost) * (1 + SAME)]
             if len(np.unique(targets[there])) < len(there):
-                return None  # A cost so small beside this one that sums lose it.
+                return None  # Some cost is so small beside this one that it vanishes in sums.
             sources[layer, targets[there]] = there
         return Levels(sums, sources)
 
     def _grid(self, rounded: Callable[[Floats], Floats]) -> Levels:
-        """SUMS steps up to the largest budget."""
+        """Divides the largest budget into SUMS equal steps and rounds costs to them."""
         unit = self.budgets.max() / SUMS
         steps = np.minimum(rounded(self.costs / unit), SUMS + 1).astype(np.int64)
         columns = np.arange(SUMS + 1)
         return Levels(columns * unit, np.maximum(columns - steps[:, None], -1))
 
     def _fill_(self, mask: Mask, values: Floats, budgets: Floats) -> None:
-        """Adds layers that still fit, those of the largest value first."""
+        """Adds layers that still fit, the largest values first."""
         every = np.arange(len(values))
         for layer in np.argsort(-values, axis=1, kind="stable").T:
             fuller = mask.copy()
@@ -145,13 +145,13 @@ class Costs:
 
 
 def _parts(values: Floats, budgets: Floats, levels: Levels) -> list[tuple[Floats, Floats]]:
-    """Values and budgets of as many rows at a time as the table has room for."""
+    """Splits values and budgets into parts of as many rows as the table has room for."""
     rows = max(1, CELLS // levels.sources.size)
     return [(values[at : at + rows], budgets[at : at + rows]) for at in range(0, len(values), rows)]
 
 
 def _best(values: Floats, budgets: Floats, reach: Floats, levels: Levels) -> tuple[Mask, Floats]:
-    """The best sets [n, L], and their values [n], as the levels tell sums apart."""
+    """Returns the best sets [n, L] and their values [n], for sums of costs as in the levels."""
     rows, layers = values.shape
     table = np.full((rows, len(levels.sums)), -np.inf)
     table[:, 0] = 0.0
@@ -165,8 +165,8 @@ def _best(values: Floats, budgets: Floats, reach: Floats, levels: Levels) -> tup
         taken[layer][:, after] = with_it > without
         table[:, after] = np.maximum(with_it, without)
         if layer and reach[layer - 1] == reach[layer]:
-            continue  # Going on to the next layer costs nothing.
-        # A set of layers from here on fits if it does with the way down to here.
+            continue  # The way to the next layer below is free, so sets that end there are at least as good.
+        # Sets whose lowest layer is this one or above fit if their costs and the reach of this layer do.
         within = np.searchsorted(levels.sums, budgets * (1 + ROUNDING / 2) - reach[layer], side="right")
         reached = np.where(np.arange(len(levels.sums)) < within[:, None], table, -np.inf)
         found = reached.argmax(1)

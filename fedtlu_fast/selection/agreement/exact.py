@@ -1,4 +1,4 @@
-"""P1 as a mixed-integer linear programme, solved by HiGHS."""
+"""Solves P1 exactly, as a mixed-integer linear programme with HiGHS."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fedtlu_fast.selection.agreement.problem import Problem
 from fedtlu_fast.selection.agreement.search import Found
 
 PAIRS = 300_000
-"""Variables for pairs of clients and a layer, at most."""
+"""The largest number of variables for pairs of clients and a layer."""
 TOLERANCE = 1e-9
 
 
 def solve_exactly(problem: Problem, best: Found) -> Found:
-    """The best choice, and HiGHS' bound.
+    """Returns an optimal choice, and HiGHS' bound.
 
-    A variable d_ijl >= |m_il - m_jl| for every pair of rows and layer, weighted by the pair's clients.
-    Without budgets that relaxation is a minimum cut, hence exact; with them it is nearly so. The formulation
-    with unary counters has fewer variables, but its relaxation knows no disagreement (shares of counters
-    cost nothing), and takes up to some hundred times as long.
+    The programme has a variable d_ijl >= |m_il - m_jl| for every pair of rows and every layer, weighted by
+    the numbers of clients in the pair. Without budgets this relaxation is a minimum cut and therefore exact;
+    with budgets it is nearly exact. A formulation with unary counters would have fewer variables, but in its
+    relaxation fractional counters make disagreement free, and it takes up to a hundred times as long.
 
     Args:
         problem: P1.
-        best: a choice to be at least as good as.
+        best: a known choice; the result is at least as good.
 
     Raises:
-        InputError: there are more than PAIRS of these variables.
+        InputError: There are more than PAIRS of these variables.
     """
     rows, layers = problem.gains.shape
     pairs = rows * (rows - 1) // 2 * layers if problem.lam else 0
@@ -38,8 +38,8 @@ def solve_exactly(problem: Problem, best: Found) -> Found:
         raise InputError(
             "exact",
             f"{rows} different clients and {layers} layers",
-            f"at most {PAIRS} pairs of clients times layers, not {pairs}",
-            "Use prove: its bound says how far the choice can be from the best.",
+            f"at most {PAIRS} pairs of clients times layers, but there are {pairs}",
+            "Use prove=True, whose bound shows how far the choice can be from the optimum.",
         )
     programme = _Programme(problem)
     while True:
@@ -47,7 +47,7 @@ def solve_exactly(problem: Problem, best: Found) -> Found:
         over = np.nonzero(~problem.limits.fits(mask))[0]
         if not len(over):
             break
-        # HiGHS keeps constraints up to 1e-6: a set just over a budget is ruled out by name.
+        # HiGHS tolerates violations of 1e-6, so a set just over a budget is excluded by its own constraint.
         for row in over:
             programme.rule_out(int(row), mask[row])
     objective = float(problem.objectives(mask))
@@ -57,12 +57,15 @@ def solve_exactly(problem: Problem, best: Found) -> Found:
 
 
 class _Programme:
-    """Variables: m [D, L], then d [pairs, L], then with a reach what each row pays for it, as a share [D]."""
+    """Holds the programme; its variables are m [D, L], d [pairs, L], and, with a reach, r [D].
+
+    r is the part of its budget that each row pays for its reach, as a share.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.shape = rows, layers = problem.gains.shape
         weights, limits = problem.weights, problem.limits
-        # Without a price on disagreement there is no use for these.
+        # The variables d are needed only if disagreement has a price.
         one, other = np.triu_indices(rows if problem.lam else 0, 1)
         choices, differences = rows * layers, len(one) * layers
         reached = rows if isinstance(limits, Costs) else 0
@@ -95,7 +98,7 @@ class _Programme:
             self._add_costs(limits, differences)
 
     def _add_costs(self, limits: Costs, differences: int) -> None:
-        """A row's costs and its reach, both as shares of its budget, are at most 1."""
+        """Adds the budgets: costs and reach of a row, both as shares of its budget, sum to at most 1."""
         rows, layers = self.shape
         shares = 1 / np.where(limits.budgets > 0, limits.budgets, 1.0)
         none = sparse.csr_array((rows, differences))
@@ -108,14 +111,14 @@ class _Programme:
         self.constraints.append(self._constraint(sparse.hstack([way, none, -paid]), 0.0))
 
     def rule_out(self, row: int, layers: Mask) -> None:
-        """No row of this budget takes all of these layers: dearer sets are over it as well."""
+        """Excludes all sets of a row that contain these layers; larger sets exceed the budget as well."""
         cut = np.zeros((1, len(self.objective)))
         start = row * self.shape[1]
         cut[0, start : start + self.shape[1]] = layers
         self.constraints.append(self._constraint(sparse.csr_array(cut), float(layers.sum() - 1)))
 
     def solve(self) -> tuple[Mask, float]:
-        """The best choice [D, L], and the bound."""
+        """Returns the best choice [D, L] and the bound."""
         found = milp(
             self.objective,
             constraints=self.constraints,
@@ -124,12 +127,12 @@ class _Programme:
             options={"mip_rel_gap": TOLERANCE},
         )
         if found.x is None:
-            raise RuntimeError(f"HiGHS gave no choice: {found.message}")
+            raise RuntimeError(f"HiGHS found no choice: {found.message}")
         choices = found.x[: self.shape[0] * self.shape[1]]
         return choices.reshape(self.shape) > 0.5, -float(found.mip_dual_bound)
 
     def _constraint(self, left: sparse.sparray, right: object) -> LinearConstraint:
-        """At most; columns that are not given are 0."""
+        """Returns the constraint ``left @ variables <= right``; columns that `left` lacks are 0."""
         missing = len(self.objective) - left.shape[1]
         wide = sparse.hstack([left, sparse.csr_array((left.shape[0], missing))]) if missing else left
         return LinearConstraint(sparse.csr_array(wide), -np.inf, right)

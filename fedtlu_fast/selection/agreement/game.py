@@ -1,4 +1,7 @@
-"""P1 as an exact potential game: a client that chooses better for itself raises the objective."""
+"""Improves choices by best responses: P1 is an exact potential game.
+
+In such a game, a client that chooses better for itself also raises the common objective.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,25 @@ from fedtlu_fast.selection.agreement.limits import Floats, Mask
 from fedtlu_fast.selection.agreement.problem import Problem
 
 ROUNDS = 100
-"""Sweeps after which a search stops; they end by themselves."""
+"""The largest number of sweeps of a search; almost always it ends earlier by itself."""
 SLACK = 1e-12
-"""An improvement by less, relative to what is at stake for the row, is rounding."""
+"""A smaller improvement, relative to the largest possible objective of the row, counts as rounding."""
 
 
 def descend(problem: Problem, counts: Floats, rounds: int = ROUNDS) -> Mask:
-    """From how many train each layer to choices: all clients answer at once, again and again.
+    """Turns numbers of clients per layer into choices: all clients respond together, again and again.
 
-    -k (N - k) is convex in k, so that its tangent at the present k is below it: the best sets by gain plus
-    slope are never worse than the present ones (the convex-concave procedure), and the counts settle.
+    The function -k (N - k) is convex in k, so its tangent at the current k lies below it. Therefore the best
+    sets by gain plus slope are never worse than the current ones (the convex-concave procedure), and the
+    numbers converge.
 
     Args:
         problem: P1.
-        counts: [S, L], S starts.
-        rounds: of answers, at most.
+        counts: [S, L], the numbers of clients per layer of S starts.
+        rounds: the largest number of rounds of responses.
 
     Returns:
-        [S, D, L].
+        The choices of the S starts, [S, D, L] bool.
     """
     masks = np.empty((len(counts), *problem.gains.shape), dtype=np.bool_)
     moving = np.arange(len(counts))
@@ -42,14 +46,14 @@ def descend(problem: Problem, counts: Floats, rounds: int = ROUNDS) -> Mask:
 
 
 def settle(problem: Problem, mask: Mask) -> Mask:
-    """One row after another answers best to all others, until none gains by it (a Nash equilibrium).
+    """Lets one row after another respond best to all others, until no row gains (a Nash equilibrium).
 
     Args:
         problem: P1.
-        mask: [D, L].
+        mask: [D, L], the choice to begin with.
 
     Returns:
-        [D, L], at least as good.
+        A choice [D, L] that is at least as good.
     """
     mask, weights = mask.copy(), problem.weights[:, None]
     slack = SLACK * (np.maximum(problem.gains, 0.0).sum(1) + problem.lam * problem.clients)

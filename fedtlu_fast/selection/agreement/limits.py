@@ -1,4 +1,4 @@
-"""What fits into a client's budget, and the best of it: the clients' side of P1."""
+"""Finds the best sets of layers within the clients' budgets: the clients' side of P1."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ Mask = NDArray[np.bool_]
 
 
 class Limits(Protocol):
-    """The budgets of some clients (rows)."""
+    """Holds the budgets of D rows of clients."""
 
     def best_sets(self, values: Floats) -> Mask:
-        """The set of largest value within its budget, of each row; only positive values are taken.
+        """Returns each row's set with the largest value within its budget; it has positive values only.
 
         Args:
-            values: [..., D, L], one row for each client.
+            values: [..., D, L], the value of each layer to each row.
 
         Returns:
-            [..., D, L]; of equal sets always the same one.
+            [..., D, L] bool; of sets with equal values always the same one.
         """
         ...
 
     def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
-        """Of each row a set, perhaps over the budget, and its value, which none within the budget is above.
+        """Returns a set for each row that may exceed the budget, and an upper bound of the value within it.
 
         Args:
-            values: [D, L].
+            values: [D, L], the value of each layer to each row.
 
         Returns:
-            [D, L] and [D].
+            The sets [D, L] and their values [D]; no set within the budget has a larger value.
         """
         ...
 
     def fits(self, layers: Mask) -> Mask:
-        """[..., D]: whether the sets [..., D, L] are within their budgets."""
+        """Tells whether the sets [..., D, L] are within their budgets, [..., D] bool."""
         ...
 
     def best_set(self, row: int, values: Floats) -> Mask:
-        """[L]: the same for the values [L] of one row."""
+        """Returns the best set [L] of one row for its values [L]; see `best_sets`."""
         ...
 
     def common(self) -> Limits:
-        """The budget of one row whose sets fit every client."""
+        """Returns the limits of a single row whose sets fit every budget."""
         ...
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Budgets in numbers of layers.
+    """Limits the number of layers in a set.
 
     Attributes:
-        budgets: [D], layers a client may train, at most L.
+        budgets: [D], the number of layers that a client of each row may train, at most L.
     """
 
     budgets: NDArray[np.int64]
 
     def best_sets(self, values: Floats) -> Mask:
-        """See `Limits.best_sets`: the largest positive values; of equal ones the earlier layers."""
+        """See `Limits.best_sets`; takes the largest positive values, and of equal ones the earlier layers."""
         layers = values.shape[-1]
         place = np.minimum(layers - self.budgets, layers - 1)[:, None]
         places = np.broadcast_to(place, (*values.shape[:-1], 1))
@@ -76,7 +76,7 @@ class Counts:
         return mask
 
     def relaxed(self, values: Floats) -> tuple[Mask, Floats]:
-        """See `Limits.relaxed`: the best sets."""
+        """See `Limits.relaxed`; returns the best sets, which exceed no budget."""
         mask = self.best_sets(values)
         return mask, np.sum(values, axis=1, where=mask)
 

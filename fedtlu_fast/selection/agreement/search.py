@@ -1,4 +1,4 @@
-"""A good choice for P1, and how far from the best it can be."""
+"""Searches for a good choice for P1, and bounds how far it can be from the optimum."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedtlu_fast.selection.agreement.problem import Problem
 
 @dataclass(frozen=True)
 class Effort:
-    """When the search ends.
+    """Says how long the search goes on.
 
     Attributes:
-        steps: of the bound.
-        starts: counts of the bound that are followed.
-        followed: of several starts those that are best after one round of answers.
-        look: rounds of answers from these; the best is then followed to its end.
-        enough: relative distance of choice and bound that ends it.
+        steps: the largest number of steps of the bound.
+        starts: the largest number of starts that are taken from the bound.
+        followed: the number of starts that are continued after one round of responses, the best ones.
+        look: the rounds of responses that these get; the best one is then followed until it ends.
+        enough: the relative distance between objective and bound at which the search ends.
     """
 
     steps: int
@@ -35,21 +35,21 @@ QUICK = Effort(steps=48, starts=48, followed=8, look=4, enough=1e-5)
 PROVING = Effort(steps=2000, starts=256, followed=256, look=ROUNDS, enough=1e-9)
 
 BATCH = 8
-"""Steps of the bound between two looks at what its counts lead to."""
+"""The number of steps of the bound after which the search follows the new starts."""
 CONTINUATION = (0.0625, 0.125, 0.25, 0.5)
-"""Shares of lambda on the way from everybody's own choice."""
+"""Shares of lambda through which a start moves from the clients' own choices towards agreement."""
 SIZES = 8
-"""Sizes of a common set that the search starts from, at most."""
+"""The largest number of sizes of a common set from which the search starts."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A choice and a bound.
+    """Holds a choice and a bound.
 
     Attributes:
-        mask: [D, L].
-        objective: the choice's worth.
-        bound: no choice is worth more.
+        mask: [D, L] bool, the choice.
+        objective: the objective of the choice.
+        bound: an upper bound of the objective of any choice.
     """
 
     mask: Mask
@@ -58,22 +58,22 @@ class Found:
 
     @classmethod
     def alone(cls, problem: Problem) -> Found:
-        """Every row's best set by itself: the choice when lam is 0."""
+        """Gives every row its own best set, which is optimal if lam is 0."""
         mask = problem.limits.best_sets(problem.gains)
         _, worth = problem.limits.relaxed(problem.gains)
         return cls(mask, float(problem.objectives(mask)), float(problem.weights @ worth))
 
     def closed(self, enough: float) -> bool:
-        """Whether the two are this close, relatively."""
+        """Tells whether the relative distance between objective and bound is at most `enough`."""
         return self.bound < np.inf and self.bound - self.objective <= enough * abs(self.bound)
 
 
 def search(problem: Problem, effort: Effort) -> Found:
-    """Best responses from several starts, from the counts of the bound's prices, and around the best choice.
+    """Searches by best responses from several starts, from starts of the bound, and around the best choice.
 
     Args:
-        problem: P1, with clients that can disagree and a lam above 0.
-        effort: when it ends.
+        problem: P1, with at least two clients and a lam above 0.
+        effort: says how long the search goes on.
     """
     nothing = np.zeros(problem.gains.shape, dtype=np.bool_)
     mask, objective = _better(problem, effort, _starts(problem), nothing, 0.0)
@@ -100,7 +100,7 @@ def search(problem: Problem, effort: Effort) -> Found:
 def _better(
     problem: Problem, effort: Effort, counts: Floats, mask: Mask, objective: float
 ) -> tuple[Mask, float]:
-    """What the best of the starts [S, L] leads to, or the given choice when that is not worse."""
+    """Follows the best of the starts [S, L]; returns its choice, or the given one if that is not worse."""
     masks = descend(problem, counts, 1)
     few = np.argsort(-problem.objectives(masks), kind="stable")[: effort.followed]
     masks = descend(problem, problem.counts(masks[few]), effort.look)
@@ -114,7 +114,7 @@ def _better(
 
 
 def _starts(problem: Problem) -> Floats:
-    """[S, L]: everybody's own choice, the way from it to lam, and common sets of several sizes."""
+    """Returns starts [S, L]: the clients' own choices, those on the way to agreement, and common sets."""
     alone = problem.limits.best_sets(problem.gains)
     own = followed = problem.counts(alone)[None]
     for share in CONTINUATION:
@@ -130,7 +130,7 @@ def _starts(problem: Problem) -> Floats:
 
 
 def _moves(problem: Problem, mask: Mask) -> Floats:
-    """[S, L]: the counts of a choice, but for one layer that everybody or nobody trains."""
+    """Returns starts [S, L]: a choice's numbers of clients, with one layer changed to all clients or none."""
     counts = problem.counts(mask)
     moves = np.tile(counts, (2, len(counts), 1))
     np.einsum("sll->sl", moves)[:] = [[problem.clients], [0.0]]
