@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.changes.scored import ScoredChange
-from fedtlu_fast.errors import InputError, check_kind
+from fedtlu_fast.errors import InputError, check_kind, listed
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring.block_metrics import Change, measure
 from fedtlu_fast.selection import (
     Evidence,
     Keep,
+    Mask,
     Selection,
     Selector,
     ServerRoom,
@@ -35,7 +38,8 @@ def choose(
     *,
     ungrouped: Ungrouped = "always",
     seed: int = 0,
-    round: int = 1,  # noqa: A002
+    round: int | None = None,  # noqa: A002
+    last_choice: Selection | None = None,
 ) -> Selection:
     """Chooses the blocks to apply, as a round does.
 
@@ -49,11 +53,15 @@ def choose(
             your own function ``(change) -> scores [B]``.
         ungrouped: whether unique blocks (embeddings, head) are chosen ``always`` or ``never``.
         seed: the seed; together with the round it decides all draws of the selector.
-        round: the number of the round, from 1.
+        round: the number of the round, from 1; a selector that draws, such as ``random``, needs it. None is
+            round 1 for the other selectors.
+        last_choice: the result of `choose` in the round before, for selectors that look at it; None before
+            round 2.
 
     Raises:
         InputError: The selector is unknown or needs more than the change itself (facts about single clients,
-            the parameters), or `keep` does not fit the groups.
+            the parameters), it draws and `round` is missing, or `keep` or `last_choice` does not fit the
+            blocks.
 
     Example:
         >>> from fedtlu_fast import score
@@ -69,17 +77,49 @@ def choose(
         needs = ", ".join(chooser.needs)
         expected = f"a selector that needs no facts about single clients, but this one needs {needs}"
         raise InputError("selector", name, expected)
-    change = Change(scores.layout, scores.stats, scores.scores, None, scores.layout, round=round)
+    last = None if last_choice is None else _mask_of(last_choice, scores.layout)
+    draws, index = generator(seed, "selection", round or 1), 1 if round is None else round
+    change = Change(
+        scores.layout, scores.stats, scores.scores, None, scores.layout, round=index, last_choice=last
+    )
     others = {name: measure(name, change).blocks for name in chooser.metrics if name != SCORE}
     evidence = Evidence(
         layout=scores.layout,
         metrics={name: own.numpy()[None, :] for name, own in {SCORE: scores.block_scores, **others}.items()},
-        generator=generator(seed, "selection", round),
-        round=round,
+        generator=draws,
+        round=index,
         change=change,
+        last_choice=last,
     )
-    kept = quotas(scores.layout, keep) if chooser.budgeted else (0,) * len(scores.layout.groups)
-    return select(chooser, evidence, ServerRoom(scores.layout, kept), ungrouped, scores.stats.nonfinite)
+    room = ServerRoom(scores.layout, _quotas(scores.layout, keep, chooser))
+    chosen = select(chooser, evidence, room, ungrouped, scores.stats.nonfinite)
+    if round is None and _has_drawn(draws):
+        expected = f"the number of the round, from 1, since {type(chooser).__name__} draws by it"
+        raise InputError("round", round, expected, "Without it every round would draw the same.")
+    return chosen
+
+
+def _has_drawn(draws: np.random.Generator) -> bool:
+    return bool(draws.bit_generator.state["state"]["counter"].any())
+
+
+def _quotas(layout: ParameterLayout, keep: Keep, selector: Selector) -> tuple[int, ...]:
+    """Returns the number of blocks to keep in each group; errors name the arguments of `choose` and `score`, not settings."""
+    if not selector.budgeted:
+        return (0,) * len(layout.groups)
+    try:
+        return quotas(layout, keep)
+    except InputError as error:
+        raise error.of(error.field.removeprefix("selection.")) from None
+
+
+def _mask_of(chosen: Selection, layout: ParameterLayout) -> Mask:
+    """Returns the chosen blocks, found by name, as a mask [B] bool."""
+    check_kind("last_choice", chosen, Selection, "what choose gave in the round before")
+    names = [block.name for block in layout.blocks]
+    if unknown := set(chosen.names) - set(names):
+        raise InputError("last_choice", min(unknown), f"blocks of these scores: {listed(names)}")
+    return np.array([name in chosen.names for name in names])
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ SOME_CLIENTS, SOME_SAMPLES = 64, 64
 """How many clients, and how many samples of the test, a fingerprint reads at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Datasets:
     """The user's own data, client by client.
 
@@ -90,6 +90,11 @@ class Datasets:
                     raise InputError(f"train[{client}]", held, "one sample or more to train on")
         if _length(self.test) == 0:
             raise InputError("test", self.test, "one sample or more")
+
+    def __repr__(self) -> str:
+        test = _length(self.test)
+        own = "no tests of their own" if self.held_out is None else "tests of their own"
+        return f"Datasets of {self.number} clients with {own}, and a test of {test} samples"
 
     @property
     def number(self) -> int:

@@ -17,9 +17,9 @@ from fedtlu_fast.selection.selector import Selector, chosen_by
 Ungrouped = Literal["always", "never"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
-    """Holds the blocks to update.
+    """Holds the blocks to update; printing it shows their names.
 
     Attributes:
         blocks: the indices of the blocks, ascending.
@@ -34,6 +34,10 @@ class Selection:
     mask: Tensor
     layers: tuple[str, ...]
     parameters: int
+
+    def __repr__(self) -> str:
+        blocks = f"{len(self.blocks)} block{'' if len(self.blocks) == 1 else 's'}"
+        return f"Selection of {blocks}, {self.parameters:,} parameters: {', '.join(self.names) or 'none'}"
 
     def chosen(self, layout: ParameterLayout) -> Tensor:
         """Returns the blocks as a mask, [B] bool."""

@@ -13,7 +13,7 @@ import fedtlu_fast as ft
 from fedtlu_fast.changes import scored, update
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.selection import FedTLU, Selector
+from fedtlu_fast.selection import FedTLU, Ranking, Selector
 
 
 class Net(nn.Module):
@@ -93,7 +93,56 @@ def test_the_best_blocks_are_chosen_and_those_without_a_like(pair):
         for index in (1, 2)
     }
     assert len(draws) > 1
-    assert len({ft.choose(scores, selector="random", seed=4).names for _ in range(3)}) == 1
+    assert len({ft.choose(scores, selector="random", seed=4, round=5).names for _ in range(3)}) == 1
+
+
+def test_a_selector_that_draws_needs_the_round(pair):
+    class Drawn(Selector):
+        def choose(self, evidence, room):
+            return room.best(evidence.generator.random((1, 4)))
+
+    scores = ft.score(*pair)
+    for selector in ("random", Drawn()):
+        with pytest.raises(InputError, match="round: got None; expected the number of the round, from 1"):
+            ft.choose(scores, selector=selector)
+        ft.choose(scores, selector=selector, round=2)
+
+
+def test_a_selector_sees_what_was_chosen_in_the_round_before(pair):
+    class Other(Ranking):
+        """Prefers what was left out."""
+
+        def utility(self, evidence):
+            return np.zeros((1, 4)) if evidence.last_choice is None else -1.0 * evidence.last_choice[None]
+
+    scores = ft.score(*pair)
+    first = ft.choose(scores, keep=2, selector=Other())
+    second = ft.choose(scores, keep=2, selector=Other(), last_choice=first)
+    names = {"h.0", "h.1", "h.2"}
+    assert names - set(first.names) < set(second.names)
+
+    def left_out(change):
+        assert change.last_choice.tolist() == first.chosen(scores.layout).tolist()
+        return [1.0] * 4
+
+    ft.choose(scores, selector=left_out, last_choice=first)
+    other = ft.score(*pair, granularity="tensor")
+    with pytest.raises(InputError, match=r"last_choice: got '.*'; expected blocks of these scores: embed"):
+        ft.choose(scores, last_choice=ft.choose(other))
+    with pytest.raises(
+        InputError, match=r"last_choice: got .*; expected what choose gave in the round before"
+    ):
+        ft.choose(scores, last_choice=["h.1"])
+
+
+def test_errors_of_choose_name_its_arguments(pair):
+    with pytest.raises(InputError, match=r"^keep: got 0; expected 1 or more"):
+        ft.choose(ft.score(*pair), keep=0)
+
+
+def test_a_choice_shows_names_of_blocks(pair):
+    chosen = ft.choose(ft.score(*pair), keep=1, ungrouped="never")
+    assert repr(chosen) == f"Selection of 1 block, {chosen.parameters:,} parameters: {chosen.names[0]}"
 
 
 def test_a_selector_of_the_users_own(pair):

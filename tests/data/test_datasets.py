@@ -224,3 +224,10 @@ def test_what_holds_no_samples_is_refused_when_it_is_asked_for():
         Datasets([LISTED], Endless()).population()
     with pytest.raises(InputError, match=r"train\[0\].*one sample or more"):
         Datasets(lambda client: [], LISTED, clients=2).population().train(0)
+
+
+def test_data_are_shown_by_their_numbers_and_not_by_their_content():
+    held = [(torch.zeros(3, 2), torch.zeros(3))] * 50
+    shown = "Datasets of 50 clients with no tests of their own, and a test of 3 samples"
+    assert repr(Datasets(train=held, test=held[0])) == shown
+    assert "50 clients with tests of their own" in repr(Datasets(train=held, test=held[0], held_out=held))
