@@ -104,7 +104,7 @@ def _has_drawn(draws: np.random.Generator) -> bool:
 
 
 def _quotas(layout: ParameterLayout, keep: Keep, selector: Selector) -> tuple[int, ...]:
-    """Returns the number of blocks to keep in each group; errors name the arguments of `choose` and `score`, not settings."""
+    """Returns the number of blocks to keep in each group; errors name arguments of `choose`, not settings."""
     if not selector.budgeted:
         return (0,) * len(layout.groups)
     try:
