@@ -96,12 +96,7 @@ def make_executor(
     except CannotCompileError as error:
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:
-        raise InputError(
-            "execution.clients_per_batch",
-            given.clients_per_batch,
-            f"1 for this model: {error}",
-            "Use executor=serial or processes.",
-        ) from error
+        raise _no_vmap(error, config) from error
     if name == "processes":
         return processes.Processes(lanes, given, min(given.workers or cores(), config.cohort))
     if name == "ray":
@@ -111,6 +106,16 @@ def make_executor(
 
 def _no_kernel(error: CannotCompileError) -> InputError:
     return InputError("execution.engine", "compiled", f"torch for this model: {error}")
+
+
+def _no_vmap(error: CannotVectorizeError, config: RunConfig) -> InputError:
+    """Returns the error that names the setting which asks for many clients in one pass."""
+    given = config.execution
+    if given.executor == "vectorized":
+        expected = f"serial or processes for this model: {error}"
+        return InputError("execution.executor", given.executor, expected)
+    expected = f"1 for this model: {error}"
+    return InputError("execution.clients_per_batch", given.clients_per_batch, expected)
 
 
 def _settled(config: RunConfig, executor: str, clients_per_batch: int, engine: str) -> RunConfig:
@@ -185,6 +190,8 @@ def _seconds(way: Way, config: RunConfig, population: Population, trainer: Local
             seconds = _timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))))
     except CannotCompileError as error:
         raise _no_kernel(error) from error
+    except CannotVectorizeError as error:
+        raise _no_vmap(error, config) from error
     except BaseException as error:
         check_interrupt(error)
         return 0.0

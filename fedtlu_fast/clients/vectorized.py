@@ -21,6 +21,7 @@ from fedtlu_fast.clients.batches import batches, probe_batches
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
+from fedtlu_fast.clients.unvectorized import reason_of
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
@@ -213,8 +214,7 @@ class VectorizedTrainer:
         except InputError:
             raise
         except Exception as error:  # of torch, or of a model that does what plain tensors allow
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CannotVectorizeError(lines[0].rstrip(".")) from error
+            raise CannotVectorizeError(reason_of(error, self._task.model)) from error
         self._check_mean(example)
 
     @torch.no_grad()

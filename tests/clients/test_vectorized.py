@@ -438,17 +438,46 @@ def test_dropout_of_nothing_and_norms_of_single_samples_are_allowed():
     setting.compare(setting.samples(3, 9, 5))
 
 
-def test_a_model_that_looks_at_its_numbers_is_refused():
-    class Looks(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = mlp()
+class Forward(nn.Module):
+    """Works on what an inner module gives."""
 
-        def forward(self, x):
-            return self.inner(x) if x.sum() > 0 else -self.inner(x)
+    def __init__(self, inner, function):
+        super().__init__()
+        self.inner, self.function = inner, function
 
-    with pytest.raises(CannotVectorizeError, match=r"data-dependent control flow|vmap"):
-        Setting(model=Looks())
+    def forward(self, x):
+        return self.function(self.inner(x))
+
+
+class Recurrent(nn.Module):
+    """Reads the inputs as a sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(1, 1, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x[..., None])[0][..., 0]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            lambda: mlp(nn.Dropout(0.5)),
+            r"random numbers .*\(1, a module of the class Dropout\).* dropout of 0",
+        ),
+        (lambda: mlp(Recurrent()), r"cannot vectorise aten::lstm.input \(1\.lstm, .*class LSTM\)$"),
+        (lambda: Forward(mlp(), lambda x: x if x.sum() > 0 else -x), r"values of tensors.*\(in Forward"),
+        (lambda: Forward(mlp(), lambda x: x * x.max().item()), r"\.item\(\) \(in Forward"),
+        (lambda: Forward(mlp(), lambda x: x * x[x > 0].sum()), r"shape depends on values.*\(in Forward"),
+        (lambda: Forward(mlp(), lambda x: x.nothing()), r"no attribute 'nothing' \(in Forward"),
+    ],
+    ids=["dropout", "LSTM", "if", "item", "shape", "another error"],
+)
+def test_what_cannot_be_vectorised_is_said_in_plain_words_with_its_place(model, reason):
+    with pytest.raises(CannotVectorizeError, match=reason):
+        Setting(model=model())
 
 
 def test_trying_a_model_leaves_no_trace():

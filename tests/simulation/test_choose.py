@@ -207,21 +207,27 @@ def test_processes_are_refused_on_a_gpu_and_off_linux(monkeypatch):
 
 @linux_only
 @pytest.mark.parametrize(
-    "execution", [{"executor": "vectorized"}, {"executor": "processes", "clients_per_batch": 3}], ids=str
+    ("execution", "refused"),
+    [
+        ({"executor": "vectorized"}, "executor: got 'vectorized'; expected serial or processes"),
+        ({"executor": "processes", "clients_per_batch": 3}, "clients_per_batch: got 3; expected 1"),
+        ({"executor": "auto", "clients_per_batch": 3}, "clients_per_batch: got 3; expected 1"),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
         (lambda: nn.BatchNorm1d(5), r"running statistics \(1.running_mean\)"),
         (lambda: nn.BatchNorm1d(5, track_running_stats=False), r"normalises over the batch \(1\)"),
-        (lambda: nn.Dropout(0.5), "random"),
+        (lambda: nn.Dropout(0.5), "it draws random numbers in training"),
     ],
     ids=["BatchNorm", "BatchNorm without statistics", "dropout"],
 )
-def test_a_model_that_cannot_be_vectorised_is_refused_with_the_reason(execution, layer, reason):
-    with pytest.raises(
-        InputError, match=rf"execution.clients_per_batch: .*expected 1 for this model: .*{reason}.*serial"
-    ):
+def test_a_model_that_cannot_be_vectorised_is_refused_by_the_setting_that_was_given(
+    execution, refused, layer, reason
+):
+    with pytest.raises(InputError, match=rf"execution\.{refused} for this model: .*{reason}"):
         made(execution, layer())
 
 
