@@ -1,4 +1,4 @@
-"""The operations on a GPT-2-sized change (124M float32, 148 tensors), beside hand-written code.
+"""Times the operations on a GPT-2-sized change (124M float32, 148 tensors), beside hand-written code.
 
     pytest benchmarks/bench_ops.py --benchmark-columns=median,ops
 

@@ -1,4 +1,4 @@
-"""The share of the parameters that selection decides over, in published architectures.
+"""Computes the share of the parameters that selection decides over, in published architectures.
 
     python benchmarks/blocks.py [--out benchmarks/results/blocks.csv]
 

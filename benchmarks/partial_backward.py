@@ -1,4 +1,4 @@
-"""FLOPs, seconds and memory that training only the top blocks saves in one step, beside the counted costs.
+"""Measures what training only the top blocks saves in a step: FLOPs, seconds and memory.
 
     python benchmarks/partial_backward.py [--repeats 15] [--out benchmarks/results/partial-backward.csv]
 
@@ -40,7 +40,7 @@ BATCH, LENGTH, LR = 8, 64, 1e-3
 
 
 class TextClassification(Classification):
-    """Token ids [B, T] with one label each."""
+    """Holds token ids [B, T] with one label each."""
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self.model(batch[0]).logits, batch[1])
@@ -84,7 +84,7 @@ MODELS: dict[str, Callable[[], tuple[Task, Batch]]] = {"gpt2-6x256": gpt2, "mini
 
 
 def cases(layout: ParameterLayout) -> dict[str, list[int]]:
-    """The top 1, 2, ... of the first group of like blocks with all layers above; then everything."""
+    """Returns the top 1, 2, ... of the first group of like blocks with all layers above; then everything."""
     like = layout.groups[0].blocks
     above = [block for block in layout.ungrouped if block > like[-1]]
     tops = {f"top {count}": [*like[-count:], *above] for count in range(1, len(like) + 1)}

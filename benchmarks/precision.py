@@ -39,7 +39,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """The agreement of a round in another precision or engine with the same round in float32."""
+    """Holds the agreement of a round in another precision or engine with the same round in float32."""
 
     tau: float
     same_choice: bool
@@ -67,7 +67,7 @@ def compared(one: RoundRecord, other: RoundRecord, run: Run) -> Agreement:
 
 
 def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
-    """The agreement of every way, round by round along the float32 run."""
+    """Returns the agreement of every way, round by round along the float32 run."""
     found: dict[str, list[Agreement]] = {name: [] for name in WAYS}
     settings = {name: config.execution.model_copy(update=own) for name, own in WAYS.items()}
     with closing(open_run(config)) as plain:
@@ -86,7 +86,7 @@ def rounds_of(config: RunConfig, rounds: int) -> dict[str, list[Agreement]]:
 
 
 def speed(config: RunConfig, repeats: int = 5) -> float:
-    """How many times as fast a client trains in bfloat16, without vectorising; a median of several turns."""
+    """Measures how many times as fast a client trains in bfloat16, one by one; a median of several turns."""
     mixed = config.execution.model_copy(update=WAYS["bfloat16"])
     runs = [open_run(config), open_run(config.model_copy(update={"execution": mixed}))]
     seconds: list[list[float]] = [[], []]

@@ -28,7 +28,7 @@ from fedtlu_fast.simulation.round import run_round
 
 
 def real_change(rounds: int) -> tuple[Tensor, ParameterLayout]:
-    """The change of round `rounds` + 1, every block applied, and its layout by tensors."""
+    """Returns the change of round `rounds` + 1, every block applied, and its layout by tensors."""
     run = open_run(load_config("quickstart", overrides=["selector=full", f"rounds={rounds + 1}"]))
     run.advance(rounds)
     after, _ = run_round(run.server, run.state)
@@ -37,7 +37,7 @@ def real_change(rounds: int) -> tuple[Tensor, ParameterLayout]:
 
 
 def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
-    """One row per way of scoring and dtype of the change."""
+    """Returns one row per way of scoring and dtype of the change."""
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         given = change.to(dtype)
@@ -56,7 +56,7 @@ def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
 def row(
     who: str, dtype: torch.dtype, excess: Tensor, oracle: Tensor, layout: ParameterLayout
 ) -> dict[str, object]:
-    """A line of the table."""
+    """Makes a line of the table."""
     error = (excess.clamp(min=0).sqrt() - oracle.sqrt()).abs().max()
     return {
         "scored by": who,

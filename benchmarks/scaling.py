@@ -48,7 +48,7 @@ print(json.dumps({"start_seconds": started - imported, "first_round_seconds": fi
 
 
 def small(**over: object) -> dict:
-    """A small MLP on clients by rule, without tests."""
+    """Returns a small MLP on clients by rule, without tests."""
     tree = {
         "task": "classification",
         "rounds": 10**6,
@@ -63,7 +63,7 @@ def small(**over: object) -> dict:
 
 
 def population() -> list[dict]:
-    """The same cohort drawn from more and more clients."""
+    """Measures the same cohort drawn from more and more clients."""
     found: dict[int, list[dict]] = {}
     for _ in range(3):
         for clients in (1000, 10_000, 100_000, 1_000_000):
@@ -109,7 +109,7 @@ print(json.dumps({"parameters": layout.size, "aggregation": added - began, "scor
 
 
 def aggregation() -> list[dict]:
-    """The paper's third question: time, memory and bytes of aggregation and scoring."""
+    """Answers the paper's third question: time, memory and bytes of aggregation and scoring."""
     rows = []
     for shape, cohorts in (
         ("transformer-6", (100, 500, 1000, 10_000, 100_000)),
@@ -136,7 +136,7 @@ def aggregation() -> list[dict]:
 
 
 def cohort() -> list[dict]:
-    """Whole rounds with larger and larger cohorts of a million clients."""
+    """Measures whole rounds with larger and larger cohorts of a million clients."""
     rows = []
     for size in (100, 1000, 10_000, 100_000):
         found = run(ROUNDS, settings=small(clients=1_000_000, cohort=size), rounds=4 if size > 10_000 else 8)
@@ -153,7 +153,7 @@ def cohort() -> list[dict]:
 
 
 def language(workers: int, **over: object) -> dict:
-    """A GPT-2 of a million parameters on text: bound by arithmetic."""
+    """Returns a GPT-2 of a million parameters on text: bound by arithmetic."""
     return {
         "rounds": 10**6,
         "clients": 100,
@@ -170,7 +170,7 @@ def language(workers: int, **over: object) -> dict:
 
 
 def workers() -> list[dict]:
-    """One worker and two, on work that is bound by arithmetic."""
+    """Measures one worker and two, on work that is bound by arithmetic."""
     found: dict[int, list[dict]] = {1: [], 2: []}
     for _ in range(4):
         for number, results in found.items():
@@ -190,7 +190,7 @@ SPIN = "while True: pass"
 
 
 def busy() -> list[dict]:
-    """The same job alone, and beside a process that never sleeps."""
+    """Measures the same job alone, and beside a process that never sleeps."""
     jobs = {"gpt, 2 workers": language(2), "mlp, 2 workers": small(clients=10_000)}
     rows = []
     for name, settings in jobs.items():
@@ -214,7 +214,7 @@ PARTS = {part.__name__: part for part in (population, cohort, workers, busy, agg
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Time and memory of aggregation and scoring against the number of clients."""
+    """Draws the time and memory of aggregation and scoring against the number of clients."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")

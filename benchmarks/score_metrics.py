@@ -51,19 +51,19 @@ BASELINE = "random"
 
 
 def config_of(arm: str, seed: int) -> RunConfig:
-    """The settings of one arm."""
+    """Returns the settings of one arm."""
     selector, metric, pooling = ARMS[arm]
     chosen = [f"selector={selector}", f"metric={metric}", f"pooling={pooling}", f"seed={seed}"]
     return load_config("quickstart", overrides=[*SETTINGS, *chosen])
 
 
 def path_of(arm: str, seed: int, runs: Path) -> Path:
-    """The directory of an arm's run."""
+    """Returns the directory of an arm's run."""
     return runs / f"{arm.replace(', ', '-')}-seed{seed}"
 
 
 def arms_of(seed: int, runs: Path) -> list[Arm]:
-    """The warm-up of a seed, and the arms that start from it."""
+    """Returns the warm-up of a seed, and the arms that start from it."""
     shared = runs / f"warmup-seed{seed}"
     found = [Arm(shared.name, config_of("full", seed), shared, WARMUP, summarise=False)]
     for name in ARMS:
@@ -73,7 +73,7 @@ def arms_of(seed: int, runs: Path) -> list[Arm]:
 
 
 def row(arm: str, paths: Sequence[Path], baseline: Sequence[float]) -> dict[str, Any]:
-    """A row of the table: one arm with all its seeds."""
+    """Makes a row of the table: one arm with all its seeds."""
     perplexities = [read_arm(path).summary["test_perplexity"] for path in paths]
     gains = [100 * (other - own) / other for own, other in zip(perplexities, baseline, strict=True)]
     histories = [read_history(path)[1] for path in paths]
@@ -96,7 +96,7 @@ def row(arm: str, paths: Sequence[Path], baseline: Sequence[float]) -> dict[str,
 
 
 def spread(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and sample standard deviation over seeds; None if a run lacks the number."""
+    """Returns the mean and sample standard deviation over seeds; None if a run lacks the number."""
     known = [value for value in values if value is not None]
     return {
         name: float(f"{fmean(known):.6g}") if known else None,

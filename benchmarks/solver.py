@@ -42,7 +42,7 @@ UNARY_SECONDS = 20
 
 
 def case(clients: int, layers: int, lam: float, index: int) -> Case:
-    """Gains, budgets and lambda."""
+    """Draws gains, budgets and lambda."""
     random = generator(0, f"solver benchmark {clients}x{layers}", index, int(10 * lam))
     own = random.choice([0.2, 0.5, 1.0])
     gains = (1 - own) * random.gamma(2, 1, layers) + own * random.gamma(2, 1, (clients, layers))
@@ -54,13 +54,13 @@ def case(clients: int, layers: int, lam: float, index: int) -> Case:
 
 
 def by_pairs(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """The optimum by the package's own programme."""
+    """Finds the optimum by the package's own programme."""
     problem = Problem(gains, np.ones(len(gains)), lam, Counts(budgets))
     return solve_exactly(problem, Found(np.zeros(gains.shape, np.bool_), 0.0, inf)).objective
 
 
 def by_counters(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """The optimum by unary counters, or the best value found within UNARY_SECONDS."""
+    """Finds the optimum by unary counters, or the best value found within UNARY_SECONDS."""
     clients, layers = gains.shape
     cells = clients * layers
     dearer = np.tile(lam * (clients - 2 * np.arange(1, clients + 1) + 1), layers)
@@ -85,24 +85,24 @@ def by_counters(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: flo
 
 
 def by_choose_layers(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """The objective that `choose_layers` reaches."""
+    """Returns the objective that `choose_layers` reaches."""
     return choose_layers(gains, budgets, lam).objective
 
 
 def bound(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """An upper bound of the optimum."""
+    """Returns an upper bound of the optimum."""
     return choose_layers(gains, budgets, lam, prove=True).bound
 
 
 def timed(solver: Callable[..., float], problem: Case) -> tuple[float, float]:
-    """The solver's result, and milliseconds of processor time."""
+    """Returns the solver's result, and milliseconds of processor time."""
     start = time.process_time()
     value = solver(*problem)
     return value, 1000 * (time.process_time() - start)
 
 
 def row(size: tuple[int, int], lam: float, cases: int, rounds: int, unary: int) -> dict[str, object]:
-    """A row of the table."""
+    """Makes a row of the table."""
     quality, ours, pairs, counters = [], [], [], []
     small = size in SMALL
     for index in range(cases):

@@ -1,4 +1,4 @@
-"""Federates your own tagger with your own loss, metric, selector and rule; run again, it goes on.
+"""Federates your own tagger with your own loss, metric, selector and rule; a second call resumes the run.
 
 Usage: federate.py EXECUTOR DIRECTORY
 """
@@ -13,24 +13,24 @@ import fedtlu_fast as ft
 
 
 def focal_loss(outputs, targets):
-    """[B]: words that are tagged well already count less (focal loss, arXiv 1708.02002)."""
+    """Returns the loss of each sentence, [B]; words that are tagged well count less (arXiv 1708.02002)."""
     nats = torch.nn.functional.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
     return ((1 - (-nats).exp()) * nats).sum(1) / (targets != -100).sum(1)
 
 
 def accuracy(outputs, targets):
-    """[B]: the share of each sentence's words with the right tag."""
+    """Returns the share of each sentence's words with the right tag, [B]."""
     return (outputs.argmax(-1) == targets).sum(1) / (targets != -100).sum(1)
 
 
 def middle_half(updates, weights):
-    """[P]: the mean of the middle half of the clients' changes [K, P], number by number."""
+    """Returns the mean of the middle half of the clients' changes [K, P], for each parameter, [P]."""
     return updates.sort(dim=0).values[len(updates) // 4 : -(len(updates) // 4)].mean(dim=0)
 
 
 @ft.part
 class Rested(ft.Ranking):
-    """FedTLU that counts the score of a block less when the block was applied in the round before."""
+    """Ranks like FedTLU, but reduces the score of a block that was applied in the round before."""
 
     handicap: float = 0.5
     needs = ("excess",)
@@ -41,7 +41,7 @@ class Rested(ft.Ranking):
 
 
 def federation(**more):
-    """The federation; `more` are arguments of `ft.Federation`."""
+    """Makes the federation; `more` are arguments of `ft.Federation`."""
     torch.manual_seed(0)
     task = ft.SupervisedTask(Tagger(), focal_loss, {"accuracy": ft.Metric(accuracy, percent=True)})
     data = ft.Datasets(train=[Sentences(client) for client in range(50)], test=Sentences(99, 200))

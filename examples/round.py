@@ -1,4 +1,4 @@
-"""One federated round in plain PyTorch: the training loop is yours, the server's choice is three verbs.
+"""Runs one federated round in plain PyTorch: the training loop is yours, and three functions choose blocks.
 
 `score` ranks the blocks of the averaged change, `choose` keeps the best ones of each group of like blocks,
 and `apply_` adds their change to the global model. All other blocks keep their bits.
@@ -14,13 +14,13 @@ import fedtlu_fast as ft
 
 
 def build_model() -> nn.Module:
-    """Four like blocks between an input and an output layer."""
+    """Builds four like blocks between an input and an output layer."""
     blocks = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4)))
     return nn.Sequential(nn.Linear(5, 8), blocks, nn.Linear(8, 3))
 
 
 def train_(model: nn.Module, inputs: Tensor, targets: Tensor, steps: int, lr: float) -> None:
-    """A client's local training: plain gradient descent on all of its samples."""
+    """Trains a client by plain gradient descent on all of its samples."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -31,7 +31,7 @@ def train_(model: nn.Module, inputs: Tensor, targets: Tensor, steps: int, lr: fl
 def federated_round_(
     model: nn.Module, clients: list[tuple[Tensor, Tensor]], keep: int, steps: int, lr: float
 ) -> tuple[str, ...]:
-    """Changes the global model by one round and gives the names of the blocks that changed."""
+    """Runs one round on the global model and returns the names of the blocks that changed."""
     before = copy.deepcopy(model.state_dict())
     total = sum(len(targets) for _, targets in clients)
     change = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in before.items()}

@@ -1,11 +1,11 @@
-"""A tagger as a user may have it already: a model, and Datasets of sentences of different lengths."""
+"""Defines a tagger as a user may already have it: a model, and Datasets of sentences of different lengths."""
 
 import torch
 from torch import nn
 
 
 class Tagger(nn.Module):
-    """Word ids [B, T] to the logits of three tags [B, T, 3]."""
+    """Maps word ids [B, T] to the logits of three tags [B, T, 3]."""
 
     def __init__(self):
         super().__init__()
@@ -17,7 +17,7 @@ class Tagger(nn.Module):
 
 
 class Sentences(torch.utils.data.Dataset):
-    """Sentences of 3 to 11 words, with a tag for every word."""
+    """Holds sentences of 3 to 11 words, with a tag for every word."""
 
     def __init__(self, seed, count=20):
         draws = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""``aggregate += weight * (client - base)`` in one launch, or in two with the moments of the layers."""
+"""Computes ``aggregate += weight * (client - base)`` in one launch, or in two with the layers' moments."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def accumulate_moments_kernel(
 
 
 def accumulate(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float) -> None:
-    """Launch `accumulate_kernel` over flat contiguous vectors of one device."""
+    """Launches `accumulate_kernel` over flat contiguous vectors of one device."""
     size = aggregate.numel()
     if size:
         accumulate_kernel[(triton.cdiv(size, BLOCK),)](

@@ -1,4 +1,4 @@
-"""The clients' weighted sum with the moments of its layers: every client is read once, nothing is read back.
+"""Computes the clients' weighted sum with the moments of its layers; every client is read only once.
 
 One launch over the tiles, one over the layers. Here a tile is a single step: its sum, and the numbers for its
 moments, stay in registers while the kernel goes through the clients. Both launches have a fixed order and no
@@ -121,7 +121,7 @@ def aggregate_kernel(
 def aggregate(
     out: Tensor, clients: Sequence[Tensor], weights: Tensor, base: Tensor | None, layers: Layers, each: bool
 ) -> Tensor:
-    """Fill `out` and compute the moments of its layers, and with `each` the moments of the clients' changes.
+    """Fills `out`, and computes the moments of its layers and, with `each`, of the clients' changes.
 
     Args:
         out: [P], float32 or float64, contiguous; overwritten. It may be one of the clients.

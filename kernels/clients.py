@@ -1,4 +1,4 @@
-"""The table of an aggregation's clients on the device: the address and the weight of each vector.
+"""Makes the table of an aggregation's clients on the device: the address and the weight of each vector.
 
 Tables are cached like those of `tiles`: a round whose vectors have the addresses and weights of an earlier
 round sends nothing, and a CUDA graph can be captured.

@@ -1,4 +1,4 @@
-"""Moments of every layer in two launches: one over all tiles, one over all layers.
+"""Computes the moments of every layer in two launches: one over all tiles, one over all layers.
 
 Both have a fixed tree and no atomics, so the same input in the same place gives the same bits every time.
 """
@@ -28,7 +28,7 @@ MERGE_WARPS = (1, 4, 16)
 
 @triton.jit
 def _load(source, base, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
-    """One step of a tile, widened, and a mask of the lanes that belong to the layer; other lanes hold 0."""
+    """Loads one step of a tile, widened, and a mask of the layer's lanes; other lanes hold 0."""
     lanes = base + tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]  # [ROWS, WIDTH]
     inside = (lanes >= first) & (lanes < stop)
     # A mask would split the 16-byte loads of a step that lies wholly in the layer.
@@ -47,13 +47,13 @@ def _shift(x, inside, centre, WHOLE: tl.constexpr):
 
 @triton.jit
 def _largest(x):
-    """Largest magnitude of every column: [ROWS, WIDTH] -> [WIDTH]."""
+    """Returns the largest magnitude of every column: [ROWS, WIDTH] -> [WIDTH]."""
     return tl.max(tl.abs(x), axis=0)
 
 
 @triton.jit
 def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
-    """Mean as c + offset, m2 and largest magnitude of lanes ``first .. stop - 1``.
+    """Returns the mean as c + offset, m2 and largest magnitude of lanes ``first .. stop - 1``.
 
     The sums are taken about the mean c of the first step, which is itself taken about the first element p:
         c = p + sum(x - p) / n_0;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
@@ -86,7 +86,7 @@ def _tile_moments(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, 
 
 @triton.jit
 def _nonfinite(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """How many of lanes ``first .. stop - 1`` are NaN or Inf."""
+    """Counts how many of lanes ``first .. stop - 1`` are NaN or Inf."""
     bad = tl.zeros((WIDTH,), dtype=tl.int32)
     for base in range(0, stop, ROWS * WIDTH):
         x, _ = _load(source, base, first, stop, ROWS, WIDTH, False)
@@ -98,7 +98,7 @@ def _nonfinite(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 def tile_moments_kernel(
     origin, starts, firsts, stops, partials, tiles, ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Moments of one tile: ``partials[:, tile] = centre, offset, m2, abs_max, nonfinite``.
+    """Computes the moments of one tile: ``partials[:, tile] = centre, offset, m2, abs_max, nonfinite``.
 
     Args:
         origin: where `starts` count from; any dtype.
@@ -128,14 +128,14 @@ def tile_moments_kernel(
 
 @triton.jit
 def _shift_of_tiles(partials, tile, inside, centre, tiles):
-    """Means of these tiles minus `centre`, [LANES]: differences of equal centres are exactly 0."""
+    """Returns the means of these tiles minus `centre`, [LANES]; exactly 0 for equal centres."""
     centres = tl.load(partials + tile, inside, other=0.0)
     return tl.where(inside, centres - centre + tl.load(partials + tiles + tile, inside, other=0.0), 0.0)
 
 
 @triton.jit
 def _count_of_tiles(firsts, stops, tile, inside):
-    """Elements of these tiles: [LANES]."""
+    """Returns the number of elements of these tiles, [LANES]."""
     return (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
 
 
@@ -143,7 +143,7 @@ def _count_of_tiles(firsts, stops, tile, inside):
 def merge_kernel(
     partials, firsts, stops, bounds, columns, moments, tiles, layers, width, LANES: tl.constexpr
 ):
-    """Moments of one layer of one vector from those of its tiles; program ``vector * layers + layer``.
+    """Merges the moments of a layer's tiles of one vector; program ``vector * layers + layer``.
 
         n = sum(n_i);  s_i = c_i - c_0 + offset_i;  s = sum(n_i s_i) / n
         mean = c_0 + s;  m2 = sum(m2_i + n_i (s_i - s)^2)
@@ -202,7 +202,7 @@ def merge_kernel(
 
 
 def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
-    """Fill the layers' columns of `moments`.
+    """Fills the layers' columns of `moments`.
 
     Args:
         origin: a tensor of the layers' dtype, on their device.
@@ -231,7 +231,7 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
 
 
 def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor) -> None:
-    """Launch `merge_kernel` for the first layers of the table.
+    """Launches `merge_kernel` for the first layers of the table.
 
     Args:
         partials: [V, 5, T] or, for one vector, [5, T].

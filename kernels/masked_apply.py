@@ -1,4 +1,4 @@
-"""``params[layer] += lr * delta[layer]`` for the chosen layers in one launch over their tiles."""
+"""Computes ``params[layer] += lr * delta[layer]`` for the chosen layers in one launch over their tiles."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def masked_apply_kernel(
 
 
 def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> None:
-    """Launch `masked_apply_kernel` over the chosen layers, counted from the first element of `delta`."""
+    """Launches `masked_apply_kernel` over the chosen layers, counted from the first element of `delta`."""
     if not len(layers.lengths):
         return
     # Seen from the narrower vector: an index on a 16-byte boundary there can be on one in the wider vector,

@@ -1,4 +1,4 @@
-"""Passing numbers into a kernel, and widening them inside one."""
+"""Passes numbers into a kernel and widens them inside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 def double_words(value: float) -> tuple[int, int]:
-    """The high and low 32 bits of a float64; `double` puts them together again.
+    """Returns the high and low 32 bits of a float64; `double` puts them together again.
 
     Triton passes a Python float as float32, which would round a client's weight.
     """
@@ -19,14 +19,14 @@ def double_words(value: float) -> tuple[int, int]:
 
 @triton.jit
 def double(high, low):
-    """The float64 made of these two halves."""
+    """Returns the float64 made of these two halves."""
     bits = (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
     return bits.to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def widen(x):
-    """The same values as float32, or as float64 if they are stored as float64."""
+    """Returns the same values as float32, or as float64 if they are stored as float64."""
     if x.dtype == tl.bfloat16:  # by hand, because the interpreter's conversion gets subnormal numbers wrong
         x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
     elif x.dtype == tl.float16:

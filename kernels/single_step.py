@@ -1,4 +1,4 @@
-"""Shared by kernels whose tiles are a single step: their moments are computed while they lie in registers."""
+"""Holds code of kernels whose tiles are a single step, so that moments are computed in registers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 
 @triton.jit
 def lane_zero(vector, start, ALIGNED: tl.constexpr):
-    """Where a tile begins."""
+    """Returns the address at which a tile begins."""
     source = vector + start
     if ALIGNED:  # the table starts tiles on 16 bytes
         source = tl.multiple_of(source, 16)
@@ -21,7 +21,7 @@ def lane_zero(vector, start, ALIGNED: tl.constexpr):
 
 @triton.jit
 def read(source, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """Lanes ``first .. stop - 1`` of a tile [BLOCK], and 0 in the others.
+    """Loads lanes ``first .. stop - 1`` of a tile [BLOCK], and 0 in the others.
 
     WHOLE: first is 0, and stop is BLOCK or 0. All lanes then share the mask: it does not split the 16-byte
     loads.
@@ -33,7 +33,7 @@ def read(source, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
 
 @triton.jit
 def write(target, x, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """Store lanes ``first .. stop - 1`` of a tile [BLOCK]."""
+    """Stores lanes ``first .. stop - 1`` of a tile [BLOCK]."""
     lanes = tl.arange(0, BLOCK)
     if WHOLE:
         tl.store(target + lanes, x)
@@ -43,7 +43,7 @@ def write(target, x, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
 
 @triton.jit
 def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """Store the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
+    """Stores the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
 
     The sums are taken about c, the mean but for rounding:
         c = p + sum(x - p) / n;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
@@ -81,7 +81,7 @@ def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.
 
 
 def tiles_of_all(layers: Layers, origin: Tensor, size: int, block: int) -> Tiles:
-    """The layers' tiles of `block` elements, and then the tiles of the elements before and behind all layers.
+    """Returns the layers' tiles of `block` elements, then the tiles before and behind all layers.
 
     Seen from the narrowest vector: an index on a 16-byte boundary there can be on one in the wider vectors,
     too.

@@ -1,4 +1,4 @@
-"""The tile table: layers of any number and size, cut into one piece per GPU program.
+"""Makes the tile table: layers of any number and size are cut into one piece per GPU program.
 
 A tile is at most `TILE_BYTES` of one layer, or as much as a kernel asks for. Its lane 0 lies on a 16-byte
 boundary, so that whole tiles are read with 16-byte loads wherever the layer itself starts; the lanes of its
@@ -18,7 +18,7 @@ from torch import Tensor
 from fedtlu_fast.kernels.upload import Array, Upload, upload
 
 ALIGNMENT = 16
-"""Bytes of the widest load."""
+"""The number of bytes of the widest load."""
 
 # 64 KiB: eight steps of 8 KiB for four warps (layer_stats.py). Large enough that table and partial
 # results cost about 0.1% of the traffic; small enough that the 124M parameters of GPT-2 in float32
@@ -43,12 +43,12 @@ class Layers:
     columns: Array | None = None
 
     def same_as(self, other: Layers) -> bool:
-        """Whether the contents are equal."""
+        """Tells whether the contents are equal."""
         pairs = ((self.starts, other.starts), (self.lengths, other.lengths), (self.columns, other.columns))
         return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
     def copy(self) -> Layers:
-        """A copy that later changes of the caller's tensors cannot reach."""
+        """Returns a copy that later changes of the caller's tensors cannot reach."""
         columns = None if self.columns is None else self.columns.copy()
         return Layers(self.starts.copy(), self.lengths.copy(), columns)
 
@@ -77,7 +77,7 @@ class Tiles:
 
     @property
     def count(self) -> int:
-        """T."""
+        """Returns T, the number of tiles."""
         return self.starts.numel()
 
 
@@ -88,7 +88,7 @@ _captured: dict[int, Tiles] = {}
 
 
 def in_step(tensor: Tensor, origin: Tensor) -> bool:
-    """Whether `tensor` lies on a 16-byte boundary at every index at which `origin` does.
+    """Tells whether `tensor` lies on a 16-byte boundary at every index at which `origin` does.
 
     Args:
         tensor: contiguous, its elements no narrower than those of `origin`.
@@ -99,7 +99,7 @@ def in_step(tensor: Tensor, origin: Tensor) -> bool:
 
 
 def tiles_of(layers: Layers, origin: Tensor, tile_bytes: int | None = None) -> Tiles:
-    """The table of these layers on the device of `origin`, from the cache when they lie as before.
+    """Returns the table of these layers on the device of `origin`, from the cache when they lie as before.
 
     Args:
         layers: where they lie.
@@ -131,7 +131,7 @@ def tiles_of(layers: Layers, origin: Tensor, tile_bytes: int | None = None) -> T
 
 
 def build(layers: Layers, lead: int, size: int, device: torch.device, tile_bytes: int | None = None) -> Tiles:
-    """Cut every layer into tiles.
+    """Cuts every layer into tiles.
 
     Args:
         layers: where they lie.

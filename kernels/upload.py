@@ -25,7 +25,7 @@ class Upload:
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Make the current stream wait for the copy; the host does not wait."""
+        """Makes the current stream wait for the copy; the host does not wait."""
         if self.copied is not None:
             stream = torch.cuda.current_stream(self.values.device)
             stream.wait_event(self.copied)
@@ -33,7 +33,7 @@ class Upload:
 
 
 def upload(table: Array, device: torch.device) -> Upload:
-    """Send a table [N] to the device, on the current stream."""
+    """Sends a table [N] to the device, on the current stream."""
     values = torch.from_numpy(table)
     if device.type != "cuda":
         return Upload(values, None)

@@ -1,4 +1,4 @@
-"""Clients that raise, hang, kill their worker or send NaN; settings that change before --resume."""
+"""Tries clients that raise, hang, kill their worker or send NaN; settings that change before --resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _sends_nan(held: Any) -> Any:
 
 
 def bad_client(fault: Callable[[Any], Any], words: str) -> Callable[[Bench, random.Random], Outcome]:
-    """A client whose training fails: one message with its number; once fixed, --resume gives the same."""
+    """Makes a client's training fail: one message with its number; once fixed, --resume gives the same."""
 
     def one(bench: Bench, draw: random.Random) -> Outcome:
         peace, out, client = bench.whole(), bench.place(), _drawn(draw)
@@ -50,20 +50,20 @@ def bad_client(fault: Callable[[Any], Any], words: str) -> Callable[[Bench, rand
 
 
 def dropped_client(bench: Bench, draw: random.Random) -> Outcome:
-    """The same client with client_errors=drop: it is left out and reported in each round that draws it."""
+    """Does the same with client_errors=drop: it is left out and reported in each round that draws it."""
     client, out = _drawn(draw), bench.place()
     settings = bench.settings(execution={**EXECUTION, "client_errors": "drop"})
     return _reported(bench, settings, out, client, _raises, "failed")
 
 
 def nan_client(bench: Bench, draw: random.Random) -> Outcome:
-    """A client whose change is NaN: it is refused and reported in each round that draws it."""
+    """Makes a client's change NaN: it is refused and reported in each round that draws it."""
     client, out = _drawn(draw), bench.place()
     return _reported(bench, bench.settings(), out, client, _sends_nan, "refused")
 
 
 def changed_config(bench: Bench, draw: random.Random) -> Outcome:
-    """Settings that change between two parts of a run are refused, and no file is touched."""
+    """Changes settings between two parts of a run: they are refused, and no file is touched."""
     out = Path(shutil.copytree(bench.broken(), bench.place()))
     file = out / "config.yaml"
     file.write_text(file.read_text().replace("lr: 0.1", f"lr: 0.{draw.randrange(2, 9)}"))
@@ -89,7 +89,7 @@ def _reported(
 
 
 def _drawn(draw: random.Random) -> int:
-    """A client that one of the first rounds draws."""
+    """Returns a client that one of the first rounds draws."""
     from fedtlu_fast.participation.cohort import sample_cohort
 
     return draw.choice(sample_cohort(0, 3, CLIENTS, COHORT))

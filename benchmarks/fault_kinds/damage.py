@@ -55,24 +55,24 @@ CHANGES = [flip_bit] * 4 + [change_digit] * 3 + [delete_byte, truncate, repeat_l
 
 
 def damaged_run(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a killed run is changed, then --resume."""
+    """Changes a file of a killed run, then resumes it."""
     variant = draw.choice(["plain", "losses", "clients"])
     return _damaged(bench, draw, bench.broken(variant), bench.whole(variant))
 
 
 def damaged_finished_run(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a finished run is changed, then --resume."""
+    """Changes a file of a finished run, then resumes it."""
     variant = draw.choice(["plain", "losses", "clients"])
     return _damaged(bench, draw, bench.whole(variant), bench.whole(variant))
 
 
 def damaged_comparison(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a finished comparison is changed, then --resume, which makes its table again."""
+    """Changes a file of a finished comparison, then resumes it, which makes its table again."""
     return _damaged(bench, draw, bench.compared(), bench.compared())
 
 
 def damaged_history(bench: Bench, draw: random.Random) -> Outcome:
-    """A file of a run is changed; `fedtlu history` prints the same, or refuses."""
+    """Changes a file of a run: `fedtlu history` prints the same, or refuses."""
     source = bench.whole()
     out = Path(shutil.copytree(source, bench.place()))
     note = _change(draw, out)

@@ -1,4 +1,4 @@
-"""Shared by all kinds of faults: commands that start quickly, and the judgement of how they end.
+"""Holds what all kinds of faults share: commands that start quickly, and the judgement of how they end.
 
 The package is loaded once. A command is a fork of this process in its own session, so that a case takes half
 a second instead of ten; arms of a comparison are forked too. PyTorch has one thread, and has computed nothing
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one case.
+    """Holds the result of one case.
 
     Attributes:
         word: ``same`` (the same bits, summary and logs as without faults), ``message`` (one message and, if
@@ -62,7 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of faults; `one` runs a case with its own draws."""
+    """Describes a family of faults; `one` runs a case with its own draws."""
 
     name: str
     cases: int
@@ -71,7 +71,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; the code is None if it hung and was killed."""
+    """Tells how a command ended; the code is None if it hung and was killed."""
 
     code: int | None
     out: str
@@ -79,18 +79,18 @@ class Ended:
 
     @property
     def message(self) -> str | None:
-        """The message of a command that refused or stopped; None unless there is exactly one."""
+        """Returns the message of a command that refused or stopped; None unless there is exactly one."""
         found = re.findall(r"^(?:error|stopped): .+$", self.err, re.MULTILINE)
         return found[0] if len(found) == 1 and "Traceback" not in self.err else None
 
     @property
     def shown(self) -> str:
-        """The exit code and the end of standard error, for notes."""
+        """Returns the exit code and the end of standard error, for notes."""
         return f"exit {self.code}: {self.err[-600:]}"
 
 
 class Command:
-    """A running command of `fedtlu`, in a fork of this process."""
+    """Controls a running command of `fedtlu`, in a fork of this process."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...], prepare: Callable[[], object]) -> None:
         self._files = [folder / "out", folder / "err"]
@@ -126,7 +126,7 @@ class Command:
             os._exit(code)
 
     def poll(self) -> bool:
-        """Whether the command has ended."""
+        """Tells whether the command has ended."""
         if not self.ended:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -157,7 +157,7 @@ class Command:
 
 
 class Bench:
-    """A folder for runs, the data, and the results of runs without faults."""
+    """Holds a folder for runs, the data, and the results of runs without faults."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,7 +167,7 @@ class Bench:
         write_data(folder / "data")
 
     def place(self) -> Path:
-        """A new path that does not exist yet."""
+        """Returns a new path that does not exist yet."""
         return self.folder / f"case{next(self._numbers)}"
 
     def settings(self, variant: str = "plain", **over: Any) -> str:
@@ -215,7 +215,7 @@ class Bench:
         return ended
 
     def kept(self, name: str, make: Callable[[Path], object]) -> Path:
-        """A directory that several cases copy or compare with; it is made once."""
+        """Returns a directory that several cases copy or compare with; it is made once."""
         if name not in self._kept:
             self._kept[name] = self.folder / name
             began = time.monotonic()
@@ -224,26 +224,26 @@ class Bench:
         return self._kept[name]
 
     def whole(self, variant: str = "plain", **over: Any) -> Path:
-        """A run without faults."""
+        """Returns the directory of a run without faults."""
         name = f"whole-{variant}" + "".join(f"-{key}" for key in over)
         run = ("run", "--config", self.settings(variant, **over), "--quiet", "--out")
         return self.kept(name, lambda out: check(self.call(*run, out)))
 
     def broken(self, variant: str = "plain") -> Path:
-        """A run that was killed in its last round."""
+        """Returns the directory of a run that was killed in its last round."""
         run = ("run", "--config", self.settings(variant), "--quiet", "--out")
         return self.kept(f"broken-{variant}", lambda out: self.call(*run, out, prepare=dies_in_last_round))
 
     def compared(self) -> Path:
-        """A comparison without faults."""
+        """Returns the directory of a comparison without faults."""
         return self.kept("compared", lambda out: check(self.call(*self.comparison(), "--out", out)))
 
     def comparison(self) -> tuple[str, ...]:
-        """The command of a comparison without its directory."""
+        """Returns the command of a comparison without its directory."""
         return ("compare", "--config", self.settings(), "--selectors", SELECTORS, "--seeds", "1", "--quiet")
 
     def seconds(self, name: str) -> float:
-        """How long it took to make a kept directory."""
+        """Returns how long it took to make a kept directory."""
         return self._took[name]
 
 
@@ -254,7 +254,7 @@ def check(ended: Ended) -> None:
 
 
 def left(out: Path) -> dict[str, Any]:
-    """The results of a run, or of the arms of a comparison, that faults must not change."""
+    """Returns the results of a run, or of the arms of a comparison, that faults must not change."""
     found: dict[str, Any] = {}
     for file in sorted(
         (*out.rglob("summary.json"), *out.rglob("metrics.jsonl"), *out.rglob("selection.jsonl"))
@@ -314,7 +314,7 @@ def dies_in_last_round() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The child processes of a process."""
+    """Returns the child processes of a process."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

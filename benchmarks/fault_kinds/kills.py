@@ -1,4 +1,4 @@
-"""Unplanned ends of runs, comparisons and workers: SIGKILL, SIGSTOP, SIGINT and SIGTERM."""
+"""Ends runs, comparisons and workers by SIGKILL, SIGSTOP, SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORKERS = {"executor": "processes", "workers": 2, "retries": 100_000}
 
 
 def killed_run(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL at random moments, several times, later each time; then the run goes on to its end."""
+    """Kills a run at random moments, several times, later each time; then the run is resumed to its end."""
     variant = draw.choice(["plain", "losses", "clients"])
     peace, out = bench.whole(variant), bench.place()
     begin = ("run", "--config", bench.settings(variant), "--quiet")
@@ -35,7 +35,7 @@ def killed_run(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def killed_comparison(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL of a comparison, in half of the cases while its first files appear."""
+    """Kills a comparison, in half of the cases while its first files appear."""
     peace, out, begin = bench.compared(), bench.place(), bench.comparison()
     command = bench.start(*begin, "--out", out)
     if draw.random() < 0.5:
@@ -53,7 +53,7 @@ def killed_comparison(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def killed_workers(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL of a hundred workers, in as many runs as needed."""
+    """Kills a hundred workers, in as many runs as needed."""
     long = {"rounds": 5 * ROUNDS, "checkpoint": {"every": 5}}
     peace, killed = bench.whole(**long), 0
     settings = bench.settings(execution=WORKERS, **long)
@@ -73,7 +73,7 @@ def killed_workers(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def stopped_workers(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGSTOP of a worker: it is given up after client_seconds; in some cases it continues before that."""
+    """Stops a worker: it is given up after client_seconds; in some cases it continues before that."""
     peace, out = bench.whole(), bench.place()
     own = {**WORKERS, "client_seconds": 1.5}
     command = bench.start("run", "--config", bench.settings(execution=own), "--quiet", "--out", out)
@@ -94,7 +94,7 @@ def stopped_workers(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def signalled_run(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGINT or SIGTERM, sometimes twice: the command stops and says how to resume, or ends immediately."""
+    """Sends SIGINT or SIGTERM, sometimes twice: the command says how to resume, or ends immediately."""
     peace, out, number = bench.whole(), bench.place(), draw.choice([signal.SIGINT, signal.SIGTERM])
     begin = ("run", "--config", bench.settings(), "--quiet")
     command = bench.start(*begin, "--out", out)

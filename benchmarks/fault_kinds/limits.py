@@ -1,4 +1,4 @@
-"""Full disks, and limits on file sizes, descriptors, processes and address space."""
+"""Fills disks, and limits file sizes, descriptors, processes and address space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fault_kinds.kills import WORKERS
 
 
 def full_disk(bench: Bench, draw: random.Random) -> Outcome:
-    """The disk fills up during the run; then space is freed."""
+    """Fills the disk during the run; then space is freed."""
     mount, size = bench.place(), draw.randrange(4, 120) * 1024
     mount.mkdir()
     disk = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
@@ -30,25 +30,25 @@ def full_disk(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def large_files(bench: Bench, draw: random.Random) -> Outcome:
-    """RLIMIT_FSIZE: no file may grow beyond a limit."""
+    """Sets RLIMIT_FSIZE: no file may grow beyond a limit."""
     return _limited(bench, resource.RLIMIT_FSIZE, lambda: draw.randrange(2_000, 12_000), {})
 
 
 def descriptors(bench: Bench, draw: random.Random) -> Outcome:
-    """RLIMIT_NOFILE: only a few files may be open."""
+    """Sets RLIMIT_NOFILE: only a few files may be open."""
     more = draw.randrange(1, 14)
     return _limited(bench, resource.RLIMIT_NOFILE, lambda: more + 3, WORKERS)
 
 
 def processes(bench: Bench, draw: random.Random) -> Outcome:
-    """RLIMIT_NPROC: the user may have only a few processes and threads; it does not bind the superuser."""
+    """Sets RLIMIT_NPROC: the user (but not root) may have only a few processes and threads."""
     if not os.getuid():
         return Outcome("skipped", note="the superuser has no such limit")
     return _limited(bench, resource.RLIMIT_NPROC, lambda: draw.randrange(1, 6), WORKERS)
 
 
 def memory(bench: Bench, draw: random.Random) -> Outcome:
-    """RLIMIT_AS: only a little more memory may be mapped than the package itself takes."""
+    """Sets RLIMIT_AS: only a little more memory may be mapped than the package itself takes."""
     more = draw.randrange(0, 20_000_000)
 
     def bytes_now() -> int:

@@ -1,4 +1,4 @@
-"""Links, FIFOs, folders and devices in the place of a directory's files and folders."""
+"""Puts links, FIFOs, folders and devices in the place of a directory's files and folders."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ THINGS = ("link", "link to a folder", "broken link", "FIFO", "folder", "device",
 
 
 def thing_in_run(bench: Bench, draw: random.Random) -> Outcome:
-    """In a killed run, then --resume."""
+    """Does so in a killed run, then resumes it."""
     out = Path(shutil.copytree(bench.broken(), bench.place()))
     return _tried(bench, draw, out, out / draw.choice(FILES), bench.whole())
 
 
 def thing_in_comparison(bench: Bench, draw: random.Random) -> Outcome:
-    """In a comparison whose last arm lacks its summary, then --resume."""
+    """Does so in a comparison whose last arm lacks its summary, then resumes it."""
     out = Path(shutil.copytree(bench.compared(), bench.place()))
     (out / "random-seed0" / "summary.json").unlink()
     return _tried(bench, draw, out, out / "random-seed0" / draw.choice(ARMS), bench.compared())

@@ -30,7 +30,7 @@ LARGEST = 1 << 29
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that an operation must read and write; with `in_place` it writes to memory it has read."""
+    """Counts the bytes that an operation reads and writes; with `in_place` it writes where it has read."""
 
     read: int
     written: int
@@ -38,27 +38,27 @@ class Traffic:
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Returns the bytes that are read and written."""
         return self.read + self.written
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bytes per second, and whether reads and writes share one bus."""
+    """Holds the bandwidths in bytes per second, and whether reads and writes share one bus."""
 
     read: float
     write: float
     shared: bool
 
     def floor(self, traffic: Traffic) -> float:
-        """The least seconds that this traffic takes."""
+        """Returns the least seconds that this traffic takes."""
         if self.shared:
             return traffic.read / self.read + traffic.written / self.write
         return (traffic.read + (0 if traffic.in_place else traffic.written)) / self.read
 
 
 class Probes:
-    """Reads and writes of one buffer: `methods` to time, and the bandwidth that their times mean."""
+    """Reads and writes one buffer: `methods` to time, and the bandwidth that their times mean."""
 
     def __init__(self, size: int, device: str) -> None:
         """Allocates a buffer for a case of `size` bytes."""
@@ -77,14 +77,14 @@ class Probes:
             method()
 
     def bandwidth(self, seconds: Mapping[str, list[float]]) -> Bandwidth:
-        """The bandwidth from the medians of the methods' times, the fastest of each kind."""
+        """Returns the bandwidth from the medians of the methods' times, the fastest of each kind."""
         took = {name.removeprefix("probe "): median(values) for name, values in seconds.items()}
         read, write = (min(took[name] for name in kind) for kind in (self._reads, self._writes))
         return Bandwidth(self.bytes / read, self.bytes / write, shared=self._shared)
 
 
 def _read_loop(buffer: Tensor) -> int:
-    """Our read loop: one instruction per 64 bits, with the kernels' prefetching."""
+    """Runs our read loop: one instruction per 64 bits, with the kernels' prefetching."""
     from fedtlu_fast.ops.native import extension
 
     return extension.read_loop(buffer.numpy(), torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""One case for every operation: its methods on one change, their errors, and the bytes that must move."""
+"""Makes one case per operation: its methods on one change, their errors, and the bytes that must move."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """The inputs of a case.
+    """Holds the inputs of a case.
 
     Attributes:
         change: the change, [P].
@@ -51,13 +51,13 @@ class Subject:
 
     @property
     def wide(self) -> torch.dtype:
-        """The dtype of the vector that the change is added to."""
+        """Returns the dtype of the vector that the change is added to."""
         return checks.TARGETS[self.change.dtype]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Methods that have been called once, each with its accuracy; ours have names that begin with `OURS`."""
+    """Holds methods that have been called once, with their accuracy; names of ours begin with `OURS`."""
 
     methods: dict[str, Callable[[], object]]
     accuracy: dict[str, Accuracy]
@@ -65,7 +65,7 @@ class Case:
 
 
 def stats_case(subject: Subject, separate: bool = False) -> Case:
-    """`layer_stats` and Eq. 1, of the flat change or of `separate` tensors: reads P."""
+    """Makes the case of `layer_stats` and Eq. 1, of the flat change or of `separate` tensors: reads P."""
     change, layout = subject.change, subject.layout
     named = layout.views(change)
     if separate:
@@ -89,7 +89,9 @@ def stats_case(subject: Subject, separate: bool = False) -> Case:
 
 
 def accumulate_case(subject: Subject, stats: bool = False) -> Case:
-    """``aggregate += weight * (client - base)``, and its `stats`: reads aggregate, client, base; writes one.
+    """Makes the case of ``aggregate += weight * (client - base)``, with or without `stats`.
+
+    It reads three vectors and writes one.
 
     The rivals of the fused form add, and then compute the statistics with a loop.
     """
@@ -135,13 +137,13 @@ def _followed(
     layout: ParameterLayout,
     vector: Tensor,
 ) -> Tensor:
-    """An update followed by the statistics of the vector: (mean/std)^2, [L]."""
+    """Runs an update and then computes the statistics of the vector: (mean/std)^2, [L]."""
     update(vector)
     return rival(list(layout.views(vector).values()))
 
 
 def apply_case(subject: Subject) -> Case:
-    """``params += delta`` for every third layer: reads both vectors there and writes one."""
+    """Makes the case of ``params += delta`` for every third layer: it reads two vectors there, writes one."""
     delta, layout = subject.change, subject.layout
     mask = torch.arange(len(layout.layers)) % 3 == 0
     places = [
@@ -186,7 +188,7 @@ def _update_case(
     layout: ParameterLayout | None,
     traffic: Traffic,
 ) -> Case:
-    """Updates of a vector that starts as `start`; with `layout` they also compute its statistics."""
+    """Holds updates of a vector that starts as `start`; with `layout` they also compute its statistics."""
     oracle = _oracle_of(expected, start.dtype, layout) if layout else None
     scratch = torch.empty_like(start)
     accuracy = {}
@@ -198,7 +200,7 @@ def _update_case(
 
 
 def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
-    """``sum_k weights[k] * clients[k]`` of K clients with its statistics: reads K * P, writes P.
+    """Makes the case of ``sum_k weights[k] * clients[k]`` with statistics: it reads K * P, writes P.
 
     The rivals only aggregate: they compute no statistics, neither of the sum nor of the clients.
     """
@@ -240,14 +242,14 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
 
 
 def _oracle_of(expected: Tensor, dtype: torch.dtype, layout: ParameterLayout) -> Tensor:
-    """(mean/std)^2 [L] of the exact vector after one rounding: the vector that is scored."""
+    """Returns (mean/std)^2 [L] of the exact vector after one rounding: the vector that is scored."""
     return oracle_excess(list(layout.views(expected.to(dtype)).values()))
 
 
 def _against(
     found: Moments | Tensor | None, oracle: Tensor | None, layout: ParameterLayout | None
 ) -> tuple[float | None, int | None]:
-    """`ratio_error` and `misranked` of a method's statistics, if it computes any."""
+    """Returns `ratio_error` and `misranked` of a method's statistics, if it computes any."""
     if found is None or oracle is None or layout is None:
         return None, None
     excess = (excess_of(found) if isinstance(found, Moments) else found).cpu()
@@ -260,7 +262,7 @@ def _bytes(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation to profile: how to make its case, and how many vectors [P] it needs beside the change.
+    """Describes an operation to profile: how to make its case, and the memory that the case needs.
 
     Attributes:
         case: makes the case.
@@ -275,7 +277,7 @@ class Op:
     takes_clients: bool = False
 
     def bytes(self, size: int, itemsize: int, clients: int) -> int:
-        """Bytes that a case takes beside the change [P], for `size` = P."""
+        """Returns the bytes that a case takes beside the change [P], for `size` = P."""
         held = self.narrow + (clients if self.takes_clients else 0)
         return size * (held * itemsize + self.wide * 4)
 

@@ -18,7 +18,7 @@ SAMPLED_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Finished:
-    """The result of a command.
+    """Holds the result of a command.
 
     Attributes:
         code: exit code.
@@ -77,7 +77,7 @@ class _Watch(threading.Thread):
 
 
 def _family(root: int) -> list[int]:
-    """A process and all its descendants."""
+    """Returns a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -92,7 +92,7 @@ def _family(root: int) -> list[int]:
 
 
 def _held_bytes(pid: int) -> int:
-    """Proportional set size: a page that n processes share counts 1/n in each."""
+    """Returns the proportional set size: a page that n processes share counts 1/n in each."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -21,7 +21,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one shape.
+    """Holds the result of one method on one shape.
 
     Attributes:
         op: the operation.
@@ -68,14 +68,14 @@ class Row:
 
     @property
     def ours(self) -> bool:
-        """Whether it is one of our backends."""
+        """Tells whether it is one of our backends."""
         return self.method.startswith(OURS)
 
 
 def interleaved(
     methods: Mapping[str, Callable[[], object]], device: str, repeats: int, patience: float = math.inf
 ) -> dict[str, list[float]]:
-    """Seconds of every call: all methods in turn, `repeats` times. Call each method once beforehand.
+    """Measures the seconds of every call, all methods in turn; call each method once beforehand.
 
     Args:
         methods: the methods to time.
@@ -107,7 +107,7 @@ def profile(
     clients: Sequence[int] = (10,),
     aggregated: Collection[str] | None = None,
 ) -> Iterator[Row]:
-    """Rows of every op, shape and method; accuracy is checked before anything is timed.
+    """Yields rows of every op, shape and method; accuracy is checked before anything is timed.
 
     Args:
         shapes: names of `SHAPES`.

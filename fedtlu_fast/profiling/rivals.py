@@ -1,4 +1,4 @@
-"""Hand-written code that the operations are compared with.
+"""Holds hand-written code that the operations are compared with.
 
 A rival for Eq. 1 takes layers and returns its values of (mean/std)^2, [L]. For the weighted mean of K clients
 see `AggregateRival`.
@@ -24,18 +24,18 @@ COMPILED_LAYERS = 200
 
 
 def _excess(score: Tensor, layers: Sequence[Tensor]) -> Tensor:
-    """Score (ddof 1) -> excess, in float64, so that only the score's own errors remain."""
+    """Converts a score (ddof 1) to its excess, in float64, so that only the score's own errors remain."""
     count = torch.tensor([layer.numel() for layer in layers], dtype=torch.float64, device=score.device)
     return score.double().square() * count / (count - 1).clamp(min=1) - 1
 
 
 def float32_loop(layers: Sequence[Tensor]) -> Tensor:
-    """``norm() / (sqrt(n) * std())`` tensor by tensor, in the layers' own dtype."""
+    """Computes ``norm() / (sqrt(n) * std())`` tensor by tensor, in the layers' own dtype."""
     return _excess(torch.stack([_score(layer) for layer in layers]), layers)
 
 
 def float64_loop(layers: Sequence[Tensor]) -> Tensor:
-    """The same after ``double()``."""
+    """Does the same after ``double()``."""
     return _excess(torch.stack([_score(layer.double()) for layer in layers]), layers)
 
 
@@ -45,20 +45,20 @@ def _score(layer: Tensor) -> Tensor:
 
 
 def std_mean_loop(layers: Sequence[Tensor]) -> Tensor:
-    """``torch.std_mean`` tensor by tensor: one pass instead of two."""
+    """Calls ``torch.std_mean`` tensor by tensor: one pass instead of two."""
     pairs = [torch.std_mean(layer, correction=0) for layer in layers]
     return torch.stack([(mean.double() / std.double()).square() for std, mean in pairs])
 
 
 def foreach_norm(layers: Sequence[Tensor]) -> Tensor:
-    """``torch._foreach_norm``, and ``std`` tensor by tensor."""
+    """Calls ``torch._foreach_norm``, and ``std`` tensor by tensor."""
     roots = torch.tensor([layer.numel() ** 0.5 for layer in layers], device=layers[0].device)
     norms = torch.stack(torch._foreach_norm(list(layers)))
     return _excess(norms / (roots * torch.stack([layer.std() for layer in layers])), layers)
 
 
 def numpy_loop(layers: Sequence[Tensor]) -> Tensor:
-    """NumPy, layer by layer; bfloat16 is widened, since NumPy has none."""
+    """Uses NumPy, layer by layer; bfloat16 is widened, since NumPy has none."""
     scores = []
     for layer in layers:
         array = (layer.float() if layer.dtype == torch.bfloat16 else layer).numpy().ravel()
@@ -80,7 +80,7 @@ RIVALS: dict[str, Rival] = {
 
 
 def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[str, Rival]:
-    """The rivals that can run on these layers; `tell` is called with the reason why one cannot.
+    """Returns the rivals that can run on these layers; `tell` is called with the reason why one cannot.
 
     Compiling takes from seconds to half a minute. It is done here, so that it is not part of a call's time.
     """
@@ -100,7 +100,7 @@ def stats_rivals(layers: Sequence[Tensor], tell: Callable[[str], None]) -> dict[
 
 @lru_cache(maxsize=1)
 def _compiled(signature: object) -> Rival:
-    """`std_mean_loop` compiled for layers of this signature alone."""
+    """Compiles `std_mean_loop` for layers of this signature alone."""
     # After a few signatures torch would stop compiling, and after the first it would assume varying sizes.
     torch.compiler.reset()
     compiled: Rival = torch.compile(std_mean_loop, dynamic=False)
@@ -120,7 +120,7 @@ def aggregate_rivals(
     out: Tensor,
     tell: Callable[[str], None],
 ) -> dict[str, AggregateRival]:
-    """Rivals for the weighted mean of K clients, without statistics.
+    """Returns the rivals for the weighted mean of K clients, without statistics.
 
     Args:
         clients: [K, P], in one matrix already: gathering them first would cost the rivals another pass.
@@ -156,7 +156,7 @@ class _LeftOutError(Exception):
 
 
 def _flower(clients: Tensor, counts: Sequence[int], layout: ParameterLayout) -> AggregateRival:
-    """Flower's function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
+    """Runs Flower's function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
     try:
         aggregate = import_module("flwr.server.strategy.aggregate").aggregate
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Shapes of known models; only sizes, so that no weights are created or loaded."""
+"""Lists shapes of known models; only sizes, so that no weights are created or loaded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedtlu_fast.wording import either
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A shape to profile with: how to build its layout by tensors (or its model), and the change's dtype."""
+    """Describes a shape to profile with: how to build its layout or model, and the change's dtype."""
 
     build: Callable[[], nn.Module | ParameterLayout]
     dtype: torch.dtype = torch.float32
 
     def layout(self) -> ParameterLayout:
-        """Its layout by tensors; a model is built on the meta device."""
+        """Returns the layout by tensors; a model is built on the meta device."""
         with torch.device("meta"):
             built = self.build()
         return built if isinstance(built, ParameterLayout) else ParameterLayout.from_module(built, "tensor")
@@ -61,7 +61,7 @@ def _llama() -> nn.Module:
 
 
 def _equal_layers(number: int, size: int) -> ParameterLayout:
-    """`number` vectors of `size` elements, in groups of a hundred; no real model has this shape."""
+    """Lays out `number` vectors of `size` elements, in groups of a hundred; no real model has this shape."""
     layers = tuple(Layer(f"layers.{index}", (size,), index * size) for index in range(number))
     blocks = tuple(Block(layer.name, (index,)) for index, layer in enumerate(layers))
     starts = range(0, number if number > 1 else 0, 100)
@@ -83,7 +83,7 @@ SHAPES = {
 
 
 def check_fits(layout: ParameterLayout, dtype: torch.dtype, device: str) -> None:
-    """Raises if a change of this size does not fit in the memory.
+    """Raises an error if a change of this size does not fit in the memory.
 
     Raises:
         InputError: there is not enough memory for it.
@@ -95,19 +95,19 @@ def check_fits(layout: ParameterLayout, dtype: torch.dtype, device: str) -> None
 
 
 def fitting(shapes: Sequence[str], device: str) -> tuple[list[str], list[str]]:
-    """The shapes whose change fits in the memory, and the others."""
+    """Returns the shapes whose change fits in the memory, and the others."""
     sizes = {name: SHAPES[name].layout().size * SHAPES[name].dtype.itemsize for name in shapes}
     kept = [name for name, size in sizes.items() if fits(size, device)]
     return kept, [name for name in shapes if name not in kept]
 
 
 def fits(size: int, device: str) -> bool:
-    """Whether this many bytes leave a good part of the free memory to other processes."""
+    """Tells whether this many bytes leave a good part of the free memory to other processes."""
     return size <= 0.7 * free_bytes(device)
 
 
 def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> Tensor:
-    """Noise [P] whose layers have excesses like a real change's: about 1/n, 1e-7 for a large matrix.
+    """Makes noise [P] whose layers have excesses like a real change's: about 1/n, 1e-7 for a large matrix.
 
     Raises:
         InputError: there is not enough memory for it.
@@ -127,7 +127,7 @@ def random_change(layout: ParameterLayout, dtype: torch.dtype, device: str) -> T
 
 
 def random_clients(change: Tensor, number: int) -> Tensor:
-    """[K, P], in the dtype of `change`: the change, rotated so that no two clients are equal."""
+    """Returns the change, rotated so that no two clients are equal, [K, P] in the dtype of `change`."""
     clients = change.new_empty(number, change.numel())
     for index, client in enumerate(clients):
         cut = index * 7_919_111 % change.numel()

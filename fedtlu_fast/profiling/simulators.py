@@ -25,7 +25,7 @@ HERE = "fedtlu_fast.profiling.federations"
 
 @dataclass(frozen=True)
 class Simulator:
-    """A way to run the workload.
+    """Describes one way to run the workload.
 
     Attributes:
         system: the simulator's name.
@@ -39,13 +39,13 @@ class Simulator:
 
     @property
     def name(self) -> str:
-        """System and mode."""
+        """Returns the system and the mode."""
         return f"{self.system} {self.mode}"
 
 
 @dataclass(frozen=True)
 class SimulatorRow:
-    """One simulator on one workload; medians over its runs.
+    """Holds the result of one simulator on one workload; medians over its runs.
 
     Attributes:
         workload: mlp or gpt.
@@ -79,7 +79,7 @@ class SimulatorRow:
 
 
 def simulators(rivals: Path | None) -> list[Simulator]:
-    """fedtlu in every mode, the plain loop, and the rivals that are set up in a folder.
+    """Returns fedtlu in every mode, the plain loop, and the rivals that are set up in a folder.
 
     Args:
         rivals: a folder with a folder for each rival, which holds ``main.py`` and its environment ``.venv``.
@@ -136,7 +136,7 @@ def measure(
 
 
 def rows(found: Sequence[tuple[Simulator, dict[str, Any]]]) -> list[SimulatorRow]:
-    """One row for each simulator and workload, the fastest first."""
+    """Returns one row for each simulator and workload, the fastest first."""
     groups: defaultdict[tuple[str, Simulator], list[dict[str, Any]]] = defaultdict(list)
     for simulator, result in found:
         groups[result["workload"], simulator].append(result)

@@ -1,4 +1,4 @@
-"""BlazeFL: its own FedAvg (blazefl.contrib) in one thread, a pool of threads or a pool of processes."""
+"""Runs BlazeFL's own FedAvg (blazefl.contrib) in one thread, a pool of threads or a pool of processes."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 import sys
@@ -32,7 +32,7 @@ report.imported()
 
 
 class Rows(torch.nn.Module):
-    """One row of logits per target, since BlazeFL's loss is CrossEntropyLoss as it comes."""
+    """Returns one row of logits per target, since BlazeFL's loss is CrossEntropyLoss as it comes."""
 
     def __init__(self, model):
         super().__init__()
@@ -64,7 +64,7 @@ class Data:
         return None
 
     def set_dataset(self, type_, cid, dataset):
-        """Clients' data do not change."""
+        """Does nothing, because clients' data do not change."""
 
     def get_dataloader(self, type_, cid, batch_size=None, generator=None):
         return Batches((inputs, targets.flatten()) for inputs, targets in self.work.batches(cid))

@@ -1,4 +1,4 @@
-"""What runs in Flower's workers: one client's training, as a NumPyClient and as a ClientApp."""
+"""Runs in Flower's workers: one client's training, as a NumPyClient and as a ClientApp."""
 
 import functools
 
@@ -11,12 +11,12 @@ from workload import loss
 
 @functools.lru_cache(maxsize=1)
 def model_of(work):
-    """One model per worker, filled with the weights that arrive."""
+    """Returns the worker's model, filled with the weights that arrive."""
     return work.model()
 
 
 def train(work, client, state, threads):
-    """The model and the number of samples after a client's round."""
+    """Trains a client; returns the model and the number of samples after a client's round."""
     torch.set_num_threads(threads)
     model = model_of(work)
     model.load_state_dict(state)

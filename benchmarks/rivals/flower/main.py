@@ -1,4 +1,4 @@
-"""Flower's simulation on Ray: the message API (ServerApp, ClientApp) or the older start_simulation."""
+"""Runs Flower's simulation on Ray: the message API (ServerApp, ClientApp) or the older start_simulation."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 import os
@@ -42,7 +42,7 @@ RESOURCES = {"num_cpus": 1, "num_gpus": 0.0}
 
 
 class Complete:
-    """A client's failure is our failure: both APIs would go on with the clients that are left."""
+    """Ends the run if a client fails; both APIs would continue with the remaining clients."""
 
     def aggregate_train(self, server_round, replies):
         replies = list(replies)
@@ -67,7 +67,7 @@ class LegacyStrategy(Complete, LegacyFedAvg):
 
 
 def mark(server_round):
-    """Flower evaluates the global model before the first round and after each: that is our clock."""
+    """Marks a round on the clock; Flower evaluates the model before the first round and after each."""
     if server_round == 0:
         report.begin()
     else:

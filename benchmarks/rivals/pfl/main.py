@@ -1,4 +1,4 @@
-"""apple's pfl-research: FederatedAveraging on its SimulatedBackend, central optimizer SGD with rate 1."""
+"""Runs apple's pfl-research: FederatedAveraging on its SimulatedBackend, with a central SGD of rate 1."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 import os
@@ -43,7 +43,7 @@ report.imported()
 
 
 class Trainable(torch.nn.Module):
-    """The model with the two methods that pfl calls."""
+    """Wraps the model with the two methods that pfl calls."""
 
     def __init__(self, model):
         super().__init__()
@@ -57,7 +57,7 @@ class Trainable(torch.nn.Module):
 
 
 class TrainOnly(FederatedAveraging):
-    """Without the evaluation of every client, before and after training, that iteration 0 always has."""
+    """Leaves out the evaluation of every client before and after training, which iteration 0 always has."""
 
     def get_next_central_contexts(self, *arguments, **named):
         contexts, model, metrics = super().get_next_central_contexts(*arguments, **named)

@@ -1,1 +1,1 @@
-"""Parts for fedtlu-fast, each in one file; nothing of fedtlu-fast is edited."""
+"""Adds parts to fedtlu-fast, one file each, without editing fedtlu-fast."""

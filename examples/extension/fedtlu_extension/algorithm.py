@@ -1,8 +1,8 @@
-"""An algorithm with a state: FedCM, client-level momentum (Xu et al., arXiv 2106.10874).
+"""Adds an algorithm with a state: FedCM, client-level momentum (Xu et al., arXiv 2106.10874).
 
-The server keeps the direction D of the last round's change, ``-change / (lr K)`` for K local steps. The
-paper's clients step along ``alpha g + (1 - alpha) D``; here along ``g + (1 - alpha) / alpha D``, which is the
-same with a learning rate of alpha times the paper's.
+The server keeps the direction D of the last round's change, ``-change / (lr K)`` for K local steps. In the
+paper, clients step along ``alpha g + (1 - alpha) D``. Here they step along ``g + (1 - alpha) / alpha D``,
+which is the same if the learning rate is alpha times the paper's.
 """
 
 from dataclasses import replace
@@ -18,10 +18,10 @@ from fedtlu_fast.parts import part
 
 @part
 class FedCM(ClientStep):
-    """Clients follow the direction of the round before.
+    """Makes clients follow the direction of the round before.
 
     Attributes:
-        alpha: share of the client's own gradient.
+        alpha: share of the client's own gradient in its steps, in (0, 1].
     """
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -29,29 +29,29 @@ class FedCM(ClientStep):
     reads: ClassVar[tuple[str, ...]] = ("direction",)
 
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
-        """The direction is added to the gradient of every local step."""
+        """Adds the direction to the gradient of every local step."""
         if "direction" not in client.server:
             return start
         direction = torch.as_tensor(client.server["direction"], device=start.params.device)
         return start.corrected((1 - self.alpha) / self.alpha * direction)
 
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
-        """The server learns how many steps the client made."""
+        """Tells the server how many steps the client took."""
         return replace(update, memory={"steps": update.steps})
 
     def server_half(self, server: ServerContext) -> ServerHalf:
-        """The half that remembers the direction."""
+        """Returns the server's half, which remembers the direction."""
         return Direction(server.facts.lr)
 
 
 class Direction(ServerHalf):
-    """One round of the server's direction."""
+    """Computes the server's direction in one round."""
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
 
     def complete(self, aggregated: RoundChange) -> RoundChange:
-        """The change itself goes on as it is."""
+        """Remembers the direction and returns the change unchanged."""
         if not aggregated.empty:
             made = [float(own["steps"]) for own in aggregated.memory.values()]
             self.server = {"direction": -aggregated.change / (self.lr * sum(made) / len(made))}

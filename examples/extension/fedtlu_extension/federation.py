@@ -1,4 +1,4 @@
-"""A task of one's own, on torch Datasets: a regression, which fedtlu-fast has no name for."""
+"""Defines an own task on torch Datasets: a regression, which is not among the tasks of fedtlu-fast."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ import fedtlu_fast as ft
 
 
 class Waves(torch.utils.data.Dataset):
-    """Points of a sine whose phase is the client's own."""
+    """Holds points of a sine with the client's own phase."""
 
     def __init__(self, client: int, count: int = 24) -> None:
         draws = torch.Generator().manual_seed(client)
@@ -22,7 +22,7 @@ class Waves(torch.utils.data.Dataset):
 
 
 class Wave(nn.Module):
-    """Three like blocks between an input and an output layer."""
+    """Predicts y from x by three like blocks between an input and an output layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Wave(nn.Module):
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(16, 16), nn.Tanh()) for _ in range(3))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """[B, 1]."""
+        """Maps inputs [B, 1] to predictions [B, 1]."""
         hidden = torch.tanh(self.first(inputs))
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -38,17 +38,17 @@ class Wave(nn.Module):
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[B]."""
+    """Returns the squared error of each sample, [B]."""
     return (outputs - targets).square().mean(dim=1)
 
 
 def worst(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[B], the largest error of a sample."""
+    """Returns the largest absolute error of each sample, [B]."""
     return (outputs - targets).abs().amax(dim=1)
 
 
 def federation(**more) -> ft.Federation:
-    """Twenty clients; `more` are arguments of `ft.Federation`."""
+    """Makes a federation of twenty clients; `more` are arguments of `ft.Federation`."""
     torch.manual_seed(0)
     task = ft.SupervisedTask(Wave(), squared_error, {"worst": ft.Metric(worst, better="lower")})
     data = ft.Datasets(train=[Waves(client) for client in range(20)], test=Waves(99, 100))

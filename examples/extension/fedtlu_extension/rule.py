@@ -1,4 +1,4 @@
-"""An aggregation rule: the geometric median of the clients' changes (Pillutla et al., arXiv 1912.13445)."""
+"""Adds an aggregation rule: the geometric median (Pillutla et al., arXiv 1912.13445)."""
 
 from typing import Annotated
 
@@ -11,16 +11,16 @@ from fedtlu_fast.parts import part
 
 @part
 class GeometricMedian(StackedRule):
-    """The point with the smallest weighted sum of distances to the clients' changes, by Weiszfeld's steps.
+    """Returns the point with the smallest weighted sum of distances to the clients' changes.
 
     Attributes:
-        steps: of Weiszfeld's algorithm.
+        steps: number of steps of Weiszfeld's algorithm.
     """
 
     steps: Annotated[int, Field(ge=1)] = 8
 
     def finish(self, state) -> Aggregated:
-        """The median; zeros when no client arrived."""
+        """Computes the median; returns zeros if no client arrived."""
         base = state.start.base
         if not len(state.stack):
             return Aggregated(torch.zeros_like(base))

@@ -1,4 +1,4 @@
-"""A sampler: clients take part in turn."""
+"""Adds a sampler that lets clients take part in turn."""
 
 from fedtlu_fast.participation.samplers import Pool, Sampler
 from fedtlu_fast.parts import part
@@ -6,16 +6,16 @@ from fedtlu_fast.parts import part
 
 @part
 class Rotating(Sampler):
-    """Round after round the next clients, from the first to the last and on from the first.
+    """Draws the next clients in every round, and starts again with the first client after the last.
 
     Attributes:
-        stride: how far the first client of a round lies from the first of the round before; 0: a cohort.
+        stride: distance between the first clients of two rounds; 0: the size of the cohort.
     """
 
     stride: int = 0
 
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """The next clients of those that are available."""
+        """Returns the next available clients."""
         known = range(pool.clients) if pool.available is None else pool.available.tolist()
         first = (pool.round - 1) * (self.stride or count)
         return [known[(first + place) % len(known)] for place in range(min(count, len(known)))]

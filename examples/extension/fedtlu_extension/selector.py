@@ -1,4 +1,4 @@
-"""A selector: Eq. 1, and blocks that were applied in the round before have to beat the others clearly."""
+"""Adds a selector that ranks by Eq. 1 but prefers blocks that were not applied in the round before."""
 
 from typing import Annotated
 
@@ -11,17 +11,17 @@ from fedtlu_fast.selection import Evidence, Ranking
 
 @part
 class Steady(Ranking):
-    """Ranks by Eq. 1, in favour of blocks that were left out last time.
+    """Ranks by Eq. 1 in favour of blocks that were left out in the round before.
 
     Attributes:
-        handicap: what the score of a block that was applied in the round before is multiplied by.
+        handicap: factor on the score of a block that was applied in the round before, in (0, 1].
     """
 
     handicap: Annotated[float, Field(gt=0, le=1)] = 0.1
     needs = ("excess",)
 
     def utility(self, evidence: Evidence) -> np.ndarray:
-        """[1, B]: the scores, some of them made smaller."""
+        """Returns the scores, [1, B], reduced for the blocks of the round before."""
         scores = evidence.metrics["excess"]
         if evidence.last_choice is None:
             return scores

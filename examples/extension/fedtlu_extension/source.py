@@ -1,4 +1,4 @@
-"""A source: texts with labels, here recipes that are made up from a few words."""
+"""Adds a source of texts with labels: recipes that are made up from a few words."""
 
 import random
 
@@ -17,18 +17,18 @@ DISHES = {
 
 @part
 class Recipes(TextSource):
-    """Short texts about one of three dishes.
+    """Makes short texts about one of three dishes.
 
     Attributes:
-        count: of the texts.
-        seed: of their words.
+        count: number of texts.
+        seed: seed of their words.
     """
 
     count: int = 600
     seed: int = 0
 
     def texts(self) -> Read[TextSet]:
-        """The texts, each once, with the dish as label."""
+        """Returns different texts, each with its dish as label."""
         draws = random.Random(self.seed)
         found: dict[str, str] = {}
         while len(found) < self.count:

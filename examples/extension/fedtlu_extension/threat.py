@@ -1,4 +1,4 @@
-"""A threat: clients that send their last change again instead of a new one."""
+"""Adds a threat: clients that send their last change again instead of a new one."""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -13,17 +13,17 @@ from fedtlu_fast.parts import part
 
 @part
 class Stale(ClientStep):
-    """A share of the clients sends what it sent in its round before.
+    """Makes a share of the clients send the change of the last round in which they trained.
 
     Attributes:
-        share: of the clients.
+        share: share of the clients that do so, in (0, 1].
     """
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     changes: ClassVar[frozenset[str]] = frozenset()
 
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
-        """The old change in place of the new one, which is remembered."""
+        """Replaces the new change by the old one, and remembers the new one."""
         change = (update.params - client.params).cpu().numpy()
         if "change" not in client.memory:
             return replace(update, memory={"change": change})

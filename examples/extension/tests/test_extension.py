@@ -1,4 +1,4 @@
-"""Every part of the package works by its name, by its dotted name and as an object, in every executor."""
+"""Tests that every part works by its name, by its dotted name and as an object, in every executor."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_workers_give_the_same_bits(workers):
     assert torch.equal(run(executor="processes", workers=workers, **everything).params, serial.params)
 
 
-def test_a_run_of_all_parts_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_with_all_parts_resumes_to_the_same_bits(tmp_path):
     given = {
         "local": LOCAL,
         "selection": Steady(0.3),
@@ -86,7 +86,7 @@ def test_the_geometric_median_is_hardly_moved_by_one_client():
     torch.testing.assert_close(rule.finish(state).change, torch.ones(4), atol=0.05, rtol=0)
 
 
-def test_the_source_is_text_classification_from_the_command_line_s_settings():
+def test_settings_can_name_the_source():
     settings = {
         "task": "text_classification",
         "data": {"source": "recipes"},

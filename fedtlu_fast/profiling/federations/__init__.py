@@ -1,1 +1,1 @@
-"""The same federation in several simulators, to compare their speed (`fedtlu bench-sim`)."""
+"""Runs the same federation in several simulators, to compare their speed (`fedtlu bench-sim`)."""

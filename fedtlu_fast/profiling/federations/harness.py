@@ -1,4 +1,4 @@
-"""The parts that all compared simulators share: command line, clock and one line of JSON.
+"""Holds the parts that all compared simulators share: command line, clock and one line of JSON.
 
 Like `workload`, this file is also imported by the rivals' scripts (``benchmarks/rivals``), whose environments
 have torch but not this package.
@@ -67,18 +67,18 @@ class Report:
         os.dup2(2, 1)
 
     def imported(self) -> None:
-        """Imports are done; building begins."""
+        """Notes that imports are done and building begins."""
         import torch
 
         torch.set_num_threads(self.arguments.threads)
         self._built_from = time.perf_counter()
 
     def begin(self) -> None:
-        """Everything is built; the first round begins."""
+        """Notes that everything is built and the first round begins."""
         self._round_from = time.perf_counter()
 
     def end_round(self) -> None:
-        """A round is over; the next begins."""
+        """Notes that a round is over and the next begins."""
         now = time.perf_counter()
         if not self.rounds:
             self._first = now - self._built_from

@@ -1,4 +1,4 @@
-"""fedtlu-fast as a user runs it, with `Run` and settings, but without tests and files."""
+"""Runs fedtlu-fast as a user does, with `Run` and settings, but without tests and files."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 from __future__ import annotations

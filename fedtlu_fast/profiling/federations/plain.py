@@ -1,4 +1,4 @@
-"""A hand-written FedAvg loop in plain PyTorch."""
+"""Runs a hand-written FedAvg loop in plain PyTorch."""
 # ruff: noqa: E402  (the clock starts before the imports that it measures)
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The workloads on which simulators are compared: model, clients' data and test, all from one seed.
+"""Defines the workloads on which simulators are compared: model, clients' data and test, all from one seed.
 
 It needs torch; only "gpt" needs transformers.
 """
@@ -24,7 +24,7 @@ VOCABULARY, CONTEXT, SUCCESSORS = 2000, 64, 4
 
 @dataclass(frozen=True)
 class Settings:
-    """A client's work in a round: `steps` steps of `batch` samples, one pass over its samples."""
+    """Describes a client's work in a round: `steps` steps of `batch` samples, one pass over its samples."""
 
     clients: int
     cohort: int
@@ -34,7 +34,7 @@ class Settings:
 
     @property
     def samples(self) -> int:
-        """The number of a client's samples."""
+        """Returns the number of a client's samples."""
         return self.batch * self.steps
 
 
@@ -45,25 +45,25 @@ DEFAULTS = {
 
 
 class Logits(nn.Module):
-    """A Hugging Face model that returns its logits, [batch, position, token]."""
+    """Wraps a Hugging Face model so that it returns its logits, [batch, position, token]."""
 
     def __init__(self, lm: nn.Module) -> None:
         super().__init__()
         self.lm = lm
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The logits of these tokens."""
+        """Returns the logits of these tokens."""
         logits: torch.Tensor = self.lm(tokens).logits
         return logits
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over samples, or over every position of every sample."""
+    """Computes the mean cross-entropy over samples, or over every position of every sample."""
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
 class Workload:
-    """One federation, made by `workload()`; a copy sent to another process is rebuilt there."""
+    """Describes one federation, made by `workload()`; a copy sent to another process is rebuilt there."""
 
     def __init__(self, name: str, clients: int, cohort: int, seed: int) -> None:
         self.name, self.clients, self.cohort, self.seed = name, clients, cohort, seed
@@ -82,27 +82,27 @@ class Workload:
         return workload, (self.name, self.clients, self.cohort, self.seed)
 
     def model(self) -> nn.Module:
-        """A new model with the initial weights, which are the same for all simulators."""
+        """Returns a new model with the initial weights, which are the same for all simulators."""
         return copy.deepcopy(self._model)
 
     def hold(self) -> None:
-        """Make every client's data now, unless there are too many clients to hold."""
+        """Makes every client's data now, unless there are too many clients to hold."""
         if self._held is None and self.clients <= HELD_CLIENTS:
             self._held = [self._draw(2 + client) for client in range(self.clients)]
 
     def client(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of one client."""
+        """Returns the inputs and targets of one client."""
         self.hold()
         return self._draw(2 + client) if self._held is None else self._held[client]
 
     def batches(self, client: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """One client's batches of a round, in a fixed order."""
+        """Returns one client's batches of a round, in a fixed order."""
         inputs, targets = self.client(client)
         size = self.settings.batch
         return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
 
     def test_loss(self, model: nn.Module) -> float:
-        """The model's mean loss on samples of clients that take no part in training."""
+        """Returns the model's mean loss on samples of clients that take no part in training."""
         per_client = self.settings.samples
         held_out = range(-(-TEST_SAMPLES // per_client))
         data = [self._draw(2**31 + client) for client in held_out]
@@ -147,7 +147,7 @@ class Workload:
 
 @functools.lru_cache(maxsize=1)
 def workload(name: str, clients: int | None = None, cohort: int | None = None, seed: int = 0) -> Workload:
-    """The workload of this name; one per process, so that workers share its data."""
+    """Returns the workload of this name; one per process, so that workers share its data."""
     default = DEFAULTS[name]
     clients, cohort = clients or default.clients, cohort or default.cohort
     if cohort > clients:
@@ -156,7 +156,7 @@ def workload(name: str, clients: int | None = None, cohort: int | None = None, s
 
 
 def import_model(name: str) -> None:
-    """Import the model's packages, so that their time counts as import and not as building."""
+    """Imports the model's packages, so that their time counts as import and not as building."""
     if name == "gpt":
         from transformers.models.gpt2 import modeling_gpt2  # noqa: F401
 
