@@ -46,8 +46,11 @@ def own_code(parts: Iterable[Any]) -> dict[str, str]:
 
 
 def _pieces(parts: Iterable[Any], seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yields the name and the text of each piece of the user's code."""
+    """Yields name and text of each piece of the user's code, with the values in `functools.partial`."""
     for thing in _things(parts, seen):
+        if isinstance(thing, partial):
+            yield f"{_name(thing.func)}, partial", repr(_bound(thing))
+            continue
         if thing.__module__.partition(".")[0] in KNOWN:
             continue
         yield f"{thing.__module__}:{thing.__qualname__}", _source(thing)
@@ -92,6 +95,17 @@ def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield f"{function.__module__}:{name}", value
 
 
+def _name(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _bound(made: partial[Any]) -> list[Any]:
+    """The plain values that `functools.partial` holds."""
+    named = sorted(made.keywords.items())
+    return [value for value in [*enumerate(made.args), *named] if _is_plain(value[1])]
+
+
 def _names(code: CodeType) -> list[str]:
     inner = [name for item in code.co_consts if isinstance(item, CodeType) for name in _names(item)]
     return list(dict.fromkeys([*code.co_names, *inner]))
@@ -125,6 +139,8 @@ def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
         elif inspect.isfunction(value):
             yield value
         elif isinstance(value, partial):
+            if _bound(value):
+                yield value
             yield from _things((value.func, *value.args, *value.keywords.values()), seen)
         elif inspect.ismethod(value):
             yield from _things((value.__func__, value.__self__), seen)

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import os
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -180,7 +180,7 @@ def find(kind: str, name: str, field: str) -> Any:
         expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
         raise InputError(field, name, expected, near=nearest(name, known))
     if module == "__main__" or "<" in path:
-        where = "in a script, a notebook or a function"
+        where = "in a script, a notebook or a function, or is no function but called like one"
         expected = f"a name that other processes can import, but this was defined {where}"
         fix = "Define it at the top level of a module, such as my_parts.py, or pass the object in Python."
         raise InputError(field, name, expected, fix)
@@ -216,9 +216,14 @@ def _imported(module: str) -> ModuleType:
 def spelled(kind: str, value: Any) -> str:
     """Returns the name of a class or function: one of `names`, or ``package.module:Name``.
 
-    A class or function that was defined in a script or inside a function gets a name too, but `find` refuses
-    that name, because other processes cannot import it.
+    A class or function that was defined in a script or inside a function gets a name too, and so does an
+    object that is called like a function. `find` refuses these names, because other processes cannot import
+    them.
     """
+    if isinstance(value, partial):
+        return f"{spelled(kind, value.func)}.<partial>"
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return f"{type(value).__module__}:{type(value).__qualname__}.<{getattr(value, '__name__', 'object')}>"
     place = f"{value.__module__}:{value.__qualname__}"
     return next((name for name, known in names(kind).items() if known == place), place)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from support.own_parts import Cautious, middle
 from torch import nn
 
 from fedtlu_fast import Callback, ClientStep, Datasets, Federation, InputError, Local, SupervisedTask
-from fedtlu_fast.aggregation import Krum
+from fedtlu_fast.aggregation import Krum, Momentum, TrimmedMean
 from fedtlu_fast.algorithms import Ditto
 from fedtlu_fast.errors import ClientError
 
@@ -348,3 +349,51 @@ def test_a_script_with_parts_of_its_own_is_killed_and_resumed_to_the_same_bits(t
     assert "rule: __main__:Halved" in written
     assert not {"partition:", "model:", "pretraining:"} & set(written.splitlines())
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["task"] == "own"
+
+
+def weighed_sum(updates, weights, factor):
+    return factor * updates.mean(dim=0)
+
+
+class Steps:
+    def __call__(self, change):
+        return torch.arange(len(change.layout.blocks))
+
+
+def test_partials_and_callable_objects_serve_as_rule_score_loss_and_metric(tmp_path):
+    def right(outputs, targets, share):
+        return share * (outputs.argmax(dim=1) == targets).float()
+
+    task = SupervisedTask(net(), partial(loss), {"half_right": partial(right, share=0.5)})
+
+    def made(factor):
+        return federation(task, aggregation=partial(weighed_sum, factor=factor), selection=Steps())
+
+    whole = made(0.5).run(2)
+    made(0.5).run(1, tmp_path / "out")
+    again = made(0.5).resume(tmp_path / "out", rounds=2)
+    assert again.summary["params_sha256"] == whole.summary["params_sha256"]
+    assert made(1.0).run(2).summary["params_sha256"] != whole.summary["params_sha256"]
+    assert 0 < whole.summary["test_half_right"] <= 0.5
+    with pytest.raises(InputError, match=r"code of .*weighed_sum, partial"):
+        made(1.0).resume(tmp_path / "out", rounds=3)
+
+
+def test_the_same_step_twice_remembers_twice(tmp_path):
+    def made():
+        return federation(client_steps=["scaffold", "scaffold"])
+
+    whole = made().run(3)
+    made().run(2, tmp_path / "out")
+    memory = next((tmp_path / "out").glob("checkpoints/*2/memory.safetensors")).read_bytes()
+    assert b"Scaffold#2" in memory
+    resumed = made().resume(tmp_path / "out", rounds=3)
+    assert resumed.summary["params_sha256"] == whole.summary["params_sha256"]
+    once = federation(client_steps=["scaffold"]).run(3)
+    assert once.summary["params_sha256"] != whole.summary["params_sha256"]
+
+
+def test_values_stand_after_names():
+    short = federation(aggregation="trimmed_mean:0.34", server_optimizer="momentum:0.5")
+    assert short.config(1).aggregation.rule == TrimmedMean(0.34)
+    assert short.config(1).aggregation.server_optimizer == Momentum(0.5)

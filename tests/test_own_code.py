@@ -21,8 +21,11 @@ def test_parts_of_the_package_are_known_by_its_version():
 def test_a_part_of_the_user_s_counts_with_its_bases_and_with_what_it_holds():
     assert own_code([Cautious()]).keys() == {"support.own_parts:Cautious"}
     assert own_code([Unchecked()]).keys() == {"support.own_parts:Cautious", "support.own_parts:Unchecked"}
-    for given in (FunctionRule(middle), functools.partial(middle, weights=None), {"loss": [middle]}):
+    for given in (FunctionRule(middle), functools.partial(middle), {"loss": [middle]}):
         assert own_code([given]).keys() == {"support.own_parts:middle"}
+    one, same, other = (own_code([functools.partial(middle, weights=value)]) for value in (1, 1, 2))
+    assert one == same != other
+    assert one.keys() == {"support.own_parts:middle", "support.own_parts:middle, partial"}
     assert own_code([Cautious(0.1)]) == own_code([Cautious(0.9)]), "parameters are in the settings"
 
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import sys
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from support.own_parts import Cautious, Unchecked, middle
 
 from fedtlu_fast import InputError, registry
-from fedtlu_fast.aggregation import Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
+from fedtlu_fast.aggregation import FunctionRule, Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
 from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config, setting_paths
+from fedtlu_fast.participation.samplers import ByLoss
 from fedtlu_fast.parts import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
 from fedtlu_fast.yaml_text import parse_yaml
@@ -125,6 +127,52 @@ def test_what_cannot_be_imported_by_its_name_is_named_and_says_how_to_be_found_a
             parse_config({"aggregation": settings})
     with pytest.raises(InputError, match="defined in a script"):
         parse_config({"aggregation": {"rule": "__main__:Cautious"}})
+
+
+class Calls:
+    def __call__(self, updates, weights):
+        return updates[0]
+
+    def rule(self, updates, weights):
+        return updates[0]
+
+
+def test_whatever_is_called_like_a_function_is_a_rule_and_has_no_name(monkeypatch):
+    for given in (partial(middle), Calls(), Calls().rule):
+        config = AggregationConfig(rule=given)
+        assert config.rule == FunctionRule(given)
+        name = config.model_dump()["rule"]
+        with pytest.raises(InputError, match="or is no function but called like one"):
+            find("rule", name, "rule")
+    assert spelled("rule", partial(middle)) == "support.own_parts:middle.<partial>"
+    monkeypatch.setattr("support.own_parts.half", partial(middle), raising=False)
+    with pytest.raises(InputError, match=r"got 'support.own_parts:half'; expected .*Define a function"):
+        load_config(overrides=["aggregation.rule=support.own_parts:half"])
+    with pytest.raises(InputError, match="a part, not a function"):
+        parse_config({"aggregation": {"server_optimizer": Calls()}})
+
+
+def test_values_after_a_name_are_the_first_parameters():
+    short = {"rule": "trimmed_mean:0.2", "server_optimizer": "momentum:0.5"}
+    assert AggregationConfig(**short).model_dump() == {
+        "rule": "trimmed_mean", "trim": 0.2, "spill": None,
+        "server_optimizer": "momentum", "server_momentum": 0.5,
+    }  # fmt: skip
+    own = parse_config({"aggregation": {"rule": f"{CAUTIOUS}:0.25"}, "participation": {"sampler": "loss:30"}})
+    assert own.aggregation.rule == Cautious(0.25)
+    assert own.participation.sampler == ByLoss(30)
+    assert load_config(overrides=["aggregation.rule=krum:2", "aggregation.byzantine=1"]).aggregation == (
+        AggregationConfig(rule=Krum(1))
+    ), "what is laid over it later wins"
+    for rule, message in (
+        ("trimmed_maen:0.2", "Did you mean trimmed_mean"),
+        ("krum:1:2:3", "at most"),
+        ("trimmed_mean:0.9", "aggregation.trim: got 0.9"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_config(overrides=[f"aggregation.rule={rule}"])
+    with pytest.raises(InputError, match=r"trim: got 0\.1; expected nothing beside rule=trimmed_mean:0\.2"):
+        parse_config({"aggregation": {"rule": "trimmed_mean:0.2", "trim": 0.1}})
 
 
 def test_what_a_run_left_can_be_read_where_its_parts_are_not():

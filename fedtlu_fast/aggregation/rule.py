@@ -172,23 +172,48 @@ class FunctionRule(StackedRule):
 
     Attributes:
         function: ``(updates [K, P], weights [K] float64) -> change [P]``; the updates are the clients'
-            changes.
+            changes. The change may be a tensor, a NumPy array or a list, of whole numbers too, and must be
+            finite. Anything that is called like a function serves.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor, Tensor], Any]
 
     def finish(self, state: Arrived) -> Aggregated:
-        """What the function returns, checked."""
+        """What the function returns, as a change.
+
+        Raises:
+            InputError: the function raised, or what it returned is no finite vector [P] of numbers.
+        """
         base, count = state.start.base, len(state.stack)
         if not count:
             return Aggregated(torch.zeros_like(base))
         updates = torch.stack([state.stack.row(place) for place in range(count)]) - base
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         try:
-            change = self.function(updates, torch.tensor(state.weights, dtype=torch.float64))
+            found = self.function(updates, torch.tensor(state.weights, dtype=torch.float64))
         except Exception as error:
             raise InputError("rule", name, f"a function that takes [K, P] and [K]; {cause(error)}") from error
-        if not isinstance(change, Tensor) or change.shape != base.shape:
-            shape = tuple(change.shape) if isinstance(change, Tensor) else type(change).__name__
-            raise InputError("rule", shape, f"a function that returns a tensor of shape {tuple(base.shape)}")
-        return Aggregated(change.to(base.dtype).contiguous())
+        return Aggregated(_change(name, found, base))
+
+
+def _change(name: str, found: Any, base: Tensor) -> Tensor:
+    """[P], of what a function of this name returned.
+
+    Raises:
+        InputError: it is no finite vector [P] of numbers.
+    """
+    expected = f"{name} to return the change, a tensor of shape {tuple(base.shape)}"
+    try:
+        change = torch.as_tensor(found).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("rule", type(found).__name__, f"{expected}; {cause(error)}") from error
+    if change.shape != base.shape:
+        raise InputError("rule", tuple(change.shape), expected)
+    if change.dtype == torch.bool or change.is_complex():
+        raise InputError("rule", str(change.dtype), f"{expected}, of real numbers")
+    change = change.to(base.device, base.dtype)
+    wrong = int((~change.isfinite()).sum())
+    if wrong:
+        given = f"{wrong} of {len(change)} numbers that are NaN or infinite"
+        raise InputError("rule", given, f"{expected}, finite as the updates are", "Look for divisions by 0.")
+    return change.contiguous()

@@ -12,6 +12,7 @@ from fedtlu_fast.build.executor import choose, make_executor
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
@@ -20,6 +21,8 @@ from fedtlu_fast.simulation.founding import Founded
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.standard_callbacks import WarnOfLosses
+from fedtlu_fast.tasks.supervised import SupervisedTask
+from fedtlu_fast.tasks.trial import try_loss
 from fedtlu_fast.torch_state import own_state
 
 logger = logging.getLogger("fedtlu_fast")
@@ -60,6 +63,8 @@ def found(config: RunConfig) -> Founded:
     parts = make_parts(config)
     population, trainer = parts.population, parts.trainer
     state = initial_state(trainer.layout, trainer.task.model)
+    if isinstance(trainer.task, SupervisedTask):
+        try_loss(trainer.task, example_samples(population), config.training.batch_size)
     config, note = choose(config, population, trainer, parts.steps)
     if note:
         logger.info(note)

@@ -37,7 +37,9 @@ class BudgetConfig(PartsSection):
         """
         if isinstance(given, Mapping):
             classes = bool(given) and all(isinstance(item, Mapping) for item in given.values())
-            return {"kind": "classes", "classes": given} if classes and "classes" not in given else given
+            if classes and "classes" not in given:
+                return {"kind": "classes", "classes": given}
+            return super().spelled_out(given)
         if isinstance(given, int | float) and not isinstance(given, bool):
             return {"kind": "equal", "amount": given}
         if isinstance(given, str):

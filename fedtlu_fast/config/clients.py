@@ -56,7 +56,7 @@ class TrainingConfig(PartsSection):
     def spelled_out(cls, given: Any) -> Any:
         """Replaces a `Local` by the settings that describe it."""
         if not isinstance(given, Local):
-            return given
+            return super().spelled_out(given)
         return {
             "optimizer": given.optimizer,
             "local_steps": given.steps,

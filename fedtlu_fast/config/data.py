@@ -78,7 +78,7 @@ class PartitionConfig(PartsSection):
         description="how samples are dealt to clients: iid | dirichlet[:ALPHA] | inner_dirichlet[:ALPHA] | "
         "pathological[:CLASSES] | shard[:SHARDS] | natural (whole documents, topics, ...) | "
         "grouped_natural[:SIZE] | linear, square, exponential (clients differ only in size) | "
-        "package.module:Name; a value after a colon is the first parameter",
+        "package.module:Name; values after colons are the first parameters",
     )
     min_samples: int = Field(4, ge=2, description="least number of samples of every client (ours)")
 
@@ -92,4 +92,4 @@ class PartitionConfig(PartsSection):
         """Expands ``dirichlet:0.1`` to ``{name: dirichlet, alpha: 0.1}``."""
         if isinstance(given, str):
             return cls.choosers()["name"].spelled_out("name", given)
-        return {"name": given} if isinstance(given, Partitioner) else given
+        return {"name": given} if isinstance(given, Partitioner) else super().spelled_out(given)

@@ -75,14 +75,13 @@ class Chooser:
         """Returns the name by which settings refer to a part."""
         if isinstance(part, Unfound):
             return part.name
-        inner = getattr(part, "function", None) if self.function is not None else None
-        return spelled(self.kind, inner if inspect.isfunction(inner) else type(part))
+        return spelled(self.kind, part.function if self._is_made(part) else type(part))
 
     def values_of(self, part: Any) -> dict[str, Any]:
         """Returns the part's parameters as settings."""
         if isinstance(part, Unfound):
             return part.settings
-        if self.function is not None and inspect.isfunction(getattr(part, "function", None)):
+        if self._is_made(part):
             return {}
         own = self.settings_of(type(part))
         return {own[name]: value for name, value in values(part).items() if name in own}
@@ -129,6 +128,9 @@ class Chooser:
         if not isinstance(given, str):
             return self._object(field, given, tree)
         found = self.found(field, given)
+        if self._serves(found) and not inspect.isfunction(found):
+            expected = "the name of a class or of a function; settings cannot write down what else is called"
+            raise InputError(field, given, expected, "Define a function with def that calls it.")
         if inspect.isclass(found):
             own = self.settings_of(found)
             taken = {name: tree.pop(key) for name, key in own.items() if key in tree}
@@ -140,26 +142,25 @@ class Chooser:
         return self._object(field, found, tree)
 
     def spelled_out(self, field: str, text: str) -> dict[str, Any]:
-        """Expands ``dirichlet:0.1`` to ``{name: dirichlet, alpha: 0.1}``; the value is the first parameter.
+        """Expands ``dirichlet:0.1`` to ``{name: dirichlet, alpha: 0.1}``; values are the first parameters.
 
         Args:
             field: the setting that chooses the part.
-            text: a name or a dotted name, which may be followed by a colon and a value.
+            text: a name or a dotted name, which may be followed by values, each after a colon.
 
         Raises:
-            InputError: There is no such part, or it has no parameters.
+            InputError: There is no such part, or it has fewer parameters.
         """
-        name, colon, value = text.partition(":")
-        attribute = value.partition(":")[0]
-        if name not in names(self.kind) and attribute.replace(".", "").isidentifier():
-            name, colon, value = f"{name}:{attribute}", *value.partition(":")[1:]
-        if not colon:
-            return {field: text}
-        found = find(self.kind, name, field)
-        first = next(iter(parameters(found)), None)
-        if value and first is None:
-            raise InputError(field, text, f"{name} without a value: it has no parameters")
-        return {field: name, f"{self.prefix}{first}": number_of(value)} if value else {field: name}
+        name, *given = text.split(":")
+        if name not in names(self.kind) and given and number_of(given[0]) is given[0]:
+            name, *given = f"{name}:{given[0]}", *given[1:]
+        if not given:
+            return {field: name}
+        known = list(self.settings_of(find(self.kind, name, field)).values())
+        if len(given) > len(known):
+            most = f"at most {len(known)} values after {name}: {', '.join(known)}"
+            raise InputError(field, text, most if known else f"{name} without a value: it has no parameters")
+        return {field: name, **dict(zip(known, map(number_of, given), strict=False))}
 
     def check_base(self, field: str, part: Any) -> None:
         """Refuses a part of another kind.
@@ -172,8 +173,17 @@ class Chooser:
             words = self.kind.replace("_", " ")
             raise InputError(field, self.name_of(part), f"a {words}: an object of a subclass of {own}")
 
+    def _serves(self, given: Any) -> bool:
+        """Whether something stands for a part by being called: a function, or any object like one."""
+        part = self.base is not None and isinstance(given, self.base)
+        return callable(given) and not inspect.isclass(given) and not part
+
+    def _is_made(self, part: Any) -> bool:
+        """Whether a part was made of a function."""
+        return self.function is not None and type(part) is self.function
+
     def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
-        if inspect.isfunction(given):
+        if self._serves(given):
             if self.function is None:
                 raise InputError(field, given, "a part, not a function")
             return self.function(given)
@@ -237,6 +247,22 @@ class PartsSection(Section):
             known = {*chooser.users(), *_own(chooser, field, below)}
             for setting in (known - kept - set(cls.model_fields)) & below.keys():
                 del below[setting]
+
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """See `Section`: ``NAME:VALUE`` becomes the name, with the value in the part's own setting."""
+        if not isinstance(given, Mapping):
+            return given
+        tree = dict(given)
+        for field, chooser in cls.choosers().items():
+            text = tree.get(field)
+            if not isinstance(text, str) or ":" not in text:
+                continue
+            for setting, value in chooser.spelled_out(field, text).items():
+                if setting != field and setting in tree:
+                    raise InputError(setting, tree[setting], f"nothing beside {field}={text}, which says it")
+                tree[setting] = value
+        return tree
 
     def parts(self) -> Iterator[Any]:
         """See `Section`."""

@@ -32,6 +32,10 @@ class SourceChooser(Chooser):
         """See `Chooser`."""
         return self._parsed(field, given)[0]
 
+    def spelled_out(self, field: str, text: str) -> dict[str, Any]:
+        """See `Chooser`; what stands after the name is for the source to read."""
+        return {field: text}
+
     def settings_of(self, found: Any) -> dict[str, str]:
         """See `Chooser`; the argument after the name has no setting of its own."""
         argument = getattr(found, "argument", ())

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from fedtlu_fast.algorithms import Scaffold
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.client_steps.threats import SignFlip
-from fedtlu_fast.config.parts_section import Chooser, PartsSection, number_of
+from fedtlu_fast.config.parts_section import Chooser, PartsSection
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.parts import parameters
-from fedtlu_fast.registry import find, names
+from fedtlu_fast.registry import names
 
 
 class StepConfig(PartsSection):
     """Holds one client step; its parameters stand beside its name."""
-
-    part_kind: ClassVar[str]
 
     @property
     def step(self) -> ClientStep:
@@ -31,21 +28,20 @@ class StepConfig(PartsSection):
     def spelled_out(cls, given: Any) -> Any:
         """Expands ``NAME:VALUE:VALUE``; the values are the first parameters of the step in order."""
         if isinstance(given, str):
-            given = _read(cls.part_kind, given)
+            return cls.choosers()["kind"].spelled_out("kind", given)
         if not isinstance(given, Mapping | StepConfig):
             return {"kind": given}  # a part; anything else is refused by `check_base`
         if isinstance(given, Mapping) and "kind" not in given:
-            example = next(iter(names(cls.part_kind)))
-            raise InputError("kind", None, f"the name of a {cls.part_kind}, such as {example}")
+            kind = cls.choosers()["kind"].kind
+            raise InputError("kind", None, f"the name of a {kind}, such as {next(iter(names(kind)))}")
         if isinstance(given, Mapping) and given.get("strength", 0) is None:
-            return {name: value for name, value in given.items() if name != "strength"}
-        return given
+            given = {name: value for name, value in given.items() if name != "strength"}
+        return super().spelled_out(given)
 
 
 class ThreatConfig(StepConfig):
     """Describes noisy or malicious clients; see `client_steps.threats`. Threats take different clients."""
 
-    part_kind = "threat"
     kind: Annotated[ClientStep, Chooser("threat", base=ClientStep)] = Field(
         SignFlip(),
         description="what is wrong. With the data: label_noise | token_noise | label_flip (label l of n "
@@ -58,7 +54,6 @@ class ThreatConfig(StepConfig):
 class ClientStepConfig(StepConfig):
     """Describes what all clients do around their training: an algorithm, or an own step of the user."""
 
-    part_kind = "client_step"
     kind: Annotated[ClientStep, Chooser("client_step", base=ClientStep)] = Field(
         Scaffold(),
         description="the client step: scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; "
@@ -70,18 +65,3 @@ class ClientStepConfig(StepConfig):
 def listed(value: Any) -> Any:
     """Returns a single step as a list with one item; a list is returned unchanged."""
     return [value] if isinstance(value, str | Mapping | ClientStep) else value
-
-
-def _read(kind: str, text: str) -> dict[str, Any]:
-    """Expands ``sign_flip:0.2:3`` to ``{kind: sign_flip, share: 0.2, strength: 3}``.
-
-    The name may also be a dotted name, such as ``package.module:Name:0.2``.
-    """
-    name, *values = text.split(":")
-    if name not in names(kind) and values and values[0].replace(".", "").isidentifier():
-        name, *values = f"{name}:{values[0]}", *values[1:]
-    known = list(parameters(find(kind, name, "kind"))) if values else []
-    if len(values) > len(known):
-        expected = f"at most {len(known)} values after {name}: {', '.join(known) or 'it has no parameters'}"
-        raise InputError("kind", text, expected)
-    return {"kind": name, **dict(zip(known, map(number_of, values), strict=False))}

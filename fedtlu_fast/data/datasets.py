@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fedtlu_fast.data.form import Form, flattened, rebuilt, words
 from fedtlu_fast.data.listed import Collate, Items, Listed
@@ -53,7 +53,8 @@ class Datasets:
             which fills samples up to the longest of a batch, integer targets with -100.
 
     Raises:
-        InputError: there is no client, no test, or `clients` does not fit `train`.
+        InputError: there is no client, no test, `clients` does not fit `train`, or a client of a list holds
+            none of the above, such as a `torch.utils.data.DataLoader`.
 
     Example:
         >>> sentences = [[([3, 4, 5], [0, 1, 0]), ([6], [1])], [([3, 6], [0, 1])]]
@@ -84,10 +85,12 @@ class Datasets:
                 raise InputError(field, held, "at least one client")
             elif len(held) != self.number:
                 raise InputError(field, f"{len(held)} clients", f"{self.number}, as many as there are")
-        if isinstance(self.train, list | tuple):
-            for client, held in enumerate(self.train):
-                if _length(held) == 0:
-                    raise InputError(f"train[{client}]", held, "one sample or more to train on")
+        for field, held in (("train", self.train), ("held_out", self.held_out)):
+            for client, own in enumerate(held if isinstance(held, list | tuple) else ()):
+                _check_holder(own, f"{field}[{client}]")
+                if field == "train" and _length(own) == 0:
+                    raise InputError(f"train[{client}]", own, "one sample or more to train on")
+        _check_holder(self.test, "test")
         if _length(self.test) == 0:
             raise InputError("test", self.test, "one sample or more")
 
@@ -228,13 +231,25 @@ def _pool(held: Held, field: str, collate: Collate | None) -> tuple[Pool, Form |
     if columns is not None:
         batch, form = columns
         return (batch, form) if collate is None else (Listed(_Rows(batch, form), collate), None)
+    _check_holder(held, field)
+    check_kind(field, len(held), int, "a whole number of samples")
+    return Listed(held, collate or Pad()), None  # type: ignore[arg-type]
+
+
+def _check_holder(held: Any, field: str) -> None:
+    """Refuses what cannot be samples; nothing is read.
+
+    Raises:
+        InputError: it is a loader, iterable only, a text, or has no length and places.
+    """
+    if isinstance(held, DataLoader):
+        fix = "Give its dataset: loader.dataset. Batches are made here (ft.Local(batch_size=...))."
+        raise InputError(field, "a DataLoader", "a Dataset, a list of samples, or tensors", fix)
     if isinstance(held, IterableDataset):
         expected = "a Dataset with a length and places"
         raise InputError(field, held, expected, "Read an iterable one into a list first.")
     if isinstance(held, str) or not (hasattr(held, "__len__") and hasattr(held, "__getitem__")):
         raise InputError(field, held, "a Dataset, a list of samples, or tensors")
-    check_kind(field, len(held), int, "a whole number of samples")
-    return Listed(held, collate or Pad()), None  # type: ignore[arg-type]
 
 
 def _columns(held: Held, field: str) -> tuple[Batch, Form] | None:

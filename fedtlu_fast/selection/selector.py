@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -144,7 +145,8 @@ class FunctionSelector(Selector):
     @property
     def needs(self) -> tuple[str, ...]:
         """Returns the facts that the function asks for."""
-        return tuple(getattr(self.function, "asks", ()))
+        marked = self.function.func if isinstance(self.function, partial) else self.function
+        return tuple(getattr(marked, "asks", ()))
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
         """Chooses the best blocks by the function's scores.
@@ -174,12 +176,12 @@ def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:
     found: Any = find("selector", given, "selector") if isinstance(given, str) else given
     if inspect.isclass(found):
         found = make(found, {})
-    if inspect.isfunction(found):
-        return FunctionSelector(found)
-    if not isinstance(found, Selector):
+    if isinstance(found, Selector):
+        return found
+    if not callable(found):
         expected = "a name, a function of a Change, or an object of a subclass of Selector"
         raise InputError("selector", type(found).__name__, expected)
-    return found
+    return FunctionSelector(found)
 
 
 def chosen_by(selector: Selector, evidence: Evidence, room: Room) -> Mask:

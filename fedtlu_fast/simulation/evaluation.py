@@ -66,10 +66,15 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
     server.trainer.load_(state.params, state.buffers)
     try:
         return server.trainer.task.evaluate(server.population.test, server.config.evaluation.batch_size)
+    except InputError:
+        raise
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         reason = cause(error)
+        if server.config.own is not None:
+            expected = f"one whose evaluate() can be run on the global test; {reason}"
+            raise InputError("task", type(server.trainer.task).__name__, expected) from error
         expected = f"data with a global test that the model can be run on; {reason}"
         raise InputError("data.source", str(server.config.data.source), expected) from error
 

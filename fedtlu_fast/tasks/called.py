@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, cast
@@ -12,7 +13,8 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from fedtlu_fast.data.form import TARGETS
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.memory import is_out_of_memory
 
 Function = Callable[..., Any]
 Kind = Literal["model", "outputs"]
@@ -94,6 +96,45 @@ class Called:
         if self.kind == "model":
             return self.function(forward.model, forward.batch)
         return self.function(forward.outputs, forward.targets)
+
+
+def name_of(function: Function) -> str:
+    """The name of a user's function in messages; of an object its class."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+@contextmanager
+def blaming(field: str, name: str, batch: Any) -> Iterator[None]:
+    """Inside, what raises is the fault of one of the user's functions.
+
+    Args:
+        field: the argument that gave the function.
+        name: of the function.
+        batch: what it was called with, for the message.
+
+    Raises:
+        InputError: it raised; the message has the shapes of the batch.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        expected = f"something that works on a batch of {_shapes(batch)}; it raised {cause(error)}"
+        raise InputError(field, name, expected) from error
+
+
+def _shapes(value: Any) -> str:
+    """The shapes of the tensors in a batch."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_shapes(own)}' for name, own in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_shapes, value))})"
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def kind_of(function: Function, field: str) -> Kind:

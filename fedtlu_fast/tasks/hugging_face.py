@@ -81,6 +81,7 @@ class HuggingFaceTask(SupervisedTask):
             headline = PERPLEXITY.name
         settings = getattr(model, "config", None)
         self._loss, self._each, self._ignored, self._counts = _own_loss, None, None, None
+        self.loss_name = f"{type(model).__name__}'s own"
         default = HuggingFaceCollator(getattr(settings, "pad_token_id", None) or 0, accepted(model))
         self._set(model, metrics, headline, default if collator is None else collator)
 

@@ -18,7 +18,7 @@ from fedtlu_fast.data.listed import Collate
 from fedtlu_fast.data.population import Batch, Pool, Population, Samples, count
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.randomness import SeededWhereDrawn
-from fedtlu_fast.tasks.called import Called, Forward, Function, ignored_label, unreduced
+from fedtlu_fast.tasks.called import Called, Forward, Function, blaming, ignored_label, name_of, unreduced
 from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, Better, Evaluation, Figure
 from fedtlu_fast.tasks.task import Task
 
@@ -103,7 +103,7 @@ class SupervisedTask:
         self._loss: Callable[[Forward], Any] = called
         self._each = None if each is None else Called(each, "outputs")
         self._ignored = None if each is None else ignored_label(loss)
-        self._counts = counts
+        self._counts, self.loss_name = counts, name_of(loss)
         self._set(model, metrics or {}, headline, collate)
 
     def _set(
@@ -189,22 +189,35 @@ class SupervisedTask:
         """See `Task`; a loss or metric that is a scalar stands for all samples of its batch."""
         self.model.eval()
         held = Samples(samples, np.arange(count(samples)))
-        losses, counts, totals = [], [], {name: list[Tensor]() for name in self._metrics}
+        found = []
         with self._seeded(0, "test", 0, 0):  # data sets may draw, and must draw the same in every test
             for first in range(0, len(held), batch_size):
-                batch = held.take(np.arange(first, min(first + batch_size, len(held))))
-                forward, size = self._forward(batch), len(batch[0])
-                found = self._derived(forward, batch)
-                losses.append(_spread(self._called(forward, size) if found is None else found, size))
-                counts.append(self.counts(batch).cpu())
-                for name, metric in self._metrics.items():
-                    value = _spread(_tensor(metric(forward), size, f"metrics[{name!r}]"), size)
-                    totals[name].append(value * counts[-1])
+                found.append(self.measured(held.take(np.arange(first, min(first + batch_size, len(held))))))
         return Evaluation(
-            losses=torch.cat(losses),
-            counts=torch.cat(counts),
-            totals={name: torch.cat(parts) for name, parts in totals.items()},
+            losses=torch.cat([one.losses for one in found]),
+            counts=torch.cat([one.counts for one in found]),
+            totals={name: torch.cat([one.totals[name] for one in found]) for name in self._metrics},
         )
+
+    def measured(self, batch: Batch) -> Evaluation:
+        """Loss and metrics of one batch; a scalar stands for all its samples.
+
+        Raises:
+            InputError: the model, the loss or a metric cannot be called with the batch; the field says which.
+        """
+        forward, size = self._forward(batch), len(batch[0])
+        if not (isinstance(self._loss, Called) and self._loss.kind == "model"):
+            with blaming("model", type(self.model).__name__, forward.batch):
+                forward.outputs  # noqa: B018 (kept for what follows)
+        with blaming("loss", self.loss_name, forward.batch):
+            derived = self._derived(forward, batch)
+            losses = _spread(self._called(forward, size) if derived is None else derived, size)
+            counts, totals = self.counts(batch).cpu(), dict[str, Tensor]()
+        for name, metric in self._metrics.items():
+            field = f"metrics[{name!r}]"
+            with blaming(field, name_of(metric.function), forward.batch):
+                totals[name] = _spread(_tensor(metric(forward), size, field), size) * counts
+        return Evaluation(losses, counts, totals)
 
     def _form_of(self, batch: Batch) -> Form:
         return form_of_columns(len(batch)) if self.form is None else self.form

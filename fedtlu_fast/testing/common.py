@@ -40,7 +40,7 @@ def found_again(kind: str, made: Any) -> Any:
         ConformanceError: it cannot be pickled, or found again.
     """
     inner = getattr(made, "function", None)
-    thing = inner if inspect.isfunction(inner) else type(made)
+    thing = inner if callable(inner) else type(made)
     try:
         copy = pickle.loads(pickle.dumps(made))  # noqa: S301 (bytes that were made one call before)
     except Exception as error:

@@ -35,7 +35,7 @@ def check_rule(rule: str | AggregationRule | Callable[[Tensor, Tensor], Tensor],
     """
     given: Any = find("rule", rule, "rule") if isinstance(rule, str) else rule
     given = make(given, {}) if inspect.isclass(given) else given
-    made: AggregationRule = FunctionRule(given) if inspect.isfunction(given) else given
+    made: AggregationRule = given if isinstance(given, AggregationRule) else FunctionRule(given)
     made.check(cohort)
     base, vectors = _vectors(cohort)
     for count in (cohort, 1, 0):

@@ -80,3 +80,31 @@ def test_a_function_is_a_rule_and_a_wrong_one_is_named(generator):
         made(FunctionRule(transposed), base, stack)
     with pytest.raises(InputError, match=r"expected a function that takes \[K, P\] and \[K\]; TypeError"):
         made(FunctionRule(lambda updates: updates), base, stack)
+
+
+def test_a_function_may_return_what_numbers_can_be_made_of(generator):
+    base = torch.zeros(7)
+    stack = torch.randn(5, 7, generator=generator)
+    mean = stack.mean(dim=0)
+    for returned in (mean.numpy(), mean.numpy().astype("f8"), mean.tolist(), mean.double()):
+        found = made(FunctionRule(lambda updates, weights, own=returned: own), base, stack)
+        assert (found.dtype, found.tolist()) == (torch.float32, mean.tolist())
+    votes = made(FunctionRule(lambda updates, weights: (updates > 0).sum(dim=0)), base, stack)
+    assert votes.tolist() == [float(column.gt(0).sum()) for column in stack.T]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"got 'NoneType'; expected .*<lambda> to return the change, a tensor of shape \(7,\)"),
+        (0.0, r"got \(\); expected .*shape \(7,\)"),
+        ([1.0] * 6, r"got \(6,\); expected .*shape \(7,\)"),
+        (torch.ones(7, dtype=torch.bool), r"got 'torch.bool'; expected .*real numbers"),
+        (torch.ones(7, dtype=torch.complex64), r"got 'torch.complex64'; expected .*real numbers"),
+        ([float("nan")] * 2 + [1.0] * 5, r"got '2 of 7 numbers that are NaN.*Look for divisions by 0"),
+        ([float("inf")] + [1.0] * 6, r"got '1 of 7 numbers that are NaN or infinite'"),
+    ],
+)
+def test_what_is_no_change_is_refused(returned, message):
+    with pytest.raises(InputError, match=message):
+        made(FunctionRule(lambda updates, weights: returned), torch.zeros(7), torch.ones(2, 7))

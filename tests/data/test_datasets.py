@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.own import Sentences, sentences
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fedtlu_fast.data.ahead import AheadPopulation
 from fedtlu_fast.data.datasets import Datasets
@@ -212,6 +212,11 @@ class Endless(IterableDataset):
         ({"train": [LISTED], "clients": 3}, "train.*3, as many"),
         ({"train": lambda client: LISTED}, "clients.*since train is a function"),
         ({"train": [(X, Y[:2])]}, "one first dimension"),
+        ({"train": [LISTED, DataLoader(LISTED)]}, r"train\[1\]: got 'a DataLoader'.*loader\.dataset"),
+        ({"train": [LISTED], "held_out": [DataLoader(LISTED)]}, r"held_out\[0\]: got 'a DataLoader'"),
+        ({"train": [LISTED], "test": DataLoader(LISTED)}, "test: got 'a DataLoader'"),
+        ({"train": [LISTED], "test": Endless()}, "Read an iterable one into a list"),
+        ({"train": [3]}, r"train\[0\]: got 3; expected a Dataset, a list of samples, or tensors"),
     ],
 )
 def test_what_is_no_federation_is_refused(arguments, told):
@@ -220,8 +225,8 @@ def test_what_is_no_federation_is_refused(arguments, told):
 
 
 def test_what_holds_no_samples_is_refused_when_it_is_asked_for():
-    with pytest.raises(InputError, match="Read an iterable one into a list"):
-        Datasets([LISTED], Endless()).population()
+    with pytest.raises(InputError, match=r"train\[0\]: got 'a DataLoader'"):
+        Datasets(lambda client: DataLoader(LISTED), LISTED, clients=2).population().train(0)
     with pytest.raises(InputError, match=r"train\[0\].*one sample or more"):
         Datasets(lambda client: [], LISTED, clients=2).population().train(0)
 

@@ -20,10 +20,12 @@ from support.own import (
 from torch import nn
 
 from fedtlu_fast import Datasets, Federation, Local
+from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.errors import ClientError, InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
 from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
+from fedtlu_fast.tasks.trial import try_loss
 
 
 def tagger(kind=LstmTagger, loss=tag_loss, counts=word_counts):
@@ -177,3 +179,68 @@ def test_tasks_travel_between_processes():
     batch = (torch.tensor([[1, 2]]), torch.tensor([[0, 1]]))
     assert torch.equal(again.loss(batch), task.loss(batch))
     assert again.evaluate(batch, 1).means == task.evaluate(batch, 1).means
+
+
+def sum_loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+def raising(outputs, targets):
+    raise ValueError("no such label")
+
+
+def vectors():
+    draws = torch.Generator().manual_seed(3)
+    clients = [
+        (torch.randn(6, 2, generator=draws), torch.randint(0, 2, (6,), generator=draws)) for _ in range(4)
+    ]
+    return Datasets(clients, clients[0])
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes", "vectorized", "auto"])
+def test_a_loss_that_is_a_sum_or_raises_is_named_before_the_first_round(executor):
+    def run(loss, metrics=None, model=None):
+        task = SupervisedTask(model or nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), loss, metrics)
+        own = Federation(task, vectors(), cohort=2, selection="full", executor=executor)
+        return own.run(1)
+
+    with pytest.raises(InputError, match=r"loss: got 'sum_loss'; expected .*it is a sum: .*reduction='mean'"):
+        run(sum_loss)
+    with pytest.raises(InputError, match=r"loss: got 'raising'; .*\(shape \(6, 2\), .*ValueError: 'no such"):
+        run(raising)
+    with pytest.raises(InputError, match=r"metrics\['m'\]: got 'raising'"):
+        run(nn.functional.cross_entropy, {"m": raising})
+    with pytest.raises(InputError, match=r"model: got 'Linear'; .*shapes cannot be multiplied"):
+        run(nn.functional.cross_entropy, model=nn.Linear(3, 2))
+
+
+class Normed(nn.Module):
+    """Has BatchNorm and dropout, so that its training is no mean of single samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def spread_loss(outputs, targets):
+    """Of pairs; of one sample it is NaN."""
+    return nn.functional.cross_entropy(outputs, targets) + outputs.std(dim=0).mean()
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.functional.cross_entropy, spread_loss, lambda outputs, y: 0 * outputs.sum()]
+)
+def test_losses_that_are_no_sums_are_tried_without_a_trace(loss):
+    torch.manual_seed(0)
+    task = SupervisedTask(Normed(), loss)
+    task.model.inner[2].eval()
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    samples = example_samples(vectors().population())
+    state = torch.get_rng_state()
+    try_loss(task, samples, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in task.model.inner] == [True, True, False, True]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.state_dict().items())
