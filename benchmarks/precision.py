@@ -53,7 +53,7 @@ def compared(one: RoundRecord, other: RoundRecord, run: Run) -> Agreement:
     group = max(run.layout.groups, key=lambda own: len(own.blocks))
     blocks = list(group.blocks)
     scores = [record.values.blocks[blocks].numpy() for record in (one, other)]
-    best = [set(np.argsort(-own)[: run.config.selection.keep]) for own in scores]
+    best = [set(np.argsort(-own)[: run.server.keep]) for own in scores]
     known = ~one.scores.degenerate.numpy()
     excess = [record.scores.excess.numpy()[known] for record in (one, other)]
     lengths = [record.stats.l2.numpy()[known] for record in (one, other)]

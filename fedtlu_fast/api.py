@@ -71,7 +71,7 @@ def simulate(
         run.advance(settings.rounds)
         result = run.finish()
     if run.diverged:
-        logger.warning(how_it_diverged(run.state.round, run.config.rounds))
+        logger.warning(how_it_diverged(run.state.round, settings.rounds))
     return result
 
 

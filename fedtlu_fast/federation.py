@@ -12,6 +12,7 @@ from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
+from fedtlu_fast.build.run_settings import run_settings
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.config import RunConfig
@@ -20,7 +21,6 @@ from fedtlu_fast.config.settings import parse_config, with_settings
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.errors import InputError, check_kind, shorten
 from fedtlu_fast.places import at_home
-from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.scoring.block_metrics import Change
 from fedtlu_fast.selection import Selector
@@ -214,5 +214,5 @@ class Federation:
             InterruptedRunError: Ctrl-C stopped the run; it can be resumed again.
         """
         path = at_home(out)
-        total = RunDirectory.open(path)[1].rounds if rounds is None else rounds
+        total = run_settings(path).rounds if rounds is None else rounds
         return simulate(self.config(total), path, resume=True, callbacks=callbacks)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config import DataConfig, RunConfig
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.federation import federate, public_rows
 from fedtlu_fast.data.sources.source import ClientSource
+from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder, builder_of, check_source
 
@@ -67,3 +70,14 @@ def _check_enough(config: RunConfig, task: TaskBuilder, found: Encoded, set_asid
             f"gives {samples} samples to train on and {tests} to test{size}",
             f"Use fewer clients{shorter} or more {what}.",
         )
+
+
+def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dict[str, Any]:
+    """The data, as the summary has them: their source, and which entries of it were read as what.
+
+    Where the source has no test of its own, ``share`` of the training data is the test.
+    """
+    read = origin.facts() if origin is not None else {}
+    if origin is not None and origin.test is None:
+        read["test"]["share"] = data.test_fraction
+    return {"source": str(data.source), "fingerprint": fingerprint, **read}

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from fedtlu_fast.build.data import data_facts
 from fedtlu_fast.build.executor import choose, make_executor
+from fedtlu_fast.build.identity import identity_of
 from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.run_settings import run_settings, stored
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import example_samples
+from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops.dispatch import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
 from fedtlu_fast.simulation.founding import Founded
 from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.run_files import Saving
 from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.standard_callbacks import WarnOfLosses
 from fedtlu_fast.tasks.supervised import SupervisedTask
@@ -44,16 +50,25 @@ def open_run(
         raise InputError("resume", True, "a directory to resume from, in out")
     if out is not None and not resume:
         RunDirectory.check_free(out)  # a used directory should fail before data and model are built
-    if resume and out is not None and config.execution.executor == "auto":
+    begun = run_settings(out) if resume and out is not None else None
+    if begun is not None and config.execution.executor == "auto":
         # A resumed run keeps the first choice, because another choice would change the last bits.
-        config = config.model_copy(update={"execution": RunDirectory.open(out)[1].execution})
+        config = config.model_copy(update={"execution": begun.execution})
     with own_state(config.threads):
-        founded = found(config)
-    return Run(founded, out, resume=resume, callbacks=[*_standard_callbacks(config), *callbacks])
+        _, founded = found(config)
+    return Run(
+        founded,
+        out,
+        begun=None if begun is None else stored(begun),
+        callbacks=[*_standard_callbacks(config), *callbacks],
+    )
 
 
-def found(config: RunConfig) -> Founded:
+def found(config: RunConfig) -> tuple[RunConfig, Founded]:
     """Reads the data, builds the model, and chooses and starts the executor.
+
+    Returns:
+        The settings with the executor settled, and the federation before its first round.
 
     Raises:
         InputError: Settings, data, model and device do not fit together.
@@ -68,13 +83,39 @@ def found(config: RunConfig) -> Founded:
     config, note = choose(config, population, trainer, parts.steps)
     if note:
         logger.info(note)
+    settings = stored(config)
     executor = make_executor(config, population, trainer, parts.steps)
     try:
         server = make_server(config, trainer.layout, population, trainer, executor, parts.steps)
+        founded = Founded(
+            settings=settings,
+            note=note,
+            threads=config.threads,
+            saving=Saving(config.checkpoint.every, config.checkpoint.minutes, config.checkpoint.retain),
+            identity=identity_of(config, settings, server, state),
+            environment=environment_facts(config.device, config.data.source.made_with),
+            data=data_facts(config.data, population.fingerprint, parts.origin),
+            server=server,
+            state=state,
+        )
     except BaseException:
         executor.close()
         raise
-    return Founded(config, note, parts.origin, server, state)
+    return config, founded
+
+
+@contextmanager
+def founding(config: RunConfig) -> Iterator[tuple[RunConfig, Founded]]:
+    """For a look at a federation that is not run: inside, PyTorch is in the state that a run computes in.
+
+    The executor ends with it. Raises as `found` does.
+    """
+    with own_state(config.threads):
+        settled, founded = found(config)
+        try:
+            yield settled, founded
+        finally:
+            founded.server.executor.close()
 
 
 def _standard_callbacks(config: RunConfig) -> list[Callback]:

@@ -13,7 +13,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring.block_metrics import scored_layout
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.client_choice import ClientChooser
-from fedtlu_fast.simulation.server import Server
+from fedtlu_fast.simulation.server import EvaluationPlan, Names, Server
 
 
 def make_server(
@@ -43,9 +43,9 @@ def make_server(
             lanes=execution.lanes,
             clients_per_batch=execution.clients_per_batch or 1,
             backend=config.backend,
+            reported=config.client_selection.decides == "server",
         )
     return Server(
-        config=config,
         layout=layout,
         population=population,
         trainer=trainer,
@@ -58,14 +58,43 @@ def make_server(
         rule=config.aggregation.rule,
         scored=scored_layout(layout, selector.scored_layers),
         selector=selector,
+        keep=chosen.keep if selector.budgeted else None,
         room=ServerRoom(layout, kept),
         ungrouped=chosen.ungrouped,
         optimizer=config.aggregation.server_optimizer,
         server_lr=config.server_lr,
+        rounds=config.rounds,
         warmup_rounds=config.warmup_rounds,
         size=config.cohort,
         lanes=execution.lanes,
         clients_per_batch=execution.clients_per_batch or 1,
         seed=config.seed,
         backend=config.backend,
+        evaluation=_evaluation(config),
+        names=_names(config),
+    )
+
+
+def _evaluation(config: RunConfig) -> EvaluationPlan:
+    given = config.evaluation
+    return EvaluationPlan(
+        every=given.every,
+        local_every=given.local_every,
+        local_clients=min(given.local_clients or config.clients, config.clients),
+        trained_clients=min(given.trained_clients, config.clients),
+        batch_size=given.batch_size,
+        client_errors=config.execution.client_errors,
+        flops=config.measures_costs,
+    )
+
+
+def _names(config: RunConfig) -> Names:
+    chosen = config.client_selection
+    return Names(
+        task=config.task,
+        source=str(config.data.source),
+        own=config.own is not None,
+        selector=config.selection.name_of("selector"),
+        client_selector=chosen.name_of("selector"),
+        client_budget=chosen.budget.model_dump(mode="json") if chosen.selector.budgeted else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 def show_estimate(settings: RunConfig, as_json: bool) -> None:
     """Prints the memory, disk and time that a run with these settings needs."""
-    from fedtlu_fast.build.run import open_run
+    from fedtlu_fast.build.run import founding
     from fedtlu_fast.experiments.estimate import estimate
     from fedtlu_fast.runs.directory import dump_json
 
-    with closing(open_run(settings)) as run, run.own_state():
-        found, choice = estimate(run), run.note
+    with founding(settings) as (settled, founded):
+        found, choice = estimate(settled, founded), founded.note
     if as_json:
         typer.echo(dump_json(asdict(found), indent=1))
         return

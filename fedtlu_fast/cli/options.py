@@ -203,12 +203,11 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: There is no such run, or a change is not allowed.
     """
+    from fedtlu_fast.build.run_settings import run_settings
     from fedtlu_fast.config.settings import laid_over
-    from fedtlu_fast.runs.directory import RunDirectory
 
     changes = check_free(overrides)
-    _, config = RunDirectory.open(directory)
-    return laid_over(config, [*changes, *_named(given)])
+    return laid_over(run_settings(directory), [*changes, *_named(given)])
 
 
 @contextmanager

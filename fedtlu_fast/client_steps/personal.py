@@ -126,9 +126,9 @@ class PersonalPart:
         return [vector[run] for vector, runs in pairs for run in runs]
 
 
-def part_of(steps: Iterable[ClientStep]) -> PersonalPart | None:
-    """What clients keep under these steps; None: nothing."""
-    return next((step.part for step in steps if isinstance(step, Personal)), None)
+def personal_step(steps: Iterable[ClientStep]) -> Personal | None:
+    """The step by which clients keep blocks; None where they keep nothing."""
+    return next((step for step in steps if isinstance(step, Personal)), None)
 
 
 def _buffer_runs(layout: ParameterLayout, blocks: tuple[int, ...]) -> list[slice]:

@@ -240,8 +240,30 @@ class RunConfig(Section):
             functions = (held for held in (data.train, data.held_out, data.collate_fn) if callable(held))
             yield from (self.own.task, *functions)
 
-    def to_yaml(self) -> str:
-        """Returns the complete settings as YAML."""
+    @property
+    def measures_costs(self) -> bool:
+        """Whether the run measures its FLOPs, for its costs.json."""
+        given = self.evaluation.flops
+        return self.client_selection.chooses if given == "auto" else given == "always"
+
+    def written(self) -> dict[str, Any]:
+        """Returns the complete settings as config.yaml has them."""
         # These sections mean nothing for a Federation, whose task and data are objects.
         unused = {"partition", "model", "pretraining"} if self.task == OWN else None
-        return dump_yaml(self.model_dump(mode="json", exclude=unused))
+        return self.model_dump(mode="json", exclude=unused)
+
+    def deciding(self) -> dict[str, Any]:
+        """Returns the settings that decide the result.
+
+        Who trains, how often the run is saved, and how many rounds it has may change.
+        """
+        settled = self.model_dump(mode="json", exclude={"checkpoint", "rounds"})
+        settled["execution"] = {
+            name: settled["execution"][name]
+            for name in ("clients_per_batch", "engine", "compile", "precision", "lanes")
+        }
+        return settled
+
+    def to_yaml(self) -> str:
+        """Returns the complete settings as YAML."""
+        return dump_yaml(self.written())

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtlu_fast.build.client_rule import make_client_rule
-from fedtlu_fast.build.run import open_run
+from fedtlu_fast.build.run import founding, open_run
 from fedtlu_fast.config import ExecutionConfig, RunConfig
 from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError, WorkerError
@@ -44,7 +44,6 @@ from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.shown import shell_word
-from fedtlu_fast.simulation.costs import are_measured
 from fedtlu_fast.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.wording import JOBS, RESUMED, SEEDS, SELECTORS, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
@@ -132,7 +131,7 @@ def compare(
         RunDirectory.check_free(out)
         config = _settled(config, selectors, seeds, jobs)
         chosen = {"selectors": list(selectors), "seeds": list(seeds)}
-        directory = RunDirectory.create(out, config, arms=dump_yaml(chosen))
+        directory = RunDirectory.create(out, config.to_yaml(), arms=dump_yaml(chosen))
     check_interrupt_was_not_lost()
     warmups, arms = plan(config, selectors, seeds, out)
     try:
@@ -168,7 +167,7 @@ def plan(
     """The shared warm-ups, and the arms that start from them."""
     warmups, arms = [], []
     # Tables of costs have all arms, as soon as one of them is among those that measure theirs.
-    measured = any(are_measured(_with(config, selector, 0)) for selector in selectors)
+    measured = any(_with(config, selector, 0).measures_costs for selector in selectors)
     shared = min(config.warmup_rounds, config.rounds) if len(selectors) > 1 else 0
     for seed in seeds:
         warmup = None
@@ -304,10 +303,10 @@ def _settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], 
     if any(one.client_selection.keeps for one in choosing):
         common["clients_per_batch"] = 1
     execution = strictest.execution.model_copy(update=common)
-    with closing(open_run(strictest.model_copy(update={"execution": execution}))) as run, run.own_state():
-        execution, trainer = run.config.execution, run.server.trainer
+    with founding(strictest.model_copy(update={"execution": execution})) as (settled, founded):
+        execution, server = settled.execution, founded.server
         for one in choosing:
-            make_client_rule(one, run.layout, trainer.task, run.server.population)
+            make_client_rule(one, server.layout, server.trainer.task, server.population)
     timed = execution.client_seconds is not None
     if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.

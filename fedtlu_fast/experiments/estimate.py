@@ -9,14 +9,15 @@ from math import ceil
 from fedtlu_fast.aggregation import stack_bytes
 from fedtlu_fast.build.lanes import make_lane_trainer
 from fedtlu_fast.build.way import matrix_bytes
-from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.client_steps.personal import personal_step
+from fedtlu_fast.config import RunConfig
 from fedtlu_fast.executors.lanes import Lane
 from fedtlu_fast.executors.shared_memory import SLOTS
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
-from fedtlu_fast.simulation.run import Run
+from fedtlu_fast.simulation.founding import Founded
 
 SERVER_VECTORS = 5
 """Vectors of P numbers that every server holds: old and new parameters, the sum, the change, the model."""
@@ -60,26 +61,33 @@ class Estimate:
     upload_bytes: int
 
 
-def estimate(run: Run) -> Estimate:
-    """Trains a few clients and makes one test to find out; the run itself is not changed."""
-    config, layout = run.config, run.layout
+def estimate(config: RunConfig, founded: Founded) -> Estimate:
+    """Trains a few clients and makes one test to find out; the federation itself is not changed.
+
+    Args:
+        config: settings of the run, with the executor settled.
+        founded: the federation before its first round.
+    """
+    server = founded.server
+    layout = server.layout
     clients_per_batch = config.execution.clients_per_batch or 1
     name = config.execution.executor.partition(":")[0]
     workers = min(config.execution.workers or cores(), config.cohort) if name in ("processes", "ray") else 1
-    client_seconds = _client_seconds(run, clients_per_batch)
+    client_seconds = _client_seconds(config, founded, clients_per_batch)
     start = time.perf_counter()
-    global_test(run.server, run.state)
+    global_test(server, founded.state)
     test_seconds = time.perf_counter() - start
     round_seconds = client_seconds * config.cohort / workers
     rows = clients_per_batch if clients_per_batch > 1 and config.execution.engine == "torch" else 0
     each = TRAINER_VECTORS * 4 * layout.size + rows * matrix_bytes(layout, config)
     slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
-    optimizer = 4 * layout.size * run.server.optimizer.vectors
+    optimizer = 4 * layout.size * server.optimizer.vectors
     rule = config.aggregation.rule
     stack = 0 if rule.spill_directory else stack_bytes(rule, layout.size, config.cohort)
     tests = ceil(config.rounds / config.evaluation.every)
-    part, trained = part_of(run.server.steps.steps), min(config.clients, config.rounds * config.cohort)
+    own, trained = personal_step(server.steps.steps), min(config.clients, config.rounds * config.cohort)
+    part = None if own is None else own.part
     kept = 0 if part is None else 4 * (part.parameters + part.buffers) * trained
     sent = layout.size - (0 if part is None else part.parameters)
     return Estimate(
@@ -99,14 +107,14 @@ def estimate(run: Run) -> Estimate:
     )
 
 
-def _client_seconds(run: Run, clients_per_batch: int) -> float:
+def _client_seconds(config: RunConfig, founded: Founded, clients_per_batch: int) -> float:
     """Of the first round's first clients, the second time they are trained."""
-    config, server = run.config, run.server
+    server, state = founded.server, founded.state
     cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:clients_per_batch]
     trainer = make_lane_trainer(config, server.population, server.trainer, server.steps)
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        trainer.train((run.state.params, run.state.buffers), Lane(1, 0, tuple(cohort)))
+        trainer.train((state.params, state.buffers), Lane(1, 0, tuple(cohort)))
         seconds = time.perf_counter() - start
     return seconds / len(cohort)

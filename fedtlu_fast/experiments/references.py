@@ -52,21 +52,20 @@ def reference_summary(name: str, server: Server, state: ServerState) -> dict[str
 
 
 def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
-    config, trainer = server.config, server.trainer
-    times = max(1, round((config.rounds - state.round) * config.cohort / config.clients))
-    count = max(1, min(config.evaluation.trained_clients, config.clients))
-    tests = ClientTests(config.execution.client_errors, state.round, done=True)
+    plan, trainer, clients = server.evaluation, server.trainer, server.population.clients
+    times = max(1, round((server.rounds - state.round) * server.size / clients))
+    count = max(1, plan.trained_clients)
+    tests = ClientTests(plan.client_errors, state.round, done=True)
     everywhere: list[Evaluation] = []
     at_home: list[Evaluation] = []
-    for client in draw_clients(config.seed, "trained clients", 0, config.clients, count):
+    for client in draw_clients(server.seed, "trained clients", 0, clients, count):
         with tests.of(client):
             if not _train_alone(server, state, client, times):
                 tests.leave_out(client, UNSOUND)
                 continue
-            size = config.evaluation.batch_size
             held = server.population.held_out(client)
-            own = [trainer.task.evaluate(held.alone(), size)] if len(held) else []
-            everywhere.append(trainer.task.evaluate(server.population.test, size))
+            own = [trainer.task.evaluate(held.alone(), plan.batch_size)] if len(held) else []
+            everywhere.append(trainer.task.evaluate(server.population.test, plan.batch_size))
             at_home += own
     loss, own_loss = mean([test.loss for test in everywhere]), mean([test.loss for test in at_home])
     return {

@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config import RunConfig
-from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.runs.files import (
     FULL,
@@ -63,12 +61,12 @@ class RunDirectory:
         self._digests = {log: LogDigests() for log in LOGS}
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, arms: str = "") -> RunDirectory:
+    def create(cls, path: Path, settings: str, arms: str = "") -> RunDirectory:
         """A new run or comparison in a new or empty directory.
 
         Args:
             path: of the directory.
-            config: its settings.
+            settings: the content of its config.yaml.
             arms: of a comparison, the content of its comparison.yaml.
 
         Raises:
@@ -95,7 +93,7 @@ class RunDirectory:
         if arms:
             directory.write(COMPARISON, seal_yaml(arms))
         # Last: where it is, everything that a beginning writes is there.
-        directory.write(CONFIG, seal_yaml(config.to_yaml()))
+        directory.write(CONFIG, seal_yaml(settings))
         return directory
 
     @staticmethod
@@ -126,8 +124,8 @@ class RunDirectory:
             )
 
     @classmethod
-    def open(cls, path: Path, field: str = RESUMED) -> tuple[RunDirectory, RunConfig]:
-        """A run that was begun before, and its settings.
+    def open(cls, path: Path, field: str = RESUMED) -> tuple[RunDirectory, str]:
+        """A run that was begun before, and the content of its config.yaml.
 
         Args:
             path: of the directory.
@@ -145,8 +143,7 @@ class RunDirectory:
                 else "Name one of the runs in it."
             )
             raise InputError(field, str(path), "the directory of a run; this is a comparison's", fix)
-        text = read_sealed_yaml(path / CONFIG, "the settings of this run")
-        return cls(path), read_config(text, path / CONFIG)
+        return cls(path), read_sealed_yaml(path / CONFIG, "the settings of this run")
 
     def lock(self, field: str = RESUMED) -> None:
         """Keeps other runs, of this process too, from writing here until `close`.
@@ -237,18 +234,17 @@ class RunDirectory:
             self.write_bytes(log, b"".join(kept))
             self._digests[log] = LogDigests(kept)
 
-    def change_rounds(self, config: RunConfig, rounds: int) -> None:
-        """Makes a run longer or shorter: it is no longer finished, and its settings have other rounds.
+    def change_settings(self, settings: str) -> None:
+        """Writes other settings, such as a longer run's: the run is no longer finished.
 
         Args:
-            config: its settings so far.
-            rounds: how many it has from now on.
+            settings: the content of its config.yaml from now on.
 
         Raises:
             StorageError: the directory cannot be written.
         """
         self._no_longer_finished()
-        self.write(CONFIG, seal_yaml(config.model_copy(update={"rounds": rounds}).to_yaml()))
+        self.write(CONFIG, seal_yaml(settings))
 
     def sync(self) -> None:
         """Waits until the logs are on the disk, so that a checkpoint never knows more than they do.

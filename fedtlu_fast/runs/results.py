@@ -127,9 +127,9 @@ def read_arm(path: Path) -> ArmResult:
     Raises:
         InputError: it is not finished, or not as it was written.
     """
-    directory, config = RunDirectory.open(path)
+    directory, _ = RunDirectory.open(path)
     summary, rows = read_finished(directory, RESUMED)
-    return ArmResult(path.name.rpartition("-seed")[0], config.seed, summary, *(rows[log] for log in LOGS))
+    return ArmResult(path.name.rpartition("-seed")[0], summary["seed"], summary, *(rows[log] for log in LOGS))
 
 
 def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:

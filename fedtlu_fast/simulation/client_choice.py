@@ -63,6 +63,7 @@ class ClientChooser:
         lanes: how many partial sums a round has.
         clients_per_batch: how many clients are trained in one call.
         backend: runs the kernels.
+        reported: whether clients send what they measured; they do not where each chooses for itself.
     """
 
     rule: ClientRule
@@ -71,6 +72,13 @@ class ClientChooser:
     lanes: int = 64
     clients_per_batch: int = 1
     backend: str = "auto"
+    reported: bool = True
+
+    @property
+    def probe_batches(self) -> int:
+        """Batches by which a client measures its blocks; 0 where the selector asks for no probes."""
+        selector = self.rule.selector
+        return selector.probe_batches if selector.probes else 0
 
     def choose(self, state: ServerState, cohort: Sequence[int]) -> ClientChoice:
         """Orders for a cohort.

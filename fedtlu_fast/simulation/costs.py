@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.client_steps.personal import personal_step
 from fedtlu_fast.clients.batches import normalises_batches
 from fedtlu_fast.clients.client_errors import check_interrupt, left_to_the_round
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs.blocks import NOTHING, Kept
 from fedtlu_fast.costs.flops import measure_costs
 from fedtlu_fast.costs.rounds import run_costs
@@ -29,17 +28,10 @@ SAMPLES = 2
 """Of the batch by which a model is measured: BatchNorm has no statistics of one."""
 
 
-def are_measured(config: RunConfig) -> bool:
-    """Whether a run with these settings measures its costs."""
-    if config.evaluation.flops == "auto":
-        return config.client_selection.chooses
-    return config.evaluation.flops == "always"
-
-
 def write_measured_costs(
     server: Server, selection: Sequence[Mapping[str, Any]], directory: RunDirectory | None
 ) -> None:
-    """Measures the model's FLOPs and writes costs.json, where the settings say so and there are rounds.
+    """Measures the model's FLOPs and writes costs.json, where the run's plan says so and there are rounds.
 
     Where that fails, a warning says so.
 
@@ -51,7 +43,7 @@ def write_measured_costs(
     Raises:
         StorageError: the file cannot be written.
     """
-    if directory is None or not selection or not are_measured(server.config):
+    if directory is None or not selection or not server.evaluation.flops:
         return
     try:
         blocks, rounds = _measured(server, selection)
@@ -70,18 +62,17 @@ def _measured(
     """What the blocks cost, and each round. Every sample counts at the length of the global test's, padding
     included.
     """
-    config, task, population = server.config, server.trainer.task, server.population
+    task, population, chooser = server.trainer.task, server.population, server.chooser
     batch = example_samples(population).take(np.arange(SAMPLES) % count(population.test))
     costs = measure_costs(task, server.layout, batch)
-    chosen = config.client_selection
     rounds = run_costs(
         costs,
         selection,
-        config.training.local,
+        server.trainer.local,
         cache(partial(_held, population)),
-        chosen.selector.probe_batches if chosen.selector.probes else 0,
+        0 if chooser is None else chooser.probe_batches,
         _kept(server),
-        chosen.decides == "server",
+        chooser is None or chooser.reported,
         not normalises_batches(task.model),
     )
     blocks = {
@@ -97,10 +88,8 @@ def _measured(
 
 
 def _kept(server: Server) -> Kept:
-    part = part_of(server.steps.steps)
-    if part is None:
-        return NOTHING
-    return Kept(part.blocks, part.buffers, server.config.client_selection.alternate)
+    own = personal_step(server.steps.steps)
+    return NOTHING if own is None else Kept(own.part.blocks, own.part.buffers, own.alternate)
 
 
 def _held(population: Population, client: int) -> int:

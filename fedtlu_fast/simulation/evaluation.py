@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.client_errors import ClientTests, check_interrupt
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Samples, joined
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.memory import is_out_of_memory
@@ -65,18 +64,18 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
     """
     server.trainer.load_(state.params, state.buffers)
     try:
-        return server.trainer.task.evaluate(server.population.test, server.config.evaluation.batch_size)
+        return server.trainer.task.evaluate(server.population.test, server.evaluation.batch_size)
     except InputError:
         raise
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         reason = cause(error)
-        if server.config.own is not None:
+        if server.names.own:
             expected = f"one whose evaluate() can be run on the global test; {reason}"
             raise InputError("task", type(server.trainer.task).__name__, expected) from error
         expected = f"data with a global test that the model can be run on; {reason}"
-        raise InputError("data.source", str(server.config.data.source), expected) from error
+        raise InputError("data.source", server.names.source, expected) from error
 
 
 def local_test(server: Server, state: ServerState, done: bool = False) -> LocalTest:
@@ -94,9 +93,9 @@ def local_test(server: Server, state: ServerState, done: bool = False) -> LocalT
     Raises:
         ClientError: a client's data or its test raised, and the settings say to stop.
     """
-    tests = ClientTests(server.config.execution.client_errors, state.round, done)
+    tests = ClientTests(server.evaluation.client_errors, state.round, done)
     held: dict[int, Samples] = {}
-    for client in _tested(server.config):
+    for client in _tested(server):
         with tests.of(client):
             own = server.population.held_out(client)
             if len(own):
@@ -107,7 +106,7 @@ def local_test(server: Server, state: ServerState, done: bool = False) -> LocalT
     for client in held.keys() & own_models:
         with tests.of(client):
             server.trainer.load_(*_model_of(server, state, client))
-            size = server.config.evaluation.batch_size
+            size = server.evaluation.batch_size
             found[client] = server.trainer.task.evaluate(held[client].alone(), size)
     results = [found[client] for client in held if client in found]
     return LocalTest(mean([one.loss for one in results]), means_over(results), tests.left_out)
@@ -120,7 +119,7 @@ def _with_global_model(
     if not held:
         return {}
     server.trainer.load_(state.params, state.buffers)
-    task, size = server.trainer.task, server.config.evaluation.batch_size
+    task, size = server.trainer.task, server.evaluation.batch_size
     try:
         if task.by_sample:
             found = task.evaluate(joined(list(held.values())), size)
@@ -191,10 +190,9 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
     Raises:
         ClientError: a client's data or its training raised, and the settings say to stop.
     """
-    config, task, population = server.config, server.trainer.task, server.population
-    tests = ClientTests(config.execution.client_errors, state.round, done=True)
-    count = min(config.evaluation.trained_clients, config.clients)
-    drawn = draw_clients(config.seed, "trained clients", 0, config.clients, count)
+    plan, task, population = server.evaluation, server.trainer.task, server.population
+    tests, last = ClientTests(plan.client_errors, state.round, done=True), server.rounds + 1
+    drawn = draw_clients(server.seed, "trained clients", 0, population.clients, plan.trained_clients)
     before, after = [], []
     for client in drawn:
         with tests.of(client):
@@ -204,23 +202,22 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
             own = held.alone()
             model = _model_of(server, state, client)
             server.trainer.load_(*model)
-            first = task.evaluate(own, config.evaluation.batch_size).loss
+            first = task.evaluate(own, plan.batch_size).loss
             vectors = state.params, state.buffers
             memory = server.steps.memories(state.memory, client)
-            way = server.steps.way(vectors, config.rounds + 1, client, memory=memory)
+            way = server.steps.way(vectors, last, client, memory=memory)
             start = way.start(population.train(client))
-            update = server.trainer.train_one(start, config.rounds + 1, client)
+            update = server.trainer.train_one(start, last, client)
             if not update.is_sound(model[1]):
                 tests.leave_out(client, UNSOUND)
                 continue
-            last = task.evaluate(own, config.evaluation.batch_size).loss
             before.append(first)
-            after.append(last)
+            after.append(task.evaluate(own, plan.batch_size).loss)
     return TrainedTest(mean(before), mean(after), tests.left_out)
 
 
-def _tested(config: RunConfig) -> Iterable[int]:
-    count = config.evaluation.local_clients
-    if count is None or count >= config.clients:
-        return range(config.clients)
-    return sorted(draw_clients(config.seed, "tested clients", 0, config.clients, count))
+def _tested(server: Server) -> Iterable[int]:
+    count, clients = server.evaluation.local_clients, server.population.clients
+    if count == clients:
+        return range(clients)
+    return sorted(draw_clients(server.seed, "tested clients", 0, clients, count))

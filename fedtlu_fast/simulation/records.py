@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from fedtlu_fast.config import ClientSelectionConfig, DataConfig
-from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import finite
 from fedtlu_fast.simulation.decided import decided_shares
@@ -32,10 +30,10 @@ NOT_TESTED = LocalTest(None, {}, {})
 
 def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict[str, Any]:
     """One line of metrics.jsonl, without its seconds; makes the tests that are due in this round."""
-    evaluation, index, task = server.config.evaluation, state.round, server.trainer.task
-    last = index == server.config.rounds
-    tested = last or index % evaluation.every == 0
-    locally = last or index % evaluation.local_every == 0
+    plan, index, task = server.evaluation, state.round, server.trainer.task
+    last = index == server.rounds
+    tested = last or index % plan.every == 0
+    locally = last or index % plan.local_every == 0
     found = global_test(server, state) if tested else None
     loss = float(found.loss) if found else None
     own = local_test(server, state) if locally else NOT_TESTED
@@ -141,7 +139,7 @@ def run_summary(
         metrics: rows of metrics.jsonl.
         start: see `start_figures`.
     """
-    config, layout, task = server.config, server.layout, server.trainer.task
+    names, layout, task = server.names, server.layout, server.trainer.task
     found = global_test(server, state)
     loss, f1 = float(found.loss), found.f1()
     own = local_test(server, state, done=True)
@@ -149,22 +147,22 @@ def run_summary(
     targeted = [row["updated_share"] for row in metrics if not row["warmup"]]
     shares = targeted or [row["updated_share"] for row in metrics]
     summary = {
-        "task": config.task,
+        "task": names.task,
         **headline_facts(task),
-        "selector": config.selection.name_of("selector"),
-        "metric": config.selection.selector.ranks_by,
-        "client_selector": config.client_selection.name_of("selector"),
-        "client_budget": _client_budget(config.client_selection),
+        "selector": names.selector,
+        "metric": server.selector.ranks_by,
+        "client_selector": names.client_selector,
+        "client_budget": names.client_budget,
         **_open_blocks(server),
         **decided_shares(server),
-        "seed": config.seed,
+        "seed": server.seed,
         "rounds": state.round,
         "stopped": state.control.stopped,
         "best": _best(state),
-        "warmup_rounds": min(config.warmup_rounds, state.round),
+        "warmup_rounds": min(server.warmup_rounds, state.round),
         "targeted_rounds": len(targeted),
-        "clients": config.clients,
-        "cohort": config.cohort,
+        "clients": server.population.clients,
+        "cohort": server.size,
         "parameters": layout.size,
         "groups": {
             group.name: [layout.blocks[block].name for block in group.blocks] for group in layout.groups
@@ -176,7 +174,7 @@ def run_summary(
         "test_f1": f1,
         "local_loss": own.loss,
         **figures("local", task, own.loss, own.means),
-        "trained_clients": min(config.evaluation.trained_clients, config.clients),
+        "trained_clients": server.evaluation.trained_clients,
         "untrained_local_loss": trained.before,
         "untrained_local_perplexity": _perplexity(task, trained.before),
         "trained_local_loss": trained.after,
@@ -205,17 +203,6 @@ def headline_facts(task: Task) -> dict[str, Any]:
     return {"headline": next(iter(known)), "figures": known}
 
 
-def data_facts(data: DataConfig, fingerprint: str, origin: Origin | None) -> dict[str, Any]:
-    """The data, as the summary has them: their source, and which entries of it were read as what.
-
-    Where the source has no test of its own, ``share`` of the training data is the test.
-    """
-    read = origin.facts() if origin is not None else {}
-    if origin is not None and origin.test is None:
-        read["test"]["share"] = data.test_fraction
-    return {"source": str(data.source), "fingerprint": fingerprint, **read}
-
-
 def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
     """By the whole cohort; those of whom nothing was ordered send everything, even if they fail."""
     sizes = layout.block_sizes()
@@ -242,11 +229,6 @@ def _client_choices(record: RoundRecord) -> dict[str, Any]:
         measured = dict(zip(choice.ordered(record.cohort), choice.gains.tolist(), strict=True))
         rows["gains"] = [measured.get(client) for client in record.cohort]
     return rows
-
-
-def _client_budget(chosen: ClientSelectionConfig) -> dict[str, Any] | None:
-    """The settings of the clients' budget; None where the selector knows none."""
-    return chosen.budget.model_dump(mode="json") if chosen.selector.budgeted else None
 
 
 def _open_blocks(server: Server) -> dict[str, list[str]]:

@@ -11,18 +11,17 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError, InterruptedRunError
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.runs.settings import StoredSettings
 from fedtlu_fast.simulation.callbacks import Callback, Callbacks, Observer
 from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.decided import say_shares
 from fedtlu_fast.simulation.endings import how_to_resume
-from fedtlu_fast.simulation.founding import Founded, identity_of
+from fedtlu_fast.simulation.founding import Founded
 from fedtlu_fast.simulation.records import (
     client_ends,
-    data_facts,
     metrics_row,
     run_summary,
     selection_row,
@@ -63,7 +62,7 @@ class Run:
     callbacks are called in the caller's.
 
     Attributes:
-        config: its settings, with the executor settled.
+        settings: of the run, as its directory holds them, with the executor settled.
         note: which executor was chosen and why; empty when it was named.
         state: the server's state after the last round done.
         was_finished: whether the directory that it resumes held the whole run, its end included.
@@ -74,7 +73,7 @@ class Run:
         founded: Founded,
         out: Path | None = None,
         *,
-        resume: bool = False,
+        begun: StoredSettings | None = None,
         callbacks: Sequence[Callback | Observer] = (),
     ) -> None:
         """Begins the run, or goes on from its latest checkpoint.
@@ -82,53 +81,57 @@ class Run:
         Args:
             founded: the federation before its first round, whose executor this run closes.
             out: the run's directory; None writes nothing.
-            resume: go on with the run that `out` holds.
+            begun: the settings that `out` holds, to go on with its run; None begins a new one.
             callbacks: are called at the run's moments.
 
         Raises:
             InputError: the directory does not fit; the executor is closed.
         """
-        self._threads = founded.config.threads
+        self._threads = founded.threads
         with self.own_state():
-            self._begin(founded, out, resume, callbacks)
+            self._begin(founded, out, begun, callbacks)
 
     def own_state(self) -> AbstractContextManager[None]:
         """For work with the run's server and model outside of its methods."""
         return own_state(self._threads)
 
     def _begin(
-        self, founded: Founded, out: Path | None, resume: bool, callbacks: Sequence[Callback | Observer]
+        self,
+        founded: Founded,
+        out: Path | None,
+        begun: StoredSettings | None,
+        callbacks: Sequence[Callback | Observer],
     ) -> None:
-        self.config, self.note, self._origin, self.server, self.state = founded
-        config = self.config
-        self.layout = self.server.layout
+        self.settings, self.note = founded.settings, founded.note
+        self.server, self.state, self.layout = founded.server, founded.state, founded.server.layout
+        self._facts = {"data": founded.data, "environment": founded.environment}
         try:
-            self.identity = identity_of(self.server, self.state)
-            self.environment = environment_facts(config.device, config.data.source.made_with)
-            self.files = RunFiles(self.config, self.layout, self.identity, self.environment)
+            self.files = RunFiles(
+                founded.settings, founded.saving, self.layout, founded.identity, founded.environment
+            )
             first, self._start, self._started = self.state, dict[str, Any](), False
             self._context = context_of(self.server, first, out, self.files.metrics)
             self._callbacks = Callbacks(callbacks, self._context)
-            self.was_finished = self._open(out, resume)
+            self.was_finished = self._open(out, begun)
             if self.state.round:
                 self._test_start(first)
         except BaseException:
             self.server.executor.close()
             raise
 
-    def _open(self, out: Path | None, resume: bool) -> bool:
+    def _open(self, out: Path | None, begun: StoredSettings | None) -> bool:
         """Makes the directory, or goes on from its checkpoint; whether all of the run had been done."""
         if out is None:
             return False
-        if not resume:
+        if begun is None:
             self.files.create(out)
             return False
-        state, ended = self.files.resume(out)
+        state, ended = self.files.resume(out, begun)
         if state is not None:
             self._take(state)
         if not self.over:
             self._callbacks.warn_of_missing(self.state.control.callbacks)
-        return ended and (self.state.round >= self.config.rounds or self.over)
+        return ended and (self.state.round >= self.server.rounds or self.over)
 
     @_isolated
     def advance(self, until: int, stop: StopRequest | None = None) -> None:
@@ -194,9 +197,9 @@ class Run:
         with self._interruptible():
             self._test_start(state)
             summary = run_summary(self.server, state, files.metrics, self._start) | dict(instead or {})
-            fingerprint = self.identity["data_sha256"]
-            data = data_facts(self.config.data, fingerprint, self._origin)
-            summary |= {"data": data, "data_sha256": fingerprint, "environment": self.environment}
+            fingerprint = self.server.population.fingerprint
+            data, environment = self._facts["data"], self._facts["environment"]
+            summary |= {"data": data, "data_sha256": fingerprint, "environment": environment}
             write_measured_costs(self.server, files.selection, files.directory)
             files.finish(summary, state.round)
         result = RunResult(
@@ -245,7 +248,7 @@ class Run:
         if found["start_test_loss"] is None:
             raise InputError(
                 "data.source",
-                str(self.config.data.source),
+                self.server.names.source,
                 "a model and a global test whose loss is a number; before round 1 it is none",
                 "Look for NaN or Inf in the weights (model.pretrained) and in the samples.",
             )
@@ -253,7 +256,7 @@ class Run:
 
     def _take(self, state: ServerState) -> None:
         """Goes on from a state that was read from a checkpoint."""
-        self.state = state.to(self.config.device)
+        self.state = state.to(self.state.params.device)
         self._context.take(self.state.round, self.state.params, self.state.control, self.state.best)
 
     def _round(self) -> None:
@@ -294,4 +297,4 @@ class Run:
 
     def how_to_resume(self) -> str:
         """What was done, and how to do the rest."""
-        return how_to_resume(self.state.round, self.config.rounds, self.files.out)
+        return how_to_resume(self.state.round, self.server.rounds, self.files.out)

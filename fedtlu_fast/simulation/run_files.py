@@ -5,20 +5,35 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
-from fedtlu_fast.simulation.founding import changed_settings
+from fedtlu_fast.runs.settings import StoredSettings
 from fedtlu_fast.simulation.state import ServerState, load_checkpoint, save_checkpoint
 
 logger = logging.getLogger("fedtlu_fast")
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """When a run writes checkpoints.
+
+    Attributes:
+        every: rounds between two.
+        minutes: one is also written after so many minutes without; None: by rounds only.
+        retain: how many are kept.
+    """
+
+    every: int
+    minutes: float | None
+    retain: int
 
 
 class RunFiles:
@@ -32,7 +47,8 @@ class RunFiles:
 
     def __init__(
         self,
-        config: RunConfig,
+        settings: StoredSettings,
+        saving: Saving,
         layout: ParameterLayout,
         identity: Mapping[str, str],
         environment: Mapping[str, str],
@@ -40,7 +56,8 @@ class RunFiles:
         """Of a run that writes nothing yet; see `create` and `resume`.
 
         Args:
-            config: the run's settings.
+            settings: of the run.
+            saving: when it writes checkpoints.
             layout: of its model.
             identity: what a resumed run must share (digests of settings and data).
             environment: where this runs.
@@ -48,7 +65,7 @@ class RunFiles:
         self.directory: RunDirectory | None = None
         self.metrics: Rows = []
         self.selection: Rows = []
-        self._config, self._layout = config, layout
+        self._settings, self._saving, self._layout = settings, saving, layout
         self._identity, self._environment = identity, environment
         self._saved_round, self._saved_at = 0, time.monotonic()
 
@@ -59,21 +76,25 @@ class RunFiles:
 
     def create(self, out: Path) -> None:
         """Begins a new directory; raises as `RunDirectory.create` does."""
-        self.directory = RunDirectory.create(out, self._config)
+        self.directory = RunDirectory.create(out, self._settings.text)
 
-    def resume(self, out: Path) -> tuple[ServerState | None, bool]:
+    def resume(self, out: Path, begun: StoredSettings) -> tuple[ServerState | None, bool]:
         """Opens the directory of a run that was begun, and drops what is later than its latest checkpoint.
+
+        Args:
+            out: the directory.
+            begun: the settings that it holds.
 
         Returns:
             The state in the checkpoint, None when there is none yet; and whether the directory held a
             summary, and everything that it stands on.
 
         Raises:
-            InputError: there is no such run, it belongs to other settings or data, or it has done more
-                rounds than the settings ask for.
+            InputError: the run belongs to other settings or data, another run writes there, or it has done
+                more rounds than the settings ask for.
             StorageError: the directory cannot be written.
         """
-        directory, before = RunDirectory.open(out)
+        directory, rounds = RunDirectory(out), self._settings.rounds
         directory.lock()
         self.directory = directory
         try:
@@ -81,21 +102,20 @@ class RunFiles:
                 directory.checkpoints, self._layout, self._identity, environment=self._environment
             )
         except InputError as error:
-            if not (names := changed_settings(before, self._config)):
+            if not (names := begun.changed(self._settings)):
                 raise
             expected = f"{error.expected} ({listed(names)})"
             raise InputError(error.field, error.value, expected, error.fix) from None
         done = 0 if state is None else state.round
-        if self._config.rounds < done:
-            expected = f"{done} or more: so many are done"
-            raise InputError("rounds", self._config.rounds, expected)
+        if rounds < done:
+            raise InputError("rounds", rounds, f"{done} or more: so many are done")
         ended = has_summary(directory)
         damaged = damage(directory) if ended else None
         directory.rewind(done)
         if damaged:
             logger.warning("%s: %s; the end of this run is made anew", out, damaged)
-        if before.rounds != self._config.rounds:
-            directory.change_rounds(before, self._config.rounds)
+        if begun.rounds != rounds:
+            directory.change_settings(begun.with_rounds(rounds).text)
         self.metrics[:], self.selection[:] = directory.rows(METRICS), directory.rows(SELECTION)
         self._saved_round, self._saved_at = done, time.monotonic()
         return state, ended and not damaged
@@ -137,9 +157,9 @@ class RunFiles:
 
     def is_due(self, index: int) -> bool:
         """Whether a checkpoint is due after a round."""
-        rounds, minutes = self._config.checkpoint.every, self._config.checkpoint.minutes
-        if index % rounds == 0:
+        if index % self._saving.every == 0:
             return True
+        minutes = self._saving.minutes
         return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
 
     def save(self, state: ServerState) -> bool:
@@ -156,7 +176,7 @@ class RunFiles:
             self._layout,
             state,
             self._identity,
-            self._config.checkpoint.retain,
+            self._saving.retain,
             logs=self.directory.digests(state.round),
             environment=self._environment,
         )

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.participation import Turnout
 from fedtlu_fast.selection import Selector, ServerRoom, Ungrouped
+from fedtlu_fast.selection.quota import Keep
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.client_rule import ClientRule
 from fedtlu_fast.simulation.state import ServerState
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What a run tests, and when.
+
+    Attributes:
+        every: the global test is due every so many rounds, and after the last.
+        local_every: likewise the local test.
+        local_clients: how many clients are in the local test, drawn once for the run.
+        trained_clients: how many clients train once more after the last round.
+        batch_size: samples in one forward pass.
+        client_errors: whether a client whose test fails stops the run, or is left out of the test.
+        flops: whether the run measures its FLOPs at its end.
+    """
+
+    every: int
+    local_every: int
+    local_clients: int
+    trained_clients: int
+    batch_size: int
+    client_errors: Literal["stop", "drop"]
+    flops: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the settings of a run call its parts.
+
+    Attributes:
+        task: what the model learns.
+        source: of the data.
+        own: whether task and data are objects that a `Federation` was given.
+        selector: of the server.
+        client_selector: of the clients.
+        client_budget: the settings of the clients' budget; None where their selector knows none.
+    """
+
+    task: str
+    source: str
+    own: bool
+    selector: str
+    client_selector: str
+    client_budget: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +71,6 @@ class Server:
     """What the rounds of one run share.
 
     Attributes:
-        config: the run's settings, for its tests and its logs; rounds do not read them.
         layout: of the model.
         population: says what each client holds, on the model's device.
         trainer: of single clients; holds the task and its model.
@@ -36,19 +81,22 @@ class Server:
         rule: aggregates the clients' changes.
         scored: the layout with the layers that make the blocks' scores.
         selector: chooses blocks.
+        keep: blocks to keep, as the user gave them; None where the selector keeps all.
         room: blocks to keep in each group.
         ungrouped: what becomes of blocks outside of all groups.
         optimizer: makes the server's step of the aggregated change.
         server_lr: factor on that step.
+        rounds: how many the run has, warm-up included.
         warmup_rounds: first rounds that apply every block.
         size: of a cohort.
         lanes: partial sums of a round.
         clients_per_batch: clients that are trained in one call.
         seed: of the run.
         backend: runs the kernels.
+        evaluation: what is tested, and when.
+        names: what the settings call the parts, for logs and messages.
     """
 
-    config: RunConfig
     layout: ParameterLayout
     population: Population
     trainer: LocalTrainer
@@ -59,16 +107,20 @@ class Server:
     rule: AggregationRule
     scored: ParameterLayout
     selector: Selector
+    keep: Keep | None
     room: ServerRoom
     ungrouped: Ungrouped
     optimizer: ServerOptimizer
     server_lr: float
+    rounds: int
     warmup_rounds: int
     size: int
     lanes: int
     clients_per_batch: int
     seed: int
     backend: str
+    evaluation: EvaluationPlan
+    names: Names
 
     @property
     def client_rule(self) -> ClientRule | None:

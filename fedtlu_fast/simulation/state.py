@@ -78,7 +78,7 @@ class ServerState:
     control: Control = field(default_factory=Control)
     best: BestModel | None = None
 
-    def to(self, device: str) -> ServerState:
+    def to(self, device: str | torch.device) -> ServerState:
         """The same state with its tensors on this device."""
         memory = {
             name: part.with_server({key: tensor.to(device) for key, tensor in part.server.items()})

@@ -25,34 +25,30 @@ def context_of(
         out: the run's directory; None when it writes nothing.
         rows: of metrics.jsonl; the run adds to them.
     """
-    config = server.config
     figures: dict[str, Better] = {"train_loss": "lower"}
     for figure in (LOSS, *server.trainer.task.figures):
         figures |= {f"test_{figure.name}": figure.better, f"local_{figure.name}": figure.better}
     return RunContext(
         layout=server.layout,
         figures=figures,
-        rounds=config.rounds,
-        every=config.evaluation.every,
+        rounds=server.rounds,
+        every=server.evaluation.every,
         out=out,
         params=first.params,
-        server_lr=config.server_lr,
-        keep=config.selection.keep if config.selection.selector.budgeted else None,
+        server_lr=server.server_lr,
+        keep=server.keep,
         rows=rows,
     )
 
 
 def steered(server: Server, context: RunContext) -> Server:
     """The server of the next round, with what callbacks have changed."""
-    config, changed = server.config, server
-    if context.server_lr != config.server_lr:
-        config = config.model_copy(update={"server_lr": context.server_lr})
-        changed = replace(changed, config=config, server_lr=context.server_lr)
-    if context.keep is not None and context.keep != config.selection.keep:
-        selection = config.selection.model_copy(update={"keep": context.keep})
-        config = config.model_copy(update={"selection": selection})
+    changed = server
+    if context.server_lr != server.server_lr:
+        changed = replace(changed, server_lr=context.server_lr)
+    if context.keep is not None and context.keep != server.keep:
         room = ServerRoom(server.layout, quotas(server.layout, context.keep))
-        changed = replace(changed, config=config, room=room)
+        changed = replace(changed, keep=context.keep, room=room)
     return changed
 
 

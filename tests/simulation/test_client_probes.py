@@ -287,7 +287,7 @@ RESUMED = {
 
 
 def outcome(run):
-    run.advance(run.config.rounds)
+    run.advance(run.server.rounds)
     return timeless(run.metrics), run.selection, run.state.sha256()
 
 

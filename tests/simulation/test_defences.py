@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from fedtlu_fast import simulate
 from fedtlu_fast.build.executor import make_executor
-from fedtlu_fast.build.run import open_run
+from fedtlu_fast.build.run import founding, open_run
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
@@ -258,8 +258,8 @@ def test_a_run_without_an_optimizer_remembers_nothing_of_it(text: Path, tmp_path
 
 def test_the_dry_run_counts_the_stack_and_the_optimizer_s_vectors(text: Path, tmp_path: Path) -> None:
     def found(**aggregation: Any) -> Any:
-        with closing(open_run(federation(text, aggregation))) as run:
-            return estimate(run)
+        with founding(federation(text, aggregation)) as (settled, founded):
+            return estimate(settled, founded)
 
     plain = found()
     vector = 4 * plain.parameters

@@ -11,6 +11,7 @@ import yaml
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
+from fedtlu_fast.build.run_settings import run_settings
 from fedtlu_fast.cli.options import resumed
 from fedtlu_fast.experiments import compare as compare_module
 from fedtlu_fast.experiments.compare import comparison_settings
@@ -26,24 +27,21 @@ def config(text: Path) -> RunConfig:
 
 @pytest.fixture
 def run(config: RunConfig, tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create(tmp_path / "out", config)
+    return RunDirectory.create(tmp_path / "out", config.to_yaml())
 
 
 def test_settings_come_back_as_they_were(config: RunConfig, run: RunDirectory) -> None:
-    _, found = RunDirectory.open(run.path)
-    assert found == config
+    assert run_settings(run.path) == config
     assert yaml.safe_load((run.path / "config.yaml").read_text())["rounds"] == 5
 
 
-@pytest.mark.parametrize(
-    "reader", [RunDirectory.open, resumed, comparison_settings], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("reader", [run_settings, resumed, comparison_settings], ids=lambda f: f.__name__)
 def test_settings_are_those_whose_digest_was_checked(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable[..., Any]
 ) -> None:
     """Though somebody exchanges the file in the moment after the check."""
     arms = "selectors: [last]\nseeds: [0]\n" if reader is comparison_settings else ""
-    out = RunDirectory.create(tmp_path / "out", config, arms=arms).path
+    out = RunDirectory.create(tmp_path / "out", config.to_yaml(), arms=arms).path
 
     def read_and_exchange(path: Path, what: str) -> str:
         text = read_sealed_yaml(path, what)
@@ -57,7 +55,7 @@ def test_settings_are_those_whose_digest_was_checked(
 
 
 def test_parents_are_made(config: RunConfig, tmp_path: Path) -> None:
-    RunDirectory.create(tmp_path / "a" / "b" / "c", config)
+    RunDirectory.create(tmp_path / "a" / "b" / "c", config.to_yaml())
     assert (tmp_path / "a" / "b" / "c" / "config.yaml").exists()
 
 
@@ -66,8 +64,8 @@ def test_directory_left_by_a_kill_before_its_settings_can_be_used(config: RunCon
     out.mkdir()
     (out / ".config.yaml.tmp").write_text("rounds: ")
     (out / ".lock").touch()
-    RunDirectory.create(out, config)
-    assert RunDirectory.open(out)[1] == config
+    RunDirectory.create(out, config.to_yaml())
+    assert run_settings(out) == config
 
 
 @pytest.mark.parametrize("killed_before", ["config.yaml", "anything else"])
@@ -81,8 +79,8 @@ def test_comparison_killed_before_it_ran_anything_can_be_begun_anew(
         with pytest.raises(InputError, match=r"config\.yaml of an earlier run"):
             RunDirectory.open(out)
     other = config.model_copy(update={"seed": 5})
-    RunDirectory.create(out, other).close()
-    assert RunDirectory.open(out)[1] == other, "and nothing of the comparison is left"
+    RunDirectory.create(out, other.to_yaml()).close()
+    assert run_settings(out) == other, "and nothing of the comparison is left"
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "notes.txt"])
@@ -92,7 +90,7 @@ def test_directory_with_anything_beside_its_settings_is_not_begun_anew(
     run.close()
     (run.path / name).mkdir()
     with pytest.raises(InputError, match="holds another run"):
-        RunDirectory.create(run.path, config)
+        RunDirectory.create(run.path, config.to_yaml())
 
 
 def test_settings_that_somebody_edited_are_not_overwritten(config: RunConfig, run: RunDirectory) -> None:
@@ -101,7 +99,7 @@ def test_settings_that_somebody_edited_are_not_overwritten(config: RunConfig, ru
     file.write_text(file.read_text().replace("seed: 0", "seed: 7"))
     before = snapshot(run.path)
     with pytest.raises(InputError, match="holds another run"):
-        RunDirectory.create(run.path, config)
+        RunDirectory.create(run.path, config.to_yaml())
     with pytest.raises(InputError, match=r"config\.yaml: got 'a file that was changed since"):
         RunDirectory.open(run.path)
     assert snapshot(run.path) == before

@@ -22,8 +22,8 @@ from support.federations import left, tiny
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.executor import choose
-from fedtlu_fast.build.run import open_run
-from fedtlu_fast.client_steps.personal import part_of
+from fedtlu_fast.build.run import founding, open_run
+from fedtlu_fast.client_steps.personal import personal_step
 from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.estimate import estimate
@@ -175,7 +175,7 @@ def test_fedbn_finds_the_norms_of_transformers(architecture, text):
     )
     federation = Federation(config)
     before, record = federation.round()
-    part = part_of(federation.server.steps.steps)
+    part = personal_step(federation.server.steps.steps).part
     assert len(part.blocks) == count, "two in each of three blocks, and the last"
     assert {len(own) for own in federation.personal.values()} == {count * 2 * 8}
     assert federation.kept(before.params, part.blocks)
@@ -234,7 +234,7 @@ def test_clients_measure_at_their_own_model():
     seen = 0
     for _ in range(4):
         before, record = federation.round()
-        hand = part_of(federation.server.steps.steps)
+        hand = personal_step(federation.server.steps.steps).part
         for client, gains in zip(record.cohort, record.client_choice.gains, strict=True):
             params, buffers = before.params, before.buffers
             if client in personal_of(before):
@@ -394,7 +394,8 @@ def test_personal_blocks_travel_neither_up_nor_down(tmp_path):
     with closing(open_run(config, tmp_path / "rep")) as run:
         run.advance(3)
         result = run.finish()
-        found = estimate(run)
+    with founding(config) as (settled, founded):
+        found = estimate(settled, founded)
     sizes, cohort = result.layout.block_sizes(), config.cohort
     shared = sum(sizes) - sizes[HEAD]
     expected = [4 * cohort * size for size in (sum(sizes), shared, shared)]

@@ -224,7 +224,7 @@ def test_local_loss_is_the_mean_over_clients_not_over_samples(text: Path) -> Non
     run.advance(1)
     run.server.trainer.load_(run.state.params, run.state.buffers)
     own = []
-    held = [run.server.population.held_out(client) for client in range(run.config.clients)]
+    held = [run.server.population.held_out(client) for client in range(run.server.population.clients)]
     for client in held:
         (samples,) = client.all()
         with torch.no_grad():

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fedtlu_fast import Federation, Local
-from fedtlu_fast.build.run import found
+from fedtlu_fast.build.run import founding
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.simulation.round import RoundRecord, run_round
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.task import Task
-from fedtlu_fast.torch_state import own_state
 
 WORDS, TAGS = 12, 3
 
@@ -142,9 +141,5 @@ def federated(
     local = Local(lr=lr, steps=3, batch_size=batch_size)
     settings = {"execution": {"clients_per_batch": 1, "engine": "torch", **execution}}
     config = Federation(task, data, cohort=4, local=local, keep=2, settings=settings).config(2)
-    with own_state(1):
-        founded = found(config)
-        try:
-            yield Federated(founded.server, founded.state)
-        finally:
-            founded.server.executor.close()
+    with founding(config) as (_, founded):
+        yield Federated(founded.server, founded.state)
