@@ -12,7 +12,7 @@ from torch import nn
 
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.api import simulate
-from fedtlu_fast.build.run_settings import run_settings
+from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.config import RunConfig
@@ -214,5 +214,5 @@ class Federation:
             InterruptedRunError: Ctrl-C stopped the run; it can be resumed again.
         """
         path = at_home(out)
-        total = run_settings(path).rounds if rounds is None else rounds
+        total = read_stored(path).rounds if rounds is None else rounds
         return simulate(self.config(total), path, resume=True, callbacks=callbacks)

@@ -13,8 +13,8 @@ from fedtlu_fast.build.data import data_facts
 from fedtlu_fast.build.executor import choose, make_executor
 from fedtlu_fast.build.identity import identity_of
 from fedtlu_fast.build.parts import make_parts
-from fedtlu_fast.build.run_settings import run_settings, stored
 from fedtlu_fast.build.server import make_server
+from fedtlu_fast.build.stored import read_stored, stored
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.environment import environment_facts
@@ -50,7 +50,7 @@ def open_run(
         raise InputError("resume", True, "a directory to resume from, in out")
     if out is not None and not resume:
         RunDirectory.check_free(out)  # a used directory should fail before data and model are built
-    begun = run_settings(out) if resume and out is not None else None
+    begun = read_stored(out) if resume and out is not None else None
     if begun is not None and config.execution.executor == "auto":
         # A resumed run keeps the first choice, because another choice would change the last bits.
         config = config.model_copy(update={"execution": begun.execution})

@@ -203,11 +203,11 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     Raises:
         InputError: There is no such run, or a change is not allowed.
     """
-    from fedtlu_fast.build.run_settings import run_settings
+    from fedtlu_fast.build.stored import read_stored
     from fedtlu_fast.config.settings import laid_over
 
     changes = check_free(overrides)
-    return laid_over(run_settings(directory), [*changes, *_named(given)])
+    return laid_over(read_stored(directory), [*changes, *_named(given)])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from support.federations import left, rows, tiny
 
 from fedtlu_fast import Callback, EarlyStopping, InputError, RunConfig, SaveBest, simulate
 from fedtlu_fast.build.run import open_run
-from fedtlu_fast.build.run_settings import run_settings
+from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.simulation.run_context import RunContext
 
@@ -437,7 +437,7 @@ def test_a_run_of_3_rounds_made_5_has_the_bits_of_5(text: Path, tmp_path: Path) 
     longer = simulate(tiny(text, checkpoint={"best": True}), tmp_path / "out", resume=True)
     assert torch.equal(longer.params, whole.params)
     assert left(tmp_path / "out") == left(tmp_path / "whole")
-    assert run_settings(tmp_path / "out").rounds == 5
+    assert read_stored(tmp_path / "out").rounds == 5
     assert simulate(tiny(text), tmp_path / "out", resume=True).summary == longer.summary
 
 
@@ -447,7 +447,7 @@ def test_a_run_killed_while_it_is_made_longer_goes_on(text: Path, tmp_path: Path
     with pytest.raises(Killed):
         simulate(tiny(text), tmp_path / "out", resume=True, callbacks=[Kill(5)])
     assert not (tmp_path / "out" / "summary.json").exists(), "it is not finished any more"
-    config = run_settings(tmp_path / "out")
+    config = read_stored(tmp_path / "out")
     assert config.rounds == 5
     simulate(config, tmp_path / "out", resume=True)
     assert left(tmp_path / "out") == left(tmp_path / "whole")
@@ -459,7 +459,7 @@ def test_fewer_rounds_than_are_done_are_refused(text: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match="rounds: got 3; expected 5 or more: so many are done"):
         simulate(tiny(text, rounds=3), tmp_path / "out", resume=True)
     assert left(tmp_path / "out") == before
-    assert run_settings(tmp_path / "out").rounds == 5
+    assert read_stored(tmp_path / "out").rounds == 5
 
 
 @pytest.mark.parametrize(

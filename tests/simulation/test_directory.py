@@ -11,7 +11,7 @@ import yaml
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
-from fedtlu_fast.build.run_settings import run_settings
+from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.cli.options import resumed
 from fedtlu_fast.experiments import compare as compare_module
 from fedtlu_fast.experiments.compare import comparison_settings
@@ -31,11 +31,11 @@ def run(config: RunConfig, tmp_path: Path) -> RunDirectory:
 
 
 def test_settings_come_back_as_they_were(config: RunConfig, run: RunDirectory) -> None:
-    assert run_settings(run.path) == config
+    assert read_stored(run.path) == config
     assert yaml.safe_load((run.path / "config.yaml").read_text())["rounds"] == 5
 
 
-@pytest.mark.parametrize("reader", [run_settings, resumed, comparison_settings], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("reader", [read_stored, resumed, comparison_settings], ids=lambda f: f.__name__)
 def test_settings_are_those_whose_digest_was_checked(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable[..., Any]
 ) -> None:
@@ -65,7 +65,7 @@ def test_directory_left_by_a_kill_before_its_settings_can_be_used(config: RunCon
     (out / ".config.yaml.tmp").write_text("rounds: ")
     (out / ".lock").touch()
     RunDirectory.create(out, config.to_yaml())
-    assert run_settings(out) == config
+    assert read_stored(out) == config
 
 
 @pytest.mark.parametrize("killed_before", ["config.yaml", "anything else"])
@@ -73,14 +73,14 @@ def test_comparison_killed_before_it_ran_anything_can_be_begun_anew(
     config: RunConfig, tmp_path: Path, killed_before: str
 ) -> None:
     out = tmp_path / "out"
-    RunDirectory.create(out, config, arms="selectors: [last]\n").close()
+    RunDirectory.create(out, config.to_yaml(), arms="selectors: [last]\n").close()
     if killed_before == "config.yaml":
         (out / "config.yaml").unlink()
         with pytest.raises(InputError, match=r"config\.yaml of an earlier run"):
             RunDirectory.open(out)
     other = config.model_copy(update={"seed": 5})
     RunDirectory.create(out, other.to_yaml()).close()
-    assert run_settings(out) == other, "and nothing of the comparison is left"
+    assert read_stored(out) == other, "and nothing of the comparison is left"
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "notes.txt"])

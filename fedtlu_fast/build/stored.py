@@ -20,7 +20,7 @@ def stored(config: RunConfig) -> StoredSettings:
     return StoredSettings(config.written(), config.deciding())
 
 
-def run_settings(path: Path, field: str = RESUMED) -> RunConfig:
+def read_stored(path: Path, field: str = RESUMED) -> RunConfig:
     """The settings of a run that was begun before.
 
     A part of the user's that cannot be imported here is `Unfound`: such a run can be shown, but not go on.
