@@ -68,8 +68,8 @@ class Aggregation {
         }
     }
 
-    // The same for an item of `pass`, with the moments of each client: a group of clients is added while its
-    // elements are still in the cache. `places` has the tiles client by client.
+    // Does the same for an item of `pass`, with the moments of each client: a group of clients is added while
+    // its elements are still in the cache. `places` has the tiles client by client.
     void add_and_read(const LayerPass& pass, const FlatLayers& layers, std::int64_t item, const Span& span,
                       Tile* places, const Moments* moments, std::byte* out) const {
         alignas(64) double total[kTile];

@@ -5,8 +5,8 @@
 //
 // Every function works in the same order. First it converts the arguments whose conversion can run Python
 // code: sequences, numbers, names. Then it pins the arrays, copies offsets, and makes the arrays of its
-// answer, which may start the garbage collector. Only then it checks the other arrays and takes their
-// addresses: after that no Python code runs that could change them.
+// answer, which may start the garbage collector. Only then does it check the other arrays and take their
+// addresses. After that no Python code runs that could change them.
 
 #include <cxxabi.h>
 #include <pybind11/numpy.h>
@@ -34,7 +34,7 @@ namespace {
 
 using namespace fedtlu;
 
-// An argument's name for messages; an entry of a list has an index.
+// The name of an argument for messages, with an index for an entry of a list.
 struct Name {
     const char* name;
     std::int64_t index = -1;
@@ -90,7 +90,7 @@ py::array floats(const Name& name, py::handle given, Dtype dtype) {
     }
 }
 
-// [layers + 1], non-decreasing from 0 on. A copy: the checked values cannot change any more.
+// Returns a copy of [layers + 1] non-decreasing offsets from 0 on, whose checked values cannot change.
 std::vector<std::int64_t> offsets_of(py::handle given) {
     const Name name{"offsets"};
     const py::array array = vector_of(name, given, "i", 8, "an array of int64");
@@ -125,7 +125,7 @@ void check_as_long(const Name& name, const py::array& array, const Name& target_
     }
 }
 
-// As long as the target, and either all of its memory or none of it.
+// Requires an array as long as the target that shares all of its memory or none of it.
 void check_beside(const Name& name, const py::array& array, const Name& target_name,
                   const py::array& target) {
     check_as_long(name, array, target_name, target);
@@ -139,7 +139,7 @@ void check_beside(const Name& name, const py::array& array, const Name& target_n
     }
 }
 
-// Requires separate memory: for inputs that are read after the target was written in part.
+// Requires separate memory, for inputs that are read after a part of the target was written.
 void check_apart(const Name& name, const py::array& array, const Name& target_name, const py::array& target) {
     const auto mine = reinterpret_cast<std::uintptr_t>(array.data());
     const auto its = reinterpret_cast<std::uintptr_t>(target.data());
@@ -173,7 +173,7 @@ class Pins {
     std::vector<py::weakref> references_;
 };
 
-// The base, checked against the target, or no array for None.
+// Returns the base, checked against the target; no array for None.
 py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, const py::array& target) {
     if (base.is_none()) return {};
     py::array array = floats({"base"}, base, dtype);
@@ -181,7 +181,7 @@ py::array base_beside(py::handle base, Dtype dtype, const Name& target_name, con
     return array;
 }
 
-// A tuple of our own: it keeps every item alive while other threads run, even if the sequence changes.
+// Returns a tuple, which keeps every item alive while other threads run, even if the sequence changes.
 py::tuple tuple_of(const Name& name, py::handle given) {
     if (!PySequence_Check(given.ptr())) bad_type(name, "a sequence of NumPy arrays");
     auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(given.ptr()));
@@ -384,7 +384,7 @@ void py_masked_apply(py::handle params, py::handle delta, py::handle offsets, py
     without_gil([&] { masked_apply_(out, from, type, bounds.data(), flags, layers, lr, threads); });
 }
 
-// Numbers in [0, limit), copied: the checked values cannot change while the GIL is released.
+// Returns a copy of numbers in [0, limit), whose checked values cannot change while the GIL is released.
 std::vector<std::int64_t> indices_below(const Name& name, py::handle given, std::int64_t limit) {
     const py::array array = vector_of(name, given, "i", 8, "an array of int64");
     std::vector<std::int64_t> indices(static_cast<std::size_t>(array.size()));
@@ -398,7 +398,7 @@ std::vector<std::int64_t> indices_below(const Name& name, py::handle given, std:
     return indices;
 }
 
-// Boundaries that cut [0, length) into parts, none of them empty.
+// Returns boundaries that cut [0, length) into parts that are not empty.
 std::vector<std::int64_t> cuts_of(const Name& name, py::handle given, std::int64_t length) {
     std::vector<std::int64_t> cuts = indices_below(name, given, length + 1);
     if (cuts.size() < 2 || cuts.front() != 0 || cuts.back() != length ||
@@ -425,7 +425,7 @@ std::vector<Linear> linears_of(py::handle given, std::int64_t size) {
     return layers;
 }
 
-// How many clients these boundaries would make if they were valid: at least 0.
+// Returns the number of clients that these boundaries describe if they are valid; at least 0.
 py::ssize_t clients_in(py::handle firsts) {
     return std::max<py::ssize_t>(vector_of({"firsts"}, firsts, "i", 8, "an array of int64").size(), 1) - 1;
 }
@@ -522,7 +522,7 @@ std::uint64_t py_read_loop(py::handle values, int threads) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "The C++ kernels of fedtlu-fast. fedtlu_fast.ops.native gives them torch tensors.";
+    module.doc() = "The C++ kernels of fedtlu-fast; fedtlu_fast.ops.native calls them with torch tensors.";
     // Loads NumPy now: pybind11 releases the GIL for it, and takes it back in the way that `take_gil` avoids.
     py::dtype::of<double>();
 
@@ -551,9 +551,9 @@ PYBIND11_MODULE(_native, module) {
                py::arg("steps"), py::arg("features"), py::arg("labels"), py::arg("rows"), py::arg("starts"),
                py::arg("firsts"), py::arg("weights"), py::arg("change"), py::arg("own"),
                "Local training of K clients of a multi-layer perceptron: change = sum of weights[k] * (w_k - "
-               "params) over those without NaN and Inf. Returns their losses [K] and which those are [K].");
+               "params) over clients without NaN and Inf. Returns losses [K] and which clients count [K].");
     module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
-               "The exclusive or of a float32 vector's 64-bit words: what reading memory costs.");
+               "The exclusive or of a float32 vector's 64-bit words, to measure reading of memory.");
     module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");
     module.def("simd_level", [] { return std::string(kernels().level); }, "The SIMD level in use.");
     module.def("set_simd_level", &set_simd_level, py::arg("level"),

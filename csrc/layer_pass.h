@@ -1,4 +1,4 @@
-// One pass over the layers of a vector, in work items that threads share out.
+// One pass over the layers of a vector, in work items that are divided among threads.
 #pragma once
 
 #include <algorithm>
@@ -90,7 +90,7 @@ class LayerPass {
     std::int64_t items() const { return static_cast<std::int64_t>(starts_.size()) - 1; }
     // The number of tiles of all layers with several tiles; a layer of one tile needs no place for it.
     std::int64_t tiles() const { return tiles_; }
-    // The cost of all items, in bytes' worth of time.
+    // The cost of all items, in the time that a byte takes.
     std::int64_t bytes() const { return bytes_; }
 
     // The elements of an item.
@@ -131,7 +131,7 @@ class LayerPass {
     }
 
   private:
-    // The cost of a layer on top of its bytes, in bytes' worth of time.
+    // The cost of a layer besides its bytes, in the time that a byte takes.
     static constexpr std::int64_t kLayerBytes = 256;
 
     struct Cursor {

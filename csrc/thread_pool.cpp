@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMaxWorkers = 256;
 
-// Never freed: its threads sleep in it until the process ends, so nothing is torn down under them.
+// Never freed, because its threads sleep in it until the process ends.
 std::atomic<ThreadPool*> pool{nullptr};
 
 // Registered when the library loads. A forked child has none of the other threads, so a lock that one of them

@@ -1,4 +1,4 @@
-// A small pool of sleeping threads that share out numbered items of work.
+// A small pool of sleeping threads that divide numbered items of work among them.
 #pragma once
 
 #include <algorithm>

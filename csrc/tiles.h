@@ -1,4 +1,4 @@
-// One tile of a layer: the sums of its elements relative to a pivot of its own.
+// One tile of a layer: the sums of its elements relative to the tile's own pivot.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""Arguments of the wrong type are one message that names the argument, in every function that users call."""
+"""Tests that every public function refuses arguments of a wrong type with a message that names them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What decides last bits beside settings and data is recorded, and a difference is said."""
+"""Tests that facts which decide the last bits are recorded, and that differences give a warning."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`Federation`: the user's own model, data, loss and parts as objects."""
+"""Tests `Federation`, with the user's own model, data, loss and parts as objects."""
 
 import json
 import signal
@@ -159,7 +159,7 @@ def test_a_run_goes_on_to_the_same_bits_with_the_same_objects(tmp_path):
         ({"cohort": 2, "keep": 2}, r"changed since \(cohort, selection.keep\)"),
     ],
 )
-def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
+def test_a_run_is_not_resumed_with_other_objects(tmp_path, other, message):
     cut_short(federation(aggregation=Cautious(0.5)), tmp_path / "cut")
     given = {"aggregation": Cautious(0.5), **other}
     with pytest.raises(InputError, match=message):
@@ -168,7 +168,7 @@ def test_other_objects_cannot_go_on_with_it(tmp_path, other, message):
 
 @dataclass(frozen=True)
 class Odd(ClientStep):
-    """What `made` makes of each update."""
+    """Replaces each update by the result of `made`."""
 
     made: object
 

@@ -1,4 +1,4 @@
-"""The hub is asked once whether it answers; if not, libraries look into their cache alone."""
+"""Tests that the hub is asked once whether it answers, and that libraries otherwise use their cache."""
 
 import socket
 
@@ -13,7 +13,7 @@ from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer
 
 @pytest.fixture
 def dead(monkeypatch):
-    """A hub at a port where nobody listens."""
+    """Points to a hub at a port where no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""Memory, cores and limits, read from machines laid out in a folder."""
+"""Tests memory, cores and limits on imitated machines in a folder."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ V2 = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 
 @pytest.fixture
 def lay_out(tmp_path, monkeypatch):
-    """Writes files below a root; memory of 10 GB, 8 of it available and 1 free, and no limit of ours."""
+    """Writes files of a machine with 10 GB of memory, 8 available and 1 free, and removes our limits."""
     monkeypatch.setattr(machine, "_limit", lambda name: None)
 
     def write(files):
@@ -95,7 +95,7 @@ def test_a_soft_limit_of_version_2_counts(lay_out):
 
 
 def test_a_container_that_shows_its_own_group_as_the_top(lay_out):
-    """The path is the host's, and what is mounted is that group itself."""
+    """The path is the host's, and the mounted folder is that group itself."""
     mount = "31 23 0:28 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
     files = v1("", 3 * GB, GB) | {"proc/self/mountinfo": mount}
     for path in ("/docker/abc", "/docker/abc/below", "/docker/elsewhere", "/../outside"):

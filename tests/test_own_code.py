@@ -1,4 +1,4 @@
-"""Which code of the user's belongs to a run's identity."""
+"""Tests which of the user's code belongs to a run's identity."""
 
 import functools
 import importlib
@@ -90,7 +90,7 @@ def made(inner):
 
 
 def module(tmp_path, monkeypatch, name="helped", **values):
-    """A module of the user's with these values in it."""
+    """Makes a module of the user with these values."""
     text = HELPERS.format(**{"factor": 1.0, "helped": "updates", **values})
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""What gets installed, and that the folder kernels/ never poses as Hugging Face's module of that name."""
+"""Tests which files are installed, and that kernels/ is never taken for Hugging Face's module."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pure Python wheel, built from a copy so that the checkout stays clean."""
+    """Builds a pure Python wheel, from a copy so that the checkout stays clean."""
     import shutil
 
     copy = tmp_path_factory.mktemp("source")
@@ -96,7 +96,7 @@ def __getattr__(name):
 
 @pytest.fixture
 def hugging_face_kernels(tmp_path: Path) -> Path:
-    """A folder with a stand-in for Hugging Face's `kernels`, metadata of an accepted version included."""
+    """Makes a stand-in for Hugging Face's `kernels`, with the metadata of an accepted version."""
     info = tmp_path / "kernels-0.18.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.5\n")
@@ -123,7 +123,7 @@ def test_transformers_imports_from_the_root_with_hugging_face_kernels(hugging_fa
 
 @needs_checkout
 def test_kernels_imports_nothing() -> None:
-    """transformers imports whatever is called `kernels` on the path to ask for its version."""
+    """transformers imports any module called `kernels` on the path to ask for its version."""
     import ast
 
     body = ast.parse((ROOT / "kernels" / "__init__.py").read_text()).body
@@ -194,10 +194,10 @@ def test_ci_runs_the_readme_s_test_command() -> None:
     ("package", "least"),
     [("datasets", (4, 0)), ("torch", (2, 6)), ("transformers", (5, 0)), ("huggingface-hub", (1, 0))],
 )
-def test_versions_that_could_run_code_of_strangers_are_not_accepted(
+def test_versions_that_could_run_downloaded_code_are_not_accepted(
     package: str, least: tuple[int, int]
 ) -> None:
-    """datasets 4 dropped scripts; torch 2.6 reads weights alone by default; both hold for what was tested."""
+    """datasets 4 dropped scripts, and torch 2.6 reads weights only by default."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (bound,) = [need.partition(">=")[2] for need in wanted if need.partition(">=")[0] == package]
     assert tuple(map(int, bound.split("."))) >= least

@@ -1,4 +1,4 @@
-"""Draws depend on (seed, purpose, round, client) and on nothing that was drawn before."""
+"""Tests that draws depend only on (seed, purpose, round, client), not on earlier draws."""
 
 import random
 import subprocess
@@ -22,7 +22,7 @@ def test_every_place_has_a_key_of_its_own():
 
 
 def test_keys_are_the_same_in_every_process_and_version():
-    """A run that is resumed after an upgrade must go on with the same draws."""
+    """A run that is resumed after an upgrade must continue with the same draws."""
     code = "from fedtlu_fast.randomness import *; print(key(5, 'x', 1, 2), generator(5, 'x').random())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == [str(key(5, "x", 1, 2)), str(generator(5, "x").random())]

@@ -1,4 +1,4 @@
-"""The claim the package stands on: of a really trained change, every backend ranks as float64 does.
+"""Tests the main claim of the package: on a real change, every backend ranks layers as float64 does.
 
 Eq. 1 differs from 1 by as little as 1e-12, so `norm / (sqrt(n) * std)` in the dtype of the change loses the
 order of layers; `excess` on every backend has to keep it.
@@ -24,7 +24,7 @@ LAYERS, WIDTH = 6, 32
 
 
 def corpus(client):
-    """Each client's tokens walk through the vocabulary by a step of its own, with some noise."""
+    """Draws tokens that walk through the vocabulary by the client's own step, with some noise."""
     draws = draws_of(7, "text", client=client)
     start = draws.integers(VOCABULARY, size=(SAMPLES, 1))
     walk = start + draws.integers(1, 4 + client) * torch.arange(WINDOW + 1).numpy()
@@ -34,7 +34,7 @@ def corpus(client):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Layout (tensors as blocks) and the averaged change of the last of a few federated rounds."""
+    """Returns the layout (tensors as blocks) and the averaged change after a few federated rounds."""
     torch.manual_seed(5)
     task = LanguageModelling(gpt2(LAYERS, WIDTH))
     layout = ParameterLayout.from_module(task.model, "tensor")
@@ -62,7 +62,7 @@ def change(request, trained):
 
 
 def oracle(layout, delta):
-    """mean/std of every layer from correctly rounded sums."""
+    """Computes mean/std of every layer from correctly rounded sums."""
     ratios = []
     for view in layout.views(delta.cpu()).values():
         values = view.double().reshape(-1).tolist()
@@ -73,7 +73,7 @@ def oracle(layout, delta):
 
 
 def orders(layout, numbers):
-    """By group of like layers, the layers from best to worst."""
+    """Returns the layers of each group of like layers from best to worst."""
     return {
         group.name: sorted(group.blocks, key=lambda layer: -float(numbers[layer])) for group in layout.groups
     }
@@ -87,7 +87,7 @@ def truths(trained):
 
 @pytest.fixture(scope="module")
 def measured(trained):
-    """Statistics by backend and dtype; the interpreter needs seconds for each."""
+    """Caches statistics by backend and dtype, since the interpreter needs seconds for each."""
     layout, delta = trained
     known = {}
 
@@ -102,7 +102,7 @@ def measured(trained):
 
 
 def naive(layout, delta):
-    """The loop that one would write: torch's norm and std in the dtype of the change."""
+    """Computes scores by the obvious loop: torch's norm and std in the dtype of the change."""
     return torch.stack(
         [view.norm() / (math.sqrt(view.numel()) * view.std()) for view in layout.views(delta).values()]
     )
@@ -155,7 +155,7 @@ def test_every_backend_ranks_blocks_as_float64_does(
 
 
 def test_the_bfloat16_loop_of_torch_ranks_wrongly(trained, truths):
-    """So the tests above can fail: the obvious way does not pass them."""
+    """This shows that the tests above can fail: the obvious loop does not pass them."""
     layout, delta = trained
     truth = orders(layout, truths[torch.bfloat16].square())
     loop = orders(layout, naive(layout, delta.bfloat16()))

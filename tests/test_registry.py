@@ -1,4 +1,4 @@
-"""Parts by name, by dotted name and as objects, on their own and in settings."""
+"""Tests parts by name, by dotted name and as objects, alone and in settings."""
 
 import copy
 import inspect

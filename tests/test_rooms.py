@@ -1,4 +1,4 @@
-"""The rooms of the package: none imports another one that imports it, however far."""
+"""Tests that the rooms of the package import each other without circles."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter

@@ -1,4 +1,4 @@
-"""What the quick tests leave out, and that the slow ones run it."""
+"""Tests that the slow tests run the cases that the quick tests leave out."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ from support import sampling
 
 
 class Case:
-    """A case of a parametrized test, as far as `mark_slow` looks at it."""
+    """Imitates a case of a parametrized test for `mark_slow`."""
 
     def __init__(self, number, marker, **params):
         self.nodeid = f"tests/test_it.py::test_it[{number}]"

@@ -1,4 +1,4 @@
-"""Signals that ask for the end."""
+"""Tests signals that ask a run to stop."""
 
 import os
 import signal

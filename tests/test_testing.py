@@ -1,4 +1,4 @@
-"""The conformance kit: our own parts pass, and every check catches a part that breaks its promise."""
+"""Tests the conformance kit: our own parts pass, and every check catches a part that breaks a promise."""
 
 from dataclasses import dataclass, field, replace
 
@@ -57,7 +57,7 @@ def test_what_does_not_exist_or_does_not_fit_the_side_is_bad_input():
 
 
 class NoNeeds(Strategic):
-    """P1 where there are no budgets."""
+    """Needs budgets, which the server does not have."""
 
     needs = ()
 
@@ -66,7 +66,7 @@ class NoNeeds(Strategic):
 
 
 class Greedy(Selector):
-    """Takes too much."""
+    """Chooses too many blocks."""
 
     def choose(self, evidence, room):
         return np.tile(room.open, (evidence.rows, 1))
@@ -80,14 +80,14 @@ class Shapeless(Selector):
 
 
 class Closed(Full):
-    """Takes what is not open."""
+    """Chooses blocks that are not open."""
 
     def choose(self, evidence, room):
         return np.ones((evidence.rows, len(evidence.layout.blocks)), np.bool_)
 
 
 class Restless(Ranking):
-    """Draws from a generator of its own."""
+    """Draws from its own generator."""
 
     draws = np.random.default_rng(0)
 
@@ -96,7 +96,7 @@ class Restless(Ranking):
 
 
 class Meddling(FedTLU):
-    """Changes what it sees."""
+    """Changes its evidence."""
 
     def utility(self, evidence):
         found = evidence.metrics[self.metric]
@@ -117,7 +117,7 @@ class Spending(Ranking):
 
 
 class Fragile(FedTLU):
-    """Raises at NaN."""
+    """Raises an error at NaN."""
 
     def utility(self, evidence):
         if np.isnan(evidence.metrics[self.metric]).any():
@@ -136,14 +136,14 @@ class Together(Ranking):
 
 
 class Different(FedLP):
-    """Says that all clients get the same."""
+    """Claims that all clients get the same choice, but chooses differently."""
 
     same_for_all = True
 
 
 @part
 class Holding(FedTLU):
-    """Holds what cannot be pickled.
+    """Holds an object that cannot be pickled.
 
     Attributes:
         held: a function.
@@ -157,7 +157,7 @@ class Holding(FedTLU):
 
 @dataclass(frozen=True)
 class Forgetful(Drift):
-    """Does not have its parameter in its constructor."""
+    """Lacks its parameter in its constructor."""
 
     shift: int = field(default=0, init=False)
 
@@ -223,7 +223,7 @@ class Double(own_parts.Cautious):
 
 
 class Dice(own_parts.Cautious):
-    """Draws from a generator of its own."""
+    """Draws from its own generator."""
 
     draws = np.random.default_rng(0)
 
@@ -249,7 +249,7 @@ class Drifting(own_parts.Cautious):
 
 
 class Keeping(own_parts.Cautious):
-    """Relies on the vectors after `add`."""
+    """Uses the vectors after `add`."""
 
     def add(self, state, client, weight, vector):
         state.setdefault("kept", []).append(vector)
@@ -261,35 +261,35 @@ class Keeping(own_parts.Cautious):
 
 
 class Inventive(own_parts.Cautious):
-    """Makes a change of nobody."""
+    """Makes a change although no client arrived."""
 
     def finish(self, state):
         return Aggregated(super().finish(state).change + 1)
 
 
 class Helpless(own_parts.Cautious):
-    """Raises when no client arrives."""
+    """Raises an error if no client arrives."""
 
     def finish(self, state):
         return Aggregated(state["sum"] * (1 / state["total"]))
 
 
 class Adding(Mean):
-    """Adds sums otherwise than clients."""
+    """Adds sums differently from clients."""
 
     def add_sum(self, state, weight, partial):
         return super().add_sum(state, weight, 2 * partial)
 
 
 class Pretending(own_parts.Cautious):
-    """Keeps clients, and does not say that it does."""
+    """Keeps clients without declaring it."""
 
     def finish(self, state):
         return Aggregated(super().finish(state).change, [0])
 
 
 class Backward(Pretending):
-    """Names places that nobody has."""
+    """Names places that do not exist."""
 
     chooses = True
 
@@ -336,7 +336,7 @@ class InPlace(ClientStep):
 
 
 class Moody(ClientStep):
-    """Draws from a generator of its own."""
+    """Draws from its own generator."""
 
     draws = np.random.default_rng(0)
 
@@ -345,7 +345,7 @@ class Moody(ClientStep):
 
 
 class Undeclared(ClientStep):
-    """Changes what it does not declare."""
+    """Changes an item that it does not declare."""
 
     changes = frozenset({"blocks"})
 
@@ -361,7 +361,7 @@ class Hoarding(ClientStep):
 
 
 class Appending(ClientStep):
-    """Changes what it remembers."""
+    """Changes its memory in place."""
 
     def after(self, client, update):
         held = client.memory.get("held", np.zeros(3, np.float32))
@@ -370,7 +370,7 @@ class Appending(ClientStep):
 
 
 class Delicate(ClientStep):
-    """Raises at NaN."""
+    """Raises an error at NaN."""
 
     def after(self, client, update):
         if not bool(torch.isfinite(update.params).all()):
@@ -379,7 +379,7 @@ class Delicate(ClientStep):
 
 
 class Silent(ClientStep):
-    """Forgets to return."""
+    """Returns nothing."""
 
     def after(self, client, update):
         replace(update, weight=1.0)

@@ -1,4 +1,4 @@
-"""A run has its own state of PyTorch and NumPy: same bits whatever the caller set, which stays as it was."""
+"""Tests that a run has its own state of PyTorch and NumPy and leaves the caller's state unchanged."""
 
 import random
 import sys
@@ -46,12 +46,12 @@ PERCEPTRON = {
 
 @pytest.fixture(scope="module")
 def attentive(tmp_path_factory):
-    """Settings of a model with attention."""
+    """Returns the settings of a model with attention."""
     return tree(write_text(tmp_path_factory.mktemp("text") / "text.txt", words=600), rounds=1)
 
 
 def bits(settings=PERCEPTRON, **over):
-    """What decides whether two runs are the same."""
+    """Returns the results by which two runs are compared."""
     summary = simulate({**settings, **over}).summary
     return summary["params_sha256"], summary["test_loss"]
 
@@ -81,7 +81,7 @@ def backend_flag(owner, name, value):
 
 
 class Halving(TorchDispatchMode):
-    """Spoils every product."""
+    """Halves every product."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
@@ -161,7 +161,7 @@ def test_every_engine_has_its_own_state(attentive, name):
         assert (bits(**compiled), bits(attentive, **vectorized)) == expected
 
 
-def test_the_callers_generators_go_on(usual):
+def test_the_callers_generators_are_unchanged(usual):
     def drawn():
         return torch.rand(1).item(), np.random.randn(), random.random()  # noqa: NPY002
 
@@ -213,7 +213,7 @@ def test_observers_see_the_callers_state():
 
 
 def test_models_that_draw_in_training_do_so_from_seeded_generators(monkeypatch):
-    """In threads of one process too; and a model that does not draw leaves the generators alone."""
+    """This holds in threads too, and a model that does not draw leaves the generators alone."""
 
     def with_dropout(config, data, seed):
         task = build_task(config, data, seed)

@@ -1,4 +1,4 @@
-"""The campaign of faults, a little of it: that it runs, and that it can find what is wrong."""
+"""Tests the campaign of faults on a few cases: it runs, and it detects wrong results."""
 
 import csv
 import subprocess

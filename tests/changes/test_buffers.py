@@ -12,7 +12,7 @@ Tensors = dict[str, Tensor]
 
 
 def scored(path: Path, tensors: Tensors) -> tuple[set[str], set[str]]:
-    """Names of layers and buffers when everything has changed but masks and positions."""
+    """Returns the names of layers and buffers of a change of everything except masks and positions."""
     fixed = ("bias", "mask", "tril", "pe")
     later = {
         name: t + torch.rand(t.shape) if t.is_floating_point() and name.split(".")[-1] not in fixed else t

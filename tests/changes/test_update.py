@@ -1,4 +1,4 @@
-"""The three verbs on modules and state dicts: score, choose, apply_."""
+"""Tests score, choose and apply_ on modules and state dicts."""
 
 import copy
 import doctest
@@ -17,7 +17,7 @@ from fedtlu_fast.selection import FedTLU, Ranking, Selector
 
 
 class Net(nn.Module):
-    """Like blocks, BatchNorm, a frozen layer and a tied head."""
+    """Has like blocks, BatchNorm, a frozen layer and a tied head."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def test_a_selector_that_draws_needs_the_round(pair):
 
 def test_a_selector_sees_what_was_chosen_in_the_round_before(pair):
     class Other(Ranking):
-        """Prefers what was left out."""
+        """Prefers blocks that were left out in the round before."""
 
         def utility(self, evidence):
             return np.zeros((1, 4)) if evidence.last_choice is None else -1.0 * evidence.last_choice[None]

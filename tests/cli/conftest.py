@@ -10,7 +10,7 @@ from fedtlu_fast.cli.main import main
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """Tells how a command ended."""
 
     code: int
     stdout: str

@@ -39,20 +39,20 @@ def tiny_file(tmp_path: Path, text: Path) -> Path:
 READ = "test: a share of the training data, since there is none of its own (data.test_fraction)"
 
 
-def told(done: Any) -> list[str]:
-    """Lines on stderr without the one on what was read: whether it gets there depends on earlier tests."""
+def lines_of(done: Any) -> list[str]:
+    """Returns the lines on stderr except the one about the data, which depends on earlier tests."""
     return [line for line in done.stderr.splitlines() if line.strip() and line != READ]
 
 
 def one_message(done: Any, *words: str) -> None:
-    """Exit code 2, nothing on stdout, one line on stderr with all of these words.
+    """Checks for exit code 2, nothing on stdout, and one line on stderr with all of these words.
 
-    What is wrong may come out after the data were read, which is said by a line of its own.
+    A line about the data may come before it.
     """
     assert done.code == 2, done
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    lines = told(done)
+    lines = lines_of(done)
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     for word in words:
@@ -95,7 +95,7 @@ def test_run_json_is_the_summary_and_nothing_else(fedtlu: Command, tiny_file: Pa
     assert summary["data"]["train"]["names"] == ["text.txt"]
     assert summary["data"]["test"]["share"] == 0.1
     # Not a terminal: no progress, one closing remark.
-    assert told(done) == [f"Files in {out} (report.html first)"]
+    assert lines_of(done) == [f"Files in {out} (report.html first)"]
     again = fedtlu("run", "--config", tiny_file, "--json", "--quiet")
     assert timeless([json.loads(again.stdout)]) == timeless([summary])
     assert again.stderr == ""
@@ -174,7 +174,7 @@ def test_paths_are_taken_as_they_are(fedtlu: Command, tiny_file: Path, tmp_path:
         "run", "--config", tiny_file, "--rounds", 1, "--data", f"text:{file}", "--out", tmp_path / f"o {name}"
     )
     assert done.code == 0, done.stderr
-    assert told(done) == [f"Files in {tmp_path / f'o {name}'} (report.html first)"]
+    assert lines_of(done) == [f"Files in {tmp_path / f'o {name}'} (report.html first)"]
     missing = fedtlu("run", "--config", tiny_file, "--data", f"text:{file}.gone")
     one_message(missing, "data.source", f"{file}.gone")
 
@@ -527,7 +527,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_resume(
         patch.setattr("fedtlu_fast.report.callback.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
-    assert told(done) == [f"stopped: you can resume it with: fedtlu run --resume {out}"]
+    assert lines_of(done) == [f"stopped: you can resume it with: fedtlu run --resume {out}"]
     assert fedtlu("run", "--resume", out).code == 0
     assert (out / "report.html").exists()
 
@@ -590,7 +590,7 @@ def test_model_of_a_single_block_runs_and_reports(
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory as transformers writes it, with its tokenizer."""
+    """Writes a model directory as transformers does, with its tokenizer."""
     folder = tmp_path_factory.mktemp("pretrained")
     words = ["<unk>", *WORDS]
     tokenizer = Tokenizer(
@@ -643,7 +643,7 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     assert [row["selector"] for row in found["table"]] == ["fedtlu", "random"]
     assert (out / "plots" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert {"table.md", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
-    assert told(done) == [f"Picture: {out / 'plots' / 'comparison.png'}   Page: {out / 'report.html'}"]
+    assert lines_of(done) == [f"Picture: {out / 'plots' / 'comparison.png'}   Page: {out / 'report.html'}"]
     # Finished: --resume runs no arm again, knows selectors and seeds by itself, and prints the same.
     again = fedtlu("compare", "--resume", out, "--json", "-q")
     assert again.stdout == done.stdout

@@ -1,4 +1,4 @@
-"""``fedtlu data``."""
+"""Tests ``fedtlu data``."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_data_tells_who_holds_what_as_a_table_and_as_json(fedtlu, text):
 
 
 @pytest.mark.draws
-def test_data_draws_a_picture_and_says_what_nobody_holds(fedtlu, text, tmp_path: Path):
+def test_data_draws_a_picture_and_counts_samples_of_no_client(fedtlu, text, tmp_path: Path):
     plot = tmp_path / "who.png"
     done = fedtlu("data", "--data", f"text:{text}", *OPTIONS, "--partition", "shard:3", "--plot", plot)
     assert done.code == 0

@@ -10,7 +10,7 @@ FEDTLU = [sys.executable, "-c", "from fedtlu_fast.cli.main import main; main()"]
 
 
 def call(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, after some redirection of a shell."""
+    """Runs the command in its own process, after some redirection of a shell."""
     line = f'exec "$@" {before}'
     return subprocess.run(
         ["bash", "-c", line, "bash", *FEDTLU, *arguments], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Settings of budgets: short forms, and what is refused."""
+"""Tests the settings of budgets: short forms, and values that are refused."""
 
 import pytest
 from pydantic import ValidationError

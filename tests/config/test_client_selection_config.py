@@ -1,4 +1,4 @@
-"""Settings of client-side selection: what is refused, alone and beside other settings."""
+"""Tests which settings of client selection are refused, alone and beside other settings."""
 
 import pytest
 

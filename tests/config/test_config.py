@@ -1,4 +1,4 @@
-"""Settings: what is refused and how it is said, and what three layers of settings make together."""
+"""Tests which settings are refused with which message, and how presets, files and overrides combine."""
 
 import math
 from pathlib import Path
@@ -22,7 +22,7 @@ from fedtlu_fast.selection import Random
 
 
 def refused(match, *overrides, **tree):
-    """That these settings are refused, with this message, given as a mapping and as --set."""
+    """Checks that these settings are refused with this message, as a mapping and as --set."""
     if tree:
         with pytest.raises(InputError, match=match):
             parse_config(tree)

@@ -1,4 +1,4 @@
-"""The examples run, and do what they say."""
+"""Tests that the examples run and do what they say."""
 
 import importlib
 import importlib.util

@@ -53,7 +53,7 @@ class Fuzzer:
         self.refused: Counter[str] = Counter()
 
     def case(self, number: int) -> None:
-        """One call. Raises `WrongError` with what was wrong."""
+        """Makes one call; raises `WrongError` if its answer is wrong."""
         dice = Dice(f"{self.seed}/{number}")
         self.extension.set_simd_level(dice.choice(self.levels))
         function = dice.choices(list(calls.SHARES), list(calls.SHARES.values()))[0]
@@ -119,7 +119,7 @@ class Fuzzer:
 
 
 def load(path: str | None) -> Any:
-    """The extension in this file, or the installed one."""
+    """Loads the extension in this file, or the installed one."""
     if path is None:
         from fedtlu_fast import _native
 
@@ -133,7 +133,7 @@ def load(path: str | None) -> Any:
 
 
 def work(options: argparse.Namespace) -> int:
-    """The child: writes the number of the case it is at into the shared file, and the counts at the end."""
+    """Runs in the child: writes the number of the current case, and the counts, into the shared file."""
     if options.extension is None:  # else a sanitizer has its own handlers
         faulthandler.enable()
     warnings.simplefilter("ignore")
@@ -157,7 +157,7 @@ def work(options: argparse.Namespace) -> int:
 
 
 def watch(options: argparse.Namespace) -> int:
-    """The parent: waits for the child, and says which case ended it."""
+    """Runs in the parent: waits for the child, and reports the case that ended it."""
     with tempfile.NamedTemporaryFile() as progress:
         progress.write(np.int64(-1).tobytes())
         progress.flush()

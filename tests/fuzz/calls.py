@@ -1,4 +1,4 @@
-"""Random calls that the binding must accept: arguments by name, as `_native.pyi` has them."""
+"""Draws random calls that the binding must accept, with the argument names of `_native.pyi`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STORAGE = {"float32": ("f4",), "bfloat16": ("i2", "u2"), "float16": ("i2", "u2")
 
 
 def size(dice: Dice) -> int:
-    """Mostly small; now and then around a tile or enough for two threads."""
+    """Draws a size: mostly small, sometimes about a tile or enough for two threads."""
     draw = dice.random()
     if draw < 0.05:
         return 0
@@ -44,7 +44,7 @@ def storage(dice: Dice, name: str) -> np.dtype[Any]:
 
 
 def encode(values: Array, name: str, dtype: np.dtype[Any]) -> Array:
-    """The nearest numbers of a dtype, as the binding takes them (bfloat16 cut off)."""
+    """Converts to the nearest numbers of a dtype, in the binding's form (bfloat16 is truncated)."""
     with np.errstate(all="ignore"):
         if name == "float16":
             return values.astype(np.float16).view(dtype)
@@ -73,7 +73,7 @@ def numbers(dice: Dice, length: int, name: str) -> Array:
 
 
 def vector(dice: Dice, memory: Memory, length: int, name: str) -> Array:
-    """An input: now and then in read-only pages."""
+    """Draws an input, sometimes in read-only pages."""
     if dice.rarely():
         pages = memory.pages.vector(dice, storage(dice, name), length)
         if pages is not None:
@@ -108,7 +108,7 @@ def base(dice: Dice, memory: Memory, target: Array, name: str) -> Array | None:
 
 
 def change(dice: Dice, memory: Memory, target: Array, name: str) -> Array:
-    """What is added to a target; now and then the target itself."""
+    """Draws the vector that is added to a target; sometimes the target itself."""
     if dice.rarely() and wide(name) == name:
         return target if dice.often() else target[:]
     return vector(dice, memory, target.size, name)

@@ -1,4 +1,4 @@
-"""What goes wrong with a valid call: one argument becomes something it should not be, or nearly."""
+"""Spoils a valid call: one argument becomes wrong, or almost wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 10**6
 
 
 class Index:
-    """An integer by __index__ that lies, raises, or changes its mind."""
+    """Is an integer through __index__, which lies, raises an error, or changes its answer."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -37,7 +37,7 @@ class Index:
 
 
 class Name(str):
-    """A string that answers for another."""
+    """Is a string that claims to be another one."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Name(str):
 
 
 class Posing:
-    """Says that it is an array."""
+    """Claims to be an array."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -68,7 +68,7 @@ class Posing:
 
 
 def spoil(function: str, args: dict[str, Any], dice: Dice, memory: Memory) -> None:
-    """Changes one argument; now and then two change places, or one is missing or unknown."""
+    """Changes one argument; sometimes exchanges two, removes one, or adds an unknown one."""
     try:
         _spoil(function, args, dice, memory)
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -122,7 +122,7 @@ def _spoil(function: str, args: dict[str, Any], dice: Dice, memory: Memory) -> N
 
 
 class Acting:
-    """A number that does something when it is asked for its value, once."""
+    """Is a number that acts once when it is asked for its value."""
 
     def __init__(self, act: Callable[[Any], None]) -> None:
         self.act: Callable[[Any], None] | None = act
@@ -135,7 +135,7 @@ class Acting:
 
 
 def _steps(args: dict[str, Any], target: Array | None, dice: Dice) -> Any:
-    """Steps with a number that is none, lies, or changes arrays that may have been checked before it."""
+    """Makes steps with a number that is wrong, lies, or changes arrays that may have been checked before."""
     steps = dict(args["steps"])
     name = dice.choice(list(steps))
     kind = dice.randrange(4)
@@ -183,7 +183,7 @@ def _sequence(given: Any, target: Array | None, dice: Dice, memory: Memory) -> A
 
 
 def _array(name: str, given: Array, target: Array | None, dice: Dice, memory: Memory) -> Any:
-    """The array with a fault."""
+    """Returns the array with a fault."""
     if given.size > MOST or (target is not None and target.size > MOST):
         return given
     if name == "offsets" and given.dtype == np.dtype("i8") and given.size and dice.random() < 0.7:
@@ -261,7 +261,7 @@ def _offsets(given: Array, target: Array | None, dice: Dice, memory: Memory) -> 
 
 
 def level(dice: Dice, levels: list[str]) -> Any:
-    """An argument of set_simd_level, good or bad."""
+    """Draws an argument of set_simd_level, good or bad."""
     if dice.often():
         return dice.choice(levels)
     name = dice.choice(levels)

@@ -1,4 +1,4 @@
-"""Where the arrays of a fuzzed call lie: between guard bytes, at odd addresses, in read-only pages."""
+"""Places the arrays of a fuzzed call between guard bytes, at odd addresses, or in read-only pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Dice(random.Random):
-    """Every choice of one case. The name says which case: the same one draws the same."""
+    """Makes every choice of one case; the same name draws the same choices."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -26,11 +26,11 @@ class Dice(random.Random):
 
 
 class Vector(np.ndarray[Any, Any]):
-    """A subclass of ndarray, as memmap and matrix are."""
+    """Subclasses ndarray, as memmap and matrix do."""
 
 
 class Pages:
-    """Pages that the processor refuses to write to; one file for all cases."""
+    """Holds pages that the processor refuses to write to; all cases share one file."""
 
     def __init__(self) -> None:
         with tempfile.NamedTemporaryFile() as file:
@@ -39,7 +39,7 @@ class Pages:
             self.bytes = np.memmap(file.name, mode="r", dtype=np.uint8)
 
     def vector(self, dice: Dice, dtype: np.dtype[Any], size: int) -> Array | None:
-        """A memmap of them, or None where they are too few."""
+        """Returns a memmap of the pages, or None if they are too few."""
         size_in_bytes = size * dtype.itemsize
         start = dice.randrange(64)
         if start + size_in_bytes > self.bytes.size:
@@ -48,7 +48,7 @@ class Pages:
 
 
 class Memory:
-    """The blocks that the arrays of one case lie in. Whoever writes outside of the target changes a block."""
+    """Holds the blocks in which the arrays of one case lie; a write outside of the target changes a block."""
 
     def __init__(self, dice: Dice, pages: Pages) -> None:
         self.dice = dice
@@ -56,9 +56,9 @@ class Memory:
         self.blocks: list[Array] = []
 
     def put(self, values: Array) -> Array:
-        """A copy at an address of any alignment.
+        """Copies an array to an address of any alignment.
 
-        Some have no guard bytes: AddressSanitizer then sees who reads beyond them.
+        Some copies have no guard bytes, so that AddressSanitizer sees reads beyond them.
         """
         head, tail = (self.dice.choice((0, 0, 64, self.dice.randrange(1, 64))) for _ in range(2))
         block = np.frombuffer(self.dice.randbytes(head + tail), dtype=np.uint8)
@@ -69,7 +69,7 @@ class Memory:
         return placed.view(Vector) if self.dice.rarely() else placed
 
     def beside(self, array: Array, dtype: np.dtype[Any], shift: int, size: int) -> Array | None:
-        """`size` elements that start `shift` bytes from `array`, in its block; None where they do not fit."""
+        """Returns `size` elements at `shift` bytes from `array`, in its block; None if they do not fit."""
         for block in self.blocks:
             at = address(array) - address(block) + shift
             if 0 <= address(array) - address(block) <= block.size and block.size:
@@ -85,7 +85,7 @@ class Memory:
             block[:] = before
 
     def changed(self, snapshot: list[Array], *targets: Array) -> str | None:
-        """Where a byte outside of the targets is not what it was, or None."""
+        """Returns the place of a changed byte outside of the targets, or None."""
         for index, (block, before) in enumerate(zip(self.blocks, snapshot, strict=True)):
             if np.array_equal(block, before):
                 continue
@@ -101,7 +101,7 @@ class Memory:
 
 
 def is_array(given: Any) -> TypeGuard[Array]:
-    """Also for what only says that it is one."""
+    """Tells whether an object is an array, or claims to be one."""
     return issubclass(type(given), np.ndarray)
 
 

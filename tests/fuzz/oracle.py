@@ -1,4 +1,4 @@
-"""What the binding must answer, in NumPy float64; shares no code with the package.
+"""Computes the binding's right answer in NumPy float64; it shares no code with the package.
 
 `UnfitError` is raised for arguments that the binding must refuse.
 """
@@ -29,16 +29,16 @@ SECONDS = {"train_perceptrons": "own"}
 
 
 class UnfitError(Exception):
-    """No right answer exists: the call must be refused."""
+    """The call has no right answer and must be refused."""
 
 
 class WrongError(AssertionError):
-    """The binding did what it must not do."""
+    """The binding gave a wrong answer."""
 
 
 @dataclass
 class Expected:
-    """The target's new values, which of them were touched, and the matrices of moments [5, L] or None.
+    """Holds the target's new values, which of them were touched, and the moments [5, L] or None.
 
     Or, in place of them, what looks at answer and target and raises `WrongError`.
     """
@@ -80,7 +80,7 @@ def bounds(offsets: Any, length: int) -> list[int]:
 
 
 def items(sequence: Any) -> list[Any]:
-    """What a sequence gave when the binding read it."""
+    """Returns the items that a sequence gave when the binding read it."""
     return sequence.seen if hasattr(sequence, "seen") else list(sequence)
 
 
@@ -93,7 +93,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def truth(value: Any, what: str) -> bool:
-    """Whether the value counts as true; an array of several numbers is neither."""
+    """Tells whether a value counts as true; an array of several numbers is neither true nor false."""
     try:
         return bool(value)
     except ValueError as error:
@@ -109,7 +109,7 @@ def beside(array: Array, target: Array, what: str) -> None:
 
 
 def moments(layers: Sequence[Array]) -> Array:
-    """[5, L]."""
+    """Computes moments, [5, L]."""
     rows = [oracle.moments(layer) for layer in layers]
     return np.array(rows, dtype=np.float64).reshape(len(layers), 5).T
 
@@ -119,7 +119,7 @@ def cut(values: Array, at: list[int]) -> list[Array]:
 
 
 def expected(function: str, args: dict[str, Any]) -> Expected:
-    """The answer to a call on memory as it was before it."""
+    """Computes the right answer to a call from the memory before it."""
     with np.errstate(all="ignore"):
         try:
             # An object may say another number every time it is asked; any number gives the same result.
@@ -224,7 +224,7 @@ ANSWERS = {
 
 
 def compare(answer: Any, target: Array | None, wanted: Expected) -> None:
-    """Raises `WrongError` unless the vector has the right bits (but for payloads) and moments are close."""
+    """Raises `WrongError` unless the bits are right (except payloads of NaN) and moments are close."""
     if wanted.judge is not None:
         wanted.judge(answer, target)
         return

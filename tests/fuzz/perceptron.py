@@ -1,4 +1,4 @@
-"""`train_perceptrons` for the fuzzer: calls that it must accept, those it must refuse, and what must hold.
+"""Fuzzes `train_perceptrons`: draws calls that it must accept or refuse, and checks the answers.
 
 Its arithmetic is tested beside it (tests/clients/test_compiled.py). Here the loss of a client with one batch,
 which no step has changed yet, is formed anew in float64, and with a learning rate of 0 nothing changes.
@@ -19,7 +19,7 @@ KINDS = ("f", 4)
 
 
 def valid(dice: Dice, memory: Memory) -> dict[str, Any]:
-    """A perceptron of one to three layers, a pool of samples, and some clients with some batches."""
+    """Draws a perceptron of one to three layers, samples, and clients with batches."""
     widths = [dice.randrange(1, 9) for _ in range(dice.randrange(2, 5))]
     layers: list[int] = []
     size = dice.randrange(3)
@@ -66,7 +66,7 @@ def _steps(dice: Dice) -> dict[str, Any]:
 
 
 def answer(args: dict[str, Any]) -> Expected:
-    """What must hold of the call's answer. Raises `UnfitError` where it must be refused."""
+    """Returns a check of the call's answer; raises `UnfitError` if the call must be refused."""
     steps = args["steps"]
     need(isinstance(steps, dict) and "adamw" in steps, "steps")
     number = {name: float(steps[name]) for name in NUMBERS}
@@ -141,7 +141,7 @@ def _overlap(one: Array, other: Array) -> bool:
 
 
 def _loss(params: Array, layers: list[tuple[int, int, int, int]], x: Array, labels: Array) -> float:
-    """Mean cross-entropy; NaN where float32 may hold other numbers than float64."""
+    """Computes the mean cross-entropy; NaN if float32 may hold other numbers than float64."""
     for at, (inputs, outputs, weight, bias) in enumerate(layers):
         matrix = params[weight : weight + inputs * outputs].reshape(outputs, inputs)
         x = x @ matrix.T + params[bias : bias + outputs]

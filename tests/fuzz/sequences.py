@@ -1,4 +1,4 @@
-"""Sequences that lie, raise, give things away, or change arguments while they are read."""
+"""Defines sequences that lie, raise errors, lose items, or change arguments while they are read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fuzz.memory import Array, Dice, is_array
 
 
 class PlannedError(Exception):
-    """A sequence's own error."""
+    """The error that a sequence raises on purpose."""
 
 
 class Watched:
-    """A sequence by __getitem__ alone that remembers what it gave."""
+    """Is a sequence through __getitem__ alone, and remembers the items that it gave."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
@@ -28,7 +28,7 @@ class Watched:
 
 
 class Fleeting(Watched):
-    """Gives copies that nobody else holds: the binding has to keep them alive while it computes."""
+    """Gives copies without other references, which the binding has to keep alive while it computes."""
 
     def __getitem__(self, index: int) -> Any:
         given = super().__getitem__(index)
@@ -52,7 +52,7 @@ class Liar(Watched):
 
 
 class Raising(Watched):
-    """Raises at some item."""
+    """Raises an error at some item."""
 
     def __init__(self, values: list[Any], at: int, error: Exception) -> None:
         super().__init__(values)
@@ -66,7 +66,7 @@ class Raising(Watched):
 
 
 class Busy(list[Any]):
-    """A list that does something between its items, such as forgetting them."""
+    """Is a list that acts between its items, for example forgets them."""
 
     def __init__(self, values: list[Any], act: Callable[[Any], None]) -> None:
         super().__init__(values)
@@ -91,7 +91,7 @@ def _recursive() -> list[Any]:
 
 
 def reshape(target: Array, dice: Dice) -> Callable[[Any], None]:
-    """Makes the target something else after it may have been checked; never more memory than it had."""
+    """Changes the target after it may have been checked; it never gets more memory."""
 
     def act(_: Any) -> None:
         kind = dice.randrange(5)
@@ -112,7 +112,7 @@ def reshape(target: Array, dice: Dice) -> Callable[[Any], None]:
 
 
 def strange(values: list[Any], target: Array | None, dice: Dice) -> Any:
-    """Something in place of a list of these values."""
+    """Returns a strange object in place of a list of these values."""
     kind = dice.randrange(13)
     if kind == 0:
         return Watched(values)

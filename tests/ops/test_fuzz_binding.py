@@ -1,4 +1,4 @@
-"""A short run of the binding's fuzzer (.ci/fuzz has it run under the sanitizers), and bugs that it finds."""
+"""Tests the binding's fuzzer: a short run, and planted bugs that it finds (.ci/fuzz runs it sanitized)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_call_is_answered_or_refused(seconds: int) -> None:
 
 
 class Planted:
-    """The binding with a bug: `spoil(call, args)` answers for one of its functions."""
+    """Wraps the binding with a bug: `spoil(call, args)` replaces the answer of one function."""
 
     def __init__(self, function: str, spoil: Callable[..., Any]) -> None:
         self.function = function
@@ -54,7 +54,7 @@ class Planted:
 
 
 def assert_noticed(planted: Planted, message: str = "", cases: int = 4000) -> None:
-    """The fuzzer finds the bug and says so; other bugs are none of this test's business."""
+    """Checks that the fuzzer reports the planted bug."""
     fuzzer = binding.Fuzzer(planted, seed=secrets.randbelow(2**31))
     for number in range(cases):
         try:
@@ -79,7 +79,7 @@ def target_of(named: dict[str, Any]) -> Any:
 
 
 def flip(array: np.ndarray[Any, Any], at: int) -> None:
-    """Changes a byte, counted from the array's start, of the block it lies in; if it is in there."""
+    """Changes a byte of the block in which an array lies, counted from the array's start."""
     block = array
     while is_array(block.base):
         block = block.base

@@ -1,4 +1,4 @@
-"""What only the C++ backend promises: one result on any machine, fork safety, checked bindings."""
+"""Tests promises of the C++ backend alone: one result on any machine, fork safety, checked bindings."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestSameBits:
         assert torch.equal(bits(native.layer_stats_list(layers)), expected)
 
     def test_with_subnormals_flushed_elsewhere(self, rng: np.random.Generator) -> None:
-        """torch sets the processor's flag per thread; the kernels compute with subnormals kept."""
+        """torch sets the processor's flag per thread, but the kernels keep subnormal numbers."""
         values = samples(rng, 50001, torch.float32, std=1e-41)
         expected = one_layer(values)
         if not torch.set_flush_denormal(True):
@@ -119,7 +119,7 @@ class TestSameBits:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_of_aggregates(self, dtype: torch.dtype, rng: np.random.Generator) -> None:
-        """Of the sum, its moments and the clients' too; enough elements for every thread to join in."""
+        """Compares the sum, its moments and the clients' moments, with enough elements for all threads."""
         sizes = [int(size) for size in rng.permutation([*SIZES, *rng.integers(0, 300, 200), 400_000])]
         offsets = offsets_of(sizes, start=20_000)
         clients = [samples(rng, int(offsets[-1]) + 20_000, dtype, mean=0.3) for _ in range(7)]
@@ -199,7 +199,7 @@ class TestExactness:
     @pytest.mark.parametrize("at", [0, 1, TILE - 1, TILE, 40000, 50000])
     @pytest.mark.parametrize("outlier", [1e3, 1e9, -1e12])
     def test_beside_an_outlier(self, at: int, outlier: float, rng: np.random.Generator) -> None:
-        """The first element of a tile is its pivot: one far from the rest must not spoil the sums."""
+        """The first element of a tile is its pivot; an outlier there must not spoil the sums."""
         values = samples(rng, 50001, torch.float64, mean=5.0)
         values[at] = outlier
         assert_exact(values)
@@ -378,7 +378,7 @@ class TestSimdLevel:
 
 
 class TestBindings:
-    """A bad argument raises with its name; no argument ends the process."""
+    """Checks that a bad argument raises an error with its name, and that no argument ends the process."""
 
     x = np.zeros(8, dtype=np.float32)
     swapped = x.astype(x.dtype.newbyteorder())
@@ -612,7 +612,7 @@ def test_the_read_loop_reads_everything(size: int, rng: np.random.Generator) -> 
 
 
 def test_other_layers_are_not_touched() -> None:
-    """Not even rewritten with the value they hold: their memory may be shared or read-only to others."""
+    """They are not even rewritten with their own values, because their memory may be read-only."""
     params = torch.full((3 * TILE,), math.nan, dtype=torch.float32)
     signalling = np.frombuffer(np.array([0x7F800001], dtype=np.uint32).tobytes(), dtype=np.float32)[0]
     raw = params.numpy().view(np.uint32)

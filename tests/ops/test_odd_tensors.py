@@ -1,4 +1,4 @@
-"""Tensors that are not plain memory, and targets that autograd watches: right, or refused with their name."""
+"""Tests tensors without plain memory and targets with gradients: results are right, or errors name them."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ class Subclass(torch.Tensor):
 
 
 class Wrapper(torch.Tensor):
-    """A tensor without memory of its own."""
+    """Wraps a tensor and has no memory itself."""
 
     @staticmethod
     def __new__(cls, held):
@@ -67,7 +67,7 @@ REFUSED = {
 
 
 def inputs(given, backend):
-    """Every public operation with the tensor as an input, and what it gives."""
+    """Calls every public operation with the tensor as an input; yields the results."""
     target, other = torch.zeros(N), VALUES.clone()
     yield "delta", lambda: dispatch.layer_stats(given, CUTS, backend).mean
     yield "delta", lambda: layer_stats({"w": given}, backend=backend).mean
@@ -81,7 +81,7 @@ def inputs(given, backend):
 
 
 @pytest.mark.parametrize("kind", RIGHT)
-def test_what_holds_its_numbers_otherwise_is_read_right(kind, backend, backend_device):
+def test_tensors_in_other_layouts_are_read_right(kind, backend, backend_device):
     if backend_device != "cpu":
         pytest.skip("the kinds are the CPU's")
     odd, plain = inputs(RIGHT[kind](), backend), inputs(VALUES, backend)
@@ -90,7 +90,7 @@ def test_what_holds_its_numbers_otherwise_is_read_right(kind, backend, backend_d
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_holds_no_numbers_is_refused_by_its_name(kind, backend):
+def test_tensors_without_numbers_are_refused_by_name(kind, backend):
     given = REFUSED[kind]()
     for field, call in inputs(given, backend):
         if given is None and field == "base":
@@ -102,7 +102,7 @@ def test_what_holds_no_numbers_is_refused_by_its_name(kind, backend):
 
 
 @pytest.mark.parametrize("kind", [*REFUSED, "negated", "sparse", "MKL-DNN's", "a column"])
-def test_such_targets_are_refused(kind, backend):
+def test_targets_without_plain_memory_are_refused(kind, backend):
     given = {**RIGHT, **REFUSED}[kind]()
     calls = {
         "aggregate": lambda: dispatch.accumulate_(given, VALUES, None, 1.0, backend),

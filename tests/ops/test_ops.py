@@ -1,4 +1,4 @@
-"""Every op on every live backend, against oracles that share no code with the package."""
+"""Tests every operation on every live backend against oracles that share no code with the package."""
 
 import logging
 import math
@@ -119,7 +119,7 @@ def test_layer_stats_of_a_strided_vector(backend, backend_device, generator):
     assert_moments(dispatch.layer_stats(delta, offsets, backend), split(delta, offsets))
 
 
-def test_layer_stats_of_something_autograd_follows(backend, backend_device, generator):
+def test_layer_stats_of_a_tensor_with_gradients(backend, backend_device, generator):
     delta = random(64, torch.float32, generator, backend_device).requires_grad_()
     got = dispatch.layer_stats(delta * 2, offsets_of(64), backend)
     assert_moments(got, [delta.detach() * 2])
@@ -195,7 +195,7 @@ def test_layer_stats_at_the_ends_of_the_range(backend, backend_device, generator
 @pytest.mark.parametrize("dtype", UPDATE_DTYPES, ids=str)
 @pytest.mark.parametrize("ratio", [1e2, 1e4, 1e6, -1e6], ids=str)
 def test_layer_stats_survives_cancellation(backend, backend_device, generator, dtype, ratio):
-    """mean/std of a million."""
+    """The ratio mean/std is a million."""
     delta = random(1001, dtype, generator, backend_device, shift=ratio)
     delta[0] += 50  # the element that sums are shifted by lies far off
     assert_moments(dispatch.layer_stats(delta, offsets_of(1001), backend), [delta])
@@ -205,7 +205,7 @@ def test_layer_stats_survives_cancellation(backend, backend_device, generator, d
 def test_layer_stats_finds_a_mean_that_is_a_millionth_of_the_spread(
     backend, backend_device, generator, dtype
 ):
-    """What weight matrices look like, and where float32 norms fail."""
+    """Changes of weight matrices look like this, and float32 norms fail on them."""
     half = random(1500, dtype, generator, backend_device)
     tiny = torch.tensor([1e-3, 1.5e-3], device=backend_device).to(dtype)
     delta = torch.cat([half, -half, tiny])
@@ -283,7 +283,7 @@ def test_accumulate_may_read_what_it_writes(backend, backend_device, generator):
 
 
 def same_moments(got, expected):
-    """Of two backends, whose sums may round differently; a matrix [K, L] as well as a vector."""
+    """Checks that moments [L] or [K, L] of two backends agree; their sums may round differently."""
     assert torch.equal(got.count, expected.count)
     assert torch.equal(got.nonfinite, expected.nonfinite)
     assert torch.equal(got.abs_max.nan_to_num(-1), expected.abs_max.nan_to_num(-1))
@@ -349,7 +349,7 @@ def test_aggregate_has_the_bits_of_one_client_after_another(
     assert each is None
 
 
-def test_aggregate_takes_strided_rows_and_writes_where_it_is_told(backend, backend_device, generator):
+def test_aggregate_takes_strided_rows_and_writes_to_out(backend, backend_device, generator):
     wide = torch.stack([random(900, torch.float32, generator, backend_device) for _ in range(3)])
     clients, out = wide[:, ::3], torch.zeros(301, device=backend_device)[1:]
     got, _, _ = dispatch.aggregate(clients, [0.2, 0.3, 0.5], offsets_of(300), out=out, backend=backend)
@@ -371,7 +371,7 @@ def test_aggregate_into_one_of_the_clients(backend, backend_device, generator):
 
 
 def test_aggregate_with_awkward_numbers(backend, backend_device, generator):
-    """NaN, Inf, subnormals and overflow: in the vector, and counted in their layer and client alone."""
+    """NaN, Inf, subnormals and overflow appear in the vector, and only their layer and client count them."""
     clients = [random(400, torch.float32, generator, backend_device) for _ in range(3)]
     clients[1][10] = NAN
     clients[2][150] = INF
@@ -408,7 +408,7 @@ def test_aggregate_of_nothing(backend, backend_device):
     assert len(moments.count) == 0
 
 
-def test_aggregate_on_something_autograd_follows(backend, backend_device):
+def test_aggregate_of_tensors_with_gradients(backend, backend_device):
     clients = torch.nn.Parameter(torch.ones(2, 4, device=backend_device))
     got, _, _ = dispatch.aggregate(clients, [1.0, 2.0], offsets_of(4), backend=backend)
     assert got.tolist() == [3.0] * 4
@@ -476,7 +476,7 @@ def test_masked_apply_takes_a_strided_delta_and_mask(backend, backend_device, ge
     assert_same_bits(params, expected)
 
 
-def test_masked_apply_on_something_autograd_follows(backend, backend_device):
+def test_masked_apply_to_tensors_with_gradients(backend, backend_device):
     params = torch.nn.Parameter(torch.zeros(4, device=backend_device))
     chosen = torch.tensor([True])
     dispatch.masked_apply_(params, torch.ones(4, device=backend_device), offsets_of(4), chosen, 2.0, backend)
@@ -566,7 +566,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_and_nothing_is_changed(case):
+def test_bad_arguments_are_refused_and_nothing_is_changed(case):
     call, field = REFUSED[case]
     with pytest.raises(InputError, match=f"^{field}: got .*; expected "):
         call()
@@ -587,7 +587,7 @@ def test_a_backend_on_a_device_it_does_not_take_says_so():
 
 @pytest.fixture
 def without_native(monkeypatch):
-    """As on a machine where the extension was not built."""
+    """Imitates a machine where the extension was not built."""
     absent = dispatch.Backend("native", "fedtlu_fast.ops.absent", lambda: ("cpu",))
     monkeypatch.setitem(dispatch.BACKENDS, "native", absent)
     dispatch._load.cache_clear()

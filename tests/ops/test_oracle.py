@@ -1,4 +1,4 @@
-"""The oracle itself: beside exact arithmetic, and that it notices what is wrong."""
+"""Tests the oracle itself: it agrees with exact arithmetic, and notices errors."""
 
 import math
 

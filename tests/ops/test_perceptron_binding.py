@@ -1,4 +1,4 @@
-"""What the binding of `train_perceptrons` refuses: nothing may crash, and a refusal writes nothing."""
+"""Tests which calls `train_perceptrons` refuses: nothing may crash, and a refusal writes nothing."""
 
 import random
 
@@ -13,7 +13,7 @@ SIZE = 3 * 4 + 4 + 4 * 2 + 2
 
 
 def arguments():
-    """Two clients of a perceptron 3-4-2: one with two batches, one with one."""
+    """Returns the arguments for two clients of a perceptron 3-4-2, with two batches and one."""
     return {
         "params": np.linspace(-1, 1, SIZE, dtype=np.float32),
         "layers": np.array([3, 4, 0, 12, 4, 2, 16, 24]),
@@ -99,7 +99,7 @@ def test_read_only_and_overlapping_targets_are_refused():
 
 
 class Resizing:
-    """A number that takes memory away from an array when it is asked for its value."""
+    """Poses as a number, but resizes an array when it is asked for its value."""
 
     def __init__(self, array):
         self.array = array
@@ -144,7 +144,7 @@ def test_outputs_that_lie_in_inputs_or_each_other_are_refused():
 
 
 def test_random_numbers_in_any_place_do_not_crash():
-    """Each call is answered or refused; what is answered is so within the arrays' memory (see .ci/fuzz)."""
+    """Each call is answered or refused; an answer uses the arrays' memory only (see .ci/fuzz)."""
     draws = random.Random(seed())
     answered = 0
     for _ in range(3000):

@@ -1,4 +1,4 @@
-"""What holds for any vectors, layers and weights, on every backend that runs on the CPU."""
+"""Tests properties that hold for any vectors, layers and weights, on every backend of the CPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ weights = st.one_of(
 
 
 def holds(backend: str, strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
-    """The check passes on whatever the strategy gives; fewer draws where they are slow."""
+    """Runs the check on draws of the strategy; slow strategies are drawn less often."""
 
     phases = [phase for phase in Phase if backend != "triton" or phase != Phase.shrink]
 
@@ -53,7 +53,7 @@ def holds(backend: str, strategy: st.SearchStrategy[Any], check: Callable[[Any],
 
 @st.composite
 def vectors(draw: st.DrawFn, size: int, dtype: torch.dtype, bad: bool = True) -> Tensor:
-    """[size], of any stride and start; with NaN and Inf only if `bad`."""
+    """Draws vectors [size] of any stride and start; with NaN and Inf only if `bad`."""
     stride, start = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(0, 3))
     length = start + size * stride
     rng = np.random.default_rng(draw(seeds))
@@ -84,7 +84,7 @@ def vectors(draw: st.DrawFn, size: int, dtype: torch.dtype, bad: bool = True) ->
 
 @st.composite
 def cuts(draw: st.DrawFn, size: int) -> Tensor:
-    """Offsets of up to eight layers, empty ones too; they need not start at 0 or end at the end."""
+    """Draws offsets of up to eight layers, also empty ones; they may leave out both ends of the vector."""
     return torch.tensor(sorted(draw(st.lists(st.integers(0, size), min_size=1, max_size=9))))
 
 
@@ -99,7 +99,7 @@ def columns(moments: Moments) -> Tensor:
 
 
 def assert_same(got: Tensor, expected: Tensor) -> None:
-    """The same bits, payloads of NaN aside."""
+    """Checks for the same bits, except for payloads of NaN."""
     assert got.shape == expected.shape
     assert got.dtype == expected.dtype
     integer = INTEGERS[got.element_size()]
@@ -108,7 +108,7 @@ def assert_same(got: Tensor, expected: Tensor) -> None:
 
 
 def assert_moments(backend: str, got: Moments | Tensor, expected: Moments | Tensor) -> None:
-    """The same bits; Triton's depend on where a layer lies, so there what is not exact is only near."""
+    """Checks for the same bits; Triton's depend on the address, so its inexact moments are only close."""
     mine, its = (columns(found) if isinstance(found, Moments) else found for found in (got, expected))
     if backend != "triton":
         assert_same(mine, its)
@@ -214,7 +214,7 @@ def test_accumulate_has_the_bits_of_the_reference_and_the_moments_of_its_result(
 
 @st.composite
 def federations(draw: st.DrawFn) -> tuple[list[Tensor], list[float], Tensor | None, Tensor]:
-    """Clients, their weights, a base or none, and offsets."""
+    """Draws clients, their weights, a base or None, and offsets."""
     dtype, size = draw(st.sampled_from(DTYPES)), draw(st.integers(0, 200))
     clients = draw(st.lists(vectors(size, dtype), min_size=1, max_size=6))
     shares = draw(st.lists(weights, min_size=len(clients), max_size=len(clients)))
@@ -277,7 +277,7 @@ def test_aggregate_over_one_of_its_clients(backend: str) -> None:
 
 
 def test_aggregate_is_linear_in_powers_of_two(backend: str) -> None:
-    """Twice the weights are twice the vector, bit for bit; a client alone with weight 1 is the vector."""
+    """Doubled weights double the vector, bit for bit; a single client with weight 1 is the vector."""
 
     def check(drawn: tuple[int, int, int]) -> None:
         seed, number, exponent = drawn

@@ -1,4 +1,4 @@
-"""What is special to the Triton kernels: tiles, masks, alignment, the table's cache, launch constants.
+"""Tests the Triton kernels: tiles, masks, alignment, the table's cache, launch constants.
 
 Without a GPU they run in Triton's interpreter, which is slow: here tiles have a few dozen elements, so that
 short layers cross many of their borders.
@@ -44,7 +44,7 @@ ids = str
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Short tiles and steps, and an empty cache of tables."""
+    """Sets short tiles and steps, and empties the cache of tables."""
     monkeypatch.setattr(tiles, "TILE_BYTES", TILE_BYTES)
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", 2)
@@ -60,7 +60,7 @@ def small_tiles(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
-    """Fresh memory holds NaN: what a kernel leaves unwritten turns a test red."""
+    """Fills fresh memory with NaN, so that a test fails if a kernel leaves memory unwritten."""
     empty, new_empty = torch.empty, torch.Tensor.new_empty
 
     def poisoned(make):
@@ -85,7 +85,7 @@ def normal(size, dtype=torch.float32, seed=0, scale=1.0, shift=0.0):
 
 
 def assert_close(got: Moments, expected: Moments):
-    """mean/std within 1e-8 (+ 1e-13 of itself); the exact columns equal; m2 == 0 where it is 0."""
+    """Checks mean/std within 1e-8 (+ 1e-13 of itself), and that exact columns and zeros of m2 are equal."""
     columns = {field.name: getattr(got, field.name).cpu() for field in fields(got)}
     truth = {field.name: getattr(expected, field.name).cpu() for field in fields(expected)}
     for name in ("count", "abs_max", "nonfinite"):
@@ -326,7 +326,7 @@ def test_a_float64_survives_the_way_to_the_kernel(value):
 
 
 def assert_same_aggregate(out, vectors, weights, base, offsets, client_stats=True):
-    """`aggregate` into `out` against the reference: the bits, and the moments."""
+    """Compares `aggregate` into `out` with the reference: the bits, and the moments."""
     expected = torch.empty_like(out)
     truth, truths = reference.aggregate(expected, vectors, weights, base, offsets, client_stats)
     got, each = ops.aggregate(out, vectors, weights, base, offsets, client_stats)

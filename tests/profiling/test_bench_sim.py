@@ -1,4 +1,4 @@
-"""The same federation in several simulators: equal work, whole rows, and failures that are told."""
+"""Tests `fedtlu bench-sim`: simulators do equal work, rows are complete, and failures are reported."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from fedtlu_fast.profiling.simulators import Simulator
 
 @pytest.fixture
 def rivals(tmp_path):
-    """A folder with one rival that is set up (with this Python) and one that is not."""
+    """Makes a folder with one rival that is set up (with this Python) and one that is not."""
 
     def make(code):
         folder = tmp_path / "rivals" / "other"

@@ -1,4 +1,4 @@
-"""`fedtlu profile`: that what it says of speed and accuracy is said of the right things."""
+"""Tests `fedtlu profile`: speed and accuracy are measured and reported for the right methods."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ MOMENTS = [op for op in OPS if op not in ("accumulate_", "masked_apply_")]
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """No compiler (half a minute), and probes of a megabyte: what is tested is not how fast it is."""
+    """Turns off the compiler (half a minute) and makes probes small, since speed is not tested."""
 
     def compiler(*_, **__):
         raise RuntimeError("no compiler here\nand more about it")
@@ -51,7 +51,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def small(request):
-    """A bfloat16 shape of the size of the MLP."""
+    """Adds a bfloat16 shape of the size of the MLP."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SHAPES, "mlp-bf16", replace(SHAPES["mlp"], dtype=torch.bfloat16))
         yield measured("mlp-bf16", OPS, clients=[3])[0]

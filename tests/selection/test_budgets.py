@@ -1,4 +1,4 @@
-"""Budgets: of a client and nobody else, of the right distribution, cheap for a cohort of millions."""
+"""Tests budgets: they depend on the client alone, have the right distribution, and are cheap for millions."""
 
 import time
 from math import erf, sqrt

@@ -1,4 +1,4 @@
-"""Each client-side selector's rule, on one room of blocks that may be chosen among."""
+"""Tests the rule of each client selector on one room."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_what_is_no_number_is_never_taken(name):
 
 
 def greedy(utility, room, budget):
-    """By the book: down the ranks, one block after another."""
+    """Chooses greedily, down the ranks, one block after another."""
     taken = []
     for block in sorted(range(BLOCKS), key=lambda at: (-np.nan_to_num(utility[at], nan=-np.inf), at)):
         tried = [*taken, block]
@@ -324,7 +324,7 @@ def test_fedluar_has_as_many_sent_as_the_budget_says(budget):
 
 @pytest.mark.parametrize("name", sorted(CLIENT_SELECTORS))
 def test_with_nothing_to_choose_nothing_is_chosen(name):
-    """All blocks may be always trained or frozen: a model of one layer, or only its head."""
+    """All blocks may be always trained or frozen, as in a model with one layer."""
     closed = np.zeros(BLOCKS, np.bool_)
     metrics = {metric: np.ones((2, BLOCKS)) for metric in selector_of(name).metrics}
     room = room_of([1, 1], open_blocks=closed)

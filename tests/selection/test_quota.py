@@ -1,4 +1,4 @@
-"""`keep`: how many blocks of each group, and what no group can give."""
+"""Tests `quotas`: the number of blocks kept in each group, and values of `keep` that are refused."""
 
 from fractions import Fraction
 from math import ceil
@@ -12,7 +12,7 @@ from fedtlu_fast.selection import quotas
 
 
 def layout_of(**sizes):
-    """Groups h.*, g.* ... of so many blocks, each group of its own shape."""
+    """Makes groups h.*, g.*, ... of so many blocks; each group has its own shape."""
     shapes = {
         f"{name}.{index}.weight": (place + 2, 3)
         for place, (name, size) in enumerate(sizes.items())

@@ -1,4 +1,4 @@
-"""`select`: the selector's choice, completed by the rules that hold for every selector."""
+"""Tests `select`: the selector's choice, and the rules that hold for every selector."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each selector's rule, for one choice on the server and for a choice of every client."""
+"""Tests the rule of each selector, for one choice on the server and for choices of all clients."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_every_selector_fills_its_quotas_in_every_row(name, quotas, rows, seed):
 
 
 def test_clients_choose_by_their_own_row():
-    """The second paper's setting: evidence of C rows, one choice for each client."""
+    """In the client-side paper's setting, evidence has C rows and each client has its own choice."""
     scores = [[0, 4, 3, 2, 1, 1, 2, 3, 0], [0, 1, 2, 3, 4, 3, 2, 1, 0], [0, 1, 9, 9, 1, 0, 1, 0, 0]]
     both = chosen("fedtlu", evidence_of(scores, rows=3), (1, 1))
     assert both == [[1, 7], [4, 5], [2, 6]]

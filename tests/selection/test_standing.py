@@ -1,4 +1,4 @@
-"""Which blocks are open, always trained, or frozen: by structure, and by patterns."""
+"""Tests which blocks are open, always trained, or frozen, by structure and by patterns."""
 
 from itertools import pairwise
 
@@ -105,7 +105,7 @@ def test_where_nothing_lies_behind_the_like_blocks_the_last_of_them_is_always_tr
 
 
 def test_names_do_not_matter():
-    """GPT-2 under names that say nothing."""
+    """The blocks of GPT-2 have names without meaning here."""
     layout = ParameterLayout.from_module(gpt2())
     plain = {
         f"x{layer.name.replace('transformer', '').replace('wte', 'a').replace('ln_f', 'b')}": layer.shape
@@ -141,7 +141,7 @@ def test_a_blocks_own_name_is_a_pattern_of_it_brackets_and_all():
 
 
 def test_only_what_may_be_trained_at_all():
-    """FedPer's base, all but the norms, and nothing but the head."""
+    """The patterns are FedPer's base, all blocks except the norms, and the head alone."""
     blocks = [f"blocks.{at}" for at in range(3)]
     found = sorted_out(transformer(), only=("tokens", "blocks.*"))
     assert found == (["tokens", *blocks], [], ["positions", "norm", "head"])

@@ -1,4 +1,4 @@
-"""P1: its limits, what nothing may change, and how near the optimum its choices are."""
+"""Tests `choose_layers`: its limits, its invariances, and how near to the optimum its choices are."""
 
 from itertools import product
 from math import fsum, inf, nan
@@ -21,7 +21,7 @@ GAINS = st.integers(0, 4).map(float) | st.floats(0, 5, allow_subnormal=False)
 
 
 def objective_of(mask, gains, lam):
-    """P1 as the paper writes it, pair by pair."""
+    """Computes the objective as the paper writes it, pair by pair."""
     clients, layers = mask.shape
     gained = fsum(gains[i, layer] for i in range(clients) for layer in range(layers) if mask[i, layer])
     pairs = sum(
@@ -38,7 +38,7 @@ def spent(mask, costs, reach):
 
 
 def federation(seed, clients, layers, lam):
-    """Gains with shared and own parts, some in clusters, some with ties or negative; budgets equal or mixed.
+    """Draws gains with shared and own parts, in clusters, with ties or negative; budgets equal or mixed.
 
     lam is in units of the mean gain per client.
     """
@@ -65,7 +65,7 @@ def solved_by_highs(gains, budgets, lam):
 
 @st.composite
 def small(draw, clients=5, layers=4):
-    """Gains (with ties), budgets and lam of a small problem."""
+    """Draws gains (with ties), budgets and lam of a small problem."""
     shape = draw(st.integers(1, clients)), draw(st.integers(1, layers))
     size = shape[0] * shape[1]
     gains = np.array(draw(st.lists(GAINS, min_size=size, max_size=size))).reshape(shape)

@@ -1,4 +1,4 @@
-"""Best sets within a budget, against every set there is."""
+"""Compares the best sets within a budget with an enumeration of all sets."""
 
 from itertools import combinations
 
