@@ -155,6 +155,7 @@ def _table(summary: dict[str, Any]) -> Table:
         **_perplexities(summary),
         **_figures(summary),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
+        **_malicious(summary),
         "refused client updates": str(summary["refused_updates"]),
         "seconds in rounds": f"{summary['seconds']:.1f}",
         "params_sha256": summary["params_sha256"],
@@ -163,6 +164,13 @@ def _table(summary: dict[str, Any]) -> Table:
         table.add_row(name, text)
     table.columns[1].overflow = "fold"
     return table
+
+
+def _malicious(summary: dict[str, Any]) -> dict[str, str]:
+    """Returns the line about threats; empty for runs without any."""
+    if (clients := summary["malicious_clients"]) is None:
+        return {}
+    return {"noisy or malicious clients that trained": f"{clients}, {summary['malicious_updates']} times"}
 
 
 def _perplexities(summary: dict[str, Any]) -> dict[str, str]:

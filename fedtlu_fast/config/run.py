@@ -248,9 +248,10 @@ class RunConfig(Section):
 
     def written(self) -> dict[str, Any]:
         """Returns the complete settings as config.yaml has them."""
-        # These sections mean nothing for a Federation, whose task and data are objects.
-        unused = {"partition", "model", "pretraining"} if self.task == OWN else None
-        return self.model_dump(mode="json", exclude=unused)
+        # These settings mean nothing for a Federation, whose task and data are objects.
+        data = set(DataConfig.model_fields) - {"source"}
+        unused: dict[str, Any] = {"partition": True, "model": True, "pretraining": True, "data": data}
+        return self.model_dump(mode="json", exclude=unused if self.task == OWN else None)
 
     def deciding(self) -> dict[str, Any]:
         """Returns the settings that decide the result.

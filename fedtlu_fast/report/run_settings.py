@@ -61,6 +61,11 @@ class RunSettings:
         return str(self.tree["selection"]["selector"])
 
     @property
+    def shown_selector(self) -> str:
+        """The selector's name as titles show it: without ``__main__``, the module of every script."""
+        return self.selector.removeprefix("__main__:")
+
+    @property
     def granularity(self) -> Granularity:
         """What is chosen: blocks, modules or tensors."""
         return cast(Granularity, self.tree["selection"]["granularity"])

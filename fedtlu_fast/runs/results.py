@@ -66,10 +66,11 @@ class RunResult:
 
     def __repr__(self) -> str:
         name = self.summary["headline"]
+        percent = bool(self.summary["figures"][name]["percent"])
         lines = [
             f"RunResult of {self.summary['rounds']} rounds, {self.layout.size:,} parameters",
-            f"  test {name}: {_number(self.summary[f'test_{name}'])}",
-            f"  clients' own tests, {name}: {_number(self.summary[f'local_{name}'])}",
+            f"  test {name}: {_number(self.summary[f'test_{name}'], percent)}",
+            f"  clients' own tests, {name}: {_number(self.summary[f'local_{name}'], percent)}",
             f"  directory: {self.out or 'none'}",
         ]
         if stopped := self.summary["stopped"]:
@@ -117,8 +118,10 @@ class ArmResult:
     timings: Sequence[dict[str, Any]] = ()
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
+def _number(value: float | None, percent: bool) -> str:
+    if value is None:
+        return "none"
+    return f"{100 * value:.4g}%" if percent else f"{value:.4g}"
 
 
 def read_arm(path: Path) -> ArmResult:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from fedtlu_fast.errors import listed
+from fedtlu_fast.selection import FunctionSelector, Ranking
 from fedtlu_fast.simulation.server import Server
 
 logger = logging.getLogger("fedtlu_fast")
@@ -28,8 +30,27 @@ def decided_shares(server: Server) -> dict[str, float]:
     return found
 
 
+def decides_nothing(server: Server) -> bool:
+    """Tells whether the server's selector ranks blocks of which all are kept anyway.
+
+    A selector that does not rank may choose fewer blocks than it may keep.
+    """
+    quotas = zip(server.layout.groups, server.room.quotas, strict=True)
+    ranks = isinstance(server.selector, Ranking | FunctionSelector)
+    return ranks and all(len(group.blocks) == quota for group, quota in quotas)
+
+
 def say_shares(server: Server) -> None:
-    """Logs the shares; a warning where one is below `LITTLE`."""
+    """Logs the shares; a warning where one is below `LITTLE`, or where nothing is left to choose."""
+    if decides_nothing(server):
+        groups = listed([f"{group.name} ({len(group.blocks)} blocks)" for group in server.layout.groups])
+        logger.warning(
+            "selection.selector=%s has nothing to choose, since selection.keep=%s keeps every block of %s; "
+            "use a smaller selection.keep, or selection.selector=full",
+            server.names.selector,
+            server.keep,
+            groups,
+        )
     fixes = {
         "selection_share": "name blocks with selection.blocks, or use another selection.granularity",
         "client_selection_share": "look at client_selection.frozen and client_selection.always, or name "

@@ -184,6 +184,7 @@ def run_summary(
         "updated_share": sum(shares) / len(shares) if shares else 0.0,
         "bytes_up": sum(row["bytes_up"] for row in metrics),
         "bytes_published": sum(row["bytes_published"] for row in metrics),
+        **_malicious(server, metrics),
         "refused_updates": sum(len(row["refused"]) for row in metrics),
         "dropped_clients": sum(len(row["dropped"]) for row in metrics),
         "failed_clients": sum(len(row["failed"]) for row in metrics),
@@ -191,6 +192,14 @@ def run_summary(
         "params_sha256": state.sha256(),
     }
     return finite(summary)
+
+
+def _malicious(server: Server, metrics: Sequence[dict[str, Any]]) -> dict[str, int | None]:
+    """How many noisy or malicious clients took part, and how often; None without such clients."""
+    if all(getattr(step, "share", None) is None for step in server.steps.steps):
+        return {"malicious_clients": None, "malicious_updates": None}
+    each = [client for row in metrics for client in row["adversaries"]]
+    return {"malicious_clients": len(set(each)), "malicious_updates": len(each)}
 
 
 def headline_facts(task: Task) -> dict[str, Any]:

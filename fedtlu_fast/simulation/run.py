@@ -104,7 +104,9 @@ class Run:
     ) -> None:
         self.settings, self.note = founded.settings, founded.note
         self.server, self.state, self.layout = founded.server, founded.state, founded.server.layout
-        self._facts = {"data": founded.data, "environment": founded.environment}
+        # Of a model of the user's own, whose initial weights follow from no seed of ours.
+        start = {name: own for name, own in founded.identity.items() if name == "start_sha256"}
+        self._facts = {"data": founded.data, "environment": founded.environment, **start}
         try:
             self.files = RunFiles(
                 founded.settings, founded.saving, self.layout, founded.identity, founded.environment
@@ -198,8 +200,7 @@ class Run:
             self._test_start(state)
             summary = run_summary(self.server, state, files.metrics, self._start) | dict(instead or {})
             fingerprint = self.server.population.fingerprint
-            data, environment = self._facts["data"], self._facts["environment"]
-            summary |= {"data": data, "data_sha256": fingerprint, "environment": environment}
+            summary |= {"data_sha256": fingerprint, **self._facts}
             write_measured_costs(self.server, files.selection, files.directory)
             files.finish(summary, state.round)
         result = RunResult(

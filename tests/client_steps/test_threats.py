@@ -311,6 +311,11 @@ def test_executors_agree(threat):
     for row in found["serial"].metrics:
         assert 1 <= len(row["adversaries"]) < 12
     assert all(row["adversaries"] == [] for row in clean.metrics)
+    each = [client for row in found["serial"].metrics for client in row["adversaries"]]
+    summary = found["serial"].summary
+    assert summary["malicious_updates"] == len(each)
+    assert summary["malicious_clients"] == len(set(each))
+    assert clean.summary["malicious_clients"] is clean.summary["malicious_updates"] is None
 
 
 def test_colluders_in_a_run():

@@ -118,6 +118,11 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""
+    assert "malicious updates" not in shown
+    for result in results:
+        result.summary["malicious_updates"] = 7
+    heads, cells = comparison_cells(comparison_rows(results))
+    assert dict(zip(heads, cells[0], strict=True))["malicious updates"] == "7"
 
 
 def test_markdown_and_csv_can_be_read_back(results: list[ArmResult]) -> None:

@@ -43,6 +43,18 @@ def test_a_pattern_that_fits_no_module_names_the_setting():
         simulate({"task": "image_classification", "selection": {"blocks": ["down.*"]}})
 
 
+def test_a_run_says_when_the_selector_has_nothing_to_choose(text, caplog):
+    def warned(**selection):
+        caplog.clear()
+        simulate(tiny(text, rounds=1, warmup_rounds=0, selection=selection))
+        return "has nothing to choose" in caplog.text
+
+    assert warned(selector="fedtlu", keep=1.0)
+    assert "since selection.keep=1.0 keeps every block of transformer.h.* (3 blocks)" in caplog.text
+    assert not warned(selector="fedtlu", keep=1)
+    assert not warned(selector="full", keep=2)
+
+
 def test_shares_of_both_sides_and_none_where_everything_is_taken(text, caplog):
     full = simulate(tiny(text, rounds=1, warmup_rounds=0, selection={"selector": "full"}))
     assert "selection_share" not in full.summary

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from support.federations import rows
 from support.own import (
     GatesTagger,
@@ -110,13 +111,25 @@ def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
     assert row["test_first_share"] == result.summary["test_first_share"]
     assert row["local_first_share"] is not None
     assert result.summary["headline"] == "first_share"
+    assert own.run(1).summary["start_sha256"] == result.summary["start_sha256"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Share of the first tag" in page
     assert "test_first_share" in page
     assert "&#34;better&#34;" not in page, "how to read figures is for programs"
-    assert "test first_share" in repr(result)
+    assert f"test first_share: {row['test_first_share']:.4g}\n" in repr(result)
     words = torch.tensor([[3, 4, 5]])
     assert result.model(words).shape == (1, 3, 3)
+
+
+def test_a_share_is_shown_in_per_cent():
+    task = SupervisedTask(LstmTagger(), tag_loss, {"accuracy": Metric(tag_accuracy, percent=True)})
+    result = Federation(task, sentences(), cohort=3, executor="serial", keep=1).run(1)
+    assert f"test accuracy: {100 * result.summary['test_accuracy']:.4g}%" in repr(result)
+
+
+def test_the_settings_of_a_federation_have_no_line_about_other_data():
+    config = Federation(SupervisedTask(LstmTagger(), tag_loss), sentences(), cohort=3).config(3)
+    assert yaml.safe_load(config.to_yaml())["data"] == {"source": "own"}
 
 
 def test_clients_probe_their_gradients_on_ragged_samples():

@@ -19,7 +19,9 @@ SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
 """Measures that only some tasks have; the others' tables are without them."""
 PERPLEXITIES = ("test_perplexity", "local_perplexity", "trained_local_perplexity")
 """Measures that a task without perplexity as its headline may lack."""
-MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up", "seconds")
+MALICIOUS = "malicious_updates"
+"""A measure that only runs with threats have."""
+MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up", MALICIOUS, "seconds")
 GAIN = "gain_over_random_pct"
 
 
@@ -31,7 +33,7 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
     """
     rows = []
     headline = headline_of_arms(results)
-    some = SOME if headline == PERPLEXITY else (*SOME, *PERPLEXITIES)
+    some = (*SOME, MALICIOUS, *(() if headline == PERPLEXITY else PERPLEXITIES))
     known = [
         name
         for name in MEASURES

@@ -47,7 +47,7 @@ def _run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
     warmup = int(summary["warmup_rounds"])
     always = ungrouped if settings.updates_ungrouped else []
     figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(result.metrics, settings.selector, warmup, headline),
+        "curves": lambda: curves_figure(result.metrics, settings.shown_selector, warmup, headline),
         "selection": lambda: selection_figure(result.selection, blocks, warmup, always),
     }
     history = attempt(
@@ -73,7 +73,7 @@ def _run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
         cells["Which layers decide a block's score"] = lambda: kind_cells(told)
     write_page(
         out,
-        title=f"Federated run: {settings.selector}, seed {settings.seed}",
+        title=f"Federated run: {settings.shown_selector}, seed {settings.seed}",
         lead=f"{settings.lead}, {layout.size:,} parameters.",
         tables=tables(cells),
         pictures={SHOWN_AS.get(name, _first_upper(headline.title)): own for name, own in drawn.items()},
@@ -82,7 +82,7 @@ def _run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
 
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
-    some = (*SOME, "start_test_accuracy")
+    some = (*SOME, "start_test_accuracy", "malicious_clients", "malicious_updates")
     left_out = {"groups", "test_f1", "environment", "data", "figures"}
     left_out.update(key for key in some if summary.get(key) is None)
     cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
