@@ -13,5 +13,6 @@ from fedtlu_fast.testing.common import ConformanceError
 from fedtlu_fast.testing.rules import check_rule
 from fedtlu_fast.testing.selectors import check_selector
 from fedtlu_fast.testing.steps import check_client_step
+from fedtlu_fast.testing.tasks import check_task
 
-__all__ = ["ConformanceError", "check_client_step", "check_rule", "check_selector"]
+__all__ = ["ConformanceError", "check_client_step", "check_rule", "check_selector", "check_task"]
