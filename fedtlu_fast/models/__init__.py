@@ -1,1 +1,1 @@
-"""Models of ours, and how those of others are made for the data."""
+"""The models: our own, those of `transformers`, and pre-trained ones, all made to fit the data."""

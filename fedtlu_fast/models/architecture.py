@@ -1,7 +1,7 @@
-"""The interface of an architecture: a fresh model for some data, of the size that its parameters say.
+"""The interface of an architecture, which makes a fresh model that fits the data.
 
-To write your own, give a `torch.nn.Module` class, or a function that makes a module: it gets what the data
-need as the named arguments that it declares (see `OwnModel`).
+To write your own, give a `torch.nn.Module` class, or a function that returns a module. It receives the sizes
+of the data by the names of the arguments that it declares (see `OwnModel`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ INITIAL = "initial weights"
 
 @dataclass(frozen=True)
 class Needs:
-    """What data need of a model.
+    """The sizes and kinds of inputs and outputs that the data need a model to have.
 
     Attributes:
-        predicts: what the model predicts for: the token after each, every token, or a sample as a whole.
-        inputs: numbers or tokens in one sample.
-        outputs: numbers that it gives for each prediction.
-        vocabulary: number of token ids that it reads; 0 where samples are no tokens.
-        shape: channels, height and width of an image; empty where samples are no images.
-        labels: names of the outputs, where they have names.
+        predicts: whether the model predicts the next token at every token ("next token"), a label of every
+            token ("every token") or a label of the whole sample ("sample").
+        inputs: number of numbers or tokens in one sample.
+        outputs: number of logits of each prediction.
+        vocabulary: number of token ids that the model reads; 0 if samples are not tokens.
+        shape: channels, height and width of an image; empty if samples are not images.
+        labels: names of the outputs; empty if they have none.
         padding: the token id that fills up samples.
     """
 
@@ -51,7 +52,7 @@ class Needs:
     padding: int = 0
 
     def arguments(self) -> dict[str, Any]:
-        """What a model of the user's may declare as an argument, by name."""
+        """Returns the values that a user's own model may declare as arguments, by name."""
         always = {"inputs": self.inputs, "outputs": self.outputs, "labels": self.labels}
         tokens = {"vocabulary": self.vocabulary, "length": self.inputs, "padding": self.padding}
         images = {"shape": self.shape, "channels": self.shape[0]} if self.shape else {}
@@ -67,11 +68,11 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """The model, with weights that depend on the seed alone.
+        """Makes the model; its initial weights depend on the seed only.
 
         Args:
-            needs: what the data need.
-            seed: of everything that is drawn.
+            needs: the sizes and kinds of inputs and outputs.
+            seed: the run's seed.
 
         Raises:
             InputError: the parameters do not fit the data.
@@ -80,15 +81,16 @@ class Architecture(ABC):
 
 @part
 class OwnModel(Architecture):
-    """A model of the user's.
+    """A model of the user's own.
 
-    For tokens [B, T] the model gives [B, T, outputs], for a text classification also [B, outputs]; if its
-    ``forward`` has an argument ``real``, it gets [B, T] bool there, False where a token only fills up. For
-    images [B, C, H, W] and vectors [B, F], which are float32, it gives [B, outputs].
+    For tokens [B, T] the model returns logits [B, T, outputs]; in a text classification it may also return
+    [B, outputs]. If its ``forward`` has an argument ``real``, it receives a mask [B, T] bool that is false at
+    padding. For images [B, C, H, W] and vectors [B, F], which are float32, it returns logits [B, outputs].
 
     Attributes:
-        maker: a class of `torch.nn.Module`, or a function that returns one. It may declare arguments called
-            inputs, outputs, labels; vocabulary, length, padding (of tokens); shape, channels (of images).
+        maker: a subclass of `torch.nn.Module`, or a function that returns a module. It may declare the
+            arguments inputs, outputs, labels; for tokens also vocabulary, length, padding; for images also
+            shape, channels.
         settings: its other arguments, by name.
     """
 
@@ -96,7 +98,7 @@ class OwnModel(Architecture):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """See `Architecture`; the global generators are seeded while the maker runs."""
+        """See `Architecture`. Torch's global generator is seeded while the maker runs."""
         given = {name: value for name, value in needs.arguments().items() if name in declared(self.maker)}
         name = spelled("model", self.maker)
         with torch_seeded(seed, INITIAL):
@@ -115,7 +117,10 @@ class OwnModel(Architecture):
 
 
 def declared(maker: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that a maker declares by name, and their defaults; `inspect.Parameter.empty` for none."""
+    """Returns the arguments that a maker declares, by name, with their defaults.
+
+    An argument without a default has `inspect.Parameter.empty`.
+    """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = inspect.signature(maker).parameters.values()
     return {parameter.name: parameter.default for parameter in found if parameter.kind in named}
@@ -123,15 +128,15 @@ def declared(maker: Callable[..., Any]) -> dict[str, Any]:
 
 @part
 class TaskDefault(Architecture):
-    """The architecture that the task has of its own, of these sizes.
+    """The default architecture of the task, in these sizes.
 
     Attributes:
-        layers: blocks.
-        width: embedding width; channels of a CNN or a ResNet's first stage.
-        heads: attention heads; divides the width.
-        norm: of a CNN's and a ResNet's channels: group | batch | none.
-        patch: side of the squares that a ViT reads; divides the images' sides.
-        hidden: classification: widths of the hidden layers.
+        layers: number of blocks.
+        width: embedding width; in a CNN the number of channels, in a ResNet that of the first stage.
+        heads: number of attention heads; has to divide the width.
+        norm: normalisation of a CNN's or a ResNet's channels: group | batch | none.
+        patch: side in pixels of the squares that a ViT reads; has to divide the images' sides.
+        hidden: widths of the hidden layers of a perceptron (classification).
     """
 
     layers: Size = 6
@@ -142,32 +147,32 @@ class TaskDefault(Architecture):
     hidden: tuple[Size, ...] = (64,)
 
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """Raises an error: the task chooses first."""
-        raise TypeError("a task makes its own architecture of this one")
+        """Raises a TypeError, because the composition root replaces it by the task's own architecture."""
+        raise TypeError("the task's own architecture takes the place of this one")
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Makes sure that the heads divide the width.
+    """Checks that the number of attention heads divides the width.
 
     Raises:
-        InputError: they do not.
+        InputError: it does not.
     """
     if width % heads:
         raise InputError("heads", heads, f"a divisor of the width, {width}")
 
 
 def named(labels: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments by which configurations of `transformers` take the names of labels."""
+    """Returns the arguments that give the names of labels to a configuration of `transformers`."""
     names = dict(enumerate(labels))
     return {"id2label": names, "label2id": {label: code for code, label in names.items()}}
 
 
 def of_transformers(model: nn.Module) -> bool:
-    """Whether it is a model of `transformers`, which takes and gives things by name."""
+    """Tells whether it is a model of `transformers`, which has named inputs and outputs."""
     library = sys.modules.get("transformers")
     return library is not None and isinstance(model, library.PreTrainedModel)
 
 
 def takes_real(model: nn.Module) -> bool:
-    """Whether the model's ``forward`` has an argument ``real``."""
+    """Tells whether the model's ``forward`` has an argument ``real``, which is false at padding."""
     return "real" in inspect.signature(model.forward).parameters

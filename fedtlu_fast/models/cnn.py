@@ -1,8 +1,8 @@
-"""A small convolutional network of our own: a stem, like blocks of one width, a head.
+"""Our small convolutional network: a stem, blocks of equal shape, and a head.
 
-All blocks are alike, so that they can be compared with each other and chosen from; what usually grows from
-stage to stage of a network, its width, is the same throughout. Group normalisation by default: the batch
-statistics of clients with different data do not fit each other (Hsieh et al., arXiv 1910.00189).
+All blocks have the same width, unlike in most networks, so that they can be compared with each other. The
+default is group normalisation, because batch statistics of clients with different data do not fit each other
+(Hsieh et al., arXiv 1910.00189).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 SMALLEST = 4
-"""Images are halved no further than to this side: there the head looks at each place for itself."""
+"""Smallest side, in pixels, to which images are halved; the head has a weight for each remaining place."""
 GROUPS = 8
-"""Of channels in group normalisation, where their number allows it."""
+"""Number of groups in group normalisation, if it divides the number of channels."""
 
 
 @part
@@ -28,9 +28,9 @@ class CnnModel(Architecture):
     """Our convolutional network.
 
     Attributes:
-        layers: blocks.
-        width: channels.
-        norm: of the channels: group | batch | none.
+        layers: number of blocks.
+        width: number of channels.
+        norm: normalisation of the channels: group | batch | none.
     """
 
     layers: Size = 6
@@ -44,7 +44,7 @@ class CnnModel(Architecture):
 
 
 class Cnn(nn.Module):
-    """Images [B, C, H, W] to logits [B, outputs]."""
+    """Maps images [B, C, H, W] to logits [B, outputs]."""
 
     def __init__(self, size: CnnModel, shape: tuple[int, int, int], outputs: int) -> None:
         """Draws the initial weights from torch's generator; see `build`.
@@ -52,7 +52,7 @@ class Cnn(nn.Module):
         Args:
             size: blocks, width and normalisation.
             shape: channels, height and width of an image.
-            outputs: classes.
+            outputs: number of classes.
         """
         super().__init__()
         channels, *sides = shape
@@ -64,12 +64,12 @@ class Cnn(nn.Module):
 
     @classmethod
     def build(cls, size: CnnModel, shape: tuple[int, int, int], outputs: int, seed: int) -> Cnn:
-        """A fresh one whose weights depend on the seed alone; arguments as for the class."""
+        """Makes a network whose weights depend on the seed only; other arguments are those of the class."""
         with torch_seeded(seed, INITIAL):
             return cls(size, shape, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Returns logits [B, outputs] for images [B, C, H, W]."""
         x = self.stem(images)
         for index, block in enumerate(self.blocks):
             if index in self.halved:
@@ -80,7 +80,7 @@ class Cnn(nn.Module):
 
 
 class Block(nn.Module):
-    """Normalisation, ReLU and a convolution, added to what comes in."""
+    """Normalisation, ReLU and a convolution, whose result is added to the block's input."""
 
     def __init__(self, size: CnnModel) -> None:
         super().__init__()
@@ -88,19 +88,19 @@ class Block(nn.Module):
         self.conv = nn.Conv2d(size.width, size.width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, width, H, W] to the same."""
+        """Maps [B, width, H, W] to the same shape."""
         added: Tensor = self.conv(torch.relu(self.norm(x)))
         return x + added
 
 
 def halvings(side: int, blocks: int) -> tuple[int, ...]:
-    """Before which blocks the images are halved: evenly spread, the first as early as can be."""
+    """Returns the blocks before which images are halved: evenly spread, beginning with the first block."""
     times = min(blocks, max(0, int(log2(side / SMALLEST)))) if side >= SMALLEST else 0
     return tuple(index * blocks // times for index in range(times))
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
-    """Of images' channels: ``group``, ``batch`` or ``none``."""
+    """Makes a normalisation of images' channels of the kind ``group``, ``batch`` or ``none``."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(gcd(GROUPS, channels), channels) if kind == "group" else nn.Identity()

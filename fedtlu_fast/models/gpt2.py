@@ -1,4 +1,4 @@
-"""A GPT-2 of any size, of `transformers`, without dropout."""
+"""A fresh GPT-2 of any size, from `transformers`, without dropout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fedtlu_fast.randomness import torch_seeded
 
 @part
 class Gpt2Model(Architecture):
-    """A GPT-2, in which a token sees only those before it.
+    """A GPT-2, in which a token sees only itself and the tokens before it.
 
     Attributes:
-        layers: blocks.
+        layers: number of blocks.
         width: embedding width.
-        heads: attention heads; divides the width.
+        heads: number of attention heads; has to divide the width.
     """
 
     layers: Size = 6
@@ -26,7 +26,7 @@ class Gpt2Model(Architecture):
     heads: Size = 4
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not divide the width."""
+        """Checks that the heads divide the width."""
         check_heads(self.width, self.heads)
 
     def build(self, needs: Needs, seed: int) -> nn.Module:
@@ -52,7 +52,8 @@ class Gpt2Model(Architecture):
             n_embd=self.width,
             n_layer=self.layers,
             n_head=self.heads,
-            # GPT-2's own activation, fused: "gelu_new" is the same function in eight steps.
+            # GPT-2's own activation as one fused operation; "gelu_new" is the same function in eight
+            # operations.
             activation_function="gelu_pytorch_tanh",
             resid_pdrop=0.0,
             embd_pdrop=0.0,

@@ -28,17 +28,17 @@ ALL = "all-linear"
 def add_adapters_(
     model: nn.Module, rank: int, alpha: int, targets: Sequence[str], seed: int, *, train_head: bool
 ) -> None:
-    """Freezes the model and gives it adapters; what they add is 0 at first.
+    """Freezes the model and adds adapters to it, which change no output at first.
 
-    The head is frozen in language modelling, where it is part of what is adapted and often the embedding as
-    well; it is trained in the other tasks, where it is new.
+    In language modelling the head is frozen, because it belongs to the pre-trained model and is often the
+    embedding as well. In the other tasks it is new and therefore trained.
 
     Args:
-        model: of the task, changed in place.
-        rank: of the adapters.
-        alpha: what they add is scaled by alpha / rank.
-        targets: names of linear layers, or how they end; all-linear: all but the head.
-        seed: of their initial values.
+        model: the task's model, changed in place.
+        rank: rank of the adapters.
+        alpha: an adapter's output is scaled by alpha / rank.
+        targets: names, or ends of names, of linear layers; ``all-linear``: all linear layers except the head.
+        seed: the run's seed, for the adapters' initial values.
         train_head: whether the head is trained.
 
     Raises:
@@ -53,13 +53,13 @@ def add_adapters_(
         )
     head = _head(model)
     chosen = _targets(model, head, targets)
-    # Imported late: it takes seconds, and is an extra.
+    # Imported here because it takes seconds and is an optional dependency.
     from peft import LoraConfig, inject_adapter_in_model
 
     peft_config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, bias="none")
     with torch_seeded(seed, "adapters"), warnings.catch_warnings():
-        # Warnings that peft detected how GPT-2 stores its matrices, and of names that transformers will
-        # change.
+        # The first warning only says that GPT-2 stores its matrices transposed, the second that transformers
+        # will rename an attribute.
         for message in ("fan_in_fan_out is set to False", ".*is_gradient_checkpointing"):
             warnings.filterwarnings("ignore", message)
         inject_adapter_in_model(peft_config, model)
@@ -69,14 +69,14 @@ def add_adapters_(
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The model with its adapters merged into its weights, which gives the same outputs.
+    """Returns the model with its adapters merged into its weights; it has the same outputs.
 
     A model without adapters, or a peft model, which can save adapters itself, is returned unchanged;
     otherwise the result is a copy.
     """
     if find_spec("peft") is None:
         return model
-    # Imported late: it takes seconds, and is an extra.
+    # Imported here because it takes seconds and is an optional dependency.
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -92,9 +92,9 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def frozen_identity(model: nn.Module) -> dict[str, str]:
-    """A digest of the frozen weights, which the checkpoint lacks: a resumed run must have the same ones.
+    """Returns a digest of the frozen weights, which checkpoints lack and a resumed run has to have.
 
-    Empty for a model that is trained as a whole.
+    It is empty for a model without frozen weights.
     """
     digest = hashlib.sha256()
     frozen = [(name, param) for name, param in model.named_parameters() if not param.requires_grad]
@@ -105,7 +105,7 @@ def frozen_identity(model: nn.Module) -> dict[str, str]:
 
 
 def _head(model: nn.Module) -> list[nn.Module]:
-    """The parts of a `transformers` model beside its body; for other models, the last part."""
+    """Returns the parts of a `transformers` model outside its body; of other models the last part."""
     parts = [child for child in model.children() if next(child.parameters(), None) is not None]
     body = getattr(model, getattr(model, "base_model_prefix", None) or "", None)
     beside = [part for part in parts if part is not body]
@@ -113,7 +113,7 @@ def _head(model: nn.Module) -> list[nn.Module]:
 
 
 def _targets(model: nn.Module, head: list[nn.Module], wanted: Sequence[str]) -> list[str]:
-    """Full names of the linear layers that match these names, or ends of names."""
+    """Returns the full names of the linear layers that match these names or ends of names."""
     linear = dict(_linear(model))
     inside = {id(module) for part in head for module in part.modules()}
     body = [name for name, module in linear.items() if id(module) not in inside]
@@ -129,9 +129,10 @@ def _targets(model: nn.Module, head: list[nn.Module], wanted: Sequence[str]) -> 
 
 
 def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers whose `forward` is called.
+    """Yields the linear layers whose `forward` is called, with their names.
 
-    `nn.MultiheadAttention` reads its output layer's weight without calling it: an adapter would do nothing.
+    `nn.MultiheadAttention` reads its output layer's weight without calling the layer, so that an adapter
+    there would have no effect.
     """
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron."""
+"""The multi-layer perceptron."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fedtlu_fast.randomness import torch_seeded
 
 @part
 class Perceptron(Architecture):
-    """``Linear, ReLU, ..., Linear`` with PyTorch's own initialisation.
+    """A perceptron ``Linear, ReLU, ..., Linear`` with PyTorch's own initialisation.
 
     Attributes:
-        hidden: widths of the hidden layers; none for a linear model.
+        hidden: widths of the hidden layers; empty for a linear model.
     """
 
     hidden: tuple[Size, ...] = (64,)

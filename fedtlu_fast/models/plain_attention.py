@@ -1,4 +1,4 @@
-"""Attention as plain products: for `torch.func.vmap`, and for counting operations."""
+"""Computes attention by plain products, which `torch.func.vmap` and the counting of FLOPs need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class PlainAttention(TorchFunctionMode):
-    """Inside, attention is computed by plain products, as with `sdpa_kernel(SDPBackend.MATH)`.
+    """Computes attention inside the context by plain products, as `sdpa_kernel(SDPBackend.MATH)` does.
 
-    That function switches the kernels of all threads; this mode only affects the current thread.
+    That function switches the kernels of all threads; this mode affects the current thread only.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

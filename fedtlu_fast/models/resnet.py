@@ -1,4 +1,4 @@
-"""A ResNet of basic blocks, of `transformers` (He et al., arXiv 1512.03385)."""
+"""A fresh ResNet of basic blocks (He et al., arXiv 1512.03385), from `transformers`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 
 STAGES = 3
-"""The first is as wide as the parameters say, each of the others twice as wide as the one before."""
+"""Number of stages; each stage is twice as wide as the one before."""
 SMALL = 64
-"""Images up to this side enter a ResNet as they are; larger ones at a quarter of it, as in the original."""
+"""Largest side, in pixels, of images that keep their size in the stem; larger ones shrink to a quarter, as in
+He et al."""
 
 
 @part
@@ -23,9 +24,9 @@ class ResNetModel(Architecture):
     """A ResNet.
 
     Attributes:
-        layers: blocks, in three stages.
-        width: channels of the first stage.
-        norm: of the channels: group | batch | none.
+        layers: number of blocks, in three stages.
+        width: number of channels of the first stage.
+        norm: normalisation of the channels: group | batch | none.
     """
 
     layers: Size = 6
@@ -62,7 +63,7 @@ class ResNetModel(Architecture):
 def _replace_(
     model: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module], *, first: bool = False
 ) -> None:
-    """Puts others in place of modules of a kind, or of the first; by kind: names are the library's."""
+    """Replaces all modules of a kind, or the first, whatever their names, which the library may change."""
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
     for name, module in found[: 1 if first else None]:
         parent, _, own = name.rpartition(".")

@@ -1,8 +1,8 @@
-"""A Transformer of our own: the encoder of a tagging, and with a causal mask a language model.
+"""Our own Transformer: an encoder for labels of tokens, or, with a causal mask, a language model.
 
-Blocks that normalise first (pre-LN), learned positions, no dropout, nothing tied. The paper's "6-layer
-Transformer" says no more of itself than its layers; everything else is our choice, with GPT-2's
-initialisation.
+Its blocks normalise their inputs (pre-LN), its positions are learned, and it has neither dropout nor tied
+tensors. FedTLU's paper says of its "6-layer Transformer" only the number of layers; everything else is our
+choice, with GPT-2's initialisation.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class TransformerModel(Architecture):
     """Our Transformer.
 
     Attributes:
-        layers: blocks.
+        layers: number of blocks.
         width: embedding width.
-        heads: attention heads; divides the width.
+        heads: number of attention heads; has to divide the width.
     """
 
     layers: Size = 6
@@ -36,17 +36,17 @@ class TransformerModel(Architecture):
     heads: Size = 4
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not divide the width."""
+        """Checks that the heads divide the width."""
         check_heads(self.width, self.heads)
 
     def build(self, needs: Needs, seed: int) -> Transformer:
-        """See `Architecture`; every token sees the whole sample, unless the next one is predicted."""
+        """See `Architecture`. Every token sees the whole sample, unless the model predicts next tokens."""
         causal = needs.predicts == "next token"
         return Transformer.build(self, needs.vocabulary, needs.inputs, needs.outputs, seed, causal=causal)
 
 
 class Transformer(nn.Module):
-    """Token ids [B, T] to logits [B, T, outputs]."""
+    """Maps token ids [B, T] to logits [B, T, outputs]."""
 
     def __init__(
         self, size: TransformerModel, vocabulary: int, positions: int, outputs: int, *, causal: bool
@@ -56,9 +56,9 @@ class Transformer(nn.Module):
         Args:
             size: blocks, width and heads.
             vocabulary: number of token ids.
-            positions: the most tokens it reads at a time.
-            outputs: numbers for each token.
-            causal: whether a token sees only itself and those before it.
+            positions: largest number of tokens in a sample.
+            outputs: number of logits for each token.
+            causal: whether a token sees only itself and the tokens before it.
         """
         super().__init__()
         self.causal = causal
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(param)
             elif param.dim() > 1:
-                # What every block adds to is a sum of twice as many terms as there are blocks.
+                # Every block adds two terms to the residual stream; the spread of their sum stays the same.
                 terms = 2 * size.layers if name.endswith(("merge.weight", "shrink.weight")) else 1
                 nn.init.normal_(param, std=SPREAD / sqrt(terms))
 
@@ -79,20 +79,20 @@ class Transformer(nn.Module):
     def build(
         cls, size: TransformerModel, vocabulary: int, positions: int, outputs: int, seed: int, *, causal: bool
     ) -> Transformer:
-        """A fresh one whose weights depend on the seed alone; arguments as for the class."""
+        """Makes a model whose weights depend on the seed only; the other arguments are those of the class."""
         with torch_seeded(seed, INITIAL):
             return cls(size, vocabulary, positions, outputs, causal=causal)
 
     def forward(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
-        """Logits.
+        """Returns logits [B, T, outputs].
 
         Args:
             tokens: [B, T] int64.
-            real: [B, T] bool, False where a token only fills up: no other sees it. None: all are real.
+            real: [B, T] bool, false at padding, which no token sees; None: there is no padding.
         """
         places = torch.arange(tokens.shape[-1], device=tokens.device)
         x = self.tokens(tokens) + self.positions(places)
-        # The first is always seen: a softmax over nothing is not a number.
+        # The first token is always visible, because a softmax over no token is NaN.
         mask = None if real is None else (real | (places == 0)).unsqueeze(-2).unsqueeze(-2)
         for block in self.blocks:
             x = block(x, mask, self.causal)
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two layers for each token, each added to what comes in."""
+    """Attention, then two layers for each token; the results of both are added to their inputs."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Block(nn.Module):
         self.shrink = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """[B, T, width] to the same; `mask` [B, 1, 1, T] is False where nobody looks."""
+        """Maps [B, T, width] to the same shape; `mask` [B, 1, 1, T] is false at tokens that no token sees."""
         parts = self.split(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(-3, -2) for part in parts.unbind(dim=-3))
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)

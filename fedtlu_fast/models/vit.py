@@ -1,4 +1,4 @@
-"""A Vision Transformer, of `transformers` (Dosovitskiy et al., arXiv 2010.11929), without dropout."""
+"""A fresh Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), from `transformers`, without dropout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class VitModel(Architecture):
     """A Vision Transformer.
 
     Attributes:
-        layers: blocks.
+        layers: number of blocks.
         width: embedding width.
-        heads: attention heads; divides the width.
-        patch: side of the squares that a ViT reads; divides the images' sides.
+        heads: number of attention heads; has to divide the width.
+        patch: side in pixels of the squares that a ViT reads; has to divide the images' sides.
     """
 
     layers: Size = 6
@@ -27,14 +27,14 @@ class VitModel(Architecture):
     patch: Size = 4
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not divide the width."""
+        """Checks that the heads divide the width."""
         check_heads(self.width, self.heads)
 
     def build(self, needs: Needs, seed: int) -> nn.Module:
         """See `Architecture`.
 
         Raises:
-            InputError: patches that do not fit the images.
+            InputError: the patch does not divide the images' sides.
         """
         from transformers import ViTConfig, ViTForImageClassification
 

@@ -1,4 +1,4 @@
-"""What a model and a loss are."""
+"""The tasks: each is a model with its loss, for one kind of samples."""
 
 from fedtlu_fast.tasks.task import Task
 

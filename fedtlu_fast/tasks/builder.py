@@ -1,4 +1,4 @@
-"""What a kind of task is: how it reads a source, and how it makes a model and a loss for the samples.
+"""The interface of task builders, which read a source and make a model with a loss for its samples.
 
 To write your own, subclass `TaskBuilder` and give its dotted name as ``task``.
 """
@@ -20,16 +20,17 @@ from fedtlu_fast.tasks.task import Task
 
 @dataclass(frozen=True)
 class Reading:
-    """How samples are divided and encoded.
+    """The settings by which samples are divided and encoded.
 
     Attributes:
-        clients: how many there are.
-        seed: of what is drawn.
-        window: tokens in one sample.
-        vocabulary: words kept if no tokenizer is named.
-        test_fraction: the share that is kept for the global test where the source has none of its own.
-        local_fraction: the share of each client's samples that is kept for its own test.
-        tokenizer: the pre-trained model whose tokenizer is taken; None: a vocabulary of our own.
+        clients: number of clients.
+        seed: the run's seed.
+        window: number of tokens in one sample.
+        vocabulary: number of words in the vocabulary, if no tokenizer is named.
+        test_fraction: share of the samples that is kept for the global test, if the source has no test.
+        local_fraction: share of each client's samples that is kept for its own test.
+        tokenizer: name of the pre-trained model whose tokenizer encodes the text; None: a vocabulary of
+            words.
     """
 
     clients: int
@@ -46,13 +47,14 @@ class TaskBuilder(ABC):
 
     Attributes:
         reads: the classes of sources that it reads.
-        own_source: the embedded source that it has if settings name none; as the name of a task it stands
-            for both.
-        what: what its samples are cut from, for messages.
-        cuts: whether samples are so many tokens, cut from something longer.
-        architectures: the named architectures that it takes, its own first; those of users it takes all.
-        new_head: whether the last layer of a pre-trained model is new to the task.
-        noises: the kinds of noise that its samples can have, of ``label_noise`` and ``token_noise``.
+        own_source: name of its embedded source, which it reads if settings name none. The name can also be
+            given as ``task``; it then selects the task and the source.
+        what: the kind of text or other data from which samples are made, for messages.
+        cuts: whether a sample is a number of tokens that is cut from a longer text.
+        architectures: the named architectures that it takes, the default first. It takes any architecture of
+            the user's.
+        new_head: whether a pre-trained model gets a new last layer for the task.
+        noises: the kinds of noise that its samples can have, out of ``label_noise`` and ``token_noise``.
     """
 
     reads: ClassVar[tuple[type[Source], ...]]
@@ -65,7 +67,10 @@ class TaskBuilder(ABC):
 
     @abstractmethod
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """The samples of a source as tensors; `FederatedData` where they belong to clients already.
+        """Reads the samples of a source as tensors.
+
+        Returns:
+            `Encoded` samples, or `FederatedData` if the samples already belong to clients.
 
         Raises:
             InputError: the source cannot be read, or is for another task.
@@ -73,32 +78,37 @@ class TaskBuilder(ABC):
 
     @abstractmethod
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Task:
-        """A fresh model of an architecture, and the task's loss, on the CPU.
+        """Makes a fresh model of an architecture, with the task's loss, on the CPU.
+
+        Args:
+            data: the federation's data.
+            architecture: the model's architecture.
+            seed: the run's seed, for the initial weights.
 
         Raises:
-            InputError: they do not fit.
+            InputError: the architecture does not fit the data.
         """
 
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Task:
-        """Pre-trained weights, and the task's loss, on the CPU.
+        """Loads a pre-trained model, with the task's loss, on the CPU.
 
         Args:
-            data: of the federation.
-            name: of the weights: a hub name, a local directory or a GGUF file.
-            seed: of everything that is drawn.
+            data: the federation's data.
+            name: a hub name, a local directory or a GGUF file.
+            seed: the run's seed, for layers that are drawn.
 
         Raises:
-            InputError: they cannot be loaded, or are for something else.
+            InputError: the model cannot be loaded, or is not for this task.
         """
         expected = "null: the task begins with fresh weights"
         raise InputError("model.pretrained", name, expected)
 
 
 def builder_of(task: str) -> TaskBuilder:
-    """The builder that a task's name, or a dotted name, stands for.
+    """Returns the builder of a task's name or dotted name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no builder of that name.
     """
     found = find("task", task, "task")
     builder = found() if isinstance(found, type) else found
@@ -108,10 +118,10 @@ def builder_of(task: str) -> TaskBuilder:
 
 
 def check_source(task: str, source: Source) -> None:
-    """Makes sure that a task reads a source.
+    """Checks that a task reads a source.
 
     Raises:
-        InputError: it is for other tasks.
+        InputError: the source is for other tasks.
     """
     if not isinstance(source, builder_of(task).reads):
         tasks = [name for name in names("task") if isinstance(source, builder_of(name).reads)]
@@ -121,6 +131,6 @@ def check_source(task: str, source: Source) -> None:
 
 @cache
 def own_sources() -> dict[str, str]:
-    """The embedded sources of the named tasks that have one, by task."""
+    """Returns the embedded source of each named task that has one, by the task's name."""
     own = {name: builder_of(name).own_source for name in names("task")}
     return {name: source for name, source in own.items() if source}

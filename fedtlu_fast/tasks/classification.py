@@ -14,7 +14,7 @@ from fedtlu_fast.tasks.classifier import Classifier
 
 
 class Classification(Classifier):
-    """A batch is (features [B, F] float32, labels [B])."""
+    """Classification of vectors; a batch is (features [B, F] float32, labels [B] int64)."""
 
     def logits(self, inputs: Tensor) -> Tensor:
         """See `Classifier`."""
@@ -24,7 +24,7 @@ class Classification(Classifier):
 
 @part
 class ClassificationBuilder(TaskBuilder):
-    """A label for every vector of numbers."""
+    """Builds the task that predicts a label for every vector of numbers."""
 
     reads = (VectorSource,)
     architectures = ("mlp",)
@@ -41,6 +41,6 @@ class ClassificationBuilder(TaskBuilder):
         return Classification(architecture.build(needs, seed))
 
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Classification:
-        """Refuses: there are no pre-trained models for vectors."""
+        """Raises an InputError, because there are no pre-trained models for vectors."""
         expected = "null with task=classification, which is of vectors"
         raise InputError("model.pretrained", name, expected)

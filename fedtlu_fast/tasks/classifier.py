@@ -1,4 +1,4 @@
-"""One label for each sample: what a loss and a test are, whatever the samples."""
+"""Loss and test of every task that predicts one label for each sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Evaluation, tally
 
 @dataclass(frozen=True)
 class Classifier(ABC):
-    """One of C labels for each sample; a batch is (inputs [B, ...], labels [B])."""
+    """Prediction of one of C labels for each sample; a batch is (inputs [B, ...], labels [B] int64)."""
 
     model: nn.Module
     figures = (ACCURACY, PERPLEXITY)
@@ -23,34 +23,34 @@ class Classifier(ABC):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the C; none, and a test tells no F1."""
+        """[C], names of the labels; without names, tests do not report F1."""
         return ()
 
     @abstractmethod
     def logits(self, inputs: Tensor) -> Tensor:
-        """[B, C] in float32."""
+        """Returns logits [B, C] float32."""
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood, in nats (scalar)."""
+        """Returns the mean negative log-likelihood, in nats (scalar)."""
         inputs, labels = batch
         return F.cross_entropy(self.logits(inputs), labels)
 
     def losses(self, batch: Batch) -> Tensor:
-        """[B]: each sample's negative log-likelihood, in nats."""
+        """Returns [B], each sample's negative log-likelihood, in nats."""
         inputs, labels = batch
         return F.cross_entropy(self.logits(inputs), labels, reduction="none")
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B]: one each."""
+        """Returns [B], 1 for each sample."""
         return torch.ones_like(batch[1])
 
     def trim(self, batch: Batch) -> Batch:
-        """See `Task.trim`. Nothing fills up."""
+        """See `Task.trim`. The samples have no padding that could be cut."""
         return batch
 
     @torch.no_grad()
     def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
-        """Losses, hits, and tallies of labels with names."""
+        """See `Task.evaluate`. Labels are counted if they have names."""
         self.model.eval()
         batch = whole(samples)
         losses, chosen = [], []

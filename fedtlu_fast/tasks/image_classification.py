@@ -1,4 +1,4 @@
-"""Image classification: normalisation and scaling on the model's device, and a label for every image."""
+"""Image classification: predicts a label for every image, which is scaled on the model's device."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fedtlu_fast.tasks.vision import Vision, image_shape, pretrained_vision
 
 @dataclass(frozen=True)
 class ImageClassification(Classifier):
-    """A batch is (images [B, C, H, W] uint8, labels [B]).
+    """Classification of images; a batch is (images [B, C, H, W] uint8, labels [B] int64).
 
     Attributes:
-        names: of the labels.
-        mean: [C, 1, 1] float32, on the model's device: what is subtracted. Three channels of greyscale
-            images make colours of them.
-        spread: [C, 1, 1] float32, likewise: what is divided by.
-        size: height and width to which images are scaled; None: as they are.
+        names: names of the labels.
+        mean: [C, 1, 1] float32, on the model's device, subtracted from the images. With three channels it
+            turns greyscale images [B, 1, H, W] into three channels by broadcasting.
+        spread: [C, 1, 1] float32, on the model's device; the images are divided by it.
+        size: height and width to which images are scaled; None: they keep their size.
     """
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class ImageClassification(Classifier):
 
 @part
 class ImageClassificationBuilder(TaskBuilder):
-    """A label for every image."""
+    """Builds the task that predicts a label for every image."""
 
     reads = (ImageSource,)
     own_source = "digits"

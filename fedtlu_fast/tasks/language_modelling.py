@@ -1,4 +1,4 @@
-"""Causal language modelling: a GPT-2 or our Transformer of any size, or any pre-trained causal model."""
+"""Causal language modelling with a GPT-2 or our Transformer of any size, or any pre-trained causal model."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from fedtlu_fast.tasks.pretrained_check import check_reader
 
 @dataclass(frozen=True)
 class LanguageModelling:
-    """Next-token prediction over a batch of one tensor, [B, T + 1] token ids."""
+    """Prediction of next tokens; a batch is one tensor of token ids, [B, T + 1] int64."""
 
     model: nn.Module
     figures = (PERPLEXITY,)
     by_sample = True
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood per token, in nats (scalar)."""
+        """Returns the mean negative log-likelihood per token, in nats (scalar)."""
         logits, targets = self._predict(batch[0])
         return F.cross_entropy(logits, targets)
 
     def losses(self, batch: Batch) -> Tensor:
-        """[B]: each sample's mean negative log-likelihood per token, in nats."""
+        """Returns [B], each sample's mean negative log-likelihood per token, in nats."""
         logits, targets = self._predict(batch[0])
         return F.cross_entropy(logits, targets, reduction="none").view(len(batch[0]), -1).mean(dim=1)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B]: T each."""
+        """Returns [B], T for each sample."""
         count, length = batch[0].shape
         return torch.full((count,), length - 1, device=batch[0].device)
 
     def trim(self, batch: Batch) -> Batch:
-        """See `Task.trim`. All windows are full."""
+        """See `Task.trim`. All windows are full, so nothing is cut."""
         return batch
 
     @torch.no_grad()
     def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
-        """Losses."""
+        """See `Task.evaluate`."""
         self.model.eval()
         batch = whole(samples)
         losses = []
@@ -60,7 +60,7 @@ class LanguageModelling:
         return Evaluation(torch.cat(losses), self.counts(batch).cpu())
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """[B, T, V] in float32, of token ids [B, T]."""
+        """Returns logits [B, T, V] float32 for token ids [B, T]."""
         if of_transformers(self.model):
             found: Tensor = self.model(input_ids=inputs, use_cache=False).logits
             return found.float()
@@ -68,13 +68,13 @@ class LanguageModelling:
         return own.float()
 
     def _predict(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B * T, V] in float32 and target ids [B * T]."""
+        """Returns logits [B * T, V] float32 and target ids [B * T] of samples [B, T + 1]."""
         return self.logits(samples[:, :-1]).flatten(0, 1), samples[:, 1:].flatten()
 
 
 @part
 class LanguageModellingBuilder(TaskBuilder):
-    """Next-token prediction over running text."""
+    """Builds the task that predicts the next tokens of running text."""
 
     reads = (DocumentSource, TokenSource)
     architectures = ("gpt2", "transformer")
@@ -100,7 +100,7 @@ class LanguageModellingBuilder(TaskBuilder):
         return LanguageModelling(architecture.build(needs, seed))
 
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> LanguageModelling:
-        """See `TaskBuilder`; the weights keep the dropout that their own configuration says."""
+        """See `TaskBuilder`. The model keeps the dropout of its own configuration."""
         # transformers takes seconds to import.
         from transformers import AutoModelForCausalLM
 

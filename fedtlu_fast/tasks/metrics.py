@@ -1,4 +1,4 @@
-"""What a test finds, sample by sample, and the figures that are reported of it."""
+"""The results of a test, sample by sample, and the figures that are reported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that tests report, and how to read it.
+    """A number that tests report, with its title and its direction.
 
     Attributes:
-        name: in the logs it is ``test_<name>`` for the global test and ``local_<name>`` for the clients' own.
+        name: its name. Logs call it ``test_<name>`` for the global test and ``local_<name>`` for the clients'
+            own.
         better: whether higher or lower numbers are better.
-        title: what tables and pictures call it.
+        title: its title in tables and figures.
         percent: whether it is a share, which is shown in per cent.
     """
 
@@ -36,7 +37,7 @@ class Figure:
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by to be shown."""
+        """The factor by which a value is multiplied before it is shown."""
         return 100.0 if self.percent else 1.0
 
     @property
@@ -46,12 +47,12 @@ class Figure:
         return f"{self.title}, %" if usual else f"{self.title} ({self.better} is better)"
 
     def gain(self, own: float, other: float) -> float | None:
-        """How much better a value is than another, in per cent of the other; None where that is 0."""
+        """Returns by how much `own` is better than `other`, in per cent of `other`; None if `other` is 0."""
         better = own - other if self.better == "higher" else other - own
         return 100 * better / abs(other) if other else None
 
     def facts(self) -> dict[str, str | bool]:
-        """The figure as summaries describe it, beside its name."""
+        """Returns the figure's attributes other than its name, for a run's summary."""
         return {"better": self.better, "title": self.title, "percent": self.percent}
 
 
@@ -62,17 +63,17 @@ ACCURACY = Figure("accuracy", "higher", "accuracy", percent=True)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses and other measurements of N samples; everything on the CPU.
+    """Losses and other measurements of N samples; all tensors are on the CPU.
 
     Attributes:
-        losses: [N] float64, each sample's mean loss over its predictions; of our own tasks the negative
+        losses: [N] float64, each sample's mean loss over its predictions; in our own tasks the negative
             log-likelihood in nats.
-        counts: [N] int64, its predictions.
-        totals: for each figure beside the loss, by name, [N]: the sum over the predictions of each sample,
-            such as how many of them were right. The figure is the mean over all predictions.
-        tallies: [3, C] int64 over all samples: for each label, how often it was predicted rightly, how often
-            it is true, and how often it was predicted; None where that is not counted.
-        labels: names of the C.
+        counts: [N] int64, each sample's number of predictions.
+        totals: for each figure other than the loss, by name, [N], the sum over each sample's predictions,
+            such as the number of correct ones. The figure is the mean over all predictions.
+        tallies: [3, C] int64 over all samples, the number of times that each label was predicted correctly,
+            is true, and was predicted; None: the task does not count them.
+        labels: [C], names of the labels.
     """
 
     losses: Tensor
@@ -83,19 +84,23 @@ class Evaluation:
 
     @property
     def loss(self) -> Tensor:
-        """Mean over predictions (scalar, float64); 0 when there are none."""
+        """The mean loss over all predictions (float64 scalar); 0 if there are none."""
         if bool((self.counts == self.counts[0]).all()):
             return self.losses.mean()
         return (self.losses * self.counts).sum() / self.counts.sum()
 
     @property
     def means(self) -> dict[str, Tensor]:
-        """Every figure of `totals`: its mean over predictions (scalar, float64); 0 when there are none."""
+        """The mean of each figure of `totals` over all predictions (float64 scalar); 0 if there are none."""
         predictions = self.counts.sum().clamp(min=1)
         return {name: total.sum().double() / predictions for name, total in self.totals.items()}
 
     def split(self, sizes: Sequence[int]) -> list[Evaluation]:
-        """Consecutive samples apart, without the tallies, which are of all."""
+        """Splits it into evaluations of consecutive samples, without the tallies, which are sums over all.
+
+        Args:
+            sizes: number of samples of each; they add up to N.
+        """
         losses, counts = (torch.split(part, list(sizes)) for part in (self.losses, self.counts))
         totals = {name: torch.split(total, list(sizes)) for name, total in self.totals.items()}
         return [
@@ -104,9 +109,9 @@ class Evaluation:
         ]
 
     def f1(self) -> dict[str, float] | None:
-        """F1 of every label that occurs or was predicted; None without tallies.
+        """Returns the F1 of every label that occurs or was predicted; None without tallies.
 
-        ``2 TP / (2 TP + FP + FN)``, of one label against all others.
+        It is ``2 TP / (2 TP + FP + FN)`` of one label against all others.
         """
         if self.tallies is None:
             return None
@@ -119,12 +124,12 @@ class Evaluation:
 
 
 def tally(truth: Tensor, predicted: Tensor, labels: int) -> Tensor:
-    """Counts for `Evaluation.tallies`, which take 24 bytes a label however many there are.
+    """Counts labels for `Evaluation.tallies`; the counts take 24 bytes for each label.
 
     Args:
-        truth: [N] int64, labels from 0.
-        predicted: [N] int64.
-        labels: C.
+        truth: [N] int64, the true labels, from 0.
+        predicted: [N] int64, the predicted labels, from 0.
+        labels: C, the number of labels.
 
     Returns:
         [3, C] int64.
@@ -134,7 +139,7 @@ def tally(truth: Tensor, predicted: Tensor, labels: int) -> Tensor:
 
 
 def perplexity(loss: float | None) -> float | None:
-    """exp(loss), the number language models are compared by; infinite when that overflows."""
+    """Returns exp(loss), by which language models are compared; infinite if it overflows, None for None."""
     if loss is None:
         return None
     return math.exp(loss) if loss < 700 else math.inf

@@ -1,7 +1,7 @@
-"""Whether a pre-trained model is what its task takes it for: it is run on a sample or two before round 1.
+"""Checks before round 1 that a pre-trained model fits its task, by running it on one or two samples.
 
-Configurations name their limits in many ways, and some name none or a wrong one. What a model does with a
-sample of full length, with padding, and with a changed ending is the truth about it.
+Configurations name a model's limits in many ways, and some name none or wrong ones. The check therefore runs
+the model on a sample of full length, on one with padding, and on one with a changed ending.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from fedtlu_fast.randomness import torch_seeded
 logger = logging.getLogger("fedtlu_fast")
 
 SHORT = 32
-"""Tokens on which causality is tried: enough to show, and cheap."""
+"""Number of tokens with which causality is checked: few, so that the check is quick."""
 SHIFT = 2e-5
-"""Predictions that move by more than this share of the largest one have seen what was changed.
+"""Largest change of a causal model's earlier predictions, as a share of the largest prediction.
 
-Hidden positions are weighted with exactly 0, so that a causal model's earlier predictions move by rounding at
-most: float32 has steps of 1.2e-7 of a number, and sums of some thousand terms in some ten layers add up to
-1e-5 in the worst case (most causal models do not move at all). Models that look ahead move by 5e-4 and more,
-even small ones with random weights."""
+Hidden positions have a weight of exactly 0, so that changed tokens move a causal model's earlier predictions
+by rounding errors at most. float32 has steps of 1.2e-7, and sums of about a thousand terms in about ten
+layers add up to 1e-5 in the worst case; most causal models do not move at all. The predictions of models that
+look ahead move by 5e-4 and more, even with small models of random weights."""
 
 
 class Predicts(Protocol):
-    """What of a task is needed here."""
+    """The part of a task that is needed here."""
 
     @property
     def model(self) -> nn.Module:
@@ -43,18 +43,18 @@ class Predicts(Protocol):
         ...
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """[B, ..., outputs] in float32, of inputs as in a batch."""
+        """Returns logits [B, ..., outputs] float32 for the inputs of a batch."""
         ...
 
 
 def check_reader(task: Predicts, name: str, data: FederatedData, *, causal: bool = False) -> None:
-    """Makes sure that a pre-trained model reads the task's tokens and gives the task's predictions.
+    """Checks that a pre-trained model reads the task's tokens and returns the task's predictions.
 
     Args:
-        task: on the CPU, where a wrong index is an error that can be caught.
-        name: of the pre-trained model, for messages.
-        data: the task's; its test samples are read.
-        causal: whether the model predicts next tokens: then no prediction may depend on later tokens.
+        task: the task, on the CPU, where a wrong index raises an error that can be caught.
+        name: name of the pre-trained model, for messages.
+        data: the task's data, whose test samples are used.
+        causal: whether the model predicts next tokens; then no prediction may depend on later tokens.
 
     Raises:
         InputError: the window is longer than the model reads, there are more token ids than embeddings, or
@@ -73,7 +73,7 @@ def check_reader(task: Predicts, name: str, data: FederatedData, *, causal: bool
     except Exception as error:
         raise _blame(task, name, tests[0], data.inputs, padding, error) from error
     longest = getattr(getattr(task.model, "config", None), "max_position_embeddings", None)
-    if isinstance(longest, int) and 0 < longest < data.inputs:  # rotary positions go on, but were not trained
+    if isinstance(longest, int) and 0 < longest < data.inputs:  # rotary positions continue, but untrained
         raise InputError("data.window", data.inputs, f"at most {longest}, what {name} reads")
     shape = (2, data.inputs, data.outputs) if logits.ndim == 3 else (2, data.outputs)
     _check_predictions(name, logits, shape, wider=causal)
@@ -84,10 +84,15 @@ def check_reader(task: Predicts, name: str, data: FederatedData, *, causal: bool
 
 
 def check_viewer(task: Predicts, name: str, data: FederatedData) -> None:
-    """Makes sure that a pre-trained model looks at the task's images and gives the task's predictions.
+    """Checks that a pre-trained model reads the task's images and returns the task's predictions.
+
+    Args:
+        task: the task, on the CPU.
+        name: name of the pre-trained model, for messages.
+        data: the task's data, whose first test image is used.
 
     Raises:
-        InputError: it does not.
+        InputError: the model cannot read the image, or returns other predictions.
     """
     images = whole(data.population.test)[0][:1]
     try:
@@ -99,7 +104,7 @@ def check_viewer(task: Predicts, name: str, data: FederatedData) -> None:
 
 
 def _run(task: Predicts, inputs: Tensor) -> Tensor:
-    """Logits without dropout; the global generator, which some models draw from, is as it was afterwards."""
+    """Returns the model's logits without dropout; the state of the global generator is restored."""
     before = task.model.training
     task.model.eval()
     try:
@@ -110,7 +115,7 @@ def _run(task: Predicts, inputs: Tensor) -> Tensor:
 
 
 def _embedding(model: nn.Module) -> Tensor | None:
-    """[rows, width], where the model has such a table and says which it is."""
+    """Returns the model's table of embeddings [rows, width]; None if the model does not name it."""
     give: Callable[[], nn.Module | None] | None = getattr(model, "get_input_embeddings", None)
     try:
         weight = getattr(give() if give else None, "weight", None)
@@ -120,7 +125,7 @@ def _embedding(model: nn.Module) -> Tensor | None:
 
 
 def _filled(sample: Tensor, length: int, padding: int | None) -> Tensor:
-    """[1, length]: a sample without padding, its inner tokens repeated between its first and last."""
+    """Returns the sample without padding, lengthened to [1, length] by repeating its inner tokens."""
     real = sample if padding is None else sample[sample != padding]
     if not len(real):
         real = sample.new_full((1,), 1 if padding == 0 else 0)
@@ -132,7 +137,7 @@ def _filled(sample: Tensor, length: int, padding: int | None) -> Tensor:
 def _blame(
     task: Predicts, name: str, sample: Tensor, window: int, padding: int | None, error: Exception
 ) -> InputError:
-    """Finds out whether shorter samples would do; then it is the window that is wrong."""
+    """Returns an error about the window if the model can read shorter samples, otherwise about the model."""
     if is_out_of_memory(error):
         return InputError(
             "data.window", window, f"samples of {name} that fit into memory", "Use a shorter one."
@@ -156,7 +161,7 @@ def _blame(
 
 
 def _check_predictions(name: str, logits: Tensor, shape: tuple[int, ...], *, wider: bool = False) -> None:
-    """Makes sure of their shape (the last dimension may be `wider`), and that they are numbers."""
+    """Checks that predictions have this shape, or a larger last dimension if `wider`, and are not NaN."""
     found = tuple(logits.shape)
     if found[:-1] != shape[:-1] or found[-1] < shape[-1] or (found != shape and not wider):
         raise InputError(
@@ -184,7 +189,7 @@ def _check_causal(task: Predicts, name: str, tokens: Tensor, ids: int) -> None:
 
 
 def _check_padding(name: str, samples: Tensor, padding: int) -> None:
-    """Warns where the padding token also stands for something: no layer looks at it."""
+    """Warns if the padding token also occurs inside samples, where the model will not read it."""
     real = (samples != padding).int()
     followed = real.flip(-1).cummax(-1).values.flip(-1)
     hidden = int(((real == 0) & (followed == 1)).any(dim=-1).sum())

@@ -1,4 +1,4 @@
-"""Tagging: a label for every word of a sentence."""
+"""Tagging: predicts a label for every word of a sentence."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from fedtlu_fast.tasks.pretrained_check import check_reader
 
 @dataclass(frozen=True)
 class Tagging:
-    """One of C labels for each word; a batch is (tokens [B, T], labels [B, T] or `NO_LABEL`).
+    """Prediction of one of C labels for each word.
+
+    A batch is (tokens [B, T] int64, labels [B, T] int64 with `NO_LABEL` where there is nothing to predict).
 
     Attributes:
         model: our Transformer, or a token classifier of `transformers`.
-        labels: names of the C.
-        padding: the token id that fills up sentences; nothing looks at it.
+        labels: [C], names of the labels.
+        padding: the token id that fills up sentences; no other token sees it.
     """
 
     model: nn.Module
@@ -38,7 +40,7 @@ class Tagging:
     by_sample = True
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood per labelled word, in nats (scalar); 0 without any."""
+        """Returns the mean negative log-likelihood per labelled word, in nats (scalar); 0 without labels."""
         tokens, labels = batch
         total = F.cross_entropy(
             self.logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
@@ -46,23 +48,23 @@ class Tagging:
         return total / self.counts(batch).sum().clamp(min=1)
 
     def losses(self, batch: Batch) -> Tensor:
-        """[B]: each sentence's mean negative log-likelihood per labelled word, in nats; 0 without any."""
+        """Returns [B], each sentence's mean negative log-likelihood per labelled word, in nats, or 0."""
         tokens, labels = batch
         return self._nats(self.logits(tokens), labels).sum(dim=1) / self.counts(batch).clamp(min=1)
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B]: the labelled words of each sentence."""
+        """Returns [B] int64, the number of labelled words in each sentence."""
         return (batch[1] != NO_LABEL).sum(dim=-1)
 
     def trim(self, batch: Batch) -> Batch:
-        """See `Task.trim`: sentences cut to the longest of them; one place is left where all are empty."""
+        """See `Task.trim`. Sentences are cut to the longest one; at least one token is kept."""
         tokens, labels = batch
         longest = max(1, int(self._lengths(batch).amax()))
         return batch if longest == tokens.shape[-1] else (tokens[..., :longest], labels[..., :longest])
 
     @torch.no_grad()
     def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
-        """Losses, hits and tallies; sentences of like length go together."""
+        """See `Task.evaluate`. A batch holds sentences of similar length, which saves padding."""
         self.model.eval()
         batch = whole(samples)
         kinds = len(self.labels)
@@ -88,18 +90,18 @@ class Tagging:
         )
 
     def _lengths(self, batch: Batch) -> Tensor:
-        """[B]: tokens of each sentence up to the last that is a word or has a label."""
+        """Returns [B], each sentence's length up to its last token that is not padding or has a label."""
         tokens, labels = batch
         places = torch.arange(1, tokens.shape[-1] + 1, device=tokens.device)
         return (((tokens != self.padding) | (labels != NO_LABEL)) * places).amax(dim=-1)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """[B, T, C] in float32."""
+        """Returns logits [B, T, C] float32 for tokens [B, T]."""
         real = tokens != self.padding
         if not of_transformers(self.model):
             logits: Tensor = self.model(tokens, real) if takes_real(self.model) else self.model(tokens)
         else:
-            # GPT-2 looks back only, so what fills up the end changes nothing; vmap cannot take its mask.
+            # GPT-2 looks back only, so padding at the end changes nothing; its mask does not work under vmap.
             kind = getattr(self.model.config, "model_type", "")
             mask = None if kind == "gpt2" else real.long()
             logits = self.model(input_ids=tokens, attention_mask=mask).logits
@@ -107,7 +109,7 @@ class Tagging:
 
     @staticmethod
     def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-        """[B, T]: negative log-likelihoods, 0 where there is no label."""
+        """Returns [B, T], the negative log-likelihoods, 0 where there is no label."""
         flat = F.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none"
         )
@@ -116,7 +118,7 @@ class Tagging:
 
 @part
 class TaggingBuilder(TaskBuilder):
-    """A label for every word of a sentence."""
+    """Builds the task that predicts a label for every word of a sentence."""
 
     reads = (SentenceSource,)
     own_source = "pycode"
@@ -150,15 +152,15 @@ class TaggingBuilder(TaskBuilder):
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> Tagging:
         """See `TaskBuilder`.
 
-        The head of the weights is kept where its labels are these in this order (such as a model that was
-        saved here); otherwise it is drawn anew.
+        The pre-trained head is kept if it has the same labels in the same order, as in a model that was saved
+        by this package; otherwise a new head is drawn.
         """
         from transformers import AutoModelForTokenClassification
 
         kind = AutoModelForTokenClassification
         model = load_classifier(kind, name, "a model that tags words", data.labels, seed)
         settings: Any = model.config
-        settings.use_cache = False  # of past tokens: nothing is generated
+        settings.use_cache = False  # past tokens are not needed, because no text is generated
         task = Tagging(model, data.labels, data.padding)
         check_reader(task, name, data)
         return task

@@ -11,10 +11,10 @@ from fedtlu_fast.tasks.metrics import Evaluation, Figure
 
 
 class Task(Protocol):
-    """What is trained: a model and its loss.
+    """A model and its loss.
 
-    A sample asks for one or more predictions (a label, every next token, every word's tag), and a mean loss
-    is a mean over predictions, not over samples.
+    A sample needs one or more predictions (a label, every next token, every word's tag), and a mean loss is a
+    mean over predictions, not over samples.
     """
 
     @property
@@ -24,40 +24,40 @@ class Task(Protocol):
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """What tests report beside the loss; tables and pictures compare runs by the first, the headline.
+        """The numbers that tests report in addition to the loss.
 
-        Where there is none, the loss is the headline.
+        Tables and figures compare runs by the first of them, the headline, or by the loss if there is none.
         """
         ...
 
     @property
     def by_sample(self) -> bool:
-        """Whether a test measures each sample for itself, so that several clients' can share its batches."""
+        """Whether tests measure each sample separately, so that a batch may mix several clients' samples."""
         ...
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of a batch's predictions (scalar), differentiable; 0 when there are none."""
+        """Returns the mean loss over a batch's predictions (differentiable scalar); 0 if it has none."""
         ...
 
     def losses(self, batch: Batch) -> Tensor:
-        """[B], every sample's mean over its predictions, differentiable.
+        """Returns [B], every sample's mean loss over its predictions, differentiable.
 
         Their mean, weighted by `counts`, is `loss`.
         """
         ...
 
     def counts(self, batch: Batch) -> Tensor:
-        """[B] int64, every sample's predictions."""
+        """Returns [B] int64, the number of predictions of every sample."""
         ...
 
     def trim(self, batch: Batch) -> Batch:
-        """The same predictions without what only fills samples up.
+        """Cuts a batch to its longest sample; all predictions stay.
 
-        Trainers call it on every batch. Losses agree to float32 rounding; where nothing fills up, it is the
-        batch itself.
+        Trainers call it on every batch. Losses agree to float32 rounding. A batch without padding is returned
+        as it is.
         """
         ...
 
     def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
-        """Tests the model on these samples, without gradients, `batch_size` at a time."""
+        """Tests the model on the samples without gradients, in batches of `batch_size` samples."""
         ...

@@ -1,4 +1,4 @@
-"""Text classification: a label for every text."""
+"""Text classification: predicts a label for every text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fedtlu_fast.tasks.pretrained_check import check_reader
 
 @dataclass(frozen=True)
 class TextClassification(Classifier):
-    """A batch is (tokens [B, T], labels [B]).
+    """Classification of texts; a batch is (tokens [B, T] int64, labels [B] int64).
 
     Attributes:
-        names: of the labels.
-        padding: the token id that fills up texts; nothing looks at it.
+        names: names of the labels.
+        padding: the token id that fills up texts; no other token sees it.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class TextClassification(Classifier):
         return self.names
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Classifier`; of a model that gives numbers for every token, the mean over a text's tokens."""
+        """See `Classifier`. If a model returns logits for every token, their mean over a text is taken."""
         real = inputs != self.padding
         if of_transformers(self.model):
             theirs: Tensor = self.model(input_ids=inputs, attention_mask=real.long()).logits
@@ -44,7 +44,7 @@ class TextClassification(Classifier):
         found: Tensor = self.model(inputs, real) if takes_real(self.model) else self.model(inputs)
         if found.ndim == inputs.ndim:
             return found.float()
-        # Where the head is linear, the mean of its outputs is its output of the mean.
+        # With a linear head, the mean of its outputs equals its output for the mean of its inputs.
         shares = real / real.sum(dim=-1, keepdim=True).clamp(min=1)
         mean: Tensor = (found * shares.unsqueeze(-1)).sum(dim=-2)
         return mean
@@ -52,7 +52,7 @@ class TextClassification(Classifier):
 
 @part
 class TextClassificationBuilder(TaskBuilder):
-    """A label for every text."""
+    """Builds the task that predicts a label for every text."""
 
     reads = (TextSource,)
     own_source = "topics"
@@ -73,7 +73,7 @@ class TextClassificationBuilder(TaskBuilder):
 
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> TextClassification:
         """See `TaskBuilder`."""
-        # Our Transformer gives numbers for every token, and `TextClassification` takes their mean.
+        # Our Transformer returns logits for every token, and `TextClassification` takes their mean.
         needs = Needs(
             "sample",
             data.inputs,
@@ -91,7 +91,7 @@ class TextClassificationBuilder(TaskBuilder):
         kind = AutoModelForSequenceClassification
         model = load_classifier(kind, name, "a model that classifies texts", data.labels, seed)
         settings: Any = model.config
-        settings.pad_token_id = data.padding  # models that look back only find a text's end by it
+        settings.pad_token_id = data.padding  # causal models find a text's end by it
         task = TextClassification(model, data.labels, data.padding)
         check_reader(task, name, data)
         return task

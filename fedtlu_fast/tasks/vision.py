@@ -1,4 +1,4 @@
-"""Pre-trained models that look at images, and how they want them."""
+"""Loads pre-trained models for images, and the scaling and normalisation that they expect."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LARGEST_SIDE = 4096
 
 @dataclass(frozen=True)
 class Vision:
-    """A model and how it wants images.
+    """A model for images, and the preparation of its images.
 
     Attributes:
-        model: images [B, C, H, W] float32 to logits [B, outputs], or to what holds them.
-        mean: of every channel, what is subtracted; in steps of a pixel (0 to 255).
-        spread: likewise, what is divided by.
-        size: height and width to which images are scaled; None: as they are.
+        model: maps images [B, C, H, W] float32 to logits [B, outputs], or to an output with ``.logits``.
+        mean: [C], the number that is subtracted from every channel, in steps of a pixel (0 to 255).
+        spread: [C], the number by which every channel is divided, in the same unit.
+        size: height and width to which images are scaled; None: they keep their size.
     """
 
     model: nn.Module
@@ -36,25 +36,24 @@ class Vision:
 
 
 def image_shape(data: FederatedData) -> tuple[int, ...]:
-    """Channels, height and width of the images."""
+    """Returns channels, height and width of the images."""
     return tuple(whole(data.population.test)[0].shape[1:])
 
 
 def pretrained_vision(name: str, data: FederatedData, seed: int) -> Vision:
-    """Pre-trained weights, with a head for these labels.
+    """Loads a pre-trained model with a head for these labels.
 
-    Images are scaled to the size that the model was made for, if it or its processor says one.
-
-    They are normalised as the model's processor says, or, where it brings none, by their own statistics.
-    Greyscale goes to all channels of a model for colours.
+    Images are scaled to the size for which the model was made, if its configuration or its image processor
+    says one. They are normalised as the processor says, or by their own statistics if there is no processor.
+    Greyscale images fill all channels of a model for colours.
 
     Args:
-        name: of the weights.
+        name: a hub name, a local directory or a GGUF file.
         data: labels, and the images' shape and statistics.
-        seed: of everything that is drawn.
+        seed: the run's seed, for a head that is drawn.
 
     Raises:
-        InputError: weights that cannot be loaded or do not fit the images.
+        InputError: the weights cannot be loaded or do not fit the images.
     """
     from transformers import AutoModelForImageClassification
 
@@ -77,7 +76,7 @@ def pretrained_vision(name: str, data: FederatedData, seed: int) -> Vision:
 
 
 def _sides(name: str, size: Any) -> tuple[int, int] | None:
-    """Height and width of the images that a model was made for; None where it was made for any."""
+    """Returns height and width of the images for which a model was made; None if it reads any size."""
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
@@ -88,7 +87,7 @@ def _sides(name: str, size: Any) -> tuple[int, int] | None:
 
 
 def _size(processor: Mapping[str, Any]) -> Any:
-    """What a model's processor scales images to: a side, two sides, or None where it scales none."""
+    """Returns the size to which a model's processor scales images: a side, two sides, or None."""
     cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
     given = cropped or (processor.get("size") if processor.get("do_resize", True) else None)
     if not isinstance(given, Mapping):
@@ -100,10 +99,10 @@ def _size(processor: Mapping[str, Any]) -> Any:
 def _normalisation(
     found: Mapping[str, Any], name: str, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and spread by which the model's processor normalises, in steps of a pixel.
+    """Returns mean and spread by which the model's processor normalises, in steps of a pixel.
 
     Raises:
-        InputError: what it says is no number for each channel.
+        InputError: the processor does not give a number for each channel.
     """
     mean: tuple[float, ...]
     spread: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Adapters: what is trained and what is not, how blocks are found, and runs with every kind of executor."""
+"""Adapters: the parameters that are trained, the blocks, and runs with every kind of executor."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -60,7 +60,7 @@ def trained(model: nn.Module) -> set[str]:
 
 
 def frozen(model: nn.Module) -> dict[str, Tensor]:
-    """By the names they had without adapters."""
+    """Returns the parameters by the names that they had without adapters."""
     return {
         name.replace(".base_layer", ""): param.detach().clone()
         for name, param in model.named_parameters()
@@ -89,7 +89,7 @@ def test_blocks_are_found_under_pefts_own_wrapper() -> None:
     assert (layout.blocks[0].name, layout.groups[0].blocks) == (first, (0, 1, 2))
 
 
-def test_the_head_is_trained_but_for_language_modelling() -> None:
+def test_the_head_is_trained_except_in_language_modelling() -> None:
     tagger, speaker, perceptron = bert(), ours(), build_mlp(5, (7, 6), 3, 0)
     adapt_(tagger, settings("tagging"))
     adapt_(speaker, settings())
@@ -164,7 +164,7 @@ def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ({"pretraining": {"epochs": 1}}, r"pretraining\.epochs: got 1\.0; expected 0 with model\.lora"),
     ],
 )
-def test_what_needs_the_whole_matrices_is_refused(over: Mapping[str, Any], message: str) -> None:
+def test_settings_that_need_whole_matrices_are_refused(over: Mapping[str, Any], message: str) -> None:
     tree = {"task": "classification", "data": {"source": "synthetic"}, "model": {"lora": {"rank": 2}}}
     data = load_federation(parse_config(tree))
     with pytest.raises(InputError, match=message):
@@ -195,7 +195,7 @@ def federation(text: Path, execution: str = "serial", **over: Any) -> RunConfig:
     )
 
 
-def test_a_run_trains_adapters_alone_and_is_the_same_whoever_trains(text: Path, tmp_path: Path) -> None:
+def test_a_run_trains_adapters_only_with_the_same_bits_in_every_executor(text: Path, tmp_path: Path) -> None:
     config = federation(text)
     parts = make_parts(config)
     task, layout = parts.trainer.task, parts.trainer.layout
@@ -217,7 +217,7 @@ def test_a_run_trains_adapters_alone_and_is_the_same_whoever_trains(text: Path, 
     assert all(torch.equal(base[name], param) for name, param in frozen(task.model).items())
 
 
-def test_a_run_cut_short_goes_on_to_the_same_bits_from_adapters_alone(text: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bits_from_adapters_only(text: Path, tmp_path: Path) -> None:
     config = federation(text)
     whole = simulate(config)
     with closing(open_run(config, tmp_path / "cut")) as run:
@@ -227,8 +227,8 @@ def test_a_run_cut_short_goes_on_to_the_same_bits_from_adapters_alone(text: Path
     assert torch.equal(simulate(config, tmp_path / "cut", resume=True).params, whole.params)
 
 
-def test_other_frozen_weights_than_it_began_with_are_refused(text: Path, tmp_path: Path) -> None:
-    """Weights in a directory can change under a run, and a checkpoint does not hold them."""
+def test_a_run_with_changed_frozen_weights_is_not_resumed(text: Path, tmp_path: Path) -> None:
+    """The frozen weights in a directory can change between start and resume, and checkpoints lack them."""
     tokenizer = Tokenizer(WordLevel({word: code for code, word in enumerate(["[UNK]", *WORDS])}, "[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(tmp_path / "model")

@@ -62,7 +62,7 @@ def test_a_name_a_class_and_a_function_are_the_same_settings():
     assert pickle.loads(pickle.dumps(by_name.model.architecture)) == by_name.model.architecture  # noqa: S301
 
 
-def test_it_gets_what_it_declares_and_its_own_settings():
+def test_a_model_receives_declared_arguments_and_its_own_settings():
     needs = Needs("every token", 7, 3, vocabulary=11)
     model = OwnModel(Reader, {"size": 6}).build(needs, seed=2)
     assert (model.tokens.num_embeddings, model.tokens.embedding_dim, model.head.out_features) == (11, 6, 3)
@@ -84,12 +84,12 @@ def test_it_gets_what_it_declares_and_its_own_settings():
         ("cnn", {}, r"expected transformer or gpt2, for task=tagging"),
     ],
 )
-def test_what_serves_no_task_is_refused(model, more, message):
+def test_makers_that_do_not_fit_are_refused(model, more, message):
     with pytest.raises(InputError, match=message):
         simulate(settings("tagging", model, **more))
 
 
-def test_settings_of_other_architectures_are_let_be():
+def test_settings_of_other_architectures_are_ignored():
     config = parse_config({"model": {"architecture": "cnn", "layers": 2, "heads": 3}, "task": "digits"})
     dumped = config.model.model_dump()
     assert {name: dumped.get(name) for name in ("architecture", "layers", "heads")} == {

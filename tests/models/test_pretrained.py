@@ -1,4 +1,4 @@
-"""Loading pre-trained weights: what is passed on, and what is said when they cannot be loaded."""
+"""Loading of pre-trained weights, and the messages for weights that cannot be loaded."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def test_missing_weights_are_refused(folder):
         load_model(AutoModelForCausalLM, str(folder), WHAT)
 
 
-def test_what_is_drawn_anew_and_what_is_left_out_is_logged(tmp_path, caplog):
+def test_drawn_weights_and_unused_weights_are_logged(tmp_path, caplog):
     pretrained._say_once.cache_clear()
     BertForMaskedLM(bert_size(2)).save_pretrained(tmp_path)
     load_classifier(AutoModelForSequenceClassification, str(tmp_path), "a classifier", ["x", "y"], 0)
@@ -60,7 +60,7 @@ def test_what_is_drawn_anew_and_what_is_left_out_is_logged(tmp_path, caplog):
     assert len(caplog.records) == 2, "once a process"
 
 
-def test_weights_of_another_shape_are_refused_but_for_the_head(tmp_path):
+def test_weights_of_another_shape_are_refused_except_the_heads(tmp_path):
     bert().save_pretrained(tmp_path)
     facts = json.loads((tmp_path / "config.json").read_text())
     load_classifier(AutoModelForSequenceClassification, str(tmp_path), "a classifier", ["x"] * 5, 0)
@@ -116,7 +116,7 @@ def test_code_of_a_model_never_runs_whatever_standard_input_says(folder, tmp_pat
     }
     for name, load in loads.items():
         monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
-        with suppress(InputError):  # or what `transformers` has itself
+        with suppress(InputError):  # the code may also belong to `transformers` itself
             load(str(folder))
         assert not mark.exists(), f"{name} ran it"
         assert sys.stdin.read() == "y\n" * 9, "nothing was asked"
@@ -191,7 +191,7 @@ def test_a_model_without_the_files_of_its_tokenizer_is_refused(tmp_path, make):
         load_tokenizer(str(tmp_path))
 
 
-def test_what_a_tokenizer_raises_is_one_message():
+def test_an_error_of_a_tokenizer_is_one_message():
     def broken(*_, **__):
         raise TypeError("no\nnumber")
 
@@ -212,8 +212,8 @@ def test_damaged_tokenizers_are_one_message(folder, content):
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_no_exception_is_one_message_too(monkeypatch, folder):
-    """Rust's panics are no `Exception`."""
+def test_an_error_that_is_not_an_exception_is_one_message_too(monkeypatch, folder):
+    """A panic in Rust raises an error that is not an `Exception`."""
 
     class Panic(BaseException):
         pass
@@ -244,7 +244,7 @@ def test_a_tilde_stands_for_the_home(folder, tmp_path, monkeypatch):
 
 
 def test_a_gguf_file_is_given_to_transformers_as_a_file_of_its_directory(tmp_path, monkeypatch):
-    """Whether it then reads the file is its own affair; what it says is passed on."""
+    """Only the arguments are tested here, not whether transformers can read the file."""
     place = Place("m.gguf", str(tmp_path), "a file", file={"gguf_file": "m.gguf"})
     monkeypatch.setattr(pretrained, "locate", lambda name: place)
     monkeypatch.setattr(pretrained, "load_config", lambda name, what: None)

@@ -1,4 +1,4 @@
-"""Where pre-trained models lie, and what is no place of one."""
+"""The places of pre-trained models, and names that are refused."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from fedtlu_fast import InputError, pretrained_place
 from fedtlu_fast.models.pretrained_place import Place, locate
 
 
-def test_directories_files_and_names_are_told_apart(tmp_path, monkeypatch):
+def test_directories_files_and_names_are_distinguished(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     whole = str(tmp_path / "model")
     assert locate(whole) == Place(whole, whole, "a directory")
@@ -20,13 +20,13 @@ def test_directories_files_and_names_are_told_apart(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["./nope", "/nope/here", "~/nope", "a/b/c", "../nope", "", "~nobody-here/m"])
-def test_paths_without_a_model_are_no_names(name, tmp_path, monkeypatch):
+def test_paths_without_a_model_are_not_taken_for_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^model.pretrained: got .*(director|path that can be read)"):
         locate(name)
 
 
-def test_what_a_directory_lacks_is_named(tmp_path):
+def test_missing_parts_of_a_directory_are_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match=r"a whole model; adapter_config.json .*merge_and_unload"):
         locate(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Classification: what a loss is, and the perceptron it comes with."""
+"""Classification: its losses, its evaluation and its perceptron."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ def batch_of(generator, count, features=6, classes=4):
 
 
 def by_hand(task, batch):
-    """Negative log-likelihoods in float64."""
+    """Returns negative log-likelihoods in float64."""
     logits = task.model(batch[0]).detach().double().numpy()
     shifted = logits - logits.max(axis=1, keepdims=True)
     shares = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def test_losses_are_negative_log_likelihoods_and_loss_is_their_mean(task, genera
     assert task.loss(batch).shape == ()
 
 
-def test_both_are_differentiable_alike(task, generator):
+def test_loss_and_losses_have_the_same_gradient(task, generator):
     batch = batch_of(generator, 9)
     params = list(task.model.parameters())
     one = torch.autograd.grad(task.loss(batch), params)
@@ -73,7 +73,7 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(task, generator, count)
         assert np.allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_evaluation_is_of_the_model_that_is_tested_and_not_trained(generator):
+def test_an_evaluation_switches_the_model_to_evaluation_mode(generator):
     model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 4)).train()
     task, batch = Classification(model), batch_of(generator, 30)
     before = torch.get_rng_state()
@@ -139,7 +139,7 @@ def test_the_settings_task_fits_the_data():
 
 
 def test_it_can_be_vectorised_over_models(task, generator):
-    """What `VectorizedTrainer` asks of a task: per-sample losses that vmap understands."""
+    """`VectorizedTrainer` needs losses of single samples that work under vmap."""
     x, y = batch_of(generator, 10)
     params = {name: torch.stack([p, 2 * p]) for name, p in task.model.named_parameters()}
 

@@ -34,7 +34,7 @@ def test_images_of_any_size_are_read(height, width, channels, layers):
 
 
 @given(st.integers(1, 300), st.integers(1, 12))
-def test_images_are_halved_as_far_as_they_are_large_and_no_block_halves_twice(side, blocks):
+def test_images_are_halved_down_to_the_smallest_side_and_once_a_block(side, blocks):
     found = halvings(side, blocks)
     assert sorted(set(found)) == list(found)
     assert all(0 <= place < blocks for place in found)
@@ -60,7 +60,7 @@ def test_a_block_adds_to_what_comes_in(generator):
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)])
-def test_its_normalisation_is_the_one_asked_for(norm, kind):
+def test_its_normalisation_is_that_of_the_settings(norm, kind):
     model = build(norm=norm, width=12)
     assert sum(isinstance(module, kind) for module in model.modules()) == 4
     assert bool(ParameterLayout.from_module(model).buffers) == (norm == "batch")

@@ -1,4 +1,4 @@
-"""Hugging Face models as they are: tiny ones of random weights, ragged rows, adapters."""
+"""Hugging Face models as tasks: tiny models with random weights, ragged rows, adapters."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def bert():
 
 
 def rows(kind, seed, count=7):
-    """Dictionaries of Python lists, as the rows of a Hugging Face Dataset are."""
+    """Returns dictionaries of Python lists, like the rows of a Hugging Face Dataset."""
     draws = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):
@@ -64,7 +64,7 @@ CASES = {
 
 
 def one_by_one(model, kind, samples):
-    """Every sample's loss, without padding, and how many labels it has."""
+    """Returns every sample's loss, computed without padding, and its number of labels."""
     losses, counts = [], []
     for row in samples:
         ids = torch.tensor([row["input_ids"]])

@@ -1,4 +1,4 @@
-"""Image classification: normalisation on the device, losses and tests that agree, many models at once."""
+"""Image classification: normalisation on the device, losses and tests that agree, many clients together."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_losses_counts_and_evaluation_agree(task, generator, count):
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])
-def test_many_clients_at_once_learn_what_each_learns_alone(generator, norm):
+def test_many_clients_together_learn_what_each_learns_alone(generator, norm):
     model = Cnn.build(CnnModel(layers=2, width=4, norm=norm), (1, 8, 8), len(NAMES), 1)
     task = ImageClassification(model, NAMES, torch.tensor([[[128.0]]]), torch.tensor([[[60.0]]]))
     pool, config = (

@@ -1,4 +1,4 @@
-"""Language modelling: which model the settings name, and what an evaluation holds."""
+"""Language modelling: the models of the settings, and its evaluation."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_losses_counts_and_evaluation_agree(architecture, generator):
     assert found.f1() is None
 
 
-def test_losses_of_ours_are_of_the_next_token(generator):
+def test_our_transformers_losses_are_of_the_next_token(generator):
     task = LanguageModelling(build("transformer"))
     (tokens,) = batch = (torch.randint(0, 30, (9, 7), generator=generator),)
     by_hand = [cross_entropy(task.model(row[None, :-1])[0], row[1:]).item() for row in tokens]

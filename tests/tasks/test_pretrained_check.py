@@ -1,4 +1,4 @@
-"""Pre-trained models that are not what their task needs are refused before round 1."""
+"""Pre-trained models that do not fit their task are refused before round 1."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ ORIGIN = Origin("samples", (), None, (), ())
 
 
 def texts(window, vocabulary=50, outputs=2, padding=0):
-    """Data of which all that is read is a test set: one full sample and a short one."""
+    """Returns data with a test of one full and one short sample; the check reads nothing else."""
     draws = torch.randint(2, vocabulary, (2, window), generator=torch.Generator().manual_seed(0))
     draws[1, 1:] = padding
     return FederatedData(
@@ -41,7 +41,7 @@ def texts(window, vocabulary=50, outputs=2, padding=0):
 
 
 def text(window, vocabulary=50):
-    """The same for language modelling, whose samples have one token more."""
+    """Returns the same for language modelling, whose samples have one token more."""
     draws = torch.randint(2, vocabulary, (2, window + 1), generator=torch.Generator().manual_seed(0))
     return FederatedData(SimpleNamespace(test=(draws,)), window, vocabulary, ORIGIN)
 
@@ -66,7 +66,7 @@ def test_causal_models_pass_and_are_left_as_they_were(make):
     ids=["masked", "head", "permuted"],
 )
 @pytest.mark.parametrize("window", [2, 33])
-def test_models_that_look_ahead_are_no_language_models(model, window):
+def test_models_that_look_ahead_are_refused(model, window):
     with pytest.raises(
         InputError, match=r"model.pretrained: got 'the-model'; expected a causal language model"
     ):
@@ -114,14 +114,14 @@ def test_the_longest_window_is_found_by_running():
         check_reader(TextClassification(bert(), ("x", "y")), NAME, texts(9))
 
 
-def test_positions_that_go_on_count_as_far_as_they_were_trained():
+def test_rotary_positions_count_as_far_as_they_were_trained():
     model = llama()
     model.config.max_position_embeddings = 16
     with pytest.raises(InputError, match=r"data.window: got 17; expected at most 16"):
         check_reader(LanguageModelling(model), NAME, text(17), causal=True)
 
 
-def test_no_limit_of_positions_is_none():
+def test_a_model_without_a_limit_of_positions_passes():
     size = XLNetConfig(vocab_size=50, d_model=16, n_layer=1, n_head=2, d_inner=32)
     assert size.max_position_embeddings == -1
     check_reader(
@@ -136,7 +136,7 @@ def test_more_tokens_than_embeddings_are_refused():
         check_reader(TextClassification(bert(), ("x", "y")), NAME, texts(8, vocabulary=51))
 
 
-def test_other_predictions_than_the_tasks_are_refused():
+def test_predictions_of_another_shape_are_refused():
     with pytest.raises(InputError, match=r"predicts \(2, 3\) numbers for this task; it gives \(2, 2\)"):
         check_reader(TextClassification(bert(), ("x", "y", "z")), NAME, texts(8, outputs=3))
     broken = gpt2()
@@ -152,7 +152,7 @@ class Refusing(Classifier):
         raise TypeError("unexpected keyword 'input_ids'\nand more")
 
 
-def test_what_a_model_raises_is_one_line():
+def test_an_error_of_the_model_is_one_line():
     with pytest.raises(
         InputError, match=r"reads the task's samples; TypeError: unexpected keyword 'input_ids'$"
     ):
@@ -184,7 +184,7 @@ def images():
     return FederatedData(SimpleNamespace(test=(torch.zeros(1, 1, 8, 8, dtype=torch.uint8),)), 64, 2, ORIGIN)
 
 
-def test_models_for_images_look_at_one():
+def test_models_for_images_are_run_on_an_image():
     mean, spread = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     check_viewer(ImageClassification(vit(), ("x", "y"), mean, spread, (16, 16)), NAME, images())
     with pytest.raises(InputError, match=r"a model for images of 1x8x8; .*"):

@@ -54,7 +54,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_losses_in_all_their_ways_are_the_same_numbers(loss, model, batch):
+def test_every_form_of_a_loss_gives_the_same_numbers(loss, model, batch):
     task = SupervisedTask(model, loss, {"hit": lambda outputs, targets: outputs.argmax(1) == targets})
     expected = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
     torch.testing.assert_close(task.loss(batch), expected.mean())
@@ -71,7 +71,7 @@ def test_losses_in_all_their_ways_are_the_same_numbers(loss, model, batch):
         torch.testing.assert_close(found.losses, expected.detach().double(), rtol=1e-6, atol=1e-7)
 
 
-def test_labels_that_pytorchs_losses_ignore_are_no_predictions(generator):
+def test_ignored_labels_are_not_predictions(generator):
     torch.manual_seed(2)
     model = nn.Sequential(nn.Embedding(9, 5), nn.Linear(5, 3))
     words = torch.randint(0, 9, (4, 6), generator=generator)
@@ -94,7 +94,7 @@ def test_labels_that_pytorchs_losses_ignore_are_no_predictions(generator):
     assert found.loss.item() == pytest.approx(task.loss((words, tags)).item(), rel=1e-6)
 
 
-def test_regression_with_a_metric_of_which_lower_values_are_better(generator):
+def test_regression_with_a_metric_that_should_be_low(generator):
     model, x = nn.Linear(4, 2), torch.randn(5, 4, generator=generator)
     y = torch.randn(5, 2, generator=generator)
     task = SupervisedTask(
@@ -194,7 +194,7 @@ def test_a_loss_that_cannot_be_called_is_refused(loss, told):
         SupervisedTask(nn.Linear(4, 3), loss)
 
 
-def test_what_losses_metrics_and_counts_give_is_checked(model, batch):
+def test_results_of_losses_metrics_and_counts_are_checked(model, batch):
     def task(loss=F.cross_entropy, **more):
         return SupervisedTask(model, loss, **more)
 

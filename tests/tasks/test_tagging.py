@@ -46,7 +46,7 @@ def settings(bank, seed=0, **model):
 
 
 def save(folder, model, **special):
-    """A model and a tokenizer of whole words."""
+    """Saves a small model and a tokenizer of whole words."""
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
@@ -83,13 +83,13 @@ def task(request, bank):
     config = settings(bank, **model)
     data = load_federation(config)
     made = build_task(config, data, config.seed)
-    with torch.no_grad():  # fresh heads say nearly the same of every word
+    with torch.no_grad():  # the logits of a fresh head hardly depend on the word
         list(made.model.parameters())[-2].mul_(30)
     return made, data.population.test
 
 
 def by_hand(task, batch):
-    """Negative log-likelihoods of labelled words in float64, sentence by sentence, and what was chosen."""
+    """Returns negative log-likelihoods of labelled words in float64 and the predicted labels, by sentence."""
     tokens, labels = batch
     found = []
     task.model.eval()
@@ -185,7 +185,7 @@ def test_batches_are_cut_to_their_longest_sentence(task):
         assert [torch.equal(a[0], b) for a, b in zip(task.trim(two), cut, strict=True)] == [True, True]
 
 
-def test_an_evaluation_puts_sentences_of_like_length_together(task):
+def test_an_evaluation_batches_sentences_of_similar_length(task):
     task, batch = task
     places = []
     spy = task.model.register_forward_pre_hook(
@@ -198,7 +198,7 @@ def test_an_evaluation_puts_sentences_of_like_length_together(task):
     assert sum(places) < batch[0].numel()
 
 
-def test_what_has_a_label_or_is_a_word_is_never_cut(task):
+def test_words_and_labels_are_never_cut(task):
     task, (tokens, labels) = task
     tokens, labels = torch.full_like(tokens[:2], task.padding), torch.full_like(labels[:2], NO_LABEL)
     assert task.trim((tokens, labels))[0].shape == (2, 1)

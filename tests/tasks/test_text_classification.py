@@ -1,4 +1,4 @@
-"""Text classification: padding counts for nothing, losses and tests agree, pre-trained encoders."""
+"""Text classification: padding has no effect, losses and tests agree, pre-trained encoders."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +36,7 @@ def batch_of(generator, count):
     return tokens, torch.randint(0, 3, (count,), generator=generator)
 
 
-def test_logits_are_the_heads_of_the_mean_and_padding_counts_for_nothing(task, generator):
+def test_logits_are_means_over_tokens_without_padding(task, generator):
     tokens, _ = batch_of(generator, 6)
     caught = []
     task.model.head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
@@ -60,7 +60,7 @@ def test_losses_and_evaluation_agree(task, generator, count):
     assert found.tallies.sum(dim=1).tolist()[1:] == [count, count]
 
 
-def test_many_clients_at_once_learn_what_each_learns_alone(task, generator):
+def test_many_clients_together_learn_what_each_learns_alone(task, generator):
     pool, config = batch_of(generator, 30), TrainingConfig(lr=0.1, batch_size=4, local_epochs=2).local
     held = [Samples(pool, np.arange(*ends)) for ends in ((0, 11), (11, 14), (14, 30))]
     layout = ParameterLayout.from_module(task.model)

@@ -1,4 +1,4 @@
-"""Our Transformer: who sees whom, its shape, and what it is drawn from."""
+"""Our Transformer: the tokens that each token sees, its blocks, and its initial weights."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def tokens(generator):
     return torch.randint(1, 30, (4, POSITIONS), generator=generator)
 
 
-def test_a_causal_one_sees_only_what_is_before(tokens):
+def test_a_causal_model_sees_only_earlier_tokens(tokens):
     for causal in (True, False):
         model = build(causal)
         changed = tokens.clone()
@@ -30,7 +30,7 @@ def test_a_causal_one_sees_only_what_is_before(tokens):
         assert (moved[:5].max() == 0) == causal
 
 
-def test_what_fills_up_is_seen_by_nobody(tokens):
+def test_no_token_sees_padding(tokens):
     model, real = build(), torch.ones(4, POSITIONS, dtype=torch.bool)
     real[1, 6:] = real[2, 1:] = False
     base = model(tokens, real)
@@ -42,7 +42,7 @@ def test_what_fills_up_is_seen_by_nobody(tokens):
     torch.testing.assert_close(model(tokens, torch.ones_like(real)), model(tokens), rtol=1e-5, atol=1e-6)
 
 
-def test_a_sample_of_nothing_is_finite(tokens):
+def test_a_sample_of_padding_alone_has_finite_logits(tokens):
     model = build()
     logits = model(tokens, torch.zeros(4, POSITIONS, dtype=torch.bool))
     logits.sum().backward()
@@ -50,8 +50,8 @@ def test_a_sample_of_nothing_is_finite(tokens):
     assert all(param.grad.isfinite().all() for param in model.parameters())
 
 
-def test_attention_is_what_the_formula_says(tokens):
-    """One block by hand, in float64."""
+def test_a_block_equals_its_formula(tokens):
+    """Computes one block by hand, in float64."""
     model = build(size=TransformerModel(layers=1, width=8, heads=2)).double()
     x = model.tokens(tokens) + model.positions(torch.arange(POSITIONS))
     block = model.blocks[0]

@@ -1,4 +1,4 @@
-"""Models that look at images: their sizes and blocks, pre-trained weights, images that do not fit."""
+"""Models for images: their sizes and blocks, pre-trained weights, images that do not fit."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_a_vit_has_like_blocks_between_stem_and_head(folder):
 
 
 @pytest.mark.parametrize(("layers", "depths"), [(1, [1]), (2, [1, 1]), (6, [2, 2, 2]), (7, [3, 2, 2])])
-def test_a_resnet_has_so_many_blocks_in_stages(folder, layers, depths):
+def test_a_resnet_has_its_blocks_in_stages(folder, layers, depths):
     task, _ = parts(folder, architecture="resnet", layers=layers)
     assert [len(stage.layers) for stage in task.model.resnet.encoder.stages] == depths
     found = task.model(pixel_values=torch.zeros(2, 3, 8, 8), output_hidden_states=True)
@@ -87,7 +87,7 @@ def test_large_images_enter_a_resnet_at_a_quarter(folder):
 
 
 @pytest.mark.parametrize("norm", ["group", "batch", "none"])
-def test_a_resnet_is_normalised_as_asked(folder, norm):
+def test_a_resnet_has_the_normalisation_of_the_settings(folder, norm):
     task, _ = parts(folder, architecture="resnet", norm=norm)
     kinds = {type(module) for module in task.model.modules()}
     assert (nn.BatchNorm2d in kinds) == (norm == "batch")
@@ -113,7 +113,7 @@ def test_initial_weights_depend_on_the_seed_alone(folder, architecture):
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "resnet", "vit"])
-def test_many_clients_at_once_learn_what_each_learns_alone(folder, architecture):
+def test_many_clients_together_learn_what_each_learns_alone(folder, architecture):
     task, data = parts(folder, architecture=architecture, layers=3)
     layout, config = ParameterLayout.from_module(task.model), TrainingConfig(lr=0.05, local_steps=2).local
     params = layout.flatten(task.model)
@@ -232,7 +232,7 @@ def test_clips_vision_tower_is_taken_and_its_text_left(folder, tmp_path):
     assert (update.params != params).any()
 
 
-def test_a_clip_whose_body_lacks_weights_is_refused(folder, tmp_path):
+def test_a_clip_with_missing_weights_is_refused(folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     clip(tmp_path)
@@ -290,7 +290,7 @@ def test_a_model_without_a_size_of_its_own_takes_images_as_they_are(folder, tmp_
         "{",
     ],
 )
-def test_what_a_processor_says_in_vain_is_one_message(folder, tmp_path, said):
+def test_an_invalid_processor_is_one_message(folder, tmp_path, said):
     size = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
     ResNetForImageClassification(size).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(said)
@@ -307,7 +307,7 @@ def test_vectors_have_no_pretrained_model():
         build_task(config, load_federation(config), config.seed)
 
 
-def test_what_is_no_image_model_is_refused(folder, tmp_path):
+def test_a_model_that_is_not_for_images_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"model.pretrained.*of a model that classifies images"):
         parts(folder, pretrained=str(tmp_path))
 
