@@ -12,6 +12,7 @@ from fedtlu_fast.data.federation import federate, public_rows
 from fedtlu_fast.data.sources.source import ClientSource
 from fedtlu_fast.data.splits import Origin
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder, builder_of, check_source
 
 
@@ -39,7 +40,8 @@ def load_federation(config: RunConfig) -> FederatedData:
         name = str(source).partition(":")[0]
         raise InputError("pretraining.epochs", pretraining.epochs, f"0 with data.source={name}")
     check_source(config.task, source)
-    found = task.read(source, reading_of(config))
+    with named_errors("data.source", source):
+        found = task.read(source, reading_of(config))
     if isinstance(found, FederatedData):
         return found
     public = np.empty(0, np.int64)

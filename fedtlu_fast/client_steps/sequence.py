@@ -27,8 +27,11 @@ from fedtlu_fast.client_steps.step import (
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import ClientMemory, Memory, recall, remember
 
+FIELD = "client_steps"
+"""The setting that errors of a step's half on the server name."""
 StepMemories = Mapping[str, ClientMemory]
 """What the steps remember of one client, by the step's name."""
 Told = Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -134,14 +137,14 @@ class ClientSteps:
 
     def server(self, vectors: Vectors, round_index: int, cohort: Sequence[int], memory: Memory) -> ServerWay:
         """The way of a round's arrivals through the steps' halves on the server."""
-        halves = [
-            step.server_half(
-                ServerContext(self.facts, round_index, *vectors, tuple(cohort), recall(memory, name))
-            )
-            if does(step, "server_half")
-            else PASS
-            for step, name in self._named()
-        ]
+        halves: list[ServerHalf] = []
+        for step, name in self._named():
+            if not does(step, "server_half"):
+                halves.append(PASS)
+                continue
+            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), recall(memory, name))
+            with named_errors(FIELD, step):
+                halves.append(step.server_half(context))
         return ServerWay(self.names, halves, self.roles)
 
     def _named(self) -> Iterator[tuple[ClientStep, str]]:
@@ -214,10 +217,12 @@ class ServerWay:
     def finish(self) -> Iterator[Arrival]:
         """What was held back, once everything has arrived."""
         for place in reversed(range(len(self._halves))):
-            for held in self._halves[place].finish():
-                arrival = self._through(held, place)
-                if arrival is not None:
-                    yield arrival
+            half = self._halves[place]
+            with named_errors(FIELD, half):
+                for held in half.finish():
+                    arrival = self._through(held, place)
+                    if arrival is not None:
+                        yield arrival
 
     def complete(self, aggregated: RoundChange, news: Mapping[int, StepMemories]) -> RoundChange:
         """What the server makes of the aggregated change.
@@ -228,7 +233,8 @@ class ServerWay:
         """
         for name, half in zip(reversed(self._names), reversed(self._halves), strict=True):
             own = {client: held[name] for client, held in news.items() if name in held}
-            aggregated = half.complete(replace(aggregated, memory=own))
+            with named_errors(FIELD, half):
+                aggregated = half.complete(replace(aggregated, memory=own))
         return aggregated
 
     def remembered(self, memory: Memory, news: Mapping[int, StepMemories]) -> Memory:
@@ -249,7 +255,8 @@ class ServerWay:
                 return None
             half = self._halves[place]
             if half is not PASS and all(place in self._roles.of(client) for client in going.clients):
-                going = half.receive(going)
+                with named_errors(FIELD, half):
+                    going = half.receive(going)
         return going
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import spelled
@@ -66,7 +67,8 @@ def deal(
 def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generator) -> list[Indices]:
     """Runs the partitioner and checks its result, because it may be the user's own."""
     try:
-        parts = partitioner.partition(to_deal, chance)
+        with named_errors("partition.name", partitioner):
+            parts = partitioner.partition(to_deal, chance)
     except InputError as error:
         whose = error.field in parameters(type(partitioner))
         raise (error.of(f"partition.{error.field}") if whose else error) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import Memory, recall, remember
 from fedtlu_fast.participation.availability import Schedule
 from fedtlu_fast.participation.samplers import Losses, Pool, Sampler
@@ -76,7 +77,10 @@ class Turnout:
         """
         available = self.schedule.available(round_index) if self.schedule is not None else None
         pool = Pool(self.seed, round_index, self.clients, available, known_losses(memory), self.sizes)
-        drawn = _checked(self.sampler.draw(pool, self.count), pool, self.count)
+        with named_errors("participation.sampler", self.sampler):
+            found = self.sampler.draw(pool, self.count)
+            clients = [int(client) for client in found]
+        drawn = _checked(clients, pool, self.count)
         silent = self._silent(round_index, drawn)
         answering = [client for client in drawn if client not in silent]
         late = self._late(round_index, answering)
@@ -119,9 +123,9 @@ def known_losses(memory: Memory) -> Losses:
     return cast(Losses, recall(memory, PART).clients.get(LOSS, {}))
 
 
-def _checked(drawn: Sequence[int], pool: Pool, count: int) -> list[int]:
+def _checked(found: list[int], pool: Pool, count: int) -> list[int]:
     """The draw of a sampler, which may be the user's, as plain numbers."""
-    found, available = [int(client) for client in drawn], pool.available
+    available = pool.available
     unknown = [client for client in found if not 0 <= client < pool.clients]
     if available is not None and not unknown:
         there = np.isin(found, available)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
@@ -191,7 +192,8 @@ def chosen_by(selector: Selector, evidence: Evidence, room: Room) -> Mask:
         InputError: The choice is not a mask of this shape, or contains blocks that may not be chosen.
     """
     name, shape = type(selector).__name__, (evidence.rows, len(evidence.layout.blocks))
-    mask = selector.choose(evidence, room)
+    with named_errors("selector", selector):
+        mask = selector.choose(evidence, room)
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != shape:
         given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise InputError("selector", given, f"{name} to return a mask: a NumPy array of bool, shape {shape}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedtlu_fast.aggregation import OptimizerState, ServerOptimizer
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.selection import Selection, selection_of
 from fedtlu_fast.soundness import sound
 
@@ -69,7 +70,8 @@ def apply(
         server_lr: factor on the step.
         backend: who runs the kernels.
     """
-    step, after = optimizer.step(change, state, layout.offsets, selection.mask)
+    with named_errors("aggregation.server_optimizer", optimizer):
+        step, after = optimizer.step(change, state, layout.offsets, selection.mask)
     moved = params.clone()
     masked_apply_(moved, step, layout.offsets, selection.mask, server_lr, backend)
     if sound(moved):

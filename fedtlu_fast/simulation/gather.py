@@ -16,8 +16,12 @@ from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.executors.lanes import ClientReports, Lane
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.soundness import sound
+
+RULE = "aggregation.rule"
+"""The setting that errors of a rule name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ def gather(
         ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
-    held, reports, arrived = rule.start(begin), ClientReports(), list[int]()
+    reports, arrived = ClientReports(), list[int]()
+    with named_errors(RULE, rule):
+        held = rule.start(begin)
     results = executor.train(start, lanes) if lanes else iter(())
     while True:
         with clock("train"):
@@ -84,7 +90,8 @@ def gather(
                 held = _add_(rule, held, buffers, late, arrived)
             else:
                 reports.refuse(late.clients)
-        found = rule.finish(held)
+        with named_errors(RULE, rule):
+            found = rule.finish(held)
         change, kept = found.change, found.kept
         totals = reports.totals(len(layout.blocks)) if ordered else None
         if totals is not None:
@@ -110,10 +117,12 @@ def _add_(
     params, own_buffers = arrival.vectors
     if not arrival.single:
         buffers.add_sum_(own_buffers, arrival.weight)
-        return rule.add_sum(held, arrival.weight, params)
+        with named_errors(RULE, rule):
+            return rule.add_sum(held, arrival.weight, params)
     buffers.add_(own_buffers, arrival.weight)
     arrived += arrival.clients
-    return rule.add(held, arrival.clients[0], arrival.weight, params)
+    with named_errors(RULE, rule):
+        return rule.add(held, arrival.clients[0], arrival.weight, params)
 
 
 def _divide_by_senders_(
