@@ -109,7 +109,7 @@ def test_names_dotted_names_functions_and_objects_are_the_same_parts():
         ({"settings": {"evalation": {}}}, r"^evalation: .*Did you mean evaluation"),
         ({"executor": "threads"}, r"^execution.executor: got 'threads'"),
         ({"data": [1, 2]}, r"^data: got \[1, 2\]; expected fedtlu_fast.Datasets"),
-        ({"settings": {"cohort": 4}}, r"^settings: cohort: got 4; .*the argument cohort, which says 3"),
+        ({"settings": {"cohort": 4}}, r"^settings: cohort: got 4; .*the argument cohort, which is 3"),
         (
             {"selection": "random", "settings": {"selection": {"selector": "full"}}},
             r"^settings: selection.selector",

@@ -217,7 +217,7 @@ BAD_SETTINGS = {
     "negative seed": (["--seed", "-1"], ["seed", "-1"]),
     "keep": (["--set", "keep=4"], ["selection.keep", "4", "at most 3"]),
     "keep nothing": (["--set", "keep=0"], ["selection.keep", "0", "1 block or more"]),
-    "cohort": (["--set", "cohort=5"], ["cohort: got 5", "at most 4, the clients"]),
+    "cohort": (["--set", "cohort=5"], ["cohort: got 5", "at most 4, the number of clients"]),
     "alpha zero": (["--partition", "dirichlet:0"], ["partition.alpha", "greater than 0"]),
     "alpha negative": (["--partition", "dirichlet:-1"], ["partition.alpha", "-1", "greater than 0"]),
     "alpha no number": (["--partition", "dirichlet:x"], ["partition.alpha", "'x'", "number"]),

@@ -21,7 +21,7 @@ def test_history_prints_tables_json_and_a_picture(fedtlu: Command, text: Path, t
         "fedtlu, excess (pooled), 3 targeted rounds",
         "Kendall's",
         "norm weight",
-        "are of the mean",
+        "the shares describe the mean",
     ):
         assert words in done.stdout
     assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"
@@ -29,13 +29,13 @@ def test_history_prints_tables_json_and_a_picture(fedtlu: Command, text: Path, t
     assert [row["lag"] for row in told["stability"]] == [1, 2]
 
 
-def test_history_says_what_is_not_there(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+def test_history_says_what_cannot_be_compared(fedtlu: Command, text: Path, tmp_path: Path) -> None:
     simulate(tiny(text, rounds=1, warmup_rounds=0, selection={"granularity": "tensor"}), tmp_path / "run")
     done = fedtlu("history", tmp_path / "run")
     assert done.code == 0
     assert re.fullmatch(r"Selection decides over \d+% of the model's parameters\.\n", done.stdout)
-    assert "nothing to compare it with" in done.stderr
-    assert "one kind of layer only" in done.stderr
+    assert "only one targeted round" in done.stderr
+    assert "All layers are of one kind" in done.stderr
     missing = fedtlu("history", tmp_path / "gone")
     assert (missing.code, missing.stdout) == (2, "")
     assert "error: RUN_DIR" in missing.stderr

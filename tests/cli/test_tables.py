@@ -25,28 +25,28 @@ def shown(made: Table, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 150])
-def test_numbers_are_never_broken_and_what_is_left_out_is_said(width: int) -> None:
+def test_numbers_are_never_broken_and_omitted_columns_are_named(width: int) -> None:
     text = shown(table(), width)
-    told = text.partition("Left out")[2]
-    rows = text.partition("Left out")[0].splitlines()
+    note = text.partition("These columns do not fit")[2]
+    rows = text.partition("These columns do not fit")[0].splitlines()
     assert all(len(line) <= width for line in rows)
     numbers = dict(
         zip(HEADS, ("1234.56 ± 1.23", "99.99 ± 0.12", "88.88", "123.4", "+12.34% ± 0.56"), strict=True)
     )
     for head, number in numbers.items():
-        assert (number in text) != (f"“{head}”" in told)
-    assert ("comparison.json" in told) == (width < 100)
+        assert (number in text) != (f"“{head}”" in note)
+    assert ("comparison.json" in note) == (width < 100)
     assert "1234.56 ± 1.23" in text
 
 
-def test_what_is_named_first_goes_first() -> None:
+def test_the_columns_named_first_are_omitted_first() -> None:
     text = shown(table(), 80)
-    assert "seconds" in text.partition("Left out")[2]
+    assert "seconds" in text.partition("These columns do not fit")[2]
     assert "+12.34% ± 0.56" in text
 
 
 @pytest.mark.parametrize("name", ["[/nope]", "[bold]x", "\x1b[31m", "a\u202eb"])
-def test_names_are_no_markup_in_titles_nor_in_cells(name: str) -> None:
+def test_names_in_titles_and_cells_are_not_markup(name: str) -> None:
     text = shown(table(name, name), 150)
     plain = name.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
     assert text.count(plain) == 2

@@ -66,7 +66,7 @@ def test_short_forms(short, tree):
         ({"amount": "many"}, "amount"),
         (
             {"amount": 2, "unit": "flops"},
-            r"got 2; expected a share of the model's flops, in \(0, 1\]. For a num",
+            r"got 2; expected a share of the model's flops, in \(0, 1\]. Set unit=layers",
         ),
         ({"amount": 0.0, "unit": "parameters"}, "got 0.0; expected a share of the model's parameters"),
         ({"unit": "seconds"}, "layers.*parameters.*flops"),

@@ -441,7 +441,7 @@ def test_krum_s_f_is_a_number_or_a_share_rounded_up(byzantine, cohort, tolerated
 
 
 def test_messages_say_what_a_setting_is_for():
-    refused(r"\(learning rate\)$", "lr=0")
+    refused(r"\(learning rate, above 0\)$", "lr=0")
 
 
 @pytest.mark.parametrize("tree", [{1: 2}, {"data": {1: 2}}, {"data": [1]}, {"selection": {"keep": {1: 2}}}])
@@ -451,7 +451,7 @@ def test_keys_that_are_not_names(tree):
 
 
 @pytest.mark.parametrize(
-    ("keep", "message"), [(4, "at most 3, the blocks in"), ({"k.*": 1}, "the name of a group")]
+    ("keep", "message"), [(4, "at most 3, the largest size of a group"), ({"k.*": 1}, "the name of a group")]
 )
 def test_what_the_model_cannot_give_is_found_when_it_is_known(keep, message):
     small = load_config("smoke").model_dump()
