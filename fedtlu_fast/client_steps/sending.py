@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -55,7 +56,17 @@ class SendChosen(ClientStep):
         if order.budget is not None and self.rule is not None:
             change = update.params - client.params
             sent = self.rule.after_training(client, change, order)
-        layout, params = client.facts.layout, update.params.clone()
-        for run in layout.runs(set(range(len(layout.blocks))).difference(sent)):
+        layout = client.facts.layout
+        unsent = layout.runs(set(range(len(layout.blocks))).difference(sent))
+        # Blocks that were not trained are as they were: then nothing is cut off, and a copy [P] is saved.
+        if all(_same_bits(update.params[run], client.params[run]) for run in unsent):
+            return replace(update, sent=sent)
+        params = update.params.clone()
+        for run in unsent:
             params[run] = client.params[run]
         return replace(update, params=params, sent=sent)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tells whether two float32 vectors are equal bit by bit; equal floats may be 0 and -0."""
+    return torch.equal(one.view(torch.int32), other.view(torch.int32))

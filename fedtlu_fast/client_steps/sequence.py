@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.client_steps.orders import Order
+from fedtlu_fast.client_steps.returned import check_start, check_update, wrong_kind
 from fedtlu_fast.client_steps.roles import Roles
 from fedtlu_fast.client_steps.step import (
     PASS,
@@ -26,7 +26,6 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
-from fedtlu_fast.errors import InputError
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import ClientMemory, Memory, recall, remember
 
@@ -187,8 +186,8 @@ class ClientWay:
         for step, context, name in self._taken:
             changed = step.before(context, start)
             if not isinstance(changed, ClientStart):
-                raise _wrong_kind(name, "before", changed, "the ClientStart")
-            _check_start(name, step, start, changed)
+                raise wrong_kind(name, "before", changed, "the ClientStart")
+            check_start(name, step, start, changed)
             start = changed
         self._start = start
         return start
@@ -198,7 +197,7 @@ class ClientWay:
         for step, context, name in self._taken:
             given = replace(update, memory={})
             update = step.after(replace(context, start=self._start), given)
-            _check_update(name, given, update)
+            check_update(name, given, update)
             if update.memory:
                 self.memory[name] = update.memory
         return update
@@ -267,77 +266,6 @@ def _names(steps: Sequence[ClientStep]) -> tuple[str, ...]:
         again = sum(name.partition("#")[0] == step.name for name in names)
         names.append(f"{step.name}#{again + 1}" if again else step.name)
     return tuple(names)
-
-
-def _check_start(name: str, step: ClientStep, start: ClientStart, changed: ClientStart) -> None:
-    wrong = [
-        what
-        for what, before, after in (
-            ("params", start.params, changed.params),
-            ("buffers", start.buffers, changed.buffers),
-        )
-        if before is not after
-    ]
-    wrong += [
-        what
-        for what in ("samples", "blocks", "correction", "second")
-        if getattr(start, what) is not getattr(changed, what) and what not in step.changes
-    ]
-    if wrong:
-        raise InputError(
-            f"client_steps.{name}",
-            f"another {wrong[0]} from before()",
-            f"one of {', '.join(sorted(step.changes))}, as its `changes` names them",
-            "A model of the client's own comes from own_model().",
-        )
-
-
-def _check_update(name: str, given: ClientUpdate, update: Any) -> None:
-    """Refuses what a step must not make of an update.
-
-    Raises:
-        InputError: it is no update, its vectors or weight are of another kind, or what it remembers cannot be
-            saved.
-    """
-    if not isinstance(update, ClientUpdate):
-        raise _wrong_kind(name, "after", update, "the ClientUpdate")
-    for what in ("params", "buffers"):
-        before, after = getattr(given, what), getattr(update, what)
-        if before is after:
-            continue
-        if not isinstance(after, Tensor) or after.shape != before.shape or after.dtype != before.dtype:
-            shape = (
-                f"{after.dtype} {tuple(after.shape)}" if isinstance(after, Tensor) else type(after).__name__
-            )
-            expected = f"a tensor of {before.dtype} and shape {tuple(before.shape)}, as it got"
-            raise InputError(f"client_steps.{name}: {what}", shape, expected)
-    weight = update.weight
-    if weight is not None and (
-        isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf")
-    ):
-        raise InputError(
-            f"client_steps.{name}: weight", weight, "a number from 0 on", "Use float(...) on a tensor."
-        )
-    if not isinstance(update.memory, Mapping):
-        raise InputError(f"client_steps.{name}: memory", update.memory, "a mapping from names to values")
-    for key, value in update.memory.items():
-        if not isinstance(key, str) or not _fits_a_checkpoint(value):
-            expected = "a number or a NumPy array of numbers, which checkpoints can hold"
-            raise InputError(
-                f"client_steps.{name}: memory[{key!r}]", value, expected, "tensor.cpu().numpy() makes one."
-            )
-
-
-def _fits_a_checkpoint(value: Any) -> bool:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.kind in "iuf" or value.dtype == np.bool_
-    return isinstance(value, float) or (
-        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    )
-
-
-def _wrong_kind(name: str, hook: str, value: Any, expected: str) -> InputError:
-    return InputError(f"client_steps.{name}: {hook}()", value, f"{expected} that it returns")
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from fedtlu_fast.build.executor import make_executor
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RoundChange, RunFacts, ServerHalf
+from fedtlu_fast.client_steps.orders import Order
 from fedtlu_fast.client_steps.sending import SendChosen
 from fedtlu_fast.client_steps.step import wants
 from fedtlu_fast.client_steps.threats import ALittleIsEnough, LabelNoise, SignFlip, TokenNoise
@@ -168,6 +169,22 @@ def test_a_start_changes_only_in_what_the_step_says(what):
 
     with pytest.raises(InputError, match=rf"client_steps.Wrong: got 'another {what} from before\(\)'"):
         way_of(Wrong()).start(samples())
+
+
+@pytest.mark.parametrize("stray", [None, 1.0, -0.0], ids=["kept", "changed", "minus zero"])
+def test_what_is_not_sent_is_cut_off_to_the_bit_and_copied_only_where_something_is(stray):
+    sent, unsent = LAYOUT.runs([0])[0], LAYOUT.runs([1])[0]
+    given = update(2.0)
+    given.params[unsent] = 0.0 if stray is None else stray
+    way = ClientSteps([SendChosen()], RunFacts(LAYOUT, clients=10)).way(
+        (torch.zeros(LAYOUT.size), torch.empty(0)), 1, 0, Order((0,), (0,))
+    )
+    way.start(samples())
+    found = way.finish(given)
+    assert found.sent == (0,)
+    assert (found.params[sent] == 2).all()
+    assert not found.params[unsent].view(torch.int32).any(), "zeros as the server has them, none of them -0"
+    assert (found.params is given.params) == (stray is None)
 
 
 def test_steps_that_do_not_fit_the_data_are_refused():
