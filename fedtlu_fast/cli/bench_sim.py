@@ -60,7 +60,7 @@ def bench_sim_command(
     of all rounds except the first; memory is the peak of all processes of a simulator together.
     """
     from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
 
     names = [name.strip() for name in workloads.split(",") if name.strip()]
     for name in names:

@@ -53,7 +53,7 @@ def data_command(
     """
     from fedtlu_fast.build.data import load_federation
     from fedtlu_fast.data.holdings import look
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
     from fedtlu_fast.tasks.builder import builder_of
 
     check_place("--plot", plot)

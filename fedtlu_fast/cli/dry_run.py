@@ -20,7 +20,7 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
     """Prints the memory, disk and time that a run with these settings needs."""
     from fedtlu_fast.build.run import founding
     from fedtlu_fast.experiments.estimate import estimate
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
 
     with founding(settings) as (settled, founded):
         found, choice = estimate(settled, founded), founded.note

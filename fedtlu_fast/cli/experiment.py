@@ -67,7 +67,8 @@ def experiment_command(
     from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
     from fedtlu_fast.report.aggregate.experiment import experiment_table
     from fedtlu_fast.report.pages.experiment import write_experiment_report
-    from fedtlu_fast.runs.directory import PLAN, dump_json
+    from fedtlu_fast.runs.as_json import dump_json
+    from fedtlu_fast.runs.directory import PLAN
 
     if scale not in ("small", "paper"):
         raise not_one_of("--scale", scale, ("small", "paper"))

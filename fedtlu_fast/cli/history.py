@@ -42,7 +42,7 @@ def history_command(
     and the overlap between the blocks that these layers alone would choose and the best by the score.
     """
     from fedtlu_fast.report.aggregate.history import history_json, kind_cells, read_history, stability_cells
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
 
     check_place("--plot", plot)
     settings, history = read_history(run_dir)

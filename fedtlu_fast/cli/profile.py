@@ -76,7 +76,7 @@ def profile_command(
     from fedtlu_fast.profiling.cases import OPS
     from fedtlu_fast.profiling.measure import Row, profile
     from fedtlu_fast.profiling.shapes import SHAPES, fitting
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
 
     dispatch.check_device("--device", device)
     check_place("--csv", csv_file)

@@ -95,7 +95,7 @@ def run_command(
     ):
         summary, trouble = _simulate(settings, directory, resume is not None, quiet)
     if as_json:
-        from fedtlu_fast.runs.directory import dump_json
+        from fedtlu_fast.runs.as_json import dump_json
 
         typer.echo(dump_json(summary, indent=1))
     else:

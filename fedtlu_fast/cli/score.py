@@ -59,7 +59,7 @@ def score_command(
     """
     from fedtlu_fast.changes import score
     from fedtlu_fast.changes.ranking import ranking
-    from fedtlu_fast.runs.directory import dump_json
+    from fedtlu_fast.runs.as_json import dump_json
 
     _check("--granularity", granularity, get_args(Granularity))
     _check("--pooling", pooling, get_args(Pooling))

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fedtlu_fast.layout.named_blocks import Patterns, named
+from fedtlu_fast.layout.repetition import Shape, repetition
 
 Granularity = Literal["tensor", "module", "block"]
-Shape = tuple[int, ...]
 ROOT = "(root)"
 """The name of the block of the top module's own parameters."""
 
@@ -253,50 +253,13 @@ def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[F
     found = []
     for node in root.walk():
         path = node.path or ROOT
-        stretches = _repetition([layer for layer in node.own if layer not in taken], shapes)
+        stretches = repetition([layer for layer in node.own if layer not in taken], shapes)
         kinds = [tuple(shapes[layer] for layer in stretch) for stretch in stretches]
         occurrences = Counter(kinds)
         for index, (stretch, kind) in enumerate(zip(stretches, kinds, strict=True)):
             name = path if len(stretches) == 1 else f"{path}[{index}]"
             found.append(Found(name, tuple(stretch), ("block", kind) if occurrences[kind] > 1 else None))
     return found
-
-
-def _repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
-    """Cuts a module's own layers into the stretches that repeat at their end, and the layers before these.
-
-    The period that explains the most is taken, then the shortest, of two tensors at least:
-    ``A B c c  B B c c  B B c c`` is cut into three stretches of four, two of them alike.
-    """
-    count, best_period, best_cover = len(layers), 1, 0
-    matches = _prefix_matches([shapes[layer] for layer in reversed(layers)])
-    for period in range(2, count // 2 + 1):
-        cover = period + matches[period]
-        cover -= cover % period
-        if cover >= 2 * period and cover > best_cover:
-            best_period, best_cover = period, cover
-    head = count - best_cover
-    starts = range(head, count, best_period)
-    stretches = [layers[:head], *(layers[start : start + best_period] for start in starts)]
-    return [stretch for stretch in stretches if stretch]
-
-
-def _prefix_matches(sequence: Sequence[Shape]) -> list[int]:
-    """For every place, how many items from there on equal the items from the start on, in linear time.
-
-    The Z algorithm: inside the last matching stretch ``[left, right)``, the counts of the start hold again.
-    (Gusfield 1997, Algorithms on Strings, Trees and Sequences, 1.4.)
-    """
-    matches = [0] * len(sequence)
-    left = right = 0
-    for place in range(1, len(sequence)):
-        length = min(right - place, matches[place - left]) if place < right else 0
-        while place + length < len(sequence) and sequence[length] == sequence[place + length]:
-            length += 1
-        matches[place] = length
-        if place + length > right:
-            left, right = place, place + length
-    return matches
 
 
 def _parts(

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
-from fedtlu_fast.layout.blocks import Granularity, Shape, discover
+from fedtlu_fast.layout.blocks import Granularity, discover
 from fedtlu_fast.layout.named_blocks import Patterns
+from fedtlu_fast.layout.repetition import Shape
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200

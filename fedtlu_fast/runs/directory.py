@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.runs.as_json import dump_json, finite
 from fedtlu_fast.runs.files import (
     FULL,
     append_to_file,
@@ -295,26 +295,6 @@ class RunDirectory:
                     (self.path / name).unlink()
         except OSError as error:
             raise storage_error(self.path / name, error) from error
-
-
-def dump_json(value: Any, indent: int | None = None) -> str:
-    """JSON as every reader takes it: NaN and Inf become null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy as JSON gives it back: NaN and Inf are None, sequences are lists."""
-    return {key: _finite(value) for key, value in row.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return finite(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

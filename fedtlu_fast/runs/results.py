@@ -13,7 +13,8 @@ from torch import nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.lora import merged
-from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json
+from fedtlu_fast.runs.as_json import dump_json
+from fedtlu_fast.runs.directory import LOGS, RunDirectory
 from fedtlu_fast.runs.reading import read_finished
 from fedtlu_fast.wording import RESUMED
 

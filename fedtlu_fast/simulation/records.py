@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.runs.directory import finite
+from fedtlu_fast.runs.as_json import finite
 from fedtlu_fast.simulation.decided import decided_shares
 from fedtlu_fast.simulation.evaluation import (
     LocalTest,

@@ -15,7 +15,7 @@ from fedtlu_fast import InputError, layer_stats
 from fedtlu_fast.changes import score
 from fedtlu_fast.changes.ranking import ranking
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.runs.directory import dump_json
+from fedtlu_fast.runs.as_json import dump_json
 from fedtlu_fast.scoring import score_blocks, score_layers
 
 Tensors = dict[str, Tensor]

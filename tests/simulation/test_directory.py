@@ -16,7 +16,8 @@ from fedtlu_fast.cli.options import resumed
 from fedtlu_fast.experiments import compare as compare_module
 from fedtlu_fast.experiments.compare import comparison_settings
 from fedtlu_fast.runs import directory as directory_module
-from fedtlu_fast.runs.directory import LOGS, RunDirectory, dump_json, finite
+from fedtlu_fast.runs.as_json import dump_json, finite
+from fedtlu_fast.runs.directory import LOGS, RunDirectory
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 
 
