@@ -1,4 +1,4 @@
-"""Whole federated algorithms, each in one file, made only of what every part may use: client steps."""
+"""Federated algorithms, each in one file, made of public client steps only."""
 
 from fedtlu_fast.algorithms.ditto import Ditto
 from fedtlu_fast.algorithms.feddyn import FedDyn

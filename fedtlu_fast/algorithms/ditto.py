@@ -1,14 +1,14 @@
-"""Ditto: beside the global model every client trains one of its own (Li et al., arXiv 2012.04221).
+"""Ditto: every client trains a model of its own in addition to the global one (Li et al., arXiv 2012.04221).
 
-Algorithm 1. The global model is trained by any federated algorithm, here the run's. On the same samples
-client k makes as many steps on its own model v_k, which stays with the client:
+This is Algorithm 1 of the paper. Any federated algorithm trains the global model, here the run's. On the same
+samples client k takes the same number of steps on its own model v_k, which it never sends:
 
     v_k <- v_k - lr (grad F_k(v_k) + lam (v_k - w_t))
 
-Local tests are made with v_k. The paper leaves open where v_k begins; here it is the global model of the
-first round in which the client trains (ours), and until then the client is tested with the global model. A
-selector chooses blocks of the global model alone. A client whose second training gave no finite numbers keeps
-its old v_k (ours).
+Local tests use v_k. The paper does not say how v_k begins; here v_k is at first the global model of the first
+round in which the client trains (ours), and until then the client is tested with the global model. A selector
+chooses blocks of the global model only. A client whose second training yields numbers that are not finite
+keeps its old v_k (ours).
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.soundness import sound
 
 PARAMS, BUFFERS = "params", "buffers"
-"""Under which names each client keeps its own model, [P] and [Q] float32."""
+"""The names under which each client keeps its own model, [P] and [Q] float32."""
 
 
 @part
 class Ditto(ClientStep):
-    """Each client trains a model of its own beside; memory: 4 (P + Q) bytes for each that has taken part.
+    """Each client also trains a model of its own: 4 (P + Q) bytes for each client that has taken part.
 
     Attributes:
-        lam: strength of the term that holds a client's model to the global one; 0: purely local models.
+        lam: strength of the term that holds a client's model to the global one; with 0, models are purely
+            local.
     """
 
     lam: Annotated[float, Field(ge=0)] = 0.1

@@ -1,17 +1,19 @@
 """FedDyn: a dynamic regulariser that makes clients agree in the limit (Acar et al., arXiv 2111.04263).
 
-Algorithm 1. Client k minimises ``L_k(w) - <g_k, w> + alpha/2 ||w - w_t||^2`` from w_t, where g_k is its
-linear term, zero in the beginning; then, over the clients P of the cohort and all m clients,
+This is Algorithm 1 of the paper. Client k minimises ``L_k(w) - <g_k, w> + alpha/2 ||w - w_t||^2`` from w_t,
+where g_k is its linear term, at first zero. Then, with the cohort P and all m clients,
 
-    g_k' = g_k - alpha (w_k - w_t),    h' = h - alpha/m sum_P (w_k - w_t),    w_{t+1} = mean_P(w_k) - h' /
-    alpha
+    g_k' = g_k - alpha (w_k - w_t)
+    h' = h - alpha/m sum_P (w_k - w_t)
+    w_{t+1} = mean_P(w_k) - h' / alpha
 
-alpha is ``training.proximal_mu``, whose term every engine adds to the loss. As in the paper every client of
+alpha is ``training.proximal_mu``, whose term every engine adds to the loss. As in the paper, every client of
 the cohort counts once in the mean.
 
-What the paper leaves open (ours): the server's step is multiplied by ``server_lr``, and under a selector h
-keeps what was not applied. A client whose training gave no finite numbers keeps its old g_k. Gradients are
-clipped, if at all, after the linear term; for the paper's update set ``training.clip_norm`` to null.
+The paper leaves these points open (ours): the server's step is multiplied by ``server_lr``; under a selector,
+h also contains changes that were not applied; a client whose training yields numbers that are not finite
+keeps its old g_k; gradients are clipped after the linear term is added. For the paper's update, set
+``training.clip_norm`` to null.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ from fedtlu_fast.part_memory import tensor_like
 from fedtlu_fast.parts import part
 
 LINEAR, DRIFT = "linear", "drift"
-"""Under which names each client keeps g_k and the server h, [P] float32."""
+"""The names under which each client keeps g_k and the server keeps h, [P] float32."""
 
 
 @part
 class FedDyn(ClientStep):
-    """Clients carry a linear term from round to round; memory: 4 P bytes a client that has taken part."""
+    """Clients keep a linear term from round to round: 4 P bytes for each client that has taken part."""
 
     changes: ClassVar[frozenset[str]] = frozenset({"correction"})
 
@@ -84,7 +86,7 @@ class _Drift(ServerHalf):
         memory, facts = self._server.memory, self._server.facts
         drift = memory.server.get(DRIFT, torch.zeros_like(aggregated.change)).clone()
         for client, new in aggregated.memory.items():
-            # The linear terms move by -alpha (w_k - w_t), whose sum over m is what h moves by.
+            # A linear term moves by -alpha (w_k - w_t), and h by the sum of these divided by m.
             moved = tensor_like(new[LINEAR], drift)
             own = memory.of(client).get(LINEAR)
             drift += (moved if own is None else moved - tensor_like(own, drift)) / facts.clients

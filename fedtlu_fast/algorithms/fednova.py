@@ -1,13 +1,14 @@
-"""FedNova: clients that make different numbers of steps count alike (Wang et al., arXiv 2007.07481).
+"""FedNova: clients with different numbers of steps count equally (Wang et al., arXiv 2007.07481).
 
-A client's change is divided by a_i, the length of its training as plain SGD would count it, and the mean of
-these is multiplied by the effective number of steps (Eq. 7 and Section 5 there):
+A client's change is divided by a_i, the length of its training in steps of plain SGD, and the mean of these
+is multiplied by the effective number of steps (Eq. 7 and Section 5 of the paper):
 
     x' = x + tau_eff sum_i p_i (y_i - x) / a_i,        tau_eff = sum_i p_i a_i,        p_i = n_i / n
 
 For tau_i steps of SGD, a_i = tau_i; with momentum m,
 ``a_i = (tau_i - m (1 - m^tau_i) / (1 - m)) / (1 - m)``; with a proximal term mu,
-``a_i = (1 - (1 - lr mu)^tau_i) / (lr mu)``. Both together are refused: the paper has no a_i for them.
+``a_i = (1 - (1 - lr mu)^tau_i) / (lr mu)``. Momentum and a proximal term together are refused, because the
+paper gives no a_i for them.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import part
 
 LENGTH, WEIGHT = "length", "weight"
-"""Under which names a client's a_i and its weight n_i reach the server."""
+"""The names under which a client's a_i and its weight n_i reach the server."""
 
 
 @part
 class FedNova(ClientStep):
-    """Changes are divided by the length of the client's training before they are averaged."""
+    """Each client divides its change by the length of its training before it sends it."""
 
     changes: ClassVar[frozenset[str]] = frozenset()
 
@@ -75,7 +76,7 @@ class _Effective(ServerHalf):
 
 
 def length_of(steps: int, lr: float, momentum: float, mu: float) -> float:
-    """a_i of so many steps: the sum of the weights with which gradients enter the change, over lr."""
+    """Returns a_i of so many steps: the sum of the weights with which gradients enter the change, over lr."""
     if momentum:
         return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
     if mu:

@@ -1,15 +1,18 @@
 """SCAFFOLD: control variates that undo the drift of clients (Karimireddy et al., arXiv 1910.06378).
 
-Algorithm 1 with option II. The server keeps c and every client c_i, all of them zero in the beginning. In
-every local step a client adds ``c - c_i`` to its gradient. After K steps of learning rate lr from x to y_i,
+This is Algorithm 1 of the paper with option II. The server keeps c and every client keeps c_i, at first all
+zero. In every local step a client adds ``c - c_i`` to its gradient. After K steps of learning rate lr from x
+to y_i,
 
     c_i' = c_i - c + (x - y_i) / (K lr),        c' = c + sum_i (c_i' - c_i) / N
 
-over the clients of the cohort, N being all clients. As in the paper every client counts once in the mean.
+where the sum is over the cohort and N is the number of all clients. As in the paper, every client counts once
+in the mean.
 
-What the paper leaves open (ours): under a selector all control variates are kept, also those of blocks that
-were not applied. A client whose training gave no finite numbers keeps its old c_i. Gradients are clipped, if
-at all, after the correction; for the paper's update set ``training.clip_norm`` to null.
+The paper leaves these points open (ours): under a selector all control variates are kept, also those of
+blocks that were not applied; a client whose training yields numbers that are not finite keeps its old c_i;
+gradients are clipped after the correction is added. For the paper's update, set ``training.clip_norm`` to
+null.
 """
 
 from __future__ import annotations
@@ -35,12 +38,12 @@ from fedtlu_fast.part_memory import Value, tensor_like
 from fedtlu_fast.parts import part
 
 CONTROL = "control"
-"""Under which name the server keeps c and each client c_i, [P] float32."""
+"""The name under which the server keeps c and each client keeps c_i, [P] float32."""
 
 
 @part
 class Scaffold(ClientStep):
-    """Clients correct every local step by control variates; 4 P bytes for each that has taken part."""
+    """Clients correct every local step by control variates: 4 P bytes for each client that has taken part."""
 
     changes: ClassVar[frozenset[str]] = frozenset({"correction"})
     reads: ClassVar[tuple[str, ...]] = (CONTROL,)
@@ -92,5 +95,5 @@ class _Controls(ServerHalf):
 
 
 def _known(value: Value | None, like: Tensor) -> Tensor:
-    """A control variate as a tensor; zeros before the first."""
+    """Returns a control variate as a tensor like `like`; zeros before there is one."""
     return torch.zeros_like(like) if value is None else tensor_like(value, like)

@@ -1,4 +1,4 @@
-"""What clients do around their local training: a list of steps, with halves on the client and the server."""
+"""The steps around a client's local training; each has a half on the client and a half on the server."""
 
 from fedtlu_fast.client_steps.sequence import ClientSteps
 from fedtlu_fast.client_steps.step import (

@@ -10,15 +10,15 @@ from fedtlu_fast.clients.trainer import Blocks
 
 @dataclass(frozen=True)
 class Order:
-    """One client's blocks; indices, ascending.
+    """The blocks that one client trains and sends, as ascending indices.
 
     Attributes:
-        trained: the blocks that it trains.
-        sent: the blocks of these that it sends.
-        budget: what a client may send that chooses after its training; `sent` is then what it sends in any
-            case. None: the client does not choose.
-        last: the blocks that the server applied in the round before, for a client that chooses; None: not
-            known.
+        trained: the blocks that the client trains.
+        sent: the blocks, out of `trained`, that the client sends. If the client chooses after its training,
+            these are the blocks that it sends in any case.
+        budget: the budget of a client that chooses after its training; None: the client does not choose.
+        last: the blocks that the server applied in the round before, for a client that chooses; None:
+            unknown.
     """
 
     trained: Blocks
@@ -29,14 +29,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Orders:
-    """Each client's blocks, by its number; indices, ascending.
+    """The blocks that each client of a round trains and sends, as ascending indices, by the client's number.
 
     Attributes:
         trained: the blocks that a client trains.
-        sent: the blocks of these that it sends; None: everything it trains.
-        budgets: of clients that choose what they send when they have trained; `sent` is then what they send
-            in any case. None: no client chooses.
-        last: see `Order`; the same for all.
+        sent: the blocks, out of `trained`, that a client sends; None: all of them. If clients choose after
+            their training, these are the blocks that they send in any case.
+        budgets: the budgets of clients that choose after their training; None: no client chooses.
+        last: see `Order`; the same for all clients.
     """
 
     trained: Mapping[int, Blocks]
@@ -45,7 +45,7 @@ class Orders:
     last: Blocks | None = None
 
     def of(self, clients: Iterable[int]) -> Orders:
-        """The orders of these clients alone."""
+        """Returns the orders of these clients only."""
         some = tuple(clients)
         return Orders(
             {client: self.trained[client] for client in some},
@@ -55,7 +55,7 @@ class Orders:
         )
 
     def for_client(self, client: int) -> Order:
-        """One client's order."""
+        """Returns one client's order."""
         trained = self.trained[client]
         sent = trained if self.sent is None else self.sent[client]
         budget = None if self.budgets is None else self.budgets[client]

@@ -1,10 +1,10 @@
-"""Blocks that clients keep for themselves.
+"""Personal blocks, which every client trains and keeps for itself.
 
-Personal blocks (FedPer, arXiv 1912.00818; FedRep, arXiv 2102.07078; FedBN, arXiv 2102.07623) are trained by
-every client that takes part and never sent; the server's values of them stay those of the start (or of the
-warm-up's end, until when everything is shared), from which a client begins that has none of its own. The
-floating-point buffers of a module whose parameters are all personal are kept with them (BatchNorm's
-statistics, as in FedBN); those of a module without parameters travel with everybody else's.
+Every client that takes part trains the personal blocks (FedPer, arXiv 1912.00818; FedRep, arXiv 2102.07078;
+FedBN, arXiv 2102.07623) and never sends them. The server keeps their values from the start of the run, or
+from the end of the warm-up, during which everything is shared; a client without values of its own begins with
+these. The floating-point buffers of a module whose parameters are all personal are personal as well
+(BatchNorm's statistics, as in FedBN); buffers of a module without parameters are sent.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.layout import ParameterLayout
 
 Own = NDArray[np.float32]
-"""[p]: the numbers that one client keeps for itself."""
+"""[p] float32, the personal numbers of one client."""
 PART, VALUES = "Personal", "values"
-"""Under which names `Personal` remembers each client's own numbers."""
+"""The names under which `Personal` remembers each client's personal numbers."""
 
 
 @dataclass(frozen=True)
 class Personal(ClientStep):
     """Each client trains the personal blocks, keeps its values of them, and never sends them.
 
-    A proximal term holds a client to where it starts, its own values too. While clients have no orders
-    (in the warm-up) everything is shared.
+    A proximal term holds a client to its start, which includes its personal values. While clients have no
+    orders (in the warm-up), everything is shared.
 
     Attributes:
-        part: where the personal numbers lie.
-        alternate: FedRep: the personal blocks are trained first, in a pass of their own, and then the rest.
+        part: the places of the personal numbers.
+        alternate: whether the personal blocks are trained first, in a separate pass, and then the rest
+            (FedRep).
     """
 
     part: PersonalPart
@@ -64,7 +65,7 @@ class Personal(ClientStep):
         if client.order is None:
             return update
         if client.start is None:
-            raise RuntimeError("a client's update without what its training started from")
+            raise RuntimeError("the context of a client's update lacks the start of its training")
         vectors = update.params, update.buffers
         sound = update.is_sound(client.start.buffers)
         memory = {VALUES: self.part.taken(vectors)} if sound else {}
@@ -73,38 +74,38 @@ class Personal(ClientStep):
 
 
 class PersonalPart:
-    """The p numbers of a model that each client keeps.
+    """The places of the p personal numbers in a model's vectors.
 
     Attributes:
         blocks: indices of the personal blocks, ascending.
-        parameters: how many parameters they hold.
-        buffers: how many numbers of the buffers go with them; p is both together.
+        parameters: number of parameters in these blocks.
+        buffers: number of numbers in their buffers; p is the sum of both.
     """
 
     def __init__(self, layout: ParameterLayout, blocks: Blocks) -> None:
-        """Finds where they lie.
+        """Finds the places of the personal numbers.
 
         Args:
-            layout: of the model.
-            blocks: see the class.
+            layout: the model's layout.
+            blocks: indices of the personal blocks, ascending.
         """
         self.blocks = blocks
         self._runs = layout.runs(blocks), _buffer_runs(layout, blocks)
         self.parameters, self.buffers = (sum(run.stop - run.start for run in runs) for runs in self._runs)
 
     def taken(self, vectors: Vectors) -> Own:
-        """The p numbers in these vectors, copied."""
+        """Returns [p] float32, a copy of the personal numbers in these vectors."""
         return torch.cat(self._places(vectors)).cpu().numpy()
 
     def model_of(self, vectors: Vectors, own: Own) -> Vectors:
-        """A client's own model.
+        """Returns a client's own model.
 
         Args:
             vectors: the global parameters and buffers; not changed.
-            own: what the client keeps.
+            own: [p], the client's personal numbers.
 
         Returns:
-            The vectors with `own` put in, new ones.
+            Copies of the vectors, with `own` in place of their personal numbers.
         """
         model = vectors[0].clone(), vectors[1].clone()
         places = self._places(model)
@@ -114,25 +115,25 @@ class PersonalPart:
         return model
 
     def put_back(self, vectors: Vectors, start: Vectors) -> Vectors:
-        """These vectors with the personal numbers of `start`, new ones."""
+        """Returns copies of the vectors, with the personal numbers of `start` in place of their own."""
         shared = vectors[0].clone(), vectors[1].clone()
         for place, value in zip(self._places(shared), self._places(start), strict=True):
             place.copy_(value)
         return shared
 
     def _places(self, vectors: Vectors) -> list[Tensor]:
-        """Views of the personal numbers, parameters first."""
+        """Returns views of the personal numbers in the vectors, parameters first."""
         pairs = zip(vectors, self._runs, strict=True)
         return [vector[run] for vector, runs in pairs for run in runs]
 
 
 def personal_step(steps: Iterable[ClientStep]) -> Personal | None:
-    """The step by which clients keep blocks; None where they keep nothing."""
+    """Returns the step by which clients keep personal blocks, or None if there is none."""
     return next((step for step in steps if isinstance(step, Personal)), None)
 
 
 def _buffer_runs(layout: ParameterLayout, blocks: tuple[int, ...]) -> list[slice]:
-    """Where the buffers lie of modules all of whose parameters are in these blocks."""
+    """Returns the slices of the buffers of modules whose parameters are all in these blocks."""
     kept, shared = set[str](), set[str]()
     for name, personal in zip(layout.names, layout.layer_mask(blocks).tolist(), strict=True):
         (kept if personal else shared).add(_module(name))

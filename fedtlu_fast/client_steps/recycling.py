@@ -1,4 +1,4 @@
-"""FedLUAR: blocks that nobody had to send change as in the round before (arXiv 2503.11146)."""
+"""FedLUAR: blocks that no client had to send repeat their change of the round before (arXiv 2503.11146)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from fedtlu_fast.client_steps.step import ClientStep, RoundChange, ServerContext
 from fedtlu_fast.clients.trainer import Blocks
 
 PART, CHANGE = "Recycle", "change"
-"""Under which names `Recycle` remembers the change of the round before."""
+"""The names under which `Recycle` remembers the change of the round before."""
 
 
 @dataclass(frozen=True)
 class Recycle(ClientStep):
-    """The server gives blocks that nobody sent their change of the round before.
+    """The server applies to the blocks that no client sent their change of the round before.
 
-    It does so only where some client was averaged in: else nobody sent even what had to be sent.
+    It does so only if the round's mean has a client; without one, not even the blocks that had to be sent
+    arrived.
 
     Attributes:
-        blocks: indices of the blocks that may be recycled; never frozen ones.
+        blocks: indices of the blocks that may be recycled; frozen blocks are never among them.
     """
 
     blocks: Blocks

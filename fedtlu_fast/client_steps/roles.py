@@ -1,7 +1,8 @@
-"""Which clients a step with a share is for, drawn once for a run.
+"""Draws, once for a run, the clients to which each step with a share applies.
 
-The first such step takes the first clients of one shuffled order, the next step those that follow. So
-different threats of the same share strike the same clients.
+The first of these steps takes the first clients of one shuffled order, and each further step takes the
+clients that follow. Two runs whose threats differ but have the same share therefore have the same malicious
+clients.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from fedtlu_fast.randomness import generator
 
 
 class Roles:
-    """Which steps each client takes."""
+    """The steps that each client takes."""
 
     def __init__(self, shares: Sequence[float | None], clients: int, seed: int) -> None:
-        """Draws the clients of every step with a share: that share of all clients, rounded.
+        """Draws the clients of every step with a share; the share of all clients is rounded.
 
         Args:
-            shares: of the steps, in their order; None: the step is for every client.
-            clients: in the federation.
-            seed: of the run.
+            shares: the share of each step, in the order of the steps; None: the step applies to every client.
+            clients: number of clients in the federation.
+            seed: the run's seed.
 
         Raises:
-            InputError: the shares are more than 1 in all.
+            InputError: the sum of the shares is above 1.
         """
         self._all = [place for place, share in enumerate(shares) if share is None]
         self._struck: list[tuple[int, Indices]] = []
@@ -43,12 +44,12 @@ class Roles:
             self._struck = [(place, part) for (place, _), part in zip(some, parts, strict=True)]
 
     def of(self, client: int) -> list[int]:
-        """Places of the steps that this client takes, ascending."""
+        """Returns the places of the steps that this client takes, ascending."""
         role = self.role(client)
         return self._all if role is None else sorted([*self._all, role])
 
     def role(self, client: int) -> int | None:
-        """The place of the client's step with a share; None: it has none."""
+        """Returns the place of the client's step with a share, or None if it has none."""
         for step, struck in self._struck:
             place = int(np.searchsorted(struck, client))
             if place < len(struck) and struck[place] == client:

@@ -1,4 +1,4 @@
-"""Clients that train and send chosen blocks only."""
+"""The step by which clients train and send chosen blocks only."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
 
 
 class ChoosesAfter(Protocol):
-    """Chooses what a client sends by what its training has changed."""
+    """Chooses the blocks that a client sends by the change that its training has made."""
 
     def after_training(self, client: ClientContext, change: Tensor, order: Order) -> Blocks:
-        """The blocks that the client sends.
+        """Returns the blocks that the client sends.
 
         Args:
-            client: whose change it is.
-            change: [P], the client's own.
-            order: the client's own, with its budget.
+            client: the client and the round.
+            change: [P] float32, the client's change.
+            order: the client's order, with its budget.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SendChosen(ClientStep):
-    """A client trains the blocks of its order and sends those of them that the order names.
+    """A client trains the blocks that its order names, and sends those of them that are to be sent.
 
-    Whatever the steps before made of the other blocks, the server receives no change of them. A client
-    without an order trains and sends everything.
+    The server receives no change of other blocks, even if earlier steps have changed them. A client without
+    an order trains and sends everything.
 
     Attributes:
-        rule: chooses what a client with a budget sends after its training; None: no client chooses.
+        rule: chooses the blocks that a client with a budget sends after its training; None: no client
+            chooses.
     """
 
     rule: ChoosesAfter | None = None

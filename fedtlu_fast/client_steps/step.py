@@ -1,8 +1,8 @@
-"""`ClientStep`: what clients do around their local training, and what the server does with what arrives.
+"""`ClientStep`, the interface of a step around local training, and the types of its hooks.
 
-A run has a list of steps. Before a client trains, each step in turn may change what it starts from; after it,
-each in turn may change what it sends. On the server what arrives goes through the same steps in reverse
-order, so that what the last step packed is unpacked first.
+A run has a list of steps. Before a client trains, each step in turn may change the client's start; after the
+training, each step in turn may change the update that the client sends. On the server an update passes the
+same steps in reverse order, so that the last step's packing is undone first.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Vectors = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What every step of a run may know.
+    """Facts about a run that every step may use.
 
     Attributes:
-        layout: of the model.
-        seed: of the run.
-        clients: in the federation.
+        layout: the model's layout.
+        seed: the run's seed.
+        clients: number of clients in the federation.
         lr: learning rate of local training with SGD; 0 with another optimizer.
-        momentum: of SGD.
+        momentum: momentum of SGD.
         proximal_mu: FedProx's mu of local training.
-        tokens: how many token ids there are; 0 where samples are not tokens.
-        labels: how many labels there are; 0 where samples have none beside their tokens.
-        backend: runs the kernels; see `layer_stats`.
+        tokens: number of token ids; 0 if samples are not tokens.
+        labels: number of labels; 0 if samples have no labels other than their tokens.
+        backend: the backend that runs the kernels; see `layer_stats`.
     """
 
     layout: ParameterLayout
@@ -57,15 +57,15 @@ class ClientContext:
     """One client in one round, as a step sees it.
 
     Attributes:
-        facts: of the run.
-        number: the client's, from 0.
-        round: which round, 1 for the first.
-        params: [P], the global parameters; not to be changed.
-        buffers: [Q], the global floating-point buffers; not to be changed.
-        order: which blocks the client trains and sends; None: all of them.
-        memory: what the step remembers of this client.
-        server: what the step's half on the server tells the clients: its tensors named in `ClientStep.reads`.
-        start: what the client's training started from; None before it.
+        facts: facts about the run.
+        number: the client's number, from 0.
+        round: the number of the round, from 1.
+        params: [P] float32, the global parameters; not to be changed.
+        buffers: [Q] float32, the global floating-point buffers; not to be changed.
+        order: the blocks that the client trains and sends; None: all blocks.
+        memory: the step's memory of this client.
+        server: the tensors of the step's memory on the server that `ClientStep.reads` names, by name.
+        start: the start of the client's training; None before the training.
     """
 
     facts: RunFacts
@@ -79,25 +79,25 @@ class ClientContext:
     start: ClientStart | None = None
 
     def generator(self, purpose: str, *, every_round: bool = True) -> np.random.Generator:
-        """Draws that depend on the run's seed, the purpose and this client.
+        """Returns a generator whose draws depend on the run's seed, the purpose and this client.
 
         Args:
-            purpose: tells these draws from all others of the client.
-            every_round: whether they differ from round to round.
+            purpose: a name that separates these draws from the client's other draws.
+            every_round: whether the draws differ from round to round.
         """
         return generator(self.facts.seed, purpose, self.round if every_round else 0, self.number)
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What arrives at the server: of one client, or of a lane of clients.
+    """Vectors that arrive at the server, from one client or from several that were trained together.
 
     Attributes:
-        clients: their numbers.
-        vectors: of one client its parameters [P] and buffers [Q]; of several the sum of their changes,
-            ``sum_k weight_k (w_k - w)``.
-        single: whether it is one client's own vectors.
-        weight: what it counts in the mean.
+        clients: numbers of the clients.
+        vectors: parameters [P] and buffers [Q] of one client, or for several clients the weighted sums of
+            their changes, ``sum_k weight_k (w_k - w)``.
+        single: whether the vectors are one client's own.
+        weight: the weight of the vectors in the mean.
     """
 
     clients: tuple[int, ...]
@@ -108,15 +108,15 @@ class Arrival:
 
 @dataclass(frozen=True)
 class RoundChange:
-    """What the rule made of a round's arrivals.
+    """The aggregated change of a round.
 
     Attributes:
-        change: [P], the aggregated change of the parameters.
-        buffers_change: [Q], that of the buffers.
-        unsent: indices of the blocks that nobody sent and that therefore keep their values.
-        empty: whether no client's change is in it.
+        change: [P] float32, the aggregated change of the parameters.
+        buffers_change: [Q] float32, the aggregated change of the buffers.
+        unsent: indices of the blocks that no client sent and that therefore keep their values.
+        empty: whether it contains no client's change.
         ordered: whether clients sent chosen blocks only.
-        memory: what the step remembers anew of the round's clients, by client.
+        memory: the values that the step has newly remembered about the round's clients, by client.
     """
 
     change: Tensor
@@ -132,12 +132,12 @@ class ServerContext:
     """A round as the server's half of a step sees it.
 
     Attributes:
-        facts: of the run.
-        round: which round, 1 for the first.
-        params: [P], the global parameters that the clients start from.
-        buffers: [Q], the global buffers.
-        cohort: the clients that train.
-        memory: what the step remembers.
+        facts: facts about the run.
+        round: the number of the round, from 1.
+        params: [P] float32, the global parameters with which the clients start.
+        buffers: [Q] float32, the global buffers.
+        cohort: numbers of the clients that train.
+        memory: the step's memory.
     """
 
     facts: RunFacts
@@ -149,24 +149,24 @@ class ServerContext:
 
 
 class ServerHalf:
-    """The server's half of a step, for one round. This one lets everything pass.
+    """The server's half of a step, for one round. This base class passes everything on unchanged.
 
     Attributes:
-        server: the tensors that the step remembers on the server after this round; None: as before.
+        server: the tensors that the step remembers on the server after this round; None: they do not change.
     """
 
     server: Mapping[str, Tensor] | None = None
 
     def receive(self, arrival: Arrival) -> Arrival | None:
-        """What goes on of what arrives; None: nothing, or nothing yet."""
+        """Returns the vectors that are passed on for an arrival; None: they are dropped or held back."""
         return arrival
 
     def finish(self) -> Iterable[Arrival]:
-        """What was held back and goes on when everything has arrived; unsound vectors are refused."""
+        """Returns the arrivals that were held back until all clients had arrived; they must be sound."""
         return ()
 
     def complete(self, aggregated: RoundChange) -> RoundChange:
-        """What the server makes of the aggregated change before it is scored."""
+        """Returns the change that takes the place of the aggregated one before it is scored."""
         return aggregated
 
 
@@ -174,16 +174,17 @@ PASS = ServerHalf()
 
 
 class ClientStep:
-    """Base of what clients do around local training; a subclass is a frozen dataclass of its parameters.
+    """The base class of steps around local training; a subclass is a frozen dataclass of its parameters.
 
-    A step with a field `share` is for that share of the clients alone. Such steps take their clients from one
-    shuffled order, one step after another, so that no client has two of them.
+    A step with a field `share` applies to that share of the clients only. Such steps take their clients from
+    one shuffled order, one step after another, so that no client has two of them.
 
     Class attributes:
-        changes: which of "samples", "blocks", "correction" and "second" of a `ClientStart` the hook `before`
-            may change. Naming fewer lets more engines take the step.
-        reads: names of the server's tensors that clients get (`ClientContext.server`).
-        needs_each: whether the server's half has to see each client's vector on its own.
+        changes: the fields of a `ClientStart` that the hook `before` may change, out of "samples", "blocks",
+            "correction" and "second". The fewer a step names, the more engines support it.
+        reads: names of the tensors in the step's memory on the server that clients receive
+            (`ClientContext.server`).
+        needs_each: whether the server's half has to see each client's vector separately.
 
     Example:
         >>> from dataclasses import replace
@@ -201,49 +202,50 @@ class ClientStep:
 
     @property
     def name(self) -> str:
-        """Under which name the step's memory is kept."""
+        """The name under which the run keeps the step's memory."""
         return type(self).__name__
 
     def check(self, facts: RunFacts) -> None:
-        """Looks whether the step fits the run.
+        """Checks that the step fits the run.
 
         Raises:
-            InputError: it does not.
+            InputError: it does not fit.
         """
 
     def own_model(self, client: ClientContext, vectors: Vectors) -> Vectors:
-        """The model of the client's own that it starts, measures and is tested with.
+        """Returns the client's own model, with which it trains, probes its gradients and is tested.
 
         Args:
-            client: with the step's memory of it.
-            vectors: the global parameters and buffers, or what the step before made of them; not changed.
+            client: the client, with the step's memory of it.
+            vectors: the global parameters and buffers, or the model that the step before returned; not
+                changed.
         """
         return vectors
 
     def tested_model(self, client: ClientContext, vectors: Vectors) -> Vectors:
-        """The model of the client's own that its local tests are made with; else that of `own_model`."""
+        """Returns the client's own model for its local tests, by default that of `own_model`."""
         return self.own_model(client, vectors)
 
     def before(self, client: ClientContext, start: ClientStart) -> ClientStart:
-        """What the client starts from instead of `start`, whose tensors are not changed."""
+        """Returns the start that takes the place of `start`, whose tensors must not be changed."""
         return start
 
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
-        """What the client sends instead of `update`, whose tensors are not changed."""
+        """Returns the update that takes the place of `update`, whose tensors must not be changed."""
         return update
 
     def server_half(self, server: ServerContext) -> ServerHalf:
-        """The server's half of the step for one round."""
+        """Returns the server's half of the step for one round."""
         return PASS
 
 
 def does(step: ClientStep, hook: str) -> bool:
-    """Whether a step has a hook of its own."""
+    """Tells whether a step overrides a hook."""
     return getattr(type(step), hook) is not getattr(ClientStep, hook)
 
 
 def wants(step: ClientStep) -> list[Want]:
-    """What a step asks of the engine that trains the clients."""
+    """Returns the requests that a step makes of the engine that trains the clients."""
     changes = step.changes if does(step, "before") else frozenset[str]()
     found: list[tuple[Want, bool]] = [
         ("each vector", step.needs_each),

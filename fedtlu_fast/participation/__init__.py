@@ -1,4 +1,4 @@
-"""Who takes part in a round: who can, who is drawn, and who drops out again."""
+"""The participants of a round: availability, the draw of clients, and clients that drop out."""
 
 from fedtlu_fast.participation.availability import Availability, Duty, Schedule, Trace
 from fedtlu_fast.participation.participation import Participation

@@ -1,4 +1,4 @@
-"""Which clients can take part in a round: by a trace, or by a rule."""
+"""The availability of clients: by a trace or by a rule, only some clients can take part in a round."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ HEADER = ["client", "first", "last"]
 
 
 class Schedule(Protocol):
-    """Knows which clients can take part in the rounds of one run."""
+    """The clients that can take part in each round of one run."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What a resumed run must share beside its settings, such as the digest of a file."""
+        """Values that a resumed run must share in addition to its settings, such as the digest of a file."""
         ...
 
     def available(self, round_index: int) -> Indices:
-        """The clients that can take part in a round (1 for the first), ascending."""
+        """Returns the clients that can take part in a round (1 for the first), ascending."""
         ...
 
 
 class Availability(ABC):
-    """A rule by which clients can take part. To write your own, subclass it."""
+    """A rule that says which clients can take part. To write your own, subclass it."""
 
     @abstractmethod
     def schedule(self, seed: int, clients: int, rounds: int) -> Schedule:
-        """The rule for one run.
+        """Returns the schedule of one run.
 
         Args:
-            seed: of the run.
-            clients: how many there are; they are numbered from 0.
-            rounds: of the run.
+            seed: the run's seed.
+            clients: number of clients; they are numbered from 0.
+            rounds: number of rounds.
 
         Raises:
-            InputError: the rule does not serve for such a run.
+            InputError: the rule does not fit the run.
         """
 
 
 @part
 class Duty(Availability):
-    """Each client can take part in a share of every period, which it begins at a place of its own.
+    """Each client can take part in a share of every period, which begins at a round drawn for the client.
 
     Attributes:
-        share: of a period, in (0, 1]; at least one round of it.
-        period: rounds.
+        share: share of a period in which a client can take part, in (0, 1]; at least one round.
+        period: number of rounds in a period.
     """
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -76,10 +76,10 @@ class Duty(Availability):
 
 @part
 class Trace(Availability):
-    """Clients can take part in the rounds that a file names; a client that is not named never can.
+    """Clients can take part in the rounds that a file lists for them; a client outside the file never can.
 
     Attributes:
-        path: of the file, which is read when a run begins; see `load_trace`.
+        path: the file, which is read when a run begins; see `load_trace` for its format.
     """
 
     path: str
@@ -91,15 +91,16 @@ class Trace(Availability):
 
 @dataclass(frozen=True)
 class DutyCycle:
-    """Each client can take part in `on` rounds of every `period`, which it begins at a place of its own.
+    """The schedule of `Duty`: each client can take part in `on` consecutive rounds of every `period`.
 
-    In memory 8 bytes a client; a round costs one pass over them (milliseconds for a million).
+    It takes 8 bytes of memory for each client, and each round one pass over all clients (milliseconds for a
+    million).
 
     Attributes:
-        seed: of the run.
-        clients: how many.
-        period: rounds.
-        on: of these, 1 to `period`.
+        seed: the run's seed.
+        clients: number of clients.
+        period: number of rounds in a period.
+        on: number of rounds of a period in which a client can take part, 1 to `period`.
     """
 
     seed: int
@@ -113,7 +114,7 @@ class DutyCycle:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Nothing: the settings say it all."""
+        """Empty, because the settings define the schedule completely."""
         return {}
 
     def available(self, round_index: int) -> Indices:
@@ -123,13 +124,13 @@ class DutyCycle:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of rounds in which clients can take part; a client that is not named never can.
+    """The schedule of `Trace`: I intervals of rounds in which clients can take part.
 
     Attributes:
-        clients: [I], of each interval.
-        first: [I], its first round.
-        last: [I], its last round, which belongs to it.
-        sha256: of the file.
+        clients: [I] int64, the client of each interval.
+        first: [I] int64, the first round of each interval.
+        last: [I] int64, the last round of each interval, which is included.
+        sha256: the digest of the file.
     """
 
     clients: Indices
@@ -151,14 +152,14 @@ def load_trace(path: Path, clients: int, rounds: int) -> Intervals:
     """Reads a trace.
 
     Args:
-        path: a .csv file with the columns client, first, last (rounds from 1; the last one included), or a
-            .json file with a mapping of clients to lists of rounds and [first, last] pairs:
-            ``{"0": [1, 2, [5, 9]]}``.
-        clients: how many there are; they are numbered from 0.
-        rounds: of the run, which the trace has to cover.
+        path: a .csv file with the columns client, first, last (rounds from 1; the last one is included), or a
+            .json file that maps clients to lists of rounds and [first, last] pairs: ``{"0": [1, 2, [5,
+            9]]}``.
+        clients: number of clients; they are numbered from 0.
+        rounds: number of rounds of the run, which the trace has to cover.
 
     Raises:
-        InputError: it cannot be read, names a client that is not there, or ends before the run does.
+        InputError: the file cannot be read, names an unknown client, or ends before the run does.
     """
     field = "participation.trace"
     try:
@@ -190,7 +191,7 @@ def load_trace(path: Path, clients: int, rounds: int) -> Intervals:
 
 
 Row = tuple[str, tuple[int, int, int]]
-"""Where it stands, and client, first and last round."""
+"""The place of a row in the file, for messages; and its client, first round and last round."""
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
@@ -227,12 +228,12 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def _cells(line: str) -> list[str]:
-    """The values between commas, which may be quoted: none of them has a comma in it."""
+    """Returns the values between commas without quotation marks; no value contains a comma."""
     return [cell.strip().strip('"') for cell in line.split(",")]
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is a whole number of no more digits than any that can be meant."""
+    """Tells whether a text is a whole number of at most 20 digits."""
     return bool(re.fullmatch(r"[+-]?[0-9]{1,20}", text))
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a federation, as a value."""
+"""The settings of participation as one value: sampler, availability, over-selection and dropout."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from fedtlu_fast.registry import spelled
 
 @part
 class Participation:
-    """Who takes part in a round: who can, who is drawn, and who drops out again.
+    """Says which clients take part in a round.
 
-    Over-selection is after Bonawitz et al. (arXiv 1902.01046): the server draws more clients than it needs
-    and goes on without the last ones.
+    The available clients can be drawn, the sampler draws some of them, and drawn clients may drop out.
+    Over-selection follows Bonawitz et al. (arXiv 1902.01046): the server draws more clients than it needs and
+    goes on without the last ones to answer.
 
     Attributes:
-        sampler: draws clients.
-        availability: which clients can be drawn; None: all of them.
-        over_selection: this times the cohort is drawn, of which as many as the cohort that answer first
-            train.
-        dropout: chance that a client that was drawn does not answer.
+        sampler: draws the clients of a round.
+        availability: says which clients can be drawn; None: all clients.
+        over_selection: the number of drawn clients divided by the size of the cohort, 1 or more. The cohort
+            consists of the clients that answer first.
+        dropout: probability that a drawn client does not answer, in [0, 1).
     """
 
     sampler: Annotated[Sampler, BeforeValidator(by_name("sampler"))] = Uniform()
@@ -39,15 +40,20 @@ class Participation:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def drawn(self, cohort: int) -> int:
-        """How many clients are drawn for a cohort."""
-        # The factor as it is written: 1.1 times 10 is 11, though the float product is more.
+        """Returns the number of clients that are drawn for a cohort of this size."""
+        # Exact decimal arithmetic: 1.1 times 10 is 11, but the float product is above 11.
         return ceil(Fraction(str(self.over_selection)) * cohort)
 
     def check(self, clients: int, cohort: int) -> None:
-        """Refuses a federation for which the parameters make no sense.
+        """Checks that the parameters fit a federation.
+
+        Args:
+            clients: number of clients.
+            cohort: number of clients that train in a round.
 
         Raises:
-            InputError: its field is the name of a parameter, of this part or of the sampler.
+            InputError: they do not fit. The error's field is the name of a parameter of this part or the
+                sampler.
         """
         drawn = self.drawn(cohort)
         if drawn > clients:
@@ -56,17 +62,17 @@ class Participation:
         self.sampler.check(clients, drawn)
 
     def begin(self, seed: int, clients: int, cohort: int, rounds: int, population: Population) -> Turnout:
-        """What draws the participants of every round.
+        """Returns the object that draws the participants of every round of a run.
 
         Args:
-            seed: of the run.
-            clients: how many there are.
-            cohort: how many train in a round.
-            rounds: of the run.
-            population: is asked for all sizes if the sampler needs them, and for nothing else.
+            seed: the run's seed.
+            clients: number of clients.
+            cohort: number of clients that train in a round.
+            rounds: number of rounds.
+            population: the clients, whose sizes are read if the sampler needs them.
 
         Raises:
-            InputError: the population cannot tell sizes, or the trace cannot be used.
+            InputError: the population does not know its sizes, or the trace cannot be used.
         """
         schedule = None
         if self.availability is not None:

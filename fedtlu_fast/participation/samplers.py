@@ -1,6 +1,6 @@
-"""The server's draw of a cohort. To write your own, subclass `Sampler`.
+"""The samplers, by which the server draws clients. To write your own, subclass `Sampler`.
 
-Every draw is without replacement and a pure function of what the sampler is given.
+Every draw is without replacement and a pure function of the `Pool` and the number of clients to draw.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import generator
 
 Losses = Mapping[int, float]
-"""The last training loss of each client that has trained; -inf where its change was not accepted."""
+"""The last training loss of each client that has trained; -inf for a client whose change was not accepted."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Pool:
     """The clients among which a sampler draws for one round.
 
     Attributes:
-        seed: of the run.
+        seed: the run's seed.
         round: the number of the round, from 1.
-        clients: how many there are; they are numbered from 0.
-        available: the numbers of the clients that can take part, ascending; None: all of them.
-        losses: what is known of clients from earlier rounds; empty for a sampler without `keeps_losses`.
-        sizes: [C], the samples that each client trains on; None for a sampler without `needs_sizes`.
+        clients: number of clients; they are numbered from 0.
+        available: the numbers of the clients that can take part, ascending; None: all clients.
+        losses: the clients' last training losses; empty for a sampler without `keeps_losses`.
+        sizes: [C] int64, each client's number of training samples; None for a sampler without `needs_sizes`.
     """
 
     seed: int
@@ -49,38 +49,42 @@ class Sampler(ABC):
     """Draws clients.
 
     Attributes:
-        needs_sizes: whether it goes by how much clients hold. Then the population is asked for all sizes
-            once, before the first round.
-        keeps_losses: whether it goes by clients' last losses, which are then part of every checkpoint.
+        needs_sizes: whether its draw depends on the clients' numbers of samples. They are then read once,
+            before the first round.
+        keeps_losses: whether its draw depends on the clients' last losses. They are then part of every
+            checkpoint.
     """
 
     needs_sizes: ClassVar[bool] = False
     keeps_losses: ClassVar[bool] = False
 
     def check(self, clients: int, count: int) -> None:  # noqa: B027 (most samplers draw any number)
-        """Refuses numbers for which the parameters make no sense; called before the first round.
+        """Checks before the first round that the parameters fit the federation.
 
         Args:
-            clients: how many there are.
-            count: how many are to be drawn in a round.
+            clients: number of clients.
+            count: number of clients that are to be drawn in a round.
 
         Raises:
-            InputError: its field is the name of the parameter.
+            InputError: they do not fit. The error's field is the name of the parameter.
         """
 
     @abstractmethod
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """Different clients of the pool, in the order in which they are averaged.
+        """Draws different clients of the pool, in the order in which they are averaged.
 
         Args:
-            pool: the clients, and what is known of them.
-            count: how many; fewer are drawn when fewer can take part.
+            pool: the clients among which to draw.
+            count: number of clients to draw; fewer are drawn if fewer can take part.
         """
 
 
 @part
 class Uniform(Sampler):
-    """Every client that can take part is drawn with the same chance. With all there, nothing is listed."""
+    """Draws every available client with the same probability.
+
+    If all clients are available, time and memory of a draw do not depend on their number.
+    """
 
     def draw(self, pool: Pool, count: int) -> list[int]:
         """See `Sampler.draw`."""
@@ -94,11 +98,11 @@ class Uniform(Sampler):
 
 @part
 class BySize(Sampler):
-    """One client after another, each with chances in proportion to the samples that it holds.
+    """Draws one client after another with probabilities in proportion to their numbers of samples.
 
-    A client that holds none is never drawn. A round costs a pass over all sizes. The changes are weighted by
-    the samples that clients hold, whichever sampler draws them, so that here clients that hold much count
-    twice over (the paper's open question asks how the draw matters; it does not ask for another mean).
+    A client without samples is never drawn. A round costs one pass over all sizes. The mean of the changes is
+    weighted by samples for every sampler, so that here a large client counts twice: in the draw and in the
+    mean (FedTLU's paper asks how the draw matters, and does not ask for another mean).
     """
 
     needs_sizes = True
@@ -120,16 +124,18 @@ class BySize(Sampler):
 
 @part
 class ByLoss(Sampler):
-    """Power of choice (Cho et al., arXiv 2010.01243): of candidates, those with the largest loss.
+    """Power of choice (Cho et al., arXiv 2010.01243): takes the candidates with the largest loss.
 
-    The candidates are drawn by size. A candidate's loss is its mean training loss in the last round it took
-    part in, which costs nothing (the paper's variant rpow-d; its others have every candidate evaluate the
-    global model in every round). Clients that have not taken part yet come first, in the order of the draw.
-    Ours: a client that failed, or whose change was refused, comes last until it is accepted again, so that a
-    broken client is not drawn for ever; a client that dropped out keeps the loss it had.
+    The candidates are drawn by size. A candidate's loss is its mean training loss in the last round in which
+    it took part, which costs nothing. This is the paper's variant rpow-d; in the other variants every
+    candidate evaluates the global model in every round. Clients that have not taken part yet come first, in
+    the order of the draw. Ours: a client that failed, or whose change was refused, comes last until it is
+    accepted again, so that a broken client is not drawn in every round; a client that dropped out keeps its
+    loss.
 
     Attributes:
-        candidates: clients drawn by size, of which the cohort is; null: twice the cohort.
+        candidates: number of clients drawn by size, among which the cohort is chosen; null: twice the number
+            drawn.
     """
 
     candidates: Annotated[int, Field(ge=1)] | None = None
@@ -150,10 +156,10 @@ class ByLoss(Sampler):
 
 @part
 class Fixed(Sampler):
-    """The same clients in every round; those of them that cannot take part are missing, not replaced.
+    """Takes the same clients in every round; members that cannot take part are not replaced.
 
     Attributes:
-        members: the clients' numbers; null: drawn once, uniformly.
+        members: the clients' numbers; null: they are drawn once, uniformly.
     """
 
     members: tuple[Annotated[int, Field(ge=0)], ...] | None = None

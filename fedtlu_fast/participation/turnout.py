@@ -1,4 +1,4 @@
-"""A round's participants: the clients that the server draws, less any that do not answer or are too late."""
+"""Draws a round's participants: the drawn clients without those that do not answer or answer too late."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fedtlu_fast.participation.samplers import Losses, Pool, Sampler
 from fedtlu_fast.randomness import Draws, generator
 
 PART, LOSS = "Participation", "loss"
-"""Under which names the clients' last training losses are remembered."""
+"""The names under which a run's memory holds the clients' last training losses."""
 NO_ANSWER, TOO_LATE = "no answer", "too late"
 
 
 @dataclass(frozen=True)
 class Participants:
-    """Who takes part in one round.
+    """The participants of one round.
 
     Attributes:
-        drawn: by the server, in the order of the draw.
+        drawn: the clients that the server drew, in the order of the draw.
         cohort: the clients that train and are averaged, in the same order; may be empty.
-        dropped: the others that were drawn, and why: ``no answer``, or ``too late`` when more were drawn
-            than are needed.
+        dropped: the other drawn clients, each with the reason: ``no answer``, or ``too late`` if enough
+            clients had answered before.
     """
 
     drawn: list[int]
@@ -41,18 +41,18 @@ class Participants:
 class Turnout:
     """Draws the participants of every round, as a pure function of seed, round and known losses.
 
-    The clients that answer first are drawn uniformly: the time that a client computes does not count, as it
-    would with real devices.
+    The order of the answers is drawn uniformly. Unlike with real devices, it does not depend on the time that
+    a client computes.
 
     Attributes:
-        seed: of the run.
-        clients: how many there are.
-        size: of a cohort.
-        count: how many are drawn for it.
-        dropout: chance that a client that was drawn does not answer.
-        sampler: draws clients.
-        schedule: which clients can be drawn; None: all of them.
-        sizes: [C], what each client holds; None where the sampler does not need it.
+        seed: the run's seed.
+        clients: number of clients.
+        size: size of a cohort.
+        count: number of clients that are drawn for a cohort.
+        dropout: probability that a drawn client does not answer.
+        sampler: draws the clients.
+        schedule: says which clients can be drawn; None: all clients.
+        sizes: [C] int64, each client's number of training samples; None: the sampler does not need them.
     """
 
     seed: int
@@ -66,14 +66,18 @@ class Turnout:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a resumed run must share beside its settings, such as the digest of a trace."""
+        """Values that a resumed run must share in addition to its settings, such as the digest of a trace."""
         return dict(self.schedule.identity) if self.schedule is not None else {}
 
     def draw(self, round_index: int, memory: Memory) -> Participants:
-        """The participants of a round (1 for the first), given what all parts of the run remember.
+        """Draws the participants of a round.
+
+        Args:
+            round_index: the round, from 1.
+            memory: the memory of all parts of the run, which holds the clients' last losses.
 
         Raises:
-            InputError: a sampler of the user's draws what it must not.
+            InputError: a user's own sampler draws clients that it must not draw.
         """
         available = self.schedule.available(round_index) if self.schedule is not None else None
         pool = Pool(self.seed, round_index, self.clients, available, known_losses(memory), self.sizes)
@@ -89,12 +93,12 @@ class Turnout:
         return Participants(drawn, [client for client in drawn if client not in dropped], dropped)
 
     def learnt(self, memory: Memory, outcomes: Iterable[tuple[int, float, bool]]) -> Memory:
-        """What all parts remember after a round; losses only for a sampler that goes by them.
+        """Returns the memory of all parts after a round, with new losses if the sampler keeps losses.
 
         Args:
-            memory: what they remembered before it.
-            outcomes: number, training loss, and whether its change was accepted, for each client that
-                trained.
+            memory: the memory before the round.
+            outcomes: for each client that trained its number, its training loss, and whether its change was
+                accepted.
         """
         if not self.sampler.keeps_losses:
             return memory
@@ -119,12 +123,12 @@ class Turnout:
 
 
 def known_losses(memory: Memory) -> Losses:
-    """The last training losses of clients that have trained, as far as they are remembered."""
+    """Returns the last training losses of clients that the memory holds, by client."""
     return cast(Losses, recall(memory, PART).clients.get(LOSS, {}))
 
 
 def _checked(found: list[int], pool: Pool, count: int) -> list[int]:
-    """The draw of a sampler, which may be the user's, as plain numbers."""
+    """Checks the draw of a sampler, which may be the user's own, and returns it."""
     available = pool.available
     unknown = [client for client in found if not 0 <= client < pool.clients]
     if available is not None and not unknown:

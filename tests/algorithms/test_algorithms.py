@@ -1,4 +1,4 @@
-"""Algorithms against their papers, on clients whose losses are parabolas: every step can be written down."""
+"""Algorithms compared with their papers, on clients with quadratic losses, whose steps have a closed form."""
 
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ LR, START = 0.1, np.array([0.3, -0.2])
 
 
 class Point(nn.Module):
-    """Two numbers, which the clients pull to themselves."""
+    """A model of two numbers; each client's loss has its minimum at another point."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ def held():
 
 
 class Rounds:
-    """Rounds of the three clients, two of which train in each."""
+    """Runs rounds of three clients, two of which train in each."""
 
     def __init__(self, step, executor="serial", momentum=0.0, **local):
         how = Local(Sgd(LR, momentum), epochs=1.0, batch_size=1, clip_norm=None, **local)
@@ -91,12 +91,12 @@ class Rounds:
         self.server = make_server(config, layout, parts.population, trainer, self.executor, self.steps)
 
     def tested(self, client):
-        """The parameters that a client's local test is made with."""
+        """Returns the parameters with which a client is tested."""
         vectors = self.state.params, self.state.buffers
         return self.steps.tested_model(vectors, 5, client, self.state.memory)[0].double().numpy()
 
     def run(self, rounds=4):
-        """(cohort, parameters after it) of each round."""
+        """Returns the cohort of each round and the parameters after it."""
         found = []
         with closing(self.executor):
             for _ in range(rounds):
@@ -154,7 +154,7 @@ class Paper:
         total = sum(SAMPLES[client] for client in cohort)
         change, effective = np.zeros(2), 0.0
         for client in cohort:
-            # The weights with which a client's gradients enter its change, from the last to the first.
+            # The weights with which a client's gradients enter its change, from the first step to the last.
             weights, tau = np.zeros(SAMPLES[client]), SAMPLES[client]
             for step in range(tau):
                 left = tau - step
@@ -212,7 +212,7 @@ def test_ditto_s_global_and_own_models_are_the_paper_s(executor):
         (FedNova(), {"lr": 0.1, "momentum": 0.9, "proximal_mu": 0.1}, r"training.proximal_mu: got 0.1"),
     ],
 )
-def test_local_training_that_the_paper_does_not_cover_is_refused(step, facts, message):
+def test_local_training_outside_the_papers_is_refused(step, facts, message):
     with pytest.raises(InputError, match=message):
         ClientSteps([step], RunFacts(None, clients=3, **facts))
 

@@ -1,4 +1,4 @@
-"""A user's own client steps: around training, on the server, with a memory, with every engine."""
+"""A user's own client steps: around training, on the server, with a memory, and with every engine."""
 
 import sys
 from contextlib import closing
@@ -49,7 +49,7 @@ class Halve(ClientStep):
 
 @dataclass(frozen=True)
 class Drift(ClientStep):
-    """Each client's gradients are corrected by a running sum of its own changes and one of the server."""
+    """Corrects gradients by a running sum of the client's changes and by a running sum on the server."""
 
     rate: float = 0.1
     changes: ClassVar[frozenset[str]] = frozenset({"correction"})
@@ -113,7 +113,7 @@ def update(value):
 # --- one client's way ------------------------------------------------------------------------------
 
 
-def test_steps_follow_one_another_and_nothing_given_changes():
+def test_steps_run_in_order_and_change_no_given_tensor():
     @dataclass(frozen=True)
     class Add(ClientStep):
         much: float
@@ -132,7 +132,7 @@ def test_steps_follow_one_another_and_nothing_given_changes():
     assert given.params.unique().tolist() == [1.0]
 
 
-def test_a_step_sees_what_training_started_from():
+def test_a_step_sees_the_start_of_the_training():
     seen = []
 
     @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def test_each_step_remembers_under_its_own_name():
 
 
 @pytest.mark.parametrize("what", ["params", "buffers", "samples"])
-def test_a_start_changes_only_in_what_the_step_says(what):
+def test_a_step_changes_only_the_fields_that_it_names(what):
     @dataclass(frozen=True)
     class Wrong(ClientStep):
         changes: ClassVar[frozenset[str]] = frozenset({"correction"})
@@ -199,7 +199,7 @@ def test_steps_that_do_not_fit_the_data_are_refused():
 # --- what engines can take -------------------------------------------------------------------------
 
 
-def test_what_a_step_asks_of_an_engine_follows_from_its_hooks():
+def test_a_steps_requests_to_the_engine_follow_from_its_hooks():
     assert wants(Halve()) == []
     assert wants(LabelNoise()) == []
     assert wants(Drift()) == ["correction"]
@@ -216,7 +216,7 @@ def test_what_a_step_asks_of_an_engine_follows_from_its_hooks():
     assert wants(Anything()) == ["own model", "blocks", "correction"], "what is not declared is presumed"
 
 
-def test_engines_say_what_they_cannot_take():
+def test_engines_say_which_requests_they_do_not_support():
     every = ("blocks", "correction", "each vector", "own model")
     eager = Rounds().trainer
     assert not any(eager.supports(want) for want in every)
@@ -228,7 +228,7 @@ def test_engines_say_what_they_cannot_take():
 # --- in rounds -------------------------------------------------------------------------------------
 
 
-def test_a_step_with_a_share_is_for_that_share_of_the_clients():
+def test_a_step_with_a_share_applies_to_that_share_of_the_clients():
     halved = Rounds(Halve(0.5))
     state = halved.state
     found = halved.run(1)
@@ -281,7 +281,7 @@ def test_memory_and_corrections_give_the_same_bits_in_workers():
 
 
 @pytest.mark.parametrize("execution", ["serial", "vectorized"])
-def test_a_step_that_raises_fails_its_client_alone(execution):
+def test_an_error_in_a_step_fails_its_client_only(execution):
     @dataclass(frozen=True)
     class Picky(ClientStep):
         def after(self, client, update):

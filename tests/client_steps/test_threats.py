@@ -1,4 +1,4 @@
-"""Noisy and malicious clients: who they are, what they do, and that nobody else is touched."""
+"""Noisy and malicious clients: their draw, their effects, and that other clients stay honest."""
 
 from dataclasses import replace
 
@@ -57,14 +57,14 @@ def struck(found, clients=CLIENTS):
 # --- who -----------------------------------------------------------------------------------------
 
 
-def test_shares_are_exact_and_no_client_is_struck_twice():
+def test_shares_are_exact_and_no_client_has_two_threats():
     both = struck(steps_of({"kind": "noise", "share": 0.2}, {"kind": "label_flip", "share": 0.5}))
     kinds = list(both.values())
     assert (kinds.count("Noise"), kinds.count("LabelFlip")) == (10, 25)
     assert struck(steps_of({"kind": "noise", "share": 1.0})).keys() == set(range(CLIENTS))
 
 
-def test_different_threats_strike_the_same_clients_and_seeds_others():
+def test_threats_of_one_share_have_the_same_clients_and_other_seeds_others():
     one = struck(steps_of({"kind": "noise", "share": 0.2})).keys()
     other = struck(steps_of({"kind": "sign_flip", "share": 0.2, "strength": 3.0})).keys()
     assert one == other
@@ -72,7 +72,7 @@ def test_different_threats_strike_the_same_clients_and_seeds_others():
     assert one < struck(steps_of({"kind": "noise", "share": 0.3})).keys(), "a larger share adds some"
 
 
-def test_without_threats_nobody_is_one():
+def test_without_threats_no_client_has_one():
     none = steps_of()
     assert none.of(3) == []
     assert none.struck(range(9)) == []
@@ -94,7 +94,7 @@ def population(labels=5, tagged=False):
 
 
 class Spoiled:
-    """A population, and what its clients train on under a threat."""
+    """A population whose clients train on samples under a threat."""
 
     def __init__(self, inner, steps):
         self.inner, self.steps, self.held_out = inner, steps, inner.held_out
@@ -112,7 +112,7 @@ def spoiled(kind, inner, tokens=0, labels=5, strength=None):
     return Spoiled(inner, steps), bad
 
 
-def test_flipped_labels_are_the_last_but_themselves():
+def test_label_l_becomes_the_label_n_minus_1_minus_l():
     inner = population()
     wrong, bad = spoiled("label_flip", inner)
     features, labels = wrong.train(bad).all()
@@ -137,7 +137,7 @@ def test_label_noise_replaces_its_share_by_other_labels(strength):
     assert torch.equal(after, again), "its data are the same in every round"
 
 
-def test_labels_that_are_none_stay_none():
+def test_ignored_labels_stay_ignored():
     inner = population(tagged=True)
     for kind in ("label_flip", "label_noise", "token_noise"):
         wrong, bad = spoiled(kind, inner, tokens=30, strength=None if kind == "label_flip" else 1.0)
@@ -170,7 +170,7 @@ def test_noise_in_the_tokens_of_a_language_model():
 
 
 class Update:
-    """An honest update of a small model, and what it becomes."""
+    """An honest update of a small model, and the update that a threat makes of it."""
 
     def __init__(self, threat, round_index=1):
         torch.manual_seed(0)
@@ -212,7 +212,7 @@ def test_noise_is_as_large_as_the_layers_change():
     torch.testing.assert_close(ratio[large], torch.full_like(ratio[large], 2.0), rtol=0.1, atol=0)
 
 
-def test_a_random_update_has_nothing_of_the_honest_one():
+def test_a_random_update_does_not_depend_on_the_honest_one():
     found = Update({"kind": "random"})
     honest = found.honest - found.start
     cosine = torch.nn.functional.cosine_similarity(found.change, honest, dim=0)
@@ -223,7 +223,7 @@ def test_a_random_update_has_nothing_of_the_honest_one():
     assert torch.equal(Update({"kind": "random"}).sent, found.sent)
 
 
-def test_a_shift_raises_the_score_of_its_layers_alone():
+def test_a_shift_raises_the_score_of_its_layers_only():
     found = Update({"kind": "shift", "layers": "2.weight", "strength": 1.0})
     before = score_layers(layer_stats(found.honest - found.start, found.layout)).excess
     after = score_layers(layer_stats(found.change, found.layout)).excess
@@ -238,7 +238,7 @@ def test_a_shift_raises_the_score_of_its_layers_alone():
 
 
 def crafted(vectors, cohort, strength=None, received=None):
-    """What each attacker sends after the server received these honest vectors."""
+    """Returns the vector that each attacker sends after the server received these honest vectors."""
     steps = steps_of({"kind": "a_little_is_enough", "share": 1.0, "strength": strength})
     base = torch.zeros(vectors.shape[1])
     way = steps.server((base, torch.empty(0)), 1, range(cohort), {})
@@ -256,7 +256,7 @@ def test_a_little_is_enough_against_numpy():
     draws = np.random.default_rng(1)
     vectors = draws.normal(size=(24, 9)).astype(np.float32)
     exact = vectors.astype(np.float64)
-    # Their example: of 50 workers 24 are corrupted; two honest ones must be won over: z(24 / 26) = 1.43.
+    # The paper's example: 24 of 50 workers are corrupted and need two supporters, so z(24 / 26) = 1.43.
     expected = exact.mean(0) - 1.4261 * exact.std(0)
     np.testing.assert_allclose(crafted(vectors, 50).numpy(), expected, rtol=1e-4, atol=1e-4)
     expected = exact.mean(0) - 0.5 * exact.std(0)
@@ -264,12 +264,12 @@ def test_a_little_is_enough_against_numpy():
 
 
 @pytest.mark.parametrize(("attackers", "cohort"), [(1, 1), (1, 10), (9, 10), (10, 10), (1, 1000)])
-def test_any_number_of_attackers_sends_numbers(attackers, cohort):
+def test_any_number_of_attackers_sends_finite_numbers(attackers, cohort):
     vectors = np.arange(attackers, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
     assert crafted(vectors, cohort).isfinite().all()
 
 
-def test_honest_clients_pass_by_the_colluders():
+def test_honest_clients_are_passed_on_unchanged():
     steps = steps_of({"kind": "a_little_is_enough", "share": 0.5}, clients=4)
     way = steps.server((torch.zeros(3), torch.empty(0)), 1, range(4), {})
     bad = steps.struck(range(4))
@@ -328,7 +328,7 @@ def test_colluders_in_a_run():
     assert found.metrics[0]["refused"] == []
 
 
-def test_a_federation_of_colluders_alone_goes_on():
+def test_a_federation_of_colluders_only_goes_on():
     assert simulate(federation("a_little_is_enough:1.0")).params.isfinite().all()
 
 
@@ -357,7 +357,7 @@ def test_settings_round_trip():
 
 @part
 class Negated(Threat):
-    """A user's own threat: the change is scaled, and shrunk."""
+    """A user's own threat, which negates and scales the change."""
 
     factor: float = 1.0
 

@@ -56,7 +56,7 @@ def test_every_image_and_label_is_read(ten, tmp_path, form):
     assert read_images(f"cifar10:{path}", 16)[0].images.shape == (5 * EACH, 3, 16, 16)
 
 
-def test_a_federation_of_it_has_its_own_test(ten, tmp_path):
+def test_a_federation_of_cifar_has_its_own_test(ten, tmp_path):
     path = write_archive(tmp_path / "c.tar.gz", ten[0])
     settings = {
         "task": "image_classification",

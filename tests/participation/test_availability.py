@@ -7,7 +7,7 @@ from fedtlu_fast import InputError
 from fedtlu_fast.participation.availability import Duty, DutyCycle, Trace, load_trace
 
 
-def test_each_client_is_there_for_its_share_of_every_period_in_one_stretch():
+def test_each_client_is_available_for_one_stretch_of_every_period():
     rule = DutyCycle(0, 400, period=10, on=3)
     there = np.zeros((40, 400), np.bool_)
     for index in range(40):
@@ -20,7 +20,7 @@ def test_each_client_is_there_for_its_share_of_every_period_in_one_stretch():
     assert (np.abs(there.sum(axis=1) - 120) < 46).all()
 
 
-def test_who_is_there_is_a_pure_function_of_seed_and_round():
+def test_availability_is_a_pure_function_of_seed_and_round():
     first, again = DutyCycle(5, 1000, 8, 4), DutyCycle(5, 1000, 8, 4)
     again.available(1)
     assert np.array_equal(first.available(6), again.available(6))
@@ -44,7 +44,7 @@ JSON = {"0": [[1, 3], [3, 6]], "2": [2, 5, 6], "1": []}
 
 
 @pytest.mark.parametrize(("name", "content"), [("trace.csv", CSV), ("trace.json", JSON)])
-def test_a_trace_says_who_is_there(tmp_path, name, content):
+def test_a_trace_says_which_clients_are_available(tmp_path, name, content):
     trace = load_trace(written(tmp_path, name, content), clients=3, rounds=6)
     there = [trace.available(index).tolist() for index in range(1, 9)]
     assert there == [[0], [0, 2], [0], [0], [0, 2], [0, 2], [], []]
@@ -58,7 +58,7 @@ def test_a_trace_says_who_is_there(tmp_path, name, content):
     ["\ufeff" + CSV, CSV + "\n\n", CSV.replace("\n", "\r\n"), CSV.replace("client,", '"client",') + " \n"],
     ids=["byte order mark", "empty last lines", "Windows", "quotes"],
 )
-def test_what_editors_do_to_a_trace_does_not_matter(tmp_path, content):
+def test_line_ends_quotes_and_blank_lines_of_a_trace_do_not_matter(tmp_path, content):
     expected = load_trace(written(tmp_path, "a.csv", CSV), 3, 6)
     for name in ("b.csv", "B.CSV"):
         found = load_trace(written(tmp_path, name, content), 3, 6)
@@ -105,7 +105,7 @@ def test_a_trace_of_other_content_has_another_digest(tmp_path):
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_a_trace_that_cannot_be_is_refused(tmp_path, name, content, message):
+def test_an_invalid_trace_is_refused(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message):
         load_trace(written(tmp_path, name, content), clients=3, rounds=6)
 

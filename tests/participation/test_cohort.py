@@ -32,7 +32,7 @@ def test_clients_and_places_are_drawn_uniformly() -> None:
     assert all(abs(first[client] - 300) < 83 for client in range(10))
 
 
-def test_one_client_of_millions_costs_no_list_of_millions() -> None:
+def test_drawing_one_client_of_millions_makes_no_list_of_all() -> None:
     assert all(0 <= client < 5_000_000 for client in sample_cohort(0, 1, 5_000_000, 3))
 
 

@@ -1,4 +1,4 @@
-"""Drawn, silent, late: what of a draw remains, and what the server learns from it."""
+"""Participation: drawn clients that are silent or late, and the losses that the server remembers."""
 
 from collections import Counter
 from math import inf, nan
@@ -19,7 +19,7 @@ from fedtlu_fast.participation.turnout import LOSS, PART, known_losses
 
 
 class Unasked:
-    """A population that is asked for nothing."""
+    """A population without methods: a call to any of them would fail."""
 
 
 def participation(clients=100, cohort=10, population=None, **given):
@@ -33,7 +33,7 @@ def population(clients):
     return SyntheticPopulation(Synthetic(), clients, 0, local_fraction=0.2)
 
 
-def test_by_default_all_that_are_drawn_take_part():
+def test_by_default_all_drawn_clients_take_part():
     default = participation()
     for index in range(1, 20):
         found = default.draw(index, {})
@@ -55,7 +55,7 @@ def test_over_selection_goes_on_without_the_last_ones():
     assert all(abs(late[place] - 231) < 67 for place in range(13))
 
 
-def test_dropout_loses_clients_by_chance_each_for_itself():
+def test_clients_drop_out_independently():
     under = participation(dropout=0.3)
     lost = [under.draw(index, {}).dropped for index in range(1, 1001)]
     assert all(set(dropped.values()) <= {"no answer"} for dropped in lost)
@@ -65,14 +65,14 @@ def test_dropout_loses_clients_by_chance_each_for_itself():
     assert counts.var() == pytest.approx(2.1, rel=0.25)
 
 
-def test_whether_a_client_drops_out_does_not_depend_on_who_else_is_drawn():
+def test_a_clients_dropout_does_not_depend_on_the_other_drawn_clients():
     few, many = participation(cohort=5, dropout=0.5), participation(cohort=100, dropout=0.5)
     for index in range(1, 30):
         here, there = few.draw(index, {}), many.draw(index, {})
         assert all((client in here.dropped) == (client in there.dropped) for client in here.drawn)
 
 
-def test_over_selection_and_dropout_together_fill_the_cohort_from_those_that_answer():
+def test_over_selection_fills_the_cohort_with_clients_that_answer():
     both = participation(over_selection=2, dropout=0.4)
     for index in range(1, 200):
         found = both.draw(index, {})
@@ -84,7 +84,7 @@ def test_over_selection_and_dropout_together_fill_the_cohort_from_those_that_ans
         assert sorted([*found.cohort, *silent, *late]) == sorted(found.drawn)
 
 
-def test_nobody_there_is_nobody_drawn(tmp_path):
+def test_without_available_clients_none_is_drawn(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("client,first,last\n5,2,40\n")
     for sampler in ("uniform", "fixed", "size", "loss"):
@@ -100,7 +100,7 @@ def test_the_trace_identifies_the_run(tmp_path):
     assert participation(duty=0.5).identity == participation().identity == {}
 
 
-def test_duty_makes_the_draw_smaller_when_few_are_there():
+def test_fewer_clients_are_drawn_when_few_are_available():
     found = participation(clients=20, cohort=15, duty=0.5).draw(1, {})
     assert 3 <= len(found.drawn) < 15
 
@@ -119,13 +119,13 @@ def test_only_the_sampler_by_loss_keeps_losses():
 
 
 @pytest.mark.parametrize("sampler", ["size", "loss"])
-def test_a_population_that_does_not_tell_sizes_is_refused(sampler):
+def test_a_population_without_sizes_is_refused(sampler):
     assert not isinstance(Unasked(), KnowsSizes)
     with pytest.raises(InputError, match=rf"sampler: got '{sampler}'; expected uniform or fixed"):
         participation(sampler=sampler)
 
 
-def test_sizes_that_cannot_be_are_refused():
+def test_negative_sizes_are_refused():
     class Broken:
         def sizes(self):
             return np.array([3, 4, -2, *[1] * 97])
@@ -138,7 +138,7 @@ def test_sizes_that_cannot_be_are_refused():
 
 
 class First(Sampler):
-    """The clients with the lowest numbers, or what a test wants."""
+    """Draws the clients with the lowest numbers, or the clients that a test gives."""
 
     def __init__(self, drawn=None):
         self.drawn = drawn
@@ -148,7 +148,7 @@ class First(Sampler):
 
 
 class Odd(Availability):
-    """Clients with odd numbers."""
+    """Makes the clients with odd numbers available."""
 
     def schedule(self, seed, clients, rounds):
         odd = np.arange(1, clients, 2)
@@ -169,7 +169,7 @@ def test_a_sampler_and_an_availability_of_the_user_s_take_part():
 
 
 @pytest.mark.parametrize("drawn", [[0, 0], [20], [-1], [0, 1, 2, 3, 4], [2]])
-def test_what_a_sampler_of_the_user_s_draws_is_checked(drawn):
+def test_the_draw_of_a_user_s_sampler_is_checked(drawn):
     with pytest.raises(
         InputError, match=r"sampler: got .* draws at most 4 different clients of those that can"
     ):

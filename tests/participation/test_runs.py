@@ -1,4 +1,4 @@
-"""Whole federations in which not everyone takes part: what is recorded, and that a killed run goes on."""
+"""Whole federations in which not all clients take part: their records, and killed runs that are resumed."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ GIVEN = [
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Raised in place of the end of the process."""
 
 
 def federation(text: Path, given, **over):
@@ -45,15 +45,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(text, tmp_path, given, rounds):
     assert left(tmp_path / "out") == left(tmp_path / "whole")
 
 
-def test_losses_are_in_the_checkpoint_and_decide_who_is_drawn(text, tmp_path):
-    """The same run without its losses draws others: so the test above would see it if they were lost."""
+def test_losses_are_in_the_checkpoint_and_decide_the_draw(text, tmp_path):
+    """A run without losses draws other clients, so the test above would fail if losses were lost."""
     config = federation(text, {"sampler": "loss", "candidates": 8}, checkpoint={"every": 1, "retain": 9})
     result = simulate(config, tmp_path / "out")
     files = sorted(path.name for path in (tmp_path / "out/checkpoints/round-000004").iterdir())
     assert files == ["memory.safetensors", "model.safetensors", "state.json"]
     by_size = simulate(federation(text, {"sampler": "size"}))
     assert [row["cohort"] for row in result.selection] != [row["cohort"] for row in by_size.selection]
-    # Of 8 candidates, 4 a round: whoever has not trained comes first, so that in two rounds all have.
+    # 8 candidates, 4 a round: clients that have not trained come first, so that after two rounds all have.
     first, second, third = (row["cohort"] for row in result.selection[:3])
     assert sorted([*first, *second]) == list(range(8))
     assert set(third) != set(first)
@@ -69,7 +69,7 @@ def test_arms_that_share_a_warm_up_share_its_losses(text, tmp_path):
     assert left(tmp_path / "out/fedtlu-seed0") == left(tmp_path / "alone")
 
 
-def test_the_records_name_who_was_drawn_and_who_dropped(text):
+def test_the_records_name_drawn_and_dropped_clients(text):
     result = simulate(federation(text, {"over_selection": 1.5, "dropout": 0.3}))
     seen = set()
     for choice, metrics in zip(result.selection, result.metrics, strict=True):
@@ -106,7 +106,7 @@ def test_a_round_without_participants_changes_and_publishes_nothing(text, tmp_pa
     assert (out / "report.html").exists()
 
 
-def test_another_trace_than_the_run_began_with_is_refused(text, tmp_path):
+def test_a_run_with_a_changed_trace_is_not_resumed(text, tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("client,first,last\n0,1,9\n1,1,9\n")
     config = federation(text, {"trace": str(path)})
@@ -116,7 +116,7 @@ def test_another_trace_than_the_run_began_with_is_refused(text, tmp_path):
         simulate(config, tmp_path / "out", resume=True)
 
 
-def test_all_executors_train_whoever_takes_part(text):
+def test_all_executors_train_the_participants(text):
     given = {"sampler": "loss", "dropout": 0.5, "duty": 0.5, "period": 2}
     one, other = (
         simulate(federation(text, given, execution={"executor": name, "workers": 2, "clients_per_batch": 1}))

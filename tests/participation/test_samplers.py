@@ -1,4 +1,4 @@
-"""Who is drawn: how often, never twice, the same for the same seed and round."""
+"""Samplers: frequencies of the draws, no repetitions, and the same draw for the same seed and round."""
 
 import time
 from collections import Counter
@@ -45,7 +45,7 @@ def test_draws_are_of_different_clients_that_can_take_part_and_are_repeatable(da
         assert sampler.draw(given, count) == drawn
 
 
-def test_uniform_with_everyone_there_draws_as_ever():
+def test_uniform_with_all_clients_available_draws_the_usual_cohort():
     assert Uniform().draw(pool(7, 100, seed=3), 10) == sample_cohort(3, 7, 100, 10)
 
 
@@ -56,7 +56,7 @@ def test_rounds_and_seeds_differ():
     assert drawn(7, 3) not in (drawn(8, 3), drawn(7, 4))
 
 
-def test_uniform_among_those_that_can_take_part_is_uniform():
+def test_uniform_draws_available_clients_uniformly():
     available = np.array([2, 3, 5, 7, 11])
     pools = [pool(index, 20, available) for index in range(2000)]
     drawn = Counter(client for own in pools for client in Uniform().draw(own, 2))
@@ -67,7 +67,7 @@ def test_uniform_among_those_that_can_take_part_is_uniform():
 
 @pytest.mark.parametrize("available", [None, np.array([0, 2, 3, 4])])
 def test_by_size_each_next_client_has_chances_in_proportion_to_its_size(available):
-    """Every ordered pair's probability, worked out: w_a / sum * w_b / (sum - w_a)."""
+    """Compares with the probability of every ordered pair: w_a / sum * w_b / (sum - w_a)."""
     can = [client for client in range(6) if available is None or client in available]
     total = SIZES[can].sum()
     expected = {
@@ -81,7 +81,7 @@ def test_by_size_each_next_client_has_chances_in_proportion_to_its_size(availabl
     found = Counter(tuple(BySize().draw(own, 2)) for own in pools)
     assert set(found) <= set(expected)
     for pair, chance in expected.items():
-        # As a set: in which order numpy gives what it drew is its own affair.
+        # As a set, because the order of NumPy's draw is not specified.
         both = chance + expected[pair[::-1]]
         count = found[pair] + found[pair[::-1]]
         assert abs(count - draws * both) < 5 * (draws * both * (1 - both)) ** 0.5
@@ -102,12 +102,12 @@ def test_there_are_no_more_candidates_than_clients():
     assert ByLoss().draw(given, 3) == ByLoss(5).draw(given, 3)
 
 
-def test_power_of_choice_begins_with_those_it_knows_nothing_of_and_ends_with_broken_ones():
+def test_power_of_choice_takes_unknown_clients_first_and_refused_ones_last():
     given = pool(1, 4, losses={0: 0.1, 1: -inf, 2: 7.0}, sizes=np.ones(4, np.int64))
     assert ByLoss(4).draw(given, 4) == [3, 2, 0, 1]
 
 
-def test_as_many_candidates_as_clients_makes_it_the_largest_of_all_and_as_many_as_drawn_by_size():
+def test_the_number_of_candidates_goes_from_by_size_to_the_largest_of_all():
     losses = {client: (client * 7) % 30 / 10 for client in range(30)}
     given = pool(4, 30, losses=losses, sizes=np.arange(1, 31), seed=2)
     largest = sorted(range(30), key=lambda client: -losses[client])[:5]
@@ -115,7 +115,7 @@ def test_as_many_candidates_as_clients_makes_it_the_largest_of_all_and_as_many_a
     assert sorted(ByLoss(5).draw(given, 5)) == sorted(BySize().draw(given, 5))
 
 
-def test_fixed_is_the_same_in_every_round_and_misses_who_cannot():
+def test_fixed_takes_the_same_clients_without_unavailable_ones():
     first = Fixed().draw(pool(1, 50), 5)
     assert len(set(first)) == 5
     assert all(Fixed().draw(pool(index, 50), 5) == first for index in range(2, 20))
@@ -126,7 +126,7 @@ def test_fixed_is_the_same_in_every_round_and_misses_who_cannot():
     assert named.draw(pool(2, 50, np.array([8])), 3) == []
 
 
-def test_millions_of_clients_cost_nothing_where_none_is_listed():
+def test_uniform_draws_from_millions_without_listing_them():
     clients = 1_000_000_000
     start = time.monotonic()
     for sampler in (Uniform(), Fixed()):

@@ -1,4 +1,4 @@
-"""Noisy and malicious clients: what is wrong with their data, or with what they send."""
+"""Threats: noisy clients, whose data are wrong, and malicious clients, which send wrong updates."""
 
 from fedtlu_fast.client_steps.threats.collusion import ALittleIsEnough
 from fedtlu_fast.client_steps.threats.data import LabelFlip, LabelNoise, TokenNoise

@@ -1,4 +1,4 @@
-"""Malicious clients that make up together what they send."""
+"""Malicious clients that agree on the updates that they send."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fedtlu_fast.parts import part
 
 @part
 class ALittleIsEnough(Threat):
-    """Baruch et al. (arXiv 1902.06156): every attacker sends mean - z std of the attackers' honest updates.
+    """Every malicious client sends mean - z std of the malicious clients' honest updates (arXiv 1902.06156).
 
-    It is large enough to do harm and small enough to hide among honest clients. Attackers know each other's
-    updates and nobody else's.
+    The update of Baruch et al. is large enough to do harm and small enough to hide among honest clients.
+    Malicious clients know each other's updates and no others.
 
     Attributes:
-        strength: z, more than 0; None: as large as lets a majority of the cohort still seem to agree with
-            the attackers (section 3 of the paper).
+        strength: z, more than 0; None: the largest z with which a majority of the cohort still seems to agree
+            with the malicious clients (section 3 of the paper).
     """
 
     strength: Strength | None = None
@@ -36,7 +36,7 @@ class ALittleIsEnough(Threat):
 
 
 class _Colluders(ServerHalf):
-    """Holds the colluders' honest updates back, and sends what they have made of them."""
+    """Holds the colluders' honest updates back, and passes the crafted update on in place of each."""
 
     def __init__(self, step: ALittleIsEnough, server: ServerContext) -> None:
         self._step, self._server = step, server
@@ -61,20 +61,20 @@ class _Colluders(ServerHalf):
 
 
 class Spread:
-    """Mean and standard deviation of vectors that come one at a time (Welford), in O(P) memory.
+    """Mean and standard deviation of vectors that arrive one at a time (Welford), in O(P) memory.
 
     Attributes:
-        mean: [P]; empty before the first vector.
-        count: of the vectors.
+        mean: [P] float32, the mean so far; empty before the first vector.
+        count: number of vectors so far.
     """
 
     def __init__(self, like: Tensor) -> None:
-        # Most rounds have no attackers, and should not pay for the memory.
+        # Memory is allocated with the first vector, because most rounds have no colluders.
         self._like, self.mean, self._m2 = like, like[:0], like[:0]
         self.count = 0
 
     def add_(self, vector: Tensor) -> None:
-        """Takes one vector [P]."""
+        """Adds one vector [P]."""
         if not self.count:
             self.mean, self._m2 = torch.zeros_like(self._like), torch.zeros_like(self._like)
         self.count += 1
@@ -83,16 +83,16 @@ class Spread:
         self._m2.addcmul_(gap, vector - self.mean)
 
     def std(self) -> Tensor:
-        """[P]."""
+        """Returns [P], the population standard deviation of the vectors so far."""
         return (self._m2 / self.count).sqrt()
 
 
 def hidden_z(attackers: int, cohort: int) -> float:
-    """The largest z with which the attackers seem to be part of a majority (section 3 of the paper)."""
+    """Returns the largest z with which attackers seem to be part of a majority (section 3 of the paper)."""
     honest = cohort - attackers
     if honest < 1:
         return 1.0
     supporters = cohort // 2 + 1 - attackers
     share = (honest - supporters) / honest
-    # With a majority of attackers there is no bound; with very few there is nothing to gain.
+    # A majority of attackers has no bound (z is cut at 0.99); very few attackers gain nothing (z is 0).
     return max(0.0, NormalDist().inv_cdf(min(max(share, 0.01), 0.99)))

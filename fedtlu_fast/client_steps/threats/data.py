@@ -1,7 +1,7 @@
-"""Threats to what clients train on. What they test on stays right.
+"""Threats to the training samples of clients; their test samples stay correct.
 
-A client's wrong data are the same in every round. Of a batch, tokens are the first tensor and labels the
-last; of a language model's tokens both are one.
+A client's wrong samples are the same in every round. Tokens are the first tensor of a batch and labels the
+last; a language model's batch has one tensor, which is both.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import part
 
 IGNORED = -100
-"""A label that is no label."""
+"""The value in place of a label where there is none; losses ignore it."""
 
 
 @part
 class DataThreat(Threat):
-    """Base of the threats to data: a subclass says how a client's samples are spoiled."""
+    """The base class of threats to data; a subclass says how a client's samples are changed."""
 
     changes: ClassVar[frozenset[str]] = frozenset({"samples"})
 
@@ -38,16 +38,16 @@ class DataThreat(Threat):
         return replace(start, samples=Samples(batch, np.arange(len(start.samples))))
 
     def spoiled(self, client: ClientContext, batch: Batch) -> Batch:
-        """All of the client's samples, spoiled."""
+        """Returns all of the client's samples with the threat applied."""
         raise NotImplementedError
 
 
 @part
 class LabelNoise(DataThreat):
-    """Each label becomes, with a probability of `strength`, another one; all others are equally likely.
+    """Replaces each label with probability `strength` by another one, drawn uniformly (ours).
 
     Attributes:
-        strength: in (0, 1].
+        strength: the probability, in (0, 1].
     """
 
     strength: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -67,10 +67,10 @@ class LabelNoise(DataThreat):
 
 @part
 class TokenNoise(DataThreat):
-    """Each token becomes, with a probability of `strength`, another one; all others are equally likely.
+    """Replaces each token with probability `strength` by another one, drawn uniformly (ours).
 
     Attributes:
-        strength: in (0, 1].
+        strength: the probability, in (0, 1].
     """
 
     strength: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -87,13 +87,13 @@ class TokenNoise(DataThreat):
         noisy = _replaced(tokens, client.facts.tokens, self.strength, draws)
         if len(batch) == 1:
             return (noisy,)
-        # Where there is no label, it may be padding.
+        # A token without a label may be padding and stays as it is.
         return (torch.where(batch[-1] != IGNORED, noisy, tokens), *batch[1:])
 
 
 @part
 class LabelFlip(DataThreat):
-    """Label l of n becomes label n - 1 - l; without labels, tokens are flipped likewise."""
+    """Replaces label l of n labels by label n - 1 - l; in a language model it does so with tokens."""
 
     @override
     def spoiled(self, client: ClientContext, batch: Batch) -> Batch:
@@ -102,7 +102,7 @@ class LabelFlip(DataThreat):
 
 
 def _replaced(values: Tensor, count: int, share: float, draws: np.random.Generator) -> Tensor:
-    """Each with a probability of `share` another of 0 to count - 1, all of them equally likely."""
+    """Replaces each value with probability `share` by another one from 0 to count - 1, drawn uniformly."""
     struck = torch.from_numpy(draws.random(tuple(values.shape)) < share).to(values.device)
     shift = torch.from_numpy(draws.integers(1, max(count, 2), tuple(values.shape))).to(values.device)
     return torch.where(struck, (values + shift) % count, values)

@@ -1,4 +1,4 @@
-"""Threats to what clients send: an honest client's change becomes another one."""
+"""Threats to the updates that clients send: another change takes the place of the honest one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SignFlip(Threat):
     """The client sends its change times ``-strength``.
 
     Attributes:
-        strength: more than 0.
+        strength: the factor, more than 0.
     """
 
     strength: Strength = 1.0
@@ -41,7 +41,7 @@ class Scaling(Threat):
     """The client sends its change times `strength`.
 
     Attributes:
-        strength: more than 0.
+        strength: the factor, more than 0.
     """
 
     strength: Strength = 10.0
@@ -53,7 +53,7 @@ class Scaling(Threat):
 
 @part
 class Noise(Threat):
-    """Normal noise is added to the client's change.
+    """The client adds normal noise to its change.
 
     Attributes:
         strength: its standard deviation, in root mean squares of the layer's change.
@@ -85,7 +85,7 @@ class Random(Threat):
 
 @part
 class Shift(Threat):
-    """A constant is added to the client's change of some layers, which raises their score (Eq. 1).
+    """The client adds a constant to its change of some layers, which raises their score (Eq. 1).
 
     Attributes:
         strength: the constant, in root mean squares of the layer's change.
