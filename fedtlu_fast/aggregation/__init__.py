@@ -1,4 +1,4 @@
-"""How client changes become one, and what step the server makes of it."""
+"""The rules that turn the clients' changes into one, and the server optimizers that turn it into a step."""
 
 from fedtlu_fast.aggregation.buffers import BuffersMean
 from fedtlu_fast.aggregation.clipping import NormClip

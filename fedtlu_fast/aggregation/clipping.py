@@ -1,7 +1,8 @@
-"""Norm clipping: no client moves the mean further than a change of a given L2 norm would.
+"""Norm clipping: each client's change is scaled down to a largest L2 norm before it is averaged.
 
 ``dW = sum_k n_k d_k / max(1, ||d_k|| / clip) / sum_k n_k`` with d_k = w_k - w (Sun et al., "Can You Really
-Backdoor Federated Learning?", arXiv 1911.07963). With a number for `clip` the clients stream through in O(P).
+Backdoor Federated Learning?", arXiv 1911.07963). If `clip` is a number, clients are added one at a time in
+O(P) memory.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from fedtlu_fast.parts import part
 
 @part
 class NormClip(AggregationRule):
-    """The mean of changes that are scaled down to a largest norm.
+    """The weighted mean of changes that are scaled down to a largest L2 norm.
 
-    The median of the norms counts every client once; that of an even number lies halfway between the two in
-    the middle.
+    The median of the norms counts every client once; the median of an even number of norms is the mean of the
+    two middle ones.
 
     Attributes:
         clip: largest L2 norm of a client's change; null: the median of the round's norms, for which the
             vectors of the cohort are kept.
-        max_share: largest share of one client in a round's weights, at least 1 / cohort; weights are cut by
-            the samples of all that train; null: none.
+        max_share: largest share of one client in the sum of a round's weights, at least 1 / cohort; larger
+            weights are cut (see `largest_weight`); null: no limit.
         spill: directory for the cohort's vectors; null: in memory.
     """
 
@@ -45,7 +46,7 @@ class NormClip(AggregationRule):
 
     @property
     def keeps_vectors(self) -> bool:
-        """See `AggregationRule`; with a number for `clip` the clients stream through two vectors."""
+        """See `AggregationRule`. If `clip` is a number, two vectors are enough."""
         return self.clip is None
 
     @property
@@ -58,7 +59,7 @@ class NormClip(AggregationRule):
         check_share(self.max_share, cohort)
 
     def start(self, start: Start) -> Clipped:
-        """An empty mean, or room for the cohort."""
+        """Returns an empty mean, with room for the cohort if the vectors are kept."""
         stack = Stack(start.base, start.cohort, self.spill) if self.clip is None else None
         mean = WeightedMean(start.base, start.backend)
         return Clipped(mean, ChangeNorm(start.base, start.backend), stack, [], [])
@@ -75,7 +76,7 @@ class NormClip(AggregationRule):
         return state
 
     def finish(self, state: Clipped) -> Aggregated:
-        """The mean of the clipped changes; zeros when no client arrived."""
+        """Returns the mean of the clipped changes; zeros if no client arrived."""
         if state.stack is not None and state.norms:
             clip = float(np.median(state.norms))
             for place, (norm, weight) in enumerate(zip(state.norms, state.weights, strict=True)):
@@ -85,14 +86,14 @@ class NormClip(AggregationRule):
 
 @dataclass(frozen=True)
 class Clipped:
-    """The clients of a round so far.
+    """The state of `NormClip` during a round.
 
     Attributes:
-        mean: of the clipped changes.
-        norm: measures a client's change.
-        stack: vectors that wait for the median of the norms; None with a norm given in advance.
-        norms: of the waiting changes.
-        weights: of the waiting clients.
+        mean: the mean of the clipped changes so far.
+        norm: computes the norm of a client's change.
+        stack: the vectors that wait for the median of the norms; None if `clip` is a number.
+        norms: norms of the waiting changes.
+        weights: weights of the waiting clients.
     """
 
     mean: WeightedMean
@@ -103,22 +104,22 @@ class Clipped:
 
 
 class ChangeNorm:
-    """The L2 norm of a client's change, in one pass of `aggregate`."""
+    """Computes the L2 norm of a client's change in one pass of `aggregate`."""
 
     def __init__(self, base: Tensor, backend: str = "auto") -> None:
-        """Takes memory for one vector.
+        """Allocates one vector.
 
         Args:
-            base: [P], what the clients start from.
-            backend: who runs the kernels.
+            base: [P], the parameters with which the clients start.
+            backend: the backend that runs the kernels.
         """
         self.base, self.backend = base, backend
         self._scratch = torch.empty_like(base)
         self._whole = torch.tensor([0, len(base)])
 
     def __call__(self, client: Tensor) -> float:
-        """Of ``client - base``, summed in float64; finite for every finite client."""
-        # Half the change: the difference of two float32 numbers may be larger than any of them.
+        """Returns the L2 norm of ``client - base``, summed in float64; finite for every finite client."""
+        # Half the change, because the difference of two float32 numbers may overflow.
         _, half, _ = dispatch.aggregate(
             [client], [0.5], self._whole, base=self.base, out=self._scratch, backend=self.backend
         )
@@ -126,5 +127,5 @@ class ChangeNorm:
 
 
 def clipping(norm: float, clip: float) -> float:
-    """What a change of this norm is multiplied by: 1 at most; 1 for no change at all."""
+    """Returns the factor, at most 1, that scales a change of this norm down to the norm `clip`."""
     return 1.0 if norm <= clip else clip / norm

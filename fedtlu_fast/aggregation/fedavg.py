@@ -1,4 +1,4 @@
-"""FedAvg: the mean of the clients' changes, weighted by their sample counts, in O(P) memory."""
+"""FedAvg: the mean of the clients' changes, weighted by their numbers of samples, in O(P) memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fedtlu_fast.parts import part
 
 
 class WeightedMean:
-    """dW = sum_k n_k (w_k - w) / sum_k n_k, taken one client at a time (arXiv 1602.05629)."""
+    """The mean dW = sum_k n_k (w_k - w) / sum_k n_k, computed one client at a time (arXiv 1602.05629)."""
 
     def __init__(self, base: Tensor, backend: str = "auto", out: Tensor | None = None) -> None:
         """Starts an empty mean.
 
         Args:
-            base: [P], w, what the clients started from; kept, not changed.
-            backend: who runs the kernels.
-            out: [P], where the sum is kept; None for a new vector.
+            base: [P], w, the parameters with which the clients started; kept, not changed.
+            backend: the backend that runs the kernels.
+            out: [P], the vector that holds the sum; None: a new vector.
         """
         self.base, self.backend = base, backend
         self.total: float = 0
@@ -30,9 +30,9 @@ class WeightedMean:
         """Adds one client's vector [P] with its weight; the vector may be reused afterwards.
 
         Args:
-            client: w_k.
-            weight: n_k, the number of its samples, or less where `share` limits it.
-            factor: what its change is multiplied by; the weight stays the same.
+            client: [P], w_k, the client's parameters.
+            weight: n_k, the client's number of samples, or less if `share` limits it.
+            factor: a factor of the client's change, which leaves the weight unchanged.
         """
         if len(self.sum):
             dispatch.accumulate_(self.sum, client, self.base, weight * factor, self.backend)
@@ -45,17 +45,17 @@ class WeightedMean:
         self.total += weight
 
     def change(self) -> Tensor:
-        """[P], the averaged change; zeros when no client was added."""
+        """Returns [P], the averaged change; zeros if no client was added."""
         return self.sum / (self.total or 1)
 
 
 @part
 class Mean(AggregationRule):
-    """FedAvg: the mean of the clients' changes with their weights (arXiv 1602.05629); memory: one vector.
+    """FedAvg: the weighted mean of the clients' changes (arXiv 1602.05629), in the memory of one vector.
 
     Attributes:
-        max_share: largest share of one client in a round's weights, at least 1 / cohort; weights are cut by
-            the samples of all that train; null: none.
+        max_share: largest share of one client in the sum of a round's weights, at least 1 / cohort; larger
+            weights are cut (see `largest_weight`); null: no limit.
     """
 
     max_share: MaxShare = None
@@ -67,19 +67,19 @@ class Mean(AggregationRule):
         check_share(self.max_share, cohort)
 
     def start(self, start: Start) -> WeightedMean:
-        """An empty mean."""
+        """Returns an empty mean."""
         return WeightedMean(start.base, start.backend)
 
     def add(self, state: WeightedMean, client: int, weight: float, vector: Tensor) -> WeightedMean:
-        """Adds the client's change."""
+        """Adds one client's change."""
         state.add_(vector, weight)
         return state
 
     def add_sum(self, state: WeightedMean, weight: float, partial: Tensor) -> WeightedMean:
-        """Adds the sum."""
+        """Adds the sum of several clients' weighted changes."""
         state.add_sum_(partial, weight)
         return state
 
     def finish(self, state: WeightedMean) -> Aggregated:
-        """The mean; zeros when no client arrived."""
+        """Returns the mean; zeros if no client arrived."""
         return Aggregated(state.change())

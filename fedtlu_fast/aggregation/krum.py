@@ -1,8 +1,8 @@
-"""Krum and Multi-Krum: only clients that lie close to most others count.
+"""Krum and Multi-Krum: only clients that are close to most others count.
 
-Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017
-(preprint: arXiv 1703.02757). Memory: the clients' stack, 4 K P bytes, in memory or in a file (`Stack`), and
-16 K^2.
+Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
+2017 (preprint: arXiv 1703.02757). The clients' stack takes 4 K P bytes, in memory or in a file (`Stack`), and
+the distances take 16 K^2 bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import part
 
 CACHED = 2**17
-"""Numbers that are compared at a time: 1 MiB of float64, so that they stay in a core's cache."""
+"""Number of elements that are compared at a time: 1 MiB of float64, which stays in a core's cache."""
 
 
 def _some_clients(value: object) -> object:
-    # 0 and 0.0 mean the same here, 1 and 1.0 do not, and text is neither.
+    # An integer is a number of clients and a float is a share, so 1 and 1.0 differ; text is refused.
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not whole and not (isinstance(value, float) and 0 <= value < 0.5):
         raise ValueError("0 clients or more, or a share in [0, 0.5)")
@@ -40,17 +40,17 @@ Byzantine = Annotated[int | float, BeforeValidator(_some_clients)]
 class Krum(StackedRule):
     """The change of the client with the lowest score.
 
-    The score of a client is the sum of its squared distances to its n - f - 2 nearest among the n that
-    arrived. Clients with the same score go by their place in the cohort (the paper: by their identifier).
-    Every client counts once, whatever it holds.
+    The score of a client is the sum of its squared distances to its n - f - 2 nearest of the n clients that
+    arrived. Ties are broken by the clients' places in the cohort (in the paper by their identifiers). Every
+    client counts once, whatever its number of samples.
 
-    The paper asks for 2 f + 2 < n. The parameters are held to that; in a round in which too many clients
-    failed or were refused, the rule keeps none and changes nothing (ours): f is the number to tolerate in the
-    whole cohort, and the missing clients may all have been honest.
+    The paper requires 2 f + 2 < n, which is checked for the size of the cohort. In a round in which too many
+    clients failed or were refused, the rule keeps no client and changes nothing (ours), because f malicious
+    clients may be among those that arrived, and the missing clients may all have been honest.
 
     Attributes:
-        byzantine: f, how many clients of a cohort may be malicious: 2, or a share 0.2, rounded up;
-            2 f + 2 < cohort.
+        byzantine: f, the number of clients of a cohort that may be malicious, such as 2, or their share, such
+            as 0.2, which is rounded up to a number; 2 f + 2 < cohort.
         spill: directory for the cohort's vectors; null: in memory.
     """
 
@@ -59,10 +59,10 @@ class Krum(StackedRule):
     chooses = True
 
     def tolerated(self, cohort: int) -> int:
-        """f for a cohort of this size; a share is rounded up."""
+        """Returns f for a cohort of this size; a share is rounded up."""
         if isinstance(self.byzantine, int):
             return self.byzantine
-        # The share as it is written: 0.1 of 30 is 3, though the float product is more.
+        # Exact decimal arithmetic: 0.1 of 30 is 3, but the float product is above 3.
         return ceil(Fraction(str(self.byzantine)) * cohort)
 
     def check(self, cohort: int) -> None:
@@ -73,11 +73,11 @@ class Krum(StackedRule):
             raise InputError("byzantine", self.byzantine, expected, "Or use a larger cohort.")
 
     def size(self, arrived: int, tolerated: int) -> int:
-        """How many of the clients that arrived are kept."""
+        """Returns the number of clients that are kept, of those that arrived."""
         return 1
 
     def finish(self, state: Arrived) -> Aggregated:
-        """The mean change of the clients that are kept; zeros when there is none."""
+        """Returns the mean change of the clients that are kept; zeros if there are none."""
         arrived, tolerated = len(state.stack), self.tolerated(state.start.cohort)
         kept: list[int] = []
         if arrived > 2 * tolerated + 2:
@@ -95,9 +95,9 @@ class MultiKrum(Krum):
     """The mean change of the clients with the lowest scores; see `Krum`.
 
     Attributes:
-        byzantine: f, how many clients of a cohort may be malicious: 2, or a share 0.2, rounded up;
-            2 f + 2 < cohort.
-        kept: how many clients are kept; null: all that arrived but f, as in the paper's experiments.
+        byzantine: f, the number of clients of a cohort that may be malicious, such as 2, or their share, such
+            as 0.2, which is rounded up to a number; 2 f + 2 < cohort.
+        kept: number of clients that are kept; null: f fewer than arrived, as in the paper's experiments.
         spill: directory for the cohort's vectors; null: in memory.
     """
 
@@ -115,13 +115,14 @@ class MultiKrum(Krum):
 
 
 def squared_distances(stack: Stack) -> Tensor:
-    """[K, K] float64, on the CPU: ``||w_i - w_j||^2`` of every two clients.
+    """Computes ``||w_i - w_j||^2`` for every two clients, as [K, K] float64 on the CPU.
 
-    From direct differences in float64, not from the Gram matrix. ``|x|^2 + |y|^2 - 2 x.y`` takes half the
-    time (4.4 s for 9.5 s of one core, 100 clients of 10 million numbers) and loses the more digits the nearer
-    two clients are: measured errors are 2e-16 to 5e-12 for honest changes and 3e-2 for two of norm 5e4 that
-    lie 8e-3 apart. Here it is 6e-16 for all of them; equal clients have distance 0 and equal distances to
-    all others, so that ties are ties; and the bits are those of any number of threads.
+    It sums direct differences in float64 and does not use the Gram matrix. ``|x|^2 + |y|^2 - 2 x.y`` takes
+    half the time (4.4 s instead of 9.5 s on one core, for 100 clients of 10 million numbers) but loses more
+    digits the closer two clients are: measured relative errors are 2e-16 to 5e-12 for honest changes, and
+    3e-2 for two changes of norm 5e4 at a distance of 8e-3. Here the error is 6e-16 for all of them. Equal
+    clients have distance 0 and equal distances to all others, so that ties are exact. The bits do not depend
+    on the number of threads.
     """
     clients = len(stack)
     above = torch.triu_indices(clients, clients, 1)
@@ -135,10 +136,10 @@ def squared_distances(stack: Stack) -> Tensor:
 
 
 def krum_scores(distances: Tensor, tolerated: int) -> Tensor:
-    """[K], every client's sum of squared distances to its K - f - 2 nearest others.
+    """Returns [K] float64, every client's sum of squared distances to its K - f - 2 nearest other clients.
 
     Args:
-        distances: [K, K] float64, squared.
+        distances: [K, K] float64, the squared distances.
         tolerated: f; K - f - 2 is at least 1.
     """
     clients = len(distances)

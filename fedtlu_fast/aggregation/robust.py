@@ -1,7 +1,7 @@
 """Rules by coordinate: median and trimmed mean (Yin et al., arXiv 1803.01498).
 
-Every client counts once, whatever it holds. Both rules need all clients of a round together: 4 K P bytes, in
-memory or in a file (`Stack`).
+Every client counts once, whatever its number of samples. Both rules need all clients of a round together,
+which takes 4 K P bytes, in memory or in a file (`Stack`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fedtlu_fast.parts import part
 
 
 class CoordinateRule(StackedRule):
-    """Base of rules that treat every number of the change for itself."""
+    """The base class of rules that treat every number of the change separately."""
 
     @abstractmethod
     def reduce(self, changes: Tensor) -> Tensor:
-        """[n], of the clients' changes [K, n] at some places; K is at least 1."""
+        """Returns [n], the aggregate of the clients' changes [K, n] at n places; K is at least 1."""
 
     def finish(self, state: Arrived) -> Aggregated:
-        """The rule at every place, some columns at a time; zeros when no client arrived."""
+        """Applies the rule at every place, some columns at a time; zeros if no client arrived."""
         base = state.start.base
         change = torch.zeros_like(base)
         if len(state.stack):
@@ -47,7 +47,7 @@ class Median(CoordinateRule):
     spill: Spill = None
 
     def reduce(self, changes: Tensor) -> Tensor:
-        """The middle value, or the middle of the two in the middle."""
+        """Returns the middle value at every place, or the mean of the two middle values."""
         middle = changes.sort(dim=0).values
         low, high = middle[(len(changes) - 1) // 2], middle[len(changes) // 2]
         return low + (high - low) / 2
@@ -55,10 +55,11 @@ class Median(CoordinateRule):
 
 @part
 class TrimmedMean(CoordinateRule):
-    """The mean of the clients' changes, number by number, without the largest and the smallest.
+    """The mean of the clients' changes, number by number, without the largest and the smallest values.
 
     Attributes:
-        trim: share of the clients that is cut off at each end, for each number.
+        trim: share of the clients whose values are cut off at each end, in [0, 0.5); the number is rounded
+            down.
         spill: directory for the cohort's vectors; null: in memory.
     """
 
@@ -66,6 +67,6 @@ class TrimmedMean(CoordinateRule):
     spill: Spill = None
 
     def reduce(self, changes: Tensor) -> Tensor:
-        """The mean of the values that are left."""
+        """Returns the mean of the remaining values at every place."""
         cut = floor(self.trim * len(changes))
         return changes.sort(dim=0).values[cut : len(changes) - cut].mean(dim=0)

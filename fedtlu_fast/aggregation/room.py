@@ -1,4 +1,4 @@
-"""Whether a rule that keeps the vectors of a cohort has room for them."""
+"""Checks that a rule which keeps the vectors of a cohort has room for them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from fedtlu_fast.machine import lies_in_memory, memory_room
 
 
 def stack_bytes(rule: AggregationRule, parameters: int, cohort: int) -> int:
-    """What a rule's stack takes in memory or on disk; 0 for rules that need none.
+    """Returns the bytes that a rule's stack takes in memory or on disk; 0 for rules without a stack.
 
     Args:
-        rule: the rule.
-        parameters: P.
-        cohort: K.
+        rule: the aggregation rule.
+        parameters: P, the number of parameters.
+        cohort: K, the number of clients in a cohort.
     """
     return 4 * parameters * cohort if rule.keeps_vectors else 0
 
 
 def check_room(rule: AggregationRule, parameters: int, cohort: int) -> None:
-    """Makes sure before the first round that the stack has room.
+    """Checks before the first round that there is room for the stack.
 
     Args:
-        rule: the rule.
-        parameters: P.
-        cohort: K.
+        rule: the aggregation rule.
+        parameters: P, the number of parameters.
+        cohort: K, the number of clients in a cohort.
 
     Raises:
-        InputError: it has not, or the directory for it is not there.
+        InputError: there is too little room, or the directory of the stack does not exist.
     """
     needed = stack_bytes(rule, parameters, cohort)
     if not needed:
         return
-    told = f"room for {cohort:,} vectors of {parameters:,} numbers, {needed / 1e9:.2f} GB"
+    wanted = f"room for {cohort:,} vectors of {parameters:,} numbers, {needed / 1e9:.2f} GB"
     spill = rule.spill_directory
     if spill is None:
         room = memory_room()
@@ -44,7 +44,7 @@ def check_room(rule: AggregationRule, parameters: int, cohort: int) -> None:
             raise InputError(
                 "aggregation.rule",
                 type(rule).__name__,
-                f"{told}; {room}, of which a stack may take 70%",
+                f"{wanted}; {room}, of which a stack may take 70%",
                 "Set aggregation.spill to a directory with room, or use a smaller cohort.",
             )
         return
@@ -61,4 +61,4 @@ def check_room(rule: AggregationRule, parameters: int, cohort: int) -> None:
         room = memory_room()
         free_disk, free = min(free_disk, room.bytes), f"it lies in memory (tmpfs), and {room}"
     if needed > free_disk:
-        raise InputError("aggregation.spill", spill, f"{told}; {free}")
+        raise InputError("aggregation.spill", spill, f"{wanted}; {free}")

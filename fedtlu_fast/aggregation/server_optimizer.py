@@ -1,9 +1,10 @@
-"""Server optimizers: the step that the global model makes of the aggregated change.
+"""Server optimizers, which turn the aggregated change into the step of the global model.
 
-FedAvgM (Hsu et al., arXiv 1909.06335) and FedAdam (Reddi et al., arXiv 2003.00295, Algorithm 2). Blocks are
-scored and chosen by the aggregated change itself, as FedTLU has it; the optimizer then makes the step for
-the chosen layers alone, and its state of all other layers keeps its bits (ours: neither paper selects).
-Steps are computed in float64 and rounded once, state and step alike: the same bits on every device.
+They are FedAvgM (Hsu et al., arXiv 1909.06335) and FedAdam (Reddi et al., arXiv 2003.00295, Algorithm 2).
+Blocks are scored and chosen by the aggregated change itself, as in FedTLU. The optimizer then makes the step
+of the chosen layers only, and its state of all other layers keeps its bits (ours: neither paper selects
+layers). Steps and states are computed in float64 and rounded once, so that they have the same bits on every
+device.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from torch import Tensor
 from fedtlu_fast.parts import part
 
 OptimizerState = Mapping[str, Tensor]
-"""Vectors [P] float32 by name; empty before the first step, and for no optimizer."""
+"""An optimizer's vectors [P] float32 by name; empty before the first step, and for `Plain`."""
 
 PIECE = 2**18
-"""Numbers that are treated at a time, so that the float64 of the calculation stays in the cache."""
+"""Number of elements that are treated at a time, so that their float64 copies stay in the cache."""
 
 
 class ServerOptimizer(ABC):
-    """Makes a step of a change. To write your own, subclass it.
+    """Turns an aggregated change into a step. To write your own, subclass it.
 
     Attributes:
-        vectors: how many vectors [P] its state has.
+        vectors: number of vectors [P] in its state.
     """
 
     vectors: ClassVar[int] = 0
@@ -38,22 +39,22 @@ class ServerOptimizer(ABC):
     def step(
         self, change: Tensor, state: OptimizerState, offsets: Tensor, mask: Tensor
     ) -> tuple[Tensor, OptimizerState]:
-        """The step, which is multiplied with `server_lr` and added to the parameters, and the next state.
+        """Computes the step, which is multiplied by `server_lr` and added to the parameters.
 
         Args:
             change: [P] float32, the aggregated change; not changed.
-            state: as the step before left it; not changed. It is empty before the first step.
+            state: the state after the step before, empty before the first step; not changed.
             offsets: [L + 1] int64, on the CPU: layer l is ``change[offsets[l]:offsets[l + 1]]``.
-            mask: [L] bool, on the CPU: the layers that are applied, all of whose changes are finite.
+            mask: [L] bool, on the CPU, true for the layers that are applied; their changes are finite.
 
         Returns:
-            [P], of which only the layers of `mask` count; and the state.
+            The step [P] float32, of which only the layers of `mask` are used; and the new state.
         """
 
 
 @part
 class Plain(ServerOptimizer):
-    """No optimizer: FedAvg's step, the change itself."""
+    """No optimizer: the step is the change itself, as in FedAvg."""
 
     vectors = 0
 
@@ -66,10 +67,10 @@ class Plain(ServerOptimizer):
 
 @part
 class Momentum(ServerOptimizer):
-    """FedAvgM: ``v = momentum v + dW``, and v is the step; v begins at 0.
+    """FedAvgM (arXiv 1909.06335): the step is ``v = momentum v + dW``, where v is 0 at first.
 
     Attributes:
-        momentum: share of the last step, in [0, 1).
+        momentum: factor of the last step, in [0, 1).
     """
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -78,7 +79,7 @@ class Momentum(ServerOptimizer):
     def step(
         self, change: Tensor, state: OptimizerState, offsets: Tensor, mask: Tensor
     ) -> tuple[Tensor, OptimizerState]:
-        """See `ServerOptimizer`; the state is ``momentum``."""
+        """See `ServerOptimizer`. The state is ``momentum`` (v)."""
         momentum = state["momentum"].clone() if state else torch.zeros_like(change)
         for piece in _pieces(offsets, mask):
             momentum[piece] = momentum[piece].double() * self.momentum + change[piece].double()
@@ -87,17 +88,16 @@ class Momentum(ServerOptimizer):
 
 @part
 class Adam(ServerOptimizer):
-    """FedAdam, Algorithm 2 of the paper, without bias correction as there.
+    """FedAdam (arXiv 2003.00295, Algorithm 2), without bias correction as in the paper.
 
-    ``m = beta1 m + (1 - beta1) dW``, ``v = beta2 v + (1 - beta2) dW^2``, and the step is
-    ``m / (sqrt(v) + tau)``. m begins at 0. The paper asks for v >= tau^2 at the beginning; it is tau^2 here.
-    v is at most the largest float32 (ours): a change whose square is beyond it would stop its parameter
-    for ever.
+    With ``m = beta1 m + (1 - beta1) dW`` and ``v = beta2 v + (1 - beta2) dW^2``, the step is ``m / (sqrt(v) +
+    tau)``. At first m is 0 and v is tau^2, the smallest value that the paper allows. v is at most the largest
+    float32 (ours), because with an infinite v its parameter would never move again.
 
     Attributes:
         beta1: decay of the mean of the changes, in [0, 1).
         beta2: decay of the mean of their squares, in [0, 1).
-        tau: the larger, the less adaptive; more than 0.
+        tau: adaptivity, more than 0; a larger tau makes the step less adaptive.
     """
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -108,13 +108,13 @@ class Adam(ServerOptimizer):
     def step(
         self, change: Tensor, state: OptimizerState, offsets: Tensor, mask: Tensor
     ) -> tuple[Tensor, OptimizerState]:
-        """See `ServerOptimizer`; the state is ``mean`` (m) and ``square`` (v)."""
+        """See `ServerOptimizer`. The state is ``mean`` (m) and ``square`` (v)."""
         mean = state["mean"].clone() if state else torch.zeros_like(change)
         square = state["square"].clone() if state else torch.full_like(change, self.tau**2)
         step, largest = torch.zeros_like(change), torch.finfo(square.dtype).max
         for piece in _pieces(offsets, mask):
             own = change[piece].double()
-            # Products and sums one by one: fused, they would differ in the last bit between machines.
+            # Separate products and sums, because fused ones differ between machines in the last bit.
             m = mean[piece].double() * self.beta1 + own * (1 - self.beta1)
             v = square[piece].double() * self.beta2 + own.square() * (1 - self.beta2)
             step[piece] = m / (v.sqrt() + self.tau)
@@ -123,7 +123,7 @@ class Adam(ServerOptimizer):
 
 
 def _pieces(offsets: Tensor, mask: Tensor) -> Iterator[slice]:
-    """The chosen layers' places, cut into pieces."""
+    """Yields the slices of the chosen layers, cut into pieces of `PIECE` elements."""
     bounds: list[int] = offsets.tolist()
     for layer in mask.nonzero().flatten().tolist():
         for first in range(bounds[layer], bounds[layer + 1], PIECE):

@@ -1,4 +1,4 @@
-"""A limit on how much one client counts in the mean (``aggregation.max_share``)."""
+"""A limit on the weight of one client in the mean (``aggregation.max_share``)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MaxShare = Annotated[float | None, Field(gt=0, le=1)]
 
 
 def check_share(share: float | None, cohort: int) -> None:
-    """Refuses a largest share that clients who count alike would exceed.
+    """Checks that a largest share is at least 1 / cohort, the share of each client with equal weights.
 
     Raises:
-        InputError: it is less than 1 / cohort.
+        InputError: it is less.
     """
     if share is not None and share < 1 / cohort:
         expected = f"at least 1 / {cohort}, the share of each when {cohort} count alike"
@@ -25,24 +25,24 @@ def check_share(share: float | None, cohort: int) -> None:
 
 
 def largest_weight(samples: Iterable[int], share: float) -> float:
-    """The weight that no client of a round may exceed, so that none has more than `share` of the sum.
+    """Returns the limit of a round's weights with which no client has more than `share` of their sum (ours).
 
-    Every weight is a client's number of samples, or this where it holds more. Clients that hold nothing do
-    not count. When fewer than ``1 / share`` clients are left, nobody can stay below it; then all get the
-    weight of the smallest one.
+    A client's weight is its number of samples, or the limit if that is smaller. Clients without samples do
+    not count. If there are too few other clients (``1 / share`` or fewer), the limit is the smallest client's
+    number of samples, so that all have equal weights.
 
     Args:
-        samples: that each client of the cohort holds.
-        share: in (0, 1].
+        samples: the number of samples of each client of the cohort.
+        share: the largest share, in (0, 1].
     """
     held = sorted((own for own in samples if own), reverse=True)
-    # The share as it is written, and exact: 10 clients of a share of 0.1 are the whole.
+    # Exact decimal arithmetic: 10 clients with a share of 0.1 each are the whole.
     limit = Fraction(str(share))
     if limit * len(held) <= 1:
         return float(held[-1]) if held else 0.0
     rest = sum(held)
     for cut, own in enumerate(held):
-        # With the `cut` largest at the limit c, c = limit * (cut * c + rest).
+        # If the `cut` largest clients have the weight c, then c = limit * (cut * c + rest).
         most = limit * rest / (1 - limit * cut)
         if own <= most:
             return float(most)

@@ -1,4 +1,4 @@
-"""The vectors of a round's clients, for rules that compare them: in memory, or in a file mapped into it."""
+"""Keeps the vectors of a round's clients for rules that compare them, in memory or in a mapped file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from fedtlu_fast.places import absolute, at_home
 Spill = Annotated[
     str | None, AfterValidator(lambda given: None if given is None else absolute(str(at_home(given))))
 ]
-"""A directory for the file of a stack; None for memory."""
+"""The directory for the file of a stack; None: the stack is in memory."""
 COLUMNS = 2**16
-"""Coordinates that are treated at a time."""
+"""Number of coordinates that are treated at a time."""
 
 
 class Stack:
-    """Up to K vectors [P], float32; `len` tells how many there are."""
+    """Up to K vectors [P] float32; `len` returns their number."""
 
     def __init__(self, base: Tensor, clients: int, spill: str | None = None) -> None:
-        """Makes room.
+        """Reserves room for all vectors.
 
         Args:
-            base: [P], what the clients start from; rows and blocks come on its device.
-            clients: K at most.
-            spill: directory for the file; None: in memory.
+            base: [P], the parameters with which the clients start; rows and blocks are returned on its
+                device.
+            clients: K, the largest number of vectors.
+            spill: the directory for the file; None: in memory.
 
         Raises:
             StorageError: the directory has no room for the file.
@@ -51,26 +52,27 @@ class Stack:
         return self._count
 
     def add_(self, client: Tensor) -> None:
-        """Copies one client's vector [P]."""
+        """Copies one client's vector [P] into the stack."""
         self._rows[self._count].copy_(client)
         self._count += 1
 
     def row(self, place: int) -> Tensor:
-        """[P], the vector that was added as number `place`, from 0; not to be changed."""
+        """Returns [P], the vector that was added as number `place`, from 0; not to be changed."""
         return self._rows[place].to(self.base.device)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Some columns at a time: which, and all vectors there, [K, n]; not to be changed."""
+        """Yields some columns at a time: their slice, and all vectors' values [K, n]; not to be changed."""
         for first in range(0, len(self.base), COLUMNS):
             columns = slice(first, first + COLUMNS)
             yield columns, self._rows[: self._count, columns].to(self.base.device)
 
 
 def _mapped(folder: str, shape: tuple[int, int]) -> Tensor:
-    """Room for float32 numbers in a file, all of whose blocks are there before it is mapped.
+    """Maps a new file with room for float32 numbers, whose blocks on the disk are reserved first.
 
-    A write into a mapping that finds no free block ends the process by a signal (SIGBUS); here a full disk is
-    an error. The file has no name from the start, so that it is gone with the process, however that ends.
+    Without reserved blocks, a write into the mapping on a full disk would end the process by a signal
+    (SIGBUS); now a full disk is an error at the start. The file has no name, so that it disappears with the
+    process in any case.
     """
     count = 4 * shape[0] * shape[1]
     try:
@@ -92,7 +94,7 @@ def _reserve(file: IO[bytes], count: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-    zeros = bytes(2**20)  # macOS, and file systems that do not reserve
+    zeros = bytes(2**20)  # for macOS, and for file systems that cannot reserve blocks
     for first in range(0, count, len(zeros)):
         file.write(zeros[: count - first])
     file.flush()

@@ -1,4 +1,4 @@
-"""`aggregate`: many clients' vectors in one pass, and what scoring and selection want to know about them."""
+"""`aggregate`: sums many clients' vectors in one pass, with the statistics that scoring needs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Aggregate:
 
     Attributes:
         change: [P], float32 (float64 for float64 clients).
-        stats: of its layers, [L].
-        client_stats: of the layers of every client's change, [K, L]; None if they were not asked for.
+        stats: [L], statistics of the layers of the change.
+        client_stats: [K, L], statistics of the layers of every client's change; None unless the caller asked
+            for them.
     """
 
     change: Tensor
@@ -42,29 +43,29 @@ def aggregate(
     client_stats: bool = False,
     backend: str = "auto",
 ) -> Aggregate:
-    """``dW = sum_k s_k (clients[k] - base)``, ``s_k = weights[k] / sum(weights)``, reading every client once.
+    """Computes the weighted mean of K clients' changes and its statistics in one pass over the clients.
 
-    The statistics of its layers come out of the same pass. The sum is taken in float64 in the order of the
-    clients and rounded once: the same bits on every backend and any number of threads. Use
-    `WeightedMean` where the clients come one at a time.
+    The mean is ``dW = sum_k s_k (clients[k] - base)`` with ``s_k = weights[k] / sum(weights)``. It is summed
+    in float64 in the order of the clients and rounded once, so that it has the same bits on every backend and
+    for any number of threads. Use `WeightedMean` for clients that arrive one at a time.
 
     Args:
         clients: [K, P], or K vectors [P]; float32, bfloat16, float16 or float64, all on one device.
-        weights: K numbers from 0 on; the clients' sample counts n_k for FedAvg (arXiv 1602.05629).
-        layout: where the layers lie.
-        normalize: divide the weights by their sum. False takes them as they are, whatever their sign: the
-            change is then a weighted sum, which K sample counts make as large as all samples together.
-        base: [P], of the clients' dtype, what they started from; None when they already are changes.
-        out: [P], where the change goes; it may be one of the clients. None for a new vector.
-        client_stats: also find every client's statistics, in the same pass: what client-side selection
-            and the analysis of attacks need. With a `base` they are of ``clients[k] - base`` rounded to
-            the dtype of `out`.
+        weights: [K], 0 or more; in FedAvg the clients' numbers of samples n_k (arXiv 1602.05629).
+        layout: the places of the layers in a vector.
+        normalize: whether the weights are divided by their sum. False takes them as they are, also negative
+            ones; the result is then a weighted sum and not a mean.
+        base: [P], of the clients' dtype, the vector with which the clients started; None: the vectors are
+            changes.
+        out: [P], the vector that receives the result; it may be one of the clients. None: a new vector.
+        client_stats: whether the pass also computes every client's statistics. With a `base`, they are
+            statistics of ``clients[k] - base`` rounded to the dtype of `out`.
         backend: ``auto``, ``reference``, ``native`` or ``triton``.
 
     Raises:
-        InputError: what was given does not fit together; or, unless `normalize` is False, weights of which
-            one is negative or all are 0.
-        BackendUnavailableError: the backend named cannot run here.
+        InputError: the arguments do not fit together; or `normalize` is True and a weight is negative, or all
+            are 0.
+        BackendUnavailableError: the named backend cannot run here.
 
     Example:
         >>> import torch
@@ -78,7 +79,7 @@ def aggregate(
     shares = checks.numbers("weights", weights, len(clients))
     if normalize:
         shares = normalized(shares)
-    # Of a matrix one row stands for all.
+    # All rows of a matrix have the same length, so one is enough.
     for index, client in enumerate(clients[:1] if isinstance(clients, Tensor) else clients):
         if client.shape != (layout.size,):
             raise InputError(
@@ -95,10 +96,10 @@ def aggregate(
 
 
 def normalized(weights: Tensor) -> Tensor:
-    """Weights [K], float64, divided by their sum; weights whose sum float64 cannot hold are scaled first.
+    """Divides weights [K] float64 by their sum; if the sum would overflow, the weights are scaled first.
 
     Raises:
-        InputError: one of them is negative, or all are 0.
+        InputError: a weight is negative, or all are 0.
     """
     given: list[float] = weights.tolist()
     if any(weight < 0 for weight in given):

@@ -1,1 +1,1 @@
-"""Bytes and floating-point operations of every method."""
+"""Computes the bytes and floating-point operations of every method."""

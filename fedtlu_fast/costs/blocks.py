@@ -1,19 +1,20 @@
-"""What a method costs: bytes sent and floating-point operations, by block, by client and by round (ours).
+"""The costs of a model's blocks: bytes and floating-point operations (FLOPs) of training them (ours).
 
-To train a block, the gradient has to be passed from the loss down to it: only what lies below the lowest
-trained block is free. So a backward pass over the chosen blocks S of a model takes
+To train a block, the gradient has to pass from the loss down to it, so that only the layers below the lowest
+trained block cost nothing. A backward pass that trains the blocks S therefore takes
 
     backward(S) = max over b in S of reach_b + sum over b in S of weight_b
 
-with `weight_b` for the gradients of the block's own parameters and `reach_b` for passing gradients down to
-it. Both are measured (`flops`). The model is exact where each block lies on the way to the next one; where
-blocks lie side by side (two towers; query, key and value at granularity ``module``) it is a lower bound,
-since the way to one is not the way to the other: there `flops.backward_flops` measures any choice.
+FLOPs, where `weight_b` is for the gradients of the block's own parameters and `reach_b` for passing gradients
+down to the block. Both are measured (`flops`). The formula is exact if each block lies on the path to the
+next one. For parallel blocks (two towers; query, key and value at granularity ``module``) it is a lower
+bound, because the path to one block is not the path to the other; `flops.backward_flops` measures the FLOPs
+of any choice.
 
-A communicated number is a float32, 4 bytes. Buffers (BatchNorm's statistics) travel both ways with every
-client. Frozen weights (under LoRA) are not counted: every client has them before it begins; nor are blocks
-that clients keep for themselves, from the round on in which they do. Nothing is compressed, and messages have
-no headers.
+A number that is sent is a float32 of 4 bytes. Buffers (BatchNorm's statistics) are sent to and from every
+client. Frozen weights (under LoRA) are not counted, because every client has them from the start; personal
+blocks are not counted from the first round in which clients keep them. Nothing is compressed, and messages
+have no headers.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ Masks = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Kept:
-    """What clients train and keep for themselves: it is sent neither way.
+    """The personal blocks, which clients train and keep; they are sent neither to nor from clients.
 
     Attributes:
-        blocks: indices of these blocks.
-        buffers: numbers of the buffers that go with them.
-        alternate: whether these blocks are trained in a pass of their own, before the others.
+        blocks: indices of the personal blocks.
+        buffers: number of numbers in their buffers.
+        alternate: whether the personal blocks are trained in a separate pass before the others (FedRep).
     """
 
     blocks: Sequence[int] = ()
@@ -52,19 +53,19 @@ NOTHING = Kept()
 
 @dataclass(frozen=True, eq=False)
 class BlockCosts:
-    """What the B blocks of a model cost; FLOPs are those of one sample.
+    """The costs of the B blocks of a model; FLOPs are those of one sample.
 
-    A product with a block's matrix takes as many FLOPs in the forward pass as the matrix's gradient in the
-    backward pass. So `weight` is also each block's share of `forward`; what is left of it belongs to
-    no block: attention's products of activations, and frozen matrices.
+    A product with a block's matrix takes as many FLOPs in the forward pass as the gradient of the matrix
+    takes in the backward pass. So `weight` is also each block's part of `forward`; the rest of `forward`
+    belongs to no block: attention's products of activations, and frozen matrices.
 
     Attributes:
-        names: of the blocks, as in the layout.
-        parameters: [B].
-        buffers: numbers in the model's floating-point buffers.
-        forward: FLOPs of a forward pass through the whole model, loss included.
-        weight: [B] FLOPs of the gradients of the block's own parameters.
-        reach: [B] FLOPs of passing gradients from the loss down to the block.
+        names: [B], names of the blocks, as in the layout.
+        parameters: [B] int64, number of parameters of each block.
+        buffers: number of numbers in the model's floating-point buffers.
+        forward: FLOPs of a forward pass through the whole model with its loss.
+        weight: [B] float64, FLOPs of the gradients of each block's own parameters.
+        reach: [B] float64, FLOPs of passing gradients from the loss down to each block.
     """
 
     names: tuple[str, ...]
@@ -76,27 +77,27 @@ class BlockCosts:
 
     @property
     def bytes(self) -> Integers:
-        """[B], of each block's parameters."""
+        """[B] int64, the bytes of each block's parameters."""
         return NUMBER_BYTES * self.parameters
 
     @property
     def model_bytes(self) -> int:
-        """Of all parameters and buffers."""
+        """The bytes of all parameters and buffers."""
         return int(self.bytes.sum()) + self.buffer_bytes
 
     @property
     def buffer_bytes(self) -> int:
-        """Of the buffers."""
+        """The bytes of the buffers."""
         return NUMBER_BYTES * self.buffers
 
     def backward(self, masks: ArrayLike) -> Floats:
-        """FLOPs of one sample's backward pass when these blocks are trained; 0 for none.
+        """Returns the FLOPs of one sample's backward pass if these blocks are trained; 0 for no block.
 
         Args:
-            masks: [..., B] bool.
+            masks: [..., B] bool, true for the trained blocks of each choice.
 
         Returns:
-            [...], one number for each choice.
+            [...] float64, one number for each choice.
         """
         chosen = self.check(masks)
         reach = np.where(chosen, self.reach, 0.0).max(axis=-1)
@@ -104,7 +105,7 @@ class BlockCosts:
         return found
 
     def mask(self, blocks: Sequence[int]) -> Masks:
-        """[B] bool from indices of blocks.
+        """Returns a mask [B] bool from the indices of blocks.
 
         Raises:
             InputError: there is no such block.
@@ -117,7 +118,7 @@ class BlockCosts:
         return mask
 
     def check(self, masks: ArrayLike) -> Masks:
-        """The masks as an array [..., B].
+        """Checks masks and returns them as an array [..., B].
 
         Raises:
             InputError: their last dimension is not B, or they are not bool.

@@ -33,20 +33,20 @@ from fedtlu_fast.tasks.task import Task
 
 
 def measure_costs(task: Task, layout: ParameterLayout, batch: Batch) -> BlockCosts:
-    """The costs of every block, from 2 B + 1 forward and backward passes; the model is left unchanged.
+    """Measures the costs of every block by 2 B + 1 forward and backward passes; the model is left unchanged.
 
-    With F(S) the backward FLOPs when the blocks S are trained, ``weight_b = F(all) - F(all but b)``, where
-    gradients also pass down to the model's input, so that leaving b out shortens no path; and ``reach_b =
-    F({b}) - weight_b``. Both are 0 for a block that the loss does not depend on.
+    F(S) are the backward FLOPs if the blocks S are trained. Then ``weight_b = F(all) - F(all except b)``,
+    measured with gradients that also pass down to the model's input, so that leaving b out shortens no path;
+    and ``reach_b = F({b}) - weight_b``. Both are 0 for a block on which the loss does not depend.
 
     Args:
-        task: model and loss.
-        layout: of the model.
-        batch: samples of the shape of the training data; one is enough, except for BatchNorm.
+        task: the model and its loss.
+        layout: the model's layout.
+        batch: samples of the shape of the training data; one sample is enough, except for BatchNorm.
 
     Raises:
-        InputError: the batch is empty, or the model computes something else when other blocks are trained, so
-            that a block alone takes less than its share of the whole.
+        InputError: the batch is empty; or the model's operations depend on which blocks are trained, so that
+            a block alone takes fewer FLOPs than its part of the whole.
     """
     count = len(batch[0])
     if not count:
@@ -78,12 +78,12 @@ def measure_costs(task: Task, layout: ParameterLayout, batch: Batch) -> BlockCos
 
 
 def backward_flops(task: Task, layout: ParameterLayout, batch: Batch, blocks: Collection[int]) -> float:
-    """The measured FLOPs of one sample's backward pass when only these blocks are trained.
+    """Measures the FLOPs of one sample's backward pass if only these blocks are trained.
 
     Args:
-        task: model and loss; left unchanged.
-        layout: of the model.
-        batch: as for `measure_costs`.
+        task: the model and its loss; left unchanged.
+        layout: the model's layout.
+        batch: see `measure_costs`.
         blocks: indices of the trained blocks; may be empty.
     """
     with _training_as_it_was(task.model):
@@ -93,7 +93,7 @@ def backward_flops(task: Task, layout: ParameterLayout, batch: Batch, blocks: Co
 def _flops(
     task: Task, layout: ParameterLayout, batch: Batch, blocks: Collection[int], *, through: bool = False
 ) -> tuple[int, int]:
-    """FLOPs of the forward and of the backward pass over a batch with only these blocks trained.
+    """Measures the FLOPs of the forward and the backward pass over a batch if only these blocks are trained.
 
     With `through`, gradients also pass down to the model's input.
     """
@@ -120,7 +120,7 @@ def _flops(
 
 @contextmanager
 def _outputs_as_leaves(model: nn.Module, leaves: list[Tensor]) -> Iterator[None]:
-    """Inside, gradients are passed down to every module's output, as if something below were trained."""
+    """Passes gradients down to every module's output inside the context, as if a layer below were trained."""
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
         if isinstance(output, Tensor) and output.is_floating_point() and not output.requires_grad:
@@ -136,14 +136,14 @@ def _outputs_as_leaves(model: nn.Module, leaves: list[Tensor]) -> Iterator[None]
 
 
 def _as_leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
-    """The same numbers with a gradient: a copy of a new leaf, since a leaf cannot be changed in place."""
+    """Returns the tensor with a gradient: a copy of a new leaf, since leaves cannot be changed in place."""
     leaves.append(tensor.detach().requires_grad_())
     return leaves[-1].clone()
 
 
 @contextmanager
 def _training_as_it_was(model: nn.Module) -> Iterator[None]:
-    """The model is in training mode inside; its mode, buffers and `requires_grad` are restored afterwards."""
+    """Puts the model in training mode inside the context; restores modes, buffers and `requires_grad`."""
     modes = [(module, module.training) for module in model.modules()]
     trained = [(param, param.requires_grad) for param in model.parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

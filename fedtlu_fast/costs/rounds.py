@@ -1,4 +1,4 @@
-"""What the rounds of a run cost: bytes and floating-point operations, from what its blocks cost (ours)."""
+"""Computes the bytes and floating-point operations of a run's rounds from the costs of its blocks (ours)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fedtlu_fast.randomness import generator
 
 @dataclass(frozen=True, eq=False)
 class RoundCosts:
-    """What one round costs the K clients that train; bytes and FLOPs.
+    """The bytes and FLOPs of one round in which K clients train.
 
     Attributes:
-        bytes_down: of the whole model, but for what clients keep, to every client.
-        bytes_published: of what changed in the global model: all that a client needs which took part in the
-            round before. Sent once.
-        bytes_up: [K], the blocks that the client sent.
-        forward: [K], of local training.
-        backward: [K], likewise, down to the client's lowest block.
-        probe_bytes_up: of the clients that measured their blocks before: one number for each block.
-        probe_forward: of these measurements.
-        probe_backward: likewise, over all blocks.
+        bytes_down: bytes of the whole model without personal blocks, sent to every client.
+        bytes_published: bytes of the changed part of the global model, counted once; a client that took part
+            in the round before needs no more.
+        bytes_up: [K] int64, bytes of the blocks that each client sent.
+        forward: [K] float64, FLOPs of the forward passes of each client's local training.
+        backward: [K] float64, FLOPs of its backward passes, down to the client's lowest trained block.
+        probe_bytes_up: bytes of the probes that clients sent: one number for each block.
+        probe_forward: FLOPs of the forward passes of all probes.
+        probe_backward: FLOPs of the backward passes of all probes, over all blocks.
     """
 
     bytes_down: int
@@ -43,7 +43,7 @@ class RoundCosts:
     probe_backward: float
 
     def row(self) -> dict[str, Any]:
-        """The same as numbers, summed over clients."""
+        """Returns the costs as plain numbers by name, summed over clients."""
         return {
             "bytes_down": self.bytes_down,
             "bytes_published": self.bytes_published,
@@ -63,23 +63,24 @@ def round_costs(
     published: ArrayLike | None = None,
     sent: ArrayLike | None = None,
     kept: Kept = NOTHING,
-    told: bool = True,
+    probes_sent: bool = True,
 ) -> RoundCosts:
-    """The costs of a round in which K clients train.
+    """Returns the costs of a round in which K clients train.
 
     Args:
-        costs: of the model.
+        costs: the costs of the model's blocks.
         masks: [K, B] bool, the blocks that each client trains.
-        samples: [K], samples that pass through the model in each client's steps, one that comes twice
-            counted twice (`samples_processed`).
-        probe_samples: for each client that measured all blocks before, the samples it took for it.
-        published: [B] bool, the blocks that the server changed; None: those that any client sent.
-        sent: [K, B] bool, the blocks that each client sends; None: those that it trains and does not keep.
-        kept: what clients keep.
-        told: whether clients send what they measured; not where each decides for itself.
+        samples: [K], number of samples that pass through the model in each client's steps, with repetitions
+            (`samples_processed`).
+        probe_samples: number of samples of each client's probe, for the clients that probed before training.
+        published: [B] bool, the blocks that the server changed; None: the blocks that at least one client
+            sent.
+        sent: [K, B] bool, the blocks that each client sends; None: the trained blocks that are not personal.
+        kept: the personal blocks.
+        probes_sent: whether clients send their probes; False if each client chooses its blocks itself.
 
     Raises:
-        InputError: shapes that do not fit, or a negative number of samples.
+        InputError: the shapes do not fit, or a number of samples is negative.
     """
     chosen = costs.check(masks)
     own = costs.mask(kept.blocks)
@@ -103,7 +104,7 @@ def round_costs(
         bytes_up=given @ costs.bytes + buffer_bytes,
         forward=passes * costs.forward * (2 if kept.alternate else 1),
         backward=passes * (backward if kept.alternate else costs.backward(chosen)),
-        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if told else 0,
+        probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if probes_sent else 0,
         probe_forward=probed * costs.forward,
         probe_backward=probed * float(costs.backward(everything)),
     )
@@ -116,22 +117,22 @@ def run_costs(
     size: Callable[[int], int],
     probe_batches: int = 0,
     kept: Kept = NOTHING,
-    told: bool = True,
+    probes_sent: bool = True,
     alone: bool = True,
 ) -> list[RoundCosts]:
-    """The costs of every round of a run, from its log.
+    """Returns the costs of every round of a run, from its log.
 
     Args:
-        costs: of the run's model.
+        costs: the costs of the blocks of the run's model.
         selection: rows of selection.jsonl. ``client_blocks`` holds the blocks that each client trained, in
-            the order of ``cohort``; in a row without it every client trained all of them. ``sent_blocks``
-            holds those that it sent, where they are others. ``probed`` names the clients that measured
-            their blocks before; none in a row without it.
+            the order of ``cohort``; without it, every client trained all blocks. ``sent_blocks`` holds the
+            blocks that each client sent, if they differ from the trained ones. ``probed`` holds the clients
+            that probed their gradients before training; without it, no client did.
         local: how the run's clients train.
-        size: samples that a client trains on, by its number.
-        probe_batches: with which a client measures its blocks, or as many as it has.
-        kept: what clients keep, in the rows with ``client_blocks``: in a warm-up they keep nothing.
-        told: see `round_costs`.
+        size: returns the number of training samples of a client.
+        probe_batches: number of batches of a probe; a client with fewer takes all its batches.
+        kept: the personal blocks, for rows with ``client_blocks``; in a warm-up no block is personal.
+        probes_sent: see `round_costs`.
         alone: see `batches`.
 
     Raises:
@@ -164,14 +165,14 @@ def run_costs(
                 costs.mask([places[name] for name in row["selected"]]),
                 _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
                 kept if "client_blocks" in row else NOTHING,
-                told,
+                probes_sent,
             )
         )
     return found
 
 
 def _masks(costs: BlockCosts, row: Mapping[str, Any], key: str) -> Masks:
-    """[K, B], of the blocks that a row of selection.jsonl names for each client; all where it names none."""
+    """Returns [K, B] bool, the blocks that a row of selection.jsonl lists for each client, by default all."""
     cohort, blocks = row["cohort"], len(costs.names)
     given = row.get(key, [range(blocks)] * len(cohort))
     if len(given) != len(cohort):
@@ -186,14 +187,14 @@ def _probe_samples(size: int, local: Local, count: int, alone: bool) -> int:
 
 
 def samples_processed(size: int, local: Local, alone: bool = True) -> int:
-    """Samples that pass through the model in one client's round, one that comes twice counted twice.
+    """Returns the number of samples that pass through the model in one client's round, with repetitions.
 
     Args:
-        size: samples that the client trains on.
+        size: number of the client's training samples.
         local: steps or epochs, and the batch size.
         alone: see `batches`.
     """
-    if not size:  # of a client whose data could not be read, or that has none: it failed
+    if not size:  # the client failed, because its data could not be read or it has none
         return 0
-    # How many does not depend on the draws, only which.
+    # Only the choice of samples depends on the draws, not their number, so any seed will do.
     return sum(map(len, batches(size, local, generator(0, "batches"), alone)))

@@ -1,19 +1,20 @@
-"""What blocks are ranked by: the paper's score, or the norm of the change against a scale (ours).
+"""The metrics that rank blocks: the paper's score, or the norm of the change relative to a scale (ours).
 
     excess             (mean/std)^2                                 Eq. 1 of FedTLU (`scoring`)
     l2_per_parameter   ||dW|| / sqrt(n)                             Eq. 1 without its std
     relative_change    ||dW|| / ||W||                               W: the global parameters before the round
     agreement          ||sum_k n_k d_k|| / sum_k n_k ||d_k||        d_k: client k's change; dW their mean
 
-relative_change is the counterpart, for changes, of the relative gradient norm that the client-side paper
-compares with (arXiv 2408.15600). agreement is at most 1, but for rounding: 1 where all clients pull the same
-way, some 1/sqrt(K) where K clients pull at random.
+relative_change is the counterpart, for changes, of the relative gradient norm in the paper on clients'
+selection (arXiv 2408.15600). Up to rounding, agreement is at most 1: it is 1 if the changes of all clients
+have the same direction, and about 1/sqrt(K) if the changes of K clients have random directions.
 
 A metric is a function of a `Change`. It returns `BlockValues`, or a tensor or array [B] in which larger is
-better; a function of your own goes by its dotted name. `asks` says which facts about single clients it wants.
+better. A function of your own is given by its dotted name. `asks` names the facts about single clients that
+it needs.
 
-A *unit* has a norm of its own: each of the L layers, then each of the B blocks taken as one long layer.
-Norms, scales and ratios of units are vectors [L + B], float64, on the CPU.
+A *unit* is a layer, or a block that is treated as one long layer. Norms, scales and ratios of units are
+vectors [L + B] float64 on the CPU: first the L layers, then the B blocks.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ class Change:
     """One change of a model, as metrics and scores see it: the aggregated one, or one client's own.
 
     Attributes:
-        layout: layers, blocks and groups.
+        layout: the model's layers, blocks and groups.
         stats: [L] float64 on the CPU, statistics of every layer's change.
         scores: Eq. 1 for every layer.
         parameters: [P] float32, the global parameters before the change; None outside of a run. Do not change
             them.
-        scored: the layout whose blocks hold only the layers that make their scores.
-        pooling: how the values of layers become a block's; see `ratios`.
+        scored: the layout whose blocks hold only the layers that count in their scores (`scored_layout`).
+        pooling: how a block's value is computed from its layers; see `ratios`.
         round: the number of the round, from 1.
         last_choice: [B] bool, the blocks that were applied in the round before; None before round 2.
         client_norms: [L + B] float64, ``sum_k n_k ||d_k|| / sum_k n_k`` of every unit; None unless asked for.
         client_stats: [K, L], statistics of the change of each accepted client, in the order of the cohort;
             None unless asked for.
         client_weights: [K] float64, their weights; None unless `client_stats` is there.
-        backend: which backend runs the kernels.
+        backend: the backend that runs the kernels.
     """
 
     layout: ParameterLayout
@@ -77,11 +78,11 @@ class Change:
 
 @dataclass(frozen=True)
 class BlockValues:
-    """What a metric says of one change.
+    """The values of a metric for one change.
 
     Attributes:
-        layers: [L] float64; of ``excess`` it is score - 1 (ddof 0). 0, the least, where it is no number. None
-            where the metric has no values for layers.
+        layers: [L] float64; 0, the smallest value, for layers without a value. For ``excess`` it is score - 1
+            (ddof 0). None: the metric has no values for layers.
         blocks: [B] float64, larger is better; -1, behind all others, for a block that cannot be ranked.
     """
 
@@ -90,7 +91,7 @@ class BlockValues:
 
 
 def asks(*facts: str) -> Callable[[Function], Function]:
-    """Marks a metric or score that wants facts about single clients; without the mark they are not computed.
+    """Marks a metric or score that needs facts about single clients; without the mark they are not computed.
 
     Args:
         facts: some of `FACTS`.
@@ -115,11 +116,11 @@ def asks(*facts: str) -> Callable[[Function], Function]:
 
 
 def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
-    """The facts about single clients that these metrics want, and those that are named themselves.
+    """Returns the facts about single clients that these metrics need, and the facts among the names.
 
     Args:
-        names: of metrics, and some of `FACTS`.
-        field: the setting or argument that gives them, for the error.
+        names: names of metrics, or of `FACTS`.
+        field: the setting or argument that gives the names, for the error.
 
     Raises:
         InputError: there is no such metric.
@@ -131,14 +132,14 @@ def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
 
 
 def measure(metric: str, change: Change) -> BlockValues:
-    """The metric's value for every block, and for every layer if it has them.
+    """Returns the metric's value for every block, and for every layer if the metric has such values.
 
     Args:
-        metric: a name, or the dotted name of a function (see the module's text).
-        change: what is measured.
+        metric: a name, or the dotted name of a function (see the top of this module).
+        change: the change that is measured.
 
     Raises:
-        InputError: there is no such metric, it raised, or it returned something else than [B].
+        InputError: there is no such metric, it raised an error, or its result does not have the shape [B].
     """
     function = find("metric", metric, "metric")
     try:
@@ -155,16 +156,16 @@ def measure(metric: str, change: Change) -> BlockValues:
 
 
 def block_vector(field: str, name: str, found: Any, layout: ParameterLayout) -> Tensor:
-    """[B] float64, of what a function of the user's returned.
+    """Checks the result of a user's function and returns it as [B] float64.
 
     Args:
         field: the setting or argument that gives the function, for the error.
-        name: of the function.
-        found: a tensor, array or list.
-        layout: of the model.
+        name: the function's name, for the error.
+        found: the result: a tensor, array or list.
+        layout: the model's layout.
 
     Raises:
-        InputError: it is something else.
+        InputError: the result has another type or shape.
     """
     blocks = len(layout.blocks)
     try:
@@ -178,18 +179,18 @@ def block_vector(field: str, name: str, found: Any, layout: ParameterLayout) -> 
 
 
 def excess(change: Change) -> BlockValues:
-    """Eq. 1 of FedTLU: (mean/std)^2 (`scoring`)."""
+    """Ranks by Eq. 1 of FedTLU: (mean/std)^2 (`scores`)."""
     blocks = score_blocks(change.scores, change.scored, change.stats, change.pooling)
     return BlockValues(change.scores.margin, blocks)
 
 
 def l2_per_parameter(change: Change) -> BlockValues:
-    """``||dW|| / sqrt(n)``: Eq. 1 without its std. Pooled, it ranks like blocks as the plain L2 norm does."""
+    """Ranks by ``||dW|| / sqrt(n)``, Eq. 1 without its std; pooled, in the order of the plain L2 norms."""
     return ratios(change, root_counts(change.scored))
 
 
 def relative_change(change: Change) -> BlockValues:
-    """``||dW|| / ||W||``."""
+    """Ranks by ``||dW|| / ||W||``, where W are the global parameters before the change."""
     if change.parameters is None:
         raise InputError("metric", "relative_change", "a change whose parameters before it are known")
     weights = layer_stats(change.parameters, change.scored, backend=change.backend)
@@ -198,25 +199,27 @@ def relative_change(change: Change) -> BlockValues:
 
 @asks("client_norms")
 def agreement(change: Change) -> BlockValues:
-    """``||sum_k n_k d_k|| / sum_k n_k ||d_k||``."""
+    """Ranks by ``||sum_k n_k d_k|| / sum_k n_k ||d_k||``, where d_k is the change of client k."""
     return ratios(change, change.client_norms)
 
 
 def ratios(change: Change, scale: Tensor | None) -> BlockValues:
-    """The norm of every layer and block over a scale.
+    """Divides the norm of every layer and block by a scale.
 
-    No layer wins by being degenerate: with fewer than two elements, with NaN or Inf inside, unchanged, or set
-    against a scale of zero (a layer that is all zeros has no relative change), its value is 0. A block
-    whose layers are all degenerate, or that holds NaN or Inf, gets -1, as in `score_blocks`.
+    A degenerate layer has the value 0, so that it is never chosen for being degenerate: a layer with fewer
+    than two elements, with NaN or Inf, without change, or with a scale of zero (a layer that is all zeros has
+    no relative change). A block whose layers are all degenerate, or that holds NaN or Inf, gets -1, as in
+    `score_blocks`.
 
     Args:
-        change: with ``pooling`` ``mean``: the mean of the values of a block's layers, in which a bias counts
-            as much as a matrix; ``pooled``: of the block taken as one long layer.
+        change: the change. If its ``pooling`` is ``mean``, a block's value is the mean over its layers, in
+            which a bias counts as much as a matrix; if it is ``pooled``, the block is treated as one long
+            layer.
         scale: [L + B], the divisor of each unit's norm: `root_counts`, `unit_norms` of the parameters, or
             `mean_client_norms`.
 
     Raises:
-        InputError: unknown pooling; a scale that is missing or of another layout.
+        InputError: the pooling is unknown, or the scale is missing or has another length.
     """
     layout, pooling = change.scored, change.pooling
     if pooling not in ("mean", "pooled"):
@@ -227,7 +230,7 @@ def ratios(change: Change, scale: Tensor | None) -> BlockValues:
         raise InputError("scale", given, f"[{units}], a number for each layer and block")
     norms = unit_norms(change.stats, layout)
     ratio = norms / scale
-    # NaN or Inf in a layer is NaN in its norm, and in its block's; sqrt(1) is 1.
+    # NaN or Inf in a layer makes the norms of the layer and its block NaN. A root of 1 is a count of 1.
     regular = (root_counts(layout) > 1) & (norms > 0) & (scale > 0) & (ratio > 0) & torch.isfinite(ratio)
     values = torch.where(regular, ratio, 0.0)
     layers, first = values[: len(layout.layers)], len(layout.layers)
@@ -238,16 +241,17 @@ def ratios(change: Change, scale: Tensor | None) -> BlockValues:
 
 
 def scored_layout(layout: ParameterLayout, scored: ScoredLayers) -> ParameterLayout:
-    """The layout with only those layers in its blocks that make their scores.
+    """Returns the layout with only the layers in its blocks that count in their scores.
 
     Args:
-        layout: of the model.
-        scored: ``all`` (the paper's); ``matrices``, layers of two dimensions or more (convolutions and
-            embeddings too); ``vectors``, the others: norms and biases. The last two are ours, for asking
-            which of them decide. A block without a like may be left with no layer at all; it gets -1.
+        layout: the model's layout.
+        scored: ``all`` layers (as in the paper); ``matrices``, the layers of two dimensions or more,
+            convolutions and embeddings included; or ``vectors``, the other layers, which are norms and
+            biases. The last two are ours, to find out which layers decide the ranking. A block that is in no
+            group may have no layer left; it gets -1.
 
     Raises:
-        InputError: the blocks of a group hold no such layer, so that nothing would tell them apart.
+        InputError: the blocks of a group have no such layer, so that they could not be compared.
     """
     if scored == "all":
         return layout
@@ -264,13 +268,13 @@ def scored_layout(layout: ParameterLayout, scored: ScoredLayers) -> ParameterLay
 
 
 def root_counts(layout: ParameterLayout) -> Tensor:
-    """[L + B]: sqrt(n), the scale of l2_per_parameter."""
+    """Returns [L + B], sqrt(n) of every unit, the scale of l2_per_parameter."""
     counts = [*(layer.numel for layer in layout.layers), *layout.block_sizes()]
     return torch.tensor(counts, dtype=torch.float64).sqrt()
 
 
 def unit_norms(stats: LayerStats, layout: ParameterLayout) -> Tensor:
-    """[L + B], or [K, L + B] for the statistics of K clients: the L2 norm of every unit."""
+    """Returns the L2 norm of every unit, [L + B], or [K, L + B] for the statistics of K clients."""
     layers = stats.cpu().l2
     blocks = [layers[..., list(block.layers)].square().sum(dim=-1).sqrt() for block in layout.blocks]
     return torch.cat([layers, torch.stack(blocks, dim=-1)], dim=-1)
@@ -279,12 +283,12 @@ def unit_norms(stats: LayerStats, layout: ParameterLayout) -> Tensor:
 def mean_client_norms(
     total: NDArray[np.float64] | None, samples: float | NDArray[np.float64], layout: ParameterLayout
 ) -> Tensor:
-    """[L + B]: ``sum_k n_k ||d_k|| / sum_k n_k``, the scale of agreement; zeros without any client.
+    """Returns [L + B], ``sum_k n_k ||d_k|| / sum_k n_k``, the scale of agreement; zeros without clients.
 
     Args:
-        total: [L + B], ``sum_k n_k ||d_k||``; None when no client was averaged in.
-        samples: ``sum_k n_k``; [L + B] where not every client sent every block.
-        layout: layers and blocks.
+        total: [L + B], ``sum_k n_k ||d_k||``; None: the mean has no client.
+        samples: ``sum_k n_k``, a number, or [L + B] if not every client sent every block.
+        layout: the model's layout.
     """
     if total is None:
         return torch.zeros(len(layout.layers) + len(layout.blocks), dtype=torch.float64)

@@ -6,9 +6,9 @@
     drift      ||d||            d: the client's change after training (FL4Health's layer exchange by norms)
 
 A metric is a function of `ClientVectors` and returns [K, B]. At a probe, before training, the vectors are
-gradients; for a selector that chooses by the change they are the clients' changes. A function of your own
-goes by its dotted name. A block is taken as one long layer (the paper does not say how its layers' numbers
-become one).
+gradients; for a selector that chooses after training, they are the clients' changes. A function of your own
+is given by its dotted name. A block is treated as one long layer (ours: the paper does not say how its
+layers' numbers are combined).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class ClientVectors:
     """The vectors of K clients, as a client metric sees them.
 
     Attributes:
-        layout: layers and blocks.
-        stats: [K, L] float64 on the CPU, of the clients' gradients or changes.
-        weights: [L], of the global parameters.
+        layout: the model's layers and blocks.
+        stats: [K, L] float64 on the CPU, statistics of the clients' gradients or changes.
+        weights: [L] float64 on the CPU, statistics of the global parameters.
     """
 
     layout: ParameterLayout
@@ -44,10 +44,14 @@ class ClientVectors:
 
 
 def check_metrics(names: Sequence[str], field: str) -> None:
-    """Refuses names that are no client metrics.
+    """Checks that all names are client metrics.
+
+    Args:
+        names: names or dotted names.
+        field: the setting that gives them, for the error.
 
     Raises:
-        InputError: there is no such metric.
+        InputError: there is no metric of a name.
     """
     for name in names:
         find("client_metric", name, field)
@@ -56,20 +60,19 @@ def check_metrics(names: Sequence[str], field: str) -> None:
 def measure_gradients(
     metric: str, layout: ParameterLayout, stats: LayerStats, weights: LayerStats
 ) -> NDArray[np.float64]:
-    """[K, B]: the metric's value for every block of K clients' vectors.
+    """Returns [K, B] float64, the metric's value for every block of K clients' vectors.
 
-    A block whose gradient holds NaN or Inf gets NaN, and no selector chooses it. A block for which the
-    metric's divisor is 0 (a constant gradient, a block of zeros) gets 0, so that none is chosen for being
-    degenerate.
+    A block whose gradient holds NaN or Inf gets NaN, and no selector chooses it. A block with a divisor of 0
+    (a constant gradient, or a block of zeros) gets 0, so that it is not chosen for being degenerate.
 
     Args:
-        metric: a name, or the dotted name of a function; see the module's text.
-        layout: layers and blocks.
-        stats: [K, L], of the clients' vectors.
-        weights: [L], of the global parameters.
+        metric: a name, or the dotted name of a function (see the top of this module).
+        layout: the model's layers and blocks.
+        stats: [K, L], statistics of the clients' vectors.
+        weights: [L], statistics of the global parameters.
 
     Raises:
-        InputError: there is no such metric, it raised, or it returned something else than [K, B].
+        InputError: there is no such metric, it raised an error, or its result does not have the shape [K, B].
     """
     vectors = ClientVectors(layout, stats.cpu(), weights.cpu())
     function = find("client_metric", metric, "metric")
@@ -84,17 +87,17 @@ def measure_gradients(
 
 
 def gradnorm(vectors: ClientVectors) -> Tensor:
-    """[K, B]: ``||g||``."""
+    """Returns [K, B], ``||g||``."""
     return _columns(vectors, lambda layers: _square(vectors, layers).sqrt())
 
 
 def drift(vectors: ClientVectors) -> Tensor:
-    """[K, B]: ``||d||``, how far each block has moved."""
+    """Returns [K, B], ``||d||``, the distance that each block has moved."""
     return gradnorm(vectors)
 
 
 def rgn(vectors: ClientVectors) -> Tensor:
-    """[K, B]: ``||g|| / ||w||``."""
+    """Returns [K, B], ``||g|| / ||w||``."""
     weights = vectors.weights.l2
     return _columns(
         vectors,
@@ -103,7 +106,7 @@ def rgn(vectors: ClientVectors) -> Tensor:
 
 
 def snr(vectors: ClientVectors) -> Tensor:
-    """[K, B]: ``mean(g)^2 / var(g)``."""
+    """Returns [K, B], ``mean(g)^2 / var(g)``."""
     return _columns(vectors, lambda layers: _signal(vectors.stats, layers))
 
 
@@ -112,12 +115,12 @@ def _columns(vectors: ClientVectors, column: Callable[[Any], Tensor]) -> Tensor:
 
 
 def _square(vectors: ClientVectors, layers: list[int]) -> Tensor:
-    """[K]."""
+    """Returns [K], the squared norm of a block."""
     return vectors.stats.l2[:, layers].square().sum(dim=1)
 
 
 def _signal(stats: LayerStats, layers: list[int]) -> Tensor:
-    """[K]."""
+    """Returns [K], squared mean over variance of a block, from the statistics of its layers."""
     count = stats.count[:, layers].double()
     total = count.sum(dim=1)
     mean = (count * stats.mean[:, layers]).sum(dim=1) / total

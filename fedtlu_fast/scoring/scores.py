@@ -1,10 +1,11 @@
-"""Eq. 1 of FedTLU (arXiv 2412.17692): layer statistics -> layer scores -> block scores.
+"""Computes Eq. 1 of FedTLU (arXiv 2412.17692): scores of layers from their statistics, and scores of blocks.
 
     Score(W_i) = ||dW_i||_2 / (sqrt(n_i) * std(dW_i))                                          (Eq. 1)
 
-With the population std this is sqrt(1 + (mean/std)^2): at least 1, and for weight matrices larger than 1
-by 1e-12 to 1e-5 only. So the score is never computed from a norm and a std, whose rounding would decide the
-order, but from ``excess`` = (mean/std)^2, which gives the same order in full precision.
+With the population std this is sqrt(1 + (mean/std)^2), which is at least 1, and for weight matrices only
+1e-12 to 1e-5 larger than 1. The score is therefore not computed from a norm and a std, because rounding
+errors would decide the order, but from ``excess`` = (mean/std)^2, which gives the same order in full
+precision.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ Pooling = Literal["mean", "pooled"]
 
 @dataclass(frozen=True)
 class LayerScores:
-    """Scores of L layers; vectors of length L on the CPU.
+    """The scores of L layers; all vectors are [L] and on the CPU.
 
     Attributes:
         names: the layers' names.
-        score: Eq. 1, float64.
-        excess: (mean/std)^2, float64; with ddof 0, score^2 - 1 without its rounding. Rank by this.
-        degenerate: bool; layers for which Eq. 1 is no number: fewer than two elements, all elements equal
-            (zero included), NaN or Inf inside, or squares beyond float64. They get excess 0, the smallest
-            value of the formula, and are ranked behind every other layer, so that none is chosen for being
+        score: [L] float64, Eq. 1.
+        excess: [L] float64, (mean/std)^2; with ddof 0 it is score^2 - 1 without rounding errors. Rank by
+            this.
+        degenerate: [L] bool, true for layers for which Eq. 1 is not a number: they have fewer than two
+            elements, only equal elements (zeros, for example), NaN or Inf, or squares that overflow float64.
+            Their excess is 0, the smallest value of the formula, so that a layer is not chosen for being
             degenerate.
         ddof: 0 for the population std, 1 for the sample std (`torch.std`'s default).
     """
@@ -49,19 +51,20 @@ class LayerScores:
 
     @property
     def margin(self) -> Tensor:
-        """[L]: score - 1 with ddof 0, without cancellation; 0 for a degenerate layer."""
+        """[L] float64, score - 1 with ddof 0, computed without cancellation; 0 for a degenerate layer."""
         return self.excess / (1 + torch.sqrt(1 + self.excess))
 
 
 @without_modes
 def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
-    """Eq. 1 for every layer.
+    """Computes Eq. 1 for every layer.
 
     Args:
-        stats: statistics of the aggregated change.
-        ddof: the std that Eq. 1 means, which the paper does not say. 1 (default, our choice) is `torch.std`'s
-            and the likeliest; 0 is the population's. ``score = sqrt((n - ddof)/n * (1 + excess))``: among
-            layers of equal n both give the same order, so block selection does not depend on it.
+        stats: [L], statistics of the aggregated change.
+        ddof: 1 for the sample std (default), 0 for the population std. The paper does not say which it means;
+            we chose `torch.std`'s default as the likelier one. Since ``score = sqrt((n - ddof)/n * (1 +
+            excess))``, both give the same order among layers of equal n, so that block selection does not
+            depend on it.
 
     Raises:
         InputError: ddof is neither 0 nor 1.
@@ -89,13 +92,12 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
 def score_blocks(
     scores: LayerScores, layout: ParameterLayout, stats: LayerStats, pooling: Pooling = "mean"
 ) -> Tensor:
-    """One number per block, [B] float64, comparable within a group.
+    """Returns the score of each block, [B] float64, which can be compared within a group.
 
     A block gets -1 if its layers are all degenerate, if it holds NaN or Inf (and so cannot be applied), or if
     it has no layer.
 
-    The paper adds up the scores of a block's layers and leaves the details open; `pooling` offers both
-    readings.
+    The paper adds up the scores of a block's layers without giving details; `pooling` offers two readings.
 
     Args:
         scores: scores of the layers of `layout`.
@@ -134,7 +136,7 @@ def score_blocks(
 
 
 def _pooled_excess(stats: LayerStats, layers: Tensor) -> Tensor:
-    """(mean/std)^2 of several layers taken as one; NaN or Inf if it is not a finite number."""
+    """Returns (mean/std)^2 of several layers treated as one; NaN or Inf if the block has no such number."""
     count, mean = stats.count[layers], stats.mean[layers]
     # Means are taken relative to the longest layer's, so that equal constant layers have zero deviations.
     pivot = mean[count.argmax()]

@@ -1,4 +1,4 @@
-"""`layer_stats`: the statistics of every layer of a change, for whatever shape the change comes in."""
+"""`layer_stats`: computes statistics of every layer of a change, given as a vector or as tensors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from fedtlu_fast.torch_state import without_modes
 
 @dataclass(frozen=True)
 class LayerStats:
-    """Statistics of L layers: names, and float64 tensors on the device of the input.
+    """Statistics of L layers, as float64 tensors on the device of the input.
 
-    They are vectors [L] for one change, and matrices [K, L] for the changes of K clients.
-
-    A layer that holds NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`, and their number in
-    `nonfinite`. A layer without elements has zeros.
+    They are vectors [L] for one change, and matrices [K, L] for the changes of K clients. A layer that holds
+    NaN or Inf has NaN in `mean`, `std`, `l2` and `abs_max`. A layer without elements has zeros.
 
     Attributes:
         names: the layers' names.
@@ -31,7 +29,7 @@ class LayerStats:
         std: population standard deviation (divided by n), exactly 0 for a constant layer.
         l2: Euclidean norm.
         abs_max: largest magnitude.
-        nonfinite: how many elements are NaN or Inf.
+        nonfinite: number of elements that are NaN or Inf.
     """
 
     names: tuple[str, ...]
@@ -60,17 +58,17 @@ class LayerStats:
         )
 
     def as_row(self) -> LayerStats:
-        """[1, L], of the statistics [L] of one change."""
+        """Returns the statistics [L] of one change as a matrix [1, L]."""
         rows = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
         return LayerStats(self.names, *(vector[None] for vector in rows))
 
     def row(self, client: int) -> LayerStats:
-        """[L], of one of the clients of a matrix."""
+        """Returns the statistics [L] of one client, from a matrix [K, L]."""
         rows = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
         return LayerStats(self.names, *(matrix[client] for matrix in rows))
 
     def cpu(self) -> LayerStats:
-        """The same statistics on the CPU; only this waits for a GPU."""
+        """Returns the statistics on the CPU; this is the only operation here that waits for a GPU."""
         if self.count.device.type == "cpu":
             return self
         vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
@@ -84,21 +82,22 @@ def layer_stats(
     *,
     backend: str = "auto",
 ) -> LayerStats:
-    """Count, mean, standard deviation, L2 norm, largest magnitude and non-finite count of every layer.
+    """Computes count, mean, standard deviation, L2 norm, maximum and non-finite count of every layer.
 
-    mean/std is right to 1e-8 (absolute) on every backend, for float32 and bfloat16 as for float64: the
-    elements are summed in float64, relative to one of them. Only strided tensors are copied.
+    The absolute error of mean/std is at most 1e-8 on every backend, for float32, bfloat16 and float64: the
+    elements are summed in float64 after one of them is subtracted from all. Only strided tensors are copied.
 
     Args:
-        delta: a flat change [P] together with its layout, or the layers themselves: a mapping from name to
-            tensor, or any iterable of tensors (then named "0", "1", ...). float32, bfloat16, float16 or
-            float64; a mapping may mix dtypes, but not devices. Sparse tensors are made dense.
-        layout: where the layers lie in a flat `delta`; None for other kinds of `delta`.
+        delta: a flat change [P], given together with its layout; or the layers themselves, as a mapping from
+            name to tensor or as an iterable of tensors, which are then named "0", "1", ... The dtype is
+            float32, bfloat16, float16 or float64; a mapping may mix dtypes, but not devices. Sparse tensors
+            are made dense.
+        layout: the places of the layers in a flat `delta`; None for the other kinds of `delta`.
         backend: ``auto``, ``reference``, ``native`` or ``triton``.
 
     Raises:
-        InputError: `delta` is not one of these, or does not fit `layout`.
-        BackendUnavailableError: the backend named cannot run here.
+        InputError: `delta` has another type, or does not fit `layout`.
+        BackendUnavailableError: the named backend cannot run here.
 
     Example:
         >>> stats = layer_stats({"w": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})

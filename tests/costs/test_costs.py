@@ -53,7 +53,7 @@ def test_a_round_by_hand() -> None:
 
 
 def test_what_clients_measure_for_themselves_is_not_sent() -> None:
-    found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3], told=False)
+    found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3], probes_sent=False)
     assert (found.probe_bytes_up, found.probe_backward) == (0, 6 * 185)
 
 
