@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from fedtlu_fast import InputError, ParameterLayout, lora, simulate
+from fedtlu_fast import InputError, ParameterLayout, simulate
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import open_run
@@ -29,6 +29,7 @@ from fedtlu_fast.config import ModelConfig, RunConfig
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.costs.flops import backward_flops, measure_costs
 from fedtlu_fast.data.partition import Dirichlet
+from fedtlu_fast.models import lora
 from fedtlu_fast.models.lora import add_adapters_
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.simulation.state import WEIGHTS

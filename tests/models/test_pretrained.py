@@ -17,7 +17,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from fedtlu_fast import InputError, pretrained
+from fedtlu_fast import InputError
+from fedtlu_fast.models import pretrained
 from fedtlu_fast.models.pretrained import load_classifier, load_config, load_model, load_processor
 from fedtlu_fast.models.pretrained_place import Place
 from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, tokenize

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fedtlu_fast import InputError, pretrained_place
+from fedtlu_fast import InputError
+from fedtlu_fast.models import pretrained_place
 from fedtlu_fast.models.pretrained_place import Place, locate
 
 
