@@ -1,4 +1,4 @@
-"""Norm clipping against NumPy float64: with a bound given in advance, and with the median of the norms."""
+"""Norm clipping, compared with NumPy float64: with a given bound, and with the median of the norms."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_equals_the_definition(generator, tmp_path, backend, backend_device, cli
     assert torch.equal(base, start.cpu())
 
 
-def test_a_bound_that_nobody_reaches_leaves_fedavg_to_the_bit(generator):
+def test_a_bound_that_no_client_reaches_gives_fedavg_to_the_bit(generator):
     base = torch.randn(90, generator=generator)
     stack = base + torch.randn(5, 90, generator=generator)
     mean = aggregated(Mean(), base, stack, (3, 1, 4, 1, 5))
@@ -96,7 +96,7 @@ def test_the_clients_order_does_not_matter(clients, data, seed):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # in Triton's interpreter
-def test_norms_are_right_where_float32_overflows_and_cancels(generator, backend, backend_device):
+def test_norms_are_right_if_float32_overflows_or_cancels(generator, backend, backend_device):
     base = 100 + torch.randn(3001, generator=generator)
     client = base + 1e-4 * torch.randn(3001, generator=generator)
     exact = float((client.double() - base.double()).norm())

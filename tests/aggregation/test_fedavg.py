@@ -29,12 +29,12 @@ def test_mean_by_hand(backend, backend_device):
     assert base.tolist() == [1.0, 0.0, -2.0], "the base is not changed"
 
 
-def test_one_client_alone_is_its_own_change():
+def test_the_mean_of_one_client_is_its_change():
     base, client = torch.tensor([1.0, 2.0]), torch.tensor([1.5, 4.0])
     assert mean_of(base, [client], (17,)).tolist() == [0.5, 2.0]
 
 
-def test_equal_changes_have_themselves_as_mean():
+def test_the_mean_of_equal_changes_is_that_change():
     base = torch.tensor([0.25, 8.0])
     assert mean_of(base, [base + 0.5] * 4, (1, 2, 3, 2)).tolist() == [0.5, 0.5]
 
@@ -65,7 +65,7 @@ COUNTS = st.lists(st.integers(1, 5000), min_size=1, max_size=20)
 
 @examples(60)
 @given(COUNTS, st.integers(0, 2**32 - 1))
-def test_mean_is_within_a_few_ulps_a_client_of_the_exact_one(samples, seed):
+def test_mean_is_within_a_few_ulps_a_client_of_the_exact_mean(samples, seed):
     draws = np.random.default_rng(seed)
     base = torch.from_numpy(draws.standard_normal(50)).float()
     clients = base + torch.from_numpy(draws.standard_normal((len(samples), 50))).float() * 1e-2
@@ -99,7 +99,7 @@ def test_mean_lies_between_its_clients(samples):
 
 
 def test_changes_far_smaller_than_the_parameters_keep_their_digits():
-    """float32 parameters near 100 that move by one ulp: client minus base is exact, so is the mean."""
+    """float32 parameters near 100 move by one ulp: client minus base is exact, and so is the mean."""
     base = torch.full((4,), 100.0)
     client = torch.nextafter(base, torch.full((4,), math.inf))
     got = mean_of(base, [client, base], (1, 3))

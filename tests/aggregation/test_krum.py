@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum against the paper's definition in NumPy float64, and what a minority can do."""
+"""Krum and Multi-Krum, compared with the paper's definition in NumPy float64; the influence of a minority."""
 
 import math
 
@@ -18,7 +18,7 @@ from fedtlu_fast.aggregation.stack import Stack
 
 
 def by_definition(clients, tolerated, size):
-    """Places of the `size` clients with the lowest scores, as the paper writes it."""
+    """Returns the places of the `size` clients with the lowest scores, by the paper's definition."""
     vectors = clients.double().numpy()
     scores = []
     for place, own in enumerate(vectors):
@@ -43,7 +43,7 @@ def test_equals_the_paper_s_definition(
     monkeypatch.setattr(krum_module, "CACHED", 2 * clients)
     base = torch.randn(17, generator=generator)
     stack = base + torch.randn(clients, 17, generator=generator)
-    stack[0] += 30  # somebody far away
+    stack[0] += 30  # a client far away from the others
     place = str(tmp_path) if spill else None
     start = base.to(backend_device)
     for size in (1, 2, clients - tolerated, None):
@@ -55,7 +55,7 @@ def test_equals_the_paper_s_definition(
     assert torch.equal(base, start.cpu())
 
 
-def test_krum_s_change_is_that_of_one_client_to_the_bit(generator):
+def test_krums_change_is_one_clients_to_the_bit(generator):
     base = torch.randn(50, generator=generator)
     stack = base + torch.randn(7, 50, generator=generator)
     rule = aggregated(krum(2), base, stack)
@@ -64,8 +64,8 @@ def test_krum_s_change_is_that_of_one_client_to_the_bit(generator):
     assert torch.equal(rule.change, rule.change)
 
 
-def test_distances_keep_their_digits_where_the_gram_matrix_has_none(generator):
-    """Two clients of one attack, far out and nearly alike, beside honest ones."""
+def test_distances_keep_digits_that_the_gram_matrix_loses(generator):
+    """Makes two clients of one attack, far away and nearly equal, and honest clients."""
     wild = 1e3 * torch.randn(400, generator=generator)
     stack = Stack(torch.zeros(400), 4)
     vectors = [
@@ -97,8 +97,8 @@ def test_scores_leave_out_the_client_itself_and_the_farthest():
 
 @pytest.mark.parametrize("arrived", [0, 1, 4, 8])
 @pytest.mark.parametrize("kept", [1, 3, None])
-def test_too_few_that_arrived_keep_nobody_and_change_nothing(generator, arrived, kept):
-    """3 of 10 may be malicious; 8 are no more than 2 f + 2, and all that are missing may be honest."""
+def test_if_too_few_clients_arrive_none_is_kept_and_nothing_changes(generator, arrived, kept):
+    """3 of 10 may be malicious; 8 clients are not more than 2 f + 2, and the missing ones may be honest."""
     stack = torch.randn(arrived, 6, generator=generator)
     rule = aggregated(krum(0.3, kept), torch.ones(6), stack, cohort=10)
     assert rule.kept == []
@@ -106,7 +106,7 @@ def test_too_few_that_arrived_keep_nobody_and_change_nothing(generator, arrived,
     assert aggregated(krum(0.3, kept), torch.ones(6), torch.randn(9, 6), cohort=10).kept != []
 
 
-def test_multi_krum_keeps_all_that_arrived_but_f_by_default(generator):
+def test_multi_krum_keeps_f_fewer_than_arrived_by_default(generator):
     stack = torch.randn(9, 6, generator=generator)
     rule = aggregated(MultiKrum(2), torch.zeros(6), stack, cohort=11)
     assert len(rule.kept) == 7
@@ -118,14 +118,14 @@ def test_identical_clients_tie_and_the_first_in_the_cohort_win(generator):
     one = torch.randn(3000, generator=generator)
     assert aggregated(krum(1), torch.zeros(3000), one.expand(7, -1)).kept == [0]
     assert aggregated(krum(1, 3), torch.zeros(3000), one.expand(7, -1)).kept == [0, 1, 2]
-    # Two equal ones among others have the same score to the bit, wherever they stand.
+    # Two equal clients have the same score to the bit, whatever their places.
     stack = 1e-3 * torch.randn(9, 3000, generator=generator)
     stack[5] = stack[7] = one * 0
     assert aggregated(krum(2), torch.zeros(3000), stack).kept == [5]
     assert aggregated(krum(2), torch.zeros(3000), stack.flip(0)).kept == [1]
 
 
-def test_no_finite_client_is_too_large():
+def test_any_finite_client_has_finite_distances():
     largest = torch.finfo(torch.float32).max
     stack = torch.cat([torch.ones(6, 4), torch.full((1, 4), largest), torch.full((1, 4), -largest)])
     rule = aggregated(krum(2, None), torch.zeros(4), stack)
@@ -135,8 +135,8 @@ def test_no_finite_client_is_too_large():
 
 @examples(40)
 @given(st.integers(3, 9), st.data(), st.integers(0, 2**32 - 1))
-def test_the_clients_order_matters_to_ties_alone(clients, data, seed):
-    """There are ties among random clients: with n - f - 2 = 1, two that are each other's nearest."""
+def test_the_clients_order_matters_for_ties_only(clients, data, seed):
+    """Random clients can tie: with n - f - 2 = 1, clients that are each other's nearest have equal scores."""
     stack = torch.randn(clients, 6, generator=torch.Generator().manual_seed(seed))
     tolerated = data.draw(st.integers(0, (clients - 3) // 2))
     size = data.draw(st.integers(1, clients))
@@ -159,8 +159,8 @@ WILD = st.floats(-(2.0**127), 2.0**127, width=32)
 
 @examples(60)
 @given(st.integers(1, 3), st.integers(0, 3), st.data(), st.integers(0, 2**32 - 1))
-def test_a_minority_of_arbitrary_vectors_cannot_get_away_from_the_honest(tolerated, more, data, seed):
-    """Whoever is kept lies near an honest client, measured by how far the honest lie apart.
+def test_a_minority_of_arbitrary_vectors_stays_close_to_honest_clients(tolerated, more, data, seed):
+    """A kept client is near an honest client, compared with the distances between honest clients.
 
     An honest client's n - f - 2 nearest others are at most D away, the honest clients' diameter, so its
     score is (n - f - 2) D^2 at most; there are n - f of them, so that bounds all that are kept. Of the
@@ -179,7 +179,7 @@ def test_a_minority_of_arbitrary_vectors_cannot_get_away_from_the_honest(tolerat
             assert away <= bound * (1 + 1e-9)
 
 
-def test_one_wild_client_counts_for_nothing(generator):
+def test_one_wild_client_has_no_influence(generator):
     stack = 0.01 * torch.randn(9, 50, generator=generator)
     stack[4] = 1e6
     for config in (krum(1), krum(1, 5), MultiKrum(1)):
@@ -188,7 +188,7 @@ def test_one_wild_client_counts_for_nothing(generator):
         assert rule.change.abs().max() < 0.1
 
 
-def test_buffers_are_those_of_the_same_clients(generator):
+def test_buffers_are_averaged_over_the_same_clients(generator):
     base, buffers = torch.randn(20, generator=generator), torch.randn(3, generator=generator)
     clients = base + torch.randn(6, 20, generator=generator)
     own = buffers + torch.randn(6, 3, generator=generator)

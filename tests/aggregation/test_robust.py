@@ -1,4 +1,4 @@
-"""Robust rules against NumPy on the whole stack, in memory and spilled to a file."""
+"""Robust rules, compared with NumPy on the whole stack, in memory and in a file."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def made(rule, base, clients):
 @pytest.mark.parametrize("spill", [False, True])
 @pytest.mark.parametrize("clients", [1, 2, 3, 10, 11])
 @pytest.mark.parametrize("columns", [3, stack_module.COLUMNS])
-def test_rules_equal_numpy_s(generator, tmp_path, monkeypatch, clients, spill, columns):
+def test_rules_equal_numpy(generator, tmp_path, monkeypatch, clients, spill, columns):
     monkeypatch.setattr(stack_module, "COLUMNS", columns)
     base = torch.randn(17, generator=generator)
     stack = torch.randn(clients, 17, generator=generator)
@@ -70,7 +70,7 @@ def test_a_minority_cannot_move_the_median_out_of_the_honest_clients_range(hones
     assert (median <= stack[:honest].amax(0)).all()
 
 
-def test_a_function_is_a_rule_and_a_wrong_one_is_named(generator):
+def test_a_function_is_a_rule_and_a_wrong_function_is_named(generator):
     base = torch.randn(7, generator=generator)
     stack = base + torch.randn(5, 7, generator=generator)
     found = made(FunctionRule(middle), base, stack)

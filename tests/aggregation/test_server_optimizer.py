@@ -1,4 +1,4 @@
-"""Server optimizers against the papers' formulas in NumPy float64, layer by layer."""
+"""Server optimizers, compared with the papers' formulas in NumPy float64, layer by layer."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def made(name, **settings):
 
 
 def by_definition(name, changes, masks, **given):
-    """Steps of several rounds; 0 where a layer is not applied."""
+    """Returns the steps of several rounds; 0 for layers that are not applied."""
     chosen = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3, **given}
     size = changes.shape[1]
     m, v = np.zeros(size), np.zeros(size) if name == "momentum" else np.full(size, chosen["tau"] ** 2)
@@ -68,7 +68,7 @@ def test_equals_the_papers_formulas_over_rounds(generator, monkeypatch, name, gi
     assert len(state) == optimizer.vectors
 
 
-def test_none_is_the_change_itself(generator):
+def test_without_an_optimizer_the_step_is_the_change(generator):
     change = torch.randn(40, generator=generator)
     step, state = made("none").step(change, {}, OFFSETS, torch.ones(5, dtype=torch.bool))
     assert step is change
@@ -109,7 +109,7 @@ def test_momentum_of_equal_changes_grows_to_their_sum():
         assert step.tolist() == [expected] * 40
 
 
-def test_a_change_whose_square_overflows_does_not_stop_adam_for_ever():
+def test_a_change_whose_square_overflows_does_not_stop_adam():
     optimizer, state, mask = made("adam", server_beta2=0.5), {}, torch.ones(5, dtype=torch.bool)
     step, state = optimizer.step(torch.full((40,), 3e30), state, OFFSETS, mask)
     assert step.isfinite().all()
@@ -119,7 +119,7 @@ def test_a_change_whose_square_overflows_does_not_stop_adam_for_ever():
     assert float(step[0]) > 0.5, "it moves again as if nothing had been"
 
 
-def test_the_parts_of_a_layer_and_threads_make_no_difference(generator, monkeypatch):
+def test_pieces_of_layers_and_threads_do_not_change_the_bits(generator, monkeypatch):
     change, mask = torch.randn(40, generator=generator), torch.ones(5, dtype=torch.bool)
     whole = made("adam").step(change, {}, OFFSETS, mask)
     monkeypatch.setattr(server_optimizer, "PIECE", 1)

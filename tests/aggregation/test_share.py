@@ -10,7 +10,9 @@ from fedtlu_fast.aggregation import largest_weight
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=30), st.integers(1, 100))
-def test_nobody_has_more_than_the_share_and_nobody_below_it_loses(held: list[int], hundredths: int) -> None:
+def test_no_client_exceeds_the_share_and_small_ones_keep_their_weights(
+    held: list[int], hundredths: int
+) -> None:
     share = Fraction(hundredths, 100)
     limit = largest_weight(held, float(share))
     weights = [min(own, limit) for own in held]
@@ -24,7 +26,7 @@ def test_nobody_has_more_than_the_share_and_nobody_below_it_loses(held: list[int
         assert weights == [min(held)] * len(held)
 
 
-def test_clients_that_hold_nothing_do_not_count() -> None:
+def test_clients_without_samples_do_not_count() -> None:
     assert largest_weight([0, 100, 10, 10], 0.5) == 20
     assert largest_weight([0, 0], 0.5) == 0
     assert largest_weight([7] * 10, 0.1) == 7

@@ -1,4 +1,4 @@
-"""The stack of clients' vectors: what comes back, in memory and from a file, and what has no room."""
+"""The stack of clients' vectors: rows and blocks, in memory and in a file, and stacks without room."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ STREAMED = [{"rule": "mean"}, {"rule": "norm_clip", "clip": 1.0}]
 
 
 @pytest.mark.parametrize("spill", [False, True])
-def test_rows_and_blocks_are_what_was_added(generator, tmp_path, monkeypatch, spill):
+def test_rows_and_blocks_hold_the_added_vectors(generator, tmp_path, monkeypatch, spill):
     monkeypatch.setattr(stack_module, "COLUMNS", 4)
     clients = torch.randn(3, 11, generator=generator)
     stack = Stack(torch.zeros(11), 5, str(tmp_path) if spill else None)
@@ -39,7 +39,7 @@ def test_rows_and_blocks_are_what_was_added(generator, tmp_path, monkeypatch, sp
 
 
 @pytest.mark.parametrize("settings", STACKED, ids=lambda settings: settings["rule"])
-def test_what_does_not_fit_is_refused_before_the_first_round(monkeypatch, tmp_path, settings):
+def test_a_stack_without_room_is_refused_before_the_first_round(monkeypatch, tmp_path, settings):
     monkeypatch.setattr(room, "memory_room", lambda: Room(1000, "are left"))
     assert stack_bytes(AggregationConfig(**settings).rule, 1000, 10) == 4 * 1000 * 10
     check_room(AggregationConfig(**settings).rule, 10, 10)
@@ -83,7 +83,7 @@ except StorageError as error:
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
-    """In a process of its own: a limit on files stands for the disk, and a mistake would be a signal."""
+    """Runs in another process, with a limit on file sizes in place of a full disk; a bug would kill it."""
     code = FULL.format(folder=str(tmp_path))
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr

@@ -25,7 +25,7 @@ def same(left, right):
         assert torch.equal(getattr(left, name), getattr(right, name)), name
 
 
-def test_statistics_are_those_of_the_change_and_of_every_client(layout, clients):
+def test_statistics_describe_the_change_and_every_client(layout, clients):
     found = aggregate(clients, [1 / 7] * 7, layout, client_stats=True, backend="reference")
     torch.testing.assert_close(found.change, clients.mean(dim=0))
     same(found.stats, layer_stats(found.change, layout, backend="reference"))
@@ -72,14 +72,14 @@ def test_equal_weights_of_any_size_give_the_mean(layout, clients, weights):
 
 
 @pytest.mark.parametrize("weights", [[0, 0], [1, -1], [-0.5, 1.5], [1, float("nan")], [1, float("inf")], [1]])
-def test_weights_that_give_no_mean_are_refused(layout, clients, weights):
+def test_weights_without_a_mean_are_refused(layout, clients, weights):
     with pytest.raises(InputError, match="weights"):
         aggregate(clients[:2], weights, layout)
     if weights[-1] in (0, -1, 1.5):
         assert aggregate(clients[:2], weights, layout, normalize=False).change.isfinite().all()
 
 
-def test_clients_may_come_as_anything_that_is_gone_through(layout, clients):
+def test_clients_may_be_given_as_any_iterable(layout, clients):
     expected = aggregate(clients, [1] * 7, layout).change
     named = dict(enumerate(clients))
     for given in (list(clients), tuple(clients), (client for client in clients), named.values()):
@@ -91,7 +91,7 @@ def test_clients_may_come_as_anything_that_is_gone_through(layout, clients):
         aggregate([np.ones(layout.size)], [1], layout)
 
 
-def test_a_client_of_another_model_is_refused_by_its_number(layout, clients):
+def test_a_client_of_another_model_is_refused_with_its_number(layout, clients):
     with pytest.raises(
         InputError, match=r"clients\[1\].shape: got \(5,\); expected \(\d+,\), as in the layout"
     ):

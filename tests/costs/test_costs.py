@@ -52,12 +52,12 @@ def test_a_round_by_hand() -> None:
     }
 
 
-def test_what_clients_measure_for_themselves_is_not_sent() -> None:
+def test_probes_of_clients_that_choose_themselves_are_not_sent() -> None:
     found = round_costs(COSTS, MASKS, [8, 4, 2], probe_samples=[3, 3], probes_sent=False)
     assert (found.probe_bytes_up, found.probe_backward) == (0, 6 * 185)
 
 
-def test_what_the_server_changed_may_be_less_than_what_was_sent() -> None:
+def test_the_published_change_may_be_smaller_than_the_sent_one() -> None:
     found = round_costs(COSTS, np.ones((3, 4), bool), [1, 1, 1], published=[False, True, False, True])
     assert found.bytes_published == 4 * (25 + 3)
     assert found.bytes_up.tolist() == [4 * 58] * 3
@@ -112,7 +112,7 @@ def test_a_log_is_read() -> None:
     assert chosen.bytes_up.tolist() == [4 * 8, 4 * 28]
 
 
-def test_what_is_sent_counts_as_bytes_and_what_is_trained_as_flops() -> None:
+def test_sent_blocks_count_as_bytes_and_trained_blocks_as_flops() -> None:
     row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[0, 1, 2, 3]] * 2}
     (all_sent,) = run_costs(COSTS, [row], TrainingConfig().local, lambda _: 5)
     (some,) = run_costs(COSTS, [{**row, "sent_blocks": [[3], []]}], TrainingConfig().local, lambda _: 5)
@@ -153,7 +153,7 @@ def test_without_buffers_only_parameters_are_sent() -> None:
     assert found.bytes_up.tolist() == [100, 100, 20]
 
 
-def test_what_clients_keep_is_sent_neither_way_and_trained_all_the_same() -> None:
+def test_personal_blocks_are_trained_and_never_sent() -> None:
     masks, samples = MASKS[[0, 2]], [10, 3]
     plain = round_costs(COSTS, masks, samples)
     found = round_costs(COSTS, masks, samples, kept=Kept((3,), buffers=2))

@@ -1,4 +1,4 @@
-"""What is measured against formulas written by hand, and the sum over blocks against direct measurements."""
+"""Measured FLOPs, compared with formulas by hand, and sums over blocks, compared with measurements."""
 
 from collections.abc import Callable
 
@@ -23,14 +23,14 @@ LABELS = torch.tensor([0, 1])
 
 
 class Labelling(Classification):
-    """The same for models of `transformers`."""
+    """A classification for models of `transformers`."""
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self.model(batch[0]).logits, batch[1])
 
 
 class NextToken(Classification):
-    """For a model that gives [B, T, V] logits."""
+    """A task for a model with logits [B, T, V]."""
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.model
@@ -47,7 +47,7 @@ def ours() -> Task:
 
 
 def frozen_bottom() -> Task:
-    """A frozen stem whose output is then changed in place, as in many image models."""
+    """A model with a frozen stem whose output is changed in place, as in many image models."""
     model = ResNet()
     model.stem.requires_grad_(False)
     return Classification(nn.Sequential(model.stem, nn.ReLU(inplace=True), model.stage1, _Pool(), _head()))
@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[], Task], Batch]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_sum_over_blocks_is_what_any_choice_takes(name: str) -> None:
+def test_the_sum_over_blocks_equals_the_flops_of_any_choice(name: str) -> None:
     make, batch = CASES[name]
     task = make()
     layout = ParameterLayout.from_module(task.model)
@@ -98,7 +98,7 @@ def test_the_sum_over_blocks_is_what_any_choice_takes(name: str) -> None:
 
 
 def test_by_hand_an_mlp() -> None:
-    """Linear n -> m: 2 n m forward, as much for its weight's gradient and for its input's."""
+    """Linear n -> m takes 2 n m forward, and 2 n m each for the gradients of its weight and its input."""
     task = Classification(build_mlp(5, (7, 6), 3, 0))
     layout = ParameterLayout.from_module(task.model)
     costs = measure_costs(task, layout, (torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)))
@@ -111,7 +111,7 @@ def test_by_hand_an_mlp() -> None:
 
 
 def test_by_hand_a_transformer() -> None:
-    """Per token a block has 12 w^2 weights; attention is two T x T x w products, each with two gradients."""
+    """A block has 12 w^2 weights; attention has two T x T x w products, each with two gradients."""
     task, width, length, words, layers = ours(), 8, 8, 20, 3
     layout = ParameterLayout.from_module(task.model)
     whole = measure_costs(task, layout, (TOKENS,))
@@ -120,7 +120,7 @@ def test_by_hand_a_transformer() -> None:
     attention = 2 * 2 * length**2 * width
     assert whole.forward == layers * (block + attention) + head
     assert whole.forward - whole.weight.sum() == layers * attention
-    # Its first norm is below all of its matrices, so a block's own inputs' gradients are on the way to it.
+    # A block's first norm is below all of its matrices, so the gradients of its inputs have to be computed.
     through = block + 2 * attention
     assert costs["head"] == (head, 0)
     assert costs["norm"] == (0, head)
@@ -129,8 +129,8 @@ def test_by_hand_a_transformer() -> None:
     assert costs["tokens"] == (0, head + 3 * through)
 
 
-def test_it_is_a_lower_bound_where_blocks_lie_side_by_side() -> None:
-    """Query and value of one attention: the way to one is not the way to the other."""
+def test_the_sum_is_a_lower_bound_for_parallel_blocks() -> None:
+    """Query and value of one attention are parallel: the path to one is not the path to the other."""
     task, batch = Labelling(bert(layers=1)), (TOKENS[:, :8], LABELS)
     layout = ParameterLayout.from_module(task.model, "module")
     costs = measure_costs(task, layout, batch)
@@ -173,7 +173,7 @@ def test_the_model_is_left_as_it_was_by_a_loss_that_raises() -> None:
     assert not any(module._forward_hooks for module in task.model.modules())
 
 
-def test_what_the_loss_does_not_depend_on_costs_nothing() -> None:
+def test_blocks_that_the_loss_does_not_depend_on_cost_nothing() -> None:
     class Pooled(nn.Sequential):
         def __init__(self) -> None:
             super().__init__(nn.Linear(5, 4), nn.Linear(4, 2))

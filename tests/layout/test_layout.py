@@ -1,4 +1,4 @@
-"""The flat vector, the blocks and the groups: of models as they are built, and of any tree of names."""
+"""The flat vector, the blocks and the groups, of real models and of any tree of names."""
 
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ GRANULARITIES = ("block", "module", "tensor")
 
 
 class Unequal(nn.Module):
-    """Two modules that own tensors of the same shapes in the same order, but not in the same places."""
+    """A model with two modules whose tensors have the same shapes in the same order under different names."""
 
     def __init__(self, first, second):
         super().__init__()
@@ -58,7 +58,7 @@ def ungrouped_of(layout):
 
 
 def assert_sound(layout):
-    """What holds for the layout of anything."""
+    """Checks the properties that every layout has."""
     offset = 0
     for layer in layout.layers:
         assert layer.offset == offset
@@ -181,7 +181,7 @@ BLOCKS = {
     ),
     "llama": ({"model.layers.*": 3}, ["model.embed_tokens", "model.norm", "lm_head"]),
     "resnet": (
-        # bn1 and bn2 of the stage's unequal first block are alike within it.
+        # bn1 and bn2 of the stage's unequal first block are like each other.
         {"stage1.*": 2, "stage2.0.*": 2, "stage2.*": 2},
         ["stem", "stage2.0.conv1", "stage2.0.conv2", "stage2.0.shortcut", "head"],
     ),
@@ -199,7 +199,7 @@ def test_groups_of_blocks(name):
     assert ungrouped_of(layout) == ungrouped
 
 
-def test_groups_of_a_vision_transformer_whatever_this_version_calls_them():
+def test_groups_of_a_vision_transformer_do_not_depend_on_names():
     layout = ParameterLayout.from_module(vit(layers=4))
     assert [len(group.blocks) for group in layout.groups] == [4]
     assert "classifier" in ungrouped_of(layout)
@@ -211,7 +211,7 @@ def test_number_of_gpt2_blocks_is_the_number_of_its_layers(layers):
     assert groups_of(layout) == {"transformer.h.*": [f"transformer.h.{index}" for index in range(layers)]}
 
 
-def test_a_single_transformer_block_has_no_like():
+def test_a_single_transformer_block_is_unique():
     layout = ParameterLayout.from_module(gpt2(1))
     assert all("h.*" not in group.name for group in layout.groups)
     assert_sound(layout)
@@ -263,7 +263,7 @@ def test_a_head_of_the_embeddings_shape_is_not_its_like():
 
 
 class EncoderLayer(nn.Module):
-    """As in torchvision: it holds a list of plain layers, and its own name is no number."""
+    """A block as in torchvision: it holds a list of plain layers, and its own name is not a number."""
 
     def __init__(self, width=8):
         super().__init__()
@@ -300,7 +300,7 @@ def test_siblings_that_are_lists_of_like_layers_are_opened():
 
 
 class WithBias(nn.Module):
-    """A block, one of which holds what all of them use."""
+    """A block; the first one also holds a tensor that all blocks use."""
 
     def __init__(self, bias, gain):
         super().__init__()
@@ -338,7 +338,7 @@ def test_the_first_blocks_of_a_t5_are_like_the_others():
     }
 
 
-def test_a_name_with_a_superscript_is_no_place_in_a_list():
+def test_a_superscript_is_not_an_index_of_a_list():
     layout = ParameterLayout.from_shapes({"h.\u00b2.w.weight": (2,), "h.\u00b3.w.weight": (2,)})
     assert_sound(layout)
     assert groups_of(layout) == {"h.*": ["h.\u00b2", "h.\u00b3"]}
@@ -359,7 +359,7 @@ def test_tied_tensors_appear_once_and_stay_tied():
     assert model.lm_head.weight.eq(0).all()
 
 
-def test_frozen_parameters_have_no_place_and_are_left_alone():
+def test_frozen_parameters_are_not_in_the_vector_and_keep_their_values():
     model = gpt2()
     model.transformer.wpe.weight.requires_grad_(False)
     frozen = model.transformer.wpe.weight.detach().clone()
@@ -404,7 +404,7 @@ def test_buffers_of_floating_dtype_only():
     assert torch.equal(layout.buffer_views(vector)[names[0]], torch.zeros(4))
 
 
-def test_buffers_that_a_checkpoint_would_not_hold_do_not_travel():
+def test_buffers_that_are_not_persistent_are_not_sent():
     model = nn.Linear(2, 2)
     model.register_buffer("table", torch.ones(3), persistent=False)
     model.register_buffer("scale", torch.ones(()))
@@ -481,7 +481,7 @@ def test_a_vector_of_the_wrong_length_is_refused(size):
         layout.load_buffers_(Tied(), torch.zeros(1))
 
 
-def test_another_model_is_refused_and_left_alone():
+def test_another_model_is_refused_and_not_changed():
     layout = ParameterLayout.from_module(gpt2())
     other = gpt2(width=32)
     before = other.transformer.wte.weight.detach().clone()
@@ -528,7 +528,7 @@ def test_any_module_repeated_in_a_list_is_one_group_of_blocks(inside, repeats, a
 
 @examples(100)
 @given(st.dictionaries(NAMES, SHAPES, min_size=1, max_size=16))
-def test_modules_cut_blocks_and_tensors_cut_modules(shapes):
+def test_granularity_module_cuts_blocks_and_tensor_cuts_modules(shapes):
     coarse, middle, fine = (
         {layer: index for index, block in enumerate(layout.blocks) for layer in block.layers}
         for layout in (ParameterLayout.from_shapes(shapes, granularity) for granularity in GRANULARITIES)

@@ -1,4 +1,4 @@
-"""Blocks that the user names: what they hold, and what they are compared with."""
+"""Blocks that the user names: their layers and their groups."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_a_star_stands_within_one_part_of_a_name():
     assert [b.name for b in layout_of("scale").blocks][-1] == "scale"
 
 
-def test_a_module_that_is_alone_has_no_like_and_equal_shapes_elsewhere_make_none():
+def test_a_module_that_matches_alone_is_unique_whatever_other_shapes():
     plain = ParameterLayout.from_shapes({f"{name}.weight": (4, 4) for name in "abcd"})
     assert len(plain.groups) == 1
     named = ParameterLayout.from_shapes({f"{name}.weight": (4, 4) for name in "abcd"}, blocks=["a"])
@@ -92,7 +92,7 @@ def test_finer_granularities_cut_named_blocks_by_place():
         (["down.*", "*.0"], r"blocks: got '\*\.0'; expected patterns that match no layer twice: down\.\* "),
     ],
 )
-def test_patterns_that_do_not_fit(patterns, message):
+def test_patterns_that_do_not_fit_are_refused(patterns, message):
     with pytest.raises(InputError, match=message):
         layout_of(*patterns)
 

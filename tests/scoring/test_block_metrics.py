@@ -1,4 +1,4 @@
-"""The metrics beside Eq. 1, against their formulas written out on the numbers themselves."""
+"""The metrics other than Eq. 1, compared with their formulas on the numbers themselves."""
 
 import math
 
@@ -29,14 +29,14 @@ RATIOS = ("l2_per_parameter", "relative_change", "agreement")
 
 
 def slices():
-    """Where layers and blocks lie in the flat vector; like blocks here are consecutive layers."""
+    """Returns the slices of layers and blocks in the flat vector; blocks here are consecutive layers."""
     layers = [slice(x.offset, x.offset + x.numel) for x in LAYOUT.layers]
     blocks = [slice(layers[b.layers[0]].start, layers[b.layers[-1]].stop) for b in LAYOUT.blocks]
     return layers, blocks
 
 
 def scale_of(metric, params, clients, weights, backend="auto"):
-    """The scale as a round makes it."""
+    """Computes the scale in the same way as a round."""
     if metric == "l2_per_parameter":
         return root_counts(LAYOUT)
     if metric == "relative_change":
@@ -47,7 +47,7 @@ def scale_of(metric, params, clients, weights, backend="auto"):
 
 
 def literal(metric, where, params, clients, weights):
-    """The formula for one unit, by NumPy in float64."""
+    """Computes the formula for one unit in NumPy float64."""
     own = clients.double().numpy()[:, where]
     mean = np.average(own, axis=0, weights=weights)
     below = {
@@ -68,7 +68,7 @@ def measured(metric, change, scale, pooling="mean", layout=LAYOUT):
 
 
 @pytest.mark.parametrize("metric", RATIOS)
-def test_values_are_the_formulas(backend, backend_device, generator, metric):
+def test_values_equal_their_formulas(backend, backend_device, generator, metric):
     clients = torch.randn(5, SIZE, generator=generator)
     params = torch.randn(SIZE, generator=generator) * 3
     weights = [3, 1, 4, 1, 5]
@@ -86,7 +86,7 @@ def test_values_are_the_formulas(backend, backend_device, generator, metric):
 
 
 def test_by_hand():
-    """h.0 moved by (3, 4, 0 ...) from a weight of norm 10; its bias by (0, 6, 8) from nothing."""
+    """h.0's weight, of norm 10, moved by (3, 4, 0 ...), and its bias, which was zero, by (0, 6, 8)."""
     change, params = torch.zeros(SIZE), torch.zeros(SIZE)
     change[:2], change[7:9], params[0] = torch.tensor([3.0, 4.0]), torch.tensor([6.0, 8.0]), 10.0
     relative = unit_norms(layer_stats(params, LAYOUT), LAYOUT)
@@ -118,7 +118,7 @@ def test_pooled_l2_ranks_like_blocks_as_their_norms(generator):
     assert (got[0] > got[1]).item() == (first > second)
 
 
-def test_clients_who_agree_have_one_and_opponents_none(generator):
+def test_agreement_is_one_for_equal_changes_and_zero_for_opposite_ones(generator):
     one = torch.randn(SIZE, generator=generator, dtype=torch.float64)
     alike, weights = torch.stack([one, 2 * one, 5 * one]), [1, 2, 3]
     for pooling in POOLINGS:
@@ -135,7 +135,7 @@ def test_clients_who_agree_have_one_and_opponents_none(generator):
 
 @examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(POOLINGS))
-def test_agreement_lies_between_nothing_and_one(seed, clients, pooling):
+def test_agreement_lies_between_zero_and_one(seed, clients, pooling):
     draws = np.random.default_rng(seed)
     changes = torch.from_numpy(draws.normal(draws.normal(), 1, (clients, SIZE)))
     weights = draws.integers(1, 99, clients).tolist()
@@ -159,7 +159,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_layers_are_finite_and_never_win(name, pooling):
-    """In a block of its own, against one whose change and scale are as small as can be."""
+    """Compares a degenerate layer in a block of its own with a block of the smallest possible value."""
     odd, ordinary = DEGENERATE[name], torch.tensor([1e-30, -1e-30])
     layout = ParameterLayout.from_shapes({"h.0.w": tuple(odd.shape), "h.1.w": (2,)})
     stats = layer_stats([odd, ordinary])
@@ -173,7 +173,7 @@ def test_degenerate_layers_are_finite_and_never_win(name, pooling):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bad", [0.0, NAN, INF, 1e-320])
-def test_a_scale_that_is_none_makes_a_layer_degenerate(bad, pooling):
+def test_a_scale_of_zero_makes_a_layer_degenerate(bad, pooling):
     change = torch.full((SIZE,), 1e30)
     scale = torch.ones(8, dtype=torch.float64)
     scale[[0, 5]] = bad
@@ -192,7 +192,7 @@ def test_a_block_that_cannot_be_applied_takes_no_place(pooling):
     assert got.blocks.tolist() == pytest.approx([-1, 1, 1], rel=1e-15)
 
 
-def test_without_any_client_nothing_is_a_number():
+def test_without_clients_all_values_are_minus_one():
     scale = mean_client_norms(None, 0, LAYOUT)
     assert scale.tolist() == [0] * 8
     assert measured("agreement", torch.zeros(SIZE), scale).blocks.tolist() == [-1] * 3
@@ -236,7 +236,7 @@ def test_all_layers_are_the_layout_itself():
     assert scored_layout(LAYOUT, "all") is LAYOUT
 
 
-def test_groups_that_nothing_would_tell_apart_are_refused():
+def test_groups_without_scored_layers_are_refused():
     by_tensor = ParameterLayout.from_shapes(SHAPES, "tensor")
     for scored in ("matrices", "vectors"):
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""What clients rank blocks by, against float64 on the block's gradient as one vector."""
+"""The metrics of clients, compared with float64 on each block's gradient as one vector."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ BLOCKS = {block.name: at for at, block in enumerate(LAYOUT.blocks)}
 METRICS = ("gradnorm", "rgn", "snr")
 
 
-def test_the_layout_is_as_the_tests_think():
+def test_the_layout_has_the_places_that_the_tests_expect():
     assert list(BLOCKS) == ["gain", "embedding", "h.0", "h.1", "head"]
     assert LAYOUT.block_sizes() == [1, 12, 13, 13, 5]
 
@@ -80,7 +80,7 @@ NUMBERS = st.one_of(
 )
 def test_any_gradient(metric, gradients, weights):
     found, expected = measured(metric, gradients, weights), oracle(metric, gradients, weights)
-    # A mean of numbers that cancel has no more digits than they leave it.
+    # The mean of numbers that cancel has only the digits that are left.
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
 
@@ -96,7 +96,7 @@ def test_random_gradients_of_every_size(metric, generator):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_client_is_measured_alone_as_among_others(metric, generator):
+def test_a_clients_values_do_not_depend_on_other_clients(metric, generator):
     weights = torch.randn(LAYOUT.size, generator=generator).numpy()
     gradients = torch.randn(4, LAYOUT.size, generator=generator).numpy()
     together = measured(metric, gradients, weights)
@@ -104,7 +104,7 @@ def test_a_client_is_measured_alone_as_among_others(metric, generator):
         assert measured(metric, gradient, weights)[0].tolist() == row.tolist()
 
 
-def test_what_a_factor_on_gradient_or_weights_does(generator):
+def test_a_factor_of_gradient_or_weights_scales_the_metrics(generator):
     weights = torch.randn(LAYOUT.size, generator=generator).numpy()
     gradients = torch.randn(3, LAYOUT.size, generator=generator).numpy()
     for metric, of_gradient, of_weights in (("gradnorm", 8, 1), ("rgn", 8, 1 / 8), ("snr", 1, 1)):
@@ -115,8 +115,8 @@ def test_what_a_factor_on_gradient_or_weights_does(generator):
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1 / 3, 1e-30, 3e38])
-def test_no_block_has_a_signal_for_want_of_any_spread(constant):
-    """Also one of several layers, whose common mean need not come out as theirs."""
+def test_a_constant_block_has_no_signal(constant):
+    """Holds for a block of several layers too, whose common mean may differ from theirs by rounding."""
     found = measured("snr", np.full(LAYOUT.size, constant), np.ones(LAYOUT.size))
     assert found.tolist() == [[0.0] * len(BLOCKS)]
 
@@ -132,7 +132,7 @@ def test_a_block_of_one_element_has_no_spread_and_weights_of_zero_no_relative_no
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_inf_are_nan_in_their_block_alone(metric, bad):
+def test_nan_and_inf_are_nan_in_their_block_only(metric, bad):
     gradient = np.linspace(1, 2, LAYOUT.size)
     gradient[LAYOUT.runs([BLOCKS["h.0"]])[0].stop - 1] = bad
     for weights in (np.ones(LAYOUT.size), np.zeros(LAYOUT.size)):

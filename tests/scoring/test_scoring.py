@@ -1,4 +1,4 @@
-"""Eq. 1, what it says of layers that are no layers, and block scores."""
+"""Eq. 1, its values for degenerate layers, and block scores."""
 
 import doctest
 import math
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 
 
 def literal(layer, ddof):
-    """Eq. 1 as it is printed."""
+    """Computes Eq. 1 as the paper prints it."""
     values = layer.double().reshape(-1)
     return (values.norm() / (math.sqrt(values.numel()) * values.std(correction=ddof))).item()
 
@@ -41,7 +41,7 @@ def blocks_of(shapes, delta, pooling):
 
 
 def varied(shape, scale, shift, dtype, generator):
-    """Random numbers that are not all equal: in bfloat16 two draws of 5 ± 1 are, once in a hundred times."""
+    """Draws numbers that are not all equal; in bfloat16, two draws of 5 ± 1 are equal with chance 1%."""
     while True:
         layer = (torch.randn(shape, generator=generator) * scale + shift).to(dtype)
         if layer.unique().numel() > 1:
@@ -71,7 +71,7 @@ def test_score_is_eq_1_literally(backend, generator, ddof, dtype):
 
 
 def test_score_by_hand():
-    """[1, 3]: mean 2, population std 1, sample std sqrt 2, norm sqrt 10."""
+    """[1, 3] has mean 2, population std 1, sample std sqrt 2 and norm sqrt 10."""
     assert scores_of([1.0, 3.0], ddof=0).score.item() == pytest.approx(math.sqrt(5), rel=1e-15)
     assert scores_of([1.0, 3.0], ddof=1).score.item() == pytest.approx(math.sqrt(5 / 2), rel=1e-15)
     assert scores_of([1.0, 3.0]).excess.item() == 4.0
@@ -84,8 +84,8 @@ def test_default_ddof_is_torch_stds():
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
-def test_excess_is_what_the_score_holds_in_full_precision(backend, generator, ddof):
-    """mean/std = 1e-6: the score is 1 + 5e-13, and the excess still has its digits."""
+def test_excess_is_the_score_in_full_precision(backend, generator, ddof):
+    """With mean/std = 1e-6 the score is 1 + 5e-13, and the excess keeps its digits."""
     half = torch.randn(5000, generator=generator, dtype=torch.float64)
     layer = torch.cat([half, -half]) + 1e-6
     got = score_layers(layer_stats([layer], backend=backend), ddof)
@@ -144,14 +144,14 @@ DEGENERATE = {
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_layers_are_finite_and_never_win(backend, name, ddof):
-    ordinary = torch.tensor([1.0, -1.0, 2.0, -2.0])  # mean 0: the least that Eq. 1 can give
+    ordinary = torch.tensor([1.0, -1.0, 2.0, -2.0])  # mean 0 gives the smallest value of Eq. 1
     got = score_layers(layer_stats([DEGENERATE[name], ordinary], backend=backend), ddof)
     assert got.degenerate.tolist() == [True, False]
     assert got.excess[0] == 0
     assert torch.isfinite(got.score).all()
     assert got.score[0] <= 1
     for pooling in ("mean", "pooled"):
-        # In a block of its own, against one that scores as little as can be.
+        # The degenerate layer is in a block of its own, beside a block with the smallest possible score.
         layout = ParameterLayout.from_shapes(
             {"h.0.w": tuple(DEGENERATE[name].shape), "h.1.w": tuple(ordinary.shape)}
         )
@@ -181,7 +181,7 @@ def test_mean_pooling_is_the_mean_of_the_layers_scores_over_one():
     assert got.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_mean_pooling_keeps_what_adding_up_scores_near_one_would_lose():
+def test_mean_pooling_keeps_digits_that_a_sum_of_scores_loses():
     base = torch.tensor([1.0, -1.0] * 50, dtype=torch.float64)
     delta = torch.cat([base + 1.1e-9, base + 1e-9])
     first, second = blocks_of({"h.0.w": (100,), "h.1.w": (100,)}, delta, "mean").tolist()
@@ -208,7 +208,7 @@ def test_pooled_equals_concatenated_for_any_cut(parts, shift):
     layers = [torch.tensor(part, dtype=torch.float64) + shift for part in parts]
     whole = torch.cat(layers)
     shapes = {f"w{index}": (len(layer),) for index, layer in enumerate(layers)}
-    # However discovery would cut these names: one block of all of them.
+    # One block of all layers, whatever blocks discovery would find.
     layout = replace(ParameterLayout.from_shapes(shapes), blocks=(Block("all", tuple(range(len(layers)))),))
     stats = layer_stats(layers)
     got = score_blocks(score_layers(stats), layout, stats, "pooled").item()
@@ -221,7 +221,7 @@ def test_pooled_equals_concatenated_for_any_cut(parts, shift):
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -7e-9, 0.0])
 def test_a_block_of_equal_constants_does_not_win_by_rounding(value):
-    """The mean of means of 0.1 is not 0.1: an excess of 1e31 would win every round."""
+    """The mean of means of 0.1 is not exactly 0.1, and would give an excess of 1e31 that wins every round."""
     delta = torch.full((14,), value, dtype=torch.float64)
     delta[5:10] = torch.tensor([1.0, -1, 0.5, 2, 3])
     delta[10:] = 0
@@ -230,7 +230,7 @@ def test_a_block_of_equal_constants_does_not_win_by_rounding(value):
     assert got[1] > 0
 
 
-def test_constants_of_different_value_are_no_constant_when_pooled():
+def test_different_constants_are_not_constant_when_pooled():
     delta = torch.tensor([1.0, 1, 3, 3], dtype=torch.float64)
     shapes = {"h.0.w": (2,), "h.0.b": (2,), "h.1.w": (2,), "h.1.b": (2,)}
     both = torch.cat([delta, delta])
@@ -247,7 +247,7 @@ def test_one_degenerate_layer_counts_as_the_least_score_in_its_block():
 
 @pytest.mark.parametrize("pooling", ["mean", "pooled"])
 def test_a_block_that_cannot_be_applied_takes_no_place(pooling):
-    """NaN in its bias: however well its weight scores, `select` would leave it out."""
+    """A block with NaN in its bias could not be applied, however well its weight scores."""
     delta = torch.tensor([100.0, 101, 102, NAN, 0, 1, -1, 0, 1, -1, 1, 2, 3, 4])
     got = blocks_of(TWO, delta, pooling)
     assert got[0] == -1

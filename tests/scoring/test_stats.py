@@ -1,4 +1,4 @@
-"""`layer_stats`, the public door to the statistics, for every shape a change comes in."""
+"""`layer_stats`, the public function for statistics, for every form of a change."""
 
 import doctest
 import math
@@ -131,7 +131,7 @@ LAYOUT = ParameterLayout.from_shapes({"a": (2, 2), "b": (3,)})
     ],
     ids=["flat alone", "too short", "matrix", "both", "number", "list", "integers", "bool", "devices"],
 )
-def test_what_does_not_fit_together_is_refused(delta, layout, message):
+def test_arguments_that_do_not_fit_are_refused(delta, layout, message):
     with pytest.raises(InputError, match=message):
         layer_stats(delta, layout)
 

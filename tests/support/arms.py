@@ -1,4 +1,4 @@
-"""Arms of a comparison without processes."""
+"""Runs the arms of a comparison in this process."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -9,7 +9,7 @@ from fedtlu_fast.experiments.arm_pool import ArmPool
 
 
 class InProcess(Executor):
-    """Runs arms here, one after another: the workers' code without the seconds that a process costs."""
+    """Runs arms one after another in this process, with the workers' code but without starting processes."""
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()

@@ -1,4 +1,4 @@
-"""Small federations whose clients train or send chosen blocks, and the same rounds reckoned by hand."""
+"""Small federations whose clients train or send chosen blocks, and the same rounds computed by hand."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.state import ServerState
 
 OPEN, HEAD = (0, 1, 2, 3), 4
-"""Blocks of the model: four like ones, which are open, and the head, which is always trained."""
+"""Blocks of the model: four like blocks, among which clients choose, and a head that is always trained."""
 BLOCKS = 5
 SELECTORS: dict[str, dict[str, Any]] = {
     "full": {"frozen": "2"},
@@ -37,7 +37,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "fedlp": {"probability": 0.4, "always": "none"},
     "drift": {"budget": 1},
 }
-"""One of each, under settings that leave something out. fedluar is another matter: it uses changes again."""
+"""Client selectors with settings under which each leaves blocks out; fedluar has tests of its own."""
 
 
 def chosen_by(name: str, **more: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def chosen_by(name: str, **more: Any) -> dict[str, Any]:
 
 
 def settings_of(selection: Mapping[str, Any], /, **over: Any) -> RunConfig:
-    """Of a federation of twelve clients, five a round; `over` replaces or extends."""
+    """Returns settings of a federation of twelve clients, five a round; `over` replaces or extends them."""
     tree: dict[str, Any] = {
         "task": "classification",
         "clients": 12,
@@ -69,14 +69,14 @@ def settings_of(selection: Mapping[str, Any], /, **over: Any) -> RunConfig:
 
 
 class Federation:
-    """Rounds of it, one after another."""
+    """Runs the rounds of a federation one by one."""
 
     def __init__(self, config: RunConfig, wrap: Any = None) -> None:
         parts = make_parts(config)
         self.config, self.trainer, self.layout = config, parts.trainer, parts.trainer.layout
         self.population = wrap(parts.population) if wrap else parts.population
         self.state = initial_state(self.layout, self.trainer.task.model)
-        # Numbers whose bits a needless operation would change.
+        # Numbers whose bits any extra operation would change.
         self.state.params[::7] = -0.0
         self.executor = make_executor(config, self.population, self.trainer, parts.steps)
         self.server = make_server(
@@ -85,17 +85,17 @@ class Federation:
 
     @property
     def personal(self) -> Mapping[int, Any]:
-        """What clients keep for themselves, by client."""
+        """Returns the personal numbers of each client."""
         return personal_of(self.state)
 
     def round(self) -> tuple[ServerState, RoundRecord]:
-        """The state before the next round, and what happened in it."""
+        """Runs the next round; returns the state before it and its record."""
         before = self.state
         self.state, record = run_round(self.server, before)
         return before, record
 
     def alone(self, before: ServerState, client: int, blocks: Sequence[int] | None) -> NDArray[np.float64]:
-        """The change of a client that trains these blocks, [P]."""
+        """Returns the change [P] of a client that trains these blocks."""
         own = self.population.train(client)
         update = self.trainer.train(before.params, before.buffers, own, before.round + 1, client, blocks)
         return (update.params.double() - before.params.double()).numpy()
@@ -104,7 +104,7 @@ class Federation:
         return len(self.population.train(client))
 
     def places(self, block: int) -> NDArray[np.bool_]:
-        """[P]: where a block lies."""
+        """Returns [P] bool, true at the numbers of a block."""
         found = np.zeros(self.layout.size, np.bool_)
         for run in self.layout.runs([block]):
             found[run] = True
@@ -116,7 +116,7 @@ class Federation:
         sent: Mapping[int, Sequence[int]],
         changes: Mapping[int, NDArray[np.float64]],
     ) -> NDArray[np.float64]:
-        """[P]: each block's weighted mean over those who sent it, in float64; 0 where nobody did."""
+        """Returns [P] float64, each block's weighted mean over the clients that sent it; 0 if none did."""
         found = np.zeros(self.layout.size)
         for block in range(BLOCKS):
             senders = [client for client, blocks in sent.items() if block in blocks]
@@ -127,7 +127,7 @@ class Federation:
         return found
 
     def kept(self, before: Tensor, blocks: Sequence[int]) -> bool:
-        """Whether these blocks of the global model have the bits they had."""
+        """Tells whether these blocks of the global model have kept their bits."""
         after = self.state.params
         return all(same_bits(after[run], before[run]) for run in self.layout.runs(blocks))
 
@@ -137,7 +137,7 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
 
 
 class Wrapped:
-    """A population, and what happens when a client is asked for its samples."""
+    """A population that calls a function whenever a client's samples are read."""
 
     def __init__(self, inner: Any, happen: Any) -> None:
         self.inner, self.happen = inner, happen
@@ -157,21 +157,21 @@ class Wrapped:
 
 
 def personal_of(state: ServerState) -> Mapping[int, Any]:
-    """What clients keep for themselves, by client."""
+    """Returns the personal numbers of each client."""
     return recall(state.memory, personal.PART).clients.get(personal.VALUES, {})
 
 
 def last_change(state: ServerState) -> Any:
-    """The change of the last round, where the run remembers it."""
+    """Returns the change of the last round from the run's memory."""
     return recall(state.memory, recycling.PART).server.get(recycling.CHANGE)
 
 
 def momentum_of(state: ServerState) -> Mapping[str, Any]:
-    """The server optimizer's vectors."""
+    """Returns the server optimizer's vectors."""
     return recall(state.memory, OPTIMIZER).server
 
 
 def probes_of(state: ServerState) -> dict[int, tuple[int, Any]]:
-    """Of each client whose probe is remembered, the round and the gains."""
+    """Returns the round and the gains of each client whose probe the memory holds."""
     held = recall(state.memory, PROBES).clients
     return {client: (held["round"][client], gains) for client, gains in held.get("gains", {}).items()}

@@ -1,4 +1,4 @@
-"""Arms whose clients choose, as their files would be read."""
+"""Arms of a comparison in which clients choose, in the form in which reports read them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ Choice = Sequence[Sequence[int]]
 def arm(
     name: str, seed: int, choices: Sequence[Choice], *, accuracy: float | None = 0.5, **over: Any
 ) -> ArmResult:
-    """One round of warm-up, then a round for each of the choices; accuracy rises by 0.1 in each."""
+    """Makes an arm with one round of warm-up and a round for each choice; accuracy rises by 0.1 in each."""
     metrics: list[dict[str, Any]] = []
     selection: list[dict[str, Any]] = []
     for index in range(1, len(choices) + 2):

@@ -1,20 +1,20 @@
-"""How near two trainings of one client have to end that add up in different orders."""
+"""Tolerances for two trainings of one client that add up in different orders."""
 
 import torch
 
 from fedtlu_fast.clients.optimizer import AdamW
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
-"""A few dozen roundings of float32."""
+"""Tolerance of a few dozen rounding errors of float32."""
 ADAMW = {"rtol": 2e-4, "atol": 2e-5}
-"""AdamW divides by the size of the gradient, and so enlarges what rounding does to small ones."""
+"""Tolerance with AdamW, which divides by the size of the gradient and so enlarges errors of small ones."""
 
 
 def assert_near(found, expected, config, steps):
-    """Of parameters [P] after so many steps under a Local.
+    """Checks that parameters [P] are close after so many steps under a Local.
 
-    Where a gradient is no larger than its own rounding, AdamW makes a whole step of that, in either
-    direction: two numbers in a thousand may end as far apart as such steps carry them.
+    If a gradient is no larger than its rounding error, AdamW takes a whole step in a random direction. Two
+    numbers in a thousand may therefore differ by the length of such steps.
     """
     if not isinstance(config.optimizer, AdamW):
         torch.testing.assert_close(found, expected, **TOLERANCE)

@@ -1,4 +1,4 @@
-"""Federations that run in a blink, and how two runs are compared."""
+"""Federations that run within a second, and functions that compare two runs."""
 
 import json
 import random
@@ -13,7 +13,7 @@ WORDS = [f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me") for b in ("ra", "to",
 
 
 def write_text(path: Path, words: int = 2400, seed: int = 7) -> Path:
-    """A text file of paragraphs, each about a few words of its own."""
+    """Writes a text file of paragraphs, each of which uses a few words only."""
     draws, lines = random.Random(seed), []
     for _ in range(words // 150):
         about = draws.sample(WORDS, 8)
@@ -48,22 +48,22 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
 
 
 def tiny(text: Path, **over: Any) -> RunConfig:
-    """The same, checked."""
+    """Returns the same settings as a checked `RunConfig`."""
     return parse_config(tree(text, **over))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """A log's lines, every one of which has to be JSON."""
+    """Returns the lines of a log; every line has to be JSON."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def timeless(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without what differs between any two runs."""
+    """Returns rows without the values that differ between any two runs."""
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
 
 
 def left(out: Path) -> dict[str, Any]:
-    """What a finished run left and what must not depend on how it came about."""
+    """Returns the results of a finished run that must not depend on executors, kills or resumes."""
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return {
         "summary": timeless([summary]),
@@ -73,5 +73,5 @@ def left(out: Path) -> dict[str, Any]:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes."""
+    """Returns the bytes of every file."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,4 +1,4 @@
-"""Small models of every shape the layout has to understand, built without any download."""
+"""Small models of every structure that the layout has to understand, built without downloads."""
 
 from typing import Any
 
@@ -118,7 +118,7 @@ class Tied(nn.Module):
 
 
 class Scalars(nn.Module):
-    """Parameters without dimensions, and one without elements."""
+    """A model with parameters without dimensions, and one without elements."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small models of ours."""
+"""Small models of our own architectures."""
 
 from collections.abc import Sequence
 
@@ -9,5 +9,5 @@ from fedtlu_fast.models.perceptron import Perceptron
 
 
 def build_mlp(inputs: int, hidden: Sequence[int], outputs: int, seed: int) -> nn.Module:
-    """A perceptron."""
+    """Makes a perceptron."""
     return Perceptron(tuple(hidden)).build(Needs("sample", inputs, outputs), seed)

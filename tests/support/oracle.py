@@ -1,4 +1,4 @@
-"""The moments of a layer in more than float64, for tests and the fuzzer; needs NumPy alone."""
+"""Computes the moments of a layer in more than float64, for tests and the fuzzer; needs NumPy only."""
 
 import math
 from fractions import Fraction
@@ -18,7 +18,7 @@ def wide(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def moments(layer: ArrayLike) -> tuple[int, float, float, float, int]:
-    """Count, mean, sum of squared deviations, largest magnitude and number of non-finite elements.
+    """Returns count, mean, sum of squared deviations, largest magnitude and number of non-finite elements.
 
     The three in the middle are NaN with a non-finite element, and 0 without elements.
     """
@@ -51,7 +51,7 @@ def assert_moments(row: ArrayLike, layer: ArrayLike, m2_rel: float = 1e-11, rati
     if m2 == 0:
         assert found[2] == 0, f"a constant layer has m2 {found[2]}"
         assert found[1] == mean
-    elif m2 > 1e-300:  # smaller squares are no float64 any more
+    elif m2 > 1e-300:  # smaller squares underflow float64
         truth = mean / math.sqrt(m2 / count)
         ratio = found[1] / math.sqrt(found[2] / count)
         assert abs(ratio - truth) <= 1e-8 + ratio_rel * abs(truth), (ratio, truth)

@@ -1,4 +1,4 @@
-"""A user's own things: models, ragged Datasets, a loss and a metric, and a federation made of them."""
+"""A user's own models, ragged Datasets, loss and metric, and a federation made of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ WORDS, TAGS = 12, 3
 
 
 class Sentences(Dataset[tuple[Tensor, Tensor]]):
-    """Sentences of 2 to 7 words; a word's tag is its remainder. Counts how often it was read."""
+    """Sentences of 2 to 7 words, with each word modulo TAGS as its tag; counts how often they are read."""
 
     def __init__(self, seed: int, count: int = 9) -> None:
         draws = torch.Generator().manual_seed(seed)
@@ -39,7 +39,7 @@ class Sentences(Dataset[tuple[Tensor, Tensor]]):
 
 
 class LstmTagger(nn.Module):
-    """PyTorch's LSTM, which torch.func cannot vectorise."""
+    """A tagger with PyTorch's LSTM, which torch.func cannot vectorise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class LstmTagger(nn.Module):
 
 
 class Gates(nn.Module):
-    """One layer of an LSTM written out."""
+    """One layer of an LSTM, made of plain operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Gates(nn.Module):
 
 
 class GatesTagger(nn.Module):
-    """The same tagger by plain operations, which torch.func can vectorise."""
+    """The same tagger made of plain operations, which torch.func can vectorise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ class GatesTagger(nn.Module):
 
 
 def tag_loss(model: nn.Module, batch: Any) -> Tensor:
-    """[B]: each sentence's mean over its words."""
+    """Returns [B], each sentence's mean loss over its words."""
     words, tags = batch
     nats = F.cross_entropy(model(words).flatten(0, 1), tags.flatten(), reduction="none").view(tags.shape)
     return nats.sum(dim=1) / word_counts(batch)
 
 
 def mean_tag_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Scalar: the mean over all words."""
+    """Returns the mean loss over all words (scalar)."""
     words, tags = batch
     return F.cross_entropy(model(words).flatten(0, 1), tags.flatten())
 
@@ -105,12 +105,12 @@ def word_counts(batch: Any) -> Tensor:
 
 
 def tag_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """[B]: the share of each sentence's words with the right tag."""
+    """Returns [B], the share of each sentence's words with the right tag."""
     return (outputs.argmax(dim=-1) == targets).sum(dim=1) / (targets != -100).sum(dim=1)
 
 
 def sentences(clients: int = 6) -> Datasets:
-    """Six clients with sentences of their own."""
+    """Makes six clients with sentences of their own."""
     return Datasets(
         train=[Sentences(client) for client in range(clients)],
         test=Sentences(99, 20),
@@ -120,7 +120,7 @@ def sentences(clients: int = 6) -> Datasets:
 
 @dataclass
 class Federated:
-    """A federation of a user's own task and data, advanced round by round."""
+    """A federation of a user's own task and data, whose rounds are run one by one."""
 
     server: Server
     state: ServerState

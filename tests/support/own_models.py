@@ -1,4 +1,4 @@
-"""Models, a source and a task as a user writes them, which tests bring by their dotted names."""
+"""Models, a source and a task as a user would write them; tests give them by their dotted names."""
 
 import torch
 from torch import Tensor, nn
@@ -12,41 +12,41 @@ from fedtlu_fast.tasks.text_classification import TextClassificationBuilder
 
 
 class Reader(nn.Module):
-    """Numbers for every token."""
+    """A model with logits for every token."""
 
     def __init__(self, vocabulary: int, outputs: int, size: int = 4) -> None:
         super().__init__()
         self.tokens, self.head = nn.Embedding(vocabulary, size), nn.Linear(size, outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, T] to [B, T, outputs]."""
+        """Maps [B, T] to [B, T, outputs]."""
         return self.head(torch.tanh(self.tokens(tokens)))
 
 
 class Whole(Reader):
-    """Numbers for a text as a whole, without what fills it up."""
+    """A model with logits for a whole text, without its padding."""
 
     def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
-        """[B, T] to [B, outputs]."""
+        """Maps [B, T] to [B, outputs]."""
         kept = self.tokens(tokens) * real.unsqueeze(-1)
         return self.head(kept.sum(dim=-2) / real.sum(dim=-1, keepdim=True).clamp(min=1))
 
 
 def viewer(channels: int, shape: tuple[int, int, int], outputs: int, width: int = 3) -> nn.Module:
-    """A function serves too."""
+    """A function that makes a model."""
     conv = nn.Conv2d(channels, width, 3, padding=1)
     return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(width * shape[1] * shape[2], outputs))
 
 
 class Vectors(nn.Linear):
-    """Of vectors."""
+    """A model for vectors."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
 
 
 class Hungry(nn.Module):
-    """Asks for what nobody gives it."""
+    """A model with an argument that no data provide."""
 
     def __init__(self, outputs: int, depth: int) -> None:
         super().__init__()
@@ -54,10 +54,10 @@ class Hungry(nn.Module):
 
 @part
 class Sayings(TextSource):
-    """A few sayings, again and again.
+    """A source of two sayings with repetitions.
 
     Attributes:
-        copies: of each.
+        copies: number of copies of each saying.
     """
 
     copies: int = 40
@@ -72,6 +72,6 @@ class Sayings(TextSource):
 
 @part
 class Doubtful(TextClassificationBuilder):
-    """A text classification of the user's, whose default is one of our architectures."""
+    """A user's own text classification, whose default is one of our architectures."""
 
     own_source = "support.own_models:Sayings"

@@ -1,4 +1,4 @@
-"""Parts as a user would write them, which tests bring by their dotted names."""
+"""Parts as a user would write them; tests give them by their dotted names."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,60 +17,60 @@ from fedtlu_fast.selection.budgets import Budget
 
 @part
 class Cautious(AggregationRule):
-    """The mean of the changes, made smaller.
+    """A rule that shrinks the mean of the changes.
 
     Attributes:
-        floor: what the mean is multiplied by.
+        floor: the factor of the mean.
     """
 
     floor: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def start(self, start: Start) -> dict[str, object]:
-        """An empty sum."""
+        """Returns an empty sum."""
         return {"base": start.base, "sum": torch.zeros_like(start.base), "total": 0.0, "clients": []}
 
     def add(self, state, client, weight, vector):
-        """One client more."""
+        """Adds a client."""
         state["sum"] += weight * (vector - state["base"])
         state["total"] += weight
         state["clients"].append(client)
         return state
 
     def finish(self, state) -> Aggregated:
-        """The smaller mean."""
+        """Returns the smaller mean."""
         return Aggregated(self.floor * state["sum"] / max(state["total"], 1))
 
 
 @dataclass(frozen=True)
 class Unchecked(Cautious):
-    """A plain dataclass serves too."""
+    """A rule that is a plain dataclass without @part."""
 
     more: int = 1
 
 
 def middle(updates: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean as a function."""
+    """A rule that is a function: the weighted mean."""
     shares = (weights / weights.sum()).to(updates.dtype)
     return (shares[:, None] * updates).sum(dim=0)
 
 
 def transposed(updates: Tensor, weights: Tensor) -> Tensor:
-    """Not what a rule returns."""
+    """A wrong rule, whose result has another shape."""
     return updates.T
 
 
 @part
 class Stripes(Partitioner):
-    """Clients take turns, a stripe of samples each.
+    """A partitioner that deals stripes of samples to the clients in turn.
 
     Attributes:
-        width: samples of a stripe.
+        width: number of samples in a stripe.
     """
 
     width: Annotated[int, Field(ge=1)] = 1
 
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[np.ndarray]:
-        """Every sample is dealt, and nothing is drawn."""
+        """Deals every sample, without randomness."""
         if to_deal.samples < to_deal.clients * self.width:
             raise InputError("width", self.width, f"stripes for all {to_deal.clients} clients")
         turns = np.arange(to_deal.samples) // self.width % to_deal.clients
@@ -79,26 +79,26 @@ class Stripes(Partitioner):
 
 @part
 class Odd(Budget):
-    """Clients with odd numbers train more.
+    """A budget with which clients with odd numbers train more.
 
     Attributes:
-        low: the others' layers.
-        high: their layers.
+        low: number of layers of clients with even numbers.
+        high: number of layers of clients with odd numbers.
     """
 
     low: int = 1
     high: int = 2
 
     def of(self, seed: int, clients) -> np.ndarray:
-        """By the number's parity."""
+        """Returns the budgets by the parity of the clients' numbers."""
         return np.where(np.asarray(clients, np.int64) % 2, self.high, self.low)
 
 
 def rmsprop(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """A client optimizer as a function."""
+    """A client optimizer that is a function."""
     return torch.optim.RMSprop(parameters, lr=0.01)
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A part of no kind."""
+    """A dataclass that is not a part of any kind."""

@@ -1,4 +1,4 @@
-"""Selectors, scores and metrics as a user would write them, which tests bring by their dotted names."""
+"""Selectors, scores and metrics as a user would write them; tests give them by their dotted names."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from fedtlu_fast.scoring.gradient_metrics import ClientVectors
 from fedtlu_fast.selection import Evidence, Mask, Room, Selector
 
 SEEN: list[tuple[Evidence, Room, Mask]] = []
-"""What `Watching` saw and chose, in this process."""
+"""The evidence that `Watching` received and its choices, in this process."""
 
 
 @part
@@ -45,11 +45,11 @@ class Watching(Selector):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Whatever it is given."""
+        """The metrics of `wants`."""
         return self.wants
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Remembers what it saw."""
+        """Chooses by the sum of its metrics, and records evidence and choice in `SEEN`."""
         shape = evidence.rows, len(evidence.layout.blocks)
         mask = room.best(sum((evidence.metrics[name] for name in self.metrics), np.zeros(shape)))
         SEEN.append((evidence, room, mask))
@@ -57,10 +57,10 @@ class Watching(Selector):
 
 
 class Outside(Selector):
-    """Takes blocks that may not be chosen."""
+    """A wrong selector, which takes blocks that may not be chosen."""
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Everything."""
+        """Chooses all blocks."""
         return np.ones((evidence.rows, len(evidence.layout.blocks)), np.bool_)
 
 
@@ -83,12 +83,12 @@ def leaning(change: Change) -> torch.Tensor:
 
 
 def lean(vectors: ClientVectors) -> torch.Tensor:
-    """The same as a client metric."""
+    """A client metric: the mean of the first layer of each block."""
     return torch.stack([vectors.stats.mean[:, block.layers[0]] for block in vectors.layout.blocks], dim=-1)
 
 
 def broken(change: Change) -> torch.Tensor:
-    """A score that raises."""
+    """A score that raises an error."""
     raise ZeroDivisionError("no luck")
 
 

@@ -1,4 +1,4 @@
-"""How the tests of partitioners deal, and what they compare."""
+"""Functions with which tests of partitioners deal samples and compare the results."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from fedtlu_fast.randomness import generator
 
 Codes = NDArray[np.int64]
 SOURCES = st.lists(st.integers(0, 8), min_size=1, max_size=120).map(np.array)
-"""The value of each of some samples; not every value has to occur."""
+"""The value of each sample; not every value has to occur."""
 
 
 def deal(
     partitioner: Partitioner, sources: Codes, clients: int, seed: int = 0, least: int = 1
 ) -> list[Codes]:
-    """The samples of each client, by a column named source."""
+    """Deals samples by a column named source; returns each client's samples."""
     return partitioner.partition(ToDeal({"source": sources}, clients, least), generator(seed, "partition"))
 
 
 def assert_dealt(parts: Sequence[Codes], samples: int, clients: int, least: int = 0) -> None:
-    """No sample twice, none that is not there, and no client below the least size."""
+    """Checks that no sample is dealt twice or unknown, and that no client has fewer than the least size."""
     assert len(parts) == clients
     assert all(part.dtype == np.int64 for part in parts)
     assert min(map(len, parts)) >= least
@@ -34,13 +34,13 @@ def assert_dealt(parts: Sequence[Codes], samples: int, clients: int, least: int 
 def assert_deals_everything_once(
     parts: Sequence[Codes], sources: Codes, clients: int, least: int = 0
 ) -> None:
-    """The same, and no sample is left over."""
+    """Checks the same, and that no sample is left over."""
     assert_dealt(parts, len(sources), clients, least)
     assert sum(map(len, parts)) == len(sources)
 
 
 def heterogeneity(parts: Sequence[Codes], sources: Codes) -> float:
-    """Mean total variation distance between a client's sources and those of all."""
+    """Returns the mean total variation distance between a client's sources and those of all clients."""
     kinds = int(sources.max()) + 1
     overall = np.bincount(sources, minlength=kinds) / len(sources)
     shares = [np.bincount(sources[part], minlength=kinds) / len(part) for part in parts]
@@ -48,5 +48,5 @@ def heterogeneity(parts: Sequence[Codes], sources: Codes) -> float:
 
 
 def same(first: Sequence[Codes], second: Sequence[Codes]) -> bool:
-    """Whether two deals are alike to the last sample."""
+    """Tells whether two deals give the same samples to each client."""
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""Real data for tests, on machines that have them: nothing here downloads."""
+"""Finds real data for tests on machines that have them; nothing is downloaded."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(os.environ.get("FEDTLU_TEST_DATA", Path(__file__).resolve().parents[
 
 
 def real(name: str) -> Path:
-    """The folder of this data set; the test is skipped where it is missing."""
+    """Returns the folder of this data set; skips the test if it is missing."""
     if not (ROOT / name).is_dir():
         pytest.skip(f"{name} is not in {ROOT} (FEDTLU_TEST_DATA)")
     return ROOT / name

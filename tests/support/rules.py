@@ -1,4 +1,4 @@
-"""How tests feed an aggregation rule."""
+"""Feeds vectors to an aggregation rule as a round does."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ def aggregated(
     cohort: int | None = None,
     backend: str = "auto",
 ) -> Aggregated:
-    """What a rule makes of these vectors, whose memory is used again; the cohort may be larger."""
+    """Returns a rule's result for these vectors, whose memory is reused; the cohort may be larger."""
     state = rule.start(Start(base, cohort or max(1, len(clients)), backend))
     for number, (client, weight) in enumerate(zip(clients, weights or [5] * len(clients), strict=True)):
         vector = client.clone()

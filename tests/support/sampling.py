@@ -1,7 +1,7 @@
-"""Which cases of a sweep the quick tests run, and how many examples hypothesis draws.
+"""Draws the cases of sweeps that the quick tests run, and sets hypothesis's number of examples.
 
-`FEDTLU_TEST_PROFILE` is `quick` (default) or `full`. `FEDTLU_TEST_SEED` decides all draws of a session. Where
-it is not set it is drawn here, and the processes of pytest-xdist inherit it. With the same seed,
+`FEDTLU_TEST_PROFILE` is `quick` (default) or `full`. `FEDTLU_TEST_SEED` decides all draws of a session. If
+it is not set, it is drawn here, and the processes of pytest-xdist inherit it. With the same seed,
 `-m "not slow"` and `-m slow` together run every case.
 """
 
@@ -29,29 +29,29 @@ settings.load_profile(PROFILE)
 
 
 def seed() -> int:
-    """The session's seed, printed so that a test that fails shows it."""
+    """Prints the session's seed, so that a failing test shows it."""
     print(f"FEDTLU_TEST_SEED={SEED}")
     return SEED
 
 
 def fresh() -> np.random.Generator:
-    """Random input anew in every session."""
+    """Returns a generator of random input that differs in every session."""
     return np.random.default_rng(seed())
 
 
 def examples(full: int, **options: Any) -> settings:
-    """Hypothesis draws so many examples under the full profile, and a quarter under the quick one."""
+    """Makes hypothesis draw so many examples under the full profile, and a quarter under the quick one."""
     return settings(max_examples=full if FULL else max(4, full // 4), **options)
 
 
 def sample(cases: Sequence[T], count: int) -> list[T]:
-    """`count` of the cases in their order, drawn by the session's seed."""
+    """Draws `count` of the cases by the session's seed, and keeps their order."""
     draws = random.Random(seed())
     return [cases[index] for index in sorted(draws.sample(range(len(cases)), min(count, len(cases))))]
 
 
 def sampled(count: int) -> list[Any]:
-    """How many cases a test draws that goes through a sweep by itself: `count`, and, when slow, all."""
+    """Returns the number of cases for a test that runs a sweep itself: `count`, or all in a slow test."""
     return [pytest.param(count, id="sampled"), pytest.param(ALL, id="all", marks=pytest.mark.slow)]
 
 

@@ -1,4 +1,4 @@
-"""Sources by the text that settings have, read as tests look at them."""
+"""Reads sources, given as in settings, in the forms that tests compare."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,35 +17,35 @@ from fedtlu_fast.tasks.builder import builder_of
 
 
 def source(text: str, **more: Any) -> Source:
-    """The source that settings name."""
+    """Returns the source that settings name."""
     return parse_config({"data": {"source": text, **more}}).data.source
 
 
 def read_parts(text: str) -> Read[Documents]:
-    """A source's running text."""
+    """Returns a source's running text."""
     return source(text).documents()
 
 
 def read_documents(text: str) -> list[Document]:
-    """Its documents to train on."""
+    """Returns a source's training documents."""
     return read_parts(text).train.items
 
 
 def read_texts(text: str) -> tuple[TextSet, TextSet | None]:
-    """A source's labelled texts, to train and to test on."""
+    """Returns a source's labelled texts: training and test texts."""
     found = source(text).texts()
     return found.train, found.test
 
 
 def read_images(text: str, size: int | None = None) -> tuple[ImageSet, ImageSet | None]:
-    """A source's labelled images, to train and to test on, scaled."""
+    """Returns a source's labelled images, scaled: training and test images."""
     found = source(text, image_size=size).images()
     return found.train, found.test
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tagged sentences, divided."""
+    """Tagged sentences, divided into training and test sentences."""
 
     train: list[Sentence]
     test: list[Sentence]
@@ -54,7 +54,7 @@ class Corpus:
 
 
 def read_corpus(text: str, test_fraction: float) -> Corpus:
-    """A source's tagged sentences, with a share kept for the test where there is none."""
+    """Returns a source's tagged sentences; without a test, a share is kept for it."""
     found = source(text).sentences()
     train, test = found.train.items, found.test.items if found.test else ()
     if found.test is None:
@@ -63,5 +63,5 @@ def read_corpus(text: str, test_fraction: float) -> Corpus:
 
 
 def read_samples(config: RunConfig) -> Encoded | FederatedData:
-    """The samples of these settings as tensors, before they are dealt."""
+    """Returns the samples of these settings as tensors, before they are dealt."""
     return builder_of(config.task).read(config.data.source, reading_of(config))

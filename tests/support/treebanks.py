@@ -1,4 +1,4 @@
-"""CoNLL-U files made up for tests."""
+"""Makes CoNLL-U files for tests."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ GENRES = ["weblog", "email", "reviews"]
 
 
 def conllu(sentences: Sequence[Sequence[tuple[str, str]]], document: str | None = None) -> str:
-    """Sentences of (word, tag) as text."""
+    """Returns sentences of (word, tag) pairs as CoNLL-U text."""
     lines = [f"# newdoc id = {document}"] if document else []
     for sentence in sentences:
         lines.append(f"# text = {' '.join(word for word, _ in sentence)}")
@@ -29,14 +29,14 @@ def conllu(sentences: Sequence[Sequence[tuple[str, str]]], document: str | None 
 
 
 def sentence(draws: random.Random) -> list[tuple[str, str]]:
-    """Three to seven words in an order that helps to guess the tags."""
+    """Draws a sentence of three to seven words, whose order helps to guess the tags."""
     start = draws.randrange(len(ORDER) - 2)
     kinds = ORDER[start : draws.randint(start + 3, len(ORDER))]
     return [(draws.choice(LEXICON[kind]), kind) for kind in kinds]
 
 
 def write_treebank(folder: Path, documents: int = 12, each: int = 15, seed: int = 3) -> Path:
-    """A directory with a training file and a test file."""
+    """Writes a directory with a training file and a test file."""
     folder.mkdir(exist_ok=True)
     draws = random.Random(seed)
     for name, count in (("train", each), ("test", 2)):
