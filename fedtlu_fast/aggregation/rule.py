@@ -1,4 +1,4 @@
-"""The interface of an aggregation rule: many clients' changes become one.
+"""The interface of an aggregation rule, which turns many clients' changes into one.
 
 To write your own, subclass `AggregationRule`, or give a function ``(updates [K, P], weights [K]) -> change
 [P]``.
@@ -22,13 +22,13 @@ from fedtlu_fast.parts import part
 
 @dataclass(frozen=True)
 class Start:
-    """What a rule knows before the clients' vectors arrive.
+    """The facts that a rule receives before the clients' vectors arrive.
 
     Attributes:
         base: [P] float32, the global parameters, from which all clients start. Do not change it.
         cohort: the largest number of clients that can arrive.
-        backend: which backend runs the kernels.
-        layout: of the model; None outside of a run.
+        backend: the backend that runs the kernels.
+        layout: the model's layout; None outside of a run.
         round: the number of the round, from 1.
     """
 
@@ -41,12 +41,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Aggregated:
-    """What a rule makes of a cohort.
+    """The result of a rule for one cohort.
 
     Attributes:
-        change: [P], the aggregated change; zeros when no client arrived.
-        kept: the places (from 0, in the order of arrival) of the clients of which the change is made,
-            ascending, if the rule chooses among clients. It is empty when too few clients arrived for a
+        change: [P] float32, the aggregated change; zeros if no client arrived.
+        kept: for a rule that chooses among clients, the places (from 0, in the order of arrival) of the
+            clients from which the change is computed, ascending. It is empty if too few clients arrived for a
             choice; then the round changes nothing. None for a rule that takes all clients.
     """
 
@@ -55,17 +55,17 @@ class Aggregated:
 
 
 class AggregationRule(ABC):
-    """Makes one change of the vectors of a cohort, which arrive one client at a time.
+    """Aggregates the vectors of a cohort, which arrive one client at a time, into one change.
 
     The vectors are sound: finite, and not so large that their sums overflow (`soundness`). A round calls
-    `start` once, `add` for each client in the order of the cohort, and `finish` once. The state is whatever
-    `start` returns; `add` may change it in place.
+    `start` once, `add` for each client in the order of the cohort, and `finish` once. The rule chooses the
+    type of its state, which `start` returns; `add` may change it in place.
 
     Attributes:
         takes_sums: whether `add_sum` works, so that clients can be trained and summed several at a time.
-        averages: whether the change is a mean of the clients' changes with their weights, each perhaps
-            scaled. Only then can clients send chosen blocks: what a client does not send is no change of
-            zero.
+        averages: whether the change is a weighted mean of the clients' changes, each of which may be scaled.
+            Only then can clients send chosen blocks, because a block that is not sent must not count as a
+            change of zero.
         chooses: whether the rule keeps some of the clients, and `finish` says which.
         max_share: the largest share of one client in the sum of the weights; None for no limit.
     """
@@ -82,54 +82,54 @@ class AggregationRule(ABC):
 
     @property
     def spill_directory(self) -> str | None:
-        """The directory in which the kept vectors lie; None for memory."""
+        """The directory of the file with the kept vectors; None: they are in memory."""
         return None
 
     def check(self, cohort: int) -> None:  # noqa: B027 (most rules take any cohort)
-        """Refuses a cohort for which the parameters make no sense; called before the first round.
+        """Checks before the first round that the parameters fit the size of a cohort.
 
         Raises:
-            InputError: its field is the name of the parameter.
+            InputError: they do not fit. The error's field is the name of the parameter.
         """
 
     @abstractmethod
     def start(self, start: Start) -> Any:
-        """An empty state for one round."""
+        """Returns an empty state for one round."""
 
     @abstractmethod
     def add(self, state: Any, client: int, weight: float, vector: Tensor) -> Any:
-        """The state with one client more.
+        """Adds one client and returns the new state.
 
         Args:
-            state: what `start` or the last `add` returned.
+            state: the state that `start` or the last `add` returned.
             client: the client's number.
-            weight: usually the number of its samples.
-            vector: [P], its parameters after training; its memory is used again after this call.
+            weight: the client's weight, usually its number of samples.
+            vector: [P], the client's parameters after training; its memory is reused after this call.
         """
 
     def add_sum(self, state: Any, weight: float, partial: Tensor) -> Any:
-        """The state with some clients more whose weighted changes are summed already.
+        """Adds several clients, whose weighted changes were summed before, and returns the new state.
 
         Args:
             state: see `add`.
-            weight: the sum of their weights n_k.
+            weight: the sum of the clients' weights n_k.
             partial: [P], ``sum_k n_k (w_k - w)``.
         """
         raise NotImplementedError(f"{type(self).__name__} needs the vector of every client")
 
     @abstractmethod
     def finish(self, state: Any) -> Aggregated:
-        """The aggregated change of the clients that arrived."""
+        """Returns the aggregated change of the clients that arrived."""
 
 
 class StackedRule(AggregationRule):
-    """Base of rules that need all vectors of a cohort together: 4 K P bytes (see `Stack`)."""
+    """The base class of rules that need all vectors of a cohort together: 4 K P bytes (see `Stack`)."""
 
     spill: str | None = None
 
     @property
     def keeps_vectors(self) -> bool:
-        """Yes."""
+        """See `AggregationRule`. It is true."""
         return True
 
     @property
@@ -138,7 +138,7 @@ class StackedRule(AggregationRule):
         return self.spill
 
     def start(self, start: Start) -> Arrived:
-        """Makes room for the cohort."""
+        """Returns a state with room for the cohort."""
         return Arrived(start, Stack(start.base, start.cohort, self.spill), [], [])
 
     def add(self, state: Arrived, client: int, weight: float, vector: Tensor) -> Arrived:
@@ -151,13 +151,13 @@ class StackedRule(AggregationRule):
 
 @dataclass(frozen=True)
 class Arrived:
-    """The clients of a round so far.
+    """The clients of a round that have arrived so far.
 
     Attributes:
-        start: of the round.
-        stack: their vectors.
-        clients: their numbers.
-        weights: their weights.
+        start: the facts with which the round began.
+        stack: the clients' vectors.
+        clients: the clients' numbers.
+        weights: the clients' weights.
     """
 
     start: Start
@@ -168,21 +168,21 @@ class Arrived:
 
 @part
 class FunctionRule(StackedRule):
-    """A rule made of a function.
+    """Makes a function a rule.
 
     Attributes:
-        function: ``(updates [K, P], weights [K] float64) -> change [P]``; the updates are the clients'
-            changes. The change may be a tensor, a NumPy array or a list, of whole numbers too, and must be
-            finite. Anything that is called like a function serves.
+        function: ``(updates [K, P], weights [K] float64) -> change [P]``, where the updates are the clients'
+            changes. It may be any callable object. The change is a tensor, a NumPy array or a list of finite
+            numbers, which may be integers.
     """
 
     function: Callable[[Tensor, Tensor], Any]
 
     def finish(self, state: Arrived) -> Aggregated:
-        """What the function returns, as a change.
+        """Calls the function and returns its result as a change.
 
         Raises:
-            InputError: the function raised, or what it returned is no finite vector [P] of numbers.
+            InputError: the function raised an error, or its result is not a finite vector [P] of numbers.
         """
         base, count = state.start.base, len(state.stack)
         if not count:
@@ -197,10 +197,10 @@ class FunctionRule(StackedRule):
 
 
 def _change(name: str, found: Any, base: Tensor) -> Tensor:
-    """[P], of what a function of this name returned.
+    """Checks the result of a function of this name and returns it as a change [P].
 
     Raises:
-        InputError: it is no finite vector [P] of numbers.
+        InputError: the result is not a finite vector [P] of numbers.
     """
     expected = f"{name} to return the change, a tensor of shape {tuple(base.shape)}"
     try:

@@ -21,34 +21,36 @@ from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.randomness import torch_seeded
 
 Held = Items | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""What one client holds; see `Datasets`."""
+"""The samples of one client; see `Datasets`."""
 Clients = Sequence[Held] | Callable[[int], Held]
 SOME_CLIENTS, SOME_SAMPLES = 64, 64
-"""How many clients, and how many samples of the test, a fingerprint reads at most."""
+"""Largest number of clients, and of test samples, that a fingerprint reads."""
 
 
 @dataclass(frozen=True, repr=False)
 class Datasets:
     """The user's own data, client by client.
 
-    What a client holds, and the test, is one of:
+    The samples of a client, and those of the test, are one of:
 
-    * anything with a length and places: a `torch.utils.data.Dataset`, a list of samples, a Hugging Face
-      Dataset. Samples are read when a batch needs them, and may be of different sizes. A sample is a tensor,
-      array or number, or a tuple, list or dictionary of those;
-    * tensors whose first dimension counts the samples: one, a tuple such as ``(inputs, targets)``, a
+    * an object with a length and numbered samples: a `torch.utils.data.Dataset`, a list of samples, or a
+    Hugging
+      Face Dataset. Samples are read when a batch needs them, and may have different sizes. A sample is a
+      tensor, array or number, or a tuple, list or dictionary of such values;
+    * tensors whose first dimension counts the samples: one tensor, a tuple such as ``(inputs, targets)``, a
       dictionary, or a `torch.utils.data.TensorDataset`.
 
     All clients and the test have samples of one form.
 
     Attributes:
-        train: what each client trains on: a list of clients, or a function ``client -> samples``, which is
-            called with 0 to ``clients - 1`` whenever a client is drawn, and must give the same each time.
+        train: the training samples of each client: a list with an entry for each client, or a function
+            ``client -> samples``, which is called with 0 to ``clients - 1`` whenever a client is drawn and
+            must return the same samples each time.
         test: the global test; one sample or more.
-        held_out: what each client tests on, a list or a function likewise; None: clients have no test of
-            their own. A client may have no sample there.
-        clients: how many clients there are; needed with a function.
-        collate_fn: makes a batch of a list of samples, as `torch.utils.data.DataLoader`'s does; the first
+        held_out: the own test samples of each client, in the same form as `train`; a client's may be empty.
+            None: clients have no tests of their own.
+        clients: number of clients; needed with a function.
+        collate_fn: makes a batch from a list of samples, as `torch.utils.data.DataLoader`'s does; the first
             dimension of each of its tensors counts the samples. None: the task's collate function, or `Pad`,
             which fills samples up to the longest of a batch, integer targets with -100.
 
@@ -101,13 +103,13 @@ class Datasets:
 
     @property
     def number(self) -> int:
-        """How many clients there are."""
+        """The number of clients."""
         if self.clients is not None:
             return self.clients
         return 0 if callable(self.train) else len(self.train)
 
     def population(self, collate: Collate | None = None) -> DatasetPopulation:
-        """The clients, for training.
+        """Returns the clients as a `Population`.
 
         Args:
             collate: the task's collate function, if it has one.
@@ -131,14 +133,14 @@ class Datasets:
 
 @dataclass(frozen=True)
 class DatasetPopulation:
-    """The clients of `Datasets`; satisfies `Population`. Only what is asked for is read.
+    """The clients of `Datasets`; satisfies `Population`. It reads only the samples that are needed.
 
     Attributes:
-        source: the data.
+        source: the user's data.
         test: see `Population`.
-        form: of every batch.
-        collate: makes batches; None for `Pad`, or nothing where clients hold tensors.
-        device: where batches go.
+        form: the form of every batch.
+        collate: makes batches; None: `Pad`, or no function if clients hold tensors.
+        device: the device to which batches are sent.
     """
 
     source: Datasets
@@ -156,7 +158,7 @@ class DatasetPopulation:
         """See `Population`.
 
         Raises:
-            InputError: the client holds nothing, or samples of another form than the test.
+            InputError: the client has no samples, or their form is not that of the test.
         """
         found = self._samples(self.source.train, "train", client)
         if not len(found):
@@ -167,17 +169,17 @@ class DatasetPopulation:
         """See `Population`.
 
         Raises:
-            InputError: the client holds samples of another form than the test.
+            InputError: the form of the client's samples is not that of the test.
         """
         if self.source.held_out is None:
             return Samples(self.test, np.empty(0, np.int64))
         return self._samples(self.source.held_out, "held_out", client)
 
     def sizes(self) -> Indices:
-        """See `KnowsSizes`; samples are not read.
+        """See `KnowsSizes`. Samples are not read.
 
         Raises:
-            InputError: `train` is a function, of which it is not known before a client is drawn.
+            InputError: `train` is a function, so that sizes are unknown before a client is drawn.
         """
         if callable(self.source.train):
             expected = "uniform or fixed, since a function does not tell how much clients hold"
@@ -185,17 +187,17 @@ class DatasetPopulation:
         return np.array([_length(held) for held in self.source.train], np.int64)
 
     def to(self, device: str) -> DatasetPopulation:
-        """See `Population`; what clients hold is sent when they are drawn."""
+        """See `Population`. A client's samples are sent when it is drawn."""
         return replace(self, device=device, test=on_device(self.test, device))
 
     @cached_property
     def fingerprint(self) -> str:
-        """See `Population`: SHA-256 over the number of clients, the lengths and some of the content.
+        """See `Population`. It is the SHA-256 over the number of clients, the lengths and a part of the data.
 
-        The content is read of `SOME_CLIENTS` clients at most, the first and the last among them: tensors as
-        a whole, of other holders the first and last sample; and of `SOME_SAMPLES` samples of the test. To
-        read everything could take hours. Of a function only the first client is asked for. A client whose
-        samples cannot be read counts by its error, which is the rounds' business.
+        The content of up to `SOME_CLIENTS` clients, the first and the last among them, is read: tensors as a
+        whole, otherwise the first and the last sample. Of the test, up to `SOME_SAMPLES` samples are read.
+        Reading everything could take hours. A function is called for the first client only. A client whose
+        samples cannot be read counts by the type of the error, which the rounds report.
         """
         found = hashlib.sha256(f"{self.clients}/{words(self.form)}".encode())
         asked = [0] if callable(self.source.train) else _spread(self.clients, SOME_CLIENTS)
@@ -226,7 +228,7 @@ class DatasetPopulation:
 
 
 def _pool(held: Held, field: str, collate: Collate | None) -> tuple[Pool, Form | None]:
-    """What a client holds as a pool, and its form where it is known without reading a sample."""
+    """Returns a client's samples as a pool, with their form if it is known without reading a sample."""
     columns = _columns(held, field)
     if columns is not None:
         batch, form = columns
@@ -237,10 +239,10 @@ def _pool(held: Held, field: str, collate: Collate | None) -> tuple[Pool, Form |
 
 
 def _check_holder(held: Any, field: str) -> None:
-    """Refuses what cannot be samples; nothing is read.
+    """Checks that an object can hold samples; nothing is read.
 
     Raises:
-        InputError: it is a loader, iterable only, a text, or has no length and places.
+        InputError: it is a DataLoader, an IterableDataset, a text, or has no length or no numbered samples.
     """
     if isinstance(held, DataLoader):
         fix = "Give its dataset: loader.dataset. Batches are made here (ft.Local(batch_size=...))."
@@ -253,7 +255,7 @@ def _check_holder(held: Any, field: str) -> None:
 
 
 def _columns(held: Held, field: str) -> tuple[Batch, Form] | None:
-    """The tensors of a client that holds tensors, and their form; None for others."""
+    """Returns the tensors of a client that holds tensors, with their form; None for other clients."""
     value: Any = held.tensors if isinstance(held, TensorDataset) else held
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
@@ -298,13 +300,13 @@ def _length(held: Held) -> int | None:
 
 
 def _spread(total: int, most: int) -> list[int]:
-    """Up to `most` numbers from 0 to `total` - 1, evenly spread, the first and the last among them."""
+    """Returns up to `most` numbers from 0 to `total` - 1, evenly spread, with the first and the last."""
     places = np.linspace(0, total - 1, min(most, total)).round()
     return [int(place) for place in np.unique(places)]
 
 
 def _update(found: Any, pool: Pool, most: int) -> None:
-    """Adds the content of a pool to a hash: tensors as a whole, of listed samples some."""
+    """Adds the content of a pool to a hash: tensors as a whole, and some samples of a `Listed` pool."""
     if not count(pool):
         return
     batches = [pool]

@@ -1,4 +1,4 @@
-"""How a user's loss or metric is called: with the model and the batch, or with outputs and targets."""
+"""Calls a user's loss or metric, either with the model and the batch or with outputs and targets."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ TRUTHS = frozenset(
 
 
 class Forward:
-    """A batch and one forward pass over it, which is made when a loss or metric first asks for outputs."""
+    """A batch and one forward pass over it, which runs when a loss or metric first needs the outputs."""
 
     def __init__(self, model: nn.Module, batch: Any) -> None:
-        """Computes nothing yet.
+        """Keeps model and batch without running the model.
 
         Args:
             model: the model.
-            batch: in the form of the user's data.
+            batch: the batch, in the form of the user's data.
         """
         self.model, self.batch = model, batch
 
     @cached_property
     def outputs(self) -> Any:
-        """What the model gives for the batch without its targets; its ``logits`` where it names them so."""
+        """The model's output for the batch without its targets, or the output's ``logits`` if it has them."""
         inputs, named, _ = self._split
         found = self.model(*inputs, **named)
         logits = getattr(found, "logits", None)
@@ -53,7 +53,7 @@ class Forward:
 
     @property
     def targets(self) -> Any:
-        """The last entry of a tuple, or the entry of a dictionary that is called as in `TARGETS`."""
+        """The last entry of a tuple, or the entry of a dictionary whose key is in `TARGETS`."""
         return self._split[2]
 
     @cached_property
@@ -79,8 +79,8 @@ class Called:
     """A user's loss or metric as a function of a `Forward`.
 
     Attributes:
-        function: the user's.
-        kind: whether it is called with model and batch, or with outputs and targets.
+        function: the user's function.
+        kind: whether it is called with model and batch ("model"), or with outputs and targets ("outputs").
     """
 
     function: Function
@@ -88,18 +88,18 @@ class Called:
 
     @classmethod
     def of(cls, function: Function, field: str) -> Called:
-        """The function, with the way it is called; see `kind_of`."""
+        """Makes it from a function, whose parameters say how it is called; see `kind_of`."""
         return cls(function, kind_of(function, field))
 
     def __call__(self, forward: Forward) -> Any:
-        """What the function gives."""
+        """Calls the function and returns its result."""
         if self.kind == "model":
             return self.function(forward.model, forward.batch)
         return self.function(forward.outputs, forward.targets)
 
 
 def name_of(function: Function) -> str:
-    """The name of a user's function in messages; of an object its class."""
+    """Returns the name of a user's function for messages; of an object it is the class's name."""
     while isinstance(function, partial):
         function = function.func
     return str(getattr(function, "__qualname__", type(function).__qualname__))
@@ -107,15 +107,15 @@ def name_of(function: Function) -> str:
 
 @contextmanager
 def blaming(field: str, name: str, batch: Any) -> Iterator[None]:
-    """Inside, what raises is the fault of one of the user's functions.
+    """Reports an error inside the context as an error of one of the user's functions.
 
     Args:
         field: the argument that gave the function.
-        name: of the function.
-        batch: what it was called with, for the message.
+        name: the function's name.
+        batch: the batch with which it was called, for the message.
 
     Raises:
-        InputError: it raised; the message has the shapes of the batch.
+        InputError: the function raised an error; the message names the shapes of the batch.
     """
     try:
         yield
@@ -129,7 +129,7 @@ def blaming(field: str, name: str, batch: Any) -> Iterator[None]:
 
 
 def _shapes(value: Any) -> str:
-    """The shapes of the tensors in a batch."""
+    """Returns the shapes of the tensors in a batch, for messages."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{name}: {_shapes(own)}' for name, own in value.items())}}}"
     if isinstance(value, tuple | list):
@@ -138,16 +138,16 @@ def _shapes(value: Any) -> str:
 
 
 def kind_of(function: Function, field: str) -> Kind:
-    """Whether a function is called as ``function(model, batch)`` or ``function(outputs, targets)``.
+    """Tells whether a function is called as ``function(model, batch)`` or ``function(outputs, targets)``.
 
     The names of its first two parameters decide, or the annotation of the first.
 
     Args:
         function: the user's loss or metric.
-        field: how messages call it.
+        field: name of the function in messages.
 
     Raises:
-        InputError: the names do not tell, or targets would come first.
+        InputError: the names do not say how to call the function, or targets come first.
     """
     if not callable(function):
         raise InputError(field, function, "a function of (model, batch) or of (outputs, targets)")
@@ -186,15 +186,15 @@ def _parameters(function: Function) -> tuple[inspect.Parameter | None, inspect.P
 
 
 def unreduced(function: Function, field: str) -> Function | None:
-    """A loss of PyTorch that gives a number for each prediction; None for other functions.
+    """Returns a loss of PyTorch that yields a number for each prediction; None for other functions.
 
     Args:
         function: such as `torch.nn.functional.cross_entropy`, a `functools.partial` of it, or a
             `torch.nn.CrossEntropyLoss`.
-        field: how messages call it.
+        field: name of the function in messages.
 
     Raises:
-        InputError: a loss of PyTorch that adds up over the batch, which depends on the batch's size.
+        InputError: the loss of PyTorch is a sum over the batch, which depends on the batch's size.
     """
     if isinstance(function, nn.Module):
         reduction = getattr(function, "reduction", None)
@@ -219,7 +219,7 @@ def unreduced(function: Function, field: str) -> Function | None:
 
 
 def ignored_label(function: Function) -> int | None:
-    """The label that a loss of PyTorch ignores; None where it ignores none."""
+    """Returns the label that a loss of PyTorch ignores; None if it ignores none."""
     if isinstance(function, nn.Module):
         found: int | None = getattr(function, "ignore_index", None)
         return found

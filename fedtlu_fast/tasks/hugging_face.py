@@ -1,4 +1,4 @@
-"""A task of any Hugging Face model whose output has a loss."""
+"""Makes a task of any Hugging Face model whose output has a loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Head = Literal["causal", "language", "classifier", "other"]
 
 
 class LabelledForward(Forward):
-    """A forward pass of a model that is given its labels and gives its loss."""
+    """A forward pass of a model that receives the labels and returns its own loss."""
 
     @cached_property
     def result(self) -> Any:
@@ -37,7 +37,7 @@ class LabelledForward(Forward):
 
     @cached_property
     def outputs(self) -> Any:
-        """The ``logits`` of the output, or the whole output where it has none."""
+        """The ``logits`` of the output, or the whole output if it has none."""
         logits = getattr(self.result, "logits", None)
         return self.result if logits is None else logits
 
@@ -46,9 +46,9 @@ class HuggingFaceTask(SupervisedTask):
     """A Hugging Face model with the loss that it computes itself; satisfies `Task`.
 
     The model is called with all entries of a batch, a dictionary with ``labels``, and its output must have
-    ``.loss``. That is so for the heads of `transformers` (token, sequence and image classification, causal
-    and masked language models, ...) and for the same models with peft's adapters (``get_peft_model``), of
-    which only the adapters are trained.
+    ``.loss``. This holds for the heads of `transformers` (token, sequence and image classification, causal
+    and masked language models, ...), and for the same models with peft's adapters (``get_peft_model``); then
+    only the adapters are trained.
 
     Samples are dictionaries, such as the rows of a Hugging Face Dataset.
     """
@@ -60,18 +60,19 @@ class HuggingFaceTask(SupervisedTask):
         metrics: Mapping[str, Function | Metric] | None = None,
         headline: str | None = None,
     ) -> None:
-        """Looks at the class of the model; the model is not run.
+        """Examines the class of the model; the model is not run.
 
         Args:
-            model: see above.
-            collator: makes a batch of a list of samples, such as `transformers`'
+            model: the model, as described above.
+            collator: makes a batch from a list of samples, such as `transformers`'
                 ``DataCollatorForTokenClassification``. None: `HuggingFaceCollator`.
             metrics: see `SupervisedTask`; outputs are the model's logits, and targets are ``labels``. None:
-                the accuracy of classifiers of tokens, texts and images.
-            headline: see `SupervisedTask`. None: the first metric; of language models the perplexity.
+                for classifiers of tokens, texts and images the accuracy, for other models no metric.
+            headline: see `SupervisedTask`. None: the first metric; for a language model without metrics the
+                perplexity.
 
         Raises:
-            InputError: the model is none, or a metric cannot be called.
+            InputError: the model is not a module, or a metric cannot be called.
         """
         check_kind("model", model, nn.Module, "a model of transformers, not its class or its name")
         self._head: Head = head_of(model)
@@ -86,7 +87,7 @@ class HuggingFaceTask(SupervisedTask):
         self._set(model, metrics, headline, default if collator is None else collator)
 
     def counts(self, batch: Batch) -> Tensor:
-        """See `Task`: the labels that are not -100; of causal models those after the first."""
+        """See `Task`. It counts the labels that are not -100; in causal models without the first label."""
         value = rebuilt(batch, self._form_of(batch))
         labels = value.get(LABELS) if isinstance(value, Mapping) else None
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2:
@@ -100,21 +101,21 @@ class HuggingFaceTask(SupervisedTask):
 
 @dataclass(frozen=True)
 class HuggingFaceCollator:
-    """Makes a batch of samples that are dictionaries, and fills them up to the longest (ours).
+    """Makes a batch from samples that are dictionaries, and fills them up to the longest one (ours).
 
-    Entries that the model does not take are left out. ``label`` and ``label_ids`` become ``labels``. Where
-    samples have ``input_ids`` and no ``attention_mask``, the batch gets one that is 0 where it was filled up.
+    Entries that the model does not accept are left out. ``label`` and ``label_ids`` become ``labels``. If
+    samples have ``input_ids`` and no ``attention_mask``, the batch gets one that is 0 at padding.
 
     Attributes:
-        padding: the token id that fills up.
-        names: entries that the model takes.
+        padding: the token id that fills up samples.
+        names: names of the entries that the model accepts.
     """
 
     padding: int
     names: frozenset[str]
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Any:
-        """One batch; see `Pad`."""
+        """Returns one batch; see `Pad`."""
         return Pad(self.padding)([self._entries(sample) for sample in samples])
 
     def _entries(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class HuggingFaceCollator:
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """[B]: the share of each sample's labels, but for -100, that are the class with the largest logit."""
+    """Returns [B], the share of each sample's labels (without -100) that have the largest logit."""
     real = targets != IGNORED
     right = (outputs.argmax(dim=-1) == targets) & real
     rows = [part.reshape(len(targets), -1).sum(dim=1) for part in (right, real)]
@@ -136,13 +137,13 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accepted(model: nn.Module) -> frozenset[str]:
-    """Names of the arguments that a model takes."""
+    """Returns the names of the arguments that a model accepts."""
     return frozenset(inspect.signature(_base(model).forward).parameters)
 
 
 def head_of(model: nn.Module) -> Head:
-    """What a model of `transformers` predicts, by its class, as the library's own tables list it."""
-    # Imported late: transformers is heavy, and whoever has such a model has imported it.
+    """Returns what a model of `transformers` predicts, from its class, by the library's own tables."""
+    # Imported here because transformers takes seconds to import; a user with such a model has imported it.
     from transformers.models.auto import modeling_auto as known
 
     name = type(_base(model)).__name__
@@ -159,13 +160,13 @@ def head_of(model: nn.Module) -> Head:
 
 
 def _base(model: nn.Module) -> nn.Module:
-    """The model inside peft's wrapper, or the model itself."""
+    """Returns the model inside peft's wrapper, or the model itself."""
     inside = getattr(model, "get_base_model", None)
     return inside() if callable(inside) else model
 
 
 def _own_loss(forward: Forward) -> Tensor:
-    """The loss that the model itself has computed."""
+    """Returns the loss that the model itself has computed."""
     found = forward.result.loss if isinstance(forward, LabelledForward) else None
     if found is None:
         keys = sorted(map(str, forward.batch))

@@ -1,4 +1,4 @@
-"""A task of the user's own model and loss."""
+"""Makes a task of the user's own model, loss and metrics."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, Better, Evaluation, Figu
 from fedtlu_fast.tasks.task import Task
 
 TAKEN = ("loss", "perplexity", "macro_f1", "f1")
-"""Names that metrics cannot have, since rows of logs have them already."""
+"""Names that metrics cannot have, because rows of logs already have them."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, and how tables and pictures show it.
+    """A metric, with its title and its direction.
 
     Attributes:
-        function: of (model, batch) or of (outputs, targets), as a loss; gives [B] or a scalar.
+        function: a function of (model, batch) or of (outputs, targets), like a loss; it returns [B] or a
+            scalar.
         better: whether ``higher`` or ``lower`` values are better.
-        title: what tables and pictures call it; empty: its name.
+        title: its title in tables and figures; empty: its name.
         percent: whether it is a share, which is shown in per cent.
 
     Example:
@@ -53,22 +54,24 @@ class Metric:
 class SupervisedTask:
     """The user's own model and loss; satisfies `Task`.
 
-    A loss or metric is called in one of two ways, which the names of its first two parameters say:
+    A loss or metric is called in one of two forms. The names of its first two parameters say which:
 
-    * ``loss(model, batch)``: the first is called model, module, net or network, or is annotated as a
-      `torch.nn.Module`, or the second is called batch or samples. The batch has the form that the data have:
-      a tensor, a tuple or a dictionary.
-    * ``loss(outputs, targets)``, as `torch.nn.functional.cross_entropy` and `torch.nn.CrossEntropyLoss()`:
-      the first is called output, outputs, input, logits, pred, prediction or the like, or the second is
-      called target, targets, label, labels, y or the like. Targets are the last entry of a tuple or the
-      entry ``labels``, ``label``, ``targets``, ``target`` or ``y`` of a dictionary. The model is called
-      with all other entries, by place or by name; what it gives, or its ``logits``, are the outputs.
+    * ``loss(model, batch)``: the first parameter is named model, module, net or network, or is annotated as a
+      `torch.nn.Module`, or the second is named batch or samples. The batch has the form of the data: a
+      tensor, a tuple or a dictionary.
+    * ``loss(outputs, targets)``, like `torch.nn.functional.cross_entropy` and `torch.nn.CrossEntropyLoss()`:
+    the
+      first parameter is named output, outputs, input, logits, pred, prediction or similarly, or the second is
+      named target, targets, label, labels, y or similarly. Targets are the last entry of a tuple, or the
+      entry ``labels``, ``label``, ``targets``, ``target`` or ``y`` of a dictionary. The model is called with
+      all other entries, by position or by name; outputs are its result, or the result's ``logits``.
 
-    Any other function is refused with a message that says how to rename its parameters.
+    For any other function an error says how to rename its parameters.
 
-    A loss gives the losses of the B samples, [B], or a scalar, their mean over predictions. [B] is as good
-    and often faster where many clients are trained in one pass. Of a scalar, losses of single samples are
-    found by calling it with batches of one sample. Of PyTorch's own losses they are derived.
+    A loss returns the losses of the B samples, [B], or a scalar, which is their mean over predictions. A loss
+    that returns [B] is often faster if many clients are trained together: with a scalar, losses of single
+    samples are computed by calls with batches of one sample. For PyTorch's own losses they are derived
+    directly.
     """
 
     def __init__(
@@ -80,22 +83,24 @@ class SupervisedTask:
         collate: Collate | None = None,
         counts: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        """Checks how the functions are to be called; the model is not run.
+        """Checks how the functions are called; the model is not run.
 
         Args:
             model: any module with at least one trainable parameter.
-            loss: see above.
-            metrics: name -> a function, of which higher values are better, or a `Metric`. They are measured
-                in every test and reported as ``test_<name>`` and ``local_<name>``. A scalar is taken for the
+            loss: the loss, as described above.
+            metrics: functions whose higher values are better, or `Metric` objects, by name. They are measured
+                in every test and reported as ``test_<name>`` and ``local_<name>``. A scalar counts as the
                 mean over the batch's predictions.
-            headline: the metric by which tables and pictures compare runs, or ``loss``, or ``perplexity``,
-                which is exp(loss) of a loss in nats; None: the first metric, or the loss without one.
-            collate: makes a batch of a list of samples; see `Datasets`.
-            counts: batch -> [B] integers, how many predictions each sample asks for, by which means are
-                weighted. None: for PyTorch's losses on labels, the labels that are not ignored; else 1 each.
+            headline: the metric by which tables and figures compare runs, or ``loss``, or ``perplexity``,
+                which is exp(loss) of a loss in nats; None: the first metric, or the loss if there is none.
+            collate: makes a batch from a list of samples; see `Datasets`.
+            counts: returns [B] integers for a batch, the number of predictions of each sample, by which means
+                are weighted. None: for PyTorch's losses on labels the number of labels that are not ignored,
+                otherwise 1.
 
         Raises:
-            InputError: the model is none, a function cannot be called, or a name of a metric is taken.
+            InputError: the model is not a module, a function cannot be called, or a metric has a reserved
+                name.
         """
         check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         called = Called.of(loss, "loss")
@@ -126,11 +131,11 @@ class SupervisedTask:
 
     @property
     def by_sample(self) -> bool:
-        """See `Task`: only of PyTorch's losses it is known before they are called."""
+        """See `Task`. It is true only for PyTorch's own losses without metrics."""
         return self._each is not None and not self._metrics
 
     def of_form(self, form: Form) -> Self:
-        """The same task for batches of this form (see `data.form`)."""
+        """Returns the same task for batches of this form (see `data.form`)."""
         other = copy.copy(self)
         other.form = form
         return other
@@ -144,9 +149,9 @@ class SupervisedTask:
         return (found * counts).sum() / counts.sum().clamp(min=1)
 
     def losses(self, batch: Batch) -> Tensor:
-        """See `Task`; of a loss that is a scalar, found by batches of one sample.
+        """See `Task`. If the loss is a scalar, it is called with batches of one sample.
 
-        These are computed together by `torch.func.vmap`, or one by one where it cannot.
+        These calls are vectorised by `torch.func.vmap`, or made one by one if it cannot.
         """
         forward, size = self._forward(batch), len(batch[0])
         found = self._derived(forward, batch)
@@ -181,16 +186,16 @@ class SupervisedTask:
         return torch.ones(len(batch[0]), dtype=torch.int64, device=batch[0].device)
 
     def trim(self, batch: Batch) -> Batch:
-        """See `Task.trim`; batches are made as long as they must be."""
+        """See `Task.trim`. The collate function makes batches no longer than needed, so nothing is cut."""
         return batch
 
     @torch.no_grad()
     def evaluate(self, samples: Pool, batch_size: int) -> Evaluation:
-        """See `Task`; a loss or metric that is a scalar stands for all samples of its batch."""
+        """See `Task`. A scalar loss or metric counts as the value of every sample of its batch."""
         self.model.eval()
         held = Samples(samples, np.arange(count(samples)))
         found = []
-        with self._seeded(0, "test", 0, 0):  # data sets may draw, and must draw the same in every test
+        with self._seeded(0, "test", 0, 0):  # a data set's random draws must be the same in every test
             for first in range(0, len(held), batch_size):
                 found.append(self.measured(held.take(np.arange(first, min(first + batch_size, len(held))))))
         return Evaluation(
@@ -200,7 +205,7 @@ class SupervisedTask:
         )
 
     def measured(self, batch: Batch) -> Evaluation:
-        """Loss and metrics of one batch; a scalar stands for all its samples.
+        """Measures loss and metrics of one batch; a scalar counts as the value of each of its samples.
 
         Raises:
             InputError: the model, the loss or a metric cannot be called with the batch; the field says which.
@@ -226,14 +231,14 @@ class SupervisedTask:
         return Forward(self.model, rebuilt(batch, self._form_of(batch)))
 
     def _called(self, forward: Forward, size: int) -> Tensor:
-        """The loss as the user's function gives it: [B] or a scalar."""
+        """Returns the result of the user's loss: [B] or a scalar."""
         found = self._loss(forward)
         if not isinstance(found, Tensor):
             raise InputError("loss", found, "a tensor, of one number or of one number a sample")
         return _tensor(found, size, "loss")
 
     def _derived(self, forward: Forward, batch: Batch) -> Tensor | None:
-        """[B], of a loss of PyTorch; None for others."""
+        """Returns [B], the losses of single samples for a loss of PyTorch; None for other losses."""
         if self._each is None:
             return None
         each = self._each(forward)
@@ -244,11 +249,11 @@ class SupervisedTask:
 
 
 def fitted(task: Task, data: Datasets) -> tuple[Task, Population]:
-    """A task and data for each other: batches are made by the task's collate function, if it has one.
+    """Fits a task and data to each other: the task's collate function, if it has one, makes the batches.
 
     Args:
-        task: any; a `SupervisedTask` learns the form of the batches.
-        data: the user's own.
+        task: any task; a `SupervisedTask` learns the form of the batches.
+        data: the user's own data.
 
     Raises:
         InputError: see `Datasets.population`.
@@ -260,10 +265,10 @@ def fitted(task: Task, data: Datasets) -> tuple[Task, Population]:
 
 
 def _figures(metrics: Mapping[str, Metric], headline: str | None) -> tuple[Figure, ...]:
-    """The figures of these metrics, the headline first.
+    """Returns the figures of these metrics, the headline first.
 
     Raises:
-        InputError: a name is taken or is no identifier, or the headline is none of them.
+        InputError: a name is reserved or is not an identifier, or the headline is not one of the names.
     """
     for name in metrics:
         if name in TAKEN or not (isinstance(name, str) and name.isidentifier()):
@@ -281,7 +286,7 @@ def _figures(metrics: Mapping[str, Metric], headline: str | None) -> tuple[Figur
 
 
 def _tensor(value: Any, size: int, field: str) -> Tensor:
-    """What a loss or metric gives, if it is one number or one for each sample."""
+    """Returns the result of a loss or metric as a tensor, after checking that it is a scalar or [B]."""
     found = value if isinstance(value, Tensor) else torch.as_tensor(value)
     if found.ndim and found.shape != (size,):
         expected = f"a scalar, or one number for each of the {size} samples"
@@ -290,5 +295,5 @@ def _tensor(value: Any, size: int, field: str) -> Tensor:
 
 
 def _spread(found: Tensor, size: int) -> Tensor:
-    """[B] float64 on the CPU."""
+    """Returns [B] float64 on the CPU; a scalar is repeated."""
     return found.detach().double().cpu().expand(size)

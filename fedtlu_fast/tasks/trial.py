@@ -1,4 +1,4 @@
-"""A user's loss is tried on a first batch before round 1, so that what is wrong with it is said of it."""
+"""Tries a user's loss on a batch before round 1, so that an error in it is reported as the loss's error."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fedtlu_fast.tasks.supervised import SupervisedTask
 
 @torch.no_grad()
 def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
-    """Tests a task on one batch and its halves; the model stays as it is.
+    """Tests a task on one batch and its two halves; the model is not changed.
 
-    A loss that adds up over the batch is refused: its gradients would grow with the batch's size, and tests
-    would report sums. The loss of a batch is then the sum of the losses of its halves; a mean lies between
-    them.
+    A loss that is a sum over the batch is refused, because its gradients would grow with the batch's size and
+    tests would report sums. It is recognised by the halves: a sum over the batch is the sum of their losses,
+    and a mean is between them.
 
     Args:
-        task: the user's.
-        samples: any of the data's.
-        size: of the batch; of 2 samples at least, if there are so many.
+        task: the user's task.
+        samples: any samples of the data.
+        size: number of samples in the batch; the batch has at least 2 if there are so many.
 
     Raises:
         InputError: the model, the loss or a metric cannot be called with the batch, or the loss is a sum.
@@ -41,7 +41,7 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
     if None in losses or not losses:
         return
     one, other = (loss or 0.0 for loss in losses)
-    # Sums of different sign, or with a part that is nearly nothing, could be means as well.
+    # If the halves' losses differ in sign, or one of them is almost 0, their sum could be a mean as well.
     if min(one / (total or 1.0), other / (total or 1.0)) > 1e-3 and isclose(total, one + other, rel_tol=1e-4):
         raise InputError(
             "loss",
@@ -53,7 +53,7 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
 
 
 def _loss(task: SupervisedTask, batch: Batch) -> float | None:
-    """The loss of a part of a batch; None where it raises, as it may for so few samples."""
+    """Returns the loss of a part of a batch; None if it raises an error, as it may for few samples."""
     try:
         return float(task.measured(batch).loss)
     except Exception:
@@ -62,7 +62,7 @@ def _loss(task: SupervisedTask, batch: Batch) -> float | None:
 
 @contextmanager
 def _in_tests(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is as in tests; afterwards its modules are in the modes that they had."""
+    """Puts the model in evaluation mode inside the context, and restores its modules' modes afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
