@@ -393,7 +393,11 @@ def test_a_threat_of_the_users_own_is_named_or_given(threats):
         (["nonsense:0.1"], {}, "threats.0.kind: got 'nonsense'"),
         (["noise:1.5"], {}, "threats.0.share"),
         (["noise:0.6", "random:0.6"], {}, "shares that sum to 1.2'; expected a sum of at most 1"),
-        (["label_noise:0.1:2"], {}, r"strength: got 2; expected less than or equal to 1\. \(in"),
+        (
+            ["label_noise:0.1:2"],
+            {},
+            r"strength: got 2; expected less than or equal to 1\. \(the probability, in",
+        ),
         (
             [{"kind": "noise", "layers": "*.weight"}],
             {},

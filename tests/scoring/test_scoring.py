@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support.model_zoo import gpt2
 from support.sampling import examples
 
-from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_blocks, score_layers, scoring
+from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_blocks, score_layers
 from fedtlu_fast.layout import Block
+from fedtlu_fast.scoring import scores
 
 NAN, INF = math.nan, math.inf
 
@@ -260,6 +261,6 @@ def test_unknown_pooling_is_refused():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(scoring)
+    result = doctest.testmod(scores)
     assert result.attempted
     assert not result.failed

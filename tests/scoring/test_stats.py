@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.model_zoo import Scalars, gpt2
 
-from fedtlu_fast import InputError, ParameterLayout, layer_stats, stats
+from fedtlu_fast import InputError, ParameterLayout, layer_stats
+from fedtlu_fast.scoring import statistics
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter's NumPy
 
@@ -142,6 +143,6 @@ def test_unknown_backend_is_refused():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(stats)
+    result = doctest.testmod(statistics)
     assert result.attempted
     assert not result.failed
