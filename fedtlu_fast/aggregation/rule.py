@@ -171,9 +171,10 @@ class FunctionRule(StackedRule):
     """Makes a function a rule.
 
     Attributes:
-        function: ``(updates [K, P], weights [K] float64) -> change [P]``, where the updates are the clients'
-            changes. It may be any callable object. The change is a tensor, a NumPy array or a list of finite
-            numbers, which may be integers.
+        function: ``(updates [K, P], weights [K]) -> change [P]``, all float32. The updates are the clients'
+            changes. The weights are not normalised: they are the clients' numbers of samples, unless
+            ``max_share`` or a client step says otherwise. The function may be any callable object. The change
+            is a tensor, a NumPy array or a list of finite numbers, which may be integers.
     """
 
     function: Callable[[Tensor, Tensor], Any]
@@ -190,7 +191,7 @@ class FunctionRule(StackedRule):
         updates = torch.stack([state.stack.row(place) for place in range(count)]) - base
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         try:
-            found = self.function(updates, torch.tensor(state.weights, dtype=torch.float64))
+            found = self.function(updates, updates.new_tensor(state.weights))
         except Exception as error:
             raise InputError("rule", name, f"a function that takes [K, P] and [K]; {cause(error)}") from error
         return Aggregated(_change(name, found, base))

@@ -28,7 +28,7 @@ from fedtlu_fast.simulation.run_files import Saving
 from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.standard_callbacks import WarnOfLosses
 from fedtlu_fast.tasks.supervised import SupervisedTask
-from fedtlu_fast.tasks.trial import try_loss
+from fedtlu_fast.tasks.trial import try_loss, warn_of_batches
 from fedtlu_fast.torch_state import own_state
 
 logger = logging.getLogger("fedtlu_fast")
@@ -80,6 +80,7 @@ def found(config: RunConfig) -> tuple[RunConfig, Founded]:
     state = initial_state(trainer.layout, trainer.task.model)
     if isinstance(trainer.task, SupervisedTask):
         try_loss(trainer.task, example_samples(population), config.training.batch_size)
+        warn_of_batches(trainer.task, population.test)
     config, note = choose(config, population, trainer, parts.steps)
     if note:
         logger.info(note)

@@ -32,8 +32,10 @@ class StepConfig(PartsSection):
         if not isinstance(given, Mapping | StepConfig):
             return {"kind": given}  # a part; anything else is refused by `check_base`
         if isinstance(given, Mapping) and "kind" not in given:
-            kind = cls.choosers()["kind"].kind
-            raise InputError("kind", None, f"the name of a {kind}, such as {next(iter(names(kind)))}")
+            part = cls.choosers()["kind"].kind
+            expected = f"the name of a {part.replace('_', ' ')}, such as {next(iter(names(part)))}"
+            fix = f"Write kind: {given['name']} instead of name." if "name" in given else ""
+            raise InputError("kind", None, expected, fix)
         if isinstance(given, Mapping) and given.get("strength", 0) is None:
             given = {name: value for name, value in given.items() if name != "strength"}
         return super().spelled_out(given)

@@ -95,6 +95,15 @@ class Evaluation:
         predictions = self.counts.sum().clamp(min=1)
         return {name: total.sum().double() / predictions for name, total in self.totals.items()}
 
+    @staticmethod
+    def joined(parts: Sequence[Evaluation]) -> Evaluation:
+        """The samples of all parts, one part after another, without tallies; the reverse of `split`."""
+        return Evaluation(
+            losses=torch.cat([one.losses for one in parts]),
+            counts=torch.cat([one.counts for one in parts]),
+            totals={name: torch.cat([one.totals[name] for one in parts]) for name in parts[0].totals},
+        )
+
     def split(self, sizes: Sequence[int]) -> list[Evaluation]:
         """Splits it into evaluations of consecutive samples, without the tallies, which are sums over all.
 

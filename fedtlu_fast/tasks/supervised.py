@@ -198,11 +198,7 @@ class SupervisedTask:
         with self._seeded(0, "test", 0, 0):  # a data set's random draws must be the same in every test
             for first in range(0, len(held), batch_size):
                 found.append(self.measured(held.take(np.arange(first, min(first + batch_size, len(held))))))
-        return Evaluation(
-            losses=torch.cat([one.losses for one in found]),
-            counts=torch.cat([one.counts for one in found]),
-            totals={name: torch.cat([one.totals[name] for one in found]) for name in self._metrics},
-        )
+        return Evaluation.joined(found)
 
     def measured(self, batch: Batch) -> Evaluation:
         """Measures loss and metrics of one batch; a scalar counts as the value of each of its samples.

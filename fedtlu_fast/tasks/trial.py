@@ -1,19 +1,26 @@
-"""Tries a user's loss on a batch before round 1, so that an error in it is reported as the loss's error."""
+"""Tries a user's loss and metrics on a batch before round 1, so that their errors are reported as theirs."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isclose
+from math import isclose, isfinite
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedtlu_fast.data.population import Batch, Samples
+from fedtlu_fast.data.population import Batch, Pool, Samples, count
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.tasks.metrics import Evaluation
 from fedtlu_fast.tasks.supervised import SupervisedTask
+
+logger = logging.getLogger("fedtlu_fast")
+
+TRIED = 16
+"""Samples of the test that figures are tried on."""
 
 
 @torch.no_grad()
@@ -52,10 +59,54 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
         )
 
 
+@torch.no_grad()
+def warn_of_batches(task: SupervisedTask, test: Pool) -> None:
+    """Warns of a loss or metric whose value in tests depends on the size of their batches.
+
+    A scalar stands for every sample of its batch. If it is no mean over the samples' predictions, such as
+    one over the words of sentences without `counts`, or an F1, other batches give other figures. Such a
+    scalar differs between a batch and the batch's samples one by one.
+
+    Args:
+        task: the user's.
+        test: the global test, of which the first `TRIED` samples are tried.
+    """
+    with _in_tests(task.model), torch_seeded(0, "trial of the figures"):
+        size = min(TRIED, count(test))
+        batch = Samples(test, np.arange(size)).take(np.arange(size))
+        rows = [tuple(part[at : at + 1] for part in batch) for at in range(size)]
+        whole, each = task.measured(batch), [_measured(task, row) for row in rows]
+    single = [one for one in each if one is not None]
+    if len(single) < size:
+        return
+    other = Evaluation.joined(single)
+    pairs = {f"loss ({task.loss_name})": (float(whole.loss), float(other.loss))}
+    pairs |= {
+        f"metrics[{name!r}]": (float(whole.means[name]), float(other.means[name])) for name in whole.means
+    }
+    for name, (one, two) in pairs.items():
+        if isfinite(one) and isfinite(two) and not isclose(one, two, rel_tol=1e-4, abs_tol=1e-6):
+            logger.warning(
+                "%s depends on evaluation.batch_size: it is %.6g in a batch of %d samples, and %.6g as the "
+                "mean of these samples. Return a number for each sample, [B], and where samples ask for "
+                "different numbers of predictions, give these by counts=",
+                name,
+                one,
+                size,
+                two,
+            )
+
+
 def _loss(task: SupervisedTask, batch: Batch) -> float | None:
     """Returns the loss of a part of a batch; None if it raises an error, as it may for few samples."""
+    found = _measured(task, batch)
+    return None if found is None else float(found.loss)
+
+
+def _measured(task: SupervisedTask, batch: Batch) -> Evaluation | None:
+    """Returns the test of a part of a batch; None if it raises an error, as it may for few samples."""
     try:
-        return float(task.measured(batch).loss)
+        return task.measured(batch)
     except Exception:
         return None
 

@@ -6,6 +6,8 @@
     def test_mine():
         check_selector(Mine(floor=0.2))
 
+`check_rule` and `check_client_step` do the same for aggregation rules and for client steps, threats among them.
+
 Each check raises `ConformanceError` at the first promise that is broken. The parts of this package pass them.
 """
 

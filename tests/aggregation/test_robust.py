@@ -10,7 +10,7 @@ from support.rules import aggregated
 from support.sampling import examples
 
 from fedtlu_fast import InputError
-from fedtlu_fast.aggregation import FunctionRule, Mean, Median, TrimmedMean
+from fedtlu_fast.aggregation import FunctionRule, Mean, Median, Start, TrimmedMean
 from fedtlu_fast.aggregation import stack as stack_module
 
 
@@ -80,6 +80,24 @@ def test_a_function_is_a_rule_and_a_wrong_function_is_named(generator):
         made(FunctionRule(transposed), base, stack)
     with pytest.raises(InputError, match=r"expected a function that takes \[K, P\] and \[K\]; TypeError"):
         made(FunctionRule(lambda updates: updates), base, stack)
+
+
+def test_a_function_gets_sample_counts_of_the_updates_dtype(generator):
+    base = torch.zeros(7)
+    stack = torch.randn(3, 7, generator=generator)
+    given = []
+
+    def weighted(updates, weights):
+        given.append(weights.tolist())
+        return weights @ updates / weights.sum()
+
+    rule = FunctionRule(weighted)
+    state = rule.start(Start(base, 3))
+    for client, (row, samples) in enumerate(zip(stack, (1, 20, 2**24), strict=True)):
+        state = rule.add(state, client, float(samples), row)
+    expected = (torch.tensor([1.0, 20.0, 2**24]).double() @ stack.double()) / (21 + 2**24)
+    torch.testing.assert_close(rule.finish(state).change, expected.float())
+    assert given == [[1.0, 20.0, 2.0**24]]
 
 
 def test_a_function_may_return_what_numbers_can_be_made_of(generator):

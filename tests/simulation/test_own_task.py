@@ -25,8 +25,8 @@ from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.errors import ClientError, InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
-from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
-from fedtlu_fast.tasks.trial import try_loss
+from fedtlu_fast.tasks.supervised import Metric, SupervisedTask, fitted
+from fedtlu_fast.tasks.trial import try_loss, warn_of_batches
 
 
 def tagger(kind=LstmTagger, loss=tag_loss, counts=word_counts):
@@ -130,6 +130,36 @@ def test_a_share_is_shown_in_per_cent():
 def test_the_settings_of_a_federation_have_no_line_about_other_data():
     config = Federation(SupervisedTask(LstmTagger(), tag_loss), sentences(), cohort=3).config(3)
     assert yaml.safe_load(config.to_yaml())["data"] == {"source": "own"}
+
+
+def word_accuracy(outputs, targets):
+    """Scalar, over all words: no mean over sentences."""
+    return (outputs.argmax(dim=-1) == targets)[targets != -100].float().mean()
+
+
+@pytest.mark.parametrize("counts", [None, word_counts])
+def test_a_scalar_that_depends_on_the_size_of_batches_is_warned_of(caplog, counts):
+    task = SupervisedTask(LstmTagger(), tag_loss, {"accuracy": word_accuracy}, counts=counts)
+    test, population = fitted(task, sentences())
+    warn_of_batches(test, population.test)
+    found = [float(test.evaluate(population.test, size).means["accuracy"]) for size in (1, 7, 20)]
+    warned = "metrics['accuracy'] depends on evaluation.batch_size: it is " in caplog.text
+    assert warned == (counts is None) == (len({round(own, 5) for own in found}) > 1)
+
+
+def test_a_run_warns_of_a_scalar_loss_over_words_before_round_1(caplog):
+    model = LstmTagger()
+    with torch.no_grad():
+        model.head.weight *= 10  # an untrained model's losses are nearly the same for all words
+
+    def warned(**more):
+        caplog.clear()
+        task = SupervisedTask(model, mean_tag_loss, **more)
+        Federation(task, sentences(), cohort=2, executor="serial").run(1)
+        return "loss (mean_tag_loss) depends on evaluation.batch_size" in caplog.text
+
+    assert warned()
+    assert not warned(counts=word_counts)
 
 
 def test_clients_probe_their_gradients_on_ragged_samples():
