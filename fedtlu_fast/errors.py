@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedtlu_fast.shown import visible
-from fedtlu_fast.wording import JOBS, RESUME, either, in_python, on_command_line
+from fedtlu_fast.wording import JOBS, OUT, RESUME, either, in_python, on_command_line
 
 MOST_NAMES = 12
 """A message lists at most this many names."""
@@ -71,12 +71,19 @@ class ResumableError(FedtluError):
 
     Attributes:
         how_to_resume: the end of the message; each command replaces it by the command to resume with.
+        saved: whether there is a saved state; a run without a directory has none.
     """
 
     how_to_resume = f"you can resume it with {RESUME}"
+    saved = True
 
     def _message(self) -> str:
-        return f"{super()._message()}, then {self.how_to_resume}"
+        again = self.how_to_resume if self.saved else f"run it again; with {OUT} it could be resumed"
+        return f"{self._what()}, then {again}"
+
+    def _what(self) -> str:
+        """Returns what happened and what to fix."""
+        return super()._message()
 
 
 class StorageError(ResumableError, OSError):
@@ -96,8 +103,12 @@ class ClientError(ResumableError):
     def __init__(self, client: int, round_index: int, reason: str, done: bool = False) -> None:
         self.client, self.round_index, self.reason, self.done = client, round_index, reason, done
         where = f"after round {round_index}" if done else f"in round {round_index}"
-        kept = "All finished rounds are kept" if done else "Nothing of that round was kept"
-        super().__init__(f"client {client} failed {where}: {reason}. {kept}; fix the cause")
+        super().__init__(f"client {client} failed {where}: {reason}")
+
+    def _what(self) -> str:
+        kept = "All finished rounds are kept" if self.done else "Nothing of that round was kept"
+        kept = kept if self.saved else "The run has no directory, so nothing was saved"
+        return f"{super()._what()}. {kept}; fix the cause"
 
     def _message(self) -> str:
         leave_out = f"{either('', '--set ')}execution.client_errors=drop"
@@ -107,7 +118,7 @@ class ClientError(ResumableError):
         return (
             type(self),
             (self.client, self.round_index, self.reason, self.done),
-            {"how_to_resume": self.how_to_resume},
+            {"how_to_resume": self.how_to_resume, "saved": self.saved},
         )
 
 

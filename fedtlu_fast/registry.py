@@ -189,8 +189,11 @@ def find(kind: str, name: str, field: str) -> Any:
         for attribute in path.split("."):
             found = getattr(found, attribute)
     except Exception as error:
+        top, fix = module.partition(".")[0], ""
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            fix = f"Start in the directory that holds {top}, which {os.getcwd()} is not, or install it."
         expected = f"a name that can be imported; {cause(error)}"
-        raise InputError(field, name, expected) from error
+        raise InputError(field, name, expected, fix) from error
     return found
 
 

@@ -226,6 +226,38 @@ def test_a_method_that_looks_like_a_hook_is_refused():
         federation().run(1, callbacks=[Misspelt()])
 
 
+def test_a_callback_gets_a_copy_of_the_parameters():
+    class Erase(Callback):
+        def on_start(self, run):
+            run.params.zero_()
+
+        def on_round_end(self, run):
+            assert bool(run.params.zero_().any()) is False
+            assert bool(run.params.any())
+
+    untouched = federation().run(2).summary["params_sha256"]
+    assert federation().run(2, callbacks=[Erase()]).summary["params_sha256"] == untouched
+
+
+class Gone:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise OSError("gone")
+
+
+def test_the_error_of_a_client_says_whether_anything_was_saved(tmp_path):
+    whole = held()
+    data = replace(whole, train=[Gone()] * 6)
+    with pytest.raises(ClientError) as nothing:
+        federation(data=data).run(1)
+    assert "The run has no directory, so nothing was saved" in str(nothing.value)
+    assert "resume=True" not in str(nothing.value)
+    with pytest.raises(ClientError, match=r"Nothing of that round was kept.*resume=True"):
+        federation(data=data).run(1, tmp_path / "out")
+
+
 def test_a_callback_acts_by_methods_alone():
     class Assigning(Callback):
         def on_round_end(self, run):

@@ -88,7 +88,7 @@ def test_a_part_that_needs_a_value_says_so():
     ("name", "message"),
     [
         ("krumm", r"rule: got 'krumm'. Did you mean krum\? Expected one of mean, .*, or package.module:Name"),
-        ("no.such:Rule", r"No module named 'no'"),
+        ("no.such:Rule", r"No module named 'no'.*Start in the directory that holds no, which .* is not"),
         ("support.own_parts:Nobody", r"has no attribute 'Nobody'"),
     ],
 )

@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.runs.settings import StoredSettings
@@ -289,12 +289,15 @@ class Run:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C inside: saves what is done and says how to go on."""
+        """Saves what is done at a Ctrl-C inside; errors inside say whether the run can be resumed."""
         try:
             yield
         except KeyboardInterrupt as interrupt:
             self.files.save(self.state)
             raise InterruptedRunError(self.how_to_resume(), interrupt) from None
+        except ResumableError as error:
+            error.saved = self.files.out is not None
+            raise
 
     def how_to_resume(self) -> str:
         """What was done, and how to do the rest."""

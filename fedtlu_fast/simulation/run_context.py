@@ -49,7 +49,6 @@ class RunContext:
         rounds: how many rounds the run has, if nothing stops it.
         every: the global test is due every so many rounds.
         out: the run's directory; None when it writes nothing.
-        params: [P] float32, the global parameters after the last round done. Do not change them.
         server_lr: factor on the server's step.
         keep: blocks kept per group, as in the setting `selection.keep`; None where no block is chosen.
         round: the number of the round under way; between rounds, of the last round done.
@@ -67,10 +66,10 @@ class RunContext:
     rounds: int
     every: int
     out: Path | None
-    params: Tensor
     server_lr: float
     keep: Keep | None
     rows: list[dict[str, Any]]
+    _params: Tensor = field(repr=False)
     round: int = 0
     row: dict[str, Any] | None = None
     choice: dict[str, Any] | None = None
@@ -99,6 +98,14 @@ class RunContext:
     def _put(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def params(self) -> Tensor:
+        """Returns the global parameters [P] float32 after the last round done.
+
+        They are a copy, so that changing them does not change the run; each access costs P numbers.
+        """
+        return self._params.clone()
 
     @property
     def tests(self) -> list[dict[str, Any]]:
@@ -202,7 +209,7 @@ class RunContext:
             control: what callbacks have changed before.
             best: the best model so far.
         """
-        self.round, self.params, self.control, self.best = index, params, control, best
+        self.round, self._params, self.control, self.best = index, params, control, best
         self.stopped = control.stopped
         if control.server_lr is not None:
             self.server_lr = control.server_lr
@@ -221,7 +228,7 @@ class RunContext:
         candidate: Callable[[str, float], BestModel],
     ) -> None:
         """The round has trained and was tested; called by the run."""
-        self.row, self.choice, self.params, self._candidate = row, choice, params, candidate
+        self.row, self.choice, self._params, self._candidate = row, choice, params, candidate
 
     def wants_save(self) -> bool:
         """Whether a callback has asked for a checkpoint, which is then forgotten; called by the run."""

@@ -34,10 +34,10 @@ def context_of(
         rounds=server.rounds,
         every=server.evaluation.every,
         out=out,
-        params=first.params,
         server_lr=server.server_lr,
         keep=server.keep,
         rows=rows,
+        _params=first.params,
     )
 
 
