@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.participation.samplers import Sampler
     from fedtlu_fast.parts import part
+    from fedtlu_fast.report.again import write_report
+    from fedtlu_fast.report.callback import WriteReport
+    from fedtlu_fast.report.columns import Column
     from fedtlu_fast.runs.results import RunResult
     from fedtlu_fast.scoring import LayerScores, LayerStats, layer_stats, score_blocks, score_layers
     from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
@@ -53,6 +56,7 @@ __all__ = [
     "ClientStart",
     "ClientStep",
     "ClientUpdate",
+    "Column",
     "Datasets",
     "Ditto",
     "EarlyStopping",
@@ -92,6 +96,7 @@ __all__ = [
     "StorageError",
     "SupervisedTask",
     "TrimmedMean",
+    "WriteReport",
     "__version__",
     "aggregate",
     "apply_",
@@ -103,6 +108,7 @@ __all__ = [
     "score_blocks",
     "score_layers",
     "simulate",
+    "write_report",
 ]
 
 _HOMES = {
@@ -115,6 +121,7 @@ _HOMES = {
     "ClientStart": "clients.trainer",
     "ClientStep": "client_steps",
     "ClientUpdate": "clients.trainer",
+    "Column": "report.columns",
     "Datasets": "data.datasets",
     "Ditto": "algorithms",
     "EarlyStopping": "simulation.callbacks",
@@ -154,6 +161,7 @@ _HOMES = {
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
     "TrimmedMean": "aggregation",
+    "WriteReport": "report.callback",
     "aggregate": "aggregation",
     "apply_": "changes",
     "choose": "changes",
@@ -164,6 +172,7 @@ _HOMES = {
     "score_blocks": "scoring",
     "score_layers": "scoring",
     "simulate": "api",
+    "write_report": "report.again",
 }
 
 

@@ -67,7 +67,8 @@ def simulate(
     check_kind("out", out, (str, os.PathLike, type(None)), "a path, or None to write nothing")
     check_kind("callbacks", callbacks, Sequence, "a list of callbacks, such as [EarlyStopping()]")
     place = at_home(out) if out is not None else None
-    with closing(open_run(settings, place, resume=resume, callbacks=[*callbacks, *_report(place)])) as run:
+    called = [*callbacks, *_report(place, callbacks)]
+    with closing(open_run(settings, place, resume=resume, callbacks=called)) as run:
         run.advance(settings.rounds)
         result = run.finish()
     if run.diverged:
@@ -75,11 +76,14 @@ def simulate(
     return result
 
 
-def _report(out: Path | None) -> list[Callback]:
-    """Returns the callback that writes the report; none for a run without a directory."""
+def _report(out: Path | None, given: Sequence[Callback | Observer]) -> list[Callback]:
+    """Returns the callback that writes the report.
+
+    There is none for a run without a directory, or where it is among the given callbacks.
+    """
     if out is None:
         return []
     # Imported late, because a run without files need not wait for matplotlib.
     from fedtlu_fast.report.callback import WriteReport
 
-    return [WriteReport()]
+    return [] if any(isinstance(one, WriteReport) for one in given) else [WriteReport()]

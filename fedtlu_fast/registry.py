@@ -136,6 +136,7 @@ NAMES: dict[str, dict[str, str]] = {
         "fedluar": "fedtlu_fast.selection.published:FedLUAR",
         "drift": "fedtlu_fast.selection.published:Drift",
     },
+    "column": {},  # those of our own are a table: `report.columns.COLUMNS`
     "metric": {
         "excess": "fedtlu_fast.scoring.block_metrics:excess",
         "l2_per_parameter": "fedtlu_fast.scoring.block_metrics:l2_per_parameter",

@@ -28,6 +28,7 @@ from fedtlu_fast.cli.env import env_command
 from fedtlu_fast.cli.experiment import experiment_command
 from fedtlu_fast.cli.history import history_command
 from fedtlu_fast.cli.profile import profile_command
+from fedtlu_fast.cli.report import report_command
 from fedtlu_fast.cli.run import run_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
@@ -107,6 +108,7 @@ app.command("compare", short_help="Compare ways to choose blocks; makes a table 
 app.command("experiment", short_help="Run an experiment of the FedTLU paper.")(experiment_command)
 app.command("data", short_help="Show how the data are dealt to the clients.")(data_command)
 app.command("score", short_help="Rank the layers and blocks of a change.")(score_command)
+app.command("report", short_help="Make the report of a run or comparison anew.")(report_command)
 app.command("history", short_help="Show how stable a run's ranking of blocks was.")(history_command)
 app.command("profile", short_help="Measure the speed and accuracy of the kernels.")(profile_command)
 app.command("bench-sim", short_help="Time rounds beside other simulators.")(bench_sim_command)

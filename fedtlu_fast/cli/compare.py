@@ -80,6 +80,7 @@ def compare_command(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
     ] = None,
+    columns: options.Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only rows and summaries, as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -100,9 +101,11 @@ def compare_command(
     from fedtlu_fast.report.aggregate.clients import client_table
     from fedtlu_fast.report.aggregate.comparison import comparison_table
     from fedtlu_fast.report.arms import chooses
+    from fedtlu_fast.report.own_columns import OwnColumns, asked_columns
     from fedtlu_fast.report.pages.comparison import write_comparison_report
     from fedtlu_fast.report.run_settings import RunSettings
 
+    asked = asked_columns(options.listed(columns))  # found before anything runs
     given = {
         "model__pretrained": model,
         "task": task,
@@ -132,7 +135,7 @@ def compare_command(
         settings = laid_over(settings, changes)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
-        names = swept(crossed(_listed(selectors or SELECTORS), _listed(budgets or "")), sweep or [])
+        names = swept(crossed(options.listed(selectors or SELECTORS), options.listed(budgets)), sweep or [])
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
     named = resume or out
@@ -152,7 +155,8 @@ def compare_command(
                 resume=resume is not None,
                 progress=bars.show,
             )
-        rows = write_comparison_report(arms, RunSettings.read(directory), directory)
+        own = OwnColumns.of(arms, asked)
+        rows = write_comparison_report(arms, RunSettings.read(directory), directory, own)
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
@@ -160,13 +164,9 @@ def compare_command(
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table
-        show(table(rows, title), "see comparison.json", LEAST)
+        show(table(rows, title, own), "see comparison.json", LEAST)
         data_text = visible(f"data: {data_line(arms[0].summary)}")
         results.print(data_text, markup=False, highlight=False, soft_wrap=True)
     options.say_diverged(arms)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -51,6 +51,7 @@ def experiment_command(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
     ] = None,
+    columns: options.Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table's rows as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -66,12 +67,14 @@ def experiment_command(
     from fedtlu_fast.experiments.compare import is_complete
     from fedtlu_fast.experiments.experiment import conditions, experiment_settings, run_experiment
     from fedtlu_fast.report.aggregate.experiment import experiment_table
+    from fedtlu_fast.report.own_columns import OwnColumns, asked_columns
     from fedtlu_fast.report.pages.experiment import write_experiment_report
     from fedtlu_fast.runs.as_json import dump_json
     from fedtlu_fast.runs.directory import PLAN
 
     if scale not in ("small", "paper"):
         raise not_one_of("--scale", scale, ("small", "paper"))
+    asked = asked_columns(options.listed(columns))  # found before anything runs
     given = {"data.source": data, "model.pretrained": model, "device": device or _best_device(scale)}
     settings = options.from_everywhere(
         experiment_settings(
@@ -83,8 +86,8 @@ def experiment_command(
             ],
         )
     )
-    grid = conditions(settings, _names(aggregators), _names(threats))
-    arms = _names(selectors), range(seeds)
+    grid = conditions(settings, options.listed(aggregators), options.listed(threats))
+    arms = options.listed(selectors), range(seeds)
     directory = out or Path("experiments") / f"{name}-{scale}"
     # Unlike Path.exists, it returns False for a name that the system refuses.
     live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
@@ -103,7 +106,8 @@ def experiment_command(
             )
         if over:  # only now, because a plan that differs from the first one is refused
             note("There is nothing left to do: all runs of this experiment have finished")
-        rows = write_experiment_report(name, found, directory)
+        own = OwnColumns.of([arm for result in found for arm in result.arms], asked)
+        rows = write_experiment_report(name, found, directory, own)
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"finished runs are kept; {again}", interrupt) from None
     except ResumableError as error:
@@ -114,14 +118,10 @@ def experiment_command(
     else:
         rounds = rounds_text(settings.rounds, settings.warmup_rounds)
         title = f"{name}, {scale}: {rounds}, {seeds} seeds, data {settings.data.source}"
-        show(experiment_table(rows, title), "see table.md")
+        show(experiment_table(rows, title, own), "see table.md")
     options.say_diverged([arm for result in found for arm in result.arms])
     if not quiet:
         note(f"Files in {directory} (report.html first)")
-
-
-def _names(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _best_device(scale: str) -> str | None:

@@ -102,6 +102,13 @@ Csv = Annotated[
     Path | None,
     typer.Option("--csv", help="Write the rows to this CSV file.", metavar="FILE", parser=at_home),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="More columns of tables, pictures and the report, separated by commas: numbers in metrics.jsonl "
+        "or summary.json by their names, columns of installed packages, or package.module:name of your own."
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", callback=be_quiet, help="Show only results, no progress and no notes."),
@@ -228,6 +235,11 @@ def adding_how_to_resume(command: str, directory: Path) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         begun = os.path.exists(directory / "config.yaml")
         raise InterruptedRunError(how if begun else "nothing was written yet", interrupt) from None
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of an option whose values are separated by commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def say_diverged(arms: Sequence[ArmResult]) -> None:

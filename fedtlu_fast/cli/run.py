@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,7 @@ def run_command(
             parser=at_home,
         ),
     ] = None,
+    columns: options.Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     dry_run: Annotated[
         bool,
@@ -93,7 +95,7 @@ def run_command(
         nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
         options.adding_how_to_resume("run", directory),
     ):
-        summary, trouble = _simulate(settings, directory, resume is not None, quiet)
+        summary, trouble = _simulate(settings, directory, resume is not None, quiet, options.listed(columns))
     if as_json:
         from fedtlu_fast.runs.as_json import dump_json
 
@@ -106,7 +108,9 @@ def run_command(
         raise FedtluError(trouble)
 
 
-def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -> tuple[dict[str, Any], str]:
+def _simulate(
+    settings: RunConfig, directory: Path, resume: bool, quiet: bool, columns: Sequence[str]
+) -> tuple[dict[str, Any], str]:
     """Runs the federation; returns its summary, and a message if the model diverged (else "").
 
     Raises:
@@ -119,9 +123,9 @@ def _simulate(settings: RunConfig, directory: Path, resume: bool, quiet: bool) -
     from fedtlu_fast.stopping import stop_on_signals
 
     live = not quiet and sys.stderr.isatty()
-    bar = ProgressBar(live)
+    bar, report = ProgressBar(live), WriteReport(columns)
     with notes.status("Reading data, building the model") if live else nullcontext():
-        run = open_run(settings, directory, resume=resume, callbacks=[bar, WriteReport()])
+        run = open_run(settings, directory, resume=resume, callbacks=[bar, report])
     with closing(run):
         if live and run.note:
             note(run.note)

@@ -41,7 +41,7 @@ from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.machine import cores
 from fedtlu_fast.runs.directory import COMPARISON, CONFIG, METRICS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
-from fedtlu_fast.runs.results import ArmResult, read_arm
+from fedtlu_fast.runs.results import ArmResult, arm_name, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.stopping import check_interrupt_was_not_lost
@@ -154,11 +154,6 @@ def arm_paths(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int],
     """Directories of the arms of a comparison, in their order; the arguments are those of `compare`."""
     selectors = with_warmup(selectors, config.warmup_rounds)
     return [out / arm_name(selector, seed) for seed in seeds for selector in selectors]
-
-
-def arm_name(selector: str, seed: int) -> str:
-    """The name of an arm, and of its directory."""
-    return f"{selector}-seed{seed}"
 
 
 def plan(

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fedtlu_fast.report.own_columns import Asked, asked_columns
 from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
+from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
 from fedtlu_fast.torch_state import own_state
 
 
 class WriteReport(Callback):
-    """Writes pictures and report.html when the run has ended."""
+    """Writes pictures and report.html when the run has ended.
+
+    A run with a directory has this callback; give one of your own to ask for more columns.
+    """
+
+    def __init__(self, columns: Sequence[Asked] = ()) -> None:
+        """Finds the columns.
+
+        Args:
+            columns: see `asked_columns`.
+
+        Raises:
+            InputError: one of them cannot be found, or is no column.
+        """
+        self.columns = asked_columns(columns)
 
     def on_end(self, run: RunContext) -> None:
         """Writes them into the run's directory.
@@ -20,5 +38,7 @@ class WriteReport(Callback):
         """
         if run.out is None or run.result is None:
             return
+        settings, found = RunSettings.read(run.out), run.result
+        arm = ArmResult(settings.selector, settings.seed, found.summary, found.metrics, found.selection)
         with own_state():
-            write_run_report(run.result, RunSettings.read(run.out), run.out)
+            write_run_report(arm, found.layout, settings, run.out, self.columns)

@@ -1,25 +1,29 @@
 """The columns of all tables, and the labels of pictures: what figures are called and how they are shown.
 
-A figure of a user's own has no line here: its column follows from its name.
+A column of your own is a `Column` too; `own_columns` finds the columns that a report is asked for. A metric
+of your own task has no line here: its column follows from its name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.metrics import Better
 
 BY_SIZE = ""
 """A format: one decimal below 1000, none from there on."""
 
 
-@dataclass(frozen=True)
+@part
 class Column:
     """One figure of runs or rounds.
 
     Attributes:
-        key: its name in summaries, logs and rows.
-        title: what tables and pictures call it.
+        key: its name in summaries, logs and rows of tables.
+        title: what tables and pictures call it; empty for a title that follows from the key.
         form: how a number is formatted, such as ``.2f``, or `BY_SIZE`.
         scale: what a number is multiplied by to be shown.
         unit: of what is shown; empty for none.
@@ -27,10 +31,14 @@ class Column:
         spread: whether tables show the standard deviation over runs.
         short: the title in tables of many columns; empty for `title`.
         steady: whether tables of many columns leave the standard deviation out.
+        figure: a function that gets a finished run and gives the number. Of the run it sees the content of
+            summary.json (``run.summary``) and the rows of metrics.jsonl and selection.jsonl (``run.metrics``,
+            ``run.selection``). None: the number is what the summary, or else the last row of metrics.jsonl
+            with such an entry, has under `key`.
     """
 
     key: str
-    title: str
+    title: str = ""
     form: str = ".2f"
     scale: float = 1.0
     unit: str = ""
@@ -38,16 +46,33 @@ class Column:
     spread: bool = True
     short: str = ""
     steady: bool = False
+    figure: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise InputError("key", self.key, "a name, such as bytes_per_point")
+        if not self.title:
+            object.__setattr__(self, "title", title_of(self.key))
+        try:
+            format(1.0, self.form)
+        except ValueError as error:
+            raise InputError("form", self.form, f"a format of a number, such as .2f; {error}") from None
+
+    @property
+    def label(self) -> str:
+        """The title with its unit and direction, for an axis: ``MB up (lower is better)``."""
+        unit = f", {self.unit}" if self.unit else ""
+        return f"{self.title}{unit}" + (f" ({self.better} is better)" if self.better else "")
 
     def head(self, narrow: bool = False) -> str:
         """The head of its column.
 
         Args:
-            narrow: in a table of many columns, where the head has the unit, and not every cell.
+            narrow: in a table of many columns, where the head says per cent, and not every cell.
         """
-        if not narrow:
-            return self.title
-        return f"{self.short or self.title}, {self.unit}" if self.unit else self.short or self.title
+        title = (narrow and self.short) or self.title
+        in_cells = self.unit == "%" and not narrow
+        return title if in_cells or not self.unit else f"{title}, {self.unit}"
 
     def cell(self, value: float | None, spread: float | None = None, narrow: bool = False) -> str:
         """A number as tables show it, with its standard deviation where the column has one.
@@ -98,8 +123,11 @@ COLUMNS = {
 
 
 def column_of(key: str) -> Column:
-    """The column of a key; of a figure of the user's own: ``test_rouge_l`` is ``global rouge l``."""
-    if key in COLUMNS:
-        return COLUMNS[key]
-    test, _, figure = key.partition("_")
-    return Column(key, f"{'global' if test == 'test' else test} {figure.replace('_', ' ')}", ".4g")
+    """The column of a key that has no line in `COLUMNS`, too: ``test_rouge_l`` is ``global rouge l``."""
+    return COLUMNS[key] if key in COLUMNS else Column(key, form=".4g")
+
+
+def title_of(key: str) -> str:
+    """The title that follows from a key: ``global rouge l`` for ``test_rouge_l``."""
+    begin, _, rest = key.partition("_")
+    return f"global {rest.replace('_', ' ')}" if begin == "test" and rest else key.replace("_", " ")

@@ -30,7 +30,7 @@ def headline_of_arms(results: Sequence[ArmResult]) -> Figure:
     return next((figure for figure in found if figure != PERPLEXITY), PERPLEXITY)
 
 
-def own_columns(results: Sequence[ArmResult]) -> list[str]:
+def own_metrics(results: Sequence[ArmResult]) -> list[str]:
     """Names in summaries of the figures that are not `STANDARD`, of the global and of the clients' tests."""
     named = {name: None for result in results for name in result.summary.get("figures", {})}
     own = [name for name in named if name not in STANDARD]

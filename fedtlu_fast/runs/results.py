@@ -125,14 +125,23 @@ def _number(value: float | None, percent: bool) -> str:
     return f"{100 * value:.4g}%" if percent else f"{value:.4g}"
 
 
-def read_arm(path: Path) -> ArmResult:
+def arm_name(selector: str, seed: int) -> str:
+    """The name of an arm of a comparison, and of its directory."""
+    return f"{selector}-seed{seed}"
+
+
+def read_arm(path: Path, field: str = RESUMED) -> ArmResult:
     """What a finished arm left in its directory.
+
+    Args:
+        path: of the directory.
+        field: what names it, for the message.
 
     Raises:
         InputError: it is not finished, or not as it was written.
     """
-    directory, _ = RunDirectory.open(path)
-    summary, rows = read_finished(directory, RESUMED)
+    directory, _ = RunDirectory.open(path, field)
+    summary, rows = read_finished(directory, field)
     return ArmResult(path.name.rpartition("-seed")[0], summary["seed"], summary, *(rows[log] for log in LOGS))
 
 

@@ -47,7 +47,7 @@ def test_cells(key: str, value: float | None, spread: float | None, wide: str, n
     ("key", "wide", "narrow"),
     [
         ("test_accuracy", "global acc", "global acc, %"),
-        ("accuracy_gain_points", "gain over random", "over random, points"),
+        ("accuracy_gain_points", "gain over random, points", "over random, points"),
         ("seconds", "seconds in rounds", "rounds, seconds"),
         ("local_rouge_l", "local rouge l", "local rouge l"),
     ],

@@ -149,7 +149,9 @@ def test_a_run_whose_report_breaks_somewhere_keeps_the_rest(
     broken: str,
 ) -> None:
     monkeypatch.setattr(f"fedtlu_fast.report.pages.run.{broken}", fail)
-    write_run_report(finished, RunSettings.of(tiny(Path("unused")).to_yaml()), tmp_path)
+    settings = RunSettings.of(tiny(Path("unused")).to_yaml())
+    run = ArmResult("fedtlu", 0, finished.summary, finished.metrics, finished.selection)
+    write_run_report(run, finished.layout, settings, tmp_path)
     assert len(caplog.records) == 1
     assert "could not be made" in caplog.text
     assert (tmp_path / "plots").exists()

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from support.federations import snapshot, tiny
 
 from fedtlu_fast import StorageError, simulate
+from fedtlu_fast.report.again import write_report
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows, comparison_table
 from fedtlu_fast.report.figures.comparison import comparison_figure
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
-from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.results import ArmResult
@@ -234,7 +234,7 @@ def pages(out: Path) -> str:
 def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) -> None:
     config = tiny(text)
     result = simulate(config, tmp_path / "out")
-    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
+    write_report(tmp_path / "out")
     page = pages(tmp_path / "out")
     assert result.summary["params_sha256"] in page
     assert "Federated run: fedtlu, seed 0" in page
@@ -250,7 +250,7 @@ def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) 
 def test_report_of_every_kind_of_run_can_be_written(text: Path, tmp_path: Path, over: dict[str, Any]) -> None:
     config = tiny(text, selection=over, rounds=3)
     result = simulate(config, tmp_path / "out")
-    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
+    write_report(tmp_path / "out")
     assert result.summary["params_sha256"] in pages(tmp_path / "out")
 
 
@@ -259,8 +259,8 @@ def test_page_escapes_what_users_name(text: Path, tmp_path: Path) -> None:
     file = tmp_path / "<script>alert(1)<" / "script>"
     file.write_bytes(text.read_bytes())
     config = tiny(file, rounds=1)
-    result = simulate(config, tmp_path / "out")
-    write_run_report(result, RunSettings.of(config.to_yaml()), tmp_path / "out")
+    simulate(config, tmp_path / "out")
+    write_report(tmp_path / "out")
     assert "&lt;script&gt;alert(1)" in pages(tmp_path / "out")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fedtlu_extension.algorithm import FedCM
+from fedtlu_extension.column import column
 from fedtlu_extension.federation import federation
 from fedtlu_extension.rule import GeometricMedian
 from fedtlu_extension.sampler import Rotating
@@ -100,6 +101,26 @@ def test_settings_can_name_the_source():
     model = {"layers": 3, "width": 8, "heads": 2}
     result = ft.simulate({**settings, "model": model, "execution": {"executor": "serial"}})
     assert result.summary["data"]["source"] == "recipes"
+
+
+def test_the_column_is_in_the_report_of_a_run_that_has_ended(tmp_path, caplog):
+    settings = {
+        "task": "image_classification",
+        "clients": 8,
+        "cohort": 2,
+        "rounds": 2,
+        "model": {"layers": 2, "width": 4},
+        "execution": {"executor": "serial"},
+    }
+    result = ft.simulate(settings, tmp_path, callbacks=[lambda row: None])
+    cost = result.summary["bytes_up"] / 1e6 / (100 * result.summary["test_accuracy"])
+    for name in ("mb_per_point", "fedtlu_extension.column:column", column):
+        page = ft.write_report(tmp_path, [name]).read_text(encoding="utf-8")
+        assert f"<td>MB per accuracy point</td><td>{cost:.3f}</td>" in page
+    assert "a dash" not in caplog.text
+    ft.write_report(tmp_path, [ft.Column("none", "nothing", figure=lambda run: 1 / 0)])
+    assert "the column “nothing” shows a dash for 1 of 1 runs" in caplog.text
+    assert "<td>nothing</td><td>-</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_parts_keep_the_promises_of_their_interfaces():

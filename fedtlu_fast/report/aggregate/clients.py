@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from fedtlu_fast.report.arms import BASELINE, arm_names, baseline_of, selector_of
-from fedtlu_fast.report.columns import column_of
-from fedtlu_fast.report.headline import own_columns
+from fedtlu_fast.report.headline import own_metrics
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.results import ArmResult
 
@@ -30,35 +30,42 @@ MEASURES = (
 PERPLEXITIES = ("test_perplexity", "gain_over_random_pct", "local_perplexity")
 
 
-def client_rows(results: Sequence[ArmResult]) -> list[Row]:
+def client_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[Row]:
     """One row per arm: mean and sample standard deviation over seeds of every column that some arm has.
 
     Figures of the user's own come first.
 
     Gains are over the random choice within the same budget (``X@2`` over ``random@2``), seed by seed: in
     points of accuracy, or how much lower the perplexity is in per cent; None without such an arm.
+
+    Args:
+        results: of all arms and seeds.
+        own: columns that are asked for besides.
     """
     gains: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], float | None]] = {
         "accuracy_gain_points": _points,
         "gain_over_random_pct": _lower,
     }
     by_arm = {
-        name: {result.seed: result.summary for result in results if result.selector == name}
+        name: {result.seed: result for result in results if result.selector == name}
         for name in arm_names(results)
     }
-    columns = [*own_columns(results), *MEASURES]
+    columns = list(dict.fromkeys([*own_metrics(results), *MEASURES, *own.keys]))
     table: dict[str, dict[str, list[float]]] = {}
-    for name, own in by_arm.items():
+    for name, runs in by_arm.items():
         base = by_arm.get(baseline_of(name), {}) if selector_of(name) != BASELINE else {}
         found = table.setdefault(name, {})
         for column in columns:
             values: list[float | None]
             if column in gains:
-                values = [gains[column](own[seed], base[seed]) for seed in own if seed in base]
+                both = [(runs[seed].summary, base[seed].summary) for seed in runs if seed in base]
+                values = [gains[column](*pair) for pair in both]
             else:
-                values = [summary.get(column) for summary in own.values()]
+                values = [own.value(run, column) for run in runs.values()]
             found[column] = [value for value in values if value is not None]
-    kept = [column for column in columns if any(found[column] for found in table.values())]
+    kept = [
+        column for column in columns if column in own.keys or any(found[column] for found in table.values())
+    ]
     rows = []
     for name, found in table.items():
         row: Row = {"selector": name, "seeds": list(by_arm[name])}
@@ -70,11 +77,12 @@ def client_rows(results: Sequence[ArmResult]) -> list[Row]:
     return rows
 
 
-def client_cells(rows: Sequence[Row]) -> Cells:
+def client_cells(rows: Sequence[Row], own: OwnColumns = NO_COLUMNS) -> Cells:
     """Heads and cells of the table as people read it."""
     accurate = "test_accuracy" in rows[0]
     found = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
-    shown = [column_of(name) for name in found if not (accurate and name in PERPLEXITIES)]
+    kept = [name for name in found if name in own.keys or not (accurate and name in PERPLEXITIES)]
+    shown = [own.column_of(name) for name in kept]
     cells = [
         [row["selector"], *(one.cell(row[one.key], row[f"{one.key}_std"], narrow=True) for one in shown)]
         for row in rows
@@ -82,9 +90,9 @@ def client_cells(rows: Sequence[Row]) -> Cells:
     return ["arm", *(column.head(narrow=True) for column in shown)], cells
 
 
-def client_table(rows: Sequence[Row], title: str) -> Table:
+def client_table(rows: Sequence[Row], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
     """The table for a terminal of 110 columns."""
-    return terminal_table(client_cells(rows), title, left=("arm",), break_at=", ")
+    return terminal_table(client_cells(rows, own), title, left=("arm",), break_at=", ")
 
 
 def _points(own: Mapping[str, Any], base: Mapping[str, Any]) -> float | None:

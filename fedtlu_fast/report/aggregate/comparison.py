@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from fedtlu_fast.report.arms import BASELINE
-from fedtlu_fast.report.columns import column_of
-from fedtlu_fast.report.headline import headline_of_arms, own_columns
+from fedtlu_fast.report.headline import headline_of_arms, own_metrics
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import PERPLEXITY
@@ -25,11 +25,15 @@ MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up"
 GAIN = "gain_over_random_pct"
 
 
-def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
+def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[dict[str, Any]]:
     """One row per selector: mean and sample standard deviation over seeds of every measure.
 
     ``gain_over_random_pct`` is how much better the headline of the global test is than random's, seed by
     seed, in per cent; None without a random arm, and where no arm had a targeted round.
+
+    Args:
+        results: of all arms and seeds.
+        own: columns that are asked for besides.
     """
     rows = []
     headline = headline_of_arms(results)
@@ -39,20 +43,20 @@ def comparison_rows(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
         for name in MEASURES
         if name not in some or any(result.summary.get(name) is not None for result in results)
     ]
-    measures = [*own_columns(results), *known]
+    measures = list(dict.fromkeys([*own_metrics(results), *known, *own.keys]))
     # A model that diverged has no finite value, and so no place in a mean.
     reached = [(r, r.summary[headline.column]) for r in results if r.summary.get(headline.column) is not None]
     baseline = {result.seed: float(value) for result, value in reached if result.selector == BASELINE}
     for selector in dict.fromkeys(result.selector for result in results):
-        own = [result for result in results if result.selector == selector]
+        runs = [result for result in results if result.selector == selector]
         row: dict[str, Any] = {
             "selector": selector,
-            "seeds": [result.seed for result in own],
-            "targeted_rounds": max(map(_targeted, own)),
+            "seeds": [result.seed for result in runs],
+            "targeted_rounds": max(map(_targeted, runs)),
         }
         for measure in measures:
             # Runs of earlier versions lack what only some tasks have.
-            found = [result.summary.get(measure) for result in own]
+            found = [own.value(result, measure) for result in runs]
             values = [value for value in found if value is not None]
             row[measure] = mean(values) if values else None
             row[f"{measure}_std"] = stdev(values) if len(values) > 1 else None
@@ -70,10 +74,10 @@ def _targeted(result: ArmResult) -> int:
     return int(result.summary["rounds"]) - int(result.summary["warmup_rounds"])
 
 
-def comparison_cells(rows: Sequence[dict[str, Any]]) -> Cells:
+def comparison_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> Cells:
     """Heads and cells of the table as people read it."""
     measures = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
-    shown = [column_of(name) for name in measures]
+    shown = [own.column_of(name) for name in measures]
     cells = []
     for row in rows:
         texts = [column.cell(row[column.key], row[f"{column.key}_std"]) for column in shown]
@@ -83,6 +87,6 @@ def comparison_cells(rows: Sequence[dict[str, Any]]) -> Cells:
     return ["selector", *(column.head() for column in shown)], cells
 
 
-def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+def comparison_table(rows: Sequence[dict[str, Any]], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
     """The table for a terminal."""
-    return terminal_table(comparison_cells(rows), title, left=("selector",))
+    return terminal_table(comparison_cells(rows, own), title, left=("selector",))

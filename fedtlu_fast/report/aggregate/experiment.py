@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from fedtlu_fast.report.arms import BASELINE
-from fedtlu_fast.report.columns import COLUMNS
-from fedtlu_fast.runs.results import ConditionResult
+from fedtlu_fast.report.columns import COLUMNS, Column
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
+from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 MEASURES = (
     ("perplexity", "global", COLUMNS["test_perplexity"]),
@@ -23,6 +24,8 @@ MEASURES = (
 )
 """Metric, split and column. `local`: the global model on the clients' own tests; `local_trained`: after the
 client trains it once more."""
+OWN = "run"
+"""The split of columns that are asked for: their numbers are those of runs, whatever they stand for."""
 HEADS = (
     "aggregator",
     "threat",
@@ -36,39 +39,44 @@ HEADS = (
 )
 
 
-def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
+def experiment_rows(
+    name: str, results: Sequence[ConditionResult], own: OwnColumns = NO_COLUMNS
+) -> list[dict[str, Any]]:
     """One row for each condition, selector, metric and split; measures that a task lacks are left out.
 
     ``gain_over_random_pct`` is how much better than random updates of the same seed, in per cent of theirs,
     mean over seeds; ``ci_low`` and ``ci_high`` are its 95% interval by Student's t over the paired gains;
-    None without a random arm, or with one seed.
+    None without a random arm, or with one seed; no gain for a column that is neither better when higher nor
+    when lower.
+
+    Args:
+        name: of the experiment, such as ``ptb-transformer``.
+        results: of all conditions.
+        own: columns that are asked for besides.
     """
     rows = []
+    measures = [*MEASURES, *((column.key, OWN, column) for column in own.columns)]
     for result in results:
         for selector in dict.fromkeys(arm.selector for arm in result.arms):
-            own = {arm.seed: arm.summary for arm in result.arms if arm.selector == selector}
-            base = {arm.seed: arm.summary for arm in result.arms if arm.selector == BASELINE}
-            for metric, split, column in MEASURES:
-                key, sign = column.key, 1 if column.better == "higher" else -1
-                values = [summary[key] for summary in own.values() if summary.get(key) is not None]
-                if not values:
+            arms = [arm for arm in result.arms if arm.selector == selector]
+            for metric, split, column in measures:
+                found = _by_seed(arms, column, own)
+                if not found and split != OWN:
                     continue
-                gains = [
-                    100 * sign * (own[seed][key] - base[seed][key]) / base[seed][key]
-                    for seed in own.keys() & base.keys()
-                    if selector != BASELINE and None not in (own[seed][key], base[seed][key])
-                ]
+                values = list(found.values())
+                base = _by_seed([arm for arm in result.arms if arm.selector == BASELINE], column, own)
+                gains = [] if selector == BASELINE else _gains(found, base, column)
                 low, high = paired_interval(gains)
                 rows.append(
                     {
-                        "task": next(iter(own.values())).get("task"),
+                        "task": arms[0].summary.get("task"),
                         "model": name.partition("-")[2],
                         "aggregator": result.aggregator,
                         "threat": result.threat,
                         "selector": selector,
                         "metric": metric,
                         "split": split,
-                        "mean": mean(values),
+                        "mean": mean(values) if values else None,
                         "std": stdev(values) if len(values) > 1 else None,
                         "seeds": len(values),
                         "gain_over_random_pct": mean(gains) if gains else None,
@@ -77,6 +85,24 @@ def experiment_rows(name: str, results: Sequence[ConditionResult]) -> list[dict[
                     }
                 )
     return rows
+
+
+def _by_seed(arms: Sequence[ArmResult], column: Column, own: OwnColumns) -> dict[int, float]:
+    """The numbers of an arm's runs by seed, without runs that have none."""
+    found = {arm.seed: own.value(arm, column.key) for arm in arms}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _gains(found: Mapping[int, float], base: Mapping[int, float], column: Column) -> list[float]:
+    """How much better than the baseline's number of the same seed, in per cent of it."""
+    if column.better is None:
+        return []
+    sign = 1 if column.better == "higher" else -1
+    return [
+        100 * sign * (found[seed] - base[seed]) / base[seed]
+        for seed in found.keys() & base.keys()
+        if base[seed] != 0
+    ]
 
 
 def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]:
@@ -89,7 +115,7 @@ def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]
     return mean(gains) - reach, mean(gains) + reach
 
 
-def experiment_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def experiment_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> list[list[str]]:
     """The table as people read it; see `HEADS`."""
     cells = []
     for row in rows:
@@ -97,16 +123,16 @@ def experiment_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         cells.append(
             [
                 *(row[key] for key in ("aggregator", "threat", "selector", "metric", "split")),
-                _number(row["mean"]),
-                "" if row["std"] is None else _number(row["std"]),
-                "" if gain is None else f"{gain:+.2f}",
-                "" if low is None else f"{low:+.2f} to {row['ci_high']:+.2f}",
+                _number(row, "mean", own),
+                "" if row["std"] is None else _number(row, "std", own),
+                "" if gain is None else f"{gain:+z.2f}",
+                "" if low is None else f"{low:+z.2f} to {row['ci_high']:+z.2f}",
             ]
         )
     return cells
 
 
-def experiment_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+def experiment_table(rows: Sequence[dict[str, Any]], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
     """For a terminal: a line for each condition, metric and split, a column for each selector.
 
     A gain stands behind the mean; with a star when its interval does not hold 0.
@@ -118,8 +144,8 @@ def experiment_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
             continue
         place = tuple(row[key] for key in ("aggregator", "threat", "metric", "split"))
         gain = row["gain_over_random_pct"]
-        told = "" if gain is None else f" ({gain:+.1f}%{'*' if _clear(row) else ''})"
-        lines.setdefault(place, {})[row["selector"]] = _number(row["mean"]) + told
+        told = "" if gain is None else f" ({gain:+z.1f}%{'*' if _clear(row) else ''})"
+        lines.setdefault(place, {})[row["selector"]] = _number(row, "mean", own) + told
     caption = "In brackets: gain over random; *: its 95% interval does not hold 0. table.md has all."
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for head in ("aggregator", "threat", "metric", "split"):
@@ -135,5 +161,8 @@ def _clear(row: dict[str, Any]) -> bool:
     return row["ci_low"] is not None and not row["ci_low"] <= 0 <= row["ci_high"]
 
 
-def _number(value: float) -> str:
+def _number(row: Mapping[str, Any], key: str, own: OwnColumns) -> str:
+    value: float | None = row[key]
+    if value is None or row["split"] == OWN:
+        return own.column_of(row["metric"]).cell(value, narrow=True)
     return f"{value:.4g}" if value >= 1000 else f"{value:.3f}"

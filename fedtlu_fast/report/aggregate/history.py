@@ -81,16 +81,29 @@ def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
     selection = trusted_rows(directory)[SELECTION]
     if not selection:
         raise InputError("RUN_DIR", str(path), f"a run with a {SELECTION} of one round or more")
-    layout = ParameterLayout.from_shapes(
-        _shapes(directory.checkpoints, list(selection[0]["layers"])),
-        settings.granularity,
-        blocks=settings.blocks,
-    )
+    layout = read_layout(directory, selection, settings)
     if not layout.groups:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
     return settings, score_history(selection, layout, settings.made_selector())
+
+
+def read_layout(
+    directory: RunDirectory, selection: Sequence[dict[str, Any]], settings: RunSettings
+) -> ParameterLayout:
+    """The layout of a run's model, from its latest checkpoint.
+
+    Args:
+        directory: of the run.
+        selection: rows of its selection.jsonl, one or more.
+        settings: of the run.
+
+    Raises:
+        InputError: there is no whole checkpoint.
+    """
+    shapes = _shapes(directory.checkpoints, list(selection[0]["layers"]))
+    return ParameterLayout.from_shapes(shapes, settings.granularity, blocks=settings.blocks)
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:

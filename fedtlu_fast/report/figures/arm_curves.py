@@ -78,7 +78,7 @@ def curves_by_budget(
         for name in sorted(shown, key=lambda name: budget_of(name) is not None):  # grey ones lie below
             _draw(axes, curves[name], looks[name], bands)
         title = "" if budget is None else f"budget {budget}"
-        _head(axes, title, _coincident({name: curves[name] for name in shown}, first))
+        _head(axes, title, coincident({name: curves[name] for name in shown}, first))
         if marked:
             axes.axvline(marked + 0.5, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlim(first - 0.5, last + 0.5)
@@ -130,7 +130,7 @@ def _draw(axes: Axes, curve: Curve, style: Style, bands: bool) -> None:
         axes.fill_between(curve.rounds, low, high, color=style.colour, alpha=0.12, linewidth=0)
 
 
-def _coincident(curves: Mapping[str, Curve], first: int) -> list[list[str]]:
+def coincident(curves: Mapping[str, Curve], first: int) -> list[list[str]]:
     """Selectors with equal lines: of such only the last drawn is seen."""
     alike: dict[bytes, list[str]] = {}
     for name, curve in curves.items():
@@ -140,11 +140,14 @@ def _coincident(curves: Mapping[str, Curve], first: int) -> list[list[str]]:
     return [names for names in alike.values() if len(names) > 1]
 
 
-def _head(axes: Axes, title: str, coincident: Sequence[Sequence[str]]) -> None:
+def same_line(names: Sequence[str]) -> str:
+    """The note that the lines of these selectors coincide."""
+    return fill(f"same line: {', '.join(names)}", LONGEST_NOTE, break_on_hyphens=False)
+
+
+def _head(axes: Axes, title: str, alike: Sequence[Sequence[str]]) -> None:
     """The title, and under it which lines coincide."""
-    notes = [
-        fill(f"same line: {', '.join(names)}", LONGEST_NOTE, break_on_hyphens=False) for names in coincident
-    ]
+    notes = [same_line(names) for names in alike]
     text = "\n".join(notes)
     axes.set_title(title, fontsize=9, loc="left", pad=6 + (9 * (1 + text.count("\n")) if notes else 0))
     if notes:

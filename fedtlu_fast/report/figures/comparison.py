@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from fedtlu_fast.report.arms import BASELINE
+from fedtlu_fast.report.arms import BASELINE, arm_names
+from fedtlu_fast.report.figures.arm_curves import Curve, coincident, same_line
 from fedtlu_fast.report.figures.curves import (
     Rows,
     draw_band,
@@ -21,7 +22,7 @@ from fedtlu_fast.report.figures.curves import (
     tested_values,
 )
 from fedtlu_fast.report.figures.maps import extent_of, label_blocks, map_height, say
-from fedtlu_fast.report.figures.style import INK, MOST_LABELS, colour
+from fedtlu_fast.report.figures.style import INK, MOST_LABELS, colours
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import Figure as Quality
@@ -41,6 +42,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     results = [result for result in results if result not in levels] or results
     selectors = list(dict.fromkeys(result.selector for result in results))
     choosing = [name for name in selectors if name != "full"] or selectors
+    shades = colours(arm_names([*results, *levels]))
     warmup = int(results[0].summary["warmup_rounds"])
     maps = map_height(blocks)
     figure = Figure(figsize=(11, 4.4 + maps), dpi=130, layout="constrained")
@@ -48,11 +50,14 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     gains = BASELINE in selectors and len(selectors) > 1
     panels = rows[0].subgridspec(1, 2 if gains else 1, width_ratios=(3, 2) if gains else (1,))
     curves = figure.add_subplot(panels[0, 0])
+    drawn = {}
     for name in selectors:
-        draw_curve(curves, name, [result.metrics for result in results if result.selector == name], quality)
+        logs = [result.metrics for result in results if result.selector == name]
+        drawn[name] = Curve(*tested_values(logs, quality))
+        draw_curve(curves, name, logs, quality, shades[name])
     for name in dict.fromkeys(level.selector for level in levels if level not in results):
         found = [level.summary[quality.column] for level in levels if level.selector == name]
-        draw_level(curves, name, found, quality)
+        draw_level(curves, name, found, quality, shades[name])
     finish_curves(
         curves,
         warmup,
@@ -60,16 +65,17 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
         [row[quality.column] for r in results for row in r.metrics if _late(row)],
         quality,
     )
-    curves.set_title(f"Global test, {_seeds(results)}", fontsize=9, loc="left")
+    notes = [same_line(names) for names in coincident(drawn, warmup + 1)]
+    curves.set_title("\n".join([f"Global test, {_seeds(results)}", *notes]), fontsize=9, loc="left")
     _limit_rounds(curves, results[0].metrics, warmup)
     if gains:
-        _gains(figure.add_subplot(panels[0, 1]), results, selectors, warmup, quality)
+        _gains(figure.add_subplot(panels[0, 1]), results, shades, warmup, quality)
     grid = rows[1].subgridspec(1, len(choosing))
     first: Axes | None = None
     for column, name in enumerate(choosing):
         axes = figure.add_subplot(grid[0, column], sharey=first)
         _map(axes, [result.metrics for result in results if result.selector == name], blocks, warmup)
-        axes.set_title(f"{name}: updated blocks", fontsize=9, color=colour(name), loc="left")
+        axes.set_title(f"{name}: updated blocks", fontsize=9, color=shades[name], loc="left")
         axes.tick_params(labelleft=first is None)
         first = first or axes
     grey = "" if len({result.seed for result in results}) == 1 else "; black: in all seeds"
@@ -81,12 +87,12 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
 
 
 def _gains(
-    axes: Axes, results: Sequence[ArmResult], selectors: Sequence[str], warmup: int, quality: Quality
+    axes: Axes, results: Sequence[ArmResult], shades: Mapping[str, str], warmup: int, quality: Quality
 ) -> None:
     """How much better the headline is than random's with the same seed, in per cent of random's."""
     baseline = {result.seed: result.metrics for result in results if result.selector == BASELINE}
-    axes.axhline(0, color=colour(BASELINE), linewidth=1.8, label=BASELINE)
-    for name in selectors:
+    axes.axhline(0, color=shades[BASELINE], linewidth=1.8, label=BASELINE)
+    for name in shades:
         own = [r for r in results if r.selector == name and r.seed in baseline]
         if name == BASELINE or not own:
             continue
@@ -95,7 +101,7 @@ def _gains(
         random = np.array([[other.get(index) for index in rounds] for other in others], dtype=np.float64)
         better = values - random if quality.better == "higher" else random - values
         with np.errstate(divide="ignore", invalid="ignore"):
-            draw_band(axes, name, rounds, 100 * better / np.abs(random), colour(name))
+            draw_band(axes, name, rounds, 100 * better / np.abs(random), shades[name])
     axes.set_ylabel(f"{quality.better} {quality.title} than random, %", fontsize=9)
     axes.set_title("Gain over random, seed by seed (higher is better)", fontsize=9, loc="left")
     dress(axes, legend=False)

@@ -50,7 +50,7 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fi
     for axes, cost in zip(panels[-1], PANELS, strict=True):
         axes.set_xlabel(f"{cost.title} so far, all clients", fontsize=9)
         axes.set_xlim(left=0)  # only now: it stops the limits from growing with the lines
-    figure.supylabel(quality.label, fontsize=9)
+    figure.supylabel(f"global test {quality.label}", fontsize=9)
     legend(figure, looks)
     return figure
 
@@ -91,7 +91,7 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fig
         axes.set_xlabel(f"{cost.title} in all rounds, all clients", fontsize=9)
         _dress(axes)
         axes.set_xlim(left=0)
-    figure.supylabel(quality.label, fontsize=9)
+    figure.supylabel(f"global test {quality.label}", fontsize=9)
     shapes = {
         f"budget {budget}": _mark(Style(INK, ""), _shape(f"@{budget}", budgets, hollow)) for budget in budgets
     }

@@ -10,15 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedtlu_fast.report.figures.style import FAINT, INK, colour
+from fedtlu_fast.report.figures.style import FAINT, INK
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 Rows = Sequence[dict[str, Any]]
 
 
-def draw_curve(
-    axes: Axes, name: str, runs: Sequence[Rows], quality: Quality, shade: str | None = None
-) -> None:
+def draw_curve(axes: Axes, name: str, runs: Sequence[Rows], quality: Quality, shade: str) -> None:
     """Draws a figure over rounds: the mean over runs, and a band where there are several.
 
     Args:
@@ -26,18 +24,18 @@ def draw_curve(
         name: of the curve, for the legend.
         runs: each run's rows of metrics.jsonl.
         quality: the figure.
-        shade: the curve's colour; None: that of the selector called `name`.
+        shade: the curve's colour.
     """
     rounds, values = tested_values(runs, quality)
     values = quality.scale * values
-    draw_band(axes, name, rounds, values, shade or colour(name))
+    draw_band(axes, name, rounds, values, shade)
 
 
-def draw_level(axes: Axes, name: str, values: Sequence[float | None], quality: Quality) -> None:
+def draw_level(axes: Axes, name: str, values: Sequence[float | None], quality: Quality, shade: str) -> None:
     """A dotted line at the mean of what an arm without rounds reached."""
     found = [quality.scale * value for value in values if value is not None]
     if found:
-        axes.axhline(sum(found) / len(found), color=colour(name), linewidth=1.2, linestyle=":", label=name)
+        axes.axhline(sum(found) / len(found), color=shade, linewidth=1.2, linestyle=":", label=name)
 
 
 def tested_values(runs: Sequence[Rows], quality: Quality) -> tuple[list[int], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedtlu_fast.report.figures.style import FAINT, INK, colour
+from fedtlu_fast.report.figures.style import FAINT, INK, colours
 
 SPLITS = {"global": "global test", "local": "clients' own tests"}
 
@@ -22,6 +22,7 @@ def gains_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     splits = [split for split in SPLITS if any(row["split"] == split for row in told)]
     conditions = list(dict.fromkeys((row["aggregator"], row["threat"]) for row in told))
     selectors = list(dict.fromkeys(row["selector"] for row in told))
+    shades = colours(selectors)
     figure = Figure(figsize=(5.2 * len(splits), 3.4), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
@@ -36,12 +37,14 @@ def gains_figure(rows: Sequence[dict[str, Any]]) -> Figure:
             ]
             reach = [gain - low for gain, low in zip(gains, lows, strict=True)]
             axes.errorbar(
-                at, gains, reach, fmt="o", color=colour(selector), label=selector, capsize=3, markersize=5
+                at, gains, reach, fmt="o", color=shades[selector], label=selector, capsize=3, markersize=5
             )
         axes.set_xticks(range(len(conditions)), ["\n".join(pair) for pair in conditions], fontsize=8)
         axes.set_title(SPLITS[split], fontsize=9, loc="left")
+        axes.tick_params(axis="y", labelsize=8)
         axes.grid(axis="y", color=FAINT)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("lower perplexity than random, %", fontsize=8)
-    panels[0].legend(frameon=False, fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
     return figure

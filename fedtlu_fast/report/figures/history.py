@@ -58,6 +58,7 @@ def _ranks(figure: Figure, axes: Axes, groups: Sequence[GroupHistory], blocks: S
     axes.tick_params(labelsize=8)
     bar = figure.colorbar(image, ax=axes, fraction=0.03, ticks=(0, 1))
     bar.ax.set_yticklabels(["last", "best"], fontsize=8)
+    bar.ax.set_ylim(0, 1)  # the other greys would be too light and too dark to tell apart
     axes.set_title("Rank of each block among its like; updated ones are marked", fontsize=9, loc="left")
 
 
@@ -65,7 +66,7 @@ def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
     rounds, found = groups[0].rounds[1:], [taus(group) for group in groups]
     axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
     axes.set_ylim(-1.08, 1.08)
-    axes.set_ylabel("tau with the\nround before", fontsize=8)
+    axes.set_ylabel("Kendall's tau with\nthe round before", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(color=FAINT, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

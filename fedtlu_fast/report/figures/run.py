@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 
 from fedtlu_fast.report.figures.curves import Rows, draw_curve, finish_curves
 from fedtlu_fast.report.figures.maps import extent_of, label_blocks, map_height, say
-from fedtlu_fast.report.figures.style import COLOURS, INK, colour
+from fedtlu_fast.report.figures.style import COLOURS, INK, colours
 from fedtlu_fast.tasks.metrics import PERPLEXITY
 from fedtlu_fast.tasks.metrics import Figure as Quality
+
+NO_SCORE = "#C6DBEF"
 
 
 def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = PERPLEXITY) -> Figure:
@@ -19,7 +21,7 @@ def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = 
     local_name = f"local_{quality.name}"
     figure = Figure(figsize=(8, 3.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    draw_curve(axes, "global test", [metrics], quality, shade=colour(selector))
+    draw_curve(axes, "global test", [metrics], quality, colours([selector])[selector])
     local = [row for row in metrics if row[local_name] is not None]
     if local:
         axes.plot(
@@ -78,7 +80,11 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrou
     bar.set_label("log10 of block score", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     axes.set_title("Score of every block (grey); updated ones are marked", fontsize=9, loc="left")
-    notes = [f"rounds 1 to {warmup}: warm-up, every block"] if warmup else []
+    until = "round 1" if warmup == 1 else f"rounds 1 to {warmup}"
+    notes = [f"{until}: warm-up, every block"] if warmup else []
+    if np.isnan(safe).any():
+        axes.set_facecolor(NO_SCORE)
+        notes.append("blue: no score above 0")
     if ungrouped:
         more = f" and {len(ungrouped) - 4} more" if len(ungrouped) > 4 else ""
         notes.append(f"in every round besides: {', '.join(ungrouped[:4])}{more}")

@@ -15,7 +15,7 @@ COLOURS = {
     "first": "#CC79A7",
     "full": "#555555",
 }
-OTHERS = ("#56B4E9", "#E69F00", "#F0E442", "#000000")
+OTHERS = ("#56B4E9", "#E69F00", "#000000", "#8C6D31")
 INK, FAINT = "#333333", "#DDDDDD"
 MOST_LABELS = 40
 """A map with more blocks than this names only some of them."""
@@ -36,9 +36,13 @@ class Style:
     line: LineStyle
 
 
-def colour(selector: str) -> str:
-    """The colour that stands for a selector in every picture."""
-    return COLOURS.get(selector, OTHERS[sum(map(ord, selector)) % len(OTHERS)])
+def colours(selectors: Sequence[str]) -> dict[str, str]:
+    """A colour for each selector of a picture: ours have colours of their own, others get one in turn."""
+    taken = {COLOURS[name] for name in selectors if name in COLOURS}
+    free = [shade for shade in (*OTHERS, *COLOURS.values()) if shade not in taken]
+    others = [name for name in selectors if name not in COLOURS]
+    given = {name: free[place % len(free)] for place, name in enumerate(others)}
+    return {name: COLOURS.get(name) or given[name] for name in selectors}
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:

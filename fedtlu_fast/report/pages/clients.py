@@ -17,13 +17,15 @@ from fedtlu_fast.report.figures.ablation import ablation_figure
 from fedtlu_fast.report.figures.arm_curves import Curve, curves_by_budget
 from fedtlu_fast.report.figures.client_maps import Choices, arms_choices, maps_figure
 from fedtlu_fast.report.figures.costs import costs_figure, ends_figure
+from fedtlu_fast.report.figures.own_columns import OWN, OWN_TITLE, own_figures
 from fedtlu_fast.report.headline import headline_of_arms
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures, tables
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.runs.results import ArmResult, arm_name
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 TITLES = {
@@ -35,11 +37,16 @@ TITLES = {
     "agreement": "How far the clients of a round agree: the Jaccard index of two clients' sets of blocks, "
     "mean over pairs and seeds",
     "ablation": "What lambda buys: quality and agreement",
+    OWN: OWN_TITLE,
 }
 
 
 def write_client_report(
-    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], settings: RunSettings, out: Path
+    results: Sequence[ArmResult],
+    rows: Sequence[dict[str, Any]],
+    settings: RunSettings,
+    out: Path,
+    own: OwnColumns = NO_COLUMNS,
 ) -> None:
     """Writes everything but comparison.json about a comparison whose arms are in ``out/{arm}-seed{seed}``.
 
@@ -51,6 +58,7 @@ def write_client_report(
         rows: see `client_rows`.
         settings: the arms' common settings.
         out: the comparison's directory.
+        own: columns that are asked for besides.
 
     Raises:
         StorageError: something cannot be written.
@@ -58,7 +66,7 @@ def write_client_report(
     quality = headline_of_arms(results)
     arms = [result for result in results if not is_reference(result)]
     folders = {
-        name: [out / f"{name}-seed{result.seed}" for result in arms if result.selector == name]
+        name: [out / arm_name(name, result.seed) for result in arms if result.selector == name]
         for name in arm_names(arms)
     }
     measured = settings.measures_costs
@@ -75,10 +83,10 @@ def write_client_report(
         spent = cost_rows(costs)
         add("Costs of all rounds", "costs", to_csv(spent), cost_cells(spent))
 
-    add("Comparison", "table", to_csv(rows), client_cells(rows))
+    add("Comparison", "table", to_csv(rows), client_cells(rows, own))
     if costs:
         attempt("the table of costs", add_costs)
-    figures = client_figures(results, costs, quality)
+    figures = client_figures(results, costs, quality) | own_figures(results, own)
     sweep = sweep_arms(results)
     if len({arm.lam for arm in sweep}) > 1:
         told = attempt("the table of lambda", lambda: write_ablation(sweep, out))

@@ -10,7 +10,9 @@ from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
 from fedtlu_fast.report.figures.comparison import comparison_figure
+from fedtlu_fast.report.figures.own_columns import OWN, OWN_TITLE, own_figures
 from fedtlu_fast.report.headline import headline_of_arms
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.pages.clients import write_client_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
@@ -24,42 +26,54 @@ SHOWN_AS = "{}, and which blocks were updated"
 
 
 def write_comparison_report(
-    results: Sequence[ArmResult], settings: RunSettings, out: Path
+    results: Sequence[ArmResult], settings: RunSettings, out: Path, own: OwnColumns = NO_COLUMNS
 ) -> list[dict[str, Any]]:
     """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
 
     Where clients choose, see `write_client_report`. Parts that cannot be made are left out, with a line each;
     without rows there is no table.
 
+    Args:
+        results: of all arms and seeds.
+        settings: of the comparison.
+        out: its directory.
+        own: columns that are asked for besides; see `OwnColumns.of`.
+
     Raises:
         StorageError: they cannot be written.
     """
     make = client_rows if any(map(chooses, results)) else comparison_rows
-    rows = attempt("the table of arms", lambda: make(results)) or []
+    rows = attempt("the table of arms", lambda: make(results, own)) or []
     save_comparison(out, rows, results)
     if rows:
         write = write_client_report if make is client_rows else _comparison_report
-        attempt("report.html", lambda: write(results, rows, settings, out))
+        attempt("report.html", lambda: write(results, rows, settings, out, own))
     return rows
 
 
 def _comparison_report(
-    results: Sequence[ArmResult], rows: Sequence[dict[str, Any]], settings: RunSettings, out: Path
+    results: Sequence[ArmResult],
+    rows: Sequence[dict[str, Any]],
+    settings: RunSettings,
+    out: Path,
+    own: OwnColumns,
 ) -> None:
     title = headline_of_arms(results).title
-    heads, cells = comparison_cells(rows)
+    heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
     told = f"{settings.rounds_text}, {len(rows[0]['seeds'])} seeds: mean ± std"
     directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
-    drawn = pictures({"comparison": lambda: comparison_figure(results, blocks)})
+    figures = {"comparison": lambda: comparison_figure(results, blocks), **own_figures(results, own)}
+    drawn = pictures(figures)
     write_pictures(out, drawn)
+    titles = {"comparison": SHOWN_AS.format(title[:1].upper() + title[1:]), OWN: OWN_TITLE}
     write_page(
         out,
         title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
         lead=f"{settings.lead}; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
         tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
-        pictures={SHOWN_AS.format(title[:1].upper() + title[1:]): drawn["comparison"]} if drawn else {},
+        pictures={titles[name]: picture for name, picture in drawn.items()},
         settings=settings.text,
     )

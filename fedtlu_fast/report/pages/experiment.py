@@ -10,6 +10,7 @@ from fedtlu_fast.report.aggregate.experiment import HEADS, experiment_cells, exp
 from fedtlu_fast.report.aggregate.stages import HEADS as STAGE_HEADS
 from fedtlu_fast.report.aggregate.stages import scoring_told, stage_cells, stage_rows
 from fedtlu_fast.report.figures.gains import gains_figure
+from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
@@ -21,26 +22,38 @@ from fedtlu_fast.runs.results import ConditionResult
 GAINS = "Gain over random updates"
 
 
-def write_experiment_report(name: str, results: Sequence[ConditionResult], out: Path) -> list[dict[str, Any]]:
+def write_experiment_report(
+    name: str, results: Sequence[ConditionResult], out: Path, own: OwnColumns = NO_COLUMNS
+) -> list[dict[str, Any]]:
     """table.csv, seconds.csv, table.md, a picture of the gains, report.html; and every condition's report.
+
+    Args:
+        name: of the experiment, such as ``ptb-transformer``.
+        results: of all conditions, each in a directory of its name.
+        out: the experiment's directory.
+        own: columns that are asked for besides; see `OwnColumns.of`.
 
     Raises:
         StorageError: they cannot be written.
     """
-    rows = attempt("the experiment's table", lambda: experiment_rows(name, results)) or []
+    rows = attempt("the experiment's table", lambda: experiment_rows(name, results, own)) or []
     for result in results:
         folder = out / result.name
-        write_comparison_report(result.arms, RunSettings.read(folder), folder)
+        write_comparison_report(result.arms, RunSettings.read(folder), folder, own)
     if rows:
         RunDirectory(out).write("table.csv", to_csv(rows))
-        attempt("report.html", lambda: _experiment_report(name, results, rows, out))
+        attempt("report.html", lambda: _experiment_report(name, results, rows, out, own))
     return rows
 
 
 def _experiment_report(
-    name: str, results: Sequence[ConditionResult], rows: Sequence[dict[str, Any]], out: Path
+    name: str,
+    results: Sequence[ConditionResult],
+    rows: Sequence[dict[str, Any]],
+    out: Path,
+    own: OwnColumns,
 ) -> None:
-    cells = experiment_cells(rows)
+    cells = experiment_cells(rows, own)
     directory = RunDirectory(out)
     told = to_markdown(HEADS, cells)
     written: list[dict[str, Any]] = [{"title": "All measures", "heads": HEADS, "cells": cells}]

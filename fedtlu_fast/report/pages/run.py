@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.report.aggregate.comparison import SOME
 from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
+from fedtlu_fast.report.columns import Column
 from fedtlu_fast.report.figures.history import history_figure
+from fedtlu_fast.report.figures.own_columns import OWN, OWN_TITLE, own_figures
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
+from fedtlu_fast.report.own_columns import OwnColumns
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures, tables
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells
-from fedtlu_fast.runs.results import RunResult
+from fedtlu_fast.runs.results import ArmResult
 
 SHOWN_AS = {
     "selection": "Scores and choices",
     "ranks": "Ranks, and how much of them survives a round",
+    OWN: OWN_TITLE,
 }
 """Titles of the pictures, by the names of their files; the title of the curves is the headline's."""
 
@@ -30,38 +35,54 @@ MOST_LABELS = 200
 """Labels in a table of the page."""
 
 
-def write_run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
+def write_run_report(
+    run: ArmResult,
+    layout: ParameterLayout,
+    settings: RunSettings,
+    out: Path,
+    columns: Sequence[Column] = (),
+) -> None:
     """Plots and report.html of one run; parts that cannot be made are left out, with a line each.
+
+    Args:
+        run: what it left.
+        layout: of its model.
+        settings: of the run.
+        out: its directory.
+        columns: columns that are asked for besides; see `asked_columns`.
 
     Raises:
         StorageError: they cannot be written.
     """
-    attempt("report.html", lambda: _run_report(result, settings, out))
+    attempt("report.html", lambda: _run_report(run, layout, settings, out, OwnColumns.of([run], columns)))
 
 
-def _run_report(result: RunResult, settings: RunSettings, out: Path) -> None:
-    layout, summary = result.layout, result.summary
+def _run_report(
+    run: ArmResult, layout: ParameterLayout, settings: RunSettings, out: Path, own: OwnColumns
+) -> None:
+    summary = run.summary
     headline = headline_of(summary)
     blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
     ungrouped = [layout.blocks[block].name for block in layout.ungrouped]
     warmup = int(summary["warmup_rounds"])
     always = ungrouped if settings.updates_ungrouped else []
     figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(result.metrics, settings.shown_selector, warmup, headline),
-        "selection": lambda: selection_figure(result.selection, blocks, warmup, always),
+        "curves": lambda: curves_figure(run.metrics, settings.shown_selector, warmup, headline),
+        "selection": lambda: selection_figure(run.selection, blocks, warmup, always),
     }
     history = attempt(
         "the history of ranks",
-        lambda: score_history(result.selection, layout, settings.made_selector()),
+        lambda: score_history(run.selection, layout, settings.made_selector()),
     )
     if history is not None and history.stability:
         groups = history.groups
         figures["ranks"] = lambda: history_figure(groups)
-    drawn = pictures(figures)
+    drawn = pictures(figures | own_figures([run], own))
     write_pictures(out, drawn)
     f1 = summary.get("test_f1") or {}
     cells: dict[str, Callable[[], Cells]] = {
         "Summary": lambda: (["", "value"], _summary_cells(summary)),
+        OWN_TITLE: lambda: (["", "value"], _own_cells(run, own)),
         "Global test, label by label": lambda: (
             ["label", "F1"],
             _label_cells(f1),
@@ -92,6 +113,10 @@ def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     return [*cells, *([title, data[key]] for key, title in titles.items() if key in data)]
 
 
+def _own_cells(run: ArmResult, own: OwnColumns) -> list[list[str]]:
+    return [[column.head(), column.cell(own.value(run, column.key))] for column in own.columns]
+
+
 def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -107,6 +132,8 @@ def _text(value: Any) -> str:
     """A value of the summary as the page shows it: what is not plain text or a number as JSON."""
     if value is None:
         return "-"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.4f}".rstrip("0").rstrip(".")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
