@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fedtlu_fast import RunConfig, load_config
-from fedtlu_fast.experiments.compare import Arm, run_arm
+from fedtlu_fast.experiments.arms import Arm, run_arm
 from fedtlu_fast.report.aggregate.history import read_history
 from fedtlu_fast.runs.results import read_arm
 

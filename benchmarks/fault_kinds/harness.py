@@ -342,7 +342,8 @@ def load_package() -> None:
     import fedtlu_fast.data.sources.arrays
     import fedtlu_fast.executors.processes
     import fedtlu_fast.experiments.arm_pool as arm_pool
-    import fedtlu_fast.experiments.compare as compare
+    import fedtlu_fast.experiments.arm_runs as arm_runs
+    import fedtlu_fast.experiments.compare
     import fedtlu_fast.report.pages.comparison as comparison
     import fedtlu_fast.report.pages.run as single
 
@@ -366,7 +367,7 @@ def load_package() -> None:
             ended.set()
             executor.shutdown(cancel_futures=True)
 
-    compare.arm_pool = forked
+    arm_runs.arm_pool = forked
     # Pictures and pages would take most of the time.
     attempt = single.attempt
     single.attempt = lambda part, make: None

@@ -11,7 +11,7 @@ from fedtlu_fast.cli.console import notes
 from fedtlu_fast.shown import visible
 
 if TYPE_CHECKING:
-    from fedtlu_fast.experiments.compare import Arm
+    from fedtlu_fast.experiments.arms import Arm
 
 
 class ArmBars:

@@ -96,7 +96,8 @@ def compare_command(
     """
     from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.environment import data_line
-    from fedtlu_fast.experiments.compare import compare, comparison_settings, is_complete
+    from fedtlu_fast.experiments.compare import compare, is_complete
+    from fedtlu_fast.experiments.comparison_settings import comparison_settings
     from fedtlu_fast.experiments.variants import crossed, swept
     from fedtlu_fast.report.aggregate.clients import client_table
     from fedtlu_fast.report.aggregate.comparison import comparison_table
@@ -143,7 +144,11 @@ def compare_command(
         nullcontext(named) if named is not None else options.fresh_directory("compare") as directory,
         options.adding_how_to_resume("compare", directory),
     ):
-        if resume is not None and not quiet and is_complete(settings, names, numbers, directory):
+        if (
+            resume is not None
+            and not quiet
+            and is_complete(settings.warmup_rounds, names, numbers, directory)
+        ):
             note("There is nothing left to do: all runs of this comparison have finished")
         with ArmBars(live) as bars:
             arms = compare(

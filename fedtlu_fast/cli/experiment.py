@@ -91,7 +91,7 @@ def experiment_command(
     directory = out or Path("experiments") / f"{name}-{scale}"
     # Unlike Path.exists, it returns False for a name that the system refuses.
     live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
-    finished = (is_complete(one.config, *arms, directory / one.name) for one in grid)
+    finished = (is_complete(one.config.warmup_rounds, *arms, directory / one.name) for one in grid)
     over = begun and not quiet and all(finished)
     again = f"you can resume it with the same command: fedtlu {' '.join(map(shell_word, sys.argv[1:]))}"
     try:

@@ -542,7 +542,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_resume(
             "you can resume it with: fedtlu run --resume {out}",
         ),
         (
-            "fedtlu_fast.experiments.compare.run_arms",
+            "fedtlu_fast.experiments.arm_runs.run_arms",
             ["compare"],
             "you can resume it with: fedtlu compare --resume {out}",
         ),

@@ -17,7 +17,8 @@ from support.federations import tiny
 from fedtlu_fast import simulate
 from fedtlu_fast.executors import patience
 from fedtlu_fast.experiments.arm_pool import ArmPool, StoppedProcessError, signals_later
-from fedtlu_fast.experiments.compare import Arm, compare
+from fedtlu_fast.experiments.arms import Arm
+from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.stopping import STOPPING, is_stopped, signals_interrupt
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -14,8 +14,10 @@ from support.federations import left, snapshot, tiny
 from fedtlu_fast import InputError, RunConfig, simulate
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
 from fedtlu_fast.experiments import arm_pool as arm_pool_module
-from fedtlu_fast.experiments import compare as module
-from fedtlu_fast.experiments.compare import Arm, compare, comparison_settings, plan, run_arm
+from fedtlu_fast.experiments import arm_runs
+from fedtlu_fast.experiments.arms import Arm, plan_arms, run_arm
+from fedtlu_fast.experiments.compare import compare
+from fedtlu_fast.experiments.comparison_settings import comparison_settings
 from fedtlu_fast.runs.results import ArmResult, read_arm, save_comparison
 from fedtlu_fast.selection import as_selector
 from fedtlu_fast.simulation.run import Run
@@ -61,11 +63,11 @@ def test_any_number_of_shared_rounds_changes_nothing(text: Path, tmp_path: Path,
 def test_warmup_is_planned_once_for_a_seed_and_not_for_a_single_arm(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    warmups, arms = plan(config, ("fedtlu", "full"), (0, 1), tmp_path)
+    warmups, arms = plan_arms(config, ("fedtlu", "full"), (0, 1), tmp_path)
     assert [arm.name for arm in warmups] == ["warmup-seed0", "warmup-seed1"]
     assert {arm.until for arm in warmups} == {2}
     assert [arm.warmup for arm in arms] == [tmp_path / f"warmup-seed{seed}" for seed in (0, 0, 1, 1)]
-    assert plan(config, ("fedtlu",), (0, 1), tmp_path)[0] == []
+    assert plan_arms(config, ("fedtlu",), (0, 1), tmp_path)[0] == []
 
 
 @pytest.mark.usefixtures("in_process")
@@ -122,7 +124,7 @@ def test_comparison_killed_in_any_arm_goes_on_to_the_same_bits(
 def test_arm_killed_while_it_takes_over_the_warmup_takes_it_over_again(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warmups, arms = plan(config, ("fedtlu", "random"), (0,), tmp_path)
+    warmups, arms = plan_arms(config, ("fedtlu", "random"), (0,), tmp_path)
     run_arm(warmups[0])
 
     class Killed(BaseException):
@@ -214,11 +216,11 @@ def test_interrupt_says_how_to_resume(
 def test_arms_that_were_handed_out_do_not_begin_after_the_end(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, (arm, *_) = plan(config, ("last",), (0,), tmp_path / "out")
+    _, (arm, *_) = plan_arms(config, ("last",), (0,), tmp_path / "out")
     ended = threading.Event()
     ended.set()
     monkeypatch.setattr(arm_pool_module, "_ended", ended)
-    module.run_arm(arm)
+    run_arm(arm)
     assert not arm.path.exists()
 
 
@@ -284,7 +286,7 @@ def test_a_killed_process_is_a_clear_error_and_another_gives_the_same_bits(
     config: RunConfig, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run_arm", _die)
+        patch.setattr(arm_runs, "run_arm", _die)
         with pytest.raises(FedtluError, match=r"worker process was killed.*resume=True"):
             compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1)
     for result in compare(config, ("fedtlu", "last"), (0,), tmp_path / "killed", jobs=1, resume=True):

@@ -14,7 +14,7 @@ from fedtlu_fast import InputError, RunConfig, StorageError
 from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.cli.options import resumed
 from fedtlu_fast.experiments import compare as compare_module
-from fedtlu_fast.experiments.compare import comparison_settings
+from fedtlu_fast.experiments.comparison_settings import comparison_settings
 from fedtlu_fast.runs import directory as directory_module
 from fedtlu_fast.runs.as_json import dump_json, finite
 from fedtlu_fast.runs.directory import LOGS, RunDirectory

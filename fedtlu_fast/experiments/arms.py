@@ -1,0 +1,147 @@
+"""The arms of a comparison: which runs it is made of, and how one of them is run to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedtlu_fast.build.run import open_run
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.experiments.arm_pool import none_is_to_begin
+from fedtlu_fast.experiments.references import (
+    REFERENCES,
+    reference_rounds,
+    reference_summary,
+    with_warmup,
+)
+from fedtlu_fast.experiments.variants import with_variant
+from fedtlu_fast.runs.directory import CONFIG, RunDirectory
+from fedtlu_fast.runs.reading import damage, has_summary
+from fedtlu_fast.runs.results import arm_name
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of a comparison.
+
+    Attributes:
+        name: the arm's name, which is its directory's too, such as ``fedtlu-seed0``.
+        selector: what tables call it, such as ``fedtlu``.
+        config: its settings.
+        path: its directory.
+        until: the round at which it stops.
+        warmup: the directory of the run whose warm-up rounds it takes over; None for the warm-ups themselves.
+        summarise: whether it ends with the last tests and a summary; a shared warm-up does not.
+    """
+
+    name: str
+    selector: str
+    config: RunConfig
+    path: Path
+    until: int
+    warmup: Path | None = None
+    summarise: bool = True
+
+
+def plan_arms(
+    config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path
+) -> tuple[list[Arm], list[Arm]]:
+    """Plans a comparison: its shared warm-ups, and the arms that start from them.
+
+    Args:
+        config: the settings of all arms, apart from selector and seed.
+        selectors: the names of the arms; see `variants`.
+        seeds: the seeds, each of which every selector runs with.
+        out: the comparison's directory.
+    """
+    warmups, arms = [], []
+    # Tables of costs have all arms, as soon as one of them measures its costs.
+    measured = any(arm_config(config, selector, 0).measures_costs for selector in selectors)
+    shared = min(config.warmup_rounds, config.rounds) if len(selectors) > 1 else 0
+    for seed in seeds:
+        warmup = None
+        if shared:
+            warmup = out / f"warmup-seed{seed}"
+            settings = arm_config(config, "full", seed)
+            warmups.append(Arm(warmup.name, "full", settings, warmup, shared, summarise=False))
+        for selector in selectors:
+            name = arm_name(selector, seed)
+            own = arm_config(config, selector, seed)
+            if measured:
+                own = own.model_copy(
+                    update={"evaluation": own.evaluation.model_copy(update={"flops": "always"})}
+                )
+            until = config.rounds
+            if selector in REFERENCES:
+                until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))
+            arms.append(Arm(name, selector, own, out / name, until, warmup if until else None))
+    return warmups, arms
+
+
+def arm_config(config: RunConfig, selector: str, seed: int) -> RunConfig:
+    """The settings of one arm.
+
+    Args:
+        config: the settings of all arms, apart from selector and seed.
+        selector: the arm's name; see `variants`.
+        seed: the arm's seed.
+
+    Raises:
+        InputError: there is no such selector, or its settings do not fit.
+    """
+    return with_variant(config, selector).model_copy(update={"seed": seed})
+
+
+def arm_paths(warmup_rounds: int, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> list[Path]:
+    """The directories of the arms of a comparison, in their order.
+
+    Args:
+        warmup_rounds: of the comparison; see `with_warmup`.
+        selectors: as for `compare`.
+        seeds: as for `compare`.
+        out: the comparison's directory.
+    """
+    names = with_warmup(selectors, warmup_rounds)
+    return [out / arm_name(selector, seed) for seed in seeds for selector in names]
+
+
+def run_arm(arm: Arm) -> None:
+    """Runs one arm to its end, from wherever it stands.
+
+    Nothing happens if the arm is finished, or if no further arm is to begin (`none_is_to_begin`).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        _run_arm(arm)
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _run_arm(arm)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether an arm left all that its table needs, and nothing of it has changed since."""
+    directory = RunDirectory(path)
+    return has_summary(directory) and damage(directory) is None
+
+
+def _run_arm(arm: Arm) -> None:
+    if none_is_to_begin() or is_finished(arm.path):
+        return
+    started = os.path.lexists(arm.path / CONFIG)
+    with closing(open_run(arm.config, arm.path, resume=started)) as run:
+        if arm.warmup is not None and run.state.round == 0:
+            run.adopt(arm.warmup)
+        run.advance(arm.until)
+        if arm.selector in REFERENCES:
+            with run.own_state():
+                instead = reference_summary(arm.selector, run.server, run.state)
+            run.finish(instead)
+        elif arm.summarise:
+            run.finish()
