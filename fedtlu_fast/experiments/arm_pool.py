@@ -1,4 +1,4 @@
-"""Processes that run the arms of a comparison: how they start, what signals mean, when one is stopped."""
+"""Processes that run the arms of a comparison: how they start, end, and react to signals."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, *STOPPING)
 _ended: Event | None = None
-"""In a process for arms: see `begin_worker`."""
+"""Set in a process for arms if no further arm is to begin; see `begin_worker`."""
 
 
 class StoppedProcessError(FedtluError):
-    """A process was stopped for longer than the settings allow; all of its pool have been ended."""
+    """A process was stopped for longer than the settings allow; all processes of its pool have been ended."""
 
 
 class ArmPool:
-    """Processes for arms, as the one that waits for them sees them.
+    """The processes for arms, for the process that waits for them.
 
     Attributes:
-        executor: runs the arms.
+        executor: runs the arms in the processes.
     """
 
     def __init__(self, executor: Executor, limit: float | None) -> None:
@@ -52,28 +52,29 @@ class ArmPool:
         self._patience, self._notice = Patience(), StoppedNotice("its arm waits")
 
     def processes(self) -> list[BaseProcess]:
-        """Those that run now."""
+        """Returns the processes that are alive now."""
         return [process for process in active_children() if process not in self._others]
 
     def stopped(self) -> dict[int, BaseProcess]:
-        """Those that somebody has stopped (SIGSTOP), by their number."""
+        """Returns the processes that are stopped now (SIGSTOP), by their process ids."""
         return {one.pid: one for one in self.processes() if one.pid is not None and is_stopped(one.pid)}
 
     def watch(self, between: float) -> None:
-        """Looks for stopped processes: it warns of them, and ends all when one has exceeded the limit.
+        """Warns of stopped processes, and ends all processes if one has been stopped for too long.
 
         Args:
-            between: about how many seconds pass between two calls.
+            between: the number of seconds, about, between two calls.
 
         Raises:
-            StoppedProcessError: one has. Arms go on from their checkpoints in other processes.
+            StoppedProcessError: a process has exceeded the limit. Arms can go on from their checkpoints in
+                other processes.
         """
         stopped = self.stopped()
         signs = dict.fromkeys(stopped, STOPPED)
         late = [] if self._limit is None else self._patience.late(signs, self._limit, between)
         if late:
             for process in self.processes():
-                process.kill()  # the executor would wait for one that is stopped
+                process.kill()  # the executor would wait for a stopped process
             raise StoppedProcessError(
                 f"process {late[0]} was stopped (SIGSTOP) for longer than "
                 f"execution.client_seconds={self._limit:g}"
@@ -83,11 +84,11 @@ class ArmPool:
 
 @contextmanager
 def arm_pool(count: int, limit: float | None) -> Iterator[ArmPool]:
-    """Processes that run arms; when one arm fails, those that have not begun are left out.
+    """Starts processes that run arms, and ends them; if an arm fails, no further arm begins.
 
     Args:
-        count: how many.
-        limit: see `ArmPool`.
+        count: the number of processes.
+        limit: seconds that a process may be stopped (``execution.client_seconds``); None: no limit.
     """
     # spawn: a forked child of a process that has used torch's threads can hang.
     context = get_context("spawn")
@@ -108,13 +109,13 @@ def arm_pool(count: int, limit: float | None) -> Iterator[ArmPool]:
     finally:
         ended.set()
         for process in pool.stopped().values():
-            process.kill()  # nobody could wait for it
+            process.kill()  # a stopped process would never end
         executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def limits_named() -> Iterator[None]:
-    """Inside, processes are started: an error that says what the system refuses names the way on."""
+    """Turns errors of the system while processes start into a message that says what to do."""
     try:
         yield
     except (BrokenProcessPool, FedtluError):
@@ -134,9 +135,9 @@ def limits_named() -> Iterator[None]:
 
 @contextmanager
 def signals_later() -> Iterator[None]:
-    """For starting processes: a Ctrl-C or signal of `STOPPING` inside comes when all are started.
+    """Delays Ctrl-C and the signals of `STOPPING` while processes start.
 
-    They inherit that these are blocked, so that one that comes while they load prints no tracebacks.
+    The processes inherit the blocked signals, so that a signal while they load prints no tracebacks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -162,7 +163,7 @@ def begin_worker(ended: Event) -> None:
     """Makes a process ready for arms.
 
     Args:
-        ended: set when no further arm is to begin. The pool has handed some out by then.
+        ended: an event that is set when no further arm is to begin. Some arms may wait here by then.
     """
     global _ended
     end_with_parent()
@@ -175,5 +176,5 @@ def begin_worker(ended: Event) -> None:
 
 
 def none_is_to_begin() -> bool:
-    """In a process for arms, whether arms that it was given are to be left out."""
+    """Whether this is a process for arms in which no further arm is to begin."""
     return _ended is not None and _ended.is_set()

@@ -1,4 +1,4 @@
-"""What a run will need, found out before it begins: memory, disk and time (``fedtlu run --dry-run``)."""
+"""Estimates the memory, disk and time that a run needs (``fedtlu run --dry-run``)."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from fedtlu_fast.simulation.evaluation import global_test
 from fedtlu_fast.simulation.founding import Founded
 
 SERVER_VECTORS = 5
-"""Vectors of P numbers that every server holds: old and new parameters, the sum, the change, the model."""
+"""The number of vectors of P numbers that a server holds: old and new parameters, sum, change, model."""
 TRAINER_VECTORS = 3
-"""Those of a worker that trains one client at a time: parameters, gradients, a lane's sum."""
+"""The number of vectors of a worker that trains one client at a time: parameters, gradients, a lane's sum."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run needs; bytes and seconds.
+    """What one run needs, in bytes and seconds.
 
     Attributes:
-        parameters: P.
-        executor: who trains.
-        workers: how many.
-        clients_per_batch: clients that a worker trains at once.
-        server_bytes: vectors of the server, of the cohort where the rule keeps them in memory, and what
-            clients keep for themselves.
-        worker_bytes: vectors of all workers; activations, data and libraries come on top.
-        free_bytes: memory that is free now.
-        client_seconds: training of one client by one worker, measured.
-        round_seconds: of a round without its tests.
-        test_seconds: of one global test, measured.
-        run_seconds: of all rounds and tests; the local tests are left out.
-        checkpoint_bytes: on disk at a time, all that are kept.
+        parameters: the number of parameters, P.
+        executor: the executor that trains the clients.
+        workers: the number of its workers.
+        clients_per_batch: the number of clients that a worker trains in one pass.
+        server_bytes: the vectors of the server, those of the cohort if the rule keeps them in memory, and the
+            blocks that clients keep for themselves.
+        worker_bytes: the vectors of all workers, without activations, data and libraries.
+        free_bytes: the memory that is free now.
+        client_seconds: the measured time in which one worker trains one client.
+        round_seconds: the time of a round without its tests.
+        test_seconds: the measured time of one global test.
+        run_seconds: the time of all rounds and global tests; local tests are not included.
+        checkpoint_bytes: the disk space of all checkpoints that are kept.
         upload_bytes: what the clients of one round would send in a real federation.
     """
 
@@ -62,10 +62,10 @@ class Estimate:
 
 
 def estimate(config: RunConfig, founded: Founded) -> Estimate:
-    """Trains a few clients and makes one test to find out; the federation itself is not changed.
+    """Measures the training of a few clients and one test; the federation itself is not changed.
 
     Args:
-        config: settings of the run, with the executor settled.
+        config: the settings of the run, with the executor chosen.
         founded: the federation before its first round.
     """
     server = founded.server
@@ -108,7 +108,7 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
 
 
 def _client_seconds(config: RunConfig, founded: Founded, clients_per_batch: int) -> float:
-    """Of the first round's first clients, the second time they are trained."""
+    """Measures the seconds that a client trains: the mean over the first clients, when they train again."""
     server, state = founded.server, founded.state
     cohort = sample_cohort(config.seed, 1, config.clients, config.cohort)[:clients_per_batch]
     trainer = make_lane_trainer(config, server.population, server.trainer, server.steps)

@@ -1,7 +1,7 @@
 """The FedTLU paper's experiments: a grid of aggregators, threats, selectors and seeds on one task and model.
 
-Each aggregator with each threat is a comparison (`compare`) in a directory of its own. The paper names
-aggregators and selectors; it defines neither its noisy nor its malicious clients, nor mu: these are ours.
+Each aggregator with each threat is a comparison (`compare`) in a directory of its own. The aggregators and
+selectors are the paper's. It defines neither its noisy nor its malicious clients, nor mu: these are ours.
 """
 
 from __future__ import annotations
@@ -62,10 +62,15 @@ class Condition:
 
 
 def experiment_settings(name: str, scale: Scale, overrides: Sequence[str] = ()) -> RunConfig:
-    """The settings that all conditions of an experiment begin from.
+    """Returns the settings that all conditions of an experiment share.
+
+    Args:
+        name: one of `EXPERIMENTS`.
+        scale: ``small`` (minutes on two cores) or ``paper`` (needs a GPU).
+        overrides: settings to change, such as ``rounds=20``.
 
     Raises:
-        InputError: no such experiment, or overrides that do not fit.
+        InputError: there is no such experiment, or the overrides do not fit.
     """
     if name not in EXPERIMENTS:
         raise not_one_of(either("name", "NAME"), name, EXPERIMENTS)
@@ -77,10 +82,15 @@ def conditions(
     aggregators: Sequence[str] = tuple(AGGREGATORS),
     threats: Sequence[str] = tuple(THREATS),
 ) -> list[Condition]:
-    """The grid.
+    """Returns the grid: every aggregator with every threat.
+
+    Args:
+        config: the settings that all conditions share; see `experiment_settings`.
+        aggregators: some of `AGGREGATORS`, each once.
+        threats: some of `THREATS`, each once.
 
     Raises:
-        InputError: an aggregator or a threat that is none.
+        InputError: there is no such aggregator or threat, or one is given twice.
     """
     for field, given, known in (
         (either("aggregators", "--aggregators"), aggregators, AGGREGATORS),
@@ -111,20 +121,20 @@ def run_experiment(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> list[ConditionResult]:
-    """Runs the comparison of every condition; what is finished is not run again.
+    """Runs the comparison of every condition; finished arms are not run again.
 
     Args:
-        grid: see `conditions`.
-        selectors: of each comparison.
-        seeds: of each comparison.
-        out: a new or empty directory, or with `resume` one that this wrote.
-        jobs: arms at a time; None: one for each core.
-        progress: see `compare`.
-        resume: go on with what `out` holds.
+        grid: the conditions; see `conditions`.
+        selectors: the selectors of each comparison.
+        seeds: the seeds of each comparison.
+        out: a new or empty directory; with `resume`, the directory of the experiment.
+        jobs: the number of arms that run at the same time; None: one for each core.
+        progress: see `Progress`.
+        resume: go on with the experiment that `out` holds.
 
     Raises:
         InputError: settings, data or directory do not fit.
-        InterruptedRunError: Ctrl-C; the same call with `resume` goes on.
+        InterruptedRunError: Ctrl-C was pressed; the same call with `resume` goes on.
         FedtluError: an arm failed.
     """
     plan = dump_yaml(
@@ -162,7 +172,7 @@ def _check_plan(out: Path, plan: str) -> None:
 
 
 def _settled(plan: str) -> dict[str, Any]:
-    """A plan without the settings that its comparisons may go on with otherwise than they began."""
+    """Returns a plan without the settings that may change when its comparisons are resumed."""
     content: dict[str, Any] = parse_yaml(plan)
     for settings in content["conditions"].values():
         del settings["checkpoint"]

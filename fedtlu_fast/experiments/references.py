@@ -1,4 +1,4 @@
-"""What any method has to beat: the model as it was, and every client for itself."""
+"""References that a method has to beat: the model before training, and every client on its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from fedtlu_fast.tasks.metrics import Evaluation
 
 ZERO_SHOT, AFTER_WARMUP, LOCAL_ONLY = "zero_shot", "after_warmup", "local_only"
 REFERENCES = (ZERO_SHOT, AFTER_WARMUP, LOCAL_ONLY)
-"""The model before round 1; the one that the warm-up leaves; every client on its own from there."""
+"""The model before round 1; the model after the warm-up; every client that trains on its own from there."""
 
 
 def with_warmup(names: Sequence[str], warmup_rounds: int) -> list[str]:
-    """Names of arms; with warm-up rounds ``after_warmup`` follows ``zero_shot``, unless it is among them.
+    """Adds ``after_warmup`` behind ``zero_shot`` to the names of arms, if there are warm-up rounds.
 
-    What the methods begin from is the model after the warm-up, and nobody should take the one for the other.
+    The methods begin from the model after the warm-up, which must not be confused with the untrained one.
+
+    Args:
+        names: the names of the arms.
+        warmup_rounds: the number of warm-up rounds.
     """
     found = list(names)
     if warmup_rounds and ZERO_SHOT in found and AFTER_WARMUP not in found:
@@ -29,24 +33,24 @@ def with_warmup(names: Sequence[str], warmup_rounds: int) -> list[str]:
 
 
 def reference_rounds(name: str, warmup_rounds: int) -> int:
-    """How many rounds a reference takes part in."""
+    """Returns the number of rounds that a reference runs."""
     return 0 if name == ZERO_SHOT else warmup_rounds
 
 
 def reference_summary(name: str, server: Server, state: ServerState) -> dict[str, Any]:
-    """What differs from the summary of a run that has come to `state` and goes no further.
+    """Returns what a reference changes in the summary of a run that ends at `state`.
 
-    ``zero_shot`` and ``after_warmup`` are that run. ``local_only``: each client trains on from there, alone,
-    as often as it would take part in the rounds to come; means over `evaluation.trained_clients` clients, of
-    the global test and of each one's own.
+    ``zero_shot`` and ``after_warmup`` change nothing. For ``local_only`` each client trains on from `state`
+    alone, as often as it would take part in the remaining rounds. The numbers are means over
+    `evaluation.trained_clients` clients, of the global test and of each client's own test.
 
     Args:
-        name: of `REFERENCES`.
-        server: of the run.
-        state: after `reference_rounds`.
+        name: one of `REFERENCES`.
+        server: the server of the run.
+        state: the state after `reference_rounds`.
 
     Raises:
-        ClientError: a client's data or its training raised, and the settings say to stop.
+        ClientError: a client's data or its training raised, and `execution.client_errors` is ``stop``.
     """
     return _local_only(server, state) if name == LOCAL_ONLY else {}
 
@@ -80,7 +84,7 @@ def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
 
 
 def _train_alone(server: Server, state: ServerState, client: int, times: int) -> bool:
-    """Leaves the model in the trainer that a client comes to alone; whether that model is sound."""
+    """Trains one client alone and leaves its model in the trainer; returns whether that model is sound."""
     params, buffers = state.params, state.buffers
     samples = server.population.train(client)
     for time in range(times):

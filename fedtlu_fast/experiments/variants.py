@@ -1,10 +1,10 @@
-"""What differs between the arms of a comparison, as a name says it.
+"""The names of the arms of a comparison, and the settings that they stand for.
 
-fedtlu                            a selector of the server's
-strategic@2                       a selector of the clients', with a budget
-random@1..4, full@all             names that both have; ``all``: selectors that know no budget
-fedpart                           names that only clients have need no budget
-strategic@2+lam=0.5               settings besides; those of `client_selection` without its name
+fedtlu                            a selector of the server
+strategic@2                       a selector of the clients, with a budget
+random@1..4, full@all             the clients' selector if both have the name; ``all``: without a budget
+fedpart                           a selector that only clients have needs no budget
+strategic@2+lam=0.5               with settings; those of `client_selection` need no prefix
 top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
 my_package.sel:Mine               a selector of your own, for the server
@@ -31,18 +31,18 @@ from fedtlu_fast.runs.results import NO_BUDGET
 from fedtlu_fast.selection import FunctionSelector, Selector
 
 NOBODY = "none"
-"""The client selector that restricts nobody: no arm of its own."""
+"""The client selector that restricts no client; it makes no arm."""
 
 
 def with_variant(config: RunConfig, name: str) -> RunConfig:
-    """The settings of an arm.
+    """Returns the settings of an arm.
 
     Args:
-        config: what all arms share.
-        name: see the module's text.
+        config: the settings that all arms share.
+        name: the name of the arm; see the module's docstring.
 
     Raises:
-        InputError: no such selector, or settings that do not fit it.
+        InputError: there is no such selector, or its settings do not fit.
     """
     head, *changes = name.split("+")
     selector, _, budget = head.partition("@")
@@ -63,12 +63,15 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
 
 
 def crossed(arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
-    """Names of arms: the clients' selectors among these with every budget, where they go by one.
+    """Combines the clients' selectors among these arms with every budget.
 
     Args:
-        arms: as typed; names that both server and clients have are taken for the clients'. A dotted name is
-            the server's, unless it has an @.
-        budgets: none leaves the names as they are.
+        arms: names of arms. A name that both server and clients have stands for the clients' selector. A
+            dotted name is a selector of the server, unless it has an @.
+        budgets: the budgets; without any, the names stay as they are.
+
+    Returns:
+        Names of arms. A selector of clients that takes no budget occurs once, with ``@all``.
     """
     if not budgets:
         return list(arms)
@@ -84,22 +87,22 @@ def crossed(arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
 
 
 def swept(arms: Sequence[str], sweeps: Sequence[str]) -> list[str]:
-    """Names of arms, each with every value of the settings that it knows.
+    """Combines arms with every value of the settings that they have.
 
     Args:
-        arms: as `crossed` gives them.
-        sweeps: such as ``lam=0,0.1,1``; a setting of `client_selection`, or any dotted one, which all but
-            the references know.
+        arms: names of arms, as `crossed` returns them.
+        sweeps: settings with their values, such as ``lam=0,0.1,1``. A setting is one of `client_selection`,
+            or any dotted setting, which all arms have except the references.
 
     Raises:
-        InputError: a sweep without values, or over what no arm knows.
+        InputError: a sweep has no values, or no arm has its setting.
     """
     found = list(arms)
     for sweep in sweeps:
         key, _, values = sweep.partition("=")
         knowing = [name for name in found if _knows(name, key)]
         if not values or not knowing:
-            expected = "a setting that some of the selectors know, such as lam=0,0.1,1"
+            expected = "a setting that some of the selectors have, with its values, such as lam=0,0.1,1"
             known = {own for name in found for own in _known_of(name)}
             guess = values and key not in _client_settings()
             near = nearest(key, sorted(known)) if guess else ""
@@ -123,7 +126,7 @@ def _only_clients(name: str) -> bool:
 
 
 def _class_of(name: str) -> type[Selector]:
-    """The class of the client selector of this name.
+    """Returns the class of the client selector of this name.
 
     Raises:
         InputError: there is none.
@@ -135,12 +138,12 @@ def _class_of(name: str) -> type[Selector]:
 
 
 def _client_settings() -> set[str]:
-    """All settings of `client_selection`, parameters of selectors with a name too."""
+    """Returns all settings of `client_selection`, with the parameters of named selectors."""
     return {*ClientSelectionConfig.model_fields, *ClientSelectionConfig.part_settings()}
 
 
 def _own_settings(selector: type[Selector]) -> set[str]:
-    """The settings of `client_selection` that mean something for this selector."""
+    """Returns the settings of `client_selection` that this selector uses."""
     return settings_beside(selector) | set(parameters(selector))
 
 
@@ -167,8 +170,8 @@ def _of_clients(
     if made.budgeted and budget in ("", NO_BUDGET):
         raise InputError(wording.SELECTORS, name, f"a budget: {selector}@2, {selector}@1..4")
     if not made.budgeted and budget not in ("", NO_BUDGET):
-        raise InputError(wording.SELECTORS, name, f"{selector}@{NO_BUDGET}: it knows no budget")
-    # What the arms share of these settings holds for those that know it.
+        raise InputError(wording.SELECTORS, name, f"{selector}@{NO_BUDGET}: it takes no budget")
+    # An arm takes the shared settings that its selector uses.
     begun, own = config.client_selection.model_dump(mode="json"), _own_settings(made)
     shared = {key: value for key, value in begun.items() if key in own - {"selector", "budget"}}
     tree: dict[str, Any] = {"selector": selector, **shared}
@@ -182,10 +185,10 @@ def _of_clients(
 
 
 def _as_all(config: RunConfig, name: str, arm: RunConfig) -> RunConfig:
-    """The settings of an arm, which has its rounds, warm-up and seeds with all arms.
+    """Returns the settings of an arm after a check of its rounds, warm-up and seed.
 
     Raises:
-        InputError: the name changes one of them.
+        InputError: the name of the arm changes one of them, and all arms must share them.
     """
     for setting in ("rounds", "warmup_rounds", "seed"):
         if getattr(arm, setting) != getattr(config, setting):

@@ -1,8 +1,8 @@
-"""What people look at: tables, plots, and one HTML page per run."""
+"""Tables, pictures and HTML pages, made from what runs leave in their directories."""
 
 import os
 
-# A notebook exports a backend that need not exist here, and matplotlib then refuses to be imported. Pictures
+# A notebook may export a backend that does not exist here, and matplotlib then cannot be imported. Pictures
 # are drawn without a backend.
 _backend = os.environ.pop("MPLBACKEND", None)
 try:

@@ -1,4 +1,4 @@
-"""Makes the report of what has ended anew, from its directory: with other columns, or by a later version."""
+"""Makes the report of a finished run or comparison again from its directory, perhaps with more columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIELD = either("path", "RUN_DIR")
 
 
 def write_report(path: str | os.PathLike[str], columns: Sequence[Asked] = ()) -> Path:
-    """Makes tables, pictures and report.html of a finished run or comparison anew; nothing is run.
+    """Makes tables, pictures and report.html of a finished run or comparison again; nothing is run.
 
     Args:
         path: the directory of the run or the comparison.
@@ -33,7 +33,7 @@ def write_report(path: str | os.PathLike[str], columns: Sequence[Asked] = ()) ->
             `asked_columns`.
 
     Returns:
-        The page.
+        The path of report.html.
 
     Raises:
         InputError: the directory holds no finished run or comparison, or a column cannot be found.

@@ -1,4 +1,4 @@
-"""The arms of a comparison in which clients choose: names, budgets, and the styles that stand for them.
+"""What the names of arms mean: selector, budget and baseline.
 
 An arm is called ``selector``, ``selector@budget`` or ``selector@budget+setting=value``: ``full``,
 ``gradnorm@1..4``, ``full@all``, ``strategic@2+lam=0.1``; see `experiments.variants`.
@@ -15,40 +15,40 @@ BASELINE = "random"
 
 
 def budget_of(name: str) -> str | None:
-    """``2`` of ``strategic@2+lam=0.1``; None for an arm without a budget."""
+    """Returns the budget of an arm: ``2`` of ``strategic@2+lam=0.1``; None if it has none."""
     _, mark, rest = name.partition("@")
     budget = rest.partition("+")[0]
     return budget if mark and budget != NO_BUDGET else None
 
 
 def selector_of(name: str) -> str:
-    """The arm's name without its budget: ``strategic+lam=0.1`` of ``strategic@2+lam=0.1``."""
+    """Returns an arm's name without its budget: ``strategic+lam=0.1`` for ``strategic@2+lam=0.1``."""
     selector, _, rest = name.partition("@")
     _, mark, settings = rest.partition("+")
     return selector + mark + settings
 
 
 def baseline_of(name: str) -> str:
-    """The arm of random choices within the same budget."""
+    """Returns the name of the arm that chooses at random within the same budget."""
     budget = budget_of(name)
     return BASELINE if budget is None else f"{BASELINE}@{budget}"
 
 
 def budgets_of(names: Iterable[str]) -> list[str]:
-    """The budgets that occur, in the order of their arms."""
+    """Returns the budgets that occur, in the order of their arms."""
     return list(dict.fromkeys(budget for name in names if (budget := budget_of(name)) is not None))
 
 
 def chooses(result: ArmResult) -> bool:
-    """Whether the arm's clients were told what to train or to send."""
+    """Whether blocks were chosen that the arm's clients train or send."""
     return any("client_blocks" in row for row in result.selection)
 
 
 def is_reference(result: ArmResult) -> bool:
-    """Whether the arm has no rounds of its own, but a summary only (``zero_shot``, ``local_only``)."""
+    """Whether the arm has only a summary and no targeted rounds (``zero_shot``, ``local_only``)."""
     return all(row["warmup"] for row in result.metrics)
 
 
 def arm_names(results: Iterable[ArmResult]) -> list[str]:
-    """Each name once, in order."""
+    """Returns the name of every arm once, in their order."""
     return list(dict.fromkeys(result.selector for result in results))

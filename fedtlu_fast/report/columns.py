@@ -60,7 +60,7 @@ class Column:
 
     @property
     def label(self) -> str:
-        """The title with its unit and direction, for an axis: ``MB up (lower is better)``."""
+        """The title with its unit and direction, such as ``MB up (lower is better)``."""
         unit = f", {self.unit}" if self.unit else ""
         return f"{self.title}{unit}" + (f" ({self.better} is better)" if self.better else "")
 
@@ -123,11 +123,11 @@ COLUMNS = {
 
 
 def column_of(key: str) -> Column:
-    """The column of a key that has no line in `COLUMNS`, too: ``test_rouge_l`` is ``global rouge l``."""
+    """Returns the column of any key; without a line in `COLUMNS`, its title follows from the key."""
     return COLUMNS[key] if key in COLUMNS else Column(key, form=".4g")
 
 
 def title_of(key: str) -> str:
-    """The title that follows from a key: ``global rouge l`` for ``test_rouge_l``."""
+    """Returns the title that follows from a key: ``global rouge l`` for ``test_rouge_l``."""
     begin, _, rest = key.partition("_")
     return f"global {rest.replace('_', ' ')}" if begin == "test" and rest else key.replace("_", " ")

@@ -9,13 +9,13 @@ from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import ACCURACY, PERPLEXITY, Figure
 
 STANDARD = ("loss", PERPLEXITY.name, ACCURACY.name)
-"""Figures that our own tasks have, which have columns of their own."""
+"""Figures of the tasks of this package, whose columns are in `columns.COLUMNS`."""
 
 
 def headline_of(summary: Mapping[str, Any]) -> Figure:
-    """The headline of a run.
+    """Returns the headline of a run.
 
-    Runs of earlier versions do not name one: of them it is the accuracy where they have one, and else the
+    Runs of earlier versions do not name a headline; theirs is the accuracy if they have one, and else the
     perplexity.
     """
     name = summary.get("headline")
@@ -25,13 +25,19 @@ def headline_of(summary: Mapping[str, Any]) -> Figure:
 
 
 def headline_of_arms(results: Sequence[ArmResult]) -> Figure:
-    """The headline of several runs of one task; accuracy where any of earlier versions has one."""
+    """Returns the headline of several runs of one task.
+
+    Of runs of earlier versions it is the accuracy if any of them has one.
+    """
     found = [headline_of(result.summary) for result in results]
     return next((figure for figure in found if figure != PERPLEXITY), PERPLEXITY)
 
 
 def own_metrics(results: Sequence[ArmResult]) -> list[str]:
-    """Names in summaries of the figures that are not `STANDARD`, of the global and of the clients' tests."""
+    """Returns the names of the task's own metrics in summaries, of the global and of the clients' tests.
+
+    Figures in `STANDARD` are left out, except the loss if it is the headline.
+    """
     named = {name: None for result in results for name in result.summary.get("figures", {})}
     own = [name for name in named if name not in STANDARD]
     loss = headline_of_arms(results).name == "loss"

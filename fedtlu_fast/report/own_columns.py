@@ -28,7 +28,7 @@ Asked = str | Column | Callable[[Any], Any]
 
 
 def asked_columns(given: Sequence[Asked]) -> tuple[Column, ...]:
-    """The columns that a report is asked for.
+    """Finds the columns that a report is asked for.
 
     Args:
         given: see `Asked`. A name is one of `COLUMNS`, one that an installed package adds (entry point
@@ -63,20 +63,20 @@ class OwnColumns:
 
     @classmethod
     def of(cls, runs: Sequence[ArmResult], columns: Sequence[Column]) -> OwnColumns:
-        """The columns with the numbers of these runs; where there is none, the log says why."""
+        """Takes the numbers of the columns from these runs; the log says why if there is none."""
         return cls(tuple(columns), {column.key: _values(column, runs) for column in columns})
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the columns."""
+        """Returns the keys of the columns."""
         return [column.key for column in self.columns]
 
     def column_of(self, key: str) -> Column:
-        """The column of a key: one of these, or else as `columns.column_of` has it."""
+        """Returns the column of a key: one of these columns, or else what `columns.column_of` returns."""
         return next((column for column in self.columns if column.key == key), None) or column_of(key)
 
     def value(self, run: ArmResult, key: str) -> float | None:
-        """The number of a run in a column: of one of these columns, or else what its summary has."""
+        """Returns the number of a run in a column: of these columns, or else of its summary."""
         if key in self.values:
             return self.values[key][id(run)]
         return run.summary.get(key)

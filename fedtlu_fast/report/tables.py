@@ -17,7 +17,7 @@ Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def terminal_table(cells: Cells, title: str, *, left: Collection[str], break_at: str = "") -> Table:
-    """A table for a terminal.
+    """Makes a table for a terminal.
 
     Args:
         cells: heads and cells.
@@ -41,15 +41,16 @@ def terminal_table(cells: Cells, title: str, *, left: Collection[str], break_at:
 
 
 def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Formats a table as Markdown."""
     lines = [heads, ["---"] * len(heads), *cells]
     return "".join(f"| {' | '.join(_in_markdown(cell) for cell in line)} |\n" for line in lines)
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows with the same keys, in full; empty where there is no figure, lists with spaces between.
+    """Formats rows with the same keys as CSV, with all digits.
 
-    Seeds, where there are some in a list, come first.
+    A missing number is empty. A list is written with spaces between its values; keys with lists (the seeds)
+    come first.
     """
     listed = [key for key in rows[0] if isinstance(rows[0][key], list)]
     buffer = io.StringIO()

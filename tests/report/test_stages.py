@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedtlu_fast.report.aggregate.stages import HEADS, STAGES, scoring_told, stage_cells, stage_rows
+from fedtlu_fast.report.aggregate.stages import HEADS, STAGES, scoring_sentence, stage_cells, stage_rows
 from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 
@@ -33,7 +33,7 @@ def test_means_are_over_all_rounds_of_a_selectors_arms():
     assert {len(line) for line in cells} == {len(HEADS)}
     told = "fedavg clean fedtlu 0.00 3,000.00 100.00 20.00 0.00 100.00 2,000.00 0.62"
     assert cells[0] == told.split()
-    assert scoring_told(rows) == "Scoring took 0.00 to 0.62% of a round without its tests."
+    assert scoring_sentence(rows) == "Scoring took 0.00 to 0.62% of a round without its tests."
 
 
 def test_arms_without_timings_have_no_row_and_no_share():
@@ -42,4 +42,4 @@ def test_arms_without_timings_have_no_row_and_no_share():
     rows = stage_rows([result(fedtlu=[[nothing]], random=[[]])])
     assert [row["score_share_pct"] for row in rows] == [None]
     assert stage_cells(rows)[0][-1] == ""
-    assert scoring_told(rows) == scoring_told([]) == "No timings were left."
+    assert scoring_sentence(rows) == scoring_sentence([]) == "The runs have no timings."

@@ -1,4 +1,4 @@
-"""What lambda buys: quality and agreement of the clients against lambda, for each metric and budget."""
+"""The effect of lambda in strategic selection: quality and agreement of the clients, by metric and budget."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fedtlu_fast.tasks.metrics import Figure
 
 @dataclass(frozen=True, eq=False)
 class SweepArm:
-    """One run of a sweep.
+    """One run of a sweep over lambda.
 
     Attributes:
-        metric: what the gains are: ``gradnorm``, ``rgn``, ``snr``.
-        budget: as in the arm's name.
+        metric: the metric of the gains: ``gradnorm``, ``rgn`` or ``snr``.
+        budget: the clients' budget, as the arm's name has it.
         lam: lambda.
-        result: what the run left; its clients choose.
+        result: what the run left. Its clients choose blocks.
     """
 
     metric: str
@@ -37,7 +37,7 @@ class SweepArm:
 
 
 def sweep_arms(results: Sequence[ArmResult]) -> list[SweepArm]:
-    """The arms that are part of a sweep over lambda: ``strategic@2+lam=0.1+metric=snr``."""
+    """Finds the arms of a sweep over lambda, such as ``strategic@2+lam=0.1+metric=snr``."""
     found = []
     for result in results:
         settings = dict(part.split("=", 1) for part in result.selector.split("+")[1:])
@@ -48,10 +48,10 @@ def sweep_arms(results: Sequence[ArmResult]) -> list[SweepArm]:
 
 
 def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
-    """One row for each metric, budget and lambda, in ascending lambda: mean and sample standard deviation.
+    """Returns a row for each metric, budget and lambda, with mean and sample standard deviation over seeds.
 
-    ``agreement`` is a run's mean over its rounds of the clients' agreement (`client_choices.agreement`).
-    The quality is the headline of the global test.
+    Lambda ascends. ``agreement`` is the mean over a run's rounds of the clients' agreement
+    (`client_choices.agreement`), in [0, 1]. The quality is the headline of the global test.
     """
     quality = headline_of_arms([arm.result for arm in arms]).column
     groups: dict[tuple[str, str], dict[float, list[ArmResult]]] = {}
@@ -72,7 +72,7 @@ def ablation_rows(arms: Sequence[SweepArm]) -> list[dict[str, Any]]:
 
 
 def ablation_cells(rows: Sequence[dict[str, Any]], quality: Figure) -> Cells:
-    """Heads and cells of the table as people read it, with the headline `quality`."""
+    """Returns heads and cells of the table, formatted, with the headline `quality`."""
     shown = [column_of(quality.column), column_of("agreement")]
     cells = [
         [
@@ -87,12 +87,12 @@ def ablation_cells(rows: Sequence[dict[str, Any]], quality: Figure) -> Cells:
 
 
 def ablation_table(rows: Sequence[dict[str, Any]], title: str, quality: Figure) -> Table:
-    """The table for a terminal."""
+    """Returns the table for a terminal."""
     return terminal_table(ablation_cells(rows, quality), title, left=("metric", "budget"), break_at=", ")
 
 
 def _agreement(result: ArmResult) -> float | None:
-    """Mean over rounds; None where no round had two clients that chose."""
+    """Returns the mean over rounds; None if no round had two clients that chose."""
     choices = client_choices(result)
     if choices is None or np.isnan(choices.agreement).all():
         return None

@@ -1,4 +1,4 @@
-"""What clients trained, or sent, read from the log of an arm: shares of the cohort, and their agreement."""
+"""Reads from the log of an arm which blocks its clients trained or sent, and how far the clients agree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Masks = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ClientChoices:
-    """One run's choices, over the T rounds in which its clients were told something.
+    """The choices of one run, over the T rounds in which blocks were chosen for its clients.
 
     Attributes:
-        rounds: [T], their numbers.
-        blocks: names of the B blocks that are chosen among, from input to output.
-        shares: [T, B]: the share of the cohort that sent the block; NaN in a round without a cohort.
+        rounds: [T], the numbers of these rounds.
+        blocks: names of the B blocks among which clients choose, from input to output.
+        shares: [T, B], the share of the cohort that sent the block; NaN in a round without a cohort.
         agreement: [T], see `agreement`.
         sent_less: whether clients sent less than they trained.
     """
@@ -34,10 +34,11 @@ class ClientChoices:
 
 
 def client_choices(result: ArmResult) -> ClientChoices | None:
-    """The choices of one run; None when its clients had none.
+    """Returns the choices of one run; None if its clients had no choice.
 
-    Blocks that every client trains in any case, and those that nobody may, are left out: they are not
-    chosen. Logs of earlier versions do not name them (``open_blocks`` in the summary); then all blocks count.
+    Only blocks that may be chosen count (``open_blocks`` in the summary): a block that every client trains
+    and a block that no client may train are left out. Runs of earlier versions do not have ``open_blocks``;
+    all of their blocks count.
     """
     if not chooses(result):
         return None
@@ -51,7 +52,7 @@ def client_choices(result: ArmResult) -> ClientChoices | None:
         for own, blocks in zip(mask, row.get("sent_blocks", row["client_blocks"]), strict=True):
             own[blocks] = True
         shares.append(mask[:, kept].mean(axis=0) if len(mask) else np.full(len(kept), np.nan))
-        # Those that have no block at all failed; they did not choose otherwise.
+        # A client without any block failed; it did not make another choice.
         agreements.append(agreement(mask[mask.any(axis=1)][:, kept]))
     return ClientChoices(
         rounds=tuple(row["round"] for row in rows),
@@ -63,10 +64,12 @@ def client_choices(result: ArmResult) -> ClientChoices | None:
 
 
 def agreement(masks: Masks) -> float:
-    """Mean over pairs of clients of the Jaccard index of their sets of blocks; 1 for two empty sets.
+    """Computes the mean over pairs of clients of the Jaccard index of their sets of blocks.
+
+    The index of two empty sets is 1.
 
     Args:
-        masks: [K, B] bool.
+        masks: [K, B] bool, the blocks of each client.
 
     Returns:
         A number in [0, 1]; NaN for fewer than two clients.

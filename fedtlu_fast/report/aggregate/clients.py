@@ -1,4 +1,4 @@
-"""The comparison table where clients choose: many arms, few columns, and gains within a budget."""
+"""The comparison table of arms in which clients choose, with gains over random choices of the same budget."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ MEASURES = (
     "bytes_up",
     "seconds",
 )
-"""Those of perplexity are shown where there is no accuracy."""
+"""The columns of perplexity (`PERPLEXITIES`) are shown only if there is no accuracy."""
 PERPLEXITIES = ("test_perplexity", "gain_over_random_pct", "local_perplexity")
 
 
 def client_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[Row]:
-    """One row per arm: mean and sample standard deviation over seeds of every column that some arm has.
+    """Returns a row for each arm: mean and sample standard deviation over seeds of every column.
 
-    Figures of the user's own come first.
+    Columns that no arm has are left out, except those of `own`. Metrics of the user's own task come first.
 
     Gains are over the random choice within the same budget (``X@2`` over ``random@2``), seed by seed: in
-    points of accuracy, or how much lower the perplexity is in per cent; None without such an arm.
+    points of accuracy, or in per cent by which the perplexity is lower. They are None without such an arm.
 
     Args:
         results: of all arms and seeds.
@@ -78,7 +78,7 @@ def client_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> l
 
 
 def client_cells(rows: Sequence[Row], own: OwnColumns = NO_COLUMNS) -> Cells:
-    """Heads and cells of the table as people read it."""
+    """Returns heads and cells of the table, formatted."""
     accurate = "test_accuracy" in rows[0]
     found = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
     kept = [name for name in found if name in own.keys or not (accurate and name in PERPLEXITIES)]
@@ -91,7 +91,7 @@ def client_cells(rows: Sequence[Row], own: OwnColumns = NO_COLUMNS) -> Cells:
 
 
 def client_table(rows: Sequence[Row], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
-    """The table for a terminal of 110 columns."""
+    """Returns the table for a terminal of 110 columns."""
     return terminal_table(client_cells(rows, own), title, left=("arm",), break_at=", ")
 
 

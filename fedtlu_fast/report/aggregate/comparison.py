@@ -1,4 +1,4 @@
-"""The comparison table: one row a selector, mean and spread over seeds."""
+"""The comparison table: a row for each selector, with mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import PERPLEXITY
 
 SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
-"""Measures that only some tasks have; the others' tables are without them."""
+"""Measures that only some tasks have; tables of other tasks leave them out."""
 PERPLEXITIES = ("test_perplexity", "local_perplexity", "trained_local_perplexity")
 """Measures that a task without perplexity as its headline may lack."""
 MALICIOUS = "malicious_updates"
@@ -26,10 +26,10 @@ GAIN = "gain_over_random_pct"
 
 
 def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[dict[str, Any]]:
-    """One row per selector: mean and sample standard deviation over seeds of every measure.
+    """Returns a row for each selector: mean and sample standard deviation over seeds of every measure.
 
     ``gain_over_random_pct`` is how much better the headline of the global test is than random's, seed by
-    seed, in per cent; None without a random arm, and where no arm had a targeted round.
+    seed, in per cent. It is None without a random arm, and if no arm had a targeted round.
 
     Args:
         results: of all arms and seeds.
@@ -70,12 +70,12 @@ def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) 
 
 
 def _targeted(result: ArmResult) -> int:
-    """Rounds in which the arm's selector chose."""
+    """Returns the number of rounds in which the arm's selector chose."""
     return int(result.summary["rounds"]) - int(result.summary["warmup_rounds"])
 
 
 def comparison_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> Cells:
-    """Heads and cells of the table as people read it."""
+    """Returns heads and cells of the table, formatted."""
     measures = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
     shown = [own.column_of(name) for name in measures]
     cells = []
@@ -88,5 +88,5 @@ def comparison_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMN
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
-    """The table for a terminal."""
+    """Returns the table for a terminal."""
     return terminal_table(comparison_cells(rows, own), title, left=("selector",))

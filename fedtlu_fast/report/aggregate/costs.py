@@ -1,4 +1,4 @@
-"""What the arms of a comparison cost and what they reached, from their directories, as a table."""
+"""The table of costs: bytes and FLOPs of every arm of a comparison beside the quality that it reached."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ MEASURES = (
     "probe_share",
     "seconds",
 )
-"""Columns of the table; the probes' share is of all FLOPs."""
+"""Columns of the table. ``probe_share`` is the share of all FLOPs that the probes took."""
 
 
 @dataclass(frozen=True)
 class RunCosts:
-    """One run.
+    """The costs of one run of T rounds.
 
     Attributes:
-        seed: of the run.
-        rounds: [T] rows of costs.json, see `RoundCosts.row`.
-        metrics: [T] rows of metrics.jsonl.
+        seed: the seed of the run.
+        rounds: [T], the rows of costs.json; see `RoundCosts.row`.
+        metrics: [T], the rows of metrics.jsonl.
     """
 
     seed: int
@@ -48,7 +48,7 @@ class RunCosts:
     metrics: Sequence[Mapping[str, Any]]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of each round, with its ``seconds`` and all ``flops`` together."""
+        """Returns the rows of costs.json, each with its ``seconds`` and the sum ``flops``."""
         rows = []
         for row, metric in zip(self.rounds, self.metrics, strict=True):
             flops = row["forward_flops"] + row["backward_flops"]
@@ -56,14 +56,14 @@ class RunCosts:
         return rows
 
     def totals(self) -> dict[str, float]:
-        """Sums over the rounds, and ``probe_share``."""
+        """Returns sums over the rounds, and ``probe_share``."""
         rows = self.rows()
         total = {name: float(sum(row[name] for row in rows)) for name in SUMS}
         flops = total["forward_flops"] + total["backward_flops"]
         return {**total, "probe_share": total["probe_flops"] / flops if flops else 0.0}
 
     def path(self, quality: str, cost: str) -> list[tuple[int, float, float]]:
-        """(round, cost so far, quality) of each round with a test.
+        """Returns (round, cost so far, quality) for each round with a test.
 
         Args:
             quality: one of `QUALITIES`.
@@ -74,20 +74,19 @@ class RunCosts:
         return [(row["round"], cost, row[quality]) for row, cost in told if row[quality] is not None]
 
     def last(self, quality: str) -> float | None:
-        """Of the last test; None without any."""
+        """Returns the quality of the last test; None without a test."""
         found = [row[quality] for row in self.metrics if row[quality] is not None]
         return found[-1] if found else None
 
 
 def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
-    """The costs of finished runs, as the runs have measured them.
+    """Reads the costs that finished runs have measured.
 
     Args:
-        arms: directories of an arm's runs (its seeds), by its name.
+        arms: for each arm's name the directories of its runs, one for each seed.
 
     Raises:
-        InputError: there is no such run, it is not finished, it has not measured its costs, or its files are
-            not as they were written.
+        InputError: a run is missing or not finished, has not measured its costs, or its files have changed.
     """
     return {name: [_read(path) for path in paths] for name, paths in arms.items()}
 
@@ -98,14 +97,14 @@ def _read(path: Path) -> RunCosts:
     metrics, rounds = rows[METRICS], read_round_costs(directory)
     if [row["round"] for row in rounds] != [row["round"] for row in metrics]:
         expected = "costs of the rounds that the run has"
-        raise InputError("RUN_DIR", str(path), expected, "Resume the run, which measures them anew.")
+        raise InputError("RUN_DIR", str(path), expected, "Resume the run, which measures them again.")
     return RunCosts(RunSettings.read(path).seed, rounds, metrics)
 
 
 def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
-    """One row per arm: mean and sample standard deviation over its runs of every column.
+    """Returns a row for each arm: mean and sample standard deviation over its runs of every column.
 
-    Qualities are those of the last test; one that no run has is left out.
+    The qualities are those of the last test. A quality that no run has is left out.
     """
     qualities = [name for name in QUALITIES if any(run.last(name) is not None for run in _all(arms))]
     rows = []
@@ -126,7 +125,7 @@ def cost_rows(arms: Mapping[str, Sequence[RunCosts]]) -> list[dict[str, Any]]:
 
 
 def cost_cells(rows: Sequence[Mapping[str, Any]]) -> Cells:
-    """Heads and cells of the table as people read it, with one quality."""
+    """Returns heads and cells of the table, formatted, with one quality."""
     quality = next((name for name in QUALITIES if name in rows[0]), None)
     shown = [column_of(name) for name in MEASURES if name not in QUALITIES or name == quality]
     cells = [
@@ -137,7 +136,7 @@ def cost_cells(rows: Sequence[Mapping[str, Any]]) -> Cells:
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """The table for a terminal."""
+    """Returns the table for a terminal."""
     return terminal_table(cost_cells(rows), title, left=("arm",), break_at=" ")
 
 

@@ -1,4 +1,4 @@
-"""The tables of an experiment: mean and spread over seeds, and the gain over random with its interval."""
+"""The tables of an experiment: mean and standard deviation over seeds, and the gain over random updates."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MEASURES = (
     ("accuracy", "local", COLUMNS["local_accuracy"]),
     ("macro_f1", "global", COLUMNS["test_macro_f1"]),
 )
-"""Metric, split and column. `local`: the global model on the clients' own tests; `local_trained`: after the
-client trains it once more."""
+"""Metric, split and column. The split `local` is the global model on the clients' own tests; `local_trained`
+is the same after each client has trained the model once more."""
 OWN = "run"
-"""The split of columns that are asked for: their numbers are those of runs, whatever they stand for."""
+"""The split of columns that are asked for: each of their numbers belongs to a whole run."""
 HEADS = (
     "aggregator",
     "threat",
@@ -42,12 +42,12 @@ HEADS = (
 def experiment_rows(
     name: str, results: Sequence[ConditionResult], own: OwnColumns = NO_COLUMNS
 ) -> list[dict[str, Any]]:
-    """One row for each condition, selector, metric and split; measures that a task lacks are left out.
+    """Returns a row for each condition, selector, metric and split; measures that a task lacks are left out.
 
-    ``gain_over_random_pct`` is how much better than random updates of the same seed, in per cent of theirs,
-    mean over seeds; ``ci_low`` and ``ci_high`` are its 95% interval by Student's t over the paired gains;
-    None without a random arm, or with one seed; no gain for a column that is neither better when higher nor
-    when lower.
+    ``gain_over_random_pct`` is how much better the selector is than random updates with the same seed, in per
+    cent of random's number, as the mean over seeds. It is None without a random arm, and for a column without
+    a direction. ``ci_low`` and ``ci_high`` are its 95% interval by Student's t over the paired gains; they
+    are None with fewer than two gains.
 
     Args:
         name: of the experiment, such as ``ptb-transformer``.
@@ -88,13 +88,13 @@ def experiment_rows(
 
 
 def _by_seed(arms: Sequence[ArmResult], column: Column, own: OwnColumns) -> dict[int, float]:
-    """The numbers of an arm's runs by seed, without runs that have none."""
+    """Returns the numbers of an arm's runs by seed; runs without a number are left out."""
     found = {arm.seed: own.value(arm, column.key) for arm in arms}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
 def _gains(found: Mapping[int, float], base: Mapping[int, float], column: Column) -> list[float]:
-    """How much better than the baseline's number of the same seed, in per cent of it."""
+    """Returns for each seed how much better a number is than the baseline's, in per cent of the latter."""
     if column.better is None:
         return []
     sign = 1 if column.better == "higher" else -1
@@ -106,7 +106,7 @@ def _gains(found: Mapping[int, float], base: Mapping[int, float], column: Column
 
 
 def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95% interval of the mean by Student's t; None for fewer than two numbers."""
+    """Computes the 95% interval of the mean by Student's t; (None, None) for fewer than two numbers."""
     from scipy.stats import t  # takes half a second to import
 
     if len(gains) < 2:
@@ -116,7 +116,7 @@ def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]
 
 
 def experiment_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> list[list[str]]:
-    """The table as people read it; see `HEADS`."""
+    """Returns the cells of the table, formatted; the heads are `HEADS`."""
     cells = []
     for row in rows:
         gain, low = row["gain_over_random_pct"], row["ci_low"]
@@ -133,9 +133,9 @@ def experiment_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMN
 
 
 def experiment_table(rows: Sequence[dict[str, Any]], title: str, own: OwnColumns = NO_COLUMNS) -> Table:
-    """For a terminal: a line for each condition, metric and split, a column for each selector.
+    """Returns the table for a terminal: a line for each condition, metric and split; a column for a selector.
 
-    A gain stands behind the mean; with a star when its interval does not hold 0.
+    The gain stands behind the mean, with a star if its interval does not contain 0.
     """
     selectors = list(dict.fromkeys(row["selector"] for row in rows))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
@@ -146,7 +146,9 @@ def experiment_table(rows: Sequence[dict[str, Any]], title: str, own: OwnColumns
         gain = row["gain_over_random_pct"]
         told = "" if gain is None else f" ({gain:+z.1f}%{'*' if _clear(row) else ''})"
         lines.setdefault(place, {})[row["selector"]] = _number(row, "mean", own) + told
-    caption = "In brackets: gain over random; *: its 95% interval does not hold 0. table.md has all."
+    caption = (
+        "In brackets: gain over random; *: its 95% interval does not contain 0. table.md has every measure."
+    )
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for head in ("aggregator", "threat", "metric", "split"):
         table.add_column(head)

@@ -1,4 +1,4 @@
-"""The score history of a run, read from its directory: how steady the ranking is and what decides it."""
+"""The score history of a run: how stable its ranking of blocks is, and which kinds of layers decide it."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ ALL_GROUPS = "all groups"
 
 @dataclass(frozen=True)
 class ScoreHistory:
-    """What the targeted rounds of a run say about its scores.
+    """What the targeted rounds of a run show about its scores.
 
     Attributes:
-        groups: scores and choices.
-        stability: of the ranking, by group and lag.
-        kinds: what decides a block's score, by group and kind of layer.
-        share: of the parameters on which selection decides: those of blocks that have a like.
-        metric: whose values the scores are.
-        pooling: how layers' values became a block's.
+        groups: the scores and choices of each group of like blocks.
+        stability: how much of the ranking survives, by group and lag.
+        kinds: what each kind of layer adds to a block's score, by group.
+        share: the share of the parameters over which selection decides; these are in groups of like blocks.
+        metric: the metric that ranks the blocks.
+        pooling: how the values of layers are combined to the value of a block.
     """
 
     groups: list[GroupHistory]
@@ -55,12 +55,13 @@ class ScoreHistory:
 def score_history(
     selection: Sequence[dict[str, Any]], layout: ParameterLayout, selector: Selector | None = None
 ) -> ScoreHistory:
-    """The history of a run whose rows of selection.jsonl and layout are at hand (`RunResult` has both).
+    """Computes the history of a run from its selection.jsonl and its layout; `RunResult` has both.
 
     Args:
-        selection: rows of selection.jsonl.
-        layout: of the model.
-        selector: of the run: it says by which metric and layers blocks were scored; None: by Eq. 1 of all.
+        selection: the rows of selection.jsonl.
+        layout: the layout of the model.
+        selector: the selector of the run, which knows by which metric and layers it scored the blocks; None
+            for Eq. 1 over all layers.
     """
     scored = layout if selector is None else scored_layout(layout, selector.scored_layers)
     metric = "excess" if selector is None else selector.ranks_by
@@ -71,10 +72,10 @@ def score_history(
 
 
 def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
-    """Settings and history of a run from its directory; the run may still be under way.
+    """Reads settings and history of a run from its directory; the run may still be in progress.
 
     Raises:
-        InputError: there is no run, no checkpoint yet (it tells the layers' shapes), or nothing to rank.
+        InputError: there is no run, no checkpoint yet (the layers' shapes come from it), or nothing to rank.
     """
     directory, _ = RunDirectory.open(path, "RUN_DIR")
     settings = RunSettings.read(path)
@@ -92,12 +93,12 @@ def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
 def read_layout(
     directory: RunDirectory, selection: Sequence[dict[str, Any]], settings: RunSettings
 ) -> ParameterLayout:
-    """The layout of a run's model, from its latest checkpoint.
+    """Reads the layout of a run's model from its latest checkpoint.
 
     Args:
-        directory: of the run.
-        selection: rows of its selection.jsonl, one or more.
-        settings: of the run.
+        directory: the directory of the run.
+        selection: the rows of its selection.jsonl, one or more.
+        settings: the settings of the run.
 
     Raises:
         InputError: there is no whole checkpoint.
@@ -107,7 +108,7 @@ def read_layout(
 
 
 def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table of ranks."""
+    """Returns heads and cells of the table of ranks, formatted."""
     heads = ["group", "rounds apart", "pairs", "Kendall's tau", "overlap of choices", "by chance"]
     cells = [
         [
@@ -124,7 +125,7 @@ def stability_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
 
 
 def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the table of kinds."""
+    """Returns heads and cells of the table of kinds of layers, formatted."""
     heads = [
         "group",
         "kind",
@@ -150,7 +151,12 @@ def kind_cells(history: ScoreHistory) -> tuple[list[str], list[list[str]]]:
 
 
 def history_json(selector: str, history: ScoreHistory) -> dict[str, Any]:
-    """Everything, ready for JSON."""
+    """Returns the whole history, ready for JSON.
+
+    Args:
+        selector: the name of the run's selector.
+        history: see `read_history`.
+    """
     return {
         "selector": selector,
         "metric": history.metric,
@@ -171,7 +177,7 @@ def history_json(selector: str, history: ScoreHistory) -> dict[str, Any]:
 
 
 def _shapes(checkpoints: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Of these layers, from the header of the latest checkpoint."""
+    """Reads the shapes of these layers from the header of the latest checkpoint."""
     held = sorted(checkpoints.glob(f"round-*/{WEIGHTS}"), key=lambda file: int(file.parent.name[6:]))
     if not held:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which kinds of layers decide a block's score: matrices, biases, norms? (ours)
+"""Which kinds of layers decide the score of a block: matrices, biases or norms (ours).
 
 A block's score is the mean of its layers' values, so it is a sum of one part for each kind of layer. The
 variance of the score between like blocks splits accordingly: kind k has the share cov(part_k, score) /
@@ -24,14 +24,15 @@ class KindShare:
     """One row of the table: a kind of layer within the blocks of one group.
 
     Attributes:
-        group: its name.
-        kind: one of KINDS.
-        layers: how many of them the group's blocks hold in all.
-        parameters: their share of the blocks' parameters.
-        variance: their share of the variance of the block score between blocks, over the targeted rounds.
-        tau: Kendall's tau-b of the ranking by these layers alone with the ranking that was.
-        overlap: Jaccard overlap of the best blocks by these layers alone with the best by the score, as
-            many as were chosen in the round.
+        group: the name of the group.
+        kind: one of `KINDS`.
+        layers: the number of layers of this kind in all blocks of the group.
+        parameters: the share of the blocks' parameters that these layers hold.
+        variance: the share of the variance of the score between blocks that comes from these layers, over the
+            targeted rounds.
+        tau: Kendall's tau-b between the ranking by these layers alone and the actual ranking.
+        overlap: the Jaccard overlap of the best blocks by these layers alone with the best blocks by the
+            score, as many as were chosen in the round.
     """
 
     group: str
@@ -44,12 +45,12 @@ class KindShare:
 
 
 def kinds_of(layout: ParameterLayout) -> tuple[str, ...]:
-    """The kind of each of the L layers, told by shapes and by what lies in the same module.
+    """Finds the kind of each of the L layers from its shape and from the other layers of its module.
 
     Two dimensions or more: ``matrix`` (convolutions and embeddings too). A vector beside a matrix in the
     same module: ``bias`` if its name says so. In a module of vectors only: ``norm weight`` and ``norm bias``
-    by the names that norms give them (weight, bias; also gamma, beta). The rest is ``other vector``. Names
-    and shapes do not tell a module's type, so a PReLU's weight passes for a norm's.
+    by the usual names (weight, bias; also gamma, beta). The rest is ``other vector``. Names and shapes do not
+    show the type of a module, so the weight of a PReLU is taken for a norm's.
     """
     modules: dict[str, bool] = {}
     for layer in layout.layers:
@@ -61,15 +62,15 @@ def kinds_of(layout: ParameterLayout) -> tuple[str, ...]:
 def kind_shares(
     selection: Sequence[dict[str, Any]], layout: ParameterLayout, metric: str = "excess"
 ) -> list[KindShare]:
-    """What each kind of layer contributes in the targeted rounds, for groups whose blocks hold several kinds.
+    """Computes what each kind of layer adds to the scores, for groups whose blocks hold several kinds.
 
-    Under ``selection.pooling=pooled`` the score is no sum over layers: the shares are then those of the mean
-    of the layers' values, which is not what was ranked by, and tau and overlap compare with the pooled score.
+    With ``selection.pooling=pooled`` a score is no sum over layers. The shares are then those of the mean of
+    the layers' values, by which blocks are not ranked; tau and overlap compare with the pooled score.
 
     Args:
-        selection: rows of selection.jsonl.
-        layout: of the run's model.
-        metric: of the run.
+        selection: the rows of selection.jsonl; warm-up rounds are left out.
+        layout: the layout of the run's model.
+        metric: the metric that ranked the blocks.
     """
     rows = [row for row in selection if not row["warmup"]]
     if metric != "excess" and any("value" not in layer for row in rows for layer in row["layers"].values()):
@@ -114,7 +115,7 @@ def _kind(name: str, dimensions: int, modules: dict[str, bool]) -> str:
 
 
 def _values(layers: dict[str, dict[str, float]], layout: ParameterLayout, metric: str) -> list[float]:
-    """What the mean over a block is taken of, for each layer (`block_metrics.BlockValues.layers`)."""
+    """Returns the values of layers whose mean is a block's value (`block_metrics.BlockValues.layers`)."""
     own = [layers[name] for name in layout.names]
     if metric != "excess":
         return [layer["value"] for layer in own]
@@ -122,7 +123,7 @@ def _values(layers: dict[str, dict[str, float]], layout: ParameterLayout, metric
 
 
 def _part(values: Matrix, layout: ParameterLayout, group: Group, kinds: Sequence[str], kind: str) -> Matrix:
-    """[T, B]: what this kind's layers add to the mean over each block."""
+    """Returns [T, B]: what the layers of this kind add to the mean over each block."""
     columns = []
     for block in group.blocks:
         layers = layout.blocks[block].layers
@@ -137,13 +138,13 @@ def _parameters(layout: ParameterLayout, group: Group, kinds: Sequence[str], kin
 
 
 def _variance_share(part: Matrix, score: Matrix) -> Matrix:
-    """[T]: cov(part, score) / var(score) over the blocks; NaN where all blocks score the same."""
+    """Returns [T]: cov(part, score) / var(score) over the blocks; NaN if all blocks score the same."""
     off = score - score.mean(axis=1, keepdims=True)
     total = (off * off).sum(axis=1)
     return np.where(total > 0, (part * off).sum(axis=1) / np.where(total > 0, total, 1), np.nan)
 
 
 def _best(scores: Matrix, counts: Sequence[int] | Matrix) -> Any:
-    """[T, B] bool: the `counts[t]` best of each row, ties to the earlier block as in the selectors."""
+    """Returns [T, B] bool: the `counts[t]` best blocks of each row; of equal ones the earlier."""
     places = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
     return places < np.asarray(counts)[:, None]

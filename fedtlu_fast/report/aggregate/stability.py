@@ -1,8 +1,8 @@
-"""Are the critical layers stable? How much of the ranking of like blocks survives from round to round (ours).
+"""How much of the ranking of like blocks survives from round to round (ours).
 
 Two measures over the targeted rounds of one run, within each group, between rounds that lie `lag` apart:
 Kendall's tau-b of the block scores (1: the same order, 0: unrelated, -1: reversed), and the Jaccard overlap
-of the chosen blocks, |A and B| / |A or B|, beside what it would be had both been drawn at random.
+of the chosen blocks, |A and B| / |A or B|, beside the overlap to be expected of random choices.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from fedtlu_fast.layout import ParameterLayout
 
 LAGS = (1, 2, 5, 10)
 AT_ONCE = 2**20
-"""Comparisons of two blocks that are held in memory at a time."""
+"""The number of comparisons of two blocks that are held in memory at a time."""
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class GroupHistory:
-    """The targeted rounds as one group of like blocks saw them.
+    """The scores and choices of one group of like blocks in the targeted rounds.
 
     Attributes:
-        group: its name.
-        blocks: names of its B blocks, input side first.
-        rounds: the T targeted rounds.
-        scores: [T, B], NaN where there is none.
-        chosen: [T, B].
+        group: the name of the group.
+        blocks: the names of its B blocks, from input to output.
+        rounds: the numbers of the T targeted rounds.
+        scores: [T, B], NaN where a block has no score.
+        chosen: [T, B], whether the block was chosen.
     """
 
     group: str
@@ -53,7 +53,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float] | Matrix) -> Spread:
-        """Of those that are numbers; NaN (undefined) is left out."""
+        """Computes mean and standard deviation of these numbers; NaN (undefined) is left out."""
         found = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=np.float64)
         found = found[~np.isnan(found)]
         mean = float(found.mean()) if len(found) else None
@@ -62,13 +62,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Stability:
-    """One row of the table: a group (or all of them together) at one lag.
+    """One row of the table: a group, or all groups together, at one lag.
 
     Attributes:
-        group: its name; None for all groups together.
-        lag: how many rounds lie between.
-        tau: of the scores; pairs of rounds in one of which all blocks tie have none.
-        overlap: of the choices; pairs in which nothing was chosen have none.
+        group: the name of the group; None for all groups together.
+        lag: the distance of the two rounds of a pair.
+        tau: Kendall's tau-b of the scores. It is not defined for a pair in which all blocks of a round tie.
+        overlap: the overlap of the choices. It is not defined for a pair in which nothing was chosen.
         by_chance: the overlap to be expected of as many blocks drawn at random.
     """
 
@@ -80,11 +80,11 @@ class Stability:
 
 
 def group_histories(selection: Sequence[dict[str, Any]], layout: ParameterLayout) -> list[GroupHistory]:
-    """The targeted rounds of a run, group by group.
+    """Returns the scores and choices of a run's targeted rounds, group by group.
 
     Args:
-        selection: rows of selection.jsonl.
-        layout: of the run's model.
+        selection: the rows of selection.jsonl.
+        layout: the layout of the run's model.
     """
     rows = [row for row in selection if not row["warmup"]]
     rounds = tuple(int(row["round"]) for row in rows)
@@ -107,7 +107,7 @@ def group_histories(selection: Sequence[dict[str, Any]], layout: ParameterLayout
 
 
 def kendall_tau(first: Matrix, second: Matrix) -> Matrix:
-    """Kendall's tau-b, row by row: [T, B], [T, B] -> [T]; NaN where all of a row ties or one is NaN.
+    """Computes Kendall's tau-b by rows: [T, B], [T, B] -> [T]; NaN if a whole row ties or a number is NaN.
 
     ``(concordant - discordant) / sqrt((pairs - ties in first) (pairs - ties in second))``
     (M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945).
@@ -124,14 +124,14 @@ def kendall_tau(first: Matrix, second: Matrix) -> Matrix:
 
 
 def overlaps(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Matrix:
-    """Jaccard overlap, row by row: [T, B], [T, B] -> [T]; NaN where both rows are empty."""
+    """Computes the Jaccard overlap, row by row: [T, B], [T, B] -> [T]; NaN if both rows are empty."""
     both, either = (first & second).sum(axis=1), (first | second).sum(axis=1)
     return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 @cache
 def overlap_by_chance(blocks: int, first: int, second: int) -> float:
-    """Expected Jaccard overlap of two sets of these sizes, drawn at random from `blocks`; NaN if empty."""
+    """Computes the expected Jaccard overlap of two random sets out of `blocks`; NaN if both are empty."""
     if not first + second:
         return float("nan")
     shared = range(max(0, first + second - blocks), min(first, second) + 1)
@@ -141,16 +141,16 @@ def overlap_by_chance(blocks: int, first: int, second: int) -> float:
 
 
 def taus(history: GroupHistory, lag: int = 1) -> Matrix:
-    """[T - lag]: tau between each targeted round and the one `lag` rounds later."""
+    """Returns [T - lag]: tau between each targeted round and the one `lag` rounds later."""
     return kendall_tau(history.scores[:-lag], history.scores[lag:])
 
 
 def rank_stability(histories: Sequence[GroupHistory], lags: Sequence[int] = LAGS) -> list[Stability]:
-    """The table: every group at every lag that the run is long enough for, then all groups together.
+    """Returns the rows of every group at every lag that the run allows, then of all groups together.
 
     Args:
-        histories: of one run (`group_histories`).
-        lags: in rounds.
+        histories: the histories of one run; see `group_histories`.
+        lags: distances in rounds.
     """
     rows, together = [], []
     for lag in lags:

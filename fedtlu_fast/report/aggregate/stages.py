@@ -1,4 +1,4 @@
-"""Where the rounds' time went: seconds by stage, and the share that scoring took."""
+"""The time of rounds by stage, and the share of it that scoring took."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from fedtlu_fast.runs.results import ArmResult, ConditionResult
 
 STAGES = ("probe", "train", "aggregate", "score", "select", "apply")
-"""Of every round, in this order; ``evaluate`` comes on top in rounds that test."""
+"""The stages of every round, in this order; a round with a test has ``evaluate`` too."""
 HEADS = ("aggregator", "threat", "selector", *STAGES, "evaluate", "scoring, %")
 
 
 def stage_rows(results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
-    """One row for each condition and selector: mean seconds a round, over all rounds of its arms.
+    """Returns a row for each condition and selector: mean seconds of a round, over all rounds of its arms.
 
-    ``score_share_pct`` is scoring's share of a round without its tests, in per cent. Arms run beside each
-    other and share cores, so that seconds compare within a machine and a number of jobs only. Rounds whose
-    readings were lost are left out, and so are selectors whose arms left no timings.
+    ``score_share_pct`` is the share of scoring in a round without its tests, in per cent. Arms run at the
+    same time and share cores, so seconds can be compared only for one machine and one number of jobs. Rounds
+    whose timings were lost are left out, as are selectors whose arms have no timings.
     """
     rows = []
     for result in results:
@@ -40,7 +40,7 @@ def stage_rows(results: Sequence[ConditionResult]) -> list[dict[str, Any]]:
 
 
 def stage_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The table as people read it, in milliseconds; see `HEADS`."""
+    """Returns the cells of the table in milliseconds, formatted; the heads are `HEADS`."""
     return [
         [
             *(row[key] for key in ("aggregator", "threat", "selector")),
@@ -51,16 +51,16 @@ def stage_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def scoring_told(rows: Sequence[dict[str, Any]]) -> str:
-    """One sentence on what scoring costs."""
+def scoring_sentence(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns a sentence that says how much of the time scoring took."""
     shares = [row["score_share_pct"] for row in rows if row["score_share_pct"] is not None]
     if not shares:
-        return "No timings were left."
+        return "The runs have no timings."
     return f"Scoring took {min(shares):.2f} to {max(shares):.2f}% of a round without its tests."
 
 
 def _timed(arms: Sequence[ArmResult]) -> list[dict[str, Any]]:
-    """Rows of the rounds whose readings were not lost."""
+    """Returns the rows of the rounds whose timings were not lost."""
     return [row for arm in arms for row in arm.timings if row.keys() > {"round"}]
 
 

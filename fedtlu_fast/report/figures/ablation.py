@@ -1,4 +1,4 @@
-"""What lambda buys: quality and agreement of the clients over lambda, for each metric and budget."""
+"""The picture of a sweep over lambda: quality and agreement of the clients, by metric and budget."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fedtlu_fast.tasks.metrics import Figure as Quality
 COLOURS = (BASELINE_COLOUR, *PALETTE)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GAP = 0.75
-"""Decades between the smallest positive lambda and the place of 0."""
+"""The distance in decades between the smallest positive lambda and the place of 0."""
 
 
 def ablation_figure(rows: Sequence[dict[str, Any]], quality: Quality) -> Figure:
-    """Quality and agreement over lambda on a logarithmic axis, 0 at its left; a column for each budget.
+    """Draws quality and agreement over lambda (logarithmic, with 0 at the left); a column for each budget.
 
     Points are means over seeds, bars one standard deviation either way.
 
@@ -57,7 +57,7 @@ def ablation_figure(rows: Sequence[dict[str, Any]], quality: Quality) -> Figure:
 
 
 def _places(lams: Sequence[float]) -> dict[float, float]:
-    """Where each lambda stands: at its decimal logarithm, and 0 a gap left of the smallest."""
+    """Returns the place of each lambda: its decimal logarithm; 0 stands a gap left of the smallest."""
     positive = [lam for lam in lams if lam > 0]
     zero = np.log10(min(positive)) - GAP if positive else 0.0
     return {lam: float(np.log10(lam)) if lam > 0 else float(zero) for lam in lams}

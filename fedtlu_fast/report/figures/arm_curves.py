@@ -1,4 +1,4 @@
-"""Curves over rounds of many arms: a panel for each budget, in which arms without a budget stand too."""
+"""Curves of many arms over rounds: a panel for each budget, which also shows the arms without a budget."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fedtlu_fast.report.figures.style import FAINT, INK, Style, styles
 
 MOST_COLUMNS = 3
 LONGEST_NOTE = 56
-"""Characters of a line that is as wide as a panel."""
+"""The number of characters that fit in the width of a panel."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What one arm is shown by.
+    """The numbers of one arm's R runs.
 
     Attributes:
-        rounds: [T] those that have a value; empty for an arm that is a level.
-        values: [R, T] of its runs, NaN where one has none; [R, 1] for a level.
+        rounds: [T], the rounds with a number; empty for an arm that is drawn as a level.
+        values: [R, T], NaN where a run has no number; [R, 1] for a level.
     """
 
     rounds: Sequence[int]
     values: Floats
 
     def mean(self) -> Floats:
-        """[T], over the runs that have a value."""
+        """Returns [T]: the mean over the runs that have a number."""
         known = ~np.isnan(self.values)
         total = np.where(known, self.values, 0).sum(axis=0)
         found: Floats = np.divide(
@@ -53,17 +53,17 @@ def curves_by_budget(
     bands: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """A panel for each budget, all on the same axes; one for all arms where none has a budget.
+    """Draws a panel for each budget, all with the same limits; one panel if no arm has a budget.
 
-    Lines are means over runs, levels are horizontal lines; lines that coincide are named above the panel.
+    Lines are means over runs, and levels are horizontal lines. Lines that coincide are named above the panel.
 
     Args:
-        curves: by the arm's name; one or more.
-        label: of the vertical axis.
-        first: the first round that is shown; what came before does not decide the limits either.
-        marked: the last round of the warm-up, where it is shown; 0: none.
-        bands: from the least to the largest run.
-        limits: of the vertical axis; None: what the curves need.
+        curves: the curve of each arm, by its name; one or more.
+        label: the label of the vertical axis.
+        first: the first round that is shown. Earlier rounds do not influence the limits either.
+        marked: the last round of the warm-up, which a dotted line marks; 0 for no mark.
+        bands: whether a band shows the range from the smallest to the largest run.
+        limits: the limits of the vertical axis; None for limits that fit the curves.
     """
     names = list(curves)
     budgets: list[str | None] = [*budgets_of(names)] or [None]
@@ -96,7 +96,7 @@ def curves_by_budget(
 
 
 def legend(figure: Figure, looks: Mapping[str, Style], marks: Mapping[str, Line2D] | None = None) -> None:
-    """One for the whole figure, at its right: a line for each selector, grey ones last; then `marks`."""
+    """Adds a legend at the right of the figure: a line for each selector, grey ones last, then `marks`."""
     told = {selector_of(name): style for name, style in looks.items()}
     grey = {selector_of(name) for name in looks if budget_of(name) is None}
     order = sorted(told, key=lambda name: name in grey)
@@ -131,7 +131,7 @@ def _draw(axes: Axes, curve: Curve, style: Style, bands: bool) -> None:
 
 
 def coincident(curves: Mapping[str, Curve], first: int) -> list[list[str]]:
-    """Selectors with equal lines: of such only the last drawn is seen."""
+    """Returns the sets of selectors whose lines coincide, so that only the line drawn last can be seen."""
     alike: dict[bytes, list[str]] = {}
     for name, curve in curves.items():
         if len(curve.rounds):
@@ -146,7 +146,7 @@ def same_line(names: Sequence[str]) -> str:
 
 
 def _head(axes: Axes, title: str, alike: Sequence[Sequence[str]]) -> None:
-    """The title, and under it which lines coincide."""
+    """Sets the title, with the names of coinciding lines below it."""
     notes = [same_line(names) for names in alike]
     text = "\n".join(notes)
     axes.set_title(title, fontsize=9, loc="left", pad=6 + (9 * (1 + text.count("\n")) if notes else 0))
@@ -165,7 +165,7 @@ def _head(axes: Axes, title: str, alike: Sequence[Sequence[str]]) -> None:
 
 
 def _needed(curves: Mapping[str, Curve], first: int) -> tuple[float, float]:
-    """Limits that show the levels, and all runs from the first round shown."""
+    """Returns limits that show the levels, and all runs from the first round shown."""
     seen = [
         curve.values[:, np.array(curve.rounds) >= first] if len(curve.rounds) else curve.values
         for curve in curves.values()

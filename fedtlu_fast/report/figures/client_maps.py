@@ -1,4 +1,4 @@
-"""Who trained which block when: a map for every arm whose clients choose, and how far clients agree."""
+"""Maps of the blocks that clients trained in every round, one for each arm whose clients choose."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fedtlu_fast.shown import short_names
 
 MOST_COLUMNS = 6
 FEWEST_BUDGETS, FEWEST_FILLED = 3, 0.8
-"""For a grid of selectors by budgets; and the share of its cells that must have an arm."""
+"""A grid of selectors by budgets needs so many budgets, and an arm in this share of its cells."""
 MOST_LABELS = 14
 """A map with more blocks than this names only some of them."""
 WIDTH = 11.0
 SIDE = 1.6
-"""Inches, of all maps together, and for names of blocks and the scale."""
+"""Inches: the width of all maps together, and the width for the names of blocks and the colour bar."""
 
 Choices = Mapping[str, Sequence[ClientChoices]]
-"""Of the runs (seeds) of each arm, by its name."""
+"""The choices of each arm's runs (its seeds), by the name of the arm."""
 
 
 def arms_choices(results: Sequence[ArmResult]) -> dict[str, list[ClientChoices]]:
-    """The choices of every arm that has some, in the order of the arms."""
+    """Returns the choices of every arm whose clients choose, in the order of the arms."""
     found: dict[str, list[ClientChoices]] = {}
     for name in arm_names(results):
         own = [client_choices(result) for result in results if result.selector == name]
@@ -40,10 +40,10 @@ def arms_choices(results: Sequence[ArmResult]) -> dict[str, list[ClientChoices]]
 
 
 def maps_figure(choices: Choices) -> Figure:
-    """A map of blocks by rounds for each arm, input at the bottom: the mean over runs of the shares.
+    """Draws a map of blocks by rounds for each arm, input at the bottom: mean shares of the cohort.
 
     Args:
-        choices: of one arm or more.
+        choices: the choices of one arm or more.
     """
     places = grid(list(choices))
     columns = 1 + max(column for _, column in places.values())
@@ -79,17 +79,17 @@ def maps_figure(choices: Choices) -> Figure:
         _label(axes, blocks)
         axes.tick_params(labelleft=column == 0, labelbottom=row == lowest[column])
     bar = figure.colorbar(image, ax=panels, fraction=0.02, aspect=25, pad=0.01, ticks=(0, 0.5, 1))
-    bar.ax.set_yticklabels(["nobody", "half", "all"], fontsize=8)
+    bar.ax.set_yticklabels(["none", "half", "all"], fontsize=8)
     bar.outline.set(edgecolor=INK, linewidth=0.6)
     figure.supxlabel("round", fontsize=9)
     return figure
 
 
 def grid(names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Row and column of each arm's map, in at most `MOST_COLUMNS` columns.
+    """Returns row and column of each arm's map, in at most `MOST_COLUMNS` columns.
 
-    A row for each selector and a column for each budget, where most pairs of them have an arm; arms without
-    a budget follow. Otherwise one after another.
+    There is a row for each selector and a column for each budget if most of these pairs have an arm; arms
+    without a budget follow. Otherwise the maps stand one after another.
     """
     budgets = budgets_of(names)
     budgeted = [name for name in names if budget_of(name) is not None]
@@ -110,7 +110,7 @@ def grid(names: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def _mean_shares(runs: Sequence[ClientChoices], blocks: Sequence[str], rounds: Sequence[int]) -> Floats:
-    """[T, B], the mean over runs; NaN where no run has a cohort."""
+    """Returns [T, B]: the mean over runs; NaN where no run has a cohort."""
     total, count = np.zeros((len(rounds), len(blocks))), np.zeros((len(rounds), len(blocks)))
     for run in runs:
         rows = np.array(run.rounds) - rounds[0]

@@ -29,13 +29,13 @@ from fedtlu_fast.tasks.metrics import Figure as Quality
 
 
 def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Figure:
-    """Curves of all selectors, their gain over random, and a map of chosen blocks for each that chooses.
+    """Draws the curves of all selectors, their gains over random, and a map of the updated blocks for each.
 
-    Arms without targeted rounds of their own (references) are levels.
+    Arms without targeted rounds (references) are drawn as levels.
 
     Args:
-        results: arms, of any seeds.
-        blocks: names of the blocks that are chosen among, input side first.
+        results: the arms, with any seeds.
+        blocks: the names of the blocks among which selectors choose, from input to output.
     """
     quality = headline_of_arms(results)
     levels = [result for result in results if not any(map(_late, result.metrics))]
@@ -80,7 +80,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
         first = first or axes
     grey = "" if len({result.seed for result in results}) == 1 else "; black: in all seeds"
     figure.supxlabel(
-        f"Maps: dark where a block was updated{grey}. At the right of each row: its share of the rounds.",
+        f"Maps: dark where a block was updated{grey}. At the right: the share of the rounds that updated it.",
         fontsize=8,
     )
     return figure
@@ -89,7 +89,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
 def _gains(
     axes: Axes, results: Sequence[ArmResult], shades: Mapping[str, str], warmup: int, quality: Quality
 ) -> None:
-    """How much better the headline is than random's with the same seed, in per cent of random's."""
+    """Draws how much better the headline is than random's with the same seed, in per cent of random's."""
     baseline = {result.seed: result.metrics for result in results if result.selector == BASELINE}
     axes.axhline(0, color=shades[BASELINE], linewidth=1.8, label=BASELINE)
     for name in shades:
@@ -113,7 +113,7 @@ def _late(row: dict[str, Any]) -> bool:
 
 
 def _limit_rounds(axes: Axes, metrics: Rows, warmup: int) -> None:
-    """Leaves out the warm-up, in which all arms are the same, but for its last round."""
+    """Leaves out the warm-up, in which all arms are the same; only its last round is shown."""
     last = metrics[-1]["round"]
     axes.set_xlim(warmup - 0.5 if 0 < warmup < last else 0.5, last + 0.5)
 
@@ -124,7 +124,7 @@ def _seeds(results: Sequence[ArmResult]) -> str:
 
 
 def _map(axes: Axes, runs: Sequence[Rows], blocks: Sequence[str], warmup: int) -> None:
-    """Share of the runs in which a block was updated in a round; on the right, its mean over rounds."""
+    """Draws the share of runs that updated a block in a round; at the right stands its mean over rounds."""
     targeted = [[row for row in run if row["round"] > warmup] for run in runs]
     rounds = [row["round"] for row in targeted[0]]
     if not blocks:

@@ -1,4 +1,4 @@
-"""Pictures of what a result costs: its quality against the bytes and the FLOPs spent."""
+"""Pictures of quality against cost: the bytes that clients sent and the FLOPs that they computed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fedtlu_fast.tasks.metrics import Figure as Quality
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PANELS = (COLUMNS["bytes_up"], COLUMNS["flops"])
-"""What stands on the axes to the right."""
+"""The costs on the horizontal axes."""
 
 
 def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Figure:
-    """Quality over the bytes sent up and over forward and backward FLOPs, probes included.
+    """Draws quality over the bytes sent up, and over forward and backward FLOPs, probes included.
 
-    Each line is the mean over an arm's runs of the rounds that all of them tested; a dot marks its end.
-    A row of panels for each budget, in which arms without one stand too.
+    Each line is the mean over an arm's runs, of the rounds that all of them tested; a dot marks its end.
+    There is a row of panels for each budget, which also shows the arms without a budget.
 
     Args:
-        arms: runs by the arm's name.
+        arms: the runs of each arm, by its name.
         quality: the figure of the global test to show.
     """
     names = list(arms)
@@ -56,13 +56,13 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fi
 
 
 def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Figure:
-    """Quality of the last test over all that was spent: a line from budget to budget for each selector.
+    """Draws the quality of the last test over the total cost: a line from budget to budget for each selector.
 
-    Points are means over runs; bars reach from the least to the largest run. A budget has a shape; arms
-    without one are hollow and have each their own.
+    Points are means over runs, and bars reach from the smallest to the largest run. Every budget has a shape
+    of its own. Arms without a budget are hollow, each with a shape of its own.
 
     Args:
-        arms: runs by the arm's name; those without a test are left out.
+        arms: the runs of each arm, by its name; runs without a test are left out.
         quality: the figure of the global test to show.
     """
     tested = {
@@ -101,14 +101,14 @@ def ends_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fig
 
 
 def _shape(name: str, budgets: Sequence[str], hollow: Sequence[str]) -> str:
-    """Of an arm's point."""
+    """Returns the shape of an arm's point."""
     budget = budget_of(name)
     place = budgets.index(budget) if budget in budgets else hollow.index(name) if name in hollow else 0
     return MARKERS[place % len(MARKERS)]
 
 
 def _mark(style: Style, shape: str, hollow: bool = False, at: tuple[float, float] | None = None) -> Line2D:
-    """A point, of a panel or of the legend."""
+    """Makes a point of a panel, or of the legend if `at` is None."""
     xs, ys = ([], []) if at is None else ([at[0]], [at[1]])
     fill = "white" if hollow else style.colour
     return Line2D(
@@ -129,7 +129,7 @@ def _path(
     factor: float,
     scale: float,
 ) -> None:
-    """The mean over runs."""
+    """Draws the mean over runs."""
     by_round = [{index: (spent, value) for index, spent, value in path} for path in paths]
     rounds = sorted(set.intersection(*map(set, by_round)))
     if not rounds:

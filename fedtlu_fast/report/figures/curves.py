@@ -20,10 +20,10 @@ def draw_curve(axes: Axes, name: str, runs: Sequence[Rows], quality: Quality, sh
     """Draws a figure over rounds: the mean over runs, and a band where there are several.
 
     Args:
-        axes: to draw on.
-        name: of the curve, for the legend.
-        runs: each run's rows of metrics.jsonl.
-        quality: the figure.
+        axes: the axes to draw on.
+        name: the name of the curve in the legend.
+        runs: the rows of metrics.jsonl of each run.
+        quality: the figure to draw.
         shade: the curve's colour.
     """
     rounds, values = tested_values(runs, quality)
@@ -32,14 +32,14 @@ def draw_curve(axes: Axes, name: str, runs: Sequence[Rows], quality: Quality, sh
 
 
 def draw_level(axes: Axes, name: str, values: Sequence[float | None], quality: Quality, shade: str) -> None:
-    """A dotted line at the mean of what an arm without rounds reached."""
+    """Draws a dotted line at the mean over the runs of an arm without rounds."""
     found = [quality.scale * value for value in values if value is not None]
     if found:
         axes.axhline(sum(found) / len(found), color=shade, linewidth=1.2, linestyle=":", label=name)
 
 
 def tested_values(runs: Sequence[Rows], quality: Quality) -> tuple[list[int], NDArray[np.float64]]:
-    """The rounds with a test, and [runs, rounds]: NaN where a run has no finite value."""
+    """Returns the rounds with a test, and [runs, rounds] values: NaN where a run has no finite number."""
     tested = [{row["round"]: row[quality.column] for row in run} for run in runs]
     rounds = sorted({index for run in tested for index, value in run.items() if value is not None})
     values = [[run.get(index) for index in rounds] for run in tested]
@@ -47,7 +47,7 @@ def tested_values(runs: Sequence[Rows], quality: Quality) -> tuple[list[int], ND
 
 
 def draw_band(axes: Axes, name: str, rounds: list[int], values: NDArray[np.float64], shade: str) -> None:
-    """Mean over runs, and a band from the least to the largest where there are several."""
+    """Draws the mean over runs, and a band from the smallest to the largest if there are several."""
     marker = "o" if len(rounds) < 10 else None
     axes.plot(
         rounds, values.mean(axis=0), color=shade, linewidth=1.8, label=name, marker=marker, markersize=4
@@ -60,7 +60,7 @@ def draw_band(axes: Axes, name: str, rounds: list[int], values: NDArray[np.float
 def finish_curves(
     axes: Axes, warmup: int, rounds: int, values: Sequence[float | None], quality: Quality
 ) -> None:
-    """Limits, marks and labels; `values` are those that have to be seen."""
+    """Sets limits, marks and labels; the limits show all of `values`."""
     shown = [quality.scale * value for value in values if value is not None]
     if shown:
         low, high = min(shown), max(shown)

@@ -1,4 +1,4 @@
-"""The picture of an experiment: every selector's gain over random updates, condition by condition."""
+"""The picture of an experiment: the gain of every selector over random updates, by condition."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SPLITS = {"global": "global test", "local": "clients' own tests"}
 
 
 def gains_figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Gain in perplexity with its 95% interval; a panel for each split.
+    """Draws the gains in perplexity with their 95% intervals; a panel for each split.
 
     Args:
-        rows: see `experiment_rows`.
+        rows: the rows of `experiment_rows`, some of them with a gain.
     """
     told = [row for row in rows if row["metric"] == "perplexity" and row["gain_over_random_pct"] is not None]
     splits = [split for split in SPLITS if any(row["split"] == split for row in told)]

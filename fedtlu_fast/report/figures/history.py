@@ -1,4 +1,4 @@
-"""Picture of a score history: every block's rank in every round, and how much of the ranking survives."""
+"""The picture of a score history: the rank of every block in every round, and how much of it survives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from fedtlu_fast.shown import short_names
 MOST_CURVES = 6
 """More groups than this are shown by their mean and range."""
 STEADY = 10
-"""Rounds of the running mean that is drawn over tau."""
+"""The number of rounds in the running mean of tau."""
 
 
 def history_figure(groups: Sequence[GroupHistory]) -> Figure:
-    """Above: rank of each block within its group, dark is best, chosen ones marked; below: tau over rounds.
+    """Draws the rank of each block within its group, and below it tau over rounds.
+
+    Dark is best, and chosen blocks are marked.
 
     Args:
-        groups: of one run, with one targeted round or more.
+        groups: the groups of one run, with one targeted round or more.
     """
     blocks = [block for group in groups for block in group.blocks]
     height = float(np.clip(0.24 * len(blocks), 1.2, 12))
@@ -59,7 +61,7 @@ def _ranks(figure: Figure, axes: Axes, groups: Sequence[GroupHistory], blocks: S
     bar = figure.colorbar(image, ax=axes, fraction=0.03, ticks=(0, 1))
     bar.ax.set_yticklabels(["last", "best"], fontsize=8)
     bar.ax.set_ylim(0, 1)  # the other greys would be too light and too dark to tell apart
-    axes.set_title("Rank of each block among its like; updated ones are marked", fontsize=9, loc="left")
+    axes.set_title("Rank of each block among like blocks; updated blocks are marked", fontsize=9, loc="left")
 
 
 def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
@@ -90,7 +92,7 @@ def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
 
 
 def _standing(scores: Matrix) -> Matrix:
-    """[T, B] in [0, 1]: 1 for the best of its row, 0 for the last; blocks that tie stand alike."""
+    """Returns [T, B] in [0, 1]: 1 for the best of a row, 0 for the last; equal scores have equal places."""
     beaten = (scores[:, :, None] > scores[:, None, :]).sum(axis=2)
     better = (scores[:, :, None] < scores[:, None, :]).sum(axis=2)
     place: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
@@ -98,7 +100,7 @@ def _standing(scores: Matrix) -> Matrix:
 
 
 def _running(values: Matrix) -> Matrix:
-    """Mean of the last STEADY numbers, NaN left out; NaN where there is none."""
+    """Returns the mean of the last `STEADY` numbers, without NaN; NaN if there is no number."""
     known = ~np.isnan(values)
     kernel = np.ones(STEADY)
     total = np.convolve(np.where(known, values, 0), kernel)[: len(values)]

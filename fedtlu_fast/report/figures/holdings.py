@@ -1,4 +1,4 @@
-"""The picture of who holds what: clients side by side, and the values that each holds."""
+"""The picture of the data that clients hold: clients side by side, and the values that each one holds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fedtlu_fast.data.population import Indices
 from fedtlu_fast.report.figures.style import FAINT, INK
 
 MOST_COLUMNS = 200
-"""More clients than this are not told apart: so many are shown, evenly spaced in the order of the picture."""
+"""Of more clients than this, so many are shown, evenly spaced in the order of the picture."""
 MOST_ROWS = 24
-"""Values with a row of their own; the rest share one."""
+"""The number of values with a row of their own; the others share a row."""
 LONGEST_NAME = 28
 TRAIN, OWN_TEST = "#0072B2", "#56B4E9"
 
 
 def holdings_figure(holdings: Holdings) -> Figure:
-    """Samples of each client above, its shares of the values below, and those of all at the right.
+    """Draws the samples of each client, its shares of the values, and at the right the shares of all.
 
-    Clients stand in the order of the value that they hold most of. Without a known attribute, a histogram
-    of the sizes.
+    Clients are sorted by the value of which they hold most. Without a known attribute the picture is a
+    histogram of the sizes.
     """
     if holdings.by is None:
         return _sizes_figure(holdings)
@@ -43,7 +43,7 @@ def holdings_figure(holdings: Holdings) -> Figure:
     if len(order) > MOST_ROWS:
         names.append(f"{len(order) - MOST_ROWS} others")
     heat.set_yticks(range(rows), names, fontsize=7)
-    heat.set_xlabel(f"{_told(holdings, len(shown))}, by what each holds most of", fontsize=8)
+    heat.set_xlabel(f"{_told(holdings, len(shown))}, sorted by the value that each holds most", fontsize=8)
     heat.tick_params(bottom=False, labelbottom=False)
     overall = figure.add_subplot(grid[1, 1], sharey=heat)
     overall.barh(range(rows), _folded(spread.overall[order]), color=INK, height=0.7)
@@ -69,7 +69,7 @@ def _sizes_figure(holdings: Holdings) -> Figure:
 
 
 def _columns(spread: Spread) -> Indices:
-    """Places of the clients shown: by the value that each holds most of, then by how much of it."""
+    """Returns the places of the clients shown: by the value of which each holds most, then by its share."""
     # For each client its largest share first; of equal ones that of the commoner value.
     by_share = np.lexsort((-spread.overall[spread.values], -spread.shares, spread.clients))
     first = by_share[np.unique(spread.clients[by_share], return_index=True)[1]]
@@ -81,7 +81,7 @@ def _columns(spread: Spread) -> Indices:
 
 
 def _dense(spread: Spread, shown: Indices, order: Indices) -> NDArray[np.float64]:
-    """[rows, columns]: shares of the values, the commonest first, of the clients shown."""
+    """Returns [rows, columns]: the shares of the values, the most frequent first, of the clients shown."""
     column = np.full(int(spread.clients.max()) + 1, -1)
     column[shown] = np.arange(len(shown))
     # The rest in one row from the start: of ten thousands of values a table would not fit.
@@ -93,7 +93,7 @@ def _dense(spread: Spread, shown: Indices, order: Indices) -> NDArray[np.float64
 
 
 def _folded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows beyond `MOST_ROWS` added up to one."""
+    """Adds up the rows beyond `MOST_ROWS` to one."""
     if len(shares) <= MOST_ROWS:
         return shares
     return np.concatenate([shares[:MOST_ROWS], shares[MOST_ROWS:].sum(axis=0, keepdims=True)])
@@ -102,7 +102,7 @@ def _folded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 def _bars(axes: Axes, holdings: Holdings, shown: Indices) -> None:
     places = np.arange(len(shown))
     train, own_test = holdings.train[shown], holdings.own_test[shown]
-    axes.bar(places, train, width=1, color=TRAIN, label="to train on")
+    axes.bar(places, train, width=1, color=TRAIN, label="for training")
     axes.bar(places, own_test, width=1, bottom=train, color=OWN_TEST, label="own test")
     axes.tick_params(bottom=False, labelbottom=False, labelsize=7)
     axes.set_ylabel("samples", fontsize=8)

@@ -1,4 +1,4 @@
-"""Maps of blocks by rounds: their size, their labels, and what stands where there is none."""
+"""Maps of blocks by rounds: their size, their labels, and the sentence where there is no map."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def say(axes: Axes, text: str) -> None:
 
 
 def map_height(blocks: Sequence[str]) -> float:
-    """Inches for a map of these blocks."""
+    """Returns the height in inches of a map of these blocks."""
     return float(np.clip(0.24 * len(blocks), 1.2, 12))
 
 
 def extent_of(rounds: Sequence[int], blocks: Sequence[str]) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of a map, so that each cell lies around its round and block."""
+    """Returns left, right, bottom and top of a map whose cells have their round and block as centre."""
     return rounds[0] - 0.5, rounds[-1] + 0.5, len(blocks) - 0.5, -0.5
 
 
 def label_blocks(axes: Axes, blocks: Sequence[str]) -> None:
-    """Names the blocks of a map, or some of them where there are many."""
+    """Labels the blocks of a map, or only some of them if there are many."""
     step = -(-len(blocks) // MOST_LABELS)
     axes.set_yticks(range(0, len(blocks), step), short_names(blocks)[::step])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -24,9 +24,9 @@ MOST_PANELS = 2
 
 
 def own_figures(results: Sequence[ArmResult], own: OwnColumns) -> dict[str, Callable[[], Figure]]:
-    """What makes the picture, by the name of its file; nothing where it would be empty.
+    """Returns the function that draws the picture, by the name of its file; nothing if it would be empty.
 
-    A single run has a picture of columns over rounds only: one dot says no more than the table.
+    The picture of a single run shows only columns over rounds, as one dot says no more than the table.
     """
     shown = [
         column
@@ -38,12 +38,12 @@ def own_figures(results: Sequence[ArmResult], own: OwnColumns) -> dict[str, Call
 
 
 def own_figure(results: Sequence[ArmResult], own: OwnColumns, columns: Sequence[Column]) -> Figure:
-    """A panel for each column: means over seeds, with the range from the least to the largest.
+    """Draws a panel for each column: means over seeds, with the range from the smallest to the largest.
 
     Args:
-        results: of one arm or more, with any seeds.
+        results: the runs of one arm or more, with any seeds.
         own: the numbers of these runs.
-        columns: one or more of `own`, each with a number in some run.
+        columns: one or more columns of `own`, each with a number in some run.
     """
     names = arm_names(results)
     looks = _looks(names)
@@ -69,7 +69,7 @@ def own_figure(results: Sequence[ArmResult], own: OwnColumns, columns: Sequence[
 
 
 def _looks(names: Sequence[str]) -> dict[str, Style]:
-    """A colour for each selector; where clients have budgets, dashes for each budget."""
+    """Returns a colour for each selector, and dashes for each budget if clients have budgets."""
     budgets = budgets_of(names)
     if not budgets:
         return {name: Style(shade, "-") for name, shade in colours(names).items()}
@@ -81,7 +81,7 @@ def _looks(names: Sequence[str]) -> dict[str, Style]:
 
 
 def _rounds_of(column: Column, results: Sequence[ArmResult]) -> list[int]:
-    """The rounds in which some run's log has the column; none of fewer than two, which make no line."""
+    """Returns the rounds in which some run logged the column; fewer than two make no line, and count as none."""
     if column.figure is not None:
         return []
     found = {row["round"] for run in results for row in run.metrics if row.get(column.key) is not None}

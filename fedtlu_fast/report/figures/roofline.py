@@ -1,4 +1,4 @@
-"""A picture of `fedtlu profile`: how near each method comes to the memory's speed."""
+"""The picture of `fedtlu profile`: how near each method comes to the speed of the memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ THEIRS = ("#0072B2", "#56B4E9", "#009E73", "#999999", "#000000", "#7B3294")
 
 
 def roofline_figure(rows: Sequence[Row]) -> Figure:
-    """Left, GB/s of `layer_stats` against the bytes it moves; right, every operation against its floor.
+    """Draws GB/s of `layer_stats` against the bytes that it moves, and every operation against its floor.
 
-    Without `layer_stats` the left is about the first operation there is.
+    Without `layer_stats` the left panel shows the first operation of the rows.
     """
     ops = list(dict.fromkeys(row.op for row in rows))
     figure = Figure(figsize=(11.5, 5), dpi=130, layout="constrained")
@@ -36,7 +36,7 @@ def roofline_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
-    """GB/s of every method; beside its name the groups of like layers that it mis-ranks, over all shapes."""
+    """Draws GB/s of every method; labels count the groups of like layers that it mis-ranks."""
     ours, theirs = iter(OURS), iter(THEIRS)
     for method in dict.fromkeys(row.method for row in rows):
         own = sorted((row for row in rows if row.method == method), key=_bytes)
@@ -82,7 +82,7 @@ def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _floors(axes: Axes, rows: Sequence[Row], ops: Sequence[str]) -> None:
-    """Of every operation, on the shape with which it moves most: our best and the best rival."""
+    """Draws our best method and the best rival of every operation, on the shape that moves the most bytes."""
     names = []
     for place, op in enumerate(ops):
         own = [row for row in rows if row.op == op]

@@ -17,7 +17,7 @@ NO_SCORE = "#C6DBEF"
 
 
 def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = PERPLEXITY) -> Figure:
-    """The headline over the rounds of one run: global test, and local test where it was made."""
+    """Draws the headline over the rounds of one run: the global test, and local tests if there are some."""
     local_name = f"local_{quality.name}"
     figure = Figure(figsize=(8, 3.6), dpi=130, layout="constrained")
     axes = figure.add_subplot()
@@ -41,18 +41,18 @@ def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = 
     low, high = axes.get_ylim()
     tested = [quality.scale * row[quality.column] for row in metrics if row[quality.column] is not None]
     if any(value < low or value > high for value in tested):
-        axes.set_title("Early rounds outside of the picture are cut off", fontsize=9, loc="left")
+        axes.set_title("Some early rounds lie outside the picture", fontsize=9, loc="left")
     return figure
 
 
 def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrouped: Sequence[str]) -> Figure:
-    """Scores of every block in every round, and which were updated.
+    """Draws the score of every block in every round, and marks the updated blocks.
 
     Args:
-        selection: as in selection.jsonl.
-        blocks: names of the blocks that are chosen among, input side first; may be none.
-        warmup: rounds that updated every block.
-        ungrouped: names of blocks that are updated in every round besides.
+        selection: the rows of selection.jsonl.
+        blocks: the names of the blocks among which the selector chooses, from input to output; may be empty.
+        warmup: the number of rounds that updated every block.
+        ungrouped: the names of the blocks that are also updated, in every round.
     """
     figure = Figure(figsize=(8, 1.0 + map_height(blocks)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
@@ -79,7 +79,7 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrou
     bar = figure.colorbar(image, ax=axes, fraction=0.03)
     bar.set_label("log10 of block score", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    axes.set_title("Score of every block (grey); updated ones are marked", fontsize=9, loc="left")
+    axes.set_title("Score of every block (grey); updated blocks are marked", fontsize=9, loc="left")
     until = "round 1" if warmup == 1 else f"rounds 1 to {warmup}"
     notes = [f"{until}: warm-up, every block"] if warmup else []
     if np.isnan(safe).any():
@@ -87,6 +87,6 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrou
         notes.append("blue: no score above 0")
     if ungrouped:
         more = f" and {len(ungrouped) - 4} more" if len(ungrouped) > 4 else ""
-        notes.append(f"in every round besides: {', '.join(ungrouped[:4])}{more}")
+        notes.append(f"also updated, in every round: {', '.join(ungrouped[:4])}{more}")
     axes.set_xlabel("\n".join(["round", *notes]), fontsize=8)
     return figure

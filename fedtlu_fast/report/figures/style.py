@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedtlu_fast.report.arms import BASELINE, budget_of, budgets_of, selector_of
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+# Okabe and Ito's palette, whose colours differ for colour-blind readers too.
 COLOURS = {
     "fedtlu": "#D55E00",
     "random": "#0072B2",
@@ -18,9 +18,9 @@ COLOURS = {
 OTHERS = ("#56B4E9", "#E69F00", "#000000", "#8C6D31")
 INK, FAINT = "#333333", "#DDDDDD"
 MOST_LABELS = 40
-"""A map with more blocks than this names only some of them."""
+"""The largest number of blocks for which a map names each block."""
 PALETTE = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's, but for yellow, which white paper swallows, and for blue, which is the baseline's."""
+"""Okabe and Ito's colours without yellow, which is hard to see on white, and blue, the baseline's colour."""
 BASELINE_COLOUR, GREY = "#0072B2", "#777777"
 DASHES = ("-", "--", "-.", ":")
 GREY_DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 4)))
@@ -30,14 +30,14 @@ LineStyle = str | tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm's lines look."""
+    """The look of an arm's lines."""
 
     colour: str
     line: LineStyle
 
 
 def colours(selectors: Sequence[str]) -> dict[str, str]:
-    """A colour for each selector of a picture: ours have colours of their own, others get one in turn."""
+    """Returns a colour for each selector of a picture: that of `COLOURS`, or else one that is still free."""
     taken = {COLOURS[name] for name in selectors if name in COLOURS}
     free = [shade for shade in (*OTHERS, *COLOURS.values()) if shade not in taken]
     others = [name for name in selectors if name not in COLOURS]
@@ -46,9 +46,9 @@ def colours(selectors: Sequence[str]) -> dict[str, str]:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each arm: one for each selector, whatever its budget.
+    """Returns a style for each arm; arms of one selector with different budgets have the same style.
 
-    Beside arms with budgets, those without are grey.
+    Where some arms have budgets, arms without a budget are grey.
     """
     budgeted = bool(budgets_of(names))
     coloured = [name for name in names if budget_of(name) is not None or not budgeted]

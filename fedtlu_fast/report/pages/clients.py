@@ -29,14 +29,15 @@ from fedtlu_fast.runs.results import ArmResult, arm_name
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 TITLES = {
-    "comparison": "Global test over rounds: mean over seeds, bands from the least to the largest",
-    "costs": "Quality against what clients sent and computed (mean over seeds; dots: the end)",
-    "costs-end": "The end of every arm: quality against all that clients sent and computed",
-    "maps": "Who trained which block: share of the cohort, mean over seeds; input at the bottom. "
-    "Blocks that all or none of the clients train in any case are left out",
+    "comparison": "Global test over rounds: mean over seeds, bands from the smallest to the largest",
+    "costs": "Quality against the bytes that clients sent and the FLOPs that they computed (mean over seeds; "
+    "a dot marks the last round)",
+    "costs-end": "Quality of the last test against the bytes and FLOPs of all rounds",
+    "maps": "Share of the cohort that trained each block, mean over seeds; input at the bottom. "
+    "Blocks that are not chosen (all clients train them, or none) are left out",
     "agreement": "How far the clients of a round agree: the Jaccard index of two clients' sets of blocks, "
     "mean over pairs and seeds",
-    "ablation": "What lambda buys: quality and agreement",
+    "ablation": "Quality and agreement for every lambda",
     OWN: OWN_TITLE,
 }
 
@@ -48,14 +49,14 @@ def write_client_report(
     out: Path,
     own: OwnColumns = NO_COLUMNS,
 ) -> None:
-    """Writes everything but comparison.json about a comparison whose arms are in ``out/{arm}-seed{seed}``.
+    """Writes the report of a comparison whose arms are in ``out/{arm}-seed{seed}``, without comparison.json.
 
-    table.md and .csv, costs.md and .csv, pictures and report.html. Arms without rounds of their own are in
-    the table, and levels in the curves. Parts that cannot be made are left out, with a line each.
+    These are table.md and .csv, costs.md and .csv, pictures and report.html. Arms without targeted rounds are
+    in the table, and are levels in the curves. A part that cannot be made is left out, and the log says why.
 
     Args:
-        results: of all arms and seeds; clients choose in one of them or more.
-        rows: see `client_rows`.
+        results: the arms with all seeds; clients choose in one of them or more.
+        rows: the rows of `client_rows`.
         settings: the arms' common settings.
         out: the comparison's directory.
         own: columns that are asked for besides.
@@ -108,11 +109,11 @@ def write_client_report(
 def client_figures(
     results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: Quality
 ) -> dict[str, Callable[[], Figure]]:
-    """What makes the report's pictures, by the names of their files.
+    """Returns functions that draw the pictures of the report, by the names of the files.
 
     Args:
-        results: of all arms.
-        costs: of those with rounds.
+        results: all arms.
+        costs: the costs of the arms with rounds; may be empty.
         quality: the headline.
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
@@ -137,11 +138,13 @@ def client_figures(
 
 
 def quality_curves(results: Sequence[ArmResult], quality: Quality) -> dict[str, Curve]:
-    """Each arm's tests over rounds; a level for an arm without rounds. Arms without a test are left out.
+    """Returns the tests of each arm over rounds; a level for an arm without rounds.
+
+    Arms without a test are left out.
 
     Args:
-        results: of all arms.
-        quality: see `client_figures`.
+        results: all arms.
+        quality: the headline.
     """
     found: dict[str, Curve] = {}
     for name in arm_names(results):
@@ -160,7 +163,7 @@ def quality_curves(results: Sequence[ArmResult], quality: Quality) -> dict[str, 
 
 
 def agreement_curves(choices: Choices) -> dict[str, Curve]:
-    """Agreement over rounds of each arm; see `client_choices.agreement`."""
+    """Returns the agreement of each arm over rounds; see `client_choices.agreement`."""
     found = {}
     for name, runs in choices.items():
         rounds = sorted({index for run in runs for index in run.rounds})
@@ -171,7 +174,7 @@ def agreement_curves(choices: Choices) -> dict[str, Curve]:
 
 
 def write_ablation(arms: Sequence[SweepArm], out: Path) -> list[dict[str, Any]]:
-    """ablation.csv and ablation.md; returns the table's rows.
+    """Writes ablation.csv and ablation.md, and returns the rows of the table.
 
     Raises:
         StorageError: they cannot be written.

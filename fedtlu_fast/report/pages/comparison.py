@@ -22,21 +22,21 @@ from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
 
 SHOWN_AS = "{}, and which blocks were updated"
-"""Title of the picture, after the headline's."""
+"""The title of the picture; the headline takes the place of the braces."""
 
 
 def write_comparison_report(
     results: Sequence[ArmResult], settings: RunSettings, out: Path, own: OwnColumns = NO_COLUMNS
 ) -> list[dict[str, Any]]:
-    """comparison.json, table.md, table.csv, the picture and report.html; returns the table's rows.
+    """Writes comparison.json, table.md, table.csv, pictures and report.html; returns the rows of the table.
 
-    Where clients choose, see `write_client_report`. Parts that cannot be made are left out, with a line each;
-    without rows there is no table.
+    For arms in which clients choose see `write_client_report`. A part that cannot be made is left out, and
+    the log says why; if that is the table, no rows are returned.
 
     Args:
-        results: of all arms and seeds.
-        settings: of the comparison.
-        out: its directory.
+        results: the arms with all seeds.
+        settings: the settings that the arms share.
+        out: the comparison's directory.
         own: columns that are asked for besides; see `OwnColumns.of`.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedtlu_fast.report.aggregate.experiment import HEADS, experiment_cells, experiment_rows
 from fedtlu_fast.report.aggregate.stages import HEADS as STAGE_HEADS
-from fedtlu_fast.report.aggregate.stages import scoring_told, stage_cells, stage_rows
+from fedtlu_fast.report.aggregate.stages import scoring_sentence, stage_cells, stage_rows
 from fedtlu_fast.report.figures.gains import gains_figure
 from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.pages.comparison import write_comparison_report
@@ -25,11 +25,13 @@ GAINS = "Gain over random updates"
 def write_experiment_report(
     name: str, results: Sequence[ConditionResult], out: Path, own: OwnColumns = NO_COLUMNS
 ) -> list[dict[str, Any]]:
-    """table.csv, seconds.csv, table.md, a picture of the gains, report.html; and every condition's report.
+    """Writes tables, a picture of the gains, report.html, and the report of every condition.
+
+    The tables are table.csv, table.md and seconds.csv.
 
     Args:
-        name: of the experiment, such as ``ptb-transformer``.
-        results: of all conditions, each in a directory of its name.
+        name: the name of the experiment, such as ``ptb-transformer``.
+        results: all conditions; the directory of each has its name.
         out: the experiment's directory.
         own: columns that are asked for besides; see `OwnColumns.of`.
 
@@ -60,7 +62,7 @@ def _experiment_report(
     timed = attempt("the table of seconds", lambda: stage_rows(results))
     if timed:
         directory.write("seconds.csv", to_csv(timed))
-        title, lines = f"Milliseconds a round, by stage. {scoring_told(timed)}", stage_cells(timed)
+        title, lines = f"Milliseconds of a round, by stage. {scoring_sentence(timed)}", stage_cells(timed)
         told += f"\n{title}\n\n{to_markdown(STAGE_HEADS, lines)}"
         written.append({"title": title, "heads": STAGE_HEADS, "cells": lines})
     directory.write("table.md", told)
@@ -72,8 +74,8 @@ def _experiment_report(
     write_page(
         out,
         title=f"Experiment: {name}",
-        lead=f"{settings.lead}, data {settings.source}; curves and maps of choices are in {folders}. "
-        f"Settings below are those of {results[0].name}.",
+        lead=f"{settings.lead}, data {settings.source}; the curves and maps of choices are in {folders}. "
+        f"The settings below are those of {results[0].name}.",
         tables=written,
         pictures={GAINS: drawn["gains"]} if "gains" in drawn else {},
         settings=settings.text,

@@ -14,7 +14,7 @@ from fedtlu_fast.shown import visible
 
 
 def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
-    """PNG files by name, in ``plots``.
+    """Writes PNG files into ``plots``.
 
     Raises:
         StorageError: they cannot be written.
@@ -32,7 +32,15 @@ def write_page(
     pictures: dict[str, bytes],
     settings: str,
 ) -> None:
-    """report.html: a page that needs no other file.
+    """Writes report.html, a page that needs no other file.
+
+    Args:
+        out: the directory.
+        title: the title of the page.
+        lead: the sentence below the title.
+        tables: dictionaries with `title`, `heads` and `cells`.
+        pictures: PNG files by their titles.
+        settings: the settings as YAML, which stand last.
 
     Raises:
         StorageError: it cannot be written.
@@ -49,5 +57,5 @@ def write_page(
 
 
 def _shown(value: Any) -> Any:
-    """What the page shows of a value; a name in it may hold anything."""
+    """Makes text safe to show, as names may contain any character."""
     return visible(value) if type(value) is str else value

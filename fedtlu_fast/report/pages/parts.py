@@ -1,6 +1,7 @@
-"""The border around every part of a report: what cannot be made costs that part alone, with one line.
+"""Makes every part of a report separately: if one fails, only that part is missing, and the log says why.
 
-The results were written before; a name that no font can show, or a run without rounds, must not hide them.
+The results are written before the report. A name that no font can show, or a run without rounds, must not
+hide them.
 """
 
 from __future__ import annotations
@@ -28,24 +29,25 @@ from fedtlu_fast.shown import one_line, visible
 logger = logging.getLogger("fedtlu_fast")
 T = TypeVar("T")
 MOST_OF_NAME = 48
-"""Characters of a name beside an axis or in a legend."""
+"""The number of characters of a name beside an axis or in a legend."""
 BEGINS = (16, 0, 8, 24, 32, 40)
-"""Of these, so many may be of the begin of a name that is longer; the first is taken if nothing speaks for
-another."""
+"""How many of these characters may come from the beginning of a longer name; see `_begin`. The first number
+is taken if none keeps more names distinct."""
 
 _style = threading.RLock()
-"""matplotlib's settings and Python's filters of warnings are the process's; runs end in any thread."""
+"""A lock, since matplotlib's settings and Python's filters of warnings belong to the process, and runs may
+end in several threads."""
 
 
 def attempt(part: str, make: Callable[[], T]) -> T | None:
-    """What `make` gives; None where it cannot, which is then one line in the log.
+    """Returns what `make` returns; None if it raises, and then the log says why.
 
     Args:
-        part: what is made, for the line.
-        make: makes it.
+        part: the name of the part, for the log.
+        make: makes the part.
 
     Raises:
-        StorageError: the disk is full, which is not this part's fault.
+        StorageError: the disk is full, so that other parts cannot be written either.
     """
     try:
         return make()
@@ -59,20 +61,20 @@ def attempt(part: str, make: Callable[[], T]) -> T | None:
 
 
 def pictures(makers: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
-    """PNG files by name; those that cannot be drawn are left out.
+    """Draws PNG files, by name; a picture that cannot be drawn is left out.
 
     Args:
-        makers: makes the figure of each name.
+        makers: for each name the function that makes its figure.
     """
     drawn = {name: attempt(f"plots/{name}.png", partial(png, make)) for name, make in makers.items()}
     return {name: data for name, data in drawn.items() if data is not None}
 
 
 def tables(makers: Mapping[str, Callable[[], Cells]]) -> list[dict[str, Any]]:
-    """Tables of a page, without those that cannot be made or have no rows.
+    """Makes the tables of a page; a table that cannot be made or has no rows is left out.
 
     Args:
-        makers: makes heads and cells of the table of each title.
+        makers: for each title the function that makes heads and cells of its table.
     """
     made = {title: attempt(f"the table “{title}”", make) for title, make in makers.items()}
     return [
@@ -83,11 +85,11 @@ def tables(makers: Mapping[str, Callable[[], Cells]]) -> list[dict[str, Any]]:
 
 
 def png(make: Callable[[], Figure]) -> bytes:
-    """A figure as a PNG file's bytes, the same whatever the user's matplotlibrc says.
+    """Draws a figure as the bytes of a PNG file, independent of the user's matplotlibrc.
 
     Args:
-        make: makes the figure. Names in it are shown as they are (a ``$`` begins no formula), but where they
-            are so long that no room would be left for the picture.
+        make: makes the figure. Names in it are shown literally (a ``$`` begins no formula); a name that would
+            leave no room for the picture is shortened.
     """
     with _style, matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing")  # a sign that the font lacks is drawn as a box
@@ -103,8 +105,10 @@ def png(make: Callable[[], Figure]) -> bytes:
 
 
 def _show_names(figure: Figure) -> None:
-    """Control characters and lone surrogates as escapes; a line's end is the figure's own. Long names get an
-    ellipsis, long lines are broken."""
+    """Shows control characters and lone surrogates as escapes, shortens long names, and breaks long lines.
+
+    Line ends are kept, as the figure has put them there.
+    """
     entries = {}
     for legend in figure.findobj(Legend):
         begin = _begin([_lines(entry.get_text()) for entry in legend.get_texts()])
@@ -128,21 +132,21 @@ def _label(named: Callable[..., str], begin: int, place: float, position: int | 
 
 
 def _begin(names: Sequence[str]) -> int:
-    """How much of long names' begin to keep, so that most stay distinct, as by the number of a block."""
+    """Returns how many characters of the beginning of long names to keep, so that most stay distinct."""
     return max(BEGINS, key=lambda begin: len({_shortened(name, begin) for name in names}))
 
 
 def _shortened(name: str, begin: int) -> str:
-    """A name of `MOST_OF_NAME` characters at most: its begin, and the end for the rest of them."""
+    """Shortens a name to `MOST_OF_NAME` characters: its first `begin` ones, an ellipsis, and its end."""
     if len(name) <= MOST_OF_NAME:
         return name
     return f"{name[:begin]}…{name[begin + 1 - MOST_OF_NAME :]}"
 
 
 def _broken(text: str, figure: Figure, size: float) -> str:
-    """A text in lines that take four fifths of the figure's width, if letters are half as wide as high.
+    """Breaks a text into lines of four fifths of the figure's width, if letters are half as wide as high.
 
-    No more, since a text may stand in the middle of axes that do not stand in the middle of the figure.
+    Wider lines could be cut off, since axes need not stand in the middle of the figure.
     """
     width = int(0.8 * figure.get_figwidth() * 72 / (0.5 * size))
     return "\n".join(fill(line, width) if len(line) > width else line for line in text.split("\n"))

@@ -29,10 +29,10 @@ SHOWN_AS = {
     "ranks": "Ranks, and how much of them survives a round",
     OWN: OWN_TITLE,
 }
-"""Titles of the pictures, by the names of their files; the title of the curves is the headline's."""
+"""Titles of the pictures, by the names of their files; the curves have the title of the headline."""
 
 MOST_LABELS = 200
-"""Labels in a table of the page."""
+"""The largest number of labels in a table of the page."""
 
 
 def write_run_report(
@@ -42,13 +42,13 @@ def write_run_report(
     out: Path,
     columns: Sequence[Column] = (),
 ) -> None:
-    """Plots and report.html of one run; parts that cannot be made are left out, with a line each.
+    """Writes pictures and report.html of one run; a part that fails is left out, and the log says why.
 
     Args:
-        run: what it left.
-        layout: of its model.
-        settings: of the run.
-        out: its directory.
+        run: the summary and the logs of the run.
+        layout: the layout of its model.
+        settings: the settings of the run.
+        out: the run's directory.
         columns: columns that are asked for besides; see `asked_columns`.
 
     Raises:
@@ -107,7 +107,7 @@ def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
     left_out = {"groups", "test_f1", "environment", "data", "figures"}
     left_out.update(key for key in some if summary.get(key) is None)
     cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
-    # What was read as which part, as the run said in its first lines; earlier versions did not record it.
+    # Which data were read as which part; runs of earlier versions did not record it.
     data = summary.get("data", {})
     titles = {"source": "data", "said": "data, what was read"}
     return [*cells, *([title, data[key]] for key, title in titles.items() if key in data)]
@@ -122,14 +122,14 @@ def _first_upper(text: str) -> str:
 
 
 def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
-    """A line for each label; of more than `MOST_LABELS` the rest is one line."""
+    """Returns a line for each label; labels beyond `MOST_LABELS` share one line."""
     shown = [[label, f"{score:.4f}"] for label, score in list(f1.items())[:MOST_LABELS]]
     rest = len(f1) - len(shown)
     return [*shown, [f"{rest:,} more in summary.json", ""]] if rest else shown
 
 
 def _text(value: Any) -> str:
-    """A value of the summary as the page shows it: what is not plain text or a number as JSON."""
+    """Formats a value of the summary: text as it is, numbers readably, and everything else as JSON."""
     if value is None:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
