@@ -81,7 +81,7 @@ def _looks(names: Sequence[str]) -> dict[str, Style]:
 
 
 def _rounds_of(column: Column, results: Sequence[ArmResult]) -> list[int]:
-    """Returns the rounds in which some run logged the column; fewer than two make no line, and count as none."""
+    """Returns the rounds in which some run logged the column; none if these are fewer than two."""
     if column.figure is not None:
         return []
     found = {row["round"] for run in results for row in run.metrics if row.get(column.key) is not None}
