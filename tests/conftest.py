@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from support.arms import pool_in_process
 from support.federations import write_text
 
-from fedtlu_fast.experiments import compare
+from fedtlu_fast.experiments import arm_runs
 from fedtlu_fast.ops import dispatch
 from fedtlu_fast.report.pages import parts
 
@@ -95,7 +95,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons train their arms in this process."""
-    monkeypatch.setattr(compare, "arm_pool", pool_in_process)
+    monkeypatch.setattr(arm_runs, "arm_pool", pool_in_process)
 
 
 def live() -> list[tuple[str, str]]:

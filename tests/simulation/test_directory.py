@@ -13,7 +13,7 @@ from support.federations import snapshot, tiny
 from fedtlu_fast import InputError, RunConfig, StorageError
 from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.cli.options import resumed
-from fedtlu_fast.experiments import compare as compare_module
+from fedtlu_fast.experiments import comparison_settings as settings_module
 from fedtlu_fast.experiments.comparison_settings import comparison_settings
 from fedtlu_fast.runs import directory as directory_module
 from fedtlu_fast.runs.as_json import dump_json, finite
@@ -49,7 +49,7 @@ def test_settings_are_those_whose_digest_was_checked(
         path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
         return text
 
-    for module in (directory_module, compare_module):
+    for module in (directory_module, settings_module):
         monkeypatch.setattr(module, "read_sealed_yaml", read_and_exchange)
     found = reader(out, []) if reader is resumed else reader(out)
     assert config in (found if isinstance(found, tuple) else (found,))
