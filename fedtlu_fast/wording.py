@@ -32,7 +32,7 @@ OUT = either("out", "--out")
 """The directory of a new run."""
 RESUMED = either("out", "--resume")
 """The directory of a run that is resumed."""
-RESUME = either("resume=True", "--resume")
+RESUME = either("resume=True (of a Federation: federation.resume(out))", "--resume")
 """The argument or option that resumes a run."""
 SELECTORS = either("selectors", "--selectors")
 JOBS = either("jobs", "--jobs")

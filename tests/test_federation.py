@@ -1,6 +1,7 @@
 """Tests `Federation`, with the user's own model, data, loss and parts as objects."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -153,10 +154,13 @@ def test_a_run_goes_on_to_the_same_bits_with_the_same_objects(tmp_path):
     ("other", "message"),
     [
         ({"task": SupervisedTask(net(1), loss)}, r"this run's model \(its weights before round 1\)"),
-        ({"task": SupervisedTask(net(), weighed_loss)}, r"code of .*test_federation:weighed_loss"),
+        ({"task": SupervisedTask(net(), weighed_loss)}, "code of weighed_loss; they have changed"),
         ({"data": held(samples=21)}, "this run's data"),
-        ({"aggregation": Cautious(0.25)}, r"this run's settings .*changed since \(aggregation.floor\)"),
-        ({"cohort": 2, "keep": 2}, r"changed since \(cohort, selection.keep\)"),
+        (
+            {"aggregation": Cautious(0.25)},
+            r"settings .*changed since \(aggregation.floor was 0.5 and is 0.25\)",
+        ),
+        ({"cohort": 2, "keep": 2}, r"changed since \(cohort was 3 and is 2, selection.keep was 1 and is 2\)"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_objects(tmp_path, other, message):
@@ -429,3 +433,56 @@ def test_values_stand_after_names():
     short = federation(aggregation="trimmed_mean:0.34", server_optimizer="momentum:0.5")
     assert short.config(1).aggregation.rule == TrimmedMean(0.34)
     assert short.config(1).aggregation.server_optimizer == Momentum(0.5)
+
+
+SCRIPT = """
+import sys
+
+import torch
+
+import fedtlu_fast as ft
+
+SIGN = 1
+
+
+def farthest(change):
+    return [SIGN * float(change.stats.l2[list(b.layers)].max()) for b in change.layout.blocks]
+
+
+@ft.part
+class Middle(ft.TrimmedMean):
+    extra: float = 0.5
+
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+x = torch.arange(12.0).view(6, 2)
+data = ft.Datasets(train=[(x, x.sum(dim=1).long() % 3)] * 3, test=(x, x.sum(dim=1).long() % 3))
+federation = ft.Federation(
+    ft.SupervisedTask(model, torch.nn.functional.cross_entropy),
+    data, cohort=3, keep=1, selection=farthest, aggregation=Middle(), executor="serial",
+)
+
+if __name__ == "__main__":
+    federation.run(2, sys.argv[1])
+    import own_script
+
+    resumed = own_script.federation.resume(sys.argv[1], rounds=3)
+    print(resumed.summary["params_sha256"] == federation.run(3).summary["params_sha256"])
+    own_script.SIGN = -1
+    try:
+        own_script.federation.resume(sys.argv[1], rounds=4)
+    except ft.InputError as error:
+        print(error)
+"""
+
+
+def test_a_script_s_run_is_resumed_where_the_script_is_imported(tmp_path):
+    script = tmp_path / "own_script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    environment = {**os.environ, "PYTHONSAFEPATH": ""}
+    call = [sys.executable, script, tmp_path / "run"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+    same, refused = done.stdout.splitlines() or [done.stderr, ""]
+    assert same == "True", done.stderr
+    assert "code of SIGN; they have changed" in refused

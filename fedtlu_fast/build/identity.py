@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.models.lora import frozen_identity
 from fedtlu_fast.own_code import own_code
@@ -23,11 +26,26 @@ def identity_of(
     """
     own = {} if config.own is None else {"start_sha256": first.sha256()}
     code = own_code(config.parts())
+    modules = {name.partition(":")[0] for name in code}
     return {
-        "config_sha256": settings.sha256,
+        "config_sha256": settings.sha256(modules),
         "data_sha256": server.population.fingerprint,
         **frozen_identity(server.trainer.task.model),
         **own,
         **server.participation.identity,
-        **{f"code of {name}": digest for name, digest in code.items()},
+        **_by_name(code),
     }
+
+
+def _by_name(code: Mapping[str, str]) -> dict[str, str]:
+    """Returns the digests of the user's code by the names of its pieces, without their modules.
+
+    A module that runs as a script is called ``__main__``; when it is imported, it has its own name.
+    """
+    found: dict[str, str] = {}
+    for place, digest in code.items():
+        name = f"code of {place.partition(':')[2]}"
+        found[name] = (
+            digest if name not in found else hashlib.sha256((found[name] + digest).encode()).hexdigest()
+        )
+    return found

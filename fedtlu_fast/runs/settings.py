@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedtlu_fast.yaml_text import dump_yaml
+
+SCRIPT = "__main__"
+"""The name of a module that runs as a script."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,46 @@ class StoredSettings:
         """The content of config.yaml."""
         return dump_yaml(self.complete)
 
-    @property
-    def sha256(self) -> str:
-        """The digest of the settings that decide the result, as checkpoints hold it."""
-        return hashlib.sha256(json.dumps(self.deciding, sort_keys=True).encode()).hexdigest()
+    def sha256(self, own_modules: Collection[str] = ()) -> str:
+        """The digest of the settings that decide the result, as checkpoints hold it.
+
+        Args:
+            own_modules: the user's modules, whose names do not count: the same part is ``__main__:Mine`` in
+                a script and ``my_script:Mine`` where the script is imported.
+        """
+        counted = _without(self.deciding, own_modules)
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
     def with_rounds(self, rounds: int) -> StoredSettings:
         """The settings of the same run with another number of rounds, which decides nothing."""
         return StoredSettings({**self.complete, "rounds": rounds}, self.deciding)
 
-    def changed(self, other: StoredSettings) -> list[str]:
-        """The deciding settings that differ from another run's, by their dotted names."""
+    def changed(self, other: StoredSettings) -> dict[str, tuple[Any, Any]]:
+        """The deciding settings that differ from another run's: by dotted name, this value and the other one.
+
+        A part that was defined in a script is not counted as changed if the other has the same name in
+        another module.
+        """
         one, two = dict(_flat(self.deciding, "")), dict(_flat(other.deciding, ""))
-        return [name for name in dict.fromkeys([*one, *two]) if one.get(name) != two.get(name)]
+        pairs = {name: (one.get(name), two.get(name)) for name in dict.fromkeys([*one, *two])}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _same_script(*pair)}
+
+
+def _without(value: Any, modules: Collection[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without(item, modules) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(item, modules) for item in value]
+    module, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return name if colon and module in modules else value
+
+
+def _same_script(one: Any, two: Any) -> bool:
+    """Tells whether two values name the same part, of a script that also is a module."""
+    if not (isinstance(one, str) and isinstance(two, str)):
+        return False
+    (first, _, name), (second, _, other) = one.partition(":"), two.partition(":")
+    return name == other != "" and SCRIPT in (first, second)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

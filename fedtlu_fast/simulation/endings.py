@@ -33,5 +33,6 @@ def how_to_resume(done: int, rounds: int, path: Path | None) -> str:
     told = f"after round {done} of {rounds}"
     if path is None:
         return f"{told}; nothing was written, since the run has no directory"
-    again = either(f"simulate(config, {str(path)!r}, resume=True)", f"fedtlu run --resume {shell_word(path)}")
+    in_python = f"simulate(config, {str(path)!r}, resume=True), or federation.resume({str(path)!r})"
+    again = either(in_python, f"fedtlu run --resume {shell_word(path)}")
     return f"{told}; you can resume it with: {again}"

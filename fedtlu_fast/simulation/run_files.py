@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtlu_fast.errors import InputError, listed
+from fedtlu_fast.errors import InputError, listed, shorten
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.directory import METRICS, RESULTS, SELECTION, TIMINGS, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
@@ -102,9 +102,12 @@ class RunFiles:
                 directory.checkpoints, self._layout, self._identity, environment=self._environment
             )
         except InputError as error:
-            if not (names := begun.changed(self._settings)):
+            if not (changed := begun.changed(self._settings)):
                 raise
-            expected = f"{error.expected} ({listed(names)})"
+            told = [
+                f"{name} was {shorten(a, 60)} and is {shorten(b, 60)}" for name, (a, b) in changed.items()
+            ]
+            expected = f"{error.expected} ({listed(told)})"
             raise InputError(error.field, error.value, expected, error.fix) from None
         done = 0 if state is None else state.round
         if rounds < done:
