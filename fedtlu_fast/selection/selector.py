@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from torch import Tensor
 
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.own_errors import named_errors
@@ -119,13 +120,37 @@ class Selector(ABC):
 class Ranking(Selector):
     """Keeps the best blocks by a utility, which a subclass defines."""
 
-    def utility(self, evidence: Evidence) -> Vector:
-        """Returns the utility of each block, [R, B], larger is better; by default the first needed metric."""
+    def utility(self, evidence: Evidence) -> Any:
+        """Returns the utility of each block, larger is better; by default the first needed metric.
+
+        Returns:
+            [R, B], or [B] if R is 1: an array, a tensor or a list.
+        """
         return evidence.metrics[self.metrics[0]]
 
     def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Chooses the best blocks, as many as there is room for."""
-        return room.best(self.utility(evidence))
+        """Chooses the best blocks, as many as there is room for.
+
+        Raises:
+            InputError: `utility` returns no numbers of this shape.
+        """
+        return room.best(_utilities(type(self).__name__, self.utility(evidence), evidence))
+
+
+def _utilities(name: str, found: Any, evidence: Evidence) -> Vector:
+    """Returns the result of a ranking's `utility` as [R, B] float64."""
+    rows, blocks = evidence.rows, len(evidence.layout.blocks)
+    expected = f"{name}.utility to return shape ({rows}, {blocks})"
+    try:
+        own = found.detach().cpu().numpy() if isinstance(found, Tensor) else found
+        values: Vector = np.asarray(own, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("selector", type(found).__name__, f"{expected}; {cause(error)}") from error
+    if values.shape == (blocks,) and rows == 1:
+        values = values[None, :]
+    if values.shape != (rows, blocks):
+        raise InputError("selector", values.shape, f"{expected}, a number for each choice and block")
+    return values
 
 
 @part

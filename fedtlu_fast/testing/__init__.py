@@ -6,7 +6,7 @@
     def test_mine():
         check_selector(Mine(floor=0.2))
 
-`check_rule` and `check_client_step` do the same for aggregation rules and for client steps, threats among them.
+`check_rule` does the same for an aggregation rule, and `check_client_step` for a client step or a threat.
 
 Each check raises `ConformanceError` at the first promise that is broken. The parts of this package pass them.
 """

@@ -597,3 +597,10 @@ def test_a_preset_and_a_source_that_are_nearly_right():
         load_config("smok")
     with pytest.raises(InputError, match=r"Did you mean text\? .*arrays:DIR"):
         load_federation(load_config("smoke", overrides=["data.source=txt:a"]))
+
+
+def test_a_threat_given_as_a_mapping_is_named_by_kind():
+    with pytest.raises(InputError, match=r"kind: got None; expected .*Write kind: noise instead of name\."):
+        parse_config({"threats": [{"name": "noise", "share": 0.3}]})
+    found = parse_config({"threats": [{"kind": "noise", "share": 0.3}]}).threats[0]
+    assert found.name_of("kind") == "noise"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.sampling import examples
@@ -9,7 +10,7 @@ from support.sampling import examples
 from fedtlu_fast import InputError, ParameterLayout
 from fedtlu_fast.randomness import generator as draws_of
 from fedtlu_fast.registry import NAMES, find
-from fedtlu_fast.selection import Evidence, FedTLU, ServerRoom
+from fedtlu_fast.selection import Evidence, FedTLU, Ranking, ServerRoom
 
 # Blocks 0: embedding, 1-4: h, 5-7: g, 8: head.
 LAYOUT = ParameterLayout.from_shapes(
@@ -50,6 +51,28 @@ def test_fedtlu_takes_the_best_scores_of_each_group():
     assert chosen("fedtlu", evidence_of(scores), (2, 1)) == [[2, 3, 6]]
     assert chosen("fedtlu", evidence_of(scores), (4, 3)) == [[1, 2, 3, 4, 5, 6, 7]]
     assert chosen("fedtlu", evidence_of(scores), (0, 2)) == [[6, 7]]
+
+
+@pytest.mark.parametrize("made", [torch.tensor, np.array, list, lambda own: torch.tensor([own])])
+def test_a_utility_may_be_a_tensor_an_array_or_a_list(made):
+    class Mine(Ranking):
+        def utility(self, evidence):
+            return made([99, 1, 4, 3, 2, 0, 3, 2, 99])
+
+    mask = Mine().choose(evidence_of(), ServerRoom(LAYOUT, (2, 1)))
+    assert mask[0].nonzero()[0].tolist() == [2, 3, 6]
+
+
+@pytest.mark.parametrize(("value", "given"), [([1.0] * 8, r"\(8,\)"), ("high", "'str'"), (None, r"\(\)")])
+def test_a_utility_of_another_shape_names_the_selector(value, given):
+    class Mine(Ranking):
+        def utility(self, evidence):
+            return value
+
+    with pytest.raises(
+        InputError, match=rf"selector: got {given}; expected Mine.utility to return shape \(1, 9\)"
+    ):
+        Mine().choose(evidence_of(), ServerRoom(LAYOUT, (2, 1)))
 
 
 def test_groups_are_not_compared_with_each_other():
