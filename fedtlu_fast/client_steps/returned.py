@@ -1,4 +1,4 @@
-"""Checks of what the hooks of client steps return, which may be a user's own."""
+"""Checks the results of client steps' hooks, because a step may be the user's own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fedtlu_fast.errors import InputError
 
 
 def check_start(name: str, step: ClientStep, start: ClientStart, changed: ClientStart) -> None:
-    """Refuses what a step must not make of a client's start.
+    """Checks the start that a step returns.
 
     Args:
-        name: of the step.
-        step: names in its `changes` what it may change.
-        start: that the step got.
-        changed: that it returned.
+        name: the step's name.
+        step: the step, whose `changes` name the fields that it may change.
+        start: the start that the step received.
+        changed: the start that the step returned.
 
     Raises:
-        InputError: the step changed something else; the parameters and buffers are `own_model`'s to change.
+        InputError: the step changed another field; only `own_model` may change parameters and buffers.
     """
     wrong = [
         what
@@ -48,16 +48,16 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
 
 
 def check_update(name: str, given: ClientUpdate, update: Any) -> None:
-    """Refuses what a step must not make of an update.
+    """Checks the update that a step returns.
 
     Args:
-        name: of the step.
-        given: the update that the step got.
-        update: what it returned.
+        name: the step's name.
+        given: the update that the step received.
+        update: the object that the step returned.
 
     Raises:
-        InputError: it is no update, its vectors or weight are of another kind, or what it remembers cannot be
-            saved.
+        InputError: it is not an update, its vectors or its weight are of another kind, or its memory cannot
+            be saved.
     """
     if not isinstance(update, ClientUpdate):
         raise wrong_kind(name, "after", update, "the ClientUpdate")
@@ -89,7 +89,7 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
 
 
 def wrong_kind(name: str, hook: str, value: Any, expected: str) -> InputError:
-    """The error of a step whose hook returns something else than it has to."""
+    """Returns the error for a step whose hook returns an object of the wrong kind."""
     return InputError(f"client_steps.{name}: {hook}()", value, f"{expected} that it returns")
 
 

@@ -1,4 +1,4 @@
-"""The steps of a run in their order: the way of a client, and of what arrives at the server, through them."""
+"""Runs the steps of a run in their order, for each client before and after its training and on the server."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from fedtlu_fast.part_memory import ClientMemory, Memory, recall, remember
 FIELD = "client_steps"
 """The setting that errors of a step's half on the server name."""
 StepMemories = Mapping[str, ClientMemory]
-"""What the steps remember of one client, by the step's name."""
+"""The steps' memories of one client, by the step's name."""
 Told = Mapping[str, Mapping[str, NDArray[np.float32]]]
-"""What the server tells all clients of a round, by the step's name."""
+"""The tensors that the server sends to all clients of a round, by the step's name."""
 
 
 class ClientSteps:
     """The steps of a run.
 
     Attributes:
-        steps: in their order.
-        facts: of the run.
-        roles: which clients a step with a share is for.
+        steps: the steps, in their order.
+        facts: facts about the run.
+        roles: the clients to which each step with a share applies.
     """
 
     def __init__(self, steps: Iterable[ClientStep], facts: RunFacts) -> None:
-        """Draws which clients a step with a share is for.
+        """Checks the steps and draws the clients to which each step with a share applies.
 
         Raises:
-            InputError: a step does not fit the run, or the shares are more than all clients.
+            InputError: a step does not fit the run, or the sum of the shares is above 1.
         """
         self.steps, self.facts = tuple(steps), facts
         for step in self.steps:
@@ -62,23 +62,23 @@ class ClientSteps:
 
     @property
     def needs_each(self) -> bool:
-        """Whether the server has to see each client's vector on its own."""
+        """Whether the server has to see each client's vector separately."""
         return any(step.needs_each for step in self.steps)
 
     def of(self, client: int) -> list[int]:
-        """Places of the steps that this client takes."""
+        """Returns the places of the steps that this client takes."""
         return self.roles.of(client)
 
     def changes_updates(self, client: int) -> bool:
-        """Whether a step changes what this client sends."""
+        """Tells whether a step changes the update that this client sends."""
         return any(does(self.steps[place], "after") for place in self.of(client))
 
     def struck(self, clients: Iterable[int]) -> list[int]:
-        """The clients of these that a step with a share is for."""
+        """Returns the clients, of these, to which a step with a share applies."""
         return [client for client in clients if self.roles.role(client) is not None]
 
     def with_own_model(self, memory: Memory) -> set[int]:
-        """The clients that have a model of their own."""
+        """Returns the clients that have a model of their own."""
         return {client for name in self._keepers for client in recall(memory, name).known()}
 
     def way(
@@ -90,7 +90,16 @@ class ClientSteps:
         memory: StepMemories | None = None,
         told: Told | None = None,
     ) -> ClientWay:
-        """One client's way through the steps of a round."""
+        """Returns the passage of one client through the steps of a round.
+
+        Args:
+            vectors: the global parameters [P] and buffers [Q].
+            round_index: the round, from 1.
+            client: the client's number.
+            order: the blocks that the client trains and sends; None: all blocks.
+            memory: the steps' memories of the client.
+            told: the tensors that the server sends to the clients.
+        """
         held, said = memory or {}, told or {}
         taken = [
             (
@@ -112,21 +121,21 @@ class ClientSteps:
         return ClientWay(taken, vectors)
 
     def tested_model(self, vectors: Vectors, round_index: int, client: int, memory: Memory) -> Vectors:
-        """The model that a client is tested with."""
+        """Returns the model with which a client is tested."""
         return self.way(vectors, round_index, client, memory=self.memories(memory, client)).tested_model()
 
     def memories(self, memory: Memory, client: int) -> StepMemories:
-        """What the steps remember of one client."""
+        """Returns the steps' memories of one client."""
         found = {name: recall(memory, name).of(client) for name in self.names if name in memory}
         return {name: own for name, own in found.items() if own}
 
     def of_clients(self, memory: Memory, clients: Iterable[int]) -> dict[int, StepMemories]:
-        """What the steps remember of some clients, by client; of the others they remember nothing."""
+        """Returns the steps' memories of some clients, by client; clients without memories are left out."""
         found = {client: self.memories(memory, client) for client in clients}
         return {client: held for client, held in found.items() if held}
 
     def told(self, memory: Memory) -> Told:
-        """What the steps' halves on the server tell the clients of a round."""
+        """Returns the tensors that the steps' halves on the server send to the clients of a round."""
         found: dict[str, dict[str, NDArray[np.float32]]] = {}
         for step, name in self._named():
             server = recall(memory, name).server
@@ -135,7 +144,7 @@ class ClientSteps:
         return found
 
     def server(self, vectors: Vectors, round_index: int, cohort: Sequence[int], memory: Memory) -> ServerWay:
-        """The way of a round's arrivals through the steps' halves on the server."""
+        """Returns the passage of a round's arrivals through the steps' halves on the server."""
         halves: list[ServerHalf] = []
         for step, name in self._named():
             if not does(step, "server_half"):
@@ -151,10 +160,10 @@ class ClientSteps:
 
 
 class ClientWay:
-    """One client's way through the steps of a round.
+    """The passage of one client through the steps of a round.
 
     Attributes:
-        memory: what the steps remember of the client after `finish`, by the step's name.
+        memory: the steps' new memories of the client after `finish`, by the step's name.
     """
 
     def __init__(self, taken: list[tuple[ClientStep, ClientContext, str]], vectors: Vectors) -> None:
@@ -163,24 +172,24 @@ class ClientWay:
         self.memory: dict[str, ClientMemory] = {}
 
     def model(self) -> Vectors:
-        """The model that the client starts from."""
+        """Returns the model with which the client starts."""
         model = self._vectors
         for step, context, _ in self._taken:
             model = step.own_model(context, model)
         return model
 
     def tested_model(self) -> Vectors:
-        """The model that the client is tested with."""
+        """Returns the model with which the client is tested."""
         model = self._vectors
         for step, context, _ in self._taken:
             model = step.tested_model(context, model)
         return model
 
     def start(self, samples: Samples) -> ClientStart:
-        """What the client starts from.
+        """Returns the client's start after all steps.
 
         Raises:
-            InputError: a step changed the parameters or the buffers, which is `own_model`'s to do.
+            InputError: a step changed parameters or buffers in `before`, which only `own_model` may do.
         """
         start = ClientStart(*self.model(), samples)
         for step, context, name in self._taken:
@@ -193,7 +202,7 @@ class ClientWay:
         return start
 
     def finish(self, update: ClientUpdate) -> ClientUpdate:
-        """What the client sends."""
+        """Returns the update that the client sends after all steps."""
         for step, context, name in self._taken:
             given = replace(update, memory={})
             update = step.after(replace(context, start=self._start), given)
@@ -204,17 +213,17 @@ class ClientWay:
 
 
 class ServerWay:
-    """The way of a round's arrivals through the steps' halves on the server, from the last to the first."""
+    """The passage of a round's arrivals through the steps' halves on the server, last half first."""
 
     def __init__(self, names: Sequence[str], halves: Sequence[ServerHalf], roles: Roles) -> None:
         self._names, self._halves, self._roles = names, halves, roles
 
     def receive(self, arrival: Arrival) -> Arrival | None:
-        """What goes on of what arrives; None: it is held back."""
+        """Returns the vectors that are passed on for an arrival; None: they are held back."""
         return self._through(arrival, len(self._halves))
 
     def finish(self) -> Iterator[Arrival]:
-        """What was held back, once everything has arrived."""
+        """Yields the arrivals that were held back, after all clients have arrived."""
         for place in reversed(range(len(self._halves))):
             half = self._halves[place]
             with named_errors(FIELD, half):
@@ -224,11 +233,11 @@ class ServerWay:
                         yield arrival
 
     def complete(self, aggregated: RoundChange, news: Mapping[int, StepMemories]) -> RoundChange:
-        """What the server makes of the aggregated change.
+        """Returns the aggregated change after all halves.
 
         Args:
-            aggregated: what the rule made.
-            news: what the steps remember anew of the round's clients, by client.
+            aggregated: the result of the aggregation rule.
+            news: the steps' new memories of the round's clients, by client.
         """
         for name, half in zip(reversed(self._names), reversed(self._halves), strict=True):
             own = {client: held[name] for client, held in news.items() if name in held}
@@ -237,7 +246,7 @@ class ServerWay:
         return aggregated
 
     def remembered(self, memory: Memory, news: Mapping[int, StepMemories]) -> Memory:
-        """What all parts remember after the round."""
+        """Returns the memory of all parts after the round."""
         for name, half in zip(self._names, self._halves, strict=True):
             own = {client: held[name] for client, held in news.items() if name in held}
             if half.server is None and not own:
@@ -247,7 +256,7 @@ class ServerWay:
         return memory
 
     def _through(self, arrival: Arrival, before: int) -> Arrival | None:
-        """Through the halves before a place, from the last to the first, of steps that its clients take."""
+        """Passes an arrival through the halves before a place, of its clients' steps, last half first."""
         going: Arrival | None = arrival
         for place in reversed(range(before)):
             if going is None:
@@ -260,7 +269,7 @@ class ServerWay:
 
 
 def _names(steps: Sequence[ClientStep]) -> tuple[str, ...]:
-    """The steps' names; a second step of one name gets a number."""
+    """Returns the steps' names; the second step of a name gets a number."""
     names: list[str] = []
     for step in steps:
         again = sum(name.partition("#")[0] == step.name for name in names)

@@ -1,4 +1,4 @@
-"""What becomes of a client that fails (``execution.client_errors``): in a round, and in the tests."""
+"""Handles clients that fail in a round or in the tests, by the setting ``execution.client_errors``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger("fedtlu_fast")
 
 
 def check_interrupt(error: BaseException) -> None:
-    """Raises a Ctrl-C again: that is no client's fault.
+    """Raises a KeyboardInterrupt again, because no client has caused it.
 
-    Everything else may come from a client's data, also what is no `Exception`, such as the panics of
-    libraries that are written in Rust.
+    A client's data may cause any other error, also one that is not an `Exception`, such as a panic of a
+    library that is written in Rust.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
@@ -26,7 +26,7 @@ def check_interrupt(error: BaseException) -> None:
 
 @contextmanager
 def left_to_the_round() -> Iterator[None]:
-    """Inside, whatever a client's data raise is passed over: its round deals with it. A Ctrl-C is not."""
+    """Ignores errors of a client's data inside the context, which its round will report, but no Ctrl-C."""
     try:
         yield
     except BaseException as error:
@@ -34,14 +34,14 @@ def left_to_the_round() -> Iterator[None]:
 
 
 def check_memory(error: BaseException, training: str) -> None:
-    """Raises when memory ran out, or at a Ctrl-C: neither is a client's fault.
+    """Raises an error if memory ran out or the user pressed Ctrl-C, because no client has caused these.
 
     Args:
-        error: what was raised.
-        training: who was trained or tested, for the message.
+        error: the error that was raised.
+        training: the client that was trained or tested, for the message.
 
     Raises:
-        WorkerError: it did.
+        WorkerError: memory ran out.
     """
     check_interrupt(error)
     if is_out_of_memory(error):
@@ -51,12 +51,12 @@ def check_memory(error: BaseException, training: str) -> None:
 def reason_of(
     client: int, round_index: int, error: BaseException, policy: Literal["stop", "drop"], done: bool = False
 ) -> str:
-    """Why a client is left out.
+    """Returns the reason why a client is left out.
 
     Args:
-        client: its number.
+        client: the client's number.
         round_index: see `ClientError`.
-        error: what its training or test raised.
+        error: the error that its training or test raised.
         policy: ``execution.client_errors``.
         done: see `ClientError`.
 
@@ -74,10 +74,10 @@ def reason_of(
 
 
 class ClientTests:
-    """Lets tests and last trainings of clients fail as the rounds let their training fail.
+    """Handles errors in the tests and last trainings of clients in the same way as in the rounds.
 
     Attributes:
-        left_out: clients that were left out, and why.
+        left_out: the clients that were left out, each with the reason.
     """
 
     def __init__(self, policy: Literal["stop", "drop"], round_index: int, done: bool = False) -> None:
@@ -93,11 +93,11 @@ class ClientTests:
 
     @contextmanager
     def of(self, client: int) -> Iterator[None]:
-        """What raises inside is this client's fault.
+        """Treats an error inside the context as this client's.
 
         Raises:
             ClientError: see `reason_of`.
-            WorkerError: likewise.
+            WorkerError: see `reason_of`.
         """
         try:
             yield
@@ -105,7 +105,7 @@ class ClientTests:
             self.leave_out(client, reason_of(client, self._round, error, self._policy, self._done))
 
     def leave_out(self, client: int, reason: str) -> None:
-        """Counts a client as left out; of the first one it warns."""
+        """Records a client as left out, and warns of the first one."""
         if not self.left_out:
             logger.warning(
                 "client %d is left out of the tests after round %d (%s); failed_tests in the logs and the "

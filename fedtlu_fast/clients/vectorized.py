@@ -1,9 +1,9 @@
-"""Local training of many clients at once: what `training.LocalTrainer` does, for K of them in one model.
+"""The vectorised engine: it trains K clients together, with the arithmetic of `training.LocalTrainer`.
 
 The K clients' parameters are the rows of a matrix [K, P]; a forward pass is one call of `torch.func.vmap`,
-and a step of the optimizer one operation on the matrix. For small models nearly all the time of the plain
-loop is overhead, which is paid here once for K clients. Each client's arithmetic is the same, but sums are
-formed in another order: results agree with `LocalTrainer` to float32 rounding, not to the bit.
+and an optimizer step is one operation on the matrix. For small models nearly all the time of the plain loop
+is overhead, which is paid here once for K clients. Each client's arithmetic is the same, but sums are formed
+in another order: results agree with `LocalTrainer` to float32 rounding, not to the bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fedtlu_fast.randomness import Draws, torch_seeded
 from fedtlu_fast.tasks.task import Task
 
 TRIED = 4
-"""Samples that the vectorised and the plain loss are compared on."""
+"""Number of samples with which the vectorised and the plain loss are compared."""
 
 
 class CannotVectorizeError(FedtluError):
@@ -39,15 +39,15 @@ class CannotVectorizeError(FedtluError):
 
 @dataclass(frozen=True)
 class ClientUpdates:
-    """What K clients send back.
+    """The results of K clients' local training.
 
     Attributes:
-        params: [K, P], their parameters after local training, in the order of `clients`; a working matrix:
-            use it before the next clients train.
-        clients: K places in the list of clients given, those with most steps first.
-        samples: [K], n_k.
-        steps: [K], optimizer steps taken.
-        losses: [K], mean training loss over the steps.
+        params: [K, P] float32, the clients' parameters after local training, in the order of `clients`; a
+            working matrix that the next call overwrites.
+        clients: [K], places of the clients in the given list, sorted by their number of steps, largest first.
+        samples: [K], n_k, the clients' numbers of samples, in the order of `clients`.
+        steps: [K], numbers of optimizer steps, in the order of `clients`.
+        losses: [K], mean training losses over the steps, in the order of `clients`.
     """
 
     params: Tensor
@@ -58,7 +58,7 @@ class ClientUpdates:
 
 
 class VectorizedTrainer:
-    """Trains up to `clients_per_batch` clients at the same time, group after group in the same memory."""
+    """Trains up to `clients_per_batch` clients together, group after group in the same memory."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class VectorizedTrainer:
         example: Samples,
         precision: Precision = "float32",
     ) -> None:
-        """Allocates the matrices and tries the model out; it stays as it is.
+        """Allocates the matrices and tries the model, which is not changed.
 
         Args:
-            task: model and loss.
-            layout: of the model.
+            task: the model and its loss.
+            layout: the model's layout.
             local: optimizer, steps, clipping, proximal term.
-            seed: of the run.
+            seed: the run's seed.
             clients_per_batch: largest K.
-            example: any samples of the task's kind, to try the model with.
-            precision: of the forward and backward pass; see `in_precision`.
+            example: any samples of the task's kind, with which the model is tried.
+            precision: precision of the forward and backward pass; see `in_precision`.
 
         Raises:
             InputError: the device has no such precision.
@@ -112,18 +112,19 @@ class VectorizedTrainer:
         blocks: Sequence[Sequence[int]] | None = None,
         corrections: Sequence[Tensor] | None = None,
     ) -> ClientUpdates:
-        """The local training of K clients (`LocalTrainer.train`).
+        """Trains K clients from the same parameters; see `LocalTrainer.train`.
 
         Args:
-            params: [P], the global parameters; not changed.
-            samples: of the K clients, on the model's device.
-            round_index: with a client's number, its draws depend on it.
-            clients: their numbers.
-            blocks: indices of those that each of them trains; None for all. The others keep their bits.
-            corrections: of each client, [P]; see `LocalTrainer.train`. None for nothing.
+            params: [P] float32, the global parameters; not changed.
+            samples: [K], each client's training samples, on the model's device.
+            round_index: the round. All draws depend on seed, round and client number only.
+            clients: [K], the clients' numbers.
+            blocks: [K], indices of the blocks that each client trains; None: all blocks. The others keep
+                their bits.
+            corrections: [K], each client's correction [P]; see `LocalTrainer.train`. None: no corrections.
         """
         plans = [self._plan(len(held), round_index, k) for held, k in zip(samples, clients, strict=True)]
-        # Those with most steps first: the ones still training are then the first rows.
+        # Sorted by the number of steps, so that the clients that still train are always the first rows.
         order = sorted(range(len(plans)), key=lambda k: -len(plans[k]))
         schedule = Schedule.of([plans[k] for k in order])
         held = [samples[k] for k in order]
@@ -161,14 +162,14 @@ class VectorizedTrainer:
     def gradients(
         self, params: Tensor, samples: Sequence[Samples], count: int, round_index: int, clients: Sequence[int]
     ) -> Tensor:
-        """The mean gradients [K, P] of K clients at the global parameters (`LocalTrainer.gradient`).
+        """Returns the mean gradients [K, P] of K clients (`LocalTrainer.gradient`).
 
         Args:
-            params: [P], the global parameters; not changed.
-            samples: of the K clients, on the model's device.
-            count: over how many batches, or as many as a client has.
-            round_index: with a client's number, its draws depend on it.
-            clients: their numbers.
+            params: [P] float32, the global parameters; not changed.
+            samples: [K], each client's training samples, on the model's device.
+            count: number of batches; a client that has fewer takes all of its batches.
+            round_index: the round. All draws depend on seed, round and client number only.
+            clients: [K], the clients' numbers.
         """
         plans = []
         for own, client in zip(samples, clients, strict=True):
@@ -190,10 +191,10 @@ class VectorizedTrainer:
         return sums.div_(steps[:, None])[back]
 
     def _step_batch(self, held: Sequence[Samples], schedule: Schedule, step: int) -> tuple[Batch, Tensor]:
-        """What the clients that still train take in a step, and the weights [K, B] of the samples."""
+        """Returns the batches of the clients that still train in a step, and the samples' weights [K, B]."""
         active = schedule.active[step]
         taken = take_each(held[:active], schedule.places[:active, step])
-        # Cut here, for vmap cannot make a shape depend on the data.
+        # Trimmed here, because under vmap a shape cannot depend on the data.
         flat = self._task.trim(tuple(part.flatten(0, 1) for part in taken))
         real = torch.from_numpy(schedule.weights[:active, step] > 0).to(self._params.device)
         weights = by_predictions(real, self._task.counts(flat).view(real.shape))
@@ -204,7 +205,7 @@ class VectorizedTrainer:
         return batches(size, self.local, draws)
 
     def _try(self, example: Samples) -> None:
-        """One forward and backward pass, to find out whether torch can, and what the loss is a mean of."""
+        """Runs one forward and backward pass to check that torch can vectorise them, and checks the loss."""
         self._losses.train()
         places = np.zeros((2, 1), np.int64)
         matrix = torch.zeros(2, self.layout.size, device=self._params.device)
@@ -213,13 +214,13 @@ class VectorizedTrainer:
             self._backward(matrix, batch, torch.ones(()), self.layout.layers)
         except InputError:
             raise
-        except Exception as error:  # of torch, or of a model that does what plain tensors allow
+        except Exception as error:  # raised by torch, or by a model that needs plain tensors
             raise CannotVectorizeError(reason_of(error, self._task.model)) from error
         self._check_mean(example)
 
     @torch.no_grad()
     def _check_mean(self, example: Samples) -> None:
-        """Makes sure that the loss of a batch is the mean over its samples' predictions."""
+        """Checks that the loss of a batch is the mean over its samples' predictions."""
         batch = self._task.trim(example.take(np.arange(min(len(example), TRIED))))
         counts = self._task.counts(batch)
         with PlainAttention():
@@ -234,7 +235,7 @@ class VectorizedTrainer:
     def _gradients(
         self, matrix: Tensor, grads: Tensor, batch: Batch, weights: Tensor, layers: Sequence[Layer]
     ) -> Tensor:
-        """Puts the clients' gradients of these layers into `grads` [K, P]; gives their mean losses [K]."""
+        """Writes the clients' gradients of these layers into `grads` [K, P]; returns their losses [K]."""
         losses, found = self._backward(matrix, batch, weights, layers)
         for layer, part in zip(layers, found, strict=True):
             self._view(grads, layer).copy_(part)
@@ -243,19 +244,19 @@ class VectorizedTrainer:
     def _backward(
         self, matrix: Tensor, batch: Batch, weights: Tensor, layers: Sequence[Layer]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The K losses, and for each of these layers the K clients' gradients."""
+        """Returns the losses [K], and for each of these layers the K clients' gradients."""
         leaves = {layer.name: self._view(matrix, layer) for layer in self.layout.layers}
         wanted = [leaves[layer.name].requires_grad_() for layer in layers]
-        # Of the attention kernels only the plain one can be vectorised.
+        # The plain attention kernel is the only one that can be vectorised.
         with PlainAttention():
             losses = (self._each_loss(leaves, *batch) * weights).sum(dim=1)
-        if not losses.requires_grad:  # of none of these layers
+        if not losses.requires_grad:  # the losses depend on none of these layers
             return losses.detach(), tuple(torch.zeros_like(leaf) for leaf in wanted)
         found = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
         return losses.detach(), found
 
     def _view(self, matrix: Tensor, layer: Layer) -> Tensor:
-        """One layer of K rows, as [K, *shape]."""
+        """Returns one layer of K rows as a view [K, *shape]."""
         return matrix[:, layer.offset : layer.offset + layer.numel].view(len(matrix), *layer.shape)
 
     def _adjust_(
@@ -266,7 +267,7 @@ class VectorizedTrainer:
         corrections: Tensor | None,
         frozen: Frozen | None,
     ) -> None:
-        """The proximal term, corrections and clipping, client by client."""
+        """Adds the proximal term and the corrections to the gradients, and clips each client's gradient."""
         if self.local.proximal_mu:
             mu = self.local.proximal_mu
             grads.add_(matrix, alpha=mu).sub_(start, alpha=mu)
@@ -285,7 +286,7 @@ class VectorizedTrainer:
 
 
 class _Losses(nn.Module):
-    """A task's per-sample losses as a module, whose parameters `functional_call` can replace."""
+    """A module that returns a task's losses of single samples; `functional_call` replaces its parameters."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -297,12 +298,12 @@ class _Losses(nn.Module):
 
 
 def saved_bytes(task: Task, samples: Samples, batch_size: int) -> int:
-    """Bytes that one client's forward pass keeps for its backward pass.
+    """Measures the bytes that one client's forward pass keeps for its backward pass.
 
     Args:
-        task: model and loss.
-        samples: of any client.
-        batch_size: of the pass.
+        task: the model and its loss.
+        samples: the samples of any client.
+        batch_size: number of samples in the pass.
     """
     kept: dict[int, int] = {}
     own = {param.untyped_storage().data_ptr() for param in task.model.parameters()}

@@ -1,4 +1,4 @@
-"""Finds the blocks of a model, and which of them are alike, from parameter names and shapes alone.
+"""Finds the blocks of a model, and the groups of like blocks, from the names and shapes of parameters only.
 
 The rule (FedTLU, section III, made exact; the details are ours). A module's *signature* is the sequence
 of the shapes of its parameters. A *stack* is a list (children whose names are numbers: ``h.0``, ``h.1``)
@@ -10,10 +10,10 @@ in which two modules that hold modules of their own share a signature.
    modules themselves. Candidates that share a signature are like blocks, wherever they lie.
 2. A child of a list that has every tensor of its like siblings, by name and shape, and some more (the
    first block of a T5 holds the position bias for all) is their like with the tensors that they share.
-   What it has beyond them is a block of its own without like. Any other candidate without like is opened, and
-   rule 1 is applied to its contents.
-3. In what is left, each module's own parameters are one block, or, when they repeat (the layers of one
-   ``nn.LSTM``), one block per repetition, all alike.
+   Its other tensors are a unique block. Any other candidate without like is opened, and rule 1 is applied to
+   its contents.
+3. Of the remaining parameters, each module's own ones are one block, or, if they repeat (the layers of one
+   ``nn.LSTM``), one block for each repetition, all alike.
 4. Of the blocks of rule 3 that do not repeat, two are alike when they share a signature and lie inside a
    list (the unequal stages of a ResNet). Outside of lists no blocks are alike: embeddings, head and final
    norm are unique, even if a head has the embedding's shape. Only in a model in which rules 1 to 3 found no
@@ -40,9 +40,13 @@ ROOT = "(root)"
 
 @dataclass(frozen=True)
 class Found:
-    """A unit of choice: its name, its layers (indices, in order), and the key it shares with its like.
+    """A block that was found.
 
-    `by_shape` says that the key is its shape alone (rule 4).
+    Attributes:
+        name: its dotted name.
+        layers: indices of its layers, in order.
+        kind: a key that it shares with like blocks only.
+        by_shape: whether the key is its shape only (rule 4).
     """
 
     name: str
@@ -53,15 +57,15 @@ class Found:
 
 @dataclass
 class _Node:
-    """A module, as its parameter names show it.
+    """A module, as the names of its parameters describe it.
 
     Attributes:
         path: its dotted name; empty for the model.
-        own: the layers that it owns itself.
+        own: indices of the layers that it owns itself.
         children: the modules in it, by name.
-        layers: all its layers, in order.
-        signature: their shapes.
-        holds_stack: whether a stack lies in it.
+        layers: indices of all its layers, in order.
+        signature: shapes of all its layers, in order.
+        holds_stack: whether it contains a stack.
     """
 
     path: str
@@ -75,7 +79,7 @@ class _Node:
         return bool(self.children) and all(is_number(key) for key in self.children)
 
     def is_stack_like(self) -> bool:
-        """Whether its own children, rather than itself, are candidates for blocks."""
+        """Tells whether its children are candidates for blocks, and not the module itself."""
         return self.holds_stack or (self.is_list() and len(_by_signature(self.children.values())) == 1)
 
     def walk(self) -> Iterator[_Node]:
@@ -85,26 +89,26 @@ class _Node:
 
 
 def is_number(part: str) -> bool:
-    """Whether a part of a name is an index in a list; ``str.isdigit`` would also accept superscripts."""
+    """Tells whether a part of a name is an index of a list; ``str.isdigit`` also accepts superscripts."""
     return part.isascii() and part.isdigit()
 
 
 def discover(
     names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity, patterns: Patterns = ()
 ) -> list[Found]:
-    """Units of choice of a model, in the order of their first layer; together they hold every layer once.
+    """Finds the blocks of a model, in the order of their first layer; every layer is in exactly one of them.
 
     Args:
-        names: dotted parameter names, as `named_parameters` gives them.
-        shapes: their shapes.
-        granularity: ``block``: see the module's docstring. ``module``: the parameters that one module owns;
-            they are alike if they have the same place in like blocks, or the same size outside of them.
-            ``tensor``: the same for each single parameter.
-        patterns: of modules that are blocks, whatever the rules say; see `named_blocks`. The rules find the
-            blocks of what is left.
+        names: dotted names of the parameters, as `named_parameters` returns them.
+        shapes: the parameters' shapes.
+        granularity: ``block``: the rules at the top of this module. ``module``: a block holds the parameters
+            that one module owns; blocks are alike if they have the same place in like blocks, or the same
+            size outside of them. ``tensor``: the same with single parameters.
+        patterns: patterns of modules that are blocks, whatever the rules say; see `named_blocks`. The rules
+            find the blocks of the other parameters.
 
     Raises:
-        InputError: a pattern matches nothing, or a layer twice.
+        InputError: a pattern matches nothing, or two patterns match the same layer.
     """
     given = [
         Found(path, layers, ("named", pattern))
@@ -125,12 +129,12 @@ def discover(
 def _discover(
     names: Sequence[str], shapes: Sequence[Shape], granularity: Granularity, alone: bool
 ) -> list[Found]:
-    """`discover` by the rules.
+    """Finds blocks by the rules at the top of this module.
 
     Args:
-        names: see there.
-        shapes: see there.
-        granularity: see there.
+        names: see `discover`.
+        shapes: see `discover`.
+        granularity: see `discover`.
         alone: whether these layers are the whole model, so that rule 4 may compare layers by their shape.
     """
     root = _tree(names, shapes)
@@ -183,7 +187,7 @@ def _containers(node: _Node) -> list[_Node]:
 
 
 def _by_signature(nodes: Iterable[_Node]) -> list[list[_Node]]:
-    """The nodes in groups of equal signature, in the order of their first members."""
+    """Groups nodes of equal signature, in the order of the groups' first members."""
     alike: defaultdict[tuple[Shape, ...], list[_Node]] = defaultdict(list)
     for node in nodes:
         alike[node.signature].append(node)
@@ -193,7 +197,7 @@ def _by_signature(nodes: Iterable[_Node]) -> list[list[_Node]]:
 def _repeated_blocks(
     root: _Node, names: Sequence[str], shapes: Sequence[Shape]
 ) -> tuple[list[Found], set[int]]:
-    """Rules 1 and 2: the blocks, and the layers that some blocks have beyond their like."""
+    """Applies rules 1 and 2; returns the blocks, and the layers that some have beyond their like."""
     found: list[Found] = []
     beyond: set[int] = set()
     frontier = [root]
@@ -217,7 +221,7 @@ def _repeated_blocks(
 
 
 def _families(node: _Node) -> Iterator[list[_Node]]:
-    """Candidates of rule 1 in `node`: each outermost list, and like siblings outside of lists."""
+    """Yields the candidates of rule 1 in `node`: each outermost list, and like siblings outside of lists."""
     if node.is_list():
         yield list(node.children.values())
         return
@@ -235,7 +239,7 @@ def _families(node: _Node) -> Iterator[list[_Node]]:
 def _shared_with(
     node: _Node, siblings: Sequence[_Node], names: Sequence[str], shapes: Sequence[Shape]
 ) -> tuple[int, ...]:
-    """Rule 2: the layers that `node` shares with its largest like sibling; none if it has no like."""
+    """Applies rule 2; returns the layers that `node` shares with its largest like sibling, or none."""
 
     def tensors(of: _Node) -> dict[tuple[str, Shape], int]:
         return {(names[layer][len(of.path) :], shapes[layer]): layer for layer in of.layers}
@@ -249,7 +253,7 @@ def _shared_with(
 
 
 def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[Found]:
-    """Rule 3 for the layers that are not taken; the key is None if nothing repeats."""
+    """Applies rule 3 to the layers that are not taken; the key is None if nothing repeats."""
     found = []
     for node in root.walk():
         path = node.path or ROOT
@@ -265,7 +269,7 @@ def _own_blocks(root: _Node, shapes: Sequence[Shape], taken: set[int]) -> list[F
 def _parts(
     blocks: Iterable[Found], names: Sequence[str], shapes: Sequence[Shape], owner: Callable[[str], str]
 ) -> list[Found]:
-    """Blocks cut by owner (module or tensor); parts of like blocks are alike by place and shapes."""
+    """Cuts blocks by owner (module or tensor); parts of like blocks are alike by place and shapes."""
     found = []
     for block in blocks:
         owned: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Blocks that the user names, where discovery (`blocks`) does not see them."""
+"""Finds the blocks that the user names by patterns, for models whose blocks `blocks` does not find."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fnmatch import fnmatchcase
 from fedtlu_fast.errors import InputError, nearest
 
 Patterns = Sequence[str]
-"""Dotted names of modules or parameters, in which ``*`` and ``?`` stand within one part: ``down.*.res``."""
+"""Dotted names of modules or parameters; ``*`` and ``?`` match within one part of a name: ``down.*.res``."""
 
 
 def named(names: Sequence[str], patterns: Patterns) -> dict[str, dict[str, tuple[int, ...]]]:
-    """For each pattern, the modules that match it and their layers.
+    """Returns for each pattern the modules that match it, with the indices of their layers.
 
     Args:
-        names: dotted parameter names.
-        patterns: see `Patterns`. A module that matches is one block, with all that it holds. The modules that
-            match one pattern are compared with each other, whatever their shapes.
+        names: dotted names of the parameters.
+        patterns: see `Patterns`. A module that matches is one block with all modules in it. The modules that
+            match one pattern are like blocks, whatever their shapes.
 
     Raises:
-        InputError: a pattern that matches nothing, or a layer that two patterns match.
+        InputError: a pattern matches nothing, or two patterns match the same layer.
     """
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     taken: dict[int, str] = {}
@@ -44,6 +44,6 @@ def named(names: Sequence[str], patterns: Patterns) -> dict[str, dict[str, tuple
 
 
 def _paths(names: Sequence[str]) -> list[str]:
-    """Dotted names of all modules and parameters."""
+    """Returns the dotted names of all modules and parameters."""
     parts = [name.split(".") for name in names]
     return list(dict.fromkeys(".".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)))

@@ -54,9 +54,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Group:
-    """Like blocks, compared only with each other: a name (``*`` where their names differ), indices of blocks.
+    """Like blocks, which are compared only with each other.
 
-    `by_shape` says that only their shape makes them alike: the model does not repeat them.
+    Attributes:
+        name: their common name, with ``*`` where their names differ.
+        blocks: indices of the blocks, ascending.
+        by_shape: whether the blocks are alike only because they have the same shape.
     """
 
     name: str
@@ -66,10 +69,10 @@ class Group:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """The place of every trainable parameter in the flat vector, and which blocks are compared.
+    """The place of every trainable parameter in the flat vector, the blocks, and the groups of like blocks.
 
-    Tied parameters appear once. Frozen parameters have no place here: they stay in the model. Buffers
-    of floating dtype (BatchNorm's statistics) form a second vector beside the first, in `buffers`.
+    Tied parameters appear once. Frozen parameters are not in the vector; they stay in the model. Buffers of
+    floating dtype (BatchNorm's statistics) form a second vector, whose places are in `buffers`.
 
     Attributes:
         layers: L trainable tensors in the order of `named_parameters`.
@@ -89,19 +92,19 @@ class ParameterLayout:
     def from_module(
         cls, model: nn.Module, granularity: Granularity = "block", *, blocks: Patterns = ()
     ) -> ParameterLayout:
-        """Layout of a model's trainable parameters.
+        """Makes the layout of a model's trainable parameters.
 
         Args:
             model: any module with at least one trainable floating-point parameter.
             granularity: the kind of blocks. ``block``: a repeated part of the model; ``module``: the
                 parameters that one module owns; ``tensor``: a single parameter.
-            blocks: patterns of dotted names, such as ``down.*``, in which ``*`` stands within one part. Every
-                module that matches is a block, and those that match one pattern are a group, whatever their
-                shapes. What is left is found as without them.
+            blocks: patterns of dotted names, such as ``down.*``, in which ``*`` matches within one part of a
+                name. Every module that matches is a block, and the modules that match one pattern are a
+                group, whatever their shapes. Blocks of the other parameters are found as without patterns.
 
         Raises:
-            InputError: there is no trainable parameter, one is complex or not initialised, or a pattern
-                matches nothing, or a parameter that another pattern matches.
+            InputError: there is no trainable parameter; a parameter is complex or not initialised; a pattern
+                matches nothing; or two patterns match the same parameter.
         """
         check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
@@ -135,7 +138,9 @@ class ParameterLayout:
         buffers: Mapping[str, Shape] | None = None,
         blocks: Patterns = (),
     ) -> ParameterLayout:
-        """Layout of tensors known only by dotted name and shape, such as a checkpoint's, in their order.
+        """Makes the layout of tensors from their dotted names and shapes, such as those of a checkpoint.
+
+        The other arguments are those of `from_module`.
 
         Raises:
             InputError: there is no tensor, the granularity is unknown, a name cannot belong to a module tree,
@@ -196,24 +201,24 @@ class ParameterLayout:
 
     @cached_property
     def grouped_share(self) -> float:
-        """The share of the parameters that lie in blocks that have a like: on these a selector decides."""
+        """The share of the parameters that are in blocks of a group, among which a selector chooses."""
         sizes = self.block_sizes()
         return sum(sizes[block] for group in self.groups for block in group.blocks) / max(1, self.size)
 
     def block_sizes(self) -> list[int]:
-        """Number of parameters of each block."""
+        """Returns [B], the number of parameters of each block."""
         return [sum(self.layers[layer].numel for layer in block.layers) for block in self.blocks]
 
     @without_modes
     def layer_mask(self, blocks: Iterable[int]) -> Tensor:
-        """[L] bool: the layers of these blocks."""
+        """Returns [L] bool, true for the layers of these blocks."""
         mask = torch.zeros(len(self.layers), dtype=torch.bool)
         for block in blocks:
             mask[list(self.blocks[block].layers)] = True
         return mask
 
     def runs(self, blocks: Iterable[int]) -> list[slice]:
-        """The stretches of the flat vector that these blocks fill, in order; neighbours form one stretch."""
+        """Returns the slices of the flat vector that these blocks fill, in order, with neighbours joined."""
         runs: list[slice] = []
         for layer in self.layer_mask(blocks).nonzero().flatten().tolist():
             first, numel = self.layers[layer].offset, self.layers[layer].numel
@@ -224,22 +229,22 @@ class ParameterLayout:
         return runs
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Each layer of a flat vector [P] as a view of its own shape."""
+        """Returns a view of each layer of a flat vector [P], in the layer's shape, by name."""
         return _views(self.layers, vector)
 
     def buffer_views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Each buffer of a buffer vector [Q] as a view of its own shape."""
+        """Returns a view of each buffer of a buffer vector [Q], in the buffer's shape, by name."""
         return _views(self.buffers, vector)
 
     @without_modes
     def flatten(self, model: nn.Module) -> Tensor:
-        """A float32 copy of the model's trainable parameters, [P]."""
+        """Returns a copy of the model's trainable parameters, [P] float32."""
         params = dict(model.named_parameters())
         self._check(params)
         return torch.cat([params[layer.name].detach().reshape(-1).float() for layer in self.layers])
 
     def bind_(self, model: nn.Module, vector: Tensor) -> None:
-        """Makes the model's trainable parameters views of `vector` [P]: a change of one changes the other."""
+        """Makes the model's trainable parameters views of `vector` [P], so that both share their memory."""
         params = dict(model.named_parameters())
         self._check(params)
         for name, view in self.views(vector).items():
@@ -247,7 +252,7 @@ class ParameterLayout:
 
     @without_modes
     def flatten_buffers(self, model: nn.Module) -> Tensor:
-        """A float32 copy of the model's floating-point buffers, [Q] (Q may be 0)."""
+        """Returns a copy of the model's floating-point buffers, [Q] float32; Q may be 0."""
         found = dict(_buffers(model))
         device = next(model.parameters()).device
         kept = [found[slot.name].reshape(-1).to(device, torch.float32) for slot in self.buffers]
@@ -267,7 +272,7 @@ class ParameterLayout:
 
 
 def _buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Persistent floating-point buffers; integer ones (counters, masks) are not learned."""
+    """Returns the persistent floating-point buffers; integer ones (counters, masks) are not learned."""
     kept = model.state_dict(keep_vars=True).keys()
     return [(name, b) for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
 
@@ -288,7 +293,7 @@ def _views(slots: Sequence[Layer], vector: Tensor) -> dict[str, Tensor]:
 
 
 def _pattern(names: Sequence[str]) -> str:
-    """One name for like blocks: ``h.0``, ``h.1`` -> ``h.*``; ``lstm[1]``, ``lstm[2]`` -> ``lstm[*]``."""
+    """Names like blocks: ``h.0``, ``h.1`` -> ``h.*``; ``lstm[1]``, ``lstm[2]`` -> ``lstm[*]``."""
     parts = [name.split(".") for name in names]
     if len({len(path) for path in parts}) > 1:
         return f"{names[0]} and like"

@@ -1,4 +1,4 @@
-"""Finds where the shapes of a module's own parameters repeat, as in the layers of one ``nn.LSTM``."""
+"""Finds repetitions in the shapes of a module's own parameters, as in the layers of one ``nn.LSTM``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Shape = tuple[int, ...]
 def repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
     """Cuts a module's own layers into the stretches that repeat at their end, and the layers before these.
 
-    The period that explains the most is taken, then the shortest, of two tensors at least:
-    ``A B c c  B B c c  B B c c`` is cut into three stretches of four, two of them alike.
+    The period, of at least two tensors, is the one whose repetitions cover most layers, or the shortest of
+    several: ``A B c c  B B c c  B B c c`` is cut into three stretches of four, two of them alike.
     """
     count, best_period, best_cover = len(layers), 1, 0
     matches = _prefix_matches([shapes[layer] for layer in reversed(layers)])
@@ -27,10 +27,11 @@ def repetition(layers: list[int], shapes: Sequence[Shape]) -> list[list[int]]:
 
 
 def _prefix_matches(sequence: Sequence[Shape]) -> list[int]:
-    """For every place, how many items from there on equal the items from the start on, in linear time.
+    """Returns for every place the number of items from there on that equal the items from the start on.
 
-    The Z algorithm: inside the last matching stretch ``[left, right)``, the counts of the start hold again.
-    (Gusfield 1997, Algorithms on Strings, Trees and Sequences, 1.4.)
+    This is the Z algorithm, which takes linear time (Gusfield 1997, Algorithms on Strings, Trees and
+    Sequences, 1.4): inside the last matching stretch ``[left, right)``, the counts at the start are valid
+    again.
     """
     matches = [0] * len(sequence)
     left = right = 0

@@ -32,7 +32,7 @@ HEAD_SPREAD = 0.02
 POOLER = ".pooler."
 """Layers of this name between body and head may be missing: some models were trained without them."""
 MOST_LAYERS = 10_000
-"""A configuration of a few bytes could otherwise ask for an endless number of modules."""
+"""Largest number of layers; without a limit, a configuration of a few bytes could ask for endlessly many."""
 REASON_LENGTH = 300
 PICKLES = (
     "Pickles (pytorch_model.bin) are never opened, because they can run code: if you trust it, load it "
