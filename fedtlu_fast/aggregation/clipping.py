@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.aggregation.fedavg import WeightedMean
 from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
@@ -49,13 +50,13 @@ class NormClip(AggregationRule):
         """See `AggregationRule`. If `clip` is a number, two vectors are enough."""
         return self.clip is None
 
+    @override
     @property
     def spill_directory(self) -> str | None:
-        """See `AggregationRule`."""
         return self.spill
 
+    @override
     def check(self, cohort: int) -> None:
-        """See `AggregationRule`."""
         check_share(self.max_share, cohort)
 
     def start(self, start: Start) -> Clipped:

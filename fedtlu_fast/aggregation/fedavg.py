@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
 from fedtlu_fast.aggregation.share import MaxShare, check_share
@@ -62,8 +63,8 @@ class Mean(AggregationRule):
     takes_sums = True
     averages = True
 
+    @override
     def check(self, cohort: int) -> None:
-        """See `AggregationRule`."""
         check_share(self.max_share, cohort)
 
     def start(self, start: Start) -> WeightedMean:

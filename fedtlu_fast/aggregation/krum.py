@@ -14,6 +14,7 @@ from typing import Annotated
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.aggregation.fedavg import WeightedMean
 from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
@@ -65,8 +66,8 @@ class Krum(StackedRule):
         # Exact decimal arithmetic: 0.1 of 30 is 3, but the float product is above 3.
         return ceil(Fraction(str(self.byzantine)) * cohort)
 
+    @override
     def check(self, cohort: int) -> None:
-        """See `AggregationRule`."""
         tolerated = self.tolerated(cohort)
         if cohort <= 2 * tolerated + 2:
             expected = f"f with 2 f + 2 < {cohort}, the cohort; this is f = {tolerated}"
@@ -103,14 +104,14 @@ class MultiKrum(Krum):
 
     kept: Annotated[int | None, Field(ge=1)] = None
 
+    @override
     def check(self, cohort: int) -> None:
-        """See `AggregationRule`."""
         super().check(cohort)
         if self.kept is not None and self.kept > cohort:
             raise InputError("kept", self.kept, f"at most {cohort}, the cohort")
 
+    @override
     def size(self, arrived: int, tolerated: int) -> int:
-        """See `Krum`."""
         return min(arrived, self.kept or arrived - tolerated)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.aggregation.stack import Stack
 from fedtlu_fast.errors import InputError, cause
@@ -132,9 +133,9 @@ class StackedRule(AggregationRule):
         """See `AggregationRule`. It is true."""
         return True
 
+    @override
     @property
     def spill_directory(self) -> str | None:
-        """See `AggregationRule`."""
         return self.spill
 
     def start(self, start: Start) -> Arrived:

@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.parts import part
 
@@ -58,10 +59,10 @@ class Plain(ServerOptimizer):
 
     vectors = 0
 
+    @override
     def step(
         self, change: Tensor, state: OptimizerState, offsets: Tensor, mask: Tensor
     ) -> tuple[Tensor, OptimizerState]:
-        """See `ServerOptimizer`."""
         return change, state
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
+from typing_extensions import override
 
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.parts import part
@@ -82,8 +83,8 @@ class Sgd(Optimizer):
         """1 for the momentum buffer, or 0 without momentum."""
         return int(self.momentum > 0)
 
+    @override
     def start(self, params: Sequence[Tensor]) -> Steps:
-        """See `Optimizer.start`."""
         return _SgdSteps(self)
 
 
@@ -99,8 +100,8 @@ class AdamW(Optimizer):
     lr: Rate = 1e-3
     weight_decay: Decay = 0.0
 
+    @override
     def start(self, params: Sequence[Tensor]) -> Steps:
-        """See `Optimizer.start`."""
         return _AdamWSteps(self)
 
 

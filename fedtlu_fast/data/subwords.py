@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from typing_extensions import override
+
 from fedtlu_fast.data.tokenizing import Vocabulary
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.models.pretrained_place import FIELD
@@ -38,8 +40,8 @@ class WholeWords:
 
     padding = 0
 
+    @override
     def __init__(self, words: Iterable[str], size: int) -> None:
-        """See `Vocabulary`."""
         self.before: list[int] = []
         self.after: list[int] = []
         self._vocabulary = Vocabulary(words, size, padded=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from tokenizers import Tokenizer, models, trainers
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.data.words import words_and_marks
 from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, tokenize
@@ -72,8 +73,8 @@ class Vocabulary:
 class LineTokenizer:
     """Encodes words between white space as they are, and adds ``<eos>`` at the end of every line."""
 
+    @override
     def __init__(self, texts: Iterable[str], size: int) -> None:
-        """See `Vocabulary`."""
         self._vocabulary = Vocabulary((word for text in texts for word in _words_of_lines(text)), size)
 
     def __len__(self) -> int:

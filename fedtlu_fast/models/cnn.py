@@ -12,6 +12,7 @@ from math import gcd, log2
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size
 from fedtlu_fast.parts import part
@@ -37,8 +38,8 @@ class CnnModel(Architecture):
     width: Size = 64
     norm: Norm = "group"
 
+    @override
     def build(self, needs: Needs, seed: int) -> Cnn:
-        """See `Architecture`."""
         channels, height, width = needs.shape
         return Cnn.build(self, (channels, height, width), needs.outputs, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from typing_extensions import override
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size, check_heads
 from fedtlu_fast.parts import part
@@ -29,8 +30,8 @@ class Gpt2Model(Architecture):
         """Checks that the heads divide the width."""
         check_heads(self.width, self.heads)
 
+    @override
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """See `Architecture`."""
         # transformers takes seconds to import.
         from transformers import GPT2ForTokenClassification, GPT2LMHeadModel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from torch import nn
+from typing_extensions import override
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Size
 from fedtlu_fast.parts import part
@@ -21,8 +22,8 @@ class Perceptron(Architecture):
 
     hidden: tuple[Size, ...] = (64,)
 
+    @override
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """See `Architecture`."""
         with torch_seeded(seed, INITIAL):
             layers: list[nn.Module] = []
             for width, following in pairwise([needs.inputs, *self.hidden, needs.outputs]):

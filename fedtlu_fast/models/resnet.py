@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from typing_extensions import override
 
 from fedtlu_fast.models.architecture import INITIAL, Architecture, Needs, Norm, Size, named
 from fedtlu_fast.models.cnn import normalisation
@@ -33,8 +34,8 @@ class ResNetModel(Architecture):
     width: Size = 64
     norm: Norm = "group"
 
+    @override
     def build(self, needs: Needs, seed: int) -> nn.Module:
-        """See `Architecture`."""
         with torch_seeded(seed, INITIAL):
             return self._drawn(needs)
 

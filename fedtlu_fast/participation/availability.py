@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
@@ -69,8 +70,8 @@ class Duty(Availability):
         if round(self.share * self.period) < 1:
             raise InputError("share", self.share, f"at least one round of the {self.period} of a period")
 
+    @override
     def schedule(self, seed: int, clients: int, rounds: int) -> DutyCycle:
-        """See `Availability.schedule`."""
         return DutyCycle(seed, clients, self.period, round(self.share * self.period))
 
 
@@ -84,8 +85,8 @@ class Trace(Availability):
 
     path: str
 
+    @override
     def schedule(self, seed: int, clients: int, rounds: int) -> Intervals:
-        """See `Availability.schedule`."""
         return load_trace(Path(self.path), clients, rounds)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError
@@ -86,8 +87,8 @@ class Uniform(Sampler):
     If all clients are available, time and memory of a draw do not depend on their number.
     """
 
+    @override
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """See `Sampler.draw`."""
         if pool.available is None:
             return sample_cohort(pool.seed, pool.round, pool.clients, count)
         drawn = generator(pool.seed, "cohort", pool.round).choice(
@@ -107,8 +108,8 @@ class BySize(Sampler):
 
     needs_sizes = True
 
+    @override
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """See `Sampler.draw`."""
         available, sizes = pool.available, pool.sizes
         if sizes is None:
             raise InputError("sizes", None, "the number of samples that each client holds")
@@ -142,14 +143,14 @@ class ByLoss(Sampler):
     needs_sizes = True
     keeps_losses = True
 
+    @override
     def check(self, clients: int, count: int) -> None:
-        """See `Sampler.check`."""
         if self.candidates is not None and not count <= self.candidates <= clients:
             expected = f"{count}, as many as are drawn, to {clients}, the clients there are"
             raise InputError("candidates", self.candidates, expected)
 
+    @override
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """See `Sampler.draw`."""
         drawn = BySize().draw(pool, self.candidates or min(2 * count, pool.clients))
         return sorted(drawn, key=lambda client: -pool.losses.get(client, inf))[:count]
 
@@ -168,15 +169,15 @@ class Fixed(Sampler):
         if len(set(self.members or ())) < len(self.members or ()):
             raise InputError("members", self.members, "each client once")
 
+    @override
     def check(self, clients: int, count: int) -> None:
-        """See `Sampler.check`."""
         members = self.members
         if members is not None and (len(members) != count or max(members) >= clients):
             expected = f"{count} clients, as many as are drawn, numbered from 0 to {clients - 1}"
             raise InputError("members", members, expected)
 
+    @override
     def draw(self, pool: Pool, count: int) -> list[int]:
-        """See `Sampler.draw`."""
         members = self.members or draw_clients(pool.seed, "fixed cohort", 0, pool.clients, count)
         available = pool.available
         there = np.ones(len(members), np.bool_) if available is None else np.isin(members, available)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, VectorSource
@@ -16,8 +17,8 @@ from fedtlu_fast.tasks.classifier import Classifier
 class Classification(Classifier):
     """Classification of vectors; a batch is (features [B, F] float32, labels [B] int64)."""
 
+    @override
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Classifier`."""
         found: Tensor = self.model(inputs)
         return found
 
@@ -29,13 +30,13 @@ class ClassificationBuilder(TaskBuilder):
     reads = (VectorSource,)
     architectures = ("mlp",)
 
+    @override
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """See `TaskBuilder`."""
         assert isinstance(source, VectorSource)
         return source.vectors(reading.clients, reading.seed, reading.local_fraction)
 
+    @override
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Classification:
-        """See `TaskBuilder`."""
         labels = tuple(map(str, range(data.outputs)))
         needs = Needs("sample", data.inputs, data.outputs, labels=labels)
         return Classification(architecture.build(needs, seed))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.images import image_samples
@@ -36,13 +37,13 @@ class ImageClassification(Classifier):
     spread: Tensor
     size: tuple[int, int] | None = None
 
+    @override
     @property
     def labels(self) -> tuple[str, ...]:
-        """See `Classifier`."""
         return self.names
 
+    @override
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Classifier`."""
         images = (inputs - self.mean) / self.spread
         if self.size is not None and images.shape[-2:] != self.size:
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
@@ -62,18 +63,18 @@ class ImageClassificationBuilder(TaskBuilder):
     architectures = ("cnn", "resnet", "vit")
     cuts = False
 
+    @override
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """See `TaskBuilder`."""
         assert isinstance(source, ImageSource)
         return image_samples(source.images(), str(source), test_fraction=reading.test_fraction)
 
+    @override
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> ImageClassification:
-        """See `TaskBuilder`."""
         needs = Needs("sample", data.inputs, data.outputs, shape=image_shape(data), labels=data.labels)
         return _task(Vision(architecture.build(needs, seed), *data.pixels), data)
 
+    @override
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> ImageClassification:
-        """See `TaskBuilder`."""
         task = _task(pretrained_vision(name, data, seed), data)
         check_viewer(task, name, data)
         return task

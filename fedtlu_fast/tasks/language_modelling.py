@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
@@ -81,8 +82,8 @@ class LanguageModellingBuilder(TaskBuilder):
     new_head = False
     noises = ("token_noise",)
 
+    @override
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """See `TaskBuilder`."""
         if isinstance(source, TokenSource):
             return source.tokens(reading.clients, reading.window, reading.vocabulary)
         assert isinstance(source, DocumentSource)
@@ -94,8 +95,8 @@ class LanguageModellingBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    @override
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> LanguageModelling:
-        """See `TaskBuilder`."""
         needs = Needs("next token", data.inputs, data.outputs, vocabulary=data.outputs)
         return LanguageModelling(architecture.build(needs, seed))
 

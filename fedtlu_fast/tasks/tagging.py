@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.population import Batch, Pool, whole
@@ -126,8 +127,8 @@ class TaggingBuilder(TaskBuilder):
     architectures = ("transformer", "gpt2")
     noises = ("label_noise", "token_noise")
 
+    @override
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """See `TaskBuilder`."""
         assert isinstance(source, SentenceSource)
         return tag_samples(
             source.sentences(),
@@ -137,8 +138,8 @@ class TaggingBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    @override
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> Tagging:
-        """See `TaskBuilder`."""
         needs = Needs(
             "every token",
             data.inputs,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source, TextSource
@@ -30,9 +31,9 @@ class TextClassification(Classifier):
     names: tuple[str, ...]
     padding: int = 0
 
+    @override
     @property
     def labels(self) -> tuple[str, ...]:
-        """See `Classifier`."""
         return self.names
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -59,8 +60,8 @@ class TextClassificationBuilder(TaskBuilder):
     what = "texts"
     architectures = ("transformer",)
 
+    @override
     def read(self, source: Source, reading: Reading) -> Encoded | FederatedData:
-        """See `TaskBuilder`."""
         assert isinstance(source, TextSource)
         return text_samples(
             source.texts(),
@@ -71,8 +72,8 @@ class TextClassificationBuilder(TaskBuilder):
             tokenizer=reading.tokenizer,
         )
 
+    @override
     def build(self, data: FederatedData, architecture: Architecture, seed: int) -> TextClassification:
-        """See `TaskBuilder`."""
         # Our Transformer returns logits for every token, and `TextClassification` takes their mean.
         needs = Needs(
             "sample",
@@ -84,8 +85,8 @@ class TextClassificationBuilder(TaskBuilder):
         )
         return TextClassification(architecture.build(needs, seed), data.labels, data.padding)
 
+    @override
     def build_pretrained(self, data: FederatedData, name: str, seed: int) -> TextClassification:
-        """See `TaskBuilder`."""
         from transformers import AutoModelForSequenceClassification
 
         kind = AutoModelForSequenceClassification

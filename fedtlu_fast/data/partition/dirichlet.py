@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Alpha, Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
@@ -29,8 +30,8 @@ class Dirichlet(Partitioner):
     by: str | None = None
     self_balancing: bool = True
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         codes, clients = to_deal.column(self.by), to_deal.clients
         to_deal.check_enough(to_deal.least)
         held: list[list[int]] = [[] for _ in range(clients)]

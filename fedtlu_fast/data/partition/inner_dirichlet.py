@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Alpha, Partitioner, ToDeal, by_value
 from fedtlu_fast.data.population import Indices
@@ -32,8 +33,8 @@ class InnerDirichlet(Partitioner):
     by: str | None = None
     partition_sizes: tuple[Annotated[int, Field(ge=2)], ...] | None = None
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         codes, sizes = to_deal.column(self.by), self._sizes(to_deal)
         if sizes.sum() > len(codes):
             expected = f"a sum of at most {len(codes)}, the samples"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal, by_value
 from fedtlu_fast.data.population import Indices
@@ -31,8 +32,8 @@ class Natural(Partitioner):
 
     by: str | None = None
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         values = by_value(to_deal.column(self.by))
         return _shared_out(values, to_deal, to_deal.name(self.by))
 
@@ -56,8 +57,8 @@ class GroupedNatural(Partitioner):
     by: str | None = None
     group_mode: GroupMode = "allow-smaller"
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         by, values = to_deal.name(self.by), by_value(to_deal.column(self.by))
         groups = [np.concatenate(group) for group in self._groups(values, by)]
         return _shared_out(groups, to_deal, f"groups of {self.group_size} values of {by}")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal, by_value
 from fedtlu_fast.data.population import Indices
@@ -38,8 +39,8 @@ class Pathological(Partitioner):
     by: str | None = None
     class_assignment_mode: ClassAssignment = "random"
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         by, values = to_deal.name(self.by), by_value(to_deal.column(self.by))
         if self.num_classes_per_partition > len(values):
             expected = f"at most {len(values)}, the values of {by}"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
@@ -38,8 +39,8 @@ class Shard(Partitioner):
     shard_size: Count | None = None
     keep_incomplete_shard: bool = False
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         order = np.argsort(to_deal.column(self.by), kind="stable")
         each, clients = self.num_shards_per_partition, to_deal.clients
         size = self.shard_size

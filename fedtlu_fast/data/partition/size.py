@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedtlu_fast.data.partition.partitioner import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices
@@ -22,8 +23,8 @@ class SizePartitioner(Partitioner):
     that rounding down leaves go to the clients with the largest remainders, and not all to the last client.
     """
 
+    @override
     def partition(self, to_deal: ToDeal, generator: np.random.Generator) -> list[Indices]:
-        """See `Partitioner.partition`."""
         to_deal.check_enough(to_deal.least)
         ends = np.cumsum(self._sizes(to_deal.samples, to_deal.clients, to_deal.least))
         return list(np.split(generator.permutation(to_deal.samples), ends[:-1]))

@@ -25,6 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
@@ -122,8 +123,8 @@ class Arrays(PathSource, VectorSource, TokenSource):
             origin=_origin(population, ("features", "labels")),
         )
 
+    @override
     def tokens(self, clients: int, window: int, vocabulary: int) -> FederatedData:
-        """See `TokenSource`."""
         population = self._open("language_modelling", clients, vocabulary)
         inputs = population.pool[0].shape[1] - 1
         if inputs != window:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import override
 
 from fedtlu_fast.data.dealing import Attribute
 from fedtlu_fast.data.image_set import ImageSet, ImageSize
@@ -23,8 +24,8 @@ class Digits(ImageSource):
 
     image_size: ImageSize = None
 
+    @override
     def images(self) -> Read[ImageSet]:
-        """See `ImageSource`."""
         # Imported here because scikit-learn takes a second to import.
         from sklearn import datasets
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Self
 
+from typing_extensions import override
+
 from fedtlu_fast.data.documents import Documents
 from fedtlu_fast.data.hub.location import Location, read_location
 from fedtlu_fast.data.image_set import PIXELS, ImagePixels, ImageSet, ImageSize
@@ -38,15 +40,15 @@ class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
     image_size: ImageSize = None
     image_pixels: ImagePixels = PIXELS
 
+    @override
     @classmethod
     def parsed_argument(cls, text: str) -> dict[str, Any]:
-        """See `Source`."""
         found = read_location(text)
         more = {"configuration": found.configuration, "revision": found.revision}
         return {"name": found.name} | {name: value for name, value in more.items() if value}
 
+    @override
     def written_argument(self) -> str:
-        """See `Source`."""
         return self.location.text
 
     @property
@@ -54,8 +56,8 @@ class Hub(DocumentSource, SentenceSource, TextSource, ImageSource):
         """The place of the data set."""
         return Location(self.name, self.configuration, self.revision)
 
+    @override
     def located(self) -> Self:
-        """See `Source`."""
         return self if self.location.folder is None else replace(self, name=absolute(self.name))
 
     def documents(self) -> Read[Documents]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from typing_extensions import override
+
 from fedtlu_fast.data.documents import Document, Documents
 from fedtlu_fast.data.sources.source import DocumentSource, Read
 from fedtlu_fast.data.splits import announce
@@ -19,8 +21,8 @@ class Pydoc(DocumentSource):
 
     part_of_python = "pydoc topics"
 
+    @override
     def documents(self) -> Read[Documents]:
-        """See `DocumentSource`."""
         return Read(Documents(pydoc_documents()), None, announce("documents", None))
 
 

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from typing_extensions import override
+
 from fedtlu_fast.data.documents import Documents
 from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.image_set import ImageSet
@@ -88,8 +90,8 @@ class PathSource(Source):
     written = "PATH"
     path: str
 
+    @override
     def located(self) -> Self:
-        """See `Source`."""
         return replace(self, path=absolute(self.path))  # type: ignore[type-var]
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from typing_extensions import override
+
 from fedtlu_fast.data.labelled import by_name
 from fedtlu_fast.data.sources.pydoc import pydoc_documents
 from fedtlu_fast.data.sources.source import Read, TextSource
@@ -30,8 +32,8 @@ class Topics(TextSource):
 
     part_of_python = "pydoc topics"
 
+    @override
     def texts(self) -> Read[TextSet]:
-        """See `TextSource`."""
         documents = sorted(pydoc_documents(), key=lambda own: (-len(own.text), own.name))
         topics: dict[str, str] = {}
         for document in documents:
