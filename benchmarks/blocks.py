@@ -61,7 +61,7 @@ def row(library: str, name: str, model: nn.Module) -> dict[str, str | int]:
     layout = ParameterLayout.from_module(model)
     sizes = layout.block_sizes()
     among = [block for group in layout.groups for block in group.blocks]
-    apart = max(layout.ungrouped, key=lambda block: sizes[block], default=None)
+    apart = max(layout.unique, key=lambda block: sizes[block], default=None)
     largest = "" if apart is None else f"{layout.blocks[apart].name} {sizes[apart] / layout.size:.1%}"
     share = sum(sizes[block] for block in among) / layout.size
     counts = (layout.size, len(layout.blocks), len(among), len(layout.groups))

@@ -86,7 +86,7 @@ MODELS: dict[str, Callable[[], tuple[Task, Batch]]] = {"gpt2-6x256": gpt2, "mini
 def cases(layout: ParameterLayout) -> dict[str, list[int]]:
     """Returns the top 1, 2, ... of the first group of like blocks with all layers above; then everything."""
     like = layout.groups[0].blocks
-    above = [block for block in layout.ungrouped if block > like[-1]]
+    above = [block for block in layout.unique if block > like[-1]]
     tops = {f"top {count}": [*like[-count:], *above] for count in range(1, len(like) + 1)}
     return {"above the blocks": above, **tops, "all": list(range(len(layout.blocks)))}
 

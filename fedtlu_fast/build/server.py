@@ -60,7 +60,7 @@ def make_server(
         selector=selector,
         keep=chosen.keep if selector.budgeted else None,
         room=ServerRoom(layout, kept),
-        ungrouped=chosen.ungrouped,
+        unique=chosen.unique,
         optimizer=config.aggregation.server_optimizer,
         server_lr=config.server_lr,
         rounds=config.rounds,

@@ -49,7 +49,7 @@ def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
     for group in layout.groups:
         best_first = sorted(group.blocks, key=lambda block: -values[block])
         rows += [row(block, group, rank) for rank, block in enumerate(best_first, start=1)]
-    return rows + [row(block, None, None) for block in layout.ungrouped]
+    return rows + [row(block, None, None) for block in layout.unique]
 
 
 def layer_rows(scored: ScoredChange) -> list[dict[str, Any]]:

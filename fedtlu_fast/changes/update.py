@@ -21,7 +21,7 @@ from fedtlu_fast.selection import (
     Selection,
     Selector,
     ServerRoom,
-    Ungrouped,
+    Unique,
     as_selector,
     quotas,
     select,
@@ -36,7 +36,7 @@ def choose(
     keep: Keep = 1,
     selector: str | Selector | Callable[[Change], Any] = "fedtlu",
     *,
-    ungrouped: Ungrouped = "always",
+    unique: Unique = "always",
     seed: int = 0,
     round: int | None = None,  # noqa: A002
     last_choice: Selection | None = None,
@@ -51,7 +51,7 @@ def choose(
             every group's name to a number or share.
         selector: a name, such as ``fedtlu``, ``random``, ``last`` or ``full``, a dotted name, a selector, or
             your own function ``(change) -> scores [B]``.
-        ungrouped: whether unique blocks (embeddings, head) are chosen ``always`` or ``never``.
+        unique: whether unique blocks (embeddings, head) are chosen ``always`` or ``never``.
         seed: the seed; together with the round it decides all draws of the selector.
         round: the number of the round, from 1; a selector that draws, such as ``random``, needs it. None is
             round 1 for the other selectors.
@@ -92,7 +92,7 @@ def choose(
         last_choice=last,
     )
     room = ServerRoom(scores.layout, _quotas(scores.layout, keep, chooser))
-    chosen = select(chooser, evidence, room, ungrouped, scores.stats.nonfinite)
+    chosen = select(chooser, evidence, room, unique, scores.stats.nonfinite)
     if round is None and _has_drawn(draws):
         expected = f"the number of the round, from 1, since {type(chooser).__name__} draws by it"
         raise InputError("round", round, expected, "Without it every round would draw the same.")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
 from fedtlu_fast.layout.blocks import Granularity
 from fedtlu_fast.registry import find
-from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Ungrouped
+from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Unique
 
 
 class SelectionConfig(PartsSection):
@@ -36,11 +36,13 @@ class SelectionConfig(PartsSection):
         description="patterns of modules, such as down.*, that are blocks although they are not found "
         "automatically; every pattern is a group",
     )
-    ungrouped: Ungrouped = Field(
+    unique: Unique = Field(
         "always",
         description="whether unique blocks (embeddings, head), which are in no group, are updated: always | "
         "never",
     )
+
+    renamed: ClassVar[Mapping[str, str]] = {"ungrouped": "unique"}
 
     @field_validator("keep", mode="before")
     @classmethod

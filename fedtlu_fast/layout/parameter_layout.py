@@ -194,7 +194,7 @@ class ParameterLayout:
         return torch.tensor(ends, dtype=torch.int64, device="cpu")
 
     @cached_property
-    def ungrouped(self) -> tuple[int, ...]:
+    def unique(self) -> tuple[int, ...]:
         """Indices of the unique blocks, which have no like: usually embeddings, head and final norm."""
         grouped = {block for group in self.groups for block in group.blocks}
         return tuple(index for index in range(len(self.blocks)) if index not in grouped)

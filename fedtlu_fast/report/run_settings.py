@@ -76,9 +76,10 @@ class RunSettings:
         return tuple(self.tree["selection"].get("blocks", ()))
 
     @property
-    def updates_ungrouped(self) -> bool:
-        """Whether blocks without a like are updated in every round."""
-        return bool(self.tree["selection"]["ungrouped"] == "always")
+    def updates_unique(self) -> bool:
+        """Whether unique blocks are updated in every round; runs of earlier versions call it ungrouped."""
+        chosen = self.tree["selection"]
+        return bool(chosen.get("unique", chosen.get("ungrouped")) == "always")
 
     @property
     def measures_costs(self) -> bool:

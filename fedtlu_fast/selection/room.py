@@ -57,7 +57,7 @@ class ServerRoom(Room):
     def open(self) -> Mask:  # type: ignore[override]
         """Returns the blocks in groups, [B] bool."""
         found = np.ones(len(self.layout.blocks), np.bool_)
-        found[list(self.layout.ungrouped)] = False
+        found[list(self.layout.unique)] = False
         return found
 
     @property
@@ -78,7 +78,7 @@ class ServerRoom(Room):
         """See `Room`."""
         counts = [mask[:, list(group.blocks)].sum(axis=1).max(initial=0) for group in self.layout.groups]
         full = any(count > quota for count, quota in zip(counts, self.quotas, strict=True))
-        return not full and not bool(mask[:, list(self.layout.ungrouped)].any())
+        return not full and not bool(mask[:, list(self.layout.unique)].any())
 
 
 @dataclass(frozen=True)

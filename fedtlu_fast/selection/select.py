@@ -14,7 +14,7 @@ from fedtlu_fast.selection.evidence import Evidence
 from fedtlu_fast.selection.room import ServerRoom
 from fedtlu_fast.selection.selector import Selector, chosen_by
 
-Ungrouped = Literal["always", "never"]
+Unique = Literal["always", "never"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +50,7 @@ def select(
     selector: Selector,
     evidence: Evidence,
     room: ServerRoom,
-    ungrouped: Ungrouped,
+    unique: Unique,
     nonfinite: Tensor,
     unsent: Sequence[int] = (),
 ) -> Selection:
@@ -60,7 +60,7 @@ def select(
         selector: the part that chooses among like blocks.
         evidence: the numbers that the selector sees, with one row.
         room: the number of blocks to keep in each group.
-        ungrouped: whether unique blocks (embeddings, head, final norm) are updated in every round or never.
+        unique: whether unique blocks (embeddings, head, final norm) are updated in every round or never.
             The paper does not say; ``always`` (default, ours) keeps input and output in step with the blocks
             between them.
         nonfinite: [L], the number of NaN or Inf in each layer's change. A block with any is left out, even
@@ -69,8 +69,8 @@ def select(
     """
     layout = evidence.layout
     chosen = chosen_by(selector, evidence, room)[0].copy()
-    if ungrouped == "always":
-        chosen[list(layout.ungrouped)] = True
+    if unique == "always":
+        chosen[list(layout.unique)] = True
     for index, block in enumerate(layout.blocks):
         if bool((nonfinite[list(block.layers)] > 0).any()):
             chosen[index] = False

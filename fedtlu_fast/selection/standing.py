@@ -73,7 +73,7 @@ def standing(
         InputError: A pattern fits no block, a block is in two of the lists, or no block is left to train and
             send.
     """
-    outside = set(layout.ungrouped)
+    outside = set(layout.unique)
     grouped = [index for index in range(len(layout.blocks)) if index not in outside]
     last = max(grouped) if grouped else -1
     head = {index for index in outside if index > last} if grouped else set()

@@ -131,7 +131,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                 Full() if warmup else server.selector,
                 evidence,
                 server.room,
-                server.ungrouped,
+                server.unique,
                 stats.nonfinite,
                 list(aggregated.unsent),
             )

@@ -15,7 +15,7 @@ from fedtlu_fast.data.population import Population
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.participation import Turnout
-from fedtlu_fast.selection import Selector, ServerRoom, Ungrouped
+from fedtlu_fast.selection import Selector, ServerRoom, Unique
 from fedtlu_fast.selection.quota import Keep
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.client_rule import ClientRule
@@ -83,7 +83,7 @@ class Server:
         selector: chooses blocks.
         keep: blocks to keep, as the user gave them; None where the selector keeps all.
         room: blocks to keep in each group.
-        ungrouped: what becomes of blocks outside of all groups.
+        unique: whether unique blocks are updated in every round or never.
         optimizer: makes the server's step of the aggregated change.
         server_lr: factor on that step.
         rounds: how many the run has, warm-up included.
@@ -109,7 +109,7 @@ class Server:
     selector: Selector
     keep: Keep | None
     room: ServerRoom
-    ungrouped: Ungrouped
+    unique: Unique
     optimizer: ServerOptimizer
     server_lr: float
     rounds: int

@@ -6,7 +6,7 @@
     def test_mine():
         check_selector(Mine(floor=0.2))
 
-`check_rule` does the same for an aggregation rule, and `check_client_step` for a client step or a threat.
+`check_rule` checks aggregation rules, `check_client_step` client steps and threats, and `check_task` tasks.
 
 Each check raises `ConformanceError` at the first promise that is broken. The parts of this package pass them.
 """

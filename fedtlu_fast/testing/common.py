@@ -26,7 +26,7 @@ LAYOUT = ParameterLayout.from_shapes(
 
 
 # Computed now: a layout keeps them, and a check would take them for a change.
-WARM = (LAYOUT.size, LAYOUT.names, LAYOUT.offsets, LAYOUT.ungrouped, LAYOUT.grouped_share)
+WARM = (LAYOUT.size, LAYOUT.names, LAYOUT.offsets, LAYOUT.unique, LAYOUT.grouped_share)
 
 
 class ConformanceError(FedtluError, AssertionError):

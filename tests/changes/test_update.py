@@ -82,7 +82,7 @@ def test_the_best_blocks_are_chosen_and_those_without_a_like(pair):
     best = [row["name"] for row in scores.blocks if row["rank"] in (1, 2)]
     chosen = ft.choose(scores, keep=2)
     assert set(chosen.names) == {"embed", *best}
-    assert set(ft.choose(scores, keep=2, ungrouped="never").names) == set(best)
+    assert set(ft.choose(scores, keep=2, unique="never").names) == set(best)
     layers = [name for name in scores.layout.names if name.startswith(tuple(chosen.names))]
     assert chosen.layers == tuple(layers)
     assert set(ft.choose(scores, selector="last").names) == {"embed", "h.2"}
@@ -141,7 +141,7 @@ def test_errors_of_choose_name_its_arguments(pair):
 
 
 def test_a_choice_shows_names_of_blocks(pair):
-    chosen = ft.choose(ft.score(*pair), keep=1, ungrouped="never")
+    chosen = ft.choose(ft.score(*pair), keep=1, unique="never")
     assert repr(chosen) == f"Selection of 1 block, {chosen.parameters:,} parameters: {chosen.names[0]}"
 
 
@@ -158,7 +158,7 @@ def test_a_selector_of_the_users_own(pair):
         needs = ("agreement",)
 
     scores = ft.score(*pair)
-    assert ft.choose(scores, selector=Middle(), ungrouped="never").names == ("h.1",)
+    assert ft.choose(scores, selector=Middle(), unique="never").names == ("h.1",)
     with pytest.raises(InputError, match="no facts about single clients, but this one needs agreement"):
         ft.choose(scores, selector=Agreeing())
     with pytest.raises(InputError, match="parameters before it"):
@@ -173,7 +173,7 @@ def test_a_score_of_the_users_own(pair):
     def farthest(change):
         return [change.stats.l2[list(block.layers)].max() for block in change.layout.blocks]
 
-    found = ft.choose(scores, selector=farthest, ungrouped="never").names
+    found = ft.choose(scores, selector=farthest, unique="never").names
     sizes = {block.name: max(scores.stats.l2[list(block.layers)]) for block in scores.layout.blocks}
     assert found == (max([name for name in sizes if name.startswith("h.")], key=sizes.get),)
 

@@ -173,6 +173,12 @@ def test_clients_per_batch_had_another_name(caplog):
     assert "the setting at_once is now called clients_per_batch" in caplog.text
 
 
+def test_unique_blocks_may_be_set_by_their_old_name(caplog):
+    assert load_config(overrides=["selection.ungrouped=never"]).selection.unique == "never"
+    assert parse_config({"selection": {"ungrouped": "never"}}).selection.unique == "never"
+    assert "the setting ungrouped is now called unique" in caplog.text
+
+
 @pytest.mark.parametrize("old", ["over", "participation.over"])
 def test_an_old_name_is_read_in_files_and_overrides(old, tmp_path, caplog):
     assert load_config(overrides=[f"{old}=1.5"]).participation.over_selection == 1.5
@@ -380,7 +386,7 @@ def test_values_of_the_wrong_type(override, message):
         ("keep=.nan", "selection.keep: got nan"),
         ("keep={h: 0}", r"selection.keep: got {'h': 0}"),
         ("granularity=layer", "selection.granularity: got 'layer'; expected one of tensor, module, block"),
-        ("ungrouped=sometimes", "selection.ungrouped: got 'sometimes'; expected one of always, never"),
+        ("unique=sometimes", "selection.unique: got 'sometimes'; expected one of always, never"),
         ("ddof=2", "selection.ddof: got 2; expected 0 or 1"),
         ("pooling=max", "selection.pooling: got 'max'; expected one of mean, pooled"),
         (

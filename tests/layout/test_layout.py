@@ -53,8 +53,8 @@ def groups_of(layout):
     return {group.name: [layout.blocks[block].name for block in group.blocks] for group in layout.groups}
 
 
-def ungrouped_of(layout):
-    return [layout.blocks[block].name for block in layout.ungrouped]
+def unique_of(layout):
+    return [layout.blocks[block].name for block in layout.unique]
 
 
 def assert_sound(layout):
@@ -74,7 +74,7 @@ def assert_sound(layout):
     assert len({block.name for block in layout.blocks}) == len(layout.blocks), "names are keys in the logs"
     assert len({group.name for group in layout.groups}) == len(layout.groups), "names are keys of keep"
     grouped = [block for group in layout.groups for block in group.blocks]
-    assert sorted([*grouped, *layout.ungrouped]) == list(range(len(layout.blocks)))
+    assert sorted([*grouped, *layout.unique]) == list(range(len(layout.blocks)))
     for group in layout.groups:
         assert len(group.blocks) > 1
         first = shapes_of(layout, group.blocks[0])
@@ -194,15 +194,15 @@ BLOCKS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_groups_of_blocks(name):
     layout = ParameterLayout.from_module(MODELS[name]())
-    sizes, ungrouped = BLOCKS[name]
+    sizes, unique = BLOCKS[name]
     assert {group.name: len(group.blocks) for group in layout.groups} == sizes
-    assert ungrouped_of(layout) == ungrouped
+    assert unique_of(layout) == unique
 
 
 def test_groups_of_a_vision_transformer_do_not_depend_on_names():
     layout = ParameterLayout.from_module(vit(layers=4))
     assert [len(group.blocks) for group in layout.groups] == [4]
-    assert "classifier" in ungrouped_of(layout)
+    assert "classifier" in unique_of(layout)
 
 
 @pytest.mark.parametrize("layers", [2, 3, 11])
@@ -259,7 +259,7 @@ def test_a_head_of_the_embeddings_shape_is_not_its_like():
     layout = ParameterLayout.from_module(llama())
     shapes = {layer.name: layer.shape for layer in layout.layers}
     assert shapes["lm_head.weight"] == shapes["model.embed_tokens.weight"]
-    assert {"model.embed_tokens", "lm_head"} <= set(ungrouped_of(layout))
+    assert {"model.embed_tokens", "lm_head"} <= set(unique_of(layout))
 
 
 class EncoderLayer(nn.Module):
@@ -277,7 +277,7 @@ def test_like_siblings_are_compared_before_their_lists_are_opened():
     model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(8, 3)})
     layout = ParameterLayout.from_module(model)
     assert groups_of(layout) == {"encoder.*": [f"encoder.encoder_layer_{index}" for index in range(4)]}
-    assert ungrouped_of(layout) == ["head"]
+    assert unique_of(layout) == ["head"]
     assert_sound(layout)
 
 
@@ -318,7 +318,7 @@ def test_a_block_with_more_than_its_like_is_one_of_them(special, bias, gain, gra
     blocks = [WithBias(bias and index == special, gain and index == special) for index in range(3)]
     layout = ParameterLayout.from_module(nn.ModuleDict({"h": nn.ModuleList(blocks)}), granularity)
     assert_sound(layout)
-    apart = {layout.names[layer] for block in layout.ungrouped for layer in layout.blocks[block].layers}
+    apart = {layout.names[layer] for block in layout.unique for layer in layout.blocks[block].layers}
     assert apart == {*[f"h.{special}.bias.weight"] * bias, *[f"h.{special}.gain"] * gain}
     if granularity == "block":
         assert groups_of(layout) == {"h.*": ["h.0", "h.1", "h.2"]}
@@ -330,7 +330,7 @@ def test_the_first_blocks_of_a_t5_are_like_the_others():
     )
     layout = ParameterLayout.from_module(T5ForConditionalGeneration(size))
     assert [len(group.blocks) for group in layout.groups] == [3, 4]
-    apart = set(ungrouped_of(layout))
+    apart = set(unique_of(layout))
     assert {name.rpartition(".")[2] for name in apart} == {
         "shared",
         "final_layer_norm",
@@ -523,7 +523,7 @@ def test_any_module_repeated_in_a_list_is_one_group_of_blocks(inside, repeats, a
     shapes = {f"{path}.{index}.{name}": shape for index in range(repeats) for name, shape in inside.items()}
     layout = ParameterLayout.from_shapes({"embedding.weight": (9, 9), **shapes, "head.weight": (9, 9)})
     assert groups_of(layout) == {f"{path}.*": [f"{path}.{index}" for index in range(repeats)]}
-    assert ungrouped_of(layout) == ["embedding", "head"]
+    assert unique_of(layout) == ["embedding", "head"]
 
 
 @examples(100)

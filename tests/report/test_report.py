@@ -200,12 +200,12 @@ def test_comparison_picture_shows_every_selector_and_its_gain(results: list[ArmR
 
 @pytest.mark.sweep(quick=6)
 @pytest.mark.parametrize(("rounds", "warmup"), [(1, 0), (1, 1), (3, 3), (6, 2), (200, 20)])
-@pytest.mark.parametrize("ungrouped", [[], ["transformer.wte"], [f"b.{index}" for index in range(90)]])
-def test_pictures_of_a_run_can_always_be_drawn(rounds: int, warmup: int, ungrouped: list[str]) -> None:
+@pytest.mark.parametrize("unique", [[], ["transformer.wte"], [f"b.{index}" for index in range(90)]])
+def test_pictures_of_a_run_can_always_be_drawn(rounds: int, warmup: int, unique: list[str]) -> None:
     result = arm("fedtlu", 0, rounds=rounds, warmup=warmup)
     assert drawn(curves_figure(result.metrics, "fedtlu", warmup))[0] == 1040
     for blocks in (BLOCKS, BLOCKS[:1], []):
-        assert drawn(selection_figure(result.selection, blocks, warmup, ungrouped))[0] == 1040
+        assert drawn(selection_figure(result.selection, blocks, warmup, unique))[0] == 1040
     drawn(curves_figure(arm("full", 0, None, rounds, warmup).metrics, "full", warmup))
 
 
@@ -245,7 +245,7 @@ def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "over", [{"selector": "full"}, {"granularity": "tensor"}, {"ungrouped": "never"}], ids=str
+    "over", [{"selector": "full"}, {"granularity": "tensor"}, {"unique": "never"}], ids=str
 )
 def test_report_of_every_kind_of_run_can_be_written(text: Path, tmp_path: Path, over: dict[str, Any]) -> None:
     config = tiny(text, selection=over, rounds=3)

@@ -21,12 +21,12 @@ SELECTORS = tuple(NAMES["selector"])
 NONE = torch.zeros(len(LAYOUT.layers), dtype=torch.float64)
 
 
-def choose(name="fedtlu", scores=(0, 1, 3, 2, 0), quotas=(1,), ungrouped="always", nonfinite=NONE, **at):
+def choose(name="fedtlu", scores=(0, 1, 3, 2, 0), quotas=(1,), unique="always", nonfinite=NONE, **at):
     metrics = {"excess": np.array([scores], dtype=np.float64)}
     draws = draws_of(at.get("seed", 0), "selection", at.get("round_index", 1))
     selector = find("selector", name, "selector")()
     room = ServerRoom(LAYOUT, quotas)
-    return select(selector, Evidence(LAYOUT, metrics, draws), room, ungrouped, nonfinite)
+    return select(selector, Evidence(LAYOUT, metrics, draws), room, unique, nonfinite)
 
 
 def test_a_selection_names_its_blocks_layers_and_parameters():
@@ -39,7 +39,7 @@ def test_a_selection_names_its_blocks_layers_and_parameters():
 
 @pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"full"}))
 def test_blocks_without_a_like_are_updated_always_or_never(name):
-    always, never = (choose(name, ungrouped=rule) for rule in ("always", "never"))
+    always, never = (choose(name, unique=rule) for rule in ("always", "never"))
     assert {"embedding", "head"} <= set(always.names)
     assert set(always.names) - {"embedding", "head"} == set(never.names)
     assert len(never.names) == 1
@@ -47,7 +47,7 @@ def test_blocks_without_a_like_are_updated_always_or_never(name):
 
 def test_full_updates_everything_whatever_the_rule():
     for rule in ("always", "never"):
-        assert choose("full", ungrouped=rule).parameters == LAYOUT.size
+        assert choose("full", unique=rule).parameters == LAYOUT.size
 
 
 @pytest.mark.parametrize("name", SELECTORS)
@@ -56,8 +56,8 @@ def test_blocks_with_nan_or_inf_are_never_applied(name, rule):
     for layer in range(len(LAYOUT.layers)):
         nonfinite = NONE.clone()
         nonfinite[layer] = 1
-        got = choose(name, quotas=(3,), ungrouped=rule, nonfinite=nonfinite)
-        clean = choose(name, quotas=(3,), ungrouped=rule)
+        got = choose(name, quotas=(3,), unique=rule, nonfinite=nonfinite)
+        clean = choose(name, quotas=(3,), unique=rule)
         assert not got.mask[layer]
         (lost,) = (index for index, block in enumerate(LAYOUT.blocks) if layer in block.layers)
         assert set(got.blocks) == set(clean.blocks) - {lost}

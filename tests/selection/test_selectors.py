@@ -39,7 +39,7 @@ def chosen(name, evidence, quotas):
 
 def test_the_layout_is_as_the_tests_think():
     assert [group.blocks for group in LAYOUT.groups] == [(1, 2, 3, 4), (5, 6, 7)]
-    assert LAYOUT.ungrouped == (0, 8)
+    assert LAYOUT.unique == (0, 8)
 
 
 def test_names_are_those_of_the_papers_baselines():
@@ -137,7 +137,7 @@ def test_every_selector_fills_its_quotas_in_every_row(name, quotas, rows, seed):
     for row in chosen(name, evidence_of(scores, seed=seed, rows=rows), quotas):
         for group, quota in zip(LAYOUT.groups, quotas, strict=True):
             assert len(set(row) & set(group.blocks)) == quota
-        assert not set(row) & set(LAYOUT.ungrouped)
+        assert not set(row) & set(LAYOUT.unique)
 
 
 def test_clients_choose_by_their_own_row():

@@ -177,7 +177,7 @@ def test_warm_up_rounds_are_those_of_no_selection(name):
 
 @pytest.mark.parametrize("selector", ["fedtlu", "random", "last"])
 def test_the_server_applies_of_its_choice_what_somebody_sent(selector):
-    selection = {"selector": selector, "keep": 2, "ungrouped": "always"}
+    selection = {"selector": selector, "keep": 2, "unique": "always"}
     config = settings_of(chosen_by("random", always="none"), selection=selection, cohort=2)
     own, dropped = Federation(config), 0
     for _ in range(6):

@@ -150,7 +150,7 @@ def test_the_optimizer_steps_from_the_change_that_is_scored(
     text: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Round 1 starts from the same parameters with and without: same scores, same choice, another step."""
-    given = {"rounds": 1, "warmup_rounds": 0, "selection": {"ungrouped": "never"}}
+    given = {"rounds": 1, "warmup_rounds": 0, "selection": {"unique": "never"}}
     with_it = simulate(federation(text, {**STEPS[step]}, **given, server_lr=0.5))
     without = simulate(federation(text, {}, **given, server_lr=0.5))
     assert with_it.selection == without.selection
@@ -169,7 +169,7 @@ def test_the_optimizer_steps_from_the_change_that_is_scored(
 @pytest.mark.parametrize("rule", ["mean", "multi_krum"])
 def test_layers_that_are_not_applied_keep_parameters_and_state(text: Path, step: str, rule: str) -> None:
     settings = {**RULES.get(rule, {}), **STEPS[step]}
-    config = federation(text, settings, selection={"ungrouped": "never"}, server_lr=0.1)
+    config = federation(text, settings, selection={"unique": "never"}, server_lr=0.1)
     with closing(open_run(config)) as run:
         run.advance(1)
         for index in (2, 3):

@@ -85,17 +85,17 @@ def test_warmup_updates_every_block_and_then_keep_blocks_of_a_group(text: Path, 
     result = simulate(tiny(text, selection={"selector": selector, "keep": 2}))
     layout = result.layout
     group = {layout.blocks[index].name for index in layout.groups[0].blocks}
-    ungrouped = {layout.blocks[index].name for index in layout.ungrouped}
+    unique = {layout.blocks[index].name for index in layout.unique}
     assert group
-    assert ungrouped
+    assert unique
     for row in result.metrics:
         chosen = set(row["selected"])
         assert row["warmup"] == (row["round"] <= 2)
         if row["warmup"]:
-            assert chosen == group | ungrouped
+            assert chosen == group | unique
             assert row["updated_share"] == 1
         else:
-            assert chosen >= ungrouped
+            assert chosen >= unique
             assert len(chosen & group) == 2
             assert row["updated_share"] < 1
 
@@ -108,14 +108,14 @@ def test_fedtlu_updates_the_best_scoring_blocks_it_logged(text: Path) -> None:
         assert set(row["selected"]) & set(names) == {best}
 
 
-def test_ungrouped_never_leaves_embeddings_alone(text: Path) -> None:
-    result = simulate(tiny(text, selection={"ungrouped": "never"}))
+def test_unique_never_leaves_embeddings_alone(text: Path) -> None:
+    result = simulate(tiny(text, selection={"unique": "never"}))
     names = {result.layout.blocks[index].name for index in result.layout.groups[0].blocks}
     assert all(set(row["selected"]) <= names for row in result.metrics[2:])
 
 
 def test_blocks_that_were_not_chosen_keep_their_bits(text: Path, tmp_path: Path) -> None:
-    config = tiny(text, checkpoint={"every": 1, "retain": 9}, selection={"ungrouped": "never"})
+    config = tiny(text, checkpoint={"every": 1, "retain": 9}, selection={"unique": "never"})
     result = simulate(config, tmp_path / "out")
     folder = tmp_path / "out" / "checkpoints"
     states = [load_file(folder / f"round-{index:06d}" / "model.safetensors") for index in range(1, 6)]

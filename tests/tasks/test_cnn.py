@@ -23,7 +23,7 @@ def test_its_blocks_are_alike_and_lie_between_stem_and_head(shape, layers):
     names = [block.name for block in layout.blocks]
     assert names == ["stem", *(f"blocks.{index}" for index in range(layers)), "head"]
     assert [group.blocks for group in layout.groups] == [tuple(range(1, layers + 1))]
-    assert [names[index] for index in layout.ungrouped] == ["stem", "head"]
+    assert [names[index] for index in layout.unique] == ["stem", "head"]
 
 
 @examples(60)

@@ -45,14 +45,14 @@ def curves_figure(metrics: Rows, selector: str, warmup: int, quality: Quality = 
     return figure
 
 
-def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrouped: Sequence[str]) -> Figure:
+def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, unique: Sequence[str]) -> Figure:
     """Draws the score of every block in every round, and marks the updated blocks.
 
     Args:
         selection: the rows of selection.jsonl.
         blocks: the names of the blocks among which the selector chooses, from input to output; may be empty.
         warmup: the number of rounds that updated every block.
-        ungrouped: the names of the blocks that are also updated, in every round.
+        unique: the names of the blocks that are also updated, in every round.
     """
     figure = Figure(figsize=(8, 1.0 + map_height(blocks)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
@@ -85,8 +85,8 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, ungrou
     if np.isnan(safe).any():
         axes.set_facecolor(NO_SCORE)
         notes.append("blue: no score above 0")
-    if ungrouped:
-        more = f" and {len(ungrouped) - 4} more" if len(ungrouped) > 4 else ""
-        notes.append(f"also updated, in every round: {', '.join(ungrouped[:4])}{more}")
+    if unique:
+        more = f" and {len(unique) - 4} more" if len(unique) > 4 else ""
+        notes.append(f"also updated, in every round: {', '.join(unique[:4])}{more}")
     axes.set_xlabel("\n".join(["round", *notes]), fontsize=8)
     return figure

@@ -63,9 +63,9 @@ def _run_report(
     summary = run.summary
     headline = headline_of(summary)
     blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
-    ungrouped = [layout.blocks[block].name for block in layout.ungrouped]
+    unique = [layout.blocks[block].name for block in layout.unique]
     warmup = int(summary["warmup_rounds"])
-    always = ungrouped if settings.updates_ungrouped else []
+    always = unique if settings.updates_unique else []
     figures: dict[str, Callable[[], Figure]] = {
         "curves": lambda: curves_figure(run.metrics, settings.shown_selector, warmup, headline),
         "selection": lambda: selection_figure(run.selection, blocks, warmup, always),
