@@ -1,8 +1,7 @@
 """Measures the floating-point operations of forward and backward passes for `costs` (the method is ours).
 
-Nothing is guessed from names. The task's loss is run under torch's own counter,
-`torch.utils.flop_counter.FlopCounterMode`, with only the blocks in question trained. A multiplication and
-an addition are two operations.
+Nothing is guessed from names. The task's loss is run under a counter with torch's own formulas (`counter`),
+with only the blocks in question trained. A multiplication and an addition are two operations.
 
 The counter knows, and so counts, matrix products (``mm``, ``addmm``, ``bmm``, ``baddbmm``: linear layers,
 ``einsum``, attention) and convolutions, forward and backward, exactly. Attention is run as plain products
@@ -21,9 +20,9 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedtlu_fast.costs.blocks import BlockCosts
+from fedtlu_fast.costs.counter import FlopCounter
 from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
@@ -109,13 +108,13 @@ def _flops(
             batch = tuple(_as_leaf(part, leaves) if part.is_floating_point() else part for part in batch)
             stack.enter_context(_outputs_as_leaves(task.model, leaves))
         stack.enter_context(PlainAttention())
-        counter = stack.enter_context(FlopCounterMode(display=False))
+        counter = stack.enter_context(FlopCounter())
         loss = task.loss(batch)
-        forward = counter.get_total_flops()
+        forward = counter.total
         if loss.requires_grad:
             # Not backward(), so that the gradients that the model holds stay unchanged.
             torch.autograd.grad(loss, leaves, allow_unused=True)
-        return forward, counter.get_total_flops() - forward
+        return forward, counter.total - forward
 
 
 @contextmanager
