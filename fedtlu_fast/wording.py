@@ -38,7 +38,7 @@ SELECTORS = either("selectors", "--selectors")
 JOBS = either("jobs", "--jobs")
 SEEDS = either("seeds", "--seeds")
 OVERRIDES = either("overrides", "--set")
-ALL_SETTINGS = either("fedtlu_fast.config.settings.setting_paths()", "fedtlu settings")
+ALL_SETTINGS = either("fedtlu_fast.config.names.setting_paths()", "fedtlu settings")
 """The function or command that lists every setting."""
 
 

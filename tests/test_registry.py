@@ -14,8 +14,9 @@ from support.own_parts import Cautious, Unchecked, middle
 from fedtlu_fast import InputError, registry
 from fedtlu_fast.aggregation import FunctionRule, Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
+from fedtlu_fast.config.names import setting_paths
 from fedtlu_fast.config.parts_section import Unfound
-from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config, setting_paths
+from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config
 from fedtlu_fast.participation.samplers import ByLoss
 from fedtlu_fast.parts import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
@@ -161,9 +162,34 @@ def test_values_after_a_name_are_the_first_parameters():
     own = parse_config({"aggregation": {"rule": f"{CAUTIOUS}:0.25"}, "participation": {"sampler": "loss:30"}})
     assert own.aggregation.rule == Cautious(0.25)
     assert own.participation.sampler == ByLoss(30)
-    assert load_config(overrides=["aggregation.rule=krum:2", "aggregation.byzantine=1"]).aggregation == (
-        AggregationConfig(rule=Krum(1))
-    ), "what is laid over it later wins"
+    given = ["aggregation.rule=krum:2", "aggregation.byzantine=1"]
+    for overrides in (given, given[::-1]):
+        with pytest.raises(
+            InputError, match=r"byzantine: got 1; .* beside aggregation\.rule=krum:2, which sets"
+        ):
+            load_config(overrides=overrides)
+    same = load_config(overrides=["aggregation.rule=krum:1", "byzantine=1"]).aggregation
+    assert same == AggregationConfig(rule=Krum(1))
+    over = load_config(settings={"aggregation": {"rule": "krum", "byzantine": 1}}, overrides=given[:1])
+    assert over.aggregation == AggregationConfig(rule=Krum(2)), "what is laid over a file wins"
+
+
+def test_an_unknown_key_lists_the_parameters_of_the_chosen_part():
+    for given, message in (
+        (
+            ["aggregation.rule=" + CAUTIOUS, "aggregation.flor=1"],
+            r"mean aggregation\.floor\?.*Cautious takes floor",
+        ),
+        (["server_optimizer=momentum", "aggregation.momentum=0"], r"mean aggregation\.server_momentum\?"),
+        (
+            ["aggregation.rule=" + CAUTIOUS, "aggregation.a=1"],
+            r"none takes no parameters\. .*lists all names",
+        ),
+        (["selection.bonus=1"], r"selector=fedtlu takes metric, ddof.*lists all names"),
+        (["threats=[{kind: sign_flip, shar: 0.2}]"], r"threats\.0\.share\?.*kind=sign_flip takes share"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_config(overrides=given)
     for rule, message in (
         ("trimmed_maen:0.2", "Did you mean trimmed_mean"),
         ("krum:1:2:3", "at most"),
@@ -286,7 +312,7 @@ def test_complete_settings_of_an_earlier_version_hold_every_rule_s_defaults():
 
 def test_the_list_of_settings_has_each_parameter_once_with_its_users():
     paths = setting_paths()
-    assert paths["aggregation.byzantine"].startswith("krum, multi_krum: f, how many clients")
+    assert paths["aggregation.byzantine"].startswith("krum, multi_krum: f, the number of clients")
     assert paths["aggregation.server_beta1"].startswith("adam: decay")
     assert "aggregation.function" not in paths
 

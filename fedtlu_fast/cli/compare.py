@@ -38,7 +38,8 @@ def compare_command(
         str | None,
         typer.Option(
             help=f"Selectors to compare, separated by commas (default: {SELECTORS}). Client selectors have a "
-            "budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, ... References without "
+            "budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, ... Your own: "
+            "my_parts:Mine, or my_parts:Mine:0.3 with the value of its first parameter. References without "
             "selection: zero_shot, after_warmup, local_only."
         ),
     ] = None,

@@ -18,6 +18,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
+    from fedtlu_fast.config import PartitionConfig
     from fedtlu_fast.data.holdings import Holdings
 
 NUMBERS = ("min", "q1", "median", "q3", "max", "mean")
@@ -82,7 +83,14 @@ def data_command(
     if as_json:
         typer.echo(dump_json(found, indent=1))
     else:
-        show(_table(found, str(settings.data.source), settings.partition.name_of("name")), "use --json")
+        show(_table(found, str(settings.data.source), _dealt_by(settings.partition)), "use --json")
+
+
+def _dealt_by(partition: PartitionConfig) -> str:
+    """Returns the partition with the parameters that have a value, such as ``dirichlet (alpha=0.1)``."""
+    own = partition.choosers()["name"].values_of(partition.name)
+    told = ", ".join(f"{name}={value}" for name, value in own.items() if value is not None)
+    return partition.name_of("name") + (f" ({told})" if told else "")
 
 
 def _numbers(holdings: Holdings) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _numbers(holdings: Holdings) -> dict[str, Any]:
 
 def _table(found: dict[str, Any], source: str, partition: str) -> Table:
     among = "" if found["looked_at"] == found["clients"] else f"{found['looked_at']:,} of "
-    dealt = "" if found["left_over"] is None else f", dealt by partition={partition}"
+    dealt = "" if found["left_over"] is None else f", dealt by {partition}"
     caption = []
     if found["without_own_test"]:
         caption.append(f"{found['without_own_test']:,} clients have no test samples of their own")

@@ -192,7 +192,7 @@ def check_free(overrides: list[str] | None, free: tuple[str, ...] = FREE) -> lis
     Raises:
         InputError: An override changes a setting that must stay the same.
     """
-    from fedtlu_fast.config.settings import full_key
+    from fedtlu_fast.config.names import full_key
 
     fixed = [text for text in overrides or [] if not full_key(text.partition("=")[0]).startswith(free)]
     refuse_beside_resume(set=fixed)

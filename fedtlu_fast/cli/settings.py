@@ -19,7 +19,8 @@ def settings_command(preset: options.Preset = None) -> None:
     Other commands take a setting as --set KEY=VALUE, such as --set training.lr=0.1. The last part of a key
     is enough if only one setting has it (--set keep=3).
     """
-    from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets, setting_paths
+    from fedtlu_fast.config.names import setting_paths
+    from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets
     from fedtlu_fast.yaml_text import dump_yaml
 
     preset = preset or DEFAULT_PRESET

@@ -75,7 +75,7 @@ class ParticipationConfig(PartsSection):
         unused = {"period": 10} if self.trace is None else {"duty": 1.0, "period": 10}
         for name, default in unused.items():
             if (self.trace is not None or self.duty == 1) and getattr(self, name) != default:
-                expected = f"{default} with {chosen}, which does not use it"
+                expected = f"no value with {chosen}, which does not use it"
                 raise InputError(name, getattr(self, name), expected, "Leave it out.")
         try:
             self._availability  # noqa: B018 (making it checks its arguments)

@@ -75,13 +75,13 @@ class Chooser:
         """Returns the name by which settings refer to a part."""
         if isinstance(part, Unfound):
             return part.name
-        return spelled(self.kind, part.function if self._is_made(part) else type(part))
+        return spelled(self.kind, part.function if self.is_made(part) else type(part))
 
     def values_of(self, part: Any) -> dict[str, Any]:
         """Returns the part's parameters as settings."""
         if isinstance(part, Unfound):
             return part.settings
-        if self._is_made(part):
+        if self.is_made(part):
             return {}
         own = self.settings_of(type(part))
         return {own[name]: value for name, value in values(part).items() if name in own}
@@ -178,8 +178,8 @@ class Chooser:
         part = self.base is not None and isinstance(given, self.base)
         return callable(given) and not inspect.isclass(given) and not part
 
-    def _is_made(self, part: Any) -> bool:
-        """Whether a part was made of a function."""
+    def is_made(self, part: Any) -> bool:
+        """Tells whether a part was made of a function."""
         return self.function is not None and type(part) is self.function
 
     def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
@@ -305,7 +305,7 @@ class PartsSection(Section):
                 if setting in tree and setting not in cls.model_fields:
                     value = tree.pop(setting)
                     if chooser.strict:
-                        _check_unused(setting, value, field, chooser.name_of(tree[field]), users)
+                        _check_unused(setting, value, field, chooser, tree[field], users)
         return tree
 
     @classmethod
@@ -353,13 +353,13 @@ def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
         return set()
 
 
-def _check_unused(setting: str, value: Any, field: str, chosen: str, users: Mapping[str, Any]) -> None:
+def _check_unused(
+    setting: str, value: Any, field: str, chooser: Chooser, chosen: Any, users: Mapping[str, Any]
+) -> None:
     """Refuses a parameter that only other parts have, unless it has its default."""
-    default = next(iter(users.values()))
-    if (tuple(value) if isinstance(value, list) else value) not in users.values():
-        raise InputError(
-            setting,
-            value,
-            f"{default} with {field}={chosen}, which does not use it",
-            f"Leave it out, or use {' or '.join(users)}.",
-        )
+    if (tuple(value) if isinstance(value, list) else value) in users.values():
+        return
+    taken = {} if chooser.is_made(chosen) else chooser.settings_of(type(chosen))
+    own = ", ".join(taken.values()) or "no parameters"
+    expected = f"no value with {field}={chooser.name_of(chosen)}, which does not use it and takes {own}"
+    raise InputError(setting, value, expected, f"Leave it out, or use {' or '.join(users)}.")

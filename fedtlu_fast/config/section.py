@@ -115,6 +115,4 @@ def check_unused(section: Section, used: Collection[str], chosen: str) -> None:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         if name not in used and value != info.default:
-            raise InputError(
-                name, value, f"{info.default} with {chosen}, which does not use it", "Leave it out."
-            )
+            raise InputError(name, value, f"no value with {chosen}, which does not use it", "Leave it out.")

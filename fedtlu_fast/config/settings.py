@@ -12,23 +12,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fedtlu_fast.config import RunConfig, Section
+from fedtlu_fast.config.names import full_key, sections_of
 from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
-from fedtlu_fast.errors import InputError, check_kind, nearest, not_one_of, shorten
-from fedtlu_fast.shown import shell_word
-from fedtlu_fast.validation import cause_of, input_error
-from fedtlu_fast.wording import ALL_SETTINGS, OVERRIDES, either
+from fedtlu_fast.config.refusals import as_input_error
+from fedtlu_fast.errors import InputError, check_kind, not_one_of, shorten
+from fedtlu_fast.wording import OVERRIDES, either
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
 
 logger = logging.getLogger("fedtlu_fast")
 
 EITHER = {"local_steps": "local_epochs", "local_epochs": "local_steps"}
 """Pairs of settings that exclude each other: giving one of a pair removes the other."""
-
-SECOND = ("pretraining.", "model.lora.", "client_selection.")
-"""Sections that yield to the others if a short name is ambiguous: `lr` means ``training.lr``."""
 
 
 def presets() -> list[str]:
@@ -81,6 +78,7 @@ def load_config(
         check_kind("config", settings, Mapping, "a mapping of settings, as {'rounds': 20}, or a RunConfig")
         given_here = _spelled_out(RunConfig, dict(settings))
         _lay_over_preset_(tree, given_here)
+    _check_said_once(overrides)
     for override in overrides:
         _merge(given, _parse_override(override))
     _lay_over_preset_(tree, given)
@@ -164,24 +162,7 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(dict(tree))
     except ValidationError as error:
-        raise _as_input_error(error) from None
-
-
-def setting_paths() -> dict[str, str]:
-    """Returns the dotted name of every setting with its description."""
-    return {".".join(path): text for path, text in _walk(RunConfig, ())}
-
-
-def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    for name, info in model.model_fields.items():
-        default = info.default
-        if isinstance(default, Section):
-            yield from _walk(type(default), (*prefix, name))
-        elif not info.exclude:
-            yield (*prefix, name), info.description or ""
-    if issubclass(model, PartsSection):
-        for name, text in model.part_settings().items():
-            yield (*prefix, name), text
+        raise as_input_error(error, tree) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -195,41 +176,50 @@ def _settings_of(tree: Any, path: Path) -> dict[str, Any]:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise InputError(OVERRIDES, override, "key=value, such as rounds=20 or training.lr=0.1")
-    try:
-        value = parse_yaml(text)
-    except YamlTextError as error:
-        raise InputError(OVERRIDES, override, f"a YAML value after the equals sign: {error}") from None
-    tree: Any = value
-    for part in reversed(full_key(key.strip()).split(".")):
+    key, tree = _key_and_value(override)
+    for part in reversed(key.split(".")):
         tree = {part: tree}
     return _spelled_out(RunConfig, tree)
 
 
-def full_key(key: str) -> str:
-    """Returns the dotted name of a setting that is given by its last part.
+def _key_and_value(override: str) -> tuple[str, Any]:
+    """Returns the dotted name of the setting in an override, and its value."""
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise InputError(OVERRIDES, override, "key=value, such as rounds=20 or training.lr=0.1")
+    try:
+        return full_key(key.strip()), parse_yaml(text)
+    except YamlTextError as error:
+        raise InputError(OVERRIDES, override, f"a YAML value after the equals sign: {error}") from None
 
-    A key that no setting has is returned unchanged; validation refuses it later.
 
-    Raises:
-        InputError: Several settings have this last part.
+def _check_said_once(overrides: Sequence[str]) -> None:
+    """Refuses a setting that is given, and also follows with another value from a short form.
+
+    A short form is a name with values, such as ``partition=dirichlet:0.1``.
     """
-    sections = {name for name, info in RunConfig.model_fields.items() if isinstance(info.default, Section)}
-    known = setting_paths()
-    if key in known or key in sections or "." in key:
-        return key
-    matches = [path for path in known if path.rpartition(".")[2] == key]
-    matches = [path for path in matches if not path.startswith(SECOND)] or matches
-    if len(matches) > 1:
-        raise InputError(OVERRIDES, key, f"one of {', '.join(matches)}: the short name is ambiguous")
-    return matches[0] if matches else _old_paths().get(key, key)
+    given: dict[str, Any] = {}
+    follow: dict[str, tuple[str, Any]] = {}
+    for override in overrides:
+        key, value = _key_and_value(override)
+        for setting, own in _leaves(_parse_override(override)):
+            if isinstance(value, str) and setting != key:
+                follow[setting] = override, own
+            else:
+                given[setting] = own
+    for setting, (override, own) in follow.items():
+        if setting in given and given[setting] != own:
+            expected = f"no value beside {override}, which sets it to {shorten(own)}"
+            raise InputError(setting, given[setting], expected, "Give one of them.")
 
 
-def _old_paths() -> dict[str, str]:
-    """Maps the old name of each renamed setting to its dotted old name, with the section."""
-    return {old: f"{name}.{old}" for name, section in _sections(RunConfig).items() for old in section.renamed}
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted names of settings and their values."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -254,7 +244,7 @@ def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Expands sections that are given in short form to mappings, and replaces old names by new ones."""
     found = dict(tree)
-    for name, section in _sections(model).items():
+    for name, section in sections_of(model).items():
         if name in found:
             try:
                 found[name] = section.by_new_names(section.spelled_out(found[name]))
@@ -264,11 +254,6 @@ def _spelled_out(model: type[Section], tree: Mapping[str, Any], where: str = "")
             if isinstance(found[name], Mapping):
                 found[name] = _spelled_out(section, found[name], f"{where}{name}.")
     return found
-
-
-def _sections(model: type[Section]) -> dict[str, type[Section]]:
-    fields = model.model_fields.items()
-    return {name: type(info.default) for name, info in fields if isinstance(info.default, Section)}
 
 
 def _lay_over_preset_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -287,7 +272,7 @@ def _lay_over(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _forget_(model: type[Section], tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    for name, section in _sections(model).items():
+    for name, section in sections_of(model).items():
         below, above = tree.get(name), over.get(name)
         if isinstance(below, dict) and isinstance(above, Mapping):
             if issubclass(section, PartsSection):
@@ -303,54 +288,3 @@ def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
             _merge(tree[key], value)
         else:
             tree[key] = value
-
-
-def _as_input_error(error: ValidationError) -> InputError:
-    first = error.errors()[0]
-    cause = cause_of(first)
-    if cause is not None:
-        # The error of one of our checks is complete but for the section.
-        section = ".".join(str(part) for part in first["loc"] if part not in cause.field.split("."))
-        within = not section or cause.field.startswith(f"{section}.")
-        return cause.of(cause.field if within else f"{section}.{cause.field}")
-    where = [
-        str(part) for part in first["loc"] if str(part) not in ("int", "float", "dict[str,union[int,float]]")
-    ]
-    if len(where) > 1:  # the parameters of some parts are nested
-        where = [*where[:-1], *where[-1].split(".")]
-    if first["type"] == "extra_forbidden":
-        return _unknown(where, first["input"])
-    field = ".".join(where) or "config"
-    return input_error(first, field, setting_paths().get(field, ""))
-
-
-def _unknown(where: Sequence[str], value: object) -> InputError:
-    """Returns the error for an unknown key; it suggests the setting that was probably meant."""
-    field, expected = ".".join(where), "the name of a setting; this key is unknown"
-    if field in setting_paths():  # one key with dots in a mapping, which should be nested
-        nested = "{'" + "': {'".join(field.split(".")) + f"': {shorten(value)}" + "}" * (field.count(".") + 1)
-        return InputError(field, value, "nested sections instead of a dotted key", f"Write {nested}.")
-    if field == "preset" and isinstance(value, str):
-        fix = f"Give it as {either(f'load_config({shorten(value)})', f'--preset {shell_word(value)}')}."
-        return InputError(field, value, expected, fix)
-    meant = _meant(where)
-    return InputError(field, value, expected, "" if meant else f"{ALL_SETTINGS} lists all names.", meant)
-
-
-def _meant(where: Sequence[str]) -> str:
-    """Returns the setting or section most like an unknown one: on its level, else deeper, else anywhere."""
-    *section, name = where
-    inside = "".join(f"{part}." for part in section)
-    paths = sorted(setting_paths(), key=lambda path: path.startswith(SECOND))
-    below = [path for path in paths if path.startswith(inside)]
-    level = {part: inside + part for path in below for part in [path.removeprefix(inside).partition(".")[0]]}
-    deeper, anywhere = ({p.rpartition(".")[2]: p for p in reversed(found)} for found in (below, paths))
-    longer = {part: path for part, path in deeper.items() if name and part.startswith(f"{name}_")}
-    # A close match wins wherever it is; a weaker match counts only on the same level or below.
-    looked = [(level, 0.75), (longer, 0.0), (deeper, 0.75), (anywhere, 0.75), (level, 0.6)]
-    if section:
-        looked.append((deeper, 0.6))
-    for known, least in looked:
-        if near := nearest(name, known, least):
-            return known[near]
-    return ""

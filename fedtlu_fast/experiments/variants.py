@@ -8,7 +8,9 @@ strategic@2+lam=0.5               with settings; those of `client_selection` nee
 top@0.3+budget.unit=flops
 top@2+selection.selector=fedtlu   clients choose, and then the server among what arrives
 my_package.sel:Mine               a selector of your own, for the server
+my_package.sel:Mine:0.1           the same, with the value of its first parameter
 my_package.sel:Mine@2+floor=0.1   the same for clients, with one of its parameters
+my_package.sel:Mine:0.1@2         likewise
 zero_shot, after_warmup, local_only   see `references`
 """
 
@@ -21,7 +23,7 @@ from typing import Any, cast
 from fedtlu_fast import wording
 from fedtlu_fast.config import ClientSelectionConfig, RunConfig
 from fedtlu_fast.config.budget import BudgetConfig
-from fedtlu_fast.config.client_selection import settings_beside
+from fedtlu_fast.config.client_selection import CLIENT_SELECTOR, settings_beside
 from fedtlu_fast.config.settings import laid_over
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
@@ -77,7 +79,7 @@ def crossed(arms: Sequence[str], budgets: Sequence[str]) -> list[str]:
         return list(arms)
     found: list[str] = []
     for name in arms:
-        if name not in _of_client_names():
+        if _named(name) not in _of_client_names():
             found.append(name)
         elif _class_of(name).budgeted:
             found += [f"{name}@{budget}" for budget in budgets]
@@ -122,16 +124,33 @@ def _of_client_names() -> list[str]:
 
 
 def _only_clients(name: str) -> bool:
-    return name in _of_client_names() and name not in names("selector")
+    return _named(name) in _of_client_names() and _named(name) not in names("selector")
+
+
+def _named(selector: str) -> str:
+    """Returns ``strategic`` of ``strategic:snr``; of a dotted name, its module."""
+    return selector.partition(":")[0]
+
+
+def _with_values(selector: str) -> dict[str, Any]:
+    """Expands ``strategic:snr`` to ``{selector: strategic, metric: snr}``; dotted names likewise.
+
+    Raises:
+        InputError: there is no such selector, or it has fewer parameters.
+    """
+    try:
+        return CLIENT_SELECTOR.spelled_out("selector", selector)
+    except InputError as error:
+        raise error.of(wording.SELECTORS) from None
 
 
 def _class_of(name: str) -> type[Selector]:
-    """Returns the class of the client selector of this name.
+    """Returns the class of the client selector of this name, after which values may stand.
 
     Raises:
         InputError: there is none.
     """
-    found = find("client_selector", name, wording.SELECTORS)
+    found = find("client_selector", _with_values(name)["selector"], wording.SELECTORS)
     if inspect.isclass(found):
         return cast(type[Selector], found)
     return FunctionSelector if inspect.isfunction(found) else type(found)
@@ -162,7 +181,7 @@ def _knows(name: str, key: str) -> bool:
 def _of_clients(
     config: RunConfig, name: str, selector: str, budget: str, changes: Sequence[str]
 ) -> RunConfig:
-    if selector not in _of_client_names() and ":" not in selector:
+    if _named(selector) not in _of_client_names() and ":" not in selector:
         known = _of_client_names()
         expected = f"one of {choice(known, wording.ALL_SETTINGS)} before the @"
         raise InputError(wording.SELECTORS, name, expected, near=nearest(selector, known))
@@ -174,7 +193,7 @@ def _of_clients(
     # An arm takes the shared settings that its selector uses.
     begun, own = config.client_selection.model_dump(mode="json"), _own_settings(made)
     shared = {key: value for key, value in begun.items() if key in own - {"selector", "budget"}}
-    tree: dict[str, Any] = {"selector": selector, **shared}
+    tree: dict[str, Any] = {**shared, **_with_values(selector)}
     if made.budgeted:
         tree["budget"] = BudgetConfig.spelled_out(budget)
     inside = _client_settings() | own

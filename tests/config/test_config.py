@@ -14,7 +14,8 @@ from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
-from fedtlu_fast.config.settings import parse_config, presets, setting_paths
+from fedtlu_fast.config.names import setting_paths
+from fedtlu_fast.config.settings import parse_config, presets
 from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.data.sources.text import TextFiles
 from fedtlu_fast.registry import NAMES
@@ -241,7 +242,7 @@ def test_a_later_override_wins_and_keep_is_replaced_whole():
         ("preset=[1, 2]", r"this key is unknown\. fedtlu"),
         (
             "zzzzzzzz=1",
-            r"this key is unknown\. fedtlu_fast.config.settings.setting_paths\(\) lists all names",
+            r"this key is unknown\. fedtlu_fast.config.names.setting_paths\(\) lists all names",
         ),
         ("data.=1", "this key is unknown"),
         ("every=3", r"overrides: got 'every'; expected one of evaluation.every, checkpoint.every.*ambiguous"),
@@ -320,22 +321,28 @@ def test_values_of_the_wrong_type(override, message):
         ("alpha=-1", "partition.alpha: got -1"),
         ("partition=dirichlet:0", "partition.alpha: got 0; expected greater than 0"),
         ("min_samples=1", "partition.min_samples: got 1"),
-        ("partition={name: iid, alpha: 0.5}", "partition.alpha: got 0.5; expected 0.1 with name=iid"),
-        ("partition={name: linear, by: label}", "partition.by: got 'label'; expected None with name=linear"),
+        ("partition={name: iid, alpha: 0.5}", "partition.alpha: got 0.5; expected no value with name=iid"),
+        (
+            "partition={name: linear, by: label}",
+            "partition.by: got 'label'; expected no value with name=linear",
+        ),
         (
             "partition=iid:3",
             "partition.name: got 'iid:3'; expected iid without a value: it has no",
         ),
-        ("shard_size=3", "partition.shard_size: got 3; expected None with name=dirichlet"),
-        ("partition={name: natural, self_balancing: false}", "self_balancing: got False; expected True with"),
+        ("shard_size=3", "partition.shard_size: got 3; expected no value with name=dirichlet"),
+        (
+            "partition={name: natural, self_balancing: false}",
+            "self_balancing: got False; expected no value with",
+        ),
         ("partition=pathological:0", "partition.num_classes_per_partition: got 0"),
         ("group_mode=some", "partition.group_mode: got 'some'"),
         ("partition={name: inner_dirichlet, partition_sizes: [1]}", "partition.partition_sizes.0: got 1"),
         ("sampler=best", "participation.sampler: got 'best'; expected one of uniform, size, loss, fixed"),
-        ("candidates=20", "participation.candidates: got 20; expected None with sampler=uniform"),
+        ("candidates=20", "participation.candidates: got 20; expected no value with sampler=uniform"),
         ("participation={sampler: loss, candidates: 9}", "candidates: got 9; expected 10, as many as are"),
         ("participation={sampler: loss, candidates: 101}", "to 100, the clients there are"),
-        ("members=[1]", r"participation.members: got \[1\]; expected None with sampler=uniform"),
+        ("members=[1]", r"participation.members: got \[1\]; expected no value with sampler=uniform"),
         ("participation={sampler: fixed, members: [1]}", r"members: got \(1,\); expected 10 clients"),
         ("participation={sampler: fixed, members: [1, 1]}", "members: got .* expected each client once"),
         ("participation={sampler: fixed, members: [-1]}", "participation.members.0: got -1"),
@@ -345,8 +352,11 @@ def test_values_of_the_wrong_type(override, message):
         ),
         ("duty=0", "participation.duty: got 0"),
         ("duty=0.01", "participation.duty: got 0.01; expected at least one round of the 10 of a period"),
-        ("period=5", "participation.period: got 5; expected 10 with duty=1, which does not use it"),
-        ("participation={trace: a.csv, duty: 0.5}", "participation.duty: got 0.5; expected 1.0 with trace"),
+        ("period=5", "participation.period: got 5; expected no value with duty=1, which does not use it"),
+        (
+            "participation={trace: a.csv, duty: 0.5}",
+            "participation.duty: got 0.5; expected no value with trace",
+        ),
         ("over_selection=0.9", "participation.over_selection: got 0.9"),
         (
             "over_selection=11",
@@ -371,7 +381,7 @@ def test_values_of_the_wrong_type(override, message):
         ("training={local_steps: 1, local_epochs: 1}", "training.local_steps: got .*exactly one of the two"),
         (
             "training={optimizer: adamw, momentum: 0.9}",
-            "momentum: got 0.9; expected 0.0 with optimizer=ada",
+            "momentum: got 0.9; expected no value with optimizer=ada",
         ),
         ("clip_norm=0", "training.clip_norm: got 0"),
         ("proximal_mu=-1", "training.proximal_mu: got -1"),
@@ -402,15 +412,21 @@ def test_values_of_the_wrong_type(override, message):
         ("aggregation={rule: multi_krum, multi_krum: 0}", "aggregation.kept: got 0"),
         ("aggregation={rule: multi_krum, multi_krum: 11}", "kept: got 11; expected at most 10, the c"),
         ("aggregation={rule: norm_clip, clip: 0}", "aggregation.clip: got 0; expected greater than 0"),
-        ("byzantine=2", "aggregation.byzantine: got 2; expected 0.2 with rule=mean.*use krum or multi_krum"),
-        ("clip=1", "aggregation.clip: got 1; expected None with rule=mean, .*use norm_clip"),
-        ("aggregation={rule: krum, multi_krum: 3}", "kept: got 3; expected None with rule=krum"),
-        ("aggregation={rule: median, clip: 1}", "aggregation.clip: got 1; expected None with rule=median"),
+        (
+            "byzantine=2",
+            "aggregation.byzantine: got 2; expected no value with rule=mean.*use krum or multi_krum",
+        ),
+        ("clip=1", "aggregation.clip: got 1; expected no value with rule=mean, .*use norm_clip"),
+        ("aggregation={rule: krum, multi_krum: 3}", "kept: got 3; expected no value with rule=krum"),
+        (
+            "aggregation={rule: median, clip: 1}",
+            "aggregation.clip: got 1; expected no value with rule=median",
+        ),
         ("server_optimizer=yogi", "aggregation.server_optimizer: got 'yogi'; expected one of none, momentum"),
-        ("server_momentum=0.5", "server_momentum: got 0.5; expected 0.9 with server_optimizer=none"),
+        ("server_momentum=0.5", "server_momentum: got 0.5; expected no value with server_optimizer=none"),
         (
             "aggregation={server_optimizer: adam, server_momentum: 0.5}",
-            "expected 0.9 with server_optimizer=a",
+            "expected no value with server_optimizer=a",
         ),
         ("aggregation={server_optimizer: momentum, server_tau: 1}", "server_tau: got 1; .* or use adam"),
         ("aggregation={server_optimizer: momentum, server_momentum: 1}", "server_momentum: got 1"),

@@ -63,6 +63,16 @@ def test_selectors_of_ones_own_go_by_their_dotted_names(config: RunConfig) -> No
     assert (clients.client_selection.budget.budget.high, clients.client_selection.frozen) == (2, "none")
     score = with_variant(config, "support.own_selectors:largest@1")
     assert score.client_selection.selector == FunctionSelector(largest)
+    for short, long in (
+        (f"{KEEN}:2", f"{KEEN}+selection.boost=2"),
+        ("fedtlu:agreement", "fedtlu+selection.metric=agreement"),
+        (f"{KEEN}:3@1..2+frozen=none", f"{KEEN}@1..2+boost=3+frozen=none"),
+        ("strategic:snr@2+lam=0.5", "strategic@2+metric=snr+lam=0.5"),
+        ("fedpart:2:1", "fedpart+rounds_per_block=2+full_rounds=1"),
+    ):
+        assert with_variant(config, short) == with_variant(config, long)
+    assert crossed(["strategic:snr", f"{KEEN}:2"], ["1"]) == ["strategic:snr@1", f"{KEEN}:2"]
+    assert swept(["strategic:snr@1"], ["lam=0,1"]) == ["strategic:snr@1+lam=0", "strategic:snr@1+lam=1"]
     assert crossed([KEEN, f"{KEEN}@2", "top"], ["1"]) == [KEEN, f"{KEEN}@2", "top@1"]
     assert swept([f"{KEEN}@2", "top@1"], ["boost=1,2"]) == [*(f"{KEEN}@2+boost={k}" for k in (1, 2)), "top@1"]
 
@@ -75,9 +85,12 @@ def test_selectors_of_ones_own_go_by_their_dotted_names(config: RunConfig) -> No
         (f"{KEEN}@2+boost=-1", "greater than or equal to 0"),
         ("support.own_selectors:Nobody", "no attribute 'Nobody'"),
         ("support.own_selectors:Nobody@2", "no attribute 'Nobody'"),
+        (f"{KEEN}:1:2@2", r"selectors: .*at most 1 values after .*Keen: boost"),
+        ("top:1@2", r"selectors: .*it has no parameters"),
+        ("fedpart:0", "greater than or equal to 1"),
         ("top", "a budget"),
         ("top@all", "a budget"),
-        ("full@2", "knows no budget"),
+        ("full@2", "takes no budget"),
         ("fedtlu@2", "before the @"),
         ("best", "some of fedtlu"),
         ("zero_shot@2", "zero_shot alone"),
