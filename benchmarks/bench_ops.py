@@ -16,7 +16,7 @@ from warnings import warn
 
 import pytest
 
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling.bandwidth import Probes
 from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject
 from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, FLOWER, RIVALS, STD_MEAN_LOOP
@@ -24,7 +24,7 @@ from fedtlu_fast.profiling.shapes import SHAPES, random_change
 
 SHAPE = os.environ.get("FEDTLU_BENCH_SHAPE", "gpt2")
 CLIENTS = int(os.environ.get("FEDTLU_BENCH_CLIENTS", "4"))
-BACKENDS = [name for name in dispatch.live_backends("cpu") if name not in ("triton", "reference")]
+BACKENDS = [name for name in backends.live_backends("cpu") if name not in ("triton", "reference")]
 
 FOLLOWED = [f"torch add_ + {name.removeprefix('torch ')}" for name in (FLOAT32_LOOP, STD_MEAN_LOOP, COMPILED)]
 SUMS = ["torch.mv", "torch.einsum", "torch add_ loop", FLOWER]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedtlu_fast import ParameterLayout, layer_stats, load_config, score_layers
 from fedtlu_fast.build.run import open_run
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling.accuracy import excess_in_float64, misranked
 from fedtlu_fast.profiling.rivals import float32_loop
 from fedtlu_fast.simulation.round import run_round
@@ -47,7 +47,7 @@ def rows(change: Tensor, layout: ParameterLayout) -> list[dict[str, object]]:
             excess = float32_loop([layer.to(arithmetic) for layer in layers])
             who = f"torch {str(arithmetic).removeprefix('torch.')} loop"
             found.append(row(who, dtype, excess, oracle, layout))
-        for backend in dispatch.live_backends("cpu"):
+        for backend in backends.live_backends("cpu"):
             excess = score_layers(layer_stats(given, layout, backend=backend)).excess
             found.append(row(f"fedtlu {backend}", dtype, excess, oracle, layout))
     return found

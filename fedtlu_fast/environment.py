@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fedtlu_fast._version import __version__
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -96,7 +96,7 @@ def data_line(summary: Mapping[str, Any]) -> str:
 
 
 def _simd() -> str:
-    if dispatch.why_not("native") is not None:
+    if backends.why_not("native") is not None:
         return "no C++ extension"
     from fedtlu_fast import _native
 

@@ -29,7 +29,7 @@ from support.arms import pool_in_process
 from support.federations import write_text
 
 from fedtlu_fast.experiments import arm_runs
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 from fedtlu_fast.report.pages import parts
 
 # Under nohup it is ignored, by all processes of the tests too.
@@ -101,7 +101,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def live() -> list[tuple[str, str]]:
     """(backend, device) pairs that run here; on a machine without a GPU Triton's interpreter is one."""
     devices = dict.fromkeys(["cpu", DEVICE])
-    return [(name, device) for device in devices for name in dispatch.live_backends(device)]
+    return [(name, device) for device in devices for name in backends.live_backends(device)]
 
 
 @pytest.fixture(params=live(), ids=lambda pair: f"{pair[0]}-{pair[1]}")

@@ -19,7 +19,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.ops.dispatch import check_device, resolve
+from fedtlu_fast.ops.backends import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
 from fedtlu_fast.simulation.founding import Founded

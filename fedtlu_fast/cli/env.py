@@ -46,13 +46,13 @@ def environment() -> dict[str, Any]:
     """Returns the versions, devices and settings that decide how the package runs here."""
     import torch
 
-    from fedtlu_fast.ops import dispatch
+    from fedtlu_fast.ops.backends import BACKENDS, why_not
 
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     backends = {}
-    for name in dispatch.BACKENDS:
-        live = [device for device in devices if dispatch.why_not(name, device) is None]
-        reason = dispatch.why_not(name, devices[-1])
+    for name in BACKENDS:
+        live = [device for device in devices if why_not(name, device) is None]
+        reason = why_not(name, devices[-1])
         backends[name] = f"live on {', '.join(live)}" if live else f"not live: {reason}"
     found: dict[str, Any] = {
         "fedtlu-fast": __version__,
@@ -71,7 +71,7 @@ def environment() -> dict[str, Any]:
             for name in ("FEDTLU_SIMD", "TRITON_INTERPRET", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
         },
     }
-    if dispatch.why_not("native") is None:
+    if why_not("native") is None:
         from fedtlu_fast.ops.native import extension
 
         found["simd"] = {"in use": extension.simd_level(), "possible": ", ".join(extension.simd_levels())}

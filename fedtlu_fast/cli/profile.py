@@ -72,13 +72,13 @@ def profile_command(
     """
     import torch
 
-    from fedtlu_fast.ops import dispatch
+    from fedtlu_fast.ops.backends import BACKENDS, check_device, live_backends, resolve
     from fedtlu_fast.profiling.cases import OPS
     from fedtlu_fast.profiling.measure import Row, profile
     from fedtlu_fast.profiling.shapes import SHAPES, fitting
     from fedtlu_fast.runs.as_json import dump_json
 
-    dispatch.check_device("--device", device)
+    check_device("--device", device)
     check_place("--csv", csv_file)
     check_place("--plot", plot)
     chosen_shapes = _chosen("--shapes", shapes or ",".join(DEFAULT_SHAPES), list(SHAPES))
@@ -86,13 +86,13 @@ def profile_command(
     numbers = _numbers("--clients", clients)
     kind = torch.device(device).type
     if backends:
-        names = _chosen("--backends", backends, list(dispatch.BACKENDS))
+        names = _chosen("--backends", backends, list(BACKENDS))
         for name in names:
-            dispatch.resolve(name, kind)
+            resolve(name, kind)
     else:
         # The slow backends run only if they are asked for by name: the reference is the oracle, and Triton's
         # interpreter is for tests.
-        live = dispatch.live_backends(kind)
+        live = live_backends(kind)
         names = [name for name in live if name != "reference" and (name, kind) != ("triton", "cpu")]
         names = names or ["reference"]
     if threads is not None:

@@ -28,7 +28,7 @@ from fedtlu_fast.config.selection import SelectionConfig
 from fedtlu_fast.config.server import AggregationConfig, CheckpointConfig, EvaluationConfig
 from fedtlu_fast.config.steps import ClientStepConfig, ThreatConfig, listed
 from fedtlu_fast.errors import InputError, choice, nearest
-from fedtlu_fast.ops.dispatch import DEVICE_PATTERN
+from fedtlu_fast.ops.backends import DEVICE_PATTERN
 from fedtlu_fast.registry import names
 from fedtlu_fast.tasks.builder import TaskBuilder, builder_of, own_sources
 from fedtlu_fast.wording import ALL_SETTINGS

@@ -1,151 +1,21 @@
-"""Runs each operation on a backend: it checks the arguments and chooses the backend.
-
-``auto`` takes the fastest live backend for the device of the tensors and logs once which one. If a caller
-names a backend that is not live, `BackendUnavailableError` gives the reason: nothing falls back silently.
-"""
+"""The operations: each checks its arguments, makes vectors contiguous and calls the chosen backend."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from types import ModuleType
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from fedtlu_fast.errors import BackendUnavailableError, InputError, not_one_of
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops import checks
+from fedtlu_fast.ops.backends import resolve
 from fedtlu_fast.ops.moments import Moments
-
-logger = logging.getLogger("fedtlu_fast")
 
 PIECE = 1 << 20
 """A vector that is not contiguous is copied this many elements at a time."""
-
-DEVICE_PATTERN = r"^(cpu|cuda(:\d+)?)$"
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation of the operations: its module, and the devices whose tensors it takes."""
-
-    name: str
-    module: str
-    devices: Callable[[], tuple[str, ...]]
-    """Returns the device types that work now; empty if there are none."""
-
-
-def _native_devices() -> tuple[str, ...]:
-    return ("cpu",)
-
-
-def _triton_devices() -> tuple[str, ...]:
-    module = _load("triton")
-    return () if isinstance(module, str) else tuple(module.devices())
-
-
-BACKENDS = {
-    backend.name: backend
-    for backend in (
-        Backend("triton", "fedtlu_fast.ops.triton", _triton_devices),
-        Backend("native", "fedtlu_fast.ops.native", _native_devices),
-        Backend("reference", "fedtlu_fast.ops.reference", lambda: ("cpu", "cuda", "mps", "xpu")),
-    )
-}
-NAMES = ("auto", *BACKENDS)
-# `auto` takes the first of these that is live. Triton's interpreter (CPU) runs only when asked for by name.
-PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("triton", "reference")}
-
-
-@cache
-def _load(name: str) -> ModuleType | str:
-    """Imports the backend's module; returns the reason as a text if that fails."""
-    try:
-        return importlib.import_module(BACKENDS[name].module)
-    except ImportError as error:
-        return str(error)
-
-
-def why_not(name: str, device: str = "cpu") -> str | None:
-    """Returns the reason why a backend cannot run on tensors of this device type; None if it can."""
-    module = _load(name)
-    if isinstance(module, str):
-        return module
-    devices = BACKENDS[name].devices()
-    if device in devices:
-        return None
-    if not devices:
-        return "PyTorch sees no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, for tests only)"
-    return f"takes tensors on {' or '.join(devices)}, not on {device}"
-
-
-def live_backends(device: str = "cpu") -> list[str]:
-    """Returns the names of the backends that can run on this device type, the fastest first."""
-    return [name for name in BACKENDS if why_not(name, device) is None]
-
-
-def resolve(backend: str, device: str) -> ModuleType:
-    """Returns the module that runs operations on tensors of this device type.
-
-    Args:
-        backend: one of `NAMES`.
-        device: a device type, such as ``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: There is no backend of that name.
-        BackendUnavailableError: The named backend cannot run here.
-    """
-    if backend not in NAMES:
-        raise not_one_of("backend", backend, NAMES)
-    if backend == "auto":
-        backend = _best(device)
-    reason = why_not(backend, device)
-    module = _load(backend)
-    if reason is not None or isinstance(module, str):
-        others = ", ".join(live_backends(device))
-        raise BackendUnavailableError(
-            f"backend {backend!r} cannot run on {device} tensors: {reason}. "
-            f"Live here: {others}; `fedtlu env` shows all backends"
-        )
-    return module
-
-
-@cache
-def _best(device: str) -> str:
-    for name in PREFERENCE.get(device, ("reference",)):
-        reason = why_not(name, device)
-        if reason is None:
-            logger.info("backend for %s tensors: %s", device, name)
-            return name
-        logger.warning("backend %s is not live (%s); trying the next", name, reason)
-    raise BackendUnavailableError(f"no backend runs on {device} tensors")
-
-
-def check_device(field: str, device: str) -> None:
-    """Raises an error unless this machine has the device.
-
-    Args:
-        field: the setting or argument that asked for the device, for the message.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        InputError: The machine lacks the device, or the text names no device.
-    """
-    if not re.fullmatch(DEVICE_PATTERN, device):
-        raise InputError(field, device, "cpu, cuda or cuda:N")
-    if device == "cpu":
-        return
-    if not torch.cuda.is_available():
-        raise InputError(field, device, "cpu: PyTorch sees no CUDA device here")
-    count, index = torch.cuda.device_count(), int(device.partition(":")[2] or 0)
-    if index >= count:
-        raise InputError(field, device, f"cuda:0 to cuda:{count - 1}, the devices PyTorch sees")
 
 
 def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moments:
@@ -154,11 +24,11 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
     Args:
         delta: [P], float32, bfloat16, float16 or float64; any stride.
         offsets: [L + 1], int64, on the CPU, non-decreasing.
-        backend: one of `NAMES`.
+        backend: one of `backends.NAMES`.
 
     Raises:
         InputError: No backend takes this dtype, shape or offset.
-        BackendUnavailableError: See `resolve`.
+        BackendUnavailableError: See `backends.resolve`.
     """
     delta = checks.readable("delta", delta)
     checks.check_flat("delta", delta, checks.STATS_DTYPES)
@@ -175,12 +45,12 @@ def layer_stats_list(
 
     Args:
         tensors: L tensors of any shapes; dtypes as for `layer_stats`.
-        backend: one of `NAMES`.
+        backend: one of `backends.NAMES`.
         names: L names for error messages; None for the indices.
 
     Raises:
         InputError: No backend takes a dtype, or the tensors are on different devices.
-        BackendUnavailableError: See `resolve`.
+        BackendUnavailableError: See `backends.resolve`.
     """
     tensors = checks.layers("delta", tensors, names)
     device = tensors[0].device if tensors else torch.device("cpu")
@@ -240,7 +110,7 @@ def accumulate_(
 
     Raises:
         InputError: Shapes, dtypes, devices or offsets do not fit, or the weight is not finite.
-        BackendUnavailableError: See `resolve`.
+        BackendUnavailableError: See `backends.resolve`.
     """
     checks.check_target("aggregate", aggregate)
     client = checks.readable("client", client)
@@ -287,7 +157,7 @@ def aggregate(
         out: [P], receives the sum; float64 for float64 clients, else float32. It may be one of the clients.
             None makes a new vector.
         client_stats: whether to compute the moments of every client's layers too.
-        backend: one of `NAMES`.
+        backend: one of `backends.NAMES`.
 
     Returns:
         `out`; the moments of its layers [L]; the moments of every client's change [K, L], or None.
@@ -295,7 +165,7 @@ def aggregate(
     Raises:
         InputError: There are no clients; shapes, dtypes, devices or offsets do not fit; or a weight is not
             finite.
-        BackendUnavailableError: See `resolve`.
+        BackendUnavailableError: See `backends.resolve`.
     """
     clients = checks.vectors("clients", clients)
     first = clients[0]
@@ -337,7 +207,7 @@ def masked_apply_(
 
     Raises:
         InputError: Shapes, dtypes, devices or offsets do not fit, or `lr` is not finite.
-        BackendUnavailableError: See `resolve`.
+        BackendUnavailableError: See `backends.resolve`.
     """
     checks.check_target("params", params)
     delta = checks.readable("delta", delta)

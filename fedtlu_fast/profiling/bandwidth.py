@@ -22,7 +22,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 
 SMALLEST = 1 << 28
 LARGEST = 1 << 29
@@ -66,7 +66,7 @@ class Probes:
         self.bytes = 4 * buffer.numel()
         self._shared = device != "cpu"
         self._reads: dict[str, Callable[[], object]] = {"sum": buffer.sum, "amax": buffer.amax}
-        if device == "cpu" and "native" in dispatch.live_backends():
+        if device == "cpu" and "native" in backends.live_backends():
             self._reads["read loop"] = partial(_read_loop, buffer)
         self._writes: dict[str, Callable[[], object]] = {
             "fill": partial(buffer.fill_, 1),

@@ -264,10 +264,10 @@ def test_cuda_without_a_gpu_is_one_message(fedtlu: Command, tiny_file: Path) -> 
 def test_backend_that_is_not_live_is_one_message(
     fedtlu: Command, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedtlu_fast.ops import dispatch
+    from fedtlu_fast.ops import backends
 
     monkeypatch.setattr(
-        dispatch, "why_not", lambda name, device="cpu": "there is none" if name == "triton" else None
+        backends, "why_not", lambda name, device="cpu": "there is none" if name == "triton" else None
     )
     done = fedtlu("run", "--config", tiny_file, "--backend", "triton")
     one_message(done, "triton", "there is none", "Live here", "fedtlu env")

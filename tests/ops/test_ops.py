@@ -10,7 +10,7 @@ import torch
 from support import oracle
 
 from fedtlu_fast.errors import BackendUnavailableError, InputError
-from fedtlu_fast.ops import dispatch, reference
+from fedtlu_fast.ops import backends, dispatch, reference
 from fedtlu_fast.ops.checks import TARGETS
 from fedtlu_fast.ops.moments import Moments
 
@@ -588,19 +588,19 @@ def test_a_backend_on_a_device_it_does_not_take_says_so():
 @pytest.fixture
 def without_native(monkeypatch):
     """Imitates a machine where the extension was not built."""
-    absent = dispatch.Backend("native", "fedtlu_fast.ops.absent", lambda: ("cpu",))
-    monkeypatch.setitem(dispatch.BACKENDS, "native", absent)
-    dispatch._load.cache_clear()
-    dispatch._best.cache_clear()
+    absent = backends.Backend("native", "fedtlu_fast.ops.absent", lambda: ("cpu",))
+    monkeypatch.setitem(backends.BACKENDS, "native", absent)
+    backends._load.cache_clear()
+    backends._best.cache_clear()
     yield
     monkeypatch.undo()
-    dispatch._load.cache_clear()
-    dispatch._best.cache_clear()
+    backends._load.cache_clear()
+    backends._best.cache_clear()
 
 
 @pytest.mark.usefixtures("without_native")
 def test_a_missing_backend_asked_for_by_name_raises_and_auto_takes_the_next(caplog):
-    assert "native" not in dispatch.live_backends()
+    assert "native" not in backends.live_backends()
     with pytest.raises(BackendUnavailableError, match=r"absent.*Live here: .*reference"):
         dispatch.layer_stats(V, CUTS, "native")
     with caplog.at_level(logging.INFO, "fedtlu_fast"):
@@ -611,4 +611,4 @@ def test_a_missing_backend_asked_for_by_name_raises_and_auto_takes_the_next(capl
 
 
 def test_auto_never_takes_the_interpreter():
-    assert dispatch.resolve("auto", "cpu").__name__ != "fedtlu_fast.ops.triton"
+    assert backends.resolve("auto", "cpu").__name__ != "fedtlu_fast.ops.triton"

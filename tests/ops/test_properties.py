@@ -17,7 +17,7 @@ from support import oracle
 from support.sampling import examples
 from torch import Tensor
 
-from fedtlu_fast.ops import dispatch, reference
+from fedtlu_fast.ops import backends, dispatch, reference
 from fedtlu_fast.ops.checks import TARGETS
 from fedtlu_fast.ops.moments import Moments
 
@@ -29,7 +29,7 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"),  # the interpreter's NumPy
-    pytest.mark.parametrize("backend", dispatch.live_backends("cpu")),
+    pytest.mark.parametrize("backend", backends.live_backends("cpu")),
 ]
 
 seeds = st.integers(0, 2**32 - 1)

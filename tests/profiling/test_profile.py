@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fedtlu_fast.cli.app import app
 from fedtlu_fast.errors import BackendUnavailableError, InputError
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling import bandwidth, rivals
 from fedtlu_fast.profiling.bandwidth import Bandwidth, Probes, Traffic
 from fedtlu_fast.profiling.cases import OPS
@@ -21,7 +21,7 @@ from fedtlu_fast.profiling.measure import interleaved, profile
 from fedtlu_fast.profiling.rivals import COMPILED, FLOWER, RIVALS, aggregate_rivals, stats_rivals
 from fedtlu_fast.profiling.shapes import SHAPES, random_change, random_clients
 
-FAST = [name for name in dispatch.live_backends("cpu") if name != "triton"]
+FAST = [name for name in backends.live_backends("cpu") if name != "triton"]
 MOMENTS = [op for op in OPS if op not in ("accumulate_", "masked_apply_")]
 
 
@@ -356,7 +356,7 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(mo
 
 
 def test_a_backend_that_is_not_live_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr(dispatch, "why_not", lambda name, device="cpu": "it is resting")
+    monkeypatch.setattr(backends, "why_not", lambda name, device="cpu": "it is resting")
     done = CliRunner().invoke(app, ["profile", "--shapes", "mlp", "--backends", "triton"])
     assert isinstance(done.exception, BackendUnavailableError)
     assert "it is resting" in str(done.exception)
