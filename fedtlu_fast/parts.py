@@ -7,7 +7,16 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from math import isfinite
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import (
+    Annotated,
+    Any,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,6 +28,8 @@ from fedtlu_fast.registry import described, find
 from fedtlu_fast.validation import cause_of, check_size, input_error
 
 Kind = TypeVar("Kind")
+SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+"""Limits of numbers, as pydantic names them and as readers do."""
 CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True, arbitrary_types_allowed=True)
 
 
@@ -106,6 +117,31 @@ def parameters(cls: Any) -> dict[str, Any]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found = inspect.signature(cls).parameters.values()
     return {parameter.name: parameter.default for parameter in found if parameter.kind in named}
+
+
+def type_names(cls: Any) -> dict[str, str]:
+    """Returns the types of a part's parameters for readers, such as ``float > 0, <= 1``, by parameter.
+
+    A parameter without an annotation is not among them.
+    """
+    try:
+        hints = get_type_hints(cls if is_dataclass(cls) else cls.__init__, include_extras=True)
+    except Exception:  # an annotation that cannot be evaluated here
+        hints = dict(getattr(cls, "__annotations__", {}))
+    return {name: _type_name(hints[name]) for name in parameters(cls) if name in hints}
+
+
+def _type_name(hint: Any) -> str:
+    limits: list[str] = []
+    if get_origin(hint) is Annotated:
+        hint, *marks = get_args(hint)
+        for mark in marks:
+            for limit in getattr(mark, "metadata", [mark]):
+                limits += [
+                    f"{sign} {getattr(limit, key)}" for key, sign in SIGNS.items() if hasattr(limit, key)
+                ]
+    name = hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("typing.", "")
+    return " ".join([name, ", ".join(limits)]).strip()
 
 
 def values(made: Any) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class ArchitectureChooser(Chooser):
             return {name: name for name in declared(found) if name not in ARGUMENTS}
         return super().settings_of(found)
 
+    def takes(self, found: Any, base: type) -> bool:
+        """See `Chooser`."""
+        return _makes_modules(found) or super().takes(found, base)
+
     def spelled_out(self, field: str, text: str) -> dict[str, Any]:
         """See `Chooser`; sizes of a model have to be given by their names."""
         return {field: text}

@@ -141,6 +141,12 @@ class Chooser:
                 raise error.of(self.prefix + error.field if whose in own else error.field) from None
         return self._object(field, found, tree)
 
+    def takes(self, found: Any, base: type) -> bool:
+        """Tells whether a class or function can be given; `base` is the class of the parts."""
+        if inspect.isclass(found):
+            return issubclass(found, base)
+        return inspect.isfunction(found) and self.function is not None
+
     def spelled_out(self, field: str, text: str) -> dict[str, Any]:
         """Expands ``dirichlet:0.1`` to ``{name: dirichlet, alpha: 0.1}``; values are the first parameters.
 

@@ -688,6 +688,43 @@ def test_settings_lists_every_setting_with_its_value(fedtlu: Command) -> None:
     one_message(fedtlu("settings", "--preset", "nope"), "preset", "'nope'")
 
 
+def test_settings_are_found_by_a_word_in_their_name_or_meaning(fedtlu: Command) -> None:
+    done = fedtlu("settings", "Byzantine")
+    assert (done.code, done.stdout.count("aggregation.")) == (0, 1)
+    assert "evaluation.patience" in fedtlu("settings", "without a lower loss").stdout
+    one_message(fedtlu("settings", "byzantyne"), "WORD: got 'byzantyne'. Did you mean byzantine?")
+
+
+def test_settings_show_the_parameters_of_a_part_by_its_dotted_name(fedtlu: Command) -> None:
+    def rows(name: str) -> list[list[str]]:
+        done = fedtlu("settings", f"support.own_parts:{name}")
+        assert done.code == 0, done.stderr
+        assert f"Give it as {PLACES[name]}." in done.stdout
+        lines = [line for line in done.stdout.splitlines() if line.startswith("│")]
+        return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+    assert rows("Cautious") == [["aggregation.floor", "float > 0, <= 1", "0.5", "the factor of the mean"]]
+    assert [row[0] for row in rows("Unchecked")] == ["aggregation.floor", "aggregation.more"]
+    assert rows("Odd")[0] == ["client_selection.budget.low", "int", "1", "the others' layers"]
+    assert rows("middle") == []
+    for wrong in ("Wrong", "nothing"):
+        one_message(fedtlu("settings", f"support.own_parts:{wrong}"), "WORD", f"support.own_parts:{wrong}")
+
+
+PLACES = {
+    "Cautious": "aggregation.rule=support.own_parts:Cautious",
+    "Unchecked": "aggregation.rule=support.own_parts:Unchecked",
+    "Odd": "client_selection.budget.kind=support.own_parts:Odd",
+    "middle": ", or ".join(
+        f"{place}=support.own_parts:middle"
+        for place in (
+            *("model.architecture", "training.optimizer", "aggregation.rule", "selection.selector"),
+            *("pretraining.optimizer", "client_selection.selector"),
+        )
+    ),
+}
+
+
 def test_env_tells_backends_and_why_not(fedtlu: Command) -> None:
     found = json.loads(fedtlu("env", "--json").stdout)
     assert found["packages"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
