@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtlu_fast import ParameterLayout
-from fedtlu_fast.clients.vectorized import saved_bytes
+from fedtlu_fast.clients.saved_bytes import saved_bytes
 from fedtlu_fast.costs.flops import measure_costs
 from fedtlu_fast.data.population import Batch, Samples
 from fedtlu_fast.models.architecture import Needs

@@ -16,9 +16,10 @@ import numpy as np
 from fedtlu_fast.build.fits import asked_of_engine
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
+from fedtlu_fast.clients.saved_bytes import saved_bytes
 from fedtlu_fast.clients.trainer import Want
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer, saved_bytes
+from fedtlu_fast.clients.vectorized import CannotVectorizeError, VectorizedTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.costs.flops import backward_flops
 from fedtlu_fast.data.population import Population, example_samples

@@ -26,7 +26,7 @@ from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.models.plain_attention import PlainAttention
-from fedtlu_fast.randomness import Draws, torch_seeded
+from fedtlu_fast.randomness import Draws
 from fedtlu_fast.tasks.task import Task
 
 TRIED = 4
@@ -295,26 +295,3 @@ class _Losses(nn.Module):
 
     def forward(self, *batch: Tensor) -> Tensor:
         return self._task.losses(batch)
-
-
-def saved_bytes(task: Task, samples: Samples, batch_size: int) -> int:
-    """Measures the bytes that one client's forward pass keeps for its backward pass.
-
-    Args:
-        task: the model and its loss.
-        samples: the samples of any client.
-        batch_size: number of samples in the pass.
-    """
-    kept: dict[int, int] = {}
-    own = {param.untyped_storage().data_ptr() for param in task.model.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            kept[place] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch_seeded(0, "saved bytes"):
-        task.loss(samples.take(np.arange(min(len(samples), batch_size))))
-    return sum(kept.values())

@@ -20,12 +20,10 @@ from fedtlu_fast.clients.vectorized import (
     Schedule,
     VectorizedTrainer,
     by_predictions,
-    saved_bytes,
 )
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
-from fedtlu_fast.randomness import generator as seeded
 from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.tagging import Tagging
@@ -512,34 +510,3 @@ def test_a_schedule_holds_every_batch_and_weighs_its_samples_alike(data, clients
             assert counted.tolist() == batch.tolist()
             assert set(schedule.places[client, step]) == set(batch), "filled up with its own"
             assert np.allclose(weights[weights > 0], 1 / len(batch))
-
-
-# --- memory --------------------------------------------------------------------------------------
-
-
-def test_saved_bytes_are_what_the_backward_pass_needs():
-    class Squares(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(FEATURES, LABELS))
-
-        def forward(self, x):
-            return torch.exp(x @ self.weight)
-
-    task = Classification(Squares())
-    pool = features_of(seeded(0, "bytes"))
-    held = Samples(pool, np.arange(50))
-    found = {size: saved_bytes(task, held, size) for size in (1, 10, 100)}
-    # The inputs, exp's result, log_softmax's result, the labels, the total weight; not the parameters.
-    each = 4 * FEATURES + 4 * LABELS + 4 * LABELS + 8
-    assert found[10] - found[1] == 9 * each
-    assert found[100] - found[10] == 40 * each, "a client has no more than 50 samples"
-
-
-def test_measuring_draws_nothing_and_leaves_no_gradient():
-    task = Classification(mlp(nn.Dropout(0.5)).train())
-    held = Samples(features_of(seeded(0, "bytes")), np.arange(20))
-    before = torch.get_rng_state()
-    saved_bytes(task, held, 8)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(param.grad is None for param in task.model.parameters())
