@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.models.pretrained import first_line, from_library
+from fedtlu_fast.models.pretrained_files import first_line, from_library
 from fedtlu_fast.models.pretrained_place import FIELD, locate
 
 SPECIAL = 200
@@ -47,7 +47,7 @@ def tokenize(tokenizer: Any, name: str, texts: Any, **options: Any) -> Any:
         return tokenizer(texts, verbose=False, **options)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # also errors that are not an Exception, as in `_one_message`
+    except BaseException as error:  # also errors that are not an Exception, as in `pretrained_files`
         expected = f"a model whose tokenizer reads the data; {first_line(error)}"
         raise InputError(FIELD, name, expected) from error
 

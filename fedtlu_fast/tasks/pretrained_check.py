@@ -17,7 +17,7 @@ from fedtlu_fast.data.federated import FederatedData
 from fedtlu_fast.data.population import whole
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.memory import is_out_of_memory
-from fedtlu_fast.models.pretrained import first_line
+from fedtlu_fast.models.pretrained_files import first_line
 from fedtlu_fast.models.pretrained_place import FIELD
 from fedtlu_fast.randomness import torch_seeded
 

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from fedtlu_fast import InputError
-from fedtlu_fast.models import pretrained
+from fedtlu_fast.models import pretrained, pretrained_files
 from fedtlu_fast.models.pretrained import load_classifier, load_config, load_model, load_processor
 from fedtlu_fast.models.pretrained_place import Place
 from fedtlu_fast.models.pretrained_tokenizer import load_tokenizer, tokenize
@@ -247,7 +247,8 @@ def test_a_tilde_stands_for_the_home(folder, tmp_path, monkeypatch):
 def test_a_gguf_file_is_given_to_transformers_as_a_file_of_its_directory(tmp_path, monkeypatch):
     """Only the arguments are tested here, not whether transformers can read the file."""
     place = Place("m.gguf", str(tmp_path), "a file", file={"gguf_file": "m.gguf"})
-    monkeypatch.setattr(pretrained, "locate", lambda name: place)
+    for module in (pretrained, pretrained_files):
+        monkeypatch.setattr(module, "locate", lambda name: place)
     monkeypatch.setattr(pretrained, "load_config", lambda name, what: None)
     seen = {}
 
