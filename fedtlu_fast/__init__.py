@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fedtlu_fast.data.pad import Pad
     from fedtlu_fast.data.partition import Partitioner
     from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, StorageError
+    from fedtlu_fast.executors.executor import Executor, ExecutorPart, LaneWork
+    from fedtlu_fast.executors.parts import Processes, Ray, Serial, Vectorized
     from fedtlu_fast.federation import Federation
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.participation.samplers import Sampler
@@ -61,6 +63,8 @@ __all__ = [
     "Ditto",
     "EarlyStopping",
     "Evidence",
+    "Executor",
+    "ExecutorPart",
     "FedDyn",
     "FedNova",
     "FedTLU",
@@ -69,6 +73,7 @@ __all__ = [
     "HuggingFaceTask",
     "InputError",
     "Krum",
+    "LaneWork",
     "LayerScores",
     "LayerStats",
     "Local",
@@ -80,7 +85,9 @@ __all__ = [
     "Pad",
     "ParameterLayout",
     "Partitioner",
+    "Processes",
     "Ranking",
+    "Ray",
     "RoundChange",
     "RunConfig",
     "RunResult",
@@ -89,6 +96,7 @@ __all__ = [
     "Scaffold",
     "ScoredChange",
     "Selector",
+    "Serial",
     "ServerContext",
     "ServerHalf",
     "ServerOptimizer",
@@ -96,6 +104,7 @@ __all__ = [
     "StorageError",
     "SupervisedTask",
     "TrimmedMean",
+    "Vectorized",
     "WriteReport",
     "__version__",
     "aggregate",
@@ -126,6 +135,8 @@ _HOMES = {
     "Ditto": "algorithms",
     "EarlyStopping": "simulation.callbacks",
     "Evidence": "selection",
+    "Executor": "executors.executor",
+    "ExecutorPart": "executors.executor",
     "FedDyn": "algorithms",
     "FedNova": "algorithms",
     "FedTLU": "selection",
@@ -134,6 +145,7 @@ _HOMES = {
     "HuggingFaceTask": "tasks.hugging_face",
     "InputError": "errors",
     "Krum": "aggregation",
+    "LaneWork": "executors.executor",
     "LayerScores": "scoring",
     "LayerStats": "scoring",
     "Local": "clients.local",
@@ -145,7 +157,9 @@ _HOMES = {
     "Pad": "data.pad",
     "ParameterLayout": "layout",
     "Partitioner": "data.partition",
+    "Processes": "executors.parts",
     "Ranking": "selection",
+    "Ray": "executors.parts",
     "RoundChange": "client_steps",
     "RunConfig": "config",
     "RunResult": "runs.results",
@@ -154,6 +168,7 @@ _HOMES = {
     "Scaffold": "algorithms",
     "ScoredChange": "changes",
     "Selector": "selection",
+    "Serial": "executors.parts",
     "ServerContext": "client_steps",
     "ServerHalf": "client_steps",
     "ServerOptimizer": "aggregation",
@@ -161,6 +176,7 @@ _HOMES = {
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
     "TrimmedMean": "aggregation",
+    "Vectorized": "executors.parts",
     "WriteReport": "report.callback",
     "aggregate": "aggregation",
     "apply_": "changes",

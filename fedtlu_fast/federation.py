@@ -20,6 +20,7 @@ from fedtlu_fast.config.run import Own
 from fedtlu_fast.config.settings import parse_config, with_settings
 from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.errors import InputError, check_kind, shorten
+from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.scoring.block_metrics import Change
@@ -74,8 +75,9 @@ class Federation:
         granularity: the kind of blocks: ``block``, ``module`` or ``tensor``.
         client_steps: the steps that clients take around their training, in order; names or objects, such as
             ``Scaffold()``, a threat, or your own `ClientStep`.
-        executor: ``auto``, ``serial``, ``vectorized``, ``processes`` or ``ray[:ADDRESS]``.
-        workers: the number of workers of the executors processes and ray; None for one per core.
+        executor: the executor that trains the clients: ``auto``, ``serial``, ``vectorized``, ``processes``,
+            ``ray[:ADDRESS]``, or an object, such as ``Processes(workers=4)`` or your own `ExecutorPart`.
+        workers: the number of workers of an executor that is given by its name; None for one per core.
         warmup_rounds: the number of first rounds in which every block is applied.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         seed: the seed of every random draw.
@@ -110,7 +112,7 @@ class Federation:
     client_selection: str | Selector | Mapping[str, Any] = "none"
     granularity: str = "block"
     client_steps: Sequence[str | ClientStep | Mapping[str, Any]] = ()
-    executor: str = "auto"
+    executor: str | ExecutorPart = "auto"
     workers: int | None = None
     warmup_rounds: int = 0
     device: str = "cpu"
@@ -149,6 +151,7 @@ class Federation:
             InputError: Something does not fit.
         """
         chosen, steps = self.client_selection, self.client_steps
+        workers = {} if self.workers is None else {"workers": self.workers}
         tree = {
             "task": "own",
             "rounds": rounds,
@@ -164,7 +167,7 @@ class Federation:
             "selection": {"selector": self.selection, "keep": self.keep, "granularity": self.granularity},
             "client_selection": chosen if isinstance(chosen, Mapping) else {"selector": chosen},
             "client_steps": steps if isinstance(steps, list | tuple) else [steps],
-            "execution": {"executor": self.executor, "workers": self.workers},
+            "execution": {"executor": self.executor, **workers},
         }
         task = copy.deepcopy(self.task)
         return parse_config({**with_settings(tree, self.settings), "own": Own(task, self.data)})

@@ -58,6 +58,13 @@ NAMES: dict[str, dict[str, str]] = {
         "loss": "fedtlu_fast.participation.samplers:ByLoss",
         "fixed": "fedtlu_fast.participation.samplers:Fixed",
     },
+    "executor": {
+        "auto": "fedtlu_fast.executors.parts:Auto",
+        "serial": "fedtlu_fast.executors.parts:Serial",
+        "vectorized": "fedtlu_fast.executors.parts:Vectorized",
+        "processes": "fedtlu_fast.executors.parts:Processes",
+        "ray": "fedtlu_fast.executors.parts:Ray",
+    },
     "budget": {
         "equal": "fedtlu_fast.selection.budgets:Equal",
         "uniform": "fedtlu_fast.selection.budgets:UniformBudget",

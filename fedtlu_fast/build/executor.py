@@ -7,10 +7,11 @@ never from a measurement. Only who works on it is measured, which does not chang
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fedtlu_fast.build.lanes import make_lane_trainer
-from fedtlu_fast.build.remote import make_ray_executor
+from fedtlu_fast.build.remote import make_recipe
 from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.client_errors import check_interrupt, left_to_the_round
@@ -21,10 +22,12 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors import processes
-from fedtlu_fast.executors.executor import Executor, InProcess
+from fedtlu_fast.executors.executor import Executor, ExecutorPart, LaneWork
+from fedtlu_fast.executors.parts import Auto, Processes, Serial, Vectorized
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
 from fedtlu_fast.participation.cohort import sample_cohort
+from fedtlu_fast.parts import make, parameters
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""
@@ -42,14 +45,13 @@ def choose(
         steps: what clients do around training.
 
     Raises:
-        InputError: an executor that cannot be used here was asked for by name.
+        InputError: the settings name an executor that cannot be used here, or not as they say.
     """
     given = config.execution
-    name = given.executor.partition(":")[0]
-    if name == "auto":
-        return _measure(config, population, trainer, steps)
-    compiled = given.engine == "compiled"
-    if name == "serial" and (given.clients_per_batch or 1) > 1 and not compiled:
+    executor, compiled = given.executor, given.engine == "compiled"
+    if isinstance(executor, Auto):
+        return _measure(executor, config, population, trainer, steps)
+    if isinstance(executor, Serial) and (given.clients_per_batch or 1) > 1 and not compiled:
         raise InputError(
             "execution.clients_per_batch",
             given.clients_per_batch,
@@ -57,7 +59,7 @@ def choose(
             "Use vectorized.",
         )
     clients_per_batch = given.clients_per_batch or (shared_out(config, steps) if compiled else 1)
-    if name == "vectorized":
+    if isinstance(executor, Vectorized):
         if compiled:
             raise InputError(
                 "execution.engine", given.engine, "torch with executor=vectorized", "Use serial."
@@ -67,11 +69,9 @@ def choose(
             raise InputError(
                 "execution.clients_per_batch", clients_per_batch, "2 or more with executor=vectorized"
             )
-    if name == "processes":
-        reason = processes.why_not(config.device, config.threads)
-        if reason is not None:
-            raise InputError("execution.executor", name, f"another here: {reason}")
-    return _settled(config, given.executor, clients_per_batch, given.engine or "torch"), ""
+    with _of_execution():
+        executor.check(config.device, config.threads)
+    return _settled(config, executor, clients_per_batch, given.engine or "torch"), ""
 
 
 def make_executor(
@@ -89,19 +89,35 @@ def make_executor(
         InputError: the model cannot be compiled, or vectorised, and the settings ask for it.
         BackendUnavailableError: Ray is asked for and not installed.
     """
+    work = lane_work(config, population, trainer, steps)
+    with _of_execution():
+        return config.execution.executor.open(work)
+
+
+def lane_work(
+    config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
+) -> LaneWork:
+    """What the executor of a run is given; see `make_executor`."""
     given = config.execution
-    name, _, address = given.executor.partition(":")
     try:
         lanes = make_lane_trainer(config, population, trainer, steps)
     except CannotCompileError as error:
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:
         raise _no_vmap(error, config) from error
-    if name == "processes":
-        return processes.Processes(lanes, given, min(given.workers or cores(), config.cohort))
-    if name == "ray":
-        return make_ray_executor(config, trainer.layout, population.fingerprint, address)
-    return InProcess(lanes)
+    recipe = make_recipe(config, trainer.layout, population.fingerprint)
+    return LaneWork(lanes, recipe, config.cohort, config.device, given.client_errors)
+
+
+@contextmanager
+def _of_execution() -> Iterator[None]:
+    """Inside, errors of an executor name the settings of a run."""
+    try:
+        yield
+    except InputError as error:
+        if error.field in RunConfig.model_fields or error.field.startswith("execution."):
+            raise
+        raise error.of(f"execution.{error.field}") from None
 
 
 def _no_kernel(error: CannotCompileError) -> InputError:
@@ -111,54 +127,43 @@ def _no_kernel(error: CannotCompileError) -> InputError:
 def _no_vmap(error: CannotVectorizeError, config: RunConfig) -> InputError:
     """Returns the error that names the setting which asks for many clients in one pass."""
     given = config.execution
-    if given.executor == "vectorized":
+    if isinstance(given.executor, Vectorized):
         expected = f"serial or processes for this model: {error}"
-        return InputError("execution.executor", given.executor, expected)
+        return InputError("execution.executor", given.name_of("executor"), expected)
     expected = f"1 for this model: {error}"
     return InputError("execution.clients_per_batch", given.clients_per_batch, expected)
 
 
-def _settled(config: RunConfig, executor: str, clients_per_batch: int, engine: str) -> RunConfig:
-    if config.execution.client_seconds is not None and executor in ("serial", "vectorized"):
-        raise InputError(
-            "execution.client_seconds",
-            config.execution.client_seconds,
-            f"null with executor={executor}: this process cannot stop a client of its own",
-            "Use processes or ray.",
-        )
-    settled = config.execution.model_copy(
-        update={"executor": executor, "clients_per_batch": clients_per_batch, "engine": engine}
-    )
-    return config.model_copy(update={"execution": settled})
+def _settled(config: RunConfig, executor: ExecutorPart, clients_per_batch: int, engine: str) -> RunConfig:
+    update = {"executor": executor, "clients_per_batch": clients_per_batch, "engine": engine}
+    return config.model_copy(update={"execution": config.execution.model_copy(update=update)})
 
 
 def _measure(
-    config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
+    auto: Auto, config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
 ) -> tuple[RunConfig, str]:
     way = _as_given(config, steps) or way_of(config, population, trainer, steps)
     seconds = _seconds(way, config, population, trainer)
-    workers = min(_useful_workers(config), -(-config.cohort // way.clients_per_batch))
+    can = processes.why_not(config.device, config.threads) is None
+    workers = min(auto.workers or cores(), -(-config.cohort // way.clients_per_batch)) if can else 1
     round_seconds = seconds * config.cohort
     worth_it = round_seconds > WORTH_A_ROUND and round_seconds * config.rounds > WORTH_A_RUN
     # Only another process can be stopped when a client takes too long.
-    timed = config.execution.client_seconds is not None and not processes.why_not(
-        config.device, config.threads
-    )
-    several = timed or (workers > 1 and worth_it)
-    vectorized = way.engine == "torch" and way.clients_per_batch > 1
-    name = "processes" if several else "vectorized" if vectorized else "serial"
+    timed = auto.client_seconds is not None and can
+    kind: type[ExecutorPart] = Serial
+    if timed or (workers > 1 and worth_it):
+        kind = Processes
+    elif way.engine == "torch" and way.clients_per_batch > 1:
+        kind = Vectorized
     give_back()  # the workers will need it
-    where = f"processes, {workers} workers" if several else name
+    with _of_execution():
+        executor = make(kind, {name: getattr(auto, name) for name in parameters(kind)})
+    name = config.execution.choosers()["executor"].name_of(executor)
+    where = f"processes, {workers} workers" if kind is Processes else name
     together = "in one compiled call" if way.engine == "compiled" else "at once"
     many = f", {way.clients_per_batch} clients {together}" if way.clients_per_batch > 1 else ""
     note = f"executor: {where}{many} ({way.reason}; measured: {1e3 * seconds:.3g} ms a client)"
-    return _settled(config, name, way.clients_per_batch, way.engine), note
-
-
-def _useful_workers(config: RunConfig) -> int:
-    if processes.why_not(config.device, config.threads) is not None:
-        return 1
-    return config.execution.workers or cores()
+    return _settled(config, executor, way.clients_per_batch, way.engine), note
 
 
 def _as_given(config: RunConfig, steps: ClientSteps) -> Way | None:

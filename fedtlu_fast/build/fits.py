@@ -12,6 +12,7 @@ from fedtlu_fast.client_steps.step import wants
 from fedtlu_fast.clients.trainer import Trainer, Want
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.parts import Vectorized
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,6 @@ def check_engine(config: RunConfig, steps: ClientSteps, engine: Trainer, clients
             raise InputError("execution.engine", "compiled", f"torch {expected}")
         if given.compile != "none":
             raise InputError("execution.compile", given.compile, f"none {expected}")
-        if given.executor == "vectorized":
+        if isinstance(given.executor, Vectorized):
             raise InputError("execution.executor", "vectorized", f"another {expected}")
         raise InputError("execution.clients_per_batch", clients_per_batch, f"1 {expected}")

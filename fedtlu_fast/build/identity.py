@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.models.lora import frozen_identity
 from fedtlu_fast.own_code import own_code
 from fedtlu_fast.runs.settings import StoredSettings
@@ -25,7 +26,8 @@ def identity_of(
         first: the state before round 1; its weights count where a `Federation` brought the model.
     """
     own = {} if config.own is None else {"start_sha256": first.sha256()}
-    code = own_code(config.parts())
+    # Who trains does not change the result: a run may go on with another executor, or other code of its own.
+    code = own_code(part for part in config.parts() if not isinstance(part, ExecutorPart))
     modules = {name.partition(":")[0] for name in code}
     return {
         "config_sha256": settings.sha256(modules),

@@ -19,6 +19,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.parts import Auto
 from fedtlu_fast.ops.backends import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
@@ -51,7 +52,7 @@ def open_run(
     if out is not None and not resume:
         RunDirectory.check_free(out)  # a used directory should fail before data and model are built
     begun = read_stored(out) if resume and out is not None else None
-    if begun is not None and config.execution.executor == "auto":
+    if begun is not None and isinstance(config.execution.executor, Auto):
         # A resumed run keeps the first choice, because another choice would change the last bits.
         config = config.model_copy(update={"execution": begun.execution})
     with own_state(config.threads):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedtlu_fast.config.section import Section
+from fedtlu_fast.config.parts_section import Chooser, PartsSection
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.executor import ExecutorPart
+from fedtlu_fast.executors.parts import RETRIES, Auto, Vectorized
+from fedtlu_fast.parts import make, parameters
 
-EXECUTOR_PATTERN = r"^(auto|serial|vectorized|processes|ray(:.+)?)$"
 
-
-class ExecutionConfig(Section):
+class ExecutionConfig(PartsSection):
     """Who trains the clients of a round, and in what arithmetic.
 
     The result depends on `clients_per_batch`, `engine`, `compile`, `precision` and `lanes`.
@@ -21,13 +22,10 @@ class ExecutionConfig(Section):
 
     renamed: ClassVar[Mapping[str, str]] = {"at_once": "clients_per_batch"}
 
-    executor: str = Field(
-        "auto",
-        pattern=EXECUTOR_PATTERN,
-        description="auto (measured: one process or more) | serial | vectorized | processes | ray[:ADDRESS]",
-    )
-    workers: int | None = Field(
-        None, ge=1, le=4096, description="of processes and ray; null: as many as there are cores"
+    executor: Annotated[ExecutorPart, Chooser("executor", base=ExecutorPart)] = Field(
+        Auto(),
+        description="where clients train: auto (measured: one process or more) | serial | vectorized | "
+        "processes | ray[:ADDRESS] | package.module:Name",
     )
     clients_per_batch: int | None = Field(
         None,
@@ -53,28 +51,55 @@ class ExecutionConfig(Section):
     lanes: int = Field(
         64, ge=1, description="partial sums a round; results of another number differ in the last bits"
     )
-    client_seconds: float | None = Field(
-        None,
-        gt=0,
-        description="of processes and ray: a client whose data, probe or training take longer in a round "
-        "has failed (n clients trained at once have n times as long), and a worker that is silent, or a "
-        "process of compare that is stopped, for longer is replaced; tests and the trainings after the last "
-        "round are the run's own and have no limit; null: no limit",
-    )
     client_errors: Literal["stop", "drop"] = Field(
         "stop", description="a client fails: stop the run, which can be resumed | leave it out and report it"
     )
-    retries: int = Field(
-        3,
-        ge=0,
-        description="how often a lane that lost its worker is trained again, and how often compare replaces "
-        "stopped processes, before the run stops",
-    )
+
+    @classmethod
+    def spelled_out(cls, given: Any) -> Any:
+        """See `PartsSection`; an address has colons in it, and one process ignores ``workers``."""
+        name = given.get("executor") if isinstance(given, Mapping) else None
+        if isinstance(name, str) and name.startswith("ray:"):
+            return {**given, "executor": "ray", "address": name.removeprefix("ray:")}
+        found = super().spelled_out(given)
+        if isinstance(found, Mapping) and found.get("executor") in ("serial", "vectorized"):
+            return {name: value for name, value in found.items() if name != "workers"}
+        return found
+
+    def with_policy_of(self, other: ExecutionConfig) -> ExecutionConfig:
+        """Returns these settings with the others' policy on clients that fail or hang, and on lost workers.
+
+        Raises:
+            InputError: This executor cannot follow that policy.
+        """
+        kind, policy = type(self.executor), {"client_seconds", "retries"}
+        known = parameters(kind)
+        if not policy & known.keys():
+            return self.model_copy(update={"client_errors": other.client_errors})
+        own = {name: getattr(other if name in policy else self.executor, name) for name in known}
+        try:
+            executor = make(kind, own)
+        except InputError as error:
+            raise error.of(f"execution.{error.field}") from None
+        return self.model_copy(update={"executor": executor, "client_errors": other.client_errors})
+
+    @property
+    def client_seconds(self) -> float | None:
+        """Returns the number of seconds that a client may take; None: there is no limit."""
+        seconds: float | None = getattr(self.executor, "client_seconds", None)
+        return seconds
+
+    @property
+    def retries(self) -> int:
+        """Returns how often a lost lane, or a stopped process of a comparison, is tried again."""
+        return int(getattr(self.executor, "retries", RETRIES))
 
     @model_validator(mode="after")
     def _compiles_single_clients(self) -> Self:
         together = (
-            self.executor == "vectorized" or (self.clients_per_batch or 1) > 1 or self.engine == "compiled"
+            isinstance(self.executor, Vectorized)
+            or (self.clients_per_batch or 1) > 1
+            or self.engine == "compiled"
         )
         if self.compile != "none" and together:
             expected = "none with clients trained at once, or in C++: it is for one after another"

@@ -250,7 +250,7 @@ class PartsSection(Section):
                 kept = set(chooser.settings_of(chooser.found(field, chosen)).values())
             except InputError:
                 continue  # validation raises it again, with the section's name
-            known = {*chooser.users(), *_own(chooser, field, below)}
+            known = {*chooser.users(), *cls._own(field, below)}
             for setting in (known - kept - set(cls.model_fields)) & below.keys():
                 del below[setting]
 
@@ -269,6 +269,19 @@ class PartsSection(Section):
                     raise InputError(setting, tree[setting], f"nothing beside {field}={text}, which says it")
                 tree[setting] = value
         return tree
+
+    @classmethod
+    def _own(cls, field: str, tree: Mapping[str, Any]) -> set[str]:
+        """The parameters of the part that these settings choose; the part may be the user's own.
+
+        Of a part that cannot be imported here these are all settings that nothing else explains.
+        """
+        chooser = cls.choosers()[field]
+        try:
+            return set(chooser.settings_of(chooser.found(field, str(tree.get(field)))).values())
+        except InputError:
+            explained = {name for own in cls.choosers().values() for name in own.users()}
+            return set(tree) - set(cls.model_fields) - explained
 
     def parts(self) -> Iterator[Any]:
         """See `Section`."""
@@ -349,14 +362,6 @@ def number_of(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def _own(chooser: Chooser, field: str, tree: Mapping[str, Any]) -> set[str]:
-    """Returns the parameters of the part that these settings choose; the part may be the user's own."""
-    try:
-        return set(chooser.settings_of(chooser.found(field, str(tree.get(field)))).values())
-    except InputError:
-        return set()
 
 
 def _check_unused(

@@ -6,13 +6,27 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
-from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.errors import LESS_MEMORY, ClientError, WorkerError
 from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
 
 logger = logging.getLogger("fedtlu_fast")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Says what to do about lost workers and slow clients.
+
+    Attributes:
+        retries: how often a lane that lost its worker is trained again.
+        client_seconds: the number of seconds that a client may take; None: no limit.
+        client_errors: whether a client that takes too long stops the run or is left out.
+    """
+
+    retries: int = 3
+    client_seconds: float | None = None
+    client_errors: Literal["stop", "drop"] = "stop"
 
 
 @dataclass(frozen=True)
@@ -64,20 +78,20 @@ class Crew(Protocol):
         ...
 
 
-def train_in_order(crew: Crew, lanes: Sequence[Lane], config: ExecutionConfig) -> Iterator[LaneResult]:
+def train_in_order(crew: Crew, lanes: Sequence[Lane], policy: Policy) -> Iterator[LaneResult]:
     """Trains lanes by a crew; what a lost worker had not finished is trained again, to the same bits.
 
     Args:
         crew: who trains.
         lanes: in order.
-        config: what to do about lost workers and failing clients.
+        policy: what becomes of lost workers and of clients that take too long.
 
     Returns:
         The results in the order of the lanes, each valid until the next is asked for.
 
     Raises:
         ClientError: a client takes too long, and the settings say to stop.
-        WorkerError: a lane has lost more workers than `config.retries`.
+        WorkerError: a lane has lost more workers than `policy.retries`.
     """
     waiting, at_work = deque(lanes), dict[int, Lane]()
     ready: dict[int, LaneResult] = {}
@@ -95,7 +109,7 @@ def train_in_order(crew: Crew, lanes: Sequence[Lane], config: ExecutionConfig) -
                     ready[lane.index] = event.result
                     continue
                 losses[lane.index] += not event.hung
-                _check(event, lane, losses[lane.index], config)
+                _check(event, lane, losses[lane.index], policy)
                 if event.hung and event.client is not None:
                     hung.setdefault(lane.index, {})[event.client] = event.reason
                     lane = replace(lane, clients=tuple(c for c in lane.clients if c != event.client))
@@ -107,12 +121,12 @@ def train_in_order(crew: Crew, lanes: Sequence[Lane], config: ExecutionConfig) -
         crew.release(result)
 
 
-def _check(event: Lost, lane: Lane, losses: int, config: ExecutionConfig) -> None:
+def _check(event: Lost, lane: Lane, losses: int, policy: Policy) -> None:
     if event.hung and event.client is not None:
-        if config.client_errors == "stop":
+        if policy.client_errors == "stop":
             raise ClientError(event.client, lane.round, event.reason)
         return
-    if losses > config.retries:
+    if losses > policy.retries:
         client = f", while it trained client {event.client}" if event.client is not None else ""
         raise WorkerError(
             f"round {lane.round}: the same lane has lost {losses} workers{client}: {event.reason}. "

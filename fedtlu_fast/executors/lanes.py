@@ -8,8 +8,9 @@ workers, and after any of them was lost. Each worker needs memory for a vector o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from fedtlu_fast.client_steps.orders import Orders
 from fedtlu_fast.client_steps.sequence import StepMemories, Told
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.trainer import Blocks
+from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.scoring import LayerStats
 
 
@@ -177,6 +179,18 @@ class LaneResult:
     vectors: Vectors
     single: bool
     reports: ClientReports
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes go copies: the next lane uses this memory again. What was sent stays there."""
+        arrays = tuple(vector.cpu().numpy() for vector in self.vectors)
+        lane = replace(self.lane, orders=None, memory={}, told={})
+        return _from_arrays, (lane, arrays, self.single, self.reports)
+
+
+def _from_arrays(
+    lane: Lane, arrays: tuple[NDArray[np.float32], NDArray[np.float32]], single: bool, reports: ClientReports
+) -> LaneResult:
+    return LaneResult(lane, (as_tensor(arrays[0]), as_tensor(arrays[1])), single, reports)
 
 
 def cut(

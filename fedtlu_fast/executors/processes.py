@@ -7,34 +7,23 @@ pipes go numbers only. Results do not depend on who trained what, and a worker t
 from __future__ import annotations
 
 import atexit
-import multiprocessing
-import multiprocessing.util
-import os
-import signal
-import socket
-import struct
+import multiprocessing.util  # noqa: F401 (its handler at exit comes first, so that ours runs before it)
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
 import torch
 
 from fedtlu_fast.client_steps.step import Vectors
-from fedtlu_fast.config import ExecutionConfig
-from fedtlu_fast.errors import WorkerError
-from fedtlu_fast.executors.crew import Done, Lost, train_in_order
+from fedtlu_fast.executors.crew import Done, Lost, Policy, train_in_order
+from fedtlu_fast.executors.forked import ForkedWorker, fork, why_ended
 from fedtlu_fast.executors.lane_trainer import LaneTrainer
 from fedtlu_fast.executors.lanes import Lane, LaneResult
 from fedtlu_fast.executors.patience import SILENCE, Patience, Sign, StoppedNotice
-from fedtlu_fast.executors.shared_memory import SLOTS, SharedMemory, share
-from fedtlu_fast.machine import refusal
-from fedtlu_fast.stopping import end_with_parent, is_stopped
+from fedtlu_fast.executors.shared_memory import SLOTS, share
+from fedtlu_fast.stopping import is_stopped
 
 
 def why_not(device: str, threads: int | None) -> str | None:
@@ -51,64 +40,37 @@ def why_not(device: str, threads: int | None) -> str | None:
     return None
 
 
-@dataclass
-class _Worker:
-    """One process as its parent sees it.
-
-    Attributes:
-        process: of the system.
-        pipe: lanes go out by it, and answers come in.
-        free: slots that hold no result.
-        thread: which thread of ours started it: it ends with that thread (see `end_with_parent`).
-        lane: the one in training.
-        slot: where its result goes.
-    """
-
-    process: Any
-    pipe: Connection
-    free: list[int]
-    thread: threading.Thread
-    lane: Lane | None = None
-    slot: int = 0
-
-
-class Processes:
+class ForkedExecutor:
     """A fixed number of forked workers, each with its copy of the model."""
 
-    def __init__(self, trainer: LaneTrainer, config: ExecutionConfig, workers: int) -> None:
+    def __init__(self, trainer: LaneTrainer, workers: int, policy: Policy) -> None:
         """Allocates the shared memory; workers start with the first round.
 
         Args:
             trainer: what a worker trains with: the fork copies it.
-            config: about lost workers and slow clients.
             workers: how many.
+            policy: what becomes of lost workers and of clients that take too long.
 
         Raises:
             InputError: their results have no room in memory.
         """
         layout = trainer.layout
         sizes = layout.size, sum(slot.numel for slot in layout.buffers)
-        self._trainer, self._config, self._patience = trainer, config, Patience()
+        self._trainer, self._policy, self._patience = trainer, policy, Patience()
         self._notice = StoppedNotice("its clients wait")
         self._shared = share(sizes, workers)
-        self._workers: list[_Worker | None] = [None] * workers
+        self._workers: list[ForkedWorker | None] = [None] * workers
 
     def train(self, start: Vectors, lanes: Sequence[Lane]) -> Iterator[LaneResult]:
         """See `Executor`."""
         for place, vector in zip(self._shared.start, start, strict=True):
             place.copy_(vector)
         for index, worker in enumerate(self._workers):
-            # Died while there was nothing to do, left over from a round broken off, or to end with another
-            # thread than the one that now waits for the round.
-            if worker is not None and not (
-                worker.process.is_alive()
-                and len(worker.free) == SLOTS
-                and worker.thread is threading.current_thread()
-            ):
+            if worker is not None and not worker.is_ready:
                 self._end(index)
             if self._workers[index] is None and index < len(lanes):
                 self._start(index, list(range(SLOTS)))
-        return train_in_order(self, lanes, self._config)
+        return train_in_order(self, lanes, self._policy)
 
     def close(self) -> None:
         """See `Executor`."""
@@ -137,7 +99,7 @@ class Processes:
         """See `Crew`."""
         busy = {w.pipe: i for i, w in enumerate(self._workers) if w is not None and w.lane is not None}
         while True:
-            limit = self._config.client_seconds
+            limit = self._policy.client_seconds
             seconds = 1.0 if limit is None else min(1.0, limit / 4)
             ready = wait(list(busy), seconds)
             events = [self._event(busy[pipe]) for pipe in ready if isinstance(pipe, Connection)]
@@ -167,30 +129,11 @@ class Processes:
         if not any(self._workers):
             # Before multiprocessing's own, which would wait for ever for workers that heed no SIGTERM.
             atexit.register(self.close)
-        inherited = [w.pipe for w in self._workers if w is not None]
-        try:
-            ours, theirs = multiprocessing.Pipe()
-            if self._config.client_seconds is not None:
-                _time_out(ours, max(self._config.client_seconds, SILENCE))
-            process = get_context("fork").Process(
-                target=_work,
-                args=(self._trainer, self._shared, worker, theirs, [ours, *inherited]),
-                daemon=True,
-                name=f"fedtlu-worker-{worker}",
-            )
-            with warnings.catch_warnings():
-                # Python warns of forking beside threads; workers touch nothing that a thread could hold.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-        except OSError as error:
-            raise WorkerError(
-                f"worker {worker} could not be started: {refusal(error) or error.strerror}. Raise that "
-                f"limit, or use fewer execution.workers"
-            ) from error
-        theirs.close()
-        self._workers[worker] = _Worker(process, ours, free, threading.current_thread())
+        others = [w.pipe for w in self._workers if w is not None]
+        limit = self._policy.client_seconds
+        self._workers[worker] = fork(self._trainer, self._shared, worker, free, others, limit)
 
-    def _live(self, worker: int) -> _Worker:
+    def _live(self, worker: int) -> ForkedWorker:
         found = self._workers[worker]
         if found is None:
             raise RuntimeError(f"worker {worker} was never started")
@@ -242,7 +185,7 @@ class Processes:
         lives = process.is_alive()
         process.kill()
         process.join()
-        return Lost(index, alive if lives else _why(process.exitcode), client if client >= 0 else None)
+        return Lost(index, alive if lives else why_ended(process.exitcode), client if client >= 0 else None)
 
     def _sign(self, index: int) -> Sign:
         client, together, stamp = self._shared.doing[index].tolist()
@@ -251,58 +194,5 @@ class Processes:
     def _end(self, index: int) -> None:
         worker = self._workers[index]
         if worker is not None:
-            worker.process.kill()
-            worker.process.join()
-            worker.process.close()
-            worker.pipe.close()
+            worker.end()
             self._workers[index] = None
-
-
-def _work(
-    trainer: LaneTrainer, shared: SharedMemory, index: int, pipe: Connection, inherited: Sequence[Connection]
-) -> None:
-    """A worker's life: lane after lane, until the pipe's other end is closed."""
-    end_with_parent()
-    # They may go to all processes of a terminal or a job; it is the parent that decides what they mean.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    for other in inherited:
-        other.close()
-    torch.set_num_threads(1)
-    doing = shared.doing[index]
-
-    def watch(client: int, together: int = 1) -> None:
-        doing[:] = client, together, time.monotonic()
-
-    trainer.watch = watch
-    while True:
-        try:
-            lane, slot = pipe.recv()
-        except (EOFError, OSError):
-            os._exit(0)
-        try:
-            result = trainer.train(shared.start, lane, shared.slots[index][slot])
-            answer: object = result.single, result.reports
-        except Exception as error:
-            answer = error
-        try:
-            pipe.send(answer)
-        except OSError:
-            os._exit(0)
-
-
-def _time_out(pipe: Connection, seconds: float) -> None:
-    """Has a pipe's reads and writes fail with an OSError when the other side does nothing for so long."""
-    until = struct.pack("@ll", int(seconds), int(1e6 * (seconds % 1)))
-    end = socket.socket(fileno=os.dup(pipe.fileno()))  # Linux: a pipe both ways is a pair of sockets
-    with end:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            end.setsockopt(socket.SOL_SOCKET, option, until)
-
-
-def _why(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "killed, by the system if memory ran out"
-    if exit_code is not None and exit_code < 0:
-        return f"ended by {signal.Signals(-exit_code).name}"
-    return f"ended with exit code {exit_code}"

@@ -8,15 +8,10 @@ Ray's object store once, where the workers of a machine read them in place; a la
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import socket
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -24,38 +19,27 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.client_steps.sequence import StepMemories
 from fedtlu_fast.client_steps.step import Vectors
-from fedtlu_fast.config import ExecutionConfig
 from fedtlu_fast.data.population import as_tensor
-from fedtlu_fast.environment import differences
-from fedtlu_fast.errors import BackendUnavailableError, InputError, WorkerError
-from fedtlu_fast.executors.crew import Done, Lost, train_in_order
+from fedtlu_fast.errors import WorkerError
+from fedtlu_fast.executors.crew import Done, Lost, Policy, train_in_order
+from fedtlu_fast.executors.executor import LaneWork
 from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
 from fedtlu_fast.executors.patience import Sign, allowed
-from fedtlu_fast.executors.recipe import Made, Recipe
+from fedtlu_fast.executors.ray_cluster import (
+    FULL,
+    FULL_MESSAGE,
+    LOST,
+    join,
+    raised,
+    ray,
+    share_of_a_gpu,
+    why_lost,
+)
+from fedtlu_fast.executors.recipe import Recipe
 from fedtlu_fast.machine import cores
-from fedtlu_fast.torch_state import own_state
-
-# Read while Ray is imported. Else it would print to stdout what we warn of, and report to its makers.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-try:
-    import ray
-    from ray import exceptions as raised
-except ImportError as error:
-    raise BackendUnavailableError(
-        f"executor ray: Ray cannot be imported ({error}). Install it: pip install 'fedtlu-fast[ray]'"
-    ) from error
 
 logger = logging.getLogger("fedtlu_fast")
 
-LOST = (raised.RayActorError, raised.ObjectLostError, raised.NodeDiedError, raised.OutOfMemoryError)
-"""The worker, or the result that lay on its machine, is gone."""
-FULL = (raised.ObjectStoreFullError, raised.OutOfDiskError)
-FULL_MESSAGE = (
-    "Ray's object store is full, and the disk too that it spills to. Free disk space, use fewer "
-    "execution.workers, or start a Ray with more (ray start --head --object-store-memory=BYTES) for "
-    "executor=ray:auto"
-)
 SLOTS = 2
 """Lanes for each worker that are at work or wait for their turn: more would only fill the object store."""
 PATIENCE = 60.0
@@ -74,12 +58,10 @@ class RemoteTrainer:
     def __init__(self) -> None:
         self._doing = IDLE
 
-    def start(self, recipe: Recipe) -> Made:
-        """Builds data and model, and says of what kind they are."""
-        with own_state(threads=1):
-            self._trainer, made = recipe(self._watch)
-        self._device = made.device
-        return made
+    def start(self, recipe: Recipe) -> str:
+        """Builds data and model, and says how this process differs from the run's (`LaneWorker`)."""
+        self._worker = recipe(self._watch)
+        return self._worker.elsewhere
 
     def train(
         self, params: Vector, buffers: Vector, lane: Lane
@@ -87,9 +69,7 @@ class RemoteTrainer:
         """Trains a lane from vectors that lie, read-only, in the object store; gives a `LaneResult`."""
         self._watch(-1)
         try:
-            with own_state(threads=1):
-                start = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
-                result = self._trainer.train(start, lane)
+            result = self._worker.train((params, buffers), lane)
         finally:
             self._doing = IDLE
         sums = [vector.cpu().numpy() for vector in result.vectors]
@@ -122,35 +102,30 @@ class _Worker:
 class RayExecutor:
     """A number of Ray actors, each with its data and its model."""
 
-    def __init__(
-        self, recipe: Recipe, made: Made, execution: ExecutionConfig, cohort: int, source: str, address: str
-    ) -> None:
+    def __init__(self, work: LaneWork, policy: Policy, workers: int | None, address: str) -> None:
         """Starts or joins Ray, unless the process has done so; actors start with the first round.
 
         Args:
-            recipe: builds in every worker what trains there.
-            made: what every worker has to build alike.
-            execution: without `workers` there are as many as the cluster has CPUs, for device cuda GPUs;
-                workers that it has no room for wait until it has.
-            cohort: clients of a round; more workers are of no use.
-            source: of the data, for messages.
-            address: ``host:port`` of a cluster, ``auto`` for the one of this machine, empty to start Ray.
+            work: the recipe and the facts of the run.
+            policy: what to do about lost workers and slow clients.
+            workers: the number of actors; None: as many as the cluster has CPUs, for device cuda GPUs.
+                Actors that the cluster has no room for wait until it has.
+            address: the cluster; see `join`.
 
         Raises:
-            BackendUnavailableError: no cluster answers at this address, or Ray cannot be started.
+            BackendUnavailableError: No cluster answers at this address, or Ray cannot be started.
         """
-        self._recipe, self._made, self._execution, self._source = recipe, made, execution, source
-        self._device = made.device
+        self._recipe, self._policy = work.recipe, policy
         self._told: set[str] = set()
         self._owned = not ray.is_initialized()
         if self._owned:
-            _join(address, min(execution.workers or cores(), cohort))
-        kind = "CPU" if made.device == "cpu" else "GPU"
+            join(address, min(workers or cores(), work.cohort))
+        kind = "CPU" if work.device == "cpu" else "GPU"
         units = int(ray.cluster_resources().get(kind, 0)) or 1
-        self._count = min(execution.workers or units, cohort)
+        self._count = min(workers or units, work.cohort)
         self._make = ray.remote(RemoteTrainer).options(
             num_cpus=1,
-            num_gpus=_share(self._count, units) if kind == "GPU" else 0,
+            num_gpus=share_of_a_gpu(self._count, units) if kind == "GPU" else 0,
             max_concurrency=2,  # one trains, one tells what it is doing
         )
         self._workers: dict[int, _Worker] = {}
@@ -159,6 +134,8 @@ class RayExecutor:
 
     def train(self, start: Vectors, lanes: Sequence[Lane]) -> Iterator[LaneResult]:
         """See `Executor`."""
+        if not lanes:
+            return iter(())
         try:
             self._start = tuple(ray.put(vector.cpu().numpy()) for vector in start)
         except FULL as error:
@@ -169,7 +146,7 @@ class RayExecutor:
             if index not in self._workers or self._workers[index].lane is not None:
                 self.replace(index)
         self._await_first()
-        return train_in_order(self, lanes, self._execution)
+        return train_in_order(self, lanes, self._policy)
 
     def close(self) -> None:
         """See `Executor`; Ray is left only if it was joined here."""
@@ -191,7 +168,7 @@ class RayExecutor:
 
     def wait(self) -> list[Done | Lost]:
         """See `Crew`; nothing may have happened after a while."""
-        limit = self._execution.client_seconds
+        limit = self._policy.client_seconds
         tasks = {own.task: index for index, own in self._workers.items() if own.task is not None}
         ready, _ = ray.wait(list(tasks), timeout=PATIENCE if limit is None else min(1.0, limit / 4))
         if ready:
@@ -221,8 +198,8 @@ class RayExecutor:
             answer = ray.get(task)
         except LOST as error:
             if lane is not None:
-                return Lost(index, _why(error))
-            self._failed_start(index, _why(error))
+                return Lost(index, why_lost(error))
+            self._failed_start(index, why_lost(error))
             return None
         except FULL as error:
             raise WorkerError(FULL_MESSAGE) from error
@@ -235,28 +212,20 @@ class RayExecutor:
         # They outlive the round, and as views they would hold the lane's vectors in the object store.
         reports.memory = {client: _copied(own) for client, own in reports.memory.items()}
         reports.gains = {client: gains.copy() for client, gains in reports.gains.items()}
-        vectors = as_tensor(params).to(self._device), as_tensor(buffers).to(self._device)
+        vectors = as_tensor(params), as_tensor(buffers)
         self._held += 1
         return Done(index, LaneResult(lane, vectors, single, reports))
 
-    def _started(self, made: Made) -> None:
+    def _started(self, elsewhere: str) -> None:
         self._failed_starts = 0
-        different = differences(made.facts, self._made.facts, "there")
-        if (made.layout, made.fingerprint) != (self._made.layout, self._made.fingerprint):
-            expected = "the same data on every machine"
-            raise InputError(
-                "data.source",
-                self._source,
-                f"{expected}: {different}" if different else expected,
-            )
-        if different and different not in self._told:
-            self._told.add(different)
-            logger.warning("a worker runs elsewhere; last bits may differ: %s", different)
+        if elsewhere and elsewhere not in self._told:
+            self._told.add(elsewhere)
+            logger.warning("a worker runs elsewhere; last bits may differ: %s", elsewhere)
 
     def _failed_start(self, worker: int, reason: str) -> None:
         self._end(worker)
         self._failed_starts += 1
-        if self._failed_starts > self._execution.retries:
+        if self._failed_starts > self._policy.retries:
             raise WorkerError(
                 f"Ray workers do not survive building data and model ({self._failed_starts} lost): {reason}. "
                 f"If memory is short, use fewer execution.workers"
@@ -303,33 +272,3 @@ def _too_late(worker: int, client: int, limit: str) -> Lost:
     if client >= 0:
         return Lost(worker, f"it trained for more than {limit}", client, hung=True)
     return Lost(worker, f"it gave no sign of life for longer than {limit} allows")
-
-
-def _join(address: str, cpus: int) -> None:
-    cluster = {"address": address} if address else {"address": "local", "num_cpus": cpus}
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        if address not in ("", "auto"):
-            # Ray itself takes two minutes to find that nobody answers, and then ends the process.
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(**cluster, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        problem = f"no cluster answers at {address}" if address else "it cannot be started here"
-        raise BackendUnavailableError(
-            f"executor ray: {problem} ({error}). Use ray:HOST:PORT of a running cluster, ray:auto for this "
-            f"machine's, or ray to start one"
-        ) from error
-    finally:
-        # Ray's own ends what it has started; a caller's may do better.
-        if handler not in (None, signal.SIG_DFL, signal.getsignal(signal.SIGTERM)):
-            signal.signal(signal.SIGTERM, handler)
-
-
-def _share(workers: int, gpus: int) -> float:
-    """Of a GPU for each worker, so that all find room; Ray counts in ten-thousandths."""
-    return floor(1e4 / ceil(workers / gpus)) / 1e4
-
-
-def _why(error: Exception) -> str:
-    return textwrap.shorten(str(error).rpartition("Worker exit detail: ")[2], 250)

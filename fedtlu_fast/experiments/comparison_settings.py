@@ -11,6 +11,7 @@ from fedtlu_fast.build.run import founding
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.parts import Auto, Serial, Vectorized
 from fedtlu_fast.experiments.arms import arm_config
 from fedtlu_fast.runs.directory import COMPARISON, CONFIG
 from fedtlu_fast.runs.sealed import read_sealed_yaml
@@ -48,11 +49,12 @@ def settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], j
         execution, server = decided.execution, founded.server
         for one in choosing:
             make_client_rule(one, server.layout, server.trainer.task, server.population)
+    given = config.execution.executor
     timed = execution.client_seconds is not None
-    if config.execution.executor == "auto" and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
+    if isinstance(given, Auto) and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:
         # The arms share the cores already; who trains does not change the result.
         vectorized = execution.engine == "torch" and (execution.clients_per_batch or 1) > 1
-        executor = "vectorized" if vectorized else "serial"
+        executor = (Vectorized if vectorized else Serial)(retries=given.retries)
         execution = execution.model_copy(update={"executor": executor})
     return config.model_copy(update={"execution": execution})
 
@@ -73,8 +75,7 @@ def resumed(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], o
         InputError: no comparison was begun there, or it was one of other settings, selectors or seeds.
     """
     begun, *arranged = comparison_settings(out)
-    policy = {name: getattr(config.execution, name) for name in POLICY}
-    execution = begun.execution.model_copy(update=policy)
+    execution = begun.execution.with_policy_of(config.execution)
     begun = begun.model_copy(update={"execution": execution, "checkpoint": config.checkpoint})
     config = config.model_copy(update={"execution": execution})
     if (begun, *arranged) != (config, tuple(selectors), tuple(seeds)):

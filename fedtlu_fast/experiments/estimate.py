@@ -12,8 +12,8 @@ from fedtlu_fast.build.way import matrix_bytes
 from fedtlu_fast.client_steps.personal import personal_step
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.executors.lanes import Lane
+from fedtlu_fast.executors.parts import Processes
 from fedtlu_fast.executors.shared_memory import SLOTS
-from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import free_bytes
 from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.simulation.evaluation import global_test
@@ -71,8 +71,8 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
     server = founded.server
     layout = server.layout
     clients_per_batch = config.execution.clients_per_batch or 1
-    name = config.execution.executor.partition(":")[0]
-    workers = min(config.execution.workers or cores(), config.cohort) if name in ("processes", "ray") else 1
+    executor = config.execution.executor
+    workers = executor.workers_for(config.cohort)
     client_seconds = _client_seconds(config, founded, clients_per_batch)
     start = time.perf_counter()
     global_test(server, founded.state)
@@ -80,7 +80,7 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
     round_seconds = client_seconds * config.cohort / workers
     rows = clients_per_batch if clients_per_batch > 1 and config.execution.engine == "torch" else 0
     each = TRAINER_VECTORS * 4 * layout.size + rows * matrix_bytes(layout, config)
-    slots = SLOTS * 4 * layout.size * workers if name == "processes" else 0
+    slots = SLOTS * 4 * layout.size * workers if isinstance(executor, Processes) else 0
     vector = 4 * (layout.size + sum(slot.numel for slot in layout.buffers))
     optimizer = 4 * layout.size * server.optimizer.vectors
     rule = config.aggregation.rule
@@ -92,7 +92,7 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
     sent = layout.size - (0 if part is None else part.parameters)
     return Estimate(
         parameters=layout.size,
-        executor=config.execution.executor,
+        executor=config.execution.name_of("executor"),
         workers=workers,
         clients_per_batch=clients_per_batch,
         server_bytes=SERVER_VECTORS * vector + 2 * optimizer + stack + kept,

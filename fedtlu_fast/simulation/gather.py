@@ -82,7 +82,9 @@ def gather(
         if not result.reports.total:
             continue
         with clock("aggregate"):
-            arrival = Arrival(result.lane.clients, result.vectors, result.single, result.reports.total)
+            # A worker elsewhere may have trained on another device.
+            vectors = result.vectors[0].to(begin.base.device), result.vectors[1].to(begin.base.device)
+            arrival = Arrival(result.lane.clients, vectors, result.single, result.reports.total)
             held = _add_(rule, held, buffers, way.receive(arrival), arrived)
     with clock("aggregate"):
         for late in way.finish():

@@ -75,8 +75,11 @@ def test_short_forms(short, tree):
         ({"kind": "uniform", "low": 0}, "low: got 0; expected a whole number"),
         ({"kind": "uniform", "low": 0.5, "unit": "flops"}, "high: got 4; expected a share"),
         ({"kind": "half_normal", "scale": 0}, "greater than 0"),
-        ({"kind": "uniform", "scale": 1.0}, "scale: got 1.0; expected None with kind=uniform"),
-        ({"kind": "uniform", "amount": 2}, "amount: got 2; expected 1 with kind=uniform.*Leave it out"),
+        ({"kind": "uniform", "scale": 1.0}, "scale: got 1.0; expected no value with kind=uniform"),
+        (
+            {"kind": "uniform", "amount": 2},
+            "amount: got 2; expected no value with kind=uniform.*Leave it out",
+        ),
         ({"kind": "list"}, r"values: got \[\]; expected at least one budget"),
         ({"kind": "list", "values": [1, 0]}, r"values\[1\]: got 0"),
         ({"values": [1]}, "values: got .*with kind=equal"),

@@ -1011,11 +1011,11 @@ def test_after_a_round_broken_off_another_works(federation, used):
 def test_after_a_round_broken_off_one_with_fewer_lanes_works(federation):
     flags = Flags()
     own = federation("processes", wrap=hanging(*first_cohort()[:3], flags=flags), workers=3)
-    results = own.results()
-    own.executor._config = own.config.execution.model_copy(update={"client_seconds": 0.1})
+    results, policy = own.results(), own.executor._policy
+    own.executor._policy = replace(policy, client_seconds=0.1)
     with pytest.raises(ClientError):
         next(results)
-    own.executor._config = own.config.execution
+    own.executor._policy = policy
     (lane,) = lanes_of(2, own.cohort(2)[:1], own.config.execution)
     (result,) = own.executor.train((own.state.params, own.state.buffers), [lane])
     assert result.reports.clients == [own.cohort(2)[0]]
@@ -1050,7 +1050,7 @@ def test_closing_leaves_no_process_and_no_open_file(federation):
 def test_closing_does_not_wait_for_clients(federation):
     own = federation("processes", wrap=hanging(*first_cohort()), workers=2)
     results = own.results()
-    own.executor._config = own.config.execution.model_copy(update={"client_seconds": 0.05})
+    own.executor._policy = replace(own.executor._policy, client_seconds=0.05)
     with pytest.raises(ClientError):
         next(results)
     start = time.monotonic()
@@ -1059,13 +1059,13 @@ def test_closing_does_not_wait_for_clients(federation):
 
 
 SCRIPT = """
-import os, sys, time, atexit
+import dataclasses, os, sys, time, atexit
 sys.path.insert(0, {tests!r})
 from simulation_executors import Federation, hanging, worker_only, first_cohort
 busy = {busy}
 own = Federation("processes", wrap=hanging(*first_cohort()) if busy else None, workers=3)
 if busy:
-    own.executor._config = own.config.execution.model_copy(update=dict(client_seconds=30.0))
+    own.executor._policy = dataclasses.replace(own.executor._policy, client_seconds=30.0)
     results = own.results()
     import threading
     threading.Thread(target=lambda: next(results), daemon=True).start()

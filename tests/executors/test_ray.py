@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ if find_spec("ray") is None:
 
 # Before Ray itself, as in a run.
 from fedtlu_fast.executors import ray as executor
+from fedtlu_fast.executors import ray_cluster
 
 # To start Ray alone takes ten seconds: among the quick tests one does.
 starts_ray = pytest.mark.slow
@@ -217,12 +219,17 @@ def test_finished_lanes_wait_in_bounded_number(faults: Path) -> None:
 def test_killed_worker_s_lane_is_trained_again(
     faults: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = _sha(_config("serial"))
-    (faults / "slow").touch()
+    expected, client = _sha(_config("serial")), _cohort()[3]
+    asleep = faults / f"sleep-{client}"
+    asleep.touch()
 
     def kill() -> None:
-        _wait_for(lambda: len(_log(faults)) >= 10)
-        os.kill(_log(faults)[-1][0], signal.SIGKILL)
+        """Kills the worker while it trains this client, however busy the machine is."""
+        try:
+            _wait_for(lambda: client in (begun for _, begun, _ in _log(faults)))
+            os.kill(next(process for process, begun, _ in _log(faults) if begun == client), signal.SIGKILL)
+        finally:
+            asleep.unlink()
 
     with _beside(kill):
         assert _sha(_config()) == expected
@@ -236,14 +243,26 @@ def test_workers_killed_at_random_moments_do_not_change_the_bits(faults: Path) -
     config = _config(retries=20, lanes=3).model_copy(update={"rounds": 30})
     expected = _sha(config.model_copy(update={"execution": _config("serial", lanes=3).execution}))
     (faults / "slow").touch()
-    over, killed = threading.Event(), set()
+    over, killed = threading.Event(), set[int]()
 
     def kill() -> None:
-        while not over.wait(random.uniform(0.2, 2)):
-            recent = {process for process, _, _ in _log(faults)[-8:]} - killed
-            for process in list(recent)[:1]:
-                killed.add(process)
+        """Kills after so many trainings, not after some time, which passes otherwise on a busy machine."""
+        for _ in range(4):
+            # Of 210 trainings or more these take 160 at most.
+            _wait_for(partial(is_due, len(_log(faults)) + random.randint(5, 40)))
+            if over.is_set():
+                return
+            process = recent().pop()
+            with suppress(ProcessLookupError):  # the run has just ended
                 os.kill(process, signal.SIGKILL)
+                killed.add(process)
+
+    def is_due(trainings: int) -> bool:
+        return over.is_set() or (len(_log(faults)) >= trainings and bool(recent()))
+
+    def recent() -> set[int]:
+        """The processes that trained lately, and live."""
+        return {process for process, _, _ in _log(faults)[-8:]} - killed
 
     with _beside(kill):
         try:
@@ -338,7 +357,7 @@ def test_more_threads_are_refused() -> None:
 @pytest.mark.parametrize("gpus", [1, 2, 3, 8])
 @pytest.mark.parametrize("workers", [1, 2, 3, 6, 7, 64])
 def test_share_of_a_gpu_gives_every_worker_room(workers: int, gpus: int) -> None:
-    share = executor._share(workers, gpus)
+    share = ray_cluster.share_of_a_gpu(workers, gpus)
     assert 0 < share <= 1
     assert round(share * 1e4) == pytest.approx(share * 1e4), "Ray counts in ten-thousandths"
     assert gpus * math.floor(1 / share) >= workers
@@ -356,7 +375,8 @@ def test_address_at_which_nobody_answers_is_an_error_at_once(
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, executor.__name__)
+    for module in (executor, ray_cluster):
+        monkeypatch.delitem(sys.modules, module.__name__)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'fedtlu-fast\[ray\]'"):
         simulate(_config())
 
@@ -367,7 +387,7 @@ def _alone(config: RunConfig, before: str = "") -> str:
 import json, signal
 from fedtlu_fast import simulate
 from fedtlu_fast.errors import FedtluError
-from fedtlu_fast.executors.ray import ray
+from fedtlu_fast.executors.ray_cluster import ray
 {before}
 signal.signal(signal.SIGTERM, print)
 joined = ray.is_initialized()

@@ -20,10 +20,11 @@ from fedtlu_fast.build.steps import make_steps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import ClientError
+from fedtlu_fast.executors import parts as executor_parts
 from fedtlu_fast.executors import processes
-from fedtlu_fast.executors.executor import InProcess
+from fedtlu_fast.executors.in_process import InProcess
 from fedtlu_fast.executors.lanes import cut
-from fedtlu_fast.executors.processes import Processes
+from fedtlu_fast.executors.processes import ForkedExecutor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.tasks.classification import Classification
 
@@ -64,11 +65,15 @@ def with_steps(config, population, trainer):
     return population, trainer, make_steps(config, trainer.layout, trainer.task, population)
 
 
+def name_of(execution):
+    return execution.name_of("executor")
+
+
 def chosen(execution=None, *extra, **over):
     """The settled execution settings, and why."""
     config = settings_of(execution, **over)
     settled, note = choose_function(config, *with_steps(config, *parts_of(config, *extra)))
-    unsettled = {"executor", "clients_per_batch", "engine"}
+    unsettled = {"executor", "workers", "clients_per_batch", "engine"}
     assert settled.execution.model_dump(exclude=unsettled) == config.execution.model_dump(exclude=unsettled)
     assert settled.model_dump(exclude={"execution"}) == config.model_dump(exclude={"execution"})
     return settled.execution, note
@@ -127,7 +132,7 @@ def unmeasured(monkeypatch):
 def test_a_named_executor_is_taken_without_a_measurement(unmeasured, execution, clients_per_batch):
     found, note = chosen(execution)
     assert found.engine == execution.get("engine", "torch")
-    assert (found.executor, found.clients_per_batch, note) == (execution["executor"], clients_per_batch, "")
+    assert (name_of(found), found.clients_per_batch, note) == (execution["executor"], clients_per_batch, "")
 
 
 def test_vectorized_takes_what_fits(unmeasured, monkeypatch):
@@ -147,13 +152,13 @@ def test_the_executor_is_of_the_kind_that_was_settled(monkeypatch):
     for execution, kind in (
         ({"executor": "serial"}, InProcess),
         ({"executor": "vectorized", "clients_per_batch": 4}, InProcess),
-        ({"executor": "processes", "workers": 3}, Processes),
+        ({"executor": "processes", "workers": 3}, ForkedExecutor),
     ):
         executor = made(execution)
         assert type(executor) is kind
         executor.close()
     for workers, cohort, count in ((3, 6, 3), (20, 6, 6), (None, 6, 4), (None, 2, 2)):
-        monkeypatch.setattr(choose_module, "cores", lambda: 4)
+        monkeypatch.setattr(executor_parts, "cores", lambda: 4)
         executor = made({"executor": "processes", "workers": workers}, cohort=cohort)
         assert len(executor._workers) == count
         executor.close()
@@ -334,29 +339,29 @@ def test_documented_federations_go_the_way_that_they_went():
 def test_several_cores_share_a_cohort_worth_it(timed):
     timed(6 * 0.02, cores=3)
     found, note = chosen({"engine": "torch", "clients_per_batch": 1}, rounds=50)
-    assert (found.executor, found.clients_per_batch) == ("processes", 1)
+    assert (name_of(found), found.clients_per_batch) == ("processes", 1)
     assert note.startswith(
         "executor: processes, 3 workers (execution.clients_per_batch=1; measured: 120 ms a client)"
     )
     found, note = chosen(rounds=50, clients=3000, cohort=1000)
-    assert (found.executor, found.engine, found.clients_per_batch) == ("processes", "compiled", 250)
+    assert (name_of(found), found.engine, found.clients_per_batch) == ("processes", "compiled", 250)
     assert "processes, 3 workers, 250 clients in one compiled call" in note
     found, note = chosen(rounds=50)
-    assert (found.executor, found.clients_per_batch) == ("serial", 6), "there is one lane only"
+    assert (name_of(found), found.clients_per_batch) == ("serial", 6), "there is one lane only"
 
 
 def test_one_process_does_where_there_is_one_core(timed):
     timed(6 * 0.02, cores=1)
-    assert chosen(None, nn.Tanh(), rounds=50)[0].executor == "vectorized"
-    assert chosen(rounds=50)[0].executor == "serial"
+    assert name_of(chosen(None, nn.Tanh(), rounds=50)[0]) == "vectorized"
+    assert name_of(chosen(rounds=50)[0]) == "serial"
 
 
 @linux_only
 def test_short_rounds_and_short_runs_are_not_worth_processes(timed):
     timed(0.001, cores=3)
-    assert chosen({"clients_per_batch": 1}, rounds=1000)[0].executor == "serial"
+    assert name_of(chosen({"clients_per_batch": 1}, rounds=1000)[0]) == "serial"
     timed(0.005, cores=3)
-    assert chosen({"clients_per_batch": 1}, rounds=2)[0].executor == "serial"
+    assert name_of(chosen({"clients_per_batch": 1}, rounds=2)[0]) == "serial"
 
 
 @linux_only
@@ -364,7 +369,7 @@ def test_short_rounds_and_short_runs_are_not_worth_processes(timed):
 def test_a_time_limit_for_clients_needs_processes(timed, monkeypatch, cohort):
     timed(0.0001)
     settled, _ = chosen({"client_seconds": 5.0}, cohort=cohort)
-    assert settled.executor == "processes"
+    assert name_of(settled) == "processes"
     for executor in ("serial", "vectorized"):
         with pytest.raises(
             InputError, match=rf"client_seconds.*null with executor={executor}.*Use processes"
@@ -377,7 +382,7 @@ def test_a_time_limit_for_clients_needs_processes(timed, monkeypatch, cohort):
 
 def test_where_processes_cannot_be_used_they_are_not_chosen(timed):
     timed(0.015, cores=8)
-    assert chosen({"clients_per_batch": 1}, rounds=50, threads=2)[0].executor == "serial"
+    assert name_of(chosen({"clients_per_batch": 1}, rounds=50, threads=2)[0]) == "serial"
 
 
 @pytest.mark.parametrize("executor", ["auto", "serial"])

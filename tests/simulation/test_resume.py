@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,17 @@ def fedtlu(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("fedtlu")), *arguments]
 
 
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, which does not outlive the test."""
+    command = fedtlu(*arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_for_rounds(out: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while (
@@ -230,15 +241,8 @@ def test_command_killed_by_sigkill_and_resumed_gives_the_same_bits(text: Path, t
     file.write_text(json.dumps(settings))  # JSON is YAML
     simulate(settings, tmp_path / "whole")
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        fedtlu("run", "--config", str(file), "--out", str(out)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_rounds(out, 11, process)
-    process.kill()
-    process.communicate()
+    with running("run", "--config", str(file), "--out", str(out)) as process:
+        wait_for_rounds(out, 11, process)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     done = subprocess.run(
@@ -258,15 +262,10 @@ def test_asked_to_stop_it_ends_the_round_and_says_how_to_resume(
     file = tmp_path / "settings.yaml"
     file.write_text(json.dumps(settings))
     out = tmp_path / "a run"
-    process = subprocess.Popen(
-        fedtlu("run", "--config", str(file), "--out", str(out)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_rounds(out, 5, process)
-    process.send_signal(asked)
-    stdout, stderr = process.communicate(timeout=60)
+    with running("run", "--config", str(file), "--out", str(out)) as process:
+        wait_for_rounds(out, 5, process)
+        process.send_signal(asked)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + asked
     assert stdout == ""
     assert f"{asked.name}: ending after this round" in stderr
