@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from fedtlu_fast.data.form import Form, flattened, rebuilt, words
-from fedtlu_fast.data.listed import Collate, Items, Listed
-from fedtlu_fast.data.pad import Pad
-from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, count, on_device
-from fedtlu_fast.errors import InputError, check_kind
+from fedtlu_fast.data.form import Form, flattened, words
+from fedtlu_fast.data.held import Held, check_holder, length_of, pool_of
+from fedtlu_fast.data.listed import Collate, Listed
+from fedtlu_fast.data.population import Indices, Pool, Samples, count, on_device
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import torch_seeded
 
-Held = Items | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-"""The samples of one client; see `Datasets`."""
 Clients = Sequence[Held] | Callable[[int], Held]
 SOME_CLIENTS, SOME_SAMPLES = 64, 64
 """Largest number of clients, and of test samples, that a fingerprint reads."""
@@ -34,9 +30,8 @@ class Datasets:
     The samples of a client, and those of the test, are one of:
 
     * an object with a length and numbered samples: a `torch.utils.data.Dataset`, a list of samples, or a
-    Hugging
-      Face Dataset. Samples are read when a batch needs them, and may have different sizes. A sample is a
-      tensor, array or number, or a tuple, list or dictionary of such values;
+      Hugging Face Dataset. Samples are read when a batch needs them, and may have different sizes. A sample
+      is a tensor, array or number, or a tuple, list or dictionary of such values;
     * tensors whose first dimension counts the samples: one tensor, a tuple such as ``(inputs, targets)``, a
       dictionary, or a `torch.utils.data.TensorDataset`.
 
@@ -89,15 +84,15 @@ class Datasets:
                 raise InputError(field, f"{len(held)} clients", f"{self.number}, as many as there are")
         for field, held in (("train", self.train), ("held_out", self.held_out)):
             for client, own in enumerate(held if isinstance(held, list | tuple) else ()):
-                _check_holder(own, f"{field}[{client}]")
-                if field == "train" and _length(own) == 0:
+                check_holder(own, f"{field}[{client}]")
+                if field == "train" and length_of(own) == 0:
                     raise InputError(f"train[{client}]", own, "one sample or more to train on")
-        _check_holder(self.test, "test")
-        if _length(self.test) == 0:
+        check_holder(self.test, "test")
+        if length_of(self.test) == 0:
             raise InputError("test", self.test, "one sample or more")
 
     def __repr__(self) -> str:
-        test = _length(self.test)
+        test = length_of(self.test)
         own = "no tests of their own" if self.held_out is None else "tests of their own"
         return f"Datasets of {self.number} clients with {own}, and a test of {test} samples"
 
@@ -123,7 +118,7 @@ class Datasets:
                 "collate_fn", self.collate_fn, "None, since the task has a collate function of its own"
             )
         given = self.collate_fn or collate
-        test, form = _pool(self.test, "test", given)
+        test, form = pool_of(self.test, "test", given)
         if form is None and isinstance(test, Listed):
             with torch_seeded(0, "first batch"):
                 form = flattened(test.collate([test.items[0]]), "collate_fn")[1]
@@ -184,7 +179,7 @@ class DatasetPopulation:
         if callable(self.source.train):
             expected = "uniform or fixed, since a function does not tell how much clients hold"
             raise InputError("participation.sampler", "size or loss", expected)
-        return np.array([_length(held) for held in self.source.train], np.int64)
+        return np.array([length_of(held) for held in self.source.train], np.int64)
 
     def to(self, device: str) -> DatasetPopulation:
         """See `Population`. A client's samples are sent when it is drawn."""
@@ -218,85 +213,13 @@ class DatasetPopulation:
 
     def _samples(self, clients: Clients, name: str, client: int) -> Samples:
         held = clients(client) if callable(clients) else clients[client]
-        pool, form = _pool(held, f"{name}[{client}]", self.collate)
+        pool, form = pool_of(held, f"{name}[{client}]", self.collate)
         if isinstance(pool, Listed):
             pool = replace(pool, form=self.form)
         elif form != self.form:
             expected = f"samples of the form {words(self.form)}, as the test has"
             raise InputError(f"{name}[{client}]", words(form), expected)
         return Samples(on_device(pool, self.device), np.arange(count(pool)))
-
-
-def _pool(held: Held, field: str, collate: Collate | None) -> tuple[Pool, Form | None]:
-    """Returns a client's samples as a pool, with their form if it is known without reading a sample."""
-    columns = _columns(held, field)
-    if columns is not None:
-        batch, form = columns
-        return (batch, form) if collate is None else (Listed(_Rows(batch, form), collate), None)
-    _check_holder(held, field)
-    check_kind(field, len(held), int, "a whole number of samples")
-    return Listed(held, collate or Pad()), None  # type: ignore[arg-type]
-
-
-def _check_holder(held: Any, field: str) -> None:
-    """Checks that an object can hold samples; nothing is read.
-
-    Raises:
-        InputError: it is a DataLoader, an IterableDataset, a text, or has no length or no numbered samples.
-    """
-    if isinstance(held, DataLoader):
-        fix = "Give its dataset: loader.dataset. Batches are made here (ft.Local(batch_size=...))."
-        raise InputError(field, "a DataLoader", "a Dataset, a list of samples, or tensors", fix)
-    if isinstance(held, IterableDataset):
-        expected = "a Dataset with a length and places"
-        raise InputError(field, held, expected, "Read an iterable one into a list first.")
-    if isinstance(held, str) or not (hasattr(held, "__len__") and hasattr(held, "__getitem__")):
-        raise InputError(field, held, "a Dataset, a list of samples, or tensors")
-
-
-def _columns(held: Held, field: str) -> tuple[Batch, Form] | None:
-    """Returns the tensors of a client that holds tensors, with their form; None for other clients."""
-    value: Any = held.tensors if isinstance(held, TensorDataset) else held
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
-    if isinstance(value, tuple):
-        if not value or not all(isinstance(own, Tensor | np.ndarray) for own in value):
-            return None
-        value = tuple(torch.as_tensor(own) for own in value)
-    elif isinstance(value, Mapping):
-        if not all(isinstance(own, Tensor | np.ndarray) for own in value.values()):
-            raise InputError(field, value, "a Dataset, a list of samples, or a dictionary of tensors")
-        value = {key: torch.as_tensor(own) for key, own in value.items()}
-    elif not isinstance(value, Tensor):
-        return None
-    batch, form = flattened(value, field)
-    lengths = {len(part) if part.ndim else None for part in batch}
-    if len(lengths) > 1 or None in lengths:
-        shapes = ", ".join(str(tuple(part.shape)) for part in batch)
-        raise InputError(
-            field, f"tensors of shapes {shapes}", "one first dimension, which counts the samples"
-        )
-    return batch, form
-
-
-class _Rows:
-    """Samples that are rows of tensors, for a collate function."""
-
-    def __init__(self, batch: Batch, form: Form) -> None:
-        self._batch, self._form = batch, form
-
-    def __len__(self) -> int:
-        return len(self._batch[0])
-
-    def __getitem__(self, index: int, /) -> Any:
-        return rebuilt(tuple(part[index] for part in self._batch), self._form)
-
-
-def _length(held: Held) -> int | None:
-    columns = _columns(held, "samples")
-    if columns is not None:
-        return len(columns[0][0])
-    return len(held) if hasattr(held, "__len__") else None
 
 
 def _spread(total: int, most: int) -> list[int]:
