@@ -14,7 +14,7 @@ from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.executors.lane_trainer import Engines, LaneTrainer
 from fedtlu_fast.executors.patience import Watch
 from fedtlu_fast.executors.probing import Prober
-from fedtlu_fast.scoring.block_metrics import scored_layout
+from fedtlu_fast.scoring.units import scored_layout
 
 
 def make_lane_trainer(

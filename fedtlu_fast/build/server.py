@@ -10,7 +10,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.scoring.block_metrics import scored_layout
+from fedtlu_fast.scoring.units import scored_layout
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.server import EvaluationPlan, Names, Server

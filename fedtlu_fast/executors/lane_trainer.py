@@ -22,7 +22,7 @@ from fedtlu_fast.executors.patience import Watch
 from fedtlu_fast.executors.probing import Prober
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import layer_stats
-from fedtlu_fast.scoring.block_metrics import unit_norms
+from fedtlu_fast.scoring.units import unit_norms
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class ClientReports:
             failed.
         weights: what each counts in the mean: its samples, or less where the lane has a limit.
         failed: of those that failed, why.
-        norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`block_metrics`), with
+        norms: ``sum_k n_k ||d_k||`` over the accepted ones for every layer and block (`scoring.units`), with
             the weights n_k, [L + B] float64; None unless it was asked for and there is one.
         stats: statistics of the layers of each accepted client's change, by its number: [6, L] float64, with
             the rows count, mean, std, l2, abs_max and nonfinite; empty unless they were asked for.

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from fedtlu_fast.parts import part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import ScoredLayers
+from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.selector import Ranking
 
 

@@ -20,7 +20,8 @@ from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import FACTS, Change, ScoredLayers, asked_by, block_vector
+from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector
+from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
 

@@ -15,7 +15,7 @@ from fedtlu_fast.executors.lanes import ClientReports, cut
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import ClientMemory, Memory, PartMemory, Value, recall, remember
 from fedtlu_fast.scoring import layer_stats
-from fedtlu_fast.scoring.block_metrics import unit_norms
+from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.selection import Selector
 from fedtlu_fast.selection.selector import LAST_CHANGE
 from fedtlu_fast.simulation.client_rule import ClientRule

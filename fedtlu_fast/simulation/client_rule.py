@@ -14,8 +14,9 @@ from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats, score_layers
-from fedtlu_fast.scoring.block_metrics import Change, scored_layout
+from fedtlu_fast.scoring.block_metrics import Change
 from fedtlu_fast.scoring.gradient_metrics import measure_gradients
+from fedtlu_fast.scoring.units import scored_layout
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.budgets import Budget
 from fedtlu_fast.selection.standing import Standing

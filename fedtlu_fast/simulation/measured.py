@@ -13,7 +13,8 @@ from torch import Tensor
 from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
-from fedtlu_fast.scoring.block_metrics import BlockValues, Change, mean_client_norms, measure
+from fedtlu_fast.scoring.block_metrics import BlockValues, Change, measure
+from fedtlu_fast.scoring.units import mean_client_norms
 from fedtlu_fast.selection import Evidence, Selector
 
 

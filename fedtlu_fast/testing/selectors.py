@@ -14,7 +14,8 @@ from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
-from fedtlu_fast.scoring.block_metrics import Change, mean_client_norms, measure, unit_norms
+from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.units import mean_client_norms, unit_norms
 from fedtlu_fast.selection import (
     ClientRoom,
     Evidence,

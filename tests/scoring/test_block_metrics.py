@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
-from fedtlu_fast.scoring.block_metrics import (
-    Change,
-    excess,
-    mean_client_norms,
-    measure,
-    ratios,
-    root_counts,
-    scored_layout,
-    unit_norms,
-)
+from fedtlu_fast.scoring.block_metrics import Change, excess, measure, ratios
+from fedtlu_fast.scoring.units import mean_client_norms, root_counts, scored_layout, unit_norms
 
 NAN, INF = float("nan"), float("inf")
 SHAPES = {"h.0.w": (2, 3), "h.0.b": (3,), "h.1.w": (2, 3), "h.1.b": (3,), "head": (4,)}

@@ -30,7 +30,7 @@ from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.report.aggregate.costs import read_costs
 from fedtlu_fast.scoring import layer_stats
-from fedtlu_fast.scoring.block_metrics import unit_norms
+from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.simulation.evaluation import local_test, trained_local_loss
 from fedtlu_fast.simulation.records import metrics_row
 

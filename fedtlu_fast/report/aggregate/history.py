@@ -25,7 +25,7 @@ from fedtlu_fast.runs.directory import SELECTION, RunDirectory
 from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import scored_layout
+from fedtlu_fast.scoring.units import scored_layout
 from fedtlu_fast.selection import Selector
 
 ALL_GROUPS = "all groups"
