@@ -14,8 +14,8 @@ from support.own_parts import Cautious, Unchecked, middle
 from fedtlu_fast import InputError, registry
 from fedtlu_fast.aggregation import FunctionRule, Krum, Mean, Median, Momentum, MultiKrum, NormClip, Plain
 from fedtlu_fast.config import AggregationConfig, RunConfig
+from fedtlu_fast.config.chooser import Unfound
 from fedtlu_fast.config.names import setting_paths
-from fedtlu_fast.config.parts_section import Unfound
 from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config
 from fedtlu_fast.participation.samplers import ByLoss
 from fedtlu_fast.parts import make, parameters, part, values

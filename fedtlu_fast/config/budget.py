@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection, number_of
+from fedtlu_fast.config.chooser import Chooser, number_of
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.registry import names
 from fedtlu_fast.selection.budgets import Budget, Equal

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedtlu_fast.config.budget import BudgetConfig
-from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
+from fedtlu_fast.config.chooser import Chooser, Unfound
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.registry import find

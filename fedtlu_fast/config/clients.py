@@ -12,7 +12,8 @@ from pydantic import (
 
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.optimizer import AdamW, Optimizer, Sgd, TorchOptimizer
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.errors import InputError
 
 

@@ -10,7 +10,8 @@ from pydantic import (
     model_validator,
 )
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.source_setting import SourceChooser
 from fedtlu_fast.data.partition import Dirichlet, Partitioner
 from fedtlu_fast.data.sources.pydoc import Pydoc

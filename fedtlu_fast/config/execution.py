@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.executors.parts import RETRIES, Auto, Vectorized

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
+from fedtlu_fast.config.chooser import Chooser, Unfound
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.models.architecture import (

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from fedtlu_fast.config.chooser import Chooser
 from fedtlu_fast.config.names import SECOND
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.run import RunConfig
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.errors import InputError

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.participation import (
     Availability,

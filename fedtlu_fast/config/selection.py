@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fedtlu_fast.config.parts_section import Chooser, PartsSection, Unfound
+from fedtlu_fast.config.chooser import Chooser, Unfound
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.layout.blocks import Granularity
 from fedtlu_fast.registry import find
 from fedtlu_fast.selection import FedTLU, FunctionSelector, Selector, Unique

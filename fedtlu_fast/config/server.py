@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fedtlu_fast.aggregation import AggregationRule, FunctionRule, Mean, Plain, ServerOptimizer
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import Section
 
 

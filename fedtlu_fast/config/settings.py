@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedtlu_fast.config import RunConfig, Section
+from fedtlu_fast.config.chooser import Unfound
 from fedtlu_fast.config.names import full_key, sections_of
-from fedtlu_fast.config.parts_section import READING, PartsSection, Unfound
+from fedtlu_fast.config.parts_section import READING, PartsSection
 from fedtlu_fast.config.refusals import as_input_error
 from fedtlu_fast.errors import InputError, check_kind, not_one_of, shorten
 from fedtlu_fast.wording import OVERRIDES, either

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from fedtlu_fast.config.parts_section import Chooser
+from fedtlu_fast.config.chooser import Chooser
 from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError, nearest
 from fedtlu_fast.parts import make

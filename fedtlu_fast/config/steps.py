@@ -10,7 +10,8 @@ from pydantic import Field
 from fedtlu_fast.algorithms import Scaffold
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.client_steps.threats import SignFlip
-from fedtlu_fast.config.parts_section import Chooser, PartsSection
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.registry import names
 

@@ -5,7 +5,7 @@ from support.own_executors import Backward
 
 import fedtlu_fast as ft
 from fedtlu_fast.config import ExecutionConfig
-from fedtlu_fast.config.parts_section import Unfound
+from fedtlu_fast.config.chooser import Unfound
 from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config
 from fedtlu_fast.executors.parts import Auto
 
