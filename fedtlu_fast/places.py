@@ -1,9 +1,18 @@
-"""Resolves paths that users give: they may begin with ``~`` or be relative to the current directory."""
+"""Resolves paths that users give: they may begin with ``~`` or be relative. Makes names of directories."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_UNUSUAL = re.compile(r'[<>:"/\\|?*\s]')
+"""Characters that Windows, scp or rsync do not take in a file's name, or take for something else."""
+
+
+def portable(name: str) -> str:
+    """Returns a name for a directory on any system: ``my_parts:Mine-seed0`` is ``my_parts.Mine-seed0``."""
+    return _UNUSUAL.sub(".", name)
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:

@@ -6,7 +6,7 @@ from support.sources import source
 from fedtlu_fast.cli.options import from_everywhere
 from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.places import at_home
+from fedtlu_fast.places import at_home, portable
 
 
 def test_the_home_stands_in_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +46,8 @@ def test_local_folders_of_the_hub_hold_from_everywhere(
     assert str(source(f"hf:./gone{rest}").located()) == f"hf:./gone{rest}"
     with pytest.raises(InputError, match="a folder that exists"):
         source(f"hf:./gone{rest}").texts()
+
+
+def test_names_of_directories_hold_on_any_system() -> None:
+    assert portable("my_parts.sel:Mine:0.3@2+always=h.*-seed0") == "my_parts.sel.Mine.0.3@2+always=h..-seed0"
+    assert portable("top@1..4+lam=0.5") == "top@1..4+lam=0.5", "names without such characters stay"

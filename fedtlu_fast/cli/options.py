@@ -15,7 +15,7 @@ import typer
 
 from fedtlu_fast.cli.console import be_quiet, note
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
-from fedtlu_fast.places import absolute, at_home
+from fedtlu_fast.places import absolute, at_home, portable
 from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def fresh_directory(name: str) -> Iterator[Path]:
         InputError: The directory cannot be created.
     """
     folder = Path("runs")
-    stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", not folder.exists()
+    stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{portable(name)}", not folder.exists()
     for number in count(1):
         path = folder / (stem if number == 1 else f"{stem}-{number}")
         try:

@@ -22,7 +22,7 @@ from fedtlu_fast.experiments.references import (
 from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.runs.directory import CONFIG, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
-from fedtlu_fast.runs.results import arm_name
+from fedtlu_fast.runs.results import ArmResult, arm_name, arm_path, read_arm
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Arm:
     """One run of a comparison.
 
     Attributes:
-        name: the arm's name, which is its directory's too, such as ``fedtlu-seed0``.
+        name: the arm's name, such as ``fedtlu-seed0``.
         selector: what tables call it, such as ``fedtlu``.
         config: its settings.
         path: its directory.
@@ -79,7 +79,8 @@ def plan_arms(
             until = config.rounds
             if selector in REFERENCES:
                 until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))
-            arms.append(Arm(name, selector, own, out / name, until, warmup if until else None))
+            path = arm_path(out, selector, seed)
+            arms.append(Arm(name, selector, own, path, until, warmup if until else None))
     return warmups, arms
 
 
@@ -107,7 +108,19 @@ def arm_paths(warmup_rounds: int, selectors: Sequence[str], seeds: Sequence[int]
         out: the comparison's directory.
     """
     names = with_warmup(selectors, warmup_rounds)
-    return [out / arm_name(selector, seed) for seed in seeds for selector in names]
+    return [arm_path(out, selector, seed) for seed in seeds for selector in names]
+
+
+def read_arms(
+    warmup_rounds: int, selectors: Sequence[str], seeds: Sequence[int], out: Path
+) -> list[ArmResult]:
+    """What the arms of a finished comparison left; see `arm_paths` for the arguments.
+
+    Raises:
+        InputError: an arm is not finished, or not as it was written.
+    """
+    names = with_warmup(selectors, warmup_rounds)
+    return [read_arm(arm_path(out, selector, seed), selector) for seed in seeds for selector in names]
 
 
 def run_arm(arm: Arm) -> None:

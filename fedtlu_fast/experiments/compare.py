@@ -18,6 +18,7 @@ from fedtlu_fast.experiments.arms import arm_config, arm_paths, is_finished, pla
 from fedtlu_fast.experiments.comparison_settings import arranged_text, resumed, settled
 from fedtlu_fast.experiments.references import with_warmup
 from fedtlu_fast.machine import cores
+from fedtlu_fast.places import portable
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.shown import shell_word
@@ -58,6 +59,9 @@ def compare(
     for field, values in ((SELECTORS, selectors), (SEEDS, seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(field, list(values), "one or more, each once")
+    if len({portable(selector) for selector in selectors}) < len(selectors):
+        expected = "names that differ in letters, digits or other characters that names of directories take"
+        raise InputError(SELECTORS, list(selectors), expected)
     jobs = jobs or max(1, cores() // (config.threads or cores()))
     if resume:
         config = resumed(config, selectors, seeds, out)
@@ -85,7 +89,7 @@ def compare(
         raise
     except (KeyboardInterrupt, InterruptedRunError) as interrupt:
         raise InterruptedRunError(f"you can resume it with: {_resume_command(out)}", interrupt) from None
-    return [read_arm(arm.path) for arm in arms]
+    return [read_arm(arm.path, arm.selector) for arm in arms]
 
 
 def is_complete(warmup_rounds: int, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> bool:

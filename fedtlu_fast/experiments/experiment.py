@@ -16,11 +16,11 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.experiments.arm_runs import Progress
-from fedtlu_fast.experiments.arms import arm_paths
+from fedtlu_fast.experiments.arms import read_arms
 from fedtlu_fast.experiments.compare import compare, is_complete
 from fedtlu_fast.experiments.comparison_settings import POLICY
 from fedtlu_fast.runs.directory import CONFIG, PLAN, RunDirectory
-from fedtlu_fast.runs.results import ConditionResult, condition_name, read_arm
+from fedtlu_fast.runs.results import ConditionResult, condition_name
 from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
@@ -153,7 +153,7 @@ def run_experiment(
     for one in grid:
         folder = out / one.name
         if is_complete(one.config.warmup_rounds, selectors, seeds, folder):
-            arms = [read_arm(path) for path in arm_paths(one.config.warmup_rounds, selectors, seeds, folder)]
+            arms = read_arms(one.config.warmup_rounds, selectors, seeds, folder)
         else:
             begun = os.path.lexists(folder / CONFIG)
             arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)

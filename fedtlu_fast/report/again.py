@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fedtlu_fast.errors import InputError
@@ -16,7 +15,7 @@ from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.directory import COMPARISON, PLAN, RunDirectory
-from fedtlu_fast.runs.results import ArmResult, arm_name, read_arm
+from fedtlu_fast.runs.results import ArmResult, arm_path, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.wording import either
 from fedtlu_fast.yaml_text import parse_yaml
@@ -61,12 +60,12 @@ def write_report(path: str | os.PathLike[str], columns: Sequence[Asked] = ()) ->
 def _arms(place: Path) -> list[ArmResult]:
     what = "selectors and seeds of this comparison"
     arranged = parse_yaml(read_sealed_yaml(place / COMPARISON, what))
-    names = [arm_name(selector, seed) for seed in arranged["seeds"] for selector in arranged["selectors"]]
-    return [read_arm(place / name, FIELD) for name in names]
+    pairs = [(selector, seed) for seed in arranged["seeds"] for selector in arranged["selectors"]]
+    return [read_arm(arm_path(place, *pair), pair[0], FIELD) for pair in pairs]
 
 
 def _write_run(place: Path, columns: Sequence[Column]) -> None:
     directory, _ = RunDirectory.open(place, FIELD)
     settings = RunSettings.read(place)
-    run = replace(read_arm(place, FIELD), selector=settings.selector)
+    run = read_arm(place, settings.selector, FIELD)
     write_run_report(run, read_layout(directory, run.selection, settings), settings, place, columns)

@@ -7,6 +7,7 @@ of your own task has no line here: its column follows from its name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor, log10
 from typing import Any
 
 from fedtlu_fast.errors import InputError
@@ -14,7 +15,7 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.metrics import Better
 
 BY_SIZE = ""
-"""A format: one decimal below 1000, none from there on."""
+"""A format: no decimals from 1,000 on, one from 0.1 on, else two significant digits."""
 
 
 @part
@@ -86,12 +87,19 @@ class Column:
             return "-"
         form = self.form
         if form == BY_SIZE:
-            form = ",.1f" if abs(value * self.scale) < 1000 else ",.0f"
+            form = _form_by_size(abs(value * self.scale))
         unit = "%" if self.unit == "%" and not narrow else ""
         text = f"{value * self.scale:{form}}{unit}"
         if spread is None or not self.spread or (narrow and self.steady):
             return text
         return f"{text} ± {spread * self.scale:{form.lstrip('+')}}"
+
+
+def _form_by_size(size: float) -> str:
+    """Returns a format: no decimals from 1,000 on, one from 0.1 on, else two significant digits."""
+    if size >= 1000:
+        return ",.0f"
+    return f".{1 - floor(log10(size))}f" if 0 < size < 0.1 else ",.1f"
 
 
 GAIN = "gain over random", "+z.2f"

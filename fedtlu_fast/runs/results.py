@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.lora import merged
+from fedtlu_fast.places import portable
 from fedtlu_fast.runs.as_json import dump_json
 from fedtlu_fast.runs.directory import LOGS, RunDirectory
 from fedtlu_fast.runs.reading import read_finished
@@ -126,15 +128,25 @@ def _number(value: float | None, percent: bool) -> str:
 
 
 def arm_name(selector: str, seed: int) -> str:
-    """The name of an arm of a comparison, and of its directory."""
+    """The name of an arm of a comparison."""
     return f"{selector}-seed{seed}"
 
 
-def read_arm(path: Path, field: str = RESUMED) -> ArmResult:
+def arm_path(out: Path, selector: str, seed: int) -> Path:
+    """The directory of an arm in that of its comparison; it has the arm's name, in characters of any system.
+
+    A directory that has the very name of the arm, as earlier versions gave it, is found too.
+    """
+    name = arm_name(selector, seed)
+    return out / name if os.path.lexists(out / name) else out / portable(name)
+
+
+def read_arm(path: Path, selector: str | None = None, field: str = RESUMED) -> ArmResult:
     """What a finished arm left in its directory.
 
     Args:
         path: of the directory.
+        selector: the arm's selector; None: as the directory is named.
         field: what names it, for the message.
 
     Raises:
@@ -142,7 +154,8 @@ def read_arm(path: Path, field: str = RESUMED) -> ArmResult:
     """
     directory, _ = RunDirectory.open(path, field)
     summary, rows = read_finished(directory, field)
-    return ArmResult(path.name.rpartition("-seed")[0], summary["seed"], summary, *(rows[log] for log in LOGS))
+    name = path.name.rpartition("-seed")[0] if selector is None else selector
+    return ArmResult(name, summary["seed"], summary, *(rows[log] for log in LOGS))
 
 
 def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:

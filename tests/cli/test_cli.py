@@ -705,7 +705,12 @@ def test_settings_show_the_parameters_of_a_part_by_its_dotted_name(fedtlu: Comma
 
     assert rows("Cautious") == [["aggregation.floor", "float > 0, <= 1", "0.5", "the factor of the mean"]]
     assert [row[0] for row in rows("Unchecked")] == ["aggregation.floor", "aggregation.more"]
-    assert rows("Odd")[0] == ["client_selection.budget.low", "int", "1", "the others' layers"]
+    assert rows("Odd")[0] == [
+        "client_selection.budget.low",
+        "int",
+        "1",
+        "number of layers of clients with even numbers",
+    ]
     assert rows("middle") == []
     for wrong in ("Wrong", "nothing"):
         one_message(fedtlu("settings", f"support.own_parts:{wrong}"), "WORD", f"support.own_parts:{wrong}")

@@ -14,6 +14,7 @@ from support.federations import snapshot, tiny
 from fedtlu_fast import StorageError, simulate
 from fedtlu_fast.report.again import write_report
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows, comparison_table
+from fedtlu_fast.report.columns import COLUMNS
 from fedtlu_fast.report.figures.comparison import comparison_figure
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
 from fedtlu_fast.report.headline import headline_of
@@ -105,7 +106,10 @@ def test_arm_that_diverged_is_left_out_of_means_and_gains() -> None:
     assert fedtlu["test_perplexity"] == 90.0
     assert random["test_perplexity"] == 100.0
     assert fedtlu["gain_over_random_pct"] is None
-    assert comparison_cells([fedtlu])[1][0][-1] == "-"
+    assert "gain over random" not in comparison_cells([fedtlu])[0], "no arm has one"
+    fedtlu["updated_share"] = None
+    heads, (cells,) = comparison_cells([fedtlu])
+    assert cells[heads.index("updated")] == "-"
 
 
 def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
@@ -115,6 +119,9 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["updated"] == "50.0%"
     assert shown["MB published"] == "12.3"
     assert shown["MB up"] == "3,000"
+    assert [COLUMNS["bytes_up"].cell(size) for size in (0, 47, 4.7e3, 96e3, 0.3e6)] == [
+        *("0.0", "0.000047", "0.0047", "0.096", "0.3")
+    ]
     assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""

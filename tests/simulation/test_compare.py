@@ -18,6 +18,7 @@ from fedtlu_fast.experiments import arm_runs
 from fedtlu_fast.experiments.arms import Arm, plan_arms, run_arm
 from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.experiments.comparison_settings import comparison_settings
+from fedtlu_fast.report.again import write_report
 from fedtlu_fast.runs.results import ArmResult, read_arm, save_comparison
 from fedtlu_fast.selection import as_selector
 from fedtlu_fast.simulation.run import Run
@@ -343,3 +344,22 @@ def test_changed_number_in_an_arms_log_is_one_message(config: RunConfig, tmp_pat
     with pytest.raises(InputError, match=r"metrics\.jsonl was changed in its first 5 lines"):
         compare(config, ("last",), (0,), out, resume=True)
     assert snapshot(out) == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_arms_of_own_selectors_lie_in_directories_of_any_system_and_old_ones_are_found(
+    text: Path, tmp_path: Path
+) -> None:
+    keen, out = "support.own_selectors:Keen:2", tmp_path / "out"
+    config = tiny(text, rounds=2, warmup_rounds=0)
+    (arm,) = compare(config, (keen,), (0,), out, jobs=1)
+    assert arm.selector == keen
+    new, old = out / "support.own_selectors.Keen.2-seed0", out / f"{keen}-seed0"
+    before = snapshot(new)
+    new.rename(old)  # as earlier versions named it
+    write_report(out)
+    assert (out / "report.html").exists()
+    (again,) = compare(config, (keen,), (0,), out, jobs=1, resume=True)
+    assert (again, snapshot(old), new.exists()) == (arm, before, False)
+    with pytest.raises(InputError, match=r"selectors: .*names that differ"):
+        compare(config, ("top@1+always=h*", "top@1+always=h?"), (0,), tmp_path / "other", jobs=1)

@@ -77,6 +77,8 @@ def _targeted(result: ArmResult) -> int:
 def comparison_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> Cells:
     """Returns heads and cells of the table, formatted."""
     measures = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
+    if all(row[GAIN] is None for row in rows):  # as without a random arm
+        measures.remove(GAIN)
     shown = [own.column_of(name) for name in measures]
     cells = []
     for row in rows:

@@ -25,7 +25,7 @@ from fedtlu_fast.report.pages.parts import attempt, pictures, tables
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.runs.results import ArmResult, arm_name
+from fedtlu_fast.runs.results import ArmResult, arm_path
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 TITLES = {
@@ -67,7 +67,7 @@ def write_client_report(
     quality = headline_of_arms(results)
     arms = [result for result in results if not is_reference(result)]
     folders = {
-        name: [out / arm_name(name, result.seed) for result in arms if result.selector == name]
+        name: [arm_path(out, name, result.seed) for result in arms if result.selector == name]
         for name in arm_names(arms)
     }
     measured = settings.measures_costs
