@@ -158,6 +158,13 @@ def shorten(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def kind_of(value: Any) -> Any:
+    """Returns what a message says of a value: dtype and shape of a tensor or an array, else the value."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{type(value).__name__} of {value.dtype} and shape {tuple(value.shape)}"
+    return value
+
+
 def cause(error: BaseException) -> str:
     """Returns the type and the shortened message of an error from other code, for messages."""
     try:

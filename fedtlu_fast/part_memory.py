@@ -6,6 +6,7 @@ here returns new mappings.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,8 +57,17 @@ class PartMemory:
 
 
 def tensor_like(value: Value, like: Tensor) -> Tensor:
-    """Returns a remembered value as a tensor with the dtype and on the device of `like`."""
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    """Returns a remembered value as a tensor, with dtype and device of `like`; not to be changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+def read_only(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the same values, in which arrays cannot be written: others may read the same memory."""
+    return {
+        name: _sealed(value) if isinstance(value, np.ndarray) else value for name, value in values.items()
+    }
 
 
 Memory = Mapping[str, PartMemory]
@@ -74,6 +84,12 @@ def remember(memory: Memory, part: str, held: PartMemory) -> Memory:
     """Returns the memories of all parts with that of one part replaced; an empty memory is removed."""
     rest = {name: own for name, own in memory.items() if name != part}
     return {**rest, part: held} if held.server or any(held.clients.values()) else rest
+
+
+def _sealed(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _plain(value: Value) -> Value:

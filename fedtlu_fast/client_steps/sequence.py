@@ -12,6 +12,7 @@ from torch import Tensor
 from fedtlu_fast.client_steps.orders import Order
 from fedtlu_fast.client_steps.returned import check_start, check_update, wrong_kind
 from fedtlu_fast.client_steps.roles import Roles
+from fedtlu_fast.client_steps.shared import given_to_client, given_to_server
 from fedtlu_fast.client_steps.step import (
     PASS,
     Arrival,
@@ -27,7 +28,8 @@ from fedtlu_fast.client_steps.step import (
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.own_errors import named_errors
-from fedtlu_fast.part_memory import ClientMemory, Memory, recall, remember
+from fedtlu_fast.part_memory import ClientMemory, Memory, read_only, recall, remember
+from fedtlu_fast.unchanged import unchanged
 
 FIELD = "client_steps"
 """The setting that errors of a step's half on the server name."""
@@ -111,8 +113,8 @@ class ClientSteps:
                     params=vectors[0],
                     buffers=vectors[1],
                     order=order,
-                    memory=held.get(self.names[place], {}),
-                    server=said.get(self.names[place], {}),
+                    memory=read_only(held.get(self.names[place], {})),
+                    server=read_only(said.get(self.names[place], {})),
                 ),
                 self.names[place],
             )
@@ -146,14 +148,16 @@ class ClientSteps:
     def server(self, vectors: Vectors, round_index: int, cohort: Sequence[int], memory: Memory) -> ServerWay:
         """Returns the passage of a round's arrivals through the steps' halves on the server."""
         halves: list[ServerHalf] = []
+        kept = []
         for step, name in self._named():
+            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), recall(memory, name))
+            kept.append(given_to_server(context))
             if not does(step, "server_half"):
                 halves.append(PASS)
                 continue
-            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), recall(memory, name))
-            with named_errors(FIELD, step):
+            with named_errors(FIELD, step), unchanged(FIELD, step, "server_half", kept[-1]):
                 halves.append(step.server_half(context))
-        return ServerWay(self.names, halves, self.roles)
+        return ServerWay(self.names, halves, self.roles, kept)
 
     def _named(self) -> Iterator[tuple[ClientStep, str]]:
         return zip(self.steps, self.names, strict=True)
@@ -174,15 +178,17 @@ class ClientWay:
     def model(self) -> Vectors:
         """Returns the model with which the client starts."""
         model = self._vectors
-        for step, context, _ in self._taken:
-            model = step.own_model(context, model)
+        for step, context, name in self._taken:
+            with unchanged(f"{FIELD}.{name}", step, "own_model", given_to_client(context, model)):
+                model = step.own_model(context, model)
         return model
 
     def tested_model(self) -> Vectors:
         """Returns the model with which the client is tested."""
         model = self._vectors
-        for step, context, _ in self._taken:
-            model = step.tested_model(context, model)
+        for step, context, name in self._taken:
+            with unchanged(f"{FIELD}.{name}", step, "tested_model", given_to_client(context, model)):
+                model = step.tested_model(context, model)
         return model
 
     def start(self, samples: Samples) -> ClientStart:
@@ -193,7 +199,8 @@ class ClientWay:
         """
         start = ClientStart(*self.model(), samples)
         for step, context, name in self._taken:
-            changed = step.before(context, start)
+            with unchanged(f"{FIELD}.{name}", step, "before", given_to_client(context, start=start)):
+                changed = step.before(context, start)
             if not isinstance(changed, ClientStart):
                 raise wrong_kind(name, "before", changed, "the ClientStart")
             check_start(name, step, start, changed)
@@ -205,7 +212,8 @@ class ClientWay:
         """Returns the update that the client sends after all steps."""
         for step, context, name in self._taken:
             given = replace(update, memory={})
-            update = step.after(replace(context, start=self._start), given)
+            with unchanged(f"{FIELD}.{name}", step, "after", given_to_client(context, start=self._start)):
+                update = step.after(replace(context, start=self._start), given)
             check_update(name, given, update)
             if update.memory:
                 self.memory[name] = update.memory
@@ -215,8 +223,22 @@ class ClientWay:
 class ServerWay:
     """The passage of a round's arrivals through the steps' halves on the server, last half first."""
 
-    def __init__(self, names: Sequence[str], halves: Sequence[ServerHalf], roles: Roles) -> None:
-        self._names, self._halves, self._roles = names, halves, roles
+    def __init__(
+        self,
+        names: Sequence[str],
+        halves: Sequence[ServerHalf],
+        roles: Roles,
+        kept: Sequence[Mapping[str, Tensor]],
+    ) -> None:
+        """Takes the halves of one round.
+
+        Args:
+            names: the steps' names.
+            halves: the steps' halves on the server.
+            roles: the clients to which each step applies.
+            kept: the tensors that each half must not change in place, by name.
+        """
+        self._names, self._halves, self._roles, self._kept = names, halves, roles, kept
 
     def receive(self, arrival: Arrival) -> Arrival | None:
         """Returns the vectors that are passed on for an arrival; None: they are held back."""
@@ -226,7 +248,7 @@ class ServerWay:
         """Yields the arrivals that were held back, after all clients have arrived."""
         for place in reversed(range(len(self._halves))):
             half = self._halves[place]
-            with named_errors(FIELD, half):
+            with named_errors(FIELD, half), unchanged(FIELD, half, "finish", self._kept[place]):
                 for held in half.finish():
                     arrival = self._through(held, place)
                     if arrival is not None:
@@ -239,9 +261,10 @@ class ServerWay:
             aggregated: the result of the aggregation rule.
             news: the steps' new memories of the round's clients, by client.
         """
-        for name, half in zip(reversed(self._names), reversed(self._halves), strict=True):
+        for place in reversed(range(len(self._halves))):
+            name, half = self._names[place], self._halves[place]
             own = {client: held[name] for client, held in news.items() if name in held}
-            with named_errors(FIELD, half):
+            with named_errors(FIELD, half), unchanged(FIELD, half, "complete", self._kept[place]):
                 aggregated = half.complete(replace(aggregated, memory=own))
         return aggregated
 
@@ -263,7 +286,7 @@ class ServerWay:
                 return None
             half = self._halves[place]
             if half is not PASS and all(place in self._roles.of(client) for client in going.clients):
-                with named_errors(FIELD, half):
+                with named_errors(FIELD, half), unchanged(FIELD, half, "receive", self._kept[place]):
                     going = half.receive(going)
         return going
 

@@ -63,8 +63,9 @@ class ClientContext:
         params: [P] float32, the global parameters; not to be changed.
         buffers: [Q] float32, the global floating-point buffers; not to be changed.
         order: the blocks that the client trains and sends; None: all blocks.
-        memory: the step's memory of this client.
-        server: the tensors of the step's memory on the server that `ClientStep.reads` names, by name.
+        memory: the step's memory of this client. Arrays are read-only; ``torch.tensor(array)`` copies one.
+        server: the tensors of the step's memory on the server that `ClientStep.reads` names, by name, as
+            read-only arrays.
         start: the start of the client's training; None before the training.
     """
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState, ServerOptimizer
+from fedtlu_fast.aggregation.returned import check_step
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops.dispatch import masked_apply_
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.selection import Selection, selection_of
 from fedtlu_fast.soundness import sound
+from fedtlu_fast.unchanged import unchanged
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,14 @@ def apply(
         server_lr: factor on the step.
         backend: who runs the kernels.
     """
-    with named_errors("aggregation.server_optimizer", optimizer):
-        step, after = optimizer.step(change, state, layout.offsets, selection.mask)
+    mask, field = selection.mask, "aggregation.server_optimizer"
+    held = {f"state[{name!r}]": vector for name, vector in state.items()}
+    given = {"change": change, "offsets": layout.offsets, "mask": mask, **held}
+    with named_errors(field, optimizer), unchanged(field, optimizer, "step", given):
+        found = optimizer.step(change, state, layout.offsets, mask)
+    step, after = check_step(optimizer, found, change)
     moved = params.clone()
-    masked_apply_(moved, step, layout.offsets, selection.mask, server_lr, backend)
+    masked_apply_(moved, step, layout.offsets, mask, server_lr, backend)
     if sound(moved):
         return Applied(moved, after, selection)
     wrong = tuple(
@@ -82,5 +88,5 @@ def apply(
     if not wrong:  # what is not sound was so from the start, and is not updated
         return Applied(moved, after, selection)
     rest = selection_of(layout, [block for block in selection.blocks if block not in wrong])
-    found = apply(params, change, rest, layout, optimizer, state, server_lr, backend)
-    return Applied(found.params, found.optimizer, found.selection, wrong)
+    again = apply(params, change, rest, layout, optimizer, state, server_lr, backend)
+    return Applied(again.params, again.optimizer, again.selection, wrong)

@@ -16,6 +16,7 @@ from fedtlu_fast.errors import InputError, nearest
 from fedtlu_fast.simulation.run_context import RunContext
 from fedtlu_fast.tasks.metrics import Better
 from fedtlu_fast.torch_state import callers_state
+from fedtlu_fast.unchanged import unchanged
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -93,7 +94,8 @@ class Callbacks:
             return
         with callers_state():
             for one in own:
-                with self.context.acting(name_of(one)):
+                given = {"run.layout.offsets": self.context.layout.offsets}
+                with self.context.acting(name_of(one)), unchanged("callbacks", one, hook, given):
                     getattr(one, hook)(self.context)
 
     def listen(self, hook: str) -> list[Callback]:

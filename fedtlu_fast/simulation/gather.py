@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
+from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.client_steps.sequence import ServerWay
 from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.executors.executor import Executor
@@ -19,6 +20,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.soundness import sound
+from fedtlu_fast.unchanged import unchanged
 
 RULE = "aggregation.rule"
 """The setting that errors of a rule name."""
@@ -70,7 +72,8 @@ def gather(
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
     reports, arrived = ClientReports(), list[int]()
-    with named_errors(RULE, rule):
+    kept_as_is = {"start.base": begin.base, "start.layout.offsets": layout.offsets}
+    with named_errors(RULE, rule), unchanged(RULE, rule, "start", kept_as_is):
         held = rule.start(begin)
     results = executor.train(start, lanes) if lanes else iter(())
     while True:
@@ -85,15 +88,18 @@ def gather(
             # A worker elsewhere may have trained on another device.
             vectors = result.vectors[0].to(begin.base.device), result.vectors[1].to(begin.base.device)
             arrival = Arrival(result.lane.clients, vectors, result.single, result.reports.total)
-            held = _add_(rule, held, buffers, way.receive(arrival), arrived)
+            passed = way.receive(arrival)
+            with unchanged(RULE, rule, "add", kept_as_is):
+                held = _add_(rule, held, buffers, passed, arrived)
     with clock("aggregate"):
         for late in way.finish():
             if sound(late.vectors[0]):
-                held = _add_(rule, held, buffers, late, arrived)
+                with unchanged(RULE, rule, "add", kept_as_is):
+                    held = _add_(rule, held, buffers, late, arrived)
             else:
                 reports.refuse(late.clients)
-        with named_errors(RULE, rule):
-            found = rule.finish(held)
+        with named_errors(RULE, rule), unchanged(RULE, rule, "finish", kept_as_is):
+            found = check_aggregated(rule, rule.finish(held), begin.base, len(arrived))
         change, kept = found.change, found.kept
         totals = reports.totals(len(layout.blocks)) if ordered else None
         if totals is not None:

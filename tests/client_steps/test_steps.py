@@ -56,7 +56,7 @@ class Drift(ClientStep):
     reads: ClassVar[tuple[str, ...]] = ("mean",)
 
     def before(self, client, start):
-        own = torch.from_numpy(np.asarray(client.memory.get("sum", np.zeros(len(client.params), np.float32))))
+        own = torch.tensor(client.memory.get("sum", np.zeros(len(client.params), np.float32)))
         mean = torch.from_numpy(client.server.get("mean", np.zeros(len(client.params), np.float32)))
         return replace(start, correction=self.rate * (own - mean))
 

@@ -32,7 +32,7 @@ class FedCM(ClientStep):
         """Adds the direction to the gradient of every local step."""
         if "direction" not in client.server:
             return start
-        direction = torch.as_tensor(client.server["direction"], device=start.params.device)
+        direction = torch.tensor(client.server["direction"], device=start.params.device)
         return start.corrected((1 - self.alpha) / self.alpha * direction)
 
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:

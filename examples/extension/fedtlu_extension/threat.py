@@ -27,5 +27,5 @@ class Stale(ClientStep):
         change = (update.params - client.params).cpu().numpy()
         if "change" not in client.memory:
             return replace(update, memory={"change": change})
-        old = torch.as_tensor(client.memory["change"], device=client.params.device)
+        old = torch.tensor(client.memory["change"], device=client.params.device)
         return replace(update, params=client.params + old, memory={"change": change})
