@@ -57,7 +57,7 @@ class Drift(ClientStep):
 
     def before(self, client, start):
         own = torch.tensor(client.memory.get("sum", np.zeros(len(client.params), np.float32)))
-        mean = torch.from_numpy(client.server.get("mean", np.zeros(len(client.params), np.float32)))
+        mean = torch.tensor(client.server.get("mean", np.zeros(len(client.params), np.float32)))
         return replace(start, correction=self.rate * (own - mean))
 
     def after(self, client, update):
