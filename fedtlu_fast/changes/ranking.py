@@ -1,38 +1,24 @@
-"""Turns a scored change into the ranked rows that `fedtlu score` prints."""
+"""Ranks the layers and blocks of a scored change, as rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from fedtlu_fast.layout import Group, ParameterLayout
-
-if TYPE_CHECKING:
-    from fedtlu_fast.changes.scored import ScoredChange
+from fedtlu_fast.scoring import LayerScores, LayerStats
 
 
-def ranking(scored: ScoredChange) -> dict[str, Any]:
-    """Returns all results of a scored change in a form that JSON can hold.
+def block_rows(layout: ParameterLayout, stats: LayerStats, block_scores: Tensor) -> list[dict[str, Any]]:
+    """Returns a row for each block, best first within its group; unique blocks are last.
 
-    A layer is ranked among like layers, which are the same tensor of like blocks. ``alike_by`` tells why they
-    are alike: by ``place`` (the same part of repeated blocks) or by ``shape``.
+    Args:
+        layout: the blocks and groups.
+        stats: the statistics of every layer's change, [L].
+        block_scores: the scores of the blocks, [B].
     """
-    return {
-        "granularity": scored.layout.granularity,
-        "ddof": scored.scores.ddof,
-        "blocks": block_rows(scored),
-        "layers": layer_rows(scored),
-        "skipped": list(scored.skipped),
-        "buffers": list(scored.buffers),
-        "tied": list(scored.tied),
-        "renamed": [{"before": name, "after": other} for name, other in scored.renamed.items()],
-        "not_read": list(scored.not_read),
-    }
-
-
-def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
-    """Returns a row for each block, best first within its group; unique blocks are last."""
-    layout, values = scored.layout, scored.block_scores.tolist()
-    sizes, squares = layout.block_sizes(), scored.stats.l2.square()
+    values, sizes, squares = block_scores.tolist(), layout.block_sizes(), stats.l2.square()
 
     def row(block: int, group: Group | None, rank: int | None) -> dict[str, Any]:
         return {
@@ -52,15 +38,23 @@ def block_rows(scored: ScoredChange) -> list[dict[str, Any]]:
     return rows + [row(block, None, None) for block in layout.unique]
 
 
-def layer_rows(scored: ScoredChange) -> list[dict[str, Any]]:
-    """Returns a row for each layer, the largest excess first; layers without a score in Eq. 1 are last."""
-    stats, scores = scored.stats, scored.scores
+def layer_rows(layout: ParameterLayout, stats: LayerStats, scores: LayerScores) -> list[dict[str, Any]]:
+    """Returns a row for each layer, the largest excess first; layers without a score in Eq. 1 are last.
+
+    A layer is ranked among like layers, which are the same tensor of like blocks. ``alike_by`` tells why they
+    are alike: by ``place`` (the same part of repeated blocks) or by ``shape``.
+
+    Args:
+        layout: the layers.
+        stats: the statistics of every layer's change, [L].
+        scores: the scores of every layer, [L].
+    """
     excess, degenerate = scores.excess.tolist(), scores.degenerate.tolist()
 
     def quality(layer: int) -> tuple[bool, float]:
         return degenerate[layer], -excess[layer]
 
-    by_tensor = ParameterLayout.from_shapes({x.name: x.shape for x in scored.layout.layers}, "tensor")
+    by_tensor = ParameterLayout.from_shapes({x.name: x.shape for x in layout.layers}, "tensor")
     places: dict[int, tuple[int, int, Group]] = {}
     for group in by_tensor.groups:
         like = [by_tensor.blocks[block].layers[0] for block in group.blocks]

@@ -56,12 +56,26 @@ class ScoredChange:
     @property
     def blocks(self) -> list[dict[str, Any]]:
         """Returns a row for each block, best first in its group: name, group, rank, score, l2, parameters."""
-        return block_rows(self)
+        return block_rows(self.layout, self.stats, self.block_scores)
 
     @property
     def layers(self) -> list[dict[str, Any]]:
         """Returns a row for each layer, largest excess first: name, rank, score, excess, mean, std, ..."""
-        return layer_rows(self)
+        return layer_rows(self.layout, self.stats, self.scores)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all results in a form that JSON can hold."""
+        return {
+            "granularity": self.layout.granularity,
+            "ddof": self.scores.ddof,
+            "blocks": self.blocks,
+            "layers": self.layers,
+            "skipped": list(self.skipped),
+            "buffers": list(self.buffers),
+            "tied": list(self.tied),
+            "renamed": [{"before": name, "after": other} for name, other in self.renamed.items()],
+            "not_read": list(self.not_read),
+        }
 
     def __str__(self) -> str:
         lines = [

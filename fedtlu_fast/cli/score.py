@@ -58,7 +58,6 @@ def score_command(
     without repeated blocks, those with the same shapes are compared, which the tables mark.
     """
     from fedtlu_fast.changes import score
-    from fedtlu_fast.changes.ranking import ranking
     from fedtlu_fast.runs.as_json import dump_json
 
     _check("--granularity", granularity, get_args(Granularity))
@@ -71,7 +70,7 @@ def score_command(
         pooling=cast("Pooling", pooling),
         backend=backend or "auto",
     )
-    found = ranking(scored)
+    found = scored.as_json()
     if as_json:
         typer.echo(dump_json(found, indent=1))
         return

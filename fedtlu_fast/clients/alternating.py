@@ -7,20 +7,22 @@ settings give for a client's training (ours).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
-from fedtlu_fast.clients.training import LocalTrainer
 
 
-def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
+def train_in_turn(
+    train: Callable[..., ClientUpdate], start: ClientStart, round_index: int, client: int
+) -> ClientUpdate:
     """Trains one client in two passes, each with an optimizer of its own, and returns its update.
 
     The second pass makes the same random draws as a client that trains in a single pass; the first pass has
     batches and dropout of its own. The client's correction is added in both.
 
     Args:
-        trainer: the engine that trains the client.
+        train: `LocalTrainer.train`, which makes one pass.
         start: the client's start; the first pass trains its blocks `first`, the second its `blocks`.
         round_index: the round; see `LocalTrainer.train`.
         client: the client's number.
@@ -30,7 +32,7 @@ def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, c
         passes.
     """
     samples, added = start.samples, start.correction
-    one = trainer.train(
+    one = train(
         start.params,
         start.buffers,
         samples,
@@ -42,6 +44,6 @@ def train_in_turn(trainer: LocalTrainer, start: ClientStart, round_index: int, c
     )
     # A copy, because `one.params` is the trainer's working vector: the second pass would move its own anchor.
     between = one.params.clone()
-    two = trainer.train(between, one.buffers, samples, round_index, client, start.blocks, correction=added)
+    two = train(between, one.buffers, samples, round_index, client, start.blocks, correction=added)
     steps = one.steps + two.steps
     return replace(two, steps=steps, loss=(one.loss * one.steps + two.loss * two.steps) / steps)

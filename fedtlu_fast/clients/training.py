@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from fedtlu_fast.clients.alternating import train_in_turn
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
@@ -166,10 +167,7 @@ class LocalTrainer:
     def train_one(self, start: ClientStart, round_index: int, client: int) -> ClientUpdate:
         """See `Trainer`."""
         if start.first:
-            # Imported here because that module imports this one.
-            from fedtlu_fast.clients.alternating import train_in_turn
-
-            return train_in_turn(self, start, round_index, client)
+            return train_in_turn(self.train, start, round_index, client)
         given = start.params, start.buffers, start.samples, round_index, client
         update = self.train(*given, start.blocks, "", start.correction)
         return update if start.second is None else self._with_second(start, start.second, update, *given[2:])

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fedtlu_fast import InputError, layer_stats
 from fedtlu_fast.changes import score
-from fedtlu_fast.changes.ranking import ranking
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.as_json import dump_json
 from fedtlu_fast.scoring import score_blocks, score_layers
@@ -79,7 +78,7 @@ def test_blocks_are_in_natural_order(pair: tuple[Path, Path]) -> None:
 
 
 def test_ranking_is_json_and_best_first(pair: tuple[Path, Path]) -> None:
-    found = json.loads(dump_json(ranking(score(*pair))))
+    found = json.loads(dump_json(score(*pair).as_json()))
     blocks = [row for row in found["blocks"] if row["group"]]
     assert [row["rank"] for row in blocks] == list(range(1, 13))
     assert [row["score"] for row in blocks] == sorted((row["score"] for row in blocks), reverse=True)
@@ -102,7 +101,7 @@ def test_ranking_says_whether_shape_alone_makes_like(
         save(tmp_path / side, {name: (place + 1) * torch.arange(4.0) for place, name in enumerate(names)})
         for side in ("a.safetensors", "b.safetensors")
     ]
-    found = ranking(score(*files))
+    found = score(*files).as_json()
     assert {row["alike_by"] for row in (*found["blocks"], *found["layers"])} == {alike_by}
 
 
@@ -110,7 +109,7 @@ def test_layers_with_nan_rank_last_and_say_how_many(tmp_path: Path) -> None:
     new = tensors(2)
     new["h.5.w"][0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     files = save(tmp_path / "a.safetensors", tensors(1)), save(tmp_path / "b.safetensors", new)
-    found = json.loads(dump_json(ranking(score(*files))))
+    found = json.loads(dump_json(score(*files).as_json()))
     last = next(row for row in found["layers"] if row["name"] == "h.5.w")
     assert (last["nonfinite"], last["degenerate"], last["rank"]) == (3.0, True, 12)
 
