@@ -19,7 +19,7 @@ from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.run import Own
 from fedtlu_fast.config.settings import parse_config, with_settings
 from fedtlu_fast.data.datasets import Datasets
-from fedtlu_fast.errors import InputError, check_kind, shorten
+from fedtlu_fast.errors import InputError, cause, check_kind, shorten
 from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.results import RunResult
@@ -169,7 +169,12 @@ class Federation:
             "client_steps": steps if isinstance(steps, list | tuple) else [steps],
             "execution": {"executor": self.executor, **workers},
         }
-        task = copy.deepcopy(self.task)
+        try:
+            task = copy.deepcopy(self.task)
+        except Exception as error:
+            expected = f"a task that copy.deepcopy can copy, because every run trains a copy; {cause(error)}"
+            fix = "Look for locks, open files and cached results of computations in the model."
+            raise InputError("task.model", type(self.task.model).__name__, expected, fix) from error
         return parse_config({**with_settings(tree, self.settings), "own": Own(task, self.data)})
 
     def run(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+from numbers import Integral, Real
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,11 @@ from torch import Tensor
 
 from fedtlu_fast.client_steps.step import ClientStep
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.data.population import Samples
+from fedtlu_fast.errors import InputError, kind_of
 
 
-def check_start(name: str, step: ClientStep, start: ClientStart, changed: ClientStart) -> None:
+def check_start(name: str, step: ClientStep, start: ClientStart, changed: ClientStart, blocks: int) -> None:
     """Checks the start that a step returns.
 
     Args:
@@ -21,9 +25,11 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
         step: the step, whose `changes` name the fields that it may change.
         start: the start that the step received.
         changed: the start that the step returned.
+        blocks: number of blocks of the model.
 
     Raises:
-        InputError: the step changed another field; only `own_model` may change parameters and buffers.
+        InputError: the step changed another field, of which only `own_model` may change parameters and
+            buffers; or a field that it changed is of another kind.
     """
     wrong = [
         what
@@ -45,6 +51,14 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
             f"one of {', '.join(sorted(step.changes))}, as its `changes` names them",
             "A model of the client's own comes from own_model().",
         )
+    if changed.correction is not None and changed.correction is not start.correction:
+        _check_vector(name, "correction", changed.correction, changed.params)
+    if not isinstance(changed.samples, Samples):
+        raise InputError(f"client_steps.{name}: samples", kind_of(changed.samples), "the Samples, or others")
+    own = changed.blocks
+    if own is not None and own is not start.blocks and not _are_blocks(own, blocks):
+        expected = f"a tuple of ascending indices of the {blocks} blocks, or None for all"
+        raise InputError(f"client_steps.{name}: blocks", kind_of(own), expected)
 
 
 def check_update(name: str, given: ClientUpdate, update: Any) -> None:
@@ -65,18 +79,20 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
         before, after = getattr(given, what), getattr(update, what)
         if before is after:
             continue
-        if not isinstance(after, Tensor) or after.shape != before.shape or after.dtype != before.dtype:
-            shape = (
-                f"{after.dtype} {tuple(after.shape)}" if isinstance(after, Tensor) else type(after).__name__
-            )
-            expected = f"a tensor of {before.dtype} and shape {tuple(before.shape)}, as it got"
-            raise InputError(f"client_steps.{name}: {what}", shape, expected)
+        _check_vector(name, what, after, before)
+    for what in ("samples", "steps"):
+        own = getattr(update, what)
+        if isinstance(own, bool) or not isinstance(own, Integral) or own < 0:
+            raise InputError(f"client_steps.{name}: {what}", kind_of(own), "an integer from 0 on")
+    if isinstance(update.loss, bool) or not isinstance(update.loss, Real):
+        fix = "Use float(...) on a tensor."
+        raise InputError(f"client_steps.{name}: loss", kind_of(update.loss), "a number", fix)
     weight = update.weight
     if weight is not None and (
-        isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf")
+        isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= float_info.max
     ):
         raise InputError(
-            f"client_steps.{name}: weight", weight, "a number from 0 on", "Use float(...) on a tensor."
+            f"client_steps.{name}: weight", weight, "a finite number from 0 on", "Use float(...) on a tensor."
         )
     if not isinstance(update.memory, Mapping):
         raise InputError(f"client_steps.{name}: memory", update.memory, "a mapping from names to values")
@@ -86,6 +102,22 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
             raise InputError(
                 f"client_steps.{name}: memory[{key!r}]", value, expected, "tensor.cpu().numpy() makes one."
             )
+
+
+def _check_vector(name: str, what: str, found: Any, like: Tensor) -> None:
+    right = isinstance(found, Tensor) and found.shape == like.shape and found.dtype == like.dtype
+    if not right or found.layout != like.layout:
+        expected = f"a dense tensor of {like.dtype} and shape {tuple(like.shape)}, as it got"
+        raise InputError(f"client_steps.{name}: {what}", kind_of(found), expected)
+
+
+def _are_blocks(found: Any, blocks: int) -> bool:
+    if not isinstance(found, tuple) or any(
+        isinstance(block, bool) or not isinstance(block, Integral) or not 0 <= int(block) < blocks
+        for block in found
+    ):
+        return False
+    return all(one < other for one, other in pairwise(found))
 
 
 def wrong_kind(name: str, hook: str, value: Any, expected: str) -> InputError:

@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedtlu_fast.client_steps.halves import (
+    FIELD,
+    check_arrival,
+    check_completed,
+    check_half,
+    check_held_back,
+)
 from fedtlu_fast.client_steps.orders import Order
 from fedtlu_fast.client_steps.returned import check_start, check_update, wrong_kind
 from fedtlu_fast.client_steps.roles import Roles
@@ -31,8 +38,6 @@ from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import ClientMemory, Memory, read_only, recall, remember
 from fedtlu_fast.unchanged import unchanged
 
-FIELD = "client_steps"
-"""The setting that errors of a step's half on the server name."""
 StepMemories = Mapping[str, ClientMemory]
 """The steps' memories of one client, by the step's name."""
 Told = Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -156,8 +161,8 @@ class ClientSteps:
                 halves.append(PASS)
                 continue
             with named_errors(FIELD, step), unchanged(FIELD, step, "server_half", kept[-1]):
-                halves.append(step.server_half(context))
-        return ServerWay(self.names, halves, self.roles, kept)
+                halves.append(check_half(step, step.server_half(context)))
+        return ServerWay(self.names, halves, self.roles, kept, vectors)
 
     def _named(self) -> Iterator[tuple[ClientStep, str]]:
         return zip(self.steps, self.names, strict=True)
@@ -203,7 +208,7 @@ class ClientWay:
                 changed = step.before(context, start)
             if not isinstance(changed, ClientStart):
                 raise wrong_kind(name, "before", changed, "the ClientStart")
-            check_start(name, step, start, changed)
+            check_start(name, step, start, changed, len(context.facts.layout.blocks))
             start = changed
         self._start = start
         return start
@@ -229,6 +234,7 @@ class ServerWay:
         halves: Sequence[ServerHalf],
         roles: Roles,
         kept: Sequence[Mapping[str, Tensor]],
+        vectors: Vectors,
     ) -> None:
         """Takes the halves of one round.
 
@@ -237,8 +243,10 @@ class ServerWay:
             halves: the steps' halves on the server.
             roles: the clients to which each step applies.
             kept: the tensors that each half must not change in place, by name.
+            vectors: the global parameters [P] and buffers [Q].
         """
-        self._names, self._halves, self._roles, self._kept = names, halves, roles, kept
+        self._names, self._halves, self._roles = names, halves, roles
+        self._kept, self._vectors = kept, vectors
 
     def receive(self, arrival: Arrival) -> Arrival | None:
         """Returns the vectors that are passed on for an arrival; None: they are held back."""
@@ -249,7 +257,8 @@ class ServerWay:
         for place in reversed(range(len(self._halves))):
             half = self._halves[place]
             with named_errors(FIELD, half), unchanged(FIELD, half, "finish", self._kept[place]):
-                for held in half.finish():
+                for held in check_held_back(half, half.finish()):
+                    check_arrival(half, "finish", held, self._vectors)
                     arrival = self._through(held, place)
                     if arrival is not None:
                         yield arrival
@@ -265,7 +274,8 @@ class ServerWay:
             name, half = self._names[place], self._halves[place]
             own = {client: held[name] for client, held in news.items() if name in held}
             with named_errors(FIELD, half), unchanged(FIELD, half, "complete", self._kept[place]):
-                aggregated = half.complete(replace(aggregated, memory=own))
+                given = replace(aggregated, memory=own)
+                aggregated = check_completed(half, given, half.complete(given))
         return aggregated
 
     def remembered(self, memory: Memory, news: Mapping[int, StepMemories]) -> Memory:
@@ -287,7 +297,8 @@ class ServerWay:
             half = self._halves[place]
             if half is not PASS and all(place in self._roles.of(client) for client in going.clients):
                 with named_errors(FIELD, half), unchanged(FIELD, half, "receive", self._kept[place]):
-                    going = half.receive(going)
+                    passed = half.receive(going)
+                going = None if passed is None else check_arrival(half, "receive", passed, going.vectors)
         return going
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, kind_of
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.randomness import generator
@@ -68,10 +69,11 @@ def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generato
     """Runs the partitioner and checks its result, because it may be the user's own."""
     try:
         with named_errors("partition.name", partitioner):
-            parts = partitioner.partition(to_deal, chance)
+            found: Any = partitioner.partition(to_deal, chance)
     except InputError as error:
         whose = error.field in parameters(type(partitioner))
         raise (error.of(f"partition.{error.field}") if whose else error) from None
+    parts = _rows_of_clients(type(partitioner).__name__, found)
     if len(parts) != to_deal.clients:
         expected = f"a partitioner that deals to {to_deal.clients} clients"
         raise InputError("partition.name", f"samples of {len(parts)} clients", expected)
@@ -82,6 +84,23 @@ def _dealt(partitioner: Partitioner, to_deal: ToDeal, chance: np.random.Generato
         if len(wrong):
             expected = f"a partitioner that deals each of the {to_deal.samples} samples once at most"
             raise InputError("partition.name", f"sample {wrong[0]}, {what}", expected)
+    return parts
+
+
+def _rows_of_clients(name: str, found: Any) -> list[Indices]:
+    """Returns the result of a partitioner of this name as arrays.
+
+    Raises:
+        InputError: it is no list of arrays of integers.
+    """
+    expected = f"{name}.partition() to return a list with an array of integers for each client"
+    if not isinstance(found, np.ndarray | Sequence) or isinstance(found, str):
+        raise InputError("partition.name", kind_of(found), expected)
+    parts = [np.asarray(part) for part in found]
+    parts = [part if part.size else part.astype(np.int64) for part in parts]  # an empty list has floats
+    for part in parts:
+        if part.ndim != 1 or part.dtype.kind not in "iu":
+            raise InputError("partition.name", kind_of(part), expected)
     return parts
 
 

@@ -107,7 +107,7 @@ class Callbacks:
         if self._observers:
             with callers_state():
                 for observer in self._observers:
-                    observer(row)
+                    observer(dict(row))
 
     def warn_of_missing(self, names: Sequence[str]) -> None:
         """Warns when callbacks of these names have changed the run and are not among these here."""

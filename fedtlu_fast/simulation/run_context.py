@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.results import BestModel, RunResult
@@ -81,6 +82,7 @@ class RunContext:
     _save: bool = field(default=False, repr=False)
     _candidate: Callable[[str, float], BestModel] | None = field(default=None, repr=False)
     _actor: str = field(default="", repr=False)
+    _shown: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses what a callback sets: only the methods act on the run.
@@ -137,7 +139,11 @@ class RunContext:
 
         Args:
             reason: a sentence for people.
+
+        Raises:
+            InputError: it is no string.
         """
+        check_kind("stop", reason, str, "the reason, a string")
         self._put(stopped=reason)
         self._change(stopped=reason)
 
@@ -180,7 +186,10 @@ class RunContext:
                 raise InputError("log", name, "a name that the row of metrics.jsonl does not have yet")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"log({name}=...)", value, "a number", "Use float(...) on a tensor.")
+            if isinstance(value, int) and abs(value) > float_info.max:
+                raise InputError(f"log({name}=...)", value, "a number that fits a float64")
             row[name] = value if isfinite(value) else None
+            self._shown[name] = row[name]
 
     def save(self) -> None:
         """Has a checkpoint written as soon as this round's rows are; nothing where there is no directory."""
@@ -194,8 +203,11 @@ class RunContext:
             value: what it has there.
 
         Raises:
-            InputError: the round has not trained yet.
+            InputError: the round has not trained yet, the metric is no string, or the value no finite number.
         """
+        check_kind("keep_as_best(metric)", metric, str, "the name of a figure, a string")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
+            raise InputError("keep_as_best(value)", value, "a finite number", "Use float(...) on a tensor.")
         if self._candidate is None:
             raise InputError("keep_as_best", metric, "a call in on_evaluate or on_round_end")
         self._put(best=self._candidate(metric, value))
@@ -237,12 +249,24 @@ class RunContext:
 
     @contextmanager
     def acting(self, name: str) -> Iterator[None]:
-        """Inside, changes are those of the callback of this name."""
-        self._actor = name
+        """Inside, changes are those of the callback of this name.
+
+        Raises:
+            InputError: it has changed a row otherwise than by `log`.
+        """
+        self._actor, self._shown = name, dict(self.row or {})
+        choice = dict(self.choice or {})
         try:
             yield
         finally:
             self._actor = ""
+        for what, now, before in (("row", self.row, self._shown), ("choice", self.choice, choice)):
+            here = now or {}
+            for key in here.keys() | before.keys():
+                if key not in here or key not in before or here[key] is not before[key]:
+                    given = f"another {key!r} from {name}"
+                    fix = "run.log(name=number) adds a number to the row."
+                    raise InputError(f"run.{what}", given, "nothing: callbacks read it", fix)
 
     def _change(self, **changes: Any) -> None:
         names = [*self.control.callbacks, self._actor]

@@ -144,7 +144,7 @@ class SupervisedTask:
         """See `Task`."""
         found = self._called(self._forward(batch), len(batch[0]))
         if not found.ndim:
-            return found
+            return self._without_ignored(found, batch)
         counts = self.counts(batch)
         return (found * counts).sum() / counts.sum().clamp(min=1)
 
@@ -232,6 +232,13 @@ class SupervisedTask:
         if not isinstance(found, Tensor):
             raise InputError("loss", found, "a tensor, of one number or of one number a sample")
         return _tensor(found, size, "loss")
+
+    def _without_ignored(self, mean: Tensor, batch: Batch) -> Tensor:
+        """Returns a mean loss as it is, or 0 if all labels are ignored, where PyTorch returns NaN."""
+        labels = None if self._ignored is None else self._forward(batch).targets
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            return mean
+        return torch.where(labels.ne(cast("int", self._ignored)).any(), mean, 0.0)
 
     def _derived(self, forward: Forward, batch: Batch) -> Tensor | None:
         """Returns [B], the losses of single samples for a loss of PyTorch; None for other losses."""
