@@ -401,7 +401,7 @@ def test_a_threat_of_the_users_own_is_named_or_given(threats):
         (
             [{"kind": "noise", "layers": "*.weight"}],
             {},
-            r"layers: got '\*.weight'; expected \* with kind=noise",
+            r"layers: got '\*.weight'; expected no value with kind=noise",
         ),
         (
             ["token_noise:0.1"],
