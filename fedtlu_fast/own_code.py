@@ -1,109 +1,300 @@
-"""Finds the user's own code that a run depends on, so that a run is resumed only with the same code.
+"""Finds the user's own code and values that a run depends on, so that a run is resumed only with the same.
 
 The name and the package's version identify a part of the package. They do not identify a part of the user,
-whose code may have changed since. So the source of the user's parts belongs to the identity of a run.
+whose code may have changed since. So the source of the user's parts, and the values that they hold and read,
+belong to the identity of a run.
 """
 
 from __future__ import annotations
 
+import abc
 import ast
 import hashlib
 import inspect
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
-from types import CodeType, FunctionType
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from functools import cached_property, partial
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 from torch import nn
 
+from fedtlu_fast.own_changes import SELF, changes_of, functions_of, tree_of
+from fedtlu_fast.own_values import GATHERED, PLAIN, described, in_order, is_json, name_of
+
 PACKAGE = __name__.partition(".")[0]
 KNOWN = {PACKAGE, "torch", "transformers", "datasets", "peft", "numpy", *sys.stdlib_module_names}
 """Packages whose versions stand for their code (`environment`)."""
+OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes of every `torch.nn.Module`: its mode, hooks, children, parameters and buffers."""
 
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
-"""Types whose `repr` determines the value."""
-
-
-def own_code(parts: Iterable[Any]) -> dict[str, str]:
+def own_code(parts: Iterable[Any], model: nn.Module | None = None) -> dict[str, str]:
     """Returns the SHA-256 of each piece of the user's code that these parts are made of, by name.
 
-    The pieces are the source of every class and function in the parts, of the functions and classes that
-    they use by name, and the plain values that they read from their modules or enclosing functions. Code
-    that is reached in another way (through an attribute of an object, or a file) is not found. If the source
-    cannot be read (because a notebook's cell is gone), the compiled code takes its place.
+    The pieces are
+
+    * the source of every class and function in the parts and of the functions and classes that they use by
+      name, with default arguments and class attributes. If the source cannot be read (because a notebook's
+      cell is gone), and of lambdas, the compiled code counts;
+    * the values that they read from their modules and enclosing functions, and those in `functools.partial`;
+    * the attributes of the user's objects. Of a part's parameters only those that settings cannot hold;
+    * of modules of PyTorch the classes, plain attributes, buffers and parameters.
+
+    Not among them is what code changes while it runs (see `own_changes`), and lists, dictionaries and sets
+    in attributes whose names begin with an underscore. `own_values.described` says how values count.
+
+    Args:
+        parts: the parts of a run.
+        model: a module whose parameters and buffers do not count, except for their shapes.
     """
+    walk = _Walk(set() if model is None else {id(module) for module in model.modules()})
+    for one in parts:
+        walk.visit(one, settled=True)
     found: dict[str, list[str]] = {}
-    for name, text in _pieces(parts, set()):
-        found.setdefault(name, []).append(hashlib.sha256(text.encode()).hexdigest())
+    for name, text in walk.pieces():
+        found.setdefault(name, []).append(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
     return {
         name: digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
         for name, digests in sorted(found.items())
     }
 
 
-def _pieces(parts: Iterable[Any], seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yields name and text of each piece of the user's code, with the values in `functools.partial`."""
-    for thing in _things(parts, seen):
-        if isinstance(thing, partial):
-            yield f"{_name(thing.func)}, partial", repr(_bound(thing))
-            continue
-        if thing.__module__.partition(".")[0] in KNOWN:
-            continue
-        yield f"{thing.__module__}:{thing.__qualname__}", _source(thing)
-        for function in _functions(thing):
-            referred = list(_referred(function))
-            for name, value in referred:
-                if _is_plain(value):
-                    yield name, repr(value)
-            others = [own for _, own in referred if _belongs_to(own, function.__module__)]
-            yield from _pieces(others, seen)
+def is_known(module: str) -> bool:
+    """Tells whether a module belongs to a package whose version stands for its code."""
+    return module.partition(".")[0] in KNOWN
 
 
-def _functions(thing: Any) -> Iterator[FunctionType]:
-    """Yields a function itself, or the functions of a class except methods that `dataclass` generated."""
-    if inspect.isfunction(thing):
-        yield thing
-        return
-    made = hasattr(thing, "__dataclass_fields__")
-    for name, own in vars(thing).items():
-        if made and name.startswith("__") and name not in ("__post_init__", "__call__"):
-            continue
-        inner = getattr(own, "fget", None) or getattr(own, "__func__", own)
-        if inspect.isfunction(inner):
-            yield inner
+class _Walk:
+    """Visits everything that parts are made of, each object once, and gathers the pieces."""
+
+    def __init__(self, without_weights: set[int]) -> None:
+        self._without_weights = without_weights
+        self._waiting: deque[tuple[Any, bool]] = deque()
+        self._seen: dict[int, Any] = {}
+        self._found: list[tuple[str, str]] = []
+        self._read: list[tuple[str, str, Any]] = []
+        self._functions: list[FunctionType] = []
+
+    def pieces(self) -> list[tuple[str, str]]:
+        """Visits what waits, and returns name and text of each piece."""
+        while self._waiting or self._read:
+            while self._waiting:
+                self._visit(*self._waiting.popleft())
+            read, self._read = self._read, []
+            changed = changes_of(self._functions)
+            for place, name, value in read:
+                if not changed.has(name, value):
+                    self._found.append((f"{place}{name}", described(value)))
+                    self.visit(value)
+        return self._found
+
+    def visit(self, value: Any, *, settled: bool = False) -> None:
+        """Takes a value, to visit it and the values in it.
+
+        Args:
+            value: any value.
+            settled: whether the settings of the run hold the value, if they can.
+        """
+        if not isinstance(value, PLAIN):
+            self._waiting.append((value, settled))
+
+    def _visit(self, value: Any, settled: bool) -> None:
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value  # it is kept, so that no other object gets its number
+        if inspect.isclass(value):
+            self._class(value)
+        elif inspect.isfunction(value):
+            self._function(value)
+        elif isinstance(value, partial):
+            if value.args or value.keywords:
+                self._found.append((f"{_name(value.func)}, partial", described((value.args, value.keywords))))
+            for one in (value.func, *value.args, *value.keywords.values()):
+                self.visit(one)
+        elif inspect.ismethod(value):
+            self.visit(value.__func__)
+            self.visit(value.__self__, settled=settled)
+        elif isinstance(value, nn.Module):
+            self._module(value)
+        elif isinstance(value, GATHERED):
+            for one in in_order(value):
+                self.visit(one, settled=settled)
+        elif (inner := inspect.getattr_static(value, "__wrapped__", None)) is not None:  # functools.lru_cache
+            self.visit(inner)
+        elif inspect.isroutine(value):
+            self._library(value)
+        elif not is_known(_module(type(value))) or _ours(type(value)):
+            self._object(value, settled)
+
+    def _library(self, value: Any) -> None:
+        """Notes a function of a library by its name."""
+        if not _ours(value):
+            self._found.append((_name(value), "of a library"))
+
+    def _class(self, cls: type) -> None:
+        if not is_known(_module(cls)):
+            changed = changes_of([cls])
+            values = {
+                name: own
+                for name, own in vars(cls).items()
+                if not name.startswith("__")
+                and not any(changed.has(f"{owner}.{name}", own) for owner in (SELF, cls.__name__))
+            }
+            plain = {name: own for name, own in values.items() if _has_value(own)}
+            self._found.append((_name(cls), f"{_source(cls)}{described(plain)}"))
+            for own in values.values():
+                if isinstance(own, (partial, nn.Module, *GATHERED)) or _is_object(own, _module(cls)):
+                    self.visit(own)
+            for function in functions_of(cls):
+                if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
+                    self._refer(function)
+                else:  # the class got it from elsewhere, so that its source lacks it
+                    self.visit(function)
+        for base in cls.__mro__[1:]:
+            self.visit(base)
+
+    def _function(self, function: FunctionType) -> None:
+        if is_known(_module(function)):
+            self._library(function)
+            return
+        self._found.append((_name(function), _source(function)))
+        self._refer(function)
+
+    def _refer(self, function: FunctionType) -> None:
+        """Visits the values that a function uses: default arguments, and those from outside."""
+        self._functions.append(function)
+        here = f"{_module(function)}:{function.__qualname__}, "
+        code = function.__code__
+        positional = code.co_varnames[: code.co_argcount][::-1]
+        defaults = dict(zip(positional, (function.__defaults__ or ())[::-1], strict=False))
+        for name, own in {**defaults, **(function.__kwdefaults__ or {})}.items():
+            self._reads(here, name, own, function)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                own = cell.cell_contents
+            except ValueError:  # the cell is empty
+                continue
+            self._reads(here, name, own, function)
+        names = _names(code)
+        for name in names:
+            own = function.__globals__.get(name)
+            if inspect.ismodule(own):
+                if not is_known(own.__name__):
+                    for inner in sorted(set(names) & vars(own).keys()):
+                        self._reads(f"{own.__name__}:", inner, vars(own)[inner], function)
+            elif name in function.__globals__:
+                self._reads(f"{_module(function)}:", name, own, function)
+
+    def _reads(self, place: str, name: str, value: Any, function: FunctionType) -> None:
+        """Notes a value that a function reads; of a namespace or an object only attributes that it names."""
+        if inspect.isfunction(value) or inspect.isclass(value):
+            if _belongs_to(value, _module(function)):
+                self.visit(value)
+            elif value.__name__ != name:
+                self._read.append((place, name, value))
+        elif inspect.ismodule(value):
+            return
+        elif isinstance(value, Namespace | SimpleNamespace):
+            for inner in _names(function.__code__):
+                if inner in vars(value):
+                    self._reads(f"{place}{name}.", inner, vars(value)[inner], function)
+        elif (
+            isinstance(value, partial | nn.Module)
+            or _has_value(value)
+            or inspect.isroutine(value)
+            or _is_object(value, _module(function))
+        ):
+            self._read.append((place, name, value))
+
+    def _module(self, root: nn.Module) -> None:
+        for path, module in root.named_modules():
+            cls = type(module)
+            self._seen[id(module)] = module
+            self.visit(cls)
+            own = {
+                name: value
+                for name, value in _attributes(module).items()
+                if name not in OF_MODULES
+                and (not is_known(_module(cls)) or (is_json(value) and not name.startswith("_")))
+            }
+            held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            weights = {
+                name: (tuple(one.shape), one.requires_grad) if id(module) in self._without_weights else one
+                for name, one in held
+            }
+            text = described([path, name_of(module), own, weights])
+            self._found.append((f"{_name(cls)}, values", text))
+            for value in own.values():
+                self.visit(value)
+
+    def _object(self, value: Any, settled: bool) -> None:
+        cls = type(value)
+        self.visit(cls)
+        try:
+            attributes = _attributes(value)
+        except Exception:  # such as an object that raises when it is read
+            return
+        ours = _ours(cls)
+        # A part of the user's derives from a class of the package.
+        in_settings = settled and any(_ours(base) for base in cls.__mro__)
+        dumped = {item.name for item in fields(value)} if is_dataclass(value) else set()
+        for name, own in attributes.items():
+            kept = in_settings and (ours or name in dumped)
+            counts = _has_value(own) and not callable(own) if ours else True
+            if counts and not (kept and is_json(own)):
+                self._found.append((f"{_name(cls)}, {name}", described(own)))
+            self.visit(own, settled=kept)
 
 
-def _referred(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yields the values that a function uses from its module, other modules, and enclosing functions."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    for name, cell in cells:
-        with suppress(ValueError):  # the cell is empty
-            yield f"{function.__module__}:{function.__qualname__}, {name}", cell.cell_contents
-    names = _names(function.__code__)
-    for name in names:
-        value = function.__globals__.get(name)
-        if inspect.ismodule(value):
-            if value.__name__.partition(".")[0] not in KNOWN:
-                for inner in names:
-                    if inner in vars(value):
-                        yield f"{value.__name__}:{inner}", vars(value)[inner]
-        elif name in function.__globals__:
-            yield f"{function.__module__}:{name}", value
+def _ours(thing: Any) -> bool:
+    return _module(thing).partition(".")[0] == PACKAGE
 
 
-def _name(function: Any) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
+def _module(thing: Any) -> str:
+    """The module of a function or class.
+
+    It is empty for a function that `exec` made without a ``__name__``, and for an abstract class that `type`
+    made: that one names the module of `abc.ABCMeta`.
+    """
+    found = getattr(thing, "__module__", None)
+    if not isinstance(found, str):
+        return ""
+    return "" if found == abc.__name__ and getattr(abc, thing.__name__, None) is not thing else found
 
 
-def _bound(made: partial[Any]) -> list[Any]:
-    """The plain values that `functools.partial` holds."""
-    named = sorted(made.keywords.items())
-    return [value for value in [*enumerate(made.args), *named] if _is_plain(value[1])]
+def _name(thing: Any) -> str:
+    named = thing if isinstance(getattr(thing, "__qualname__", None), str) else type(thing)
+    return f"{_module(named)}:{named.__qualname__}"
+
+
+def _has_value(value: Any) -> bool:
+    """Tells whether `described` says more of a value than its name."""
+    return described(value) != name_of(value)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Returns the attributes of an object that its code does not change, by name."""
+    cls = type(value)
+    changed = changes_of(base for base in cls.__mro__ if not is_known(_module(base)))
+    slots = [name for base in cls.__mro__ for name in _slots(base)]
+    found = {name: getattr(value, name, None) for name in slots} | getattr(value, "__dict__", {})
+    return {
+        name: one
+        for name, one in found.items()
+        if not changed.has(f"{SELF}.{name}", one)
+        and not (name.startswith("_") and isinstance(one, GATHERED))
+        and not isinstance(inspect.getattr_static(cls, name, None), cached_property)
+    }
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    given = vars(cls).get("__slots__", ())
+    names = (given,) if isinstance(given, str) else tuple(given)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _names(code: CodeType) -> list[str]:
@@ -111,59 +302,25 @@ def _names(code: CodeType) -> list[str]:
     return list(dict.fromkeys([*code.co_names, *inner]))
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list | frozenset | set):
-        return all(map(_is_plain, value)) and len(value) < 1000
-    return isinstance(value, PLAIN)
+def _is_object(value: Any, module: str) -> bool:
+    """Tells whether a value is an object whose class is the user's."""
+    return not (inspect.isroutine(value) or inspect.isclass(value)) and _belongs_to(type(value), module)
 
 
 def _belongs_to(value: Any, module: str) -> bool:
-    """Tells whether a value that a function of this module uses is the user's code, not a library's."""
-    if not (inspect.isfunction(value) or inspect.isclass(value)):
-        return False
-    if value.__module__.partition(".")[0] == module.partition(".")[0]:
+    """Tells whether a function or class is the user's, not a library's, if code of this module uses it."""
+    if _module(value).partition(".")[0] == module.partition(".")[0]:
         return True
-    place = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
+    if is_known(_module(value)):
+        return False
+    place = getattr(sys.modules.get(_module(value)), "__file__", None) or ""
     return "site-packages" not in place
 
 
-def _things(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
-    """Yields the classes and functions in these values, however deeply they are nested."""
-    for value in values:
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if inspect.isclass(value):
-            yield value
-            yield from _things(value.__mro__, seen)
-        elif inspect.isfunction(value):
-            yield value
-        elif isinstance(value, partial):
-            if _bound(value):
-                yield value
-            yield from _things((value.func, *value.args, *value.keywords.values()), seen)
-        elif inspect.ismethod(value):
-            yield from _things((value.__func__, value.__self__), seen)
-        elif isinstance(value, nn.Module):
-            yield from _things((type(module) for module in value.modules()), seen)
-        elif isinstance(value, Mapping):
-            yield from _things(value.values(), seen)
-        elif isinstance(value, list | tuple | set | frozenset):
-            yield from _things(value, seen)
-        elif type(value).__module__.partition(".")[0] not in KNOWN - {PACKAGE}:
-            yield from _things((type(value), *getattr(value, "__dict__", {}).values()), seen)
-
-
 def _source(thing: Any) -> str:
-    try:
-        # Parsing removes comments and blank lines, which make no difference.
-        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(thing))))
-    except (OSError, TypeError, SyntaxError):  # the lines of a lambda may not be a complete statement
-        functions = [thing] if inspect.isfunction(thing) else vars(thing).values()
-        return repr([_compiled(one.__code__) for one in functions if inspect.isfunction(one)])
-
-
-def _compiled(code: CodeType) -> tuple[Any, ...]:
-    """Returns a function's compiled code without the place where it was defined."""
-    constants = [_compiled(item) if isinstance(item, CodeType) else item for item in code.co_consts]
-    return code.co_code, code.co_names, constants
+    """Returns the source without comments and blank lines, which make no difference."""
+    tree = None if getattr(thing, "__name__", "") == "<lambda>" else tree_of(thing)
+    if tree is not None:
+        return ast.unparse(tree)
+    functions = [thing] if inspect.isfunction(thing) else functions_of(thing)
+    return described([one.__code__ for one in functions])

@@ -322,16 +322,18 @@ class Net(torch.nn.Module):
         super().__init__()
         self.blocks = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
         self.head = torch.nn.Linear(4, 2)
+        self.drop = torch.nn.Dropout(0.1)
     def forward(self, x):
         for block in self.blocks:
             x = torch.tanh(block(x))
-        return self.head(x)
+        return self.head(self.drop(x))
 
 @dataclass(frozen=True)
 class Halved(Mean):
     factor: float = 0.5
+    share: torch.Tensor = torch.tensor(1.0)
     def finish(self, state):
-        return Aggregated(self.factor * super().finish(state).change)
+        return Aggregated(self.factor * self.share * super().finish(state).change)
 
 def largest(change):
     return change.stats.l2[: len(change.layout.blocks)]
@@ -435,7 +437,7 @@ def test_values_stand_after_names():
     assert short.config(1).aggregation.server_optimizer == Momentum(0.5)
 
 
-SCRIPT = """
+IMPORTED = """
 import sys
 
 import torch
@@ -479,7 +481,7 @@ if __name__ == "__main__":
 
 def test_a_script_s_run_is_resumed_where_the_script_is_imported(tmp_path):
     script = tmp_path / "own_script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+    script.write_text(IMPORTED, encoding="utf-8")
     environment = {**os.environ, "PYTHONSAFEPATH": ""}
     call = [sys.executable, script, tmp_path / "run"]
     done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)

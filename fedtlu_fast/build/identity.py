@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.models.lora import frozen_identity
-from fedtlu_fast.own_code import own_code
+from fedtlu_fast.own_code import is_known, own_code
 from fedtlu_fast.runs.settings import StoredSettings
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
@@ -27,10 +27,11 @@ def identity_of(
     """
     own = {} if config.own is None else {"start_sha256": first.sha256()}
     # Who trains does not change the result: a run may go on with another executor, or other code of its own.
-    code = own_code(part for part in config.parts() if not isinstance(part, ExecutorPart))
+    parts = [part for part in config.parts() if not isinstance(part, ExecutorPart)]
+    code = own_code(parts, server.trainer.task.model)
     modules = {name.partition(":")[0] for name in code}
     return {
-        "config_sha256": settings.sha256(modules),
+        "config_sha256": settings.sha256({name for name in modules if not is_known(name)}),
         "data_sha256": server.population.fingerprint,
         **frozen_identity(server.trainer.task.model),
         **own,
