@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from numbers import Integral
+from typing import Any, cast
 
 import numpy as np
+from torch import Tensor
 
 from fedtlu_fast.data.population import Indices
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, kind_of
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import Memory, recall, remember
 from fedtlu_fast.participation.availability import Schedule
@@ -82,9 +84,10 @@ class Turnout:
         available = self.schedule.available(round_index) if self.schedule is not None else None
         pool = Pool(self.seed, round_index, self.clients, available, known_losses(memory), self.sizes)
         with named_errors("participation.sampler", self.sampler):
-            found = self.sampler.draw(pool, self.count)
-            clients = [int(client) for client in found]
-        drawn = _checked(clients, pool, self.count)
+            found: Any = self.sampler.draw(pool, self.count)
+            if isinstance(found, Iterator):
+                found = list(found)
+        drawn = _checked(_numbers(type(self.sampler).__name__, found), pool, self.count)
         silent = self._silent(round_index, drawn)
         answering = [client for client in drawn if client not in silent]
         late = self._late(round_index, answering)
@@ -125,6 +128,20 @@ class Turnout:
 def known_losses(memory: Memory) -> Losses:
     """Returns the last training losses of clients that the memory holds, by client."""
     return cast(Losses, recall(memory, PART).clients.get(LOSS, {}))
+
+
+def _numbers(name: str, found: Any) -> list[int]:
+    """Returns the draw of a sampler of this name as integers.
+
+    Raises:
+        InputError: it is no collection of integers.
+    """
+    drawn = found.tolist() if isinstance(found, np.ndarray | Tensor) else found
+    right = isinstance(drawn, Collection) and not isinstance(drawn, str)
+    if not right or any(isinstance(own, bool) or not isinstance(own, Integral) for own in drawn):
+        expected = f"{name}.draw() to return a list of integers, the numbers of the drawn clients"
+        raise InputError("participation.sampler", kind_of(found), expected)
+    return [int(client) for client in drawn]
 
 
 def _checked(found: list[int], pool: Pool, count: int) -> list[int]:

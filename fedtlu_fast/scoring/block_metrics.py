@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError, cause, not_one_of
+from fedtlu_fast.errors import InputError, cause, kind_of, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring.scores import LayerScores, Pooling, score_blocks
@@ -169,10 +169,13 @@ def block_vector(field: str, name: str, found: Any, layout: ParameterLayout) -> 
     """
     blocks = len(layout.blocks)
     try:
-        vector = torch.as_tensor(found).detach().to("cpu", torch.float64)
+        given = torch.as_tensor(found).detach()
+        vector = given if given.is_complex() else given.to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        given = type(found).__name__
-        raise InputError(field, given, f"{name} to return [{blocks}] numbers; {cause(error)}") from None
+        kind = type(found).__name__
+        raise InputError(field, kind, f"{name} to return [{blocks}] numbers; {cause(error)}") from None
+    if vector.is_complex():
+        raise InputError(field, kind_of(found), f"{name} to return [{blocks}] real numbers")
     if vector.shape != (blocks,):
         raise InputError(field, tuple(vector.shape), f"{name} to return shape ({blocks},), a number a block")
     return vector

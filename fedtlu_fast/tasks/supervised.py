@@ -16,7 +16,7 @@ from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.data.form import Form, form_of_columns, rebuilt
 from fedtlu_fast.data.listed import Collate
 from fedtlu_fast.data.population import Batch, Pool, Population, Samples, count
-from fedtlu_fast.errors import InputError, check_kind, not_one_of
+from fedtlu_fast.errors import InputError, check_kind, kind_of, not_one_of
 from fedtlu_fast.randomness import SeededWhereDrawn
 from fedtlu_fast.tasks.called import Called, Forward, Function, blaming, ignored_label, name_of, unreduced
 from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, Better, Evaluation, Figure
@@ -291,6 +291,8 @@ def _figures(metrics: Mapping[str, Metric], headline: str | None) -> tuple[Figur
 def _tensor(value: Any, size: int, field: str) -> Tensor:
     """Returns the result of a loss or metric as a tensor, after checking that it is a scalar or [B]."""
     found = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if found.is_complex():
+        raise InputError(field, kind_of(found), "real numbers")
     if found.ndim and found.shape != (size,):
         expected = f"a scalar, or one number for each of the {size} samples"
         raise InputError(field, f"a tensor of shape {tuple(found.shape)}", expected)

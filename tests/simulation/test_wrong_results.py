@@ -110,6 +110,26 @@ def test_a_callback_that_does_what_it_must_not_is_told(act, field):
         ft.simulate(parse_config(SYNTHETIC), callbacks=[callback])
 
 
+@pytest.mark.parametrize("found", [None, ["a", "b"], [0.0, 1.0], [True, False], np.zeros(2), "ab", 3])
+def test_a_wrong_draw_of_a_sampler_is_named(found):
+    draws = type("Draws", (ft.Sampler,), {"draw": lambda self, pool, count: found})()
+    with pytest.raises(
+        InputError, match=r"participation\.sampler: got .*; expected Draws\.draw\(\) to return"
+    ):
+        ft.simulate(parse_config({**SYNTHETIC, "participation": {"sampler": draws}}))
+
+
+def test_complex_scores_and_metrics_are_refused():
+    def score(change):
+        return torch.ones(len(change.layout.blocks)) * 1j
+
+    with pytest.raises(InputError, match=r"Tensor of torch.complex64 .* real numbers"):
+        ft.simulate(parse_config({**SYNTHETIC, "selection": {"selector": score}}))
+    task = ft.SupervisedTask(nn.Linear(4, 3), F.cross_entropy, {"a": lambda outputs, targets: 1j})
+    with pytest.raises(InputError, match=r"metrics\['a'\]: got .*complex"):
+        task.measured((torch.ones(2, 4), torch.zeros(2).long()))
+
+
 def test_a_function_that_observes_cannot_change_the_rows():
     result = ft.simulate(parse_config(SYNTHETIC), callbacks=[lambda row: row.clear()])
     assert result.metrics[0]["round"] == 1
