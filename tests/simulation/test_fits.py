@@ -28,7 +28,7 @@ def test_rules_that_see_each_client_refuse_clients_trained_several_at_once(rule,
     error = refused({}, execution, aggregation={"rule": rule})
     assert error.field == "aggregation.rule"
     assert error.value == rule
-    reason = "mean where several clients are trained together, and only the sum of their changes is kept."
+    reason = "mean, because several clients are trained together, and only the sum of their changes is kept."
     assert str(error).endswith(f"expected {reason} Use execution.clients_per_batch=1.")
 
 

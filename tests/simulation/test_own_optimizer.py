@@ -13,7 +13,7 @@ RMSPROP = "support.own_parts:rmsprop"
     [
         (
             {"executor": "vectorized", "clients_per_batch": 2},
-            r"execution.clients_per_batch: .* its optimizer takes the param",
+            r"execution.executor: got .vectorized.; .* its optimizer takes the param",
         ),
         ({"executor": "serial", "engine": "compiled"}, r"execution.engine: got 'compiled'; expected torch"),
     ],
