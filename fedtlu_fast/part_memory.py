@@ -1,7 +1,8 @@
 """Holds the values that a part of a run remembers from round to round.
 
 `ServerState` holds these memories, and checkpoints save them. They are never changed in place: every function
-here returns new mappings.
+here returns new mappings. Whatever a part gives to be remembered passes `client_values` or `server_tensors`
+(`remembered`), so that a resumed run finds the same types, shapes and orders as a run that was not stopped.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fedtlu_fast.errors import InputError
 
 Value = float | int | NDArray[Any]
 """A value that a part remembers for one client: a number or an array."""
@@ -28,8 +32,8 @@ class PartMemory:
 
     Attributes:
         server: the server's tensors by name, on the run's device.
-        clients: name -> client -> value. The values of one name have the same shape and dtype for all
-            clients; a client may lack a value.
+        clients: name -> client -> value, ascending. The values of one name are of one kind for all clients:
+            int, float, or arrays of one shape and dtype. A client may lack a value.
     """
 
     server: Mapping[str, Tensor] = field(default_factory=dict)
@@ -47,13 +51,26 @@ class PartMemory:
         """Returns this memory with other tensors of the server."""
         return replace(self, server=server)
 
-    def with_clients(self, clients: Mapping[int, ClientMemory]) -> PartMemory:
-        """Returns this memory with new values for some clients; other clients keep theirs."""
-        merged = {name: dict(values) for name, values in self.clients.items()}
+    def with_clients(self, clients: Mapping[int, ClientMemory], field: str = "memory") -> PartMemory:
+        """Returns this memory with new values for some clients; other clients keep theirs.
+
+        If one client has a float under a name, the ints of all clients under that name become floats.
+
+        Args:
+            clients: the new values by client, as `client_values` returns them.
+            field: the name of the memory in errors.
+
+        Raises:
+            InputError: a value has another shape or dtype than the values of other clients have.
+        """
+        news: dict[str, dict[int, Value]] = {}
         for client, own in clients.items():
             for name, value in own.items():
-                merged.setdefault(name, {})[client] = _plain(value)
-        return replace(self, clients=merged)
+                news.setdefault(name, {})[client] = value
+        merged = dict(self.clients)
+        for name, fresh in news.items():
+            merged[name] = _merged(f"{field}[{name!r}]", self.clients.get(name, {}), fresh)
+        return replace(self, clients={name: merged[name] for name in sorted(merged)})
 
 
 def tensor_like(value: Value, like: Tensor) -> Tensor:
@@ -71,8 +88,13 @@ def read_only(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Memory = Mapping[str, PartMemory]
-"""The memories of all parts of a run, by the part's name."""
+"""The memories of all parts of a run, by the part's name; a client step's part is `part_of_step`."""
 NOTHING = PartMemory()
+
+
+def part_of_step(name: str) -> str:
+    """Returns the name of a client step's memory, which no other part of a run can have."""
+    return f"step:{name}"
 
 
 def recall(memory: Memory, part: str) -> PartMemory:
@@ -92,6 +114,28 @@ def _sealed(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-def _plain(value: Value) -> Value:
-    """Converts an array without dimensions, as a checkpoint returns it, to a number."""
-    return value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
+def _merged(field: str, known: Mapping[int, Value], fresh: Mapping[int, Value]) -> dict[int, Value]:
+    """Returns all clients' values of one name, ascending by client, after a check of the fresh ones."""
+    # The known values are of one kind, so that the first one stands for all of them.
+    kinds: dict[str, int] = {}
+    for client, value in (*islice(known.items(), 1), *fresh.items()):
+        kinds.setdefault(_kind(value), client)
+    merged = {**known, **fresh}
+    if len(merged) > len(known):
+        merged = {client: merged[client] for client in sorted(merged)}
+    if len(kinds) < 2:
+        return merged
+    if kinds.keys() == {"int", "float"}:
+        return {client: float(value) for client, value in merged.items()}
+    (kind, first), (other, second) = list(kinds.items())[:2]
+    raise InputError(
+        field,
+        f"{other} (client {second})",
+        f"values of one shape and dtype for all clients; client {first} has {kind}",
+    )
+
+
+def _kind(value: Value) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} and shape {value.shape}"
+    return "int" if isinstance(value, int) else "float"

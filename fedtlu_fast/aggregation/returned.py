@@ -12,6 +12,7 @@ from torch import Tensor
 from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule
 from fedtlu_fast.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from fedtlu_fast.errors import InputError, kind_of
+from fedtlu_fast.remembered import server_tensors
 
 
 def check_aggregated(rule: AggregationRule, found: Any, base: Tensor, arrived: int) -> Aggregated:
@@ -53,7 +54,8 @@ def check_step(optimizer: ServerOptimizer, found: Any, change: Tensor) -> tuple[
         change: [P] float32, the change that it received.
 
     Raises:
-        InputError: it is no pair of a vector like the change and a mapping from names to tensors.
+        InputError: it is no pair of a vector like the change and a mapping from names to tensors that
+            checkpoints can hold.
     """
     field, method = "aggregation.server_optimizer", f"{type(optimizer).__name__}.step()"
     if not isinstance(found, tuple) or len(found) != 2:
@@ -62,7 +64,7 @@ def check_step(optimizer: ServerOptimizer, found: Any, change: Tensor) -> tuple[
     _check_vector(field, f"{method} to return a step", step, change)
     if not isinstance(state, Mapping):
         raise InputError(field, kind_of(state), f"{method} to return a state that maps names to tensors")
-    return step, state
+    return step, server_tensors(f"{field}: state", state)
 
 
 def _check_vector(field: str, expected: str, found: Any, like: Tensor) -> None:

@@ -23,10 +23,11 @@ from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors
 from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.part_memory import part_of_step
 
 Own = NDArray[np.float32]
 """[p] float32, the personal numbers of one client."""
-PART, VALUES = "Personal", "values"
+PART, VALUES = part_of_step("Personal"), "values"
 """The names under which `Personal` remembers each client's personal numbers."""
 
 

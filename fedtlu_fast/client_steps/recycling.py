@@ -8,9 +8,12 @@ from typing_extensions import override
 
 from fedtlu_fast.client_steps.step import ClientStep, RoundChange, ServerContext, ServerHalf
 from fedtlu_fast.clients.trainer import Blocks
+from fedtlu_fast.part_memory import part_of_step
 
-PART, CHANGE = "Recycle", "change"
-"""The names under which `Recycle` remembers the change of the round before."""
+NAME, CHANGE = "fedtlu_fast:Recycle", "change"
+"""The step's name, which no class of the user's can have, and the name of the change of the round before."""
+PART = part_of_step(NAME)
+"""The name of the step's memory, which the clients' choice reads too."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Recycle(ClientStep):
     """
 
     blocks: Blocks
+
+    @property
+    @override
+    def name(self) -> str:
+        return NAME
 
     @override
     def server_half(self, server: ServerContext) -> ServerHalf:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from numbers import Integral, Real
 from sys import float_info
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from fedtlu_fast.client_steps.step import ClientStep
@@ -70,8 +68,8 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
         update: the object that the step returned.
 
     Raises:
-        InputError: it is not an update, its vectors or its weight are of another kind, or its memory cannot
-            be saved.
+        InputError: it is not an update, or its vectors or its weight are of another kind. Its memory is
+            checked where it is taken in (`remembered`).
     """
     if not isinstance(update, ClientUpdate):
         raise wrong_kind(name, "after", update, "the ClientUpdate")
@@ -94,14 +92,6 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
         raise InputError(
             f"client_steps.{name}: weight", weight, "a finite number from 0 on", "Use float(...) on a tensor."
         )
-    if not isinstance(update.memory, Mapping):
-        raise InputError(f"client_steps.{name}: memory", update.memory, "a mapping from names to values")
-    for key, value in update.memory.items():
-        if not isinstance(key, str) or not _fits_a_checkpoint(value):
-            expected = "a number or a NumPy array of numbers, which checkpoints can hold"
-            raise InputError(
-                f"client_steps.{name}: memory[{key!r}]", value, expected, "tensor.cpu().numpy() makes one."
-            )
 
 
 def _check_vector(name: str, what: str, found: Any, like: Tensor) -> None:
@@ -123,11 +113,3 @@ def _are_blocks(found: Any, blocks: int) -> bool:
 def wrong_kind(name: str, hook: str, value: Any, expected: str) -> InputError:
     """Returns the error for a step whose hook returns an object of the wrong kind."""
     return InputError(f"client_steps.{name}: {hook}()", value, f"{expected} that it returns")
-
-
-def _fits_a_checkpoint(value: Any) -> bool:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.kind in "iuf" or value.dtype == np.bool_
-    return isinstance(value, float) or (
-        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    )

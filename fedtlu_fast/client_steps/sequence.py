@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,10 @@ from fedtlu_fast.client_steps.step import (
 )
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.own_errors import named_errors
-from fedtlu_fast.part_memory import ClientMemory, Memory, read_only, recall, remember
+from fedtlu_fast.part_memory import ClientMemory, Memory, part_of_step, read_only, recall, remember
+from fedtlu_fast.remembered import client_values, is_name, server_tensors
 from fedtlu_fast.unchanged import unchanged
 
 StepMemories = Mapping[str, ClientMemory]
@@ -57,7 +61,7 @@ class ClientSteps:
         """Checks the steps and draws the clients to which each step with a share applies.
 
         Raises:
-            InputError: a step does not fit the run, or the sum of the shares is above 1.
+            InputError: a step does not fit the run, its name is no text, or the sum of the shares is above 1.
         """
         self.steps, self.facts = tuple(steps), facts
         for step in self.steps:
@@ -86,7 +90,7 @@ class ClientSteps:
 
     def with_own_model(self, memory: Memory) -> set[int]:
         """Returns the clients that have a model of their own."""
-        return {client for name in self._keepers for client in recall(memory, name).known()}
+        return {client for name in self._keepers for client in recall(memory, part_of_step(name)).known()}
 
     def way(
         self,
@@ -133,7 +137,7 @@ class ClientSteps:
 
     def memories(self, memory: Memory, client: int) -> StepMemories:
         """Returns the steps' memories of one client."""
-        found = {name: recall(memory, name).of(client) for name in self.names if name in memory}
+        found = {name: recall(memory, part_of_step(name)).of(client) for name in self.names}
         return {name: own for name, own in found.items() if own}
 
     def of_clients(self, memory: Memory, clients: Iterable[int]) -> dict[int, StepMemories]:
@@ -145,7 +149,7 @@ class ClientSteps:
         """Returns the tensors that the steps' halves on the server send to the clients of a round."""
         found: dict[str, dict[str, NDArray[np.float32]]] = {}
         for step, name in self._named():
-            server = recall(memory, name).server
+            server = recall(memory, part_of_step(name)).server
             if own := {key: _array(server[key]) for key in step.reads if key in server}:
                 found[name] = own
         return found
@@ -155,7 +159,8 @@ class ClientSteps:
         halves: list[ServerHalf] = []
         kept = []
         for step, name in self._named():
-            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), recall(memory, name))
+            held = recall(memory, part_of_step(name))
+            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), held)
             kept.append(given_to_server(context))
             if not does(step, "server_half"):
                 halves.append(PASS)
@@ -220,8 +225,8 @@ class ClientWay:
             with unchanged(f"{FIELD}.{name}", step, "after", given_to_client(context, start=self._start)):
                 update = step.after(replace(context, start=self._start), given)
             check_update(name, given, update)
-            if update.memory:
-                self.memory[name] = update.memory
+            if own := client_values(f"{FIELD}.{name}", update.memory):
+                self.memory[name] = own
         return update
 
 
@@ -279,13 +284,23 @@ class ServerWay:
         return aggregated
 
     def remembered(self, memory: Memory, news: Mapping[int, StepMemories]) -> Memory:
-        """Returns the memory of all parts after the round."""
+        """Returns the memory of all parts after the round.
+
+        Raises:
+            InputError: a half remembers what checkpoints cannot hold, or clients remember values of
+                different shapes or dtypes under one name.
+        """
         for name, half in zip(self._names, self._halves, strict=True):
             own = {client: held[name] for client, held in news.items() if name in held}
             if half.server is None and not own:
                 continue
-            held = recall(memory, name).with_clients(own) if own else recall(memory, name)
-            memory = remember(memory, name, held if half.server is None else held.with_server(half.server))
+            part = part_of_step(name)
+            held = recall(memory, part)
+            if own:
+                held = held.with_clients(own, f"{FIELD}.{name}: memory")
+            if half.server is not None:
+                held = held.with_server(server_tensors(f"{FIELD}.{name}: server", half.server))
+            memory = remember(memory, part, held)
         return memory
 
     def _through(self, arrival: Arrival, before: int) -> Arrival | None:
@@ -303,11 +318,15 @@ class ServerWay:
 
 
 def _names(steps: Sequence[ClientStep]) -> tuple[str, ...]:
-    """Returns the steps' names; the second step of a name gets a number."""
+    """Returns the steps' names, all different; the second step of a name gets the number 2."""
     names: list[str] = []
     for step in steps:
-        again = sum(name.partition("#")[0] == step.name for name in names)
-        names.append(f"{step.name}#{again + 1}" if again else step.name)
+        given: Any = step.name
+        if not is_name(given):
+            kind = type(step)
+            raise InputError(f"{FIELD}: {kind.__module__}:{kind.__qualname__}.name", given, "a text")
+        numbered = (f"{given}#{number}" for number in count(2))
+        names.append(next(name for name in chain([given], numbered) if name not in names))
     return tuple(names)
 
 

@@ -12,9 +12,10 @@ from fedtlu_fast.runs.control import Control
 from fedtlu_fast.runs.files import file_sha256, read_file
 from fedtlu_fast.runs.sealed import KEY, DamagedError, seal_json, unseal_json
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Raised when checkpoints of earlier versions cannot be read any more. Version 1 had no digest of the file
-itself; version 2 had files of their own for what some parts remember."""
+itself; version 2 had files of their own for what some parts remember; version 3 had names of
+memories that could be confused."""
 STATE = "state.json"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -45,7 +46,7 @@ class CheckpointFacts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[3]
+    format: Literal[4]
     round: int
     params_sha256: Digest
     model_sha256: Digest
@@ -115,4 +116,4 @@ def _earlier(data: bytes) -> bool:
     if not isinstance(content, dict):
         return False
     form = content.get("format")
-    return form == 2 or (form == 1 and KEY not in content)
+    return form in (2, 3) or (form == 1 and KEY not in content)

@@ -1,7 +1,8 @@
 """``memory.safetensors`` of a checkpoint: what the parts of a run remember, as named tensors.
 
 A tensor of the server is ``PART/server/NAME``. What a part remembers of its clients under one name is two
-tensors: ``PART/clients/NAME/numbers`` [n] int64, ascending, and ``PART/clients/NAME/values`` [n, ...].
+tensors: ``PART/clients/NAME/numbers`` [n] int64, ascending, and ``PART/clients/NAME/values`` [n, ...]. Within
+names, ``%2F`` stands for a slash and ``%25`` for a percent sign, so that keys can be read in one way only.
 """
 
 from __future__ import annotations
@@ -13,28 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.errors import InputError
 from fedtlu_fast.part_memory import Memory, PartMemory, Value
 
 SERVER, CLIENTS, NUMBERS, VALUES = "server", "clients", "numbers", "values"
 
 
 def packed(memory: Memory) -> dict[str, Tensor]:
-    """The file's tensors.
-
-    Raises:
-        InputError: what a part remembers of its clients under one name has not one shape.
-    """
+    """The file's tensors; `remembered` and `PartMemory.with_clients` have made sure that they can be held."""
     found: dict[str, Tensor] = {}
     for part, held in memory.items():
         for name, tensor in held.server.items():
             # Copied: safetensors refuses tensors that share memory.
-            found[f"{part}/{SERVER}/{name}"] = tensor.cpu().clone().contiguous()
+            found[_key(part, SERVER, name)] = tensor.cpu().clone().contiguous()
         for name, values in held.clients.items():
             numbers = sorted(values)
-            place = f"{part}/{CLIENTS}/{name}"
-            found[f"{place}/{NUMBERS}"] = torch.tensor(numbers, dtype=torch.int64)
-            found[f"{place}/{VALUES}"] = _column(place, [values[number] for number in numbers])
+            found[_key(part, CLIENTS, name, NUMBERS)] = torch.tensor(numbers, dtype=torch.int64)
+            found[_key(part, CLIENTS, name, VALUES)] = _column([values[number] for number in numbers])
     return found
 
 
@@ -47,35 +42,37 @@ def unpacked(found: Mapping[str, Tensor]) -> Memory:
     """
     server: dict[str, dict[str, Tensor]] = {}
     clients: dict[str, dict[str, dict[int, Value]]] = {}
-    for key, tensor in found.items():
-        place, _, name = key.rpartition("/")
-        if place.endswith(f"/{SERVER}"):
-            server.setdefault(place.removesuffix(f"/{SERVER}"), {})[name] = tensor
-        elif name == NUMBERS:
-            part, _, what = place.rpartition(f"/{CLIENTS}/")
-            rows = zip(tensor.tolist(), _rows(found[f"{place}/{VALUES}"]), strict=True)
-            clients.setdefault(part, {})[what] = dict(rows)
-        elif name != VALUES:
-            raise ValueError(f"{key} is no name of a part's memory")
+    for part, *place in sorted(map(_names, found)):
+        match place:
+            case [kind, name] if kind == SERVER:
+                server.setdefault(part, {})[name] = found[_key(part, *place)]
+            case [kind, name, end] if kind == CLIENTS and end == NUMBERS:
+                values = _rows(found[_key(part, CLIENTS, name, VALUES)])
+                rows = zip(found[_key(part, *place)].tolist(), values, strict=True)
+                clients.setdefault(part, {})[name] = dict(rows)
+            case [kind, _, end] if kind == CLIENTS and end == VALUES:
+                pass  # read with its numbers
+            case _:
+                raise ValueError(f"{_key(part, *place)} is no name of a part's memory")
     return {
         part: PartMemory(server.get(part, {}), clients.get(part, {})) for part in sorted({*server, *clients})
     }
 
 
-def _column(place: str, values: list[Value]) -> Tensor:
-    if all(isinstance(value, int) for value in values):
+def _key(*names: str) -> str:
+    return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in names)
+
+
+def _names(key: str) -> list[str]:
+    return [name.replace("%2F", "/").replace("%25", "%") for name in key.split("/")]
+
+
+def _column(values: list[Value]) -> Tensor:
+    if isinstance(values[0], int):
         return torch.tensor(values, dtype=torch.int64)
-    if not any(isinstance(value, np.ndarray) for value in values):
+    if isinstance(values[0], float):
         return torch.tensor(values, dtype=torch.float64)
-    arrays = [np.asarray(value) for value in values]
-    shapes = {(array.shape, array.dtype) for array in arrays}
-    if len(shapes) > 1:
-        raise InputError(
-            f"memory of {place}",
-            " and ".join(sorted(f"{dtype} {shape}" for shape, dtype in shapes)[:2]),
-            "values of one shape and dtype for all clients",
-        )
-    return torch.from_numpy(np.stack(arrays))
+    return torch.from_numpy(np.stack([np.asarray(value) for value in values]))
 
 
 def _rows(values: Tensor) -> list[Value] | list[NDArray[np.float32]]:

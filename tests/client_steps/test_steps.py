@@ -24,7 +24,7 @@ from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.groups import VectorizedGroups
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
-from fedtlu_fast.part_memory import recall
+from fedtlu_fast.part_memory import part_of_step, recall
 from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.server import initial_state
 
@@ -270,7 +270,7 @@ def test_memory_and_corrections_give_the_same_bits_in_workers():
     found = {name: Rounds(Drift(), execution=name).run() for name in EXECUTIONS}
     serial, processes = found["serial"], found["processes"]
     assert torch.equal(serial.params, processes.params)
-    mine, other = (recall(state.memory, "Drift") for state in (serial, processes))
+    mine, other = (recall(state.memory, part_of_step("Drift")) for state in (serial, processes))
     assert torch.equal(mine.server["mean"], other.server["mean"])
     assert mine.clients["times"] == other.clients["times"]
     assert max(mine.clients["times"].values()) > 1, "some clients trained again"
@@ -307,9 +307,9 @@ def test_a_failed_client_keeps_its_memory():
 
     rounds = Rounds(Drift(), wrap=lambda inner: Wrapped(inner, happen))
     rounds.state, record = run_round(rounds.server, rounds.state)
-    before = recall(rounds.state.memory, "Drift").clients["times"]
+    before = recall(rounds.state.memory, part_of_step("Drift")).clients["times"]
     broken |= set(record.cohort)
-    after = recall(rounds.run(2).memory, "Drift").clients["times"]
+    after = recall(rounds.run(2).memory, part_of_step("Drift")).clients["times"]
     assert {client: after[client] for client in before} == before
 
 

@@ -26,6 +26,7 @@ from support.federations import timeless
 
 from fedtlu_fast import InputError
 from fedtlu_fast.build.run import open_run
+from fedtlu_fast.client_steps import recycling
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import ClientError, WorkerError
@@ -320,7 +321,7 @@ def test_a_checkpoint_holds_probes_and_the_last_change(tmp_path, generator):
     own = Federation(settings_of(chosen_by("snr", probe_every=9)))
     own.round()
     last = torch.randn(own.layout.size, generator=generator)
-    memory = {**own.state.memory, "Recycle": PartMemory({"change": last})}
+    memory = {**own.state.memory, recycling.PART: PartMemory({"change": last})}
     state = replace(own.state, memory=memory)
     save_checkpoint(tmp_path, own.layout, state, {}, 2)
     again = load_checkpoint(tmp_path, own.layout, {})

@@ -21,6 +21,7 @@ from support.choosing import (
     settings_of,
 )
 
+from fedtlu_fast.client_steps import recycling
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.part_memory import PartMemory
 from fedtlu_fast.simulation.records import metrics_row, selection_row
@@ -362,7 +363,7 @@ def test_a_change_that_is_used_again_goes_through_the_servers_optimizer_too():
 def test_a_change_left_over_by_another_rule_is_not_used(name):
     own, plain = (Federation(settings_of(chosen_by(name, always="none"), cohort=2)) for _ in range(2))
     left = PartMemory({"change": torch.ones_like(own.state.params)})
-    own.state = replace(own.state, memory={"Recycle": left})
+    own.state = replace(own.state, memory={recycling.PART: left})
     own.round()
     plain.round()
     assert same_bits(own.state.params, plain.state.params)

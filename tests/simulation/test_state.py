@@ -230,7 +230,7 @@ def test_no_bit_of_the_state_file_can_change_unseen(tmp_path: Path) -> None:
         lambda facts: {key: value for key, value in facts.items() if key != "logs"},
         lambda facts: facts | {"round": "2"},
         lambda facts: facts | {"memory_sha256": facts["model_sha256"]},
-        lambda facts: facts | {"format": 4},
+        lambda facts: facts | {"format": 5},
     ],
 )
 def test_state_file_with_other_keys_is_damage_even_with_a_digest(
@@ -320,19 +320,33 @@ def test_what_parts_remember_comes_back_whatever_it_is(tmp_path: Path) -> None:
         assert np.array_equal(again.clients["value"][client], value)
 
 
-def test_values_of_clients_that_differ_in_shape_are_refused(tmp_path: Path) -> None:
+HARD_NAMES = ("server", "clients", "x/clients/y", "a/b", "numbers", "values", "%2F", "%", "", "a\nb", "ü")
+
+
+@pytest.mark.parametrize("part", ["Part", *HARD_NAMES])
+def test_names_cannot_be_confused(tmp_path: Path, part: str) -> None:
     layout, state = state_of(nn.Linear(2, 2))
-    memory = {"Part": PartMemory(clients={"value": {0: np.zeros(2), 1: np.zeros(3)}})}
-    with pytest.raises(InputError, match="one shape and dtype for all clients"):
-        save_checkpoint(tmp_path, layout, replace(state, memory=memory), IDENTITY, 2)
+    held = PartMemory(
+        {name: torch.tensor([index]) for index, name in enumerate(HARD_NAMES)},
+        {name: {3: index} for index, name in enumerate(HARD_NAMES)},
+    )
+    memory = {part: held, f"{part}/clients": held}
+    save_checkpoint(tmp_path, layout, replace(state, memory=memory), IDENTITY, 2)
+    found = load_checkpoint(tmp_path, layout, IDENTITY)
+    assert found is not None
+    assert found.memory.keys() == memory.keys()
+    for again in found.memory.values():
+        assert again.clients == held.clients
+        assert again.server == held.server
+        assert list(again.server) == list(again.clients) == sorted(HARD_NAMES)
 
 
-@pytest.mark.parametrize("form", [1, 2])
+@pytest.mark.parametrize("form", [1, 2, 3])
 def test_sealed_checkpoints_of_earlier_formats_are_refused_as_such(tmp_path: Path, form: int) -> None:
     layout, state = state_of(nn.Linear(2, 2))
     save_checkpoint(tmp_path, layout, state, IDENTITY, 2)
     old = {"format": form, "round": 1, "params_sha256": state.sha256()}
-    content = seal_json(old) if form == 2 else old
+    content = old if form == 1 else seal_json(old)
     (tmp_path / "round-000001" / "state.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"an earlier version wrote it.*start it anew"):
         load_checkpoint(tmp_path, layout, IDENTITY)
