@@ -172,7 +172,7 @@ def test_a_source_too_short_for_a_sample_is_left_out(corpus):
         ({"clients": 1000}, r"text for 4000 samples \(1000 clients of 4 or more\).*Use fewer clients"),
         ({"partition": {"min_samples": 100}}, "text for 600 samples"),
         ({"data": {"window": 399}}, "gives 0 samples to train on and 0 to test, of 399 tokens"),
-        ({"data": {"test_fraction": 0.001}}, "and a test; it gives"),
+        ({"data": {"test_fraction": 0.001}}, "and a test, but it gives"),
         ({"partition": "natural", "clients": 5}, "clients: got 5; expected at most 4, .*Use clients=4"),
         (
             {"partition": {"name": "iid", "min_samples": 2}, "clients": 60, "data": {"local_fraction": 0.9}},

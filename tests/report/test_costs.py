@@ -80,7 +80,7 @@ def test_the_table_has_mean_and_spread_and_only_the_qualities_there_are(capsys: 
         "FLOP in probes",
         "seconds in rounds",
     ]
-    assert cells[0][1:3] == ["60.00% ± 14.14", "0.0"]
+    assert cells[0][1:3] == ["60.00% ± 14.14", "0.00032"]
     assert cells[0][4:] == ["8.0", "13.0", "0.0%", "4.0 ± 0.0"]
     assert cells[1][4:7] == ["12.0", "21.0", "36.4%"]
     assert to_markdown(heads, cells).count("\n") == 4
@@ -161,7 +161,7 @@ def test_the_table_of_many_arms_fits_a_terminal() -> None:
         "50.00%",
         "±",
         "0.00",
-        "0.0",
+        "0.00032",
         "50,000",
         "8,400,008",
         "13.0",
