@@ -57,9 +57,7 @@ def test_digits_are_dealt_by_label_and_too_many_clients_are_refused():
     found = load_federation(load_config("digits"))
     assert list(found.attributes) == ["label"]
     assert (found.inputs, found.outputs) == (64, 10)
-    with pytest.raises(
-        InputError, match="images for 4000 samples .* 1438 samples to train on and 359"
-    ):
+    with pytest.raises(InputError, match=r"images for 4000 .* 1438 samples to train on and 359 to test"):
         load_federation(load_config("digits", overrides=["clients=1000"]))
 
 
