@@ -179,9 +179,9 @@ class Chooser:
         return self.function is not None and type(part) is self.function
 
     def _object(self, field: str, given: Any, tree: dict[str, Any]) -> Any:
-        if self._serves(given):
-            if self.function is None:
-                raise InputError(field, given, "a part, not a function")
+        if self.function is None and inspect.isfunction(given):
+            raise InputError(field, given, "a part, not a function")
+        if self.function is not None and self._serves(given):
             return self.function(given)
         if (
             given is None
