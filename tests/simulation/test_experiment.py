@@ -124,7 +124,7 @@ def test_a_whole_one_and_going_on_with_it(settings, tmp_path):
     ]
     assert all(float(row["train"]) > float(row["score"]) > 0 for row in seconds)
     assert "Scoring took" in (tmp_path / "out" / "table.md").read_text()
-    assert "Milliseconds a round" in (tmp_path / "out" / "report.html").read_text()
+    assert "Milliseconds of a round, by stage" in (tmp_path / "out" / "report.html").read_text()
     assert (tmp_path / "out" / "plots" / "gains.png").read_bytes().startswith(b"\x89PNG")
     assert "fedavg | malicious | fedtlu | perplexity | global" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "fedavg-clean" / "plots" / "comparison.png").exists()
