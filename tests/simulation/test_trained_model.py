@@ -70,7 +70,7 @@ def test_the_result_of_a_run_with_batchnorm_predicts_as_its_test_did():
     assert not Path("nowhere").exists()
     lines = repr(result).splitlines()
     assert len(lines) == 4
-    assert f"test accuracy: {result.summary['test_accuracy']:.4g}" in lines[1]
+    assert f"test accuracy: {100 * result.summary['test_accuracy']:.4g}%" in lines[1]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
