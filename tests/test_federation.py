@@ -193,7 +193,7 @@ class Odd(ClientStep):
             lambda update: replace(update, params=update.params.numpy()),
             r"Odd: params: got 'ndarray of float32.*as it got",
         ),
-        (lambda update: replace(update, params=update.params[1:]), r"Odd: params: got 'Tensor of torch.float32"),
+        (lambda update: replace(update, params=update.params[1:]), r"Odd: params: got 'Tensor of torch.fl"),
         (lambda update: replace(update, memory=[1]), r"Odd: memory: got \[1\]; expected a mapping"),
         (lambda update: replace(update, memory={"a": update.params}), r"Odd: memory\['a'\]: .*NumPy array"),
         (lambda update: replace(update, memory={"a": [1, 2]}), r"Odd: memory\['a'\]: got \[1, 2\]"),
