@@ -57,6 +57,8 @@ PACKAGES = {
     "fedtlu_fast.data.sources": "fedtlu_fast/data/sources",
     "fedtlu_fast.executors": "fedtlu_fast/executors",
     "fedtlu_fast.experiments": "fedtlu_fast/experiments",
+    "fedtlu_fast.integrations": "fedtlu_fast/integrations",
+    "fedtlu_fast.integrations.flower": "fedtlu_fast/integrations/flower",
     "fedtlu_fast.kernels": "kernels",
     "fedtlu_fast.layout": "fedtlu_fast/layout",
     "fedtlu_fast.models": "fedtlu_fast/models",

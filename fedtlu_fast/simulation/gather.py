@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
 from fedtlu_fast.aggregation.returned import check_aggregated
+from fedtlu_fast.aggregation.senders import divide_by_senders_
 from fedtlu_fast.client_steps.sequence import ServerWay
 from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.executors.executor import Executor
@@ -103,7 +103,7 @@ def gather(
         change, kept = found.change, found.kept
         totals = reports.totals(len(layout.blocks)) if ordered else None
         if totals is not None:
-            _divide_by_senders_(change, layout, reports.total, totals)
+            divide_by_senders_(change, layout, reports.total, totals)
         aggregated = RoundChange(
             change,
             buffers.change(kept),
@@ -131,13 +131,3 @@ def _add_(
     arrived += arrival.clients
     with named_errors(RULE, rule):
         return rule.add(held, arrival.clients[0], arrival.weight, params)
-
-
-def _divide_by_senders_(
-    change: Tensor, layout: ParameterLayout, total: float, totals: NDArray[np.float64]
-) -> None:
-    """Makes a mean over all clients, of which the others sent no change, one over those who sent a block."""
-    for block, senders in enumerate(totals.tolist()):
-        if 0 < senders < total:
-            for run in layout.runs([block]):
-                change[run] *= total / senders

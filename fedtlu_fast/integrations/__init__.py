@@ -1,0 +1,1 @@
+"""The parts of this library inside other tools: Flower."""

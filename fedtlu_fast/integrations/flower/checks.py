@@ -1,0 +1,68 @@
+"""What both kinds of Flower strategies check and say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from logging import INFO, WARNING
+
+from flwr.app import RecordDict
+from flwr.common.logger import log
+from flwr.serverapp.exception import InconsistentMessageReplies
+from torch import nn
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+
+
+def dotted_names(keys: Sequence[str], names: Sequence[str] | None, model: nn.Module | None) -> list[str]:
+    """Returns the dotted names of a model's arrays.
+
+    Args:
+        keys: the keys under which the arrays come; numbers for a list of arrays.
+        names: the names that the user gave; None: the keys are the names, or the state dict of `model` has
+            them.
+        model: the user's module, if there is one.
+
+    Raises:
+        InputError: there are no names, or not as many as arrays.
+    """
+    numbered = all(key.isdecimal() for key in keys)
+    if names is None and numbered and model is None:
+        fix = "Pass model=, or names=list(model.state_dict())."
+        raise InputError("names", None, "the dotted names of the arrays, which have only numbers", fix)
+    if names is None:
+        names = list(model.state_dict()) if numbered and model is not None else list(keys)
+    if len(names) != len(keys):
+        raise InputError("names", f"{len(names)} names", f"one for each of the {len(keys)} arrays")
+    return list(names)
+
+
+def say_what_is_decided(layout: ParameterLayout) -> None:
+    """Logs over which share of the parameters the selection decides; a warning below half."""
+    groups = ", ".join(f"{group.name} ({len(group.blocks)})" for group in layout.groups)
+    level = INFO if layout.grouped_share >= 0.5 else WARNING
+    share = 100 * layout.grouped_share
+    log(level, "FedTLU decides on %.0f%% of the parameters: %s", share, groups or "no blocks are alike")
+
+
+def check_replies(contents: Sequence[RecordDict], weighted_by: str) -> None:
+    """Refuses replies that cannot be averaged; unlike Flower's check it allows that some arrays are missing.
+
+    Raises:
+        InconsistentMessageReplies: a reply has not exactly one ArrayRecord and one MetricRecord, or its
+            metrics lack the weight, or have other keys than the first reply's.
+    """
+    known = None
+    for content in contents:
+        records = len(content.array_records), len(content.metric_records)
+        if records != (1, 1):
+            reason = f"expected one ArrayRecord and one MetricRecord in each reply, got {records}"
+            raise InconsistentMessageReplies(reason=reason)
+        (metrics,) = content.metric_records.values()
+        if isinstance(metrics.get(weighted_by), list | None):
+            raise InconsistentMessageReplies(
+                reason=f"expected one number {weighted_by!r} in the MetricRecord"
+            )
+        known = known or set(metrics)
+        if set(metrics) != known:
+            raise InconsistentMessageReplies(reason="expected the same keys in all MetricRecords")

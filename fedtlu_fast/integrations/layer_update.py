@@ -1,0 +1,61 @@
+"""The settings of a server that updates only the layers that matter, for tools that train the clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from fedtlu_fast.aggregation import AggregationRule, FunctionRule, Mean, Plain, ServerOptimizer
+from fedtlu_fast.layout.blocks import Granularity
+from fedtlu_fast.parts import by_name, part
+from fedtlu_fast.selection import FedTLU, Keep, Selector, Unique, as_selector
+
+
+@part
+class LayerUpdate:
+    """How a server makes a step of what clients send, with the same parts as a simulation.
+
+    Attributes:
+        selection: which blocks of the aggregated change are applied: a name, a selector, or a score
+            ``(change) -> [B]``.
+        keep: how many blocks of each group of like blocks are applied: 2, or a share 0.5.
+        aggregation: the rule that makes one change of the clients' changes: a name, a rule, or a function
+            ``(updates [K, P], weights [K]) -> change [P]``.
+        server_optimizer: makes the server's step of the change: a name or an optimizer.
+        server_lr: factor on the step.
+        unique: whether blocks that have no like (embeddings, head) are applied ``always`` or ``never``.
+        granularity: what is chosen: ``block``, ``module`` or ``tensor``.
+        blocks: patterns of names where discovery does not see the blocks; see `ParameterLayout.from_module`.
+        warmup_rounds: first rounds that apply every block.
+        seed: of the selector's draws.
+        backend: which backend runs the kernels; ``auto`` takes the best live one.
+    """
+
+    selection: Annotated[Selector, BeforeValidator(as_selector)] = FedTLU()
+    keep: Keep = 2
+    aggregation: Annotated[AggregationRule, BeforeValidator(by_name("rule", FunctionRule))] = Mean()
+    server_optimizer: Annotated[ServerOptimizer, BeforeValidator(by_name("server_optimizer"))] = Plain()
+    server_lr: Annotated[float, Field(gt=0)] = 1.0
+    unique: Unique = "always"
+    granularity: Granularity = "block"
+    blocks: tuple[str, ...] = ()
+    warmup_rounds: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+    backend: str = "auto"
+
+
+def without_settings(given: Mapping[str, Any]) -> tuple[LayerUpdate, dict[str, Any]]:
+    """Separates the parameters of a `LayerUpdate` from others that were given with them.
+
+    Returns:
+        The `LayerUpdate`, and the other parameters.
+
+    Raises:
+        InputError: a parameter of `LayerUpdate` is wrong.
+    """
+    known = {field.name for field in fields(LayerUpdate)}
+    own = {name: value for name, value in given.items() if name in known}
+    return LayerUpdate(**own), {name: value for name, value in given.items() if name not in known}

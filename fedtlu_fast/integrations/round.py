@@ -1,0 +1,214 @@
+"""One round of a `GlobalModel`: clients' arrays go in one after another, and a step comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtlu_fast.aggregation import BuffersMean, Start, largest_weight
+from fedtlu_fast.aggregation.senders import divide_by_senders_
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.executors.lanes import ClientReports
+from fedtlu_fast.integrations.arrays import Arrays, fill_
+from fedtlu_fast.integrations.global_model import GlobalModel
+from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.randomness import generator
+from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.units import unit_norms
+from fedtlu_fast.selection import Full, Selection, select
+from fedtlu_fast.simulation.apply import apply, left_out
+from fedtlu_fast.simulation.measured import measure_round
+from fedtlu_fast.soundness import sound
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a round did to the global model.
+
+    Attributes:
+        round: 1 for the first.
+        selection: the blocks that changed.
+        scores: the value of each block by the metric that the selector ranks by, by the block's name.
+        metric: the name of this metric.
+        refused: clients whose numbers were NaN, infinite or too large; they were not averaged in.
+        nonfinite: names of the blocks that could not be applied.
+        updated_share: the share of the parameters that changed, from 0 to 1.
+        sent_share: the share of their parameters that the clients sent, from 0 to 1.
+    """
+
+    round: int
+    selection: Selection
+    scores: dict[str, float]
+    metric: str
+    refused: list[int]
+    nonfinite: tuple[str, ...]
+    updated_share: float
+    sent_share: float
+
+
+class Round:
+    """One round of a `GlobalModel`: clients' arrays go in one after another, and a step comes out."""
+
+    def __init__(self, model: GlobalModel, round_index: int, weights: Mapping[int, float]) -> None:
+        """Begins a round.
+
+        Args:
+            model: the global model, which `finish` changes.
+            round_index: 1 for the first.
+            weights: client -> its weight in the mean, usually its number of samples, for all clients whose
+                arrays will come.
+
+        Raises:
+            InputError: the aggregation rule makes no sense for so few clients.
+        """
+        update, layout = model.update, model.layout
+        rule = update.aggregation
+        rule.check(len(weights))
+        self._model, self._index, self._weights = model, round_index, weights
+        share = rule.max_share
+        self._largest = np.inf if share is None else largest_weight(map(int, weights.values()), share)
+        self._state = rule.start(Start(model.params, len(weights), update.backend, layout, round_index))
+        self._buffers = BuffersMean(model.buffers, len(weights), rule.chooses, update.backend)
+        self._others = {name: np.zeros(array.shape) for name, array in model.others.items()}
+        self._vectors = torch.empty_like(model.params), torch.empty_like(model.buffers)
+        self._asked = update.selection.asked()
+        self._reports, self._partial = ClientReports(), False
+
+    def add(self, client: int, arrays: Arrays) -> None:
+        """Adds what one client sends.
+
+        Args:
+            client: its number, one of the weights'.
+            arrays: its parameters and buffers after training. Blocks of which it has no array were not
+                sent: they are averaged over the other clients.
+
+        Raises:
+            InputError: an array has another shape than the global one, a block is there in part, or the
+                rule cannot take clients that send some blocks only.
+        """
+        model, update = self._model, self._model.update
+        vector, buffers = self._vectors
+        vector.copy_(model.params)
+        buffers.copy_(model.buffers)
+        field = f"reply of client {client}"
+        sent = _sent_blocks(model.layout, arrays, field)
+        fill_(model.layout.views(vector), arrays, field, missing_ok=True)
+        fill_(model.layout.buffer_views(buffers), arrays, field, missing_ok=True)
+        if len(sent) < len(model.layout.blocks) and not update.aggregation.averages:
+            rule = type(update.aggregation).__name__
+            expected = f"every block with aggregation={rule}, which is no mean"
+            raise InputError(field, f"{len(sent)} of {len(model.layout.blocks)} blocks", expected)
+        weight = min(self._weights[client], self._largest)
+        good = sound(vector) and sound(buffers)
+        self._reports.add(client, int(weight), float("nan"), good, weight)
+        self._reports.sent[client] = sent
+        if not good or not weight:
+            return
+        self._partial |= len(sent) < len(model.layout.blocks)
+        self._measure(client, weight, vector)
+        self._state = update.aggregation.add(self._state, client, weight, vector)
+        self._buffers.add_(buffers, weight)
+        for name, total in self._others.items():
+            total += weight * arrays.get(name, model.others[name])
+
+    def finish(self) -> Step | None:
+        """Scores the aggregated change, chooses blocks, and applies them to the model.
+
+        Returns:
+            What was done; None when no client's change could be used, and the model is as it was.
+        """
+        model, update, reports = self._model, self._model.update, self._reports
+        layout, found = model.layout, update.aggregation.finish(self._state)
+        if not reports.total or found.kept == []:
+            return None
+        change, totals = found.change, None
+        if self._partial:
+            totals = reports.totals(len(layout.blocks))
+            divide_by_senders_(change, layout, reports.total, totals)
+        measured = measure_round(
+            update.selection,
+            layout,
+            model.scored,
+            change,
+            model.params,
+            reports,
+            totals,
+            round_index=self._index,
+            last_choice=model.last_choice,
+            backend=update.backend,
+        )
+        nonfinite = measured.change.stats.nonfinite
+        warmup = self._index <= update.warmup_rounds
+        selection = select(
+            Full() if warmup else update.selection,
+            measured.evidence(generator(update.seed, "selection", self._index), update.warmup_rounds),
+            model.room,
+            update.unique,
+            nonfinite,
+            [] if totals is None else np.flatnonzero(totals == 0).tolist(),
+        )
+        applied = apply(
+            model.params,
+            change,
+            selection,
+            layout,
+            update.server_optimizer,
+            model.optimizer,
+            update.server_lr,
+            update.backend,
+        )
+        model.params, model.optimizer = applied.params, applied.optimizer
+        model.buffers = model.buffers + self._buffers.change(found.kept)
+        model.others = {
+            name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()
+        }
+        model.last_choice = applied.selection.chosen(layout)
+        values = measured.written.blocks.tolist()
+        sizes = layout.block_sizes()
+        sent = [sum(sizes[block] for block in blocks) for blocks in reports.sent.values()]
+        return Step(
+            round=self._index,
+            selection=applied.selection,
+            scores={block.name: value for block, value in zip(layout.blocks, values, strict=True)},
+            metric=measured.metric,
+            refused=reports.refused,
+            nonfinite=left_out(layout, nonfinite, applied),
+            updated_share=applied.selection.parameters / layout.size,
+            sent_share=sum(sent) / (layout.size * len(sent)),
+        )
+
+    def _measure(self, client: int, weight: float, vector: Tensor) -> None:
+        """Measures a client's change, if the selector needs facts about single clients."""
+        if not self._asked:
+            return
+        model = self._model
+        stats = layer_stats(vector - model.params, model.layout, backend=model.update.backend)
+        if "client_stats" in self._asked:
+            self._reports.add_stats(client, stats.cpu())
+        if "client_norms" in self._asked:
+            self._reports.add_norms(weight * unit_norms(stats, model.scored).numpy())
+
+
+def _sent_blocks(layout: ParameterLayout, arrays: Arrays, field: str) -> tuple[int, ...]:
+    """Returns the indices of the blocks of which a client sent all layers."""
+    sent = []
+    for index, block in enumerate(layout.blocks):
+        there = [layout.names[layer] in arrays for layer in block.layers]
+        if all(there):
+            sent.append(index)
+        elif any(there):
+            lacking = layout.names[block.layers[there.index(False)]]
+            raise InputError(field, f"no array {lacking}", f"all arrays of block {block.name}, or none")
+    return tuple(sent)
+
+
+def _like(mean: NDArray[np.float64], array: NDArray[Any]) -> NDArray[Any]:
+    """Returns a mean in the dtype of an array; whole numbers are rounded."""
+    whole = not np.issubdtype(array.dtype, np.inexact)
+    return np.asarray(np.rint(mean) if whole else mean).astype(array.dtype)

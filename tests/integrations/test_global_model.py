@@ -1,0 +1,160 @@
+"""A server that updates a model by what other tools' clients send."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedtlu_fast import InputError, apply_, choose, score
+from fedtlu_fast.integrations.global_model import GlobalModel
+from fedtlu_fast.integrations.layer_update import LayerUpdate
+from fedtlu_fast.integrations.round import Round
+from fedtlu_fast.scoring.block_metrics import asks
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [part for _ in range(4) for part in (nn.Linear(6, 6), nn.ReLU())]
+    return nn.Sequential(*layers, nn.BatchNorm1d(6), nn.Linear(6, 2))
+
+
+def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def trained(start: dict[str, np.ndarray], client: int) -> dict[str, np.ndarray]:
+    draws, found = np.random.default_rng(client), {}
+    for name, array in start.items():
+        change = 1 if array.dtype == np.int64 else draws.normal(0, 0.1, array.shape)
+        found[name] = (array + change).astype(array.dtype)
+    return found
+
+
+def stepped(model, replies, weights, round_index=1):
+    begun = Round(model, round_index, weights)
+    for client, arrays in replies.items():
+        begun.add(client, arrays)
+    return begun.finish()
+
+
+WEIGHTS = {3: 10.0, 5: 30.0, 9: 20.0}
+
+
+@pytest.fixture
+def start() -> dict[str, np.ndarray]:
+    return arrays_of(net())
+
+
+@pytest.fixture
+def replies(start) -> dict[int, dict[str, np.ndarray]]:
+    return {client: trained(start, client) for client in WEIGHTS}
+
+
+def mean(replies, name: str, senders=tuple(WEIGHTS)) -> np.ndarray:
+    total = sum(WEIGHTS[client] for client in senders)
+    return sum(WEIGHTS[client] / total * replies[client][name].astype("f8") for client in senders)
+
+
+@pytest.mark.parametrize("module", [None, net()], ids=["arrays alone", "with a module"])
+def test_a_step_is_the_mean_in_the_chosen_blocks_and_nothing_elsewhere(start, replies, module):
+    model = GlobalModel(start, LayerUpdate(granularity="module", keep=1), module)
+    step = stepped(model, replies, WEIGHTS)
+    after = model.arrays()
+    # The same by the three verbs for loops of one's own.
+    target = net()
+    change = {n: torch.from_numpy(mean(replies, n)).float() - p for n, p in target.named_parameters()}
+    averaged = {name: parameter + change[name] for name, parameter in target.named_parameters()}
+    chosen = choose(score(net(), averaged, granularity="module"), keep=1)
+    assert step.selection.names == chosen.names
+    assert 0 < step.updated_share < 1
+    assert step.sent_share == 1
+    apply_(target, change, chosen)
+    for name, parameter in target.named_parameters():
+        np.testing.assert_allclose(after[name], parameter.detach().numpy(), rtol=1e-6, atol=1e-6)
+    assert list(after) == list(start)
+    assert {name: array.dtype for name, array in after.items()} == {n: a.dtype for n, a in start.items()}
+    np.testing.assert_allclose(after["8.running_mean"], mean(replies, "8.running_mean"), atol=1e-6)
+    assert after["8.num_batches_tracked"] == 1, "a counter is averaged in whole numbers"
+
+
+def test_a_block_is_averaged_over_the_clients_that_sent_it(start, replies):
+    del replies[5]["2.weight"], replies[5]["2.bias"]
+    for client in WEIGHTS:
+        del replies[client]["4.weight"], replies[client]["4.bias"]
+    model = GlobalModel(start, LayerUpdate(selection="full", granularity="module"))
+    step = stepped(model, replies, WEIGHTS)
+    np.testing.assert_allclose(model.arrays()["2.weight"], mean(replies, "2.weight", (3, 9)), atol=1e-6)
+    np.testing.assert_array_equal(model.arrays()["4.weight"], start["4.weight"])
+    assert "4" not in step.selection.names
+    assert 0.5 < step.sent_share < 1
+
+
+def test_clients_with_numbers_that_are_not_sound_are_left_out(start, replies):
+    replies[5]["2.weight"][0, 0] = np.nan
+    model = GlobalModel(start, LayerUpdate(selection="full", granularity="module"))
+    step = stepped(model, replies, WEIGHTS)
+    assert step.refused == [5]
+    np.testing.assert_allclose(model.arrays()["0.weight"], mean(replies, "0.weight", (3, 9)), atol=1e-6)
+
+
+def test_without_any_sound_client_the_model_stays_as_it_is(start, replies):
+    for arrays in replies.values():
+        arrays["0.bias"][:] = np.inf
+    model = GlobalModel(start, LayerUpdate(granularity="module", keep=1))
+    assert stepped(model, replies, WEIGHTS) is None
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, start[name])
+
+
+@pytest.mark.parametrize("rule", ["median", "krum", "norm_clip", lambda updates, weights: updates.mean(0)])
+def test_rules_and_optimizers_are_those_of_a_simulation(start, rule):
+    weights = dict.fromkeys(range(9), 1.0)
+    replies = {client: trained(start, client) for client in weights}
+    update = LayerUpdate(granularity="module", aggregation=rule, server_optimizer="momentum", keep=2)
+    model = GlobalModel(start, update)
+    for round_index in (1, 2):
+        assert len(stepped(model, replies, weights, round_index).selection.names) == 4
+    assert set(model.optimizer) == {"momentum"}
+
+
+def test_a_score_sees_facts_about_clients_and_the_round_before(start, replies):
+    seen = []
+
+    @asks("client_stats", "client_norms")
+    def by_largest(change):
+        seen.append((change.client_stats.l2.shape, change.last_choice, change.round))
+        return [change.stats.l2[list(block.layers)].max() for block in change.layout.blocks]
+
+    model = GlobalModel(start, LayerUpdate(granularity="module", keep=1, selection=by_largest))
+    first = stepped(model, replies, WEIGHTS)
+    stepped(model, replies, WEIGHTS, 2)
+    assert seen[0] == ((3, len(model.layout.layers)), None, 1)
+    assert tuple(np.flatnonzero(seen[1][1])) == first.selection.blocks
+
+
+def test_what_does_not_fit_is_refused_by_name(start, replies):
+    model = GlobalModel(start, LayerUpdate(granularity="module", keep=1))
+    begun = Round(model, 1, WEIGHTS)
+    with pytest.raises(InputError, match=r"reply of client 3: 0\.weight: got \(6, 5\)"):
+        begun.add(3, {**replies[3], "0.weight": np.zeros((6, 5), "f4")})
+    with pytest.raises(InputError, match=r"no array 2\.bias.*all arrays of block 2, or none"):
+        begun.add(3, {name: array for name, array in replies[3].items() if name != "2.bias"})
+    median = GlobalModel(start, LayerUpdate(granularity="module", aggregation="median"))
+    begun = Round(median, 1, WEIGHTS)
+    with pytest.raises(InputError, match="every block with aggregation=Median"):
+        begun.add(3, {name: array for name, array in replies[3].items() if not name.startswith("2.")})
+    with pytest.raises(InputError, match="Did you mean fedtlu"):
+        LayerUpdate(selection="fedtul")
+    with pytest.raises(InputError, match="floating-point"):
+        GlobalModel({"steps": np.zeros(3, np.int64)}, LayerUpdate())
+
+
+def test_tied_parameters_are_one_if_the_module_is_given():
+    model = nn.ModuleDict({"embed": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
+    model["head"].weight = model["embed"].weight
+    start = arrays_of(model)
+    held = GlobalModel(start, LayerUpdate(selection="full", granularity="tensor"), model)
+    step = stepped(held, {0: trained(start, 0)}, {0: 1.0})
+    assert step.selection.names == ("embed.weight",)
+    np.testing.assert_array_equal(held.arrays()["head.weight"], held.arrays()["embed.weight"])
+    assert not np.array_equal(held.arrays()["embed.weight"], start["embed.weight"])
