@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import TOLERANCE, assert_near
-from support.model_zoo import Scalars, gpt2
+from support.model_zoo import Scalars, small_gpt2
 from support.sampling import examples, fresh
 from torch import nn
 
@@ -38,15 +38,6 @@ OPTIONS = {
 def mlp():
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, LABELS))
-
-
-def small_gpt2():
-    torch.manual_seed(3)
-    model = gpt2(layers=2, width=8)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 class Both:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.closeness import TOLERANCE, assert_near
-from support.model_zoo import ResNet, Scalars, Tied, gpt2
+from support.model_zoo import ResNet, Scalars, Tied, gpt2, small_gpt2
 from support.sampling import examples, fresh
 from torch import nn
 
@@ -48,16 +48,6 @@ def mlp(*extra):
     return nn.Sequential(
         nn.Linear(FEATURES, 9), *extra, nn.ReLU(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, LABELS)
     )
-
-
-def small_gpt2():
-    """Its token embedding is tied to the head; without dropout."""
-    torch.manual_seed(3)
-    model = gpt2(layers=2, width=8)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def transformer(outputs, causal):

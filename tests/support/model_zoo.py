@@ -29,6 +29,16 @@ def gpt2(layers: int = 3, width: int = 16) -> nn.Module:
     return GPT2LMHeadModel(size)
 
 
+def small_gpt2() -> nn.Module:
+    """Makes a GPT-2 without dropout, whose token embedding is tied to the head."""
+    torch.manual_seed(3)
+    model = gpt2(layers=2, width=8)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 def bert_size(layers: int = 3, positions: int = 8, **more: Any) -> BertConfig:
     return BertConfig(
         vocab_size=50,
