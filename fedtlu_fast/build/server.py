@@ -11,7 +11,7 @@ from fedtlu_fast.data.population import Population
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring.units import scored_layout
-from fedtlu_fast.selection import ServerRoom, quotas
+from fedtlu_fast.selection import server_room
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.server import EvaluationPlan, Names, Server
 
@@ -33,7 +33,6 @@ def make_server(
     check_room(config.aggregation.rule, layout.size, config.cohort)
     chosen, execution = config.selection, config.execution
     selector = chosen.selector
-    kept = quotas(layout, chosen.keep) if selector.budgeted else (0,) * len(layout.groups)
     chooser = None
     if config.client_selection.chooses:
         chooser = ClientChooser(
@@ -59,7 +58,7 @@ def make_server(
         scored=scored_layout(layout, selector.scored_layers),
         selector=selector,
         keep=chosen.keep if selector.budgeted else None,
-        room=ServerRoom(layout, kept),
+        room=server_room(selector, layout, chosen.keep),
         unique=chosen.unique,
         optimizer=config.aggregation.server_optimizer,
         server_lr=config.server_lr,

@@ -23,8 +23,8 @@ from fedtlu_fast.selection import (
     ServerRoom,
     Unique,
     as_selector,
-    quotas,
     select,
+    server_room,
 )
 
 SCORE = "excess"
@@ -91,7 +91,7 @@ def choose(
         change=change,
         last_choice=last,
     )
-    room = ServerRoom(scores.layout, _quotas(scores.layout, keep, chooser))
+    room = _room(chooser, scores.layout, keep)
     chosen = select(chooser, evidence, room, unique, scores.stats.nonfinite)
     if round is None and _has_drawn(draws):
         expected = f"the number of the round, from 1, since {type(chooser).__name__} draws by it"
@@ -103,12 +103,10 @@ def _has_drawn(draws: np.random.Generator) -> bool:
     return bool(draws.bit_generator.state["state"]["counter"].any())
 
 
-def _quotas(layout: ParameterLayout, keep: Keep, selector: Selector) -> tuple[int, ...]:
-    """Returns the number of blocks to keep in each group; errors name arguments of `choose`, not settings."""
-    if not selector.budgeted:
-        return (0,) * len(layout.groups)
+def _room(selector: Selector, layout: ParameterLayout, keep: Keep) -> ServerRoom:
+    """Returns the selector's room; errors name arguments of `choose`, not settings."""
     try:
-        return quotas(layout, keep)
+        return server_room(selector, layout, keep)
     except InputError as error:
         raise error.of(error.field.removeprefix("selection.")) from None
 

@@ -23,7 +23,7 @@ from fedtlu_fast.integrations.arrays import Arrays, fill_
 from fedtlu_fast.integrations.layer_update import LayerUpdate
 from fedtlu_fast.layout import Layer, ParameterLayout
 from fedtlu_fast.scoring.units import scored_layout
-from fedtlu_fast.selection import ServerRoom, quotas
+from fedtlu_fast.selection import server_room
 
 
 class GlobalModel:
@@ -62,8 +62,7 @@ class GlobalModel:
             self.layout = ParameterLayout.from_module(model, update.granularity, blocks=update.blocks)
             self._tied = _tied_names(model)
         selector = update.selection
-        kept = quotas(self.layout, update.keep) if selector.budgeted else (0,) * len(self.layout.groups)
-        self.room = ServerRoom(self.layout, kept)
+        self.room = server_room(selector, self.layout, update.keep)
         self.scored = scored_layout(self.layout, selector.scored_layers)
         self.params, self.buffers = torch.empty(self.layout.size), torch.empty(_size(self.layout.buffers))
         self.optimizer: OptimizerState = {}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.aggregation import BuffersMean, Start, largest_weight
+from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.aggregation.senders import divide_by_senders_
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.lanes import ClientReports
@@ -78,7 +79,7 @@ class Round:
         self._others = {name: np.zeros(array.shape) for name, array in model.others.items()}
         self._vectors = torch.empty_like(model.params), torch.empty_like(model.buffers)
         self._asked = update.selection.asked()
-        self._reports, self._partial = ClientReports(), False
+        self._reports, self._partial, self._arrived = ClientReports(), False, 0
 
     def add(self, client: int, arrays: Arrays) -> None:
         """Adds what one client sends.
@@ -113,6 +114,7 @@ class Round:
         self._partial |= len(sent) < len(model.layout.blocks)
         self._measure(client, weight, vector)
         self._state = update.aggregation.add(self._state, client, weight, vector)
+        self._arrived += 1
         self._buffers.add_(buffers, weight)
         for name, total in self._others.items():
             total += weight * arrays.get(name, model.others[name])
@@ -124,7 +126,8 @@ class Round:
             What was done; None when no client's change could be used, and the model is as it was.
         """
         model, update, reports = self._model, self._model.update, self._reports
-        layout, found = model.layout, update.aggregation.finish(self._state)
+        layout, rule = model.layout, update.aggregation
+        found = check_aggregated(rule, rule.finish(self._state), model.params, self._arrived)
         if not reports.total or found.kept == []:
             return None
         change, totals = found.change, None

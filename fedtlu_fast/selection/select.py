@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.evidence import Evidence
+from fedtlu_fast.selection.quota import Keep, quotas
 from fedtlu_fast.selection.room import ServerRoom
 from fedtlu_fast.selection.selector import Selector, chosen_by
 
@@ -44,6 +45,20 @@ class Selection:
         mask = torch.zeros(len(layout.blocks), dtype=torch.bool)
         mask[list(self.blocks)] = True
         return mask
+
+
+def server_room(selector: Selector, layout: ParameterLayout, keep: Keep) -> ServerRoom:
+    """Returns the room of a selector on the server: `keep` blocks of each group, if it goes by quotas.
+
+    Args:
+        selector: the selector.
+        layout: the layout, which holds the groups.
+        keep: the number of blocks, or a share; see `quotas`. A selector without quotas ignores it.
+
+    Raises:
+        InputError: `keep` does not fit the groups.
+    """
+    return ServerRoom(layout, quotas(layout, keep) if selector.budgeted else (0,) * len(layout.groups))
 
 
 def select(
