@@ -2,7 +2,8 @@
 
     python benchmarks/scaling.py [--parts population,workers] [--out benchmarks/results]
 
-Each part prints a table and writes ``scaling-PART.csv``; ``aggregation`` also draws ``docs/scaling.png``.
+Each part prints a table and writes ``scaling-PART.csv``; ``aggregation`` also draws a picture,
+``docs/results/scaling.png``.
 Each run is a separate process, one after another; times are medians.
 """
 
@@ -265,7 +266,7 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(rows)
         if name == "aggregation":
-            draw(rows, Path("docs/scaling.png"))
+            draw(rows, Path("docs/results/scaling.png"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 It decides the last bits of a result, for clients trained together are summed in another order than one after
 another, and C++ rounds otherwise than PyTorch. So the same settings give the same way on every machine:
 neither a clock nor the number of cores has a say. The limits are where the ways were equally fast on two
-cores of an x86-64 server (see `docs/scaling.md`).
+cores of an x86-64 server (see `docs/results/scaling.md`).
 """
 
 from __future__ import annotations
