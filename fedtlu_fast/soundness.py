@@ -19,7 +19,7 @@ def sound(vector: Tensor) -> bool:
     if not vector.numel():
         return True
     least, most = vector.aminmax()  # NaN makes both NaN
-    return bool((least > -LARGEST) & (most < LARGEST))
+    return bool(least.item() > -LARGEST and most.item() < LARGEST)
 
 
 def sound_rows(matrix: Tensor) -> list[bool]:

@@ -111,6 +111,8 @@ class ClientSteps:
             memory: the steps' memories of the client.
             told: the tensors that the server sends to the clients.
         """
+        if not self.steps:
+            return ClientWay([], vectors)
         held, said = memory or {}, told or {}
         taken = [
             (

@@ -207,6 +207,8 @@ def changed(tensor: Tensor) -> None:
 
 def reach(tensor: Tensor) -> int:
     """Returns the number of bytes from a strided tensor's first element to the end of its last one."""
+    if tensor.is_contiguous() and not tensor.is_nested:  # nearly always: this is asked several times for every client
+        return tensor.numel() * tensor.element_size()
     if not tensor.numel():
         return 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -215,20 +217,29 @@ def reach(tensor: Tensor) -> int:
 
 def overlap(tensor: Tensor, target: Tensor) -> bool:
     """Tells whether two tensors may share memory."""
-    first, second = tensor.data_ptr(), target.data_ptr()
-    return first < second + reach(target) and second < first + reach(tensor)
+    return _overlap(_span(tensor), _span(target))
 
 
 def check_apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> None:
     """Raises an error if an input shares only a part of the target's memory; it may share all of it."""
-    same = (tensor.data_ptr(), reach(tensor)) == (target.data_ptr(), reach(target))
-    if overlap(tensor, target) and not same:
+    own, written = _span(tensor), _span(target)
+    if own != written and _overlap(own, written):
         raise InputError(
             field,
             "a view that overlaps",
             f"memory that it shares with {target_field} completely or not at all",
             "Clone it.",
         )
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Returns the addresses of a strided tensor's first byte and of the end of its last element."""
+    first = tensor.data_ptr()
+    return first, first + reach(tensor)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def check_like(field: str, tensor: Tensor, target: Tensor) -> None:

@@ -93,7 +93,7 @@ class Fuzzer:
         memory.restore(before)
         try:
             wanted = expected(function, args)
-        except UnfitError as error:
+        except (UnfitError, MemoryError) as error:
             raise WrongError(f"{name} accepted what it must refuse: {error}") from error
         try:
             compare(answer, after, wanted)

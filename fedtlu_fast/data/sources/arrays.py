@@ -28,7 +28,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.data.federated import FederatedData
-from fedtlu_fast.data.population import ArrayPopulation, Batch, Samples, Shares, as_tensor
+from fedtlu_fast.data.population import ArrayPopulation, Batch, Indices, Samples, Shares, as_tensor
 from fedtlu_fast.data.reading import check_file
 from fedtlu_fast.data.sources.source import PathSource, TokenSource, VectorSource
 from fedtlu_fast.data.splits import Origin, announce
@@ -97,7 +97,12 @@ class MappedPopulation(ArrayPopulation):
             if not 0 <= rows.min() <= rows.max() < size:
                 given = f"{name}_rows {rows.min()} to {rows.max()}"
                 raise InputError(field, given, f"rows from 0 to {size - 1}")
-            _check_ids(field, self.pool[-1][torch.from_numpy(rows.copy())], self.outputs)
+            _check_ids(field, self._ids(rows), self.outputs)
+
+    def _ids(self, rows: Indices) -> Tensor | NDArray[np.int64]:
+        """Returns the labels or tokens of some rows; NumPy takes a few rows several times faster."""
+        ids = self.pool[-1]
+        return ids.numpy()[rows] if ids.device.type == "cpu" else ids[torch.from_numpy(rows.copy())]
 
 
 @part
@@ -181,8 +186,8 @@ def load_arrays(folder: Path, task: str, outputs: int) -> MappedPopulation:
     return MappedPopulation(pool, train, held, test, _fingerprint(folder), outputs)
 
 
-def _check_ids(field: str, ids: Tensor, outputs: int) -> None:
-    least, most = (int(end) for end in torch.aminmax(ids))
+def _check_ids(field: str, ids: Tensor | NDArray[np.int64], outputs: int) -> None:
+    least, most = int(ids.min()), int(ids.max())
     if not 0 <= least <= most < outputs:
         raise InputError(field, f"labels or tokens {least} to {most}", f"numbers from 0 to {outputs - 1}")
 
