@@ -33,11 +33,16 @@ def named_errors(field: str, part: object) -> Iterator[None]:
         raise
     except Exception as error:
         kind = type(part)
-        if kind.__module__.partition(".")[0] == PACKAGE.name or is_out_of_memory(error):
+        if is_ours(part) or is_out_of_memory(error):
             raise
         name = f"{kind.__module__}:{kind.__qualname__}"
         expected = f"a part that raises no error; it raised {cause(error)} ({_place(error)})"
         raise InputError(field, name, expected) from error
+
+
+def is_ours(part: object) -> bool:
+    """Tells whether the class of a part belongs to this package."""
+    return type(part).__module__.partition(".")[0] == PACKAGE.name
 
 
 def _place(error: Exception) -> str:

@@ -20,6 +20,7 @@ from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.environment import environment_facts
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.parts import Auto
+from fedtlu_fast.models.architecture import OwnModel
 from fedtlu_fast.ops.backends import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
@@ -29,7 +30,7 @@ from fedtlu_fast.simulation.run_files import Saving
 from fedtlu_fast.simulation.server import initial_state
 from fedtlu_fast.simulation.standard_callbacks import WarnOfLosses
 from fedtlu_fast.tasks.supervised import SupervisedTask
-from fedtlu_fast.tasks.trial import try_loss, warn_of_batches
+from fedtlu_fast.tasks.trial import try_loss, try_model, warn_of_batches
 from fedtlu_fast.torch_state import own_state
 
 logger = logging.getLogger("fedtlu_fast")
@@ -82,6 +83,10 @@ def found(config: RunConfig) -> tuple[RunConfig, Founded]:
     if isinstance(trainer.task, SupervisedTask):
         try_loss(trainer.task, example_samples(population), config.training.batch_size)
         warn_of_batches(trainer.task, population.test)
+    elif config.model.pretrained is None and isinstance(config.model.architecture, OwnModel):
+        try_model(trainer.task, example_samples(population), config.model.name_of("architecture"))
+    with _of_training():
+        trainer.try_optimizer()
     config, note = choose(config, population, trainer, parts.steps)
     if note:
         logger.info(note)
@@ -104,6 +109,15 @@ def found(config: RunConfig) -> tuple[RunConfig, Founded]:
         executor.close()
         raise
     return config, founded
+
+
+@contextmanager
+def _of_training() -> Iterator[None]:
+    """Inside, errors of the clients' optimizer name the setting of a run."""
+    try:
+        yield
+    except InputError as error:
+        raise error.of(f"training.{error.field}") from error
 
 
 @contextmanager

@@ -112,7 +112,8 @@ class TorchOptimizer(Optimizer):
     Attributes:
         function: ``parameters -> torch.optim.Optimizer``, such as ``lambda parameters:
             torch.optim.Adam(parameters, lr=1e-3)``. It is called for every client in every round, with a
-            list of the parameters that the client trains; their gradients are set before each step.
+            list of the parameters that the client trains; their gradients are set before each step. The
+            optimizer has to hold all of them and no others (`covered`).
     """
 
     function: Callable[[list[Any]], Any]
@@ -132,7 +133,7 @@ class TorchOptimizer(Optimizer):
         if not isinstance(made, torch.optim.Optimizer):
             expected = f"a function that returns a torch.optim.Optimizer, not {type(made).__name__}"
             raise InputError("optimizer", name, expected)
-        return _TorchSteps(made)
+        return TorchSteps(made, name)
 
 
 class _SgdSteps:
@@ -190,12 +191,20 @@ class _AdamWSteps:
         )
 
 
-class _TorchSteps:
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
+class TorchSteps:
+    """The steps of a torch optimizer, which holds the parameters itself.
+
+    Attributes:
+        optimizer: the torch optimizer.
+        name: the name of the function that made it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, name: str) -> None:
+        self.optimizer, self.name = optimizer, name
 
     def step_(self, params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-        self._optimizer.step()
+        """See `Steps`."""
+        self.optimizer.step()
 
 
 def _heads(state: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:

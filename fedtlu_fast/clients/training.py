@@ -16,12 +16,15 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fedtlu_fast.clients.alternating import train_in_turn
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
+from fedtlu_fast.clients.covered import check_held, try_steps
 from fedtlu_fast.clients.local import Local
+from fedtlu_fast.clients.optimizer import Steps, TorchOptimizer, TorchSteps
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel, Want
 from fedtlu_fast.data.population import Batch, Indices, Samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.own_errors import is_ours
 from fedtlu_fast.randomness import Draws, SeededWhereDrawn
 from fedtlu_fast.tasks.task import Task
 
@@ -124,7 +127,7 @@ class LocalTrainer:
         self.load_(params, buffers)
         mu, anchor = self.local.proximal_mu if mu is None else mu, params if anchor is None else anchor
         own = self._own()
-        steps = self.local.optimizer.start(own[0]) if self._runs else None
+        steps = self._begin(own[0]) if self._runs else None
         draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
         if not self.task.model.training:
             self.task.model.train()
@@ -222,6 +225,23 @@ class LocalTrainer:
                 self._batch_loss(samples, places).backward()  # type: ignore[no-untyped-call]
         return self.grads.div_(len(plan))
 
+    def try_optimizer(self) -> None:
+        """Checks, for a user's optimizer, that it trains every parameter; the model is not changed.
+
+        Raises:
+            InputError: it does not.
+        """
+        optimizer = self.local.optimizer
+        if is_ours(optimizer) and not isinstance(optimizer, TorchOptimizer):
+            return
+
+        def begin() -> tuple[Steps, Sequence[Tensor], Sequence[Tensor]]:
+            own = self._own()
+            return self._begin(own[0]), *own
+
+        self._freeze_(self._whole)
+        try_steps(optimizer, begin, self.layout, (self.params, self.grads))
+
     def _own(self) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the trained parameters and their gradients: pieces of the flat vectors if the optimizer is
         `flat`, otherwise the model's own tensors.
@@ -234,6 +254,12 @@ class LocalTrainer:
             if name in self._named and param.requires_grad
         ]
         return list(params), [param.grad for param in params if param.grad is not None]
+
+    def _begin(self, params: Sequence[Tensor]) -> Steps:
+        steps = self.local.optimizer.start(params)
+        if isinstance(steps, TorchSteps):
+            check_held(steps, params, self.task.model)
+        return steps
 
     def _batch_loss(self, samples: Samples, places: Indices) -> Tensor:
         batch = samples.take(places)

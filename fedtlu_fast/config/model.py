@@ -64,7 +64,11 @@ class ArchitectureChooser(Chooser):
         found = self.found(field, given) if isinstance(given, str) else given
         if _makes_modules(found):
             own = self.settings_of(found)
-            return OwnModel(found, {name: tree.pop(name) for name in own if name in tree})
+            settings = {name: tree.pop(name) for name in own if name in tree}
+            for name, default in declared(found).items():
+                if default is inspect.Parameter.empty and name in own and name not in settings:
+                    raise InputError(name, None, f"a value: {found.__name__} has no default for it")
+            return OwnModel(found, settings)
         made = super().read(field, given, tree)
         if not isinstance(made, Architecture):
             raise InputError(field, given, "an architecture, or a class or function that makes a module")

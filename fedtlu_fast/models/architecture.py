@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.errors import InputError, cause, shorten
 from fedtlu_fast.parts import part
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.registry import spelled
@@ -99,17 +99,21 @@ class OwnModel(Architecture):
 
     def build(self, needs: Needs, seed: int) -> nn.Module:
         """See `Architecture`. Torch's global generator is seeded while the maker runs."""
-        given = {name: value for name, value in needs.arguments().items() if name in declared(self.maker)}
+        known, offered = declared(self.maker), needs.arguments()
+        given = {**self.settings, **{name: value for name, value in offered.items() if name in known}}
         name = spelled("model", self.maker)
+        for lacking, default in known.items():
+            if default is inspect.Parameter.empty and lacking not in given:
+                expected = f"a maker whose arguments these data have, which are {', '.join(offered)}"
+                raise InputError("model.architecture", f"{name}, which needs {lacking}", expected)
         with torch_seeded(seed, INITIAL):
             try:
-                model = self.maker(**{**self.settings, **given})
+                model = self.maker(**given)
             except InputError:
                 raise
             except Exception as error:
-                expected = (
-                    f"a maker of a module that takes {', '.join(given) or 'no arguments'}; {cause(error)}"
-                )
+                arguments = ", ".join(f"{one}={shorten(value)}" for one, value in given.items())
+                expected = f"a maker that makes a module of ({arguments}); it raised {cause(error)}"
                 raise InputError("model.architecture", name, expected) from error
         if not isinstance(model, nn.Module):
             raise InputError("model.architecture", name, "a maker that returns a torch.nn.Module")

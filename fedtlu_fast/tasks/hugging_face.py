@@ -170,6 +170,11 @@ def _own_loss(forward: Forward) -> Tensor:
     found = forward.result.loss if isinstance(forward, LabelledForward) else None
     if found is None:
         keys = sorted(map(str, forward.batch))
+        if LABELS in keys:
+            name = type(forward.model).__name__
+            expected = f"a model whose output has a loss for batches of {', '.join(keys)}; it is None"
+            fix = "Give SupervisedTask(model, loss) a loss of your own."
+            raise InputError("model", name, expected, fix)
         expected = f"batches with {LABELS}, of which the model computes its loss"
         raise InputError("batch", keys, expected, "For a language model they may be the input_ids.")
     return cast("Tensor", found)

@@ -1,4 +1,4 @@
-"""Tries a user's loss and metrics on a batch before round 1, so that their errors are reported as theirs."""
+"""Tries a user's model, loss and metrics before round 1, so that their errors are reported as theirs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from fedtlu_fast.data.population import Batch, Pool, Samples, count
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.randomness import torch_seeded
 from fedtlu_fast.tasks.metrics import Evaluation
 from fedtlu_fast.tasks.supervised import SupervisedTask
+from fedtlu_fast.tasks.task import Task
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -57,6 +59,35 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
             f"samples, {one:.6g} and {other:.6g} of their halves",
             "Give it reduction='mean' or reduction='none', or divide by the number of samples.",
         )
+
+
+@torch.no_grad()
+def try_model(task: Task, samples: Samples, name: str) -> None:
+    """Tests a user's architecture on some samples; the model is not changed.
+
+    Args:
+        task: the task with the model.
+        samples: any samples of the data.
+        name: the architecture's name in the settings.
+
+    Raises:
+        InputError: the model cannot be run on the samples, or its outputs do not fit their labels.
+    """
+    batch = samples.take(np.arange(min(TRIED, len(samples))))
+    with _in_tests(task.model), torch_seeded(0, "trial of the model"):
+        try:
+            task.losses(task.trim(batch))
+        except InputError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            inputs = ", ".join(str(tuple(one.shape)) for one in batch[:-1] or batch)
+            expected = (
+                f"a model that takes inputs of shape {inputs} and returns logits for them, as many for each "
+                f"prediction as its argument outputs says; it raised {cause(error)}"
+            )
+            raise InputError("model.architecture", name, expected) from error
 
 
 @torch.no_grad()

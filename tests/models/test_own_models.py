@@ -75,9 +75,14 @@ def test_a_model_receives_declared_arguments_and_its_own_settings():
 @pytest.mark.parametrize(
     ("model", "more", "message"),
     [
-        (f"{OWN}:Hungry", {}, r"model\.architecture: .*outputs; TypeError.*'depth'"),
+        (f"{OWN}:Hungry", {}, r"model\.depth: got None; expected a value: Hungry has no default for it"),
+        (f"{OWN}:Reader", {"size": "a"}, r"makes a module of \(size='a', .*outputs=\d+, .*\); it raised TypeE"),
         (f"{OWN}:Reader", {"depth": 3}, r"model\.depth: got 3.*this key is unknown"),
-        (f"{OWN}:viewer", {}, r"model\.architecture: .*'channels'"),
+        (
+            f"{OWN}:viewer",
+            {},
+            r"model\.architecture: .*, which needs channels'; .* are inputs, outputs, labels",
+        ),
         (f"{OWN}:Sayings", {}, r"model\.architecture: .*expected an architecture"),
         (torch.nn.Linear(2, 2), {}, r"model\.architecture: .*expected an architecture"),
         ("gtp2", {}, r"Did you mean gpt2\?"),
@@ -87,6 +92,29 @@ def test_a_model_receives_declared_arguments_and_its_own_settings():
 def test_makers_that_do_not_fit_are_refused(model, more, message):
     with pytest.raises(InputError, match=message):
         simulate(settings("tagging", model, **more))
+
+
+class Wide(torch.nn.Linear):
+    """A model of vectors of 7 numbers."""
+
+    def __init__(self, outputs):
+        super().__init__(7, outputs)
+
+
+class Few(torch.nn.Linear):
+    """A model with too few logits."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [(Wide, "RuntimeError: .*cannot be multiplied"), (Few, "IndexError: 'Target")]
+)
+def test_a_model_that_does_not_fit_the_samples_is_named_before_round_1(model, reason):
+    message = rf"^model\.architecture: got '.*:{model.__name__}'; .* of shape \(16, 60\) .* raised {reason}"
+    with pytest.raises(InputError, match=message):
+        simulate(settings("classification", model, "synthetic"))
 
 
 def test_settings_of_other_architectures_are_ignored():

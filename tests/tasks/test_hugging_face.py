@@ -1,5 +1,7 @@
 """Hugging Face models as tasks: tiny models with random weights, ragged rows, adapters."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.own import federated
@@ -157,6 +159,22 @@ def test_the_users_collator_is_used():
     task, population = fitted(HuggingFaceTask(gpt2(GPT2LMHeadModel), Collator()), data_of("language"))
     assert population.form == {"input_ids": 0, "labels": 1}
     assert task.counts(population.train(0).all()).tolist() == [1] * 7
+
+
+def test_a_model_that_gives_no_loss_is_named():
+    class Headless(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(WORDS, 2)
+
+        def forward(self, input_ids, attention_mask, labels):
+            return SimpleNamespace(loss=None, logits=self.table(input_ids))
+
+    data = data_of("tokens")
+    task, _ = fitted(HuggingFaceTask(Headless()), data)
+    batch = data.population(task.collate).train(0).take([0, 1])
+    with pytest.raises(InputError, match=r"model: got 'Headless'; expected .* attention_mask.*; it is None"):
+        task.loss(batch)
 
 
 def test_rows_without_labels_and_batches_without_names_are_refused():
