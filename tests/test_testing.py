@@ -311,7 +311,7 @@ class Backward(Pretending):
         (Adding(), "add_sum of all clients gives another change"),
         (Pretending(), "finish says which clients were kept, and chooses is False"),
         (Backward(), r"places of arrivals, ascending; it is \[9, 0\]"),
-        (own_parts.transposed, "the rule raised InputError: 'rule: got"),
+        (own_parts.transposed, "the rule raised InputError: 'aggregation.rule: got"),
     ],
 )
 def test_a_rule_that_breaks_a_promise_is_caught(rule, message):

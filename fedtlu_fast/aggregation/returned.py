@@ -12,11 +12,14 @@ from torch import Tensor
 from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule
 from fedtlu_fast.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from fedtlu_fast.errors import InputError, kind_of
+from fedtlu_fast.own_errors import is_ours
 from fedtlu_fast.remembered import server_tensors
 
 
 def check_aggregated(rule: AggregationRule, found: Any, base: Tensor, arrived: int) -> Aggregated:
-    """Returns the result of a rule's `finish` after checking it; NaN and Inf are left to the round.
+    """Returns the result of a rule's `finish` after checking it.
+
+    Our own rules give finite changes, because what arrives is sound (`soundness`); only a user's are checked.
 
     Args:
         rule: the rule.
@@ -25,13 +28,18 @@ def check_aggregated(rule: AggregationRule, found: Any, base: Tensor, arrived: i
         arrived: number of clients that the rule has received one by one.
 
     Raises:
-        InputError: it is no `Aggregated`, its change is no vector like `base`, or
-            its places are wrong.
+        InputError: it is no `Aggregated`, its change is no finite vector like `base`, or its places are
+            wrong.
     """
     field, method = "aggregation.rule", f"{type(rule).__name__}.finish()"
     if not isinstance(found, Aggregated):
         raise InputError(field, kind_of(found), f"{method} to return an Aggregated(change)")
     _check_vector(field, f"{method} to return a change", found.change, base)
+    wrong = 0 if is_ours(rule) else int((~found.change.isfinite()).sum())
+    if wrong:
+        given = f"{wrong} of {len(base)} numbers that are NaN or infinite"
+        expected = f"{method} to return a change of finite numbers, as the clients' vectors are"
+        raise InputError(field, given, expected, "Look for divisions by 0.")
     if found.kept is None and not rule.chooses:
         return found
     if not rule.chooses:

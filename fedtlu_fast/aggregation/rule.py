@@ -20,6 +20,9 @@ from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
 
+FIELD = "aggregation.rule"
+"""The setting that errors of a rule name."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -194,7 +197,7 @@ class FunctionRule(StackedRule):
         try:
             found = self.function(updates, updates.new_tensor(state.weights))
         except Exception as error:
-            raise InputError("rule", name, f"a function that takes [K, P] and [K]; {cause(error)}") from error
+            raise InputError(FIELD, name, f"a function that takes [K, P] and [K]; {cause(error)}") from error
         return Aggregated(_change(name, found, base))
 
 
@@ -208,14 +211,14 @@ def _change(name: str, found: Any, base: Tensor) -> Tensor:
     try:
         change = torch.as_tensor(found).detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError("rule", type(found).__name__, f"{expected}; {cause(error)}") from error
+        raise InputError(FIELD, type(found).__name__, f"{expected}; {cause(error)}") from error
     if change.shape != base.shape:
-        raise InputError("rule", tuple(change.shape), expected)
+        raise InputError(FIELD, tuple(change.shape), expected)
     if change.dtype == torch.bool or change.is_complex():
-        raise InputError("rule", str(change.dtype), f"{expected}, of real numbers")
+        raise InputError(FIELD, str(change.dtype), f"{expected}, of real numbers")
     change = change.to(base.device, base.dtype)
     wrong = int((~change.isfinite()).sum())
     if wrong:
         given = f"{wrong} of {len(change)} numbers that are NaN or infinite"
-        raise InputError("rule", given, f"{expected}, finite as the updates are", "Look for divisions by 0.")
+        raise InputError(FIELD, given, f"{expected}, finite as the updates are", "Look for divisions by 0.")
     return change.contiguous()

@@ -53,22 +53,21 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
         _check_vector(name, "correction", changed.correction, changed.params)
     if not isinstance(changed.samples, Samples):
         raise InputError(f"client_steps.{name}: samples", kind_of(changed.samples), "the Samples, or others")
-    own = changed.blocks
-    if own is not None and own is not start.blocks and not _are_blocks(own, blocks):
-        expected = f"a tuple of ascending indices of the {blocks} blocks, or None for all"
-        raise InputError(f"client_steps.{name}: blocks", kind_of(own), expected)
+    if changed.blocks is not None and changed.blocks is not start.blocks:
+        _check_blocks(name, "blocks", changed.blocks, blocks)
 
 
-def check_update(name: str, given: ClientUpdate, update: Any) -> None:
+def check_update(name: str, given: ClientUpdate, update: Any, blocks: int) -> None:
     """Checks the update that a step returns.
 
     Args:
         name: the step's name.
         given: the update that the step received.
         update: the object that the step returned.
+        blocks: number of blocks of the model.
 
     Raises:
-        InputError: it is not an update, or its vectors or its weight are of another kind. Its memory is
+        InputError: it is not an update, or one of its fields is of another kind. Its memory is
             checked where it is taken in (`remembered`).
     """
     if not isinstance(update, ClientUpdate):
@@ -92,6 +91,8 @@ def check_update(name: str, given: ClientUpdate, update: Any) -> None:
         raise InputError(
             f"client_steps.{name}: weight", weight, "a finite number from 0 on", "Use float(...) on a tensor."
         )
+    if update.sent is not None and update.sent is not given.sent:
+        _check_blocks(name, "sent", update.sent, blocks)
 
 
 def _check_vector(name: str, what: str, found: Any, like: Tensor) -> None:
@@ -101,13 +102,15 @@ def _check_vector(name: str, what: str, found: Any, like: Tensor) -> None:
         raise InputError(f"client_steps.{name}: {what}", kind_of(found), expected)
 
 
-def _are_blocks(found: Any, blocks: int) -> bool:
-    if not isinstance(found, tuple) or any(
+def _check_blocks(name: str, what: str, found: Any, blocks: int) -> None:
+    right = isinstance(found, tuple) and not any(
         isinstance(block, bool) or not isinstance(block, Integral) or not 0 <= int(block) < blocks
         for block in found
-    ):
-        return False
-    return all(one < other for one, other in pairwise(found))
+    )
+    if not right or not all(one < other for one, other in pairwise(found)):
+        expected = f"a tuple of ascending indices of the {blocks} blocks, or None for all"
+        given = found if isinstance(found, tuple | int) else kind_of(found)
+        raise InputError(f"client_steps.{name}: {what}", given, expected)
 
 
 def wrong_kind(name: str, hook: str, value: Any, expected: str) -> InputError:

@@ -226,7 +226,7 @@ class ClientWay:
             given = replace(update, memory={})
             with unchanged(f"{FIELD}.{name}", step, "after", given_to_client(context, start=self._start)):
                 update = step.after(replace(context, start=self._start), given)
-            check_update(name, given, update)
+            check_update(name, given, update, len(context.facts.layout.blocks))
             if own := client_values(f"{FIELD}.{name}", update.memory):
                 self.memory[name] = own
         return update

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fedtlu_fast as ft
+from fedtlu_fast.aggregation.rule import Aggregated, StackedRule
 from fedtlu_fast.client_steps.step import Arrival
 from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.errors import ClientError, InputError
@@ -51,6 +52,13 @@ class Halves(ft.ClientStep):
         ("samples", -5),
         ("samples", "x"),
         ("steps", "a"),
+        ("sent", -1),
+        ("sent", "x"),
+        ("sent", [0]),
+        ("sent", True),
+        ("sent", (0, 99)),
+        ("sent", (1, 0)),
+        ("sent", (0.5,)),
     ],
 )
 def test_a_wrong_field_of_an_update_is_named(field, value):
@@ -65,6 +73,28 @@ def test_a_wrong_field_of_an_update_is_named(field, value):
 def test_a_wrong_field_of_a_start_is_named(field, value):
     with pytest.raises(ClientError, match=rf"client_steps\.Updates: {field}: got "):
         ft.simulate(parse_config({**SYNTHETIC, "client_steps": [Updates(start=((field, value),))]}))
+
+
+def test_a_step_may_say_which_blocks_are_sent():
+    config = parse_config({**SYNTHETIC, "client_steps": [Updates(update=(("sent", (0, 1)),))]})
+    assert ft.simulate(config).metrics[0]["refused"] == []
+
+
+class Divides(StackedRule):
+    """A rule that divides by 0."""
+
+    def finish(self, state):
+        return Aggregated(state.start.base * torch.nan)
+
+
+@pytest.mark.parametrize("rule", [Divides(), lambda updates, weights: updates[0] / 0])
+def test_a_rule_whose_change_is_not_finite_is_refused_by_its_name(rule):
+    name = r"Divides\.finish\(\)" if isinstance(rule, Divides) else "<lambda>"
+    with pytest.raises(
+        InputError,
+        match=rf"rule: got '.* that are NaN or infinite'; expected {name} to return .* Look for divisions",
+    ):
+        ft.simulate(parse_config({**SYNTHETIC, "aggregation": {"rule": rule}}))
 
 
 @pytest.mark.parametrize(
