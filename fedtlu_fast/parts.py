@@ -119,6 +119,16 @@ def parameters(cls: Any) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in found if parameter.kind in named}
 
 
+def named_only(cls: Any) -> frozenset[str]:
+    """Returns the parameters of a part's class that can be given by their names only."""
+    if is_dataclass(cls):
+        return frozenset(item.name for item in fields(cls) if item.kw_only)
+    if not inspect.isclass(cls):
+        return frozenset()
+    found = inspect.signature(cls).parameters.values()
+    return frozenset(one.name for one in found if one.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
 def type_names(cls: Any) -> dict[str, str]:
     """Returns the types of a part's parameters for readers, such as ``float > 0, <= 1``, by parameter.
 

@@ -23,9 +23,11 @@ from fedtlu_fast.data.population import Population, Samples, example_samples
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors import processes
 from fedtlu_fast.executors.executor import Executor, ExecutorPart, LaneWork
+from fedtlu_fast.executors.own import OwnExecutor
 from fedtlu_fast.executors.parts import Auto, Processes, Serial, Vectorized
 from fedtlu_fast.machine import cores
 from fedtlu_fast.memory import give_back
+from fedtlu_fast.own_errors import is_ours
 from fedtlu_fast.participation.cohort import sample_cohort
 from fedtlu_fast.parts import make, parameters
 
@@ -89,9 +91,10 @@ def make_executor(
         InputError: the model cannot be compiled, or vectorised, and the settings ask for it.
         BackendUnavailableError: Ray is asked for and not installed.
     """
-    work = lane_work(config, population, trainer, steps)
+    work, part = lane_work(config, population, trainer, steps), config.execution.executor
     with _of_execution():
-        return config.execution.executor.open(work)
+        opened = part.open(work)
+    return opened if is_ours(part) else OwnExecutor(part, opened)
 
 
 def lane_work(

@@ -92,7 +92,7 @@ def choose(
         last_choice=last,
     )
     room = _room(chooser, scores.layout, keep)
-    chosen = select(chooser, evidence, room, unique, scores.stats.nonfinite)
+    chosen = select(chooser, evidence, room, unique, scores.stats.nonfinite, field="selector")
     if round is None and _has_drawn(draws):
         expected = f"the number of the round, from 1, since {type(chooser).__name__} draws by it"
         raise InputError("round", round, expected, "Without it every round would draw the same.")

@@ -12,7 +12,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.parts import make, parameters, values
+from fedtlu_fast.parts import make, named_only, parameters, values
 from fedtlu_fast.registry import described, find, names, spelled
 
 
@@ -152,10 +152,13 @@ class Chooser:
             name, *given = f"{name}:{given[0]}", *given[1:]
         if not given:
             return {field: name}
-        known = list(self.settings_of(find(self.kind, name, field)).values())
+        found = find(self.kind, name, field)
+        by_name = named_only(found)
+        known = [setting for own, setting in self.settings_of(found).items() if own not in by_name]
         if len(given) > len(known):
             most = f"at most {len(known)} values after {name}: {', '.join(known)}"
-            raise InputError(field, text, most if known else f"{name} without a value: it has no parameters")
+            none = "takes no value after its name" if by_name else "has no parameters"
+            raise InputError(field, text, most if known else f"{name} without a value: it {none}")
         return {field: name, **dict(zip(known, map(number_of, given), strict=False))}
 
     def check_base(self, field: str, part: Any) -> None:

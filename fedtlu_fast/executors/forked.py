@@ -143,7 +143,9 @@ def _work(
         try:
             result = trainer.train(shared.start, lane, shared.slots[index][slot])
             answer: object = result.single, result.reports
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            # An interrupt can only have been raised by the user's code, as SIGINT is ignored here; it ends
+            # the run as one in the run's own process does.
             answer = error
         try:
             pipe.send(answer)

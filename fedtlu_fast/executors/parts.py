@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import Field
@@ -32,8 +33,8 @@ class OneProcess(ExecutorPart):
         retries: how often a comparison replaces stopped processes of its arms, before it ends.
     """
 
-    client_seconds: ClientSeconds = None
-    retries: Retries = RETRIES
+    client_seconds: ClientSeconds = field(default=None, kw_only=True)
+    retries: Retries = field(default=RETRIES, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.client_seconds is not None:

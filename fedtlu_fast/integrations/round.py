@@ -155,6 +155,7 @@ class Round:
             update.unique,
             nonfinite,
             [] if totals is None else np.flatnonzero(totals == 0).tolist(),
+            field="selection",
         )
         applied = apply(
             model.params,

@@ -68,6 +68,7 @@ def select(
     unique: Unique,
     nonfinite: Tensor,
     unsent: Sequence[int] = (),
+    field: str = "selection.selector",
 ) -> Selection:
     """Chooses the blocks that the server applies.
 
@@ -81,9 +82,13 @@ def select(
         nonfinite: [L], the number of NaN or Inf in each layer's change. A block with any is left out, even
             if it was chosen.
         unsent: the blocks that no client sent; they are left out too.
+        field: the setting or argument that gives the selector, for errors.
+
+    Raises:
+        InputError: The selector raises or makes no choice; see `chosen_by`.
     """
     layout = evidence.layout
-    chosen = chosen_by(selector, evidence, room)[0].copy()
+    chosen = chosen_by(selector, evidence, room, field)[0].copy()
     if unique == "always":
         chosen[list(layout.unique)] = True
     for index, block in enumerate(layout.blocks):

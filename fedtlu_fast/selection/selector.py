@@ -95,12 +95,23 @@ class Selector(ABC):
         Raises:
             InputError: The selector needs a metric that the server does not have.
         """
-        return asked_by(tuple(self.needs), field)
+        return asked_by(self._named_needs(field), field)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Returns the metrics among the needs."""
-        return tuple(name for name in self.needs if name not in FACTS)
+        """Returns the metrics among the needs.
+
+        Raises:
+            InputError: `needs` is no collection of names.
+        """
+        return tuple(name for name in self._named_needs() if name not in FACTS)
+
+    def _named_needs(self, field: str = "selector") -> tuple[str, ...]:
+        needs: Any = self.needs
+        if isinstance(needs, list | tuple | set | frozenset) and all(isinstance(one, str) for one in needs):
+            return tuple(needs)
+        fix = f"Write needs = ({needs!r},), with the comma." if isinstance(needs, str) else ""
+        raise InputError(field, f"{type(self).__name__}.needs = {needs!r}", "a tuple of names", fix)
 
     @property
     def ranks_by(self) -> str:
@@ -211,19 +222,31 @@ def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:
     return FunctionSelector(found)
 
 
-def chosen_by(selector: Selector, evidence: Evidence, room: Room) -> Mask:
+def chosen_by(selector: Selector, evidence: Evidence, room: Room, field: str = "selector") -> Mask:
     """Returns the selector's choice, [R, B] bool, after checking it.
 
+    Args:
+        selector: the selector.
+        evidence: the numbers that it may look at.
+        room: the blocks that it may choose.
+        field: the setting or argument that gives the selector, for errors.
+
     Raises:
-        InputError: The choice is not a mask of this shape, or contains blocks that may not be chosen.
+        InputError: The selector raises, or its choice is not a mask of this shape, or contains blocks that
+            may not be chosen.
     """
     name, shape = type(selector).__name__, (evidence.rows, len(evidence.layout.blocks))
-    with named_errors("selector", selector):
-        mask = selector.choose(evidence, room)
+    try:
+        with named_errors(field, selector):
+            mask = selector.choose(evidence, room)
+    except InputError as error:
+        if error.field != "selector":
+            raise
+        raise error.of(field) from error.__cause__
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != shape:
         given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise InputError("selector", given, f"{name} to return a mask: a NumPy array of bool, shape {shape}")
+        raise InputError(field, given, f"{name} to return a mask: a NumPy array of bool, shape {shape}")
     if (wrong := mask & ~room.whole).any():
         block = evidence.layout.blocks[int(np.flatnonzero(wrong.any(axis=0))[0])].name
-        raise InputError("selector", block, f"{name} to choose only open blocks (Room.whole)")
+        raise InputError(field, block, f"{name} to choose only open blocks (Room.whole)")
     return mask

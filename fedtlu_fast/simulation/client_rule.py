@@ -22,6 +22,8 @@ from fedtlu_fast.selection.budgets import Budget
 from fedtlu_fast.selection.standing import Standing
 
 Vector = NDArray[np.float64]
+SELECTOR = "client_selection.selector"
+"""The setting that errors of a selector name."""
 
 
 class ClientRule:
@@ -96,7 +98,7 @@ class ClientRule:
             last_choice=self._mask(last),
             warmup_rounds=self._warmup_rounds,
         )
-        mask = chosen_by(self.selector, evidence, self._room(budgets))
+        mask = chosen_by(self.selector, evidence, self._room(budgets), SELECTOR)
         own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
         if self.selector.moment != "before_training":
             return Orders(dict.fromkeys(clients, self._with_personal(every)), own)
@@ -141,7 +143,8 @@ class ClientRule:
             last_choice=last,
             warmup_rounds=self._warmup_rounds,
         )
-        return self._with_always(chosen_by(selector, evidence, self._room(np.array([order.budget])))[0])
+        room = self._room(np.array([order.budget]))
+        return self._with_always(chosen_by(selector, evidence, room, SELECTOR)[0])
 
     def _mask(self, blocks: Blocks | None) -> NDArray[np.bool_] | None:
         if blocks is None:

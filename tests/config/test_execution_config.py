@@ -52,6 +52,15 @@ def test_an_object_is_written_down_and_read_again(executor):
 @pytest.mark.parametrize(
     ("execution", "message"),
     [
+        (
+            {"executor": "serial:3"},
+            "execution.executor: got 'serial:3'; expected serial without a value: it t",
+        ),
+        (
+            {"executor": "vectorized:3"},
+            "execution.executor: got 'vectorized:3'; expected vectorized without a",
+        ),
+        ({"executor": "processes:2:9:1:0"}, "expected at most 3 values after processes: workers, client_s"),
         ({"executor": "threads"}, "execution.executor: got 'threads'; expected one of auto, serial"),
         ({"executor": "no.such:Pool"}, "execution.executor: got 'no.such:Pool'; expected"),
         ({"executor": True}, "execution.executor: "),

@@ -1,7 +1,11 @@
 """Runs with an executor of a user's own: settings, objects, resume, comparisons."""
 
 import importlib
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ import fedtlu_fast as ft
 from fedtlu_fast import simulate
 from fedtlu_fast.build.stored import read_stored
 from fedtlu_fast.config.settings import laid_over
+from fedtlu_fast.errors import WorkerError
 from fedtlu_fast.experiments.compare import compare
 
 BACKWARD = {
@@ -65,6 +70,35 @@ def test_a_run_goes_on_with_another_executor_and_back(text, tmp_path):
     result = simulate(config, out, resume=True)
     assert torch.equal(result.params, whole)
     assert read_stored(out).execution.executor == Backward(3), "as it began"
+
+
+def end(*given):
+    os._exit(9)
+
+
+@dataclass(frozen=True)
+class Dies(ft.ExecutorPart):
+    """A pool whose processes end while they train."""
+
+    def open(self, work):
+        return OpenDies(ProcessPoolExecutor(1, get_context("fork")))
+
+
+class OpenDies:
+    def __init__(self, pool):
+        self.pool = pool
+
+    def train(self, start, lanes):
+        return self.pool.map(end, range(len(lanes)))
+
+    def close(self):
+        self.pool.shutdown(cancel_futures=True)
+
+
+def test_a_pool_whose_process_ended_is_one_message_that_can_be_resumed(text, tmp_path):
+    message = r"^a worker of execution\.executor=Dies ended .*BrokenProcessPool.* you can resume it"
+    with pytest.raises(WorkerError, match=message):
+        simulate(tiny(text, execution={"executor": Dies()}), tmp_path / "run")
 
 
 MODULE = """

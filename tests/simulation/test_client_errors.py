@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.run import open_run
+from fedtlu_fast.client_steps import ClientContext, ClientStep
+from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.data.population import ArrayPopulation, Samples
 from fedtlu_fast.errors import ClientError, InterruptedRunError
 from fedtlu_fast.experiments.compare import compare
@@ -142,6 +145,23 @@ def test_a_ctrl_c_in_a_clients_data_is_no_clients_failure(
     _fail(monkeypatch, "train", KeyboardInterrupt())
     with pytest.raises(InterruptedRunError):
         simulate(tiny(text, **SETTINGS, execution={"client_errors": "drop"}))
+
+
+@dataclass(frozen=True)
+class _Interrupts(ClientStep):
+    """A step that raises what Ctrl-C raises."""
+
+    def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("executor", [{"executor": "serial"}, {"executor": "processes", "workers": 2}])
+def test_an_interrupt_in_a_client_step_ends_the_run_as_ctrl_c_does(
+    text: Path, executor: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InterruptedRunError, match="after round 0 of 2"):
+        simulate(tiny(text, **SETTINGS, client_steps=[_Interrupts()], execution=executor))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_panic_while_executors_are_measured_is_left_to_the_round(

@@ -58,6 +58,19 @@ class Ranks(Ranking):
     utility = fail
 
 
+class RanksClients(Ranking):
+    needs = ("gradnorm",)
+    utility = fail
+
+
+@dataclass(frozen=True)
+class Trains(ft.ExecutorPart):
+    train, close = fail, print
+
+    def open(self, work):
+        return self
+
+
 class Half(ft.ServerHalf):
     receive = fail
 
@@ -108,7 +121,9 @@ DIGITS = {
         ({"aggregation": {"rule": Starts()}}, "aggregation.rule", "Starts"),
         ({"aggregation": {"rule": Adds()}}, "aggregation.rule", "Adds"),
         ({"aggregation": {"rule": Finishes()}}, "aggregation.rule", "Finishes"),
-        ({"selection": {"selector": Ranks()}}, "selector", "Ranks"),
+        ({"selection": {"selector": Ranks()}}, "selection.selector", "Ranks"),
+        ({"client_selection": {"selector": RanksClients()}}, "client_selection.selector", "RanksClients"),
+        ({"execution": {"executor": Trains()}}, "execution.executor", "Trains"),
         ({"client_steps": [HasHalf(fail)]}, "client_steps", "HasHalf"),
         ({"client_steps": [HasHalf(Half)]}, "client_steps", "Half"),
         ({"client_steps": [HasHalf(HalfThatFinishes)]}, "client_steps", "HalfThatFinishes"),
@@ -122,6 +137,31 @@ def test_a_part_that_raises_is_named_with_its_setting_and_line(over, field, part
         ft.simulate(config)
     message = rf"{re.escape(field)}: got '.*test_failing_parts:{part}'; .*ValueError: .*boom.*"
     assert re.match(rf"{message}\(.*test_failing_parts\.py:\d+\)$", str(caught.value)), str(caught.value)
+
+
+@dataclass(frozen=True)
+class Returns(Trains):
+    results: tuple[object, ...] = ()
+
+    def train(self, start, lanes):
+        return iter(self.results)
+
+
+@pytest.mark.parametrize("results", [(), (None,), ("a", "b")])
+def test_an_executor_that_returns_no_results_is_named(results):
+    message = r"^execution\.executor: got .*; expected Returns\.train\(\) to return a LaneResult for each of"
+    with pytest.raises(InputError, match=message):
+        ft.simulate(parse_config({**SYNTHETIC, "execution": {"executor": Returns(results)}}))
+
+
+def test_a_selector_whose_needs_are_a_text_is_told_of_the_comma():
+    class Texts(Ranks):
+        needs = "excess"
+
+    message = r"^{}: got .*Texts\.needs = 'excess'.*; expected a tuple of names\. Write needs = \('excess',\)"
+    for setting in ("selection", "client_selection"):
+        with pytest.raises(InputError, match=message.format(rf"{setting}\.selector")):
+            parse_config({**SYNTHETIC, setting: {"selector": Texts()}})
 
 
 def test_errors_of_ours_and_a_lack_of_memory_stay_as_they_are():
