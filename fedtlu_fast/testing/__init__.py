@@ -10,10 +10,12 @@
 executors, and `check_task` tasks.
 
 Each check raises `ConformanceError` at the first promise that is broken. The parts of this package pass them.
+`compare_backend` returns how far the results of a backend's operations are from float64.
 """
 
 from fedtlu_fast.testing.common import ConformanceError
 from fedtlu_fast.testing.executors import check_executor
+from fedtlu_fast.testing.ops import Deviation, compare_backend
 from fedtlu_fast.testing.rules import check_rule
 from fedtlu_fast.testing.selectors import check_selector
 from fedtlu_fast.testing.steps import check_client_step
@@ -21,9 +23,11 @@ from fedtlu_fast.testing.tasks import check_task
 
 __all__ = [
     "ConformanceError",
+    "Deviation",
     "check_client_step",
     "check_executor",
     "check_rule",
     "check_selector",
     "check_task",
+    "compare_backend",
 ]
