@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     )
     from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
     from fedtlu_fast.api import simulate
-    from fedtlu_fast.changes import ScoredChange, apply_, choose, score
+    from fedtlu_fast.changes import ScoredChange, score
+    from fedtlu_fast.changes.update import apply_, choose
     from fedtlu_fast.client_steps import ClientContext, ClientStep, RoundChange, ServerContext, ServerHalf
     from fedtlu_fast.clients.local import Local
     from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
@@ -179,8 +180,8 @@ _HOMES = {
     "Vectorized": "executors.parts",
     "WriteReport": "report.callback",
     "aggregate": "aggregation",
-    "apply_": "changes",
-    "choose": "changes",
+    "apply_": "changes.update",
+    "choose": "changes.update",
     "layer_stats": "scoring",
     "load_config": "config.settings",
     "part": "parts",

@@ -2,10 +2,9 @@
 
 `files` and `memory` open models, `matching` pairs the tensors of the two by name, `buffers` finds the tensors
 that are not layers, `scored` computes the scores, `ranking` turns the result into rows, and `update` chooses
-blocks and applies their change.
+blocks and applies their change; it is imported from there, because it loads all selectors.
 """
 
 from fedtlu_fast.changes.scored import ScoredChange, score
-from fedtlu_fast.changes.update import apply_, choose
 
-__all__ = ["ScoredChange", "apply_", "choose", "score"]
+__all__ = ["ScoredChange", "score"]

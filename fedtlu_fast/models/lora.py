@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
 from fedtlu_fast.randomness import torch_seeded
 
 FIELD = "model.lora"
@@ -44,13 +45,7 @@ def add_adapters_(
     Raises:
         InputError: peft is not installed; or a target matches no linear layer.
     """
-    if find_spec("peft") is None:
-        raise InputError(
-            f"{FIELD}.rank",
-            rank,
-            "the package peft; it cannot be found",
-            "Use pip install 'fedtlu-fast[peft]'.",
-        )
+    check_extra("peft", f"{FIELD}.rank", rank)
     head = _head(model)
     chosen = _targets(model, head, targets)
     # Imported here because it takes seconds and is an optional dependency.

@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from fedtlu_fast import InputError, ParameterLayout, simulate
+from fedtlu_fast import InputError, ParameterLayout, extras, simulate
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import open_run
@@ -29,7 +29,6 @@ from fedtlu_fast.config import ModelConfig, RunConfig
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.costs.flops import backward_flops, measure_costs
 from fedtlu_fast.data.partition import Dirichlet
-from fedtlu_fast.models import lora
 from fedtlu_fast.models.lora import add_adapters_
 from fedtlu_fast.models.transformer import Transformer, TransformerModel
 from fedtlu_fast.simulation.state import WEIGHTS
@@ -150,7 +149,7 @@ def test_an_attention_that_reads_a_weight_without_calling_its_layer_gets_no_adap
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"peft; it cannot be found\. Use pip install 'fedtlu-fast\[peft\]'"):
         adapt_(gpt2(), settings())
 

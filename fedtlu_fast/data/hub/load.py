@@ -8,6 +8,7 @@ from typing import Any
 
 from fedtlu_fast.data.hub.location import Location
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
 from fedtlu_fast.hub_access import hub_access
 
 
@@ -24,8 +25,9 @@ def load_hub(
         files: the files of each split of a local folder; None: the files that `datasets` finds.
 
     Raises:
-        InputError: the data set cannot be loaded.
+        InputError: the library `datasets` is not installed, or the data set cannot be loaded.
     """
+    check_extra("datasets", "data.source", f"hf:{location.text}")
     import datasets
 
     name, configuration, source = (
