@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.models.lora import frozen_identity
 from fedtlu_fast.own_code import is_known, own_code
+from fedtlu_fast.own_values import described
 from fedtlu_fast.runs.settings import StoredSettings
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
@@ -25,7 +27,7 @@ def identity_of(
         server: of the run.
         first: the state before round 1; its weights count where a `Federation` brought the model.
     """
-    own = {} if config.own is None else {"start_sha256": first.sha256()}
+    own = {} if config.own is None else {"start_sha256": first.sha256(), **_buffers(server.trainer)}
     # Who trains does not change the result: a run may go on with another executor, or other code of its own.
     parts = [part for part in config.parts() if not isinstance(part, ExecutorPart)]
     code = own_code(parts, server.trainer.task.model)
@@ -38,6 +40,14 @@ def identity_of(
         **server.participation.identity,
         **_by_name(code),
     }
+
+
+def _buffers(trainer: LocalTrainer) -> dict[str, str]:
+    """Returns a digest of the buffers that checkpoints lack, such as masks; it is empty if there are none."""
+    if not trainer.other_buffers:
+        return {}
+    text = "".join(f"{name}{described(value)}" for name, value in trainer.other_buffers.items())
+    return {"buffers_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _by_name(code: Mapping[str, str]) -> dict[str, str]:

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fedtlu_fast.clients.alternating import train_in_turn
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.covered import check_held, try_steps
+from fedtlu_fast.clients.gradients import add_proximal_, clip_
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.optimizer import Steps, TorchOptimizer, TorchSteps
 from fedtlu_fast.clients.precision import Precision, in_precision
@@ -30,7 +30,11 @@ from fedtlu_fast.tasks.task import Task
 
 
 class LocalTrainer:
-    """Trains clients one after another in the same memory."""
+    """Trains clients one after another in the same memory.
+
+    Attributes:
+        other_buffers: the first values of the model's buffers outside the layout, by name.
+    """
 
     def __init__(
         self,
@@ -72,8 +76,8 @@ class LocalTrainer:
         # Buffers outside the layout (integer counters) are not sent, but must not carry one client's values
         # to the next client.
         learned = {slot.name for slot in layout.buffers}
-        rest = [buffer for name, buffer in task.model.named_buffers() if name not in learned]
-        self._rest = [(buffer, buffer.clone()) for buffer in rest]
+        self._rest = {name: one for name, one in task.model.named_buffers() if name not in learned}
+        self.other_buffers = {name: buffer.clone() for name, buffer in self._rest.items()}
         self._flat = nn.Parameter(self.params)
         self._flat.grad = self.grads
         self._draws, self._seeded = Draws(), SeededWhereDrawn()
@@ -88,8 +92,8 @@ class LocalTrainer:
         self.params.copy_(params)
         if self.layout.buffers:
             self.layout.load_buffers_(self.task.model, buffers)
-        for buffer, first in self._rest:
-            buffer.copy_(first)
+        for name, buffer in self._rest.items():
+            buffer.copy_(self.other_buffers[name])
 
     def train(
         self,
@@ -275,22 +279,3 @@ class LocalTrainer:
             if name in self._named:
                 param.requires_grad_(name in wanted)
         self._trained, self._runs = blocks, self.layout.runs(blocks)
-
-
-def add_proximal_(grads: Tensor, params: Tensor, start: Tensor, mu: float) -> None:
-    """FedProx (arXiv 1812.06127): adds mu (w - w0), the gradient of mu/2 ||w - w0||^2.
-
-    Args:
-        grads: [P], changed in place.
-        params: [P], the current parameters w.
-        start: [P], the global parameters w0.
-        mu: strength of the term; 0 is FedAvg.
-    """
-    if mu:
-        grads.add_(params, alpha=mu).sub_(start, alpha=mu)
-
-
-def clip_(flat: nn.Parameter, limit: float | None) -> None:
-    """Scales the gradient of `flat` [P] down to an L2 norm of `limit`; a smaller gradient keeps its bits."""
-    if limit is not None and flat.grad is not None:
-        clip_grads_with_norm_([flat], limit, get_total_norm([flat.grad]))

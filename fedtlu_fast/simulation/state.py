@@ -269,6 +269,7 @@ def _changed_since(path: Path, key: str, then: Mapping[str, str], now: Mapping[s
         "trace_sha256": "trace (participation.trace)",
         "start_sha256": "model (its weights before round 1)",
         "frozen_sha256": "frozen weights (model.pretrained)",
+        "buffers_sha256": "model (its buffers that are not averaged)",
     }.get(key, key)
     return InputError(
         RESUMED,

@@ -15,8 +15,9 @@ from support.sampling import examples
 from torch import nn
 
 from fedtlu_fast import ParameterLayout
+from fedtlu_fast.clients.gradients import add_proximal_, clip_
 from fedtlu_fast.clients.optimizer import AdamW
-from fedtlu_fast.clients.training import LocalTrainer, add_proximal_, batches, clip_
+from fedtlu_fast.clients.training import LocalTrainer, batches
 from fedtlu_fast.config import TrainingConfig
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.randomness import generator

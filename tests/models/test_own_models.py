@@ -76,7 +76,11 @@ def test_a_model_receives_declared_arguments_and_its_own_settings():
     ("model", "more", "message"),
     [
         (f"{OWN}:Hungry", {}, r"model\.depth: got None; expected a value: Hungry has no default for it"),
-        (f"{OWN}:Reader", {"size": "a"}, r"makes a module of \(size='a', .*outputs=\d+, .*\); it raised TypeE"),
+        (
+            f"{OWN}:Reader",
+            {"size": "a"},
+            r"makes a module of \(size='a', .*outputs=\d+, .*\); it raised TypeE",
+        ),
         (f"{OWN}:Reader", {"depth": 3}, r"model\.depth: got 3.*this key is unknown"),
         (
             f"{OWN}:viewer",

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from operator import attrgetter
 
 import pytest
 import torch
@@ -287,3 +288,36 @@ def test_losses_that_are_no_sums_are_tried_without_a_trace(loss):
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in task.model.inner] == [True, True, False, True]
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.state_dict().items())
+
+
+class Masked(nn.Module):
+    """A model with every kind of value: trained and frozen, buffers that are averaged or not, attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained = nn.Linear(4, 3)
+        self.frozen = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.register_buffer("mask", torch.ones(4, dtype=torch.int64))
+        self.register_buffer("scale", torch.ones(4), persistent=False)
+        self.table = torch.ones(4)
+
+    def forward(self, inputs):
+        return self.trained(inputs * self.frozen * self.mask * self.scale * self.table)
+
+
+@pytest.mark.parametrize("name", ["trained.weight", "frozen", "mask", "scale", "table"])
+def test_a_resumed_run_sees_changes_of_the_model_through_numpy(name, tmp_path):
+    samples = torch.linspace(-1, 1, 16).reshape(4, 4), torch.arange(4) % 3
+    model = Masked()
+    federation = Federation(
+        SupervisedTask(model, nn.functional.cross_entropy),
+        Datasets(train=[samples] * 2, test=samples),
+        cohort=1,
+        selection="full",
+        executor="serial",
+    )
+    federation.run(1, tmp_path / "run")
+    federation.resume(tmp_path / "run", 2)
+    attrgetter(name)(model).detach().numpy()[:] = 2
+    with pytest.raises(InputError, match=r"expected a checkpoint made with this run's .* have changed since"):
+        federation.resume(tmp_path / "run", 3)
