@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fedtlu_fast.executors.executor import Executor, ExecutorPart, LaneWork
     from fedtlu_fast.executors.parts import Processes, Ray, Serial, Vectorized
     from fedtlu_fast.federation import Federation
+    from fedtlu_fast.integrations.trackers import Track
     from fedtlu_fast.layout import ParameterLayout
     from fedtlu_fast.participation.samplers import Sampler
     from fedtlu_fast.parts import part
@@ -104,6 +105,7 @@ __all__ = [
     "Start",
     "StorageError",
     "SupervisedTask",
+    "Track",
     "TrimmedMean",
     "Vectorized",
     "WriteReport",
@@ -176,6 +178,7 @@ _HOMES = {
     "Start": "aggregation",
     "StorageError": "errors",
     "SupervisedTask": "tasks.supervised",
+    "Track": "integrations.trackers",
     "TrimmedMean": "aggregation",
     "Vectorized": "executors.parts",
     "WriteReport": "report.callback",

@@ -143,6 +143,13 @@ NAMES: dict[str, dict[str, str]] = {
         "fedluar": "fedtlu_fast.selection.published:FedLUAR",
         "drift": "fedtlu_fast.selection.published:Drift",
     },
+    "tracker": {
+        "tensorboard": "fedtlu_fast.integrations.trackers.tensorboard:TensorBoard",
+        "wandb": "fedtlu_fast.integrations.trackers.wandb:WeightsAndBiases",
+        "mlflow": "fedtlu_fast.integrations.trackers.mlflow:MLflow",
+        "trackio": "fedtlu_fast.integrations.trackers.trackio:Trackio",
+        "print": "fedtlu_fast.integrations.trackers.printed:Print",
+    },
     "column": {},  # those of our own are a table: `report.columns.COLUMNS`
     "metric": {
         "excess": "fedtlu_fast.scoring.block_metrics:excess",

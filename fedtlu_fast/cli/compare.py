@@ -82,6 +82,7 @@ def compare_command(
         int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
     ] = None,
     columns: options.Columns = None,
+    track: options.Trackers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only rows and summaries, as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -91,6 +92,8 @@ def compare_command(
     clients train and send, and that the server applies. (With participation.sampler=loss they also differ in
     the cohorts, because the clients' losses decide them.) Seconds in the table are the time of the rounds,
     without setup. Without options the command takes under three minutes on two cores.
+
+    With --track every run has a record of its own.
 
     --resume continues a stopped comparison; with it, --set may change only execution.client_errors,
     execution.client_seconds, execution.retries and checkpoint.*.
@@ -108,6 +111,7 @@ def compare_command(
     from fedtlu_fast.report.run_settings import RunSettings
 
     asked = asked_columns(options.listed(columns))  # found before anything runs
+    trackers = options.tracked(track)
     given = {
         "model__pretrained": model,
         "task": task,
@@ -160,6 +164,7 @@ def compare_command(
                 jobs=jobs,
                 resume=resume is not None,
                 progress=bars.show,
+                callbacks=trackers,
             )
         own = OwnColumns.of(arms, asked)
         rows = write_comparison_report(arms, RunSettings.read(directory), directory, own)

@@ -20,6 +20,7 @@ from fedtlu_fast.shown import shell_word
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.integrations.trackers import Track
     from fedtlu_fast.runs.results import ArmResult
 
 Preset = Annotated[
@@ -107,6 +108,16 @@ Columns = Annotated[
     typer.Option(
         help="More columns of tables, pictures and the report, separated by commas: numbers in metrics.jsonl "
         "or summary.json by their names, columns of installed packages, or package.module:name of your own."
+    ),
+]
+Trackers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Tracker that gets metrics, block scores, choices and settings: tensorboard[:FOLDER], "
+        "wandb[:PROJECT], mlflow[:EXPERIMENT], trackio[:PROJECT], print, or package.module:Name of your own. "
+        "May be repeated.",
     ),
 ]
 Quiet = Annotated[
@@ -240,6 +251,19 @@ def adding_how_to_resume(command: str, directory: Path) -> Iterator[None]:
 def listed(text: str | None) -> list[str]:
     """The parts of an option whose values are separated by commas."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def tracked(names: Sequence[str] | None) -> list[Track]:
+    """Returns the callbacks that the option --track asks for.
+
+    Raises:
+        InputError: There is no such tracker, or its package is not installed.
+    """
+    if not names:
+        return []
+    from fedtlu_fast.integrations.trackers import Track
+
+    return [Track(name) for name in names]
 
 
 def say_diverged(arms: Sequence[ArmResult]) -> None:

@@ -20,6 +20,7 @@ from fedtlu_fast.places import at_home
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
+    from fedtlu_fast.simulation.callbacks import Callback
 
 
 def run_command(
@@ -53,6 +54,7 @@ def run_command(
         ),
     ] = None,
     columns: options.Columns = None,
+    track: options.Trackers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
     dry_run: Annotated[
         bool,
@@ -90,12 +92,15 @@ def run_command(
     if dry_run:
         show_estimate(settings, as_json)
         return
+    from fedtlu_fast.report.callback import WriteReport
+
     named, fresh = resume or out, f"{settings.selection.name_of('selector')}-seed{settings.seed}"
     with (
         nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
         options.adding_how_to_resume("run", directory),
     ):
-        summary, trouble = _simulate(settings, directory, resume is not None, quiet, options.listed(columns))
+        callbacks = [WriteReport(options.listed(columns)), *options.tracked(track)]
+        summary, trouble = _simulate(settings, directory, resume is not None, quiet, callbacks)
     if as_json:
         from fedtlu_fast.runs.as_json import dump_json
 
@@ -109,7 +114,7 @@ def run_command(
 
 
 def _simulate(
-    settings: RunConfig, directory: Path, resume: bool, quiet: bool, columns: Sequence[str]
+    settings: RunConfig, directory: Path, resume: bool, quiet: bool, callbacks: Sequence[Callback]
 ) -> tuple[dict[str, Any], str]:
     """Runs the federation; returns its summary, and a message if the model diverged (else "").
 
@@ -118,14 +123,13 @@ def _simulate(
     """
     from fedtlu_fast.build.run import open_run
     from fedtlu_fast.cli.progress import ProgressBar
-    from fedtlu_fast.report.callback import WriteReport
     from fedtlu_fast.simulation.endings import how_it_diverged
     from fedtlu_fast.stopping import stop_on_signals
 
     live = not quiet and sys.stderr.isatty()
-    bar, report = ProgressBar(live), WriteReport(columns)
+    bar = ProgressBar(live)
     with notes.status("Reading data, building the model") if live else nullcontext():
-        run = open_run(settings, directory, resume=resume, callbacks=[bar, report])
+        run = open_run(settings, directory, resume=resume, callbacks=[bar, *callbacks])
     with closing(run):
         if live and run.note:
             note(run.note)

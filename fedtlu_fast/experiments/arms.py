@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.runs.directory import CONFIG, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.runs.results import ArmResult, arm_name, arm_path, read_arm
+from fedtlu_fast.simulation.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Arm:
         until: the round at which it stops.
         warmup: the directory of the run whose warm-up rounds it takes over; None for the warm-ups themselves.
         summarise: whether it ends with the last tests and a summary; a shared warm-up does not.
+        callbacks: are copied, and the copies called; a shared warm-up has none.
     """
 
     name: str
@@ -46,10 +49,15 @@ class Arm:
     until: int
     warmup: Path | None = None
     summarise: bool = True
+    callbacks: tuple[Callback, ...] = ()
 
 
 def plan_arms(
-    config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], out: Path
+    config: RunConfig,
+    selectors: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[list[Arm], list[Arm]]:
     """Plans a comparison: its shared warm-ups, and the arms that start from them.
 
@@ -58,6 +66,7 @@ def plan_arms(
         selectors: the names of the arms; see `variants`.
         seeds: the seeds, each of which every selector runs with.
         out: the comparison's directory.
+        callbacks: of every arm.
     """
     warmups, arms = [], []
     # Tables of costs have all arms, as soon as one of them measures its costs.
@@ -80,7 +89,8 @@ def plan_arms(
             if selector in REFERENCES:
                 until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))
             path = arm_path(out, selector, seed)
-            arms.append(Arm(name, selector, own, path, until, warmup if until else None))
+            before = warmup if until else None
+            arms.append(Arm(name, selector, own, path, until, before, callbacks=tuple(callbacks)))
     return warmups, arms
 
 
@@ -148,7 +158,8 @@ def _run_arm(arm: Arm) -> None:
     if none_is_to_begin() or is_finished(arm.path):
         return
     started = os.path.lexists(arm.path / CONFIG)
-    with closing(open_run(arm.config, arm.path, resume=started)) as run:
+    callbacks = copy.deepcopy(arm.callbacks)
+    with closing(open_run(arm.config, arm.path, resume=started, callbacks=callbacks)) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
         run.advance(arm.until)

@@ -22,6 +22,7 @@ from fedtlu_fast.places import portable
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.shown import shell_word
+from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.stopping import check_interrupt_was_not_lost
 from fedtlu_fast.wording import SEEDS, SELECTORS, either
 
@@ -35,6 +36,7 @@ def compare(
     jobs: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> list[ArmResult]:
     """Runs every selector with every seed.
 
@@ -47,6 +49,8 @@ def compare(
         jobs: the number of processes; None: as many as there are cores for `config.threads` each.
         resume: go on with the comparison that `out` holds; finished arms are not run again.
         progress: see `Progress`.
+        callbacks: are called in every arm, which has copies of its own; they have to be picklable. The shared
+            warm-up calls none: an arm has its rows when its callbacks start.
 
     Raises:
         InputError: settings, data or directory do not fit; nothing was overwritten.
@@ -72,7 +76,7 @@ def compare(
         config = settled(config, selectors, seeds, jobs)
         directory = RunDirectory.create(out, config.to_yaml(), arms=arranged_text(selectors, seeds))
     check_interrupt_was_not_lost()
-    warmups, arms = plan_arms(config, selectors, seeds, out)
+    warmups, arms = plan_arms(config, selectors, seeds, out, callbacks)
     execution = config.execution
     try:
         with closing(directory):

@@ -56,9 +56,18 @@ class StoredSettings:
         A part that was defined in a script is not counted as changed if the other has the same name in
         another module.
         """
-        one, two = dict(_flat(self.deciding, "")), dict(_flat(other.deciding, ""))
+        one, two = dict(flat(self.deciding)), dict(flat(other.deciding))
         pairs = {name: (one.get(name), two.get(name)) for name in dict.fromkeys([*one, *two])}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _same_script(*pair)}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested settings with their dotted names, which begin with `prefix`."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _without(value: Any, modules: Collection[str]) -> Any:
@@ -76,11 +85,3 @@ def _same_script(one: Any, two: Any) -> bool:
         return False
     (first, _, name), (second, _, other) = one.partition(":"), two.partition(":")
     return name == other != "" and SCRIPT in (first, second)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

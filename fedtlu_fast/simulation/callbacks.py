@@ -51,6 +51,12 @@ class Callback:
     def on_end(self, run: RunContext) -> None:
         """Called when the summary has been written; `RunContext.result` is the run's result."""
 
+    def on_close(self, run: RunContext) -> None:
+        """Called last, also after an error or a Ctrl-C that ended the run before its summary.
+
+        Close here what `on_start` has opened; `on_start` may not have been called.
+        """
+
 
 Observer = Callable[[dict[str, Any]], object]
 """A function that gets each round's row of metrics.jsonl, after the round was written. It cannot act."""

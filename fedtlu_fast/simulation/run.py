@@ -112,7 +112,7 @@ class Run:
                 founded.settings, founded.saving, self.layout, founded.identity, founded.environment
             )
             first, self._start, self._started = self.state, dict[str, Any](), False
-            self._context = context_of(self.server, first, out, self.files.metrics)
+            self._context = context_of(self.server, first, self.settings.complete, out, self.files)
             self._callbacks = Callbacks(callbacks, self._context)
             self.was_finished = self._open(out, begun)
             if self.state.round:
@@ -178,9 +178,12 @@ class Run:
             self.save()
 
     def close(self) -> None:
-        """Ends the workers and lets other runs write to the directory."""
-        self.server.executor.close()
-        self.files.close()
+        """Ends the workers, lets other runs write to the directory, and calls `Callback.on_close`."""
+        try:
+            self.server.executor.close()
+        finally:
+            self.files.close()
+            self._callbacks.call("on_close")
 
     @_isolated
     def save(self) -> None:

@@ -45,6 +45,7 @@ class RunContext:
 
     Attributes:
         layout: of the model's parameters.
+        settings: all settings of the run, nested as in config.yaml.
         figures: for each figure in a row of metrics.jsonl that can be compared, whether lower or higher
             values are better.
         rounds: how many rounds the run has, if nothing stops it.
@@ -54,8 +55,9 @@ class RunContext:
         keep: blocks kept per group, as in the setting `selection.keep`; None where no block is chosen.
         round: the number of the round under way; between rounds, of the last round done.
         rows: rows of metrics.jsonl of all rounds done.
+        choices: rows of selection.jsonl, likewise.
         row: the row of the round under way, once it has trained and was tested; None before.
-        choice: the row of selection.jsonl, likewise.
+        choice: the row of selection.jsonl of the round under way, likewise.
         client: in `on_client_end`, what became of the client; None elsewhere.
         best: the model that was kept as the best; None when there is none.
         stopped: why the run ends early; None when it does not.
@@ -63,6 +65,7 @@ class RunContext:
     """
 
     layout: ParameterLayout
+    settings: Mapping[str, Any]
     figures: Mapping[str, Better]
     rounds: int
     every: int
@@ -70,6 +73,7 @@ class RunContext:
     server_lr: float
     keep: Keep | None
     rows: list[dict[str, Any]]
+    choices: list[dict[str, Any]]
     _params: Tensor = field(repr=False)
     round: int = 0
     row: dict[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,34 +10,38 @@ from typing import Any
 from fedtlu_fast.runs.results import BestModel
 from fedtlu_fast.selection import ServerRoom, quotas
 from fedtlu_fast.simulation.run_context import RunContext
+from fedtlu_fast.simulation.run_files import RunFiles
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.tasks.metrics import LOSS, Better
 
 
 def context_of(
-    server: Server, first: ServerState, out: Path | None, rows: list[dict[str, Any]]
+    server: Server, first: ServerState, settings: Mapping[str, Any], out: Path | None, files: RunFiles
 ) -> RunContext:
     """What callbacks get before round 1.
 
     Args:
         server: of the run.
         first: the state before round 1.
+        settings: of the run, nested as in config.yaml.
         out: the run's directory; None when it writes nothing.
-        rows: of metrics.jsonl; the run adds to them.
+        files: of the run, which adds rows to their lists.
     """
     figures: dict[str, Better] = {"train_loss": "lower"}
     for figure in (LOSS, *server.trainer.task.figures):
         figures |= {f"test_{figure.name}": figure.better, f"local_{figure.name}": figure.better}
     return RunContext(
         layout=server.layout,
+        settings=settings,
         figures=figures,
         rounds=server.rounds,
         every=server.evaluation.every,
         out=out,
         server_lr=server.server_lr,
         keep=server.keep,
-        rows=rows,
+        rows=files.metrics,
+        choices=files.selection,
         _params=first.params,
     )
 

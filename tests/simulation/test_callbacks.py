@@ -62,6 +62,9 @@ class Recorder(Callback):
         assert run.result.summary["rounds"] == run.round
         self.calls.append(("end", run.round))
 
+    def on_close(self, run: RunContext) -> None:
+        self.calls.append(("close", run.round))
+
 
 class Halve(Callback):
     """Halves the server's learning rate and changes keep: what it does follows from the round alone."""
@@ -115,6 +118,7 @@ def test_hooks_are_called_in_order(text: Path, tmp_path: Path) -> None:
         ("round_end", 3),
         ("checkpoint", 3),
         ("end", 3),
+        ("close", 3),
     ], "the test of the last round, which was not due, is no evaluation"
     cohorts = [(row["round"], row["cohort"]) for row in rows(tmp_path / "out" / "selection.jsonl")]
     assert [(index, one.client) for index, one in seen.clients] == [(i, c) for i, own in cohorts for c in own]
