@@ -42,8 +42,16 @@ def open_run(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback | Observer] = (),
+    says_shares: bool = True,
 ) -> Run:
-    """Builds a run, or rebuilds it from its latest checkpoint; the arguments are those of `api.simulate`.
+    """Builds a run, or rebuilds it from its latest checkpoint.
+
+    Args:
+        config: as for `api.simulate`, and so are `out`, `resume` and `callbacks`.
+        out: see above.
+        resume: see above.
+        callbacks: see above.
+        says_shares: see `Run`.
 
     Raises:
         InputError: Settings, data, model, device or directory do not fit together.
@@ -63,6 +71,7 @@ def open_run(
         out,
         begun=None if begun is None else stored(begun),
         callbacks=[*_standard_callbacks(config), *callbacks],
+        says_shares=says_shares,
     )
 
 

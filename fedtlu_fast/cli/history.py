@@ -56,7 +56,9 @@ def history_command(
     rounds = len(history.groups[0].rounds)
     title = f"{settings.selector}, {history.metric} ({history.pooling}), {rounds} targeted rounds"
     results.print(
-        f"Selection decides over {100 * history.share:.0f}% of the model's parameters.", highlight=False
+        f"Selection decides over {100 * history.share:.0f}% of the model's parameters (groups that are kept "
+        "whole do not count).",
+        highlight=False,
     )
     if history.stability:
         show(_table(f"Ranks from round to round: {title}", *stability_cells(history)), "use --json")

@@ -6,7 +6,7 @@ import copy
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.runs.directory import CONFIG, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.runs.results import ArmResult, arm_name, arm_path, read_arm
+from fedtlu_fast.selection import FunctionSelector, Ranking
 from fedtlu_fast.simulation.callbacks import Callback
 
 
@@ -40,6 +41,8 @@ class Arm:
         warmup: the directory of the run whose warm-up rounds it takes over; None for the warm-ups themselves.
         summarise: whether it ends with the last tests and a summary; a shared warm-up does not.
         callbacks: are copied, and the copies called; a shared warm-up has none.
+        says_shares: whether it is the arm that says, for all arms of which the same is true, over which share
+            of the parameters selection decides.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Arm:
     warmup: Path | None = None
     summarise: bool = True
     callbacks: tuple[Callback, ...] = ()
+    says_shares: bool = False
 
 
 def plan_arms(
@@ -58,6 +62,7 @@ def plan_arms(
     seeds: Sequence[int],
     out: Path,
     callbacks: Sequence[Callback] = (),
+    said: set[Hashable] | None = None,
 ) -> tuple[list[Arm], list[Arm]]:
     """Plans a comparison: its shared warm-ups, and the arms that start from them.
 
@@ -67,8 +72,10 @@ def plan_arms(
         seeds: the seeds, each of which every selector runs with.
         out: the comparison's directory.
         callbacks: of every arm.
+        said: what earlier comparisons have said about shares of the parameters; this one adds to it.
     """
     warmups, arms = [], []
+    said = set() if said is None else said
     # Tables of costs have all arms, as soon as one of them measures its costs.
     measured = any(arm_config(config, selector, 0).measures_costs for selector in selectors)
     shared = min(config.warmup_rounds, config.rounds) if len(selectors) > 1 else 0
@@ -90,8 +97,21 @@ def plan_arms(
                 until = reference_rounds(selector, min(config.warmup_rounds, config.rounds))
             path = arm_path(out, selector, seed)
             before = warmup if until else None
-            arms.append(Arm(name, selector, own, path, until, before, callbacks=tuple(callbacks)))
+            says = _decided_by(own) not in said and selector not in REFERENCES
+            said |= {_decided_by(own)} if says else set()
+            arms.append(
+                Arm(name, selector, own, path, until, before, callbacks=tuple(callbacks), says_shares=says)
+            )
     return warmups, arms
+
+
+def _decided_by(config: RunConfig) -> Hashable:
+    """Returns the settings on which the shares depend that `say_shares` logs, for one model."""
+    server, client = config.selection, config.client_selection
+    ranks = isinstance(server.selector, Ranking | FunctionSelector)
+    mine = (server.selector.budgeted and (ranks, str(server.keep)), server.granularity, server.blocks)
+    theirs = client.chooses and (client.frozen, client.always, client.only, client.personal)
+    return mine, theirs
 
 
 def arm_config(config: RunConfig, selector: str, seed: int) -> RunConfig:
@@ -159,7 +179,9 @@ def _run_arm(arm: Arm) -> None:
         return
     started = os.path.lexists(arm.path / CONFIG)
     callbacks = copy.deepcopy(arm.callbacks)
-    with closing(open_run(arm.config, arm.path, resume=started, callbacks=callbacks)) as run:
+    with closing(
+        open_run(arm.config, arm.path, resume=started, callbacks=callbacks, says_shares=arm.says_shares)
+    ) as run:
         if arm.warmup is not None and run.state.round == 0:
             run.adopt(arm.warmup)
         run.advance(arm.until)

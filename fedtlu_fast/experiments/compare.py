@@ -7,7 +7,7 @@ cohorts after the warm-up).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -37,6 +37,7 @@ def compare(
     resume: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    said: set[Hashable] | None = None,
 ) -> list[ArmResult]:
     """Runs every selector with every seed.
 
@@ -51,6 +52,7 @@ def compare(
         progress: see `Progress`.
         callbacks: are called in every arm, which has copies of its own; they have to be picklable. The shared
             warm-up calls none: an arm has its rows when its callbacks start.
+        said: see `plan_arms`.
 
     Raises:
         InputError: settings, data or directory do not fit; nothing was overwritten.
@@ -76,7 +78,7 @@ def compare(
         config = settled(config, selectors, seeds, jobs)
         directory = RunDirectory.create(out, config.to_yaml(), arms=arranged_text(selectors, seeds))
     check_interrupt_was_not_lost()
-    warmups, arms = plan_arms(config, selectors, seeds, out, callbacks)
+    warmups, arms = plan_arms(config, selectors, seeds, out, callbacks, said)
     execution = config.execution
     try:
         with closing(directory):

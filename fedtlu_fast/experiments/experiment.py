@@ -7,7 +7,7 @@ selectors are the paper's. It defines neither its noisy nor its malicious client
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -149,14 +149,23 @@ def run_experiment(
     else:
         RunDirectory.check_free(out)
         RunDirectory(out).write(PLAN, seal_yaml(plan))
-    found = []
+    found, said = [], set[Hashable]()
     for one in grid:
         folder = out / one.name
         if is_complete(one.config.warmup_rounds, selectors, seeds, folder):
             arms = read_arms(one.config.warmup_rounds, selectors, seeds, folder)
         else:
             begun = os.path.lexists(folder / CONFIG)
-            arms = compare(one.config, selectors, seeds, folder, jobs=jobs, resume=begun, progress=progress)
+            arms = compare(
+                one.config,
+                selectors,
+                seeds,
+                folder,
+                jobs=jobs,
+                resume=begun,
+                progress=progress,
+                said=said,
+            )
         found.append(ConditionResult(one.aggregator, one.threat, arms))
     return found
 

@@ -126,6 +126,8 @@ COLUMNS = {
         Column("malicious_updates", "malicious updates", ",.0f", spread=False),
         Column("seconds", "seconds in rounds", BY_SIZE, better="lower", short="rounds, seconds", steady=True),
         Column("agreement", "agreement", ".3f"),
+        Column("selection_share", "parameters with a choice", ".0f", 100, "%", spread=False),
+        Column("client_selection_share", "parameters with a choice, clients", ".0f", 100, "%", spread=False),
     )
 }
 

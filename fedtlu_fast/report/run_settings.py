@@ -14,7 +14,7 @@ from fedtlu_fast.parts import make, parameters
 from fedtlu_fast.registry import find
 from fedtlu_fast.runs.directory import CONFIG
 from fedtlu_fast.runs.sealed import read_sealed_yaml
-from fedtlu_fast.selection import FunctionSelector, Selector
+from fedtlu_fast.selection import FunctionSelector, Keep, Selector
 from fedtlu_fast.wording import rounds_text
 from fedtlu_fast.yaml_text import parse_yaml
 
@@ -96,6 +96,11 @@ class RunSettings:
         """The first words below the title of a page."""
         clients, cohort = self.tree["clients"], self.tree["cohort"]
         return f"{self.rounds_text}, {clients} clients, {cohort} in a round"
+
+    @property
+    def keep(self) -> Keep:
+        """The blocks that are kept in each group."""
+        return cast(Keep, self.tree["selection"]["keep"])
 
     def made_selector(self) -> Selector | None:
         """The server's selector with its parameters; None for a user's selector that cannot be made here."""

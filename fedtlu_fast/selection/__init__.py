@@ -13,7 +13,7 @@ from fedtlu_fast.selection.gradients import GradNorm, RelativeGradNorm, SignalTo
 from fedtlu_fast.selection.published import Drift, FedLP, FedLUAR, FedPart
 from fedtlu_fast.selection.quota import Keep, quotas
 from fedtlu_fast.selection.room import ClientRoom, Room, ServerRoom
-from fedtlu_fast.selection.select import Selection, Unique, select, selection_of, server_room
+from fedtlu_fast.selection.select import Selection, Unique, decided_share, select, selection_of, server_room
 from fedtlu_fast.selection.selector import FunctionSelector, Moment, Ranking, Selector, as_selector, chosen_by
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "as_selector",
     "choose_layers",
     "chosen_by",
+    "decided_share",
     "normalise",
     "quotas",
     "select",

@@ -13,7 +13,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.evidence import Evidence
 from fedtlu_fast.selection.quota import Keep, quotas
 from fedtlu_fast.selection.room import ServerRoom
-from fedtlu_fast.selection.selector import Selector, chosen_by
+from fedtlu_fast.selection.selector import FunctionSelector, Ranking, Selector, chosen_by
 
 Unique = Literal["always", "never"]
 
@@ -59,6 +59,23 @@ def server_room(selector: Selector, layout: ParameterLayout, keep: Keep) -> Serv
         InputError: `keep` does not fit the groups.
     """
     return ServerRoom(layout, quotas(layout, keep) if selector.budgeted else (0,) * len(layout.groups))
+
+
+def decided_share(selector: Selector, room: ServerRoom) -> float:
+    """Returns the share of the parameters on which a selector on the server decides.
+
+    These are the parameters of the groups with more blocks than are kept. A group that is kept whole leaves
+    no choice to a selector that ranks; any other selector may choose fewer blocks, so all its groups count.
+
+    Args:
+        selector: the selector.
+        room: the number of blocks to keep in each group.
+    """
+    layout, sizes = room.layout, room.layout.block_sizes()
+    ranks = isinstance(selector, Ranking | FunctionSelector)
+    groups = zip(layout.groups, room.quotas, strict=True)
+    open_groups = [group for group, quota in groups if len(group.blocks) > quota or not ranks]
+    return sum(sizes[block] for group in open_groups for block in group.blocks) / layout.size
 
 
 def select(

@@ -131,7 +131,7 @@ def run_summary(
     rounds, with their tests; neither setting up nor the last tests are in them.
 
     ``selection_share`` and ``client_selection_share`` are the shares of the parameters on which the selectors
-    decide.
+    decide: a group of like blocks that is kept whole leaves no choice, and does not count.
 
     Args:
         server: of the run.

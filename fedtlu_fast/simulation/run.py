@@ -75,6 +75,7 @@ class Run:
         *,
         begun: StoredSettings | None = None,
         callbacks: Sequence[Callback | Observer] = (),
+        says_shares: bool = True,
     ) -> None:
         """Begins the run, or goes on from its latest checkpoint.
 
@@ -83,11 +84,12 @@ class Run:
             out: the run's directory; None writes nothing.
             begun: the settings that `out` holds, to go on with its run; None begins a new one.
             callbacks: are called at the run's moments.
+            says_shares: whether it logs over which share of the parameters selection decides.
 
         Raises:
             InputError: the directory does not fit; the executor is closed.
         """
-        self._threads = founded.threads
+        self._threads, self._says_shares = founded.threads, says_shares
         with self.own_state():
             self._begin(founded, out, begun, callbacks)
 
@@ -150,7 +152,8 @@ class Run:
             self._test_start(self.state)
             if not self._started:
                 self._started = True
-                say_shares(self.server)
+                if self._says_shares:
+                    say_shares(self.server)
                 self._callbacks.call("on_start")
                 self.state = replace(self.state, control=self._context.control)
             while self.state.round < until and not stop and not self.over:

@@ -11,7 +11,7 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from torch import nn
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.selection import Selector, ServerRoom, decided_share
 
 
 def dotted_names(keys: Sequence[str], names: Sequence[str] | None, model: nn.Module | None) -> list[str]:
@@ -37,12 +37,15 @@ def dotted_names(keys: Sequence[str], names: Sequence[str] | None, model: nn.Mod
     return list(names)
 
 
-def say_what_is_decided(layout: ParameterLayout) -> None:
+def say_what_is_decided(selector: Selector, room: ServerRoom) -> None:
     """Logs over which share of the parameters the selection decides; a warning below half."""
-    groups = ", ".join(f"{group.name} ({len(group.blocks)})" for group in layout.groups)
-    level = INFO if layout.grouped_share >= 0.5 else WARNING
-    share = 100 * layout.grouped_share
-    log(level, "FedTLU decides on %.0f%% of the parameters: %s", share, groups or "no blocks are alike")
+    groups = ", ".join(
+        f"{group.name} ({quota} of {len(group.blocks)})"
+        for group, quota in zip(room.layout.groups, room.quotas, strict=True)
+    )
+    share = decided_share(selector, room)
+    level = INFO if share >= 0.5 else WARNING
+    log(level, "FedTLU decides on %.0f%% of the parameters: %s", 100 * share, groups or "no blocks are alike")
 
 
 def check_replies(contents: Sequence[RecordDict], weighted_by: str) -> None:

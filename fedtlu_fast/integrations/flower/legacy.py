@@ -60,7 +60,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             keys = [str(index) for index in range(len(parameters.tensors))]
             self._names = dotted_names(keys, self._given, self._module)
             self._model = GlobalModel(self._arrays(parameters), self.update, self._module)
-            say_what_is_decided(self._model.layout)
+            say_what_is_decided(self.update.selection, self._model.room)
         else:
             self._model.load(self._arrays(parameters))
         pairs: list[tuple[ClientProxy, FitIns]] = super().configure_fit(

@@ -85,7 +85,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
                 zip(arrays, dotted_names(list(arrays), self._names, self._module), strict=True)
             )
             self._model = GlobalModel(ArraysView(arrays, self._dotted), self.update, self._module)
-            say_what_is_decided(self._model.layout)
+            say_what_is_decided(self.update.selection, self._model.room)
         else:
             self._model.load(ArraysView(arrays, self._dotted))
         messages = super().configure_train(server_round, arrays, config, grid)

@@ -26,7 +26,7 @@ from fedtlu_fast.runs.facts import WEIGHTS
 from fedtlu_fast.runs.reading import trusted_rows
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.scoring.units import scored_layout
-from fedtlu_fast.selection import Selector
+from fedtlu_fast.selection import Keep, Selector, decided_share, server_room
 
 ALL_GROUPS = "all groups"
 
@@ -39,7 +39,7 @@ class ScoreHistory:
         groups: the scores and choices of each group of like blocks.
         stability: how much of the ranking survives, by group and lag.
         kinds: what each kind of layer adds to a block's score, by group.
-        share: the share of the parameters over which selection decides; these are in groups of like blocks.
+        share: the share of the parameters over which selection decides; see `decided_share`.
         metric: the metric that ranks the blocks.
         pooling: how the values of layers are combined to the value of a block.
     """
@@ -53,7 +53,10 @@ class ScoreHistory:
 
 
 def score_history(
-    selection: Sequence[dict[str, Any]], layout: ParameterLayout, selector: Selector | None = None
+    selection: Sequence[dict[str, Any]],
+    layout: ParameterLayout,
+    selector: Selector | None = None,
+    keep: Keep | None = None,
 ) -> ScoreHistory:
     """Computes the history of a run from its selection.jsonl and its layout; `RunResult` has both.
 
@@ -62,13 +65,18 @@ def score_history(
         layout: the layout of the model.
         selector: the selector of the run, which knows by which metric and layers it scored the blocks; None
             for Eq. 1 over all layers.
+        keep: the blocks that the run keeps in each group; None if it is unknown: then selection decides over
+            all groups of like blocks.
     """
     scored = layout if selector is None else scored_layout(layout, selector.scored_layers)
     metric = "excess" if selector is None else selector.ranks_by
     groups = group_histories(selection, scored)
     kinds = kind_shares(selection, scored, metric)
     pooling: Pooling = "mean" if selector is None else selector.pooling
-    return ScoreHistory(groups, rank_stability(groups), kinds, layout.grouped_share, metric, pooling)
+    share = layout.grouped_share
+    if selector is not None and keep is not None:
+        share = decided_share(selector, server_room(selector, layout, keep))
+    return ScoreHistory(groups, rank_stability(groups), kinds, share, metric, pooling)
 
 
 def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
@@ -87,7 +95,7 @@ def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
     if all(row["warmup"] for row in selection):
         raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return settings, score_history(selection, layout, settings.made_selector())
+    return settings, score_history(selection, layout, settings.made_selector(), settings.keep)
 
 
 def read_layout(

@@ -72,7 +72,7 @@ def _run_report(
     }
     history = attempt(
         "the history of ranks",
-        lambda: score_history(run.selection, layout, settings.made_selector()),
+        lambda: score_history(run.selection, layout, settings.made_selector(), settings.keep),
     )
     if history is not None and history.stability:
         groups = history.groups
