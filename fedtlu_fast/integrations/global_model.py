@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.changes.buffers import buffers as buffers_among
 from fedtlu_fast.changes.memory import held_in_memory
+from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.integrations.arrays import Arrays, fill_
 from fedtlu_fast.integrations.layer_update import LayerUpdate
@@ -105,7 +106,7 @@ def _layout_of(arrays: Arrays, update: LayerUpdate) -> ParameterLayout:
     floating = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     if not floating:
         raise InputError("arrays", listed(list(arrays)), "a model with floating-point arrays")
-    tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in floating.items()}
+    tensors = {name: as_tensor(np.asarray(array)) for name, array in floating.items()}
     kept = buffers_among(held_in_memory("arrays", tensors, None).tensors)
     shapes = {name: tuple(array.shape) for name, array in floating.items()}
     return ParameterLayout.from_shapes(
