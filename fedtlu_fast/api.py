@@ -49,7 +49,7 @@ def simulate(
         StorageError: The directory cannot be written any more; the run can be resumed.
         InterruptedRunError: Ctrl-C stopped the run; it can be resumed.
 
-    Example:
+    Examples:
         >>> import fedtlu_fast
         >>> settings = {"rounds": 2, "clients": 8, "cohort": 2, "model": {"layers": 2, "width": 16}}
         >>> result = fedtlu_fast.simulate(settings)  # doctest: +SKIP

@@ -87,7 +87,7 @@ class Federation:
     Raises:
         InputError: Something does not fit; the message names the argument or the setting.
 
-    Example:
+    Examples:
         >>> import torch, fedtlu_fast as ft
         >>> data = ft.Datasets(
         ...     train=[(torch.randn(20, 8), torch.randint(3, (20,))) for _ in range(6)],

@@ -67,7 +67,7 @@ def aggregate(
             are 0.
         BackendUnavailableError: the named backend cannot run here.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layout = ParameterLayout.from_module(torch.nn.Linear(2, 1))
         >>> found = aggregate(torch.tensor([[1.0, 2.0, 3.0], [5.0, 2.0, 1.0]]), [30, 10], layout)

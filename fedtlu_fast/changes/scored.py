@@ -117,7 +117,7 @@ def score(
         InputError: A file is missing, damaged or a pickle; the two states do not hold the same tensors; or a
             tensor has a dtype that PyTorch cannot convert.
 
-    Example:
+    Examples:
         >>> before = {"h.0.w": torch.zeros(2), "h.1.w": torch.zeros(2)}
         >>> after = {"h.0.w": torch.tensor([1.0, -1.0]), "h.1.w": torch.tensor([1.0, 3.0])}
         >>> [row["name"] for row in score(before, after, granularity="tensor").blocks]

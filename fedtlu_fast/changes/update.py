@@ -63,7 +63,7 @@ def choose(
             the parameters), it draws and `round` is missing, or `keep` or `last_choice` does not fit the
             blocks.
 
-    Example:
+    Examples:
         >>> from fedtlu_fast import score
         >>> before = {f"h.{at}.w": torch.zeros(2) for at in range(3)}
         >>> after = {f"h.{at}.w": torch.tensor([at + 1.0, at + 2.0]) for at in range(3)}

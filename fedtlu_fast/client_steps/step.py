@@ -187,7 +187,7 @@ class ClientStep:
             (`ClientContext.server`).
         needs_each: whether the server's half has to see each client's vector separately.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> @dataclass(frozen=True)
         ... class Halve(ClientStep):

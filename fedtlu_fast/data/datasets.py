@@ -53,7 +53,7 @@ class Datasets:
         InputError: there is no client, no test, `clients` does not fit `train`, or a client of a list holds
             none of the above, such as a `torch.utils.data.DataLoader`.
 
-    Example:
+    Examples:
         >>> sentences = [[([3, 4, 5], [0, 1, 0]), ([6], [1])], [([3, 6], [0, 1])]]
         >>> data = Datasets(train=sentences, test=[([4, 5], [1, 0])])
         >>> data.population().train(0).all()[1].tolist()

@@ -32,7 +32,7 @@ def flattened(value: Any, field: str = "batch") -> tuple[tuple[Tensor, ...], For
     Raises:
         InputError: something in it is not a tensor.
 
-    Example:
+    Examples:
         >>> tensors, form = flattened({"y": torch.ones(2), "x": (torch.zeros(2), torch.zeros(2))})
         >>> form
         {'x': (0, 1), 'y': 2}

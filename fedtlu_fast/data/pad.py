@@ -31,7 +31,7 @@ class Pad:
         ignore: the value that fills up integer targets; the default is the label that PyTorch's losses
             ignore.
 
-    Example:
+    Examples:
         >>> Pad()([([3, 4], 1), ([5], 0)])
         (tensor([[3, 4],
                 [5, 0]]), tensor([1, 0]))

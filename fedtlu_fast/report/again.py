@@ -38,7 +38,7 @@ def write_report(path: str | os.PathLike[str], columns: Sequence[Asked] = ()) ->
         InputError: the directory holds no finished run or comparison, or a column cannot be found.
         StorageError: the directory cannot be written.
 
-    Example:
+    Examples:
         >>> def megabytes_per_point(run):
         ...     return run.summary["bytes_up"] / 1e6 / (100 * run.summary["test_accuracy"])
         >>> fedtlu_fast.write_report("runs/mine", [megabytes_per_point])  # doctest: +SKIP

@@ -99,7 +99,7 @@ def asks(*facts: str) -> Callable[[Function], Function]:
     Raises:
         InputError: there is no such fact.
 
-    Example:
+    Examples:
         >>> @asks("client_stats")
         ... def spread(change):
         ...     return change.client_stats.l2.std(dim=0)

@@ -69,7 +69,7 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     Raises:
         InputError: ddof is neither 0 nor 1.
 
-    Example:
+    Examples:
         >>> from fedtlu_fast import layer_stats
         >>> scores = score_layers(layer_stats([torch.tensor([1.0, 3.0])]), ddof=0)
         >>> scores.excess.item(), round(scores.score.item(), 4)

@@ -99,7 +99,7 @@ def layer_stats(
         InputError: `delta` has another type, or does not fit `layout`.
         BackendUnavailableError: the named backend cannot run here.
 
-    Example:
+    Examples:
         >>> stats = layer_stats({"w": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})
         >>> stats.mean.tolist(), stats.std.tolist()
         ([2.0, 2.0], [1.0, 0.0])

@@ -37,7 +37,7 @@ class Metric:
         title: its title in tables and figures; empty: its name.
         percent: whether it is a share, which is shown in per cent.
 
-    Example:
+    Examples:
         >>> error = Metric(torch.nn.functional.l1_loss, better="lower", title="mean absolute error")
     """
 

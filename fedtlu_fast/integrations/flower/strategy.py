@@ -159,9 +159,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
 class FedTLUProx(FedTLU, FedProx):  # type: ignore[misc]
     """FedTLU whose clients train with FedProx's term: it sends ``proximal-mu`` as Flower's FedProx does.
 
-    Args:
-        proximal_mu: FedProx's mu, 0 or more.
-        settings: see `FedTLU`.
+    It takes ``proximal_mu``, which is FedProx's mu (0 or more), and the arguments of `FedTLU`.
     """
 
 
