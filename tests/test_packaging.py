@@ -1,9 +1,11 @@
-"""Tests which files are installed, and that kernels/ is never taken for Hugging Face's module."""
+"""Tests which files are tracked, packed and installed, and that kernels/ is our own module alone."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -11,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_CHECKOUT = (ROOT / "setup.py").exists()
@@ -28,24 +31,46 @@ def python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Builds a pure Python wheel, from a copy so that the checkout stays clean."""
-    import shutil
+def sources() -> list[str]:
+    """The files of the project: those that git tracks or would track, or all of an unpacked sdist."""
+    if (ROOT / ".git").exists():
+        git = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+        return sorted(name for name in set(found) if name and (ROOT / name).is_file())
+    made = ("__pycache__", ".pytest_cache", ".hypothesis", "fedtlu_fast.egg-info", "build")
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and path.suffix != ".so"]
+    return sorted(str(path) for path in files if not set(made) & set(path.parts))
 
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Builds the sdist, and from it a pure Python wheel; from a copy, so that the checkout stays clean."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        shutil.copy(ROOT / name, copy)
-    for name in ("csrc", "fedtlu_fast", "kernels"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    out = tmp_path_factory.mktemp("wheel")
+    for name in sources():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    out = tmp_path_factory.mktemp("built")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, copy],
         check=True,
         capture_output=True,
         env={**os.environ, "FEDTLU_BUILD": "0"},
     )
-    return next(out.glob("*.whl"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+@needs_checkout
+def test_the_sdist_holds_every_file_of_the_project(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {name for name in sources() if Path(name).name != "PKG-INFO" and name != "setup.cfg"}
+    assert wanted <= held, sorted(wanted - held)
 
 
 @needs_checkout
@@ -162,8 +187,6 @@ def test_unknown_build_mode_is_refused(tmp_path: Path) -> None:
 def test_a_failed_compile_fails_the_install_only_when_asked(
     tmp_path: Path, mode: str, succeeds: bool
 ) -> None:
-    import shutil
-
     copy = tmp_path / "source"
     copy.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -204,3 +227,93 @@ def test_versions_that_could_run_downloaded_code_are_not_accepted(
     bounds = {need.partition(">=")[2] for need in wanted if need.partition(">=")[0] == package}
     assert bounds
     assert all(tuple(map(int, bound.split("."))) >= least for bound in bounds)
+
+
+ARCHIVES = (
+    ".whl",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".tgz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".7z",
+    ".egg",
+    ".jar",
+    ".so",
+    ".pyc",
+)
+MOST_BYTES = 500_000
+
+
+@needs_checkout
+def test_no_archive_or_large_file_is_tracked() -> None:
+    """A download once left wheels in the checkout, and they were committed."""
+    assert [name for name in sources() if name.endswith(ARCHIVES)] == []
+    large = {name: size for name in sources() if (size := (ROOT / name).stat().st_size) > MOST_BYTES}
+    assert large == {}
+
+
+@needs_checkout
+def test_the_pythons_that_are_built_tested_and_announced_are_the_same() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, building = whole["project"], whole["tool"]["cibuildwheel"]
+    start = "Programming Language :: Python :: 3."
+    announced = [int(name.removeprefix(start)) for name in project["classifiers"] if name.startswith(start)]
+    assert project["requires-python"] == f">=3.{announced[0]},<3.{announced[-1] + 1}"
+    assert building["build"] == " ".join(f"cp3{minor}-*" for minor in announced)
+    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert tests["jobs"]["quick"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in announced]
+
+
+@needs_checkout
+def test_release_wheels_have_the_kernels_and_are_tested() -> None:
+    building = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert building["environment"]["FEDTLU_BUILD"] == "1"
+    assert building["macos"]["environment"]["FEDTLU_BUILD"] == "1", "it replaces the general one"
+    assert building["test-command"] == "python -m fedtlu_fast.selftest --backend native --backend reference"
+
+
+def check_release(root: Path, tag: str) -> subprocess.CompletedProcess[str]:
+    script = root / ".github" / "check_release.py"
+    return subprocess.run([sys.executable, script, tag], capture_output=True, text=True, check=False)
+
+
+@needs_checkout
+@pytest.mark.parametrize(
+    ("tag", "heading", "problem"),
+    [
+        ("v0.1.0", "0.1.0 (2026-12-01)", ""),
+        ("v0.1.1", "0.1.0 (2026-12-01)", "the tag is v0.1.1, but fedtlu_fast/_version.py says 0.1.0"),
+        ("v0.1.0", "0.1.0 (unreleased)", "expected '## 0.1.0 (YYYY-MM-DD)'"),
+        ("v0.1.0", "0.2.0 (2026-12-01)", "expected '## 0.1.0 (YYYY-MM-DD)'"),
+    ],
+)
+def test_a_tag_is_published_only_with_its_version_and_a_dated_heading(
+    tmp_path: Path, tag: str, heading: str, problem: str
+) -> None:
+    for name, text in {
+        ".github/check_release.py": (ROOT / ".github" / "check_release.py").read_text(),
+        "fedtlu_fast/_version.py": '__version__ = "0.1.0"\n',
+        "CHANGELOG.md": f"# Changelog\n\n## {heading}\n\n- First.\n\n## 0.0.1 (2026-01-01)\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = check_release(tmp_path, tag)
+    assert (found.returncode == 0) == (problem == "")
+    assert problem in found.stderr
+
+
+@needs_checkout
+def test_the_version_is_written_in_one_place_and_heads_the_changelog() -> None:
+    import fedtlu_fast
+
+    version = fedtlu_fast.__version__
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0].partition(" (")[0] == f"## {version}"
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
+    assert "version" not in yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    # A checkout that is ready for its tag differs from it in the heading's date at most.
+    problems = check_release(ROOT, f"v{version}").stderr.splitlines()
+    assert all("first heading" in problem for problem in problems), problems
