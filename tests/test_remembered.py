@@ -133,11 +133,11 @@ def test_a_remembered_view_of_the_update_is_not_overwritten():
 
     layout = ft.ParameterLayout.from_module(nn.Linear(2, 2))
     vectors = torch.zeros(layout.size), torch.empty(0)
-    way = ClientSteps([View()], RunFacts(layout)).way(vectors, 1, 0)
+    client_round = ClientSteps([View()], RunFacts(layout)).on_client(vectors, 1, 0)
     params = torch.ones(layout.size)
-    way.finish(ft.ClientUpdate(params, torch.empty(0), 2, 1, 0.5))
+    client_round.after_training(ft.ClientUpdate(params, torch.empty(0), 2, 1, 0.5))
     params.zero_()
-    assert np.array_equal(way.memory["View"]["a"], np.ones(layout.size, np.float32))
+    assert np.array_equal(client_round.memory["View"]["a"], np.ones(layout.size, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_what_cannot_be_saved_of_an_optimizer_is_refused_in_the_first_round(kept
     "kept", [{"x": 1.0}, {"x": np.ones(2)}, [1], {5: torch.ones(1)}, {"x": torch.ones(1, dtype=torch.cfloat)}]
 )
 def test_what_cannot_be_saved_of_a_server_half_is_refused_in_the_first_round(kept):
-    way = ClientSteps([Half(kept)], RunFacts(ft.ParameterLayout.from_module(nn.Linear(2, 2))))
+    steps = ClientSteps([Half(kept)], RunFacts(ft.ParameterLayout.from_module(nn.Linear(2, 2))))
     with pytest.raises(ft.InputError, match=r"client_steps.Half: server.*expected a"):
-        way.server((torch.zeros(6), torch.empty(0)), 1, (0,), {}).remembered({}, {})
+        steps.on_server((torch.zeros(6), torch.empty(0)), 1, (0,), {}).remembered({}, {})
 
 
 def test_numbers_and_arrays_become_plain():

@@ -11,7 +11,7 @@ import torch
 
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.client_steps import ClientSteps
-from fedtlu_fast.client_steps.sequence import ClientWay, StepMemories
+from fedtlu_fast.client_steps.client_round import ClientRound, StepMemories
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.client_errors import check_memory, reason_of
 from fedtlu_fast.clients.trainer import ClientStart, ClientSum, ClientUpdate, Finish, GroupTrainer, Trainer
@@ -162,15 +162,15 @@ class LaneTrainer:
     def _one(self, start: Vectors, lane: Lane, client: int, reports: ClientReports) -> Vectors | None:
         """The client's vectors, if they can be averaged in."""
         self.watch(client)
-        way = self._way(start, lane, client)
+        client_round = self._client_round(start, lane, client)
         try:
-            begin = way.start(self.population.train(client))
+            begin = client_round.before_training(self.population.train(client))
             update = self._engines.one.train_one(begin, lane.round, client)
-            update = way.finish(replace(update, weight=lane.weight(update.samples)))
+            update = client_round.after_training(replace(update, weight=lane.weight(update.samples)))
         except BaseException as error:
             self._failed(lane.round, client, error, reports)
             return None
-        _report(client, update, way.memory, reports)
+        _report(client, update, client_round.memory, reports)
         # Of what is sent, whatever the client says of it; of what it does not send nobody knows.
         finite = update.is_sound(start[1])
         reports.add(client, update.samples, update.loss, finite, update.counts)
@@ -191,17 +191,20 @@ class LaneTrainer:
         mean: WeightedMean,
         reports: ClientReports,
     ) -> None:
-        ways = [self._way(start, lane, client) for client in clients]
+        rounds = [self._client_round(start, lane, client) for client in clients]
         sent: dict[int, ClientUpdate] = {}
         finish: Finish | None = None
         if self._steps.steps:
 
             def finish(place: int, update: ClientUpdate) -> ClientUpdate:
-                sent[place] = ways[place].finish(update)
+                sent[place] = rounds[place].after_training(update)
                 return sent[place]
 
         try:
-            starts = [self._start(way, client) for way, client in zip(ways, clients, strict=True)]
+            starts = [
+                self._start(client_round, client)
+                for client_round, client in zip(rounds, clients, strict=True)
+            ]
             self.watch(-1, len(clients))
             found = engine.train_group(starts, lane.round, clients, finish, lane.largest, self._looks)
         except BaseException as error:
@@ -219,7 +222,7 @@ class LaneTrainer:
                 ) from error
             return
         for place, update in sent.items():
-            _report(clients[place], update, ways[place].memory, reports)
+            _report(clients[place], update, rounds[place].memory, reports)
         self._add_sum(found, clients, mean, reports)
 
     def _add_sum(
@@ -240,14 +243,14 @@ class LaneTrainer:
         for row in zip(clients, *rows, strict=True):
             reports.add(*row)
 
-    def _way(self, start: Vectors, lane: Lane, client: int) -> ClientWay:
+    def _client_round(self, start: Vectors, lane: Lane, client: int) -> ClientRound:
         order = None if lane.orders is None else lane.orders.for_client(client)
         memory = lane.memory.get(client)
-        return self._steps.way(start, lane.round, client, order, memory, lane.told)
+        return self._steps.on_client(start, lane.round, client, order, memory, lane.broadcast)
 
-    def _start(self, way: ClientWay, client: int) -> ClientStart:
+    def _start(self, client_round: ClientRound, client: int) -> ClientStart:
         self.watch(client)
-        return way.start(self.population.train(client))
+        return client_round.before_training(self.population.train(client))
 
     def _probe(self, start: Vectors, lane: Lane, reports: ClientReports) -> None:
         self._prober.probe(
@@ -255,7 +258,7 @@ class LaneTrainer:
             lane.round,
             lane.clients,
             reports,
-            lambda client: self._start(self._way(start, lane, client), client),
+            lambda client: self._start(self._client_round(start, lane, client), client),
             lambda client, error: self._failed(lane.round, client, error, reports),
             self.watch,
         )

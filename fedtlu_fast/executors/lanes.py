@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtlu_fast.client_steps.client_round import StepMemories
 from fedtlu_fast.client_steps.orders import Orders
-from fedtlu_fast.client_steps.sequence import StepMemories, Told
+from fedtlu_fast.client_steps.sequence import Broadcast
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.data.population import as_tensor
@@ -34,7 +35,7 @@ class Lane:
         orders: which blocks they train and send; None for all.
         probing: whether they only measure their gradients at the global parameters, and do not train.
         memory: what the client steps remember of each client, by number.
-        told: what the server tells all clients, by the step's name.
+        broadcast: what the server tells all clients, by the step's name.
         largest: weight that no client exceeds in the mean, see `aggregation.share`.
     """
 
@@ -44,7 +45,7 @@ class Lane:
     orders: Orders | None = None
     probing: bool = False
     memory: Mapping[int, StepMemories] = field(default_factory=dict, compare=False)
-    told: Told = field(default_factory=dict, compare=False)
+    broadcast: Broadcast = field(default_factory=dict, compare=False)
     largest: float = inf
 
     def weight(self, samples: int) -> float:
@@ -183,7 +184,7 @@ class LaneResult:
     def __reduce__(self) -> tuple[Any, ...]:
         """Between processes go copies: the next lane uses this memory again. What was sent stays there."""
         arrays = tuple(vector.cpu().numpy() for vector in self.vectors)
-        lane = replace(self.lane, orders=None, memory={}, told={})
+        lane = replace(self.lane, orders=None, memory={}, broadcast={})
         return _from_arrays, (lane, arrays, self.single, self.reports)
 
 
@@ -201,7 +202,7 @@ def cut(
     orders: Orders | None = None,
     probing: bool = False,
     memory: Mapping[int, StepMemories] | None = None,
-    told: Told | None = None,
+    broadcast: Broadcast | None = None,
     largest: float = inf,
 ) -> list[Lane]:
     """The lanes of a cohort: at most `lanes`, and no more than it has batches of `clients_per_batch`.
@@ -214,7 +215,7 @@ def cut(
         orders: of the clients; each lane gets those of its own.
         probing: see `Lane`.
         memory: of any clients; each lane gets that of its own.
-        told: see `Lane`.
+        broadcast: see `Lane`.
         largest: see `Lane`.
     """
     parts = np.array_split(
@@ -230,7 +231,7 @@ def cut(
             None if orders is None else orders.of(clients),
             probing,
             {client: held[client] for client in clients if client in held},
-            told or {},
+            broadcast or {},
             largest,
         )
         for index, clients in enumerate(members)

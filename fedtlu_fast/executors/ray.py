@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.client_steps.sequence import StepMemories
+from fedtlu_fast.client_steps.client_round import StepMemories
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.errors import WorkerError

@@ -126,7 +126,7 @@ class ClientChooser:
             self.clients_per_batch,
             probing=True,
             memory=self.steps.of_clients(state.memory, clients),
-            told=self.steps.told(state.memory),
+            broadcast=self.steps.broadcast(state.memory),
         )
         for result in self.executor.train((state.params, state.buffers), lanes):
             reports.extend(result.reports)

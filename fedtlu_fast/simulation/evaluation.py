@@ -205,8 +205,8 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
             first = task.evaluate(own, plan.batch_size).loss
             vectors = state.params, state.buffers
             memory = server.steps.memories(state.memory, client)
-            way = server.steps.way(vectors, last, client, memory=memory)
-            start = way.start(population.train(client))
+            client_round = server.steps.on_client(vectors, last, client, memory=memory)
+            start = client_round.before_training(population.train(client))
             update = server.trainer.train_one(start, last, client)
             if not update.is_sound(model[1]):
                 tests.leave_out(client, UNSOUND)

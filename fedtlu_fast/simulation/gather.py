@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
 from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.aggregation.senders import divide_by_senders_
-from fedtlu_fast.client_steps.sequence import ServerWay
+from fedtlu_fast.client_steps.server_round import ServerRound
 from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.executors.lanes import ClientReports, Lane
@@ -50,7 +50,7 @@ def gather(
     rule: AggregationRule,
     begin: Start,
     buffers: BuffersMean,
-    way: ServerWay,
+    server_round: ServerRound,
     start: Vectors,
     lanes: Sequence[Lane],
     clock: StageClock,
@@ -64,7 +64,7 @@ def gather(
         rule: aggregates the parameters.
         begin: what the rule knows before anything arrives.
         buffers: an empty aggregate of the buffers.
-        way: the way of what arrives through the client steps' halves on the server.
+        server_round: takes what arrives through the client steps' halves on the server.
         start: parameters [P] and buffers [Q] that the clients start from.
         lanes: the cohort; may be none.
         clock: charged for ``train`` and ``aggregate``.
@@ -88,11 +88,11 @@ def gather(
             # A worker elsewhere may have trained on another device.
             vectors = result.vectors[0].to(begin.base.device), result.vectors[1].to(begin.base.device)
             arrival = Arrival(result.lane.clients, vectors, result.single, result.reports.total)
-            passed = way.receive(arrival)
+            passed = server_round.receive(arrival)
             with unchanged(RULE, rule, "add", kept_as_is):
                 held = _add_(rule, held, buffers, passed, arrived)
     with clock("aggregate"):
-        for late in way.finish():
+        for late in server_round.finish():
             if sound(late.vectors[0]):
                 with unchanged(RULE, rule, "add", kept_as_is):
                     held = _add_(rule, held, buffers, late, arrived)
@@ -111,7 +111,7 @@ def gather(
             empty=not reports.total or kept == [],
             ordered=ordered,
         )
-        aggregated = way.complete(aggregated, reports.memory)
+        aggregated = server_round.complete(aggregated, reports.memory)
     kept_clients = None if kept is None else [arrived[at] for at in kept]
     return Gathered(aggregated, reports, kept_clients, totals)
 

@@ -91,14 +91,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             choice = server.chooser.choose(state, participants.cohort)
     cohort = choice.ordered(participants.cohort)
 
-    way = server.steps.server(vectors, index, cohort, state.memory)
+    server_round = server.steps.on_server(vectors, index, cohort, state.memory)
     gathered = gather(
         server.layout,
         server.executor,
         server.rule,
         Start(state.params, server.size, server.backend, server.layout, index),
         BuffersMean(state.buffers, server.size, server.rule.chooses, server.backend),
-        way,
+        server_round,
         vectors,
         _lanes(server, state, cohort, choice),
         clock,
@@ -177,7 +177,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     )
     outcomes = zip(reports.clients, reports.losses, reports.accepted, strict=True)
     memory = server.participation.learnt(choice.memory, outcomes)
-    memory = way.remembered(memory, reports.memory)
+    memory = server_round.remembered(memory, reports.memory)
     memory = remember(memory, OPTIMIZER, moments.with_server(applied.optimizer))
     memory = remember(memory, SELECTION, PartMemory({CHOSEN: applied.selection.chosen(server.layout)}))
     return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
@@ -194,6 +194,6 @@ def _lanes(server: Server, state: ServerState, cohort: list[int], choice: Client
         1 if server.one_by_one else server.clients_per_batch,
         choice.orders,
         memory=server.steps.of_clients(state.memory, cohort),
-        told=server.steps.told(state.memory),
+        broadcast=server.steps.broadcast(state.memory),
         largest=weight_limit(server.population, cohort, server.rule.max_share),
     )

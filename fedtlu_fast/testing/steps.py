@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RoundChange, RunFacts
-from fedtlu_fast.client_steps.sequence import StepMemories
+from fedtlu_fast.client_steps.client_round import StepMemories
 from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.data.population import Samples
 from fedtlu_fast.errors import FedtluError, cause
@@ -89,7 +89,7 @@ def _rounds(step: ClientStep, spoilt: bool = False) -> Outcome:
         cohort = [client for client in range(CLIENTS) if client != index % CLIENTS]
         news: dict[int, StepMemories] = {}
         arrived: list[tuple[float, Tensor]] = []
-        way = steps.server((params, torch.empty(0)), index, cohort, memory)
+        server_round = steps.on_server((params, torch.empty(0)), index, cohort, memory)
         for client in cohort:
             training = torch.from_numpy(draws.normal(0.05, 0.1, LAYOUT.size)).float()
             if spoilt and client == cohort[0]:
@@ -102,8 +102,8 @@ def _rounds(step: ClientStep, spoilt: bool = False) -> Outcome:
         total = sum(weight for weight, _ in arrived) or 1.0
         change = sum((weight / total * own for weight, own in arrived), torch.zeros_like(params))
         with _named(f"round {index}, the server's half"):
-            aggregated = way.complete(RoundChange(change, torch.empty(0), empty=not arrived), news)
-            memory = way.remembered(memory, news)
+            aggregated = server_round.complete(RoundChange(change, torch.empty(0), empty=not arrived), news)
+            memory = server_round.remembered(memory, news)
         right = isinstance(aggregated, RoundChange) and aggregated.change.shape == params.shape
         must(right, "complete() has to return the RoundChange, with a change of the same shape")
         changes.append(aggregated.change.clone())
@@ -114,24 +114,26 @@ def _rounds(step: ClientStep, spoilt: bool = False) -> Outcome:
 def _client(
     steps: ClientSteps, params: Tensor, index: int, client: int, memory: Memory, training: Tensor
 ) -> tuple[ClientUpdate, Mapping[str, Any]]:
-    """One client's way through the step, whose training adds a fixed vector."""
+    """One client's round with the step, whose training adds a fixed vector."""
     what = f"round {index}, client {client}"
     given, empty, known = params.clone(), torch.empty(0), bits(steps.memories(memory, client))
     samples = Samples((torch.arange(12).reshape(4, 3) % 7, torch.arange(12).reshape(4, 3) % 3), np.arange(4))
     held = steps.memories(memory, client)
-    way = steps.way((given, empty), index, client, memory=held, told=steps.told(memory))
+    client_round = steps.on_client(
+        (given, empty), index, client, memory=held, broadcast=steps.broadcast(memory)
+    )
     with _named(what):
-        start = way.start(samples)
+        start = client_round.before_training(samples)
         begin = start.params.clone()
         trained = start.params + training
         second = None if start.second is None else (start.second.params + training, empty)
         update = ClientUpdate(trained, empty, len(start.samples), 2, 0.5, second=second)
-        sent = way.finish(update)
+        sent = client_round.after_training(update)
     must(same(given, params), f"{what}: the step changed the global parameters")
     must(same(start.params, begin), f"{what}: the step changed what training starts from")
     must(same(trained, begin + training), f"{what}: the step changed the update in place; return another one")
     must(bits(held) == known, f"{what}: the step changed its memory in place; return it with the update")
-    return replace(sent, memory={}), way.memory
+    return replace(sent, memory={}), client_round.memory
 
 
 def _compare(one: Outcome, other: Outcome, what: str) -> None:

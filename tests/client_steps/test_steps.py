@@ -97,9 +97,9 @@ class Rounds:
         return self.state
 
 
-def way_of(*steps, client=0, memory=None):
+def client_round_of(*steps, client=0, memory=None):
     found = ClientSteps(steps, RunFacts(LAYOUT, clients=10))
-    return found.way((torch.zeros(LAYOUT.size), torch.empty(0)), 1, client, memory=memory)
+    return found.on_client((torch.zeros(LAYOUT.size), torch.empty(0)), 1, client, memory=memory)
 
 
 def samples(count=2):
@@ -110,7 +110,7 @@ def update(value):
     return ClientUpdate(torch.full((LAYOUT.size,), value), torch.empty(0), 2, 1, 0.5)
 
 
-# --- one client's way ------------------------------------------------------------------------------
+# --- one client's round ------------------------------------------------------------------------------
 
 
 def test_steps_run_in_order_and_change_no_given_tensor():
@@ -127,8 +127,8 @@ def test_steps_run_in_order_and_change_no_given_tensor():
             return replace(update, params=2 * update.params)
 
     given = update(1.0)
-    assert way_of(Add(1.0), Double()).finish(given).params.unique().tolist() == [4.0]
-    assert way_of(Double(), Add(1.0)).finish(given).params.unique().tolist() == [3.0]
+    assert client_round_of(Add(1.0), Double()).after_training(given).params.unique().tolist() == [4.0]
+    assert client_round_of(Double(), Add(1.0)).after_training(given).params.unique().tolist() == [3.0]
     assert given.params.unique().tolist() == [1.0]
 
 
@@ -141,9 +141,9 @@ def test_a_step_sees_the_start_of_the_training():
             seen.append(client.start)
             return update
 
-    way = way_of(Look())
-    start = way.start(samples())
-    way.finish(update(1.0))
+    client_round = client_round_of(Look())
+    start = client_round.before_training(samples())
+    client_round.after_training(update(1.0))
     assert seen == [start]
 
 
@@ -153,9 +153,9 @@ def test_each_step_remembers_under_its_own_name():
         def after(self, client, update):
             return replace(update, memory={"times": int(client.memory.get("times", 0)) + 1})
 
-    way = way_of(Count(), Count(), memory={"Count": {"times": 4}})
-    assert way.finish(update(1.0)).memory == {"times": 1}
-    assert way.memory == {"Count": {"times": 5}, "Count#2": {"times": 1}}
+    client_round = client_round_of(Count(), Count(), memory={"Count": {"times": 4}})
+    assert client_round.after_training(update(1.0)).memory == {"times": 1}
+    assert client_round.memory == {"Count": {"times": 5}, "Count#2": {"times": 1}}
 
 
 @pytest.mark.parametrize("what", ["params", "buffers", "samples"])
@@ -168,7 +168,7 @@ def test_a_step_changes_only_the_fields_that_it_names(what):
             return replace(start, **{what: samples() if what == "samples" else torch.zeros(3)})
 
     with pytest.raises(InputError, match=rf"client_steps.Wrong: got 'another {what} from before\(\)'"):
-        way_of(Wrong()).start(samples())
+        client_round_of(Wrong()).before_training(samples())
 
 
 @pytest.mark.parametrize("stray", [None, 1.0, -0.0], ids=["kept", "changed", "minus zero"])
@@ -176,11 +176,11 @@ def test_what_is_not_sent_is_cut_off_to_the_bit_and_copied_only_where_something_
     sent, unsent = LAYOUT.runs([0])[0], LAYOUT.runs([1])[0]
     given = update(2.0)
     given.params[unsent] = 0.0 if stray is None else stray
-    way = ClientSteps([SendChosen()], RunFacts(LAYOUT, clients=10)).way(
+    client_round = ClientSteps([SendChosen()], RunFacts(LAYOUT, clients=10)).on_client(
         (torch.zeros(LAYOUT.size), torch.empty(0)), 1, 0, Order((0,), (0,))
     )
-    way.start(samples())
-    found = way.finish(given)
+    client_round.before_training(samples())
+    found = client_round.after_training(given)
     assert found.sent == (0,)
     assert (found.params[sent] == 2).all()
     assert not found.params[unsent].view(torch.int32).any(), "zeros as the server has them, none of them -0"

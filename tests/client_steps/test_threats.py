@@ -101,7 +101,11 @@ class Spoiled:
 
     def train(self, client, round_index=1):
         vectors = torch.zeros(2), torch.empty(0)
-        return self.steps.way(vectors, round_index, client).start(self.inner.train(client)).samples
+        return (
+            self.steps.on_client(vectors, round_index, client)
+            .before_training(self.inner.train(client))
+            .samples
+        )
 
 
 def spoiled(kind, inner, tokens=0, labels=5, strength=None):
@@ -180,8 +184,8 @@ class Update:
         self.honest = self.start + 0.01 * torch.randn(self.layout.size)
         steps = steps_of({"share": 1.0, **threat}, layout=self.layout)
         given = self.start.clone(), self.honest.clone()
-        way = steps.way((self.start, torch.empty(0)), round_index, 7)
-        self.sent = way.finish(ClientUpdate(self.honest, torch.empty(0), 3, 2, 0.5)).params
+        client_round = steps.on_client((self.start, torch.empty(0)), round_index, 7)
+        self.sent = client_round.after_training(ClientUpdate(self.honest, torch.empty(0), 3, 2, 0.5)).params
         assert torch.equal(self.start, given[0])
         assert torch.equal(self.honest, given[1])
 
@@ -241,11 +245,11 @@ def crafted(vectors, cohort, strength=None, received=None):
     """Returns the vector that each attacker sends after the server received these honest vectors."""
     steps = steps_of({"kind": "a_little_is_enough", "share": 1.0, "strength": strength})
     base = torch.zeros(vectors.shape[1])
-    way = steps.server((base, torch.empty(0)), 1, range(cohort), {})
+    server_round = steps.on_server((base, torch.empty(0)), 1, range(cohort), {})
     for client, vector in enumerate(vectors):
         arrival = Arrival((client,), (torch.from_numpy(vector), torch.empty(0)), True, 3.0)
-        assert way.receive(arrival) is None, "it is held back"
-    sent = list(way.finish())
+        assert server_round.receive(arrival) is None, "it is held back"
+    sent = list(server_round.finish())
     assert [arrival.clients for arrival in sent] == [(client,) for client in range(len(vectors))]
     assert {arrival.weight for arrival in sent} == {3.0}
     assert all(torch.equal(arrival.vectors[0], sent[0].vectors[0]) for arrival in sent)
@@ -271,12 +275,12 @@ def test_any_number_of_attackers_sends_finite_numbers(attackers, cohort):
 
 def test_honest_clients_are_passed_on_unchanged():
     steps = steps_of({"kind": "a_little_is_enough", "share": 0.5}, clients=4)
-    way = steps.server((torch.zeros(3), torch.empty(0)), 1, range(4), {})
+    server_round = steps.on_server((torch.zeros(3), torch.empty(0)), 1, range(4), {})
     bad = steps.struck(range(4))
     for client in range(4):
         arrival = Arrival((client,), (torch.ones(3), torch.empty(0)), True, 1.0)
-        assert (way.receive(arrival) is None) == (client in bad)
-    assert [arrival.clients for arrival in way.finish()] == [(client,) for client in bad]
+        assert (server_round.receive(arrival) is None) == (client in bad)
+    assert [arrival.clients for arrival in server_round.finish()] == [(client,) for client in bad]
 
 
 # --- in a run ------------------------------------------------------------------------------------
