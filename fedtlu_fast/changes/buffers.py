@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import torch
 
-from fedtlu_fast.changes.files import Stored
+from fedtlu_fast.changes.stored import Stored, pieces
 
 NAMES = frozenset(
     {
@@ -89,7 +89,7 @@ def _is_causal_mask(tensor: Stored) -> bool:
     if height != width or width < 2 or any(size > 1 for size in lead):
         return False
     for start in range(0, width, ROWS):
-        rows = tensor.rows(start, min(start + ROWS, width)).reshape(-1, width)
+        rows = tensor.values(start * width, min(start + ROWS, width) * width).view(-1, width)
         if bool(
             ((rows != 0) & (rows != 1)).any() | rows.triu(start + 1).any() | (rows.diagonal(start) != 1).any()
         ):
@@ -101,10 +101,10 @@ def _is_sinusoid(tensor: Stored) -> bool:
     """Tells whether a tensor has shape [..., n, width] or [n, 1, width] and the first row 0, 1, 0, 1, ..."""
     if len(tensor.shape) < 2 or 0 in tensor.shape or tensor.shape[-1] % 2:
         return False
-    values = tensor.read()
-    first = values.reshape(-1, tensor.shape[-1])[0]
-    return torch.equal(first, torch.tensor([0.0, 1.0], dtype=first.dtype).repeat(len(first) // 2)) and bool(
-        (values.abs() <= 1).all()
+    first = tensor.values(0, tensor.shape[-1])
+    expected = torch.tensor([0.0, 1.0], dtype=first.dtype).repeat(len(first) // 2)
+    return torch.equal(first, expected) and all(
+        bool((tensor.values(start, stop).abs() <= 1).all()) for start, stop in pieces(tensor.count)
     )
 
 

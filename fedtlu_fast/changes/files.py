@@ -1,125 +1,75 @@
-"""Opens the tensors of a checkpoint: a safetensors file, or a directory with one file or a sharded index.
+"""Opens the tensors of a checkpoint in files: one file, or a directory with one file or an index of shards.
 
-Only safetensors files are read. A pickle can run code, so it is never opened.
+Safetensors files are preferred; a directory without any may hold files of ``torch.save`` (`pickled`) or one
+GGUF file (`gguf_file`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from torch import Tensor
-
+from fedtlu_fast.changes import gguf_file, pickled, safetensors_file
+from fedtlu_fast.changes.stored import Checkpoint, Stored
 from fedtlu_fast.errors import InputError, listed
 
-INDEX = ".safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Dtypes of eight bits or fewer per number. PyTorch reads all of them but converts only those of eight bits.
-_NARROW = ("F8", "F6", "F4")
-_FLOATING = ("F64", "F32", "F16", "BF16", *_NARROW)
+NEVER = (".ckpt", ".pkl")
+"""Endings of pickles that hold more than a state dict."""
+INDEX = ".index.json"
+READABLE = "a .safetensors, .bin, .pt, .pth or .gguf file"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Refers to a tensor in an open safetensors file, or in memory.
+class _Form:
+    """The names that Transformers gives to the files of a checkpoint.
 
     Attributes:
-        field: the checkpoint that the tensor belongs to, ``BEFORE`` or ``AFTER``, for messages.
-        file: the open file.
-        name: the tensor's name in the file.
-        shape: the tensor's shape.
-        dtype: the name of the tensor's dtype in the file format, such as ``BF16``.
-        alias: whether this is a second name for a tensor that the file holds under another name.
+        suffix: the ending of files with tensors.
+        whole: the name of a single file.
     """
 
-    field: str
-    file: Any
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    alias: bool = False
+    suffix: str
+    whole: str
 
     @property
-    def floating(self) -> bool:
-        """Tells whether the tensor holds real floating-point numbers."""
-        return self.dtype.startswith(_FLOATING)
-
-    @property
-    def narrow(self) -> bool:
-        """Tells whether the numbers have eight bits or fewer, as in quantised models."""
-        return self.dtype.startswith(_NARROW)
-
-    def read(self) -> Tensor:
-        """Reads the whole tensor, in float64."""
-        return self._converted(self.file.get_tensor, self.name)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Reads ``[..., start:stop, :]`` of a tensor with at least two dimensions, in float64."""
-        return self._converted(lambda name: self.file.get_slice(name)[..., start:stop, :], self.name)
-
-    def _converted(self, read: Callable[[str], Tensor], name: str) -> Tensor:
-        try:
-            return read(name).to(torch.float64)
-        except MemoryError:
-            raise
-        except Exception as error:  # errors of the library, or of torch for a dtype that it cannot convert
-            raise InputError(
-                f"{self.field}: {self.name}",
-                self.dtype,
-                "a dtype that PyTorch converts: F64, F32, F16, BF16 or F8",
-                f"Save the checkpoint in one of these dtypes. ({error})",
-            ) from error
+    def index(self) -> str:
+        """Returns the ending of an index."""
+        return f"{self.suffix}{INDEX}"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Holds the tensors of one checkpoint, or of one model in memory.
-
-    Attributes:
-        field: ``BEFORE`` or ``AFTER``, for messages.
-        source: the path or model that the user gave, for messages.
-        tensors: the tensors by name.
-        not_read: sentences about files and tensors that were not read.
-        ordered: whether the tensors are in the model's own order, as in memory; files sort them by name.
-    """
-
-    field: str
-    source: str
-    tensors: dict[str, Stored]
-    not_read: tuple[str, ...]
-    ordered: bool = False
+_SAFE, _PICKLED = _Form(".safetensors", "model.safetensors"), _Form(".bin", "pytorch_model.bin")
 
 
-def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
+def open_files(field: str, path: Path, stack: ExitStack) -> Checkpoint:
     """Opens a checkpoint and reads the list of its tensors; their numbers are read later, on demand.
 
     An index decides which file holds which tensor. If a directory has ``model.safetensors`` and an index that
     does not name this file, the file is read and the index is ignored, as in Transformers.
 
     Args:
-        field: ``BEFORE`` or ``AFTER``, for messages.
-        path: a safetensors file, an index, or a directory.
+        field: ``BEFORE``, ``AFTER`` or ``BASE``, for messages.
+        path: a file with tensors, an index of such files, or a directory.
         stack: the stack that keeps the files open and closes them.
 
     Raises:
-        InputError: A file is missing, damaged or a pickle, or an index does not fit its files.
+        InputError: A file is missing, damaged or a pickle with more than tensors, or an index does not fit
+            its files.
     """
     try:
-        source, notes = _source(field, path)
+        source, not_read = _source(field, path)
     except OSError as error:
         raise InputError(field, str(path), f"a path that can be read; {error}") from error
     if not source.name.endswith(INDEX):
-        return Checkpoint(field, str(path), _tensors(field, source, stack), tuple(notes))
+        tensors = _tensors(field, source, stack)
+        return Checkpoint(field, str(path), tensors, tuple(not_read), notes=_notes([source.name]))
     placed = _weight_map(field, source)
+    shards = sorted(set(placed.values()))
     stored: dict[str, Stored] = {}
     unmapped: list[str] = []
-    for shard in sorted(set(placed.values())):
+    for shard in shards:
         held = _tensors(field, source.parent / shard, stack)
         for name, tensor in held.items():
             if placed.get(name) == shard:
@@ -134,38 +84,65 @@ def open_checkpoint(field: str, path: Path, stack: ExitStack) -> Checkpoint:
             f"the tensors that {source.name} says are there",
         )
     if unmapped:
-        notes.append(f"{source.name} does not name {listed(unmapped, 5)}: not read")
-    return Checkpoint(field, str(path), stored, tuple(notes))
+        not_read.append(f"{source.name} does not name {listed(unmapped, 5)}: not read")
+    return Checkpoint(field, str(path), stored, tuple(not_read), notes=_notes(shards))
+
+
+def gguf_of(path: Path) -> Path | None:
+    """Returns the GGUF file that a path stands for; None if it stands for files of another kind."""
+    if path.is_dir():
+        names = [item.name for item in path.iterdir()]
+        files = [name for name in names if name.lower().endswith(".gguf")]
+        others = any(name.endswith((_SAFE.suffix, _SAFE.index, _PICKLED.suffix)) for name in names)
+        return path / files[0] if len(files) == 1 and not others else None
+    return path if path.name.lower().endswith(".gguf") and path.is_file() else None
+
+
+def _notes(names: list[str]) -> tuple[str, ...]:
+    pickles = [name for name in names if name.endswith(pickled.SUFFIXES)]
+    how = "read with weights_only=True, so that no code in it ran"
+    return (f"{listed(pickles, 5)}: a pickle, {how}",) if pickles else ()
+
+
+def _tensors(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
+    if path.name.endswith(pickled.SUFFIXES):
+        return pickled.tensors_of(field, path)
+    if path.name.lower().endswith(".gguf"):
+        return gguf_file.tensors_of(field, path, stack)
+    return safetensors_file.tensors_of(field, path, stack)
 
 
 def _source(field: str, path: Path) -> tuple[Path, list[str]]:
-    """Returns the safetensors file or index to read, and sentences about other files that are not read."""
+    """Returns the file or index to read, and sentences about other files that are not read."""
     if path.is_file():
-        if path.suffix in PICKLES:
-            raise InputError(
-                field,
-                str(path),
-                "a .safetensors file; pickles are never opened",
-                "Save it with safetensors.torch.",
-            )
+        if path.suffix in NEVER:
+            fix = "Save the state dict with safetensors.torch."
+            raise InputError(field, str(path), f"{READABLE}; other pickles are never opened", fix)
         return path, []
     if not path.is_dir():
-        raise InputError(field, str(path), "a .safetensors file or a model directory that exists")
+        raise InputError(field, str(path), f"{READABLE}, or a model directory, that exists")
     names = sorted(item.name for item in path.iterdir())
-    files = [name for name in names if name.endswith(".safetensors")]
-    indexes = [name for name in names if name.endswith(INDEX)]
-    whole = "model.safetensors"
-    chosen = f"model{INDEX}" if f"model{INDEX}" in indexes else indexes[0] if len(indexes) == 1 else ""
-    if whole in files and not (chosen and whole in _weight_map(field, path / chosen).values()):
-        beside = [name for name in (*files, *indexes) if name != whole]
-        return path / whole, [f"{whole} is read; {listed(beside, 5)} not read"] if beside else []
+    lone = gguf_of(path)
+    if lone is not None:
+        return lone, []
+    # Files of torch.save are read only if there are no others.
+    safe = any(name.endswith((_SAFE.suffix, _SAFE.index)) for name in names)
+    form = _SAFE if safe else _PICKLED
+    files = [name for name in names if name.endswith(form.suffix)]
+    indexes = [name for name in names if name.endswith(form.index)]
+    standard = f"{form.whole}{INDEX}"
+    chosen = standard if standard in indexes else indexes[0] if len(indexes) == 1 else ""
+    if form.whole in files and not (chosen and form.whole in _weight_map(field, path / chosen).values()):
+        beside = [name for name in (*files, *indexes) if name != form.whole]
+        notes = [f"{form.whole} is read; {listed(beside, 5)} not read"] if beside else []
+        return path / form.whole, notes
     if chosen:
         placed = set(_weight_map(field, path / chosen).values())
         beside = [name for name in (*files, *indexes) if name not in placed and name != chosen]
         return path / chosen, [f"{chosen} does not name {listed(beside, 5)}: not read"] if beside else []
     if len(files) != 1 or indexes:
         held = listed([*indexes, *(name for name in names if name not in indexes)], 5) or "nothing"
-        raise InputError(field, str(path), f"a directory with {whole}, but it holds {held}")
+        raise InputError(field, str(path), f"a directory with {_SAFE.whole}, but it holds {held}")
     return path / files[0], []
 
 
@@ -189,28 +166,8 @@ def _weight_map(field: str, index: Path) -> dict[str, str]:
             raise ValueError(f"the file of {odd!r} is not text")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(field, str(index), f"an index with a weight_map; {error!r}") from error
+    suffix = _PICKLED.suffix if index.name.endswith(_PICKLED.index) else _SAFE.suffix
     for shard in placed.values():
-        if Path(shard).name != shard or not shard.endswith(".safetensors") or "\0" in shard:
-            raise InputError(field, shard, f"the name of a .safetensors file in {index.parent}")
+        if Path(shard).name != shard or not shard.endswith(suffix) or "\0" in shard:
+            raise InputError(field, shard, f"the name of a {suffix} file in {index.parent}")
     return placed
-
-
-def _tensors(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
-    stored: dict[str, Stored] = {}
-    try:
-        if not path.is_file():  # opening a pipe would wait forever
-            raise ValueError("it does not exist" if not path.exists() else "it is not a regular file")
-        file = stack.enter_context(safe_open(str(path), framework="pt"))
-        for name in file.keys():  # noqa: SIM118 (not a mapping)
-            part = file.get_slice(name)
-            stored[name] = Stored(field, file, name, tuple(part.get_shape()), part.get_dtype())
-        # Tensors that safetensors.torch.save_model left out because they share the memory of another one.
-        for name, held in (file.metadata() or {}).items():
-            if name not in stored and held in stored and not stored[held].alias:
-                own = stored[held]
-                stored[name] = Stored(field, file, own.name, own.shape, own.dtype, alias=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # the library raises many errors for bytes that are not a safetensors file
-        raise InputError(field, str(path), f"a complete safetensors file; {error}") from error
-    return stored

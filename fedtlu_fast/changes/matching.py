@@ -24,7 +24,8 @@ def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
     Names are paired by the first of these rules that fits: (1) they are equal; (2) they are equal without the
     parts of `WRAPPERS`; (3) one prefix turns all names of one side into the names of the other; (4) they are
     equal without `WRAPPED` and leading `BODIES`; (5) one prefix turns the unpaired names of one side into
-    unpaired names of the other.
+    unpaired names of the other; (6) if no name is paired yet, the prefix that does so for most names of one
+    side, and for at least half of them.
 
     Raises:
         InputError: A tensor of one side fits two tensors of the other.
@@ -37,6 +38,7 @@ def matched(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
     rest = [name for name in before if name not in pairs]
     used = set(pairs.values())
     pairs |= _by_prefix(rest, [name for name in after if name not in used], whole=False)
+    pairs = pairs or _by_common_prefix(list(before), list(after))
     named = {before[name]: after[other] for name, other in pairs.items()}
     return {name: named[name] for name in sorted(named, key=natural)}
 
@@ -100,6 +102,30 @@ def _by_prefix(before: list[str], after: list[str], *, whole: bool) -> dict[str,
     if len(fitting) > 1:
         raise _ambiguous("AFTER or BEFORE", [f"{prefix}{first}" for prefix in fitting])
     return {name: f"{fitting[0]}{name}" for name in before} if fitting else {}
+
+
+def _by_common_prefix(before: list[str], after: list[str]) -> dict[str, str]:
+    """Pairs names by the prefix on one side that pairs most of them, if it pairs half of the shorter side."""
+    best: list[dict[str, str]] = [{}]
+    for short, long, ours in ((before, after, True), (after, before, False)):
+        held = set(short)
+        found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for name in long:
+            parts = name.split(".")
+            for cut in range(1, len(parts)):
+                rest = ".".join(parts[cut:])
+                if rest in held:
+                    found[".".join(parts[:cut])][rest] = name
+        for pairs in found.values():
+            if len(pairs) >= len(best[0]):
+                way = pairs if ours else {name: other for other, name in pairs.items()}
+                best = [*(best if len(pairs) == len(best[0]) else []), way]
+    if 2 * len(best[0]) < min(len(before), len(after)) or not best[0]:
+        return {}
+    if len(best) > 1:
+        name = next(iter(best[0]))
+        raise _ambiguous("AFTER", [best[0][name], best[1].get(name, "another prefix")])
+    return best[0]
 
 
 def _key(name: str) -> str:

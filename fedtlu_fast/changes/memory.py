@@ -7,24 +7,48 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedtlu_fast.changes.files import Checkpoint, Stored
+from fedtlu_fast.changes.stored import DTYPES, Checkpoint, Stored
 from fedtlu_fast.errors import InputError
 
-DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""Maps torch's names of floating-point dtypes of more than eight bits to those of safetensors."""
 
+class Memory:
+    """Holds tensors by name.
 
-class _Memory:
-    """Holds tensors by name, with the two methods of an open safetensors file that `Stored` calls."""
+    Attributes:
+        tensors: the tensors, which are not copied.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = tensors
+        self.tensors = tensors
+        self._dense: tuple[str, Tensor] = ("", Tensor())
 
-    def get_tensor(self, name: str) -> Tensor:
-        return self._tensors[name].detach().cpu()
+    def flat(self, name: str, start: int, stop: int) -> Tensor:
+        """Returns the elements ``start:stop`` of a tensor; a copy only if it is not contiguous on the CPU."""
+        tensor = self.tensors[name].detach()
+        if not tensor.is_contiguous():
+            # The copy of one tensor is kept, because its pieces are read one after another.
+            if self._dense[0] != name:
+                self._dense = (name, tensor.contiguous())
+            tensor = self._dense[1]
+        return tensor.view(-1)[start:stop].cpu()
 
-    def get_slice(self, name: str) -> Tensor:
-        return self._tensors[name].detach().cpu()
+    def stored(self, field: str) -> dict[str, Stored]:
+        """Returns all tensors under their names; a tied tensor counts once.
+
+        Raises:
+            InputError: A name is not text, or a value is not a tensor.
+        """
+        first = dict[tuple[Any, ...], str]()
+        stored: dict[str, Stored] = {}
+        for name, tensor in self.tensors.items():
+            if not isinstance(name, str) or not isinstance(tensor, Tensor):
+                raise InputError(f"{field}: {name}", tensor, "a tensor, under a name")
+            # A state dict has a separate object for each name of a tied tensor.
+            place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+            own = first.setdefault(place, name)
+            shape, dtype = tuple(tensor.shape), _dtype(tensor)
+            stored[name] = Stored(field, self, own, shape, dtype, alias=own != name)
+        return stored
 
 
 def held_in_memory(
@@ -33,7 +57,7 @@ def held_in_memory(
     """Returns the tensors of a module or a state dict, without copying them.
 
     Args:
-        field: ``BEFORE`` or ``AFTER``, for messages.
+        field: ``BEFORE``, ``AFTER`` or ``BASE``, for messages.
         model: a module, of which the trainable parameters are taken, or a mapping, of which all tensors are.
         module: the other side if it is a module, else None. Tensors of a mapping that are in this module's
             state dict but are not its trainable parameters are left out.
@@ -47,18 +71,10 @@ def held_in_memory(
         frozen = set() if module is None else module.state_dict().keys() - _trainable(module).keys()
         tensors = {name: tensor for name, tensor in model.items() if name not in frozen}
     else:
-        expected = "a torch.nn.Module, a mapping from names to tensors, or a path"
+        expected = "a torch.nn.Module, a mapping from names to tensors, a path, or a name on the hub"
         raise InputError(field, model, expected)
-    memory, first = _Memory(tensors), dict[tuple[Any, ...], str]()
-    stored: dict[str, Stored] = {}
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{field}: {name}", tensor, "a tensor, under a name")
-        # Tied tensors count once, although a state dict has a separate object for each name.
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
-        own = first.setdefault(place, name)
-        stored[name] = Stored(field, memory, own, tuple(tensor.shape), _dtype(tensor), alias=own != name)
-    return Checkpoint(field, f"{type(model).__name__} of {len(stored)} tensors", stored, (), ordered=True)
+    stored = Memory(tensors).stored(field)
+    return Checkpoint(field, f"{type(model).__name__} of {len(stored)} tensors", stored, ordered=True)
 
 
 def _trainable(module: nn.Module) -> dict[str, Tensor]:

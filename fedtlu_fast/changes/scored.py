@@ -2,89 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-
-from fedtlu_fast.changes.buffers import buffers, quantised
-from fedtlu_fast.changes.files import Checkpoint, Stored, open_checkpoint
-from fedtlu_fast.changes.matching import core, matched, natural
-from fedtlu_fast.changes.memory import held_in_memory
-from fedtlu_fast.changes.ranking import block_rows, layer_rows
+from fedtlu_fast.changes.opening import Model, opened
+from fedtlu_fast.changes.pairing import Pairing, Side, on_base, paired
+from fedtlu_fast.changes.result import EXCESS, OF_CHANGE_ALONE, ScoredChange, check_metric
+from fedtlu_fast.changes.stored import Checkpoint
+from fedtlu_fast.changes.streaming import stats_of
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.layout.blocks import Granularity
-from fedtlu_fast.scoring import LayerScores, LayerStats, Pooling, layer_stats, score_blocks, score_layers
-
-Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
-"""A module, a state dict, or the path of a file or directory with one."""
-
-
-@dataclass(frozen=True)
-class ScoredChange:
-    """Holds the scored change of a model; printing it shows the blocks, best first.
-
-    Attributes:
-        layout: layers, blocks and groups of the tensors that both states have, with the names of BEFORE.
-        stats: statistics of every layer's change, [L].
-        scores: the scores of every layer (Eq. 1), [L].
-        block_scores: the scores of the blocks, [B].
-        skipped: names of tensors that are not floating point, or belong to quantised weights.
-        buffers: names of buffers, which are not layers.
-        tied: names of tensors in one checkpoint only that are copies of a tensor in both.
-        renamed: name in BEFORE -> name in AFTER, for names that differ.
-        not_read: sentences about files and tensors that were not read; each begins with ``BEFORE`` or
-            ``AFTER``.
-    """
-
-    layout: ParameterLayout
-    stats: LayerStats
-    scores: LayerScores
-    block_scores: Tensor
-    skipped: tuple[str, ...]
-    buffers: tuple[str, ...]
-    tied: tuple[str, ...]
-    renamed: dict[str, str]
-    not_read: tuple[str, ...]
-
-    @property
-    def blocks(self) -> list[dict[str, Any]]:
-        """Returns a row for each block, best first in its group: name, group, rank, score, l2, parameters."""
-        return block_rows(self.layout, self.stats, self.block_scores)
-
-    @property
-    def layers(self) -> list[dict[str, Any]]:
-        """Returns a row for each layer, largest excess first: name, rank, score, excess, mean, std, ..."""
-        return layer_rows(self.layout, self.stats, self.scores)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns all results in a form that JSON can hold."""
-        return {
-            "granularity": self.layout.granularity,
-            "ddof": self.scores.ddof,
-            "blocks": self.blocks,
-            "layers": self.layers,
-            "skipped": list(self.skipped),
-            "buffers": list(self.buffers),
-            "tied": list(self.tied),
-            "renamed": [{"before": name, "after": other} for name, other in self.renamed.items()],
-            "not_read": list(self.not_read),
-        }
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.layout.blocks)} blocks, {len(self.scores)} layers; best blocks of each group first"
-        ]
-        for row in self.blocks:
-            place = f"rank {row['rank']} in {row['group']}" if row["rank"] else "unique"
-            lines.append(f"  {row['name']}  {row['score']:.4e}  ({place})")
-        return "\n".join(lines)
+from fedtlu_fast.scoring import Pooling, score_blocks, score_layers
 
 
 def score(
@@ -92,160 +22,130 @@ def score(
     after: Model,
     *,
     granularity: Granularity = "block",
+    metric: str = EXCESS,
     ddof: int = 1,
     pooling: Pooling = "mean",
+    base: Model | None = None,
+    strict: bool = False,
     backend: str = "auto",
 ) -> ScoredChange:
-    """Scores the change of a model by Eq. 1 and ranks its layers and blocks.
+    """Scores the change of a model, by Eq. 1 or another metric, and ranks its layers and blocks.
 
-    The change is computed in float64, one tensor at a time, so bfloat16 and float16 models lose no further
-    precision. Names may differ by prefixes that libraries add (`matching`). The layers of a module are its
-    trainable parameters; the layers of a state dict or a file are all floating-point tensors that are not
-    buffers (`buffers`). If one state is a module and the other is a state dict, the module decides.
+    Both states are read a piece at a time, and the change is computed in float64, so that bfloat16 and
+    float16 models lose no further precision and memory for a few pieces is enough. Names may differ by
+    prefixes that libraries add (`matching`), and dtypes may differ. The layers of a module are its trainable
+    parameters; the layers of a state dict or a file are all floating-point tensors that are not buffers
+    (`buffers`). If one state is a module and the other is a state dict, the module decides.
+
+    A state is one of these:
+
+    * a `torch.nn.Module`, or a mapping from name to tensor, such as a state dict;
+    * a .safetensors file, an index of such files, or a directory that holds one of these;
+    * a .bin, .pt or .pth file that ``torch.save`` wrote, an index of .bin files, or a directory without
+      safetensors files that holds one of these. They are opened with ``weights_only=True``, so that no code
+      in them runs;
+    * a .gguf file; its numbers are dequantised (needs the package gguf);
+    * the directory of a LoRA adapter that peft saved. Its products ``scale * B A`` are scored; see `base`;
+    * a name on the hub, such as ``gpt2`` or ``owner/model@revision``, if there is no such path. Without a
+      network, the local cache is read.
 
     Args:
-        before: a `torch.nn.Module`, a mapping from name to tensor such as a state dict, or a path. A path
-            names a .safetensors file, an index of such files, or a directory that holds one of these.
-        after: a later state of the same model, in any of these forms.
+        before: the state before the change.
+        after: a later state of the same model.
         granularity: the kind of blocks: ``block``, ``module`` or ``tensor`` (see
             `ParameterLayout.from_module`).
+        metric: the metric that ranks; see `ScoredChange.rows`.
         ddof: the kind of standard deviation in Eq. 1: 0 of a population, 1 of a sample; see `score_layers`.
         pooling: how the scores of a block's layers are combined; see `score_blocks`.
+        base: the base model of adapters. Each adapter then is the whole model with the adapter added. Without
+            it, two adapters are compared by their products alone; and of an adapter and a whole model, the
+            whole model is the adapter's base, and only the layers that the adapter changes are scored.
+        strict: whether layers that only one state has, or that have another shape in the other, are an error;
+            otherwise they are listed in `left_out`, and the layers that both have are scored.
         backend: the backend that computes the statistics (see `layer_stats`).
 
     Raises:
-        InputError: A file is missing, damaged or a pickle; the two states do not hold the same tensors; or a
-            tensor has a dtype that PyTorch cannot convert.
+        InputError: A model is missing, damaged or a pickle with more than tensors; the two states have no
+            layers in common, or with `strict` not the same layers; a tensor has a dtype that PyTorch cannot
+            convert; or the metric is unknown or needs more than the two states.
 
     Examples:
         >>> before = {"h.0.w": torch.zeros(2), "h.1.w": torch.zeros(2)}
         >>> after = {"h.0.w": torch.tensor([1.0, -1.0]), "h.1.w": torch.tensor([1.0, 3.0])}
-        >>> [row["name"] for row in score(before, after, granularity="tensor").blocks]
+        >>> [row["name"] for row in score(before, after, granularity="tensor").rows()]
         ['h.1.w', 'h.0.w']
     """
+    check_metric(metric)
+    given: dict[str, Model] = {"BEFORE": before, "AFTER": after} | ({} if base is None else {"BASE": base})
     with ExitStack() as stack:
-        old, new = (
-            _opened(field, model, other, stack)
-            for field, model, other in (("BEFORE", before, after), ("AFTER", after, before))
-        )
-        sides = [_Sorted.of(checkpoint) for checkpoint in (old, new)]
-        pairs, tied = _pairs(*sides)
-        if old.ordered:
-            pairs = {name: pairs[name] for name in old.tensors if name in pairs}
-        if not pairs:
-            raise InputError("BEFORE", old.source, "a model with floating-point tensors that are layers")
-        for name, other in pairs.items():
-            ours, theirs = old.tensors[name].shape, new.tensors[other].shape
-            if ours != theirs:
-                raise InputError(f"AFTER: {other}", theirs, f"shape {ours}, as {name} in BEFORE")
-        layout = ParameterLayout.from_shapes({name: old.tensors[name].shape for name in pairs}, granularity)
-        parts = [
-            layer_stats({name: new.tensors[other].read() - old.tensors[name].read()}, backend=backend)
-            for name, other in pairs.items()
-        ]
-    stats = _joined(parts)
+        checkpoints = opened(given, stack)
+        pairing, notes = _paired(checkpoints, strict)
+        shapes = {pair.name: pair.shape for pair in pairing.pairs}
+        layout = ParameterLayout.from_shapes(shapes, granularity)
+        known = all(pair.weight for pair in pairing.pairs)
+        # Weights that both states share cost time, so they are read only for metrics that need them.
+        free = not any(set(pair.before) & set(pair.after) for pair in pairing.pairs)
+        wanted = known and (free or metric not in OF_CHANGE_ALONE)
+        stats, weights = stats_of(pairing.pairs, backend, weights=wanted)
     scores = score_layers(stats, ddof)
-    return ScoredChange(
+    found = ScoredChange(
         layout=layout,
         stats=stats,
         scores=scores,
         block_scores=score_blocks(scores, layout, stats, pooling),
-        skipped=_either(*(side.skipped for side in sides)),
-        buffers=_either(*(side.buffers for side in sides)),
-        tied=tied,
-        renamed={name: other for name, other in pairs.items() if name != other},
-        not_read=tuple(f"{side.field}: {note}" for side in (old, new) for note in side.not_read),
+        weights=weights,
+        metric=metric,
+        pooling=pooling,
+        skipped=pairing.skipped,
+        buffers=pairing.buffers,
+        tied=pairing.tied,
+        left_out=pairing.left_out,
+        renamed={pair.name: pair.other for pair in pairing.pairs if pair.name != pair.other},
+        not_read=_said(checkpoints, "not_read"),
+        notes=(*_said(checkpoints, "notes"), *notes),
     )
+    found.rows()  # an error of the metric comes here, and not when the result is printed
+    return found
 
 
-def _opened(field: str, model: Model, other: Model, stack: ExitStack) -> Checkpoint:
-    if isinstance(model, str | os.PathLike):
-        return open_checkpoint(field, Path(model), stack)
-    return held_in_memory(field, model, other if isinstance(other, nn.Module) else None)
-
-
-@dataclass(frozen=True)
-class _Sorted:
-    """Holds the names of a checkpoint's tensors: layers, buffers, and all others."""
-
-    checkpoint: Checkpoint
-    layers: list[str]
-    buffers: list[str]
-    skipped: list[str]
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> _Sorted:
-        tensors = checkpoint.tensors
-        kept = buffers(tensors)
-        skipped = {name for name, tensor in tensors.items() if not tensor.floating} | quantised(tensors)
-        layers = [name for name in tensors if name not in kept and name not in skipped]
-        real = [name for name in tensors if not tensors[name].alias]
-        return cls(
-            checkpoint,
-            layers,
-            [name for name in real if name in kept],
-            [name for name in real if name in skipped - kept],
-        )
-
-
-def _pairs(old: _Sorted, new: _Sorted) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Pairs the layers that both states have, and lists tied copies that only one of them has."""
-    pairs = matched(old.layers, new.layers)
-    held, other_held = old.checkpoint.tensors, new.checkpoint.tensors
-    twice = [name for name, other in pairs.items() if held[name].alias and other_held[other].alias]
-    pairs = {name: other for name, other in pairs.items() if name not in twice}
-    tied = twice
-    sides = ((old, list(pairs), new), (new, list(pairs.values()), old))
-    for side, used, other_side in sides:
-        tensors, known = side.checkpoint.tensors, {*used, *twice}
-        lone = sorted((name for name in side.layers if name not in known), key=natural)
-        copies = [name for name in lone if tensors[name].alias or _is_copy(tensors[name], tensors, used)]
-        tied = [*tied, *copies]
-        missing = [name for name in lone if name not in copies]
-        if missing:
-            _refuse(missing, other_side)
-    return pairs, tuple(tied)
-
-
-def _is_copy(tensor: Stored, tensors: dict[str, Stored], names: list[str]) -> bool:
-    """Tells whether a tensor is one of the named tensors, or has the same numbers as one of them.
-
-    A tensor whose numbers are all equal, such as a bias of zeros, is never taken for a copy.
-    """
-    like = [tensors[name] for name in names if tensors[name].shape == tensor.shape]
-    if any((held.file, held.name) == (tensor.file, tensor.name) for held in like):
-        return True
-    own = tensor.read() if like else torch.empty(0)
-    if not bool((own != own.reshape(-1)[:1]).any()):  # two biases that are zero are not tied
-        return False
-    return any(torch.equal(held.read(), own) for held in like if held.dtype == tensor.dtype)
-
-
-def _refuse(missing: list[str], other: _Sorted) -> None:
-    """Raises an error about tensors that the other checkpoint lacks, or holds in a form without scores."""
-    side, name = other.checkpoint, missing[0]
-    apart = next((held for held in other.skipped if core(held) == core(name)), None)
-    if apart is not None:
+def _paired(checkpoints: dict[str, Checkpoint], strict: bool) -> tuple[Pairing, list[str]]:
+    """Pairs the layers of both states, after adapters are put on their base model."""
+    adapters = [field for field, checkpoint in checkpoints.items() if checkpoint.products is not None]
+    notes: list[str] = []
+    left_out: list[str] = []
+    if "BASE" in adapters:
+        raise InputError("BASE", checkpoints["BASE"].source, "a whole model, but this is an adapter")
+    sides = {field: Side.of(checkpoints[field]) for field in checkpoints if field not in adapters}
+    base = sides.get("BASE")
+    if base is not None and not adapters:
         raise InputError(
-            f"{side.field}: {apart}",
-            side.tensors[apart].dtype,
-            "floating-point numbers without separate scales, as in the other checkpoint",
-            "Save it in F32, F16 or BF16.",
+            "BASE", base.checkpoint.source, "nothing, since neither BEFORE nor AFTER is an adapter"
         )
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    raise InputError(side.field, f"no tensor {name}{more}", "the tensors of the other checkpoint")
+    for field in adapters:
+        other = base or next(iter(sides.values()), None) if len(adapters) == 1 or base else None
+        if other is None:
+            sides[field] = Side.of(checkpoints[field])
+            continue
+        found, unfit = on_base(checkpoints[field], other, strict, only_changed=base is None)
+        left_out += unfit
+        sides[field] = found
+    if base is None and len(adapters) == 1:
+        notes.append(f"{adapters[0]}: an adapter, put on the other model; layers that it changes are scored")
+    named = {checkpoints[field].base for field in adapters}
+    if base is None and len(adapters) == 2:
+        notes.append("BEFORE, AFTER: adapters, compared by their products without base weights")
+        if len(named) > 1:
+            notes.append(
+                f"BEFORE, AFTER: their base models have other names: {' and '.join(map(str, named))}"
+            )
+    pairing = paired(sides["BEFORE"], sides["AFTER"], strict)
+    return replace(pairing, left_out=(*left_out, *pairing.left_out)), notes
 
 
-def _either(before: list[str], after: list[str]) -> tuple[str, ...]:
-    """Joins the names of both sides in natural order; names that differ only by a prefix appear once."""
-    known = {core(name) for name in before}
-    return tuple(sorted([*before, *(name for name in after if core(name) not in known)], key=natural))
-
-
-def _joined(parts: list[LayerStats]) -> LayerStats:
-    def column(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
-
-    names = tuple(name for part in parts for name in part.names)
-    fields = ("count", "mean", "std", "l2", "abs_max", "nonfinite")
-    return LayerStats(names, *(column(name) for name in fields))
+def _said(checkpoints: dict[str, Checkpoint], what: str) -> tuple[str, ...]:
+    sentences: Sequence[tuple[str, str]] = [
+        (field, sentence)
+        for field, checkpoint in checkpoints.items()
+        for sentence in getattr(checkpoint, what)
+    ]
+    return tuple(f"{field}: {sentence}" for field, sentence in sentences)

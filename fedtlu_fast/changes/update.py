@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedtlu_fast.changes.scored import ScoredChange
+from fedtlu_fast.changes.result import ScoredChange
 from fedtlu_fast.errors import InputError, check_kind, listed
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
@@ -80,7 +80,14 @@ def choose(
     last = None if last_choice is None else _mask_of(last_choice, scores.layout)
     draws, index = generator(seed, "selection", round or 1), 1 if round is None else round
     change = Change(
-        scores.layout, scores.stats, scores.scores, None, scores.layout, round=index, last_choice=last
+        scores.layout,
+        scores.stats,
+        scores.scores,
+        None,
+        scores.layout,
+        round=index,
+        last_choice=last,
+        weights=scores.weights,
     )
     others = {name: measure(name, change).blocks for name in chooser.metrics if name != SCORE}
     evidence = Evidence(

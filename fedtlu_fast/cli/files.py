@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,11 +30,20 @@ def write_csv(path: Path, row_type: type[Any], rows: Sequence[Any]) -> None:
     Raises:
         InputError: The file cannot be written.
     """
+    write_rows(path, [field.name for field in fields(row_type)], [asdict(row) for row in rows])
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes mappings, one per line, below a line of the columns' names.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(row_type)])
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+            writer.writerows(rows)
     except OSError as error:
         raise InputError("--csv", str(path), f"a file that can be written; {error.strerror}") from error
 

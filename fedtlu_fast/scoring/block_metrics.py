@@ -60,6 +60,8 @@ class Change:
             None unless asked for.
         client_weights: [K] float64, their weights; None unless `client_stats` is there.
         backend: the backend that runs the kernels.
+        weights: [L] float64 on the CPU, statistics of the parameters before the change; None if they are not
+            known, or can be computed from `parameters`.
     """
 
     layout: ParameterLayout
@@ -74,6 +76,7 @@ class Change:
     client_stats: LayerStats | None = None
     client_weights: Tensor | None = None
     backend: str = "auto"
+    weights: LayerStats | None = None
 
 
 @dataclass(frozen=True)
@@ -194,9 +197,11 @@ def l2_per_parameter(change: Change) -> BlockValues:
 
 def relative_change(change: Change) -> BlockValues:
     """Ranks by ``||dW|| / ||W||``, where W are the global parameters before the change."""
-    if change.parameters is None:
-        raise InputError("metric", "relative_change", "a change whose parameters before it are known")
-    weights = layer_stats(change.parameters, change.scored, backend=change.backend)
+    weights = change.weights
+    if weights is None:
+        if change.parameters is None:
+            raise InputError("metric", "relative_change", "a change whose parameters before it are known")
+        weights = layer_stats(change.parameters, change.scored, backend=change.backend)
     return ratios(change, unit_norms(weights, change.scored))
 
 

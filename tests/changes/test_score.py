@@ -174,15 +174,22 @@ def test_missing_tensors_are_named_on_their_side(tmp_path: Path, pair: tuple[Pat
         del fewer[name]
     less = save(tmp_path / "less.safetensors", fewer)
     with pytest.raises(InputError, match=r"AFTER: got 'no tensor h\.9\.b and 2 more'"):
-        score(pair[0], less)
+        score(pair[0], less, strict=True)
     with pytest.raises(InputError, match=r"BEFORE: got 'no tensor h\.9\.b and 2 more'"):
-        score(less, pair[1])
+        score(less, pair[1], strict=True)
+    found = score(pair[0], less)
+    assert found.left_out == tuple(f"{name}: not in AFTER" for name in ("h.9.b", "h.9.w", "h.10.w"))
+    assert len(found.scores) == len(tensors(1)) - 3
+    assert "3 layers not compared" in str(found)
 
 
 def test_other_shapes_are_named(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     other = save(tmp_path / "other.safetensors", {**tensors(2), "h.3.w": torch.zeros(4, 5)})
     with pytest.raises(InputError, match=r"AFTER: h\.3\.w: got \(4, 5\); expected shape \(4, 4\)"):
-        score(pair[0], other)
+        score(pair[0], other, strict=True)
+    found = score(pair[0], other)
+    assert found.left_out == ("h.3.w: shape (4, 4) in BEFORE, (4, 5) in AFTER",)
+    assert "h.3.w" not in found.scores.names
 
 
 class _Trap:
@@ -191,18 +198,26 @@ class _Trap:
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ""])
-def test_pickles_are_never_opened(
-    tmp_path: Path, pair: tuple[Path, Path], suffix: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_code_in_pickles_runs(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    suffix: str,
+    zipped: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bad = tmp_path / f"model{suffix}"
-    bad.write_bytes(pickle.dumps(_Trap()))
-    monkeypatch.setattr(os, "system", lambda _: pytest.fail("the pickle was opened"))
+    if zipped:
+        torch.save({"w": _Trap()}, bad)
+    else:
+        bad.write_bytes(pickle.dumps(_Trap(), protocol=2))
+    monkeypatch.setattr(os, "system", lambda _: pytest.fail("the pickle ran code"))
     with pytest.raises(InputError, match="AFTER"):
         score(pair[0], bad)
     folder = tmp_path / "folder"
     folder.mkdir()
     bad.rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"model\.safetensors, but it holds pytorch_model\.bin"):
+    with pytest.raises(InputError, match=r"this pickle holds .*\.system and was not opened"):
         score(pair[0], folder)
 
 

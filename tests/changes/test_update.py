@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,8 +162,11 @@ def test_a_selector_of_the_users_own(pair):
     assert ft.choose(scores, selector=Middle(), unique="never").names == ("h.1",)
     with pytest.raises(InputError, match="no facts about single clients, but this one needs agreement"):
         ft.choose(scores, selector=Agreeing())
+    relative = scores.rows(metric="relative_change")
+    best = next(row["name"] for row in relative if row["rank"] == 1)
+    assert ft.choose(scores, selector=FedTLU("relative_change"), unique="never").names == (best,)
     with pytest.raises(InputError, match="parameters before it"):
-        ft.choose(scores, selector=FedTLU("relative_change"))
+        ft.choose(replace(scores, weights=None), selector=FedTLU("relative_change"))
     with pytest.raises(InputError, match="selector: got 'int'; expected a name, a function"):
         ft.choose(scores, selector=3)
 
