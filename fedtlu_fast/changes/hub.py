@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.hub_access import hub_access
@@ -50,15 +49,20 @@ def place_of(field: str, given: str | os.PathLike[str]) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
+        files: list[str] | None = None
         try:
-            api = HfApi()
-            files = [] if unreachable else api.list_repo_files(name, revision=revision or None)
+            if not unreachable:
+                files = _wanted(HfApi().list_repo_files(name, revision=revision or None))
+                if not files:
+                    raise InputError(field, str(given), "a repository with weights that can be read")
             folder = snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=_wanted(files) or None,
+                allow_patterns=files,
                 local_files_only=bool(unreachable),
             )
+        except InputError:
+            raise
         except LocalEntryNotFoundError as error:
             why = f" cannot be asked ({unreachable})" if unreachable else " sent no copy"
             expected = f"a file or directory here, or a name on the hub, which{why}; the cache holds no copy"
@@ -77,7 +81,7 @@ def place_of(field: str, given: str | os.PathLike[str]) -> Path:
 
 def _wanted(files: Sequence[str]) -> list[str]:
     for patterns in WANTED:
-        found: list[Any] = [[file for file in files if fnmatchcase(file, own)] for own in patterns]
+        found = [[file for file in files if fnmatchcase(file, own)] for own in patterns]
         if all(found):
             return [file for own in found for file in own if "/" not in file]
     return []

@@ -27,7 +27,8 @@ class Kind:
 
     Attributes:
         name: the layers' common name, with ``*`` where their names differ.
-        role: what the layers are for; see the top of this module.
+        role: what the layers are for; see the top of this module. Layers that are alike by shape alone may
+            have several roles, separated by commas.
         layers: indices of the layers, in order.
         group: the group of like layers; None for a layer without like.
     """
@@ -56,7 +57,7 @@ def kinds(layout: ParameterLayout) -> list[Kind]:
         replace(
             kind,
             name=kind.name if kind.group else layout.layers[kind.layers[0]].name,
-            role=roles[kind.layers[0]],
+            role=", ".join(dict.fromkeys(roles[layer] for layer in kind.layers)),
         )
         for kind in found
     ]

@@ -16,6 +16,7 @@ from fedtlu_fast.layout import Block, ParameterLayout
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import LayerScores, LayerStats, Pooling
 from fedtlu_fast.scoring.block_metrics import Change, asked_by, measure
+from fedtlu_fast.wording import either
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 By = Literal["layer", "block", "kind"]
 EXCESS = "excess"
 """The metric of Eq. 1."""
+BASE = either("base", "--base")
 OF_CHANGE_ALONE = (EXCESS, "l2_per_parameter")
 """Metrics that do not need the weights before the change."""
 
@@ -123,7 +125,7 @@ class ScoredChange:
             return measure(metric, change).blocks
         except InputError as error:
             if self.weights is None and metric not in OF_CHANGE_ALONE:
-                fix = "Give the base model (base, or --base), or score with this metric from the start."
+                fix = f"Give the base model ({BASE}), or score with this metric."
                 raise InputError("metric", metric, "a metric of the change alone", fix) from error
             raise
 
