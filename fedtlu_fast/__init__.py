@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from fedtlu_fast.algorithms import Ditto, FedDyn, FedNova, Scaffold
     from fedtlu_fast.api import simulate
+    from fedtlu_fast.build.finished import load_result
     from fedtlu_fast.changes import ScoredChange, score
     from fedtlu_fast.changes.update import apply_, choose
     from fedtlu_fast.client_steps import ClientContext, ClientStep, RoundChange, ServerContext, ServerHalf
@@ -115,6 +116,7 @@ __all__ = [
     "choose",
     "layer_stats",
     "load_config",
+    "load_result",
     "part",
     "score",
     "score_blocks",
@@ -187,6 +189,7 @@ _HOMES = {
     "choose": "changes.update",
     "layer_stats": "scoring",
     "load_config": "config.settings",
+    "load_result": "build.finished",
     "part": "parts",
     "score": "changes",
     "score_blocks": "scoring",

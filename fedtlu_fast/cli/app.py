@@ -26,6 +26,7 @@ from fedtlu_fast.cli.console import hide_bars_of_libraries, notes
 from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
 from fedtlu_fast.cli.experiment import experiment_command
+from fedtlu_fast.cli.export import export_command
 from fedtlu_fast.cli.history import history_command
 from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.report import report_command
@@ -77,7 +78,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-LOADING = ("run", "compare", "experiment", "profile", "bench-sim")
+LOADING = ("run", "compare", "experiment", "export", "profile", "bench-sim")
 """Commands that load PyTorch and Transformers, which need memory and threads."""
 
 
@@ -109,6 +110,7 @@ app.command("experiment", short_help="Run an experiment of the FedTLU paper.")(e
 app.command("data", short_help="Show how the data are dealt to the clients.")(data_command)
 app.command("score", short_help="Rank the layers and blocks of a change.")(score_command)
 app.command("report", short_help="Make the report of a run or comparison anew.")(report_command)
+app.command("export", short_help="Write a run's model for transformers or peft, with a card.")(export_command)
 app.command("history", short_help="Show how stable a run's ranking of blocks was.")(history_command)
 app.command("profile", short_help="Measure the speed and accuracy of the kernels.")(profile_command)
 app.command("bench-sim", short_help="Time rounds beside other simulators.")(bench_sim_command)

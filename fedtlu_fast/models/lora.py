@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,24 +67,38 @@ def add_adapters_(
 def merged(model: nn.Module) -> nn.Module:
     """Returns the model with its adapters merged into its weights; it has the same outputs.
 
-    A model without adapters, or a peft model, which can save adapters itself, is returned unchanged;
-    otherwise the result is a copy.
+    A model without adapters is returned unchanged; otherwise the result is a copy.
     """
-    if find_spec("peft") is None:
-        return model
-    # Imported here because it takes seconds and is an optional dependency.
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if isinstance(model, PeftModel) or not any(isinstance(own, BaseTunerLayer) for own in model.modules()):
+    if is_peft(model):
+        copied: Any = copy.deepcopy(model)
+        whole: nn.Module = copied.merge_and_unload()
+        return whole
+    if not adapter_layers(model):
         return model
     found = copy.deepcopy(model)
-    adapted = [(name, own) for name, own in found.named_modules() if isinstance(own, BaseTunerLayer)]
-    for name, module in adapted:
+    for name, module in adapter_layers(found).items():
         module.merge()
         parent, _, own_name = name.rpartition(".")
         setattr(found.get_submodule(parent), own_name, module.get_base_layer())
     return found
+
+
+def is_peft(model: nn.Module) -> bool:
+    """Whether this is a model of peft's own, such as `get_peft_model` returns."""
+    if "peft" not in sys.modules:  # there can be no such model
+        return False
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def adapter_layers(model: nn.Module) -> dict[str, Any]:
+    """Returns the layers that have adapters, by their names."""
+    if "peft" not in sys.modules:
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: own for name, own in model.named_modules() if isinstance(own, BaseTunerLayer)}
 
 
 def frozen_identity(model: nn.Module) -> dict[str, str]:

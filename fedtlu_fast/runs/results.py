@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.models.lora import merged
-from fedtlu_fast.places import portable
+from fedtlu_fast.models.saving import Origin, class_name, save
+from fedtlu_fast.models.trained_model import trained_model
+from fedtlu_fast.places import at_home, portable
 from fedtlu_fast.runs.as_json import dump_json
 from fedtlu_fast.runs.directory import LOGS, RunDirectory
+from fedtlu_fast.runs.files import make_root, storage_error
+from fedtlu_fast.runs.model_card import FILE as CARD
+from fedtlu_fast.runs.model_card import model_card
 from fedtlu_fast.runs.reading import read_finished
-from fedtlu_fast.wording import RESUMED
+from fedtlu_fast.wording import RESUMED, either
 
 NO_BUDGET = "all"
 """What stands for a budget in the name of an arm whose clients have none: ``full@all``."""
@@ -55,6 +60,7 @@ class RunResult:
         layout: of the model.
         out: the run's directory, if it had one.
         model: the module with the final weights and buffers, on the CPU and in evaluation mode.
+        settings: all settings of the run, nested as in config.yaml.
         best: the best model, where one was kept (`checkpoint.best`, `SaveBest`).
     """
 
@@ -65,6 +71,7 @@ class RunResult:
     layout: ParameterLayout
     out: Path | None
     model: nn.Module
+    settings: Mapping[str, Any]
     best: BestModel | None = None
 
     def __repr__(self) -> str:
@@ -86,27 +93,56 @@ class RunResult:
         """The state dict of the final model: all parameters and buffers, by name."""
         return self.model.state_dict()
 
-    def save_pretrained(self, directory: Path | str) -> None:
-        """Writes the final model as `transformers` does, so that ``from_pretrained`` reads it.
+    def save_pretrained(
+        self,
+        directory: Path | str,
+        *,
+        best: bool = False,
+        merge: bool = False,
+        push_to_hub: str | None = None,
+    ) -> None:
+        """Writes the model with a card (README.md), so that ``from_pretrained`` of `transformers` reads it.
 
-        Adapters that were added by ``model.lora`` are merged into the weights; a model of peft's own writes
-        its adapters.
+        The tokenizer or image processor of a pre-trained base goes with it. Of a run with ``model.lora``, the
+        adapters and the trained head are written, so that ``PeftModel.from_pretrained(base, directory)`` of
+        peft reads them. A model that is no class of `transformers` is written as its state dict
+        (model.safetensors), which ``safetensors.torch.load_model`` reads.
 
         Args:
-            directory: made if it is not there.
+            directory: made if it is not there; files in it are replaced.
+            best: write the best model of the run instead of the final one.
+            merge: add LoRA adapters to the weights, and write a whole model.
+            push_to_hub: name of a repository on the Hugging Face Hub (``user/name``), to which the directory
+                is also sent by huggingface_hub, with the login that it finds; it is made if it is not there.
 
         Raises:
-            InputError: the model is none of Hugging Face's, and has no ``save_pretrained``.
+            InputError: The run kept no best model; or the adapters alone would not give this model.
+            StorageError: The directory cannot be written.
         """
-        if not hasattr(self.model, "save_pretrained"):
-            raise InputError(
-                "save_pretrained",
-                type(self.model).__name__,
-                "a model of Hugging Face's",
-                "Save result.state_dict() instead, by safetensors.torch.save_file.",
-            )
-        saved: Any = merged(self.model)
-        saved.save_pretrained(directory)
+        model, why = self.model, None
+        if best:
+            if self.best is None:
+                expected = "a run that kept its best model"
+                fix = "Run with checkpoint.best=true, or the callback SaveBest."
+                raise InputError(either("best", "--best"), best, expected, fix)
+            model = trained_model(model, self.layout, self.best.params, self.best.buffers)
+            why = f"the best by {self.best.metric} ({self.best.value:.6g}), after round {self.best.round}"
+        place = at_home(directory)
+        origin = Origin(str(self.settings["task"]), self.settings.get("model", {}).get("pretrained"))
+        try:
+            make_root(place)
+            kind = save(model, origin, place, merge=merge)
+            card = model_card(self.settings, self.summary, kind, class_name(model), why)
+            (place / CARD).write_text(card, encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise storage_error(place, error) from error
+        if push_to_hub is not None:
+            # Imported here because it takes a while, and few need it.
+            from huggingface_hub import HfApi
+
+            api = HfApi()
+            repository = api.create_repo(push_to_hub, exist_ok=True)
+            api.upload_folder(repo_id=repository.repo_id, folder_path=place)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
+from fedtlu_fast.models.trained_model import trained_model
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.runs.settings import StoredSettings
@@ -31,7 +32,6 @@ from fedtlu_fast.simulation.round import run_round
 from fedtlu_fast.simulation.run_files import RunFiles
 from fedtlu_fast.simulation.state import ServerState
 from fedtlu_fast.simulation.steering import best_of, context_of, steered
-from fedtlu_fast.simulation.trained_model import trained_model
 from fedtlu_fast.stopping import StopRequest
 from fedtlu_fast.torch_state import own_state
 
@@ -217,6 +217,7 @@ class Run:
             layout=self.layout,
             out=files.out,
             model=trained_model(self.server.trainer.task.model, self.layout, state.params, state.buffers),
+            settings=self.settings.complete,
             best=state.best,
         )
         self._context.result = result

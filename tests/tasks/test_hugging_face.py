@@ -195,6 +195,7 @@ def test_the_adapters_of_a_peft_model_are_saved_and_read(tmp_path):
     local = Local(lr=1.0, steps=4, batch_size=4)
     result = Federation(task, data_of("language"), cohort=4, local=local, executor="serial").run(2)
     result.save_pretrained(tmp_path)
+    assert "| base model | given in Python |" in (tmp_path / "README.md").read_text()
     again = peft.PeftModel.from_pretrained(gpt2(GPT2LMHeadModel), tmp_path).eval()
     tokens = torch.tensor([[3, 4, 5]])
     expected = result.model(tokens).logits
