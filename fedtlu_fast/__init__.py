@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from fedtlu_fast.selection import Evidence, FedTLU, Ranking, Selector
     from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
     from fedtlu_fast.tasks.hugging_face import HuggingFaceTask
-    from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
+    from fedtlu_fast.tasks.own_metrics import Metric
+    from fedtlu_fast.tasks.supervised import SupervisedTask
 
 __all__ = [
     "Aggregate",
@@ -156,7 +157,7 @@ _HOMES = {
     "Local": "clients.local",
     "Mean": "aggregation",
     "Median": "aggregation",
-    "Metric": "tasks.supervised",
+    "Metric": "tasks.own_metrics",
     "MultiKrum": "aggregation",
     "NormClip": "aggregation",
     "Pad": "data.pad",

@@ -7,11 +7,9 @@ belong to the identity of a run.
 
 from __future__ import annotations
 
-import abc
 import ast
 import hashlib
 import inspect
-import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable
@@ -23,11 +21,9 @@ from typing import Any
 from torch import nn
 
 from fedtlu_fast.own_changes import SELF, changes_of, functions_of, tree_of
+from fedtlu_fast.own_origin import belongs_to, full_name, is_known, is_object, is_of_package, module_of
 from fedtlu_fast.own_values import GATHERED, PLAIN, described, in_order, is_json, name_of
 
-PACKAGE = __name__.partition(".")[0]
-KNOWN = {PACKAGE, "torch", "transformers", "datasets", "peft", "numpy", *sys.stdlib_module_names}
-"""Packages whose versions stand for their code (`environment`)."""
 OF_MODULES = frozenset(vars(nn.Module()))
 """Attributes of every `torch.nn.Module`: its mode, hooks, children, parameters and buffers."""
 
@@ -61,11 +57,6 @@ def own_code(parts: Iterable[Any], model: nn.Module | None = None) -> dict[str, 
         name: digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
         for name, digests in sorted(found.items())
     }
-
-
-def is_known(module: str) -> bool:
-    """Tells whether a module belongs to a package whose version stands for its code."""
-    return module.partition(".")[0] in KNOWN
 
 
 class _Walk:
@@ -112,7 +103,9 @@ class _Walk:
             self._function(value)
         elif isinstance(value, partial):
             if value.args or value.keywords:
-                self._found.append((f"{_name(value.func)}, partial", described((value.args, value.keywords))))
+                self._found.append(
+                    (f"{full_name(value.func)}, partial", described((value.args, value.keywords)))
+                )
             for one in (value.func, *value.args, *value.keywords.values()):
                 self.visit(one)
         elif inspect.ismethod(value):
@@ -127,16 +120,16 @@ class _Walk:
             self.visit(inner)
         elif inspect.isroutine(value):
             self._library(value)
-        elif not is_known(_module(type(value))) or _ours(type(value)):
+        elif not is_known(module_of(type(value))) or is_of_package(type(value)):
             self._object(value, settled)
 
     def _library(self, value: Any) -> None:
         """Notes a function of a library by its name."""
-        if not _ours(value):
-            self._found.append((_name(value), "of a library"))
+        if not is_of_package(value):
+            self._found.append((full_name(value), "of a library"))
 
     def _class(self, cls: type) -> None:
-        if not is_known(_module(cls)):
+        if not is_known(module_of(cls)):
             changed = changes_of([cls])
             values = {
                 name: own
@@ -145,9 +138,9 @@ class _Walk:
                 and not any(changed.has(f"{owner}.{name}", own) for owner in (SELF, cls.__name__))
             }
             plain = {name: own for name, own in values.items() if _has_value(own)}
-            self._found.append((_name(cls), f"{_source(cls)}{described(plain)}"))
+            self._found.append((full_name(cls), f"{_source(cls)}{described(plain)}"))
             for own in values.values():
-                if isinstance(own, (partial, nn.Module, *GATHERED)) or _is_object(own, _module(cls)):
+                if isinstance(own, (partial, nn.Module, *GATHERED)) or is_object(own, module_of(cls)):
                     self.visit(own)
             for function in functions_of(cls):
                 if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
@@ -158,16 +151,16 @@ class _Walk:
             self.visit(base)
 
     def _function(self, function: FunctionType) -> None:
-        if is_known(_module(function)):
+        if is_known(module_of(function)):
             self._library(function)
             return
-        self._found.append((_name(function), _source(function)))
+        self._found.append((full_name(function), _source(function)))
         self._refer(function)
 
     def _refer(self, function: FunctionType) -> None:
         """Visits the values that a function uses: default arguments, and those from outside."""
         self._functions.append(function)
-        here = f"{_module(function)}:{function.__qualname__}, "
+        here = f"{module_of(function)}:{function.__qualname__}, "
         code = function.__code__
         positional = code.co_varnames[: code.co_argcount][::-1]
         defaults = dict(zip(positional, (function.__defaults__ or ())[::-1], strict=False))
@@ -187,12 +180,12 @@ class _Walk:
                     for inner in sorted(set(names) & vars(own).keys()):
                         self._reads(f"{own.__name__}:", inner, vars(own)[inner], function)
             elif name in function.__globals__:
-                self._reads(f"{_module(function)}:", name, own, function)
+                self._reads(f"{module_of(function)}:", name, own, function)
 
     def _reads(self, place: str, name: str, value: Any, function: FunctionType) -> None:
         """Notes a value that a function reads; of a namespace or an object only attributes that it names."""
         if inspect.isfunction(value) or inspect.isclass(value):
-            if _belongs_to(value, _module(function)):
+            if belongs_to(value, module_of(function)):
                 self.visit(value)
             elif value.__name__ != name:
                 self._read.append((place, name, value))
@@ -206,7 +199,7 @@ class _Walk:
             isinstance(value, partial | nn.Module)
             or _has_value(value)
             or inspect.isroutine(value)
-            or _is_object(value, _module(function))
+            or is_object(value, module_of(function))
         ):
             self._read.append((place, name, value))
 
@@ -219,7 +212,7 @@ class _Walk:
                 name: value
                 for name, value in _attributes(module).items()
                 if name not in OF_MODULES
-                and (not is_known(_module(cls)) or (is_json(value) and not name.startswith("_")))
+                and (not is_known(module_of(cls)) or (is_json(value) and not name.startswith("_")))
             }
             held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             weights = {
@@ -227,7 +220,7 @@ class _Walk:
                 for name, one in held
             }
             text = described([path, name_of(module), own, weights])
-            self._found.append((f"{_name(cls)}, values", text))
+            self._found.append((f"{full_name(cls)}, values", text))
             for value in own.values():
                 self.visit(value)
 
@@ -238,37 +231,16 @@ class _Walk:
             attributes = _attributes(value)
         except Exception:  # such as an object that raises when it is read
             return
-        ours = _ours(cls)
+        ours = is_of_package(cls)
         # A part of the user's derives from a class of the package.
-        in_settings = settled and any(_ours(base) for base in cls.__mro__)
+        in_settings = settled and any(is_of_package(base) for base in cls.__mro__)
         dumped = {item.name for item in fields(value)} if is_dataclass(value) else set()
         for name, own in attributes.items():
             kept = in_settings and (ours or name in dumped)
             counts = _has_value(own) and not callable(own) if ours else True
             if counts and not (kept and is_json(own)):
-                self._found.append((f"{_name(cls)}, {name}", described(own)))
+                self._found.append((f"{full_name(cls)}, {name}", described(own)))
             self.visit(own, settled=kept)
-
-
-def _ours(thing: Any) -> bool:
-    return _module(thing).partition(".")[0] == PACKAGE
-
-
-def _module(thing: Any) -> str:
-    """The module of a function or class.
-
-    It is empty for a function that `exec` made without a ``__name__``, and for an abstract class that `type`
-    made: that one names the module of `abc.ABCMeta`.
-    """
-    found = getattr(thing, "__module__", None)
-    if not isinstance(found, str):
-        return ""
-    return "" if found == abc.__name__ and getattr(abc, thing.__name__, None) is not thing else found
-
-
-def _name(thing: Any) -> str:
-    named = thing if isinstance(getattr(thing, "__qualname__", None), str) else type(thing)
-    return f"{_module(named)}:{named.__qualname__}"
 
 
 def _has_value(value: Any) -> bool:
@@ -279,7 +251,7 @@ def _has_value(value: Any) -> bool:
 def _attributes(value: Any) -> dict[str, Any]:
     """Returns the attributes of an object that its code does not change, by name."""
     cls = type(value)
-    changed = changes_of(base for base in cls.__mro__ if not is_known(_module(base)))
+    changed = changes_of(base for base in cls.__mro__ if not is_known(module_of(base)))
     slots = [name for base in cls.__mro__ for name in _slots(base)]
     found = {name: getattr(value, name, None) for name in slots} | getattr(value, "__dict__", {})
     return {
@@ -300,21 +272,6 @@ def _slots(cls: type) -> tuple[str, ...]:
 def _names(code: CodeType) -> list[str]:
     inner = [name for item in code.co_consts if isinstance(item, CodeType) for name in _names(item)]
     return list(dict.fromkeys([*code.co_names, *inner]))
-
-
-def _is_object(value: Any, module: str) -> bool:
-    """Tells whether a value is an object whose class is the user's."""
-    return not (inspect.isroutine(value) or inspect.isclass(value)) and _belongs_to(type(value), module)
-
-
-def _belongs_to(value: Any, module: str) -> bool:
-    """Tells whether a function or class is the user's, not a library's, if code of this module uses it."""
-    if _module(value).partition(".")[0] == module.partition(".")[0]:
-        return True
-    if is_known(_module(value)):
-        return False
-    place = getattr(sys.modules.get(_module(value)), "__file__", None) or ""
-    return "site-packages" not in place
 
 
 def _source(thing: Any) -> str:

@@ -17,7 +17,8 @@ from fedtlu_fast.tasks.classification import Classification
 from fedtlu_fast.tasks.image_classification import ImageClassification
 from fedtlu_fast.tasks.language_modelling import LanguageModelling
 from fedtlu_fast.tasks.metrics import Evaluation
-from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
+from fedtlu_fast.tasks.own_metrics import Metric
+from fedtlu_fast.tasks.supervised import SupervisedTask
 from fedtlu_fast.tasks.tagging import Tagging
 from fedtlu_fast.tasks.text_classification import TextClassification
 from fedtlu_fast.testing import ConformanceError, check_task

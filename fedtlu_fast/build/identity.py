@@ -9,7 +9,8 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.executors.executor import ExecutorPart
 from fedtlu_fast.models.lora import frozen_identity
-from fedtlu_fast.own_code import is_known, own_code
+from fedtlu_fast.own_code import own_code
+from fedtlu_fast.own_origin import is_known
 from fedtlu_fast.own_values import described
 from fedtlu_fast.runs.settings import StoredSettings
 from fedtlu_fast.simulation.server import Server

@@ -24,6 +24,7 @@ from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.layout.blocks import Granularity, discover
 from fedtlu_fast.layout.named_blocks import Patterns
 from fedtlu_fast.layout.repetition import Shape
+from fedtlu_fast.layout.titles import titles_of
 from fedtlu_fast.torch_state import without_modes
 
 DEEPEST = 200
@@ -165,7 +166,7 @@ class ParameterLayout:
             alike[block.kind].append(index)
         names = [block.name for block in found]
         members = [tuple(group) for group in alike.values() if len(group) > 1]
-        titles = _unique([_pattern([names[index] for index in group]) for group in members])
+        titles = titles_of([[names[index] for index in group] for group in members])
         return cls(
             layers=_place(shapes),
             blocks=tuple(Block(block.name, block.layers) for block in found),
@@ -290,28 +291,3 @@ def _views(slots: Sequence[Layer], vector: Tensor) -> dict[str, Tensor]:
     if vector.shape != (size,):
         raise InputError("vector.shape", tuple(vector.shape), f"({size},), as in this layout")
     return {slot.name: vector[slot.offset : slot.offset + slot.numel].view(slot.shape) for slot in slots}
-
-
-def _pattern(names: Sequence[str]) -> str:
-    """Names like blocks: ``h.0``, ``h.1`` -> ``h.*``; ``lstm[1]``, ``lstm[2]`` -> ``lstm[*]``."""
-    parts = [name.split(".") for name in names]
-    if len({len(path) for path in parts}) > 1:
-        return f"{names[0]} and like"
-    return ".".join(_common(column) for column in zip(*parts, strict=True))
-
-
-def _common(column: Sequence[str]) -> str:
-    if len(set(column)) == 1:
-        return column[0]
-    stems = {part.partition("[")[0] for part in column}
-    return f"{stems.pop()}[*]" if len(stems) == 1 else "*"
-
-
-def _unique(titles: Sequence[str]) -> list[str]:
-    """Numbers the titles that occur more than once: ``h.*``, ``h.*#2``."""
-    seen: defaultdict[str, int] = defaultdict(int)
-    unique = []
-    for title in titles:
-        seen[title] += 1
-        unique.append(title if seen[title] == 1 else f"{title}#{seen[title]}")
-    return unique

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,8 +21,8 @@ from fedtlu_fast.runs.files import (
     write_file,
 )
 from fedtlu_fast.runs.lock import DirectoryLock
-from fedtlu_fast.runs.logs import LogDigests, read_lines
-from fedtlu_fast.runs.sealed import read_sealed_yaml, seal_yaml
+from fedtlu_fast.runs.logs import LogDigests, read_lines, read_rows
+from fedtlu_fast.runs.sealed import is_sealed_yaml, read_sealed_yaml, seal_yaml
 from fedtlu_fast.runs.timings import read_timings, timing_line
 from fedtlu_fast.wording import OUT, RESUME, RESUMED, either
 
@@ -197,13 +196,7 @@ class RunDirectory:
         Raises:
             InputError: the log cannot be read.
         """
-        rows: list[dict[str, Any]] = []
-        for line in read_lines(self.path / log):
-            row = _row(line)
-            if row is None or row.get("round") != len(rows) + 1:
-                break
-            rows.append(row)
-        return rows
+        return read_rows(self.path / log)
 
     def timings(self, rounds: int) -> list[dict[str, Any]]:
         """The readings of the first rounds; see `read_timings`."""
@@ -297,22 +290,7 @@ class RunDirectory:
             raise storage_error(self.path / name, error) from error
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
 def _only_begun(path: Path) -> bool:
     """Whether a directory holds nothing, or settings as we write them and nothing that came of them."""
     names = {item.name for item in path.iterdir()}
-    if not names <= BEGINNING:
-        return False
-    try:
-        for name in names & {CONFIG, COMPARISON}:
-            read_sealed_yaml(path / name, "")
-    except InputError:
-        return False
-    return True
+    return names <= BEGINNING and all(is_sealed_yaml(path / name) for name in names & {CONFIG, COMPARISON})

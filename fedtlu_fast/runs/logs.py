@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.runs.files import read_file
@@ -51,6 +53,24 @@ def read_lines(path: Path) -> list[bytes]:
     except OSError as error:
         raise InputError(str(path), error.strerror, "a log as the run wrote it") from None
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a log as mappings, one a round; the first damaged line ends them.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    rows: list[dict[str, Any]] = []
+    for line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(row, dict) or row.get("round") != len(rows) + 1:
+            break
+        rows.append(row)
+    return rows
 
 
 def changed_log(folder: Path, digests: Mapping[str, str], rounds: int) -> str | None:

@@ -77,6 +77,15 @@ def read_sealed_yaml(path: Path, what: str) -> str:
     return body
 
 
+def is_sealed_yaml(path: Path) -> bool:
+    """Tells whether a file holds what was written through `seal_yaml`."""
+    try:
+        read_sealed_yaml(path, "")
+    except InputError:
+        return False
+    return True
+
+
 def _canonical(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
 from fedtlu_fast.models.trained_model import trained_model
@@ -21,6 +20,7 @@ from fedtlu_fast.simulation.costs import write_measured_costs
 from fedtlu_fast.simulation.decided import say_shares
 from fedtlu_fast.simulation.endings import how_to_resume
 from fedtlu_fast.simulation.founding import Founded
+from fedtlu_fast.simulation.isolated import isolated
 from fedtlu_fast.simulation.records import (
     client_ends,
     metrics_row,
@@ -36,23 +36,6 @@ from fedtlu_fast.stopping import StopRequest
 from fedtlu_fast.torch_state import own_state
 
 logger = logging.getLogger("fedtlu_fast")
-
-Self = TypeVar("Self", bound="Run")
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-def _isolated(
-    method: Callable[Concatenate[Self, Given], Result],
-) -> Callable[Concatenate[Self, Given], Result]:
-    """The method of a run, in a state of PyTorch that is the run's own (see `own_state`)."""
-
-    @wraps(method)
-    def inside(self: Self, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        with self.own_state():
-            return method(self, *args, **kwargs)
-
-    return inside
 
 
 class Run:
@@ -137,7 +120,7 @@ class Run:
             self._callbacks.warn_of_missing(self.state.control.callbacks)
         return ended and (self.state.round >= self.server.rounds or self.over)
 
-    @_isolated
+    @isolated
     def advance(self, until: int, stop: StopRequest | None = None) -> None:
         """Runs rounds up to and including round `until`.
 
@@ -160,7 +143,7 @@ class Run:
                 self._round()
             self.save()
 
-    @_isolated
+    @isolated
     def adopt(self, source: Path) -> None:
         """Takes over the rounds of another run that did exactly what this one would have done so far.
 
@@ -188,13 +171,13 @@ class Run:
             self.files.close()
             self._callbacks.call("on_close")
 
-    @_isolated
+    @isolated
     def save(self) -> None:
         """Writes a checkpoint of the last round done, unless there is one."""
         if self.files.save(self.state):
             self._callbacks.call("on_checkpoint")
 
-    @_isolated
+    @isolated
     def finish(self, instead: Mapping[str, Any] | None = None) -> RunResult:
         """Makes the last tests and the summary; writes them when the run has a directory.
 

@@ -18,7 +18,8 @@ from fedtlu_fast.data.population import Batch
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.tasks.called import Forward, Function
 from fedtlu_fast.tasks.metrics import PERPLEXITY
-from fedtlu_fast.tasks.supervised import Metric, SupervisedTask
+from fedtlu_fast.tasks.own_metrics import Metric
+from fedtlu_fast.tasks.supervised import SupervisedTask
 
 LABELS = "labels"
 Head = Literal["causal", "language", "classifier", "other"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import numpy as np
@@ -16,39 +15,12 @@ from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.data.form import Form, form_of_columns, rebuilt
 from fedtlu_fast.data.listed import Collate
 from fedtlu_fast.data.population import Batch, Pool, Population, Samples, count
-from fedtlu_fast.errors import InputError, check_kind, kind_of, not_one_of
+from fedtlu_fast.errors import InputError, check_kind, kind_of
 from fedtlu_fast.randomness import SeededWhereDrawn
 from fedtlu_fast.tasks.called import Called, Forward, Function, blaming, ignored_label, name_of, unreduced
-from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY, Better, Evaluation, Figure
+from fedtlu_fast.tasks.metrics import LOSS, Evaluation
+from fedtlu_fast.tasks.own_metrics import Metric, figures_of
 from fedtlu_fast.tasks.task import Task
-
-TAKEN = ("loss", "perplexity", "macro_f1", "f1")
-"""Names that metrics cannot have, because rows of logs already have them."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric, with its title and its direction.
-
-    Attributes:
-        function: a function of (model, batch) or of (outputs, targets), like a loss; it returns [B] or a
-            scalar.
-        better: whether ``higher`` or ``lower`` values are better.
-        title: its title in tables and figures; empty: its name.
-        percent: whether it is a share, which is shown in per cent.
-
-    Examples:
-        >>> error = Metric(torch.nn.functional.l1_loss, better="lower", title="mean absolute error")
-    """
-
-    function: Function
-    better: Better = "higher"
-    title: str = ""
-    percent: bool = False
-
-    def __post_init__(self) -> None:
-        if self.better not in ("higher", "lower"):
-            raise not_one_of("better", self.better, ("higher", "lower"))
 
 
 class SupervisedTask:
@@ -122,7 +94,7 @@ class SupervisedTask:
         self.model, self.collate, self.form = model, collate, cast("Form | None", None)
         known = {name: one if isinstance(one, Metric) else Metric(one) for name, one in metrics.items()}
         self._metrics = {name: Called.of(one.function, f"metrics[{name!r}]") for name, one in known.items()}
-        self.figures = _figures(known, headline)
+        self.figures = figures_of(known, headline)
         self._seeded = SeededWhereDrawn()
 
     def __repr__(self) -> str:
@@ -265,27 +237,6 @@ def fitted(task: Task, data: Datasets) -> tuple[Task, Population]:
         return task, data.population()
     population = data.population(task.collate)
     return task.of_form(population.form), population
-
-
-def _figures(metrics: Mapping[str, Metric], headline: str | None) -> tuple[Figure, ...]:
-    """Returns the figures of these metrics, the headline first.
-
-    Raises:
-        InputError: a name is reserved or is not an identifier, or the headline is not one of the names.
-    """
-    for name in metrics:
-        if name in TAKEN or not (isinstance(name, str) and name.isidentifier()):
-            raise InputError("metrics", name, f"names like Python's variables, other than {', '.join(TAKEN)}")
-    found = {
-        name: Figure(name, one.better, one.title or name.replace("_", " "), one.percent)
-        for name, one in metrics.items()
-    }
-    if headline is None:
-        return tuple(found.values())
-    known = {**found, LOSS.name: LOSS, PERPLEXITY.name: PERPLEXITY}
-    if headline not in known:
-        raise not_one_of("headline", headline, known)
-    return (known[headline], *(figure for name, figure in found.items() if name != headline))
 
 
 def _tensor(value: Any, size: int, field: str) -> Tensor:

@@ -26,7 +26,8 @@ from fedtlu_fast.data.population import example_samples
 from fedtlu_fast.errors import ClientError, InputError
 from fedtlu_fast.simulation.evaluation import global_test, local_test
 from fedtlu_fast.simulation.records import metrics_row, run_summary, start_figures
-from fedtlu_fast.tasks.supervised import Metric, SupervisedTask, fitted
+from fedtlu_fast.tasks.own_metrics import Metric
+from fedtlu_fast.tasks.supervised import SupervisedTask, fitted
 from fedtlu_fast.tasks.trial import try_loss, warn_of_batches
 
 

@@ -12,7 +12,8 @@ from fedtlu_fast.data.datasets import Datasets
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.tasks.called import kind_of
 from fedtlu_fast.tasks.metrics import LOSS, PERPLEXITY
-from fedtlu_fast.tasks.supervised import Metric, SupervisedTask, fitted
+from fedtlu_fast.tasks.own_metrics import Metric
+from fedtlu_fast.tasks.supervised import SupervisedTask, fitted
 
 
 @pytest.fixture
