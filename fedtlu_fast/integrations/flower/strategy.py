@@ -68,6 +68,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         )
         self._model: GlobalModel | None = None
         self._dotted: dict[str, str] = {}
+        self._asked: dict[int, list[str]] = {}
+        self._warned = False
 
     def summary(self) -> None:
         """Logs the settings."""
@@ -89,26 +91,24 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         else:
             self._model.load(ArraysView(arrays, self._dotted))
         messages = super().configure_train(server_round, arrays, config, grid)
-        return (
-            messages
-            if self._orders is None
-            else self._with_orders(server_round, list(messages), self._orders)
-        )
-
-    def _with_orders(
-        self, server_round: int, messages: list[Message], orders: LayerOrders
-    ) -> Iterable[Message]:
-        """Yields the messages with the names of the arrays that each client trains and sends."""
-        assert self._model is not None
+        self._asked = {}
+        if self._orders is None:
+            return messages
+        messages = list(messages)
         clients = [int(message.metadata.dst_node_id) for message in messages]
         keys = {name: key for key, name in self._dotted.items()}
-        chosen = orders.of(self._model, server_round, clients)
-        for message, client in zip(messages, clients, strict=True):
-            content = RecordDict(dict(message.content))
-            names = [keys[name] for name in chosen[client]]
-            config = {**message.content[self.configrecord_key], CHOSEN: names}
-            content[self.configrecord_key] = ConfigRecord(config)
-            yield Message(content, dst_node_id=client, message_type=message.metadata.message_type)
+        orders = self._orders.of(self._model, server_round, clients)
+        self._asked = {client: [keys[name] for name in names] for client, names in orders.items()}
+        # A list: Flower's grids go through the messages more than once.
+        return [self._with_order(message) for message in messages]
+
+    def _with_order(self, message: Message) -> Message:
+        """Returns the message with the names of the arrays that its client trains and sends."""
+        client = int(message.metadata.dst_node_id)
+        content = RecordDict(dict(message.content))
+        config = {**message.content[self.configrecord_key], CHOSEN: self._asked[client]}
+        content[self.configrecord_key] = ConfigRecord(config)
+        return Message(content, dst_node_id=client, message_type=message.metadata.message_type)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -137,6 +137,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         for client, content in zip(clients, contents, strict=True):
             (record,) = content.array_records.values()
             begun.add(client, ArraysView(record, self._dotted))
+            self._check_order(client, record)
         self.last_step = step = begun.finish()
         if step is None:
             log(WARNING, "aggregate_train: no reply could be used; the model stays as it is")
@@ -147,6 +148,18 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         arrays = self._model.arrays()
         record = ArrayRecord({key: Array(arrays[name]) for key, name in self._dotted.items()})
         return record, _with_step(metrics, step)
+
+    def _check_order(self, client: int, record: ArrayRecord) -> None:
+        """Warns once, when a client sends arrays that it was not asked for."""
+        if self._warned or client not in self._asked:
+            return
+        more = len(record.keys() - set(self._asked[client]))
+        if not more:
+            return
+        self._warned = True
+        said = "aggregate_train: client %d sent %d arrays more than it was asked for; all of them are averaged"
+        fix = "Does its ClientApp have mods=[send_chosen_layers]?"
+        log(WARNING, f"{said}. {fix}", client, more)
 
     def _weight(self, content: Any) -> float:
         (metrics,) = content.metric_records.values()
