@@ -60,6 +60,7 @@ PACKAGES = {
     "fedtlu_fast.integrations": "fedtlu_fast/integrations",
     "fedtlu_fast.integrations.flower": "fedtlu_fast/integrations/flower",
     "fedtlu_fast.integrations.trackers": "fedtlu_fast/integrations/trackers",
+    "fedtlu_fast.integrations.transformers": "fedtlu_fast/integrations/transformers",
     "fedtlu_fast.kernels": "kernels",
     "fedtlu_fast.layout": "fedtlu_fast/layout",
     "fedtlu_fast.models": "fedtlu_fast/models",
