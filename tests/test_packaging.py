@@ -88,7 +88,9 @@ def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     sources = [
-        path for path in (ROOT / "fedtlu_fast").rglob("*") if path.suffix in (".py", ".yaml", ".j2", ".pyi")
+        path
+        for path in (ROOT / "fedtlu_fast").rglob("*")
+        if path.suffix in (".py", ".yaml", ".j2", ".css", ".js", ".pyi")
     ]
     wanted = {str(path.relative_to(ROOT)) for path in sources}
     wanted |= {f"fedtlu_fast/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}

@@ -13,21 +13,41 @@ from fedtlu_fast.places import at_home
 
 
 def report_command(
-    run_dir: Annotated[
-        Path,
+    run_dirs: Annotated[
+        list[Path],
         typer.Argument(
-            parser=at_home, metavar="RUN_DIR", help="Directory of a finished run or of a finished comparison."
+            parser=at_home,
+            metavar="RUN_DIR...",
+            help="Directories of finished runs, comparisons or experiments. Several are set side by side.",
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="One page for all: a file that ends in .html, or a directory for a report.html (default for "
+            "several directories: a new directory in runs/).",
+            metavar="FILE|DIR",
+            parser=at_home,
+        ),
+    ] = None,
     columns: options.Columns = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make the report of a finished run or comparison anew, with more columns perhaps; nothing is run.
+    """Make the report of a finished run, comparison or experiment anew, or set several side by side.
+
+    With one directory its tables, pictures and report.html are made anew, with more columns perhaps. With
+    several directories one page shows what differs in their settings, their curves and one table; runs that
+    differ only in their seed become one line with its spread. Nothing is run.
 
     A column that gives no number shows a dash, and a line says why.
     """
     from fedtlu_fast.report.again import write_report
 
-    page = write_report(run_dir, options.listed(columns))
+    asked = options.listed(columns)
+    if len(run_dirs) > 1 and out is None:
+        with options.fresh_directory("report") as directory:
+            page = write_report(run_dirs, asked, directory)
+    else:
+        page = write_report(run_dirs if len(run_dirs) > 1 else run_dirs[0], asked, out)
     if not quiet:
         note(f"Page: {page}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fedtlu_fast.report.own_columns import Asked, asked_columns
 from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
+from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
@@ -39,6 +40,8 @@ class WriteReport(Callback):
         if run.out is None or run.result is None:
             return
         settings, found = RunSettings.read(run.out), run.result
-        arm = ArmResult(settings.selector, settings.seed, found.summary, found.metrics, found.selection)
+        timings = RunDirectory(run.out).timings(len(found.metrics))
+        logs = found.metrics, found.selection, timings
+        arm = ArmResult(settings.selector, settings.seed, found.summary, *logs)
         with own_state():
             write_run_report(arm, found.layout, settings, run.out, self.columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from rich.table import Table
 
 from fedtlu_fast.shown import visible
 
+_NUMBER = re.compile(
+    r"[-+]?[\d.,]+(e[-+]?\d+)?\s?%?( ± [\d.,e+-]+%?)?( \([-+]?[\d.,e]+%?)?( to [-+]?[\d.,e]+%?\)?)?$|-?$"
+)
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Heads and cells of a table."""
 
@@ -38,6 +42,15 @@ def terminal_table(cells: Cells, title: str, *, left: Collection[str], break_at:
     for line in lines:
         table.add_row(*line)
     return table
+
+
+def numeric_columns(cells: Cells) -> list[bool]:
+    """For each column, whether it holds only numbers and dashes; the first one names the rows."""
+    heads, lines = cells
+    return [
+        place > 0 and bool(lines) and all(_NUMBER.match(line[place]) for line in lines)
+        for place in range(len(heads))
+    ]
 
 
 def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

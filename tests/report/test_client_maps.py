@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.client_arms import OPEN, arm, reference
 
-from fedtlu_fast.report.aggregate.client_choices import agreement, client_choices
+from fedtlu_fast.report.aggregate.client_choices import agreement, arms_choices, client_choices
 from fedtlu_fast.report.arms import baseline_of, budget_of, selector_of
-from fedtlu_fast.report.figures.client_maps import MOST_COLUMNS, arms_choices, grid, maps_figure
+from fedtlu_fast.report.figures.client_maps import MOST_COLUMNS, grid, maps_figure
 from fedtlu_fast.report.figures.style import styles
 from fedtlu_fast.report.pages.parts import png
 

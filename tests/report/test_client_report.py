@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from support.client_arms import arm, reference
 from support.federations import snapshot, tiny
+from support.html_pages import read_page
 
 from fedtlu_fast import simulate
+from fedtlu_fast.report.aggregate.client_choices import arms_choices
 from fedtlu_fast.report.aggregate.clients import client_cells, client_rows, client_table
+from fedtlu_fast.report.aggregate.curves import agreement_curves, quality_curves
 from fedtlu_fast.report.figures.arm_curves import curves_by_budget
-from fedtlu_fast.report.figures.client_maps import arms_choices
-from fedtlu_fast.report.pages.clients import agreement_curves, quality_curves
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.parts import png
 from fedtlu_fast.report.run_settings import RunSettings
@@ -186,9 +187,20 @@ def test_everything_is_written_from_runs(
     }
     pictures = ["agreement.png", "comparison.png", "costs-end.png", "costs.png", "maps.png"]
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == pictures
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(pictures)
-    assert "strategic@1" in page
+    page = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    titles = [own["data-title"] for _, own in page.tags if "data-title" in own]
+    assert [title.partition(":")[0] for title in titles] == [
+        *(f"Global test, one seed, budget {budget}" for budget in (1, 2)),
+        *arms,
+        "How far the clients of a round agree",
+        "Clients by rounds",
+        *(
+            f"perplexity (lower is better) over {cost}, budget {b}"
+            for b in (1, 2)
+            for cost in ("MB up", "GFLOP")
+        ),
+    ]
+    assert page.texts["span"].count("strategic@1") >= 2, "in legends"
     costs = {row["arm"]: row for row in csv.DictReader(io.StringIO((tmp_path / "costs.csv").read_text()))}
     assert list(costs) == list(arms)
     assert float(costs["strategic@1"]["probe_share"]) > 0 == float(costs["random@1"]["probe_share"])

@@ -15,8 +15,8 @@ from support.federations import tiny
 
 from fedtlu_fast import StorageError
 from fedtlu_fast.report.pages.comparison import write_comparison_report
-from fedtlu_fast.report.pages.page import write_page
-from fedtlu_fast.report.pages.parts import attempt, pictures, png, tables
+from fedtlu_fast.report.pages.content import Notes, Section
+from fedtlu_fast.report.pages.parts import attempt, charts, pictures, png, sections, sheets
 from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.results import ArmResult, RunResult
@@ -120,11 +120,16 @@ def fail(*_: Any) -> Any:
 
 def test_what_cannot_be_made_costs_that_part_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert list(pictures({"good": lambda: figure_of("x"), "bad": fail})) == ["good"]
-    made = tables({"bad": fail, "empty": lambda: ([], []), "good": lambda: (["a"], [["1"]])})
-    assert [table["title"] for table in made] == ["good"]
+    made = sheets({"bad": fail, "empty": lambda: ([], []), "good": lambda: (["a"], [["1"]])})
+    assert [table.title for table in made] == ["good"]
+    assert charts({"bad": fail, "none": lambda: None}) == []
+    empty, full = Section("a", "A", []), Section("b", "B", [Notes(["x"])])
+    assert sections({"bad": fail, "empty": lambda: empty, "full": lambda: full}) == [full]
     assert [record.getMessage() for record in caplog.records] == [
         "plots/bad.png could not be made, all else was: ValueError: no such\\x1b thing",
         "the table “bad” could not be made, all else was: ValueError: no such\\x1b thing",
+        "the chart “bad” could not be made, all else was: ValueError: no such\\x1b thing",
+        "the section “bad” could not be made, all else was: ValueError: no such\\x1b thing",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
@@ -139,7 +144,17 @@ def test_a_full_disk_is_no_part_of_a_report() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    ["curves_figure", "selection_figure", "score_history", "stability_cells", "_summary_cells", "write_page"],
+    [
+        "curves_figure",
+        "score_history",
+        "stability_cells",
+        "scores_map",
+        "quality_charts",
+        "_summary_cells",
+        "faults_section",
+        "run_sentence",
+        "write_page",
+    ],
 )
 def test_a_run_whose_report_breaks_somewhere_keeps_the_rest(
     finished: RunResult,
@@ -185,18 +200,6 @@ def test_arms_without_a_single_round_are_compared(tmp_path: Path, caplog: pytest
         path.name for path in tmp_path.iterdir()
     }
     assert len(caplog.records) <= 1
-
-
-def test_the_page_shows_names_as_they_are(tmp_path: Path) -> None:
-    names = [*NAMES, "<script>alert(1)</script>", "a\nb"]
-    page = [{"title": name, "heads": [name], "cells": [[name]]} for name in names]
-    write_page(tmp_path, "t\x1b", "\ud800", page, {"<b>": b"x"}, tiny(Path("a\x1b<b>")).to_yaml())
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<script>" not in text
-    assert "\x1b" not in text
-    assert text.count("a\\nb") == 3
-    assert "&lt;b&gt;" in text
-    assert "rounds: 5\n" in text
 
 
 def test_figures_are_made_with_numbers_of_any_size() -> None:

@@ -115,7 +115,7 @@ def test_a_metric_of_ones_own_reaches_logs_and_report(tmp_path):
     assert result.summary["headline"] == "first_share"
     assert own.run(1).summary["start_sha256"] == result.summary["start_sha256"]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Share of the first tag" in page
+    assert "share of the first tag (lower is better)" in page
     assert "test_first_share" in page
     assert "&#34;better&#34;" not in page, "how to read figures is for programs"
     assert f"test first_share: {row['test_first_share']:.4g}\n" in repr(result)

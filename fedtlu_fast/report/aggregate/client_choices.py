@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.report.arms import chooses
+from fedtlu_fast.report.arms import arm_names, chooses
 from fedtlu_fast.runs.results import ArmResult
 
 Floats = NDArray[np.float64]
@@ -83,3 +84,31 @@ def agreement(masks: Masks) -> float:
     index = np.divide(both, either, out=np.ones_like(both), where=either > 0)
     pairs = np.triu_indices(len(masks), 1)
     return float(index[pairs].mean())
+
+
+def arms_choices(results: Sequence[ArmResult]) -> dict[str, list[ClientChoices]]:
+    """Returns the choices of every arm whose clients choose, in the order of the arms."""
+    found: dict[str, list[ClientChoices]] = {}
+    for name in arm_names(results):
+        own = [client_choices(result) for result in results if result.selector == name]
+        if runs := [run for run in own if run is not None]:
+            found[name] = runs
+    return found
+
+
+def mean_shares(runs: Sequence[ClientChoices], blocks: Sequence[str], rounds: Sequence[int]) -> Floats:
+    """Returns [T, B]: the mean of the shares over runs; NaN where no run has a cohort.
+
+    Args:
+        runs: the choices of one arm's runs.
+        blocks: [B], names of blocks, among them those of the runs.
+        rounds: [T], consecutive numbers of rounds, among them those of the runs.
+    """
+    total, count = np.zeros((len(rounds), len(blocks))), np.zeros((len(rounds), len(blocks)))
+    for run in runs:
+        rows = np.array(run.rounds) - rounds[0]
+        cells = np.ix_(rows, np.array([blocks.index(name) for name in run.blocks], np.int64))
+        known = ~np.isnan(run.shares)
+        total[cells] += np.where(known, run.shares, 0)
+        count[cells] += known
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import fill
 
 import numpy as np
@@ -11,37 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from fedtlu_fast.report.aggregate.curves import Curve
 from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
 from fedtlu_fast.report.figures.style import FAINT, INK, Style, styles
 
 MOST_COLUMNS = 3
 LONGEST_NOTE = 56
 """The number of characters that fit in the width of a panel."""
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """The numbers of one arm's R runs.
-
-    Attributes:
-        rounds: [T], the rounds with a number; empty for an arm that is drawn as a level.
-        values: [R, T], NaN where a run has no number; [R, 1] for a level.
-    """
-
-    rounds: Sequence[int]
-    values: Floats
-
-    def mean(self) -> Floats:
-        """Returns [T]: the mean over the runs that have a number."""
-        known = ~np.isnan(self.values)
-        total = np.where(known, self.values, 0).sum(axis=0)
-        found: Floats = np.divide(
-            total, known.sum(axis=0), out=np.full_like(total, np.nan), where=known.any(axis=0)
-        )
-        return found
 
 
 def curves_by_budget(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +10,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedtlu_fast.report.aggregate.client_choices import ClientChoices, Floats, client_choices
-from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of, selector_of
+from fedtlu_fast.report.aggregate.client_choices import mean_shares
+from fedtlu_fast.report.aggregate.curves import Choices
+from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
 from fedtlu_fast.report.figures.style import INK
-from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.shown import short_names
 
 MOST_COLUMNS = 6
@@ -24,19 +24,6 @@ MOST_LABELS = 14
 WIDTH = 11.0
 SIDE = 1.6
 """Inches: the width of all maps together, and the width for the names of blocks and the colour bar."""
-
-Choices = Mapping[str, Sequence[ClientChoices]]
-"""The choices of each arm's runs (its seeds), by the name of the arm."""
-
-
-def arms_choices(results: Sequence[ArmResult]) -> dict[str, list[ClientChoices]]:
-    """Returns the choices of every arm whose clients choose, in the order of the arms."""
-    found: dict[str, list[ClientChoices]] = {}
-    for name in arm_names(results):
-        own = [client_choices(result) for result in results if result.selector == name]
-        if runs := [run for run in own if run is not None]:
-            found[name] = runs
-    return found
 
 
 def maps_figure(choices: Choices) -> Figure:
@@ -63,7 +50,7 @@ def maps_figure(choices: Choices) -> Figure:
     for name, (row, column) in places.items():
         axes = panels[row, column]
         axes.set_axis_on()
-        shares = _mean_shares(choices[name], blocks, range(first, last + 1))
+        shares = mean_shares(choices[name], blocks, range(first, last + 1))
         image = axes.imshow(
             shares.T,
             aspect="auto",
@@ -107,18 +94,6 @@ def grid(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     return found | {
         name: (len(kinds) + place // len(budgets), place % len(budgets)) for place, name in enumerate(others)
     }
-
-
-def _mean_shares(runs: Sequence[ClientChoices], blocks: Sequence[str], rounds: Sequence[int]) -> Floats:
-    """Returns [T, B]: the mean over runs; NaN where no run has a cohort."""
-    total, count = np.zeros((len(rounds), len(blocks))), np.zeros((len(rounds), len(blocks)))
-    for run in runs:
-        rows = np.array(run.rounds) - rounds[0]
-        cells = np.ix_(rows, np.array([blocks.index(name) for name in run.blocks], np.int64))
-        known = ~np.isnan(run.shares)
-        total[cells] += np.where(known, run.shares, 0)
-        count[cells] += known
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def _label(axes: Axes, blocks: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from fedtlu_fast.report.aggregate.curves import Curve
 from fedtlu_fast.report.arms import BASELINE, arm_names
-from fedtlu_fast.report.figures.arm_curves import Curve, coincident, same_line
+from fedtlu_fast.report.figures.arm_curves import coincident, same_line
 from fedtlu_fast.report.figures.curves import (
     Rows,
     draw_band,

@@ -25,6 +25,18 @@ BASELINE_COLOUR, GREY = "#0072B2", "#777777"
 DASHES = ("-", "--", "-.", ":")
 GREY_DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 4)))
 
+ON_DARK = {
+    "#000000": "#F2F2F2",
+    "#333333": "#CCCCCC",
+    "#555555": "#B4B4B4",
+    "#777777": "#A3A3A3",
+    "#0072B2": "#3B8FCE",
+    "#8C6D31": "#BF9B4F",
+}
+"""Colours that are too dark for a dark page, and what stands for them there."""
+SVG_DASHES = {"-": "", "--": "6 3", "-.": "7 3 1.5 3", ":": "1.5 3"}
+"""Dashes by matplotlib's names, in pixels."""
+
 LineStyle = str | tuple[int, tuple[int, ...]]
 
 
@@ -60,3 +72,15 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     greys = [name for name in names if name not in coloured]
     plain = {name: Style(GREY, GREY_DASHES[place % len(GREY_DASHES)]) for place, name in enumerate(greys)}
     return {name: plain.get(name) or found[selector_of(name)] for name in names}
+
+
+def on_dark(colour: str) -> str:
+    """Returns the colour that stands for `colour` on a dark page; colours that are easy to see there stay."""
+    return ON_DARK.get(colour, colour)
+
+
+def dash_lengths(line: LineStyle) -> str:
+    """Returns the dashes of a line as SVG has them, such as ``6 3``; empty for a solid line."""
+    if isinstance(line, str):
+        return SVG_DASHES[line]
+    return " ".join(map(str, line[1]))

@@ -10,19 +10,17 @@ from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
 from fedtlu_fast.report.figures.comparison import comparison_figure
-from fedtlu_fast.report.figures.own_columns import OWN, OWN_TITLE, own_figures
-from fedtlu_fast.report.headline import headline_of_arms
+from fedtlu_fast.report.figures.own_columns import own_figures
 from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
+from fedtlu_fast.report.pages.arms import ArmsReport, arms_page
 from fedtlu_fast.report.pages.clients import write_client_report
+from fedtlu_fast.report.pages.content import Sheet
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, pictures
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
-
-SHOWN_AS = "{}, and which blocks were updated"
-"""The title of the picture; the headline takes the place of the braces."""
 
 
 def write_comparison_report(
@@ -58,7 +56,6 @@ def _comparison_report(
     out: Path,
     own: OwnColumns,
 ) -> None:
-    title = headline_of_arms(results).title
     heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
     told = f"{settings.rounds_text}, {len(rows[0]['seeds'])} seeds: mean ± std"
@@ -68,12 +65,6 @@ def _comparison_report(
     figures = {"comparison": lambda: comparison_figure(results, blocks), **own_figures(results, own)}
     drawn = pictures(figures)
     write_pictures(out, drawn)
-    titles = {"comparison": SHOWN_AS.format(title[:1].upper() + title[1:]), OWN: OWN_TITLE}
-    write_page(
-        out,
-        title="Which layers to update: " + ", ".join(row["selector"] for row in rows),
-        lead=f"{settings.lead}; mean ± standard deviation over {len(rows[0]['seeds'])} seeds.",
-        tables=[{"title": "Comparison", "heads": heads, "cells": cells}],
-        pictures={titles[name]: picture for name, picture in drawn.items()},
-        settings=settings.text,
-    )
+    title = "Which layers to update: " + ", ".join(row["selector"] for row in rows)
+    table = Sheet("Comparison", heads, cells)
+    write_page(out, arms_page(ArmsReport(title, results, table, settings, out, own)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from textwrap import fill
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import matplotlib
 from matplotlib.axis import Axis
@@ -23,6 +23,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from fedtlu_fast.errors import StorageError
+from fedtlu_fast.report.charts.chart import Chart
+from fedtlu_fast.report.pages.content import Charts, Section, Sheet
 from fedtlu_fast.report.tables import Cells
 from fedtlu_fast.shown import one_line, visible
 
@@ -70,18 +72,40 @@ def pictures(makers: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
     return {name: data for name, data in drawn.items() if data is not None}
 
 
-def tables(makers: Mapping[str, Callable[[], Cells]]) -> list[dict[str, Any]]:
+def sheets(makers: Mapping[str, Callable[[], Cells]], *, folded: bool = False) -> list[Sheet]:
     """Makes the tables of a page; a table that cannot be made or has no rows is left out.
 
     Args:
         makers: for each title the function that makes heads and cells of its table.
+        folded: whether a table is shown only when the reader opens it.
     """
     made = {title: attempt(f"the table “{title}”", make) for title, make in makers.items()}
     return [
-        {"title": title, "heads": table[0], "cells": table[1]}
+        Sheet.of(title, table, folded=folded)
         for title, table in made.items()
         if table is not None and table[1]
     ]
+
+
+def charts(makers: Mapping[str, Callable[[], Chart | Sequence[Chart] | None]]) -> list[Charts]:
+    """Makes charts that stand side by side; a chart that cannot be made or shows nothing is left out.
+
+    Args:
+        makers: for each name, for the log, the function that makes one chart, several or none.
+    """
+    made = [attempt(f"the chart “{name}”", make) for name, make in makers.items()]
+    found = [one for part in made if part for one in ([part] if isinstance(part, Chart) else part)]
+    return [Charts(found)] if found else []
+
+
+def sections(makers: Mapping[str, Callable[[], Section]]) -> list[Section]:
+    """Makes the sections of a page; a section that cannot be made or shows nothing is left out.
+
+    Args:
+        makers: for each section's title the function that makes it.
+    """
+    made = [attempt(f"the section “{title}”", make) for title, make in makers.items()]
+    return [section for section in made if section is not None and section.parts]
 
 
 def png(make: Callable[[], Figure]) -> bytes:

@@ -1,36 +1,53 @@
-"""The report of one run: pictures, and a page that holds them and the summary."""
+"""The report of one run: pictures, and a page that says what came out."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.report.aggregate.client_choices import arms_choices
 from fedtlu_fast.report.aggregate.comparison import SOME
-from fedtlu_fast.report.aggregate.history import kind_cells, score_history, stability_cells
-from fedtlu_fast.report.columns import Column
+from fedtlu_fast.report.aggregate.costs import read_costs
+from fedtlu_fast.report.aggregate.curves import Curve
+from fedtlu_fast.report.aggregate.history import (
+    ScoreHistory,
+    kind_cells,
+    score_history,
+    stability_cells,
+)
+from fedtlu_fast.report.charts.chart import Chart
+from fedtlu_fast.report.columns import COLUMNS, Column, column_of
 from fedtlu_fast.report.figures.history import history_figure
-from fedtlu_fast.report.figures.own_columns import OWN, OWN_TITLE, own_figures
+from fedtlu_fast.report.figures.own_columns import OWN_TITLE, own_figures
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
+from fedtlu_fast.report.figures.style import INK, Style
 from fedtlu_fast.report.headline import headline_of
 from fedtlu_fast.report.own_columns import OwnColumns
+from fedtlu_fast.report.pages.content import Facts, Page, Part, Section
 from fedtlu_fast.report.pages.page import write_page, write_pictures
-from fedtlu_fast.report.pages.parts import attempt, pictures, tables
+from fedtlu_fast.report.pages.parts import attempt, charts, pictures, sections, sheets
 from fedtlu_fast.report.run_settings import RunSettings
-from fedtlu_fast.report.tables import Cells
+from fedtlu_fast.report.sections.curves import looks_of, quality_charts
+from fedtlu_fast.report.sections.environment import environment_section
+from fedtlu_fast.report.sections.faults import faults_section
+from fedtlu_fast.report.sections.own import own_charts
+from fedtlu_fast.report.sections.repeat import repeat_run
+from fedtlu_fast.report.sections.spent import spent_section
+from fedtlu_fast.report.sections.took_part import took_part_section
+from fedtlu_fast.report.sections.updated import client_maps, ranking_chart, scores_map
+from fedtlu_fast.report.verdict import run_sentence, said_of
+from fedtlu_fast.runs.directory import COSTS
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import Figure as Quality
 
-SHOWN_AS = {
-    "selection": "Scores and choices",
-    "ranks": "Ranks, and how much of them survives a round",
-    OWN: OWN_TITLE,
-}
-"""Titles of the pictures, by the names of their files; the curves have the title of the headline."""
-
+LOCAL = "clients' own tests"
 MOST_LABELS = 200
 """The largest number of labels in a table of the page."""
 
@@ -60,46 +77,187 @@ def write_run_report(
 def _run_report(
     run: ArmResult, layout: ParameterLayout, settings: RunSettings, out: Path, own: OwnColumns
 ) -> None:
-    summary = run.summary
-    headline = headline_of(summary)
-    blocks = [layout.blocks[block].name for group in layout.groups for block in group.blocks]
-    unique = [layout.blocks[block].name for block in layout.unique]
-    warmup = int(summary["warmup_rounds"])
-    always = unique if settings.updates_unique else []
-    figures: dict[str, Callable[[], Figure]] = {
-        "curves": lambda: curves_figure(run.metrics, settings.shown_selector, warmup, headline),
-        "selection": lambda: selection_figure(run.selection, blocks, warmup, always),
-    }
-    history = attempt(
+    history = run_history(run, layout, settings)
+    figures = run_figures(run, layout, settings, history)
+    write_pictures(out, pictures(figures | own_figures([run], own)))
+    write_page(out, run_page(run, layout, settings, out, history, own))
+
+
+def page_of_run(
+    run: ArmResult,
+    layout: ParameterLayout,
+    settings: RunSettings,
+    place: Path,
+    columns: Sequence[Column] = (),
+) -> Page:
+    """Returns the page of one run alone; the arguments are those of `write_run_report`."""
+    own = OwnColumns.of([run], columns)
+    return run_page(run, layout, settings, place, run_history(run, layout, settings), own)
+
+
+def run_history(run: ArmResult, layout: ParameterLayout, settings: RunSettings) -> ScoreHistory | None:
+    """Returns the history of a run's ranks; None if it cannot be made, and then the log says why."""
+    return attempt(
         "the history of ranks",
         lambda: score_history(run.selection, layout, settings.made_selector(), settings.keep),
     )
+
+
+def run_figures(
+    run: ArmResult, layout: ParameterLayout, settings: RunSettings, history: ScoreHistory | None
+) -> dict[str, Callable[[], Figure]]:
+    """Returns functions that draw the pictures of one run, by the names of their files."""
+    headline, warmup = headline_of(run.summary), int(run.summary["warmup_rounds"])
+    always = [layout.blocks[block].name for block in layout.unique] if settings.updates_unique else []
+    figures: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: curves_figure(run.metrics, settings.shown_selector, warmup, headline),
+        "selection": lambda: selection_figure(run.selection, _blocks(layout), warmup, always),
+    }
     if history is not None and history.stability:
         groups = history.groups
         figures["ranks"] = lambda: history_figure(groups)
-    drawn = pictures(figures | own_figures([run], own))
-    write_pictures(out, drawn)
-    f1 = summary.get("test_f1") or {}
-    cells: dict[str, Callable[[], Cells]] = {
-        "Summary": lambda: (["", "value"], _summary_cells(summary)),
-        OWN_TITLE: lambda: (["", "value"], _own_cells(run, own)),
-        "Global test, label by label": lambda: (
-            ["label", "F1"],
-            _label_cells(f1),
+    return figures
+
+
+def run_page(
+    run: ArmResult,
+    layout: ParameterLayout,
+    settings: RunSettings,
+    out: Path,
+    history: ScoreHistory | None,
+    own: OwnColumns,
+) -> Page:
+    """Returns the page of one run.
+
+    Args:
+        run: the summary and the logs of the run.
+        layout: the layout of its model.
+        settings: the settings of the run.
+        out: the run's directory.
+        history: the history of its ranks; None if there is none.
+        own: columns that are asked for besides.
+    """
+    headline = headline_of(run.summary)
+    held = os.path.lexists(out / COSTS)
+    costs = attempt("the costs", lambda: read_costs({run.selector: [out]})) if held else None
+    return Page(
+        kind="Federated run",
+        title=f"Federated run: {settings.shown_selector}, seed {settings.seed}",
+        sentence=attempt("the sentence on top", lambda: run_sentence(run)) or "",
+        lead=f"{settings.lead}, {layout.size:,} parameters.",
+        sections=sections(
+            {
+                "Result": lambda: _result(run, settings, own),
+                "Blocks": lambda: _blocks_section(run, layout, history),
+                "Who took part": lambda: took_part_section(run, settings, out),
+                "Costs": lambda: spent_section([run], headline, costs or {}),
+                "Faults": lambda: faults_section([run]),
+                "Environment": lambda: environment_section([run]),
+                "How to repeat it": lambda: repeat_run(settings, out),
+            }
         ),
+    )
+
+
+def _result(run: ArmResult, settings: RunSettings, own: OwnColumns) -> Section:
+    summary, headline = run.summary, headline_of(run.summary)
+    f1 = summary.get("test_f1") or {}
+    drawn = charts(
+        {
+            "curves": lambda: _curves(run, settings, headline),
+            "columns": lambda: own_charts([run], own),
+        }
+    )
+    shown = sheets(
+        {
+            OWN_TITLE: lambda: (["", "value"], _own_cells(run, own)),
+            "Global test, label by label": lambda: (["label", "F1"], _label_cells(f1)),
+        }
+    )
+    all_of_it = sheets(
+        {"Everything in the summary": lambda: (["", "value"], _summary_cells(summary))}, folded=True
+    )
+    facts = attempt("the facts", lambda: Facts(_facts(summary, headline)))
+    first: list[Part] = [] if facts is None else [facts]
+    return Section("result", "Result", [*first, *drawn, *shown, *all_of_it])
+
+
+def _facts(summary: Mapping[str, Any], headline: Quality) -> list[tuple[str, str]]:
+    names = {
+        f"global {headline.title}": headline.column,
+        "before round 1": f"start_{headline.column}",
+        LOCAL: f"local_{headline.name}",
+        "after they trained once more": f"trained_local_{headline.name}",
     }
+    found = [(name, said_of(headline, summary[key])) for name, key in names.items() if _known(summary, key)]
+    for key, title in (
+        ("updated_share", "parameters updated in a round"),
+        ("bytes_up", "sent by clients"),
+        ("seconds", "seconds in rounds"),
+    ):
+        if _known(summary, key):
+            unit = " MB" if key == "bytes_up" else ""
+            found.append((title, f"{COLUMNS[key].cell(summary[key])}{unit}"))
+    best = summary.get("best")
+    if best:
+        value = column_of(best["metric"]).cell(best["value"])
+        found.append(("best model kept", f"after round {best['round']}: {best['metric']} {value}"))
+    return found
+
+
+def _known(summary: Mapping[str, Any], key: str) -> bool:
+    return summary.get(key) is not None
+
+
+def _curves(run: ArmResult, settings: RunSettings, headline: Quality) -> list[Chart]:
+    name, warmup = settings.shown_selector, int(run.summary["warmup_rounds"])
+    told = [(int(row["round"]), row[headline.column]) for row in run.metrics]
+    curves = _tested("global test", headline, told)
+    told = [(int(row["round"]), row.get(f"local_{headline.name}")) for row in run.metrics]
+    curves |= _tested(LOCAL, headline, told)
+    late = warmup if warmup < int(run.summary["rounds"]) else 0
+    looks = {"global test": looks_of([name])[name], LOCAL: Style(INK, "--")}
+    return quality_charts(curves, headline, title="Tests over rounds", warmup=late, looks=looks, whole=True)
+
+
+def _tested(name: str, headline: Quality, told: Sequence[tuple[int, float | None]]) -> dict[str, Curve]:
+    """Returns the curve of the rounds with a test, by its name; nothing without any."""
+    found = [(at, headline.scale * value) for at, value in told if value is not None]
+    rounds, values = [at for at, _ in found], [value for _, value in found]
+    return {name: Curve(rounds, np.array([values], np.float64))} if found else {}
+
+
+def _blocks_section(run: ArmResult, layout: ParameterLayout, history: ScoreHistory | None) -> Section:
+    warmup = int(run.summary["warmup_rounds"])
+    groups = [] if history is None else history.groups
+    parts: list[Part] = list(
+        charts(
+            {
+                "scores and choices": lambda: scores_map(run.selection, _blocks(layout), warmup),
+                "clients' choices": lambda: client_maps(arms_choices([run])),
+                "ranks": lambda: ranking_chart(groups),
+            }
+        )
+    )
     if history is not None:
         told = history
-        cells["Ranks from round to round (see fedtlu history --help)"] = lambda: stability_cells(told)
-        cells["Which layers decide a block's score"] = lambda: kind_cells(told)
-    write_page(
-        out,
-        title=f"Federated run: {settings.shown_selector}, seed {settings.seed}",
-        lead=f"{settings.lead}, {layout.size:,} parameters.",
-        tables=tables(cells),
-        pictures={SHOWN_AS.get(name, _first_upper(headline.title)): own for name, own in drawn.items()},
-        settings=settings.text,
-    )
+        parts += sheets(
+            {
+                "Ranks from round to round (see fedtlu history --help)": lambda: stability_cells(told),
+                "Which layers decide a block's score": lambda: kind_cells(told),
+            },
+            folded=True,
+        )
+    unique = [layout.blocks[block].name for block in layout.unique]
+    lead = ""
+    if unique and parts:
+        more = f" and {len(unique) - 4} more" if len(unique) > 4 else ""
+        lead = f"Blocks without like blocks, among which nothing is chosen: {', '.join(unique[:4])}{more}."
+    return Section("blocks", "Which blocks were updated when", parts, lead)
+
+
+def _blocks(layout: ParameterLayout) -> list[str]:
+    return [layout.blocks[block].name for group in layout.groups for block in group.blocks]
 
 
 def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -115,10 +273,6 @@ def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def _own_cells(run: ArmResult, own: OwnColumns) -> list[list[str]]:
     return [[column.head(), column.cell(own.value(run, column.key))] for column in own.columns]
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:

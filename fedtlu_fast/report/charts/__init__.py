@@ -1,0 +1,1 @@
+"""Charts of pages as inline SVG: drawn from numbers, with what a reader's pointer and keys need."""
