@@ -21,6 +21,9 @@ LINK = re.compile(r"\]\((?P<target>\.\./[^)#\s]+)")
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files beside the package that are pages of the site."""
 
+LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml"}
+"""Files that the page of a folder shows, and what they are written in."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that lie beside the package, and a copy of each file that a page links to."""
@@ -32,11 +35,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for link in LINK.finditer(page.content_string):
             if (path := _outside(page.src_uri, link["target"])) is None or path in PAGES:
                 continue
-            if not (ROOT / path).is_file():
-                raise PluginError(f"{page.src_uri} links to {path}, which is no file of the repository")
-            name = _copy(path)
-            if files.get_file_from_path(name) is None:
-                files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
+            name, place = _copy(path), ROOT / path
+            if not place.exists():
+                raise PluginError(f"{page.src_uri} links to {path}, which is not in the repository")
+            if files.get_file_from_path(name) is not None:
+                continue
+            if place.is_dir():
+                files.append(File.generated(config, name, content=_folder(place, path)))
+            else:
+                files.append(File.generated(config, name, abs_src_path=str(place)))
     return files
 
 
@@ -66,8 +73,21 @@ def _outside(page: str, target: str) -> str | None:
 
 
 def _copy(path: str) -> str:
-    """The place of a copied file; browsers show text, but offer to save Python files."""
+    """The place of a copied file or folder; browsers show text, but offer to save Python files."""
+    if (ROOT / path).is_dir():
+        return f"repository/{path}.md"
     return f"repository/{path}" + (".txt" if path.endswith(".py") else "")
+
+
+def _folder(place: Path, path: str) -> str:
+    """A page that shows the files of a folder."""
+    parts = [f"# {path}\n"]
+    for file in sorted(place.rglob("*")):
+        if file.suffix in LANGUAGES and "__pycache__" not in file.parts:
+            text = file.read_text(encoding="utf-8").rstrip()
+            name = file.relative_to(place).as_posix()
+            parts.append(f"## {name}\n\n````{LANGUAGES[file.suffix]}\n{text}\n````\n")
+    return "\n".join(parts)
 
 
 def _from_root(target: str, config: MkDocsConfig) -> str:
