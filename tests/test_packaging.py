@@ -37,9 +37,10 @@ def sources() -> list[str]:
         git = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
         return sorted(name for name in set(found) if name and (ROOT / name).is_file())
-    made = ("__pycache__", ".pytest_cache", ".hypothesis", "fedtlu_fast.egg-info", "build")
+    made = {"__pycache__", ".pytest_cache", ".hypothesis", "fedtlu_fast.egg-info"}
     files = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file() and path.suffix != ".so"]
-    return sorted(str(path) for path in files if not set(made) & set(path.parts))
+    files = [path for path in files if not made & set(path.parts) and path.parts[0] not in ("build", "dist")]
+    return sorted(map(str, files))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,8 @@ def hugging_face_kernels(tmp_path: Path) -> Path:
 @needs_checkout
 def test_transformers_imports_from_the_root_without_hugging_face_kernels() -> None:
     # `python -c` puts the root, and with it our folder of that name, first on the path.
-    assert python(MODELS, ROOT, PYTHONSAFEPATH="").stdout.strip() == "fine"
+    found = python(MODELS, ROOT, PYTHONSAFEPATH="")
+    assert found.stdout.strip() == "fine", found.stderr
 
 
 @needs_checkout

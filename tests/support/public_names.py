@@ -39,7 +39,7 @@ def _in_python() -> Iterator[str]:
 
 
 def _members(name: str, thing: Any) -> Iterator[str]:
-    """The parameters of a function or class, and the methods and properties that a class adds to its bases."""
+    """The parameters of a function or class, and the methods that a class adds to its bases."""
     if not callable(thing) or (inspect.isclass(thing) and issubclass(thing, Exception)):
         return  # errors are caught, not made
     for own in inspect.signature(thing).parameters.values():
