@@ -14,6 +14,7 @@ import torch
 from fedtlu_fast.data.form import Form, flattened, words
 from fedtlu_fast.data.held import Held, check_holder, length_of, pool_of
 from fedtlu_fast.data.listed import Collate, Listed
+from fedtlu_fast.data.partitions import as_clients
 from fedtlu_fast.data.population import Indices, Pool, Samples, count, on_device
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import torch_seeded
@@ -40,7 +41,8 @@ class Datasets:
     Attributes:
         train: the training samples of each client: a list with an entry for each client, or a function
             ``client -> samples``, which is called with 0 to ``clients - 1`` whenever a client is drawn and
-            must return the same samples each time.
+            must return the same samples each time; or a partitioner or FederatedDataset of Flower Datasets,
+            whose partitions are the clients.
         test: the global test; one sample or more.
         held_out: the own test samples of each client, in the same form as `train`; a client's may be empty.
             None: clients have no tests of their own.
@@ -67,6 +69,8 @@ class Datasets:
     collate_fn: Collate | None = None
 
     def __post_init__(self) -> None:
+        for field in ("train", "held_out"):
+            object.__setattr__(self, field, as_clients(getattr(self, field), field))
         if self.clients is not None and (isinstance(self.clients, bool) or not isinstance(self.clients, int)):
             raise InputError("clients", self.clients, "a whole number")
         for field, held in (("train", self.train), ("held_out", self.held_out)):
@@ -76,7 +80,8 @@ class Datasets:
                 if self.clients is None or self.clients < 1:
                     raise InputError("clients", self.clients, f"1 or more, since {field} is a function")
             elif not isinstance(held, Sequence) or isinstance(held, str):
-                expected = "a list with what each client holds, or a function client -> samples"
+                known = "a list with what each client holds, a partitioner"
+                expected = f"{known}, or a function client -> samples"
                 raise InputError(field, held, expected)
             elif not len(held):
                 raise InputError(field, held, "at least one client")

@@ -43,7 +43,7 @@ class LayerScoreCallback(TrainerCallback):  # type: ignore[misc]
         self,
         trainer: Trainer,
         *,
-        every: int | Literal["epoch"] = EPOCH,
+        every: int | Literal["epoch"] = "epoch",
         freeze: Literal["never", "auto"] = "never",
         keep: Keep = 1,
         selector: str | Selector | Callable[[Change], Any] = "fedtlu",
@@ -87,7 +87,7 @@ class LayerScoreCallback(TrainerCallback):  # type: ignore[misc]
             raise InputError("refresh", refresh, "a number of periods, 0 or more")
         self.history: list[Period] = []
         self._trainer, self._every, self._freeze, self._refresh = trainer, every, freeze, refresh
-        self._how = {"keep": keep, "selector": selector, "unique": unique, "seed": seed}
+        self._how: dict[str, Any] = {"keep": keep, "selector": selector, "unique": unique, "seed": seed}
         self._scoring: Any = (granularity, pooling, ddof, backend)
         self._periods: Periods | None = None
         self._chosen: Selection | None = None
