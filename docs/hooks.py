@@ -127,6 +127,11 @@ def _settings() -> str:
         for step in path.split("."):
             value = value.get(step) if isinstance(value, dict) else None
         shown = "" if value is None else dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
-        cells = (f"`{path}`", f"`{shown}`" if shown else "", re.sub(r"[|\[\]*_<]", r"\\\g<0>", meaning))
+        cells = (f"`{path}`", f"`{shown}`" if shown else "", _escaped(meaning))
         rows.append("| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Plain text in a cell of a table."""
+    return re.sub(r"[|\[\]*_]", r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
