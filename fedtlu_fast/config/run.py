@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ from fedtlu_fast.config.steps import ClientStepConfig, ThreatConfig, listed
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.ops.backends import DEVICE_PATTERN
 from fedtlu_fast.registry import names
+from fedtlu_fast.runs.find import LATEST
 from fedtlu_fast.tasks.builder import TaskBuilder, builder_of, own_sources
 from fedtlu_fast.wording import ALL_SETTINGS
 from fedtlu_fast.yaml_text import dump_yaml
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+"""The names that runs may have: parts of a directory's name on any system."""
 OWN = "own"
 """The name of the task and of the source of a `Federation`."""
 
@@ -59,6 +63,11 @@ class RunConfig(Section):
         description="what the model learns: language_modelling | tagging | classification (of vectors) | "
         "image_classification | text_classification | package.module:Name | own (a Federation's task); "
         "pycode, digits, topics: short names of a task with its default data",
+    )
+    run_name: str | None = Field(
+        None,
+        description="name of the run, by which commands find its directory in runs/: letters, digits, dots, "
+        "dashes and underscores; it changes no result",
     )
     seed: int = Field(0, ge=0, description="seed of every random draw in the run")
     rounds: int = Field(40, ge=1, description="number of rounds, warm-up included")
@@ -130,6 +139,17 @@ class RunConfig(Section):
                 "Leave one of the two out.",
             )
         return {**value, "task": task, "data": {"source": source, **data}}
+
+    @field_validator("run_name")
+    @classmethod
+    def _name_of_a_directory(cls, value: str | None) -> str | None:
+        if value is not None and (not NAME.fullmatch(value) or value == LATEST):
+            expected = (
+                "1 to 60 letters, digits, dots, dashes and underscores, beginning with a letter or a digit, "
+                f"and not {LATEST}, which stands for the latest run"
+            )
+            raise InputError("run_name", value, expected)
+        return value
 
     @field_validator("task")
     @classmethod
@@ -256,9 +276,9 @@ class RunConfig(Section):
     def deciding(self) -> dict[str, Any]:
         """Returns the settings that decide the result.
 
-        Who trains, how often the run is saved, and how many rounds it has may change.
+        The run's name, who trains, how often the run is saved, and how many rounds it has may change.
         """
-        settled = self.model_dump(mode="json", exclude={"checkpoint", "rounds"})
+        settled = self.model_dump(mode="json", exclude={"run_name", "checkpoint", "rounds"})
         settled["execution"] = {
             name: settled["execution"][name]
             for name in ("clients_per_batch", "engine", "compile", "precision", "lanes")

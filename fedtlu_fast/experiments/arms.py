@@ -21,9 +21,10 @@ from fedtlu_fast.experiments.references import (
     with_warmup,
 )
 from fedtlu_fast.experiments.variants import with_variant
+from fedtlu_fast.runs.arm_paths import arm_name, arm_path
 from fedtlu_fast.runs.directory import CONFIG, RunDirectory
 from fedtlu_fast.runs.reading import damage, has_summary
-from fedtlu_fast.runs.results import ArmResult, arm_name, arm_path, read_arm
+from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.selection import FunctionSelector, Ranking
 from fedtlu_fast.simulation.callbacks import Callback
 

@@ -185,6 +185,7 @@ def _settled(plan: str) -> dict[str, Any]:
     content: dict[str, Any] = parse_yaml(plan)
     for settings in content["conditions"].values():
         del settings["checkpoint"]
+        settings.pop("run_name", None)  # a name changes no result, and plans of earlier versions have none
         for name in POLICY:
             settings["execution"].pop(name, None)  # not every executor has all of them
     return content

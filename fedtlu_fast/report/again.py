@@ -21,8 +21,9 @@ from fedtlu_fast.report.pages.page import PAGE, write_page
 from fedtlu_fast.report.pages.run import page_of_run, write_run_report
 from fedtlu_fast.report.pages.side_by_side import side_by_side_page
 from fedtlu_fast.report.run_settings import RunSettings
+from fedtlu_fast.runs.arm_paths import arm_path
 from fedtlu_fast.runs.directory import COMPARISON, CONFIG, PLAN, RunDirectory
-from fedtlu_fast.runs.results import ArmResult, ConditionResult, arm_path, read_arm
+from fedtlu_fast.runs.results import ArmResult, ConditionResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.wording import OUT, either
 from fedtlu_fast.yaml_text import parse_yaml

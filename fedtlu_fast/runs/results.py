@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.saving import Origin, class_name, save
 from fedtlu_fast.models.trained_model import trained_model
-from fedtlu_fast.places import at_home, portable
+from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.as_json import dump_json
 from fedtlu_fast.runs.directory import LOGS, RunDirectory
 from fedtlu_fast.runs.files import make_root, storage_error
@@ -161,20 +160,6 @@ def _number(value: float | None, percent: bool) -> str:
     if value is None:
         return "none"
     return f"{100 * value:.4g}%" if percent else f"{value:.4g}"
-
-
-def arm_name(selector: str, seed: int) -> str:
-    """The name of an arm of a comparison."""
-    return f"{selector}-seed{seed}"
-
-
-def arm_path(out: Path, selector: str, seed: int) -> Path:
-    """The directory of an arm in that of its comparison; it has the arm's name, in characters of any system.
-
-    A directory that has the very name of the arm, as earlier versions gave it, is found too.
-    """
-    name = arm_name(selector, seed)
-    return out / name if os.path.lexists(out / name) else out / portable(name)
 
 
 def read_arm(path: Path, selector: str | None = None, field: str = RESUMED) -> ArmResult:

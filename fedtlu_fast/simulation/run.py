@@ -91,7 +91,12 @@ class Run:
         self.server, self.state, self.layout = founded.server, founded.state, founded.server.layout
         # Of a model of the user's own, whose initial weights follow from no seed of ours.
         start = {name: own for name, own in founded.identity.items() if name == "start_sha256"}
-        self._facts = {"data": founded.data, "environment": founded.environment, **start}
+        self._facts = {
+            "run_name": founded.settings.complete.get("run_name"),
+            "data": founded.data,
+            "environment": founded.environment,
+            **start,
+        }
         try:
             self.files = RunFiles(
                 founded.settings, founded.saving, self.layout, founded.identity, founded.environment

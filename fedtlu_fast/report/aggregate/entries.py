@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.report.run_settings import RunSettings
+from fedtlu_fast.runs.arm_paths import arm_path
 from fedtlu_fast.runs.directory import COMPARISON, PLAN
-from fedtlu_fast.runs.results import ArmResult, arm_path, read_arm
+from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.runs.sealed import read_sealed_yaml
 from fedtlu_fast.yaml_text import parse_yaml
 
-SEED = "seed"
+APART = ("seed", "run_name")
+"""Settings in which the runs of one entry may differ."""
 MANNER = ("execution.", "checkpoint.", "backend", "threads")
 """Settings that say how a run is computed, and not what: they decide no result, apart from its last bits."""
 
@@ -29,7 +31,7 @@ class Entry:
         name: what the page calls them; each of `runs` has it as its selector.
         runs: one for each seed.
         places: their directories.
-        settings: their settings other than the seed, by dotted names.
+        settings: their settings other than those of `APART`, by dotted names.
     """
 
     name: str
@@ -130,7 +132,7 @@ def _arms(place: Path, label: str, field: str) -> Iterator[_Found]:
 
 def _run(place: Path, name: str, selector: str | None, field: str) -> _Found:
     run = read_arm(place, selector, field)
-    settings = {key: value for key, value in _flat(RunSettings.read(place).tree) if key != SEED}
+    settings = {key: value for key, value in _flat(RunSettings.read(place).tree) if key not in APART}
     return _Found(name, run, place, settings)
 
 

@@ -28,8 +28,9 @@ from fedtlu_fast.report.pages.parts import attempt, charts, pictures, sheets
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.sections.ablation import ablation_charts
 from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
+from fedtlu_fast.runs.arm_paths import arm_path
 from fedtlu_fast.runs.directory import RunDirectory
-from fedtlu_fast.runs.results import ArmResult, arm_path
+from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 
