@@ -89,6 +89,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "fedtlu_fast": ["py.typed", "_native.pyi"],
+        "fedtlu_fast.cli": ["known_settings.json"],
         "fedtlu_fast.presets": ["*.yaml"],
         "fedtlu_fast.report.pages": ["*.html.j2", "page.css", "page.js"],
     },

@@ -21,7 +21,7 @@ from rich.markup import escape
 from fedtlu_fast._version import __version__
 from fedtlu_fast.cli import streams
 from fedtlu_fast.cli.bench_sim import bench_sim_command
-from fedtlu_fast.cli.compare import compare_command
+from fedtlu_fast.cli.compare import CompareHelp, compare_command
 from fedtlu_fast.cli.console import hide_bars_of_libraries, notes
 from fedtlu_fast.cli.data import data_command
 from fedtlu_fast.cli.env import env_command
@@ -31,8 +31,10 @@ from fedtlu_fast.cli.history import history_command
 from fedtlu_fast.cli.profile import profile_command
 from fedtlu_fast.cli.report import report_command
 from fedtlu_fast.cli.run import run_command
+from fedtlu_fast.cli.runs import runs_command
 from fedtlu_fast.cli.score import score_command
 from fedtlu_fast.cli.settings import settings_command
+from fedtlu_fast.cli.watch import watch_command
 from fedtlu_fast.errors import BackendUnavailableError, FedtluError, InputError, InterruptedRunError
 from fedtlu_fast.machine import check_room_for_libraries, memory_room, refusal
 from fedtlu_fast.shown import visible
@@ -55,18 +57,26 @@ Then use your own settings, data and models:
 
 \b
   fedtlu run --set rounds=20 --model gpt2 --data text:books/
-  fedtlu settings              every setting, its value and its meaning
+  fedtlu settings momentum     settings about a word, with examples
   fedtlu data --plot data.png  how the data are dealt to the clients
   fedtlu score BEFORE AFTER    rank the layers between two checkpoints
 
-COMMAND --help explains a command.
+While runs are going on, and afterwards:
+
+\b
+  fedtlu watch                 the latest run: progress, curves, choices
+  fedtlu runs                  all runs, with their results
+  fedtlu compare --runs A B    finished runs side by side
+
+COMMAND -h explains a command. --install-completion teaches your shell to
+complete commands, options and names with Tab.
 """
 
 app = typer.Typer(
     name="fedtlu",
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -103,10 +113,12 @@ def options(
 
 
 app.command("run", short_help="Run one federation, with live progress and a report.")(run_command)
-app.command("compare", short_help="Compare ways to choose blocks; makes a table and a picture.")(
-    compare_command
-)
+app.command(
+    "compare", cls=CompareHelp, short_help="Compare ways to choose blocks; makes a table and a picture."
+)(compare_command)
 app.command("experiment", short_help="Run an experiment of the FedTLU paper.")(experiment_command)
+app.command("watch", short_help="Watch a run while another process runs it.")(watch_command)
+app.command("runs", short_help="List earlier runs with their results.")(runs_command)
 app.command("data", short_help="Show how the data are dealt to the clients.")(data_command)
 app.command("score", short_help="Rank the layers and blocks of a change.")(score_command)
 app.command("report", short_help="Make the report of a run or comparison anew.")(report_command)
@@ -114,7 +126,7 @@ app.command("export", short_help="Write a run's model for transformers or peft, 
 app.command("history", short_help="Show how stable a run's ranking of blocks was.")(history_command)
 app.command("profile", short_help="Measure the speed and accuracy of the kernels.")(profile_command)
 app.command("bench-sim", short_help="Time rounds beside other simulators.")(bench_sim_command)
-app.command("settings", short_help="List every setting with its value and meaning.")(settings_command)
+app.command("settings", short_help="Explain settings, all or by a word.")(settings_command)
 app.command("env", short_help="Show versions, devices and live backends.")(env_command)
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from fedtlu_fast.cli import options
+from fedtlu_fast.cli import completion, options
 from fedtlu_fast.cli.arm_bars import ArmBars
+from fedtlu_fast.cli.compare_runs import compare_runs
 from fedtlu_fast.cli.console import note, results
+from fedtlu_fast.cli.directories import place_of_run
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.find import find_run
 from fedtlu_fast.shown import visible
-from fedtlu_fast.wording import rounds_text
+from fedtlu_fast.wording import RESUMED, rounds_text
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 LEAST = (
@@ -33,14 +34,39 @@ LEAST = (
 """Columns that a narrow terminal omits first."""
 
 
+class CompareHelp(TyperCommand):
+    """The command, whose help lists every selector below its options."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes the selectors, each with the first sentence of its docstring."""
+        from fedtlu_fast.cli.part_lines import lines_of
+
+        for title, kind in (
+            ("Selectors of the server", "selector"),
+            ("Selectors of clients (NAME@BUDGET)", "client_selector"),
+        ):
+            with formatter.section(title):
+                formatter.write_dl(list(lines_of(kind).items()))
+
+
 def compare_command(
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="More runs, after --runs.",
+            autocompletion=completion.runs,
+            show_default=False,
+        ),
+    ] = None,
     selectors: Annotated[
         str | None,
         typer.Option(
-            help=f"Selectors to compare, separated by commas (default: {SELECTORS}). Client selectors have a "
-            "budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, ... Your own: "
-            "my_parts:Mine, or my_parts:Mine:0.3 with the value of its first parameter. References without "
-            "selection: zero_shot, after_warmup, local_only."
+            autocompletion=completion.listed("selector", "zero_shot", "after_warmup", "local_only"),
+            help=f"Selectors to compare, separated by commas (default: {SELECTORS}); all are listed below. "
+            "Client selectors have a budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, "
+            "... Your own: my_parts:Mine, or my_parts:Mine:0.3 with the value of its first parameter. "
+            "References without selection: zero_shot, after_warmup, local_only.",
         ),
     ] = None,
     budgets: Annotated[
@@ -69,17 +95,27 @@ def compare_command(
     backend: options.Backend = None,
     device: options.Device = None,
     seed: options.Seed = None,
+    name: options.Name = None,
     out: options.Out = None,
     resume: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Resume the comparison in this directory.",
-            metavar="DIR",
-            parser=at_home,
+            help="Resume a comparison: its directory, its name in runs/ or the beginning of it, or latest.",
+            metavar="RUN",
+            autocompletion=completion.runs,
         ),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN RUN ...",
+            help="Set finished runs side by side instead, and run nothing: directories, or names in runs/; "
+            "also whole comparisons and experiments. With --out, a page is made too.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     columns: options.Columns = None,
     track: options.Trackers = None,
@@ -97,6 +133,9 @@ def compare_command(
 
     --resume continues a stopped comparison; with it, --set may change only execution.client_errors,
     execution.client_seconds, execution.retries and checkpoint.*.
+
+    --runs A B ... shows finished runs side by side: in what their settings differ, their results, and their
+    curves.
     """
     from fedtlu_fast.config.settings import laid_over
     from fedtlu_fast.environment import data_line
@@ -110,8 +149,6 @@ def compare_command(
     from fedtlu_fast.report.pages.comparison import write_comparison_report
     from fedtlu_fast.report.run_settings import RunSettings
 
-    asked = asked_columns(options.listed(columns))  # found before anything runs
-    trackers = options.tracked(track)
     given = {
         "model__pretrained": model,
         "task": task,
@@ -122,38 +159,38 @@ def compare_command(
         "backend": backend,
         "device": device,
         "seed": seed,
+        "run_name": name,
     }
+    beside = {
+        "selectors": selectors,
+        "budgets": budgets,
+        "sweep": sweep,
+        "seeds": seeds,
+        "preset": preset,
+        "config": config,
+    }
+    if runs is not None or more:
+        others = {**beside, "set": overrides, "resume": resume, "jobs": jobs, "track": track, **given}
+        asked_names = options.listed(columns)
+        compare_runs(runs, more or [], asked_names, out, others, as_json=as_json, quiet=quiet)
+        return
+    asked = asked_columns(options.listed(columns))  # found before anything runs
+    trackers = options.tracked(track)
     names: Sequence[str]
     numbers: Sequence[int]
-    if resume is not None:
-        options.refuse_beside_resume(
-            selectors=selectors,
-            budgets=budgets,
-            sweep=sweep,
-            seeds=seeds,
-            preset=preset,
-            config=config,
-            out=out,
-            **given,
-        )
+    begun = find_run(resume, RESUMED, ("comparison",)) if resume is not None else None
+    if begun is not None:
+        options.refuse_beside_resume(**beside, out=out, **given)
         changes = options.check_free(overrides, options.FREE_OF_COMPARISONS)
-        settings, names, numbers = comparison_settings(resume)
+        settings, names, numbers = comparison_settings(begun)
         settings = laid_over(settings, changes)
     else:
         settings = options.settings_from(preset, config, overrides, **given)
         names = swept(crossed(options.listed(selectors or SELECTORS), options.listed(budgets)), sweep or [])
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
-    named = resume or out
-    with (
-        nullcontext(named) if named is not None else options.fresh_directory("compare") as directory,
-        options.adding_how_to_resume("compare", directory),
-    ):
-        if (
-            resume is not None
-            and not quiet
-            and is_complete(settings.warmup_rounds, names, numbers, directory)
-        ):
+    with place_of_run("compare", begun, out, settings.run_name or "compare", quiet=quiet) as directory:
+        if begun is not None and not quiet and is_complete(settings.warmup_rounds, names, numbers, directory):
             note("There is nothing left to do: all runs of this comparison have finished")
         with ArmBars(live) as bars:
             arms = compare(
@@ -162,7 +199,7 @@ def compare_command(
                 numbers,
                 directory,
                 jobs=jobs,
-                resume=resume is not None,
+                resume=begun is not None,
                 progress=bars.show,
                 callbacks=trackers,
             )

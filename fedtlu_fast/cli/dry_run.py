@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.duration import duration
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.wording import rounds_text
 
@@ -35,10 +36,10 @@ def show_estimate(settings: RunConfig, as_json: bool) -> None:
         "executor": f"{found.executor}, {found.workers} worker(s), "
         f"{found.clients_per_batch} client(s) at a time",
         "memory for vectors": f"{_size(needed)} of {_size(found.free_bytes)} free; plus activations and data",
-        "one client": _time(found.client_seconds),
-        "one round": f"{_time(found.round_seconds)} ({settings.cohort:,} clients)",
-        "one global test": _time(found.test_seconds),
-        "the run": f"{_time(found.run_seconds)} ({rounds}), plus local tests",
+        "one client": duration(found.client_seconds),
+        "one round": f"{duration(found.round_seconds)} ({settings.cohort:,} clients)",
+        "one global test": duration(found.test_seconds),
+        "the run": f"{duration(found.run_seconds)} ({rounds}), plus local tests",
         "checkpoints on disk": _size(found.checkpoint_bytes),
         "upload of a round's clients": _size(found.upload_bytes),
     }
@@ -57,13 +58,3 @@ def _size(count: float) -> str:
             break
         count /= 1000
     return f"{count:.3g} {unit}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 1:
-        return f"{1e3 * seconds:.3g} ms"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
-    )

@@ -13,6 +13,7 @@ import typer
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.directories import say_where
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InterruptedRunError, ResumableError, not_one_of
 from fedtlu_fast.places import at_home
@@ -40,10 +41,12 @@ def experiment_command(
     ] = "fedtlu,random,last,full",
     overrides: options.Set = None,
     device: options.Device = None,
+    run_name: options.Name = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Directory for the files (default: experiments/NAME-SCALE). Finished runs in it are kept.",
+            help="Directory for the files (default: experiments/NAME-SCALE, and -NAME of --name behind it). "
+            "Finished runs in it are kept.",
             metavar="DIR",
             parser=at_home,
         ),
@@ -75,7 +78,12 @@ def experiment_command(
     if scale not in ("small", "paper"):
         raise not_one_of("--scale", scale, ("small", "paper"))
     asked = asked_columns(options.listed(columns))  # found before anything runs
-    given = {"data.source": data, "model.pretrained": model, "device": device or _best_device(scale)}
+    given = {
+        "data.source": data,
+        "model.pretrained": model,
+        "device": device or _best_device(scale),
+        "run_name": run_name,
+    }
     settings = options.from_everywhere(
         experiment_settings(
             name,
@@ -88,7 +96,9 @@ def experiment_command(
     )
     grid = conditions(settings, options.listed(aggregators), options.listed(threats))
     arms = options.listed(selectors), range(seeds)
-    directory = out or Path("experiments") / f"{name}-{scale}"
+    directory = out or Path("experiments") / "-".join([name, scale, *([run_name] if run_name else [])])
+    if not quiet:
+        say_where(directory)
     # Unlike Path.exists, it returns False for a name that the system refuses.
     live, begun = not quiet and sys.stderr.isatty(), os.path.isfile(directory / PLAN)
     finished = (is_complete(one.config.warmup_rounds, *arms, directory / one.name) for one in grid)

@@ -12,12 +12,11 @@ from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.find import find_run
 
 
 def export_command(
-    run_dir: Annotated[
-        Path, typer.Argument(parser=at_home, metavar="RUN_DIR", help="Directory of a finished run.")
-    ],
+    run_dir: options.OneRun,
     to: Annotated[
         Path,
         typer.Option(
@@ -47,6 +46,7 @@ def export_command(
 
     if os.path.lexists(to) and not (to.is_dir() and not any(to.iterdir())):
         raise InputError("--to", str(to), "a new or empty directory", "Choose another.")
-    load_result(run_dir).save_pretrained(to, best=best, merge=merge, push_to_hub=push_to_hub)
+    result = load_result(find_run(run_dir, "RUN_DIR", ("run",)))
+    result.save_pretrained(to, best=best, merge=merge, push_to_hub=push_to_hub)
     if not quiet:
         note(f"Files in {to} (README.md says how to load the model)")

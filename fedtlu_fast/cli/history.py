@@ -8,19 +8,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.files import check_place, write_plot
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.find import find_run
 
 
 def history_command(
-    run_dir: Annotated[
-        Path,
-        typer.Argument(
-            parser=at_home, metavar="RUN_DIR", help="Directory of a run, which may still be in progress."
-        ),
-    ],
+    run_dir: options.OneRun,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -45,7 +42,7 @@ def history_command(
     from fedtlu_fast.runs.as_json import dump_json
 
     check_place("--plot", plot)
-    settings, history = read_history(run_dir)
+    settings, history = read_history(find_run(run_dir, "RUN_DIR", ("run",)))
     if plot is not None:
         from fedtlu_fast.report.figures.history import history_figure
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import count
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedtlu_fast.cli import completion
 from fedtlu_fast.cli.console import be_quiet, note
-from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
-from fedtlu_fast.places import absolute, at_home, portable
-from fedtlu_fast.shown import shell_word
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.places import absolute, at_home
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -26,8 +22,9 @@ if TYPE_CHECKING:
 Preset = Annotated[
     str | None,
     typer.Option(
+        autocompletion=completion.presets,
         help="Preset, a set of settings that ships with the package (default: quickstart, unless --config is "
-        "given); `fedtlu settings` lists them."
+        "given); `fedtlu settings` lists them.",
     ),
 ]
 Config = Annotated[
@@ -43,6 +40,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=completion.settings,
         help="One setting, such as rounds=20 or training.lr=0.1. May be repeated.",
     ),
 ]
@@ -56,34 +54,47 @@ Model = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
+        autocompletion=completion.parts("task", "digits", "topics", "pycode"),
         help="Task: language_modelling (default), tagging, classification, image_classification or "
-        "text_classification; digits and topics stand for the last two with embedded data and a preset."
+        "text_classification; digits and topics stand for the last two with embedded data and a preset.",
     ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
+        autocompletion=completion.parts("source"),
         help="Data source: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
-        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all sources."
+        "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all sources.",
     ),
 ]
 Partition = Annotated[
     str | None,
     typer.Option(
+        autocompletion=completion.parts("partitioner"),
         help="Partition, which deals the data to the clients: iid, dirichlet[:ALPHA], shard[:SHARDS], "
-        "natural, ...; `fedtlu settings` lists all partitions."
+        "natural, ...; `fedtlu settings` lists all partitions.",
     ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Number of rounds, warm-up included.")]
 Clients = Annotated[int | None, typer.Option(help="Number of clients in the federation.")]
 Backend = Annotated[
-    str | None, typer.Option(help="Backend of the kernels: auto, reference, native or triton.")
+    str | None,
+    typer.Option(
+        autocompletion=completion.words("auto", "reference", "native", "triton"),
+        help="Backend of the kernels: auto, reference, native or triton.",
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="Device that trains: cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=completion.words("cpu", "cuda"), help="Device that trains: cpu, cuda or cuda:N."
+    ),
+]
 Executor = Annotated[
     str | None,
     typer.Option(
-        help="Executor, which trains the clients: auto, serial, vectorized, processes or ray[:ADDRESS]."
+        autocompletion=completion.parts("executor"),
+        help="Executor, which trains the clients: auto, serial, vectorized, processes or ray[:ADDRESS].",
     ),
 ]
 Workers = Annotated[
@@ -97,6 +108,31 @@ Out = Annotated[
         help="New directory for the files of the run (default: a new directory in runs/).",
         metavar="DIR",
         parser=at_home,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of the run: it goes into the directory's name, and other commands find the run by it.",
+    ),
+]
+AnyRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]",
+        show_default=False,
+        help="Its directory; or its name in runs/ or experiments/, or the beginning of it; or latest "
+        "(the default).",
+        autocompletion=completion.runs,
+    ),
+]
+OneRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_DIR",
+        help="Run: its directory, its name in runs/ or experiments/ or the beginning of it, or latest.",
+        autocompletion=completion.runs,
     ),
 ]
 Csv = Annotated[
@@ -165,6 +201,10 @@ def _named(given: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
+OPTIONS = {"model__pretrained": "model", "run_name": "name"}
+"""The options of settings that have another name."""
+
+
 def refuse_beside_resume(**given: Any) -> None:
     """Raises an error for options that a resumed run would ignore.
 
@@ -174,14 +214,25 @@ def refuse_beside_resume(**given: Any) -> None:
     Raises:
         InputError: Such an option is given.
     """
+    expected = "no value beside --resume, because a resumed run keeps its settings"
+    refuse(given, expected, "Leave it out, or start a new run without --resume.")
+
+
+def refuse(given: Mapping[str, Any], expected: str, fix: str) -> None:
+    """Raises an error for the first option that is given.
+
+    Args:
+        given: option -> value, as for `settings_from`; None or an empty list means not given.
+        expected: what the error says instead of the right values.
+        fix: what to do.
+
+    Raises:
+        InputError: Such an option is given.
+    """
     for name, value in given.items():
         if value is not None and value != []:
-            raise InputError(
-                f"--{name.split('__')[0 if name == 'model__pretrained' else -1]}",
-                value if not isinstance(value, Path) else str(value),
-                "no value beside --resume, because a resumed run keeps its settings",
-                "Leave it out, or start a new run without --resume.",
-            )
+            option = f"--{OPTIONS.get(name, name.rpartition('__')[2])}"
+            raise InputError(option, str(value) if isinstance(value, Path) else value, expected, fix)
 
 
 FREE = ("execution.", "checkpoint.", "rounds")
@@ -228,26 +279,6 @@ def resumed(directory: Path, overrides: list[str] | None, **given: Any) -> RunCo
     return laid_over(read_stored(directory), [*changes, *_named(given)])
 
 
-@contextmanager
-def adding_how_to_resume(command: str, directory: Path) -> Iterator[None]:
-    """Adds to the errors that stop a run or a comparison how the user can resume it.
-
-    Args:
-        command: ``run`` or ``compare``.
-        directory: the directory of the run or the comparison.
-    """
-    how = f"you can resume it with: fedtlu {command} --resume {shell_word(directory)}"
-    try:
-        yield
-    except ResumableError as error:
-        begun = os.path.exists(directory / "config.yaml")
-        error.how_to_resume = how if begun else "give the same command again"
-        raise
-    except KeyboardInterrupt as interrupt:
-        begun = os.path.exists(directory / "config.yaml")
-        raise InterruptedRunError(how if begun else "nothing was written yet", interrupt) from None
-
-
 def listed(text: str | None) -> list[str]:
     """The parts of an option whose values are separated by commas."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
@@ -274,32 +305,3 @@ def say_diverged(arms: Sequence[ArmResult]) -> None:
                 f"{arm.selector}, seed {arm.seed}: diverged; the test loss after round {last} is not finite"
             )
             note(text)
-
-
-@contextmanager
-def fresh_directory(name: str) -> Iterator[Path]:
-    """Creates a new directory in runs/, named after the time; removes it if nothing was written into it.
-
-    If two runs begin in the same second, the second one gets another name.
-
-    Raises:
-        InputError: The directory cannot be created.
-    """
-    folder = Path("runs")
-    stem, made = f"{time.strftime('%Y%m%d-%H%M%S')}-{portable(name)}", not folder.exists()
-    for number in count(1):
-        path = folder / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-            break
-        except OSError as error:
-            if not path.exists():
-                expected = f"a directory that can be created; {error.strerror}"
-                raise InputError("--out", str(path), expected, "Name another directory.") from error
-    try:
-        yield path
-    finally:
-        with suppress(OSError):
-            path.rmdir()
-            if made:
-                folder.rmdir()

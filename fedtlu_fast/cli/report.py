@@ -7,18 +7,21 @@ from typing import Annotated
 
 import typer
 
-from fedtlu_fast.cli import options
+from fedtlu_fast.cli import completion, options
 from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.directories import fresh_directory
 from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.find import find_run
 
 
 def report_command(
     run_dirs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            parser=at_home,
             metavar="RUN_DIR...",
-            help="Directories of finished runs, comparisons or experiments. Several are set side by side.",
+            help="Finished runs, comparisons or experiments: directories, names in runs/ or experiments/ or "
+            "beginnings of them, or latest. Several are set side by side.",
+            autocompletion=completion.runs,
         ),
     ],
     out: Annotated[
@@ -44,10 +47,11 @@ def report_command(
     from fedtlu_fast.report.again import write_report
 
     asked = options.listed(columns)
-    if len(run_dirs) > 1 and out is None:
-        with options.fresh_directory("report") as directory:
-            page = write_report(run_dirs, asked, directory)
+    paths = [find_run(one, "RUN_DIR", ("run", "comparison", "experiment")) for one in run_dirs]
+    if len(paths) > 1 and out is None:
+        with fresh_directory("report") as directory:
+            page = write_report(paths, asked, directory)
     else:
-        page = write_report(run_dirs if len(run_dirs) > 1 else run_dirs[0], asked, out)
+        page = write_report(paths if len(paths) > 1 else paths[0], asked, out)
     if not quiet:
         note(f"Page: {page}")

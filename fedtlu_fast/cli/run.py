@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli import options
+from fedtlu_fast.cli import completion, options
 from fedtlu_fast.cli.console import note, notes
+from fedtlu_fast.cli.directories import place_of_run
 from fedtlu_fast.cli.dry_run import show_estimate
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import FedtluError, InterruptedRunError
-from fedtlu_fast.places import at_home
+from fedtlu_fast.runs.find import find_run
+from fedtlu_fast.wording import RESUMED
 
 if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
@@ -30,7 +32,8 @@ def run_command(
     selector: Annotated[
         str | None,
         typer.Option(
-            help="Selector, which chooses the blocks: fedtlu (default), random, last, first or full."
+            autocompletion=completion.parts("selector"),
+            help="Selector, which chooses the blocks: fedtlu (default), random, last, first or full.",
         ),
     ] = None,
     model: options.Model = None,
@@ -44,13 +47,14 @@ def run_command(
     executor: options.Executor = None,
     workers: options.Workers = None,
     seed: options.Seed = None,
+    name: options.Name = None,
     out: options.Out = None,
     resume: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Resume the run in this directory.",
-            metavar="DIR",
-            parser=at_home,
+            help="Resume a run: its directory, its name in runs/ or the beginning of it, or latest.",
+            metavar="RUN",
+            autocompletion=completion.runs,
         ),
     ] = None,
     columns: options.Columns = None,
@@ -65,7 +69,8 @@ def run_command(
     """Run one federation; writes settings, metrics, choices, checkpoints and a report to a directory.
 
     Without options, 100 clients hold parts of Python's documentation, a small GPT-2 learns it, and FedTLU
-    chooses the blocks that are updated.
+    chooses the blocks that are updated. The first line says where the files go; `fedtlu watch` shows the
+    progress in another terminal, and `fedtlu runs` lists earlier runs.
 
     Ctrl-C or SIGTERM ends the run after the current round; a second Ctrl-C ends it immediately. --resume DIR
     continues a run that was stopped or killed, and gives the same bits as a run without interruption. With
@@ -82,11 +87,13 @@ def run_command(
         "backend": backend,
         "device": device,
         "seed": seed,
+        "run_name": name,
     }
     free = {"execution__executor": executor, "execution__workers": workers, "rounds": rounds}
-    if resume is not None:
+    begun = find_run(resume, RESUMED, ("run",)) if resume is not None else None
+    if begun is not None:
         options.refuse_beside_resume(preset=preset, config=config, out=out, **given)
-        settings = options.resumed(resume, overrides, **free)
+        settings = options.resumed(begun, overrides, **free)
     else:
         settings = options.settings_from(preset, config, overrides, **given, **free)
     if dry_run:
@@ -94,13 +101,10 @@ def run_command(
         return
     from fedtlu_fast.report.callback import WriteReport
 
-    named, fresh = resume or out, f"{settings.selection.name_of('selector')}-seed{settings.seed}"
-    with (
-        nullcontext(named) if named is not None else options.fresh_directory(fresh) as directory,
-        options.adding_how_to_resume("run", directory),
-    ):
+    fresh = settings.run_name or f"{settings.selection.name_of('selector')}-seed{settings.seed}"
+    with place_of_run("run", begun, out, fresh, quiet=quiet) as directory:
         callbacks = [WriteReport(options.listed(columns)), *options.tracked(track)]
-        summary, trouble = _simulate(settings, directory, resume is not None, quiet, callbacks)
+        summary, trouble = _simulate(settings, directory, begun is not None, quiet, callbacks)
     if as_json:
         from fedtlu_fast.runs.as_json import dump_json
 

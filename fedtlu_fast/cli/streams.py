@@ -96,6 +96,13 @@ def finish(output: Output | None, code: int) -> int:
     raise FedtluError(f"standard output could not be written: {output.error.strerror}")
 
 
+def reader_is_gone() -> bool:
+    """Flushes standard output, and tells whether it can no longer be written, as if a pipe has no reader."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, Output) and raw.error is not None
+
+
 def _over(descriptor: int, stream: TextIO | None) -> tuple[TextIO, Output]:
     output = Output(descriptor)
     text = io.TextIOWrapper(

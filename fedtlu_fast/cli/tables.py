@@ -23,7 +23,8 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
     Args:
         table: a table of plain text, without markup. Right-justified columns hold numbers.
         elsewhere: where to find the columns that are left out, such as "use --json".
-        least: heads of the columns to leave out first, in this order; the last ones follow.
+        least: heads of the columns to leave out first, in this order, of numbers or text; the last columns of
+            numbers follow.
         console: the console to print to.
     """
     for title in ("title", "caption"):
@@ -51,10 +52,9 @@ def show(table: Table, elsewhere: str, least: Sequence[str] = (), console: Conso
 
 def _to_leave_out(table: Table, least: Sequence[str]) -> Column | None:
     numbers = [column for column in table.columns if _is_number(column)]
-    if len(numbers) < 2:
-        return None
-    named = {_one_line(column): column for column in numbers}
-    return next((named[head] for head in least if head in named), numbers[-1])
+    named = {_one_line(column): column for column in table.columns}
+    last = numbers[-1] if len(numbers) > 1 else None
+    return next((named[head] for head in least if head in named and named[head] is not numbers[0]), last)
 
 
 def _is_number(column: Column) -> bool:
@@ -78,7 +78,8 @@ def _width(table: Table) -> int:
 def _least(column: Column) -> int:
     longest = max((cell_len(str(cell)) for cell in column._cells), default=0)
     words = max(map(cell_len, str(column.header).split()), default=0)
-    return max(longest, words) if _is_number(column) else min(max(longest, words), NARROWEST)
+    least = max(longest, words)
+    return least if _is_number(column) or column.no_wrap else min(least, NARROWEST)
 
 
 def _folded(column: Column) -> str:

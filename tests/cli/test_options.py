@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedtlu_fast import InputError
-from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note
+from fedtlu_fast.cli.directories import fresh_directory
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_runs_that_begin_in_the_same_second_get_a_directory_each() -> None:
 
     def take() -> None:
         begin.wait()
-        taken.append(held.enter_context(options.fresh_directory("a")))
+        taken.append(held.enter_context(fresh_directory("a")))
 
     with ExitStack() as held:
         threads = [threading.Thread(target=take) for _ in range(12)]
@@ -36,15 +36,15 @@ def test_runs_that_begin_in_the_same_second_get_a_directory_each() -> None:
 
 
 def test_it_goes_away_again_when_nothing_was_written_into_it() -> None:
-    with pytest.raises(InputError, match="x"), options.fresh_directory("a"):
+    with pytest.raises(InputError, match="x"), fresh_directory("a"):
         raise InputError("x", 1, "2")
     assert not Path("runs").exists()
     Path("runs").mkdir()
-    with options.fresh_directory("a") as path:
+    with fresh_directory("a") as path:
         pass
     assert Path("runs").exists()
     assert not path.exists()
-    with options.fresh_directory("a") as path:
+    with fresh_directory("a") as path:
         (path / "file").touch()
     assert (path / "file").exists()
 
@@ -52,7 +52,7 @@ def test_it_goes_away_again_when_nothing_was_written_into_it() -> None:
 def test_where_none_can_be_made_is_one_error() -> None:
     Path("runs").touch()
     with pytest.raises(InputError, match=r"--out: got 'runs/20260101-000000-a'.*Not a directory.*another"):
-        options.fresh_directory("a").__enter__()
+        fresh_directory("a").__enter__()
 
 
 def test_a_path_with_words_between_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
