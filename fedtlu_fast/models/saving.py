@@ -21,6 +21,8 @@ from fedtlu_fast.wording import either
 
 Kind = Literal["model", "adapters", "tensors"]
 WEIGHTS = "model.safetensors"
+WHOLE_FILES = ("config.json", WEIGHTS, f"{WEIGHTS}.index.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TASK_TYPES = {"language_modelling": "CAUSAL_LM", "tagging": "TOKEN_CLS", "text_classification": "SEQ_CLS"}
 """What peft calls our tasks."""
 FIELD = either("merge", "--merge")
@@ -54,20 +56,27 @@ def save(model: nn.Module, origin: Origin, directory: Path, *, merge: bool = Fal
         ``PeftModel.from_pretrained``), or ``tensors`` (the state dict, for models of no library).
 
     Raises:
-        InputError: The adapters alone would not give this model; see `MERGE`.
+        InputError: The directory holds a model of another kind, which `from_pretrained` would mix with this
+            one; or the adapters alone would not give this model.
     """
     whole: Any = merged(model) if merge else model
-    injected = not merge and not is_peft(model) and bool(adapter_layers(model))
+    injected = not is_peft(whole) and bool(adapter_layers(whole))
+    kind: Kind = "tensors"
+    if injected or hasattr(whole, "save_pretrained"):
+        kind = "adapters" if injected or is_peft(whole) else "model"
+    for name in ADAPTER_FILES if kind != "adapters" else WHOLE_FILES:
+        if (directory / name).exists():
+            expected = f"a directory without {name}, which is of another kind of model than this one"
+            raise InputError("directory", str(directory), expected, "Choose another.")
     if injected:
         _save_adapters(model, origin, directory)
-    elif hasattr(whole, "save_pretrained"):
-        whole.save_pretrained(directory)
-    else:
+    elif kind == "tensors":
         save_model(whole, str(directory / WEIGHTS))
-        return "tensors"
-    if origin.base is not None:
+    else:
+        whole.save_pretrained(directory)
+    if origin.base is not None and kind != "tensors":
         _save_reader(origin, directory)
-    return "adapters" if injected or (is_peft(model) and not merge) else "model"
+    return kind
 
 
 def class_name(model: nn.Module) -> str:

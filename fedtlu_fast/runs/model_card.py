@@ -47,6 +47,7 @@ def model_card(
         *_loading(str(settings["task"]), base, kind, model_class),
         "```",
         "",
+        *_reader(str(settings["task"]), base, kind),
         "## Setting",
         "",
         *_table(_setting(settings, summary)),
@@ -105,6 +106,13 @@ def _dealt(settings: Mapping[str, Any]) -> str:
     if settings["task"] == "own":
         return "Each client's data were given in Python."
     return f"The data were dealt to the clients by the partition `{settings['partition']['name']}`."
+
+
+def _reader(task: str, base: str | None, kind: Kind) -> Iterator[str]:
+    """Yields what is to be said of a tokenizer that the model lacks."""
+    if base is None and kind == "model" and task in AUTO and task != "image_classification":
+        yield "No tokenizer goes with it: the vocabulary was learnt from the training data by fedtlu-fast."
+        yield ""
 
 
 def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:

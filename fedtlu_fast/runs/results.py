@@ -112,10 +112,12 @@ class RunResult:
             best: write the best model of the run instead of the final one.
             merge: add LoRA adapters to the weights, and write a whole model.
             push_to_hub: name of a repository on the Hugging Face Hub (``user/name``), to which the directory
-                is also sent by huggingface_hub, with the login that it finds; it is made if it is not there.
+                is also sent by huggingface_hub, with the login that it finds; it is made if it is not there. The
+                card names data and base model as the settings do, local paths included.
 
         Raises:
-            InputError: The run kept no best model; or the adapters alone would not give this model.
+            InputError: The run kept no best model; the directory holds a model of another kind; or the
+                adapters alone would not give this model (their base has changed, or there is none).
             StorageError: The directory cannot be written.
         """
         model, why = self.model, None

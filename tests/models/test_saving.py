@@ -22,6 +22,8 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 from fedtlu_fast import InputError, RunResult, load_result, simulate
@@ -132,7 +134,11 @@ def test_adapters_are_what_peft_reads(text: Path, gpt2: str, tmp_path: Path) -> 
     by_itself = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert torch.equal(logits(by_itself), logits(result.model))
     assert "library_name: peft" in (tmp_path / "saved" / "README.md").read_text()
+    with pytest.raises(InputError, match=r"directory: .*a directory without adapter_config\.json"):
+        result.save_pretrained(tmp_path / "saved", merge=True)
     result.save_pretrained(tmp_path / "merged", merge=True)
+    with pytest.raises(InputError, match=r"directory: .*a directory without config\.json"):
+        result.save_pretrained(tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(merged), logits(result.model), rtol=1e-4, atol=1e-5)
     assert not [name for name in merged.state_dict() if "lora" in name]
@@ -145,6 +151,29 @@ def test_the_head_of_a_classifier_goes_with_its_adapters(texts: str, bert: str, 
     base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=3)
     again = peft.PeftModel.from_pretrained(base, tmp_path / "saved")
     assert torch.equal(logits(again), logits(result.model))
+
+
+def test_an_image_model_goes_with_its_processor(tmp_path: Path) -> None:
+    base = tmp_path / "vit"
+    torch.manual_seed(3)
+    size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(**size, image_size=8, patch_size=4)).save_pretrained(base)
+    settings = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.2] * 3}
+    (base / "preprocessor_config.json").write_text(json.dumps(settings))
+    run = {
+        "task": "image_classification",
+        "rounds": 1,
+        "warmup_rounds": 0,
+        "clients": 4,
+        "cohort": 2,
+        "model": {"pretrained": str(base)},
+        "execution": {"executor": "serial"},
+    }
+    result = simulate(parse_config(run))
+    result.save_pretrained(tmp_path / "saved")
+    again = ViTForImageClassification.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(own, again.state_dict()[name]) for name, own in result.state_dict().items())
+    assert json.loads((tmp_path / "saved" / "preprocessor_config.json").read_text()) == settings
 
 
 def test_a_classifier_keeps_its_labels(texts: str, bert: str, tmp_path: Path) -> None:
@@ -160,6 +189,7 @@ def test_adapters_that_would_not_give_the_model_are_refused(text: Path, gpt2: st
     with pytest.raises(InputError, match=r"merge: got False; expected True for a model without a"):
         fresh.save_pretrained(tmp_path / "fresh")
     fresh.save_pretrained(tmp_path / "fresh", merge=True)
+    assert "No tokenizer goes with it" in (tmp_path / "fresh" / "README.md").read_text()
     base = tmp_path / "base"
     model = AutoModelForCausalLM.from_pretrained(gpt2)
     model.save_pretrained(base)
