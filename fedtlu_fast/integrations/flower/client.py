@@ -56,7 +56,7 @@ def client_app(
         InputError: an argument is of another kind. In a client's turn: the node has no ``partition-id``, or
             the arrays are not those of the task's model.
 
-    Example:
+    Examples:
         >>> app = client_app(task, data, local=Local("sgd", lr=0.1, steps=5))  # doctest: +SKIP
     """
     check_kind("data", data, Datasets, "fedtlu_fast.Datasets(...) with the data of each client")

@@ -34,7 +34,7 @@ class LayerScoreCallback(TrainerCallback):  # type: ignore[misc]
     Attributes:
         history: a `Period` for every period so far.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(model, args, train_dataset=data)  # doctest: +SKIP
         >>> trainer.add_callback(LayerScoreCallback(trainer, freeze="auto", keep=2))  # doctest: +SKIP
     """
