@@ -54,7 +54,7 @@ def own_state(threads: int | None = None) -> Iterator[None]:
         InputError: A state cannot be changed, such as a function transform around the call.
     """
     if _mine.entered is not None:
-        with _threads(threads):
+        with torch_threads(threads):
             yield
         return
     _enter(threads)
@@ -99,7 +99,7 @@ def _enter(threads: int | None) -> None:
         )
     with ExitStack() as stack:
         stack.enter_context(default_settings())
-        stack.enter_context(_threads(threads))
+        stack.enter_context(torch_threads(threads))
         stack.enter_context(torch._C._EnableTorchFunction())
         _pop_function_modes(stack)
         _pop_dispatch_modes(stack)
@@ -119,8 +119,12 @@ def _leave() -> None:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Makes PyTorch use this many threads for the operations of the current thread."""
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Makes PyTorch use this many threads in the current thread, and in threads that start meanwhile.
+
+    Args:
+        count: the number of threads; None changes nothing.
+    """
     if count is None:
         yield
         return

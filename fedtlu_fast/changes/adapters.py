@@ -36,8 +36,7 @@ _MOVED = ("pissa", "olora", "corda", "loftq", "eva")
 class _Slot:
     """Keeps the matrices of the one product that is being read."""
 
-    of: object = None
-    factors: tuple[Tensor, Tensor] = (Tensor(), Tensor())
+    kept: tuple[object, Tensor, Tensor] = (None, Tensor(), Tensor())
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +72,13 @@ class Product:
         return rows.view(-1)[start - first * width : stop - first * width]
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        if self.slot.of is not self:
+        of, left, right = self.slot.kept
+        if of is not self:
             a = self.a.values(0, self.a.count).view(self.a.shape[0], -1)
             b = self.b.values(0, self.b.count).view(self.b.shape[0], -1) * self.scale
-            self.slot.of, self.slot.factors = self, (a.T, b.T.contiguous()) if self.turned else (b, a)
-        return self.slot.factors
+            left, right = (a.T.contiguous(), b.T.contiguous()) if self.turned else (b, a)
+            self.slot.kept = (self, left, right)  # in one step, because several threads read
+        return left, right
 
 
 def turned(stored: Stored) -> Stored:

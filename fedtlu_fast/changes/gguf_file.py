@@ -87,7 +87,8 @@ def tensors_of(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
         InputError: The package is missing, or the file is damaged.
     """
     if find_spec("gguf") is None:
-        raise InputError(field, str(path), "the package gguf; it cannot be found", "Use pip install gguf.")
+        fix = "Use pip install 'fedtlu-fast[gguf]'."
+        raise InputError(field, str(path), "the package gguf; it cannot be found", fix)
     try:
         found = _table(path)
         file = _Blocks(path, found, stack)

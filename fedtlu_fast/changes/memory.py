@@ -27,9 +27,11 @@ class Memory:
         tensor = self.tensors[name].detach()
         if not tensor.is_contiguous():
             # The copy of one tensor is kept, because its pieces are read one after another.
-            if self._dense[0] != name:
-                self._dense = (name, tensor.contiguous())
-            tensor = self._dense[1]
+            of, dense = self._dense
+            if of != name:
+                dense = tensor.contiguous()
+                self._dense = (name, dense)  # in one step, because several threads read
+            tensor = dense
         return tensor.view(-1)[start:stop].cpu()
 
     def stored(self, field: str) -> dict[str, Stored]:

@@ -66,7 +66,8 @@ def layer_rows(
         values: the values of the metric that ranks, [L]; negative for a layer without a value.
         kinds: the kinds of layers.
     """
-    ranked, excess, degenerate = values.tolist(), scores.excess.tolist(), scores.degenerate.tolist()
+    ranked: list[float] = values.tolist()
+    excess, degenerate = scores.excess.tolist(), scores.degenerate.tolist()
 
     def quality(layer: int) -> float:
         return -ranked[layer]

@@ -6,6 +6,7 @@ The file is read, not mapped into memory, so that the memory in use does not gro
 from __future__ import annotations
 
 import json
+import os
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,17 +54,22 @@ class _Bytes:
         if dtype is None:
             raise TypeError(f"PyTorch does not convert {named}")
         raw = torch.empty((stop - start) * dtype.itemsize, dtype=torch.uint8)
-        self._fill(memoryview(raw.numpy()), place + start * dtype.itemsize)
+        self._fill(raw.numpy().data, place + start * dtype.itemsize)
         return raw.view(dtype)
 
     def _fill(self, view: memoryview, place: int) -> None:
+        while len(view):
+            got = self._read(view, place)
+            if not got:
+                raise OSError(f"{self.path} became shorter while it was read")
+            view, place = view[got:], place + got
+
+    def _read(self, view: memoryview, place: int) -> int:
+        if hasattr(os, "preadv"):  # several threads may read at the same time
+            return os.preadv(self._file.fileno(), [view], place)
         with self._lock:
             self._file.seek(place)
-            while len(view):
-                got = self._file.readinto(view)
-                if not got:
-                    raise OSError(f"{self._file.name} became shorter while it was read")
-                view = view[got:]
+            return self._file.readinto(view) or 0
 
 
 def tensors_of(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:

@@ -157,7 +157,9 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         if not more:
             return
         self._warned = True
-        said = "aggregate_train: client %d sent %d arrays more than it was asked for; all of them are averaged"
+        said = (
+            "aggregate_train: client %d sent %d arrays more than it was asked for; all of them are averaged"
+        )
         fix = "Does its ClientApp have mods=[send_chosen_layers]?"
         log(WARNING, f"{said}. {fix}", client, more)
 
