@@ -25,12 +25,15 @@ WORKLOADS = ("mlp", "gpt")
 
 
 def bench_sim_command(
-    workloads: Annotated[str, typer.Option(help="Federations to time: mlp, gpt, or mlp,gpt.")] = "mlp",
+    workloads: Annotated[
+        str, typer.Option(metavar="NAMES", help="Federations to time: mlp, gpt, or mlp,gpt.")
+    ] = "mlp",
     systems: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="Simulators to time (such as fedtlu) or modes of them (such as fedtlu:serial), separated by "
-            "commas (default: all)."
+            "commas (default: all).",
         ),
     ] = None,
     rivals: Annotated[
@@ -41,13 +44,16 @@ def bench_sim_command(
             parser=at_home,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds per run; the first is not counted.")] = 8,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each simulator, interleaved.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Rounds per run; the first is not counted.")
+    ] = 8,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each simulator, interleaved.")] = 3,
     clients: Annotated[
-        int | None, typer.Option(min=1, help="Clients in the federation (default: the workload's).")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Clients in the federation (default: the workload's)."),
     ] = None,
     cohort: Annotated[
-        int | None, typer.Option(min=1, help="Clients in a round (default: the workload's).")
+        int | None, typer.Option(metavar="N", min=1, help="Clients in a round (default: the workload's).")
     ] = None,
     csv_file: options.Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

@@ -62,6 +62,7 @@ def compare_command(
     selectors: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             autocompletion=completion.listed("selector", "zero_shot", "after_warmup", "local_only"),
             help=f"Selectors to compare, separated by commas (default: {SELECTORS}); all are listed below. "
             "Client selectors have a budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, "
@@ -71,17 +72,22 @@ def compare_command(
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option(help="Budgets of clients, such as 1,2,4,1..4; every client selector runs with each."),
+        typer.Option(
+            metavar="BUDGETS",
+            help="Budgets of clients, such as 1,2,4,1..4; every client selector runs with each.",
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KEY=VALUES",
             help="Values of a setting, such as lam=0,0.1,1; every selector that has the setting runs with "
-            "each value. May be repeated."
+            "each value. May be repeated.",
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help=f"Number of seeds, counted from --seed (default: {SEEDS}).")
+        int | None,
+        typer.Option(metavar="N", min=1, help=f"Number of seeds, counted from --seed (default: {SEEDS})."),
     ] = None,
     preset: options.Preset = None,
     config: options.Config = None,
@@ -106,7 +112,8 @@ def compare_command(
         ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of concurrent runs (default: one per core)."),
     ] = None,
     runs: Annotated[
         str | None,
@@ -128,6 +135,12 @@ def compare_command(
     clients train and send, and that the server applies. (With participation.sampler=loss they also differ in
     the cohorts, because the clients' losses decide them.) Seconds in the table are the time of the rounds,
     without setup. Without options the command takes under three minutes on two cores.
+
+    \b
+      fedtlu compare                                    the four of the paper
+      fedtlu compare --selectors fedtlu,full --seeds 5
+      fedtlu compare --selectors top,strategic --budgets 1,2,1..4
+      fedtlu compare --runs baseline mine               runs that have finished
 
     With --track every run has a record of its own.
 

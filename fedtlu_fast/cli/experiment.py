@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fedtlu_fast.cli import options
+from fedtlu_fast.cli import completion, options
 from fedtlu_fast.cli.arm_bars import ArmBars
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.directories import say_where
@@ -26,18 +26,29 @@ SEEDS = 3
 def experiment_command(
     name: Annotated[
         str,
-        typer.Argument(help="The experiment: udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2."),
+        typer.Argument(
+            help="The experiment: udpos-transformer, udpos-gpt2, ptb-transformer or ptb-gpt2.",
+            metavar="NAME",
+            autocompletion=completion.words("udpos-transformer", "udpos-gpt2", "ptb-transformer", "ptb-gpt2"),
+        ),
     ],
     scale: Annotated[
-        str, typer.Option(help="Size: small (minutes on two cores) or paper (150 rounds; needs a GPU).")
+        str,
+        typer.Option(
+            metavar="SCALE", help="Size: small (minutes on two cores) or paper (150 rounds; needs a GPU)."
+        ),
     ] = "small",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from 0.")] = SEEDS,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Number of seeds, counted from 0.")] = SEEDS,
     data: options.Data = None,
     model: options.Model = None,
-    aggregators: Annotated[str, typer.Option(help="Aggregators, separated by commas.")] = "fedavg,fedprox",
-    threats: Annotated[str, typer.Option(help="Threats, separated by commas.")] = "clean,noisy,malicious",
+    aggregators: Annotated[
+        str, typer.Option(metavar="NAMES", help="Aggregators, separated by commas.")
+    ] = "fedavg,fedprox",
+    threats: Annotated[
+        str, typer.Option(metavar="NAMES", help="Threats, separated by commas.")
+    ] = "clean,noisy,malicious",
     selectors: Annotated[
-        str, typer.Option(help="Selectors, separated by commas.")
+        str, typer.Option(metavar="NAMES", help="Selectors, separated by commas.")
     ] = "fedtlu,random,last,full",
     overrides: options.Set = None,
     device: options.Device = None,
@@ -52,7 +63,8 @@ def experiment_command(
         ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of concurrent runs (default: one per core).")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of concurrent runs (default: one per core)."),
     ] = None,
     columns: options.Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table's rows as JSON.")] = False,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Preset = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         autocompletion=completion.presets,
         help="Preset, a set of settings that ships with the package (default: quickstart, unless --config is "
         "given); `fedtlu settings` lists them.",
@@ -47,13 +48,15 @@ Set = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME|PATH",
         help="Pre-trained model: a name (such as gpt2), a directory or a .gguf file (default: a small model "
-        "with random weights)."
+        "with random weights).",
     ),
 ]
 Task = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         autocompletion=completion.parts("task", "digits", "topics", "pycode"),
         help="Task: language_modelling (default), tagging, classification, image_classification or "
         "text_classification; digits and topics stand for the last two with embedded data and a preset.",
@@ -62,6 +65,7 @@ Task = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
+        metavar="SOURCE",
         autocompletion=completion.parts("source"),
         help="Data source: pydoc, text:PATH, ptb:DIR, pycode, udpos:PATH, digits, cifar10:PATH, images:DIR, "
         "topics, texts:PATH, hf:NAME[:CONFIG][@REVISION], ...; `fedtlu settings` lists all sources.",
@@ -70,16 +74,18 @@ Data = Annotated[
 Partition = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         autocompletion=completion.parts("partitioner"),
         help="Partition, which deals the data to the clients: iid, dirichlet[:ALPHA], shard[:SHARDS], "
         "natural, ...; `fedtlu settings` lists all partitions.",
     ),
 ]
-Rounds = Annotated[int | None, typer.Option(help="Number of rounds, warm-up included.")]
-Clients = Annotated[int | None, typer.Option(help="Number of clients in the federation.")]
+Rounds = Annotated[int | None, typer.Option(metavar="N", help="Number of rounds, warm-up included.")]
+Clients = Annotated[int | None, typer.Option(metavar="N", help="Number of clients in the federation.")]
 Backend = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         autocompletion=completion.words("auto", "reference", "native", "triton"),
         help="Backend of the kernels: auto, reference, native or triton.",
     ),
@@ -87,21 +93,27 @@ Backend = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        autocompletion=completion.words("cpu", "cuda"), help="Device that trains: cpu, cuda or cuda:N."
+        metavar="DEVICE",
+        autocompletion=completion.words("cpu", "cuda"),
+        help="Device that trains: cpu, cuda or cuda:N.",
     ),
 ]
 Executor = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         autocompletion=completion.parts("executor"),
         help="Executor, which trains the clients: auto, serial, vectorized, processes or ray[:ADDRESS].",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Number of workers of the executors processes and ray (default: the number of cores)."),
+    typer.Option(
+        metavar="N",
+        help="Number of workers of the executors processes and ray (default: the number of cores).",
+    ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random draws.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of all random draws.")]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -114,13 +126,14 @@ Name = Annotated[
     str | None,
     typer.Option(
         "--name",
+        metavar="NAME",
         help="Name of the run: it goes into the directory's name, and other commands find the run by it.",
     ),
 ]
 AnyRun = Annotated[
     str,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         show_default=False,
         help="Its directory; or its name in runs/ or experiments/, or the beginning of it; or latest "
         "(the default).",
@@ -142,8 +155,9 @@ Csv = Annotated[
 Columns = Annotated[
     str | None,
     typer.Option(
+        metavar="NAMES",
         help="More columns of tables, pictures and the report, separated by commas: numbers in metrics.jsonl "
-        "or summary.json by their names, columns of installed packages, or package.module:name of your own."
+        "or summary.json by their names, columns of installed packages, or package.module:name of your own.",
     ),
 ]
 Trackers = Annotated[

@@ -29,20 +29,29 @@ DEFAULT_AGGREGATED = ("transformer-6", "gpt2")
 def profile_command(
     shapes: Annotated[
         str | None,
-        typer.Option(help="Model shapes, separated by commas, or all (as far as they fit in memory)."),
+        typer.Option(
+            metavar="NAMES", help="Model shapes, separated by commas, or all (as far as they fit in memory)."
+        ),
     ] = None,
-    ops: Annotated[str, typer.Option(help="Operations, separated by commas, or all.")] = "all",
+    ops: Annotated[
+        str, typer.Option(metavar="NAMES", help="Operations, separated by commas, or all.")
+    ] = "all",
     clients: Annotated[
-        str, typer.Option(help="Numbers of clients that aggregate gets, separated by commas.")
+        str,
+        typer.Option(metavar="NUMBERS", help="Numbers of clients that aggregate gets, separated by commas."),
     ] = "10",
     backends: Annotated[
         str | None,
-        typer.Option(help="Backends, separated by commas (default: the live ones except reference)."),
+        typer.Option(
+            metavar="NAMES", help="Backends, separated by commas (default: the live ones except reference)."
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device to measure: cpu, cuda or cuda:N.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each method.")] = 7,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Device to measure: cpu, cuda or cuda:N.")
+    ] = "cpu",
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Timed calls of each method.")] = 7,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Number of CPU threads (default: PyTorch's).")
+        int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads (default: PyTorch's).")
     ] = None,
     csv_file: options.Csv = None,
     plot: Annotated[

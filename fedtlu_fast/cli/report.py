@@ -18,7 +18,7 @@ def report_command(
     run_dirs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN_DIR...",
+            metavar="RUN_DIR",
             help="Finished runs, comparisons or experiments: directories, names in runs/ or experiments/ or "
             "beginnings of them, or latest. Several are set side by side.",
             autocompletion=completion.runs,

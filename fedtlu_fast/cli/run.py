@@ -32,6 +32,7 @@ def run_command(
     selector: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             autocompletion=completion.parts("selector"),
             help="Selector, which chooses the blocks: fedtlu (default), random, last, first or full.",
         ),
@@ -72,7 +73,7 @@ def run_command(
     chooses the blocks that are updated. The first line says where the files go; `fedtlu watch` shows the
     progress in another terminal, and `fedtlu runs` lists earlier runs.
 
-    Ctrl-C or SIGTERM ends the run after the current round; a second Ctrl-C ends it immediately. --resume DIR
+    Ctrl-C or SIGTERM ends the run after the current round; a second Ctrl-C ends it immediately. --resume RUN
     continues a run that was stopped or killed, and gives the same bits as a run without interruption. With
     --resume, only --executor, --workers, --set of execution.* and checkpoint.*, and --rounds may be given;
     more rounds make the run longer.

@@ -67,14 +67,15 @@ def runs_command(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]",
+            metavar="DIR",
             help="The folder that holds the runs (default: runs/ and experiments/).",
             parser=at_home,
             show_default=False,
         ),
     ] = None,
     last: Annotated[
-        int, typer.Option(min=0, help="Number of runs to list, those that were begun last; 0: all.")
+        int,
+        typer.Option(metavar="N", min=0, help="Number of runs to list, those that were begun last; 0: all."),
     ] = SHOWN,
     csv_file: options.Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

@@ -26,7 +26,7 @@ _STAMP = re.compile(r"(\d{8}-\d{6})-(.*)", re.DOTALL)
 def find_run(
     text: str | os.PathLike[str],
     field: str,
-    kinds: Collection[Kind] = (),
+    kinds: Collection[str] = (),
     folders: Sequence[str] = FOLDERS,
 ) -> Path:
     """Returns the directory of the run that a user means.

@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -176,6 +177,24 @@ def test_it_ends_with_its_reader(tmp_path: Path) -> None:
     assert watching.wait(20) == 141
     assert watching.stderr.read() == ""
     directory.close()
+
+
+def test_on_a_terminal_it_draws_anew_until_the_run_ends(
+    fedtlu: Command, running: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=90, color_system=None)
+    monkeypatch.setattr("fedtlu_fast.cli.watch.results", console)
+    append(running.path, row(1), row(2))
+    thread = threading.Timer(0.5, lambda: (append(running.path, row(3)), running.close()))
+    thread.start()
+    done = fedtlu("watch", running.path, "--interval", 0.05)
+    thread.join()
+    assert done.code == 1
+    drawn_text = screen.getvalue()
+    assert drawn_text.index("round 2/4") < drawn_text.index("round 3/4")
+    assert "running" in drawn_text
+    assert "run: stopped before its last round, by a signal or an error" in drawn_text
 
 
 def test_a_run_is_drawn_with_curves_choices_and_faults(tmp_path: Path) -> None:
