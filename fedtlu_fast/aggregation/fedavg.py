@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -37,6 +39,18 @@ class WeightedMean:
         """
         if len(self.sum):
             dispatch.accumulate_(self.sum, client, self.base, weight * factor, self.backend)
+        self.total += weight
+
+    def add_pieces_(self, pieces: Iterable[tuple[slice, Tensor]], weight: float) -> None:
+        """Adds one client's vector in pieces, with the bits of `add_`.
+
+        Args:
+            pieces: places in the vector and the client's parameters [N] there; parameters that are not among
+                them count as unchanged.
+            weight: n_k.
+        """
+        for place, piece in pieces:
+            dispatch.accumulate_(self.sum[place], piece, self.base[place], weight, self.backend)
         self.total += weight
 
     def add_sum_(self, partial: Tensor, weight: float) -> None:
@@ -82,5 +96,5 @@ class Mean(AggregationRule):
         return state
 
     def finish(self, state: WeightedMean) -> Aggregated:
-        """Returns the mean; zeros if no client arrived."""
-        return Aggregated(state.change())
+        """Returns the mean, in the memory of the sum; zeros if no client arrived."""
+        return Aggregated(state.sum.div_(state.total or 1))

@@ -1,8 +1,9 @@
 """The server's half of a round for tools that train the clients themselves: aggregate, score, choose, apply.
 
-`GlobalModel` holds a model as arrays and updates it by what clients send back, one client after another. Its
-memory does not grow with the cohort: it has the parameters, the running sum of the rule, and one client's
-vector. Rules such as Krum keep every client's vector, as in a simulation.
+`GlobalModel` holds a model as arrays and updates it by what clients send, one client after another. Its
+memory does not grow with the cohort: it has the parameters and the running sum of the mean, in whose place
+the change is scored and applied. Other rules and selectors that measure single clients take one vector more,
+and rules such as Krum keep every client's vector, as in a simulation.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class GlobalModel:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the whole model under the names and in the order in which `load` got them.
 
-        Every array has the dtype that `load` got; float32 arrays share memory with this model.
+        Every array has the dtype that `load` got; float32 arrays share memory with this model, and the next
+        round changes them.
         """
         held = self.layout.views(self.params) | self.layout.buffer_views(self.buffers)
         found = {name: tensor.numpy() for name, tensor in held.items()} | self.others
@@ -106,7 +108,8 @@ def _layout_of(arrays: Arrays, update: LayerUpdate) -> ParameterLayout:
     floating = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     if not floating:
         raise InputError("arrays", listed(list(arrays)), "a model with floating-point arrays")
-    tensors = {name: as_tensor(np.asarray(array)) for name, array in floating.items()}
+    native = {name: np.asarray(array, array.dtype.newbyteorder("=")) for name, array in floating.items()}
+    tensors = {name: as_tensor(array) for name, array in native.items()}
     kept = buffers_among(held_in_memory("arrays", tensors, None).tensors)
     shapes = {name: tuple(array.shape) for name, array in floating.items()}
     return ParameterLayout.from_shapes(

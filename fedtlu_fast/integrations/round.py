@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtlu_fast.aggregation import BuffersMean, Start, largest_weight
+from fedtlu_fast.aggregation import BuffersMean, Mean, Start, largest_weight
 from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.aggregation.senders import divide_by_senders_
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.lanes import ClientReports
-from fedtlu_fast.integrations.arrays import Arrays, fill_
+from fedtlu_fast.integrations.arrays import Arrays, fill_, pieces
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats
 from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.selection import Full, Selection, select
-from fedtlu_fast.simulation.apply import apply, left_out
+from fedtlu_fast.simulation.apply import apply_, left_out
 from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.soundness import sound
 
@@ -77,8 +77,9 @@ class Round:
         self._state = rule.start(Start(model.params, len(weights), update.backend, layout, round_index))
         self._buffers = BuffersMean(model.buffers, len(weights), rule.chooses, update.backend)
         self._others = {name: np.zeros(array.shape) for name, array in model.others.items()}
-        self._vectors = torch.empty_like(model.params), torch.empty_like(model.buffers)
         self._asked = update.selection.asked()
+        # The mean adds arrays where they lie; other rules, and measurements, need a client's whole vector.
+        self._whole = None if type(rule) is Mean and not self._asked else torch.empty_like(model.params)
         self._reports, self._partial, self._arrived = ClientReports(), False, 0
 
     def add(self, client: int, arrays: Arrays) -> None:
@@ -94,26 +95,28 @@ class Round:
                 rule cannot take clients that send some blocks only.
         """
         model, update = self._model, self._model.update
-        vector, buffers = self._vectors
-        vector.copy_(model.params)
-        buffers.copy_(model.buffers)
         field = f"reply of client {client}"
         sent = _sent_blocks(model.layout, arrays, field)
-        fill_(model.layout.views(vector), arrays, field, missing_ok=True)
-        fill_(model.layout.buffer_views(buffers), arrays, field, missing_ok=True)
         if len(sent) < len(model.layout.blocks) and not update.aggregation.averages:
             rule = type(update.aggregation).__name__
             expected = f"every block with aggregation={rule}, which is no mean"
             raise InputError(field, f"{len(sent)} of {len(model.layout.blocks)} blocks", expected)
+        buffers = model.buffers.clone()
+        fill_(model.layout.buffer_views(buffers), arrays, field, missing_ok=True)
+        good = all(sound(piece) for _, piece in pieces(model.layout, arrays, field)) and sound(buffers)
         weight = min(self._weights[client], self._largest)
-        good = sound(vector) and sound(buffers)
         self._reports.add(client, int(weight), float("nan"), good, weight)
         self._reports.sent[client] = sent
         if not good or not weight:
             return
         self._partial |= len(sent) < len(model.layout.blocks)
-        self._measure(client, weight, vector)
-        self._state = update.aggregation.add(self._state, client, weight, vector)
+        if self._whole is None:
+            self._state.add_pieces_(pieces(model.layout, arrays, field), weight)
+        else:
+            self._whole.copy_(model.params)
+            fill_(model.layout.views(self._whole), arrays, field, missing_ok=True)
+            self._measure(client, weight, self._whole)
+            self._state = update.aggregation.add(self._state, client, weight, self._whole)
         self._arrived += 1
         self._buffers.add_(buffers, weight)
         for name, total in self._others.items():
@@ -128,6 +131,7 @@ class Round:
         model, update, reports = self._model, self._model.update, self._reports
         layout, rule = model.layout, update.aggregation
         found = check_aggregated(rule, rule.finish(self._state), model.params, self._arrived)
+        self._state = self._whole = None  # no longer needed, and as large as the model
         if not reports.total or found.kept == []:
             return None
         change, totals = found.change, None
@@ -157,7 +161,7 @@ class Round:
             [] if totals is None else np.flatnonzero(totals == 0).tolist(),
             field="selection",
         )
-        applied = apply(
+        applied = apply_(
             model.params,
             change,
             selection,
@@ -167,7 +171,7 @@ class Round:
             update.server_lr,
             update.backend,
         )
-        model.params, model.optimizer = applied.params, applied.optimizer
+        model.optimizer = applied.optimizer
         model.buffers = model.buffers + self._buffers.change(found.kept)
         model.others = {
             name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fedtlu_fast.aggregation import OptimizerState, ServerOptimizer
@@ -72,14 +73,9 @@ def apply(
         server_lr: factor on the step.
         backend: who runs the kernels.
     """
-    mask, field = selection.mask, "aggregation.server_optimizer"
-    held = {f"state[{name!r}]": vector for name, vector in state.items()}
-    given = {"change": change, "offsets": layout.offsets, "mask": mask, **held}
-    with named_errors(field, optimizer), unchanged(field, optimizer, "step", given):
-        found = optimizer.step(change, state, layout.offsets, mask)
-    step, after = check_step(optimizer, found, change)
+    step, after = _step(change, selection, layout, optimizer, state)
     moved = params.clone()
-    masked_apply_(moved, step, layout.offsets, mask, server_lr, backend)
+    masked_apply_(moved, step, layout.offsets, selection.mask, server_lr, backend)
     if sound(moved):
         return Applied(moved, after, selection)
     wrong = tuple(
@@ -90,3 +86,65 @@ def apply(
     rest = selection_of(layout, [block for block in selection.blocks if block not in wrong])
     again = apply(params, change, rest, layout, optimizer, state, server_lr, backend)
     return Applied(again.params, again.optimizer, again.selection, wrong)
+
+
+def apply_(
+    params: Tensor,
+    change: Tensor,
+    selection: Selection,
+    layout: ParameterLayout,
+    optimizer: ServerOptimizer,
+    state: OptimizerState,
+    server_lr: float,
+    backend: str,
+) -> Applied:
+    """Makes the same step as `apply` in place, and copies no more than one block at a time.
+
+    Args:
+        params: [P], the global parameters, which are changed.
+        change: [P], the aggregated change, finite in the selected blocks; not changed.
+        selection: the blocks to update.
+        layout: of the model.
+        optimizer: makes the step.
+        state: of the optimizer; not changed.
+        server_lr: factor on the step.
+        backend: who runs the kernels.
+    """
+    overflowed: tuple[int, ...] = ()
+    while True:
+        step, after = _step(change, selection, layout, optimizer, state)
+        wrong = tuple(
+            block
+            for block in selection.blocks
+            for run in layout.runs([block])
+            if not _stays_sound(params[run], step[run], server_lr, backend)
+        )
+        if not wrong:
+            break
+        overflowed += tuple(dict.fromkeys(wrong))
+        selection = selection_of(layout, [block for block in selection.blocks if block not in wrong])
+    masked_apply_(params, step, layout.offsets, selection.mask, server_lr, backend)
+    return Applied(params, after, selection, overflowed)
+
+
+def _stays_sound(params: Tensor, step: Tensor, server_lr: float, backend: str) -> bool:
+    """Tells whether parameters [N] are sound after a step [N]; they are not changed."""
+    moved = params.clone()
+    masked_apply_(moved, step, torch.tensor([0, len(moved)]), torch.tensor([True]), server_lr, backend)
+    return sound(moved)
+
+
+def _step(
+    change: Tensor,
+    selection: Selection,
+    layout: ParameterLayout,
+    optimizer: ServerOptimizer,
+    state: OptimizerState,
+) -> tuple[Tensor, OptimizerState]:
+    """Returns the server's step of a change, and the optimizer's next state."""
+    mask, field = selection.mask, "aggregation.server_optimizer"
+    held = {f"state[{name!r}]": vector for name, vector in state.items()}
+    given = {"change": change, "offsets": layout.offsets, "mask": mask, **held}
+    with named_errors(field, optimizer), unchanged(field, optimizer, "step", given):
+        found = optimizer.step(change, state, layout.offsets, mask)
+    return check_step(optimizer, found, change)

@@ -29,6 +29,19 @@ def test_mean_by_hand(backend, backend_device):
     assert base.tolist() == [1.0, 0.0, -2.0], "the base is not changed"
 
 
+def test_pieces_of_a_client_give_the_bits_of_the_whole(backend, backend_device):
+    base, client = (torch.randn(20_001, device=backend_device) for _ in range(2))
+    partial = torch.cat([client[:5000], base[5000:7000], client[7000:]])
+    whole, pieces = WeightedMean(base, backend), WeightedMean(base, backend)
+    whole.add_(client, 7)
+    whole.add_(partial, 3)
+    places = [slice(0, 5000), slice(5000, 7000), slice(7000, 20_001)]
+    pieces.add_pieces_([(place, client[place]) for place in places], 7)
+    pieces.add_pieces_([(place, client[place]) for place in (places[0], places[2])], 3)
+    assert pieces.total == whole.total
+    assert torch.equal(pieces.change(), whole.change()), "missing pieces count as unchanged"
+
+
 def test_the_mean_of_one_client_is_its_change():
     base, client = torch.tensor([1.0, 2.0]), torch.tensor([1.5, 4.0])
     assert mean_of(base, [client], (17,)).tolist() == [0.5, 2.0]

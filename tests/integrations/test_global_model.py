@@ -10,6 +10,7 @@ from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import LayerUpdate
 from fedtlu_fast.integrations.round import Round
 from fedtlu_fast.scoring.block_metrics import asks
+from fedtlu_fast.soundness import LARGEST
 
 
 def net() -> nn.Module:
@@ -158,3 +159,29 @@ def test_tied_parameters_are_one_if_the_module_is_given():
     assert step.selection.names == ("embed.weight",)
     np.testing.assert_array_equal(held.arrays()["head.weight"], held.arrays()["embed.weight"])
     assert not np.array_equal(held.arrays()["embed.weight"], start["embed.weight"])
+
+
+def test_a_block_that_a_step_would_make_unsound_keeps_its_values_and_the_others_move(start, replies):
+    for arrays in replies.values():
+        arrays["4.bias"][0] = 0.9 * LARGEST
+    update = LayerUpdate(selection="full", granularity="module", server_lr=2.0, server_optimizer="momentum")
+    model = GlobalModel(start, update)
+    step = stepped(model, replies, WEIGHTS)
+    assert step.nonfinite == ("4",)
+    assert "4" not in step.selection.names
+    after = model.arrays()
+    np.testing.assert_array_equal(after["4.bias"], start["4.bias"])
+    np.testing.assert_array_equal(after["4.weight"], start["4.weight"])
+    moved = start["2.weight"] + 2 * (mean(replies, "2.weight") - start["2.weight"])
+    np.testing.assert_allclose(after["2.weight"], moved, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", ">f4"])
+def test_arrays_of_other_dtypes_and_layouts_are_taken(start, dtype):
+    begin = {name: array.astype(dtype) if array.dtype == "f4" else array for name, array in start.items()}
+    sent = trained(begin, 1)
+    sent["2.weight"] = np.asfortranarray(sent["2.weight"])
+    model = GlobalModel(begin, LayerUpdate(selection="full", granularity="module"))
+    stepped(model, {0: sent}, {0: 3.0})
+    assert model.arrays()["2.weight"].dtype == begin["2.weight"].dtype
+    np.testing.assert_allclose(model.arrays()["2.weight"], sent["2.weight"], atol=2e-3)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from fedtlu_fast.errors import InputError
@@ -16,38 +16,23 @@ STYPE = "numpy.ndarray"
 """The only form in which Flower serialises arrays: the bytes of a .npy file."""
 
 
-class ArraysView(Mapping[str, NDArray[Any]]):
-    """An `ArrayRecord` as a mapping from names to read-only arrays, each of which is read when asked for.
+def views_of(record: ArrayRecord, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Returns the numbers of a record where they lie, read-only, by dotted name; `Array.numpy` copies them.
 
     Args:
         record: the record, whole or with some arrays only.
         names: the dotted name of each key of the record.
-    """
-
-    def __init__(self, record: ArrayRecord, names: Mapping[str, str]) -> None:
-        if unknown := record.keys() - names.keys():
-            raise InputError("arrays", min(unknown), "the names of the global model's arrays")
-        self._record, self._keys = record, {names[key]: key for key in record}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return view_of(self._record[self._keys[name]])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
-def view_of(array: Array) -> NDArray[Any]:
-    """Returns the numbers of an array where they lie, read-only; `Array.numpy` copies them.
 
     Raises:
-        InputError: the array is serialised in another form than NumPy's, or holds Python objects.
+        InputError: the record has another key; or an array is serialised in another form than NumPy's, or
+            holds Python objects.
     """
-    if array.stype != STYPE:
-        raise InputError("stype", array.stype, f"{STYPE}, which Flower's Array makes")
-    return view_of_bytes(array.data)
+    if unknown := record.keys() - names.keys():
+        raise InputError("arrays", min(unknown), "the names of the global model's arrays")
+    for array in record.values():
+        if array.stype != STYPE:
+            raise InputError("stype", array.stype, f"{STYPE}, which Flower's Array makes")
+    return {names[key]: view_of_bytes(array.data) for key, array in record.items()}
 
 
 def view_of_bytes(data: bytes) -> NDArray[Any]:

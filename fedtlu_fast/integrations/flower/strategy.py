@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import nn
 
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.integrations.flower.arrays import ArraysView
+from fedtlu_fast.integrations.flower.arrays import views_of
 from fedtlu_fast.integrations.flower.checks import check_replies, dotted_names, say_what_is_decided
 from fedtlu_fast.integrations.flower.chosen_layers import CHOSEN
 from fedtlu_fast.integrations.flower.orders import LayerOrders
@@ -28,8 +28,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
     """FedAvg that scores the layers of the aggregated change and applies only the best blocks (FedTLU).
 
     It replaces `flwr.serverapp.strategy.FedAvg` in a ServerApp; the ClientApp stays as it is. Replies are
-    averaged one after another by compiled kernels; what the server needs beside the replies are three vectors
-    of the model's size, whatever the number of clients. In each round the `MetricRecord` also holds the score
+    averaged one after another by compiled kernels; what the server needs beside the replies are two models,
+    its own and the running sum, whatever the number of clients. In each round the `MetricRecord` also holds the score
     of every block (``score/NAME``), the indices of the chosen blocks (``chosen``), and the shares of the
     parameters that were updated and sent (``updated-share``, ``sent-share``).
 
@@ -86,10 +86,10 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             self._dotted = dict(
                 zip(arrays, dotted_names(list(arrays), self._names, self._module), strict=True)
             )
-            self._model = GlobalModel(ArraysView(arrays, self._dotted), self.update, self._module)
+            self._model = GlobalModel(views_of(arrays, self._dotted), self.update, self._module)
             say_what_is_decided(self.update.selection, self._model.room)
         else:
-            self._model.load(ArraysView(arrays, self._dotted))
+            self._model.load(views_of(arrays, self._dotted))
         messages = super().configure_train(server_round, arrays, config, grid)
         self._asked = {}
         if self._orders is None:
@@ -136,7 +136,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         begun = Round(self._model, server_round, dict(zip(clients, weights, strict=True)))
         for client, content in zip(clients, contents, strict=True):
             (record,) = content.array_records.values()
-            begun.add(client, ArraysView(record, self._dotted))
+            begun.add(client, views_of(record, self._dotted))
             self._check_order(client, record)
         self.last_step = step = begun.finish()
         if step is None:
@@ -157,11 +157,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         if not more:
             return
         self._warned = True
-        said = (
-            "aggregate_train: client %d sent %d arrays more than it was asked for; all of them are averaged"
-        )
-        fix = "Does its ClientApp have mods=[send_chosen_layers]?"
-        log(WARNING, f"{said}. {fix}", client, more)
+        said = "aggregate_train: client %d sent %d arrays more than it was asked for, which are averaged too"
+        log(WARNING, f"{said}. Does its ClientApp have mods=[send_chosen_layers]?", client, more)
 
     def _weight(self, content: Any) -> float:
         (metrics,) = content.metric_records.values()
