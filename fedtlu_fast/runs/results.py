@@ -112,8 +112,8 @@ class RunResult:
             best: write the best model of the run instead of the final one.
             merge: add LoRA adapters to the weights, and write a whole model.
             push_to_hub: name of a repository on the Hugging Face Hub (``user/name``), to which the directory
-                is also sent by huggingface_hub, with the login that it finds; it is made if it is not there. The
-                card names data and base model as the settings do, local paths included.
+                is also sent by huggingface_hub, with the login that it finds; it is made if it is not there.
+                The card names data and base model as the settings do, local paths included.
 
         Raises:
             InputError: The run kept no best model; the directory holds a model of another kind; or the
