@@ -26,9 +26,11 @@ def test_data_of_the_hub_need_a_package_that_scoring_and_training_do_not(
 
 
 @pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source checkout")
-@pytest.mark.parametrize("package", ["datasets", "peft"])
-def test_the_extra_of_the_message_exists(package: str) -> None:
+@pytest.mark.parametrize(
+    ("extra", "packages"), [("datasets", ["datasets"]), ("peft", ["peft"]), ("gguf", ["accelerate", "gguf"])]
+)
+def test_the_extra_of_a_message_brings_its_packages(extra: str, packages: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = project["optional-dependencies"][package]
-    assert [need.partition(">=")[0] for need in needs] == [package]
-    assert not any(need.startswith(package) for need in project["dependencies"])
+    needs = project["optional-dependencies"][extra]
+    assert [need.partition(">=")[0] for need in needs] == packages
+    assert not any(need.startswith(extra) for need in project["dependencies"])

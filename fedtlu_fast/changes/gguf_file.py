@@ -10,7 +10,6 @@ import struct
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from io import BufferedReader
 from math import prod
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from fedtlu_fast.changes.stored import Stored
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
 
 # Types of GGUF that hold numbers as they are; all others are quantised, and dequantised into float32.
 _PLAIN = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
@@ -86,9 +86,7 @@ def tensors_of(field: str, path: Path, stack: ExitStack) -> dict[str, Stored]:
     Raises:
         InputError: The package is missing, or the file is damaged.
     """
-    if find_spec("gguf") is None:
-        fix = "Use pip install 'fedtlu-fast[gguf]'."
-        raise InputError(field, str(path), "the package gguf; it cannot be found", fix)
+    check_extra("gguf", field, str(path))
     try:
         found = _table(path)
         file = _Blocks(path, found, stack)

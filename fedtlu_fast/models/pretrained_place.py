@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
 
 FIELD = "model.pretrained"
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
@@ -78,10 +78,8 @@ def _check_folder(name: str, path: Path) -> None:
 def _gguf(name: str, path: Path) -> Place:
     if not path.is_file():
         raise InputError(FIELD, name, "a GGUF file that exists")
-    missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
-    if missing:
-        expected = f"the packages that read GGUF files; {' and '.join(missing)} cannot be found"
-        raise InputError(FIELD, name, expected, f"Use pip install {' '.join(missing)}.")
+    for package in ("gguf", "accelerate"):
+        check_extra(package, FIELD, name, extra="gguf")
     with path.open("rb") as start:
         if start.read(4) != b"GGUF":
             raise InputError(FIELD, name, "a GGUF file; it does not begin as one")

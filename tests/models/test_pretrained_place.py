@@ -2,8 +2,7 @@
 
 import pytest
 
-from fedtlu_fast import InputError
-from fedtlu_fast.models import pretrained_place
+from fedtlu_fast import InputError, extras
 from fedtlu_fast.models.pretrained_place import Place, locate
 
 
@@ -44,15 +43,15 @@ def test_a_gguf_file_needs_packages_that_read_it(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"got '.*model\.gguf'; expected a GGUF file that exists"):
         locate(str(path))
     path.write_bytes(b"GGUF")
-    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"gguf and accelerate cannot be found. Use pip install gguf accelerate"
-    ):
-        locate(str(path))
-    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: None if name == "gguf" else name)
-    with pytest.raises(InputError, match=r"Use pip install gguf\.$"):
-        locate(str(path))
-    monkeypatch.setattr(pretrained_place, "find_spec", lambda name: name)
+    for missing in ("gguf", "accelerate"):
+        monkeypatch.setattr(
+            extras, "find_spec", lambda name, missing=missing: None if name == missing else name
+        )
+        with pytest.raises(
+            InputError, match=rf"{missing}; it cannot be found\. Use pip install 'fedtlu-fast\[gguf\]'\.$"
+        ):
+            locate(str(path))
+    monkeypatch.setattr(extras, "find_spec", lambda name: name)
     assert locate(str(path)).file == {"gguf_file": "model.gguf"}
     path.write_bytes(b"GIF89a")
     with pytest.raises(InputError, match="does not begin as one"):
