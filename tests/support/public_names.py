@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 PINNED = Path(__file__).resolve().parents[1] / "public_names.txt"
 MODULES = ("fedtlu_fast", "fedtlu_fast.testing", "fedtlu_fast.integrations.trackers")
-OPTIONAL = ("fedtlu_fast.integrations.flower",)
-"""Modules that need an extra; their names are read from their source."""
+UNLOADED = ("fedtlu_fast.integrations.flower", "fedtlu_fast.integrations.transformers")
+"""Modules that need an extra or load slowly; their names are read from their source."""
 
 
 def public_names() -> list[str]:
@@ -33,7 +33,7 @@ def _in_python() -> Iterator[str]:
         for name in found.__all__:
             yield f"{module}.{name}"
             yield from _members(f"{module}.{name}", getattr(found, name))
-    for module in OPTIONAL:
+    for module in UNLOADED:
         for name in _all_of(module):
             yield f"{module}.{name}"
 
