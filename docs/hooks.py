@@ -18,6 +18,9 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\]\((?P<target>\.\./[^)#\s]+)")
+COMMENT = re.compile(r"^<!--.*?-->\n?", re.M | re.S)
+"""What only the tests of the pages' code read."""
+
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files beside the package that are pages of the site."""
 
@@ -63,7 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = markdown.replace("<!-- all commands -->", _commands())
     if "<!-- all settings -->" in markdown:
         markdown = markdown.replace("<!-- all settings -->", _settings())
-    return markdown
+    return COMMENT.sub("", markdown)
 
 
 def _outside(page: str, target: str) -> str | None:
