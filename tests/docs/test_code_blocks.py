@@ -19,7 +19,7 @@ from fedtlu_fast.experiments.variants import crossed, swept, with_variant
 NEEDS = {"docs/guides/flower.md": "flwr"}
 """Pages whose Python needs a package that the tests' own environment lacks; there it is only compiled."""
 
-COMMANDS = {"fedtlu", "python", "python3", "pip", "pytest", "git", "ruff", "mkdocs", "jupytext"}
+COMMANDS = {"bash", "fedtlu", "python", "python3", "pip", "pytest", "git", "ruff", "mkdocs", "jupytext"}
 """The commands that pages may show; of all except `fedtlu` the files that they name must exist."""
 
 SETTINGS = {
@@ -86,10 +86,10 @@ def check_shell(block: Block) -> None:
                 check_command(words[1:])
         elif name in COMMANDS:
             for word in words[1:]:
-                if word.endswith((".py", ".txt")) and "/" in word:
+                if word.endswith((".py", ".sh", ".txt")) and "/" in word:
                     assert (ROOT / word).exists(), f"line {line}: {word} does not exist"
         else:
-            assert name in (".", "bash", "cd"), f"line {line}: is {name} a command that a page may show?"
+            assert name in (".", "cd"), f"line {line}: is {name} a command that a page may show?"
 
 
 def check_command(words: list[str]) -> None:
