@@ -14,9 +14,9 @@ from fedtlu_fast.layout.blocks import Granularity
 from fedtlu_fast.scoring import LayerStats, Pooling, layer_stats, score_blocks, score_layers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Period:
-    """What a period of training did.
+    """What a period of training did; printing it shows the best block of each group.
 
     Attributes:
         number: the number of the period, from 1.
@@ -31,6 +31,15 @@ class Period:
     epoch: float
     trained: tuple[str, ...]
     scored: ScoredChange
+
+    def __repr__(self) -> str:
+        layout, values = self.scored.layout, self.scored.block_scores.tolist()
+        best = [max(group.blocks, key=lambda block: values[block]) for group in layout.groups]
+        told = ", ".join(f"{layout.blocks[block].name} {values[block]:.4g}" for block in best)
+        blocks = f"{len(self.trained)} of {len(layout.blocks)} blocks trained"
+        return (
+            f"Period {self.number}, to step {self.step}: {blocks}; best of each group: {told or 'no groups'}"
+        )
 
     @property
     def scores(self) -> dict[str, float]:

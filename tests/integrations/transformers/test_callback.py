@@ -78,6 +78,10 @@ def test_scores_are_those_of_each_epoch_and_are_logged(tmp_path: Path) -> None:
         assert period.scored.layout.blocks == expected.layout.blocks
         torch.testing.assert_close(period.scored.block_scores, expected.block_scores, rtol=1e-5, atol=1e-12)
         assert period.trained == tuple(block.name for block in expected.layout.blocks)
+    inner = callback.history[-1].scores
+    best = max((name for name in inner if ".h." in name), key=lambda name: inner[name])
+    shown = f"Period 2, to step 4: {len(inner)} of {len(inner)} blocks trained; best of each group: {best} "
+    assert repr(callback.history[-1]).startswith(shown)
     logged = [own for own in trainer.state.log_history if "score/transformer.h.0" in own]
     assert [own["step"] for own in logged] == [2, 4]
     assert [own["score/transformer.h.3"] for own in logged] == [
