@@ -12,6 +12,7 @@ import os
 import platform
 import secrets
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     if chosen.interpreter:
         os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+        # NumPy, which computes for the interpreter, would warn of the NaN and Inf that are meant.
+        warnings.filterwarnings("ignore", ".*encountered in", RuntimeWarning)
     # Imported now, because torch takes seconds to load and Triton must see the variable.
     import torch
 
