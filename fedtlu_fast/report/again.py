@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.places import at_home
@@ -33,7 +34,10 @@ Given = str | os.PathLike[str]
 
 
 def write_report(
-    path: Given | Sequence[Given], columns: Sequence[Asked] = (), out: Given | None = None
+    path: Given | Sequence[Given],
+    columns: Sequence[Asked] = (),
+    out: Given | None = None,
+    holdings: Holdings | None = None,
 ) -> Path:
     """Makes tables, pictures and report.html of a finished run, comparison or experiment again.
 
@@ -47,6 +51,8 @@ def write_report(
         out: where a page is written instead: a file that ends in ``.html``, or a directory for a report.html.
             Needed for several directories. With one directory, nothing is written in it; a comparison's or an
             experiment's runs are set side by side.
+        holdings: what the clients of the run or the comparison hold, which the page then shows too; the
+            command ``fedtlu report --data`` counts it.
 
     Returns:
         The path of the page.
@@ -67,15 +73,17 @@ def write_report(
     if not places:
         raise InputError(FIELD, given, "one directory or more")
     if out is not None or len(places) > 1:
-        return _side_by_side(places, asked, out)
+        return _side_by_side(places, asked, out, holdings)
     (place,) = places
     if os.path.lexists(place / PLAN):
         _write_experiment(place, asked)
     elif os.path.lexists(place / COMPARISON):
         results = _arms(place)
-        write_comparison_report(results, RunSettings.read(place), place, OwnColumns.of(results, asked))
+        write_comparison_report(
+            results, RunSettings.read(place), place, OwnColumns.of(results, asked), holdings
+        )
     else:
-        write_run_report(*_read_run(place), place, asked)
+        write_run_report(*_read_run(place), place, asked, holdings)
     return place / PAGE
 
 
@@ -104,12 +112,14 @@ def page_place(out: Given | None) -> tuple[Path, str]:
     return folder, name
 
 
-def _side_by_side(places: Sequence[Path], columns: Sequence[Column], out: Given | None) -> Path:
+def _side_by_side(
+    places: Sequence[Path], columns: Sequence[Column], out: Given | None, holdings: Holdings | None
+) -> Path:
     folder, name = page_place(out)
     if len(places) == 1 and not any(os.path.lexists(places[0] / held) for held in (COMPARISON, PLAN)):
-        return write_page(folder, page_of_run(*_read_run(places[0]), places[0], columns), name)
+        return write_page(folder, page_of_run(*_read_run(places[0]), places[0], columns, holdings), name)
     entries = read_entries(places, FIELD)
-    return write_page(folder, side_by_side_page(entries, columns), name)
+    return write_page(folder, side_by_side_page(entries, columns, holdings), name)
 
 
 def _arms(place: Path) -> list[ArmResult]:

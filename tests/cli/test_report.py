@@ -35,6 +35,29 @@ def test_several_runs_get_a_page_of_their_own(fedtlu: Command, runs: list[Path],
     assert [path.name for path in made.iterdir()] == ["report.html"]
 
 
+def test_what_each_client_holds_is_shown_if_asked(fedtlu: Command, runs: list[Path], tmp_path: Path) -> None:
+    done = fedtlu("report", runs[0], "--data", "--out", tmp_path)
+    assert done.code == 0
+    page = read_page((tmp_path / "report.html").read_text())
+    assert page.sections[2:4] == ["Who held what", "Who took part"]
+    sizes, shares = (one for one in page.readings if "client 0" in one["stops"])  # type: ignore[operator]
+    assert [one["name"] for one in sizes["series"]] == ["for training", "own test"]  # type: ignore[attr-defined]
+    assert all("samples" in word for word in shares["words"])  # type: ignore[attr-defined]
+    assert "fedtlu data" not in "".join(page.texts["code"]), "what is shown needs no command"
+    done = fedtlu("report", *runs, "--data", "-q")
+    assert (done.code, "one run or comparison beside --data" in done.stderr) == (2, True)
+
+
+def test_other_data_than_the_run_s_are_not_shown(fedtlu: Command, tmp_path: Path, text: Path) -> None:
+    own = tmp_path / "text.txt"
+    own.write_bytes(text.read_bytes())
+    simulate(tiny(own, rounds=1, warmup_rounds=0, evaluation={"trained_clients": 0}), tmp_path / "run")
+    own.write_text(own.read_text() + "\n\nba do ki lu me" * 20)
+    done = fedtlu("report", tmp_path / "run", "--data")
+    assert done.code == 2
+    assert "expected data with the fingerprint" in done.stderr
+
+
 def test_a_directory_that_holds_no_run_leaves_nothing(
     fedtlu: Command, runs: list[Path], tmp_path: Path
 ) -> None:

@@ -192,7 +192,7 @@ def test_everything_is_written_from_runs(
     assert [title.partition(":")[0] for title in titles] == [
         *(f"Global test, one seed, budget {budget}" for budget in (1, 2)),
         *arms,
-        "How far the clients of a round agree",
+        *(f"How far clients agree, budget {budget}" for budget in (1, 2)),
         "Clients by rounds",
         *(
             f"perplexity (lower is better) over {cost}, budget {b}"

@@ -6,6 +6,7 @@ import pytest
 from fedtlu_fast.data.holdings import Holdings, spread
 from fedtlu_fast.report.figures.holdings import MOST_COLUMNS, MOST_ROWS, holdings_figure
 from fedtlu_fast.report.pages.parts import png
+from fedtlu_fast.report.sections.holdings import MOST_CLIENTS, MOST_VALUES, holdings_section
 
 
 def holdings(clients, values, each=12, by="topic"):
@@ -54,3 +55,28 @@ def test_ten_thousand_clients_and_a_thousand_values_are_still_a_picture():
 def test_without_attributes_the_sizes_are_shown(clients):
     (axes,) = holdings_figure(holdings(clients, 2, by=None)[0]).axes
     assert sum(patch.get_height() for patch in axes.patches) == clients
+
+
+def test_the_page_says_how_many_samples_of_each_value_a_client_holds():
+    held, codes = holdings(30, 9)
+    section = holdings_section(held)
+    sizes, values = section.parts[0].charts
+    assert sizes.readings["series"][0]["text"] == ["10"] * 30
+    words, texts = values.readings["words"], values.readings["text"]
+    order = np.argsort(-np.bincount(np.concatenate(codes), minlength=9), kind="stable")
+    assert values.readings["rows"] == [f"topic {value} with a name that is too long" for value in order]
+    for client, own in enumerate(codes):
+        counts = np.bincount(own, minlength=9)[order]
+        assert [words[at] for at in texts[client]] == [f"{100 * n / 12:.0f}%, {n} samples" for n in counts]
+    assert section.parts[1].cells[0] == ["for training", *["10.0"] * 6]
+
+
+def test_the_page_of_ten_thousand_clients_stays_small():
+    section = holdings_section(holdings(10_000, 1000)[0])
+    sizes, values = section.parts[0].charts
+    assert len(sizes.readings["stops"]) < len(values.readings["stops"]) == MOST_CLIENTS
+    assert len(values.readings["rows"]) == MOST_VALUES + 1
+    assert values.readings["rows"][-1] == f"{1000 - MOST_VALUES} others"
+    assert "10,000 clients; the charts show 300" in section.lead
+    (only,) = holdings_section(holdings(5, 2, by=None)[0]).parts[0].charts
+    assert only.title == "Samples of each client"

@@ -20,7 +20,7 @@ from fedtlu_fast.report.pages.page import page_text, write_page
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import NONE, faults_section
-from fedtlu_fast.report.sections.repeat import IN_PYTHON, repeat_comparison, repeat_run
+from fedtlu_fast.report.sections.repeat import IN_PYTHON, IN_SCRIPT, repeat_comparison, repeat_run
 from fedtlu_fast.report.sections.took_part import took_part_section
 from fedtlu_fast.report.sections.updated import scores_map, updated_maps
 from fedtlu_fast.runs.results import ArmResult
@@ -202,7 +202,7 @@ def test_each_client_s_rounds_are_told() -> None:
     assert isinstance(charts, Charts)
     readings = charts.charts[0].readings
     first = [readings["words"][at] for at in readings["text"][0]]
-    assert [word.partition(":")[0] for word in first] == ["refused", "trained", "left", "not drawn"]
+    assert [word.partition(":")[0] for word in first] == ["refused", "trained", "absent", "not drawn"]
     assert isinstance(counts, Sheet)
     assert sum(int(line[1]) for line in counts.cells) == 4
     assert isinstance(command, Command)
@@ -216,6 +216,8 @@ def test_runs_of_python_code_are_repeated_by_python_code() -> None:
     assert isinstance(text, Command)
     assert text.text == settings.text
     assert repeat_comparison(settings, Path("x"), ["a"], [0]).parts[0] == Notes([IN_PYTHON])
+    script = RunSettings.of("seed: 0\ndata: {source: pydoc}\nselection: {selector: '__main__:Mine'}\n")
+    assert repeat_run(script, Path("x")).parts[0] == Notes([IN_SCRIPT])
 
 
 def test_maps_say_what_was_updated() -> None:

@@ -135,7 +135,7 @@ def line_chart(
         drawing=drawing(f"{title}. {summary}", *children),
         readings=_readings(lines, at, names, horizontal, vertical, axes.say),
         numbers=_numbers(lines, names, axes),
-        legend=[Entry(one.name, one.style) for one in lines if one.joined],
+        legend=[Entry(one.name, one.style) for one in lines if one.joined or len(lines) > 1],
         gutter=label_room([label for _, label in vertical.labels()], 12),
         note=" ".join(filter(None, (note, more))),
     )
@@ -175,6 +175,8 @@ class _Line:
 def _horizontal(at: Floats, lines: Sequence[_Line]) -> Scale:
     if any(one.across is not None for one in lines):
         found = [v for one in lines if one.across is not None for v in one.across if not np.isnan(v)]
+        if not all(one.joined for one in lines):
+            return Scale.over(found, below=0.05, above=0.05)
         return Scale.over([0.0, *found], below=0.0, above=0.04)
     whole = bool((at == at.round()).all())
     room = 0.5 if whole else 0.04 * (float(at[-1] - at[0]) or 1.0)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.report.aggregate.client_choices import arms_choices
 from fedtlu_fast.report.aggregate.costs import RunCosts
 from fedtlu_fast.report.aggregate.curves import Choices, Curve, agreement_curves, quality_curves
-from fedtlu_fast.report.arms import arm_names, is_reference
+from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of, is_reference
 from fedtlu_fast.report.charts.chart import Chart
 from fedtlu_fast.report.charts.lines import Axes, line_chart
 from fedtlu_fast.report.charts.scale import Scale
@@ -24,6 +25,7 @@ from fedtlu_fast.report.sections.benefit import benefit_chart
 from fedtlu_fast.report.sections.curves import gains_chart, looks_of, quality_charts, series_of, spread_words
 from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
+from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
 from fedtlu_fast.report.sections.repeat import repeat_comparison
 from fedtlu_fast.report.sections.spent import spent_section
@@ -32,9 +34,7 @@ from fedtlu_fast.report.sections.updated import client_maps, shares_sheet, updat
 from fedtlu_fast.report.verdict import comparison_sentence
 from fedtlu_fast.runs.results import ArmResult
 
-AGREEMENT = (
-    "How far the clients of a round agree: the Jaccard index of two clients' sets of blocks, mean over pairs"
-)
+AGREEMENT = "The Jaccard index of two clients' sets of blocks, mean over the pairs of a round's clients."
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ArmsReport:
         own: columns that are asked for besides.
         costs: what arms have measured, by their names; empty for nothing.
         more: further tables and charts of the section of results.
+        holdings: what the clients hold with the first seed; None leaves that out.
     """
 
     title: str
@@ -60,11 +61,12 @@ class ArmsReport:
     own: OwnColumns = NO_COLUMNS
     costs: Mapping[str, Sequence[RunCosts]] = field(default_factory=dict)
     more: Sequence[Part] = ()
+    holdings: Holdings | None = None
 
 
 def arms_page(report: ArmsReport) -> Page:
     """Returns the page of a comparison; a section that cannot be made is left out, and the log says why."""
-    results, settings = report.results, report.settings
+    results, settings, holdings = report.results, report.settings, report.holdings
     quality = headline_of_arms(results)
     seeds = sorted({result.seed for result in results})
     run = next((r for r in results if not is_reference(r)), results[0])
@@ -77,7 +79,10 @@ def arms_page(report: ArmsReport) -> Page:
             {
                 "Result": lambda: _result(report),
                 "Blocks": lambda: blocks_section(results),
-                "Who took part": lambda: took_part_section(run, settings, report.out),
+                **({} if holdings is None else {"Who held what": lambda: holdings_section(holdings)}),
+                "Who took part": lambda: took_part_section(
+                    run, settings, report.out, data_shown=holdings is not None
+                ),
                 "Costs": lambda: spent_section(results, quality, report.costs),
                 "Faults": lambda: faults_section(results),
                 "Environment": lambda: environment_section(results),
@@ -158,13 +163,19 @@ def blocks_section(results: Sequence[ArmResult]) -> Section:
     )
 
 
-def _agreement(choices: Choices, warmup: int) -> Chart | None:
-    if not choices:
-        return None
+def _agreement(choices: Choices, warmup: int) -> list[Chart]:
+    """Returns a chart for each budget, one if no arm has a budget."""
     curves = agreement_curves(choices)
-    stops, series = series_of(curves, looks_of(list(curves)))
+    looks, found = looks_of(list(curves)), []
+    panels: list[str | None] = [*budgets_of(curves)] or [None]
     axes = Axes(say="{:.2f}".format, vertical=Scale(-0.02, 1.04), first=warmup + 1)
-    return line_chart(AGREEMENT, stops, series, axes)
+    for budget in panels:
+        told = {name: curve for name, curve in curves.items() if budget_of(name) in (None, budget)}
+        stops, series = series_of(told, looks)
+        head = "How far clients agree" + ("" if budget is None else f", budget {budget}")
+        chart = line_chart(head, stops, series, axes, note=AGREEMENT) if told else None
+        found += [] if chart is None else [chart]
+    return found
 
 
 def _result(report: ArmsReport) -> Section:

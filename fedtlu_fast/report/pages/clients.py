@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.report.aggregate.ablation import SweepArm, ablation_cells, ablation_rows, sweep_arms
 from fedtlu_fast.report.aggregate.client_choices import arms_choices
 from fedtlu_fast.report.aggregate.clients import client_cells
@@ -40,6 +41,7 @@ def write_client_report(
     settings: RunSettings,
     out: Path,
     own: OwnColumns = NO_COLUMNS,
+    holdings: Holdings | None = None,
 ) -> None:
     """Writes the report of a comparison whose arms are in ``out/{arm}-seed{seed}``, without comparison.json.
 
@@ -52,6 +54,7 @@ def write_client_report(
         settings: the arms' common settings.
         out: the comparison's directory.
         own: columns that are asked for besides.
+        holdings: what the clients hold with the first seed; None leaves that out of the page.
 
     Raises:
         StorageError: something cannot be written.
@@ -90,7 +93,7 @@ def write_client_report(
     write_pictures(out, pictures(figures))
     title = f"Which layers each client trains: {len(rows)} arms"
     shown = Sheet.of("Comparison", table)
-    write_page(out, arms_page(ArmsReport(title, results, shown, settings, out, own, costs, more)))
+    write_page(out, arms_page(ArmsReport(title, results, shown, settings, out, own, costs, more, holdings)))
 
 
 def client_figures(

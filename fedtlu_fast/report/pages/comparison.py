@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
@@ -24,7 +25,11 @@ from fedtlu_fast.runs.results import ArmResult, save_comparison
 
 
 def write_comparison_report(
-    results: Sequence[ArmResult], settings: RunSettings, out: Path, own: OwnColumns = NO_COLUMNS
+    results: Sequence[ArmResult],
+    settings: RunSettings,
+    out: Path,
+    own: OwnColumns = NO_COLUMNS,
+    holdings: Holdings | None = None,
 ) -> list[dict[str, Any]]:
     """Writes comparison.json, table.md, table.csv, pictures and report.html; returns the rows of the table.
 
@@ -36,6 +41,7 @@ def write_comparison_report(
         settings: the settings that the arms share.
         out: the comparison's directory.
         own: columns that are asked for besides; see `OwnColumns.of`.
+        holdings: what the clients hold with the first seed; None leaves that out of the page.
 
     Raises:
         StorageError: they cannot be written.
@@ -45,7 +51,7 @@ def write_comparison_report(
     save_comparison(out, rows, results)
     if rows:
         write = write_client_report if make is client_rows else _comparison_report
-        attempt("report.html", lambda: write(results, rows, settings, out, own))
+        attempt("report.html", lambda: write(results, rows, settings, out, own, holdings))
     return rows
 
 
@@ -55,6 +61,7 @@ def _comparison_report(
     settings: RunSettings,
     out: Path,
     own: OwnColumns,
+    holdings: Holdings | None,
 ) -> None:
     heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
@@ -67,4 +74,4 @@ def _comparison_report(
     write_pictures(out, drawn)
     title = "Which layers to update: " + ", ".join(row["selector"] for row in rows)
     table = Sheet("Comparison", heads, cells)
-    write_page(out, arms_page(ArmsReport(title, results, table, settings, out, own)))
+    write_page(out, arms_page(ArmsReport(title, results, table, settings, out, own, holdings=holdings)))

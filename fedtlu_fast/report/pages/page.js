@@ -88,7 +88,7 @@ for (const box of document.querySelectorAll(".copy")) {
 }
 
 // Charts: the pointer or the arrow keys choose a stop, whose values are shown and read out.
-for (const plot of document.querySelectorAll(".plot")) {
+for (const [number, plot] of document.querySelectorAll(".plot").entries()) {
   const data = JSON.parse(plot.querySelector("script").textContent);
   const svg = plot.querySelector("svg");
   const figure = plot.closest("figure");
@@ -105,7 +105,7 @@ for (const plot of document.querySelectorAll(".plot")) {
   let stop = last;
   let row = 0;
   const across = (series, at) => (series.x || data.x)[at];
-  const hint = "Point at the chart, or focus it and use the arrow keys, to read values.";
+  const hint = number ? "" : "Point at a chart, or focus it and use the arrow keys, to read its values.";
   const ring = (x, y) => cursor.append(make("circle", { class: "ring", cx: `${x / 10}%`, cy: `${y / 10}%`, r: 6 }));
   const upright = (x) => cursor.append(make("line", { class: "cursor", x1: `${x / 10}%`, x2: `${x / 10}%`, y1: 0, y2: "100%" }));
 

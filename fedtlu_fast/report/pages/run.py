@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.report.aggregate.client_choices import arms_choices
 from fedtlu_fast.report.aggregate.comparison import SOME
@@ -37,6 +38,7 @@ from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.sections.curves import looks_of, quality_charts
 from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
+from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
 from fedtlu_fast.report.sections.repeat import repeat_run
 from fedtlu_fast.report.sections.spent import spent_section
@@ -58,6 +60,7 @@ def write_run_report(
     settings: RunSettings,
     out: Path,
     columns: Sequence[Column] = (),
+    holdings: Holdings | None = None,
 ) -> None:
     """Writes pictures and report.html of one run; a part that fails is left out, and the log says why.
 
@@ -67,20 +70,27 @@ def write_run_report(
         settings: the settings of the run.
         out: the run's directory.
         columns: columns that are asked for besides; see `asked_columns`.
+        holdings: what the clients hold; None leaves that out of the page.
 
     Raises:
         StorageError: they cannot be written.
     """
-    attempt("report.html", lambda: _run_report(run, layout, settings, out, OwnColumns.of([run], columns)))
+    own = OwnColumns.of([run], columns)
+    attempt("report.html", lambda: _run_report(run, layout, settings, out, own, holdings))
 
 
 def _run_report(
-    run: ArmResult, layout: ParameterLayout, settings: RunSettings, out: Path, own: OwnColumns
+    run: ArmResult,
+    layout: ParameterLayout,
+    settings: RunSettings,
+    out: Path,
+    own: OwnColumns,
+    holdings: Holdings | None,
 ) -> None:
     history = run_history(run, layout, settings)
     figures = run_figures(run, layout, settings, history)
     write_pictures(out, pictures(figures | own_figures([run], own)))
-    write_page(out, run_page(run, layout, settings, out, history, own))
+    write_page(out, run_page(run, layout, settings, out, history, own, holdings))
 
 
 def page_of_run(
@@ -89,10 +99,11 @@ def page_of_run(
     settings: RunSettings,
     place: Path,
     columns: Sequence[Column] = (),
+    holdings: Holdings | None = None,
 ) -> Page:
     """Returns the page of one run alone; the arguments are those of `write_run_report`."""
     own = OwnColumns.of([run], columns)
-    return run_page(run, layout, settings, place, run_history(run, layout, settings), own)
+    return run_page(run, layout, settings, place, run_history(run, layout, settings), own, holdings)
 
 
 def run_history(run: ArmResult, layout: ParameterLayout, settings: RunSettings) -> ScoreHistory | None:
@@ -126,6 +137,7 @@ def run_page(
     out: Path,
     history: ScoreHistory | None,
     own: OwnColumns,
+    holdings: Holdings | None = None,
 ) -> Page:
     """Returns the page of one run.
 
@@ -136,6 +148,7 @@ def run_page(
         out: the run's directory.
         history: the history of its ranks; None if there is none.
         own: columns that are asked for besides.
+        holdings: what the clients hold; None leaves that out.
     """
     headline = headline_of(run.summary)
     held = os.path.lexists(out / COSTS)
@@ -149,7 +162,10 @@ def run_page(
             {
                 "Result": lambda: _result(run, settings, own),
                 "Blocks": lambda: _blocks_section(run, layout, history),
-                "Who took part": lambda: took_part_section(run, settings, out),
+                **({} if holdings is None else {"Who held what": lambda: holdings_section(holdings)}),
+                "Who took part": lambda: took_part_section(
+                    run, settings, out, data_shown=holdings is not None
+                ),
                 "Costs": lambda: spent_section([run], headline, costs or {}),
                 "Faults": lambda: faults_section([run]),
                 "Environment": lambda: environment_section([run]),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.aggregate.costs import RunCosts, read_costs
 from fedtlu_fast.report.aggregate.curves import quality_curves
@@ -21,6 +22,7 @@ from fedtlu_fast.report.pages.parts import attempt, charts, sections
 from fedtlu_fast.report.sections.curves import quality_charts
 from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
+from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
 from fedtlu_fast.report.sections.spent import spent_section
 from fedtlu_fast.report.sections.updated import shares_sheet
@@ -34,12 +36,15 @@ MOST_NAMED = 5
 SHADES = (BASELINE_COLOUR, *PALETTE)
 
 
-def side_by_side_page(entries: Sequence[Entry], columns: Sequence[Column] = ()) -> Page:
+def side_by_side_page(
+    entries: Sequence[Entry], columns: Sequence[Column] = (), holdings: Holdings | None = None
+) -> Page:
     """Returns the page of past runs; a section that cannot be made is left out, and the log says why.
 
     Args:
         entries: one or more; see `read_entries`.
         columns: columns that are asked for besides.
+        holdings: what the clients hold, the same in all runs; None leaves that out.
     """
     results = [run for entry in entries for run in entry.runs]
     own = OwnColumns.of(results, columns)
@@ -56,6 +61,7 @@ def side_by_side_page(entries: Sequence[Entry], columns: Sequence[Column] = ()) 
                 "Result": lambda: _result(entries, results, own),
                 "Settings": lambda: _settings(entries, apart),
                 "Blocks": lambda: _blocks(results),
+                **({} if holdings is None else {"Who held what": lambda: holdings_section(holdings)}),
                 "Costs": lambda: spent_section(
                     results, headline_of(results[0].summary), costs, looks_in(entries)
                 ),

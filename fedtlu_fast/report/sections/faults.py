@@ -55,7 +55,7 @@ def _counts(result: ArmResult) -> dict[str, int]:
     return {
         "updates refused": int(summary.get("refused_updates") or 0),
         "clients that failed": int(summary.get("failed_clients") or 0),
-        "clients that left": int(summary.get("dropped_clients") or 0),
+        "drawn clients that were absent": int(summary.get("dropped_clients") or 0),
         "blocks that were not finite": sum(len(row.get("nonfinite_blocks") or ()) for row in rows),
         "clients left out of tests": sum(len(row.get("failed_tests") or ()) for row in rows)
         + len(summary.get("failed_tests") or ()),
@@ -65,7 +65,7 @@ def _counts(result: ArmResult) -> dict[str, int]:
 
 def _reasons(result: ArmResult) -> list[str]:
     rows = [*result.metrics, {"failed_tests": result.summary.get("failed_tests")}]
-    kinds = {"failed": "failed", "dropped": "left", "failed_tests": "left out of a test"}
+    kinds = {"failed": "failed", "dropped": "absent", "failed_tests": "left out of a test"}
     return [
         f"{word}: {reason}"
         for row in rows

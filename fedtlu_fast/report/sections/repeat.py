@@ -19,6 +19,8 @@ IN_PYTHON = (
     "This run was made by Python code (Federation), which holds its model and data. Make the Federation "
     "again with the settings below, and call its run method."
 )
+SCRIPT = "__main__:"
+IN_SCRIPT = "Some parts were defined in a script (their names begin with __main__): run that script again."
 SETTINGS = "All settings (save them as config.yaml)"
 
 
@@ -63,6 +65,8 @@ def repeat_experiment(settings: RunSettings, commands: Sequence[tuple[str, str]]
 
 def _section(settings: RunSettings, commands: Sequence[Part]) -> Section:
     parts = [Notes([IN_PYTHON])] if settings.source == OWN_DATA else list(commands)
+    if SCRIPT in settings.text or any(isinstance(one, Command) and SCRIPT in one.text for one in commands):
+        parts = [Notes([IN_SCRIPT])]
     return Section(
         "repeat", "How to repeat it", [*parts, Command(SETTINGS, settings.text, folded=True)], SAME
     )

@@ -24,13 +24,16 @@ OWN_DATA = "own"
 TRAINED, SENT_NOTHING = 0.55, 1.0
 
 
-def took_part_section(run: ArmResult, settings: RunSettings, place: Path) -> Section:
+def took_part_section(
+    run: ArmResult, settings: RunSettings, place: Path, *, data_shown: bool = False
+) -> Section:
     """Returns the section of one run; without logs it is empty, and a page leaves it out.
 
     Args:
         run: the run.
         settings: its settings.
         place: its directory, or that of its comparison.
+        data_shown: whether the page shows what clients hold; else it has the command that shows it.
     """
     times: Counter[int] = Counter(client for row in run.selection for client in row.get("cohort", ()))
     if not times:
@@ -41,7 +44,7 @@ def took_part_section(run: ArmResult, settings: RunSettings, place: Path) -> Sec
         chart = _map(run, clients)
         parts += [] if chart is None else [Charts([chart])]
     parts.append(_counts(times, clients, len(run.selection)))
-    if settings.source != OWN_DATA:
+    if settings.source != OWN_DATA and not data_shown:
         command = f"fedtlu data --config {shell_word(place / CONFIG)} --plot data.png"
         parts.append(Command("Show which data each client holds", command))
     rounds = len(run.selection)
@@ -78,16 +81,16 @@ def _map(run: ArmResult, clients: int) -> Any:
             ],
         ),
         right=[str(count) for count in counts],
-        note="Light: the client's update was used. Dark: it was refused, or the client failed or left; "
+        note="Light: the client's update was used. Dark: it was refused, or the client failed or was absent; "
         "point at it for the reason. At the right: rounds with an update that was used.",
     )
 
 
 def _ends(metrics: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[int, str]:
     """Returns what became of each client that was drawn for a round."""
-    found = dict.fromkeys(choice.get("drawn", ()), "left")
+    found = dict.fromkeys(choice.get("drawn", ()), "absent")
     found |= dict.fromkeys(choice.get("cohort", ()), "trained")
-    for name, word in (("dropped", "left"), ("failed", "failed")):
+    for name, word in (("dropped", "absent"), ("failed", "failed")):
         told = metrics.get(name) or {}
         found |= {int(client): f"{word}: {reason}" for client, reason in told.items()}
     return found | dict.fromkeys(
