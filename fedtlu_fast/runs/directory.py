@@ -83,16 +83,20 @@ class RunDirectory:
                 OUT, str(path), f"a directory that can be written; {error.strerror}", "Choose another."
             ) from error
         directory.lock(OUT)
-        # Another run may have begun, and ended, between the first look and the lock.
-        cls.check_free(path)
-        for name in (CONFIG, COMPARISON):
-            # Of a beginning that was killed: no two of its files may come from different settings.
-            with suppress(FileNotFoundError):
-                (path / name).unlink()
-        if arms:
-            directory.write(COMPARISON, seal_yaml(arms))
-        # Last: where it is, everything that a beginning writes is there.
-        directory.write(CONFIG, seal_yaml(settings))
+        try:
+            # Another run may have begun, and ended, between the first look and the lock.
+            cls.check_free(path)
+            for name in (CONFIG, COMPARISON):
+                # Of a beginning that was killed: no two of its files may come from different settings.
+                with suppress(FileNotFoundError):
+                    (path / name).unlink()
+            if arms:
+                directory.write(COMPARISON, seal_yaml(arms))
+            # Last: where it is, everything that a beginning writes is there.
+            directory.write(CONFIG, seal_yaml(settings))
+        except BaseException:
+            directory.close()
+            raise
         return directory
 
     @staticmethod

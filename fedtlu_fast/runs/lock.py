@@ -6,6 +6,7 @@ was killed cannot, so that others see that it was killed.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import json
@@ -163,6 +164,13 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+@atexit.register
+def _release_all() -> None:
+    """Gives up what an error has left locked: a process that ends in an orderly way was not killed."""
+    for lock in list(_here.values()):
+        lock.release()
 
 
 @cache

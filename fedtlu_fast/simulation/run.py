@@ -97,10 +97,10 @@ class Run:
             "environment": founded.environment,
             **start,
         }
+        self.files = RunFiles(
+            founded.settings, founded.saving, self.layout, founded.identity, founded.environment
+        )
         try:
-            self.files = RunFiles(
-                founded.settings, founded.saving, self.layout, founded.identity, founded.environment
-            )
             first, self._start, self._started = self.state, dict[str, Any](), False
             self._context = context_of(self.server, first, self.settings.complete, out, self.files)
             self._callbacks = Callbacks(callbacks, self._context)
@@ -108,7 +108,7 @@ class Run:
             if self.state.round:
                 self._test_start(first)
         except BaseException:
-            self.server.executor.close()
+            self.close()
             raise
 
     def _open(self, out: Path | None, begun: StoredSettings | None) -> bool:

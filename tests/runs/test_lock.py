@@ -168,3 +168,18 @@ def test_where_nothing_can_be_locked_the_process_itself_is_looked_for(
         holder = holder_of(path)
         assert holder is not None
         assert holder.alive is alive
+
+
+def test_a_process_that_ends_with_an_error_was_not_killed(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    script = (
+        "import pathlib, sys\n"
+        "from fedtlu_fast.runs.lock import DirectoryLock\n"
+        "sys.lock = DirectoryLock(pathlib.Path(sys.argv[1]))\n"
+        "raise ValueError\n"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=False).returncode
+        == 1
+    )
+    assert holder_of(path) is None
