@@ -8,7 +8,7 @@ places alone (ours):
 * In a block whose matrices all share one size d, the matrices [a, d] and [d, a] with the largest a > d are
   its ``mlp``. So are the other matrices in the same part of the block (gates and routers).
 * The remaining matrices of such a block are its ``attention`` if there are at least two.
-* A matrix outside of blocks that has the side d is an ``embedding`` (which may be the head as well).
+* A matrix [n, d] or [d, n] outside of blocks, with n other than d, is an ``embedding or head``.
 * All else is a ``matrix`` (two dimensions) or a ``kernel`` (more dimensions, as in convolutions).
 """
 
@@ -93,8 +93,8 @@ def _roles(layout: ParameterLayout) -> list[str]:
     for index in layout.unique:
         for layer in layout.blocks[index].layers:
             shape = layers[layer].shape
-            if len(shape) == 2 and not widths.isdisjoint(shape):
-                roles[layer] = "embedding"
+            if len(shape) == 2 and shape[0] != shape[1] and not widths.isdisjoint(shape):
+                roles[layer] = "embedding or head"
     return roles
 
 

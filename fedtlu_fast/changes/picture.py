@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from fedtlu_fast.changes.ranking import Row
 
@@ -52,11 +53,18 @@ def _bars(rows: Sequence[Row], title: str) -> Figure:
     axes.invert_yaxis()
     if len({value for value in values if value > 0}) > 1:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=9)
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _plain(value: float, position: int) -> str:
+    """Writes a number without formulas, which pictures of names cannot hold."""
+    return f"{value:.0e}"
 
 
 def _map(scored: ScoredChange, values: dict[str, float], title: str) -> Figure:
@@ -67,7 +75,8 @@ def _map(scored: ScoredChange, values: dict[str, float], title: str) -> Figure:
         for column, layer in enumerate(kind.layers):
             value = values[scored.layout.layers[layer].name]
             shown[place, column] = value if value > 0 else np.nan
-    figure = Figure(figsize=(4 + 0.25 * columns, 1.5 + 0.25 * len(like)), dpi=130, layout="constrained")
+    size = (6 + 0.3 * columns, 1.5 + 0.25 * len(like))
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
     axes: Axes = figure.subplots()
     finite = shown[np.isfinite(shown)]
     norm: Normalize | None = LogNorm(finite.min(), finite.max()) if np.unique(finite).size > 1 else None
@@ -76,5 +85,6 @@ def _map(scored: ScoredChange, values: dict[str, float], title: str) -> Figure:
     axes.set_yticks(range(len(like)), [f"{kind.name} ({kind.role})" for kind in like], fontsize=7)
     axes.set_xlabel("number of the block among like blocks")
     axes.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=axes)
+    bar = figure.colorbar(image, ax=axes, format=_plain)
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure
