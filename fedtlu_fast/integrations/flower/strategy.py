@@ -28,8 +28,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
     """FedAvg that scores the layers of the aggregated change and applies only the best blocks (FedTLU).
 
     It replaces `flwr.serverapp.strategy.FedAvg` in a ServerApp; the ClientApp stays as it is. Replies are
-    averaged one after another by compiled kernels; what the server needs beside the replies are two models,
-    its own and the running sum, whatever the number of clients. In each round the `MetricRecord` also holds the score
+    averaged one after another by compiled kernels. Beside the replies, the server holds two models whatever
+    the number of clients: its own and the running sum. In each round the `MetricRecord` also holds the score
     of every block (``score/NAME``), the indices of the chosen blocks (``chosen``), and the shares of the
     parameters that were updated and sent (``updated-share``, ``sent-share``).
 

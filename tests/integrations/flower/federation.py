@@ -1,6 +1,7 @@
 """A federation under Flower's simulation engine: federation.py KIND OUT.npz.
 
-KIND is ``full``, ``subset`` (clients train and send one block of their own) or ``stock`` (Flower's FedAvg).
+KIND is ``full``, ``subset`` (clients train and send one block of their own), ``stock`` (Flower's FedAvg) or
+``trainer`` (the clients are those of `client_app`).
 """
 
 import json
@@ -16,9 +17,11 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from torch import nn
 
-from fedtlu_fast.integrations.flower import FedTLU, send_chosen_layers, train_chosen_layers_
+from fedtlu_fast import Datasets, Local, SupervisedTask
+from fedtlu_fast.integrations.flower import FedTLU, client_app, send_chosen_layers, train_chosen_layers_
 
 CLIENTS, ROUNDS, STEPS, LR = 4, 5, 3, 0.1
+LOCAL = Local("sgd", lr=LR, steps=STEPS, batch_size=100, clip_norm=None)
 
 
 def net() -> nn.Module:
@@ -67,6 +70,7 @@ def main(kind: str, out: Path) -> None:
         strategies = {
             "stock": lambda: FedAvg(**common),
             "full": lambda: FedTLU(**common, **ours),
+            "trainer": lambda: FedTLU(**common, **ours),
             "subset": lambda: FedTLU(**common, **ours, client_selection="random", budget=1),
         }
         strategy = strategies[kind]()
@@ -76,8 +80,12 @@ def main(kind: str, out: Path) -> None:
         np.savez(out, **arrays)
         out.with_suffix(".json").write_text(json.dumps(metrics))
 
+    clients = app
+    if kind == "trainer":
+        data = Datasets([samples(client) for client in range(CLIENTS)], samples(0))
+        clients = client_app(SupervisedTask(net(), nn.functional.cross_entropy), data, local=LOCAL)
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server_app=server, client_app=app, num_supernodes=CLIENTS, backend_config=resources)
+    run_simulation(server_app=server, client_app=clients, num_supernodes=CLIENTS, backend_config=resources)
 
 
 if __name__ == "__main__":

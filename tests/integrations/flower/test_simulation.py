@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from torch.nn import functional as F
 
-from fedtlu_fast import Datasets, Federation, Local, SupervisedTask
+from fedtlu_fast import Datasets, Federation, SupervisedTask
 
-pytest.importorskip("flwr", reason="needs Flower: pip install -c constraints-flower.txt -e '.[flower]'")
+pytest.importorskip("flwr", reason="needs Flower, see docs/guides/flower.md")
+from support.flower_processes import QUIET
+
 SCRIPT = Path(__file__).with_name("federation.py")
 spec = importlib.util.spec_from_file_location("flower_federation", SCRIPT)
 federation = importlib.util.module_from_spec(spec)
@@ -30,7 +33,9 @@ def ran(kind):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "final.npz"
         command = [sys.executable, str(SCRIPT), kind, str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False
+        )
         assert out.exists(), done.stdout[-3000:] + done.stderr[-3000:]
         return dict(np.load(out)), json.loads(out.with_suffix(".json").read_text())
 
@@ -38,12 +43,11 @@ def ran(kind):
 def ours(selection):
     clients = [federation.samples(client) for client in range(federation.CLIENTS)]
     task = SupervisedTask(federation.net(), F.cross_entropy)
-    local = Local("sgd", lr=federation.LR, steps=federation.STEPS, batch_size=100, clip_norm=None)
     result = Federation(
         task,
         Datasets(clients, clients[0]),
         cohort=federation.CLIENTS,
-        local=local,
+        local=federation.LOCAL,
         selection=selection,
         granularity="module",
         keep=2,
@@ -52,7 +56,9 @@ def ours(selection):
     return {name: tensor.numpy() for name, tensor in result.state_dict().items()}, result
 
 
-@pytest.mark.parametrize(("kind", "selection"), [("full", "fedtlu"), ("stock", "full")])
+@pytest.mark.parametrize(
+    ("kind", "selection"), [("full", "fedtlu"), ("stock", "full"), ("trainer", "fedtlu")]
+)
 def test_five_rounds_under_flower_end_with_the_parameters_of_our_simulator(kind, selection):
     theirs, _ = ran(kind)
     mine, _ = ours(selection)
