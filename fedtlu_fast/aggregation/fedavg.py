@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -41,17 +39,15 @@ class WeightedMean:
             dispatch.accumulate_(self.sum, client, self.base, weight * factor, self.backend)
         self.total += weight
 
-    def add_pieces_(self, pieces: Iterable[tuple[slice, Tensor]], weight: float) -> None:
-        """Adds one client's vector in pieces, with the bits of `add_`.
+    def add_piece_(self, place: slice, piece: Tensor, weight: float) -> None:
+        """Adds a part of one client's vector, with the bits of `add_`; `total` has to be raised for it.
 
         Args:
-            pieces: places in the vector and the client's parameters [N] there; parameters that are not among
-                them count as unchanged.
+            place: a place in the vector; where a client adds no part, it counts as unchanged.
+            piece: [N], the client's parameters there.
             weight: n_k.
         """
-        for place, piece in pieces:
-            dispatch.accumulate_(self.sum[place], piece, self.base[place], weight, self.backend)
-        self.total += weight
+        dispatch.accumulate_(self.sum[place], piece, self.base[place], weight, self.backend)
 
     def add_sum_(self, partial: Tensor, weight: float) -> None:
         """Adds the `sum` [P] of another mean from the same base; `weight` is the sum of its weights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedtlu_fast.data.population import as_tensor
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.layout import Layer
 
 Arrays = Mapping[str, NDArray[Any]]
 """A model, or some blocks of it: dotted names and arrays."""
@@ -31,18 +31,14 @@ def fill_(views: Mapping[str, Tensor], arrays: Arrays, field: str, missing_ok: b
         np.copyto(view.numpy(), _checked(arrays, name, tuple(view.shape), field), casting="same_kind")
 
 
-def pieces(layout: ParameterLayout, arrays: Arrays, field: str) -> Iterator[tuple[slice, Tensor]]:
-    """Yields the place of each layer in the flat vector, and the layer's array there, [N] float32.
-
-    A float32 array is not copied. Layers without an array are left out.
+def piece_of(layer: Layer, arrays: Arrays, field: str) -> Tensor:
+    """Returns a layer's array as a vector, [N] float32; a float32 array is not copied.
 
     Raises:
-        InputError: an array has another shape than its layer.
+        InputError: the array has another shape than the layer.
     """
-    for layer in layout.layers:
-        if layer.name in arrays:
-            given = np.asarray(_checked(arrays, layer.name, layer.shape, field), np.float32)
-            yield slice(layer.offset, layer.offset + layer.numel), as_tensor(given.reshape(-1))
+    given = np.asarray(_checked(arrays, layer.name, layer.shape, field), np.float32)
+    return as_tensor(given.reshape(-1))
 
 
 def _checked(arrays: Arrays, name: str, shape: tuple[int, ...], field: str) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.aggregation.senders import divide_by_senders_
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.lanes import ClientReports
-from fedtlu_fast.integrations.arrays import Arrays, fill_, pieces
+from fedtlu_fast.integrations.arrays import Arrays, fill_, piece_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
@@ -83,44 +83,76 @@ class Round:
         self._reports, self._partial, self._arrived = ClientReports(), False, 0
 
     def add(self, client: int, arrays: Arrays) -> None:
-        """Adds what one client sends.
+        """Adds what one client sends; the arguments and errors are those of `add_all`."""
+        self.add_all({client: arrays})
+
+    def add_all(self, replies: Mapping[int, Arrays]) -> None:
+        """Adds what several clients send, in order: with the bits of `add`, and faster.
 
         Args:
-            client: its number, one of the weights'.
-            arrays: its parameters and buffers after training. Blocks of which it has no array were not
-                sent: they are averaged over the other clients.
+            replies: by a client's number, one of the weights', its parameters and buffers after training.
+                Blocks of which it has no array were not sent: they are averaged over the other clients.
 
         Raises:
             InputError: an array has another shape than the global one, a block is there in part, or the
                 rule cannot take clients that send some blocks only.
         """
-        model, update = self._model, self._model.update
-        field = f"reply of client {client}"
+        good = {client: arrays for client, arrays in replies.items() if self._takes(client, arrays)}
+        weights = {client: self._weight(client) for client in good}
+        if self._whole is None:
+            # Layer by layer, so that a layer's sum stays in the processor's caches.
+            for layer in self._model.layout.layers:
+                place = slice(layer.offset, layer.offset + layer.numel)
+                for client, arrays in good.items():
+                    if layer.name in arrays:
+                        piece = piece_of(layer, arrays, _field(client))
+                        self._state.add_piece_(place, piece, weights[client])
+            self._state.total += sum(weights.values())
+        for client, arrays in good.items():
+            if self._whole is not None:
+                self._add_whole(client, arrays, self._whole)
+            buffers = self._buffers_of(client, arrays)
+            self._buffers.add_(buffers, weights[client])
+            for name, total in self._others.items():
+                total += weights[client] * arrays.get(name, self._model.others[name])
+        self._arrived += len(good)
+
+    def _takes(self, client: int, arrays: Arrays) -> bool:
+        """Checks a client's arrays, reports it, and tells whether they are to be averaged in."""
+        model, update, field = self._model, self._model.update, _field(client)
         sent = _sent_blocks(model.layout, arrays, field)
-        if len(sent) < len(model.layout.blocks) and not update.aggregation.averages:
+        partial = len(sent) < len(model.layout.blocks)
+        if partial and not update.aggregation.averages:
             rule = type(update.aggregation).__name__
             expected = f"every block with aggregation={rule}, which is no mean"
             raise InputError(field, f"{len(sent)} of {len(model.layout.blocks)} blocks", expected)
-        buffers = model.buffers.clone()
-        fill_(model.layout.buffer_views(buffers), arrays, field, missing_ok=True)
-        good = all(sound(piece) for _, piece in pieces(model.layout, arrays, field)) and sound(buffers)
-        weight = min(self._weights[client], self._largest)
+        pieces = (piece_of(layer, arrays, field) for layer in model.layout.layers if layer.name in arrays)
+        good = all(map(sound, pieces)) and sound(self._buffers_of(client, arrays))
+        weight = self._weight(client)
         self._reports.add(client, int(weight), float("nan"), good, weight)
         self._reports.sent[client] = sent
-        if not good or not weight:
-            return
-        self._partial |= len(sent) < len(model.layout.blocks)
-        if self._whole is None:
-            self._state.add_pieces_(pieces(model.layout, arrays, field), weight)
-        else:
-            self._whole.copy_(model.params)
-            fill_(model.layout.views(self._whole), arrays, field, missing_ok=True)
-            self._measure(client, weight, self._whole)
-            self._state = update.aggregation.add(self._state, client, weight, self._whole)
-        self._arrived += 1
-        self._buffers.add_(buffers, weight)
-        for name, total in self._others.items():
-            total += weight * arrays.get(name, model.others[name])
+        taken = good and weight > 0
+        self._partial |= taken and partial
+        return taken
+
+    def _weight(self, client: int) -> float:
+        return min(self._weights[client], self._largest)
+
+    def _add_whole(self, client: int, arrays: Arrays, vector: Tensor) -> None:
+        """Adds a client by its whole vector, for which `vector` [P] is memory."""
+        model = self._model
+        vector.copy_(model.params)
+        fill_(model.layout.views(vector), arrays, _field(client), missing_ok=True)
+        weight = self._weight(client)
+        self._measure(client, weight, vector)
+        self._state = model.update.aggregation.add(self._state, client, weight, vector)
+
+    def _buffers_of(self, client: int, arrays: Arrays) -> Tensor:
+        """The buffers of a client, [Q]."""
+        buffers = self._model.buffers.clone()
+        views = self._model.layout.buffer_views(buffers)
+        fill_(views, arrays, _field(client), missing_ok=True)
+        return buffers
 
     def finish(self) -> Step | None:
         """Scores the aggregated change, chooses blocks, and applies them to the model.
@@ -201,6 +233,10 @@ class Round:
             self._reports.add_stats(client, stats.cpu())
         if "client_norms" in self._asked:
             self._reports.add_norms(weight * unit_norms(stats, model.scored).numpy())
+
+
+def _field(client: int) -> str:
+    return f"reply of client {client}"
 
 
 def _sent_blocks(layout: ParameterLayout, arrays: Arrays, field: str) -> tuple[int, ...]:

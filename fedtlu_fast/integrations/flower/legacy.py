@@ -89,8 +89,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         results = sorted(results, key=lambda pair: pair[0].cid)
         weights = {place: float(result.num_examples) for place, (_, result) in enumerate(results)}
         begun = Round(self._model, server_round, weights)
-        for place, (_, result) in enumerate(results):
-            begun.add(place, self._arrays(result.parameters))
+        begun.add_all({place: self._arrays(result.parameters) for place, (_, result) in enumerate(results)})
         metrics: dict[str, Any] = {}
         if self.fit_metrics_aggregation_fn is not None:
             pairs = [(result.num_examples, result.metrics) for _, result in results]

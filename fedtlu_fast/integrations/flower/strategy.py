@@ -133,11 +133,13 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
         clients = [int(message.metadata.src_node_id) for message in received]
         weights = [self._weight(content) for content in contents]
-        begun = Round(self._model, server_round, dict(zip(clients, weights, strict=True)))
-        for client, content in zip(clients, contents, strict=True):
-            (record,) = content.array_records.values()
-            begun.add(client, views_of(record, self._dotted))
+        records = [next(iter(content.array_records.values())) for content in contents]
+        for client, record in zip(clients, records, strict=True):
             self._check_order(client, record)
+        begun = Round(self._model, server_round, dict(zip(clients, weights, strict=True)))
+        views = [views_of(record, self._dotted) for record in records]
+        begun.add_all(dict(zip(clients, views, strict=True)))
+        del views
         self.last_step = step = begun.finish()
         if step is None:
             log(WARNING, "aggregate_train: no reply could be used; the model stays as it is")
