@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from logging import INFO, WARNING
 from typing import Any
 
 from flwr.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
-from flwr.common.logger import log
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
@@ -17,9 +15,10 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.integrations.arrays import Arrays
 from fedtlu_fast.integrations.flower.arrays import view_of_bytes
 from fedtlu_fast.integrations.flower.checks import dotted_names, say_what_is_decided
+from fedtlu_fast.integrations.flower.steps import metrics_of, step_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import without_settings
-from fedtlu_fast.integrations.round import Round, Step
+from fedtlu_fast.integrations.round import Step
 
 
 class FedTLU(FedAvg):  # type: ignore[misc]
@@ -78,7 +77,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
 
         Returns:
             The whole model, and the metrics with the scores (``score/NAME``), the indices of the chosen
-            blocks as text (``chosen``) and ``updated-share``. The model is None when no result could be used.
+            blocks as text (``chosen``), ``updated-share`` and ``sent-share``. The model is None when no
+            result could be used.
 
         Raises:
             InputError: a client's arrays have other shapes than the global ones, or another number.
@@ -87,23 +87,19 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             return None, {}
         # In a fixed order: the order of arrival would change the last bits.
         results = sorted(results, key=lambda pair: pair[0].cid)
-        weights = {place: float(result.num_examples) for place, (_, result) in enumerate(results)}
-        begun = Round(self._model, server_round, weights)
-        begun.add_all({place: self._arrays(result.parameters) for place, (_, result) in enumerate(results)})
+        replies = {
+            place: (float(result.num_examples), self._arrays(result.parameters))
+            for place, (_, result) in enumerate(results)
+        }
         metrics: dict[str, Any] = {}
         if self.fit_metrics_aggregation_fn is not None:
             pairs = [(result.num_examples, result.metrics) for _, result in results]
             metrics = dict(self.fit_metrics_aggregation_fn(pairs))
-        self.last_step = step = begun.finish()
+        nodes = {place: proxy.cid for place, (proxy, _) in enumerate(results)}
+        self.last_step = step = step_of("aggregate_fit", self._model, server_round, replies, nodes)
         if step is None:
-            log(WARNING, "aggregate_fit: no result could be used; the model stays as it is")
             return None, metrics
-        if step.refused:
-            refused = [results[place][0].cid for place in step.refused]
-            log(WARNING, "aggregate_fit: refused clients %s, whose numbers are NaN or too large", refused)
-        log(INFO, "aggregate_fit: applied %s", ", ".join(step.selection.names) or "no block")
-        metrics |= {f"score/{name}": value for name, value in step.scores.items()}
-        metrics |= {"chosen": ",".join(map(str, step.selection.blocks)), "updated-share": step.updated_share}
+        metrics |= metrics_of(step) | {"chosen": ",".join(map(str, step.selection.blocks))}
         arrays = self._model.arrays()
         return ndarrays_to_parameters([arrays[name] for name in self._names]), metrics
 

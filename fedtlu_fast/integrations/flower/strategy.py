@@ -17,9 +17,10 @@ from fedtlu_fast.integrations.flower.arrays import views_of
 from fedtlu_fast.integrations.flower.checks import check_replies, dotted_names, say_what_is_decided
 from fedtlu_fast.integrations.flower.chosen_layers import CHOSEN
 from fedtlu_fast.integrations.flower.orders import LayerOrders
+from fedtlu_fast.integrations.flower.steps import metrics_of, step_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import without_settings
-from fedtlu_fast.integrations.round import Round, Step
+from fedtlu_fast.integrations.round import Step
 from fedtlu_fast.selection import Selector
 from fedtlu_fast.selection.budgets import Budget
 
@@ -133,23 +134,21 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
         clients = [int(message.metadata.src_node_id) for message in received]
         weights = [self._weight(content) for content in contents]
-        records = [next(iter(content.array_records.values())) for content in contents]
-        for client, record in zip(clients, records, strict=True):
+        replies_of = {}
+        for client, weight, content in zip(clients, weights, contents, strict=True):
+            (record,) = content.array_records.values()
             self._check_order(client, record)
-        begun = Round(self._model, server_round, dict(zip(clients, weights, strict=True)))
-        views = [views_of(record, self._dotted) for record in records]
-        begun.add_all(dict(zip(clients, views, strict=True)))
-        del views
-        self.last_step = step = begun.finish()
+            replies_of[client] = weight, views_of(record, self._dotted)
+        nodes = {client: client for client in clients}
+        self.last_step = step = step_of("aggregate_train", self._model, server_round, replies_of, nodes)
         if step is None:
-            log(WARNING, "aggregate_train: no reply could be used; the model stays as it is")
             return None, metrics
-        if step.refused:
-            log(WARNING, "aggregate_train: refused %s, whose numbers are NaN or too large", step.refused)
-        log(INFO, "aggregate_train: applied %s", ", ".join(step.selection.names) or "no block")
         arrays = self._model.arrays()
         record = ArrayRecord({key: Array(arrays[name]) for key, name in self._dotted.items()})
-        return record, _with_step(metrics, step)
+        found = MetricRecord() if metrics is None else metrics
+        for name, value in {**metrics_of(step), "chosen": list(step.selection.blocks)}.items():
+            found[name] = value
+        return record, found
 
     def _check_order(self, client: int, record: ArrayRecord) -> None:
         """Warns once, when a client sends arrays that it was not asked for."""
@@ -175,12 +174,3 @@ class FedTLUProx(FedTLU, FedProx):  # type: ignore[misc]
 
     It takes ``proximal_mu``, which is FedProx's mu (0 or more), and the arguments of `FedTLU`.
     """
-
-
-def _with_step(metrics: MetricRecord | None, step: Step) -> MetricRecord:
-    found = MetricRecord() if metrics is None else metrics
-    for name, value in step.scores.items():
-        found[f"score/{name}"] = value
-    found["chosen"] = list(step.selection.blocks)
-    found["updated-share"], found["sent-share"] = step.updated_share, step.sent_share
-    return found
