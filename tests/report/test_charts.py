@@ -27,6 +27,10 @@ def drawn(chart: Chart | None) -> ElementTree.Element:
     return ElementTree.fromstring(str(chart.drawing))
 
 
+def say(at: int, row: int) -> str:
+    return f"{at}, {row}"
+
+
 def paths(chart: Chart | None, kind: str) -> list[str]:
     return [one.get("d", "") for one in drawn(chart).iter(f"{SVG}path") if one.get("class") == kind]
 
@@ -123,13 +127,17 @@ def test_nothing_is_drawn_of_nothing() -> None:
     assert line_chart("T", [1], [Series("x", RED, np.array([[np.nan]]))], Axes()) is None
     assert dot_chart("T", [], across="x", say=str, spread="") is None
     empty = np.zeros((0, 2))
-    assert map_chart("T", ["a", "b"], [], empty, [], summary="", style=RED, numbers=([], [])) is None
+    assert map_chart("T", ["a", "b"], [], empty, say, summary="", style=RED, numbers=([], [])) is None
 
 
 def test_a_map_shades_cells_and_joins_them() -> None:
     shades = np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.5], [np.nan, 0.01]])
     texts = [[f"{cell}" for cell in row] for row in shades]
-    chart = map_chart("T", ["a", "b"], [5, 6, 7, 8], shades, texts, summary="s", style=RED, numbers=([], []))
+
+    def text(at: int, row: int) -> str:
+        return texts[at][row]
+
+    chart = map_chart("T", ["a", "b"], [5, 6, 7, 8], shades, text, summary="s", style=RED, numbers=([], []))
     assert paths(chart, f"cell level{LEVELS}") == ["M0 0h500v500h-500z"]
     assert paths(chart, "cell level3") == ["M250 500h500v500h-500z"]
     assert paths(chart, "cell level1") == ["M750 500h250v500h-250z"]
@@ -142,9 +150,8 @@ def test_a_map_shades_cells_and_joins_them() -> None:
 def test_a_map_of_very_many_blocks_shows_the_most_updated() -> None:
     shades = np.zeros((3, 500))
     shades[:, 400] = 1
-    texts = [[""] * 500] * 3
     names = [f"h.{at}" for at in range(500)]
-    chart = map_chart("T", names, [1, 2, 3], shades, texts, summary="", style=RED, numbers=([], []))
+    chart = map_chart("T", names, [1, 2, 3], shades, say, summary="", style=RED, numbers=([], []))
     assert chart is not None
     assert len(chart.readings["rows"]) == MOST_MAP_ROWS
     assert "h.400" in chart.readings["rows"]
@@ -170,10 +177,21 @@ def test_names_act_on_nothing() -> None:
     values = np.array([[1.0, 2.0]])
     shades = np.array([[1.0], [0.0]])
     dots = [Dot(HOSTILE, HOSTILE, RED, 1.0)]
+
+    def hostile(at: int, row: int) -> str:
+        return HOSTILE
+
     for chart in (
         line_chart(HOSTILE, [1, 2], [Series(HOSTILE, RED, values)], Axes(mark=(1.5, HOSTILE))),
         map_chart(
-            HOSTILE, [HOSTILE], [1, 2], shades, [[HOSTILE]] * 2, summary=HOSTILE, style=RED, numbers=([], [])
+            HOSTILE,
+            [HOSTILE],
+            [1, 2],
+            shades,
+            hostile,
+            summary=HOSTILE,
+            style=RED,
+            numbers=([], []),
         ),
         dot_chart(HOSTILE, dots, across=HOSTILE, say=str, spread=HOSTILE),
     ):

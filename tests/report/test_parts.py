@@ -150,7 +150,7 @@ def test_a_full_disk_is_no_part_of_a_report() -> None:
         "stability_cells",
         "scores_map",
         "quality_charts",
-        "_summary_cells",
+        "summary_cells",
         "faults_section",
         "run_sentence",
         "write_page",

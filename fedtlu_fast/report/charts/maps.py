@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,14 +24,16 @@ from fedtlu_fast.report.tables import Cells
 
 LEVELS = 5
 """Shades of a map."""
-MOST_STOPS = 400
+MOST_STOPS = 240
+"""The largest number of stops; of more so many are shown, evenly spaced."""
 MOST_ROWS = 60
 """The largest number of rows; of more, those with the largest means are shown."""
 ROW = 16
 """The height of a row in CSS pixels."""
 LOWEST = 96
 Floats = NDArray[np.float64]
-Texts = Sequence[Sequence[str]]
+Texts = Callable[[int, int], str]
+"""A function that says what a cell shows, by the places of its stop and its row."""
 
 
 def map_chart(
@@ -39,7 +41,7 @@ def map_chart(
     rows: Sequence[str],
     stops: Sequence[float],
     shades: Floats,
-    texts: Texts,
+    text: Texts,
     *,
     summary: str,
     style: Style,
@@ -58,7 +60,7 @@ def map_chart(
         rows: [B], names of the rows, from top to bottom.
         stops: [T], ascending.
         shades: [T, B], from 0 (not drawn) to 1 (darkest); NaN where there is nothing.
-        texts: [T][B], what readings say of each cell.
+        text: what readings say of each cell that is drawn.
         summary: what the map says.
         style: its colour.
         numbers: the table beside the map.
@@ -128,7 +130,7 @@ def map_chart(
         "stops": [names[place] if names else f"{unit} {stops[place]:g}" for place in when],
         "x": [round(SIDE * (place + 0.5) / len(when)) for place in range(len(when))],
         "rows": [rows[place] for place in kept],
-        **_worded([[texts[place][row] for row in kept] for place in when]),
+        **_worded([[text(place, row) for row in kept] for place in when]),
     }
     return Chart(
         title=title,
@@ -143,7 +145,7 @@ def map_chart(
     )
 
 
-def _worded(texts: Texts) -> dict[str, Any]:
+def _worded(texts: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The texts of cells as words and, for each cell, the number of its word: most cells say the same."""
     words = {word: place for place, word in enumerate(dict.fromkeys(word for row in texts for word in row))}
     return {"words": list(words), "text": [[words[word] for word in row] for row in texts]}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +12,6 @@ from matplotlib.figure import Figure
 from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.report.aggregate.client_choices import arms_choices
-from fedtlu_fast.report.aggregate.comparison import SOME
 from fedtlu_fast.report.aggregate.costs import read_costs
 from fedtlu_fast.report.aggregate.curves import Curve
 from fedtlu_fast.report.aggregate.history import (
@@ -24,7 +21,7 @@ from fedtlu_fast.report.aggregate.history import (
     stability_cells,
 )
 from fedtlu_fast.report.charts.chart import Chart
-from fedtlu_fast.report.columns import COLUMNS, Column, column_of
+from fedtlu_fast.report.columns import Column
 from fedtlu_fast.report.figures.history import history_figure
 from fedtlu_fast.report.figures.own_columns import OWN_TITLE, own_figures
 from fedtlu_fast.report.figures.run import curves_figure, selection_figure
@@ -42,16 +39,13 @@ from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
 from fedtlu_fast.report.sections.repeat import repeat_run
 from fedtlu_fast.report.sections.spent import spent_section
+from fedtlu_fast.report.sections.summary import LOCAL, facts, label_cells, own_cells, summary_cells
 from fedtlu_fast.report.sections.took_part import took_part_section
 from fedtlu_fast.report.sections.updated import client_maps, ranking_chart, scores_map
-from fedtlu_fast.report.verdict import run_sentence, said_of
+from fedtlu_fast.report.verdict import run_sentence
 from fedtlu_fast.runs.directory import COSTS
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import Figure as Quality
-
-LOCAL = "clients' own tests"
-MOST_LABELS = 200
-"""The largest number of labels in a table of the page."""
 
 
 def write_run_report(
@@ -186,43 +180,16 @@ def _result(run: ArmResult, settings: RunSettings, own: OwnColumns) -> Section:
     )
     shown = sheets(
         {
-            OWN_TITLE: lambda: (["", "value"], _own_cells(run, own)),
-            "Global test, label by label": lambda: (["label", "F1"], _label_cells(f1)),
+            OWN_TITLE: lambda: (["", "value"], own_cells(run, own)),
+            "Global test, label by label": lambda: (["label", "F1"], label_cells(f1)),
         }
     )
     all_of_it = sheets(
-        {"Everything in the summary": lambda: (["", "value"], _summary_cells(summary))}, folded=True
+        {"Everything in the summary": lambda: (["", "value"], summary_cells(summary))}, folded=True
     )
-    facts = attempt("the facts", lambda: Facts(_facts(summary, headline)))
-    first: list[Part] = [] if facts is None else [facts]
+    read_first = attempt("the facts", lambda: Facts(facts(summary, headline)))
+    first: list[Part] = [] if read_first is None else [read_first]
     return Section("result", "Result", [*first, *drawn, *shown, *all_of_it])
-
-
-def _facts(summary: Mapping[str, Any], headline: Quality) -> list[tuple[str, str]]:
-    names = {
-        f"global {headline.title}": headline.column,
-        "before round 1": f"start_{headline.column}",
-        LOCAL: f"local_{headline.name}",
-        "after they trained once more": f"trained_local_{headline.name}",
-    }
-    found = [(name, said_of(headline, summary[key])) for name, key in names.items() if _known(summary, key)]
-    for key, title in (
-        ("updated_share", "parameters updated in a round"),
-        ("bytes_up", "sent by clients"),
-        ("seconds", "seconds in rounds"),
-    ):
-        if _known(summary, key):
-            unit = " MB" if key == "bytes_up" else ""
-            found.append((title, f"{COLUMNS[key].cell(summary[key])}{unit}"))
-    best = summary.get("best")
-    if best:
-        value = column_of(best["metric"]).cell(best["value"])
-        found.append(("best model kept", f"after round {best['round']}: {best['metric']} {value}"))
-    return found
-
-
-def _known(summary: Mapping[str, Any], key: str) -> bool:
-    return summary.get(key) is not None
 
 
 def _curves(run: ArmResult, settings: RunSettings, headline: Quality) -> list[Chart]:
@@ -274,36 +241,3 @@ def _blocks_section(run: ArmResult, layout: ParameterLayout, history: ScoreHisto
 
 def _blocks(layout: ParameterLayout) -> list[str]:
     return [layout.blocks[block].name for group in layout.groups for block in group.blocks]
-
-
-def _summary_cells(summary: Mapping[str, Any]) -> list[list[str]]:
-    some = (*SOME, "start_test_accuracy", "malicious_clients", "malicious_updates")
-    left_out = {"groups", "test_f1", "environment", "data", "figures"}
-    left_out.update(key for key in some if summary.get(key) is None)
-    cells = [[key, _text(value)] for key, value in summary.items() if key not in left_out]
-    # Which data were read as which part; runs of earlier versions did not record it.
-    data = summary.get("data", {})
-    titles = {"source": "data", "said": "data, what was read"}
-    return [*cells, *([title, data[key]] for key, title in titles.items() if key in data)]
-
-
-def _own_cells(run: ArmResult, own: OwnColumns) -> list[list[str]]:
-    return [[column.head(), column.cell(own.value(run, column.key))] for column in own.columns]
-
-
-def _label_cells(f1: Mapping[str, float]) -> list[list[str]]:
-    """Returns a line for each label; labels beyond `MOST_LABELS` share one line."""
-    shown = [[label, f"{score:.4f}"] for label, score in list(f1.items())[:MOST_LABELS]]
-    rest = len(f1) - len(shown)
-    return [*shown, [f"{rest:,} more in summary.json", ""]] if rest else shown
-
-
-def _text(value: Any) -> str:
-    """Formats a value of the summary: text as it is, numbers readably, and everything else as JSON."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -12,7 +12,7 @@ from fedtlu_fast.report.charts.scale import Scale, thinned
 from fedtlu_fast.report.figures.style import COLOURS, Style
 from fedtlu_fast.report.pages.content import Charts, Part, Section, Sheet
 
-MOST_CLIENTS = 300
+MOST_CLIENTS = 240
 """The largest number of clients that charts show; of more so many are shown, evenly spaced."""
 MOST_VALUES = 24
 """The number of values with a row of their own; the others share a row."""
@@ -64,10 +64,6 @@ def _values(holdings: Holdings, shown: list[int]) -> Chart | None:
     if len(order) > MOST_VALUES:
         names.append(f"{len(order) - MOST_VALUES:,} others")
     overall = _folded(spread.overall[order])
-    texts = [
-        [f"{100 * share:.0f}%, {count:,} samples" for share, count in zip(row, counts, strict=True)]
-        for row, counts in zip(shares, held.astype(np.int64).tolist(), strict=True)
-    ]
     distance = spread.distance()
     told = (
         f"The mean distance of a client's shares from those of all is {distance.mean():.2f} "
@@ -78,7 +74,7 @@ def _values(holdings: Holdings, shown: list[int]) -> Chart | None:
         names,
         holdings.looked_at[shown].tolist(),
         shares,
-        texts,
+        lambda at, row: f"{100 * shares[at, row]:.0f}%, {held[at, row]:,.0f} samples",
         summary=told,
         style=BLUE,
         unit="client",

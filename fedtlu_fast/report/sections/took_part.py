@@ -70,7 +70,7 @@ def _map(run: ArmResult, clients: int) -> Any:
         [f"client {client}" for client in range(clients)],
         rounds,
         shades.reshape(len(rounds), clients),
-        words,
+        lambda at, client: words[at][client],
         summary=summary,
         style=Style(COLOURS["random"], "-"),
         numbers=(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtlu_fast.report.aggregate.client_choices import mean_shares
+from fedtlu_fast.report.aggregate.client_choices import ClientChoices, mean_shares
 from fedtlu_fast.report.aggregate.curves import Choices
 from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, taus
 from fedtlu_fast.report.arms import arm_names
@@ -62,16 +62,18 @@ def share_map(
 ) -> Chart | None:
     """Returns the map of shares of runs that updated each block in each round."""
     names, means = short_names(blocks), shares.mean(axis=0)
-    if runs == 1:
-        texts = [["updated" if cell else "not updated" for cell in row] for row in shares]
-    else:
-        texts = [[f"updated in {round(cell * runs)} of {runs} runs" for cell in row] for row in shares]
+
+    def text(at: int, place: int) -> str:
+        if runs == 1:
+            return "updated" if shares[at, place] else "not updated"
+        return f"updated in {round(shares[at, place] * runs)} of {runs} runs"
+
     return map_chart(
         title,
         names,
         list(rounds),
         shares,
-        texts,
+        text,
         summary=_most_often(names, means),
         style=style,
         numbers=(
@@ -89,35 +91,35 @@ def client_maps(choices: Choices) -> list[Chart]:
         choices: the choices of every arm's runs.
     """
     looks = looks_of(list(choices))
-    found = []
-    for name, runs in choices.items():
-        blocks = list(dict.fromkeys(block for run in runs for block in run.blocks))
-        rounds = range(min(run.rounds[0] for run in runs), 1 + max(run.rounds[-1] for run in runs))
-        shares = mean_shares(runs, blocks, rounds)
-        if not blocks or np.isnan(shares).all():
-            continue
-        names, means = short_names(blocks), np.nanmean(np.nan_to_num(shares), axis=0)
-        sent = "sent" if any(run.sent_less for run in runs) else "trained"
-        texts = [
-            ["no cohort" if np.isnan(cell) else f"{100 * cell:.0f}% of the cohort" for cell in row]
-            for row in shares
-        ]
-        chart = map_chart(
-            f"{name}: blocks that clients {sent}",
-            names,
-            list(rounds),
-            shares,
-            texts,
-            summary=_most_often(names, means, "of the cohort"),
-            style=looks[name],
-            numbers=(
-                ["block", f"mean share of the cohort that {sent} it"],
-                [[block, f"{100 * share:.0f}%"] for block, share in zip(names, means, strict=True)],
-            ),
-            right=[f"{100 * share:.0f}%" for share in means],
-        )
-        found += [] if chart is None else [chart]
-    return found
+    made = [_client_map(name, runs, looks[name]) for name, runs in choices.items()]
+    return [chart for chart in made if chart is not None]
+
+
+def _client_map(name: str, runs: Sequence[ClientChoices], style: Style) -> Chart | None:
+    blocks = list(dict.fromkeys(block for run in runs for block in run.blocks))
+    rounds = range(min(run.rounds[0] for run in runs), 1 + max(run.rounds[-1] for run in runs))
+    shares = mean_shares(runs, blocks, rounds)
+    names, means = short_names(blocks), np.nan_to_num(shares).mean(axis=0)
+    sent = "sent" if any(run.sent_less for run in runs) else "trained"
+
+    def text(at: int, place: int) -> str:
+        share = shares[at, place]
+        return "no cohort" if np.isnan(share) else f"{100 * share:.0f}% of the cohort"
+
+    return map_chart(
+        f"{name}: blocks that clients {sent}",
+        names,
+        list(rounds),
+        shares,
+        text,
+        summary=_most_often(names, means, "of the cohort"),
+        style=style,
+        numbers=(
+            ["block", f"mean share of the cohort that {sent} it"],
+            [[block, f"{100 * share:.0f}%"] for block, share in zip(names, means, strict=True)],
+        ),
+        right=[f"{100 * share:.0f}%" for share in means],
+    )
 
 
 def scores_map(selection: Rows, blocks: Sequence[str], warmup: int) -> Chart | None:
@@ -132,19 +134,15 @@ def scores_map(selection: Rows, blocks: Sequence[str], warmup: int) -> Chart | N
         return None
     rounds = [int(row["round"]) for row in selection]
     scores = np.array([[row["block_scores"].get(block) for block in blocks] for row in selection], np.float64)
-    standing = _standing(scores)
-    chosen = np.array([[block in row["selected"] for block in blocks] for row in selection], np.bool_)
+    chosen = np.array([[block in held for block in blocks] for held in map(_selected, selection)], np.bool_)
     late = np.array(rounds) > warmup
     marked = chosen & late[:, None]
     names = short_names(blocks)
-    texts = [
-        [
-            f"{_score(scores[at, place])}, rank {_rank(scores[at], place)} of {len(blocks)}"
-            + (", updated" if marked[at, place] else "")
-            for place in range(len(blocks))
-        ]
-        for at in range(len(rounds))
-    ]
+
+    def text(at: int, place: int) -> str:
+        told = f"{_score(scores[at, place])}, rank {_rank(scores[at], place)} of {len(blocks)}"
+        return f"{told}, updated" if marked[at, place] else told
+
     shares = chosen[late].mean(axis=0) if late.any() else np.ones(len(blocks))
     words = _most_often(names, shares) if late.any() else "Every round was warm-up, which updates all blocks."
     until = f"Rounds 1 to {warmup} are the warm-up, which updates every block. " if warmup > 1 else ""
@@ -153,8 +151,8 @@ def scores_map(selection: Rows, blocks: Sequence[str], warmup: int) -> Chart | N
         "Score of each block, and which were updated",
         names,
         rounds,
-        0.15 + 0.85 * standing,
-        texts,
+        0.15 + 0.85 * _standing(scores),
+        text,
         summary=words,
         style=Style(INK, "-"),
         marked=marked,
@@ -221,6 +219,10 @@ def shares_sheet(results: Sequence[ArmResult], blocks: Sequence[str], warmup: in
     return Sheet(title, ["block", *columns], cells, folded=len(blocks) > 24)
 
 
+def _selected(row: Mapping[str, Any]) -> set[str]:
+    return set(row["selected"])
+
+
 def _most_often(names: Sequence[str], shares: NDArray[np.float64], of: str = "of the rounds") -> str:
     order = [place for place in np.argsort(-shares, kind="stable") if shares[place] > 0][:MOST_NAMED]
     told = ", ".join(f"{names[place]} ({100 * shares[place]:.0f}% {of})" for place in order)
@@ -229,8 +231,10 @@ def _most_often(names: Sequence[str], shares: NDArray[np.float64], of: str = "of
 
 def _standing(scores: Matrix) -> Matrix:
     """Returns [T, B] in [0, 1]: 1 for the best block of a round, 0 for the last; 0.5 for equal scores."""
-    beaten = np.stack([(scores[:, [place]] > scores).sum(axis=1) for place in range(scores.shape[1])], axis=1)
-    better = np.stack([(scores[:, [place]] < scores).sum(axis=1) for place in range(scores.shape[1])], axis=1)
+    beaten, better = np.zeros(scores.shape), np.zeros(scores.shape)
+    for place in range(scores.shape[1]):
+        beaten[:, place] = (scores[:, [place]] > scores).sum(axis=1)
+        better[:, place] = (scores[:, [place]] < scores).sum(axis=1)
     found: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
     return found
 
