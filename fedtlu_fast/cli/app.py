@@ -2,8 +2,9 @@
 
 Commands import heavy packages (torch) only when they run, so that help and errors appear immediately.
 
-Exit codes: 0 done; 1 the work failed (a full disk, lost workers); 2 bad input; 130 stopped by Ctrl-C, 143 by
-SIGTERM, 129 by SIGHUP (a run stops after its round); 141 the reader of standard output has gone.
+Exit codes: 0 done; 1 the work failed (a full disk, lost workers), or the run that was watched has not
+finished; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP (a run stops after its round);
+141 the reader of standard output has gone.
 """
 
 from __future__ import annotations

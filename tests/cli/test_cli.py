@@ -62,7 +62,7 @@ def one_message(done: Any, *words: str) -> None:
 
 COMMANDS = (
     *("run", "compare", "experiment", "data", "score", "history"),
-    *("profile", "bench-sim", "settings", "env", "watch", "runs", "report"),
+    *("profile", "bench-sim", "settings", "env", "watch", "runs", "report", "export"),
 )
 
 

@@ -124,5 +124,5 @@ def test_a_run_is_followed_while_it_is_written(tmp_path: Path) -> None:
     directory.rewind(1)
     directory.change_settings(settings_text(rounds=9))
     assert [one["round"] for one in run.look()] == [1]
-    assert (run.done, run.rounds) == (1, 9)
+    assert (len(run.rows), run.done, run.rounds) == (1, 1, 9)
     directory.close()
