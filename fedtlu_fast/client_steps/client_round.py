@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+
+from torch import Tensor
 
 from fedtlu_fast.client_steps.halves import FIELD
 from fedtlu_fast.client_steps.returned import check_start, check_update, wrong_kind
 from fedtlu_fast.client_steps.shared import given_to_client
-from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors
+from fedtlu_fast.client_steps.step import ClientContext, ClientStep, Vectors, does
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate
 from fedtlu_fast.data.population import Samples
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.part_memory import ClientMemory
 from fedtlu_fast.remembered import client_values
 from fedtlu_fast.unchanged import unchanged
@@ -35,7 +39,7 @@ class ClientRound:
         """Returns the model with which the client starts."""
         model = self._vectors
         for step, context, name in self._taken:
-            with unchanged(f"{FIELD}.{name}", step, "own_model", given_to_client(context, model)):
+            with _calling(step, context, name, "own_model", model):
                 model = step.own_model(context, model)
         return model
 
@@ -43,7 +47,7 @@ class ClientRound:
         """Returns the model with which the client is tested."""
         model = self._vectors
         for step, context, name in self._taken:
-            with unchanged(f"{FIELD}.{name}", step, "tested_model", given_to_client(context, model)):
+            with _calling(step, context, name, "tested_model", model):
                 model = step.tested_model(context, model)
         return model
 
@@ -55,7 +59,7 @@ class ClientRound:
         """
         start = ClientStart(*self.model(), samples)
         for step, context, name in self._taken:
-            with unchanged(f"{FIELD}.{name}", step, "before", given_to_client(context, start=start)):
+            with _calling(step, context, name, "before", start=start):
                 changed = step.before(context, start)
             if not isinstance(changed, ClientStart):
                 raise wrong_kind(name, "before", changed, "the ClientStart")
@@ -68,9 +72,29 @@ class ClientRound:
         """Returns the update that the client sends after all steps."""
         for step, context, name in self._taken:
             given = replace(update, memory={})
-            with unchanged(f"{FIELD}.{name}", step, "after", given_to_client(context, start=self._start)):
+            with _calling(step, context, name, "after", start=self._start):
                 update = step.after(replace(context, start=self._start), given)
             check_update(name, given, update, len(context.facts.layout.blocks))
             if own := client_values(f"{FIELD}.{name}", update.memory):
                 self.memory[name] = own
         return update
+
+
+@contextmanager
+def _calling(
+    step: ClientStep,
+    context: ClientContext,
+    name: str,
+    hook: str,
+    model: Sequence[Tensor] = (),
+    start: ClientStart | None = None,
+) -> Iterator[None]:
+    """Prepares for a call of a hook: what it must not change, and what it may draw."""
+    own = f"{FIELD}.{name}"
+    with unchanged(own, step, hook, given_to_client(context, model, start)):
+        default = not does(step, hook) and not (hook == "tested_model" and does(step, "own_model"))
+        if default:  # seeding takes longer than a hook that does nothing
+            yield
+            return
+        with seeded_for(step, context.facts.seed, f"{own}.{hook}", context.round, context.number):
+            yield

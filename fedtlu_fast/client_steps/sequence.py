@@ -27,6 +27,7 @@ from fedtlu_fast.client_steps.step import (
     does,
 )
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import Memory, part_of_step, read_only, recall
 from fedtlu_fast.remembered import is_name
@@ -160,8 +161,10 @@ class ClientSteps:
                 halves.append(PASS)
                 continue
             with named_errors(FIELD, step), unchanged(FIELD, step, "server_half", kept[-1]):
-                halves.append(check_half(step, step.server_half(context)))
-        return ServerRound(self.names, halves, self.roles, kept, vectors)
+                with seeded_for(step, self.facts.seed, f"{FIELD}.{name}.server_half", round_index):
+                    half = step.server_half(context)
+                halves.append(check_half(step, half))
+        return ServerRound(self.names, halves, self.roles, kept, vectors, self.facts.seed, round_index)
 
     def _named(self) -> Iterator[tuple[ClientStep, str]]:
         return zip(self.steps, self.names, strict=True)

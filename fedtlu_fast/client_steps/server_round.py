@@ -11,6 +11,7 @@ from fedtlu_fast.client_steps.client_round import StepMemories
 from fedtlu_fast.client_steps.halves import FIELD, check_arrival, check_completed, check_held_back
 from fedtlu_fast.client_steps.roles import Roles
 from fedtlu_fast.client_steps.step import PASS, Arrival, RoundChange, ServerHalf, Vectors
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import Memory, part_of_step, recall, remember
 from fedtlu_fast.remembered import server_tensors
@@ -27,6 +28,8 @@ class ServerRound:
         roles: Roles,
         kept: Sequence[Mapping[str, Tensor]],
         vectors: Vectors,
+        seed: int,
+        round_index: int,
     ) -> None:
         """Takes the halves of one round.
 
@@ -36,7 +39,10 @@ class ServerRound:
             roles: the clients to which each step applies.
             kept: the tensors that each half must not change in place, by name.
             vectors: the global parameters [P] and buffers [Q].
+            seed: the run's seed.
+            round_index: the round, from 1.
         """
+        self._seed, self._round = seed, round_index
         self._names, self._halves, self._roles = names, halves, roles
         self._kept, self._vectors = kept, vectors
 
@@ -67,7 +73,9 @@ class ServerRound:
             own = {client: held[name] for client, held in news.items() if name in held}
             with named_errors(FIELD, half), unchanged(FIELD, half, "complete", self._kept[place]):
                 given = replace(aggregated, memory=own)
-                aggregated = check_completed(half, given, half.complete(given))
+                with seeded_for(half, self._seed, f"{FIELD}.{name}.complete", self._round):
+                    completed = half.complete(given)
+                aggregated = check_completed(half, given, completed)
         return aggregated
 
     def remembered(self, memory: Memory, news: Mapping[int, StepMemories]) -> Memory:
@@ -99,6 +107,8 @@ class ServerRound:
             half = self._halves[place]
             if half is not PASS and all(place in self._roles.of(client) for client in going.clients):
                 with named_errors(FIELD, half), unchanged(FIELD, half, "receive", self._kept[place]):
-                    passed = half.receive(going)
+                    purpose = f"{FIELD}.{self._names[place]}.receive"
+                    with seeded_for(half, self._seed, purpose, self._round, going.clients[0]):
+                        passed = half.receive(going)
                 going = None if passed is None else check_arrival(half, "receive", passed, going.vectors)
         return going

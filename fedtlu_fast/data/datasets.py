@@ -217,7 +217,12 @@ class DatasetPopulation:
         return found.hexdigest()
 
     def _samples(self, clients: Clients, name: str, client: int) -> Samples:
-        held = clients(client) if callable(clients) else clients[client]
+        if callable(clients):
+            # It must return the same samples each time, also if it draws from the global generators.
+            with torch_seeded(0, f"data, {name}", 0, client):
+                held = clients(client)
+        else:
+            held = clients[client]
         pool, form = pool_of(held, f"{name}[{client}]", self.collate)
         if isinstance(pool, Listed):
             pool = replace(pool, form=self.form)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedtlu_fast.data.population import Indices
 from fedtlu_fast.errors import InputError, kind_of
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.part_memory import Memory, recall, remember
 from fedtlu_fast.participation.availability import Schedule
@@ -83,7 +84,10 @@ class Turnout:
         """
         available = self.schedule.available(round_index) if self.schedule is not None else None
         pool = Pool(self.seed, round_index, self.clients, available, known_losses(memory), self.sizes)
-        with named_errors("participation.sampler", self.sampler):
+        with (
+            named_errors("participation.sampler", self.sampler),
+            seeded_for(self.sampler, self.seed, "participation.sampler", round_index),
+        ):
             found: Any = self.sampler.draw(pool, self.count)
             if isinstance(found, Iterator):
                 found = list(found)

@@ -12,6 +12,7 @@ from fedtlu_fast.client_steps.orders import Order, Orders
 from fedtlu_fast.client_steps.step import ClientContext
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats, score_layers
 from fedtlu_fast.scoring.block_metrics import Change
@@ -98,7 +99,8 @@ class ClientRule:
             last_choice=self._mask(last),
             warmup_rounds=self._warmup_rounds,
         )
-        mask = chosen_by(self.selector, evidence, self._room(budgets), SELECTOR)
+        with seeded_for(self.selector, self._seed, SELECTOR, round_index):
+            mask = chosen_by(self.selector, evidence, self._room(budgets), SELECTOR)
         own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
         if self.selector.moment != "before_training":
             return Orders(dict.fromkeys(clients, self._with_personal(every)), own)
@@ -144,7 +146,8 @@ class ClientRule:
             warmup_rounds=self._warmup_rounds,
         )
         room = self._room(np.array([order.budget]))
-        return self._with_always(chosen_by(selector, evidence, room, SELECTOR)[0])
+        with seeded_for(selector, self._seed, SELECTOR, client.round, client.number):
+            return self._with_always(chosen_by(selector, evidence, room, SELECTOR)[0])
 
     def _mask(self, blocks: Blocks | None) -> NDArray[np.bool_] | None:
         if blocks is None:

@@ -17,6 +17,7 @@ from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.executors.lanes import ClientReports, Lane
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.soundness import sound
@@ -54,6 +55,7 @@ def gather(
     start: Vectors,
     lanes: Sequence[Lane],
     clock: StageClock,
+    seed: int,
     ordered: bool = False,
 ) -> Gathered:
     """Has a cohort train and aggregates what arrives.
@@ -68,12 +70,17 @@ def gather(
         start: parameters [P] and buffers [Q] that the clients start from.
         lanes: the cohort; may be none.
         clock: charged for ``train`` and ``aggregate``.
+        seed: of the run.
         ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
     reports, arrived = ClientReports(), list[int]()
     kept_as_is = {"start.base": begin.base, "start.layout.offsets": layout.offsets}
-    with named_errors(RULE, rule), unchanged(RULE, rule, "start", kept_as_is):
+    with (
+        named_errors(RULE, rule),
+        unchanged(RULE, rule, "start", kept_as_is),
+        seeded_for(rule, seed, f"{RULE}.start", begin.round),
+    ):
         held = rule.start(begin)
     results = executor.train(start, lanes) if lanes else iter(())
     while True:
@@ -90,16 +97,18 @@ def gather(
             arrival = Arrival(result.lane.clients, vectors, result.single, result.reports.total)
             passed = server_round.receive(arrival)
             with unchanged(RULE, rule, "add", kept_as_is):
-                held = _add_(rule, held, buffers, passed, arrived)
+                held = _add_(rule, held, buffers, passed, arrived, seed, begin.round)
     with clock("aggregate"):
         for late in server_round.finish():
             if sound(late.vectors[0]):
                 with unchanged(RULE, rule, "add", kept_as_is):
-                    held = _add_(rule, held, buffers, late, arrived)
+                    held = _add_(rule, held, buffers, late, arrived, seed, begin.round)
             else:
                 reports.refuse(late.clients)
         with named_errors(RULE, rule), unchanged(RULE, rule, "finish", kept_as_is):
-            found = check_aggregated(rule, rule.finish(held), begin.base, len(arrived))
+            with seeded_for(rule, seed, f"{RULE}.finish", begin.round):
+                finished = rule.finish(held)
+            found = check_aggregated(rule, finished, begin.base, len(arrived))
         change, kept = found.change, found.kept
         totals = reports.totals(len(layout.blocks)) if ordered else None
         if totals is not None:
@@ -117,7 +126,13 @@ def gather(
 
 
 def _add_(
-    rule: AggregationRule, held: Any, buffers: BuffersMean, arrival: Arrival | None, arrived: list[int]
+    rule: AggregationRule,
+    held: Any,
+    buffers: BuffersMean,
+    arrival: Arrival | None,
+    arrived: list[int],
+    seed: int,
+    round_index: int,
 ) -> Any:
     """The rule's state with what arrived; adds its buffers and its clients to the others'."""
     if arrival is None:
@@ -129,5 +144,10 @@ def _add_(
             return rule.add_sum(held, arrival.weight, params)
     buffers.add_(own_buffers, arrival.weight)
     arrived += arrival.clients
+    client = arrival.clients[0]
     with named_errors(RULE, rule):
-        return rule.add(held, arrival.clients[0], arrival.weight, params)
+        if type(rule).add.__module__.partition(".")[0] == "fedtlu_fast":
+            return rule.add(held, client, arrival.weight, params)
+        # A copy, because a rule may keep the vector, whose memory the next client uses again.
+        with seeded_for(rule, seed, f"{RULE}.add", round_index, client):
+            return rule.add(held, client, arrival.weight, params.clone())

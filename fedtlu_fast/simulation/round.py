@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from fedtlu_fast.aggregation import BuffersMean, Start
 from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.executors.lanes import ClientReports, Lane, cut
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.part_memory import PartMemory, recall, remember
-from fedtlu_fast.randomness import generator
+from fedtlu_fast.randomness import generator, torch_seeded
 from fedtlu_fast.scoring import LayerScores, LayerStats
 from fedtlu_fast.scoring.block_metrics import BlockValues
 from fedtlu_fast.selection import Full, Selection, select, selection_of
@@ -102,12 +103,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         vectors,
         _lanes(server, state, cohort, choice),
         clock,
+        server.seed,
         choice.orders is not None,
     )
     aggregated, reports = gathered.aggregated, gathered.reports
     change, nobody = aggregated.change, aggregated.empty
 
-    with clock("score"):
+    # The selector and its metrics may be the user's, and draw from the global generators.
+    with clock("score"), torch_seeded(server.seed, "score", index):
         measured = measure_round(
             server.selector,
             server.layout,
@@ -122,7 +125,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         )
         stats = measured.change.stats
 
-    with clock("select"):
+    with clock("select"), torch_seeded(server.seed, "select", index):
         evidence = measured.evidence(generator(server.seed, "selection", index), server.warmup_rounds)
         selection = (
             selection_of(server.layout, ())
@@ -142,16 +145,17 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         moments = recall(state.memory, OPTIMIZER)
         applied = Applied(state.params, moments.server, selection)
         if not nobody:
-            applied = apply(
-                state.params,
-                change,
-                selection,
-                server.layout,
-                server.optimizer,
-                moments.server,
-                server.server_lr,
-                server.backend,
-            )
+            with seeded_for(server.optimizer, server.seed, OPTIMIZER, index):
+                applied = apply(
+                    state.params,
+                    change,
+                    selection,
+                    server.layout,
+                    server.optimizer,
+                    moments.server,
+                    server.server_lr,
+                    server.backend,
+                )
         buffers = state.buffers if nobody else state.buffers + aggregated.buffers_change
 
     record = RoundRecord(
