@@ -94,7 +94,7 @@ def make_executor(
     work, part = lane_work(config, population, trainer, steps), config.execution.executor
     with _of_execution():
         opened = part.open(work)
-    return opened if is_ours(part) else OwnExecutor(part, opened)
+    return opened if is_ours(part) else OwnExecutor(part, opened, work.trainer)
 
 
 def lane_work(

@@ -45,7 +45,10 @@ class LaneTrainer:
 
     Attributes:
         watch: learns what is being done.
+        latest: the last result, the only one whose vectors are valid; None before the first lane.
     """
+
+    latest: LaneResult | None = None
 
     def __init__(
         self,
@@ -90,6 +93,8 @@ class LaneTrainer:
     def train(self, start: Vectors, lane: Lane, out: Vectors | None = None) -> LaneResult:
         """Trains the lane's clients from the global parameters and buffers, or has them probe.
 
+        It keeps the result as `latest`.
+
         Args:
             start: global parameters [P] and buffers [Q]; not changed.
             lane: which clients train.
@@ -98,6 +103,11 @@ class LaneTrainer:
         Raises:
             ClientError: a client's training raised, and the settings say to stop.
         """
+        self.latest = None
+        self.latest = self._train(start, lane, out)
+        return self.latest
+
+    def _train(self, start: Vectors, lane: Lane, out: Vectors | None) -> LaneResult:
         reports = ClientReports()
         if self._announce is not None:
             self._announce(lane.clients)

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -70,6 +71,72 @@ def test_a_run_goes_on_with_another_executor_and_back(text, tmp_path):
     result = simulate(config, out, resume=True)
     assert torch.equal(result.params, whole)
     assert read_stored(out).execution.executor == Backward(3), "as it began"
+
+
+@dataclass(frozen=True)
+class Returns(ft.ExecutorPart):
+    """Trains in this process, and returns what a function makes of the trainer, the start and the lanes."""
+
+    results: Callable[..., object]
+
+    def open(self, work):
+        return OpenReturns(work.trainer, self.results)
+
+
+class OpenReturns:
+    def __init__(self, trainer, results):
+        self.trainer, self.results = trainer, results
+
+    def train(self, start, lanes):
+        return self.results(self.trainer.train, start, lanes)
+
+    def close(self):
+        pass
+
+
+def all_at_once(train, start, lanes):
+    return [train(start, lane) for lane in lanes]
+
+
+def yields_all_at_once(train, start, lanes):
+    yield from [train(start, lane) for lane in lanes]
+
+
+def last_first(train, start, lanes):
+    return (train(start, lane) for lane in reversed(lanes))
+
+
+def one_more(train, start, lanes):
+    return (train(start, lane) for lane in [*lanes, lanes[0]])
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (all_at_once, r"lane 0, whose memory holds that of lane 2'; .*Use yield instead of a list"),
+        (yields_all_at_once, r"lane 0, whose memory holds that of lane 2'; .*Use yield instead of a list"),
+        (last_first, r"lane 2 in the place of lane 0'; .*the order of the lanes"),
+        (one_more, r"more results'; expected OpenReturns\.train\(\) to return 3 results"),
+        (lambda *given: None, r"None; .*an iterator of LaneResults"),
+    ],
+)
+def test_results_that_would_be_mixed_up_are_refused(text, results, message):
+    """All results of one trainer share memory, so a list of them holds the last lane several times."""
+    with pytest.raises(ft.InputError, match=rf"execution\.executor: got .*{message}"):
+        simulate(tiny(text, cohort=3, execution={"executor": Returns(results)}))
+
+
+def test_what_it_opens_is_an_executor(text):
+    with pytest.raises(
+        ft.InputError, match=r"Opens\.open\(\) to return an object with the methods train and"
+    ):
+        simulate(tiny(text, execution={"executor": Opens()}))
+
+
+@dataclass(frozen=True)
+class Opens(ft.ExecutorPart):
+    def open(self, work):
+        return None
 
 
 def end(*given):
