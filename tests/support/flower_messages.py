@@ -43,7 +43,7 @@ class LocalGrid:
         return list(self._nodes)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        ids = [one.metadata.dst_node_id for one in messages]  # the grid of a SuperLink goes through them twice
+        ids = [one.metadata.dst_node_id for one in messages]  # a SuperLink's grid goes through them twice
         sent = list(messages)
         assert ids == [one.metadata.dst_node_id for one in sent]
         return [self._nodes[one.metadata.dst_node_id](one) for one in sent]
