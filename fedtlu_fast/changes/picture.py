@@ -62,7 +62,7 @@ def _bars(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
-def _plain(value: float, position: int) -> str:
+def _plain(value: float, position: float) -> str:
     """Writes a number without formulas, which pictures of names cannot hold."""
     return f"{value:.0e}"
 
