@@ -56,6 +56,12 @@ class RunSettings:
         return str(self.tree["data"]["source"])
 
     @property
+    def quoted_name(self) -> str:
+        """The name that the user gave the run, as titles show it; empty for a run without one."""
+        name = self.tree.get("run_name")
+        return f" “{name}”" if name else ""
+
+    @property
     def selector(self) -> str:
         """The name of the server's selector."""
         return str(self.tree["selection"]["selector"])

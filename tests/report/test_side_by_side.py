@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
         simulate(settings, folder / name, callbacks=[NoReport()])
 
     run(config(), "a-seed0")
-    run(config(seed=1), "a-seed1")
+    run(config(seed=1, run_name="second"), "a-seed1")
     run(config(server_lr=0.5, execution={"lanes": 32}), 'b <i>"&')
     compared = folder / "compared"
     compared.mkdir()
@@ -108,6 +108,11 @@ def test_one_run_may_have_its_page_elsewhere(runs: Path, tmp_path: Path) -> None
     assert page.texts["h1"] == ["Federated run: fedtlu, seed 0"]
     assert "train loss" in page.texts["th"]
     assert not (runs / "a-seed0" / "report.html").exists()
+
+
+def test_the_name_of_a_run_is_in_its_title(runs: Path, tmp_path: Path) -> None:
+    page = page_at(ft.write_report(runs / "a-seed1", out=tmp_path))
+    assert page.texts["h1"] == ["Federated run “second”: fedtlu, seed 1"]
 
 
 def test_an_experiment_s_report_is_made_again(runs: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def run_page(
     costs = attempt("the costs", lambda: read_costs({run.selector: [out]})) if held else None
     return Page(
         kind="Federated run",
-        title=f"Federated run: {settings.shown_selector}, seed {settings.seed}",
+        title=f"Federated run{settings.quoted_name}: {settings.shown_selector}, seed {settings.seed}",
         sentence=attempt("the sentence on top", lambda: run_sentence(run)) or "",
         lead=f"{settings.lead}, {layout.size:,} parameters.",
         sections=sections(
