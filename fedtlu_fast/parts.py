@@ -165,7 +165,11 @@ def values(made: Any) -> dict[str, Any]:
     if not is_dataclass(made):
         if not parameters(type(made)):
             return {}
-        raise InputError(type(made).__name__, made, "a dataclass, so that its parameters can be saved")
+        name, fix = (
+            type(made).__name__,
+            "Put @fedtlu_fast.part above the class; its parameters are then fields.",
+        )
+        raise InputError(name, "a class with parameters", "a dataclass, so that they can be saved", fix)
     own = {item.name: getattr(made, item.name) for item in fields(made) if item.init}
     return cast(dict[str, Any], TypeAdapter(dict[str, Any]).dump_python(own, mode="json", fallback=_named))
 

@@ -203,7 +203,7 @@ def find(kind: str, name: str, field: str) -> Any:
         found: Any = _imported(module)
         for attribute in path.split("."):
             found = getattr(found, attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         top, fix = module.partition(".")[0], ""
         if isinstance(error, ModuleNotFoundError) and error.name == top:
             fix = f"Start in the directory that holds {top}, which {os.getcwd()} is not, or install it."

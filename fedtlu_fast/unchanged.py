@@ -23,8 +23,8 @@ def unchanged(field: str, part: object, hook: str, tensors: Mapping[str, Tensor 
 
     Args:
         field: the setting that chooses the part.
-        part: the part.
-        hook: the part's method, for the message.
+        part: the part, of which the message names the class; or the name of a function.
+        hook: the part's method, for the message; empty for a function.
         tensors: the tensors that must not change, by the names that the part knows; None: there is no such
             tensor.
 
@@ -37,11 +37,12 @@ def unchanged(field: str, part: object, hook: str, tensors: Mapping[str, Tensor 
         if tensor is not None and not tensor.is_inference()  # whose changes PyTorch does not count
     ]
     yield
+    who = part if isinstance(part, str) else f"{type(part).__name__}.{hook}"
     for name, tensor, version in before:
         if tensor._version != version:
             raise InputError(
                 field,
-                f"{type(part).__name__}.{hook}, which changed {name} in place",
+                f"{who}, which changed {name} in place",
                 f"code that leaves {name} as it is, because others read the same memory",
                 f"Change a copy: {name}.clone() makes one.",
             )

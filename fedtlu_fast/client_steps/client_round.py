@@ -74,7 +74,7 @@ class ClientRound:
             given = replace(update, memory={})
             with _calling(step, context, name, "after", start=self._start):
                 update = step.after(replace(context, start=self._start), given)
-            check_update(name, given, update, len(context.facts.layout.blocks))
+            check_update(name, given, update, len(context.facts.layout.blocks), context.order is not None)
             if own := client_values(f"{FIELD}.{name}", update.memory):
                 self.memory[name] = own
         return update

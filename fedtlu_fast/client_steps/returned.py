@@ -57,7 +57,7 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
         _check_blocks(name, "blocks", changed.blocks, blocks)
 
 
-def check_update(name: str, given: ClientUpdate, update: Any, blocks: int) -> None:
+def check_update(name: str, given: ClientUpdate, update: Any, blocks: int, ordered: bool = True) -> None:
     """Checks the update that a step returns.
 
     Args:
@@ -65,10 +65,11 @@ def check_update(name: str, given: ClientUpdate, update: Any, blocks: int) -> No
         given: the update that the step received.
         update: the object that the step returned.
         blocks: number of blocks of the model.
+        ordered: whether clients send chosen blocks in this round. Otherwise the server averages all blocks.
 
     Raises:
-        InputError: it is not an update, or one of its fields is of another kind. Its memory is
-            checked where it is taken in (`remembered`).
+        InputError: it is not an update, it names blocks where clients send all of them, or one of its fields
+            is of another kind. Its memory is checked where it is taken in (`remembered`).
     """
     if not isinstance(update, ClientUpdate):
         raise wrong_kind(name, "after", update, "the ClientUpdate")
@@ -91,6 +92,10 @@ def check_update(name: str, given: ClientUpdate, update: Any, blocks: int) -> No
         raise InputError(
             f"client_steps.{name}: weight", weight, "a finite number from 0 on", "Use float(...) on a tensor."
         )
+    if update.sent is not None and not ordered:
+        expected = "None where clients send every block, as in warm-up rounds and without a client selection"
+        fix = "Set client_selection.selector, or leave sent as it is while client.order is None."
+        raise InputError(f"client_steps.{name}: sent", update.sent, expected, fix)
     if update.sent is not None and update.sent is not given.sent:
         _check_blocks(name, "sent", update.sent, blocks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,14 @@ def check_held(steps: TorchSteps, params: Sequence[Tensor], model: nn.Module) ->
         model: the client's model, for the names of its parameters.
 
     Raises:
-        InputError: it lacks some of these parameters, or holds others that are not frozen.
+        InputError: it lacks some of these parameters, or holds others that are not frozen, or its steps need
+            a closure.
     """
+    closure = signature(steps.optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        given = f"{type(steps.optimizer).__name__}, made by {steps.name}"
+        expected = "an optimizer whose step() needs no closure, since a step computes the loss only once"
+        raise InputError(FIELD, given, expected, "Use another, such as torch.optim.Adam.")
     held = {id(one): one for group in steps.optimizer.param_groups for one in group["params"]}
     wanted = {id(one) for one in params}
     missing = wanted - held.keys()

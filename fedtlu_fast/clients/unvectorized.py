@@ -51,3 +51,13 @@ def _where(error: Exception, model: nn.Module) -> str:
         return ""
     kind, name = type(found).__name__, names[id(found)]
     return f" ({name}, a module of the class {kind})" if name else f" (in {kind}.forward)"
+
+
+def used_twice(model: nn.Module) -> tuple[str, str] | None:
+    """Returns two names of one module with parameters, of which `functional_call` would restore only one."""
+    names: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        first = names.setdefault(id(module), name)
+        if first != name and module._parameters:
+            return first, name
+    return None

@@ -21,7 +21,7 @@ from fedtlu_fast.clients.batches import batches, probe_batches
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.side_by_side import Frozen, Schedule, by_predictions
-from fedtlu_fast.clients.unvectorized import reason_of
+from fedtlu_fast.clients.unvectorized import reason_of, used_twice
 from fedtlu_fast.data.population import Batch, Indices, Samples, take_each
 from fedtlu_fast.errors import FedtluError, InputError
 from fedtlu_fast.layout import Layer, ParameterLayout
@@ -94,6 +94,8 @@ class VectorizedTrainer:
         for name, module in task.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise CannotVectorizeError(f"it normalises over the batch ({name})")
+        if (twice := used_twice(task.model)) is not None:
+            raise CannotVectorizeError(f"it holds one module in several places ({' and '.join(twice)})")
         self.layout, self.local, self.seed = layout, local, seed
         self._task, self._losses = task, _Losses(task)
         device = next(task.model.parameters()).device

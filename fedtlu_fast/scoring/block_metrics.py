@@ -34,6 +34,7 @@ from fedtlu_fast.registry import find
 from fedtlu_fast.scoring.scores import LayerScores, Pooling, score_blocks
 from fedtlu_fast.scoring.statistics import LayerStats, layer_stats
 from fedtlu_fast.scoring.units import root_counts, unit_norms
+from fedtlu_fast.unchanged import unchanged
 
 FACTS = ("client_norms", "client_stats")
 """Facts about single clients that a metric, a score or a selector may ask for; see `Change`."""
@@ -134,6 +135,13 @@ def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
     return frozenset(found)
 
 
+def given_to_metric(change: Change) -> dict[str, Tensor | None]:
+    """Returns the tensors that a metric or score receives and that others read too."""
+    stats = {f"stats.{name}": value for name, value in vars(change.stats).items()}
+    held = {name: value for name, value in stats.items() if isinstance(value, Tensor)}
+    return {"parameters": change.parameters, "layout.offsets": change.layout.offsets, **held}
+
+
 def measure(metric: str, change: Change) -> BlockValues:
     """Returns the metric's value for every block, and for every layer if the metric has such values.
 
@@ -146,7 +154,8 @@ def measure(metric: str, change: Change) -> BlockValues:
     """
     function = find("metric", metric, "metric")
     try:
-        found = function(change)
+        with unchanged("metric", metric, "", given_to_metric(change)):
+            found = function(change)
     except InputError:
         raise
     except Exception as error:

@@ -20,10 +20,11 @@ from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector
+from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector, given_to_metric
 from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
+from fedtlu_fast.unchanged import unchanged
 
 Moment = Literal["before_training", "after_training", "by_change"]
 
@@ -237,7 +238,7 @@ def chosen_by(selector: Selector, evidence: Evidence, room: Room, field: str = "
     """
     name, shape = type(selector).__name__, (evidence.rows, len(evidence.layout.blocks))
     try:
-        with named_errors(field, selector):
+        with named_errors(field, selector), unchanged(field, *_who(selector), _given(evidence)):
             mask = selector.choose(evidence, room)
     except InputError as error:
         if error.field != "selector":
@@ -250,3 +251,17 @@ def chosen_by(selector: Selector, evidence: Evidence, room: Room, field: str = "
         block = evidence.layout.blocks[int(np.flatnonzero(wrong.any(axis=0))[0])].name
         raise InputError(field, block, f"{name} to choose only open blocks (Room.whole)")
     return mask
+
+
+def _who(selector: Selector) -> tuple[object, str]:
+    """Returns the part, or the name of the user's function, and the method that errors name."""
+    if not isinstance(selector, FunctionSelector):
+        return selector, "choose"
+    return getattr(selector.function, "__qualname__", type(selector.function).__name__), ""
+
+
+def _given(evidence: Evidence) -> dict[str, Tensor | None]:
+    """Returns the tensors that a selector receives and that others read too."""
+    found: dict[str, Tensor | None] = {"parameters": evidence.parameters}
+    found["layout.offsets"] = evidence.layout.offsets
+    return found if evidence.change is None else {**found, **given_to_metric(evidence.change)}

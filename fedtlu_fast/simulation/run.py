@@ -174,7 +174,8 @@ class Run:
             self.server.executor.close()
         finally:
             self.files.close()
-            self._callbacks.call("on_close")
+            if hasattr(self, "_callbacks"):  # they do not exist if one of them was refused
+                self._callbacks.call("on_close")
 
     @isolated
     def save(self) -> None:
@@ -242,11 +243,11 @@ class Run:
             return
         found = start_figures(self.server, first)
         if found["start_test_loss"] is None:
+            source = self.server.names.source
             raise InputError(
-                "data.source",
-                self.server.names.source,
+                *(("task", "a loss of NaN or Inf") if source == "own" else ("data.source", source)),
                 "a model and a global test whose loss is a number; before round 1 it is none",
-                "Look for NaN or Inf in the weights (model.pretrained) and in the samples.",
+                "Look for NaN or Inf in the weights (pre-trained ones too) and in the samples.",
             )
         self._start = found
 

@@ -71,6 +71,7 @@ class Forward:
         raise InputError("batch", given, "inputs and targets, as a tuple or a dictionary", FIX)
 
 
+FLOAT32 = "Models are trained in float32, whatever they were made in: give inputs as tensor.float()."
 FIX = "Or give a loss that is called with the model and the batch: loss(model, batch)."
 
 
@@ -125,7 +126,7 @@ def blaming(field: str, name: str, batch: Any) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         expected = f"something that works on a batch of {_shapes(batch)}; it raised {cause(error)}"
-        raise InputError(field, name, expected) from error
+        raise InputError(field, name, expected, FLOAT32 if "dtype" in str(error) else "") from error
 
 
 def _shapes(value: Any) -> str:

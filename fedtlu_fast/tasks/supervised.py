@@ -21,6 +21,7 @@ from fedtlu_fast.tasks.called import Called, Forward, Function, blaming, ignored
 from fedtlu_fast.tasks.metrics import LOSS, Evaluation
 from fedtlu_fast.tasks.own_metrics import Metric, figures_of
 from fedtlu_fast.tasks.task import Task
+from fedtlu_fast.unchanged import unchanged
 
 
 class SupervisedTask:
@@ -76,6 +77,10 @@ class SupervisedTask:
         """
         check_kind("model", model, nn.Module, "a torch.nn.Module, not its class or its parameters")
         called = Called.of(loss, "loss")
+        if counts is not None and not callable(counts):
+            raise InputError(
+                "counts", counts, "a function of a batch, which returns a number for each sample"
+            )
         each = unreduced(loss, "loss") if called.kind == "outputs" else None
         self._loss: Callable[[Forward], Any] = called
         self._each = None if each is None else Called(each, "outputs")
@@ -182,15 +187,25 @@ class SupervisedTask:
         if not (isinstance(self._loss, Called) and self._loss.kind == "model"):
             with blaming("model", type(self.model).__name__, forward.batch):
                 forward.outputs  # noqa: B018 (kept for what follows)
+        who = ("loss", self.loss_name) if self._counts is None else ("counts", name_of(self._counts))
+        with blaming(*who, forward.batch):
+            counts, totals = self.counts(batch).cpu(), dict[str, Tensor]()
         with blaming("loss", self.loss_name, forward.batch):
             derived = self._derived(forward, batch)
             losses = _spread(self._called(forward, size) if derived is None else derived, size)
-            counts, totals = self.counts(batch).cpu(), dict[str, Tensor]()
+        seen = self._seen_by_metrics(forward, batch)
         for name, metric in self._metrics.items():
-            field = f"metrics[{name!r}]"
-            with blaming(field, name_of(metric.function), forward.batch):
+            field, who = f"metrics[{name!r}]", name_of(metric.function)
+            with blaming(field, who, forward.batch), unchanged(field, who, "", seen):
                 totals[name] = _spread(_tensor(metric(forward), size, field), size) * counts
         return Evaluation(losses, counts, totals)
+
+    def _seen_by_metrics(self, forward: Forward, batch: Batch) -> dict[str, Tensor | None]:
+        """Returns the tensors that a metric receives, and that other metrics and batches read too."""
+        found: dict[str, Tensor | None] = {f"batch[{at}]": part for at, part in enumerate(batch)}
+        found |= {f"model.{name}": one for name, one in self.model.named_parameters()}
+        known = vars(forward).get("outputs")  # computed for the loss, or not at all
+        return found | {"outputs": known} if isinstance(known, Tensor) else found
 
     def _form_of(self, batch: Batch) -> Form:
         return form_of_columns(len(batch)) if self.form is None else self.form

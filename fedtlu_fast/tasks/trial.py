@@ -9,7 +9,7 @@ from math import isclose, isfinite
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedtlu_fast.data.population import Batch, Pool, Samples, count
 from fedtlu_fast.errors import InputError, cause
@@ -43,7 +43,9 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
     """
     with _in_tests(task.model), torch_seeded(0, "trial of the loss"):
         batch = samples.take(np.arange(min(max(size, 2), len(samples))))
-        total, count = float(task.measured(batch).loss), len(batch[0])
+        whole, count = task.measured(batch), len(batch[0])
+        total = float(whole.loss)
+        _check_counts(whole.counts)
         rows = slice(count // 2), slice(count // 2, None)
         halves = [tuple(part[own] for part in batch) for own in rows]
         losses = [_loss(task, half) for half in halves if count > 1]
@@ -59,6 +61,18 @@ def try_loss(task: SupervisedTask, samples: Samples, size: int) -> None:
             f"samples, {one:.6g} and {other:.6g} of their halves",
             "Give it reduction='mean' or reduction='none', or divide by the number of samples.",
         )
+
+
+def _check_counts(counts: Tensor) -> None:
+    """Refuses counts by which means would be wrong, and no error would say so."""
+    wrong = (
+        counts[(counts < 0) | (counts != counts.round())]
+        if counts.is_floating_point()
+        else counts[counts < 0]
+    )
+    if len(wrong):
+        expected = "whole numbers from 0 on: the number of predictions of each sample"
+        raise InputError("counts", wrong[0].item(), expected, "A weight of the loss belongs into the loss.")
 
 
 @torch.no_grad()
