@@ -195,8 +195,8 @@ class SupervisedTask:
             losses = _spread(self._called(forward, size) if derived is None else derived, size)
         seen = self._seen_by_metrics(forward, batch)
         for name, metric in self._metrics.items():
-            field, who = f"metrics[{name!r}]", name_of(metric.function)
-            with blaming(field, who, forward.batch), unchanged(field, who, "", seen):
+            field, own = f"metrics[{name!r}]", name_of(metric.function)
+            with blaming(field, own, forward.batch), unchanged(field, own, "", seen):
                 totals[name] = _spread(_tensor(metric(forward), size, field), size) * counts
         return Evaluation(losses, counts, totals)
 
