@@ -157,6 +157,6 @@ def _show_curves(entries: Sequence[Entry]) -> None:
         width = max(1, round(room * one.rounds[-1] / last))
         curve = sparkline(means[name], width, (min(every), max(every)))
         ends = f"{means[name][0]:.4g} → {means[name][-1]:.4g}"
-        grid.add_row(visible(name), Text(curve, style="cyan"), ends)
+        grid.add_row(Text(visible(name)), Text(curve, style="cyan"), ends)
     results.print(f"{figure.label}, over the rounds", highlight=False, markup=False)
     results.print(grid)

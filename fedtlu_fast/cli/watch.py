@@ -66,9 +66,16 @@ def watch_command(
         number = getattr(interrupt, "number", 2)
         raise typer.Exit(128 + int(number)) from None
     if end:
-        reasons = [f" ({run.problem})" for run in watched.runs if run.problem]
+        reasons = [
+            f" ({problem})"
+            for problem in (watched.problem, *(run.problem for run in watched.runs))
+            if problem
+        ]
         text = f"{name_of(path)}: {ENDS[end]}{''.join(reasons[:1])}"
         results.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    for one in watched.runs:
+        if end and one.damaged:
+            note(f"{one.name}: lines of metrics.jsonl that hold no row: {one.damaged}")
     if end not in ("finished", ""):
         raise typer.Exit(1)
 
@@ -80,10 +87,11 @@ class _Watched:
         path: the directory.
         state: how all of it stood at the last look; ``gone`` if the directory was there and is no more.
         runs: the runs.
+        problem: why it cannot be found out which runs there are; empty if it can, or if it may be known soon.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.state = path, "not begun"
+        self.path, self.state, self.problem = path, "not begun", ""
         self.runs: list[FollowedRun] = []
         self.alone = True
         self._seen = False
@@ -96,10 +104,12 @@ class _Watched:
         return rows
 
     def view(self, width: int) -> RenderableType:
+        from rich.text import Text
+
         from fedtlu_fast.cli.watch_view import arms_view, run_view
 
         if not self.runs:
-            return f"{visible(str(self.path))}: waiting for a run to begin"
+            return Text(f"{visible(str(self.path))}: waiting for a run to begin")
         if self.alone:
             return run_view(self.runs[0], width)
         done = sum(run.state == "finished" for run in self.runs)
@@ -111,17 +121,20 @@ class _Watched:
         if self.runs:
             return
         from fedtlu_fast.runs.followed import FollowedRun
-        from fedtlu_fast.runs.glance import arms_in
+        from fedtlu_fast.runs.glance import DAMAGE, arms_in, held_state, what_is_wrong
 
-        kind = kind_of(self.path)
+        held, kind = held_state(self.path), kind_of(self.path)
         if kind == "run":
             self.runs = [FollowedRun(self.path, name_of(self.path))]
         elif kind is not None:
             self.alone = False
             try:
                 arms = arms_in(self.path)
-            except (OSError, ValueError, KeyError, TypeError):
-                return  # being written; a comparison's settings come last
+            except DAMAGE as error:
+                # A comparison that is being written holds the lock, and its settings come last.
+                self.problem = "" if held == "running" else what_is_wrong(error)
+                return
+            self.problem = ""
             self.runs = [FollowedRun(arm.path, arm.name, arm.until) for arm in arms]
 
     def _whole_state(self) -> State | str:
@@ -131,7 +144,7 @@ class _Watched:
             return "gone" if self._seen else "not begun"
         self._seen = True
         if not self.runs:
-            return "not begun"
+            return "unreadable" if self.problem else "not begun"
         if self.alone:
             return "unreadable" if self.runs[0].problem else self.runs[0].state
         return state_of_arms(self.path, [run.path for run in self.runs], [run.state for run in self.runs])
@@ -167,6 +180,8 @@ def _in_lines(watched: _Watched, interval: float) -> str:
             text = text if watched.alone else f"{run.name}  {text}"
             results.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
+    if kind_of(watched.path) is None:
+        note(f"{watched.path}: waiting for a run to begin")
     return _followed(watched, interval, show)
 
 

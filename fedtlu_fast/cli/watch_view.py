@@ -53,7 +53,7 @@ def arms_view(title: str, runs: Sequence[FollowedRun], width: int) -> Renderable
         figure, key = _last_figure(run)
         left = run.seconds_left
         table.add_row(
-            visible(run.name),
+            Text(visible(run.name)),
             Text(run.state if run.state != "not begun" else "waiting", style=STYLES.get(run.state, "")),
             f"{run.done}/{run.rounds}" if run.rounds else str(run.done),
             Text(sparkline(run.curve(key), room), style="cyan"),
@@ -130,7 +130,7 @@ def _curves(run: FollowedRun, width: int) -> RenderableType:
             continue
         form = "{:.1%}" if percent else "{:.4g}"
         grid.add_row(
-            visible(title),
+            Text(visible(title)),
             Text(sparkline(values, min(width, 60)), style="cyan"),
             f"{form.format(values[0])} → {form.format(values[-1])}",
         )
@@ -165,7 +165,9 @@ def _choices(run: FollowedRun, width: int) -> list[RenderableType]:
     grid = Table.grid(padding=(0, 2))
     for name in shown:
         marks = "".join("■" if name in row["selected"] else "·" for row in rounds)
-        grid.add_row(visible(names[name]), Text(marks, style="cyan"), f"{counts[name]} of {len(rounds)}")
+        grid.add_row(
+            Text(visible(names[name])), Text(marks, style="cyan"), f"{counts[name]} of {len(rounds)}"
+        )
     return [_line(head), grid]
 
 

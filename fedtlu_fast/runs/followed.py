@@ -12,12 +12,22 @@ from typing import Any
 
 from fedtlu_fast.runs.directory import CONFIG, METRICS, SELECTION
 from fedtlu_fast.runs.follow import LogFollower, first_row
-from fedtlu_fast.runs.glance import State, settings_in, silence, state_of
-from fedtlu_fast.yaml_text import YamlTextError
+from fedtlu_fast.runs.glance import (
+    DAMAGE,
+    State,
+    settings_in,
+    shown_selector,
+    silence,
+    state_of,
+    what_is_wrong,
+)
 
 _NUMBER = re.compile(r"\d+")
 LATELY = 10
 """The number of last rounds that the speed is measured over."""
+_LISTS, _MAPPINGS = ("selected", "refused", "nonfinite_blocks"), ("dropped", "failed")
+_NUMBERS = ("train_loss", "test_perplexity")
+_COUNTS = ("rounds", "clients", "cohort", "seed")
 
 
 class FollowedRun:
@@ -42,7 +52,7 @@ class FollowedRun:
         self.problem = ""
         self._log = LogFollower(path / METRICS)
         self._blocks: list[str] = []
-        self._written = 0.0
+        self._written, self._odd = 0.0, 0
 
     def look(self) -> list[dict[str, Any]]:
         """Reads what is new, and returns the new rows.
@@ -54,13 +64,16 @@ class FollowedRun:
             self.state = state_of(self.path, self.until)
             self._read_settings()
             anew, rows = self._log.look()
-        except (OSError, YamlTextError, ValueError) as error:
-            self.problem = getattr(error, "strerror", None) or str(error)
+        except DAMAGE as error:
+            self.problem = what_is_wrong(error)
             return []
         if anew:
             self.rows.clear()
-        self.rows += rows
-        return rows
+            self._odd = 0
+        whole = [row for row in rows if _is_whole(row)]
+        self._odd += len(rows) - len(whole)
+        self.rows += whole
+        return whole
 
     @property
     def rounds(self) -> int:
@@ -94,7 +107,7 @@ class FollowedRun:
     @property
     def damaged(self) -> int:
         """The number of lines of metrics.jsonl that hold no row."""
-        return self._log.damaged
+        return self._log.damaged + self._odd
 
     def curve(self, key: str) -> list[float]:
         """Returns the numbers that the rows have under a key; rounds without a test are left out."""
@@ -148,4 +161,29 @@ class FollowedRun:
         with suppress(FileNotFoundError):
             written = os.stat(self.path / CONFIG).st_mtime
             if written != self._written:  # a run that is resumed may have more rounds
-                self.settings, self._written = settings_in(self.path), written
+                self.settings, self._written = _checked(settings_in(self.path)), written
+
+
+def _checked(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns settings that hold all that is shown of a run; raises one of `DAMAGE` for others."""
+    shown_selector(tree)
+    odd = next((name for name in _COUNTS if type(tree[name]) is not int), None)
+    if odd is not None:
+        raise ValueError(f"{CONFIG}: {odd} is no whole number")
+    str(tree["task"])
+    return tree
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Tells whether a row has what is shown of every round; a stranger's log may hold anything."""
+    figures = (*_NUMBERS, *(key for key in row if key.startswith(("test_", "local_"))), "seconds", "trained")
+    return (
+        {*_LISTS, *_MAPPINGS, *_NUMBERS, "warmup", "kept_clients"} <= row.keys()
+        and all(isinstance(row[key], list) and _are_hashable(row[key]) for key in _LISTS)
+        and all(isinstance(row[key], dict) for key in _MAPPINGS)
+        and all(isinstance(row.get(key), int | float | None) for key in figures)
+    )
+
+
+def _are_hashable(items: list[Any]) -> bool:
+    return all(isinstance(item, str | int) for item in items)

@@ -25,6 +25,17 @@ from fedtlu_fast.yaml_text import YamlTextError, parse_yaml
 State = Literal["running", "finished", "stopped", "killed", "not begun", "unreadable"]
 """How a run stands. It is stopped if it ended by itself before its last round, at a signal or an error; it is
 killed if it could not even say that it ends (`kill -9`, a lack of memory, a power cut)."""
+DAMAGE = (
+    OSError,
+    YamlTextError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What reading files raises that are not what a run has written; a stranger's directory may hold anything."""
 SILENT_SECONDS = 600
 """A run on another machine, where nobody can see whether it lives, counts as killed after this silence."""
 
@@ -119,10 +130,14 @@ def glance(path: Path) -> Glance:
             return _run(path, began)
         if kind is not None:
             return _arms(path, began, kind)
-    except (OSError, YamlTextError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        return Glance(path, began, kind, name_of(path), state="unreadable", problem=reason)
+    except DAMAGE as error:
+        return Glance(path, began, kind, name_of(path), state="unreadable", problem=what_is_wrong(error))
     return Glance(path, began, None, name_of(path))
+
+
+def what_is_wrong(error: BaseException) -> str:
+    """Returns one of `DAMAGE` in words."""
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
 def settings_in(path: Path) -> Mapping[str, Any]:
@@ -192,8 +207,15 @@ def arms_in(path: Path) -> list[ArmPlace]:
 
     Raises:
         OSError: Its files cannot be read.
-        ValueError: They are damaged.
+        ValueError: They are damaged, or name no runs; other errors of `DAMAGE` are possible too.
     """
+    arms = _arms_named_in(path)
+    if not arms:
+        raise ValueError("it names no runs")
+    return arms
+
+
+def _arms_named_in(path: Path) -> list[ArmPlace]:
     if not os.path.lexists(path / PLAN):
         arranged = _yaml(path / COMPARISON)
         return _arms_of(path, settings_in(path), arranged["selectors"], arranged["seeds"], "")

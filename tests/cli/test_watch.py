@@ -20,6 +20,7 @@ from support.run_folders import (
     settings_text,
 )
 
+from fedtlu_fast.cli import watch
 from fedtlu_fast.cli.sparkline import sparkline
 from fedtlu_fast.cli.watch_view import arms_view, run_view
 from fedtlu_fast.runs.directory import RunDirectory
@@ -151,6 +152,49 @@ def test_files_that_cannot_be_read_end_it(fedtlu: Command, tmp_path: Path) -> No
     assert done.stdout.startswith("a: its files cannot be read (")
 
 
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"selected": 5},
+        {"selected": [[1]]},
+        {"refused": 3},
+        {"failed": [1]},
+        {"seconds": "q"},
+        {"train_loss": "x"},
+        {"test_mine": {}},
+        {"warmup": None, "dropped": None},
+    ],
+)
+def test_a_row_of_a_stranger_is_counted_and_not_shown(
+    fedtlu: Command, tmp_path: Path, over: dict[str, Any]
+) -> None:
+    path = begun_run(tmp_path / "a", done=1)
+    append(path, row(2, **over))
+    done = fedtlu("watch", path)
+    assert done.code == 1
+    assert done.stdout.splitlines()[:-1] == lines_of_rounds(1)
+    assert done.stderr == "a: lines of metrics.jsonl that hold no row: 1\n"
+    run = FollowedRun(path, "a")
+    run.look()
+    assert "hold no row: 1" in "".join(drawn(run_view(run, 100)))
+
+
+@pytest.mark.parametrize("over", [{"rounds": "q"}, {"selection": 5}, {"clients": None}, {"seed": True}])
+def test_settings_of_a_stranger_end_it(fedtlu: Command, tmp_path: Path, over: dict[str, Any]) -> None:
+    done = fedtlu("watch", begun_run(tmp_path / "a", done=1, **over))
+    assert done.code == 1
+    assert done.stdout.startswith("a: its files cannot be read (")
+
+
+@pytest.mark.parametrize("name", ["comparison.yaml", "experiment.yaml"])
+def test_a_damaged_comparison_ends_it(fedtlu: Command, tmp_path: Path, name: str) -> None:
+    path = begun_run(tmp_path / "a")
+    (path / name).write_text("selectors: 3\nseeds: q\nconditions: {}\n")
+    done = fedtlu("watch", path)
+    assert done.code == 1
+    assert done.stdout.startswith("a: its files cannot be read (")
+
+
 def test_ctrl_c_ends_the_watching_and_not_the_run(
     fedtlu: Command, running: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +277,21 @@ def test_a_comparison_is_drawn_with_a_line_for_every_run(tmp_path: Path) -> None
     assert lines[0] == "c  running  1 of 2 runs finished"
     assert lines[1].split() == ["a", "finished", "3/3", "█▃▁", "perplexity", "33.33"]
     assert lines[2].split() == ["b", "waiting", "0"]
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    odd = "[red]a[/b]"
+    begun_run(tmp_path / "a")
+    append(
+        tmp_path / "a", *(row(index, selected=[f"h.{index % 2}.{odd}"], test_mine=1.0) for index in (2, 3))
+    )
+    append(tmp_path / "a", row(4, **{f"test_{odd}": 1.0}))
+    run = FollowedRun(tmp_path / "a", odd)
+    run.look()
+    for text in (drawn(run_view(run, 100)), drawn(arms_view(odd, [run], 100))):
+        assert odd in "\n".join(text)
+    assert f"global {odd}" in "\n".join(drawn(run_view(run, 100)))
+    assert drawn(watch._Watched(Path(odd)).view(100)) == [f"{odd}: waiting for a run to begin"]
 
 
 def test_a_sparkline_spans_its_values() -> None:

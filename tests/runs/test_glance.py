@@ -62,6 +62,13 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, text: str) -> None:
     assert found.problem
 
 
+@pytest.mark.parametrize("plan", ["conditions: {}", "conditions: []", "a: 1", "3"])
+def test_what_cannot_be_read_of_an_experiment_is_said(tmp_path: Path, plan: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "experiment.yaml").write_text(plan)
+    assert glance(tmp_path / "a").state == "unreadable"
+
+
 def test_a_comparison_counts_its_runs_and_shows_its_best(tmp_path: Path) -> None:
     path = begun_comparison(tmp_path / "a", ["fedtlu", "full"])
     assert [arm.name for arm in arms_in(path)] == ["warmup-seed0", "fedtlu-seed0", "full-seed0"]
