@@ -20,6 +20,8 @@ from fedtlu_fast.errors import InputError, cause, choice, nearest
 from fedtlu_fast.wording import ALL_SETTINGS
 
 GROUP = "fedtlu_fast.parts"
+BETWEEN = " and "
+"""Stands between the places that several packages give to one name."""
 
 NAMES: dict[str, dict[str, str]] = {
     "rule": {
@@ -169,13 +171,32 @@ NAMES: dict[str, dict[str, str]] = {
 
 @cache
 def names(kind: str) -> dict[str, str]:
-    """Maps the names of one kind of part to their places; names that installed packages add are included."""
-    added = {
-        point.name.removeprefix(f"{kind}."): point.value
-        for point in entry_points(group=GROUP)
-        if point.name.startswith(f"{kind}.")
-    }
-    return NAMES[kind] | {name: place for name, place in added.items() if name not in NAMES[kind]}
+    """Maps the names of one kind of part to their places; names that installed packages add are included.
+
+    Our own names stay ours. A name to which packages give several places has all of them (see `find`).
+    """
+    added: dict[str, set[str]] = {}
+    for point in entry_points(group=GROUP):
+        if point.name.startswith(f"{kind}."):
+            added.setdefault(point.name.removeprefix(f"{kind}."), set()).add(point.value)
+    others = {name: BETWEEN.join(sorted(places)) for name, places in added.items()}
+    return NAMES[kind] | {name: place for name, place in others.items() if name not in NAMES[kind]}
+
+
+def usable(kind: str) -> dict[str, Any]:
+    """Maps the names of one kind of part to the parts.
+
+    Names of other packages whose parts cannot be imported are left out, so that a broken package breaks only
+    the runs that use it: `find` raises the error when such a name is given.
+    """
+    found = {}
+    for name in names(kind):
+        try:
+            found[name] = find(kind, name, kind)
+        except InputError:
+            if name in NAMES[kind]:
+                raise
+    return found
 
 
 def find(kind: str, name: str, field: str) -> Any:
@@ -190,7 +211,14 @@ def find(kind: str, name: str, field: str) -> Any:
         InputError: There is no such name, or it cannot be imported.
     """
     known = names(kind)
-    module, colon, path = known.get(name, name).partition(":")
+    place = known.get(name, name)
+    if BETWEEN in place:
+        expected = f"a name that one installed package gives; several give it, to {place}"
+        raise InputError(field, name, expected, "Give one of these dotted names.")
+    module, colon, path = place.partition(":")
+    if not colon and name in known:
+        expected = f"an entry point with package.module:Name; that of this name has {place!r}"
+        raise InputError(field, name, expected)
     if not colon:
         expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
         raise InputError(field, name, expected, near=nearest(name, known))

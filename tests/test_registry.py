@@ -320,3 +320,30 @@ def test_the_list_of_settings_has_each_parameter_once_with_its_users():
 def test_finding_a_part_does_not_import_the_others():
     assert "fedtlu_fast.aggregation.krum" in sys.modules
     assert all(":" in place for kind in NAMES.values() for place in kind.values())
+
+
+def test_a_broken_package_breaks_only_the_runs_that_use_it(monkeypatch):
+    given = {
+        "rule.gone": "no_such_module_here:gone",
+        "rule.bare": "math",
+        "task.gone": "no_such_module_here:gone",
+        "source.gone": "no_such_module_here:gone",
+        "selector.twice": "support.own_parts:One",
+    }
+    points = [EntryPoint(name, place, registry.GROUP) for name, place in given.items()]
+    points.append(EntryPoint("selector.twice", "support.own_parts:Other", registry.GROUP))
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    registry.names.cache_clear()
+    try:
+        tree = {"task": "classification", "data": {"source": "synthetic"}}
+        assert "gone" in registry.names("rule")
+        assert "gone" not in registry.usable("rule")
+        parse_config(tree)
+        for rule, message in (("gone", "can be imported; Module"), ("bare", "this name has .math.")):
+            with pytest.raises(InputError, match=rf"^aggregation\.rule: got '{rule}'.*{message}"):
+                parse_config({**tree, "aggregation": {"rule": rule}})
+        places = "support.own_parts:One and support.own_parts:Other"
+        with pytest.raises(InputError, match=rf"^selection\.selector: got 'twice'.*{places}"):
+            parse_config({**tree, "selection": {"selector": "twice"}})
+    finally:
+        registry.names.cache_clear()

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import make, named_only, parameters, values
-from fedtlu_fast.registry import described, find, names, spelled
+from fedtlu_fast.registry import described, find, names, spelled, usable
 
 
 class Unfound:
@@ -91,8 +91,7 @@ class Chooser:
     def users(self) -> dict[str, dict[str, Any]]:
         """Maps each setting to the named parts that have it as a parameter, with its default in each part."""
         found: dict[str, dict[str, Any]] = {}
-        for name in names(self.kind):
-            part = find(self.kind, name, self.kind)
+        for name, part in usable(self.kind).items():
             defaults = parameters(part)
             for parameter, setting in self.settings_of(part).items():
                 found.setdefault(setting, {})[name] = defaults[parameter]

@@ -10,7 +10,7 @@ from fedtlu_fast.config.chooser import Chooser
 from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError, nearest
 from fedtlu_fast.parts import make
-from fedtlu_fast.registry import find, names
+from fedtlu_fast.registry import find, names, usable
 
 DOTTED = re.compile(r"(?P<name>(?P<module>[\w.]+):[A-Za-z_][\w.]*)(?::(?P<argument>.*))?", re.DOTALL)
 NESTED = ("features", "model_variance", "input_variance", "fewest", "most")
@@ -81,5 +81,5 @@ class SourceChooser(Chooser):
 
 def _forms() -> list[str]:
     """Returns the named sources as users write them, such as ``text:PATH``."""
-    classes = {name: find("source", name, "source") for name in names("source")}
-    return [f"{name}:{found.written}" if found.argument else name for name, found in classes.items()]
+    found = usable("source").items()
+    return [f"{name}:{source.written}" if source.argument else name for name, source in found]

@@ -14,7 +14,7 @@ from fedtlu_fast.data.federated import Encoded, FederatedData
 from fedtlu_fast.data.sources.source import Source
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.models.architecture import Architecture
-from fedtlu_fast.registry import find, names
+from fedtlu_fast.registry import find, usable
 from fedtlu_fast.tasks.task import Task
 
 
@@ -124,7 +124,7 @@ def check_source(task: str, source: Source) -> None:
         InputError: the source is for other tasks.
     """
     if not isinstance(source, builder_of(task).reads):
-        tasks = [name for name in names("task") if isinstance(source, builder_of(name).reads)]
+        tasks = [name for name in usable("task") if isinstance(source, builder_of(name).reads)]
         expected = f"{' or '.join(tasks) or 'one of your own'}, for which data.source={source} is"
         raise InputError("task", task, expected)
 
@@ -132,5 +132,5 @@ def check_source(task: str, source: Source) -> None:
 @cache
 def own_sources() -> dict[str, str]:
     """Returns the embedded source of each named task that has one, by the task's name."""
-    own = {name: builder_of(name).own_source for name in names("task")}
+    own = {name: builder_of(name).own_source for name in usable("task")}
     return {name: source for name, source in own.items() if source}
