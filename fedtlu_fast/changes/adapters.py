@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,11 @@ def turned(stored: Stored) -> Stored:
 
 
 def is_adapter(path: Path) -> bool:
-    """Tells whether a path is an adapter's directory, or its file beside its configuration."""
+    """Tells whether a path is an adapter's directory, or its file; `open_adapter` needs the configuration."""
     if path.is_dir():
-        return (path / CONFIG).is_file() and any((path / file).is_file() for file in FILES)
-    return path.name in FILES and (path.parent / CONFIG).is_file()
+        held = any((path / file).is_file() for file in FILES)
+        return held and ((path / CONFIG).is_file() or not (path / "model.safetensors").is_file())
+    return path.name in FILES and path.is_file()
 
 
 def open_adapter(field: str, path: Path, stack: ExitStack) -> Checkpoint:
@@ -181,10 +182,14 @@ def _config(field: str, path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
+        alphas = {
+            "": config.setdefault("lora_alpha", 8),
+            **(config.get("alpha_pattern") or {}),
+        }  # peft's default
+        for pattern, value in alphas.items():
             re.compile(pattern)
-            float(value)
-        float(config.setdefault("lora_alpha", 8))  # peft's default
+            if not isfinite(float(value)):
+                raise ValueError(f"lora_alpha is {value}")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise InputError(field, str(path), f"the configuration of an adapter; {error!r}") from error
     kind = str(config.get("peft_type", "LORA")).upper()

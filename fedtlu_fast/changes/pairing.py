@@ -87,7 +87,7 @@ class Pairing:
 
     Attributes:
         pairs: the layers of both states, in the order of BEFORE.
-        tied: names of tensors in one state only that are copies of a tensor in both.
+        tied: names of tensors that are copies of another tensor, as a file says or as their numbers show.
         left_out: sentences about layers that only one state has, or that have another shape in the other.
         skipped: names of tensors that are not floating point, or belong to quantised weights.
         buffers: names of buffers.
@@ -184,28 +184,32 @@ def on_base(
     names = matched(base.layers, (adapter.products or {}) | adapter.tensors)
     terms = dict(base.terms)
     left_out = []
-    own = Side.of(adapter)
+    own, unfit = Side.of(adapter), []
     for name, other in names.items():
         pair = _fitting(Pair(name, other, base.terms[name], own.terms[other]))
         ours, theirs = pair.before[0].shape, pair.after[0].shape
         if ours != theirs:
             if strict:
                 raise InputError(f"{adapter.field}: {other}", theirs, f"shape {ours}, as in the base model")
+            unfit.append(name)
             left_out.append(f"{other}: shape {theirs} in {adapter.field}, {ours} in its base model")
         else:
             product = other in (adapter.products or {})
             terms[name] = (*pair.before, *pair.after) if product else pair.after
     used = set(names.values())
     missing = [name for name in own.layers if name not in used]
-    if len(missing) == len(own.layers):
-        raise InputError(adapter.field, adapter.source, f"an adapter of {base.checkpoint.source}")
+    if len(missing) + len(unfit) == len(own.layers):
+        why = f"; {left_out[0]}" if left_out else ""
+        raise InputError(adapter.field, adapter.source, f"an adapter of {base.checkpoint.source}{why}")
     if missing and strict:
         _refuse(missing, base)
     left_out += [f"{name}: in {adapter.field}, but not in its base model" for name in missing]
     checkpoint = replace(adapter, tensors=base.checkpoint.tensors, ordered=base.checkpoint.ordered)
     side = replace(base, checkpoint=checkpoint, terms=terms)
     if only_changed:
-        side = replace(side, layers=[name for name in base.layers if name in names], adapter=True)
+        side = replace(
+            side, layers=[name for name in base.layers if name in names and name not in unfit], adapter=True
+        )
     return side, tuple(left_out)
 
 

@@ -44,7 +44,7 @@ class ScoredChange:
         pooling: how the values of a block's layers are combined; see `score_blocks`.
         skipped: names of tensors that are not floating point, or belong to quantised weights.
         buffers: names of buffers, which are not layers.
-        tied: names of tensors in one checkpoint only that are copies of a tensor in both.
+        tied: names of tensors that are copies of another tensor, as the file says or as their numbers show.
         left_out: sentences about layers that only one state has, or that have another shape in the other.
         renamed: name in BEFORE -> name in AFTER, for names that differ.
         not_read: sentences about files and tensors that were not read; each begins with ``BEFORE`` or

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
-from fedtlu_fast.cli.files import check_place, write_csv
+from fedtlu_fast.cli.files import check_place, header_of, write_csv
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import FedtluError, not_one_of
 from fedtlu_fast.places import at_home
@@ -72,7 +72,7 @@ def bench_sim_command(
     for name in names:
         if name not in WORKLOADS:
             raise not_one_of("--workloads", name, WORKLOADS)
-    check_place("--csv", csv_file)
+    check_place("--csv", csv_file, header_of(SimulatorRow))
     chosen = _chosen(simulators(rivals), systems)
     size = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
     found: list[tuple[Simulator, dict[str, Any]]] = []

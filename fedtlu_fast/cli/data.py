@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import notes
-from fedtlu_fast.cli.files import check_place, write_plot
+from fedtlu_fast.cli.files import PNG, check_place, write_plot
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
@@ -57,7 +57,7 @@ def data_command(
     from fedtlu_fast.runs.as_json import dump_json
     from fedtlu_fast.tasks.builder import builder_of
 
-    check_place("--plot", plot)
+    check_place("--plot", plot, PNG)
     given = {
         "model__pretrained": model,
         "task": task,

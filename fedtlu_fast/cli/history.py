@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
-from fedtlu_fast.cli.files import check_place, write_plot
+from fedtlu_fast.cli.files import PNG, check_place, write_plot
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.places import at_home
 from fedtlu_fast.runs.find import find_run
@@ -41,7 +41,7 @@ def history_command(
     from fedtlu_fast.report.aggregate.history import history_json, kind_cells, read_history, stability_cells
     from fedtlu_fast.runs.as_json import dump_json
 
-    check_place("--plot", plot)
+    check_place("--plot", plot, PNG)
     settings, history = read_history(find_run(run_dir, "RUN_DIR", ("run",)))
     if plot is not None:
         from fedtlu_fast.report.figures.history import history_figure

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, notes
-from fedtlu_fast.cli.files import check_place, write_csv, write_plot
+from fedtlu_fast.cli.files import PNG, check_place, header_of, write_csv, write_plot
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError, not_one_of
 from fedtlu_fast.places import at_home
@@ -88,8 +88,8 @@ def profile_command(
     from fedtlu_fast.runs.as_json import dump_json
 
     check_device("--device", device)
-    check_place("--csv", csv_file)
-    check_place("--plot", plot)
+    check_place("--csv", csv_file, header_of(Row))
+    check_place("--plot", plot, PNG)
     chosen_shapes = _chosen("--shapes", shapes or ",".join(DEFAULT_SHAPES), list(SHAPES))
     chosen_ops = _chosen("--ops", ops, list(OPS))
     numbers = _numbers("--clients", clients)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note
-from fedtlu_fast.cli.files import check_place, write_csv
+from fedtlu_fast.cli.files import check_place, header_of, write_csv
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
@@ -96,7 +96,7 @@ def runs_command(
     """
     from fedtlu_fast.runs.glance import glance
 
-    check_place("--csv", csv_file)
+    check_place("--csv", csv_file, header_of(RunRow))
     if folder is not None and not folder.is_dir():
         raise InputError("DIR", str(folder), "a folder of runs, such as runs")
     found = run_directories(FOLDERS if folder is None else [str(folder)])

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.console import note, results
-from fedtlu_fast.cli.files import check_place, write_plot, write_rows
+from fedtlu_fast.cli.files import PNG, check_place, write_plot, write_rows
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import listed, not_one_of
 from fedtlu_fast.places import at_home
@@ -119,7 +119,7 @@ def score_command(
     if by is not None:
         _check("--by", by, get_args(By))
     check_place("--csv", csv_file)
-    check_place("--plot", plot)
+    check_place("--plot", plot, PNG)
     scored = score(
         before,
         after,
@@ -172,6 +172,10 @@ def _check(option: str, given: str, known: tuple[str, ...]) -> None:
 def _left_out(found: dict[str, Any]) -> list[str]:
     """Returns sentences about how files were read, tensors that were not scored, and names that differ."""
     lines = [*found["notes"], *found["not_read"]]
+    if all(row["l2"] == 0 for row in found["layers"]):
+        lines.append(
+            "Nothing has changed: BEFORE and AFTER are equal in all layers, so the ranks mean nothing"
+        )
     renamed = found["renamed"]
     if renamed:
         first = renamed[0]
@@ -185,7 +189,7 @@ def _left_out(found: dict[str, Any]) -> list[str]:
         lines.append(f"{some} {kind} not compared: {'; '.join(found['left_out'][:5])}{' ...' * (some > 5)}")
     kinds = {
         "buffers": ("buffer", "buffers", ""),
-        "tied": ("tensor", "tensors", "a tied copy that only one checkpoint holds"),
+        "tied": ("tensor", "tensors", "a tied copy of another"),
         "skipped": ("tensor", "tensors", "not floating point or quantised"),
     }
     for key, (one, many, why) in kinds.items():

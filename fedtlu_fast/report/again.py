@@ -18,7 +18,7 @@ from fedtlu_fast.report.columns import Column
 from fedtlu_fast.report.own_columns import Asked, OwnColumns, asked_columns
 from fedtlu_fast.report.pages.comparison import write_comparison_report
 from fedtlu_fast.report.pages.experiment import write_experiment_report
-from fedtlu_fast.report.pages.page import PAGE, write_page
+from fedtlu_fast.report.pages.page import PAGE, is_page, write_page
 from fedtlu_fast.report.pages.run import page_of_run, write_run_report
 from fedtlu_fast.report.pages.side_by_side import side_by_side_page
 from fedtlu_fast.report.run_settings import RunSettings
@@ -94,7 +94,7 @@ def page_place(out: Given | None) -> tuple[Path, str]:
         out: a file that ends in ``.html`` or ``.htm``, or a directory.
 
     Raises:
-        InputError: nothing is given, or the page would take the place of a run's own.
+        InputError: nothing is given, or the page would take the place of a run's own or of another file.
     """
     if out is None:
         raise InputError(OUT, None, "a file or a directory for the page of several runs", "Name one.")
@@ -109,6 +109,9 @@ def page_place(out: Given | None) -> tuple[Path, str]:
     if os.path.lexists(folder) and not folder.is_dir():
         expected = f"a directory, or a file that ends in .html; {folder.name} is a file"
         raise InputError(OUT, str(place), expected)
+    if os.path.lexists(folder / name) and not is_page(folder / name):
+        expected = "a new file, or a page that an earlier command wrote there, which is replaced"
+        raise InputError(OUT, str(folder / name), expected, "Name another file, or remove this one.")
     return folder, name
 
 

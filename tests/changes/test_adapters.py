@@ -173,12 +173,38 @@ def test_whole_tensors_of_an_adapter_and_unknown_ones(tmp_path):
         ({"use_dora": True}, "got 'an adapter with use_dora'; expected plain LoRA.*merge_and_unload"),
         ({"alpha_pattern": {"(": 1}}, ".*the configuration of an adapter"),
         ({"lora_alpha": "many"}, ".*the configuration of an adapter"),
+        ({"lora_alpha": float("nan")}, ".*the configuration of an adapter.*lora_alpha is nan"),
+        ({"alpha_pattern": {"q": float("inf")}}, ".*the configuration of an adapter.*lora_alpha is inf"),
     ],
 )
 def test_other_adapters_are_refused(tmp_path, config, message):
     one, two = adapter(tmp_path / "one", 1), adapter(tmp_path / "two", 2, **config)
     with pytest.raises(InputError, match=f"AFTER: {message}"):
         score(one, two)
+
+
+def test_products_of_another_shape_are_never_scored_as_no_change(tmp_path):
+    one = adapter(tmp_path / "one", 1)
+    other = {name: draw(1, 5, 5) for name in products(one)}
+    save_file(other, tmp_path / "none.safetensors")
+    with pytest.raises(
+        InputError, match=r"AFTER: got .*an adapter of .*none.*; h\.0\.q\.weight: shape \(6, 4\)"
+    ):
+        score(tmp_path / "none.safetensors", one)
+    save_file(other | {"h.1.v.weight": draw(8, 3, 4)}, tmp_path / "some.safetensors")
+    found = score(tmp_path / "some.safetensors", one)
+    assert found.scores.names == ("h.1.v.weight",)
+    assert len(found.left_out) == 3
+
+
+def test_an_adapter_without_its_configuration_is_one_message(tmp_path):
+    one, two = adapter(tmp_path / "one", 1), adapter(tmp_path / "two", 2)
+    (two / "adapter_config.json").unlink()
+    for path in (two, two / "adapter_model.safetensors"):
+        with pytest.raises(
+            InputError, match=r"AFTER: got .*adapter_config\.json.*; expected the configuration of"
+        ):
+            score(one, path)
 
 
 def test_damaged_adapters_are_one_message(tmp_path):

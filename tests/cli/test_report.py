@@ -35,6 +35,16 @@ def test_several_runs_get_a_page_of_their_own(fedtlu: Command, runs: list[Path],
     assert [path.name for path in made.iterdir()] == ["report.html"]
 
 
+def test_only_pages_of_ours_are_replaced(fedtlu: Command, runs: list[Path], tmp_path: Path) -> None:
+    mine = tmp_path / "index.html"
+    mine.write_text("<h1>mine</h1>")
+    done = fedtlu("report", *runs, "--out", mine)
+    assert (done.code, "Name another file, or remove this one." in done.stderr) == (2, True)
+    assert mine.read_text() == "<h1>mine</h1>"
+    for _ in range(2):
+        assert fedtlu("report", *runs, "--out", tmp_path / "both.html", "-q").code == 0
+
+
 def test_what_each_client_holds_is_shown_if_asked(fedtlu: Command, runs: list[Path], tmp_path: Path) -> None:
     done = fedtlu("report", runs[0], "--data", "--out", tmp_path)
     assert done.code == 0

@@ -103,6 +103,27 @@ def test_adapters_with_and_without_their_base(fedtlu, tmp_path, pair):
     assert len(json.loads(whole.stdout)["layers"]) == 21
 
 
+def test_only_files_of_its_own_are_replaced(fedtlu, tmp_path, pair):
+    model, table, picture = pair[1].read_bytes(), tmp_path / "rows.csv", tmp_path / "rows.png"
+    for option in ("--csv", "--plot"):
+        done = fedtlu("score", *pair, option, pair[1])
+        assert done.code == 2
+        assert f"{option}: got" in done.stderr
+        assert "which is replaced. Name another file, or remove this one." in done.stderr
+    assert pair[1].read_bytes() == model
+    table.touch()  # an empty file holds nothing that could be lost
+    for _ in range(2):
+        assert fedtlu("score", *pair, "--csv", table, "--plot", picture).code == 0
+    table.write_text("id,text\n1,mine\n")
+    assert fedtlu("score", *pair, "--csv", table).code == 2
+    assert table.read_text() == "id,text\n1,mine\n"
+
+
+def test_equal_models_are_said_to_be_equal(fedtlu, pair):
+    assert "Nothing has changed" in fedtlu("score", pair[0], pair[0]).stderr
+    assert "Nothing has changed" not in fedtlu("score", *pair).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

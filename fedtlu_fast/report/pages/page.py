@@ -19,6 +19,19 @@ from fedtlu_fast.shown import visible
 PAGE = "report.html"
 
 
+GENERATOR = b'<meta name="generator" content="fedtlu-fast">'
+"""What every page holds near its beginning."""
+
+
+def is_page(path: Path) -> bool:
+    """Tells whether a file is a page of ours, which may be replaced."""
+    try:
+        with path.open("rb") as file:
+            return GENERATOR in file.read(1000)
+    except OSError:
+        return False
+
+
 def write_pictures(out: Path, pictures: dict[str, bytes]) -> None:
     """Writes PNG files into ``plots``.
 
