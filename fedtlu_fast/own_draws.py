@@ -7,16 +7,22 @@ seed, between executors, and after a resume, and no error would say so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from fedtlu_fast.own_errors import is_ours
 from fedtlu_fast.randomness import torch_seeded
+from fedtlu_fast.registry import NAMES
 
 
 @contextmanager
 def seeded_for(
-    part: object, seed: int, purpose: str, round_index: int = 0, client: int = 0
+    part: object,
+    seed: int,
+    purpose: str,
+    round_index: int = 0,
+    client: int = 0,
+    metrics: Iterable[str] = (),
 ) -> Iterator[None]:
     """Makes the global generators a function of the arguments while code of a user's part runs.
 
@@ -29,8 +35,9 @@ def seeded_for(
         purpose: a name that separates these draws from others.
         round_index: the round, from 1.
         client: the client's number.
+        metrics: the names of the metrics that are computed for the part; some may be the user's.
     """
-    if is_ours(getattr(part, "function", part)):
+    if is_ours(getattr(part, "function", part)) and NAMES["metric"].keys() >= set(metrics):
         yield
         return
     with torch_seeded(seed, purpose, round_index, client):

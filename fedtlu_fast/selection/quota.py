@@ -30,7 +30,8 @@ def quotas(layout: ParameterLayout, keep: Keep) -> tuple[int, ...]:
             "selection.granularity",
             layout.granularity,
             "a granularity at which the model has like blocks",
-            "Use module or tensor, or the selector full.",
+            f"Use {' or '.join(one for one in ('module', 'tensor') if one != layout.granularity)}, or the "
+            "selector full.",
         )
     if not isinstance(keep, Mapping):
         largest = max(sizes.values())

@@ -12,7 +12,7 @@ from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.executors.lanes import ClientReports, Lane, cut
 from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.part_memory import PartMemory, recall, remember
-from fedtlu_fast.randomness import generator, torch_seeded
+from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, LayerStats
 from fedtlu_fast.scoring.block_metrics import BlockValues
 from fedtlu_fast.selection import Full, Selection, select, selection_of
@@ -109,8 +109,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     aggregated, reports = gathered.aggregated, gathered.reports
     change, nobody = aggregated.change, aggregated.empty
 
-    # The selector and its metrics may be the user's, and draw from the global generators.
-    with clock("score"), torch_seeded(server.seed, "score", index):
+    own = server.selector, server.seed
+    with clock("score"), seeded_for(*own, "score", index, metrics=server.selector.metrics):
         measured = measure_round(
             server.selector,
             server.layout,
@@ -125,7 +125,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         )
         stats = measured.change.stats
 
-    with clock("select"), torch_seeded(server.seed, "select", index):
+    with clock("select"), seeded_for(*own, "select", index):
         evidence = measured.evidence(generator(server.seed, "selection", index), server.warmup_rounds)
         selection = (
             selection_of(server.layout, ())

@@ -84,11 +84,23 @@ def federation(train=None, **over):
         {"aggregation": lambda updates, weights: updates[0] * torch.rand(1)},
         {"server_optimizer": Optimizer()},
         {"selection": scores},
+        {"settings": {"selection": {"metric": "tests.simulation.test_own_draws:scores"}}},
         {"client_selection": {"selector": scores, "budget": 1}},
         {"settings": {"participation": {"sampler": Drawn()}}},
         {"train": held},
     ],
-    ids=["steps", "processes", "rule", "function", "optimizer", "score", "clients", "sampler", "data"],
+    ids=[
+        "steps",
+        "processes",
+        "rule",
+        "function",
+        "optimizer",
+        "score",
+        "metric",
+        "clients",
+        "sampler",
+        "data",
+    ],
 )
 def test_the_same_seed_gives_the_same_bits(over):
     torch.manual_seed(1)
