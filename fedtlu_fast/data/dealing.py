@@ -11,6 +11,7 @@ import numpy as np
 from fedtlu_fast.data.partition import Partitioner, ToDeal
 from fedtlu_fast.data.population import Indices, Shares
 from fedtlu_fast.errors import InputError, kind_of
+from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import parameters
 from fedtlu_fast.randomness import generator
@@ -59,7 +60,8 @@ def deal(
     """
     columns = {name: attribute.codes for name, attribute in attributes.items()}
     to_deal = ToDeal(columns, clients, min_samples)
-    parts = _dealt(partitioner, to_deal, generator(seed, "partition"))
+    with seeded_for(partitioner, seed, "partition"):
+        parts = _dealt(partitioner, to_deal, generator(seed, "partition"))
     _check_least(partitioner, min_samples, parts)
     split = [_train_and_own_test(part, local_fraction, seed, index) for index, part in enumerate(parts)]
     return Shares.of([rows for rows, _ in split]), Shares.of([rows for _, rows in split])

@@ -1,5 +1,7 @@
 """Dealing: the attribute by which a partition deals, and clients that would get too few samples."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from support.own_parts import Stripes
@@ -112,3 +114,17 @@ def test_a_client_without_a_train_or_test_sample_is_refused_with_the_fix():
 def test_more_clients_than_samples_is_refused(name):
     with pytest.raises(InputError, match=r"clients: got 500|partition.min_samples: got 4"):
         dealt(500, {"name": name})
+
+
+@dataclass(frozen=True)
+class Shuffled(Partitioner):
+    """Deals by NumPy's global generator."""
+
+    def partition(self, to_deal, generator):
+        return np.array_split(np.random.permutation(len(DOCUMENTS)), to_deal.clients)  # noqa: NPY002
+
+
+def test_a_partitioner_that_draws_from_the_global_generators_deals_by_the_seed():
+    first, again, other = (deal(ATTRIBUTES, 10, Shuffled(), 1, 0.1, seed) for seed in (0, 0, 1))
+    assert np.array_equal(whole(*first, 0), whole(*again, 0))
+    assert not np.array_equal(whole(*first, 0), whole(*other, 0))
