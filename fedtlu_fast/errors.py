@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fedtlu_fast.shown import visible
@@ -84,6 +85,16 @@ class ResumableError(FedtluError):
     def _what(self) -> str:
         """Returns what happened and what to fix."""
         return super()._message()
+
+
+@contextmanager
+def resumes_nothing() -> Iterator[None]:
+    """Has errors within say that the same can be done again, because there is no run to resume."""
+    try:
+        yield
+    except ResumableError as error:
+        error.how_to_resume = "do the same again"
+        raise
 
 
 class StorageError(ResumableError, OSError):

@@ -47,7 +47,10 @@ def load_result(directory: Path | str | os.PathLike[str], field: str = FIELD) ->
         parts = make_parts(config.model_copy(update={"device": "cpu"}), start=False)
         layout, model = parts.trainer.layout, parts.trainer.task.model
         same = {"data_sha256": parts.population.fingerprint, **frozen_identity(model)}
-        state = load_checkpoint(opened.checkpoints, layout, same)
+        try:
+            state = load_checkpoint(opened.checkpoints, layout, same)
+        except InputError as error:
+            raise error.of(field) from error
         if state is None or state.sha256() != summary["params_sha256"]:
             expected = "a finished run with the checkpoint of its last round"
             raise InputError(field, str(path), expected, "Resume it, which writes the checkpoint again.")

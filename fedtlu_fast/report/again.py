@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedtlu_fast.data.holdings import Holdings
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, resumes_nothing
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.places import at_home
 from fedtlu_fast.report.aggregate.entries import read_entries
@@ -33,6 +33,7 @@ FIELD = either("path", "RUN_DIR")
 Given = str | os.PathLike[str]
 
 
+@resumes_nothing()
 def write_report(
     path: Given | Sequence[Given],
     columns: Sequence[Asked] = (),

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, resumes_nothing
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.saving import Origin, class_name, save
 from fedtlu_fast.models.trained_model import trained_model
@@ -136,7 +136,8 @@ class RunResult:
             card = model_card(self.settings, self.summary, kind, class_name(model), why)
             (place / CARD).write_text(card, encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            raise storage_error(place, error) from error
+            with resumes_nothing():
+                raise storage_error(place, error) from error
         if push_to_hub is not None:
             # Imported here because it takes a while, and few need it.
             from huggingface_hub import HfApi

@@ -32,3 +32,17 @@ def test_export_of_a_run_without_a_best_model_is_refused(fedtlu, text: Path, tmp
     assert done.code == 2
     assert "--best: got True; expected a run that kept its best model" in done.stderr
     assert not (tmp_path / "to").exists()
+
+
+def test_errors_of_export_name_its_own_arguments(fedtlu, text: Path, tmp_path: Path) -> None:
+    simulate(tiny(text, rounds=1), tmp_path / "run")
+    (tmp_path / "file").touch()
+    blocked = fedtlu("export", tmp_path / "run", "--to", tmp_path / "file" / "to")
+    assert blocked.code == 1
+    assert "put that right, then do the same again" in blocked.stderr
+    (weights,) = (tmp_path / "run").glob("checkpoints/*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    damaged = fedtlu("export", tmp_path / "run", "--to", tmp_path / "to")
+    assert damaged.code == 2
+    assert "RUN_DIR: got" in damaged.stderr
+    assert "model.safetensors was changed" in damaged.stderr

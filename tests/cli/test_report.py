@@ -41,6 +41,10 @@ def test_only_pages_of_ours_are_replaced(fedtlu: Command, runs: list[Path], tmp_
     done = fedtlu("report", *runs, "--out", mine)
     assert (done.code, "Name another file, or remove this one." in done.stderr) == (2, True)
     assert mine.read_text() == "<h1>mine</h1>"
+    blocked = fedtlu("report", *runs, "--out", mine / "page.html")
+    assert (blocked.code, "expected a directory" in blocked.stderr) == (2, True)
+    blocked = fedtlu("report", *runs, "--out", "/proc/none/page.html")
+    assert (blocked.code, "then do the same again" in blocked.stderr) == (1, True)
     for _ in range(2):
         assert fedtlu("report", *runs, "--out", tmp_path / "both.html", "-q").code == 0
 
