@@ -91,16 +91,15 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             say_what_is_decided(self.update.selection, self._model.room)
         else:
             self._model.load(views_of(arrays, self._dotted))
-        messages = super().configure_train(server_round, arrays, config, grid)
+        # A list: Flower's grids go through the messages more than once.
+        messages = list(super().configure_train(server_round, arrays, config, grid))
         self._asked = {}
         if self._orders is None:
             return messages
-        messages = list(messages)
         clients = [int(message.metadata.dst_node_id) for message in messages]
         keys = {name: key for key, name in self._dotted.items()}
         orders = self._orders.of(self._model, server_round, clients)
         self._asked = {client: [keys[name] for name in names] for client, names in orders.items()}
-        # A list: Flower's grids go through the messages more than once.
         return [self._with_order(message) for message in messages]
 
     def _with_order(self, message: Message) -> Message:
