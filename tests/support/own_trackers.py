@@ -58,3 +58,46 @@ class Refusing(ToFile):
 
     def check(self) -> None:
         raise InputError("folder", self.folder, "another folder")
+
+
+@part
+class Failing(ToFile):
+    """Does one thing wrong.
+
+    Attributes:
+        folder: of the files.
+        at: the method that fails, or what `start` or `memory` gives wrongly.
+    """
+
+    at: str
+
+    def check(self) -> None:
+        self.fail("check")
+
+    def start(self, run: TrackedRun) -> OpenTracker:
+        self.fail("start")
+        return None if self.at == "none" else FailingLines(self, run)  # type: ignore[return-value]
+
+    def fail(self, at: str) -> None:
+        if self.at == at:
+            raise ValueError(f"wrong in {at}")
+
+
+class FailingLines(Lines):
+    def __init__(self, tracker: Failing, run: TrackedRun) -> None:
+        super().__init__(Path(tracker.folder) / "failing.jsonl", run)
+        self.tracker = tracker
+
+    @property
+    def memory(self) -> Mapping[str, str]:
+        self.tracker.fail("memory")
+        return {"number": 5} if self.tracker.at == "number" else {}  # type: ignore[dict-item]
+
+    def log(self, row: Mapping[str, float], step: int) -> None:
+        self.tracker.fail("log")
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        self.tracker.fail("finish")
+
+    def close(self) -> None:
+        raise ValueError("wrong in close")

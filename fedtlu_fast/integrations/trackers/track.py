@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedtlu_fast.config.chooser import Chooser
-from fedtlu_fast.errors import InputError
+from fedtlu_fast.errors import InputError, cause, check_kind
 from fedtlu_fast.integrations.trackers.kept import Kept, key_of, read_kept, write_kept
 from fedtlu_fast.integrations.trackers.numbers import of_round, of_summary
 from fedtlu_fast.integrations.trackers.tracker import FIELD, OpenTracker, TrackedRun, Tracker
+from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.registry import names
 from fedtlu_fast.runs.directory import COMPARISON
 from fedtlu_fast.runs.settings import flat
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
+
+logger = logging.getLogger("fedtlu_fast")
 
 CHOOSER = Chooser("tracker", base=Tracker)
 
@@ -48,16 +52,18 @@ class Track(Callback):
         """Opens the record, and logs the rounds that it lacks."""
         kept = Kept() if run.out is None else read_kept(run.out, self._key)
         logged = min(kept.logged, run.round)
-        self._open = self.tracker.start(_described(run, logged, kept.memory))
+        with named_errors(FIELD, self.tracker):
+            opened = self.tracker.start(_described(run, logged, kept.memory))
+            check_kind(f"{FIELD}: what start returned", opened, OpenTracker, "an OpenTracker")
+        self._open = opened
         self._keep(run, logged)
         for row, choice in zip(run.rows[logged:], run.choices[logged:], strict=True):
-            self._open.log(of_round(row, choice), row["round"])
+            self._log(row, choice, row["round"])
 
     def on_round_end(self, run: RunContext) -> None:
         """Logs the round."""
-        assert self._open is not None
         assert run.choice is not None
-        self._open.log(of_round(run.this_row, run.choice), run.round)
+        self._log(run.this_row, run.choice, run.round)
 
     def on_checkpoint(self, run: RunContext) -> None:
         """Remembers how far the record goes."""
@@ -67,18 +73,35 @@ class Track(Callback):
         """Logs the summary and closes the record."""
         assert self._open is not None
         assert run.result is not None
-        self._open.finish(of_summary(run.result.summary))
+        with named_errors(FIELD, self.tracker):
+            self._open.finish(of_summary(run.result.summary))
         self._open = None
 
     def on_close(self, run: RunContext) -> None:
         """Closes the record of a run that was interrupted."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        try:
+            opened.close()
+        except Exception as error:  # raised, it would hide the error that has ended the run
+            logger.warning("the tracker %s did not close its record: %s", self._key, cause(error))
+
+    def _log(self, row: Mapping[str, Any], choice: Mapping[str, Any], step: int) -> None:
+        assert self._open is not None
+        with named_errors(FIELD, self.tracker):
+            self._open.log(of_round(row, choice), step)
 
     def _keep(self, run: RunContext, logged: int) -> None:
-        if run.out is not None and self._open is not None:
-            write_kept(run.out, self._key, Kept(logged, self._open.memory))
+        if run.out is None or self._open is None:
+            return
+        with named_errors(FIELD, self.tracker):
+            memory = self._open.memory
+        if not isinstance(memory, Mapping) or not all(
+            isinstance(text, str) for pair in memory.items() for text in pair
+        ):
+            raise InputError(f"{FIELD}: memory", memory, "a mapping from text to text")
+        write_kept(run.out, self._key, Kept(logged, memory))
 
 
 def _found(given: str | Tracker) -> Tracker:
@@ -89,7 +112,8 @@ def _found(given: str | Tracker) -> Tracker:
     if not isinstance(tracker, Tracker):
         expected = f"one of {', '.join(names('tracker'))}, or an object of a subclass of {Tracker.__module__}"
         raise InputError(FIELD, given, f"{expected}.{Tracker.__name__}")
-    tracker.check()
+    with named_errors(FIELD, tracker):
+        tracker.check()
     return tracker
 
 

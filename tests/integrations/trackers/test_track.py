@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.federations import rows, tiny
-from support.own_trackers import Refusing, ToFile
+from support.own_trackers import Failing, Refusing, ToFile
 from support.tracking import killed_and_resumed, numbers
 
 from fedtlu_fast import Callback, InputError, extras, simulate
@@ -17,6 +17,7 @@ from fedtlu_fast.integrations.trackers.kept import FILE, Kept, read_kept, write_
 from fedtlu_fast.integrations.trackers.numbers import of_round, of_summary
 from fedtlu_fast.simulation.run_context import RunContext
 
+METHODS = ("check", "start", "memory", "log", "finish")
 OWN = "support.own_trackers:ToFile"
 
 
@@ -127,6 +128,24 @@ def test_a_missing_package_is_named_with_its_extra(name: str, monkeypatch: pytes
     monkeypatch.setattr(extras, "find_spec", lambda package: None)
     with pytest.raises(InputError, match=rf"^tracker: got '{name}'; .*pip install 'fedtlu-fast\[{name}\]'"):
         Track(name)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        *((at, rf"it raised ValueError: 'wrong in {at}' \(.*own_trackers\.py:\d+\)") for at in METHODS),
+        ("none", "what start returned: got None; expected an OpenTracker"),
+        ("number", r"memory: got {'number': 5}; expected a mapping from text to text"),
+    ],
+)
+def test_what_an_own_tracker_does_wrong_is_named(
+    text: Path, tmp_path: Path, at: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputError, match=f"^tracker.*{message}"):
+        simulate(tiny(text, rounds=1), tmp_path / "out", callbacks=[Track(Failing(str(tmp_path), at))])
+    # The error that ended the run is told, and not the one that follows from it.
+    closed = at in ("log", "finish", "memory", "number")
+    assert ("did not close its record: ValueError: 'wrong in close'" in caplog.text) == closed
 
 
 def test_what_trackers_remember_is_checked(tmp_path: Path) -> None:
