@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedtlu_fast.changes.result import ScoredChange
-from fedtlu_fast.errors import InputError, check_kind, listed
+from fedtlu_fast.errors import InputError, check_kind, listed, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring.block_metrics import Change, measure
@@ -71,12 +71,7 @@ def choose(
         ('h.1.w', 'h.2.w')
     """
     check_kind("scores", scores, ScoredChange, "the result of score")
-    chooser = as_selector(selector)
-    if chooser.asked():
-        name = type(chooser).__name__
-        needs = ", ".join(chooser.needs)
-        expected = f"a selector that needs no facts about single clients, but this one needs {needs}"
-        raise InputError("selector", name, expected)
+    chooser, room = checked_choice(scores.layout, keep, selector, unique, seed)
     last = None if last_choice is None else _mask_of(last_choice, scores.layout)
     draws, index = generator(seed, "selection", round or 1), 1 if round is None else round
     change = Change(
@@ -98,12 +93,35 @@ def choose(
         change=change,
         last_choice=last,
     )
-    room = _room(chooser, scores.layout, keep)
     chosen = select(chooser, evidence, room, unique, scores.stats.nonfinite, field="selector")
     if round is None and _has_drawn(draws):
         expected = f"the number of the round, from 1, since {type(chooser).__name__} draws by it"
         raise InputError("round", round, expected, "Without it every round would draw the same.")
     return chosen
+
+
+def checked_choice(
+    layout: ParameterLayout,
+    keep: Keep,
+    selector: str | Selector | Callable[[Change], Any],
+    unique: Unique,
+    seed: int,
+) -> tuple[Selector, ServerRoom]:
+    """Returns the selector, and what it may choose among these blocks; for arguments see `choose`.
+
+    Raises:
+        InputError: An argument is wrong or does not fit the blocks.
+    """
+    chooser = as_selector(selector)
+    if chooser.asked():
+        name = type(chooser).__name__
+        needs = ", ".join(chooser.needs)
+        expected = f"a selector that needs no facts about single clients, but this one needs {needs}"
+        raise InputError("selector", name, expected)
+    if unique not in get_args(Unique):
+        raise not_one_of("unique", unique, get_args(Unique))
+    check_kind("seed", seed, (int, np.integer), "a whole number")
+    return chooser, _room(chooser, layout, keep)
 
 
 def _has_drawn(draws: np.random.Generator) -> bool:

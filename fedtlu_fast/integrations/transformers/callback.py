@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers import Trainer, TrainerCallback
 
-from fedtlu_fast.changes.update import choose
+from fedtlu_fast.changes.update import checked_choice, choose
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.integrations.transformers.periods import Period, Periods
 from fedtlu_fast.layout.blocks import Granularity
@@ -96,10 +96,14 @@ class LayerScoreCallback(TrainerCallback):  # type: ignore[misc]
         """Copies the trainable parameters.
 
         Raises:
-            InputError: The model has no trainable parameters, or its parameters lie in several processes.
+            InputError: The model has no trainable parameters, its parameters lie in several processes, or an
+                argument of this callback does not fit its blocks.
         """
         self._check_processes()
+        self.on_train_end(args, state, control)  # of a training before that an error or Ctrl-C has ended
         self._periods, self._chosen, self.history = Periods(kwargs["model"], *self._scoring), None, []
+        if self._freeze == "auto":
+            checked_choice(self._periods.layout, **self._how)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ends a period of steps."""

@@ -58,7 +58,11 @@ class Periods:
     def __init__(
         self, model: nn.Module, granularity: Granularity, pooling: Pooling, ddof: int, backend: str
     ) -> None:
-        """Copies the trainable parameters; raises as `ParameterLayout.from_module` does."""
+        """Copies the trainable parameters.
+
+        Raises:
+            InputError: The model has none, or an argument is wrong (see `score_layers`, `score_blocks`).
+        """
         self.layout = ParameterLayout.from_module(model, granularity)
         held = dict(model.named_parameters())
         self._params = {name: held[name] for name in self.layout.names}
@@ -66,6 +70,8 @@ class Periods:
         self._pooling: Pooling = pooling
         self._ddof, self._backend = ddof, backend
         self._stats: LayerStats | None = None
+        self.score()  # of no change: an error in the arguments is not to come after hours of training
+        self._stats = None
 
     def train(self, blocks: Sequence[int]) -> None:
         """Has only these blocks trained from now on.

@@ -157,8 +157,45 @@ def test_wrong_arguments_are_refused(tmp_path: Path, given: dict[str, Any], mess
         LayerScoreCallback(**given)
 
 
-def test_a_selector_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, Watch())
-    trainer.add_callback(LayerScoreCallback(trainer, freeze="auto", keep=9))
-    with pytest.raises(InputError, match=r"^keep: .*9"):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("keep", 9),
+        ("keep", "all"),
+        ("selector", "best"),
+        ("unique", "no"),
+        ("seed", "q"),
+        ("granularity", "row"),
+        ("pooling", "sum"),
+        ("ddof", 2),
+        ("backend", "cuda"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_the_first_step(tmp_path: Path, field: str, value: Any) -> None:
+    watch = Watch()
+    trainer = trainer_of(tmp_path, watch)
+    trainer.add_callback(LayerScoreCallback(trainer, freeze="auto", **{field: value}))
+    with pytest.raises(InputError, match=rf"^{field}: got {value!r}"):
         trainer.train()
+    assert watch.params == []
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            raise KeyboardInterrupt
+
+
+def test_a_training_that_was_interrupted_leaves_no_block_frozen_in_the_next(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, Watch(), num_train_epochs=2)
+    callback = LayerScoreCallback(trainer, freeze="auto")
+    trainer.add_callback(callback)
+    stop = Stop()
+    trainer.add_callback(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not all(own.requires_grad for own in trainer.model.parameters())
+    trainer.remove_callback(stop)
+    trainer.train()
+    assert len(callback.history[0].trained) == len(callback.history[0].scores) == BLOCKS + 3
+    assert all(own.requires_grad for own in trainer.model.parameters())
