@@ -1,5 +1,6 @@
 """Tests the conformance kit: our own parts pass, and every check catches a part that breaks a promise."""
 
+import sys
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -193,6 +194,15 @@ def shifted():
 def test_a_selector_that_breaks_a_promise_is_caught(selector, side, message):
     with pytest.raises(ConformanceError, match=message):
         check_selector(selector, side)
+
+
+def test_a_part_of_a_script_passes_though_it_has_no_name_for_others(monkeypatch):
+    class Scripted(Full):
+        pass
+
+    Scripted.__module__, Scripted.__qualname__ = "__main__", "Scripted"
+    monkeypatch.setattr(sys.modules["__main__"], "Scripted", Scripted, raising=False)
+    check_selector(Scripted())
 
 
 def test_a_part_that_no_other_process_finds_is_caught():

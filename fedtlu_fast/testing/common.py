@@ -36,6 +36,8 @@ class ConformanceError(FedtluError, AssertionError):
 def found_again(kind: str, made: Any) -> Any:
     """The part after pickling, made anew of its name and parameters.
 
+    What a script or a notebook defines has no name for others; it is only pickled.
+
     Raises:
         ConformanceError: it cannot be pickled, or found again.
     """
@@ -46,6 +48,8 @@ def found_again(kind: str, made: Any) -> Any:
     except Exception as error:
         raise ConformanceError(f"it cannot be pickled, as processes and Ray need: {cause(error)}") from error
     must(type(copy) is type(made), "pickling gives an object of another class")
+    if thing.__module__ == "__main__":
+        return copy
     try:
         again = find(kind, spelled(kind, thing), kind)
         must(again is thing, f"its name, {spelled(kind, thing)}, is that of something else")

@@ -41,7 +41,8 @@ def check_rule(rule: str | AggregationRule | Callable[[Tensor, Tensor], Tensor],
     for count in (cohort, 1, 0):
         first = _aggregated(made, base, vectors[:count], cohort)
         again = _aggregated(made, base, vectors[:count], cohort)
-        must(same(first.change, again.change), f"{count} clients: the second time the change is another")
+        alike = same(first.change, again.change)
+        must(alike, f"{count} clients: the second time the change is another (a rule remembers no round)")
         must(first.kept == again.kept, f"{count} clients: the second time other clients are kept")
         if not count:
             must(not bool(first.change.any()), "no client arrives: the change is not zero")
