@@ -51,3 +51,8 @@ def rounds_text(rounds: int, warmup_rounds: int) -> str:
     """
     warmup = min(warmup_rounds, rounds)
     return f"{rounds} rounds ({warmup} warm-up, {rounds - warmup} targeted)"
+
+
+def seeds_text(seeds: int) -> str:
+    """Describes the seeds for titles of tables: ``2 seeds: mean ± std``, or ``1 seed``."""
+    return f"{seeds} seeds: mean ± std" if seeds > 1 else "1 seed"

@@ -17,7 +17,7 @@ from fedtlu_fast.cli.directories import place_of_run
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.runs.find import find_run
 from fedtlu_fast.shown import visible
-from fedtlu_fast.wording import RESUMED, rounds_text
+from fedtlu_fast.wording import RESUMED, rounds_text, seeds_text
 
 SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 LEAST = (
@@ -221,7 +221,7 @@ def compare_command(
     if as_json:
         typer.echo((directory / "comparison.json").read_text(), nl=False)
     else:
-        title = f"{rounds_text(settings.rounds, settings.warmup_rounds)}, {len(numbers)} seeds: mean ± std"
+        title = f"{rounds_text(settings.rounds, settings.warmup_rounds)}, {seeds_text(len(numbers))}"
         if not rows:
             return
         table = client_table if any(map(chooses, arms)) else comparison_table

@@ -56,15 +56,25 @@ class OwnColumns:
         columns: in the order in which they were asked for.
         values: for each column's key the number of each run, by the `id` of its `ArmResult` (runs of several
             conditions may share selector and seed); None for a dash.
+        shares: the keys of the runs' metrics that are shown in per cent.
     """
 
     columns: tuple[Column, ...] = ()
     values: Mapping[str, Mapping[int, float | None]] = field(default_factory=dict)
+    shares: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, runs: Sequence[ArmResult], columns: Sequence[Column]) -> OwnColumns:
         """Takes the numbers of the columns from these runs; the log says why if there is none."""
-        return cls(tuple(columns), {column.key: _values(column, runs) for column in columns})
+        shares = {
+            f"{test}_{name}"
+            for run in runs
+            for name, facts in run.summary.get("figures", {}).items()
+            for test in ("test", "local")
+            if facts["percent"]
+        }
+        values = {column.key: _values(column, runs) for column in columns}
+        return cls(tuple(columns), values, frozenset(shares))
 
     @property
     def keys(self) -> list[str]:
@@ -73,7 +83,10 @@ class OwnColumns:
 
     def column_of(self, key: str) -> Column:
         """Returns the column of a key: one of these columns, or else what `columns.column_of` returns."""
-        return next((column for column in self.columns if column.key == key), None) or column_of(key)
+        own = next((column for column in self.columns if column.key == key), None)
+        if own is None and key in self.shares and key not in COLUMNS:
+            return Column(key, scale=100, unit="%")
+        return own or column_of(key)
 
     def value(self, run: ArmResult, key: str) -> float | None:
         """Returns the number of a run in a column: of these columns, or else of its summary."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from support.federations import tiny
 from support.html_pages import HtmlPage, read_page
 
@@ -99,6 +100,23 @@ def test_one_page_shows_what_differs_and_what_came_of_it(runs: Path, tmp_path: P
     assert " to " in json.dumps(curves), "the spread of two seeds"
     assert logged["stops"] == ["round 1", "round 2"]
     assert not (tmp_path / "new" / "plots").exists()
+
+
+def test_runs_of_a_federation_are_repeated_in_python_and_shares_are_in_per_cent(tmp_path: Path) -> None:
+    accuracy = ft.Metric(lambda outputs, targets: (outputs.argmax(1) == targets).float(), percent=True)
+    samples = torch.randn(8, 4), torch.arange(8) % 3
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)), torch.nn.Linear(4, 3))
+    task = ft.SupervisedTask(model, torch.nn.functional.cross_entropy, {"right": accuracy})
+    federation = ft.Federation(task, ft.Datasets([samples] * 3, samples), cohort=2, keep=1, executor="serial")
+    places = [tmp_path / "mine", tmp_path / "longer"]
+    first, _ = (
+        federation.run(rounds=rounds, out=out, callbacks=[NoReport()]) for rounds, out in enumerate(places, 1)
+    )
+    write_report(places, out=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "repeated by that code: mine, longer." in text
+    assert "fedtlu run --config" not in text
+    assert f"{first.summary['test_right']:.2%}</td>" in text
 
 
 def test_one_run_may_have_its_page_elsewhere(runs: Path, tmp_path: Path) -> None:

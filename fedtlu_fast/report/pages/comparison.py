@@ -22,6 +22,7 @@ from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
+from fedtlu_fast.wording import seeds_text
 
 
 def write_comparison_report(
@@ -65,7 +66,7 @@ def _comparison_report(
 ) -> None:
     heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
-    told = f"{settings.rounds_text}, {len(rows[0]['seeds'])} seeds: mean ± std"
+    told = f"{settings.rounds_text}, {seeds_text(len(rows[0]['seeds']))}"
     directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]

@@ -25,6 +25,7 @@ from fedtlu_fast.report.sections.faults import faults_section
 from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
 from fedtlu_fast.report.sections.spent import spent_section
+from fedtlu_fast.report.sections.took_part import OWN_DATA
 from fedtlu_fast.report.sections.updated import shares_sheet
 from fedtlu_fast.report.verdict import said_of
 from fedtlu_fast.runs.directory import CONFIG, COSTS
@@ -196,6 +197,11 @@ def _costs(entries: Sequence[Entry]) -> Mapping[str, Sequence[RunCosts]]:
 
 
 def _repeat(entries: Sequence[Entry]) -> Section:
-    places: list[Path] = [place for entry in entries for place in entry.places]
+    named = [entry for entry in entries if entry.settings.get("data.source") != OWN_DATA]
+    places: list[Path] = [place for entry in named for place in entry.places]
     lines = [f"fedtlu run --config {shell_word(place / CONFIG)}" for place in places]
-    return Section("repeat", "How to repeat it", [Command("Each run again", "\n".join(lines))])
+    parts: list[Part] = [Command("Each run again", "\n".join(lines))] if lines else []
+    made = ", ".join(entry.name for entry in entries if entry not in named)
+    if made:
+        parts.append(Notes([f"Made by Python code (Federation), and repeated by that code: {made}."]))
+    return Section("repeat", "How to repeat it", parts)
