@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedtlu_fast.environment import data_line
@@ -19,6 +19,8 @@ AUTO = {
     "image_classification": "AutoModelForImageClassification",
 }
 """The classes of `transformers` that read the models of our tasks."""
+STEPS = ("client_steps", "threats")
+"""Settings with lists of parts, which the card names if there are any."""
 
 
 def model_card(
@@ -115,6 +117,17 @@ def _reader(task: str, base: str | None, kind: Kind) -> Iterator[str]:
         yield ""
 
 
+def _named(steps: Sequence[str | Mapping[str, Any]]) -> str:
+    """Names client steps with their parameters."""
+    found = []
+    for step in steps:
+        values = {"kind": step} if isinstance(step, str) else dict(step)
+        kind = str(values.pop("kind"))
+        text = ", ".join(f"{name} {value}" for name, value in values.items())
+        found.append(f"{kind} ({text})" if text else kind)
+    return ", ".join(found)
+
+
 def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
     training, chosen = settings["training"], settings["client_selection"]
     steps = f"{training['local_steps']} steps" if training["local_steps"] else ""
@@ -128,7 +141,9 @@ def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
         "rounds": rounds_text(summary["rounds"], summary["warmup_rounds"]),
         "clients": f"{summary['clients']:,}, of which {summary['cohort']:,} train in a round",
         "local training": f"{training['optimizer']}, {steps or epochs}, batches of {training['batch_size']}",
-        "aggregation": f"{settings['aggregation']['rule']}, {settings['aggregation']['server_optimizer']}",
+        "aggregation": settings["aggregation"]["rule"],
+        "server optimizer": settings["aggregation"]["server_optimizer"],
+        **{name.replace("_", " "): _named(settings[name]) for name in STEPS if settings.get(name)},
         "blocks chosen by the server": f"{summary['selector']}, keep {settings['selection'].get('keep')}",
         "blocks chosen by clients": str(chosen["selector"]),
         "seed": str(summary["seed"]),

@@ -1,4 +1,4 @@
-"""The task and data that the documentation's pages take for granted: four like layers, a head, six clients."""
+"""The task and data that the documentation takes for granted: four like layers, a head, six clients."""
 
 import torch
 from torch import nn
