@@ -22,6 +22,9 @@ AUTO = {
 STEPS = ("client_steps", "threats")
 """Settings with lists of parts, which the card names if there are any."""
 
+KEPT = "blocks that each client keeps for itself"
+NOT_HERE = "some: they are not in this model, and the clients' own tests are of models with them"
+
 
 def model_card(
     settings: Mapping[str, Any], summary: Mapping[str, Any], kind: Kind, model_class: str, best: str | None
@@ -146,6 +149,7 @@ def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
         **{name.replace("_", " "): _named(settings[name]) for name in STEPS if settings.get(name)},
         "blocks chosen by the server": f"{summary['selector']}, keep {settings['selection'].get('keep')}",
         "blocks chosen by clients": str(chosen["selector"]),
+        **({KEPT: NOT_HERE} if chosen.get("personal", "none") not in ("none", []) else {}),
         "seed": str(summary["seed"]),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from fedtlu_fast.errors import InputError, resumes_nothing
+from fedtlu_fast.errors import InputError, cause, resumes_nothing
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.models.saving import Origin, class_name, save
 from fedtlu_fast.models.trained_model import trained_model
@@ -116,8 +117,9 @@ class RunResult:
                 The card names data and base model as the settings do, local paths included.
 
         Raises:
-            InputError: The run kept no best model; the directory holds a model of another kind; or the
-                adapters alone would not give this model (their base has changed, or there is none).
+            InputError: The run kept no best model; the directory holds a model of another kind; the adapters
+                alone would not give this model (their base has changed, or there is none); or the hub refuses
+                the repository, whose files then lie in the directory.
             StorageError: The directory cannot be written.
         """
         model, why = self.model, None
@@ -129,12 +131,18 @@ class RunResult:
             model = trained_model(model, self.layout, self.best.params, self.best.buffers)
             why = f"the best by {self.best.metric} ({self.best.value:.6g}), after round {self.best.round}"
         place = at_home(directory)
+        new = not place.exists()
         origin = Origin(str(self.settings["task"]), self.settings.get("model", {}).get("pretrained"))
         try:
             make_root(place)
             kind = save(model, origin, place, merge=merge)
             card = model_card(self.settings, self.summary, kind, class_name(model), why)
             (place / CARD).write_text(card, encoding="utf-8")
+        except InputError:
+            if new:
+                with suppress(OSError):
+                    place.rmdir()  # nothing was written into it
+            raise
         except (OSError, SafetensorError) as error:
             with resumes_nothing():
                 raise storage_error(place, error) from error
@@ -142,9 +150,16 @@ class RunResult:
             # Imported here because it takes a while, and few need it.
             from huggingface_hub import HfApi
 
-            api = HfApi()
-            repository = api.create_repo(push_to_hub, exist_ok=True)
-            api.upload_folder(repo_id=repository.repo_id, folder_path=place)
+            try:
+                api = HfApi()
+                repository = api.create_repo(push_to_hub, exist_ok=True)
+                api.upload_folder(repo_id=repository.repo_id, folder_path=place)
+            except Exception as error:  # its own errors and those of the network are of many kinds
+                expected = f"a repository USER/NAME that your login on the hub may write; {cause(error)}"
+                fix = f"The files are in {place}: `hf auth login`, then `hf upload USER/NAME {place}`."
+                raise InputError(
+                    either("push_to_hub", "--push-to-hub"), push_to_hub, expected, fix
+                ) from error
 
 
 @dataclass(frozen=True)

