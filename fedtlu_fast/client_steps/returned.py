@@ -43,10 +43,11 @@ def check_start(name: str, step: ClientStep, start: ClientStart, changed: Client
         if getattr(start, what) is not getattr(changed, what) and what not in step.changes
     ]
     if wrong:
+        named = f"one of {', '.join(sorted(step.changes))}, as its `changes` names them"
         raise InputError(
             f"client_steps.{name}",
             f"another {wrong[0]} from before()",
-            f"one of {', '.join(sorted(step.changes))}, as its `changes` names them",
+            named if step.changes else "none, as its `changes` is empty",
             "A model of the client's own comes from own_model().",
         )
     if changed.correction is not None and changed.correction is not start.correction:
