@@ -5,17 +5,25 @@ Each function gets the beginning of a word and returns pairs of a possible word 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
-from fedtlu_fast.runs.find import LATEST, run_directories
+from fedtlu_fast.runs.find import LATEST, name_of, run_directories
+from fedtlu_fast.shown import shell_word
 
 Pairs = list[tuple[str, str]]
 
 
 def runs(incomplete: str) -> Pairs:
-    """Offers the directories of runs, the latest first."""
-    found = [(path.name, "") for path in run_directories()]
-    return _matching(incomplete, [*found, *([(LATEST, "the run that was begun last")] if found else [])])
+    """Offers the directories of runs, the latest first, then the names that only one of them has.
+
+    A name with characters that mean something to a shell is left out, as it would be inserted unquoted.
+    """
+    paths = run_directories()
+    names = Counter(name_of(path) for path in paths)
+    words = dict.fromkeys([*(path.name for path in paths), *(name for name in names if names[name] == 1)])
+    found = [(word, "") for word in words if shell_word(word) == word]
+    return _matching(incomplete, [*found, *([(LATEST, "the run that was begun last")] if paths else [])])
 
 
 def presets(incomplete: str) -> Pairs:

@@ -8,6 +8,7 @@ from typing import Any
 from fedtlu_fast.environment import data_line
 from fedtlu_fast.models.pretrained_place import locate
 from fedtlu_fast.models.saving import Kind
+from fedtlu_fast.shown import visible
 from fedtlu_fast.wording import rounds_text
 
 FILE = "README.md"
@@ -59,7 +60,7 @@ def model_card(
         "",
         "## Data",
         "",
-        f"{data_line(summary)}. {_dealt(settings)}",
+        f"{_literal(data_line(summary))}. {_dealt(settings)}",
         "",
         "## Result",
         "",
@@ -178,4 +179,9 @@ def _table(rows: Mapping[str, Any], heads: tuple[str, ...] = ("", "")) -> Iterat
     yield f"|{'---|' * len(heads)}"
     for name, value in rows.items():
         cells = (name, *((value,) if isinstance(value, str) else value))
-        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        yield f"| {' | '.join(_literal(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _literal(text: str) -> str:
+    """Returns a text that no reader of Markdown takes for HTML; invisible characters become escapes."""
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;")

@@ -45,6 +45,13 @@ def test_names_are_completed_without_torch(tmp_path: Path) -> None:
     assert completed(tmp_path, "fedtlu run --set training.mom") == ["training.momentum="]
     assert completed(tmp_path, "fedtlu compare --selectors fedtlu,r") == ["fedtlu,random"]
     assert completed(tmp_path, "fedtlu watch 2") == ["20260101-000000-a"]
+    begun_run(tmp_path / "runs" / "20260102-000000-mine")
+    for odd in ("20260103-000000-$(touch x)", "20260104-000000-\x1b[31m", "20260105-000000-a"):
+        begun_run(tmp_path / "runs" / odd)
+    assert completed(tmp_path, "fedtlu watch m") == ["mine"]
+    assert completed(tmp_path, "fedtlu watch a") == [], "two runs have this name"
+    two = ["20260105-000000-a", "20260102-000000-mine", "20260101-000000-a"]
+    assert completed(tmp_path, "fedtlu watch 2026") == two, "a shell would act on the other names"
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,15 @@ def test_the_card_says_what_clients_keep_for_themselves(text: Path, tmp_path: Pa
     assert "they are not in this model" not in (tmp_path / "shared" / "README.md").read_text()
 
 
+def test_names_in_a_card_are_no_html(text: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "<img src=x>\x1b[31m.txt"
+    odd.write_bytes(text.read_bytes())
+    simulate(tiny(odd, rounds=1)).save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "&lt;img src=x>\\x1b[31m.txt, fingerprint" in card
+    assert not {"\x1b", "<img"} & {card[at : at + size] for at in range(len(card)) for size in (1, 4)}
+
+
 def test_a_refused_model_leaves_no_directory(text: Path, tmp_path: Path) -> None:
     result = simulate(tiny(text, rounds=1, model={"layers": 2, "width": 8, "heads": 2, "lora": {"rank": 2}}))
     with pytest.raises(InputError, match="merge"):
