@@ -12,7 +12,7 @@ from fedtlu_fast.config.names import SECOND, setting_paths
 from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.run import RunConfig
 from fedtlu_fast.config.section import Section
-from fedtlu_fast.errors import InputError, nearest, shorten
+from fedtlu_fast.errors import InputError, choice, nearest, shorten
 from fedtlu_fast.shown import shell_word
 from fedtlu_fast.validation import cause_of, input_error
 from fedtlu_fast.wording import ALL_SETTINGS, either
@@ -40,6 +40,12 @@ def as_input_error(error: ValidationError, tree: Mapping[str, Any]) -> InputErro
     if first["type"] == "extra_forbidden":
         return _unknown(where, first["input"], tree)
     field = ".".join(where) or "config"
+    inside = [path for path in setting_paths() if path.startswith(f"{field}.")]
+    if first["type"] == "model_type" and inside:
+        names = [path.removeprefix(f"{field}.") for path in inside]
+        return InputError(
+            field, first["input"], f"a section with {choice(names)}", f"Set {inside[0]}, for example."
+        )
     return input_error(first, field, setting_paths().get(field, ""))
 
 

@@ -122,7 +122,11 @@ def _sections_with_unfound(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
                 kind: Any = info.annotation
                 found = TypeAdapter(kind).validate_python(tree[name], context=READING)
                 sections = found if isinstance(found, tuple) else (found,)
-                if any(isinstance(own, Unfound) for section in sections for own in section.parts()):
+                unfound = [own for section in sections for own in section.parts() if isinstance(own, Unfound)]
+                for own in unfound:
+                    # The section itself does not know the name that it has in the settings.
+                    own.error = own.error.of(f"{name}.{own.error.field.partition('.')[2]}")
+                if unfound:
                     yield name, found
 
 

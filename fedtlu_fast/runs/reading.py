@@ -82,6 +82,7 @@ def read_finished(
         InputError: the run is not finished, or not as it was written.
     """
     if not has_summary(directory):
-        raise InputError(field, str(directory.path), f"a finished run, with its {SUMMARY}")
+        expected = f"a finished run, with its {SUMMARY}"
+        raise InputError(field, str(directory.path), expected, "Wait for its end, or resume it.")
     rows = trusted_rows(directory, field)
     return dict(json.loads(read_file(directory.path / SUMMARY))), rows

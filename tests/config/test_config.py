@@ -61,6 +61,14 @@ def test_every_preset_is_valid_and_round_trips(preset, tmp_path):
     assert config.warmup_rounds < config.rounds
 
 
+def test_a_value_in_place_of_a_section_is_refused_with_the_settings_in_it():
+    refused(
+        r"model\.lora: got 2; expected a section with rank, alpha, targets\. Set model\.lora\.rank",
+        model={"lora": 2},
+    )
+    refused(r"data: got 'text'; expected a section with source, .* and \d+ more", data="text")
+
+
 def test_unknown_preset_is_refused_with_the_names_there_are():
     with pytest.raises(InputError, match=r"preset: got 'fast'; expected one of .*quickstart"):
         load_config("fast")

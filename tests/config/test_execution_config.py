@@ -110,6 +110,7 @@ def test_an_executor_that_is_gone_can_be_replaced(tmp_path):
     written = "execution: {executor: 'no.such:Pool', size: 3, workers: 2, lanes: 8}"
     config = read_config(written, tmp_path)
     assert isinstance(config.execution.executor, Unfound)
+    assert str(config.execution.executor.error).startswith("execution.executor: got 'no.such:Pool'")
     again = laid_over(config, ["execution.executor=serial"]).execution
     assert (again.executor, again.lanes) == (ft.Serial(), 8)
     with pytest.raises(ft.InputError, match=r"execution.executor: got 'no.such:Pool'"):
