@@ -270,4 +270,5 @@ def _shared_prefix(names: list[str]) -> str:
 
 
 def _small(value: float) -> str:
-    return f"{value:.4e}" if value >= 0 else "none"
+    """Returns a value in words; -1 stands for none, while metrics of the user's may be negative."""
+    return "none" if value == -1 else f"{value:.4e}"

@@ -119,6 +119,17 @@ def test_only_files_of_its_own_are_replaced(fedtlu, tmp_path, pair):
     assert table.read_text() == "id,text\n1,mine\n"
 
 
+def negative(change):
+    return -2.0 - change.stats.l2[[block.layers[0] for block in change.layout.blocks]]
+
+
+def test_negative_values_of_an_own_metric_are_shown(fedtlu, pair):
+    done = fedtlu("score", *pair, "--metric", f"{__name__}:negative", "--by", "block")
+    assert done.code == 0, done.stderr
+    assert "-1." in done.stdout
+    assert "none" not in done.stdout
+
+
 def test_equal_models_are_said_to_be_equal(fedtlu, pair):
     assert "Nothing has changed" in fedtlu("score", pair[0], pair[0]).stderr
     assert "Nothing has changed" not in fedtlu("score", *pair).stderr
