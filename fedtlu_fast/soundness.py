@@ -20,7 +20,7 @@ def sound(vector: Tensor) -> bool:
     if not vector.numel():
         return True
     # A sum of squares is not below any of them: a small norm is a proof, in a quarter of the time.
-    if bool(torch.linalg.vector_norm(vector) < LARGEST / 2):
+    if torch.linalg.vector_norm(vector).item() < LARGEST / 2:
         return True
     least, most = vector.aminmax()  # NaN makes both NaN
     return bool(least.item() > -LARGEST and most.item() < LARGEST)

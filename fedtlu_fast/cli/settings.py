@@ -115,9 +115,9 @@ def _show_part(name: str) -> None:
         results.print(f"{name} has no parameters. {part.summary}".strip(), markup=False, highlight=False)
     given = ", or ".join(f"{place}={name}" for place in part.places)
     results.print(f"Give it as {given}.", markup=False, highlight=False, soft_wrap=True)
-    first, own = part.places[0], next(iter(part.parameters), None)
-    if own is not None and "." not in own.setting and "." not in first:  # an entry of a list
-        more = f"{first}=[{{kind: {name}, {own.setting}: ...}}]"
+    first, setting = part.places[0], part.parameters[0].setting if part.parameters else "."
+    if "." not in setting and "." not in first:  # an entry of a list
+        more = f"{first}=[{{kind: {name}, {setting}: ...}}]"
         results.print(
             f"With parameters: --set {shlex.quote(more)}", markup=False, highlight=False, soft_wrap=True
         )

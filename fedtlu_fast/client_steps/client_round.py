@@ -57,7 +57,7 @@ class ClientRound:
         Raises:
             InputError: a step changed parameters or buffers in `before`, which only `own_model` may do.
         """
-        start = ClientStart(*self.model(), samples)
+        start = ClientStart(*(self.model() if self._taken else self._vectors), samples)
         for step, context, name in self._taken:
             with _calling(step, context, name, "before", start=start):
                 changed = step.before(context, start)

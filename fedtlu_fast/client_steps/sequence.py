@@ -135,6 +135,8 @@ class ClientSteps:
 
     def of_clients(self, memory: Memory, clients: Iterable[int]) -> dict[int, StepMemories]:
         """Returns the steps' memories of some clients, by client; clients without memories are left out."""
+        if not self.steps:
+            return {}
         found = {client: self.memories(memory, client) for client in clients}
         return {client: held for client, held in found.items() if held}
 

@@ -192,6 +192,8 @@ def _joined(samples: Sequence[Samples], places: Sequence[Indices]) -> tuple[Batc
     """Returns one pool for all clients, and the rows that their steps take from it, client after client."""
     pools = [whole(held.pool) for held in samples]
     taken = [held.rows[own] for held, own in zip(samples, places, strict=True)]
+    if len(pools) == 1:
+        return pools[0], taken[0]
     if all(pool is pools[0] for pool in pools):
         return pools[0], np.concatenate(taken)
     starts = _ends([len(pool[0]) for pool in pools])

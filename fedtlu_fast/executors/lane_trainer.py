@@ -176,7 +176,8 @@ class LaneTrainer:
         try:
             begin = client_round.before_training(self.population.train(client))
             update = self._engines.one.train_one(begin, lane.round, client)
-            update = client_round.after_training(replace(update, weight=lane.weight(update.samples)))
+            if self._steps.steps or update.samples > lane.largest:
+                update = client_round.after_training(replace(update, weight=lane.weight(update.samples)))
         except BaseException as error:
             self._failed(lane.round, client, error, reports)
             return None
@@ -201,7 +202,10 @@ class LaneTrainer:
         mean: WeightedMean,
         reports: ClientReports,
     ) -> None:
-        rounds = [self._client_round(start, lane, client) for client in clients]
+        if self._steps.steps:
+            rounds = [self._client_round(start, lane, client) for client in clients]
+        else:  # without steps all clients pass alike
+            rounds = [self._client_round(start, lane, clients[0])] * len(clients)
         sent: dict[int, ClientUpdate] = {}
         finish: Finish | None = None
         if self._steps.steps:
@@ -211,10 +215,8 @@ class LaneTrainer:
                 return sent[place]
 
         try:
-            starts = [
-                self._start(client_round, client)
-                for client_round, client in zip(rounds, clients, strict=True)
-            ]
+            pairs = zip(rounds, clients, strict=True)
+            starts = [self._start(client_round, client) for client_round, client in pairs]
             self.watch(-1, len(clients))
             found = engine.train_group(starts, lane.round, clients, finish, lane.largest, self._looks)
         except BaseException as error:

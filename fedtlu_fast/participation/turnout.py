@@ -142,6 +142,8 @@ def _numbers(name: str, found: Any) -> list[int]:
     """
     drawn = found.tolist() if isinstance(found, np.ndarray | Tensor) else found
     right = isinstance(drawn, Collection) and not isinstance(drawn, str)
+    if right and set(map(type, drawn)) <= {int}:  # our samplers' draws, of any size, need no closer look
+        return list(drawn)
     if not right or any(isinstance(own, bool) or not isinstance(own, Integral) for own in drawn):
         expected = f"{name}.draw() to return a list of integers, the numbers of the drawn clients"
         raise InputError("participation.sampler", kind_of(found), expected)

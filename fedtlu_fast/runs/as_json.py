@@ -21,6 +21,8 @@ def finite(row: Mapping[str, Any]) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if type(value) is list and set(map(type, value)) <= {int, str}:  # a cohort has many numbers
+        return list(value)
     if isinstance(value, Mapping):
         return finite(value)
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -656,7 +656,7 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     resumed = fedtlu("compare", "--resume", out)
     assert "There is nothing left to do" in resumed.stderr
     shown = resumed.stdout
-    assert "5 rounds (2 warm-up, 3 targeted), 1 seeds" in shown
+    assert "5 rounds (2 warm-up, 3 targeted), 1 seed" in shown
     for row in found["table"]:
         assert row["selector"] in shown
         assert f"{row['test_perplexity']:.2f}" in shown

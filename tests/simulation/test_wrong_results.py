@@ -76,7 +76,9 @@ def test_a_wrong_field_of_a_start_is_named(field, value):
 
 
 def test_a_step_may_say_which_blocks_are_sent():
-    config = parse_config({**SYNTHETIC, "client_steps": [Updates(update=(("sent", (0, 1)),))]})
+    chosen = {"client_selection": {"selector": "top", "budget": 2}}
+    steps = [Updates(update=(("sent", (0, 1)),))]
+    config = parse_config({**SYNTHETIC, **chosen, "client_steps": steps})
     assert ft.simulate(config).metrics[0]["refused"] == []
 
 
