@@ -352,6 +352,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_script_with_parts_of_its_own_is_killed_and_resumed_to_the_same_bits(tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(SCRIPT, encoding="utf-8")

@@ -804,6 +804,7 @@ def test_score_of_bad_files_is_one_message(fedtlu: Command, tmp_path: Path) -> N
     one_message(fedtlu("score", good, good, "--ddof", 2), "ddof", "2")
 
 
+@pytest.mark.slow
 def test_installed_command_keeps_its_promises_outside_of_this_process(
     tiny_file: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_round_by_the_three_verbs_is_a_round_of_ours(capsys):
     assert "best blocks of each group first" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_a_script():
     done = subprocess.run(
         [sys.executable, "-P", str(EXAMPLES / "round.py")], capture_output=True, text=True, check=True

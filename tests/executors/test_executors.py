@@ -1102,6 +1102,7 @@ def finish(process, pids):
 @linux_only
 @pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.sweep(quick=1)
 def test_workers_end_when_their_parent_is_killed(tmp_path, busy, stopped):
     process, pids = script(tmp_path, busy, "time.sleep(60)")
     try:
@@ -1117,6 +1118,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, busy, stopped):
 
 @linux_only
 @pytest.mark.parametrize("again", [False, True], ids=["", "closed and used again"])
+@pytest.mark.sweep(quick=1)
 def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path, again):
     end = "own.executor.close(); own.round()" if again else ""
     process, pids = script(tmp_path, False, end)

@@ -41,6 +41,7 @@ def settings(task, model, source=None, **more):
         ("classification", "Vectors", "synthetic"),
     ],
 )
+@pytest.mark.sweep(quick=2)
 def test_it_works_in_every_task_and_its_weights_depend_on_the_seed_alone(task, model, source, tmp_path):
     tree = settings(task, f"{OWN}:{model}", source)
     first, again = (simulate(tree, tmp_path / name) for name in "ab")

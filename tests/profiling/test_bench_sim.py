@@ -45,6 +45,7 @@ def found(*seconds, **over):
     return result | over
 
 
+@pytest.mark.slow
 def test_ours_and_the_plain_loop_do_the_same_work():
     arguments = [
         "bench-sim",

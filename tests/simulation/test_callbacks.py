@@ -487,6 +487,7 @@ def test_fewer_rounds_than_are_done_are_refused(text: Path, tmp_path: Path) -> N
         ("report.callback", ("simulation.run", "simulation.round", "executors", "cli")),
     ],
 )
+@pytest.mark.sweep(quick=1)
 def test_no_room_imports_one_above_it(room: str, never: tuple[str, ...]) -> None:
     code = f"import sys, fedtlu_fast.{room}; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

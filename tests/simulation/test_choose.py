@@ -273,6 +273,7 @@ def test_a_model_that_cannot_be_vectorised_is_refused_by_the_setting_that_was_gi
     ],
     ids=str,
 )
+@pytest.mark.sweep(quick=3)
 def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, layers, way, reason):
     """Whatever the clock shows, and however many cores and workers there are."""
     config = settings_of(**{"training": {"batch_size": 64}, **over})

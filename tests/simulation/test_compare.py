@@ -283,6 +283,7 @@ def test_processes_give_the_same_bits(config: RunConfig, tmp_path: Path) -> None
         assert read_arm(tmp_path / "two" / f"{result.selector}-seed0") == result
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_a_clear_error_and_another_gives_the_same_bits(
     config: RunConfig, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_run_goes_on_with_the_same_code_alone(text, tmp_path, monkeypatch):
     assert left(tmp_path / "cut") == left(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_arms_in_processes_of_their_own_import_the_part(text, tmp_path):
     config = tiny(text, aggregation=CAUTIOUS, rounds=3)
     found = compare(config, ["fedtlu", "random"], seeds=[0], out=tmp_path / "both", jobs=2)
@@ -74,6 +75,7 @@ class Halved(Median):
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_finds_a_part_in_the_current_directory(text, tmp_path):
     (tmp_path / "my_rules.py").write_text(RULE, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(tiny(text, rounds=3).to_yaml(), encoding="utf-8")
