@@ -423,7 +423,8 @@ def test_cluster_is_joined_and_left(faults: Path) -> None:
 def test_full_object_store_and_disk_end_the_run() -> None:
     fill = """
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-         object_store_memory=80 * 2**20, _system_config={"local_fs_capacity_threshold": 1e-6})
+         object_store_memory=80 * 2**20,
+         _system_config={"local_fs_capacity_threshold": 1e-6, "automatic_object_spilling_enabled": False})
 kept = []
 try:
     while True:
