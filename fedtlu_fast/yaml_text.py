@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ def dump_yaml(value: Any, *, flow: bool = False) -> str:
         flow: whether to write the value in one line, as far as it fits.
     """
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested mappings with their dotted names, which begin with `prefix`."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def most_bytes() -> int:

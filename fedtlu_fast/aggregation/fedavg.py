@@ -59,6 +59,10 @@ class WeightedMean:
         """Returns [P], the averaged change; zeros if no client was added."""
         return self.sum / (self.total or 1)
 
+    def change_(self) -> Tensor:
+        """Returns `change`, in the memory of `sum`; the mean is of no use afterwards."""
+        return self.sum.div_(self.total or 1)
+
 
 @part
 class Mean(AggregationRule):
@@ -93,4 +97,4 @@ class Mean(AggregationRule):
 
     def finish(self, state: WeightedMean) -> Aggregated:
         """Returns the mean, in the memory of the sum; zeros if no client arrived."""
-        return Aggregated(state.sum.div_(state.total or 1))
+        return Aggregated(state.change_())

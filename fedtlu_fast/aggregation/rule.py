@@ -217,8 +217,13 @@ def _change(name: str, found: Any, base: Tensor) -> Tensor:
     if change.dtype == torch.bool or change.is_complex():
         raise InputError(FIELD, str(change.dtype), f"{expected}, of real numbers")
     change = change.to(base.device, base.dtype)
+    check_finite(change, f"{expected}, finite as the updates are")
+    return change.contiguous()
+
+
+def check_finite(change: Tensor, expected: str) -> None:
+    """Raises an error, which says what was expected, if a rule's change [P] has NaN or infinite numbers."""
     wrong = int((~change.isfinite()).sum())
     if wrong:
         given = f"{wrong} of {len(change)} numbers that are NaN or infinite"
-        raise InputError(FIELD, given, f"{expected}, finite as the updates are", "Look for divisions by 0.")
-    return change.contiguous()
+        raise InputError(FIELD, given, expected, "Look for divisions by 0.")

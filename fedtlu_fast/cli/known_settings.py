@@ -206,9 +206,9 @@ def _made_up(hint: Any, default: Any, marks: Any = ()) -> list[str]:
     if origin is Literal:
         return [str(one) for one in inner if one != default]
     if hint is bool:
-        return [_text(not default)]
+        return [in_one_line(not default)]
     if default not in (None, [], {}, ""):
-        return [_text(default)]
+        return [in_one_line(default)]
     if origin in (Union, UnionType):
         return [one for kind in inner if kind is not type(None) for one in _made_up(kind, default, marks)]
     if origin in (tuple, list):
@@ -226,8 +226,9 @@ def _at(tree: Mapping[str, Any], path: str, default: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
-    from fedtlu_fast.yaml_text import dump_yaml
+def in_one_line(value: Any) -> str:
+    """Returns a value of a setting as one writes it in YAML."""
+    from fedtlu_fast.yaml_text import dump_yaml  # loaded only when needed, as help and completion begin here
 
     return dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
 

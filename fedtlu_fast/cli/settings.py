@@ -7,18 +7,16 @@ import json
 import shlex
 import textwrap
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from fedtlu_fast.cli import completion, options
 from fedtlu_fast.cli.console import results
+from fedtlu_fast.cli.known_settings import KnownSetting, KnownSettings, in_one_line, known_settings
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError, nearest, not_one_of
-
-if TYPE_CHECKING:
-    from fedtlu_fast.cli.known_settings import KnownSetting, KnownSettings
 
 ASKED = "WORD"
 """The name of the argument, in help and errors."""
@@ -46,7 +44,6 @@ def settings_command(
       fedtlu settings lr           settings about learning rates
       fedtlu settings momentum     of clients and of the server
     """
-    from fedtlu_fast.cli.known_settings import known_settings
 
     if word is not None and ":" in word:
         _show_part(word)
@@ -81,16 +78,16 @@ def _show_all(table: KnownSettings, preset: str) -> None:
     title = f"Settings, with their values in preset {preset}"
     shown = _table(title, "setting", "value", "meaning")
     for path, one in table.settings.items():
-        shown.add_row(path, _shown(table.value(path, preset)), one.meaning)
+        shown.add_row(path, in_one_line(table.value(path, preset)), one.meaning)
     show(shown, "")
     results.print(f"Presets: {', '.join(table.presets)}", highlight=False)
 
 
 def _show_one(path: str, one: KnownSetting, preset: str) -> None:
     """Prints a setting with its type, default, meaning and an example."""
-    own = f"; {_shown(one.presets[preset])} in preset {preset}" if preset in one.presets else ""
+    own = f"; {in_one_line(one.presets[preset])} in preset {preset}" if preset in one.presets else ""
     results.print(path, style="bold", highlight=False, markup=False)
-    for text in (f"{one.type}; default {_shown(one.default)}{own}", one.meaning):
+    for text in (f"{one.type}; default {in_one_line(one.default)}{own}", one.meaning):
         wrapped = textwrap.fill(
             text, results.width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
         )
@@ -108,7 +105,8 @@ def _show_part(name: str) -> None:
     if part.parameters:
         table = _table(f"{name}: {part.summary}", "setting", "type", "default", "meaning")
         for own in part.parameters:
-            default = "(must be given)" if own.default is inspect.Parameter.empty else _shown(own.default)
+            has_default = own.default is not inspect.Parameter.empty
+            default = in_one_line(own.default) if has_default else "(must be given)"
             table.add_row(own.setting, own.type, default, own.meaning)
         show(table, "")
     else:
@@ -128,9 +126,3 @@ def _table(title: str, *heads: str) -> Table:
     for head in heads:
         table.add_column(head, overflow="fold")
     return table
-
-
-def _shown(value: Any) -> str:
-    from fedtlu_fast.yaml_text import dump_yaml
-
-    return dump_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -37,18 +38,17 @@ class ClientRound:
 
     def model(self) -> Vectors:
         """Returns the model with which the client starts."""
-        model = self._vectors
-        for step, context, name in self._taken:
-            with _calling(step, context, name, "own_model", model):
-                model = step.own_model(context, model)
-        return model
+        return self._model("own_model")
 
     def tested_model(self) -> Vectors:
         """Returns the model with which the client is tested."""
+        return self._model("tested_model")
+
+    def _model(self, hook: Literal["own_model", "tested_model"]) -> Vectors:
         model = self._vectors
         for step, context, name in self._taken:
-            with _calling(step, context, name, "tested_model", model):
-                model = step.tested_model(context, model)
+            with _calling(step, context, name, hook, model):
+                model = getattr(step, hook)(context, model)
         return model
 
     def before_training(self, samples: Samples) -> ClientStart:
@@ -57,7 +57,7 @@ class ClientRound:
         Raises:
             InputError: a step changed parameters or buffers in `before`, which only `own_model` may do.
         """
-        start = ClientStart(*(self.model() if self._taken else self._vectors), samples)
+        start = ClientStart(*self.model(), samples)
         for step, context, name in self._taken:
             with _calling(step, context, name, "before", start=start):
                 changed = step.before(context, start)

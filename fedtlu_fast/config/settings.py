@@ -21,7 +21,7 @@ from fedtlu_fast.config.parts_section import READING, PartsSection
 from fedtlu_fast.config.refusals import as_input_error
 from fedtlu_fast.errors import InputError, check_kind, not_one_of, shorten
 from fedtlu_fast.wording import OVERRIDES, either
-from fedtlu_fast.yaml_text import YamlTextError, parse_yaml, read_yaml_file
+from fedtlu_fast.yaml_text import YamlTextError, flat, parse_yaml, read_yaml_file
 
 logger = logging.getLogger("fedtlu_fast")
 
@@ -207,7 +207,7 @@ def _check_said_once(overrides: Sequence[str]) -> None:
     follow: dict[str, tuple[str, Any]] = {}
     for override in overrides:
         key, value = _key_and_value(override)
-        for setting, own in _leaves(_parse_override(override)):
+        for setting, own in flat(_parse_override(override)):
             if isinstance(value, str) and setting != key:
                 follow[setting] = override, own
             else:
@@ -216,15 +216,6 @@ def _check_said_once(overrides: Sequence[str]) -> None:
         if setting in given and given[setting] != own:
             expected = f"no value beside {override}, which sets it to {shorten(own)}"
             raise InputError(setting, given[setting], expected, "Give one of them.")
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted names of settings and their values."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _shorten_warmup_(tree: dict[str, Any], over: Mapping[str, Any]) -> None:

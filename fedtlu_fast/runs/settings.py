@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedtlu_fast.yaml_text import dump_yaml
+from fedtlu_fast.yaml_text import dump_yaml, flat
 
 SCRIPT = "__main__"
 """The name of a module that runs as a script."""
@@ -59,15 +59,6 @@ class StoredSettings:
         one, two = dict(flat(self.deciding)), dict(flat(other.deciding))
         pairs = {name: (one.get(name), two.get(name)) for name in dict.fromkeys([*one, *two])}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _same_script(*pair)}
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of nested settings with their dotted names, which begin with `prefix`."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _without(value: Any, modules: Collection[str]) -> Any:

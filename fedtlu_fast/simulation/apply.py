@@ -62,31 +62,8 @@ def apply(
     server_lr: float,
     backend: str,
 ) -> Applied:
-    """Makes the server's step of a change in the selected blocks.
-
-    Args:
-        params: [P], the global parameters; not changed.
-        change: [P], the aggregated change, finite in the selected blocks; not changed.
-        selection: the blocks to update.
-        layout: of the model.
-        optimizer: makes the step.
-        state: of the optimizer; not changed.
-        server_lr: factor on the step.
-        backend: who runs the kernels.
-    """
-    step, after = _step(change, selection, layout, optimizer, state)
-    moved = params.clone()
-    masked_apply_(moved, step, layout.offsets, selection.mask, server_lr, backend)
-    if sound(moved):
-        return Applied(moved, after, selection)
-    wrong = tuple(
-        block for block in selection.blocks if not all(sound(moved[run]) for run in layout.runs([block]))
-    )
-    if not wrong:  # what is not sound was so from the start, and is not updated
-        return Applied(moved, after, selection)
-    rest = selection_of(layout, [block for block in selection.blocks if block not in wrong])
-    again = apply(params, change, rest, layout, optimizer, state, server_lr, backend)
-    return Applied(again.params, again.optimizer, again.selection, wrong)
+    """Makes the step of `apply_` on a copy of the parameters."""
+    return apply_(params.clone(), change, selection, layout, optimizer, state, server_lr, backend)
 
 
 def apply_(
@@ -99,7 +76,9 @@ def apply_(
     server_lr: float,
     backend: str,
 ) -> Applied:
-    """Makes the same step as `apply` in place, and copies no more than one block at a time.
+    """Makes the server's step of a change in the selected blocks; copies no more than one block at a time.
+
+    A block whose parameters would not be sound keeps its old ones.
 
     Args:
         params: [P], the global parameters, which are changed.

@@ -16,9 +16,9 @@ from fedtlu_fast.integrations.trackers.tracker import FIELD, OpenTracker, Tracke
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.registry import names
 from fedtlu_fast.runs.directory import COMPARISON
-from fedtlu_fast.runs.settings import flat
 from fedtlu_fast.simulation.callbacks import Callback
 from fedtlu_fast.simulation.run_context import RunContext
+from fedtlu_fast.yaml_text import flat
 
 logger = logging.getLogger("fedtlu_fast")
 

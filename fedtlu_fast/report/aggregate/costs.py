@@ -79,6 +79,19 @@ class RunCosts:
         return found[-1] if found else None
 
 
+def mean_path(runs: Sequence[RunCosts], quality: str, cost: str) -> dict[int, tuple[float, float]]:
+    """Returns cost so far and quality by round: means over the runs, for the rounds that all of them tested.
+
+    Args:
+        runs: the runs of one arm.
+        quality: one of `QUALITIES`.
+        cost: a key of `rows`.
+    """
+    paths = [{at: (spent, value) for at, spent, value in run.path(quality, cost)} for run in runs]
+    rounds = sorted(set.intersection(*map(set, paths))) if paths else []
+    return {at: (mean(path[at][0] for path in paths), mean(path[at][1] for path in paths)) for at in rounds}
+
+
 def read_costs(arms: Mapping[str, Sequence[Path]]) -> dict[str, list[RunCosts]]:
     """Reads the costs that finished runs have measured.
 

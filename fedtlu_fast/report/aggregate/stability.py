@@ -123,6 +123,20 @@ def kendall_tau(first: Matrix, second: Matrix) -> Matrix:
     return found
 
 
+def standing(scores: Matrix) -> Matrix:
+    """Returns [T, B] in [0, 1]: 1 for the best block of a round, 0 for the last; 0.5 for equal scores.
+
+    Args:
+        scores: [T, B], the scores of like blocks in every round.
+    """
+    beaten, better = np.zeros(scores.shape), np.zeros(scores.shape)
+    for place in range(scores.shape[1]):  # block by block, because [T, B, B] would take much memory
+        beaten[:, place] = (scores[:, [place]] > scores).sum(axis=1)
+        better[:, place] = (scores[:, [place]] < scores).sum(axis=1)
+    found: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
+    return found
+
+
 def overlaps(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Matrix:
     """Computes the Jaccard overlap, row by row: [T, B], [T, B] -> [T]; NaN if both rows are empty."""
     both, either = (first & second).sum(axis=1), (first | second).sum(axis=1)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedtlu_fast.report.aggregate.costs import RunCosts
+from fedtlu_fast.report.aggregate.costs import RunCosts, mean_path
 from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
 from fedtlu_fast.report.columns import COLUMNS
 from fedtlu_fast.report.figures.arm_curves import legend
@@ -41,8 +41,8 @@ def costs_figure(arms: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Fi
         shown = [name for name in names if budget_of(name) in (None, budget)]
         for axes, cost in zip(row, PANELS, strict=True):
             for name in sorted(shown, key=lambda name: budget_of(name) is not None):
-                paths = [run.path(quality.column, cost.key) for run in arms[name]]
-                _path(axes, looks[name], paths, cost.scale, scale)
+                path = mean_path(arms[name], quality.column, cost.key)
+                _path(axes, looks[name], path, cost.scale, scale)
             _dress(axes)
             axes.tick_params(labelbottom=True)
         if budget is not None:
@@ -123,18 +123,12 @@ def _dress(axes: Axes) -> None:
 
 
 def _path(
-    axes: Axes,
-    style: Style,
-    paths: Sequence[Sequence[tuple[int, float, float]]],
-    factor: float,
-    scale: float,
+    axes: Axes, style: Style, path: Mapping[int, tuple[float, float]], factor: float, scale: float
 ) -> None:
     """Draws the mean over runs."""
-    by_round = [{index: (spent, value) for index, spent, value in path} for path in paths]
-    rounds = sorted(set.intersection(*map(set, by_round)))
-    if not rounds:
+    if not path:
         return
-    points = np.array([[run[index] for index in rounds] for run in by_round]).mean(axis=0)
+    points = np.array(list(path.values()))
     spent, values = points[:, 0] * factor, points[:, 1] * scale
     axes.plot(spent, values, color=style.colour, linestyle=style.line, linewidth=1.6)
     axes.plot(spent[-1:], values[-1:], "o", color=style.colour, markersize=5)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, taus
+from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, standing, taus
 from fedtlu_fast.report.figures.style import COLOURS, FAINT, INK, MOST_LABELS
 from fedtlu_fast.shown import short_names
 
@@ -44,7 +44,7 @@ def history_figure(groups: Sequence[GroupHistory]) -> Figure:
 
 def _ranks(figure: Figure, axes: Axes, groups: Sequence[GroupHistory], blocks: Sequence[str]) -> None:
     rounds = groups[0].rounds
-    places = np.concatenate([_standing(group.scores) for group in groups], axis=1)
+    places = np.concatenate([standing(group.scores) for group in groups], axis=1)
     extent = (rounds[0] - 0.5, rounds[-1] + 0.5, len(blocks) - 0.5, -0.5)
     image = axes.imshow(
         places.T, aspect="auto", cmap="Greys", vmin=-0.3, vmax=1.3, interpolation="nearest", extent=extent
@@ -89,14 +89,6 @@ def _taus(axes: Axes, groups: Sequence[GroupHistory]) -> None:
             axes.plot(rounds, _running(own), color=line.get_color(), linewidth=1.6)
     smooth = f"; line: running mean of {STEADY}" if len(rounds) > 2 * STEADY else ""
     axes.set_title(f"How much of the ranking survives a round{smooth}", fontsize=9, loc="left")
-
-
-def _standing(scores: Matrix) -> Matrix:
-    """Returns [T, B] in [0, 1]: 1 for the best of a row, 0 for the last; equal scores have equal places."""
-    beaten = (scores[:, :, None] > scores[:, None, :]).sum(axis=2)
-    better = (scores[:, :, None] < scores[:, None, :]).sum(axis=2)
-    place: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
-    return place
 
 
 def _running(values: Matrix) -> Matrix:

@@ -7,7 +7,7 @@ from statistics import mean
 
 import numpy as np
 
-from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows
+from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, mean_path
 from fedtlu_fast.report.aggregate.stages import STAGES
 from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of
 from fedtlu_fast.report.charts.chart import Chart
@@ -121,16 +121,9 @@ def _totals(results: Sequence[ArmResult]) -> Sheet:
 
 
 def _path(runs: Sequence[RunCosts], cost: Column, quality: Quality) -> dict[int, tuple[float, float]]:
-    """Returns cost and headline by round: means over the runs, for the rounds that all of them tested."""
-    paths = [{at: (spent, value) for at, spent, value in run.path(quality.column, cost.key)} for run in runs]
-    rounds = sorted(set.intersection(*map(set, paths))) if paths else []
-    return {
-        at: (
-            cost.scale * mean(path[at][0] for path in paths),
-            quality.scale * mean(path[at][1] for path in paths),
-        )
-        for at in rounds
-    }
+    """Returns the arm's `mean_path` in the units of the columns."""
+    means = mean_path(runs, quality.column, cost.key)
+    return {at: (cost.scale * spent, quality.scale * value) for at, (spent, value) in means.items()}
 
 
 def _vertical(costs: Mapping[str, Sequence[RunCosts]], quality: Quality) -> Scale | None:

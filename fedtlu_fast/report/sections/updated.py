@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedtlu_fast.report.aggregate.client_choices import ClientChoices, mean_shares
 from fedtlu_fast.report.aggregate.curves import Choices
-from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, taus
+from fedtlu_fast.report.aggregate.stability import GroupHistory, Matrix, standing, taus
 from fedtlu_fast.report.arms import arm_names
 from fedtlu_fast.report.charts.chart import Chart
 from fedtlu_fast.report.charts.lines import Axes, Series, line_chart
@@ -151,7 +151,7 @@ def scores_map(selection: Rows, blocks: Sequence[str], warmup: int) -> Chart | N
         "Score of each block, and which were updated",
         names,
         rounds,
-        0.15 + 0.85 * _standing(scores),
+        0.15 + 0.85 * standing(scores),
         text,
         summary=words,
         style=Style(INK, "-"),
@@ -227,16 +227,6 @@ def _most_often(names: Sequence[str], shares: NDArray[np.float64], of: str = "of
     order = [place for place in np.argsort(-shares, kind="stable") if shares[place] > 0][:MOST_NAMED]
     told = ", ".join(f"{names[place]} ({100 * shares[place]:.0f}% {of})" for place in order)
     return f"Most often: {told}." if told else "No block was updated."
-
-
-def _standing(scores: Matrix) -> Matrix:
-    """Returns [T, B] in [0, 1]: 1 for the best block of a round, 0 for the last; 0.5 for equal scores."""
-    beaten, better = np.zeros(scores.shape), np.zeros(scores.shape)
-    for place in range(scores.shape[1]):
-        beaten[:, place] = (scores[:, [place]] > scores).sum(axis=1)
-        better[:, place] = (scores[:, [place]] < scores).sum(axis=1)
-    found: Matrix = 0.5 + (beaten - better) / (2 * max(1, scores.shape[1] - 1))
-    return found
 
 
 def _rank(scores: NDArray[np.float64], place: int) -> int:
