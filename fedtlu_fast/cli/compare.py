@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fedtlu_fast.cli import completion, options
-from fedtlu_fast.cli.arm_bars import ArmBars
+from fedtlu_fast.cli import completion, options, resuming
+from fedtlu_fast.cli.arm_bars import ArmBars, say_diverged
 from fedtlu_fast.cli.compare_runs import compare_runs
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.directories import place_of_run
@@ -193,8 +193,8 @@ def compare_command(
     numbers: Sequence[int]
     begun = find_run(resume, RESUMED, ("comparison",)) if resume is not None else None
     if begun is not None:
-        options.refuse_beside_resume(**beside, out=out, **given)
-        changes = options.check_free(overrides, options.FREE_OF_COMPARISONS)
+        resuming.refuse_beside_resume(**beside, out=out, **given)
+        changes = resuming.check_free(overrides, resuming.FREE_OF_COMPARISONS)
         settings, names, numbers = comparison_settings(begun)
         settings = laid_over(settings, changes)
     else:
@@ -228,6 +228,6 @@ def compare_command(
         show(table(rows, title, own), "see comparison.json", LEAST)
         data_text = visible(f"data: {data_line(arms[0].summary)}")
         results.print(data_text, markup=False, highlight=False, soft_wrap=True)
-    options.say_diverged(arms)
+    say_diverged(arms)
     if not quiet:
         note(f"Picture: {directory / 'plots' / 'comparison.png'}   Page: {directory / 'report.html'}")

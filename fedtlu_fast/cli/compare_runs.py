@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtlu_fast.cli.console import note, results
-from fedtlu_fast.cli.options import refuse
+from fedtlu_fast.cli.resuming import refuse
 from fedtlu_fast.cli.sparkline import sparkline
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError
@@ -42,7 +42,7 @@ def compare_runs(
         more: the other runs, which are arguments.
         columns: more columns of the table of results; see `own_columns.asked_columns`.
         out: a file or directory for the page that `write_report` makes of the same runs; None for no page.
-        others: values of options that mean nothing here; see `options.refuse`.
+        others: values of options that mean nothing here; see `resuming.refuse`.
         as_json: whether to print everything as JSON instead.
         quiet: whether to print results only.
 

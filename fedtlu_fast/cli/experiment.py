@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fedtlu_fast.cli import completion, options
-from fedtlu_fast.cli.arm_bars import ArmBars
+from fedtlu_fast.cli.arm_bars import ArmBars, say_diverged
 from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.directories import say_where
 from fedtlu_fast.cli.tables import show
@@ -141,7 +141,7 @@ def experiment_command(
         rounds = rounds_text(settings.rounds, settings.warmup_rounds)
         title = f"{name}, {scale}: {rounds}, {seeds} seeds, data {settings.data.source}"
         show(experiment_table(rows, title, own), "see table.md")
-    options.say_diverged([arm for result in found for arm in result.arms])
+    say_diverged([arm for result in found for arm in result.arms])
     if not quiet:
         note(f"Files in {directory} (report.html first)")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fedtlu_fast.cli import completion, options
+from fedtlu_fast.cli import completion, options, resuming
 from fedtlu_fast.cli.console import note, notes
 from fedtlu_fast.cli.directories import place_of_run
 from fedtlu_fast.cli.dry_run import show_estimate
@@ -93,8 +93,8 @@ def run_command(
     free = {"execution__executor": executor, "execution__workers": workers, "rounds": rounds}
     begun = find_run(resume, RESUMED, ("run",)) if resume is not None else None
     if begun is not None:
-        options.refuse_beside_resume(preset=preset, config=config, out=out, **given)
-        settings = options.resumed(begun, overrides, **free)
+        resuming.refuse_beside_resume(preset=preset, config=config, out=out, **given)
+        settings = resuming.resumed(begun, overrides, **free)
     else:
         settings = options.settings_from(preset, config, overrides, **given, **free)
     if dry_run:

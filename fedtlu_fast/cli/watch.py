@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fedtlu_fast.runs.followed import FollowedRun
-    from fedtlu_fast.runs.glance import State
+    from fedtlu_fast.runs.standing import State
 
 ENDS = {
     "finished": "finished",
@@ -121,7 +121,8 @@ class _Watched:
         if self.runs:
             return
         from fedtlu_fast.runs.followed import FollowedRun
-        from fedtlu_fast.runs.glance import DAMAGE, arms_in, held_state, what_is_wrong
+        from fedtlu_fast.runs.glance import DAMAGE, arms_in, what_is_wrong
+        from fedtlu_fast.runs.standing import held_state
 
         held, kind = held_state(self.path), kind_of(self.path)
         if kind == "run":
@@ -138,7 +139,7 @@ class _Watched:
             self.runs = [FollowedRun(arm.path, arm.name, arm.until) for arm in arms]
 
     def _whole_state(self) -> State | str:
-        from fedtlu_fast.runs.glance import state_of_arms
+        from fedtlu_fast.runs.standing import state_of_arms
 
         if not os.path.isdir(self.path):
             return "gone" if self._seen else "not begun"

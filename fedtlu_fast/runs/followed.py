@@ -12,15 +12,8 @@ from typing import Any
 
 from fedtlu_fast.runs.directory import CONFIG, METRICS, SELECTION
 from fedtlu_fast.runs.follow import LogFollower, first_row
-from fedtlu_fast.runs.glance import (
-    DAMAGE,
-    State,
-    settings_in,
-    shown_selector,
-    silence,
-    state_of,
-    what_is_wrong,
-)
+from fedtlu_fast.runs.glance import DAMAGE, settings_in, shown_selector, what_is_wrong
+from fedtlu_fast.runs.standing import State, silence, state_of
 
 _NUMBER = re.compile(r"\d+")
 LATELY = 10

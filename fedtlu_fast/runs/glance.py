@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 from fedtlu_fast.runs.arm_paths import arm_name, arm_path
-from fedtlu_fast.runs.directory import COMPARISON, CONFIG, LOCK, METRICS, PLAN, SUMMARY
+from fedtlu_fast.runs.directory import COMPARISON, CONFIG, METRICS, PLAN, SUMMARY
 from fedtlu_fast.runs.files import read_file
 from fedtlu_fast.runs.find import Kind, began_at, kind_of, name_of
 from fedtlu_fast.runs.follow import last_rows
-from fedtlu_fast.runs.lock import holder_of
+from fedtlu_fast.runs.standing import State, state_of, state_of_arms
 from fedtlu_fast.yaml_text import YamlTextError, parse_yaml
 
-State = Literal["running", "finished", "stopped", "killed", "not begun", "unreadable"]
-"""How a run stands. It is stopped if it ended by itself before its last round, at a signal or an error; it is
-killed if it could not even say that it ends (`kill -9`, a lack of memory, a power cut)."""
 DAMAGE = (
     OSError,
     YamlTextError,
@@ -36,8 +32,6 @@ DAMAGE = (
     RecursionError,
 )
 """What reading files raises that are not what a run has written; a stranger's directory may hold anything."""
-SILENT_SECONDS = 600
-"""A run on another machine, where nobody can see whether it lives, counts as killed after this silence."""
 
 
 @dataclass(frozen=True)
@@ -162,43 +156,6 @@ def summary_in(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def state_of(path: Path, until: int | None = None) -> State:
-    """Returns how a single run stands.
-
-    Args:
-        path: its directory.
-        until: the round at which it ends if it ends without a summary; None for a run that writes one.
-    """
-    if os.path.lexists(path / SUMMARY):
-        return "finished"
-    held = held_state(path)
-    if held is not None:
-        return held
-    if not os.path.lexists(path / CONFIG):
-        return "not begun"
-    return "finished" if until is not None and last_rows(path / METRICS)[0] >= until else "stopped"
-
-
-def held_state(path: Path) -> Literal["running", "killed"] | None:
-    """Returns what the lock of a directory says; None if nobody holds it, and if nobody was killed."""
-    holder = holder_of(path / LOCK)
-    if holder is None:
-        return None
-    alive = silence(path) < SILENT_SECONDS if holder.alive is None else holder.alive
-    return "running" if alive else "killed"
-
-
-def silence(path: Path) -> float:
-    """Returns the seconds since a run has written something."""
-    times = []
-    for name in (METRICS, CONFIG, LOCK):
-        try:
-            times.append(os.stat(path / name).st_mtime)
-        except OSError:
-            continue
-    return max(0.0, time.time() - max(times)) if times else 0.0
-
-
 def arms_in(path: Path) -> list[ArmPlace]:
     """Returns the runs of a comparison, or of all comparisons of an experiment, shared warm-ups included.
 
@@ -296,26 +253,6 @@ def _arms(path: Path, began: float, kind: Kind) -> Glance:
         figure=figure,
         best=best,
     )
-
-
-def state_of_arms(path: Path, arms: Sequence[Path], states: Sequence[State]) -> State:
-    """Returns how a comparison or an experiment stands as a whole.
-
-    The locks of the comparisons count too, because between two arms nobody holds an arm's.
-
-    Args:
-        path: the directory of the comparison or experiment.
-        arms: the directories of its runs.
-        states: how these stand.
-    """
-    if all(state == "finished" for state in states):
-        return "finished"
-    held = [held_state(folder) for folder in dict.fromkeys([path, *(arm.parent for arm in arms)])]
-    if "running" in held or "running" in states:
-        return "running"
-    if "killed" in held or "killed" in states:
-        return "killed"
-    return "stopped"
 
 
 def _best(arms: Sequence[ArmPlace]) -> tuple[Figure, str]:

@@ -13,7 +13,7 @@ from support.run_folders import (
     settings_text,
 )
 
-from fedtlu_fast.runs import glance as module
+from fedtlu_fast.runs import standing as module
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.followed import FollowedRun
 from fedtlu_fast.runs.glance import arms_in, glance

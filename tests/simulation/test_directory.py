@@ -12,7 +12,7 @@ from support.federations import snapshot, tiny
 
 from fedtlu_fast import InputError, RunConfig, StorageError
 from fedtlu_fast.build.stored import read_stored
-from fedtlu_fast.cli.options import resumed
+from fedtlu_fast.cli.resuming import resumed
 from fedtlu_fast.experiments import comparison_settings as settings_module
 from fedtlu_fast.experiments.comparison_settings import comparison_settings
 from fedtlu_fast.runs import directory as directory_module
