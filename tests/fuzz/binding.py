@@ -93,10 +93,8 @@ class Fuzzer:
         memory.restore(before)
         try:
             wanted = expected(function, args)
-        except (
-            UnfitError,
-            *REFUSALS,
-        ) as error:  # numbers that the oracle cannot compute with are no fit either
+        # What the oracle cannot compute with is not fit either.
+        except (UnfitError, *REFUSALS) as error:
             raise WrongError(f"{name} accepted what it must refuse: {error}") from error
         try:
             compare(answer, after, wanted)
