@@ -1,7 +1,9 @@
 #include "aggregate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "float_env.h"
@@ -25,6 +27,8 @@ constexpr std::int64_t kGrain = 8;
 constexpr std::int64_t kPastCaches = 4 * 1024 * 1024;
 // The least number of bytes that is worth waking a thread.
 constexpr std::int64_t kBytesPerThread = 512 * 1024;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // Copies, and bypasses the caches for a large vector. An ordinary store first reads its cache line from
 // memory, which would cost as much as one more client.
@@ -83,6 +87,36 @@ class Aggregation {
         round(span, span.start, total, out);
     }
 
+    // Does the same with the sums of squares of each client's changes: those of a layer of one tile go to its
+    // place in `squares` [clients, layers], those of other tiles to `places` [clients, tiles].
+    void add_and_square(const LayerPass& pass, const FlatLayers& layers, std::int64_t item, double* places,
+                        double* squares, std::byte* out) const {
+        alignas(64) double total[kRun];
+        std::vector<double> lanes(static_cast<std::size_t>(clients_.number * kSquareLanes));
+        const std::int64_t origin = pass.span(layers, item).start;
+        pass.each_tile(layers, item,
+                       [&](std::int64_t layer, std::int64_t tile, std::int64_t slot, std::int64_t length) {
+                           std::fill(lanes.begin(), lanes.end(), 0.0);
+                           const std::int64_t start = layers.offsets[layer] + tile * kTile;
+                           for (Span run{start, start}; run.start < start + length; run.start = run.end) {
+                               run.end = std::min(start + length, run.start + kRun);
+                               std::memset(total, 0, static_cast<std::size_t>(run.size()) * sizeof(double));
+                               for (std::size_t group = 0; group < groups_.size(); ++group) {
+                                   add(group, run, total, lanes.data() + groups_[group].start * kSquareLanes);
+                               }
+                               round(run, origin, total, out);
+                           }
+                           for (std::int64_t client = 0; client < clients_.number; ++client) {
+                               const double sum = total_of(lanes.data() + client * kSquareLanes);
+                               if (slot < 0) {
+                                   squares[client * layers.number + layer] = std::isfinite(sum) ? sum : kNan;
+                               } else {
+                                   places[client * pass.tiles() + slot] = sum;
+                               }
+                           }
+                       });
+    }
+
     FlatLayers of_client(const FlatLayers& layers, std::int64_t client) const {
         return {clients_.data[client], clients_.dtype, layers.offsets, layers.number};
     }
@@ -95,7 +129,16 @@ class Aggregation {
         return vector + element * size_of(clients_.dtype);
     }
 
-    void add(std::size_t group, const Span& run, double* total) const {
+    static double total_of(const double* lanes) {
+        double sums[kSquareLanes];
+        std::memcpy(sums, lanes, sizeof sums);
+        for (int half = kSquareLanes / 2; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+        }
+        return sums[0];
+    }
+
+    void add(std::size_t group, const Span& run, double* total, double* squares = nullptr) const {
         const Span& clients = groups_[group];
         // The memory that is read next: these elements of the next group, or the next elements of the first
         // group.
@@ -103,6 +146,7 @@ class Aggregation {
         const std::int64_t next = last ? 0 : clients.end;
         const std::int64_t from = last ? run.end : run.start;
         Addends addends;
+        addends.squares = squares;
         addends.number = static_cast<int>(clients.size());
         for (int i = 0; i < addends.number; ++i) {
             addends.clients[i] = at(clients_.data[clients.start + i], run.start);
@@ -140,7 +184,8 @@ class Aggregation {
 }  // namespace
 
 void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std::int64_t* offsets,
-               std::int64_t number, const Moments& moments, const Moments* client_moments, int threads) {
+               std::int64_t number, const Moments& moments, const Moments* client_moments,
+               double* client_squares, int threads) {
     const DefaultFloatEnv env;
     const Kernels& kernels = fedtlu::kernels();
     const Aggregation aggregation(clients, kernels);
@@ -150,6 +195,8 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
     std::vector<Tile> tiles(static_cast<std::size_t>(pass.tiles()));
     const std::int64_t each = client_moments == nullptr ? 0 : clients.number;
     std::vector<Tile> client_tiles(static_cast<std::size_t>(pass.tiles() * each));
+    const std::int64_t squared = client_squares == nullptr ? 0 : clients.number;
+    std::vector<double> square_tiles(static_cast<std::size_t>(pass.tiles() * squared));
 
     const std::int64_t bytes = n * size_of(clients.dtype) * (clients.number + 1);
     const std::int64_t worth = std::max<std::int64_t>(1, bytes / kBytesPerThread);
@@ -161,6 +208,8 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
             const bool in_layers = item < pass.items();
             if (in_layers && client_moments != nullptr) {
                 aggregation.add_and_read(pass, layers, item, span, client_tiles.data(), client_moments, sum);
+            } else if (in_layers && client_squares != nullptr) {
+                aggregation.add_and_square(pass, layers, item, square_tiles.data(), client_squares, sum);
             } else {
                 aggregation.add(span, sum);
             }
@@ -176,6 +225,14 @@ void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std
         kGrain);
 
     pass.merge(layers, tiles.data(), moments);
+    for (std::int64_t client = 0; client < squared; ++client) {
+        pass.each_long([&](std::int64_t layer, std::int64_t slot) {
+            const double* own = square_tiles.data() + client * pass.tiles() + slot;
+            double sum = 0.0;
+            for (std::int64_t i = 0; i < tiles_of(layers.count(layer)); ++i) sum += own[i];
+            client_squares[client * number + layer] = std::isfinite(sum) ? sum : kNan;
+        });
+    }
     for (std::int64_t client = 0; client < each; ++client) {
         const Tile* own = client_tiles.data() + client * pass.tiles();
         FlatLayers of_client = aggregation.of_client(layers, client);

@@ -25,9 +25,14 @@ struct Clients {
 // has layers + 1 non-decreasing entries in [0, n]. `client_moments`, if not null, has one entry per client
 // and receives the moments of its change: of the client itself, or of client - base rounded to T.
 //
+// `client_squares`, if not null, has room for [number, layers] and receives sum((client - base)^2) of every
+// client's layers, of the changes before they are rounded; NaN if that is not finite. At most one of the two
+// may be asked for.
+//
 // Bits do not depend on `threads` or the SIMD level (except for the payload of a NaN). Throws std::bad_alloc
 // and whatever `kernels` throws.
 void aggregate(std::byte* out, const Clients& clients, std::int64_t n, const std::int64_t* offsets,
-               std::int64_t layers, const Moments& moments, const Moments* client_moments, int threads);
+               std::int64_t layers, const Moments& moments, const Moments* client_moments,
+               double* client_squares, int threads);
 
 }  // namespace fedtlu

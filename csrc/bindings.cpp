@@ -308,10 +308,23 @@ py::object py_accumulate(py::handle aggregate, py::handle client, py::handle bas
     return std::move(result);
 }
 
+// What `aggregate` computes of every client.
+enum class OfClients { kNothing, kMoments, kSquares };
+
+OfClients of_clients(const Name& name, py::handle given) {
+    if (PyUnicode_Check(given.ptr()) && PyUnicode_CompareWithASCIIString(given.ptr(), "norms") == 0) {
+        return OfClients::kSquares;
+    }
+    py::detail::make_caster<bool> flag;
+    if (!flag.load(given, true)) bad_type(name, "a bool or 'norms'");
+    return static_cast<bool>(flag) ? OfClients::kMoments : OfClients::kNothing;
+}
+
 py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, py::handle base,
-                       py::handle dtype, py::handle offsets, bool client_stats, int threads) {
+                       py::handle dtype, py::handle offsets, py::handle client_stats, int threads) {
     const py::tuple arrays = tuple_of({"clients"}, clients);
     const Dtype type = parse_dtype({"dtype"}, dtype);
+    const OfClients wanted = of_clients({"client_stats"}, client_stats);
     check_threads(threads);
     Pins pins(arrays);
     for (const py::handle array : {out, weights, base}) pins.add(array);
@@ -322,7 +335,12 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
     const Moments moments = rows(result);
     py::object each = py::none();
     std::vector<Moments> client_moments;
-    if (client_stats) {
+    double* client_squares = nullptr;
+    if (wanted == OfClients::kSquares) {
+        py::array_t<double> matrix({py::ssize_t{number}, py::ssize_t{layers}});
+        client_squares = matrix.mutable_data();
+        each = std::move(matrix);
+    } else if (wanted == OfClients::kMoments) {
         py::array_t<double> matrices({py::ssize_t{number}, py::ssize_t{5}, py::ssize_t{layers}});
         double* at = matrices.mutable_data();
         for (std::int64_t i = 0; i < number; ++i, at += 5 * layers) {
@@ -355,7 +373,7 @@ py::tuple py_aggregate(py::handle out, py::handle clients, py::handle weights, p
     const std::int64_t n = target.size();
     without_gil([&] {
         aggregate(to, given, n, bounds.data(), layers, moments,
-                  client_stats ? client_moments.data() : nullptr, threads);
+                  wanted == OfClients::kMoments ? client_moments.data() : nullptr, client_squares, threads);
     });
     return py::make_tuple(result, each);
 }
@@ -543,7 +561,8 @@ PYBIND11_MODULE(_native, module) {
                py::arg("base"), py::arg("dtype"), py::arg("offsets"), py::arg("client_stats"),
                py::arg("threads"),
                "out = sum of weights[k] * (clients[k] - base), in float64, rounded once. base may be None. "
-               "Returns the moments [5, L] of out and those of the clients [K, 5, L], or None.");
+               "Returns the moments [5, L] of out and those of the clients [K, 5, L], or None; with "
+               "client_stats 'norms', the clients' sums of squares [K, L].");
     module.def("masked_apply_", &py_masked_apply, py::arg("params"), py::arg("delta"), py::arg("offsets"),
                py::arg("mask"), py::arg("dtype"), py::arg("lr"), py::arg("threads"),
                "params += lr * delta on the layers whose mask is set, in float64, rounded once.");

@@ -239,10 +239,32 @@ FEDTLU_INLINE void prefetch_block(const std::byte* at) {
     for (std::int64_t line = 0; line < kBlockBytes<Format>; line += 64) prefetch(at + line);
 }
 
+struct NoSquares {
+    FEDTLU_INLINE void add(int, int, Doubles) {}
+};
+
+// Sums of squares of several clients' changes. With kExact every square is exact in double.
+template <int kClients, bool kExact>
+class Squares {
+  public:
+    FEDTLU_INLINE explicit Squares(const double* lanes) { __builtin_memcpy(lanes_, lanes, sizeof lanes_); }
+
+    FEDTLU_INLINE void add(int client, int v, Doubles x) {
+        Doubles& sum = lanes_[client][v % kParts];
+        sum = kExact ? add_exact_square(sum, x) : sum + x * x;
+    }
+
+    FEDTLU_INLINE void store(double* lanes) const { __builtin_memcpy(lanes, lanes_, sizeof lanes_); }
+
+  private:
+    static constexpr int kParts = kSquareLanes / kWidth;
+    Doubles lanes_[kClients][kParts];
+};
+
 // For vector v of a block: total + w_0 (x_0 - b) + w_1 (x_1 - b) + ..., in this order.
-template <class Format, int kClients, bool kSubtract>
+template <class Format, int kClients, bool kSubtract, class Squared>
 FEDTLU_INLINE Doubles add_weighted(Doubles total, const std::byte* const* clients, const double* weights,
-                                   const std::byte* base, int v) {
+                                   const std::byte* base, int v, Squared& squares) {
     const std::int64_t at = v * kWidth * sizeof(typename Format::Bits);
     Doubles subtrahend{};
     if constexpr (kSubtract) subtrahend = Format::read(base + at);
@@ -250,6 +272,7 @@ FEDTLU_INLINE Doubles add_weighted(Doubles total, const std::byte* const* client
     for (int client = 0; client < kClients; ++client) {
         Doubles change = Format::read(clients[client] + at);
         if constexpr (kSubtract) change = change - subtrahend;
+        squares.add(client, v, change);
         total = total + weights[client] * change;
     }
     return total;
@@ -262,7 +285,8 @@ FEDTLU_INLINE void update_block(std::byte* target, const std::byte* change, cons
     FEDTLU_UNROLL
     for (int v = 0; v < kVectors; ++v) {
         std::byte* at = target + v * kWidth * sizeof(typename Wide::Bits);
-        Wide::write(at, add_weighted<Format, 1, kSubtract>(Wide::read(at), &change, &weight, base, v));
+        NoSquares none;
+        Wide::write(at, add_weighted<Format, 1, kSubtract>(Wide::read(at), &change, &weight, base, v, none));
     }
 }
 
@@ -303,18 +327,20 @@ void update(std::byte* target, const std::byte* change, const std::byte* base, d
     }
 }
 
-template <class Format, int kClients, bool kSubtract>
+template <class Format, int kClients, bool kSubtract, class Squared>
 FEDTLU_INLINE void add_block(double* total, const std::byte* const* clients, const double* weights,
-                             const std::byte* base) {
+                             const std::byte* base, Squared& squares) {
     FEDTLU_UNROLL
     for (int v = 0; v < kVectors; ++v) {
         auto* at = reinterpret_cast<std::byte*>(total + v * kWidth);
-        store(at, add_weighted<Format, kClients, kSubtract>(load<Doubles>(at), clients, weights, base, v));
+        const Doubles sum = load<Doubles>(at);
+        store(at, add_weighted<Format, kClients, kSubtract>(sum, clients, weights, base, v, squares));
     }
 }
 
-template <class Format, int kClients, bool kSubtract>
-FEDTLU_INLINE void add_all(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
+template <class Format, int kClients, bool kSubtract, class Squared>
+FEDTLU_INLINE void add_all(double* total, const Addends& addends, const std::byte* base, std::int64_t n,
+                           Squared& squares) {
     constexpr std::int64_t kStep = kBlockBytes<Format>;
     const std::byte* clients[kClients];
     const std::byte* ahead[kClients];
@@ -326,7 +352,7 @@ FEDTLU_INLINE void add_all(double* total, const Addends& addends, const std::byt
         weights[client] = addends.weights[client];
     }
     for (; n >= kLanes; n -= kLanes, total += kLanes) {
-        add_block<Format, kClients, kSubtract>(total, clients, weights, base);
+        add_block<Format, kClients, kSubtract>(total, clients, weights, base, squares);
         FEDTLU_UNROLL
         for (int client = 0; client < kClients; ++client) {
             prefetch_block<Format>(ahead[client]);
@@ -346,21 +372,32 @@ FEDTLU_INLINE void add_all(double* total, const Addends& addends, const std::byt
         clients[client] = last[client];
     }
     if constexpr (kSubtract) __builtin_memcpy(bases, base, bytes);
-    add_block<Format, kClients, kSubtract>(totals, clients, weights, bases);
+    add_block<Format, kClients, kSubtract>(totals, clients, weights, bases, squares);
     __builtin_memcpy(total, totals, n * sizeof(double));
+}
+
+template <class Format, int kClients, bool kSubtract>
+FEDTLU_INLINE void add_some(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
+    if (addends.squares == nullptr) {
+        NoSquares none;
+        return add_all<Format, kClients, kSubtract>(total, addends, base, n, none);
+    }
+    Squares<kClients, !kSubtract && sizeof(typename Format::Bits) < 8> squares(addends.squares);
+    add_all<Format, kClients, kSubtract>(total, addends, base, n, squares);
+    squares.store(addends.squares);
 }
 
 template <class Format, bool kSubtract>
 FEDTLU_INLINE void add_any(double* total, const Addends& addends, const std::byte* base, std::int64_t n) {
     switch (addends.number) {
         case 1:
-            return add_all<Format, 1, kSubtract>(total, addends, base, n);
+            return add_some<Format, 1, kSubtract>(total, addends, base, n);
         case 2:
-            return add_all<Format, 2, kSubtract>(total, addends, base, n);
+            return add_some<Format, 2, kSubtract>(total, addends, base, n);
         case 3:
-            return add_all<Format, 3, kSubtract>(total, addends, base, n);
+            return add_some<Format, 3, kSubtract>(total, addends, base, n);
         default:
-            return add_all<Format, kAddends, kSubtract>(total, addends, base, n);
+            return add_some<Format, kAddends, kSubtract>(total, addends, base, n);
     }
 }
 

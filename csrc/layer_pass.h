@@ -102,32 +102,51 @@ class LayerPass {
     template <class Layers>
     void read(const Kernels& kernels, const Layers& layers, std::int64_t item, Tile* tiles,
               const Moments& out) const {
+        each_tile(layers, item,
+                  [&](std::int64_t layer, std::int64_t index, std::int64_t slot, std::int64_t length) {
+                      Tile tile{};
+                      if (length != 0) {
+                          tile = read_tile(kernels, layers.dtype(layer), layers.tile(layer, index), length,
+                                           layers.tile_ahead(layer, index));
+                      }
+                      if (slot < 0) {
+                          merge_tiles(layers.dtype(layer), length, &tile, out, layer);
+                      } else {
+                          tiles[slot] = tile;
+                      }
+                  });
+    }
+
+    // Calls visit(layer, tile, slot, length) for every tile of an item in order; a layer of one tile, which
+    // may be empty, has slot -1.
+    template <class Layers, class Visit>
+    void each_tile(const Layers& layers, std::int64_t item, const Visit& visit) const {
         Cursor at = starts_[item];
         const Cursor end = starts_[item + 1];
         while (at.layer != end.layer || at.tile != end.tile) {
             const std::int64_t count = layers.count(at.layer);
-            const Dtype dtype = layers.dtype(at.layer);
             if (count <= kTile) {
-                Tile tile{};
-                if (count != 0) tile = read(kernels, layers, at.layer, 0, count);
-                merge_tiles(dtype, count, &tile, out, at.layer++);
+                visit(at.layer++, std::int64_t{0}, std::int64_t{-1}, count);
                 continue;
             }
             const std::int64_t stop = at.layer == end.layer ? end.tile : tiles_of(count);
-            for (; at.tile < stop; ++at.tile) {
-                tiles[at.slot++] = read(kernels, layers, at.layer, at.tile, length_of(count, at.tile));
-            }
+            for (; at.tile < stop; ++at.tile) visit(at.layer, at.tile, at.slot++, length_of(count, at.tile));
             if (at.layer != end.layer) ++at.layer, at.tile = 0;
         }
+    }
+
+    // Calls visit(layer, slot) for every layer of several tiles, with the slot of its first.
+    template <class Visit>
+    void each_long(const Visit& visit) const {
+        for (const Long& each : longs_) visit(each.layer, each.slot);
     }
 
     // Merges the tiles of the layers that have several, after every item has been read.
     template <class Layers>
     void merge(const Layers& layers, const Tile* tiles, const Moments& out) const {
-        for (const Long& each : longs_) {
-            merge_tiles(layers.dtype(each.layer), layers.count(each.layer), &tiles[each.slot], out,
-                        each.layer);
-        }
+        each_long([&](std::int64_t layer, std::int64_t slot) {
+            merge_tiles(layers.dtype(layer), layers.count(layer), &tiles[slot], out, layer);
+        });
     }
 
   private:
@@ -143,13 +162,6 @@ class LayerPass {
         std::int64_t layer;
         std::int64_t slot;
     };
-
-    template <class Layers>
-    static Tile read(const Kernels& kernels, const Layers& layers, std::int64_t layer, std::int64_t tile,
-                     std::int64_t length) {
-        return read_tile(kernels, layers.dtype(layer), layers.tile(layer, tile), length,
-                         layers.tile_ahead(layer, tile));
-    }
 
     std::int64_t element(const FlatLayers& layers, const Cursor& at) const {
         if (at.layer == layers_) return layers.offsets[layers_];

@@ -32,12 +32,19 @@ struct Sums {
 // enough that the hardware prefetcher can follow each client's stream.
 constexpr int kAddends = 4;
 
+// The squares of one client's elements are summed in this many lanes on every level: so few that those of
+// kAddends clients fit into the registers.
+constexpr int kSquareLanes = 8;
+
 // The elements and weights of some clients. `ahead` is memory that is needed next; it is only prefetched.
+// `squares`, if not null, has kSquareLanes sums for each client, to which the squares of its changes are
+// added.
 struct Addends {
     int number = 0;  // of clients, from 1 to kAddends
     const std::byte* clients[kAddends] = {};
     const std::byte* ahead[kAddends] = {};
     double weights[kAddends] = {};
+    double* squares = nullptr;
 };
 
 // The loops of one level, indexed by Dtype.

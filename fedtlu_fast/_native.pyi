@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def aggregate(
     base: _Vector | None,
     dtype: str,
     offsets: NDArray[np.int64],
-    client_stats: bool,
+    client_stats: bool | Literal["norms"],
     threads: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]: ...
 def masked_apply_(

@@ -341,9 +341,12 @@ void test_aggregate(Random& random, bool choose_level) {
             expected.set_bits(i, bit_cast<std::uint32_t>(static_cast<float>(sum)));
         }
     }
+    std::vector<double> first;
     for (const std::string& level : simd_levels()) {
         if (choose_level) set_simd_level(level);
-        for (const bool with_clients : {false, true}) {
+        for (const int of_clients : {0, 1, 2}) {
+            const bool with_clients = of_clients == 1;
+            std::vector<double> squares(static_cast<std::size_t>(number * layers), -1.0);
             const std::string what = "aggregate at level " + level;
             Buffer got(widened(dtype), n);
             Columns fused(layers), apart(layers);
@@ -351,7 +354,25 @@ void test_aggregate(Random& random, bool choose_level) {
             std::vector<Moments> moments;
             for (Columns& columns : each) moments.push_back(columns.moments());
             aggregate(got.data(), given, n, offsets.data(), layers, fused.moments(),
-                      with_clients ? moments.data() : nullptr, any_threads(random));
+                      with_clients ? moments.data() : nullptr, of_clients == 2 ? squares.data() : nullptr,
+                      any_threads(random));
+            for (std::int64_t at = 0; of_clients == 2 && at < number * layers; ++at) {
+                const std::int64_t layer = at % layers;
+                double sum = 0.0;
+                for (std::int64_t i = offsets[layer]; i < offsets[layer + 1]; ++i) {
+                    const double change = added(0.0, clients[at / layers], start, 1.0, i);
+                    sum += change * change;
+                }
+                const double found = squares[static_cast<std::size_t>(at)];
+                if (first.size() == squares.size())
+                    check(found == first[static_cast<std::size_t>(at)] || std::isnan(found), what);
+                // A sum near the largest double may overflow in one order and not in another.
+                if (!(sum < 1e307) ? !(std::isnan(found) || found > 1e306)
+                                   : !(std::abs(found - sum) <= 1e-11 * sum)) {
+                    fail(what + ": squares");
+                }
+            }
+            if (of_clients == 2) first = squares;
             for (std::int64_t i = 0; i < n; ++i) check_element(got, i, expected.get(i), what);
             layer_stats(got.data(), got.dtype(), offsets.data(), layers, apart.moments(), 1);
             check_same(apart, fused, what + ": moments");

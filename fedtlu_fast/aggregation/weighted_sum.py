@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, dispatch
+from fedtlu_fast.ops.moments import Moments
 from fedtlu_fast.scoring import LayerStats
 from fedtlu_fast.torch_state import without_modes
 
@@ -24,11 +26,14 @@ class Aggregate:
         stats: [L], statistics of the layers of the change.
         client_stats: [K, L], statistics of the layers of every client's change; None unless the caller asked
             for them.
+        client_norms: [K, L] float64, L2 norms of the layers of every client's change; None unless the caller
+            asked for "norms".
     """
 
     change: Tensor
     stats: LayerStats
     client_stats: LayerStats | None
+    client_norms: Tensor | None = None
 
 
 @without_modes
@@ -40,7 +45,7 @@ def aggregate(
     normalize: bool = True,
     base: Tensor | None = None,
     out: Tensor | None = None,
-    client_stats: bool = False,
+    client_stats: bool | Literal["norms"] = False,
     backend: str = "auto",
 ) -> Aggregate:
     """Computes the weighted mean of K clients' changes and its statistics in one pass over the clients.
@@ -59,7 +64,8 @@ def aggregate(
             changes.
         out: [P], the vector that receives the result; it may be one of the clients. None: a new vector.
         client_stats: whether the pass also computes every client's statistics. With a `base`, they are
-            statistics of ``clients[k] - base`` rounded to the dtype of `out`.
+            statistics of ``clients[k] - base`` rounded to the dtype of `out`. "norms" computes the L2 norms
+            only, which costs less: all that clipping and most selectors need.
         backend: ``auto``, ``reference``, ``native`` or ``triton``.
 
     Raises:
@@ -91,7 +97,8 @@ def aggregate(
     return Aggregate(
         change=change,
         stats=LayerStats.from_moments(layout.names, moments),
-        client_stats=None if each is None else LayerStats.from_moments(layout.names, each),
+        client_stats=LayerStats.from_moments(layout.names, each) if isinstance(each, Moments) else None,
+        client_norms=each.sqrt() if isinstance(each, Tensor) else None,
     )
 
 

@@ -276,3 +276,9 @@ def check_offsets(offsets: Tensor, length: int) -> None:
     bounds = offsets.numpy()  # several times faster than torch on a short array
     if bounds[0] < 0 or bounds[-1] > length or (bounds[1:] < bounds[:-1]).any():
         raise InputError("offsets", offsets.tolist(), f"non-decreasing numbers from 0 to {length}")
+
+
+def check_client_stats(given: object) -> None:
+    """Checks what is asked of every client."""
+    if not isinstance(given, bool) and given != "norms":
+        raise InputError("client_stats", given, 'True, False or "norms"')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -135,6 +135,7 @@ def accumulate_(
     return found
 
 
+@overload
 def aggregate(
     clients: Tensor | Iterable[Tensor],
     weights: Tensor | Iterable[float],
@@ -144,7 +145,32 @@ def aggregate(
     out: Tensor | None = None,
     client_stats: bool = False,
     backend: str = "auto",
-) -> tuple[Tensor, Moments, Moments | None]:
+) -> tuple[Tensor, Moments, Moments | None]: ...
+
+
+@overload
+def aggregate(
+    clients: Tensor | Iterable[Tensor],
+    weights: Tensor | Iterable[float],
+    offsets: Tensor,
+    *,
+    base: Tensor | None = None,
+    out: Tensor | None = None,
+    client_stats: Literal["norms"],
+    backend: str = "auto",
+) -> tuple[Tensor, Moments, Tensor]: ...
+
+
+def aggregate(
+    clients: Tensor | Iterable[Tensor],
+    weights: Tensor | Iterable[float],
+    offsets: Tensor,
+    *,
+    base: Tensor | None = None,
+    out: Tensor | None = None,
+    client_stats: bool | Literal["norms"] = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Moments, Moments | Tensor | None]:
     """Computes ``sum_k weights[k] * (clients[k] - base)`` and the moments of its layers in one pass.
 
     Every backend gives the same bits; `reference.aggregate` defines the operation.
@@ -156,15 +182,17 @@ def aggregate(
         base: [P], in the dtype of the clients; None if the clients already are changes.
         out: [P], receives the sum; float64 for float64 clients, else float32. It may be one of the clients.
             None makes a new vector.
-        client_stats: whether to compute the moments of every client's layers too.
+        client_stats: True for the moments of every client's layers too; "norms" for their squared L2 norms,
+            which cost less.
         backend: one of `backends.NAMES`.
 
     Returns:
-        `out`; the moments of its layers [L]; the moments of every client's change [K, L], or None.
+        `out`; the moments of its layers [L]; and of every client's change the moments [K, L], or the squared
+        norms [K, L] float64, or None.
 
     Raises:
-        InputError: There are no clients; shapes, dtypes, devices or offsets do not fit; or a weight is not
-            finite.
+        InputError: There are no clients; shapes, dtypes, devices or offsets do not fit; a weight is not
+            finite; or `client_stats` is neither a bool nor "norms".
         BackendUnavailableError: See `backends.resolve`.
     """
     clients = checks.vectors("clients", clients)
@@ -175,6 +203,7 @@ def aggregate(
         checks.check_like(f"clients[{index}]", client, first)
     shares = checks.numbers("weights", weights, len(clients))
     checks.check_offsets(offsets, first.numel())
+    checks.check_client_stats(client_stats)
     if base is not None:
         base = checks.readable("base", base)
         checks.check_like("base", base, first)

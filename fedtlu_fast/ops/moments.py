@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -27,3 +28,9 @@ class Moments:
     m2: Tensor
     abs_max: Tensor
     nonfinite: Tensor
+
+
+def squared_norms(moments: Moments) -> Tensor:
+    """Returns the layers' squared L2 norms, of the shape of the moments; NaN where one is not finite."""
+    found = moments.m2 + moments.count * moments.mean.square()
+    return torch.where(found.isfinite(), found, torch.nan)

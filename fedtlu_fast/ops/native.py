@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -94,8 +95,8 @@ def aggregate(
     weights: Tensor,
     base: Tensor | None,
     offsets: Tensor,
-    client_stats: bool,
-) -> tuple[Moments, Moments | None]:
+    client_stats: bool | Literal["norms"],
+) -> tuple[Moments, Moments | Tensor | None]:
     """See `reference.aggregate`."""
     found, each = _native.aggregate(
         _array(out),
@@ -107,7 +108,10 @@ def aggregate(
         client_stats,
         torch.get_num_threads(),
     )
-    return _moments(found), None if each is None else Moments(*torch.from_numpy(each).unbind(1))
+    if each is None:
+        return _moments(found), None
+    of_clients = torch.from_numpy(each)
+    return _moments(found), of_clients if client_stats == "norms" else Moments(*of_clients.unbind(1))
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

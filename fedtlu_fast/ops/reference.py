@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -84,8 +85,8 @@ def aggregate(
     weights: Tensor,
     base: Tensor | None,
     offsets: Tensor,
-    client_stats: bool,
-) -> tuple[Moments, Moments | None]:
+    client_stats: bool | Literal["norms"],
+) -> tuple[Moments, Moments | Tensor | None]:
     """Computes ``out = sum_k weights[k] * (clients[k] - base)``, in float64 and in the order of the clients.
 
     Args:
@@ -95,22 +96,37 @@ def aggregate(
         weights: [K], float64, on the CPU.
         base: [P], in the dtype of the clients; None if the clients already are changes.
         offsets: [L + 1], int64, on the CPU (see `layer_stats`).
-        client_stats: whether to compute the moments of every client too.
+        client_stats: True for the moments of every client too, "norms" for its layers' squared norms.
 
     Returns:
         The moments of `out`, as `layer_stats` gives them; and, with `client_stats`, the moments [K, L] of
         every client's change: the client itself, or with `base` ``client - base`` rounded to the dtype of
-        `out`.
+        `out`. With "norms" they are instead the squared L2 norms [K, L] float64 of the change before it is
+        rounded (a backend may round it first); NaN where a norm is not finite.
     """
     total = torch.zeros_like(out, dtype=torch.float64)
-    rows = []
+    rows: list[Moments] = []
+    squares: list[Tensor] = []
     for client, weight in zip(clients, weights.tolist(), strict=True):
         change = client.double() if base is None else client.double() - base.double()
         total += weight * change
-        if client_stats:
+        if client_stats == "norms":
+            squares.append(_squares(change, offsets))
+        elif client_stats:
             rows.append(layer_stats(client if base is None else change.to(out.dtype), offsets))
     out.copy_(total)
+    if client_stats == "norms":
+        like = out.new_empty((0, offsets.numel() - 1), dtype=torch.float64)
+        return layer_stats(out, offsets), torch.stack(squares) if squares else like
     return layer_stats(out, offsets), _stacked(rows, out, offsets) if client_stats else None
+
+
+def _squares(change: Tensor, offsets: Tensor) -> Tensor:
+    """Returns the layers' sums of squares [L] of a float64 vector; NaN where one is not finite."""
+    bounds: list[int] = offsets.tolist()
+    sums = [float(change[start:end].square().sum()) for start, end in pairwise(bounds)]
+    found = torch.tensor(sums, dtype=torch.float64, device=change.device)
+    return torch.where(found.isfinite(), found, torch.nan)
 
 
 def _stacked(rows: Sequence[Moments], like: Tensor, offsets: Tensor) -> Moments:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedtlu_fast.errors import BackendUnavailableError
-from fedtlu_fast.ops.moments import Moments
+from fedtlu_fast.ops.moments import Moments, squared_norms
 
 try:
     import triton as _triton
@@ -88,15 +89,18 @@ def aggregate(
     weights: Tensor,
     base: Tensor | None,
     offsets: Tensor,
-    client_stats: bool,
-) -> tuple[Moments, Moments | None]:
+    client_stats: bool | Literal["norms"],
+) -> tuple[Moments, Moments | Tensor | None]:
     """See `reference.aggregate`; the bits of `out` are the same."""
     _check_live(out)
     clients = [client.contiguous() for client in clients]
     base = None if base is None else base.contiguous()
     with _device_of(out):
-        moments = aggregate_moments(out, clients, weights.contiguous(), base, _layers(offsets), client_stats)
-    return Moments(*moments[:, 0]), Moments(*moments[:, 1:]) if client_stats else None
+        moments = aggregate_moments(
+            out, clients, weights.contiguous(), base, _layers(offsets), bool(client_stats)
+        )
+    each = Moments(*moments[:, 1:]) if client_stats else None
+    return Moments(*moments[:, 0]), squared_norms(each) if each and client_stats == "norms" else each
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

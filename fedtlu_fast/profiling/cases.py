@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -199,7 +200,7 @@ def _update_case(
     return Case({name: partial(update, scratch) for name, update in updates.items()}, accuracy, traffic)
 
 
-def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
+def aggregate_case(subject: Subject, client_stats: bool | Literal["norms"] = False) -> Case:
     """Makes the case of ``sum_k weights[k] * clients[k]`` with statistics: it reads K * P, writes P.
 
     The rivals only aggregate: they compute no statistics, neither of the sum nor of the clients.
@@ -215,9 +216,9 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
             total.add_(part.double().mul_(weight))
     oracle = _oracle_of(expected, out.dtype, layout)
     # Only for the first and the last client: float64 takes longer than all measurements.
-    ends = [oracle_excess(list(layout.views(clients[at]).values())) for at in (0, -1) if client_stats]
+    ends = [oracle_excess(list(layout.views(clients[at]).values())) for at in (0, -1) if client_stats is True]
 
-    def ours(backend: str) -> tuple[Tensor, Moments, Moments | None]:
+    def ours(backend: str) -> tuple[Tensor, Moments, Moments | Tensor | None]:
         return dispatch.aggregate(
             clients, weights, layout.offsets, out=out, client_stats=client_stats, backend=backend
         )
@@ -229,7 +230,7 @@ def aggregate_case(subject: Subject, client_stats: bool = False) -> Case:
         out.fill_(torch.nan)  # so that a method cannot pass with the result of the one before
         _, moments, each = ours(name)
         ratio, wrong = _against(moments, oracle, layout)
-        if each is not None:
+        if isinstance(each, Moments):
             ratio = max(ratio or 0.0, ratio_error(excess_of(each)[[0, -1]], torch.stack(ends)))
         accuracy[OURS + name] = Accuracy(element_error(out, expected), ratio, wrong)
     for name, rival in aggregate_rivals(clients, counts, layout, out, subject.tell).items():
@@ -289,5 +290,6 @@ OPS = {
     "accumulate_+stats": Op(partial(accumulate_case, stats=True), narrow=1, wide=6),
     "aggregate": Op(aggregate_case, wide=6, takes_clients=True),
     "aggregate+clients": Op(partial(aggregate_case, client_stats=True), wide=6, takes_clients=True),
+    "aggregate+norms": Op(partial(aggregate_case, client_stats="norms"), wide=6, takes_clients=True),
     "masked_apply_": Op(apply_case, wide=6),
 }

@@ -23,6 +23,8 @@ RATIO = 1e-8
 """The largest absolute error of mean / std, which docs/concepts/numerics.md promises."""
 SQUARES = 1e-9
 """The largest relative error of a sum of squared deviations."""
+NORMS = 2e-7
+"""The largest relative error of a client's squared norm; a backend may round the change to float32 first."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def _errors(inputs: _Inputs, backend: str) -> Iterator[tuple[str, str, float, fl
         for given, exact in moments:
             for result, error, allowed in _moment_errors(given, exact):
                 yield op, result, error, allowed
+    yield "aggregate", "squared norms of clients, relative", _norm_error(inputs, backend), NORMS
 
 
 _Ran = tuple[Tensor | None, Tensor | None, list[tuple[Moments, Moments]]]
@@ -163,6 +166,20 @@ def _aggregate(inputs: _Inputs, backend: str) -> _Ran:
         row = Moments(*(getattr(each, name)[index] for name in Moments.__slots__))
         pairs.append((row, _true_moments((client - _exact(base)).to(inputs.wide), inputs)))
     return out, total, pairs
+
+
+def _norm_error(inputs: _Inputs, backend: str) -> float:
+    """Returns the largest relative error of the norms of clients."""
+    clients, base = [inputs.vector(odd=index == 1) for index in range(CLIENTS)], inputs.vector()
+    weights, copies = torch.ones(CLIENTS), [_exact(client) for client in clients]
+    _, _, found = dispatch.aggregate(
+        clients, weights, inputs.offsets, base=base, client_stats="norms", backend=backend
+    )
+    exact = reference.aggregate(_exact(base), copies, weights, _exact(base), inputs.offsets, "norms")[1]
+    if not isinstance(exact, Tensor):
+        raise TypeError("norms are a tensor")
+    scale = torch.where(exact == 0, 1.0, exact)
+    return _apart(found.cpu() / scale, exact / scale)
 
 
 def _masked_apply(inputs: _Inputs, backend: str) -> _Ran:

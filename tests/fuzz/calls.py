@@ -150,7 +150,7 @@ def valid(function: str, dice: Dice, memory: Memory) -> dict[str, Any]:
             "base": base(dice, memory, target, name),
             "dtype": name,
             "offsets": offsets(dice, memory, length),
-            "client_stats": dice.choice((False, True, 0, 1, np.bool_(True))),
+            "client_stats": dice.choice((False, True, 0, 1, np.bool_(True), "norms")),
             "threads": threads(dice),
         }
     at = offsets(dice, memory, length)

@@ -40,6 +40,7 @@ class WrongError(AssertionError):
 class Expected:
     """Holds the target's new values, which of them were touched, and the moments [5, L] or None.
 
+    `squares` [K, L] are the squared norms that stand in place of the last moments.
     Or, in place of them, what looks at answer and target and raises `WrongError`.
     """
 
@@ -47,6 +48,7 @@ class Expected:
     touched: Array | None = None
     result: Any = None
     judge: Callable[[Any, Array | None], None] | None = None
+    squares: Array | None = None
 
 
 def need(fits: bool, what: str) -> None:
@@ -175,21 +177,24 @@ def _aggregate(args: dict[str, Any]) -> Expected:
     weights = vector(args["weights"], "f", 8, "weights").tolist()
     need(len(weights) == len(clients), "weights")
     at = bounds(args["offsets"], target.size)
-    client_stats = truth(args["client_stats"], "client_stats")
+    asked = args["client_stats"]
+    norms = isinstance(asked, str) and asked == "norms"
+    client_stats = not norms and truth(asked, "client_stats")
     base = None if args["base"] is None else _change(args["base"], name, target, "base")
-    total, each = np.zeros(target.size), []
+    total, each, squares = np.zeros(target.size), [], []
     for client, weight in zip(clients, weights, strict=True):
         change = _change(client, name, target, "clients")
         if base is not None:
             change = change - base
         total += weight * change
+        squares.append([np.square(layer).sum() for layer in cut(change, at)])
         rounded = change if base is None else change.astype(target.dtype).astype(np.float64)
         each.append(moments(cut(rounded, at)))
     new = total.astype(target.dtype)
     of_clients = np.array(each).reshape(len(each), 5, len(at) - 1) if client_stats else None
-    return Expected(
-        new, np.ones(new.shape, dtype=bool), (moments(cut(new.astype(np.float64), at)), of_clients)
-    )
+    of_layers = np.array(squares).reshape(len(squares), len(at) - 1) if norms else None
+    stats = (moments(cut(new.astype(np.float64), at)), of_clients)
+    return Expected(new, np.ones(new.shape, dtype=bool), stats, squares=of_layers)
 
 
 def _masked_apply(args: dict[str, Any]) -> Expected:
@@ -238,13 +243,27 @@ def compare(answer: Any, target: Array | None, wanted: Expected) -> None:
     if isinstance(wanted.result, tuple):
         if not isinstance(answer, tuple) or len(answer) != len(wanted.result):
             raise WrongError(f"answered {type(answer)}")
-        for got, matrix in zip(answer, wanted.result, strict=True):
+        shown = answer if wanted.squares is None else (*answer[:-1], None)
+        for got, matrix in zip(shown, wanted.result, strict=True):
             _compare_moments(got, matrix)
+        if wanted.squares is not None:
+            _compare_squares(answer[-1], wanted.squares)
     elif isinstance(wanted.result, int):
         if answer != wanted.result:
             raise WrongError(f"answered {answer!r}, not {wanted.result!r}")
     else:
         _compare_moments(answer, wanted.result)
+
+
+def _compare_squares(got: Any, squares: Array) -> None:
+    if not is_array(got) or got.dtype != np.float64 or got.shape != squares.shape:
+        raise WrongError(f"squared norms are {type(got)}")
+    truth = np.where(np.isfinite(squares), squares, np.nan)
+    # Sums near the largest float64 may overflow in one order and not in another.
+    fits = (np.abs(got - truth) <= 1e-12 * truth + 1e-300) | (np.isnan(got) & ~(truth < 1e307))
+    if not fits.all():
+        at = tuple(int(index[0]) for index in np.nonzero(~fits))
+        raise WrongError(f"squared norm {at} is {got[at]!r}, not {truth[at]!r}")
 
 
 def _compare_moments(got: Any, matrix: Array | None) -> None:

@@ -349,6 +349,45 @@ def test_aggregate_has_the_bits_of_one_client_after_another(
     assert each is None
 
 
+@pytest.mark.sweep(quick=4, backend="triton")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("with_base", [True, False], ids=["base", "no_base"])
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_aggregate_with_norms_only(backend, backend_device, generator, dtype, with_base, number):
+    lengths = (63, 0, 2500, 1, 2, 100 if backend == "triton" else 17_000, 129)
+    offsets = offsets_of(*lengths, start=3)
+    size = 3 + sum(lengths) + 6
+    clients = torch.stack([random(size, dtype, generator, backend_device) for _ in range(number)])
+    base = random(size, dtype, generator, backend_device) if with_base else None
+    weights = torch.rand(number, generator=generator, dtype=torch.float64)
+    plain = dispatch.aggregate(clients, weights, offsets, base=base, backend=backend)
+    got, moments, squares = dispatch.aggregate(
+        clients, weights, offsets, base=base, client_stats="norms", backend=backend
+    )
+    assert_same_bits(got, plain[0])
+    same_moments(moments, plain[1])
+    changes = clients.double() - (0 if base is None else base.double())
+    true = torch.stack([layer.square().sum(dim=1) for layer in changes[:, 3:-6].split(lengths, dim=1)], dim=1)
+    assert squares.dtype == torch.float64
+    torch.testing.assert_close(squares, true, rtol=2e-7 if backend == "triton" else 1e-13, atol=0)
+    # One value that is not finite is seen in its layer of its client only.
+    clients[number - 1, 3 + 63 + 2499] = INF
+    _, _, found = dispatch.aggregate(
+        clients, weights, offsets, base=base, client_stats="norms", backend=backend
+    )
+    seen = torch.zeros_like(true, dtype=torch.bool)
+    seen[number - 1, 2] = True
+    assert torch.equal(found.isnan(), seen)
+    assert torch.equal(found[~seen], squares[~seen])
+
+
+def test_aggregate_refuses_other_facts_of_clients(backend, backend_device):
+    clients = torch.ones(2, 3, device=backend_device)
+    for wrong in ("norm", None, 1):
+        with pytest.raises(InputError, match="client_stats"):
+            dispatch.aggregate(clients, [1.0, 1.0], offsets_of(3), client_stats=wrong, backend=backend)
+
+
 def test_aggregate_takes_strided_rows_and_writes_to_out(backend, backend_device, generator):
     wide = torch.stack([random(900, torch.float32, generator, backend_device) for _ in range(3)])
     clients, out = wide[:, ::3], torch.zeros(301, device=backend_device)[1:]
