@@ -35,6 +35,7 @@ METHODS = {
     "accumulate_+stats": FOLLOWED,
     "aggregate": SUMS,
     "aggregate+clients": SUMS,
+    "aggregate+norms": SUMS,
     "masked_apply_": ["torch loop", "torch foreach_add_"],
 }
 PAIRS = [(op, name) for op in OPS for name in [*(OURS + backend for backend in BACKENDS), *METHODS[op]]]

@@ -75,9 +75,9 @@ def profile_command(
     llama-7b-bf16 (14 GB), 100k-layers, one-layer (as many bytes as 100k-layers).
 
     Operations: layer_stats (of a flat vector), layer_stats (list) (of separate tensors), accumulate_,
-    accumulate_+stats, aggregate, aggregate+clients (with the statistics of every client), masked_apply_.
-    aggregate always computes the statistics of the sum; its rivals only sum. Without --shapes it is measured
-    on transformer-6 and gpt2.
+    accumulate_+stats, aggregate, aggregate+clients (with the statistics of every client),
+    aggregate+norms (with the norms of every client), masked_apply_. aggregate always computes the statistics
+    of the sum; its rivals only sum. Without --shapes it is measured on transformer-6 and gpt2.
     """
     import torch
 

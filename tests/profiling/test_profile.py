@@ -105,6 +105,7 @@ def test_a_sum_in_16_bits_is_shown_as_wrong_and_a_widened_one_as_right(small):
         ("accumulate_+stats", 12, 4, 12),
         ("aggregate", 12, 4, 16),
         ("aggregate+clients", 12, 4, 16),
+        ("aggregate+norms", 12, 4, 16),
     ],
 )
 def test_floor_is_what_the_bytes_take_at_the_bandwidth_of_the_same_turns(rows, op, read, written, waited_for):
