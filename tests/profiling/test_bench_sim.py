@@ -111,7 +111,7 @@ def test_a_folder_without_rivals_is_refused(tmp_path):
     [
         (["--systems", "fedavg"], "--systems: got 'fedavg'; expected some of fedtlu:auto"),
         (["--systems", "plain:fast"], "--systems: got 'plain:fast'"),
-        (["--workloads", "cnn"], "--workloads: got 'cnn'; expected one of mlp, gpt"),
+        (["--workloads", "vision"], "--workloads: got 'vision'; expected one of mlp, gpt, cnn, lstm, lora"),
         (["--csv", "/no/such/folder/x.csv"], "--csv: got '/no/such/folder/x.csv'"),
     ],
 )

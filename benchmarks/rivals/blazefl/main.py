@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 STARTED = time.perf_counter()
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "fedtlu_fast/profiling/federations"))
+sys.path.append(str(Path(__file__).resolve().parents[3] / "fedtlu_fast/profiling"))
 
-import harness
+from federations import harness
 
 args = harness.arguments(["single", "threads", "processes"], parallel=("threads", "processes"))
 report = harness.Report("blazefl", args, STARTED)
@@ -25,7 +25,7 @@ from blazefl.contrib import (
     FedAvgThreadPoolClientTrainer,
 )
 from blazefl.core import IPCMode
-from workload import import_model, workload
+from federations.workloads.choose import import_model, workload
 
 import_model(args.workload)
 report.imported()
@@ -34,9 +34,13 @@ report.imported()
 class Rows(torch.nn.Module):
     """Returns one row of logits per target, since BlazeFL's loss is CrossEntropyLoss as it comes."""
 
-    def __init__(self, model):
+    def __init__(self, work):
         super().__init__()
-        self.model = model
+        self.work, self.model = work, work.model()
+
+    def state_dict(self):
+        """Returns what is trained, since BlazeFL sends and averages all of this."""
+        return self.work.sent(self.model)
 
     def forward(self, inputs):
         return self.model(inputs).flatten(0, -2)
@@ -47,7 +51,7 @@ class Models:
         self.work = work
 
     def select_model(self, name):
-        return Rows(self.work.model())
+        return Rows(self.work)
 
 
 class Batches(list):

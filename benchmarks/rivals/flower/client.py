@@ -3,10 +3,10 @@
 import functools
 
 import torch
+from federations.workloads.protocol import loss
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
-from workload import loss
 
 
 @functools.lru_cache(maxsize=1)
@@ -19,7 +19,7 @@ def train(work, client, state, threads):
     """Trains a client; returns the model and the number of samples after a client's round."""
     torch.set_num_threads(threads)
     model = model_of(work)
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=work.settings.lr)
     for inputs, targets in work.batches(client):
@@ -34,10 +34,10 @@ class Client(NumPyClient):
         self.work, self.client, self.threads = work, client, threads
 
     def fit(self, parameters, config):
-        names = model_of(self.work).state_dict()
+        names = self.work.sent(model_of(self.work))
         state = {name: torch.from_numpy(value) for name, value in zip(names, parameters, strict=True)}
         model, samples = train(self.work, self.client, state, self.threads)
-        return [value.numpy() for value in model.state_dict().values()], samples, {}
+        return [value.numpy() for value in self.work.sent(model).values()], samples, {}
 
 
 def make_client_fn(work, threads):
@@ -56,7 +56,7 @@ def make_client_app(work, threads):
         state = message.content["arrays"].to_torch_state_dict()
         model, samples = train(work, client, state, threads)
         content = {
-            "arrays": ArrayRecord(model.state_dict()),
+            "arrays": ArrayRecord(work.sent(model)),
             "metrics": MetricRecord({"num-examples": samples}),
         }
         return Message(content=RecordDict(content), reply_to=message)

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 STARTED = float(os.environ.get("RIVALS_STARTED") or time.perf_counter())
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "fedtlu_fast/profiling/federations"))
+sys.path.append(str(Path(__file__).resolve().parents[3] / "fedtlu_fast/profiling"))
 
-import harness
+from federations import harness
 
 args = harness.arguments(["simulated", "workers"], parallel=("workers",))
 if args.mode == "workers" and "RANK" not in os.environ:
@@ -24,6 +24,8 @@ import random
 
 import numpy as np
 import torch
+from federations.workloads.choose import import_model, workload
+from federations.workloads.protocol import loss
 from pfl.aggregate.simulate import SimulatedBackend
 from pfl.aggregate.weighting import WeightByDatapoints
 from pfl.algorithm.base import NNAlgorithmParams
@@ -36,7 +38,6 @@ from pfl.hyperparam.base import NNTrainHyperParams
 from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from pfl.version import __version__
-from workload import import_model, loss, workload
 
 import_model(args.workload)
 report.imported()

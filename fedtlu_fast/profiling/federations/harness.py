@@ -1,7 +1,8 @@
 """Holds the parts that all compared simulators share: command line, clock and one line of JSON.
 
-Like `workload`, this file is also imported by the rivals' scripts (``benchmarks/rivals``), whose environments
-have torch but not this package.
+Like the workloads, this file is also imported by the rivals' scripts (``benchmarks/rivals``), whose
+environments have torch but not this package: there `federations` is a package of its own, hence the relative
+imports.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from .workloads import NAMES
+
 if TYPE_CHECKING:
     from torch import nn
 
-    from fedtlu_fast.profiling.federations.workload import Workload
+    from .workloads.protocol import Workload
 
 
 def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Namespace:
@@ -31,7 +34,7 @@ def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Name
         print(json.dumps(modes))  # noqa: T201  (what was asked for)
         sys.exit()
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--workload", choices=["mlp", "gpt"], required=True)
+    parser.add_argument("--workload", choices=NAMES, required=True)
     parser.add_argument("--rounds", type=_positive, required=True)
     parser.add_argument("--clients", type=_positive)
     parser.add_argument("--cohort", type=_positive)

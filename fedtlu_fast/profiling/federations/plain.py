@@ -17,7 +17,8 @@ report = harness.Report("plain", args, STARTED)
 import torch
 from torch import nn
 
-from fedtlu_fast.profiling.federations.workload import Workload, import_model, loss, workload
+from fedtlu_fast.profiling.federations.workloads.choose import import_model, workload
+from fedtlu_fast.profiling.federations.workloads.protocol import Workload, loss
 
 import_model(args.workload)
 report.imported()
@@ -32,17 +33,17 @@ def _train_(model: nn.Module, work: Workload, client: int) -> None:
 
 
 def _round_(server: nn.Module, worker: nn.Module, work: Workload, cohort: list[int]) -> None:
-    start = server.state_dict()
+    start = work.sent(server)
     total = {name: torch.zeros_like(value) for name, value in start.items()}
     weight = 0
     for client in cohort:
-        worker.load_state_dict(start)
+        worker.load_state_dict(start, strict=False)
         _train_(worker, work, client)
         samples = len(work.client(client)[0])
-        for name, value in worker.state_dict().items():
+        for name, value in work.sent(worker).items():
             total[name] += samples * value
         weight += samples
-    server.load_state_dict({name: value / weight for name, value in total.items()})
+    server.load_state_dict({name: value / weight for name, value in total.items()}, strict=False)
 
 
 def main() -> None:
