@@ -95,7 +95,7 @@ def test_the_command_prints_a_table_and_the_seed(capsys: pytest.CaptureFixture[s
     assert f"seed {SEED}" in shown.err
     assert all(f"{name} on cpu" in shown.out for name in ("native", "reference"))
     assert all(op in shown.out for op in OPS)
-    assert "all 24 results are right" in shown.out
+    assert "all 26 results are right" in shown.out
 
 
 def test_the_command_fails_with_the_seed_when_a_result_is_wrong(

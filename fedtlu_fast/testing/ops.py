@@ -170,8 +170,8 @@ def _aggregate(inputs: _Inputs, backend: str) -> _Ran:
 
 def _norm_error(inputs: _Inputs, backend: str) -> float:
     """Returns the largest relative error of the norms of clients."""
-    clients, base = [inputs.vector(odd=index == 1) for index in range(CLIENTS)], inputs.vector()
-    weights, copies = torch.ones(CLIENTS), [_exact(client) for client in clients]
+    clients, base = [inputs.vector(), inputs.vector(odd=True)], inputs.vector()
+    weights, copies = torch.ones(2), [_exact(client) for client in clients]
     _, _, found = dispatch.aggregate(
         clients, weights, inputs.offsets, base=base, client_stats="norms", backend=backend
     )
