@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fedtlu_fast.kernels.layer_stats import merge
+from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import double, double_words, widen
+from fedtlu_fast.kernels.pairs import use_pairs
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
 
@@ -76,6 +77,7 @@ def _accumulate_moments(
     partials,
     tiles,
     HAS_BASE: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
@@ -85,7 +87,7 @@ def _accumulate_moments(
         change -= widen(read(base, first, stop, BLOCK, WHOLE)).to(tl.float64)
     rounded = (total.to(tl.float64) + weight * change).to(total.dtype)
     write(aggregate, rounded, first, stop, BLOCK, WHOLE)
-    put_moments(rounded, first, stop, partials, tiles, BLOCK, WHOLE)
+    put_moments(rounded, first, stop, partials, tiles, False, PAIRS, BLOCK, WHOLE)
 
 
 @triton.jit(do_not_specialize=["weight_high", "weight_low", "tiles"])
@@ -102,6 +104,7 @@ def accumulate_moments_kernel(
     tiles,
     HAS_BASE: tl.constexpr,
     ALIGNED: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """`accumulate_kernel` over one tile, and the moments of the numbers it stores.
@@ -114,6 +117,7 @@ def accumulate_moments_kernel(
         partials: [5, T], float64, out (see `layer_stats.tile_moments_kernel`).
         tiles: T.
         ALIGNED: whether all vectors lie on 16 bytes at the same indices.
+        PAIRS: whether sums are kept in pairs of float32; not for float64.
         HAS_BASE, BLOCK: whether there is a base; elements per tile.
     """
     tile = tl.program_id(0).to(tl.int64)
@@ -128,10 +132,10 @@ def accumulate_moments_kernel(
     # fmt: off
     if (first == 0) & (stop == BLOCK):
         _accumulate_moments(aggregate, client, base, weight, first, stop, partials, tiles,
-                            HAS_BASE, BLOCK, True)
+                            HAS_BASE, PAIRS, BLOCK, True)
     else:
         _accumulate_moments(aggregate, client, base, weight, first, stop, partials, tiles,
-                            HAS_BASE, BLOCK, False)
+                            HAS_BASE, PAIRS, BLOCK, False)
     # fmt: on
 
 
@@ -168,6 +172,7 @@ def accumulate_moments(
     table = tiles_of_all(layers, client, aggregate.numel(), MOMENTS_BLOCK)
     partials = torch.empty(5, table.count, dtype=torch.float64, device=aggregate.device)
     moments = torch.empty(5, len(layers.lengths), dtype=torch.float64, device=aggregate.device)
+    pairs = use_pairs(aggregate.dtype, aggregate.device)
     others = (aggregate, client) if base is None else (aggregate, client, base)
     if table.count:
         accumulate_moments_kernel[(table.count,)](
@@ -182,9 +187,10 @@ def accumulate_moments(
             table.count,
             HAS_BASE=base is not None,
             ALIGNED=all(in_step(other, client) for other in others),
+            PAIRS=pairs,
             BLOCK=MOMENTS_BLOCK,
             num_warps=NUM_WARPS,
             enable_fp_fusion=False,  # bit equality with the reference
         )
-    merge(partials, table, moments.shape[1], moments)
+    merge(partials, table, moments.shape[1], moments, pairs)
     return moments

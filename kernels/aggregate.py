@@ -15,8 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from fedtlu_fast.kernels.clients import table_of
-from fedtlu_fast.kernels.layer_stats import merge
+from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import widen
+from fedtlu_fast.kernels.pairs import use_pairs
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
 
@@ -41,9 +42,11 @@ def _aggregate(
     HAS_BASE: tl.constexpr,
     CLIENT_STATS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
+    EXACT: tl.constexpr = base.dtype.element_ty.primitive_bitwidth == 16 and not HAS_BASE
     if HAS_BASE:
         origin = read(lane_zero(base, start, ALIGNED), first, stop, BLOCK, WHOLE)
     total = tl.zeros((BLOCK,), dtype=tl.float64)
@@ -66,11 +69,11 @@ def _aggregate(
         total += weight * wide
         if CLIENT_STATS:
             row += 5 * tiles
-            put_moments(change, first, stop, row, tiles, BLOCK, WHOLE)
+            put_moments(change, first, stop, row, tiles, EXACT, PAIRS, BLOCK, WHOLE)
         x = ahead
     rounded = total.to(out.dtype.element_ty)
     write(lane_zero(out, start, ALIGNED), rounded, first, stop, BLOCK, WHOLE)
-    put_moments(rounded, first, stop, partials, tiles, BLOCK, WHOLE)
+    put_moments(rounded, first, stop, partials, tiles, False, PAIRS, BLOCK, WHOLE)
 
 
 @triton.jit(do_not_specialize=["clients", "tiles"])
@@ -87,6 +90,7 @@ def aggregate_kernel(
     HAS_BASE: tl.constexpr,
     CLIENT_STATS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """``out = round(sum_k weight_k * (client_k - base))`` over one tile, in order, every step in float64.
@@ -101,6 +105,7 @@ def aggregate_kernel(
             sum's tile, then of each client's change (see `layer_stats.tile_moments_kernel`).
         tiles: T.
         ALIGNED: whether all vectors lie on 16 bytes at the same indices.
+        PAIRS: whether the moments' sums are kept in pairs of float32; not for float64.
         BLOCK: elements per tile.
     """
     tile = tl.program_id(0).to(tl.int64)
@@ -111,10 +116,10 @@ def aggregate_kernel(
     # fmt: off
     if (first == 0) & (stop == BLOCK):
         _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
-                   HAS_BASE, CLIENT_STATS, ALIGNED, BLOCK, True)
+                   HAS_BASE, CLIENT_STATS, ALIGNED, PAIRS, BLOCK, True)
     else:
         _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
-                   HAS_BASE, CLIENT_STATS, ALIGNED, BLOCK, False)
+                   HAS_BASE, CLIENT_STATS, ALIGNED, PAIRS, BLOCK, False)
     # fmt: on
 
 
@@ -139,6 +144,7 @@ def aggregate(
     table = tiles_of_all(layers, clients[0], out.numel(), BLOCK)
     partials = torch.empty(vectors, 5, table.count, dtype=torch.float64, device=out.device)
     moments = torch.empty(5, vectors, count, dtype=torch.float64, device=out.device)
+    pairs = use_pairs(out.dtype, out.device)
     others = (out, *clients) if base is None else (out, *clients, base)
     if table.count:
         aggregate_kernel[(table.count,)](
@@ -154,9 +160,10 @@ def aggregate(
             HAS_BASE=base is not None,
             CLIENT_STATS=each,
             ALIGNED=all(in_step(other, clients[0]) for other in others),
+            PAIRS=pairs,
             BLOCK=BLOCK,
             num_warps=NUM_WARPS,
             enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
         )
-    merge(partials, table, count, moments.view(5, vectors * count))
+    merge(partials, table, count, moments.view(5, vectors * count), pairs)
     return moments

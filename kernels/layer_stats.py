@@ -10,8 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import widen
-from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
+from fedtlu_fast.kernels.pairs import ordinary, put_sums, tile_sums, use_pairs
+from fedtlu_fast.kernels.tiles import Layers, tiles_of
 
 # Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte load;
 # four rows keep four such loads per thread in flight, while the float64 sums stay one row wide to save
@@ -19,11 +21,6 @@ from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 NUM_WARPS = 4
 ROWS = 4
 ROW_BYTES = 32 * NUM_WARPS * 16
-# Tiles per step of the second launch, and its warps; the first pair that holds the largest layer is chosen,
-# else the last. 100,000 small layers need small programs. An embedding of 38M float32, which is also one
-# program, has 2,356 tiles here and 37,000 in aggregate.py. Four tiles per thread take 128 registers.
-MERGE_LANES = (32, 512, 2048)
-MERGE_WARPS = (1, 4, 16)
 
 
 @triton.jit
@@ -94,111 +91,67 @@ def _nonfinite(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     return tl.sum(bad, axis=0)
 
 
+@triton.jit
+def _put_wide(source, first, stop, partials, tiles, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Stores a tile's centre, offset, m2, abs_max, nonfinite, computed in float64."""
+    if (first == 0) & (stop % (ROWS * WIDTH) == 0):
+        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, True)
+    else:
+        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, False)
+    tl.store(partials, centre)
+    tl.store(partials + tiles, offset)
+    tl.store(partials + 2 * tiles, m2)
+    tl.store(partials + 3 * tiles, abs_max)
+    tl.store(partials + 4 * tiles, 0.0)
+    mean = centre + offset
+    if mean - mean != 0.0:  # a NaN or Inf among the elements makes the mean non-finite: only then count them
+        bad = _nonfinite(source, first, stop, ROWS, WIDTH)
+        tl.store(partials + 4 * tiles, bad.to(tl.float64))
+
+
 @triton.jit(do_not_specialize=["tiles"])
 def tile_moments_kernel(
-    origin, starts, firsts, stops, partials, tiles, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    origin,
+    starts,
+    firsts,
+    stops,
+    partials,
+    tiles,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):
     """Computes the moments of one tile: ``partials[:, tile] = centre, offset, m2, abs_max, nonfinite``.
 
     Args:
         origin: where `starts` count from; any dtype.
         starts, firsts, stops: [T], the tile table.
-        partials: [5, T], float64, out; the mean is centre + offset.
+        partials: [5, T], float64, out; the mean is centre + offset. With PAIRS, an ordinary tile has sums
+            there (`pairs.put_sums`).
         tiles: T.
         ROWS, WIDTH: shape of a step.
+        PAIRS: whether to keep sums in pairs of float32, wherever these hold them.
     """
     tile = tl.program_id(0).to(tl.int64)
     source = tl.multiple_of(origin + tl.load(starts + tile), 16)  # the table starts tiles on 16 bytes
     first = tl.load(firsts + tile).to(tl.int32)
     stop = tl.load(stops + tile).to(tl.int32)
-    if (first == 0) & (stop % (ROWS * WIDTH) == 0):
-        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, True)
+    partials += tile
+    if PAIRS:
+        if (first == 0) & (stop % (ROWS * WIDTH) == 0):
+            total, total_low, squares, squares_low, largest = tile_sums(
+                source, first, stop, ROWS, WIDTH, True
+            )
+        else:
+            total, total_low, squares, squares_low, largest = tile_sums(
+                source, first, stop, ROWS, WIDTH, False
+            )
+        if ordinary(total, squares, largest, stop - first):
+            put_sums(total, total_low, squares, squares_low, largest, partials, tiles)
+        else:
+            _put_wide(source, first, stop, partials, tiles, ROWS, WIDTH)
     else:
-        centre, offset, m2, abs_max = _tile_moments(source, first, stop, ROWS, WIDTH, False)
-    tl.store(partials + tile, centre)
-    tl.store(partials + tiles + tile, offset)
-    tl.store(partials + 2 * tiles + tile, m2)
-    tl.store(partials + 3 * tiles + tile, abs_max)
-    tl.store(partials + 4 * tiles + tile, 0.0)
-    mean = centre + offset
-    if mean - mean != 0.0:  # a NaN or Inf among the elements makes the mean non-finite: only then count them
-        bad = _nonfinite(source, first, stop, ROWS, WIDTH)
-        tl.store(partials + 4 * tiles + tile, bad.to(tl.float64))
-
-
-@triton.jit
-def _shift_of_tiles(partials, tile, inside, centre, tiles):
-    """Returns the means of these tiles minus `centre`, [LANES]; exactly 0 for equal centres."""
-    centres = tl.load(partials + tile, inside, other=0.0)
-    return tl.where(inside, centres - centre + tl.load(partials + tiles + tile, inside, other=0.0), 0.0)
-
-
-@triton.jit
-def _count_of_tiles(firsts, stops, tile, inside):
-    """Returns the number of elements of these tiles, [LANES]."""
-    return (tl.load(stops + tile, inside, other=0) - tl.load(firsts + tile, inside, other=0)).to(tl.float64)
-
-
-@triton.jit(do_not_specialize=["tiles", "layers", "width"])
-def merge_kernel(
-    partials, firsts, stops, bounds, columns, moments, tiles, layers, width, LANES: tl.constexpr
-):
-    """Merges the moments of a layer's tiles of one vector; program ``vector * layers + layer``.
-
-        n = sum(n_i);  s_i = c_i - c_0 + offset_i;  s = sum(n_i s_i) / n
-        mean = c_0 + s;  m2 = sum(m2_i + n_i (s_i - s)^2)
-
-    Tiles of equal mean add exactly nothing to m2. A layer without tiles is empty: zeros.
-
-    Args:
-        partials: [V, 5, T], the result of `tile_moments_kernel` for each of V vectors.
-        firsts, stops: [T], the tile table, of every vector.
-        bounds: [>= L + 1], the layer's tiles.
-        columns: [>= L], the layer's column in `moments`, counted from ``vector * L``.
-        moments: [5, width], float64, out: count, mean, m2, abs_max, nonfinite.
-        tiles, layers: T and L.
-        width: columns of `moments`, at least V * L.
-        LANES: tiles per step.
-    """
-    vector = tl.program_id(0) // layers
-    layer = tl.program_id(0) % layers
-    partials += vector.to(tl.int64) * 5 * tiles
-    begin = tl.load(bounds + layer)
-    end = tl.load(bounds + layer + 1)
-    centre = tl.load(partials + begin, mask=begin < end, other=0.0)
-
-    counts = tl.zeros((LANES,), dtype=tl.float64)
-    sums = tl.zeros((LANES,), dtype=tl.float64)
-    largest = tl.zeros((LANES,), dtype=tl.float64)
-    bad = tl.zeros((LANES,), dtype=tl.float64)
-    for base in range(begin, end, LANES):
-        tile = base + tl.arange(0, LANES)
-        inside = tile < end
-        n = _count_of_tiles(firsts, stops, tile, inside)
-        counts += n
-        sums += n * _shift_of_tiles(partials, tile, inside, centre, tiles)
-        largest = tl.maximum(largest, tl.load(partials + 3 * tiles + tile, inside, other=0.0))
-        bad += tl.load(partials + 4 * tiles + tile, inside, other=0.0)
-    count = tl.sum(counts, axis=0)
-    shift = tl.sum(sums, axis=0) / tl.maximum(count, 1.0)
-
-    squares = tl.zeros((LANES,), dtype=tl.float64)
-    for base in range(begin, end, LANES):
-        tile = base + tl.arange(0, LANES)
-        inside = tile < end
-        n = _count_of_tiles(firsts, stops, tile, inside)  # 0 outside, and so is the product
-        deviation = _shift_of_tiles(partials, tile, inside, centre, tiles) - shift
-        squares += tl.load(partials + 2 * tiles + tile, inside, other=0.0) + n * deviation * deviation
-
-    nonfinite = tl.sum(bad, axis=0)
-    clean = nonfinite == 0.0
-    nan = float("nan")
-    column = vector * layers + tl.load(columns + layer)  # int64, as the table
-    tl.store(moments + column, count)
-    tl.store(moments + width + column, tl.where(clean, centre + shift, nan))
-    tl.store(moments + 2 * width + column, tl.where(clean, tl.sum(squares, axis=0), nan))
-    tl.store(moments + 3 * width + column, tl.where(clean, tl.max(largest, axis=0), nan))
-    tl.store(moments + 4 * width + column, nonfinite)
+        _put_wide(source, first, stop, partials, tiles, ROWS, WIDTH)
 
 
 def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
@@ -213,6 +166,7 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
     if not count:
         return
     table = tiles_of(layers, origin)
+    pairs = use_pairs(origin.dtype, origin.device)
     partials = torch.empty(5, table.count, dtype=torch.float64, device=origin.device)
     if table.count:
         tile_moments_kernel[(table.count,)](
@@ -224,36 +178,8 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
             table.count,
             ROWS=ROWS,
             WIDTH=ROW_BYTES // origin.element_size(),
+            PAIRS=pairs,
             num_warps=NUM_WARPS,
-            enable_fp_fusion=True,
+            enable_fp_fusion=not pairs,  # a fused x * x + sum would spoil the error of x * x
         )
-    merge(partials, table, count, moments)
-
-
-def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor) -> None:
-    """Launches `merge_kernel` for the first layers of the table.
-
-    Args:
-        partials: [V, 5, T] or, for one vector, [5, T].
-        table: T tiles.
-        layers: how many layers of the table to merge; the rest of the table is not read.
-        moments: [5, >= V * layers], float64, contiguous; changed in place.
-    """
-    vectors = 1 if partials.dim() == 2 else len(partials)
-    if not layers:
-        return
-    choice = sum(table.most > lanes for lanes in MERGE_LANES[:-1])
-    merge_kernel[(vectors * layers,)](
-        partials,
-        table.firsts,
-        table.stops,
-        table.bounds,
-        table.columns,
-        moments,
-        table.count,
-        layers,
-        moments.shape[1],
-        LANES=MERGE_LANES[choice],
-        num_warps=MERGE_WARPS[choice],
-        enable_fp_fusion=True,
-    )
+    merge(partials, table, count, moments, pairs)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.pairs import ordinary, put_sums, sums_of
 from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 
 
@@ -42,8 +43,8 @@ def write(target, x, first, stop, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
 
 
 @triton.jit
-def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    """Stores the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
+def _put_wide(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Stores the moments of a tile [BLOCK], computed in float64.
 
     The sums are taken about c, the mean but for rounding:
         c = p + sum(x - p) / n;  offset = sum(x - c) / n;  m2 = sum((x - c)^2) - n offset^2
@@ -78,6 +79,32 @@ def put_moments(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.
     if mean - mean != 0.0:  # a NaN or Inf among the elements makes the mean non-finite: only then count them
         bad = tl.sum((x - x != 0.0).to(tl.int32), axis=0)
     tl.store(partials + 4 * tiles, bad.to(tl.float64))
+
+
+@triton.jit
+def put_moments(
+    x,
+    first,
+    stop,
+    partials,
+    tiles,
+    EXACT: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    """Stores the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
+
+    Lanes outside the layer hold 0. EXACT: no element has more than 12 digits.
+    """
+    if PAIRS:
+        total, total_low, squares, squares_low, largest = sums_of(x, EXACT)
+        if ordinary(total, squares, largest, stop - first):
+            put_sums(total, total_low, squares, squares_low, largest, partials, tiles)
+        else:
+            _put_wide(x, first, stop, partials, tiles, BLOCK, WHOLE)
+    else:
+        _put_wide(x, first, stop, partials, tiles, BLOCK, WHOLE)
 
 
 def tiles_of_all(layers: Layers, origin: Tensor, size: int, block: int) -> Tiles:

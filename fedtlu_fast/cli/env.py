@@ -68,7 +68,13 @@ def environment() -> dict[str, Any]:
         or {"cuda": "none that PyTorch sees"},
         "variables": {
             name: os.environ.get(name, "not set")
-            for name in ("FEDTLU_SIMD", "TRITON_INTERPRET", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+            for name in (
+                "FEDTLU_SIMD",
+                "FEDTLU_GPU_SUMS",
+                "TRITON_INTERPRET",
+                "OMP_NUM_THREADS",
+                "OMP_WAIT_POLICY",
+            )
         },
     }
     if why_not("native") is None:

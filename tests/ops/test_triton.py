@@ -24,7 +24,15 @@ if DEVICE == "cpu":
 pytest.importorskip("triton")
 
 from fedtlu_fast.errors import BackendUnavailableError  # noqa: E402
-from fedtlu_fast.kernels import accumulate, aggregate, clients, layer_stats, masked_apply, tiles  # noqa: E402
+from fedtlu_fast.kernels import (  # noqa: E402
+    accumulate,
+    aggregate,
+    clients,
+    layer_stats,
+    masked_apply,
+    merge,
+    tiles,
+)
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
 from fedtlu_fast.ops.checks import TARGETS  # noqa: E402
@@ -49,7 +57,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", 2)
     monkeypatch.setattr(layer_stats, "ROW_BYTES", STEP_BYTES // 2)
-    monkeypatch.setattr(layer_stats, "MERGE_LANES", (1, 2, 4))
+    monkeypatch.setattr(merge, "MERGE_LANES", (1, 2, 4))
     monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
     monkeypatch.setattr(masked_apply, "BLOCK_BYTES", STEP_BYTES)
     monkeypatch.setattr(accumulate, "BLOCK", 64)

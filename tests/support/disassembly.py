@@ -1,0 +1,97 @@
+"""Compiles layer_stats' kernel for a GPU that need not be here, and counts the main loop's instructions.
+
+Runs as a program of its own, because the tests' process has Triton's interpreter in place of the compiler.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fedtlu_fast.kernels import layer_stats
+
+POINTERS = {"starts": "*i64", "firsts": "*i64", "stops": "*i64", "partials": "*fp64"}
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+def compiled(dtype: str, size: int, capability: int) -> dict[str, str]:
+    """Returns the PTX and the machine code (SASS) of the kernel with pairs."""
+    kernel = layer_stats.tile_moments_kernel
+    constants = {"ROWS": layer_stats.ROWS, "WIDTH": layer_stats.ROW_BYTES // size, "PAIRS": True}
+    types = {"origin": f"*{dtype}", **POINTERS, "tiles": "i32"}
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in ("origin", *POINTERS)}
+    built = triton.compile(
+        ASTSource(kernel, signature, constants, aligned),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": layer_stats.NUM_WARPS, "enable_fp_fusion": False},
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
+        file.flush()
+        sass = subprocess.run([CUOBJDUMP, "-sass", file.name], capture_output=True, text=True, check=True)
+    return {"ptx": built.asm["ptx"], "sass": sass.stdout}
+
+
+def operation(instruction: str) -> str:
+    return re.sub(r"^@\S+\s+", "", instruction).split()[0]
+
+
+def ptx_loops(text: str) -> list[list[str]]:
+    """Returns the operations of every loop: from a label to the last jump back to it."""
+    lines = [line.strip() for line in text.splitlines()]
+    labels = {line.partition(":")[0]: at for at, line in enumerate(lines) if re.match(r"\$\w+:", line)}
+    loops = {}
+    for at, line in enumerate(lines):
+        jump = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
+        if jump and labels[jump.group(1)] < at:
+            loops[jump.group(1)] = lines[labels[jump.group(1)] : at]
+    return [[operation(line) for line in loop if line.endswith(";")] for loop in loops.values()]
+
+
+def sass_loops(text: str) -> list[list[str]]:
+    """Does the same for machine code, where jumps name addresses."""
+    found = re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?)\s*;", text)
+    lines = [(int(address, 16), instruction) for address, instruction in found]
+    loops = []
+    for end, instruction in lines:
+        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction)
+        if jump and int(jump.group(1), 16) < end:
+            begin = int(jump.group(1), 16)
+            loops.append([operation(line) for at, line in lines if begin <= at <= end])
+    return loops
+
+
+def wide_loop(loops: list[list[str]], load: str, double: str) -> dict[str, int]:
+    """Counts the operations of the only loop with 16-byte loads and without float64."""
+    chosen = [loop for loop in loops if any(re.match(load, each) for each in loop)]
+    [loop] = [loop for loop in chosen if not any(re.search(double, each) for each in loop)]
+    counts: Counter[str] = Counter()
+    for each in loop:
+        counts[each.removesuffix("x2")] += 2 if each.endswith(".f32x2") else 1  # x2: of two numbers
+    return counts
+
+
+def main() -> None:
+    capability = int(sys.argv[1])
+    report = {}
+    for dtype, size in (("fp32", 4), ("bf16", 2), ("fp16", 2)):
+        text = compiled(dtype, size, capability)
+        report[dtype] = {
+            "elements": layer_stats.ROWS * layer_stats.ROW_BYTES // size // (32 * layer_stats.NUM_WARPS),
+            "flushed": re.findall(r"\S*\bftz\b\S*", text["ptx"]) + re.findall(r"\S+\.FTZ\S*", text["sass"]),
+            "ptx": wide_loop(ptx_loops(text["ptx"]), r"ld\.global.*\.v[24]\.b(32|64)", r"\bf64\b"),
+            "sass": wide_loop(sass_loops(text["sass"]), r"LDG\.E\S*\.128", r"^D[A-Z]+\b|F64"),
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
