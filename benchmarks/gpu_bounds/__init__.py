@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu_static.py` computes: bounds on the kernels' speed, from their machine code alone."""

@@ -1,0 +1,230 @@
+"""Records the launches that the operations' launchers make, in every variant that is used.
+
+The launchers of `fedtlu_fast.kernels` run as they are, on tensors in the CPU's memory, but Triton's `run`
+only notes the arguments: so block sizes, flags and options cannot differ from those of a real launch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, masked_apply, tiles
+
+VARIABLE = "FEDTLU_GPU_SUMS"
+CLIENTS = 10
+"""How many clients an aggregation of the table has."""
+_TYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float64: "fp64",
+    torch.int64: "i64",
+}
+_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "enable_fp_fusion")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What Triton needs to compile a kernel as for one launch.
+
+    Attributes:
+        kernel: the kernel.
+        signature: the type of each argument.
+        constants: the values of its constant arguments.
+        attributes: the arguments that are multiples of 16.
+        options: for the compiler.
+    """
+
+    kernel: Any
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    attributes: dict[tuple[int], list[list[Any]]]
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def warps(self) -> int:
+        """Returns the number of warps of a program."""
+        return int(dict(self.options)["num_warps"])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: an operation with dtypes and flags.
+
+    Attributes:
+        op, dtype, flags: its names; the dtype is that of the vectors that are read.
+        launch: the launch of its main kernel.
+        vectors: of each kind of vector that the kernel reads or writes, the bytes of an element, and whether
+            it is known to lie on 16 bytes where a tile begins.
+        elements: of a whole tile.
+        read, written: bytes for each element of a tile.
+        step: elements of one turn of the kernel's loop, 0 if the kernel has none.
+        turn: bytes for each element of a step in one turn.
+        turns: of the loop in a whole tile; 0 if it covers the elements that are not loaded before it.
+        table: bytes that a turn reads from the table of clients.
+    """
+
+    op: str
+    dtype: str
+    flags: str
+    launch: Launch
+    vectors: tuple[tuple[int, bool], ...]
+    elements: int
+    read: int
+    written: int
+    step: int = 0
+    turn: int = 0
+    turns: int = 0
+    table: int = 0
+
+    def widths(self, threads: int) -> frozenset[int]:
+        """Returns the bytes of the accesses that a program of so many threads can make to its vectors."""
+        each = (self.step or self.elements) / threads
+        return frozenset(min(16, int(each * size)) if aligned else size for size, aligned in self.vectors)
+
+
+def variants(sums: str) -> Iterator[Variant]:
+    """Makes every variant that is launched on a GPU that keeps its sums so (`targets.sums_of`)."""
+    with patch.dict(os.environ, {VARIABLE: sums}):
+        yield from _variants()
+
+
+def _variants() -> Iterator[Variant]:
+    for dtype in DTYPES:
+        yield _layer_stats(dtype)
+        for based in (True, False):
+            for stats in (False, True):
+                for aligned in (True, False) if stats else (True,):
+                    yield _accumulate(dtype, based, stats, aligned)
+            for each in (False, True):
+                for aligned in (True, False):
+                    yield _aggregate(dtype, based, each, aligned)
+        for aligned in (True, False):
+            yield _masked_apply(dtype, aligned)
+
+
+def merges(sums: str) -> Iterator[tuple[str, Launch]]:
+    """Makes the launches of the second kernel, which reads little and so has no row of bounds."""
+    with patch.dict(os.environ, {VARIABLE: sums}):
+        yield from _merges()
+
+
+def _merges() -> Iterator[tuple[str, Launch]]:
+    for lanes, warps in zip(layer_stats.MERGE_LANES, layer_stats.MERGE_WARPS, strict=True):
+        size = tiles.TILE_BYTES // 4 * lanes
+        change = torch.empty(size, dtype=torch.float32)
+        moments = torch.empty(5, 1, dtype=torch.float64)
+        recorded = _recorded(lambda: layer_stats.layer_moments(change, _whole(size), moments))  # noqa: B023
+        launch = recorded[-1]
+        if (launch.constants["LANES"], launch.warps) != (lanes, warps):
+            raise RuntimeError("the launcher chose another size of the merge")
+        yield f"merge of {lanes} tiles a turn", launch
+
+
+def _layer_stats(dtype: torch.dtype) -> Variant:
+    elements = tiles.TILE_BYTES // dtype.itemsize
+    change = _vector(elements, dtype)
+    moments = torch.empty(5, 1, dtype=torch.float64)
+    launch = _recorded(lambda: layer_stats.layer_moments(change, _whole(elements), moments))[0]
+    step = launch.constants["ROWS"] * launch.constants["WIDTH"]
+    size = dtype.itemsize
+    return Variant("layer_stats", _TYPES[dtype], "", launch, ((size, True),), elements, size, 0, step, size)
+
+
+def _accumulate(dtype: torch.dtype, based: bool, stats: bool, aligned: bool) -> Variant:
+    elements = accumulate.MOMENTS_BLOCK if stats else accumulate.BLOCK
+    target = _vector(elements, _target(dtype), aligned)
+    client, base = _vector(elements, dtype), _vector(elements, dtype) if based else None
+    if stats:
+        run = lambda: accumulate.accumulate_moments(target, client, base, 0.1, _whole(elements))  # noqa: E731
+    else:
+        run = lambda: accumulate.accumulate(target, client, base, 0.1)  # noqa: E731
+    flags = _flags(base=based, stats=stats, unaligned=not aligned)
+    read = target.element_size() + dtype.itemsize * (1 + based)
+    launch = _recorded(run)[0]
+    wide, size = target.element_size(), dtype.itemsize
+    vectors = ((wide, aligned), (size, aligned))
+    return Variant("accumulate_", _TYPES[dtype], flags, launch, vectors, elements, read, wide)
+
+
+def _aggregate(dtype: torch.dtype, based: bool, each: bool, aligned: bool) -> Variant:
+    elements = aggregate.BLOCK
+    out = _vector(elements, _target(dtype), aligned)
+    clients = [_vector(elements, dtype) for _ in range(CLIENTS)]
+    base = _vector(elements, dtype) if based else None
+    weights = torch.full((CLIENTS,), 1 / CLIENTS, dtype=torch.float64)
+    launch = _recorded(lambda: aggregate.aggregate(out, clients, weights, base, _whole(elements), each))[0]
+    flags = _flags(base=based, clients_stats=each, unaligned=not aligned)
+    size = dtype.itemsize
+    read = size * (CLIENTS + based)
+    wide = out.element_size()
+    names = ("aggregate", _TYPES[dtype], flags)
+    vectors = ((wide, aligned), (size, aligned))
+    return Variant(*names, launch, vectors, elements, read, wide, elements, size, CLIENTS, table=16)
+
+
+def _masked_apply(dtype: torch.dtype, aligned: bool) -> Variant:
+    elements = tiles.TILE_BYTES // dtype.itemsize
+    params, delta = _vector(elements, _target(dtype), aligned), _vector(elements, dtype)
+    launch = _recorded(lambda: masked_apply.masked_apply(params, delta, _whole(elements), 1.0))[0]
+    wide, size = params.element_size(), dtype.itemsize
+    step = launch.constants["BLOCK"]
+    names = ("masked_apply_", _TYPES[dtype], _flags(unaligned=not aligned))
+    moved = (wide + size, wide)
+    vectors = ((wide, aligned), (size, True))
+    return Variant(*names, launch, vectors, elements, *moved, step, sum(moved))
+
+
+def _recorded(run: Callable[[], object]) -> list[Launch]:
+    """Returns the launches that a function makes."""
+    found: list[Launch] = []
+
+    def note(kernel: Any, *arguments: Any, grid: object, warmup: bool, **named: Any) -> None:
+        options = tuple((key, named.pop(key)) for key in _OPTIONS if key in named)
+        given = dict(zip(kernel.arg_names, arguments, strict=False)) | named
+        signature, constants, attributes = {}, {}, {}
+        for at, parameter in enumerate(kernel.params):
+            value = given[parameter.name]
+            if parameter.is_constexpr:
+                signature[parameter.name], constants[parameter.name] = "constexpr", value
+                continue
+            pointer = isinstance(value, Tensor)
+            signature[parameter.name] = f"*{_TYPES[value.dtype]}" if pointer else "i32"
+            specialized = pointer or not parameter.do_not_specialize
+            if specialized and (value.data_ptr() if pointer else value) % 16 == 0:
+                attributes[(at,)] = [["tt.divisibility", 16]]
+        found.append(Launch(kernel, signature, constants, attributes, options))
+
+    with patch.object(JITFunction, "run", note):
+        run()
+    return found
+
+
+def _vector(size: int, dtype: torch.dtype, aligned: bool = True) -> Tensor:
+    """Returns memory of which every element's address is a multiple of 16, or is one element behind it."""
+    lead = 16 // dtype.itemsize
+    memory = torch.empty(size + 2 * lead, dtype=dtype)
+    start = -(memory.data_ptr() // dtype.itemsize) % lead
+    return memory[start + (not aligned) :][:size]
+
+
+def _target(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _whole(size: int) -> tiles.Layers:
+    return tiles.Layers(np.array([0]), np.array([size]))
+
+
+def _flags(**given: bool) -> str:
+    return " ".join(name for name, on in given.items() if on)
