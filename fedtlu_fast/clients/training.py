@@ -1,8 +1,8 @@
 """Local training of one client: a few optimizer steps on its own samples, from the global parameters.
 
-One model serves all clients in turn. Its parameters are views of one flat vector and its gradients of
-another, so that an optimizer step, the proximal term and clipping are each a single operation, and a client's
-update is a vector.
+One model serves all clients in turn. Its parameters are views of one flat vector, so that a client's update
+is a vector. Its gradients are views of another, so that an optimizer step, the proximal term and clipping
+are each a single operation; see `leaves` for how they get there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from fedtlu_fast.clients.alternating import train_in_turn
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.covered import check_held, try_steps
+from fedtlu_fast.clients.cpu_images import with_cpu_images
 from fedtlu_fast.clients.gradients import add_proximal_, clip_
+from fedtlu_fast.clients.leaves import Leaves
 from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.optimizer import Steps, TorchOptimizer, TorchSteps
 from fedtlu_fast.clients.precision import Precision, in_precision
@@ -64,15 +66,14 @@ class LocalTrainer:
             # One graph for each shape of a batch: a graph for all shapes is slower and cannot be a CUDA
             # graph.
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
+        else:
+            self._loss = with_cpu_images(task.loss, task.model)
         self.task, self.layout, self.local, self.seed = task, layout, local, seed
         self.params = layout.flatten(task.model)
         self._loss = in_precision(self._loss, precision, self.params.device)
         self.grads = torch.zeros_like(self.params)
         layout.bind_(task.model, self.params)
-        grads = layout.views(self.grads)
-        for name, param in task.model.named_parameters():
-            if name in grads:
-                param.grad = grads[name]
+        self._leaves = Leaves(task.model, layout, self.params, self.grads)
         # Buffers outside the layout (integer counters) are not sent, but must not carry one client's values
         # to the next client.
         learned = {slot.name for slot in layout.buffers}
@@ -82,7 +83,6 @@ class LocalTrainer:
         self._flat.grad = self.grads
         self._draws, self._seeded = Draws(), SeededWhereDrawn()
         self._alone = not normalises_batches(task.model)
-        self._named = frozenset(layout.names)
         self._whole = tuple(range(len(layout.blocks)))
         self._trained = self._whole
         self._runs = [slice(0, layout.size)]
@@ -128,9 +128,12 @@ class LocalTrainer:
             InputError: all blocks are trained, and the loss has no gradient.
         """
         self._freeze_(self._whole if blocks is None else tuple(blocks))
+        self._leaves.attach_()
         self.load_(params, buffers)
         mu, anchor = self.local.proximal_mu if mu is None else mu, params if anchor is None else anchor
-        own = self._own()
+        whole = bool(mu) or correction is not None or self.local.clip_norm is not None
+        direct = self.local.optimizer.flat and not whole and self._leaves.large
+        own = self._leaves.pieces() if direct else self._own()
         steps = self._begin(own[0]) if self._runs else None
         draws = self._draws.generator(self.seed, f"{purpose}batches", round_index, client)
         if not self.task.model.training:
@@ -138,7 +141,7 @@ class LocalTrainer:
         losses = []
         with self._seeded(self.seed, f"{purpose}dropout", round_index, client):
             for places in batches(len(samples), self.local, draws, self._alone):
-                self.grads.zero_()
+                self._leaves.clear_()
                 loss = self._batch_loss(samples, places)
                 if steps is not None:
                     if loss.requires_grad:  # False if the loss depends on none of the trained blocks
@@ -148,12 +151,16 @@ class LocalTrainer:
                         raise InputError(
                             "loss", float(loss), expected, "Look for detach() and torch.no_grad()."
                         )
-                    add_proximal_(self.grads, self.params, anchor, mu)
-                    if correction is not None:
-                        for run in self._runs:
-                            self.grads[run] += correction[run]
-                    clip_(self._flat, self.local.clip_norm)
-                    steps.step_(*own)
+                    if direct:
+                        steps.step_(own[0], self._leaves.found())
+                    else:
+                        self._leaves.gather_()
+                        add_proximal_(self.grads, self.params, anchor, mu)
+                        if correction is not None:
+                            for run in self._runs:
+                                self.grads[run] += correction[run]
+                        clip_(self._flat, self.local.clip_norm)
+                        steps.step_(*own)
                 losses.append(loss.detach())
         # Looking through the modules for buffers costs as much as a step of a small model.
         after = self.layout.flatten_buffers(self.task.model) if self.layout.buffers else buffers
@@ -222,6 +229,7 @@ class LocalTrainer:
         self.load_(params, buffers)
         draws = self._draws.generator(self.seed, "probe", round_index, client)
         plan = probe_batches(len(samples), self.local.batch_size, count, draws, self._alone)
+        self._leaves.attach_()
         self.grads.zero_()
         self.task.model.train()
         with self._seeded(self.seed, "probe dropout", round_index, client):
@@ -244,6 +252,7 @@ class LocalTrainer:
             return self._begin(own[0]), *own
 
         self._freeze_(self._whole)
+        self._leaves.attach_()
         try_steps(optimizer, begin, self.layout, (self.params, self.grads))
 
     def _own(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -252,11 +261,7 @@ class LocalTrainer:
         """
         if self.local.optimizer.flat:
             return [self.params[run] for run in self._runs], [self.grads[run] for run in self._runs]
-        params = [
-            param
-            for name, param in self.task.model.named_parameters()
-            if name in self._named and param.requires_grad
-        ]
+        params = self._leaves.trained()
         return list(params), [param.grad for param in params if param.grad is not None]
 
     def _begin(self, params: Sequence[Tensor]) -> Steps:
@@ -275,7 +280,6 @@ class LocalTrainer:
             return
         chosen = self.layout.layer_mask(blocks).tolist()
         wanted = {name for name, trained in zip(self.layout.names, chosen, strict=True) if trained}
-        for name, param in self.task.model.named_parameters():
-            if name in self._named:
-                param.requires_grad_(name in wanted)
+        for layer, param in zip(self.layout.layers, self._leaves.params, strict=True):
+            param.requires_grad_(layer.name in wanted)
         self._trained, self._runs = blocks, self.layout.runs(blocks)

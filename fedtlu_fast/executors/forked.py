@@ -24,6 +24,7 @@ from fedtlu_fast.executors.lanes import Lane
 from fedtlu_fast.executors.patience import SILENCE
 from fedtlu_fast.executors.shared_memory import SLOTS, SharedMemory
 from fedtlu_fast.machine import refusal
+from fedtlu_fast.memory import keep_freed
 from fedtlu_fast.stopping import end_with_parent
 
 
@@ -129,6 +130,7 @@ def _work(
     for other in inherited:
         other.close()
     torch.set_num_threads(1)
+    keep_freed()
     doing = shared.doing[index]
 
     def watch(client: int, together: int = 1) -> None:

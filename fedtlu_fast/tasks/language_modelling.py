@@ -17,6 +17,7 @@ from fedtlu_fast.models.architecture import Architecture, Needs, of_transformers
 from fedtlu_fast.models.pretrained import load_model
 from fedtlu_fast.parts import part
 from fedtlu_fast.tasks.builder import Reading, TaskBuilder
+from fedtlu_fast.tasks.cross_entropy import cross_entropy
 from fedtlu_fast.tasks.metrics import PERPLEXITY, Evaluation
 from fedtlu_fast.tasks.pretrained_check import check_reader
 
@@ -32,7 +33,7 @@ class LanguageModelling:
     def loss(self, batch: Batch) -> Tensor:
         """Returns the mean negative log-likelihood per token, in nats (scalar)."""
         logits, targets = self._predict(batch[0])
-        return F.cross_entropy(logits, targets)
+        return cross_entropy(logits, targets)
 
     def losses(self, batch: Batch) -> Tensor:
         """Returns [B], each sample's mean negative log-likelihood per token, in nats."""
