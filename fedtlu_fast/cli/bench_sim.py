@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from fedtlu_fast.cli import options
-from fedtlu_fast.cli.console import note, notes
+from fedtlu_fast.cli.console import note
 from fedtlu_fast.cli.files import check_place, header_of, write_csv
 from fedtlu_fast.cli.tables import show
-from fedtlu_fast.errors import FedtluError, not_one_of
+from fedtlu_fast.errors import FedtluError, InputError, InterruptedRunError, not_one_of
 from fedtlu_fast.places import at_home
 from fedtlu_fast.profiling.federations.workloads import NAMES
 
 if TYPE_CHECKING:
-    from fedtlu_fast.profiling.simulators import Simulator, SimulatorRow
+    from fedtlu_fast.profiling.journal import Journal
+    from fedtlu_fast.profiling.simulator_rows import SimulatorRow
+    from fedtlu_fast.profiling.simulators import Simulator
 
 
 def bench_sim_command(
@@ -56,6 +57,12 @@ def bench_sim_command(
         int | None, typer.Option(metavar="N", min=1, help="Clients in a round (default: the workload's).")
     ] = None,
     csv_file: options.Csv = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue an interrupted measurement: keep the runs beside the file of --csv."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time rounds of the same federation in fedtlu, in a plain PyTorch loop, and in other simulators.
@@ -66,9 +73,14 @@ def bench_sim_command(
     80 characters as in Shakespeare, 700 clients, 10 per round, 2 steps of 10. lora: adapters of rank 8 on a
     frozen GPT-2 of five million parameters, 100 clients, 10 per round, 4 steps of 4 texts of 64 tokens.
     The simulators run one after another, each in its own process. The time per round is the median of all
-    rounds except the first; memory is the peak of all processes of a simulator together.
+    rounds except the first; memory is the peak of all processes of a simulator together. The share of peak is
+    that of a large matrix product.
+
+    With --csv FILE, every run is also written to FILE.jsonl as soon as it has ended, and --resume goes on
+    with what is missing there: runs, simulators or workloads. It refuses other settings, code and machines.
     """
-    from fedtlu_fast.profiling.simulators import SimulatorRow, measure, rows, simulators
+    from fedtlu_fast.profiling.simulator_rows import SimulatorRow, rows
+    from fedtlu_fast.profiling.simulators import simulators
     from fedtlu_fast.runs.as_json import dump_json
 
     names = [name.strip() for name in workloads.split(",") if name.strip()]
@@ -77,25 +89,66 @@ def bench_sim_command(
             raise not_one_of("--workloads", name, NAMES)
     check_place("--csv", csv_file, header_of(SimulatorRow))
     chosen = _chosen(simulators(rivals), systems)
-    size = [f"--{key}={value}" for key, value in (("clients", clients), ("cohort", cohort)) if value]
-    found: list[tuple[Simulator, dict[str, Any]]] = []
-    quiet = not sys.stderr.isatty()
-    with nullcontext() if quiet else notes.status("Measuring"):
+    size = {key: value for key, value in (("clients", clients), ("cohort", cohort)) if value}
+    journal = _journal(csv_file, resume, rounds, size)
+    try:
         for name in names:
-            for simulator, result in measure(chosen, name, rounds, runs, size):
-                if isinstance(result, str):
-                    note(f"{simulator.name}, {name}: skipped, {result}")
-                else:
-                    found.append((simulator, result))
-    if not found:
+            for _ in _told(chosen, name, rounds, runs, journal, size):
+                if csv_file is not None:
+                    write_csv(csv_file, SimulatorRow, rows(journal.results))
+    except KeyboardInterrupt as interrupt:
+        kept = "nothing is kept without --csv" if csv_file is None else "--resume continues"
+        raise InterruptedRunError(f"{len(journal.results)} runs ended; {kept}", interrupt) from None
+    made = rows(journal.results)
+    if not made:
         raise FedtluError("no simulator finished its run")
-    made = rows(found)
     if csv_file is not None:
         write_csv(csv_file, SimulatorRow, made)
     if as_json:
         typer.echo(dump_json([asdict(row) for row in made], indent=1))
     else:
         show(_table(made), "use --csv or --json")
+
+
+def _journal(csv_file: Path | None, resume: bool, rounds: int, size: Mapping[str, int]) -> Journal:
+    from fedtlu_fast.profiling.journal import Journal, facts_here
+
+    if csv_file is None:
+        if resume:
+            raise InputError(
+                "--resume", True, "--csv FILE beside it, the file of the measurement to continue"
+            )
+        return Journal(None, {})
+    usual = {"clients": "usual", "cohort": "usual"}
+    facts = facts_here({"rounds": rounds, **usual, **size})
+    return Journal(csv_file.with_name(f"{csv_file.name}.jsonl"), facts, resume=resume)
+
+
+def _told(
+    chosen: Sequence[Simulator],
+    workload: str,
+    rounds: int,
+    runs: int,
+    journal: Journal,
+    size: Mapping[str, int],
+) -> Iterator[None]:
+    """Measures one workload; prints a line for each run that has ended, and yields after it."""
+    from fedtlu_fast.profiling.simulator_rows import seconds_per_round
+    from fedtlu_fast.profiling.simulators import measure
+
+    for simulator, run, result in measure(chosen, workload, rounds, runs, journal, size):
+        if isinstance(result, str):
+            told = f"skipped, {result}"
+        elif "round_seconds" in result:
+            told = (
+                f"{seconds_per_round([result]):.3g} s a round, the first {result['first_round_seconds']:.2f} "
+                f"s, {result['peak_bytes'] / 1e6:,.0f} MB, loss {result['loss_after']:.4f}"
+            )
+        else:
+            peak, work = result["peak_flops"] / 1e9, result["round_flops"] / 1e9
+            told = f"{peak:.0f} GFLOP/s at best, {work:.3g} GFLOP a round"
+        note(f"{workload}, run {run} of {runs}, {simulator.name}: {told}")
+        yield
 
 
 def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:
@@ -116,7 +169,8 @@ def _table(rows: list[SimulatorRow]) -> Table:
     table = Table(title="The same federation in several simulators", title_justify="left")
     for head in ("workload", "system"):
         table.add_column(head, no_wrap=True)
-    for head in ("s a round", "times ours", "first round, s", "import, s", "peak MB", "loss after"):
+    heads = ("s a round", "x plain", "x rivals", "first round, s", "of rivals'", "peak MB", "over plain")
+    for head in (*heads, "share of peak", "import, s", "loss after"):
         table.add_column(head, justify="right")
     previous = None
     for row in rows:
@@ -126,11 +180,19 @@ def _table(rows: list[SimulatorRow]) -> Table:
             f"{row.workload}, {row.clients:,} / {row.cohort:,}" if row.workload != previous else "",
             f"{row.system} ({row.version})",
             f"{row.seconds_per_round:.3g}",
-            f"{row.times_ours:.2f}" if row.times_ours is not None else "",
+            _or_nothing(row.times_faster_than_plain, ".2f"),
+            _or_nothing(row.times_faster_than_rivals, ".2f"),
             f"{row.first_round_seconds:.2f}",
-            f"{row.import_seconds:.2f}",
+            _or_nothing(row.first_round_of_rivals, ".2f"),
             f"{row.peak_mb:,.0f}",
+            _or_nothing(row.mb_over_plain, "+,.0f"),
+            _or_nothing(row.share_of_peak, ".2f"),
+            f"{row.import_seconds:.2f}",
             f"{row.loss_after:.4f}",
         )
         previous = row.workload
     return table
+
+
+def _or_nothing(number: float | None, form: str) -> str:
+    return "" if number is None else format(number, form)

@@ -52,15 +52,23 @@ def run_measured(command: Sequence[str], environment: dict[str, str], limit: flo
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        for pid in _family(process.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.communicate()
+        _kill(process)
         raise TimeoutError(f"no end after {limit:g} s") from None
+    except BaseException:  # such as Ctrl-C, after which nothing should go on
+        _kill(process)
+        raise
     finally:
         watch.ended.set()
         watch.join()
     return Finished(process.returncode, out, err, watch.peak)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kills a process and all its descendants, and waits for its end."""
+    for pid in _family(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
 
 
 class _Watch(threading.Thread):

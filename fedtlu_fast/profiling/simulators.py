@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.profiling.footprint import run_measured
+from fedtlu_fast.profiling.journal import Journal
 from fedtlu_fast.wording import either
 
 OURS, PLAIN = "fedtlu", "plain"
@@ -43,39 +42,8 @@ class Simulator:
         return f"{self.system} {self.mode}"
 
 
-@dataclass(frozen=True)
-class SimulatorRow:
-    """Holds the result of one simulator on one workload; medians over its runs.
-
-    Attributes:
-        workload: mlp or gpt.
-        system: the simulator and its mode.
-        version: the simulator's version.
-        clients: number of clients in the federation.
-        cohort: number of clients in a round.
-        runs: how often it was started.
-        seconds_per_round: median of all rounds except the first.
-        first_round_seconds: from the end of the imports to the end of the first round.
-        import_seconds: from the start of the script to the end of the imports.
-        peak_mb: largest memory of all its processes, shared pages counted once; MB = 1e6 bytes.
-        times_ours: seconds_per_round divided by that of fedtlu's default; None if that was not run.
-        loss_before: the initial model's loss, which shows that all begin with the same model.
-        loss_after: the loss after all rounds; it differs, because each simulator draws its own cohorts.
-    """
-
-    workload: str
-    system: str
-    version: str
-    clients: int
-    cohort: int
-    runs: int
-    seconds_per_round: float
-    first_round_seconds: float
-    import_seconds: float
-    peak_mb: float
-    times_ours: float | None
-    loss_before: float
-    loss_after: float
+CEILING = Simulator("processor", "peak", (sys.executable, "-m", f"{HERE}.ceiling"))
+"""What the processor can do at best; it is measured beside the simulators, once a turn."""
 
 
 def simulators(rivals: Path | None) -> list[Simulator]:
@@ -114,60 +82,41 @@ def measure(
     workload: str,
     rounds: int,
     runs: int,
-    options: Sequence[str] = (),
-) -> Iterator[tuple[Simulator, dict[str, Any] | str]]:
-    """Starts each simulator once per turn; yields its result, or the reason why there is none.
+    journal: Journal,
+    size: Mapping[str, int],
+) -> Iterator[tuple[Simulator, int, dict[str, Any] | str]]:
+    """Starts each simulator once per turn, unless the journal has the result.
+
+    Yields:
+        The simulator, the number of the turn, and its result, which is in the journal by then, or the reason
+        why there is none.
 
     Args:
         chosen: the simulators.
-        workload: mlp or gpt.
+        workload: one of `NAMES`.
         rounds: rounds per run, 2 or more; the first is not counted.
         runs: number of turns.
-        options: more arguments for all of them, such as ``--clients 1000``.
+        journal: the results so far.
+        size: clients and cohort, unless they are the workload's own.
     """
+    options = [f"--{name}={value}" for name, value in size.items()]
     failed: set[Simulator] = set()
-    for _ in range(runs):
-        for simulator in chosen:
-            if simulator not in failed:
-                found = _run(simulator, ["--workload", workload, "--rounds", str(rounds), *options])
-                if isinstance(found, str):
-                    failed.add(simulator)
-                yield simulator, found
-
-
-def rows(found: Sequence[tuple[Simulator, dict[str, Any]]]) -> list[SimulatorRow]:
-    """Returns one row for each simulator and workload, the fastest first."""
-    groups: defaultdict[tuple[str, Simulator], list[dict[str, Any]]] = defaultdict(list)
-    for simulator, result in found:
-        groups[result["workload"], simulator].append(result)
-    ours = {
-        workload: median(_rounds(results))
-        for (workload, simulator), results in groups.items()
-        if simulator.name == f"{OURS} auto"
-    }
-    made = [
-        SimulatorRow(
-            workload=workload,
-            system=simulator.name,
-            version=results[0]["version"],
-            clients=results[0]["clients"],
-            cohort=results[0]["cohort"],
-            runs=len(results),
-            seconds_per_round=median(_rounds(results)),
-            first_round_seconds=median(result["first_round_seconds"] for result in results),
-            import_seconds=median(result["import_seconds"] for result in results),
-            peak_mb=median(result["peak_bytes"] for result in results) / 1e6,
-            times_ours=median(_rounds(results)) / ours[workload] if workload in ours else None,
-            loss_before=results[0]["loss_before"],
-            loss_after=results[0]["loss_after"],
-        )
-        for (workload, simulator), results in groups.items()
-    ]
-    return sorted(made, key=lambda row: (row.workload != "mlp", row.workload, row.seconds_per_round))
-
-
-def _rounds(results: Sequence[dict[str, Any]]) -> list[float]:
-    return [seconds for result in results for seconds in result["round_seconds"][1:]]
+    for run in range(1, runs + 1):
+        for simulator in (CEILING, *chosen):
+            key = (workload, simulator.system, simulator.mode, run)
+            if simulator in failed or key in journal.results:
+                continue
+            arguments = ["--workload", workload]
+            if simulator is not CEILING:
+                arguments += ["--rounds", str(rounds), "--mode", simulator.mode, *options]
+            elif "cohort" in size:
+                arguments.append(f"--cohort={size['cohort']}")
+            found = _run(simulator, arguments)
+            if isinstance(found, str):
+                failed.add(simulator)
+            else:
+                journal.add(key, found)
+            yield simulator, run, found
 
 
 def _python(folder: Path) -> Path:
@@ -191,7 +140,7 @@ def _modes(command: Sequence[str]) -> list[str]:
 def _run(simulator: Simulator, arguments: Sequence[str]) -> dict[str, Any] | str:
     try:
         ended = run_measured(
-            [*simulator.command, *arguments, "--mode", simulator.mode],
+            [*simulator.command, *arguments],
             _environment(simulator.command),
             LIMIT,
         )

@@ -39,6 +39,7 @@ import_model(args.workload)
 report.imported()
 
 RESOURCES = {"num_cpus": 1, "num_gpus": 0.0}
+OWN = {"address": "local"}  # never a cluster that already runs on this machine
 
 
 class Complete:
@@ -100,7 +101,7 @@ def run_messages(work):
         server_app=server,
         client_app=make_client_app(work, args.threads),
         num_supernodes=work.clients,
-        backend_config={"client_resources": RESOURCES, "init_args": {"num_cpus": args.workers}},
+        backend_config={"client_resources": RESOURCES, "init_args": {**OWN, "num_cpus": args.workers}},
     )
     return found
 
@@ -131,7 +132,7 @@ def run_legacy(work):
         client_resources=RESOURCES,
         config=ServerConfig(num_rounds=args.rounds),
         strategy=strategy,
-        ray_init_args={"num_cpus": args.workers, "include_dashboard": False},
+        ray_init_args={**OWN, "num_cpus": args.workers, "include_dashboard": False},
     )
     return found
 

@@ -45,9 +45,10 @@ def arguments(modes: list[str], parallel: tuple[str, ...] = ()) -> argparse.Name
     args = parser.parse_args()
     if args.mode not in parallel:
         args.workers = 1
-    # The best setting for every rival: the mlp's operations are so small that a second thread slows them
-    # down.
-    args.threads = args.threads or (1 if args.workload == "mlp" else max(1, cores // args.workers))
+    # The best setting for every rival: a second thread slows operations down that are as small as those of
+    # mlp and lstm.
+    small = args.workload in ("mlp", "lstm")
+    args.threads = args.threads or (1 if small else max(1, cores // args.workers))
     return args
 
 
