@@ -14,8 +14,8 @@ from fedtlu_fast.kernels.tiles import Tiles
 
 # Tiles per step, and warps; the first choice that holds the largest layer is taken, else the last. 100,000
 # small layers need small programs. An embedding of 38M float32, which is also one program, has 2,356 tiles in
-# layer_stats.py and 37,000 in aggregate.py. Four tiles per thread take 128 registers.
-MERGE_LANES = (32, 512, 2048)
+# layer_stats.py and 37,000 in aggregate.py. Four tiles per thread take 128 registers; of pairs, two.
+MERGE_LANES = {False: (32, 512, 2048), True: (32, 512, 1024)}  # by whether tiles may hold pairs
 MERGE_WARPS = (1, 4, 16)
 
 
@@ -132,7 +132,8 @@ def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor, pairs: b
     vectors = 1 if partials.dim() == 2 else len(partials)
     if not layers:
         return
-    choice = sum(table.most > lanes for lanes in MERGE_LANES[:-1])
+    sizes = MERGE_LANES[pairs]
+    choice = sum(table.most > lanes for lanes in sizes[:-1])
     merge_kernel[(vectors * layers,)](
         partials,
         table.firsts,
@@ -143,7 +144,7 @@ def merge(partials: Tensor, table: Tiles, layers: int, moments: Tensor, pairs: b
         table.count,
         layers,
         moments.shape[1],
-        LANES=MERGE_LANES[choice],
+        LANES=sizes[choice],
         PAIRS=pairs,
         num_warps=MERGE_WARPS[choice],
         enable_fp_fusion=True,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, masked_apply, tiles
+from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, masked_apply, merge, tiles
 
 VARIABLE = "FEDTLU_GPU_SUMS"
 CLIENTS = 10
@@ -120,7 +120,8 @@ def merges(sums: str) -> Iterator[tuple[str, Launch]]:
 
 
 def _merges() -> Iterator[tuple[str, Launch]]:
-    for lanes, warps in zip(layer_stats.MERGE_LANES, layer_stats.MERGE_WARPS, strict=True):
+    sizes = merge.MERGE_LANES[os.environ[VARIABLE] == "pairs"]
+    for lanes, warps in zip(sizes, merge.MERGE_WARPS, strict=True):
         size = tiles.TILE_BYTES // 4 * lanes
         change = torch.empty(size, dtype=torch.float32)
         moments = torch.empty(5, 1, dtype=torch.float64)

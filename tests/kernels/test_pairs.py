@@ -45,7 +45,7 @@ def small_tiles_in_pairs(monkeypatch):
     monkeypatch.setattr(layer_stats, "ROWS", ROWS)
     monkeypatch.setattr(layer_stats, "ROW_BYTES", 4 * WIDTH)
     monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
-    monkeypatch.setattr(merge, "MERGE_LANES", (1, 2, 4))
+    monkeypatch.setattr(merge, "MERGE_LANES", dict.fromkeys((False, True), (1, 2, 4)))
     monkeypatch.setattr(accumulate, "MOMENTS_BLOCK", 32)
     monkeypatch.setattr(aggregate, "BLOCK", 32)
 

@@ -57,7 +57,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", 2)
     monkeypatch.setattr(layer_stats, "ROW_BYTES", STEP_BYTES // 2)
-    monkeypatch.setattr(merge, "MERGE_LANES", (1, 2, 4))
+    monkeypatch.setattr(merge, "MERGE_LANES", dict.fromkeys((False, True), (1, 2, 4)))
     monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
     monkeypatch.setattr(masked_apply, "BLOCK_BYTES", STEP_BYTES)
     monkeypatch.setattr(accumulate, "BLOCK", 64)
