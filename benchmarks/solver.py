@@ -4,10 +4,12 @@
 
 Small problems are compared with the optimum by HiGHS, of a linear programme with a variable for every pair of
 clients and layer, and of one with unary counters (the m-th client of a layer costs lambda (N - 2 m + 1)).
-Large problems are compared with the proven bound of `choose_layers(prove=True)`. Gains have a part that all
-clients share and a part of each client, or come in three clusters; budgets are equal or mixed. lambda is in
-units of the mean gain divided by the number of clients. Times are processor time, which a busy machine does
-not change.
+Large problems are compared with the proven bound of `choose_layers(prove=True)`, and those of 300 clients
+with the bound of the call itself. Gains have a part that all clients share and a part of each client, or come
+in three clusters; budgets are equal or mixed, in layers or (rows with "few" and "all") in units of costs: of
+three kinds of layers, or all different, half of these cases with a way down to the lowest layer. lambda is in
+units of the mean gain divided by the number of clients. Times are processor time, which other work changes
+less than it changes time.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
+from itertools import product
 from math import ceil, inf
 from pathlib import Path
 
@@ -28,15 +31,20 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.selection import choose_layers
+from fedtlu_fast.selection.agreement import Choice
 from fedtlu_fast.selection.agreement.exact import solve_exactly
 from fedtlu_fast.selection.agreement.limits import Counts
 from fedtlu_fast.selection.agreement.problem import Problem
 from fedtlu_fast.selection.agreement.search import Found
 
-Case = tuple[NDArray[np.float64], NDArray[np.int64], float]
+Floats = NDArray[np.float64]
+Case = tuple[Floats, NDArray[np.int64], float]
+Costed = tuple[Floats, Floats, float, Floats, Floats]
 
 SMALL = ((8, 8), (12, 12), (20, 12))
 LARGE = ((100, 24), (1000, 48))
+COSTED = ((10, 12), (100, 24), (300, 48))
+KINDS = ("few", "all")
 LAMBDAS = (0.1, 0.3, 1.0, 3.0)
 UNARY_SECONDS = 20
 
@@ -51,6 +59,23 @@ def case(clients: int, layers: int, lam: float, index: int) -> Case:
     most = int(random.integers(1, layers // 2 + 1))
     budgets = random.integers(1, most + 1, clients) if index % 2 else np.full(clients, most)
     return gains, budgets, lam * float(gains.mean()) / clients
+
+
+def costed(clients: int, layers: int, lam: float, index: int, kind: str) -> Costed:
+    """Draws gains, budgets, lambda, costs of some kind, and the way down to each layer."""
+    gains, budgets, price = case(clients, layers, lam, index)
+    random = generator(0, f"solver costs {kind} {clients}x{layers}", index, int(10 * lam))
+    few = random.choice([1.0, 2.5, 4.7], layers)
+    costs = few if kind == "few" else random.gamma(2, 1, layers) + 0.1
+    reach = np.arange(layers, 0, -1) * (costs.mean() / 4 * (index // 2 % 2))
+    shares = budgets * random.uniform(0.9, 1.1, clients) if index % 2 else budgets.astype(np.float64)
+    return gains, (shares + 0.5) * costs.mean() + reach[0] * budgets / layers, price, costs, reach
+
+
+def by_costs(problem: Costed, **how: bool) -> Choice:
+    """Solves a problem with costs."""
+    gains, budgets, lam, costs, reach = problem
+    return choose_layers(gains, budgets, lam, costs=costs, reach=reach, **how)
 
 
 def by_pairs(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
@@ -118,9 +143,42 @@ def row(size: tuple[int, int], lam: float, cases: int, rounds: int, unary: int) 
             counters.append(milliseconds)
             if milliseconds < 1000 * UNARY_SECONDS and abs(value - best) > 1e-5 * best:
                 raise AssertionError(f"two programmes, two optima: {best} and {value}")
+    return line(size, lam, "equal", cases, small, quality, ours, pairs, counters)
+
+
+def costed_row(size: tuple[int, int], lam: float, kind: str, cases: int, rounds: int) -> dict[str, object]:
+    """Makes a row of the table for budgets in costs."""
+    small, proven = size == COSTED[0], size == COSTED[1]
+    quality, ours = [], []
+    for index in range(cases):
+        problem = costed(*size, lam, index, kind)
+        best = by_costs(problem, exact=True).objective if small else by_costs(problem, prove=proven).bound
+        times = []
+        for _ in range(rounds):
+            start = time.process_time()
+            reached = by_costs(problem).objective
+            times.append(1000 * (time.process_time() - start))
+        ours.append(min(times))
+        quality.append(reached / best)
+    return line(size, lam, kind, cases, small, quality, ours, [], [])
+
+
+def line(
+    size: tuple[int, int],
+    lam: float,
+    kind: str,
+    cases: int,
+    small: bool,
+    quality: list[float],
+    ours: list[float],
+    pairs: list[float],
+    counters: list[float],
+) -> dict[str, object]:
+    """Puts a row's numbers into columns."""
     return {
         "clients": size[0],
         "layers": size[1],
+        "costs": kind,
         "lambda": lam,
         "cases": cases,
         "against": "optimum" if small else "bound",
@@ -142,6 +200,9 @@ def main() -> None:
         "--large", type=int, default=6, help="number of large problems for each size and lambda"
     )
     parser.add_argument(
+        "--costed", type=int, default=4, help="number of problems with costs for each size, kind and lambda"
+    )
+    parser.add_argument(
         "--unary", type=int, default=3, help="number of problems per row that are also solved by counters"
     )
     parser.add_argument(
@@ -152,6 +213,8 @@ def main() -> None:
     each = ceil(options.cases / (len(SMALL) * len(LAMBDAS)))
     found = [row(size, lam, each, options.rounds, options.unary) for size in SMALL for lam in LAMBDAS]
     found += [row(size, lam, options.large, options.rounds, 0) for size in LARGE for lam in LAMBDAS]
+    for size, kind, lam in product(COSTED, KINDS, LAMBDAS):
+        found.append(costed_row(size, lam, kind, options.costed, options.rounds))
     table = Table(title="P1: objective of choose_layers over the optimum or the bound")
     for head in found[0]:
         table.add_column(head, justify="right")

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "aggregate.h"
+#include "knapsack.h"
 #include "moments.h"
 #include "perceptron/perceptron.h"
 #include "read_loop.h"
@@ -527,6 +528,33 @@ py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::d
     return py::make_tuple(losses, finite);
 }
 
+// Returns a copy of a vector of float64, which other threads cannot change.
+std::vector<double> doubles_of(const Name& name, py::handle given) {
+    const py::array array = floats(name, given, Dtype::kFloat64);
+    std::vector<double> numbers(static_cast<std::size_t>(array.size()));
+    if (!numbers.empty()) std::memcpy(numbers.data(), array.data(), numbers.size() * sizeof(double));
+    return numbers;
+}
+
+py::tuple py_knapsacks(py::handle values, py::handle rooms, py::handle costs, py::handle reach,
+                       std::int64_t nodes) {
+    const std::vector<double> worth = doubles_of({"values"}, values), room = doubles_of({"rooms"}, rooms);
+    const std::vector<double> cost = doubles_of({"costs"}, costs), way = doubles_of({"reach"}, reach);
+    if (way.size() != cost.size()) bad_value({"reach"}, "as many numbers as costs");
+    const auto rows = static_cast<std::int64_t>(room.size()), layers = static_cast<std::int64_t>(cost.size());
+    if (worth.size() != room.size() * cost.size())
+        bad_value({"values"}, "a number for each of rooms and costs");
+    py::array_t<bool> mask({rows, layers});
+    py::array_t<double> best(rows), upper(rows);
+    auto* chosen = reinterpret_cast<std::uint8_t*>(mask.mutable_data());
+    double *reached = best.mutable_data(), *most = upper.mutable_data();
+    without_gil([&] {
+        knapsacks(worth.data(), room.data(), cost.data(), way.data(), rows, layers, nodes, chosen, reached,
+                  most);
+    });
+    return py::make_tuple(mask, best, upper);
+}
+
 std::uint64_t py_read_loop(py::handle values, int threads) {
     const py::array array = floats({"values"}, values, Dtype::kFloat32);
     check_threads(threads);
@@ -571,6 +599,11 @@ PYBIND11_MODULE(_native, module) {
                py::arg("firsts"), py::arg("weights"), py::arg("change"), py::arg("own"),
                "Local training of K clients of a multi-layer perceptron: change = sum of weights[k] * (w_k - "
                "params) over clients without NaN and Inf. Returns losses [K] and which clients count [K].");
+    module.def(
+        "knapsacks", &py_knapsacks, py::arg("values"), py::arg("rooms"), py::arg("costs"), py::arg("reach"),
+        py::arg("nodes"),
+        "The best set of layers for each of rooms, by values [rows * layers]: which layers [rows, layers], "
+        "its value, and an upper bound of it; see csrc/knapsack.h.");
     module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
                "The exclusive or of a float32 vector's 64-bit words, to measure reading of memory.");
     module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "aggregate.h"
+#include "knapsack.h"
 #include "moments.h"
 #include "perceptron/perceptron.h"
 #include "simd.h"
@@ -524,6 +525,41 @@ void test_perceptrons(Random& random, bool choose_level) {
     check(finite[0] == 1, "train_perceptrons: finite");
 }
 
+void test_knapsacks(Random& random) {
+    const auto layers = static_cast<std::int64_t>(below(random, 9));
+    const std::int64_t rows = 3, sets = std::int64_t{1} << layers;
+    std::vector<double> costs, reach, values, rooms;
+    for (std::int64_t i = 0; i < layers; ++i) costs.push_back(static_cast<double>(below(random, 5)));
+    for (std::int64_t i = 0; i < layers; ++i) reach.push_back(static_cast<double>(layers - i) / 2);
+    for (std::int64_t i = 0; i < rows * layers; ++i)
+        values.push_back(static_cast<double>(below(random, 9)) - 2);
+    for (std::int64_t i = 0; i < rows; ++i) rooms.push_back(static_cast<double>(below(random, 20)));
+    std::vector<std::uint8_t> mask(values.size());
+    std::vector<double> best(rooms.size()), upper(rooms.size());
+    const auto nodes = static_cast<std::int64_t>(below(random, 2) == 0 ? below(random, 20) : 100000);
+    knapsacks(values.data(), rooms.data(), costs.data(), reach.data(), rows, layers, nodes, mask.data(),
+              best.data(), upper.data());
+    for (std::int64_t row = 0; row < rows; ++row) {
+        double optimum = 0;
+        for (std::int64_t set = 0; set < sets; ++set) {
+            double value = 0, spent = 0;
+            for (std::int64_t i = layers - 1; i >= 0; --i) {
+                if ((set >> i & 1) == 0) continue;
+                value += values[row * layers + i];
+                spent += costs[i];
+            }
+            for (std::int64_t i = 0; i < layers; ++i) {
+                if ((set >> i & 1) == 0) continue;
+                spent += reach[i];
+                break;
+            }
+            if (spent <= rooms[row]) optimum = std::max(optimum, value);
+        }
+        check(best[row] <= optimum && optimum <= upper[row], "knapsacks: bounds");
+        check(nodes < 100000 || best[row] == optimum, "knapsacks: optimum");
+    }
+}
+
 void run(std::uint64_t seed, int rounds, bool choose_level) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -531,6 +567,7 @@ void run(std::uint64_t seed, int rounds, bool choose_level) {
         test_updates(random, choose_level);
         test_aggregate(random, choose_level);
         test_perceptrons(random, choose_level);
+        test_knapsacks(random);
     }
 }
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from fedtlu_fast.selection.agreement.costs import Costs
 from fedtlu_fast.selection.agreement.limits import Counts, Floats, Mask
+from fedtlu_fast.selection.agreement.prices import prices_of
 from fedtlu_fast.selection.agreement.problem import Problem
 
-PATIENCE = 15
-"""The number of steps without a better bound after which the step size shrinks."""
-SHRINK = 0.6
+
+@dataclass(frozen=True)
+class Pace:
+    """Says how a relaxation's prices move.
+
+    Attributes:
+        patience: the number of steps without a better bound after which the steps become shorter.
+        shrink: the factor by which they do.
+        averaged: whether a step goes in the mean direction of its gradient and of the step before.
+    """
+
+    patience: int
+    shrink: float
+    averaged: bool
 
 
 class Relaxation(Protocol):
@@ -20,6 +34,8 @@ class Relaxation(Protocol):
 
     prices: Floats
     """The prices to begin with."""
+    pace: Pace
+    """How the prices move."""
 
     def solve(self, prices: Floats) -> tuple[float, Floats, Floats]:
         """Returns the optimum at these prices, its gradient by the prices, and the clients per layer [L]."""
@@ -66,6 +82,8 @@ class PricedBudgets:
     which is nearly always tight. One evaluation sorts the clients of each layer.
     """
 
+    pace = Pace(patience=15, shrink=0.6, averaged=False)
+
     def __init__(self, problem: Problem, limits: Counts) -> None:
         self.problem, self.budgets = problem, limits.budgets
         layers = problem.gains.shape[1]
@@ -91,18 +109,21 @@ class PricedLayers:
     """Decouples clients, which keep their budgets, from layers, which count agreement; for any budgets.
 
     Both sides choose who trains what, and prices penalise where they differ (Lagrangian decomposition). The
-    bound is as good as the convex hull of the clients' feasible sets.
+    bound is as good as the convex hull of the clients' feasible sets. There are many prices, so that single
+    gradients zigzag; and so much depends on the first ones that these come from a good choice.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.prices: Floats = problem.gains
+    pace = Pace(patience=4, shrink=0.5, averaged=True)
+
+    def __init__(self, problem: Problem, limits: Costs, mask: Mask) -> None:
+        self.problem, self.limits = problem, limits
+        self.prices: Floats = prices_of(problem, limits, mask)
 
     def solve(self, prices: Floats) -> tuple[float, Floats, Floats]:
         """See `Relaxation.solve`."""
         best, chosen, counts = agree(self.problem, self.problem.gains - prices)
         weights = self.problem.weights
-        bought, worth = self.problem.limits.relaxed(prices)
+        bought, worth = self.limits.relaxed(prices)
         slope = weights[:, None] * (bought.astype(np.float64) - chosen)
         return float(best.sum() + weights @ worth), slope, counts
 
@@ -114,12 +135,16 @@ class PricedLayers:
 class Bound:
     """Holds the least upper bound found so far and lowers it by subgradient steps of Polyak's size."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, mask: Mask) -> None:
+        """Chooses the relaxation; `mask` [D, L] is a good choice."""
         limits = problem.limits
-        self._relaxation: Relaxation = (
-            PricedBudgets(problem, limits) if isinstance(limits, Counts) else PricedLayers(problem)
-        )
+        self._relaxation: Relaxation
+        if isinstance(limits, Counts):
+            self._relaxation = PricedBudgets(problem, limits)
+        elif isinstance(limits, Costs):
+            self._relaxation = PricedLayers(problem, limits, mask)
         self._prices = self._best_prices = self._relaxation.prices
+        self._heading: Floats | None = None
         self._factor, self._since = 1.0, 0
         self.value, self.steps, self.done = np.inf, 0, False
 
@@ -151,11 +176,17 @@ class Bound:
         self.done = length == 0 or value <= reached
         if self.done:
             return counts
-        if self._since > PATIENCE:
+        pace = self._relaxation.pace
+        if self._since > pace.patience:
             # Start again from the best prices with smaller steps.
-            self._factor, self._since = self._factor * SHRINK, 0
-            self._prices = self._best_prices
+            self._factor, self._since = self._factor * pace.shrink, 0
+            self._prices, self._heading = self._best_prices, None
         else:
+            if pace.averaged and self._heading is not None:
+                # The average direction strategy (Sherali and Ulular, 1989): both parts have the same length.
+                slope = slope + np.sqrt(length / (self._heading**2).sum()) * self._heading
+                length = float((slope * slope).sum())
+            self._heading = slope
             step = self._factor * (value - reached) / length
             self._prices = self._relaxation.allowed(self._prices - step * slope)
         return counts

@@ -13,7 +13,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.selection.agreement.costs import ROUNDING, Costs
 from fedtlu_fast.selection.agreement.limits import Counts, Floats, Limits, Mask
 from fedtlu_fast.selection.agreement.problem import Problem, alike
-from fedtlu_fast.selection.agreement.search import PROVING, QUICK, Found, search
+from fedtlu_fast.selection.agreement.search import PROVING, QUICK, QUICK_COSTS, Found, search
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def _solve(
     gains: Floats, weights: Floats, lam: float, limits: Limits, blocked: Mask, exact: bool, prove: bool
 ) -> Found:
     """Finds a choice for every row, and a bound; `blocked` [D, L] marks layers that alone are too costly."""
-    effort = PROVING if prove or exact else QUICK
+    quick = QUICK if isinstance(limits, Counts) else QUICK_COSTS
+    effort = PROVING if prove or exact else quick
     everybody = weights @ gains
     clients = weights.sum()
     if lam == 0:

@@ -32,6 +32,8 @@ class Effort:
 
 
 QUICK = Effort(steps=48, starts=48, followed=8, look=4, enough=1e-5)
+QUICK_COSTS = Effort(steps=64, starts=24, followed=2, look=2, enough=1e-4)
+"""For budgets in costs: responses cost more than for numbers of layers, and the bound needs more steps."""
 PROVING = Effort(steps=2000, starts=256, followed=256, look=ROUNDS, enough=1e-9)
 
 BATCH = 8
@@ -77,7 +79,7 @@ def search(problem: Problem, effort: Effort) -> Found:
     """
     nothing = np.zeros(problem.gains.shape, dtype=np.bool_)
     mask, objective = _better(problem, effort, _starts(problem), nothing, 0.0)
-    bound, seen = Bound(problem), set[bytes]()
+    bound, seen = Bound(problem, mask), set[bytes]()
     found = Found(mask, objective, np.inf)
     while not (found.closed(effort.enough) or bound.done or bound.steps >= effort.steps):
         fresh = []
