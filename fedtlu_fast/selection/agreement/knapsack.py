@@ -44,8 +44,9 @@ def knapsacks(
     """
     if extension is None:
         return in_python(values, rooms, costs, reach, nodes)
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return extension.knapsacks(flat, *map(np.ascontiguousarray, (rooms, costs, reach)), nodes)
+    flat, rooms = np.ascontiguousarray(values).reshape(-1), np.ascontiguousarray(rooms)
+    costs, reach = np.ascontiguousarray(costs), np.ascontiguousarray(reach)
+    return extension.knapsacks(flat, rooms, costs, reach, nodes)
 
 
 def in_python(
