@@ -75,7 +75,9 @@ def wide_loop(loops: list[list[str]], load: str, double: str) -> dict[str, int]:
     [loop] = [loop for loop in chosen if not any(re.search(double, each) for each in loop)]
     counts: Counter[str] = Counter()
     for each in loop:
-        counts[each.removesuffix("x2")] += 2 if each.endswith(".f32x2") else 1  # x2: of two numbers
+        # Blackwell adds two numbers in one instruction (x2), or a float16 to a float32 (FHADD).
+        name = each.removesuffix("x2").replace("add.rn.f32.f16", "add.rn.f32").replace("FHADD", "FADD")
+        counts[name] += 2 if each.endswith(".f32x2") else 1
     return counts
 
 
