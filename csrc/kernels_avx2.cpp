@@ -32,6 +32,24 @@ FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((_
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
 }
+FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles one) {
+    return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)one, (__m256d)sum);
+}
+
+// A conversion to double takes one operation from memory and two from a register, so 16-bit elements go by
+// memory: on a Zen 4 a third faster for bfloat16, two fifths for float16.
+constexpr bool kStaged = true;
+FEDTLU_INLINE void stage_words(float* to, const std::byte* x) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    const __m256i odd = _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_slli_epi32(pairs, 16));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + 8), odd);
+}
+FEDTLU_INLINE void stage_halves(float* to, const std::byte* x) {
+    _mm256_store_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+    _mm256_store_ps(to + 8, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + 16))));
+}
+
 FEDTLU_INLINE Words words(const std::byte* x) {
     return (Words)_mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)));
 }

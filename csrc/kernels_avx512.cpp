@@ -37,6 +37,12 @@ FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm512_maskz_cvtpd
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)sum);
 }
+FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
+
+// No machine of this level was at hand to measure whether it pays.
+constexpr bool kStaged = false;
+FEDTLU_INLINE void stage_words(float*, const std::byte*) {}
+FEDTLU_INLINE void stage_halves(float*, const std::byte*) {}
 FEDTLU_INLINE Words words(const std::byte* x) {
     return (Words)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
 }

@@ -40,6 +40,12 @@ FEDTLU_INLINE Words words(const std::byte* x) {
     return Words{bits[0], bits[1]};
 }
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
+FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
+
+// No machine of this level was at hand to measure whether it pays.
+constexpr bool kStaged = false;
+FEDTLU_INLINE void stage_words(float*, const std::byte*) {}
+FEDTLU_INLINE void stage_halves(float*, const std::byte*) {}
 
 #if defined(__aarch64__)
 FEDTLU_INLINE Floats halves(const std::byte* x) {

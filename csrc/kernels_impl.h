@@ -6,6 +6,11 @@
 //     Words, words(const std::byte*)     as many 32-bit integers, from 16-bit ones
 //     halves(const std::byte*)           float16 elements as Floats
 //     add_exact_square(sum, x)           sum + x * x where x * x is exact in double
+//     add_fused(sum, x, one)             sum + x; on the units of multiplication, if those of addition are
+//     scarce kStaged                            whether sums of 16-bit elements go by `stage_words` and
+//     `stage_halves`:
+//                                        a block of bfloat16 or float16 elements, to memory as float32, in
+//                                        the order of its lanes
 //     Singles, kRows, kColumns           see perceptron_impl.h
 //
 // Everything here has internal linkage and no template of the standard library is instantiated: the linker
@@ -73,6 +78,7 @@ struct Float16 {
     using Wide = Float32;
     static constexpr const double* kOrder = kNatural;
     static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen(halves(x)); }
+    static FEDTLU_INLINE void stage(float* to, const std::byte* x) { stage_halves(to, x); }
 };
 
 struct Bfloat16 {
@@ -80,6 +86,7 @@ struct Bfloat16 {
     using Wide = Float32;
     static constexpr const double* kOrder = kEvenOdd;
     static FEDTLU_INLINE Doubles read(const std::byte* x) { return widen((Floats)(words(x) << 16)); }
+    static FEDTLU_INLINE void stage(float* to, const std::byte* x) { stage_words(to, x); }
 };
 
 template <class Format>
@@ -135,11 +142,17 @@ class Peak {
     Register peaks_[kRegisters] = {};
 };
 
+// Elements that are staged together: few enough that the processor sums those of one stage while it converts
+// those of the next, enough that it has stored an element before it loads it. With 128 or 512 it is slower.
+constexpr int kStage = 256;
+
 // With kShifted the sums are of x - pivot; else the pivot is 0 and x of few enough bits for an exact square.
 template <bool kShifted>
 class Accumulator {
   public:
-    FEDTLU_INLINE explicit Accumulator(double pivot) : pivot_(Doubles{} + pivot) {}
+    FEDTLU_INLINE explicit Accumulator(double pivot) : pivot_(Doubles{} + pivot), one_(Doubles{} + 1.0) {
+        hide(one_);
+    }
 
     FEDTLU_INLINE void add(const Block& block) {
         FEDTLU_UNROLL
@@ -165,7 +178,8 @@ class Accumulator {
     }
 
     FEDTLU_INLINE void add(int v, Doubles x) {
-        shift_[v] = shift_[v] + x;
+        // Conversions to double take the units of addition; every other sum leaves these to them.
+        shift_[v] = kShifted || v % 2 == 1 ? shift_[v] + x : add_fused(shift_[v], x, one_);
         square_[v] = kShifted ? square_[v] + x * x : add_exact_square(square_[v], x);
     }
 
@@ -189,7 +203,17 @@ class Accumulator {
         return sums[0];
     }
 
+    // The compiler would turn a multiplication by a number that it knows to be 1 into an addition.
+    static FEDTLU_INLINE void hide(Doubles& number) {
+#if defined(__x86_64__)
+        asm("" : "+x"(number));
+#else
+        (void)number;
+#endif
+    }
+
     Doubles pivot_;
+    Doubles one_;
     Doubles shift_[kVectors] = {};
     Doubles square_[kVectors] = {};
 };
@@ -203,7 +227,25 @@ FEDTLU_INLINE Sums sums_of(const std::byte* x, std::int64_t n, double pivot, con
 
     const std::int64_t bytes = n * kSize;
     const std::byte* end = x + bytes;
-    for (std::int64_t at = kBlock; at <= bytes; at += kBlock, x += kBlock, ahead += kBlock) {
+    std::int64_t at = kBlock;
+    if constexpr (kStaged && !kShifted && kSize == 2) {
+        alignas(64) float staged[kStage];
+        for (std::int64_t left = n / kStage; left > 0; --left) {
+            for (int i = 0; i < kStage; i += kLanes, x += kBlock) {
+                peak.add(x);
+                Format::stage(staged + i, x);
+            }
+            // One line of memory for every two blocks, here where the loads are few. To the first-level
+            // cache: the conversions above come in bursts that wait for the second.
+            for (int i = 0; i < kStage; i += 2 * kLanes, ahead += 2 * kBlock) {
+                __builtin_prefetch(ahead, 0, 3);
+                accumulator.add(read_block<Float32>(reinterpret_cast<const std::byte*>(staged + i)));
+                accumulator.add(read_block<Float32>(reinterpret_cast<const std::byte*>(staged + i + kLanes)));
+            }
+        }
+        at += n / kStage * kStage * kSize;
+    }
+    for (; at <= bytes; at += kBlock, x += kBlock, ahead += kBlock) {
         prefetch(ahead);
         accumulator.add(read_block<Format>(x));
         peak.add(x);
