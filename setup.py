@@ -24,7 +24,7 @@ if mode not in MODES:
 # same bits on every SIMD level.
 COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
-FOLDERS = (".", "perceptron")
+FOLDERS = (".", "perceptron", "python")
 
 native = Pybind11Extension(
     "fedtlu_fast._native",

@@ -1,6 +1,6 @@
 // The Python module fedtlu_fast._native: checks every argument, then computes without the GIL.
 //
-// Memory arrives as NumPy arrays, never as addresses. bfloat16 and float16 come as 16-bit integers under
+// Memory arrives as NumPy arrays, never as addresses; or as torch's tensors (`python/tensor_bindings.cpp`). bfloat16 and float16 come as 16-bit integers under
 // their dtype's name. Each check raises TypeError or ValueError with the argument's name.
 //
 // Every function works in the same order. First it converts the arguments whose conversion can run Python
@@ -8,11 +8,9 @@
 // answer, which may start the garbage collector. Only then does it check the other arrays and take their
 // addresses. After that no Python code runs that could change them.
 
-#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -25,6 +23,8 @@
 #include "knapsack.h"
 #include "moments.h"
 #include "perceptron/perceptron.h"
+#include "python/gil.h"
+#include "python/tensor_bindings.h"
 #include "read_loop.h"
 #include "simd.h"
 #include "update.h"
@@ -192,33 +192,6 @@ py::tuple tuple_of(const Name& name, py::handle given) {
 
 void check_threads(int threads) {
     if (threads < 1) bad_value({"threads"}, "at least 1, got " + std::to_string(threads));
-}
-
-// Takes the GIL back. Before Python 3.14, pthread_exit ends a thread that asks for it while the interpreter
-// shuts down, and would unwind through our Python objects without the GIL: our thread sleeps instead, as
-// Python's do since 3.14.
-void take_gil(PyThreadState* state) {
-#if defined(__GLIBCXX__)
-    try {
-        PyEval_RestoreThread(state);
-    } catch (abi::__forced_unwind&) {
-        for (;;) pause();
-    }
-#else
-    PyEval_RestoreThread(state);
-#endif
-}
-
-template <class Compute>
-void without_gil(const Compute& compute) {
-    PyThreadState* state = PyEval_SaveThread();
-    try {
-        compute();
-    } catch (...) {
-        take_gil(state);
-        throw;
-    }
-    take_gil(state);
 }
 
 const std::byte* bytes_of(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
@@ -604,6 +577,7 @@ PYBIND11_MODULE(_native, module) {
         py::arg("nodes"),
         "The best set of layers for each of rooms, by values [rows * layers]: which layers [rows, layers], "
         "its value, and an upper bound of it; see csrc/knapsack.h.");
+    bind_tensors(module);
     module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
                "The exclusive or of a float32 vector's 64-bit words, to measure reading of memory.");
     module.def("simd_levels", &simd_levels, "Names of the SIMD levels of this machine, the widest last.");

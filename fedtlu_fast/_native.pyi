@@ -1,8 +1,10 @@
 from collections.abc import Sequence
+from types import ModuleType, NotImplementedType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 # A vector of float32 or float64, or of 16-bit integers that hold bfloat16 or float16; `dtype` tells which.
 _Vector = NDArray[Any]
@@ -61,6 +63,40 @@ def knapsacks(
     reach: NDArray[np.float64],
     nodes: int,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]: ...
+def learn_torch(torch: ModuleType) -> bool: ...
+
+# The operations on plain tensors. Each returns NotImplemented if it does not take an argument as it is.
+
+def layer_stats_of(
+    delta: Tensor, offsets: Tensor, threads: int
+) -> NDArray[np.float64] | NotImplementedType: ...
+def layer_stats_of_list(
+    tensors: Sequence[Tensor], threads: int
+) -> NDArray[np.float64] | NotImplementedType: ...
+def accumulate_on(
+    aggregate: Tensor,
+    client: Tensor,
+    base: Tensor | None,
+    weight: float,
+    offsets: Tensor | None,
+    threads: int,
+) -> NDArray[np.float64] | NotImplementedType | None: ...
+def aggregate_of(
+    out: Tensor,
+    clients: Tensor | Sequence[Tensor],
+    weights: Tensor | Sequence[float],
+    base: Tensor | None,
+    offsets: Tensor,
+    client_stats: bool | Literal["norms"],
+    threads: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None] | NotImplementedType: ...
+def masked_apply_on(
+    params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float, threads: int
+) -> NotImplementedType | None: ...
+def spread_of(moments: Tensor, threads: int) -> NDArray[np.float64] | NotImplementedType: ...
+def score_of(
+    count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: float, threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | NotImplementedType: ...
 def read_loop(values: _Vector, threads: int) -> int: ...
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...

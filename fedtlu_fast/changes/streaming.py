@@ -170,4 +170,4 @@ def _joined(one: Row, two: Row) -> Row:
 
 def _stats(names: tuple[str, ...], merged: Sequence[_Merged]) -> LayerStats:
     rows = torch.tensor([own.row for own in merged], dtype=torch.float64).reshape(len(names), 5)
-    return LayerStats.from_moments(names, Moments(*rows.unbind(dim=1)))
+    return LayerStats.from_moments(names, Moments(rows.T))

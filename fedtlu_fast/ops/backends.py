@@ -108,6 +108,21 @@ def resolve(backend: str, device: str) -> ModuleType:
     return module
 
 
+def reader(backend: str, given: object) -> ModuleType | None:
+    """Returns the module whose functions take any arguments, and check them, if it would run this call.
+
+    `native` is such a module; its functions raise `native.NotPlainError` for what they do not take as it is.
+
+    Args:
+        backend: as for `resolve`.
+        given: the argument whose device decides.
+    """
+    if backend not in ("auto", "native") or not getattr(given, "is_cpu", False):
+        return None
+    module = _load(_best("cpu") if backend == "auto" else backend)
+    return module if getattr(module, "READS_TENSORS", False) else None  # type: ignore[return-value]
+
+
 @cache
 def _best(device: str) -> str:
     for name in PREFERENCE.get(device, ("reference",)):

@@ -262,8 +262,12 @@ def check_addend(field: str, tensor: Tensor, target: Tensor) -> None:
         raise InputError(f"{field}.dtype", str(tensor.dtype), f"one of {names}, to go into {target.dtype}")
 
 
-def check_offsets(offsets: Tensor, length: int) -> None:
-    """Raises an error unless the offsets are the bounds of layers in a vector of this length."""
+def bounds(offsets: Tensor, length: int) -> Tensor:
+    """Returns the offsets as a plain vector.
+
+    Raises:
+        InputError: They are not the bounds of layers in a vector of this length.
+    """
     if (
         readable("offsets", offsets) is not offsets
         or offsets.dtype != torch.int64
@@ -273,9 +277,10 @@ def check_offsets(offsets: Tensor, length: int) -> None:
     ):
         given = f"{offsets.dtype} {tuple(offsets.shape)} on {offsets.device}"
         raise InputError("offsets", given, "an int64 CPU vector [L + 1]")
-    bounds = offsets.numpy()  # several times faster than torch on a short array
-    if bounds[0] < 0 or bounds[-1] > length or (bounds[1:] < bounds[:-1]).any():
+    array = np.ascontiguousarray(offsets.numpy())  # several times faster than torch on a short array
+    if array[0] < 0 or array[-1] > length or (array[1:] < array[:-1]).any():
         raise InputError("offsets", offsets.tolist(), f"non-decreasing numbers from 0 to {length}")
+    return torch.from_numpy(array)
 
 
 def check_client_stats(given: object) -> None:

@@ -1,4 +1,8 @@
-"""The operations: each checks its arguments, makes vectors contiguous and calls the chosen backend."""
+"""The operations: each checks its arguments, makes vectors contiguous and calls the chosen backend.
+
+A backend that checks plain tensors itself (`backends.reader`) is called first, with the arguments as they
+are: checks in Python take longer than the computation on a model of 10,000 parameters.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,9 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops import checks
-from fedtlu_fast.ops.backends import resolve
+from fedtlu_fast.ops.backends import reader, resolve
 from fedtlu_fast.ops.moments import Moments
-
-PIECE = 1 << 20
-"""A vector that is not contiguous is copied this many elements at a time."""
+from fedtlu_fast.ops.plain import apart, bare, core, flat, pieces_of
 
 
 def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moments:
@@ -30,12 +32,17 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
         InputError: No backend takes this dtype, shape or offset.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if (module := reader(backend, delta)) is not None:
+        try:
+            return module.layer_stats(delta, offsets)  # type: ignore[no-any-return]
+        except module.NotPlainError:
+            pass
     delta = checks.readable("delta", delta)
     checks.check_flat("delta", delta, checks.STATS_DTYPES)
-    checks.check_offsets(offsets, delta.numel())
+    offsets = checks.bounds(offsets, delta.numel())
     if delta.numel() > 1 and delta.stride(0) == 0:
         return layer_stats_list([delta[start:end] for start, end in pairwise(offsets.tolist())], backend)
-    return resolve(backend, delta.device.type).layer_stats(delta.detach().contiguous(), offsets)  # type: ignore[no-any-return]
+    return resolve(backend, delta.device.type).layer_stats(bare(delta).contiguous(), offsets)  # type: ignore[no-any-return]
 
 
 def layer_stats_list(
@@ -52,6 +59,11 @@ def layer_stats_list(
         InputError: No backend takes a dtype, or the tensors are on different devices.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if tensors and (module := reader(backend, tensors[0])) is not None:
+        try:
+            return module.layer_stats_list(tensors)  # type: ignore[no-any-return]
+        except module.NotPlainError:
+            pass
     tensors = checks.layers("delta", tensors, names)
     device = tensors[0].device if tensors else torch.device("cpu")
     # There may be 100,000 tensors, so all are checked together; the loop finds the wrong one for the error.
@@ -65,15 +77,17 @@ def layer_stats_list(
     module = resolve(backend, device.type)
     expanded = [index for index, tensor in enumerate(tensors) if 0 in tensor.stride() and tensor.numel() > 1]
     if not expanded:
-        return module.layer_stats_list([_flat(tensor) for tensor in tensors])  # type: ignore[no-any-return]
+        return module.layer_stats_list([flat(tensor) for tensor in tensors])  # type: ignore[no-any-return]
     # An expanded tensor repeats elements; each is read once and counted as often as it occurs.
     times = torch.ones(len(tensors), dtype=torch.float64, device=device)
     for index in expanded:
-        core = _core(tensors[index])
-        times[index] = tensors[index].numel() / core.numel()
-        tensors[index] = core
-    found = module.layer_stats_list([_flat(tensor) for tensor in tensors])
-    return Moments(found.count * times, found.mean, found.m2 * times, found.abs_max, found.nonfinite * times)
+        own = core(tensors[index])
+        times[index] = tensors[index].numel() / own.numel()
+        tensors[index] = own
+    found = module.layer_stats_list([flat(tensor) for tensor in tensors])
+    for row in (found.count, found.m2, found.nonfinite):
+        row *= times
+    return found  # type: ignore[no-any-return]
 
 
 @overload
@@ -112,19 +126,27 @@ def accumulate_(
         InputError: Shapes, dtypes, devices or offsets do not fit, or the weight is not finite.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if (module := reader(backend, aggregate)) is not None:
+        try:
+            found: Moments | None = module.accumulate_(aggregate, client, base, weight, offsets)
+        except module.NotPlainError:
+            pass
+        else:
+            checks.changed(aggregate)
+            return found
     checks.check_target("aggregate", aggregate)
     client = checks.readable("client", client)
     checks.check_addend("client", client, aggregate)
-    client = _apart("client", client, "aggregate", aggregate)
+    client = apart("client", client, "aggregate", aggregate)
     if base is not None:
         base = checks.readable("base", base)
         checks.check_like("base", base, client)
-        base = _apart("base", base, "aggregate", aggregate)
+        base = apart("base", base, "aggregate", aggregate)
     weight = checks.number("weight", weight)
     if offsets is not None:
-        checks.check_offsets(offsets, aggregate.numel())
-    module, target, found = resolve(backend, aggregate.device.type), aggregate.detach(), None
-    pieces = _pieces(client, base)
+        offsets = checks.bounds(offsets, aggregate.numel())
+    module, target, found = resolve(backend, aggregate.device.type), bare(aggregate), None
+    pieces = pieces_of(client, base)
     for piece in pieces:
         start = None if base is None else base[piece].contiguous()
         wanted = offsets if len(pieces) == 1 else None
@@ -195,6 +217,18 @@ def aggregate(
             finite; or `client_stats` is neither a bool nor "norms".
         BackendUnavailableError: See `backends.resolve`.
     """
+    first: Tensor | None = clients if isinstance(clients, Tensor) else None
+    if isinstance(clients, (list, tuple)) and clients:
+        first = clients[0]
+    if first is not None and (module := reader(backend, first)) is not None:
+        into = torch.empty(first.shape[-1:], dtype=checks.TARGETS.get(first.dtype)) if out is None else out
+        try:
+            moments, each = module.aggregate(into, clients, weights, base, offsets, client_stats)
+        except module.NotPlainError:
+            pass
+        else:
+            checks.changed(into)
+            return into, moments, each
     clients = checks.vectors("clients", clients)
     first = clients[0]
     # The rows of a matrix share dtype, shape and device, and there may be thousands.
@@ -202,7 +236,7 @@ def aggregate(
         checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
         checks.check_like(f"clients[{index}]", client, first)
     shares = checks.numbers("weights", weights, len(clients))
-    checks.check_offsets(offsets, first.numel())
+    offsets = checks.bounds(offsets, first.numel())
     checks.check_client_stats(client_stats)
     if base is not None:
         base = checks.readable("base", base)
@@ -211,12 +245,12 @@ def aggregate(
         out = torch.empty(first.shape, dtype=checks.TARGETS[first.dtype], device=first.device)
     checks.check_target("out", out)
     checks.check_addend("clients[0]", first, out)
-    rows = clients.detach().unbind(0) if isinstance(clients, Tensor) else clients
-    rows = [_apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)]
-    base = None if base is None else _apart("base", base, "out", out)
-    module, target = resolve(backend, first.device.type), out.detach()
+    rows = bare(clients).unbind(0) if isinstance(clients, Tensor) else clients
+    rows = [apart(f"clients[{index}]", row, "out", out) for index, row in enumerate(rows)]
+    base = None if base is None else apart("base", base, "out", out)
+    module, target = resolve(backend, first.device.type), bare(out)
     # The statistics of clients need whole vectors.
-    pieces = [slice(None)] if client_stats else _pieces(*rows, base)
+    pieces = [slice(None)] if client_stats else pieces_of(*rows, base)
     for piece in pieces:
         parts = [row[piece].contiguous() for row in rows]
         start = None if base is None else base[piece].contiguous()
@@ -238,59 +272,27 @@ def masked_apply_(
         InputError: Shapes, dtypes, devices or offsets do not fit, or `lr` is not finite.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if (module := reader(backend, params)) is not None:
+        try:
+            module.masked_apply_(params, delta, offsets, mask, lr)
+        except module.NotPlainError:
+            pass
+        else:
+            checks.changed(params)
+            return
     checks.check_target("params", params)
     delta = checks.readable("delta", delta)
     checks.check_addend("delta", delta, params)
-    checks.check_offsets(offsets, params.numel())
+    offsets = checks.bounds(offsets, params.numel())
     mask = checks.readable("mask", mask)
     if mask.dtype != torch.bool or mask.device.type != "cpu" or mask.shape != (offsets.numel() - 1,):
         given = f"{mask.dtype} {tuple(mask.shape)} on {mask.device}"
         raise InputError("mask", given, f"a bool CPU tensor of shape ({offsets.numel() - 1},)")
     lr = checks.number("lr", lr)
-    delta = _apart("delta", delta, "params", params)
-    module, target, mask = resolve(backend, params.device.type), params.detach(), mask.contiguous()
-    for piece in _pieces(delta):
+    delta = apart("delta", delta, "params", params)
+    module, target, mask = resolve(backend, params.device.type), bare(params), bare(mask).contiguous()
+    for piece in pieces_of(delta):
         first, stop, _ = piece.indices(len(target))
         within = offsets if stop - first == len(target) else offsets.clamp(first, stop) - first
         module.masked_apply_(target[piece], delta[piece].contiguous(), within, mask, lr)
     checks.changed(params)
-
-
-def _apart(field: str, tensor: Tensor, target_field: str, target: Tensor) -> Tensor:
-    """Returns a vector that an operation may read while it writes `target`.
-
-    A strided vector that may share memory with `target` is copied. A contiguous vector that shares only a
-    part of that memory is refused.
-    """
-    tensor = tensor.detach()
-    if not tensor.is_contiguous():
-        return tensor.contiguous() if checks.overlap(tensor, target) else tensor
-    checks.check_apart(field, tensor, target_field, target)
-    return tensor
-
-
-def _pieces(*vectors: Tensor | None) -> list[slice]:
-    """Returns the slices in which strided vectors are copied: kernels need contiguous memory.
-
-    A copy of a whole vector would double the memory that an operation needs.
-    """
-    given = [vector for vector in vectors if vector is not None]
-    length = len(given[0])
-    if length <= PIECE or all(vector.is_contiguous() for vector in given):
-        return [slice(None)]
-    return [slice(start, start + PIECE) for start in range(0, length, PIECE)]
-
-
-def _core(tensor: Tensor) -> Tensor:
-    """Returns the elements of an expanded tensor that have memory of their own."""
-    for dim, stride in enumerate(tensor.stride()):
-        if stride == 0:
-            tensor = tensor.narrow(dim, 0, 1)
-    return tensor
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """Returns the tensor as a contiguous vector."""
-    if tensor.dim() == 1 and tensor.is_contiguous() and not tensor.requires_grad:
-        return tensor
-    return tensor.detach().contiguous().reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,24 +11,43 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Holds the moments of layers in five float64 tensors on the device of the input.
+    """Holds the moments of layers as rows of one float64 tensor on the device of the input.
 
-    The tensors are vectors [L] for one change and matrices [K, L] for K clients. A layer that holds NaN or
-    Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
+    Each property is one row: a vector [L] for one change, a matrix [K, L] for K clients. A layer that holds
+    NaN or Inf has NaN in `mean`, `m2` and `abs_max`. An empty layer has zeros.
 
     Attributes:
-        count: the number of elements.
-        mean: the mean of the elements.
-        m2: the sum of squared deviations from the mean; exactly 0 for a constant layer.
-        abs_max: the largest magnitude.
-        nonfinite: the number of elements that are NaN or Inf.
+        rows: [5, L] or [5, K, L], in the order of `NAMES`.
     """
 
-    count: Tensor
-    mean: Tensor
-    m2: Tensor
-    abs_max: Tensor
-    nonfinite: Tensor
+    NAMES: ClassVar[tuple[str, ...]] = ("count", "mean", "m2", "abs_max", "nonfinite")
+
+    rows: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """Returns the number of elements."""
+        return self.rows[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """Returns the mean of the elements."""
+        return self.rows[1]
+
+    @property
+    def m2(self) -> Tensor:
+        """Returns the sum of squared deviations from the mean; exactly 0 for a constant layer."""
+        return self.rows[2]
+
+    @property
+    def abs_max(self) -> Tensor:
+        """Returns the largest magnitude."""
+        return self.rows[3]
+
+    @property
+    def nonfinite(self) -> Tensor:
+        """Returns the number of elements that are NaN or Inf."""
+        return self.rows[4]
 
 
 def squared_norms(moments: Moments) -> Tensor:

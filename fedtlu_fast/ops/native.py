@@ -1,14 +1,20 @@
 """Runs the operations in C++ on CPU tensors, without copies, in ``torch.get_num_threads()`` threads.
 
-The functions are those of `reference`. Before a call, `dispatch` checks the arguments and makes the tensors
-flat and contiguous. The bits do not depend on the number of threads or on the machine's SIMD level (the
-environment variable ``FEDTLU_SIMD`` forces one).
+The functions are those of `reference`. The extension checks all arguments itself, which takes a microsecond,
+and takes plain tensors only (`csrc/python/tensors.h`). With others a function raises `NotPlainError`, and
+`dispatch` says what is wrong with the arguments, or makes them plain and calls again. Versions of torch
+before 2.10 do not let the extension read tensors: there `dispatch` always prepares the arguments, and they
+are passed as NumPy arrays.
+
+The bits do not depend on the number of threads or on the machine's SIMD level (the environment variable
+``FEDTLU_SIMD`` forces one).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from types import NotImplementedType
 from typing import Literal
 
 import numpy as np
@@ -45,100 +51,97 @@ _NAMES = {
     torch.float64: "float64",
 }
 
-# Tensors with fewer elements are copied into one tensor, which costs less than one array object each.
-_SMALL = 8192
+READS_TENSORS = _native.learn_torch(torch)
+"""Whether the extension can read torch's tensors, so that a function may be called with any arguments."""
+
+
+class NotPlainError(ValueError):
+    """The extension does not take an argument as it is."""
 
 
 def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
     """See `reference.layer_stats`."""
-    return _moments(_flat_stats(delta, offsets))
+    threads = torch.get_num_threads()
+    if READS_TENSORS:
+        return _moments(_native.layer_stats_of(delta, offsets, threads))
+    return _moments(_native.layer_stats(_array(delta), _NAMES[delta.dtype], offsets.numpy(), threads))
 
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     """See `reference.layer_stats_list`."""
-    sizes = [tensor.numel() for tensor in tensors]
-    small = [index for index, size in enumerate(sizes) if size < _SMALL]
-    dtypes = {tensor.dtype for tensor in tensors}
-    if len(small) == len(tensors) and len(dtypes) == 1:
-        return _moments(_gathered_stats(tensors, sizes))
-    out = np.empty((5, len(tensors)))
-    for dtype in dtypes:
-        rows = [index for index in small if tensors[index].dtype == dtype]
-        out[:, rows] = _gathered_stats([tensors[row] for row in rows], [sizes[row] for row in rows])
-    large = [index for index, size in enumerate(sizes) if size >= _SMALL]
-    chosen = [tensors[index] for index in large]
-    names = [_NAMES[tensor.dtype] for tensor in chosen]
-    arrays = [_array(tensor) for tensor in chosen]
-    out[:, large] = _native.layer_stats_list(arrays, names, torch.get_num_threads())
-    return _moments(out)
+    threads = torch.get_num_threads()
+    if READS_TENSORS:
+        return _moments(_native.layer_stats_of_list(tensors, threads))
+    arrays, names = [_array(tensor) for tensor in tensors], [_NAMES[tensor.dtype] for tensor in tensors]
+    return _moments(_native.layer_stats_list(arrays, names, threads))
 
 
 def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
 ) -> Moments | None:
     """See `reference.accumulate_`."""
-    found = _native.accumulate_(
-        _array(aggregate),
-        _array(client),
-        None if base is None else _array(base),
-        _NAMES[client.dtype],
-        weight,
-        None if offsets is None else offsets.contiguous().numpy(),
-        torch.get_num_threads(),
-    )
+    threads = torch.get_num_threads()
+    if READS_TENSORS:
+        found = _native.accumulate_on(aggregate, client, base, weight, offsets, threads)
+    else:
+        start, bounds = None if base is None else _array(base), None if offsets is None else offsets.numpy()
+        name = _NAMES[client.dtype]
+        found = _native.accumulate_(_array(aggregate), _array(client), start, name, weight, bounds, threads)
     return None if found is None else _moments(found)
 
 
 def aggregate(
     out: Tensor,
-    clients: Sequence[Tensor],
-    weights: Tensor,
+    clients: Tensor | Sequence[Tensor],
+    weights: Tensor | Sequence[float],
     base: Tensor | None,
     offsets: Tensor,
     client_stats: bool | Literal["norms"],
 ) -> tuple[Moments, Moments | Tensor | None]:
-    """See `reference.aggregate`."""
-    found, each = _native.aggregate(
-        _array(out),
-        [_array(client) for client in clients],
-        weights.numpy(),
-        None if base is None else _array(base),
-        _NAMES[clients[0].dtype],
-        offsets.contiguous().numpy(),
-        client_stats,
-        torch.get_num_threads(),
-    )
+    """See `reference.aggregate`; the clients may also be a matrix [K, P], and the weights a list or tuple."""
+    threads = torch.get_num_threads()
+    if READS_TENSORS:
+        answer = _native.aggregate_of(out, clients, weights, base, offsets, client_stats, threads)
+        if isinstance(answer, NotImplementedType):
+            raise NotPlainError
+        found, each = answer
+    else:
+        arrays, shares = [_array(client) for client in clients], torch.as_tensor(weights).numpy()
+        start, name = None if base is None else _array(base), _NAMES[clients[0].dtype]
+        found, each = _native.aggregate(
+            _array(out), arrays, shares, start, name, offsets.numpy(), client_stats, threads
+        )
     if each is None:
         return _moments(found), None
     of_clients = torch.from_numpy(each)
-    return _moments(found), of_clients if client_stats == "norms" else Moments(*of_clients.unbind(1))
+    return _moments(found), of_clients if client_stats == "norms" else Moments(of_clients.transpose(0, 1))
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
     """See `reference.masked_apply_`."""
-    _native.masked_apply_(
-        _array(params),
-        _array(delta),
-        offsets.contiguous().numpy(),
-        mask.contiguous().numpy(),
-        _NAMES[delta.dtype],
-        lr,
-        torch.get_num_threads(),
-    )
+    threads = torch.get_num_threads()
+    if not READS_TENSORS:
+        bounds, chosen, name = offsets.numpy(), mask.numpy(), _NAMES[delta.dtype]
+        _native.masked_apply_(_array(params), _array(delta), bounds, chosen, name, lr, threads)
+    elif _native.masked_apply_on(params, delta, offsets, mask, lr, threads) is not None:
+        raise NotPlainError
 
 
-def _gathered_stats(tensors: Sequence[Tensor], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Returns the moments [5, L] of small tensors of one dtype."""
-    if not tensors:
-        return np.empty((5, 0))
-    offsets = torch.zeros(len(sizes) + 1, dtype=torch.int64)
-    torch.cumsum(torch.tensor(sizes), 0, out=offsets[1:])
-    return _flat_stats(torch.cat(list(tensors)), offsets)
+def spread(moments: Moments) -> Tensor:
+    """See `derived.spread`; the bits are the same."""
+    found = _native.spread_of(moments.rows, torch.get_num_threads())
+    if isinstance(found, NotImplementedType):
+        raise NotPlainError
+    return torch.from_numpy(found).view(2, *moments.rows.shape[1:])
 
 
-def _flat_stats(delta: Tensor, offsets: Tensor) -> NDArray[np.float64]:
-    name = _NAMES[delta.dtype]
-    return _native.layer_stats(_array(delta), name, offsets.contiguous().numpy(), torch.get_num_threads())
+def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
+    """See `derived.score`; the bits are the same."""
+    answer = _native.score_of(count, mean, std, nonfinite, ddof, torch.get_num_threads())
+    if isinstance(answer, NotImplementedType):
+        raise NotPlainError
+    rows, degenerate = answer
+    return torch.from_numpy(rows).view(2, *count.shape), torch.from_numpy(degenerate).view(count.shape)
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:
@@ -146,5 +149,7 @@ def _array(tensor: Tensor) -> NDArray[np.generic]:
     return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
-def _moments(columns: NDArray[np.float64]) -> Moments:
-    return Moments(*torch.from_numpy(columns).unbind(0))
+def _moments(found: NDArray[np.float64] | NotImplementedType) -> Moments:
+    if isinstance(found, NotImplementedType):
+        raise NotPlainError
+    return Moments(torch.from_numpy(found))

@@ -9,7 +9,6 @@ with the same arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import pairwise
 from typing import Literal
 
@@ -38,7 +37,7 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     rows = [_moments(tensor) for tensor in tensors]
     device = tensors[0].device if tensors else torch.device("cpu")
     columns = torch.tensor(rows, dtype=torch.float64, device=device).reshape(len(rows), 5)
-    return Moments(*columns.unbind(dim=1))
+    return Moments(columns.T)
 
 
 def _moments(layer: Tensor) -> tuple[float, float, float, float, float]:
@@ -131,14 +130,9 @@ def _squares(change: Tensor, offsets: Tensor) -> Tensor:
 
 def _stacked(rows: Sequence[Moments], like: Tensor, offsets: Tensor) -> Moments:
     """Stacks K moments of shape [L] to moments of shape [K, L]."""
-    shape = (len(rows), offsets.numel() - 1)
-    columns = (
-        torch.stack([getattr(row, field.name) for row in rows])
-        if rows
-        else like.new_empty(shape, dtype=torch.float64)
-        for field in fields(Moments)
-    )
-    return Moments(*columns)
+    if not rows:
+        return Moments(like.new_empty((5, 0, offsets.numel() - 1), dtype=torch.float64))
+    return Moments(torch.stack([row.rows for row in rows], dim=1))
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

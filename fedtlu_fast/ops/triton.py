@@ -48,13 +48,13 @@ def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
     moments = delta.new_empty((5, len(layers.lengths)), dtype=torch.float64)
     with _device_of(delta):
         layer_moments(delta, layers, moments)
-    return Moments(*moments)
+    return Moments(moments)
 
 
 def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
     """See `reference.layer_stats_list`; the tensors are read where they are, without copies."""
     if not tensors:
-        return Moments(*torch.empty(5, 0, dtype=torch.float64))
+        return Moments(torch.empty(5, 0, dtype=torch.float64))
     _check_live(tensors[0])
     tensors = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
     moments = tensors[0].new_empty((5, len(tensors)), dtype=torch.float64)
@@ -67,7 +67,7 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
             starts = (addresses - origin.data_ptr()) // origin.element_size()
             lengths = np.array([tensor.numel() for tensor in group])
             layer_moments(origin, Layers(starts, lengths, np.array(columns)), moments)
-    return Moments(*moments)
+    return Moments(moments)
 
 
 def accumulate_(
@@ -80,7 +80,7 @@ def accumulate_(
         if offsets is None:
             accumulate(aggregate, client, base, weight)
             return None
-        return Moments(*accumulate_moments(aggregate, client, base, weight, _layers(offsets)))
+        return Moments(accumulate_moments(aggregate, client, base, weight, _layers(offsets)))
 
 
 def aggregate(
@@ -99,8 +99,8 @@ def aggregate(
         moments = aggregate_moments(
             out, clients, weights.contiguous(), base, _layers(offsets), bool(client_stats)
         )
-    each = Moments(*moments[:, 1:]) if client_stats else None
-    return Moments(*moments[:, 0]), squared_norms(each) if each and client_stats == "norms" else each
+    each = Moments(moments[:, 1:]) if client_stats else None
+    return Moments(moments[:, 0]), squared_norms(each) if each and client_stats == "norms" else each
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.ops import derived
 from fedtlu_fast.scoring.statistics import LayerStats
 from fedtlu_fast.torch_state import without_modes
 
@@ -79,13 +80,9 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     if ddof not in (0, 1) or isinstance(ddof, bool):
         raise InputError("ddof", ddof, "0 (population) or 1 (sample)")
     stats = stats.cpu()
-    ratio = stats.mean / stats.std
-    excess = ratio.square()
-    regular = (stats.count >= 2) & (stats.nonfinite == 0) & (stats.std > 0) & torch.isfinite(stats.std)
-    degenerate = ~(regular & torch.isfinite(excess))
-    excess = torch.where(degenerate, 0.0, excess)
-    share = (stats.count - ddof).clamp(min=0) / stats.count.clamp(min=1)
-    return LayerScores(stats.names, torch.sqrt(share * (1 + excess)), excess, degenerate, ddof)
+    rows, degenerate = derived.score(stats.count, stats.mean, stats.std, stats.nonfinite, ddof)
+    score, excess = rows.unbind()
+    return LayerScores(stats.names, score, excess, degenerate, ddof)
 
 
 @without_modes

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops import checks, dispatch
+from fedtlu_fast.ops import checks, derived, dispatch
 from fedtlu_fast.ops.moments import Moments
 from fedtlu_fast.torch_state import without_modes
 
@@ -46,16 +45,9 @@ class LayerStats:
     @classmethod
     def from_moments(cls, names: tuple[str, ...], moments: Moments) -> LayerStats:
         """Computes the statistics from moments."""
-        count = moments.count
-        return cls(
-            names=names,
-            count=count,
-            mean=moments.mean,
-            std=torch.sqrt(moments.m2 / count.clamp(min=1)),
-            l2=torch.sqrt(moments.m2 + count * moments.mean.square()),
-            abs_max=moments.abs_max,
-            nonfinite=moments.nonfinite,
-        )
+        count, mean, _, abs_max, nonfinite = moments.rows.unbind()
+        std, l2 = derived.spread(moments).unbind()
+        return cls(names, count, mean, std, l2, abs_max, nonfinite)
 
     def as_row(self) -> LayerStats:
         """Returns the statistics [L] of one change as a matrix [1, L]."""
@@ -100,6 +92,7 @@ def layer_stats(
         BackendUnavailableError: the named backend cannot run here.
 
     Examples:
+        >>> import torch
         >>> stats = layer_stats({"w": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})
         >>> stats.mean.tolist(), stats.std.tolist()
         ([2.0, 2.0], [1.0, 0.0])
@@ -120,9 +113,11 @@ def layer_stats(
             raise InputError("layout", "a ParameterLayout", "None, since delta names its own layers")
         if isinstance(delta, (str, bytes)) or not isinstance(delta, Iterable):
             raise InputError("delta", checks.shorten_type(delta), "a tensor, or a mapping or list of tensors")
-        layers = (
-            dict(delta) if isinstance(delta, Mapping) else {str(at): layer for at, layer in enumerate(delta)}
-        )
-        names = tuple(layers)
-        moments = dispatch.layer_stats_list(list(layers.values()), backend, names)
+        if isinstance(delta, Mapping):
+            held = dict(delta)
+            names, layers = tuple(held), list(held.values())
+        else:
+            layers = list(delta)
+            names = tuple(map(str, range(len(layers))))
+        moments = dispatch.layer_stats_list(layers, backend, names)
     return LayerStats.from_moments(names, moments)

@@ -161,9 +161,10 @@ def _aggregate(inputs: _Inputs, backend: str) -> _Ran:
     out, moments, each = dispatch.aggregate(
         clients, weights, inputs.offsets, base=base, client_stats=True, backend=backend
     )
+    assert each is not None  # since client_stats
     pairs = [(moments, _true_moments(total, inputs))]
     for index, client in enumerate(copies):
-        row = Moments(*(getattr(each, name)[index] for name in Moments.__slots__))
+        row = Moments(each.rows[:, index])
         pairs.append((row, _true_moments((client - _exact(base)).to(inputs.wide), inputs)))
     return out, total, pairs
 
@@ -210,7 +211,7 @@ def _true_moments(tensor: Tensor, inputs: _Inputs) -> Moments:
 
 def _moment_errors(found: Moments, true: Moments) -> Iterator[tuple[str, float, float]]:
     """Yields the name of a result, its error and the largest allowed error."""
-    here = Moments(*(getattr(found, name).cpu() for name in Moments.__slots__))
+    here = Moments(found.rows.cpu())
     spread = true.m2 != 0
     exact = [_apart(getattr(here, name), getattr(true, name)) for name in ("count", "abs_max", "nonfinite")]
     exact += [_apart(getattr(here, name)[~spread], getattr(true, name)[~spread]) for name in ("mean", "m2")]

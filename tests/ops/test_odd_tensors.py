@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops import dispatch, plain
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 N = 6
@@ -237,7 +237,7 @@ def test_vectors_with_gaps_are_copied_in_pieces_with_the_same_bits(backend, expa
         torch.testing.assert_close(found.stats.mean, layer_stats(found.change, layout, backend=backend).mean)
 
     wanted = list(results(strided.contiguous()))
-    monkeypatch.setattr(dispatch, "PIECE", 1000)
+    monkeypatch.setattr(plain, "PIECE", 1000)
     target = other.clone()
     with Largest() as largest:
         dispatch.accumulate_(target, strided, None, 1.0, backend)
