@@ -5,6 +5,7 @@ Both compute every number with the same operations in the same order, so they gi
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def spread(moments: Moments) -> Tensor:
         except module.NotPlainError:
             pass
     count, mean, m2, *_ = moments.rows
-    return torch.stack([torch.sqrt(m2 / count.clamp(min=1)), torch.sqrt(m2 + count * mean.square())])
+    return _root(torch.stack([m2 / count.clamp(min=1), m2 + count * mean.square()]))
 
 
 def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
@@ -47,4 +48,15 @@ def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int
     regular = (count >= 2) & (nonfinite == 0) & (std > 0) & torch.isfinite(std) & torch.isfinite(excess)
     excess = torch.where(regular, excess, 0.0)
     share = (count - ddof).clamp(min=0) / count.clamp(min=1)
-    return torch.stack([torch.sqrt(share * (1 + excess)), excess]), ~regular
+    return torch.stack([_root(share * (1 + excess)), excess]), ~regular
+
+
+def _root(values: Tensor) -> Tensor:
+    """Returns the square roots, each the float64 next to the exact one.
+
+    On a CPU those of torch's own builds may be the second next.
+    """
+    if not values.is_cpu:
+        return torch.sqrt(values)
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.sqrt(values.numpy()))
