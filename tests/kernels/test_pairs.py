@@ -5,7 +5,6 @@ Tiles have a few dozen elements here, because the interpreter joins lane after l
 
 import math
 import os
-from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,7 +75,7 @@ def offsets_of(*lengths):
 
 
 def rows_of(moments):
-    return torch.stack([getattr(moments, field.name) for field in fields(Moments)], dim=-1).cpu()
+    return moments.rows.movedim(0, -1).cpu()
 
 
 def assert_right(moments, layers):
@@ -226,7 +225,7 @@ def test_sums_of_clients_and_their_moments(partials, dtype, with_base):
     assert_right(got, [out[cut] for cut in cuts])
     for k, vector in enumerate(vectors):
         change = vector if base is None else (vector.double() - base.double()).float()
-        row = Moments(*(getattr(each, field.name)[k] for field in fields(each)))
+        row = Moments(each.rows[:, k])
         assert_right(row, [change[cut] for cut in cuts])
         assert torch.equal(row.nonfinite, truths.nonfinite[k])
     share = (partials[0][:, 4] == pairs.PAIRS_HERE.value).double().mean(dim=1)  # a tile may hold zeros only
