@@ -1,7 +1,8 @@
 // The Python module fedtlu_fast._native: checks every argument, then computes without the GIL.
 //
-// Memory arrives as NumPy arrays, never as addresses; or as torch's tensors (`python/tensor_bindings.cpp`). bfloat16 and float16 come as 16-bit integers under
-// their dtype's name. Each check raises TypeError or ValueError with the argument's name.
+// Memory arrives as NumPy arrays, never as addresses; or as torch's tensors (`python/tensor_bindings.cpp`).
+// bfloat16 and float16 come as 16-bit integers under their dtype's name. Each check raises TypeError or
+// ValueError with the argument's name.
 //
 // Every function works in the same order. First it converts the arguments whose conversion can run Python
 // code: sequences, numbers, names. Then it pins the arrays, copies offsets, and makes the arrays of its
