@@ -9,6 +9,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYTHONSAFEPATH", "1")
 # Nothing may reach for a hub while the tests run.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Every measurement is made, and nothing is kept in the user's cache; tests of what is kept set a directory.
+os.environ["FEDTLU_CACHE"] = os.devnull
 # Tables are as wide as in a pipe, whatever the terminal; pytest-xdist sets a width for its workers.
 os.environ.pop("COLUMNS", None)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fedtlu_fast.build.lanes import make_lane_trainer
+from fedtlu_fast.build.measured import place_of, remember, remembered
 from fedtlu_fast.build.remote import make_recipe
 from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
@@ -146,7 +147,11 @@ def _measure(
     auto: Auto, config: RunConfig, population: Population, trainer: LocalTrainer, steps: ClientSteps
 ) -> tuple[RunConfig, str]:
     way = _as_given(config, steps) or way_of(config, population, trainer, steps)
-    seconds = _seconds(way, config, population, trainer)
+    place = place_of(config, population, trainer.layout, way)
+    known = remembered(place) if place else None
+    seconds = _seconds(way, config, population, trainer) if known is None else known
+    if place and known is None and seconds > 0:
+        remember(place, seconds)
     can = processes.why_not(config.device, config.threads) is None
     workers = min(auto.workers or cores(), -(-config.cohort // way.clients_per_batch)) if can else 1
     round_seconds = seconds * config.cohort
@@ -165,7 +170,8 @@ def _measure(
     where = f"processes, {workers} workers" if kind is Processes else name
     together = "in one compiled call" if way.engine == "compiled" else "at once"
     many = f", {way.clients_per_batch} clients {together}" if way.clients_per_batch > 1 else ""
-    note = f"executor: {where}{many} ({way.reason}; measured: {1e3 * seconds:.3g} ms a client)"
+    source = "measured" if known is None else "measured before"
+    note = f"executor: {where}{many} ({way.reason}; {source}: {1e3 * seconds:.3g} ms a client)"
     return _settled(config, executor, way.clients_per_batch, way.engine), note
 
 
