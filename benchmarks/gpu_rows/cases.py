@@ -26,9 +26,8 @@ def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
     """Maps names to dtype and layer sizes."""
     if smoke:
         return {
-            "gpt2-tiny": (torch.float32, gpt2(8, 1, vocabulary=51, context=17)),
-            "gpt2-tiny-bf16": (torch.bfloat16, gpt2(8, 1, vocabulary=51, context=17)),
-            "many-small": (torch.float32, [7] * 9),
+            "tiny": (torch.float32, [3, 0, 40, 1, 17]),
+            "tiny-bf16": (torch.bfloat16, [40, 5]),
         }
     return {
         "gpt2-124m": (torch.float32, gpt2(768, 12)),
@@ -44,10 +43,9 @@ def cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int]]]:
 def aggregate_cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int], tuple[int, ...]]]:
     """Maps names to dtype, layer sizes and numbers of clients."""
     if smoke:
-        tiny = gpt2(4, 1, vocabulary=31, context=9)
         return {
-            "tiny": (torch.float32, tiny, (1, 3)),
-            "tiny-bf16": (torch.bfloat16, [3, *tiny], (2,)),
+            "tiny": (torch.float32, [20, 7], (3,)),
+            "tiny-bf16": (torch.bfloat16, [3, 20], (1,)),
         }
     transformer = [layer.numel for layer in SHAPES["transformer-6"].layout().layers]
     return {

@@ -39,8 +39,8 @@ def sweep(
 
 def shrink() -> None:
     """Takes small launch constants: the interpreter joins the pairs of every lane in Python."""
-    stats_kernels.ROW_BYTES = 128
-    accumulate_kernels.MOMENTS_BLOCK = aggregate_kernels.BLOCK = 64
+    stats_kernels.ROW_BYTES = 16
+    accumulate_kernels.MOMENTS_BLOCK = aggregate_kernels.BLOCK = 16
 
 
 def tune(args: argparse.Namespace) -> list[dict[str, object]]:
