@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -129,6 +130,8 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
+    # What the parent made stays: looking through it for garbage takes time, and copies its shared pages.
+    gc.freeze()
     torch.set_num_threads(1)
     keep_freed()
     doing = shared.doing[index]
