@@ -18,8 +18,10 @@ import pytest
 
 from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling.bandwidth import Probes
-from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject
+from fedtlu_fast.profiling.cases import OURS, Case, Subject
+from fedtlu_fast.profiling.operations import OPS
 from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, FLOWER, RIVALS, STD_MEAN_LOOP
+from fedtlu_fast.profiling.robust_rivals import FLOWER_MEDIAN, FLOWER_TRIMMED
 from fedtlu_fast.profiling.shapes import SHAPES, random_change
 
 SHAPE = os.environ.get("FEDTLU_BENCH_SHAPE", "gpt2")
@@ -37,6 +39,9 @@ METHODS = {
     "aggregate+clients": SUMS,
     "aggregate+norms": SUMS,
     "masked_apply_": ["torch loop", "torch foreach_add_"],
+    "median": ["torch sort", "numpy median", FLOWER_MEDIAN],
+    "trimmed mean": ["torch sort", "numpy sort", FLOWER_TRIMMED],
+    "distances": ["torch cdist", "torch pdist, float64", "numpy loop"],
 }
 PAIRS = [(op, name) for op in OPS for name in [*(OURS + backend for backend in BACKENDS), *METHODS[op]]]
 

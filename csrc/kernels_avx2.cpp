@@ -5,6 +5,7 @@
 // Every header comes before the target, so that its definitions stay code for any machine.
 #include <immintrin.h>
 
+#include "columns_tile.h"
 #include "perceptron/perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"
@@ -62,6 +63,7 @@ FEDTLU_INLINE Floats halves(const std::byte* x) {
 
 #define FEDTLU_LEVEL "avx2"
 #define FEDTLU_KERNELS kAvx2Kernels
+#define FEDTLU_FMSUB(x, y) ((Doubles)_mm256_fmsub_pd((__m256d)(x), _mm256_set1_pd(1.0), (__m256d)(y)))
 #include "kernels_impl.h"
 
 #if defined(__clang__)

@@ -5,6 +5,7 @@
 // Every header comes before the target, so that its definitions stay code for any machine.
 #include <immintrin.h>
 
+#include "columns_tile.h"
 #include "perceptron/perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"

@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 #endif
 
+#include "columns_tile.h"
 #include "perceptron/perceptron_step.h"
 #include "simd.h"
 #include "vectors.h"

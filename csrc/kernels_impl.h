@@ -466,12 +466,23 @@ void round(std::byte* out, const double* total, std::int64_t n) {
 }
 
 }  // namespace
+}  // namespace fedtlu
 
-const Kernels FEDTLU_KERNELS = {FEDTLU_LEVEL,
-                                {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
-                                {update<Float32>, update<Bfloat16>, update<Float16>, update<Float64>},
-                                {add<Float32>, add<Bfloat16>, add<Float16>, add<Float64>},
-                                {round<Float32>, round<Float32>, round<Float32>, round<Float64>},
-                                train_client};
+#include "columns_impl.h"
+#include "distances_impl.h"
+
+namespace fedtlu {
+
+const Kernels FEDTLU_KERNELS = {
+    FEDTLU_LEVEL,
+    {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
+    {update<Float32>, update<Bfloat16>, update<Float16>, update<Float64>},
+    {add<Float32>, add<Bfloat16>, add<Float16>, add<Float64>},
+    {round<Float32>, round<Float32>, round<Float32>, round<Float64>},
+    train_client,
+    {sort_tile<kTileColumns>, sort_tile<kTileColumns / 2>, sort_tile<kTileColumns / 4>},
+    widen_row,
+    squares,
+    pair_squares};
 
 }  // namespace fedtlu

@@ -11,6 +11,7 @@
 namespace fedtlu {
 
 struct ClientWork;
+struct ColumnTile;
 
 // Sums are formed in this many lanes on every level, and the lanes added in one fixed tree: the result does
 // not depend on the width of the machine's registers.
@@ -48,6 +49,14 @@ struct Addends {
     double* squares = nullptr;
 };
 
+// Columns of a tile that is sorted, by rows: fewer for many rows, so that the tile stays in the cache.
+constexpr std::size_t kTileWidths = 3;
+
+// Distances are computed for this many rows times that many others at a time, and summed in this many lanes.
+constexpr int kPairRows = 4;
+constexpr int kPairColumns = 2;
+constexpr int kPairLanes = 8;
+
 // The loops of one level, indexed by Dtype.
 struct Kernels {
     const char* level;
@@ -74,6 +83,15 @@ struct Kernels {
 
     // Trains one client for all its steps (`perceptron_step.h`) and returns its mean loss.
     double (*train_client)(const ClientWork& work);
+
+    // Sorts the columns of a tile and averages some of its rows (`columns_tile.h`), in tiles of kTileColumns
+    // columns, half as many and a quarter of them.
+    void (*sort_tiles[kTileWidths])(const ColumnTile& tile);
+
+    // The loops of `distances_impl.h`.
+    void (*widen_row)(double* to, const float* x, std::int64_t n);
+    double (*squares)(const float* x, const double* origin, std::int64_t n, const float* ahead);
+    void (*pair_squares)(double* out, const double* const* left, const double* const* right, std::int64_t n);
 
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }

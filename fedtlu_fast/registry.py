@@ -31,6 +31,8 @@ NAMES: dict[str, dict[str, str]] = {
         "krum": "fedtlu_fast.aggregation.krum:Krum",
         "multi_krum": "fedtlu_fast.aggregation.krum:MultiKrum",
         "norm_clip": "fedtlu_fast.aggregation.clipping:NormClip",
+        "centered_clipping": "fedtlu_fast.aggregation.centered:CenteredClipping",
+        "geometric_median": "fedtlu_fast.aggregation.geometric:GeometricMedian",
     },
     "server_optimizer": {
         "none": "fedtlu_fast.aggregation.server_optimizer:Plain",

@@ -1,8 +1,10 @@
 """The rules that turn the clients' changes into one, and the server optimizers that turn it into a step."""
 
 from fedtlu_fast.aggregation.buffers import BuffersMean
+from fedtlu_fast.aggregation.centered import CenteredClipping
 from fedtlu_fast.aggregation.clipping import NormClip
 from fedtlu_fast.aggregation.fedavg import Mean, WeightedMean
+from fedtlu_fast.aggregation.geometric import GeometricMedian
 from fedtlu_fast.aggregation.krum import Krum, MultiKrum
 from fedtlu_fast.aggregation.robust import Median, TrimmedMean
 from fedtlu_fast.aggregation.room import check_room, stack_bytes
@@ -17,7 +19,9 @@ __all__ = [
     "Aggregated",
     "AggregationRule",
     "BuffersMean",
+    "CenteredClipping",
     "FunctionRule",
+    "GeometricMedian",
     "Krum",
     "Mean",
     "Median",

@@ -7,7 +7,7 @@ O(P) memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Annotated
 
@@ -18,10 +18,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedtlu_fast.aggregation.fedavg import WeightedMean
+from fedtlu_fast.aggregation.passes import distances_to, weighted_sum
 from fedtlu_fast.aggregation.rule import Aggregated, AggregationRule, Start
 from fedtlu_fast.aggregation.share import MaxShare, check_share
 from fedtlu_fast.aggregation.stack import Spill, Stack
-from fedtlu_fast.ops import dispatch
+from fedtlu_fast.ops.stacks import squared_distances_from
 from fedtlu_fast.parts import part
 
 
@@ -60,29 +61,34 @@ class NormClip(AggregationRule):
         check_share(self.max_share, cohort)
 
     def start(self, start: Start) -> Clipped:
-        """Returns an empty mean, with room for the cohort if the vectors are kept."""
-        stack = Stack(start.base, start.cohort, self.spill) if self.clip is None else None
-        mean = WeightedMean(start.base, start.backend)
-        return Clipped(mean, ChangeNorm(start.base, start.backend), stack, [], [])
+        """Returns an empty mean, or room for the cohort if the vectors are kept."""
+        if self.clip is None:
+            return Clipped(start, stack=Stack(start.base, start.cohort, self.spill))
+        return Clipped(start, mean=WeightedMean(start.base, start.backend))
 
     def add(self, state: Clipped, client: int, weight: float, vector: Tensor) -> Clipped:
         """Adds the clipped change, or keeps the vector until the median of the norms is known."""
-        norm = state.norm(vector)
-        if state.stack is None or self.clip is not None:
-            state.mean.add_(vector, weight, clipping(norm, self.clip or 0.0))
-            return state
-        state.stack.add_(vector)
-        state.norms.append(norm)
-        state.weights.append(weight)
+        if state.stack is not None:
+            state.stack.add_(vector)
+            state.weights.append(weight)
+        if state.mean is not None and self.clip is not None:
+            norm = change_norm(state.start.base, vector, state.start.backend)
+            state.mean.add_(vector, weight, clipping(norm, self.clip))
         return state
 
     def finish(self, state: Clipped) -> Aggregated:
         """Returns the mean of the clipped changes; zeros if no client arrived."""
-        if state.stack is not None and state.norms:
-            clip = float(np.median(state.norms))
-            for place, (norm, weight) in enumerate(zip(state.norms, state.weights, strict=True)):
-                state.mean.add_(state.stack.row(place), weight, clipping(norm, clip))
-        return Aggregated(state.mean.change())
+        if state.mean is not None:
+            return Aggregated(state.mean.change())
+        if state.stack is None or not len(state.stack):
+            return Aggregated(torch.zeros_like(state.start.base))
+        norms = distances_to(state.stack, None, state.start.backend)
+        clip, total = float(np.median(norms)), sum(state.weights) or 1
+        shares = [
+            weight * clipping(norm, clip) / total
+            for norm, weight in zip(norms.tolist(), state.weights, strict=True)
+        ]
+        return Aggregated(weighted_sum(state.stack, shares, state.start.backend))
 
 
 @dataclass(frozen=True)
@@ -90,41 +96,21 @@ class Clipped:
     """The state of `NormClip` during a round.
 
     Attributes:
-        mean: the mean of the clipped changes so far.
-        norm: computes the norm of a client's change.
+        start: the facts with which the round began.
+        mean: the mean of the clipped changes so far; None if `clip` is the median of the norms.
         stack: the vectors that wait for the median of the norms; None if `clip` is a number.
-        norms: norms of the waiting changes.
         weights: weights of the waiting clients.
     """
 
-    mean: WeightedMean
-    norm: ChangeNorm
-    stack: Stack | None
-    norms: list[float]
-    weights: list[float]
+    start: Start
+    mean: WeightedMean | None = None
+    stack: Stack | None = None
+    weights: list[float] = field(default_factory=list)
 
 
-class ChangeNorm:
-    """Computes the L2 norm of a client's change in one pass of `aggregate`."""
-
-    def __init__(self, base: Tensor, backend: str = "auto") -> None:
-        """Allocates one vector.
-
-        Args:
-            base: [P], the parameters with which the clients start.
-            backend: the backend that runs the kernels.
-        """
-        self.base, self.backend = base, backend
-        self._scratch = torch.empty_like(base)
-        self._whole = torch.tensor([0, len(base)])
-
-    def __call__(self, client: Tensor) -> float:
-        """Returns the L2 norm of ``client - base``, summed in float64; finite for every finite client."""
-        # Half the change, because the difference of two float32 numbers may overflow.
-        _, half, _ = dispatch.aggregate(
-            [client], [0.5], self._whole, base=self.base, out=self._scratch, backend=self.backend
-        )
-        return 2 * sqrt(float(half.m2[0]) + len(self.base) * float(half.mean[0]) ** 2)
+def change_norm(base: Tensor, client: Tensor, backend: str = "auto") -> float:
+    """Returns the L2 norm of ``client - base``, vectors [P], in float64; finite for every finite client."""
+    return sqrt(float(squared_distances_from([client], base, backend=backend)))
 
 
 def clipping(norm: float, clip: float) -> float:

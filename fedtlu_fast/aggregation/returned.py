@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,18 +29,21 @@ def check_aggregated(rule: AggregationRule, found: Any, base: Tensor, arrived: i
         arrived: number of clients that the rule has received one by one.
 
     Raises:
-        InputError: it is no `Aggregated`, its change is no finite vector like `base`, or its places are
-            wrong.
+        InputError: it is no `Aggregated`, its change is no finite vector like `base`, its places are wrong,
+            or it remembers what checkpoints cannot hold.
     """
     field, method = FIELD, f"{type(rule).__name__}.finish()"
     if not isinstance(found, Aggregated):
         raise InputError(field, kind_of(found), f"{method} to return an Aggregated(change)")
     _check_vector(field, f"{method} to return a change", found.change, base)
+    made: Aggregated = found
+    if made.memory:
+        made = replace(made, memory=server_tensors(f"{field}: memory", made.memory))
     if not is_ours(rule):
         expected = f"{method} to return a change of finite numbers, as the clients' vectors are"
         check_finite(found.change, expected)
     if found.kept is None and not rule.chooses:
-        return found
+        return made
     if not rule.chooses:
         expected = f"{method} to return kept=None, or {type(rule).__name__} to say `chooses = True`"
         raise InputError(field, f"kept={found.kept!r}", expected)
@@ -48,7 +52,7 @@ def check_aggregated(rule: AggregationRule, found: Any, base: Tensor, arrived: i
             f"{method} to keep places of the {arrived} clients that arrived, from 0, ascending, each once"
         )
         raise InputError(field, f"kept={found.kept!r}", expected)
-    return found
+    return made
 
 
 def check_step(optimizer: ServerOptimizer, found: Any, change: Tensor) -> tuple[Tensor, OptimizerState]:

@@ -12,33 +12,43 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from fedtlu_fast.aggregation.rule import Aggregated, Arrived, StackedRule
 from fedtlu_fast.aggregation.stack import Spill
+from fedtlu_fast.ops.stacks import sorted_mean
 from fedtlu_fast.parts import part
 
 
 class CoordinateRule(StackedRule):
-    """The base class of rules that treat every number of the change separately."""
+    """The base class of rules that average the middle values of every number of the change."""
 
     @abstractmethod
-    def reduce(self, changes: Tensor) -> Tensor:
-        """Returns [n], the aggregate of the clients' changes [K, n] at n places; K is at least 1."""
+    def places(self, arrived: int) -> tuple[int, int]:
+        """Returns the first place, in ascending order, that is averaged, and the place behind the last.
+
+        Args:
+            arrived: K, the number of clients, at least 1.
+        """
 
     def finish(self, state: Arrived) -> Aggregated:
-        """Applies the rule at every place, some columns at a time; zeros if no client arrived."""
+        """Applies the rule at every place; zeros if no client arrived.
+
+        The values are averaged in float64, from the smallest to the largest, and rounded once.
+        """
         base = state.start.base
         change = torch.zeros_like(base)
         if len(state.stack):
-            for columns, clients in state.stack.blocks():
-                change[columns] = self.reduce(clients - base[columns])
+            places = self.places(len(state.stack))
+            for columns, rows in state.stack.blocks():
+                sorted_mean(
+                    rows, *places, base=base[columns], out=change[columns], backend=state.start.backend
+                )
         return Aggregated(change)
 
 
 @part
 class Median(CoordinateRule):
-    """The median of the clients' changes, number by number.
+    """The median of the clients' changes, number by number; of an even number, the mean of the middle two.
 
     Attributes:
         spill: directory for the cohort's vectors; null: in memory.
@@ -46,11 +56,9 @@ class Median(CoordinateRule):
 
     spill: Spill = None
 
-    def reduce(self, changes: Tensor) -> Tensor:
-        """Returns the middle value at every place, or the mean of the two middle values."""
-        middle = changes.sort(dim=0).values
-        low, high = middle[(len(changes) - 1) // 2], middle[len(changes) // 2]
-        return low + (high - low) / 2
+    def places(self, arrived: int) -> tuple[int, int]:
+        """Returns the place of the middle value, or of the two middle values."""
+        return (arrived - 1) // 2, arrived // 2 + 1
 
 
 @part
@@ -66,7 +74,7 @@ class TrimmedMean(CoordinateRule):
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     spill: Spill = None
 
-    def reduce(self, changes: Tensor) -> Tensor:
-        """Returns the mean of the remaining values at every place."""
-        cut = floor(self.trim * len(changes))
-        return changes.sort(dim=0).values[cut : len(changes) - cut].mean(dim=0)
+    def places(self, arrived: int) -> tuple[int, int]:
+        """Returns the places of the remaining values."""
+        cut = floor(self.trim * arrived)
+        return cut, arrived - cut

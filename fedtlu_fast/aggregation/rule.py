@@ -7,8 +7,8 @@ To write your own, subclass `AggregationRule`, or give a function ``(updates [K,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,8 @@ class Start:
         backend: the backend that runs the kernels.
         layout: the model's layout; None outside of a run.
         round: the number of the round, from 1.
+        memory: the tensors that the rule remembered in the last round in which clients arrived, by name;
+            empty before. Do not change them.
     """
 
     base: Tensor
@@ -41,6 +43,7 @@ class Start:
     backend: str = "auto"
     layout: ParameterLayout | None = None
     round: int = 1
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,13 @@ class Aggregated:
         kept: for a rule that chooses among clients, the places (from 0, in the order of arrival) of the
             clients from which the change is computed, ascending. It is empty if too few clients arrived for a
             choice; then the round changes nothing. None for a rule that takes all clients.
+        memory: the tensors that the next `Start` holds, by name. They are saved with the run. Not used if no
+            client arrived, or none was kept: then the rule keeps its memory.
     """
 
     change: Tensor
     kept: list[int] | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AggregationRule(ABC):
@@ -63,7 +69,8 @@ class AggregationRule(ABC):
 
     The vectors are sound: finite, and not so large that their sums overflow (`soundness`). A round calls
     `start` once, `add` for each client in the order of the cohort, and `finish` once. The rule chooses the
-    type of its state, which `start` returns; `add` may change it in place.
+    type of its state, which `start` returns; `add` may change it in place. The state is of one round: what a
+    rule wants to keep for the next one it returns as `Aggregated.memory`.
 
     Attributes:
         takes_sums: whether `add_sum` works, so that clients can be trained and summed several at a time.

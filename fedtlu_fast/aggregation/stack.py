@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Annotated
 
 import numpy as np
@@ -21,8 +21,8 @@ Spill = Annotated[
     str | None, AfterValidator(lambda given: None if given is None else absolute(str(at_home(given))))
 ]
 """The directory for the file of a stack; None: the stack is in memory."""
-COLUMNS = 2**16
-"""Number of coordinates that are treated at a time."""
+BLOCK = 2**26
+"""Number of values that are treated at a time: 256 MiB, which a GPU has room for."""
 
 
 class Stack:
@@ -60,11 +60,17 @@ class Stack:
         """Returns [P], the vector that was added as number `place`, from 0; not to be changed."""
         return self._rows[place].to(self.base.device)
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yields some columns at a time: their slice, and all vectors' values [K, n]; not to be changed."""
-        for first in range(0, len(self.base), COLUMNS):
-            columns = slice(first, first + COLUMNS)
-            yield columns, self._rows[: self._count, columns].to(self.base.device)
+    def blocks(self, places: Sequence[int] | None = None) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Yields some columns at a time: their slice, and the vectors' values there; not to be changed.
+
+        Args:
+            places: the vectors that are wanted, at least one; None for all.
+        """
+        rows = self._rows[: self._count].unbind() if places is None else [self._rows[at] for at in places]
+        step = max(1, BLOCK // len(rows))
+        for first in range(0, len(self.base), step):
+            columns = slice(first, first + step)
+            yield columns, [row[columns].to(self.base.device) for row in rows]
 
 
 def _mapped(folder: str, shape: tuple[int, int]) -> Tensor:

@@ -82,8 +82,8 @@ def profile_command(
     import torch
 
     from fedtlu_fast.ops.backends import BACKENDS, check_device, live_backends, resolve
-    from fedtlu_fast.profiling.cases import OPS
     from fedtlu_fast.profiling.measure import Row, profile
+    from fedtlu_fast.profiling.operations import OPS
     from fedtlu_fast.profiling.shapes import SHAPES, fitting
     from fedtlu_fast.runs.as_json import dump_json
 

@@ -8,7 +8,7 @@ and rules such as Krum keep every client's vector, as in a simulation.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class GlobalModel:
         buffers: [Q] float32, the floating-point buffers now.
         others: arrays that are neither, such as counters, by name.
         optimizer: the server optimizer's state.
+        remembered: the tensors that the aggregation rule remembers, by name.
         last_choice: [B] bool, the blocks that the last round changed; None before the first.
     """
 
@@ -68,6 +69,7 @@ class GlobalModel:
         self.scored = scored_layout(self.layout, selector.scored_layers)
         self.params, self.buffers = torch.empty(self.layout.size), torch.empty(_size(self.layout.buffers))
         self.optimizer: OptimizerState = {}
+        self.remembered: Mapping[str, Tensor] = {}
         self.last_choice: Tensor | None = None
         self.load(arrays)
 

@@ -74,7 +74,9 @@ class Round:
         self._model, self._index, self._weights = model, round_index, weights
         share = rule.max_share
         self._largest = np.inf if share is None else largest_weight(map(int, weights.values()), share)
-        self._state = rule.start(Start(model.params, len(weights), update.backend, layout, round_index))
+        self._state = rule.start(
+            Start(model.params, len(weights), update.backend, layout, round_index, model.remembered)
+        )
         self._buffers = BuffersMean(model.buffers, len(weights), rule.chooses, update.backend)
         self._others = {name: np.zeros(array.shape) for name, array in model.others.items()}
         self._asked = update.selection.asked()
@@ -204,6 +206,7 @@ class Round:
             update.backend,
         )
         model.optimizer = applied.optimizer
+        model.remembered = found.memory
         model.buffers = model.buffers + self._buffers.change(found.kept)
         model.others = {
             name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()

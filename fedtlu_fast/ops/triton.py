@@ -17,6 +17,9 @@ from torch import Tensor
 
 from fedtlu_fast.errors import BackendUnavailableError
 from fedtlu_fast.ops.moments import Moments, squared_norms
+from fedtlu_fast.ops.reference import sorted_mean as sorted_mean
+from fedtlu_fast.ops.reference import squared_distances as squared_distances
+from fedtlu_fast.ops.reference import squared_distances_from as squared_distances_from
 
 try:
     import triton as _triton

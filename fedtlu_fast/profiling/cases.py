@@ -259,37 +259,3 @@ def _against(
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-@dataclass(frozen=True)
-class Op:
-    """Describes an operation to profile: how to make its case, and the memory that the case needs.
-
-    Attributes:
-        case: makes the case.
-        narrow: number of vectors in the dtype of the change, besides the K clients.
-        wide: number of vectors of 4 bytes per element; the oracle's count twice.
-        takes_clients: whether it is measured for several numbers of clients, K.
-    """
-
-    case: Callable[[Subject], Case]
-    narrow: int = 0
-    wide: int = 0
-    takes_clients: bool = False
-
-    def bytes(self, size: int, itemsize: int, clients: int) -> int:
-        """Returns the bytes that a case takes beside the change [P], for `size` = P."""
-        held = self.narrow + (clients if self.takes_clients else 0)
-        return size * (held * itemsize + self.wide * 4)
-
-
-OPS = {
-    "layer_stats": Op(stats_case),
-    "layer_stats (list)": Op(partial(stats_case, separate=True), narrow=1),
-    "accumulate_": Op(accumulate_case, narrow=1, wide=6),
-    "accumulate_+stats": Op(partial(accumulate_case, stats=True), narrow=1, wide=6),
-    "aggregate": Op(aggregate_case, wide=6, takes_clients=True),
-    "aggregate+clients": Op(partial(aggregate_case, client_stats=True), wide=6, takes_clients=True),
-    "aggregate+norms": Op(partial(aggregate_case, client_stats="norms"), wide=6, takes_clients=True),
-    "masked_apply_": Op(apply_case, wide=6),
-}

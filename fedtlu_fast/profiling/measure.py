@@ -11,7 +11,8 @@ from statistics import median
 import torch
 
 from fedtlu_fast.profiling.bandwidth import LARGEST, Probes
-from fedtlu_fast.profiling.cases import OPS, OURS, Case, Subject, Tell
+from fedtlu_fast.profiling.cases import OURS, Case, Subject, Tell
+from fedtlu_fast.profiling.operations import OPS
 from fedtlu_fast.profiling.shapes import SHAPES, check_fits, fits, random_change
 
 PATIENCE = 1.0

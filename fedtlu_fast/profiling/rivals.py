@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.layout import ParameterLayout
@@ -111,6 +113,7 @@ AggregateRival = Callable[[], Tensor | Sequence[Tensor]]
 """Returns ``sum_k weights[k] * clients[k]``: the vector [P], or its parts in order."""
 
 FLOWER = "Flower aggregate"
+FLOWER_MODULE = "flwr.server.strategy.aggregate"
 
 
 def aggregate_rivals(
@@ -146,32 +149,44 @@ def aggregate_rivals(
     }
     try:
         rivals[FLOWER] = _flower(clients, counts, layout)
-    except _LeftOutError as reason:
+    except LeftOutError as reason:
         tell(f"{FLOWER}: left out, {reason}")
     return rivals
 
 
-class _LeftOutError(Exception):
+class LeftOutError(Exception):
     """A rival cannot run; the message says why."""
 
 
 def _flower(clients: Tensor, counts: Sequence[int], layout: ParameterLayout) -> AggregateRival:
     """Runs Flower's function on NumPy arrays, one for each layer of each client (`aggregate_rivals`)."""
+    results = flower_results(clients, counts, layout)
+    aggregate = import_module(FLOWER_MODULE).aggregate
+    return lambda: [torch.from_numpy(array) for array in aggregate(results)]
+
+
+def flower_results(
+    clients: Tensor, counts: Sequence[int], layout: ParameterLayout
+) -> list[tuple[list[NDArray[Any]], int]]:
+    """Returns K clients [K, P] as Flower's functions take them.
+
+    Raises:
+        LeftOutError: Flower is not installed, or cannot take these clients.
+    """
     try:
-        aggregate = import_module("flwr.server.strategy.aggregate").aggregate
+        import_module(FLOWER_MODULE)
     except ImportError as error:
         if error.name == "flwr":
-            raise _LeftOutError("Flower is not installed (pip install flwr)") from error
-        raise _LeftOutError(f"Flower is installed but does not load ({error})") from error
+            raise LeftOutError("Flower is not installed (pip install flwr)") from error
+        raise LeftOutError(f"Flower is installed but does not load ({error})") from error
     if clients.device.type != "cpu":
-        raise _LeftOutError("on a GPU: it takes NumPy arrays")
+        raise LeftOutError("on a GPU: it takes NumPy arrays")
     if clients.dtype == torch.bfloat16:
-        raise _LeftOutError("for bfloat16: it takes NumPy arrays, and NumPy has no bfloat16")
+        raise LeftOutError("for bfloat16: it takes NumPy arrays, and NumPy has no bfloat16")
     # It holds a weighted copy of every client before it adds them up.
     if not fits((len(counts) + 2) * layout.size * clients.element_size(), "cpu"):
-        raise _LeftOutError(f"for {len(counts)} clients of {layout.size:,} parameters: copies would not fit")
-    results = [
+        raise LeftOutError(f"for {len(counts)} clients of {layout.size:,} parameters: copies would not fit")
+    return [
         ([layer.numpy() for layer in layout.views(client).values()], count)
         for client, count in zip(clients, counts, strict=True)
     ]
-    return lambda: [torch.from_numpy(array) for array in aggregate(results)]

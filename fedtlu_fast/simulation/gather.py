@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedtlu_fast.aggregation import AggregationRule, BuffersMean, Start
 from fedtlu_fast.aggregation.returned import check_aggregated
@@ -37,12 +38,14 @@ class Gathered:
         kept: the clients whose changes the aggregate is made of, when the rule chooses among them; empty when
             too few arrived for it to choose. None for a rule that takes all.
         totals: [B], weights of the clients that sent each block; None where everybody sent everything.
+        memory: what the rule remembers for the next round.
     """
 
     aggregated: RoundChange
     reports: ClientReports
     kept: list[int] | None
     totals: NDArray[np.float64] | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def gather(
@@ -76,6 +79,7 @@ def gather(
     """
     reports, arrived = ClientReports(), list[int]()
     kept_as_is = {"start.base": begin.base, "start.layout.offsets": layout.offsets}
+    kept_as_is |= {f"start.memory[{name!r}]": tensor for name, tensor in begin.memory.items()}
     with (
         named_errors(RULE, rule),
         unchanged(RULE, rule, "start", kept_as_is),
@@ -122,7 +126,7 @@ def gather(
         )
         aggregated = server_round.complete(aggregated, reports.memory)
     kept_clients = None if kept is None else [arrived[at] for at in kept]
-    return Gathered(aggregated, reports, kept_clients, totals)
+    return Gathered(aggregated, reports, kept_clients, totals, found.memory)
 
 
 def _add_(

@@ -27,6 +27,8 @@ from fedtlu_fast.simulation.weights import weight_limit
 
 OPTIMIZER = "ServerOptimizer"
 """Under which name the server optimizer's vectors are remembered."""
+RULE = "AggregationRule"
+"""Under which name the aggregation rule's tensors are remembered."""
 
 
 @dataclass
@@ -97,7 +99,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         server.layout,
         server.executor,
         server.rule,
-        Start(state.params, server.size, server.backend, server.layout, index),
+        Start(
+            state.params, server.size, server.backend, server.layout, index, recall(state.memory, RULE).server
+        ),
         BuffersMean(state.buffers, server.size, server.rule.chooses, server.backend),
         server_round,
         vectors,
@@ -183,6 +187,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     memory = server.participation.learnt(choice.memory, outcomes)
     memory = server_round.remembered(memory, reports.memory)
     memory = remember(memory, OPTIMIZER, moments.with_server(applied.optimizer))
+    if not nobody:
+        memory = remember(memory, RULE, PartMemory(gathered.memory))
     memory = remember(memory, SELECTION, PartMemory({CHOSEN: applied.selection.chosen(server.layout)}))
     return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
 

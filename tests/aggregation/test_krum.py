@@ -11,7 +11,6 @@ from support.rules import aggregated
 from support.sampling import examples
 
 from fedtlu_fast.aggregation import BuffersMean, Krum, MultiKrum, Start
-from fedtlu_fast.aggregation import krum as krum_module
 from fedtlu_fast.aggregation import stack as stack_module
 from fedtlu_fast.aggregation.krum import krum_scores, squared_distances
 from fedtlu_fast.aggregation.stack import Stack
@@ -35,12 +34,11 @@ def krum(byzantine, kept=1, spill=None):
 
 @pytest.mark.parametrize("spill", [False, True])
 @pytest.mark.parametrize(("clients", "tolerated"), [(3, 0), (5, 1), (10, 0), (10, 3), (11, 4)])
-@pytest.mark.parametrize("columns", [3, stack_module.COLUMNS])
+@pytest.mark.parametrize("block", [31, stack_module.BLOCK])
 def test_equals_the_paper_s_definition(
-    generator, tmp_path, monkeypatch, backend, backend_device, clients, tolerated, spill, columns
+    generator, tmp_path, monkeypatch, backend, backend_device, clients, tolerated, spill, block
 ):
-    monkeypatch.setattr(stack_module, "COLUMNS", columns)
-    monkeypatch.setattr(krum_module, "CACHED", 2 * clients)
+    monkeypatch.setattr(stack_module, "BLOCK", block)
     base = torch.randn(17, generator=generator)
     stack = base + torch.randn(clients, 17, generator=generator)
     stack[0] += 30  # a client far away from the others

@@ -16,13 +16,24 @@ from fedtlu_fast.aggregation.stack import Stack
 from fedtlu_fast.config import AggregationConfig
 from fedtlu_fast.machine import Room
 
-STACKED = [{"rule": rule} for rule in ("median", "trimmed_mean", "krum", "multi_krum", "norm_clip")]
+STACKED = [
+    {"rule": rule}
+    for rule in (
+        "median",
+        "trimmed_mean",
+        "krum",
+        "multi_krum",
+        "norm_clip",
+        "geometric_median",
+        "centered_clipping",
+    )
+]
 STREAMED = [{"rule": "mean"}, {"rule": "norm_clip", "clip": 1.0}]
 
 
 @pytest.mark.parametrize("spill", [False, True])
 def test_rows_and_blocks_hold_the_added_vectors(generator, tmp_path, monkeypatch, spill):
-    monkeypatch.setattr(stack_module, "COLUMNS", 4)
+    monkeypatch.setattr(stack_module, "BLOCK", 3 * 4)
     clients = torch.randn(3, 11, generator=generator)
     stack = Stack(torch.zeros(11), 5, str(tmp_path) if spill else None)
     assert len(stack) == 0
@@ -34,7 +45,9 @@ def test_rows_and_blocks_hold_the_added_vectors(generator, tmp_path, monkeypatch
     assert torch.equal(torch.stack([stack.row(place) for place in range(3)]), clients)
     found = list(stack.blocks())
     assert [columns.start for columns, _ in found] == [0, 4, 8]
-    assert torch.equal(torch.cat([block for _, block in found], dim=1), clients)
+    assert torch.equal(torch.cat([torch.stack(rows) for _, rows in found], dim=1), clients)
+    some = [torch.stack(rows) for _, rows in stack.blocks([2, 0])]
+    assert torch.equal(torch.cat(some, dim=1), clients[[2, 0]])
     assert list(tmp_path.iterdir()) == [], "the file has no name that could be left behind"
 
 

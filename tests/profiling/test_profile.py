@@ -16,13 +16,14 @@ from fedtlu_fast.errors import BackendUnavailableError, InputError
 from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling import bandwidth, rivals
 from fedtlu_fast.profiling.bandwidth import Bandwidth, Probes, Traffic
-from fedtlu_fast.profiling.cases import OPS
 from fedtlu_fast.profiling.measure import interleaved, profile
+from fedtlu_fast.profiling.operations import OPS
 from fedtlu_fast.profiling.rivals import COMPILED, FLOWER, RIVALS, aggregate_rivals, stats_rivals
 from fedtlu_fast.profiling.shapes import SHAPES, random_change, random_clients
 
 FAST = [name for name in backends.live_backends("cpu") if name != "triton"]
-MOMENTS = [op for op in OPS if op not in ("accumulate_", "masked_apply_")]
+ROBUST = ("median", "trimmed mean", "distances")
+MOMENTS = [op for op in OPS if op not in ("accumulate_", "masked_apply_", *ROBUST)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,8 +64,9 @@ def test_every_op_is_measured_with_every_backend_and_a_rival(rows):
         assert {f"fedtlu {name}" for name in FAST} <= set(methods)
         assert any(not method.startswith("fedtlu") for method in methods)
     assert set(RIVALS) <= {row.method for row in rows}
-    assert {row.clients for row in rows if row.op.startswith("aggregate")} == {3, 5}
-    assert {row.clients for row in rows if not row.op.startswith("aggregate")} == {None}
+    several = [row.op.startswith("aggregate") or row.op in ROBUST for row in rows]
+    assert {row.clients for row, many in zip(rows, several, strict=True) if many} == {3, 5}
+    assert {row.clients for row, many in zip(rows, several, strict=True) if not many} == {None}
 
 
 @pytest.mark.parametrize("found", ["rows", "small"])
@@ -106,6 +108,8 @@ def test_a_sum_in_16_bits_is_shown_as_wrong_and_a_widened_one_as_right(small):
         ("aggregate", 12, 4, 16),
         ("aggregate+clients", 12, 4, 16),
         ("aggregate+norms", 12, 4, 16),
+        ("median", 12, 4, 16),
+        ("distances", 12, 0, 12),
     ],
 )
 def test_floor_is_what_the_bytes_take_at_the_bandwidth_of_the_same_turns(rows, op, read, written, waited_for):

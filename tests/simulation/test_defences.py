@@ -27,7 +27,7 @@ from fedtlu_fast.clients.training import ClientUpdate, LocalTrainer
 from fedtlu_fast.data.population import ArrayPopulation, Batch, Shares
 from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.simulation.round import run_round
+from fedtlu_fast.simulation.round import RULE, run_round
 from fedtlu_fast.simulation.server import initial_state
 
 RULES: dict[str, dict[str, Any]] = {
@@ -37,6 +37,8 @@ RULES: dict[str, dict[str, Any]] = {
     "multi_krum": {"rule": "multi_krum", "byzantine": 1, "multi_krum": 3},
     "norm_clip": {"rule": "norm_clip"},
     "norm_clip with a number": {"rule": "norm_clip", "clip": 0.01},
+    "geometric_median": {"rule": "geometric_median"},
+    "centered_clipping": {"rule": "centered_clipping", "iterations": 2},
 }
 STEPS: dict[str, dict[str, Any]] = {
     "momentum": {"server_optimizer": "momentum"},
@@ -104,6 +106,26 @@ def test_a_wild_client_ruins_the_mean_and_no_robust_rule(
     assert result.summary["test_loss"] < 4
     assert all(3 not in (row["kept_clients"] or []) for row in result.metrics)
     assert simulate(federation(text, {}, clients=5)).summary["test_loss"] > 10
+
+
+def test_a_rule_s_memory_is_of_the_run_and_is_resumed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = federation(text, RULES["centered_clipping"], rounds=4)
+    whole = simulate(config)
+    simulate(federation(text, RULES["centered_clipping"], rounds=2), tmp_path / "out")
+    resumed = simulate(config, tmp_path / "out", resume=True)
+    assert resumed.summary["params_sha256"] == whole.summary["params_sha256"]
+    with closing(open_run(config)) as run:
+        run.advance(2)
+        before = run.state.memory[RULE].server["centre"]
+        assert before.any()
+        with monkeypatch.context() as patch:
+            _send(patch, set(range(8)), math.nan)
+            run.advance(3)
+        assert run.state.memory[RULE].server["centre"] is before, "nobody's change is no change of zero"
+        run.advance(4)
+        assert not torch.equal(run.state.memory[RULE].server["centre"], before)
 
 
 def test_rules_that_take_all_clients_say_nothing_of_kept_ones(text: Path) -> None:
