@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from gpu_bounds.bounds import bound, of_loop, of_tile
 from gpu_bounds.compiled import Code, analyse, compile_launch
-from gpu_bounds.launches import Variant, merges, variants
-from gpu_bounds.targets import ARCHITECTURES, GPUS, Architecture, Gpu, sums_of
+from gpu_bounds.launches import Variant, merges, sums_of, variants
+from gpu_bounds.targets import ARCHITECTURES, GPUS, Architecture, Gpu
 
 Row = dict[str, str | int | float]
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, masked_apply, merge, tiles
+from fedtlu_fast.kernels.pairs import FAST_FLOAT64, FAST_FLOAT64_AMD, VARIABLE
+from gpu_bounds.targets import Architecture
 
-VARIABLE = "FEDTLU_GPU_SUMS"
 CLIENTS = 10
 """How many clients an aggregation of the table has."""
 _TYPES = {
@@ -93,8 +94,15 @@ class Variant:
         return frozenset(min(16, int(each * size)) if aligned else size for size, aligned in self.vectors)
 
 
+def sums_of(architecture: Architecture) -> str:
+    """Returns how a device of this architecture keeps its sums: as "float64" or "pairs" of float32."""
+    arch = architecture.arch
+    fast = arch in FAST_FLOAT64_AMD if isinstance(arch, str) else divmod(arch, 10) in FAST_FLOAT64
+    return "float64" if fast else "pairs"
+
+
 def variants(sums: str) -> Iterator[Variant]:
-    """Makes every variant that is launched on a GPU that keeps its sums so (`targets.sums_of`)."""
+    """Makes every variant that is launched on a GPU that keeps its sums so (`sums_of`)."""
     with patch.dict(os.environ, {VARIABLE: sums}):
         yield from _variants()
 

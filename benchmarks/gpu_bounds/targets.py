@@ -103,8 +103,3 @@ GPUS = (
     Gpu("MI300X", "gfx942", 5300, 304, 2100, "AMD Instinct MI300X data sheet"),
     Gpu("RX 7900 XTX", "gfx1100", 960, 96, 2500, "AMD Radeon RX 7900 XTX specifications"),
 )
-
-
-def sums_of(architecture: Architecture) -> str:
-    """Returns how a device of this architecture keeps its sums: as "float64" or "pairs" of float32."""
-    return "pairs" if architecture.slow else "float64"

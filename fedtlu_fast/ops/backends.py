@@ -134,6 +134,13 @@ def _best(device: str) -> str:
     raise BackendUnavailableError(f"no backend runs on {device} tensors")
 
 
+def traced() -> ModuleType:
+    """Returns the operations that torch.compile takes into its graphs; importing them takes milliseconds."""
+    from fedtlu_fast.ops import torch_ops  # a statement: torch.compile does not follow importlib
+
+    return torch_ops
+
+
 def check_device(field: str, device: str) -> None:
     """Raises an error unless this machine has the device.
 

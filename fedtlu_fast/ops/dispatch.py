@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.ops import checks
-from fedtlu_fast.ops.backends import reader, resolve
+from fedtlu_fast.ops.backends import reader, resolve, traced
 from fedtlu_fast.ops.moments import Moments
 from fedtlu_fast.ops.plain import apart, bare, core, flat, pieces_of
 
@@ -32,6 +32,8 @@ def layer_stats(delta: Tensor, offsets: Tensor, backend: str = "auto") -> Moment
         InputError: No backend takes this dtype, shape or offset.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return traced().layer_stats(delta, offsets, backend)  # type: ignore[no-any-return]
     if (module := reader(backend, delta)) is not None:
         try:
             return module.layer_stats(delta, offsets)  # type: ignore[no-any-return]
@@ -59,6 +61,8 @@ def layer_stats_list(
         InputError: No backend takes a dtype, or the tensors are on different devices.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return traced().layer_stats_list(tensors, backend)  # type: ignore[no-any-return]
     if tensors and (module := reader(backend, tensors[0])) is not None:
         try:
             return module.layer_stats_list(tensors)  # type: ignore[no-any-return]
@@ -126,6 +130,8 @@ def accumulate_(
         InputError: Shapes, dtypes, devices or offsets do not fit, or the weight is not finite.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return traced().accumulate_(aggregate, client, base, weight, backend, offsets)  # type: ignore[no-any-return]
     if (module := reader(backend, aggregate)) is not None:
         try:
             found: Moments | None = module.accumulate_(aggregate, client, base, weight, offsets)
@@ -217,6 +223,8 @@ def aggregate(
             finite; or `client_stats` is neither a bool nor "norms".
         BackendUnavailableError: See `backends.resolve`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return traced().aggregate(clients, weights, offsets, base, out, client_stats, backend)  # type: ignore[no-any-return]
     first: Tensor | None = clients if isinstance(clients, Tensor) else None
     if isinstance(clients, (list, tuple)) and clients:
         first = clients[0]
@@ -272,6 +280,9 @@ def masked_apply_(
         InputError: Shapes, dtypes, devices or offsets do not fit, or `lr` is not finite.
         BackendUnavailableError: See `backends.resolve`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        traced().masked_apply_(params, delta, offsets, mask, lr, backend)
+        return
     if (module := reader(backend, params)) is not None:
         try:
             module.masked_apply_(params, delta, offsets, mask, lr)
