@@ -108,8 +108,9 @@ class RayExecutor:
         Args:
             work: the recipe and the facts of the run.
             policy: what to do about lost workers and slow clients.
-            workers: the number of actors; None: as many as the cluster has CPUs, for device cuda GPUs.
-                Actors that the cluster has no room for wait until it has.
+            workers: the number of actors; None: as many as the cluster has CPUs, for device cuda GPUs, and
+                more from the next round on when machines join it. Actors that the cluster has no room for
+                wait until it has.
             address: the cluster; see `join`.
 
         Raises:
@@ -120,12 +121,13 @@ class RayExecutor:
         self._owned = not ray.is_initialized()
         if self._owned:
             join(address, min(workers or cores(), work.cohort))
-        kind = "CPU" if work.device == "cpu" else "GPU"
-        units = int(ray.cluster_resources().get(kind, 0)) or 1
+        self._kind = "CPU" if work.device == "cpu" else "GPU"
+        self._asked, self._cohort = workers, work.cohort
+        units = self._units()
         self._count = min(workers or units, work.cohort)
         self._make = ray.remote(RemoteTrainer).options(
             num_cpus=1,
-            num_gpus=share_of_a_gpu(self._count, units) if kind == "GPU" else 0,
+            num_gpus=share_of_a_gpu(self._count, units) if self._kind == "GPU" else 0,
             max_concurrency=2,  # one trains, one tells what it is doing
         )
         self._workers: dict[int, _Worker] = {}
@@ -141,6 +143,9 @@ class RayExecutor:
         except FULL as error:
             raise WorkerError(FULL_MESSAGE) from error
         self._held = 0
+        if self._asked is None:
+            # Machines may have joined. Where some have left, their actors wait for others to come.
+            self._count = max(self._count, min(self._units(), self._cohort))
         for index in range(min(self._count, len(lanes))):
             # Not started yet, or left over from a round broken off.
             if index not in self._workers or self._workers[index].lane is not None:
@@ -185,6 +190,10 @@ class RayExecutor:
         self._end(worker)
         actor = self._make.remote()
         self._workers[worker] = _Worker(actor, actor.start.remote(self._recipe))
+
+    def _units(self) -> int:
+        """Returns the number of the cluster's CPUs, or GPUs, at least 1."""
+        return int(ray.cluster_resources().get(self._kind, 0)) or 1
 
     def _busy(self) -> dict[int, _Worker]:
         return {index: worker for index, worker in self._workers.items() if worker.lane is not None}
