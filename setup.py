@@ -68,6 +68,7 @@ PACKAGES = {
     "fedtlu_fast.presets": "fedtlu_fast/presets",
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",
     "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
+    "fedtlu_fast.profiling.federations.workloads": "fedtlu_fast/profiling/federations/workloads",
     "fedtlu_fast.report": "fedtlu_fast/report",
     "fedtlu_fast.report.aggregate": "fedtlu_fast/report/aggregate",
     "fedtlu_fast.report.charts": "fedtlu_fast/report/charts",
