@@ -7,8 +7,6 @@
 // except that other threads run during a long computation: as in torch's own operations, a thread must not
 // free the memory of a tensor that another one computes with.
 
-#include "python/tensor_bindings.h"
-
 #include <pybind11/numpy.h>
 
 #include <string>
@@ -16,7 +14,9 @@
 
 #include "aggregate.h"
 #include "moments.h"
+#include "python/bindings.h"
 #include "python/gil.h"
+#include "python/moments_arrays.h"
 #include "python/tensors.h"
 #include "scores.h"
 #include "update.h"
@@ -39,21 +39,6 @@ void run(std::int64_t bytes, const Compute& compute) {
 }
 
 py::object refused() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
-
-// A float64 array: `number` rows with one element for each layer.
-py::array_t<double> rows_array(std::int64_t number, std::int64_t layers) {
-    return py::array_t<double>({static_cast<py::ssize_t>(number), static_cast<py::ssize_t>(layers)});
-}
-
-py::array_t<double> moments_array(std::int64_t layers) { return rows_array(5, layers); }
-
-Moments rows(double* data, std::int64_t layers) {
-    return {data, data + layers, data + 2 * layers, data + 3 * layers, data + 4 * layers};
-}
-
-std::int64_t layers_of(const std::vector<std::int64_t>& bounds) {
-    return static_cast<std::int64_t>(bounds.size()) - 1;
-}
 
 // The cost of layers besides their bytes, in the time that a byte takes.
 std::int64_t cost_of(const std::vector<std::int64_t>& bounds) { return 256 * layers_of(bounds); }
