@@ -118,6 +118,25 @@ def shown(columns: Row, bounds: dict[str, Row]) -> str:
     return f"{machine}; loads {columns['loads']}; per element {each}, {total}; {limits}"
 
 
+SHOWN = ("layer_stats", "accumulate_ base stats", "masked_apply_", "aggregate", "aggregate clients_stats")
+"""The variants of the documentation's table."""
+
+
+def summary(rows: list[Row]) -> str:
+    """Makes the documentation's table: strict bounds of the loop and, where it is lower, of a whole tile."""
+    names = [f"{name} {dtype}" for name in SHOWN for dtype in ("fp32", "bf16")]
+    lines = ["| GPU | " + " | ".join(f"`{name}`" for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    cells: dict[str, dict[str, str]] = {gpu.name: {} for gpu in GPUS}
+    for row in rows:
+        if "gpu" in row and "failed" not in row:
+            loop, tile = f"{row['loop_strict']:.2f}", f"{row['tile_strict']:.2f}"
+            name = " ".join(str(part) for part in (row["op"], row["variant"], row["dtype"]) if part)
+            cells[str(row["gpu"])][name] = loop if loop <= tile else f"{loop} ({tile})"
+    for gpu, found in cells.items():
+        lines.append(f"| {gpu} | " + " | ".join(found.get(name, "") for name in names) + " |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -135,6 +154,7 @@ def main() -> int:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+    print(f"\n{summary(rows)}")
     failed = [row for row in rows if "failed" in row]
     bad = [row for row in rows if row.get("spills")]
     print(f"\n{len(rows)} rows; not computed: {len(failed)}; with spills: {len(bad)}")

@@ -67,9 +67,43 @@ def rows(folder: Path, *arguments: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_a_compiled_kernel_has_no_spills_and_wide_loads(tmp_path):
-    """One kernel on one architecture; the slow test has all."""
-    (row,) = rows(tmp_path, "--only", "layer_stats fp32", "--arch", "sm_120")
-    assert (row["gpu"], row["spills"], row["loads"]) == ("RTX 5090", "0", "4x16")
-    assert float(row["bytes"]) == 4
-    assert float(row["loop_strict"]) <= float(row["loop_lenient"]) <= 1
+def check_stats(found: list[dict[str, str]]) -> None:
+    """Checks that layer_stats reaches the memory's speed, with no float64 in the loop if float64 is slow."""
+    for row in found:
+        assert (row["spills"], row["loads"].split("x")[-1]) == ("0", "16"), row
+        assert min(float(row["loop_strict"]), float(row["tile_strict"])) >= 0.9, row
+        if row["sums"] == "pairs":
+            assert float(row["f64"]) == float(row["conversions"]) == 0, row
+
+
+def test_layer_stats_reaches_the_memory_s_speed_on_one_gpu(tmp_path):
+    found = rows(tmp_path, "--only", "layer_stats fp32", "--arch", "sm_120")
+    assert [(row["gpu"], row["sums"], row["bytes"]) for row in found] == [("RTX 5090", "pairs", "4")]
+    check_stats(found)
+
+
+@pytest.mark.slow
+def test_layer_stats_reaches_the_memory_s_speed_on_every_gpu(tmp_path):
+    found = rows(tmp_path, "--only", "layer_stats fp32", "layer_stats bf16")
+    assert len(found) == 2 * 13
+    # AMD's CDNA has warps of 64 threads: rows of a step cross warps, and sums go through shared memory.
+    (known,) = [row for row in found if (row["gpu"], row["dtype"]) == ("MI300X", "bf16")]
+    assert (known["spills"], known["loads"]) == ("0", "2x16")
+    assert float(known["loop_strict"]) >= 0.9
+    assert float(known["tile_strict"]) >= 0.8
+    check_stats([row for row in found if row is not known])
+
+
+@pytest.mark.slow
+def test_no_kernel_spills(tmp_path):
+    found = rows(
+        tmp_path, "--only", "fp32", "bf16", "merge", "--skip", "unaligned", "--arch", "sm_86", "gfx1100"
+    )
+    assert {row["op"] for row in found} == {
+        "layer_stats",
+        "accumulate_",
+        "aggregate",
+        "masked_apply_",
+        "merge",
+    }
+    assert not [row for row in found if row["spills"] != "0" or row.get("failed")]
