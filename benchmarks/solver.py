@@ -1,15 +1,18 @@
 """Measures how near to the optimum `choose_layers` solves P1 (which layers each client trains), and its time.
 
-    python benchmarks/solver.py [--cases 200] [--rounds 5] [--out benchmarks/results/solver.csv]
+    python benchmarks/solver.py [--cases 200] [--rounds 5] [--costs equal] [--out solver.csv]
+
+Each row is printed and written as soon as it is measured. Rows that the file holds already are not measured
+again, so that an interrupted benchmark goes on; remove the file to measure all anew.
 
 Small problems are compared with the optimum by HiGHS, of a linear programme with a variable for every pair of
 clients and layer, and of one with unary counters (the m-th client of a layer costs lambda (N - 2 m + 1)).
-Large problems are compared with the proven bound of `choose_layers(prove=True)`, and those of 300 clients
-with the bound of the call itself. Gains have a part that all clients share and a part of each client, or come
-in three clusters; budgets are equal or mixed, in layers or (rows with "few" and "all") in units of costs: of
-three kinds of layers, or all different, half of these cases with a way down to the lowest layer. lambda is in
-units of the mean gain divided by the number of clients. Times are processor time, which other work changes
-less than it changes time.
+Problems of 100 clients are compared with the proven bound of `choose_layers(prove=True)`, and larger ones
+with the bound of the call itself, because a proof for 1000 clients takes minutes. Gains have a part that all
+clients share and a part of each client, or come in three clusters; budgets are equal or mixed, in layers or
+(rows with "few" and "all") in units of costs: of three kinds of layers, or all different, half of these cases
+with a way down to the lowest layer. lambda is in units of the mean gain divided by the number of clients.
+Times are processor time, which other work changes less than it changes time.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import ceil, inf
 from pathlib import Path
@@ -45,6 +48,7 @@ SMALL = ((8, 8), (12, 12), (20, 12))
 LARGE = ((100, 24), (1000, 48))
 COSTED = ((10, 12), (100, 24), (300, 48))
 KINDS = ("few", "all")
+PROVEN = 100
 LAMBDAS = (0.1, 0.3, 1.0, 3.0)
 UNARY_SECONDS = 20
 
@@ -115,8 +119,8 @@ def by_choose_layers(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam
 
 
 def bound(gains: NDArray[np.float64], budgets: NDArray[np.int64], lam: float) -> float:
-    """Returns an upper bound of the optimum."""
-    return choose_layers(gains, budgets, lam, prove=True).bound
+    """Returns an upper bound of the optimum, proven for some seconds where there are few clients."""
+    return choose_layers(gains, budgets, lam, prove=len(gains) <= PROVEN).bound
 
 
 def timed(solver: Callable[..., float], problem: Case) -> tuple[float, float]:
@@ -148,7 +152,7 @@ def row(size: tuple[int, int], lam: float, cases: int, rounds: int, unary: int) 
 
 def costed_row(size: tuple[int, int], lam: float, kind: str, cases: int, rounds: int) -> dict[str, object]:
     """Makes a row of the table for budgets in costs."""
-    small, proven = size == COSTED[0], size == COSTED[1]
+    small, proven = size == COSTED[0], size[0] <= PROVEN
     quality, ours = [], []
     for index in range(cases):
         problem = costed(*size, lam, index, kind)
@@ -183,8 +187,10 @@ def line(
         "cases": cases,
         "against": "optimum" if small else "bound",
         "median quality": f"{np.median(quality):.6f}",
+        "p10 quality": f"{np.quantile(quality, 0.1):.6f}",
         "worst quality": f"{min(quality):.6f}",
         "ours ms": f"{np.median(ours):.2f}",
+        "ours p90 ms": f"{np.quantile(ours, 0.9):.2f}",
         "ours worst ms": f"{max(ours):.2f}",
         "HiGHS pairs ms": f"{np.median(pairs):.0f}" if pairs else "",
         "HiGHS counters ms": f"{np.median(counters):.0f}" if counters else "",
@@ -197,10 +203,16 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, default=200, help="number of small problems, over all lambdas")
     parser.add_argument(
-        "--large", type=int, default=6, help="number of large problems for each size and lambda"
+        "--large",
+        type=int,
+        default=6,
+        help="number of problems of each size and lambda above 20 clients, with costs: above 100",
     )
     parser.add_argument(
-        "--costed", type=int, default=4, help="number of problems with costs for each size, kind and lambda"
+        "--costed",
+        type=int,
+        default=4,
+        help="number of other problems with costs, for each size, kind and lambda",
     )
     parser.add_argument(
         "--unary", type=int, default=3, help="number of problems per row that are also solved by counters"
@@ -208,24 +220,54 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="repetitions of choose_layers; the fastest counts"
     )
+    parser.add_argument("--costs", nargs="+", choices=("equal", *KINDS), default=("equal", *KINDS))
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()
     each = ceil(options.cases / (len(SMALL) * len(LAMBDAS)))
-    found = [row(size, lam, each, options.rounds, options.unary) for size in SMALL for lam in LAMBDAS]
-    found += [row(size, lam, options.large, options.rounds, 0) for size in LARGE for lam in LAMBDAS]
-    for size, kind, lam in product(COSTED, KINDS, LAMBDAS):
-        found.append(costed_row(size, lam, kind, options.costed, options.rounds))
+    rows: list[dict[str, object]] = []
+    if options.out and options.out.exists():
+        with options.out.open(newline="") as file:
+            rows = [dict(row) for row in csv.DictReader(file)]
+    known = {(row["clients"], row["layers"], row["costs"], row["lambda"]) for row in rows}
+    for kind, size, lam in plan(options.costs):
+        if (*map(str, size), kind, str(lam)) in known:
+            continue
+        if kind != "equal":
+            cases = options.costed if size[0] <= PROVEN else options.large
+            found = costed_row(size, lam, kind, cases, options.rounds)
+        elif size in SMALL:
+            found = row(size, lam, each, options.rounds, options.unary)
+        else:
+            found = row(size, lam, options.large, options.rounds, 0)
+        rows.append(found)
+        print(*found.values(), sep="\t", flush=True)
+        if options.out:
+            write(options.out, rows)
+    show(rows)
+
+
+def plan(kinds: Sequence[str]) -> Iterator[tuple[str, tuple[int, int], float]]:
+    """Yields costs, size and lambda of each row."""
+    for kind in kinds:
+        yield from product([kind], (*SMALL, *LARGE) if kind == "equal" else COSTED, LAMBDAS)
+
+
+def write(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Writes all rows."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(rows: Sequence[dict[str, object]]) -> None:
+    """Prints the table."""
     table = Table(title="P1: objective of choose_layers over the optimum or the bound")
-    for head in found[0]:
+    for head in rows[0]:
         table.add_column(head, justify="right")
-    for line in found:
-        table.add_row(*map(str, line.values()))
+    for values in rows:
+        table.add_row(*map(str, values.values()))
     Console(width=150).print(table)
-    if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, found[0])
-            writer.writeheader()
-            writer.writerows(found)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 
 from fedtlu_fast.build.lanes import make_lane_trainer
 from fedtlu_fast.build.measured import place_of, remember, remembered
 from fedtlu_fast.build.remote import make_recipe
 from fedtlu_fast.build.way import Way, most_clients_per_batch, shared_out, way_of
 from fedtlu_fast.client_steps import ClientSteps
+from fedtlu_fast.clients.batches import normalises_batches, steps_of
 from fedtlu_fast.clients.client_errors import check_interrupt, left_to_the_round
 from fedtlu_fast.clients.compiled import CannotCompileError, CompiledTrainer
 from fedtlu_fast.clients.training import LocalTrainer
@@ -34,6 +37,8 @@ from fedtlu_fast.parts import make, parameters
 
 WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""
+TRIED = 2
+"""Steps of a client that are measured, at most; so the measurement is short however long a client trains."""
 
 
 def choose(
@@ -188,20 +193,29 @@ def _as_given(config: RunConfig, steps: ClientSteps) -> Way | None:
 
 
 def _seconds(way: Way, config: RunConfig, population: Population, trainer: LocalTrainer) -> float:
-    """What one client takes this way; 0 where those that were tried raise, which is the rounds' business."""
+    """What one client takes this way; 0 where those that were tried raise, which is the rounds' business.
+
+    It is the time of the first steps, as far as all clients tried have these, for all steps.
+    """
     held = _sound(config, population, way.clients_per_batch)
     params, buffers = trainer.params.clone(), trainer.layout.flatten_buffers(trainer.task.model)
     example, own = example_samples(population), list(held.values())
+    alone = not normalises_batches(trainer.task.model)
+    steps = [steps_of(len(samples), trainer.local, alone) for samples in own if len(samples)]
+    tried = min(TRIED, *steps) if steps else TRIED
+    trainer = copy(trainer)
+    trainer.local = replace(trainer.local, steps=tried, epochs=None)
+    scale = sum(steps) / (tried * len(own))
     parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     try:
         if way.engine == "compiled":
             compiled = CompiledTrainer(*parts, example)
-            seconds = _timed(lambda: compiled.train_sum(params, own, 1, list(held)))
+            seconds = _timed(lambda: compiled.train_sum(params, own, 1, list(held)), scale)
         elif way.clients_per_batch > 1:
             many = VectorizedTrainer(*parts, len(held), example, config.execution.precision)
-            seconds = _timed(lambda: many.train(params, own, 1, list(held)))
+            seconds = _timed(lambda: many.train(params, own, 1, list(held)), scale)
         else:
-            seconds = _timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))))
+            seconds = _timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))), scale)
     except CannotCompileError as error:
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:
@@ -222,8 +236,8 @@ def _sound(config: RunConfig, population: Population, count: int) -> dict[int, S
     return found or {-1: example_samples(population)}
 
 
-def _timed(call: Callable[[], object]) -> float:
-    """The shortest of three calls, or of fewer when they take long; the first one warms up."""
+def _timed(call: Callable[[], object], scale: float) -> float:
+    """The shortest of three calls, or of fewer when they take long, times `scale`; the first one warms up."""
     taken = []
     for _ in range(3):
         start = time.perf_counter()
@@ -231,4 +245,4 @@ def _timed(call: Callable[[], object]) -> float:
         taken.append(time.perf_counter() - start)
         if sum(taken) > 0.4:
             break
-    return min(taken)
+    return scale * min(taken)

@@ -40,12 +40,16 @@ def batches(size: int, local: Local, draws: np.random.Generator, alone: bool = T
     """
     if not size:
         raise ValueError("there is no sample to train on")
-    per_epoch = len(_starts(size, local.batch_size, alone))
-    steps = local.steps or _steps(local.epochs or 1, per_epoch)
+    per_epoch, steps = len(_starts(size, local.batch_size, alone)), steps_of(size, local, alone)
     found: list[Indices] = []
     for first in range(0, steps, per_epoch):
         found += _cut(draws.permutation(size), local.batch_size, steps - first, alone)
     return found
+
+
+def steps_of(size: int, local: Local, alone: bool = True) -> int:
+    """Returns the number of batches that `batches` gives for these arguments."""
+    return local.steps or _steps(local.epochs or 1, len(_starts(size, local.batch_size, alone)))
 
 
 def probe_batches(

@@ -92,7 +92,7 @@ def timed(monkeypatch):
     """Has the measurement of the clients that are tried together give these seconds."""
 
     def script(seconds, cores=4):
-        def fake(call):
+        def fake(call, scale):
             call()
             return seconds
 
@@ -104,7 +104,7 @@ def timed(monkeypatch):
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    def fail(call):
+    def fail(call, scale):
         raise AssertionError("it was measured")
 
     monkeypatch.setattr(choose_module, "_timed", fail)
@@ -279,7 +279,7 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
     config = settings_of(**{"training": {"batch_size": 64}, **over})
     population, trainer = parts_of(config, *layers)
     draws = random.Random(1)
-    monkeypatch.setattr(choose_module, "_timed", lambda call: 10 ** draws.uniform(-6, 3))
+    monkeypatch.setattr(choose_module, "_timed", lambda call, scale: 10 ** draws.uniform(-6, 3))
     found = set()
     for cores in (1, 2, 16):
         monkeypatch.setattr(choose_module, "cores", lambda cores=cores: cores)
