@@ -101,5 +101,50 @@ void pair_squares(double* out, const double* const* left, const double* const* r
     }
 }
 
+FEDTLU_INLINE Doubles halves_added(Singles singles) {
+    Floats halves[2];
+    __builtin_memcpy(halves, &singles, sizeof halves);
+    return widen(halves[0]) + widen(halves[1]);
+}
+
+// The same in float32: a difference is rounded once, and every lane adds kSingleChain squares before the sum
+// goes on in double. n is a multiple of kSinglePad. The bits depend on the level (distances.cpp has the
+// bound), because the lanes are the register's and only some levels fuse the square with its addition.
+void single_pair_squares(double* out, const float* const* left, const float* const* right, std::int64_t n) {
+    constexpr std::int64_t kWide = sizeof(Singles) / sizeof(float);
+    static_assert(kSinglePad % kWide == 0);
+    Doubles totals[kPairRows][kPairColumns] = {};
+    for (std::int64_t start = 0; start < n; start += kSingleChain * kWide) {
+        const std::int64_t end = n - start < kSingleChain * kWide ? n : start + kSingleChain * kWide;
+        Singles sums[kPairRows][kPairColumns] = {};
+        for (std::int64_t at = start; at < end; at += kWide) {
+            Singles others[kPairColumns];
+            FEDTLU_UNROLL
+            for (int j = 0; j < kPairColumns; ++j) {
+                others[j] = load<Singles>(reinterpret_cast<const std::byte*>(right[j] + at));
+            }
+            FEDTLU_UNROLL
+            for (int i = 0; i < kPairRows; ++i) {
+                const Singles own = load<Singles>(reinterpret_cast<const std::byte*>(left[i] + at));
+                FEDTLU_UNROLL
+                for (int j = 0; j < kPairColumns; ++j) {
+                    sums[i][j] = add_square(sums[i][j], own - others[j]);
+                }
+            }
+        }
+        FEDTLU_UNROLL
+        for (int i = 0; i < kPairRows; ++i) {
+            FEDTLU_UNROLL
+            for (int j = 0; j < kPairColumns; ++j) totals[i][j] = totals[i][j] + halves_added(sums[i][j]);
+        }
+    }
+    for (int i = 0; i < kPairRows; ++i) {
+        for (int j = 0; j < kPairColumns; ++j) {
+            Doubles one[1] = {totals[i][j]};
+            out[i * kPairColumns + j] = tree(one);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace fedtlu

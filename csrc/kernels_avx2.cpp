@@ -33,6 +33,9 @@ FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm256_cvtpd_ps((_
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
 }
+FEDTLU_INLINE Singles add_square(Singles sum, Singles x) {
+    return (Singles)_mm256_fmadd_ps((__m256)x, (__m256)x, (__m256)sum);
+}
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles one) {
     return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)one, (__m256d)sum);
 }

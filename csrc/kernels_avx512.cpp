@@ -38,6 +38,9 @@ FEDTLU_INLINE Floats narrow(Doubles doubles) { return (Floats)_mm512_maskz_cvtpd
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
     return (Doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)sum);
 }
+FEDTLU_INLINE Singles add_square(Singles sum, Singles x) {
+    return (Singles)_mm512_fmadd_ps((__m512)x, (__m512)x, (__m512)sum);
+}
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
 
 // No machine of this level was at hand to measure whether it pays.

@@ -41,6 +41,7 @@ FEDTLU_INLINE Words words(const std::byte* x) {
     return Words{bits[0], bits[1]};
 }
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
+FEDTLU_INLINE Singles add_square(Singles sum, Singles x) { return sum + x * x; }
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
 
 // No machine of this level was at hand to measure whether it pays.

@@ -11,12 +11,13 @@
 //                                        a block of bfloat16 or float16 elements, to memory as float32, in
 //                                        the order of its lanes
 //     Singles, kRows, kColumns           see perceptron_impl.h
+//     add_square(sum, x)                 sum + x * x of Singles, rounded once or twice
 //
 // Everything here has internal linkage and no template of the standard library is instantiated: the linker
 // must never pick code compiled for a wider machine for the rest of the program.
 //
 // Multiplication and addition stay separate on every level: a fused one rounds differently, unless the
-// product is exact in double.
+// product is exact in double, or only a bound is formed (`add_square`).
 
 #include "perceptron/perceptron_impl.h"
 #include "simd.h"
@@ -42,6 +43,7 @@ const Kernels FEDTLU_KERNELS = {
     {sort_tile<kTileColumns>, sort_tile<kTileColumns / 2>, sort_tile<kTileColumns / 4>},
     widen_row,
     squares,
-    pair_squares};
+    pair_squares,
+    single_pair_squares};
 
 }  // namespace fedtlu

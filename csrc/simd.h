@@ -56,6 +56,10 @@ constexpr std::size_t kTileWidths = 3;
 constexpr int kPairRows = 4;
 constexpr int kPairColumns = 2;
 constexpr int kPairLanes = 8;
+// In float32, a lane sums this many squares before its sum is added in double; rows are padded to a multiple
+// of kSinglePad elements.
+constexpr int kSingleChain = 32;
+constexpr int kSinglePad = 16;
 
 // The loops of one level, indexed by Dtype.
 struct Kernels {
@@ -92,6 +96,8 @@ struct Kernels {
     void (*widen_row)(double* to, const float* x, std::int64_t n);
     double (*squares)(const float* x, const double* origin, std::int64_t n, const float* ahead);
     void (*pair_squares)(double* out, const double* const* left, const double* const* right, std::int64_t n);
+    void (*single_pair_squares)(double* out, const float* const* left, const float* const* right,
+                                std::int64_t n);
 
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }

@@ -56,19 +56,37 @@ void py_sorted_mean(py::handle out, py::handle clients, py::handle base, std::in
     without_gil([&] { sorted_mean(to, rows.data(), number, start, n, first, last, threads); });
 }
 
-py::array_t<double> py_squared_distances(py::handle clients, int threads) {
+py::array_t<double> py_squared_distances(py::handle clients, std::int64_t chosen, int threads) {
     const py::tuple arrays = tuple_of({"clients"}, clients);
     check_threads(threads);
     const Pins pins(arrays);
     const auto number = static_cast<py::ssize_t>(arrays.size());
-    py::array_t<double> out({number, number});
+    if (chosen < 0 || chosen > number) bad_value({"chosen"}, "0 to " + std::to_string(number));
+    py::array_t<double> out({static_cast<py::ssize_t>(chosen), number});
     if (number == 0) return out;
     const py::array one = singles({"clients", 0}, PyTuple_GET_ITEM(arrays.ptr(), 0));
     const std::vector<const float*> rows = rows_of(arrays, {"clients", 0}, one);
     double* to = out.mutable_data();
     const std::int64_t n = one.size();
-    without_gil([&] { squared_distances(to, rows.data(), number, n, threads); });
+    without_gil([&] { squared_distances(to, rows.data(), number, chosen, n, threads); });
     return out;
+}
+
+py::tuple py_squared_distance_bounds(py::handle clients, int threads) {
+    const py::tuple arrays = tuple_of({"clients"}, clients);
+    check_threads(threads);
+    const Pins pins(arrays);
+    const auto number = static_cast<py::ssize_t>(arrays.size());
+    py::array_t<double> lower({number, number}), upper({number, number});
+    if (number > 0) {
+        const py::array one = singles({"clients", 0}, PyTuple_GET_ITEM(arrays.ptr(), 0));
+        const std::vector<const float*> rows = rows_of(arrays, {"clients", 0}, one);
+        double* low = lower.mutable_data();
+        double* high = upper.mutable_data();
+        const std::int64_t n = one.size();
+        without_gil([&] { squared_distance_bounds(low, high, rows.data(), number, n, threads); });
+    }
+    return py::make_tuple(lower, upper);
 }
 
 py::array_t<double> py_squared_distances_from(py::handle clients, py::handle base, py::handle centre,
@@ -102,8 +120,12 @@ void bind_rules(py::module_& module) {
         py::arg("last"), py::arg("threads"),
         "out = the mean of the values number first to last - 1 of clients - base in ascending order, at "
         "every place; float32, summed in float64. base may be None.");
-    module.def("squared_distances", &py_squared_distances, py::arg("clients"), py::arg("threads"),
-               "The squared distances of every two float32 vectors, as a float64 array [K, K].");
+    module.def(
+        "squared_distances", &py_squared_distances, py::arg("clients"), py::arg("chosen"), py::arg("threads"),
+        "The squared distances of the first chosen float32 vectors to all, as a float64 array [chosen, K].");
+    module.def("squared_distance_bounds", &py_squared_distance_bounds, py::arg("clients"), py::arg("threads"),
+               "Lower and upper bounds of the squared distances of every two float32 vectors, from float32 "
+               "arithmetic, as float64 arrays [K, K].");
     module.def("squared_distances_from", &py_squared_distances_from, py::arg("clients"), py::arg("base"),
                py::arg("centre"), py::arg("threads"),
                "The squared norms of clients[k] - (base + centre), float32 vectors, as a float64 array [K]. "

@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "aggregate.h"
+#include "columns.h"
+#include "distances.h"
 #include "knapsack.h"
 #include "moments.h"
 #include "perceptron/perceptron.h"
@@ -393,6 +395,91 @@ void test_aggregate(Random& random, bool choose_level) {
     }
 }
 
+// Values of a wide range; sometimes NaN, Inf and numbers whose squares float32 cannot hold.
+std::vector<float> any_row(Random& random, std::int64_t n) {
+    std::normal_distribution<float> normal(below(random, 3) == 0 ? 100.0f : 0.0f, 1.0f);
+    const float scales[] = {1.0f, 1.0f, 1e-3f, 1e-22f, 1e21f};
+    const float scale = scales[below(random, 5)];
+    std::vector<float> row(static_cast<std::size_t>(n));
+    for (float& each : row) each = scale * normal(random);
+    if (n > 0 && below(random, 20) == 0) row[0] = std::numeric_limits<float>::quiet_NaN();
+    if (n > 0 && below(random, 20) == 0) row[0] = std::numeric_limits<float>::infinity();
+    return row;
+}
+
+// Sorted columns and distances are those of plain loops; bounds hold for the distances.
+void test_stacks(Random& random, bool choose_level) {
+    const std::int64_t number = 1 + below(random, below(random, 4) == 0 ? 140 : 12);
+    const std::int64_t n = below(random, 4) == 0 ? below(random, 2000) : below(random, 100);
+    std::vector<std::vector<float>> stack;
+    std::vector<const float*> rows;
+    for (std::int64_t k = 0; k < number; ++k) stack.push_back(any_row(random, n));
+    for (const std::vector<float>& row : stack) rows.push_back(row.data());
+    const std::vector<float> base = any_row(random, n), centre = any_row(random, n);
+    const std::int64_t first = below(random, number), last = first + 1 + below(random, number - first);
+    const std::int64_t chosen = below(random, number + 1);
+
+    std::vector<float> means;
+    for (std::int64_t i = 0; i < n; ++i) {
+        std::vector<float> column;
+        for (const float* row : rows) column.push_back(row[i] - base[static_cast<std::size_t>(i)]);
+        std::sort(column.begin(), column.end(), [](float a, float b) {
+            return std::isnan(a) || std::isnan(b) ? !std::isnan(a) && std::isnan(b) : a < b;
+        });
+        double sum = 0.0;
+        for (std::int64_t k = first; k < last; ++k) sum += static_cast<double>(column[k]);
+        means.push_back(static_cast<float>(sum / static_cast<double>(last - first)));
+    }
+    const auto squares = [&](std::int64_t row, const auto& origin) {
+        long double sum = 0;
+        for (std::int64_t i = 0; i < n; ++i) {
+            const auto away = static_cast<long double>(static_cast<double>(rows[row][i]) - origin(i));
+            sum += away * away;
+        }
+        return static_cast<double>(sum);
+    };
+    const auto close = [](double got, double wanted) {
+        return got == wanted || (std::isnan(got) && std::isnan(wanted)) ||
+               std::abs(got - wanted) <= 1e-12 * wanted;
+    };
+
+    for (const std::string& level : simd_levels()) {
+        if (choose_level) set_simd_level(level);
+        const std::string what = " at level " + level;
+        std::vector<float> out(static_cast<std::size_t>(n));
+        sorted_mean(out.data(), rows.data(), number, base.data(), n, first, last, any_threads(random));
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            check(out[i] == means[i] || (std::isnan(out[i]) && std::isnan(means[i])), "sorted_mean" + what);
+        }
+        const auto room = static_cast<std::size_t>(number * number);
+        std::vector<double> some(static_cast<std::size_t>(chosen * number)), all(room);
+        std::vector<double> lower(room), upper(room), from(static_cast<std::size_t>(number));
+        squared_distances(some.data(), rows.data(), number, chosen, n, any_threads(random));
+        squared_distances(all.data(), rows.data(), number, number, n, any_threads(random));
+        squared_distance_bounds(lower.data(), upper.data(), rows.data(), number, n, any_threads(random));
+        squared_distances_from(from.data(), rows.data(), number, base.data(), centre.data(), n,
+                               any_threads(random));
+        for (std::int64_t i = 0; i < number; ++i) {
+            const double away = squares(i, [&](std::int64_t at) {
+                return static_cast<double>(base[static_cast<std::size_t>(at)]) +
+                       static_cast<double>(centre[static_cast<std::size_t>(at)]);
+            });
+            check(close(from[static_cast<std::size_t>(i)], away), "squared_distances_from" + what);
+            for (std::int64_t j = 0; j < number; ++j) {
+                const auto at = static_cast<std::size_t>(i * number + j);
+                const double wanted =
+                    i == j ? 0.0
+                           : squares(i, [&](std::int64_t c) { return static_cast<double>(rows[j][c]); });
+                check(close(all[at], wanted), "squared_distances" + what);
+                check(i >= chosen || some[at] == all[at] || std::isnan(some[at]), "chosen distances" + what);
+                check(std::isnan(all[at]) ? std::isnan(lower[at]) && std::isnan(upper[at])
+                                          : lower[at] <= all[at] && all[at] <= upper[at],
+                      "squared_distance_bounds" + what);
+            }
+        }
+    }
+}
+
 // One client's SGD with a proximal term and clipping, by plain loops in double; gives its mean loss.
 double train_plainly(const std::vector<Linear>& layers, const LocalSteps& steps, const LocalData& data,
                      std::int64_t client, const std::vector<double>& start, std::vector<double>& params) {
@@ -566,6 +653,7 @@ void run(std::uint64_t seed, int rounds, bool choose_level) {
         test_layer_stats(random, choose_level);
         test_updates(random, choose_level);
         test_aggregate(random, choose_level);
+        test_stacks(random, choose_level);
         test_perceptrons(random, choose_level);
         test_knapsacks(random);
     }

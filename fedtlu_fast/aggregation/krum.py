@@ -2,11 +2,12 @@
 
 Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS
 2017 (preprint: arXiv 1703.02757). The clients' stack takes 4 K P bytes, in memory or in a file (`Stack`), and
-the distances take 16 K^2 bytes.
+the distances take some 64 K^2 bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from typing import Annotated
@@ -81,9 +82,7 @@ class Krum(StackedRule):
         arrived, tolerated = len(state.stack), self.tolerated(state.start.cohort)
         kept: list[int] = []
         if arrived > 2 * tolerated + 2:
-            scores = krum_scores(squared_distances(state.stack, state.start.backend), tolerated)
-            size = self.size(arrived, tolerated)
-            kept = sorted(scores.sort(stable=True).indices[:size].tolist())
+            kept = lowest(state.stack, tolerated, self.size(arrived, tolerated), state.start.backend)
         shares = np.zeros(arrived)
         shares[kept] = 1 / max(1, len(kept))
         return Aggregated(weighted_sum(state.stack, shares, state.start.backend), kept)
@@ -113,15 +112,55 @@ class MultiKrum(Krum):
         return min(arrived, self.kept or arrived - tolerated)
 
 
-def squared_distances(stack: Stack, backend: str = "auto") -> Tensor:
-    """Computes ``||w_i - w_j||^2`` for every two clients, as [K, K] float64 on the CPU.
+def lowest(stack: Stack, tolerated: int, size: int, backend: str = "auto") -> list[int]:
+    """Returns the places of the `size` clients with the lowest scores, in ascending order.
 
-    They are sums of direct differences in float64 (see `reference.squared_distances`). The bits do not depend
-    on the number of threads.
+    The scores are those of the float64 distances, always; but these are computed only for clients that bounds
+    of the distances leave undecided, which are cheaper (ours). A sum of sorted values grows with each of
+    them, rounded or not, so that the scores of the bounds are bounds of the scores.
     """
-    distances = torch.zeros(len(stack), len(stack), dtype=torch.float64)
+    lower = torch.zeros(len(stack), len(stack), dtype=torch.float64)
+    upper = torch.zeros_like(lower)
     for _, rows in stack.blocks():
-        distances += stacks.squared_distances(rows, backend)
+        low, high = stacks.squared_distance_bounds(rows, backend)
+        lower += low
+        upper += high
+    kept, undecided = decided(krum_scores(lower, tolerated), krum_scores(upper, tolerated), size)
+    if undecided:
+        # In a whole matrix, whose rows are summed in the same order as ever.
+        distances = torch.zeros_like(lower)
+        distances[undecided] = squared_distances(stack, backend, undecided)
+        order = krum_scores(distances, tolerated)[undecided].sort(stable=True).indices
+        kept += [undecided[at] for at in order[: size - len(kept)].tolist()]
+    return sorted(kept)
+
+
+def decided(lower: Tensor, upper: Tensor, size: int) -> tuple[list[int], list[int]]:
+    """Returns who is among the `size` lowest scores whatever the scores are, and who may be, in order.
+
+    Args:
+        lower: [K] float64, what each score is at least; NaN, which comes last, if the score is NaN.
+        upper: [K] float64, what it is at most.
+        size: from 1 to K.
+    """
+    lower, upper = lower.nan_to_num(torch.inf, torch.inf), upper.nan_to_num(torch.inf, torch.inf)
+    # A client's own bounds are among those that are not above it.
+    may_come_first = torch.searchsorted(lower.sort().values, upper, right=True) - 1
+    come_first = torch.searchsorted(upper.sort().values, lower)
+    kept = may_come_first < size
+    open_ = ~kept & (come_first < size)
+    return kept.nonzero().flatten().tolist(), open_.nonzero().flatten().tolist()
+
+
+def squared_distances(stack: Stack, backend: str = "auto", chosen: Sequence[int] | None = None) -> Tensor:
+    """Computes ``||w_i - w_j||^2`` of the chosen clients and all, as [C, K] float64 on the CPU.
+
+    They are sums of direct differences in float64 (see `reference.squared_distances`). The bits depend on
+    neither the number of threads nor the choice; None chooses all.
+    """
+    distances = torch.zeros(len(stack) if chosen is None else len(chosen), len(stack), dtype=torch.float64)
+    for _, rows in stack.blocks():
+        distances += stacks.squared_distances(rows, backend, chosen=chosen)
     return distances
 
 

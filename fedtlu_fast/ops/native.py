@@ -41,6 +41,7 @@ except ValueError as error:
     raise InputError("FEDTLU_SIMD", asked, f"a SIMD level of this machine ({levels}), or unset") from error
 
 from fedtlu_fast.ops.native_stacks import sorted_mean as sorted_mean
+from fedtlu_fast.ops.native_stacks import squared_distance_bounds as squared_distance_bounds
 from fedtlu_fast.ops.native_stacks import squared_distances as squared_distances
 from fedtlu_fast.ops.native_stacks import squared_distances_from as squared_distances_from
 

@@ -17,10 +17,25 @@ def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, fir
     _native.sorted_mean(out.numpy(), rows, origin, first, last, torch.get_num_threads())
 
 
-def squared_distances(clients: Sequence[Tensor]) -> Tensor:
+def squared_distances(clients: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
     """See `reference.squared_distances`."""
+    taken = set(chosen)
+    order = [*chosen, *(place for place in range(len(clients)) if place not in taken)]
+    rows = [clients[place].numpy() for place in order]
+    found = torch.from_numpy(_native.squared_distances(rows, len(chosen), torch.get_num_threads()))
+    distances = torch.empty_like(found)
+    distances[:, order] = found
+    return distances
+
+
+def squared_distance_bounds(clients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """See `reference.squared_distance_bounds`; from float32 arithmetic, with a proven bound of its error.
+
+    The bounds, but not what they bound, depend on the SIMD level.
+    """
     rows = [client.numpy() for client in clients]
-    return torch.from_numpy(_native.squared_distances(rows, torch.get_num_threads()))
+    lower, upper = _native.squared_distance_bounds(rows, torch.get_num_threads())
+    return torch.from_numpy(lower), torch.from_numpy(upper)
 
 
 def squared_distances_from(clients: Sequence[Tensor], base: Tensor, centre: Tensor | None) -> Tensor:

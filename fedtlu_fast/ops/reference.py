@@ -177,8 +177,8 @@ def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, fir
     out.copy_(total / (last - first))
 
 
-def squared_distances(clients: Sequence[Tensor]) -> Tensor:
-    """Computes ``||clients[i] - clients[j]||^2`` for every two clients, from direct differences in float64.
+def squared_distances(clients: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
+    """Computes ``||clients[i] - clients[j]||^2`` for the chosen i and every j, by differences in float64.
 
     The Gram matrix, ``|x|^2 + |y|^2 - 2 x.y``, would lose more digits the closer two clients are: measured
     relative errors are 2e-16 to 5e-12 for honest changes, and 3e-2 for two changes of norm 5e4 at a distance
@@ -187,9 +187,11 @@ def squared_distances(clients: Sequence[Tensor]) -> Tensor:
 
     Args:
         clients: K vectors [P], float32.
+        chosen: C different places among the clients.
 
     Returns:
-        [K, K] float64, symmetric, on the CPU.
+        [C, K] float64, on the CPU. A distance has the same bits whichever clients are chosen, in both its
+        places.
     """
     count = len(clients)
     above = torch.triu_indices(count, count, 1)
@@ -200,7 +202,19 @@ def squared_distances(clients: Sequence[Tensor]) -> Tensor:
         found += torch.pdist(piece.double()).square()
     distances = torch.zeros(count, count, dtype=torch.float64)
     distances[above[0], above[1]] = found.cpu()
-    return distances + distances.T
+    return (distances + distances.T)[list(chosen)]
+
+
+def squared_distance_bounds(clients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Computes bounds of all squared distances, which a backend may find faster than the distances.
+
+    Returns:
+        Two symmetric matrices [K, K] float64, on the CPU, with zeros on the diagonal: no element of
+        ``squared_distances(clients, range(K))`` is below the first one's or above the second one's; all three
+        are NaN in the same places. Here the bounds are the distances themselves.
+    """
+    distances = squared_distances(clients, range(len(clients)))
+    return distances, distances.clone()
 
 
 def squared_distances_from(clients: Sequence[Tensor], base: Tensor, centre: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ client's parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -60,22 +60,55 @@ def sorted_mean(
     return out
 
 
-def squared_distances(clients: Tensor | Iterable[Tensor], backend: str = "auto") -> Tensor:
-    """Computes ``||clients[i] - clients[j]||^2`` for every two clients; see `reference.squared_distances`.
+def squared_distances(
+    clients: Tensor | Iterable[Tensor], backend: str = "auto", *, chosen: Sequence[int] | None = None
+) -> Tensor:
+    """Computes ``||clients[i] - clients[j]||^2`` for the chosen i and every j.
+
+    See `reference.squared_distances`. A distance has the same bits whichever clients are chosen.
+
+    Args:
+        clients: [K, P], or K vectors [P]; float32.
+        backend: one of `backends.NAMES`.
+        chosen: C different places among the clients; None for all of them, in order.
+
+    Returns:
+        [C, K] float64, on the CPU.
+
+    Raises:
+        InputError: There are no clients; shapes, dtypes or devices do not fit; or a place is none of K or
+            chosen twice.
+        BackendUnavailableError: See `backends.resolve`.
+    """
+    rows = _rows(clients)
+    places = list(range(len(rows)) if chosen is None else chosen)
+    if len(set(places)) < len(places) or not set(places) <= set(range(len(rows))):
+        raise InputError("chosen", places, f"different places from 0 to {len(rows) - 1}")
+    found: Tensor = resolve(backend, rows[0].device.type).squared_distances(rows, places)
+    return found
+
+
+def squared_distance_bounds(
+    clients: Tensor | Iterable[Tensor], backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Computes lower and upper bounds of all squared distances; see `reference.squared_distance_bounds`.
+
+    The C++ backend takes a fraction of the time of `squared_distances`; its bounds are 4e-6 of the distance
+    apart, and hold for the bits that `squared_distances` returns on the same backend.
 
     Args:
         clients: [K, P], or K vectors [P]; float32.
         backend: one of `backends.NAMES`.
 
     Returns:
-        [K, K] float64, on the CPU.
+        Two matrices [K, K] float64, on the CPU.
 
     Raises:
         InputError: There are no clients, or shapes, dtypes or devices do not fit.
         BackendUnavailableError: See `backends.resolve`.
     """
     rows = _rows(clients)
-    found: Tensor = resolve(backend, rows[0].device.type).squared_distances(rows)
+    found: tuple[Tensor, Tensor] = resolve(backend, rows[0].device.type).squared_distance_bounds(rows)
     return found
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from fedtlu_fast.errors import BackendUnavailableError
 from fedtlu_fast.ops.moments import Moments, squared_norms
 from fedtlu_fast.ops.reference import sorted_mean as sorted_mean
-from fedtlu_fast.ops.reference import squared_distances as squared_distances
 from fedtlu_fast.ops.reference import squared_distances_from as squared_distances_from
 
 try:
@@ -28,6 +27,7 @@ except ImportError as error:
 
 from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel, accumulate_moments
 from fedtlu_fast.kernels.aggregate import aggregate as aggregate_moments
+from fedtlu_fast.kernels.distances import squared_distances as distances_of
 from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
 from fedtlu_fast.kernels.tiles import Layers
@@ -112,6 +112,20 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
     layers, chosen = _layers(offsets), mask.numpy()
     with _device_of(params):
         masked_apply(params, delta.contiguous(), Layers(layers.starts[chosen], layers.lengths[chosen]), lr)
+
+
+def squared_distances(clients: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
+    """See `reference.squared_distances`."""
+    _check_live(clients[0])
+    with _device_of(clients[0]):
+        found: Tensor = distances_of(clients, chosen)
+        return found.cpu()
+
+
+def squared_distance_bounds(clients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """See `reference.squared_distance_bounds`; the bounds are the distances themselves."""
+    distances = squared_distances(clients, range(len(clients)))
+    return distances, distances.clone()
 
 
 def _layers(offsets: Tensor) -> Layers:

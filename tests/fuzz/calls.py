@@ -9,6 +9,8 @@ import numpy as np
 from fuzz.memory import Array, Dice, Memory
 from fuzz.oracle import NAMES, wide
 from fuzz.perceptron import valid as perceptrons
+from fuzz.stacks import FUNCTIONS as STACKS
+from fuzz.stacks import valid as stacks
 
 TILE = 16384
 # How often each is called, beside the others. accumulate_ counts as two: with and without offsets.
@@ -21,6 +23,7 @@ SHARES = {
     "train_perceptrons": 4,
     "read_loop": 1,
     "set_simd_level": 1,
+    **dict.fromkeys(STACKS, 1),
 }
 STORAGE = {"float32": ("f4",), "bfloat16": ("i2", "u2"), "float16": ("i2", "u2"), "float64": ("f8",)}
 
@@ -117,6 +120,8 @@ def change(dice: Dice, memory: Memory, target: Array, name: str) -> Array:
 def valid(function: str, dice: Dice, memory: Memory) -> dict[str, Any]:
     if function == "train_perceptrons":
         return perceptrons(dice, memory)
+    if function in STACKS:
+        return stacks(function, dice, memory)
     name = dice.choice(NAMES)
     length = size(dice)
     if function == "layer_stats":

@@ -10,10 +10,11 @@ import numpy as np
 from fuzz import calls, sequences
 from fuzz.memory import Array, Dice, Memory, Vector, is_array
 from fuzz.oracle import NAMES, TARGETS, items
+from fuzz.stacks import COUNTS
 
 VECTORS = (
     "delta", "aggregate", "client", "base", "out", "params", "offsets", "mask", "weights", "values",
-    "features", "labels", "rows", "starts", "firsts", "layers", "change", "own",
+    "features", "labels", "rows", "starts", "firsts", "layers", "change", "own", "centre",
 )  # fmt: skip
 INDICES = ("labels", "rows", "starts", "firsts", "layers")
 LIMITS = (-(2**63), 2**63 - 1, 2**62, -1, -2, 2**31, 2**32)
@@ -106,6 +107,8 @@ def _spoil(function: str, args: dict[str, Any], dice: Dice, memory: Memory) -> N
             (0, -1, -(2**31), 2**31, 2**63, -(2**70), 2.0, "2", None, np.float32(1), Index(2), Index(0),
              Index(1, -5), Index(sequences.PlannedError("index")), Index("two"))
         )  # fmt: skip
+    elif name in COUNTS:
+        args[name] = dice.choice((-1, 0, 1, given, 41, 2**31, 2**63, -(2**70), 2.0, "2", None, Index("two")))
     elif name in ("weight", "lr"):
         args[name] = dice.choice(
             (None, "1", 10**400, -(10**400), 1j, Index(2), Index(sequences.PlannedError("float")), np.ones(1),

@@ -22,6 +22,7 @@ TARGETS = {
     "accumulate_": "aggregate",
     "aggregate": "out",
     "masked_apply_": "params",
+    "sorted_mean": "out",
     "train_perceptrons": "change",
 }
 # And the second one, of a function that has two.

@@ -92,7 +92,7 @@ def test_means_of_any_places_of_random_bits(clients, size, data, seed):
 @pytest.mark.parametrize(("clients", "size"), [(1, 5), (2, 1), (3, 513), (6, 1025), (9, 70_001), (4, 0)])
 def test_distances_and_norms_equal_float64(generator, backend, backend_device, clients, size):
     if backend == "triton" and backend_device == "cpu":
-        size = min(size, 700)
+        size = min(size, 70)
     stack = 100 + 1e-3 * torch.randn(clients, size, generator=generator)
     base, centre = stack.mean(0), 1e-3 * torch.randn(size, generator=generator)
     wide, given = stack.double().numpy(), stack.to(backend_device)
@@ -109,7 +109,8 @@ def test_distances_and_norms_equal_float64(generator, backend, backend_device, c
 
 
 def test_equal_clients_have_equal_distances_to_the_bit(generator, backend, backend_device):
-    stack = torch.randn(13, 1300, generator=generator)
+    size = 130 if backend == "triton" and backend_device == "cpu" else 1300
+    stack = torch.randn(13, size, generator=generator)
     stack[11] = stack[6] = stack[1]
     found = stacks.squared_distances(stack.to(backend_device), backend)
     assert torch.equal(found, found.T)
@@ -120,13 +121,79 @@ def test_equal_clients_have_equal_distances_to_the_bit(generator, backend, backe
     assert found[1, 6] == found[6, 11] == 0
 
 
+def test_distances_have_the_same_bits_whichever_clients_are_chosen(generator, backend, backend_device):
+    size = 90 if backend == "triton" and backend_device == "cpu" else 1500
+    stack = torch.randn(11, size, generator=generator).to(backend_device)
+    whole = stacks.squared_distances(stack, backend)
+    for chosen in ([], [7], [10, 0], [3, 9, 1, 2, 8, 5], [*reversed(range(11))]):
+        assert torch.equal(stacks.squared_distances(stack, backend, chosen=chosen), whole[chosen])
+
+
+SPREADS = {
+    "usual": lambda rows: rows,
+    "cancelling": lambda rows: 100 + 1e-3 * rows,
+    "squares below float32": lambda rows: 1e-23 * rows,
+    "squares about float32's smallest": lambda rows: rows * torch.logspace(-25, -15, rows.shape[1]),
+    "squares above float32": lambda rows: (
+        rows.clamp(-1, 1) * torch.tensor([[1.0], [1.0], [1e21], [3e38], [-3e38]])
+    ),
+    "sums above float32": lambda rows: 4e18 * rows,
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_bounds_contain_the_distances_on_every_level(generator, native, spread):
+    threads = torch.get_num_threads()
+    for size in (1, 15, 1023, 1025, 70_001, 200_003):
+        stack = SPREADS[spread](torch.randn(5, size, generator=generator))
+        exact = stacks.squared_distances(stack, "native")
+        for level in native.simd_levels():
+            native.set_simd_level(level)
+            seen = set()
+            for count in (1, 2, 5):
+                torch.set_num_threads(count)
+                lower, upper = stacks.squared_distance_bounds(stack, "native")
+                seen.add((lower.numpy().tobytes(), upper.numpy().tobytes()))
+            torch.set_num_threads(threads)
+            assert len(seen) == 1
+            assert (lower <= exact).all()
+            assert (exact <= upper).all()
+            assert not lower.diagonal().any()
+            assert not upper.diagonal().any()
+            if spread in ("usual", "cancelling"):
+                assert (upper - lower <= 5e-6 * exact).all()
+            known = upper < torch.inf
+            assert (lower[~known] == 2.0**127).all()
+            if spread == "squares above float32" or (spread == "sums above float32" and size > 1000):
+                assert not known.all()
+            elif spread != "sums above float32":
+                assert known.all()
+
+
+def test_bounds_are_not_a_number_where_distances_are_not(generator, native):
+    stack = odd(generator, 9, 600)
+    stack[5] = stack[6] = torch.inf
+    exact = stacks.squared_distances(stack, "native")
+    assert exact.isnan().any()
+    assert exact.isinf().any()
+    for level in native.simd_levels():
+        native.set_simd_level(level)
+        for bound in stacks.squared_distance_bounds(stack, "native"):
+            assert torch.equal(bound.isnan(), exact.isnan())
+        lower, upper = stacks.squared_distance_bounds(stack, "native")
+        assert ((lower <= exact) & (exact <= upper) | exact.isnan()).all()
+
+
 def test_strided_vectors_and_an_output_that_is_an_input(generator):
     wide = torch.randn(64, 9, generator=generator)
     columns = wide.T
     expected = reference_mean(columns.contiguous(), 2, 7)
     assert torch.equal(stacks.sorted_mean(columns, 2, 7), expected)
     torch.testing.assert_close(
-        stacks.squared_distances(columns), reference.squared_distances(list(columns)), rtol=1e-13, atol=0
+        stacks.squared_distances(columns),
+        reference.squared_distances(list(columns), range(9)),
+        rtol=1e-13,
+        atol=0,
     )
     rows = list(columns.contiguous())
     assert torch.equal(stacks.sorted_mean(rows, 2, 7, out=rows[3]), expected)
@@ -154,6 +221,8 @@ def reference_mean(rows, first, last):
             r"clients\[0\].*overlaps",
         ),
         (lambda rows: stacks.squared_distances([rows[0], rows[1, :3]]), r"clients\[1\]: got"),
+        (lambda rows: stacks.squared_distances(rows, chosen=[0, 3]), "different places from 0 to 2"),
+        (lambda rows: stacks.squared_distances(rows, chosen=[1, 1]), r"chosen: got \[1, 1\]"),
         (lambda rows: stacks.squared_distances_from(rows, rows[0], rows[0, :2]), "centre: got"),
         (lambda rows: stacks.squared_distances_from([], rows[0]), "at least one client"),
     ],
