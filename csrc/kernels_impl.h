@@ -36,6 +36,7 @@ namespace fedtlu {
 const Kernels FEDTLU_KERNELS = {
     FEDTLU_LEVEL,
     {sums<Float32>, sums<Bfloat16>, sums<Float16>, sums<Float64>},
+    {sums_of_short<Float32>, sums_of_short<Bfloat16>, sums_of_short<Float16>, nullptr},
     {update<Float32>, update<Bfloat16>, update<Float16>, update<Float64>},
     {add<Float32>, add<Bfloat16>, add<Float16>, add<Float64>},
     {round<Float32>, round<Float32>, round<Float32>, round<Float64>},

@@ -63,13 +63,14 @@ class LayerPass {
     LayerPass(const Layers& layers, std::int64_t item_bytes) : layers_(layers.number) {
         starts_.push_back({0, 0, 0});
         std::int64_t filled = 0;
+        std::int64_t bytes = 0;
         const auto place = [&](std::int64_t cost, std::int64_t layer, std::int64_t tile) {
             if (filled != 0 && filled + cost > item_bytes) {
                 starts_.push_back({layer, tile, tiles_});
                 filled = 0;
             }
             filled += cost;
-            bytes_ += cost;
+            bytes += cost;
         };
         for (std::int64_t layer = 0; layer < layers.number; ++layer) {
             const std::int64_t count = layers.count(layer);
@@ -85,6 +86,7 @@ class LayerPass {
             }
         }
         starts_.push_back({layers.number, 0, tiles_});
+        bytes_ = bytes;
     }
 
     std::int64_t items() const { return static_cast<std::int64_t>(starts_.size()) - 1; }
@@ -102,19 +104,39 @@ class LayerPass {
     template <class Layers>
     void read(const Kernels& kernels, const Layers& layers, std::int64_t item, Tile* tiles,
               const Moments& out) const {
-        each_tile(layers, item,
-                  [&](std::int64_t layer, std::int64_t index, std::int64_t slot, std::int64_t length) {
-                      Tile tile{};
-                      if (length != 0) {
-                          tile = read_tile(kernels, layers.dtype(layer), layers.tile(layer, index), length,
-                                           layers.tile_ahead(layer, index));
-                      }
-                      if (slot < 0) {
-                          merge_tiles(layers.dtype(layer), length, &tile, out, layer);
-                      } else {
-                          tiles[slot] = tile;
-                      }
-                  });
+        ShortLayers shorts;  // those before `layer` that have not been read yet
+        Dtype dtype{};       // theirs
+        each_tile(
+            layers, item,
+            [&](std::int64_t layer, std::int64_t index, std::int64_t slot, std::int64_t length) {
+                const Dtype own = layers.dtype(layer);
+                const bool is_short =
+                    length != 0 && length <= kShort && slot < 0 && kernels.short_sum(own) != nullptr;
+                if (shorts.number == kShortLayers || (shorts.number != 0 && (!is_short || own != dtype))) {
+                    read_short(kernels, dtype, shorts, out, layer - shorts.number);
+                    shorts.number = 0;
+                }
+                if (is_short) {
+                    dtype = own;
+                    shorts.x[shorts.number] = layers.tile(layer, index);
+                    shorts.count[shorts.number] = length;
+                    shorts.ahead[shorts.number] = layers.tile_ahead(layer, index);
+                    ++shorts.number;
+                    return;
+                }
+                Tile tile{};
+                if (length != 0) {
+                    tile = read_tile(kernels, own, layers.tile(layer, index), length,
+                                     layers.tile_ahead(layer, index));
+                }
+                if (slot < 0) {
+                    merge_tiles(own, length, &tile, out, layer);
+                } else {
+                    tiles[slot] = tile;
+                }
+            });
+        if (shorts.number != 0)
+            read_short(kernels, dtype, shorts, out, starts_[item + 1].layer - shorts.number);
     }
 
     // Calls visit(layer, tile, slot, length) for every tile of an item in order; a layer of one tile, which

@@ -30,6 +30,23 @@ struct Sums {
     std::int64_t peak;  // bits of the largest magnitude
 };
 
+// Short layers are summed many at a time: the processor then works on several at once, and no layer pays for
+// calls.
+constexpr int kShortLayers = 32;
+
+struct ShortLayers {
+    int number = 0;
+    const std::byte* x[kShortLayers];
+    std::int64_t count[kShortLayers];
+    const std::byte* ahead[kShortLayers];
+};
+
+struct ShortSums {
+    double shift[kShortLayers];
+    double square[kShortLayers];
+    std::int64_t peak[kShortLayers];
+};
+
 // How many clients one pass adds: enough that reading the totals costs little beside reading the clients, few
 // enough that the hardware prefetcher can follow each client's stream.
 constexpr int kAddends = 4;
@@ -70,6 +87,10 @@ struct Kernels {
     using Sum = Sums (*)(const std::byte* x, std::int64_t n, double pivot, const std::byte* ahead);
     Sum sums[kDtypes];
 
+    // The same of each of some layers, about a pivot of 0. Null for float64.
+    using SumShort = void (*)(const ShortLayers& layers, ShortSums& out);
+    SumShort short_sums[kDtypes];
+
     // target[i] = W(double(target[i]) + weight * (double(change[i]) - double(base[i]))) for i < n, where W is
     // `widened` of the dtype of `change` and `base`; without the subtraction when `base` is null. `target`
     // may be `change` or `base`, but not overlap them in part.
@@ -100,6 +121,7 @@ struct Kernels {
                                 std::int64_t n);
 
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
+    SumShort short_sum(Dtype dtype) const { return short_sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }
     Add add(Dtype dtype) const { return adds[static_cast<int>(dtype)]; }
     Round round(Dtype dtype) const { return rounds[static_cast<int>(dtype)]; }

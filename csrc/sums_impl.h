@@ -3,6 +3,19 @@
 namespace fedtlu {
 namespace {
 
+// The largest of a vector's numbers, in registers.
+template <int kNumber, class Number, class Vector>
+FEDTLU_INLINE Number largest_of(Vector numbers) {
+    if constexpr (kNumber == 1) {
+        return numbers[0];
+    } else {
+        typedef Number Half __attribute__((vector_size(kNumber / 2 * sizeof(Number))));
+        const auto* bytes = reinterpret_cast<const std::byte*>(&numbers);
+        const Half low = load<Half>(bytes), high = load<Half>(bytes + sizeof(Half));
+        return largest_of<kNumber / 2, Number>(high > low ? high : low);
+    }
+}
+
 // Bits of the largest magnitude so far: for integers the comparison is exact and blind to NaN.
 template <class Bits>
 class Peak {
@@ -16,11 +29,10 @@ class Peak {
     }
 
     FEDTLU_INLINE std::int64_t get() const {
-        Bits peaks[kLanes];
-        __builtin_memcpy(peaks, peaks_, sizeof peaks);
-        Bits largest = 0;
-        for (const Bits peak : peaks) largest = peak > largest ? peak : largest;
-        return largest;
+        Register largest = peaks_[0];
+        FEDTLU_UNROLL
+        for (int v = 1; v < kRegisters; ++v) largest = peaks_[v] > largest ? peaks_[v] : largest;
+        return largest_of<kPerRegister, Bits>(largest);
     }
 
   private:
@@ -142,6 +154,7 @@ FEDTLU_INLINE Sums sums_of(const std::byte* x, std::int64_t n, double pivot, con
         peak.add(x);
     }
     if (const std::int64_t rest = n % kLanes; rest != 0) {
+        prefetch(ahead);  // or a line between the blocks of two short layers would be missed
         // The last block ends at the last element and so overlaps elements already counted, or, in a run
         // shorter than a block, repetitions of the first one.
         std::byte padded[kBlock];
@@ -161,6 +174,16 @@ template <class Format>
 Sums sums(const std::byte* x, std::int64_t n, double pivot, const std::byte* ahead) {
     if (sizeof(typename Format::Bits) < 8 && pivot == 0.0) return sums_of<Format, false>(x, n, pivot, ahead);
     return sums_of<Format, true>(x, n, pivot, ahead);
+}
+
+template <class Format>
+void sums_of_short(const ShortLayers& layers, ShortSums& out) {
+    for (int i = 0; i < layers.number; ++i) {
+        const Sums found = sums_of<Format, false>(layers.x[i], layers.count[i], 0.0, layers.ahead[i]);
+        out.shift[i] = found.shift;
+        out.square[i] = found.square;
+        out.peak[i] = found.peak;
+    }
 }
 
 }  // namespace

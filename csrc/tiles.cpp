@@ -94,4 +94,27 @@ void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Momen
     put(dtype, count, tiles[0].pivot + shift, m2, peak, nonfinite, out, row);
 }
 
+void read_short(const Kernels& kernels, Dtype dtype, const ShortLayers& layers, const Moments& out,
+                std::int64_t row) {
+    ShortSums sums;
+    kernels.short_sum(dtype)(layers, sums);
+    const std::int64_t infinity = infinity_of(dtype);
+    for (int i = 0; i < layers.number; ++i, ++row) {
+        const std::int64_t count = layers.count[i];
+        const auto length = static_cast<double>(count);
+        const double shift = sums.shift[i] / length;
+        const double m2 = sums.square[i] - sums.shift[i] * shift;
+        if (sums.peak[i] >= infinity || m2 * kWorstCancellation < sums.square[i]) {
+            const Tile tile = read_tile(kernels, dtype, layers.x[i], count, layers.x[i]);
+            merge_tiles(dtype, count, &tile, out, row);
+            continue;
+        }
+        out.count[row] = length;
+        out.mean[row] = 0.0 + shift;  // as of a tile whose pivot is 0
+        out.m2[row] = m2;
+        out.abs_max[row] = decode(dtype, sums.peak[i]);
+        out.nonfinite[row] = 0.0;
+    }
+}
+
 }  // namespace fedtlu

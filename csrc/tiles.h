@@ -31,6 +31,13 @@ struct Tile {
 Tile read_tile(const Kernels& kernels, Dtype dtype, const std::byte* x, std::int64_t n,
                const std::byte* ahead);
 
+// Elements of the longest layer that is read together with others.
+constexpr std::int64_t kShort = 1024;
+
+// The moments of short layers of a dtype with a `short_sum`, written to the rows of `out` from `row` on.
+void read_short(const Kernels& kernels, Dtype dtype, const ShortLayers& layers, const Moments& out,
+                std::int64_t row);
+
 // The moments of a layer of `count` elements, written to row `row` of `out`, from its tiles in order.
 void merge_tiles(Dtype dtype, std::int64_t count, const Tile* tiles, const Moments& out, std::int64_t row);
 

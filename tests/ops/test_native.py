@@ -95,6 +95,20 @@ class TestSameBits:
             assert one_layer(moved[shift : shift + 50001]) == expected
 
     @pytest.mark.parametrize("dtype", DTYPES)
+    def test_short_layers_beside_each_other(self, dtype: torch.dtype, rng: np.random.Generator) -> None:
+        """They are read many at a time; none may learn of its neighbours, however hostile."""
+        layers = [samples(rng, int(size), dtype, mean=0.2) for size in rng.integers(0, 1100, 150)]
+        layers[20] = torch.full((100,), 0.1, dtype=dtype)
+        layers[40] = torch.tensor([1.0, float("nan"), 2.0], dtype=dtype)
+        layers[60] = samples(rng, 1024, dtype, mean=300.0)
+        layers[80] = layers[81] = torch.zeros(17, dtype=dtype)
+        together = bits(native.layer_stats(torch.cat(layers), offsets_of([len(layer) for layer in layers])))
+        for index, layer in enumerate(layers):
+            assert torch.equal(together[:, index], bits(native.layer_stats_list([layer]))[:, 0]), index
+            if index % 10 == 1 and len(layer):
+                assert_exact(layer)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
     def test_as_a_list_of_tensors(self, dtype: torch.dtype, rng: np.random.Generator) -> None:
         layers = [samples(rng, size, dtype) for size in (*SIZES, 8191, 8192, 8193)]
         flat = native.layer_stats(torch.cat(layers), offsets_of([layer.numel() for layer in layers]))
