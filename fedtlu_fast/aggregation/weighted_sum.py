@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.ops import checks, dispatch
+from fedtlu_fast.ops import checks, derived, dispatch
 from fedtlu_fast.ops.moments import Moments
 from fedtlu_fast.scoring import LayerStats
 from fedtlu_fast.torch_state import without_modes
@@ -81,16 +81,17 @@ def aggregate(
         ([2.0, 2.0, 2.5], [2.0, 2.5])
     """
     check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
-    clients = checks.vectors("clients", clients)
+    if not _fit(clients, (layout.size,)):
+        clients = checks.vectors("clients", clients)
+        # All rows of a matrix have the same length, so one is enough.
+        for index, client in enumerate(clients[:1] if isinstance(clients, Tensor) else clients):
+            if client.shape != (layout.size,):
+                raise InputError(
+                    f"clients[{index}].shape", tuple(client.shape), f"({layout.size},), as in the layout"
+                )
     shares = checks.numbers("weights", weights, len(clients))
     if normalize:
         shares = normalized(shares)
-    # All rows of a matrix have the same length, so one is enough.
-    for index, client in enumerate(clients[:1] if isinstance(clients, Tensor) else clients):
-        if client.shape != (layout.size,):
-            raise InputError(
-                f"clients[{index}].shape", tuple(client.shape), f"({layout.size},), as in the layout"
-            )
     change, moments, each = dispatch.aggregate(
         clients, shares, layout.offsets, base=base, out=out, client_stats=client_stats, backend=backend
     )
@@ -98,25 +99,41 @@ def aggregate(
         change=change,
         stats=LayerStats.from_moments(layout.names, moments),
         client_stats=LayerStats.from_moments(layout.names, each) if isinstance(each, Moments) else None,
-        client_norms=each.sqrt() if isinstance(each, Tensor) else None,
+        client_norms=derived.root(each) if isinstance(each, Tensor) else None,
     )
 
 
-def normalized(weights: Tensor) -> Tensor:
-    """Divides weights [K] float64 by their sum; if the sum would overflow, the weights are scaled first.
+def _fit(clients: object, shape: tuple[int]) -> TypeGuard[Tensor | list[Tensor] | tuple[Tensor, ...]]:
+    """Tells whether these are tensors of the layout's shape, so that the operation's own checks are enough.
+
+    A matrix fits if it has rows of this shape. False for other things, and for tensors without a shape.
+    """
+    try:
+        if isinstance(clients, Tensor):
+            return clients.shape[1:] == shape and len(clients) > 0
+        if not isinstance(clients, (list, tuple)) or not clients:
+            return False
+        return all(isinstance(client, Tensor) and client.shape == shape for client in clients)
+    except RuntimeError:  # nested tensors
+        return False
+
+
+def normalized(weights: Sequence[float]) -> list[float]:
+    """Divides weights [K] by their sum; if the sum would overflow, the weights are scaled first.
 
     Raises:
         InputError: a weight is negative, or all are 0.
     """
-    given: list[float] = weights.tolist()
-    if any(weight < 0 for weight in given):
-        least = min(given)
+    if min(weights, default=0) < 0:
+        least = min(weights)
         raise InputError("weights", least, "numbers from 0 on", "normalize=False takes any finite numbers.")
-    if not any(given):
+    if not any(weights):
         raise InputError(
-            "weights", given, "at least one above 0", "normalize=False takes any finite numbers."
+            "weights", list(weights), "at least one above 0", "normalize=False takes any finite numbers."
         )
     try:
-        return weights / math.fsum(given)
+        total = math.fsum(weights)
     except OverflowError:
-        return normalized(weights / max(given))
+        largest = max(weights)
+        return normalized([weight / largest for weight in weights])
+    return [weight / total for weight in weights]

@@ -107,31 +107,37 @@ def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> lis
     return found
 
 
-def numbers(field: str, given: Any, count: int) -> Tensor:
-    """Returns one finite number per client as a tensor [K], float64, on the CPU.
+def numbers(field: str, given: Any, count: int) -> list[float]:
+    """Returns one finite number per client, K float64 numbers.
 
     Raises:
         InputError: The argument does not hold numbers, not exactly K of them, or one is not finite.
     """
-    expected = f"({count},), one for each client"
     if isinstance(given, Tensor):
         given = readable(field, given)
-    elif isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        given = list(given)
-    else:
+    elif not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
         raise InputError(field, shorten_type(given), f"{count} numbers, one for each client")
     try:
-        real = not isinstance(given, Tensor) or not given.is_complex()
-        values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach() if real else None
+        values, shape = _floats(given)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        values = None
-    if values is None:
-        raise InputError(field, given, f"{count} real numbers, one for each client")
-    if values.shape != (count,):
-        raise InputError(f"{field}.shape", tuple(values.shape), expected)
-    if not bool(values.isfinite().all()):
-        raise InputError(field, values.tolist(), "finite numbers")
-    return values.contiguous()
+        raise InputError(field, given, f"{count} real numbers, one for each client") from None
+    if shape != (count,):
+        raise InputError(f"{field}.shape", shape, f"({count},), one for each client")
+    if not all(map(math.isfinite, values)):
+        raise InputError(field, values, "finite numbers")
+    return values
+
+
+def _floats(given: Tensor | Iterable[Any]) -> tuple[list[float], tuple[int, ...]]:
+    """Returns real numbers as floats, and their shape."""
+    if not isinstance(given, Tensor):
+        given = list(given)
+        if {float, int}.issuperset(map(type, given)):
+            return list(map(float, given)), (len(given),)  # several times faster than torch
+    elif given.is_complex():
+        raise TypeError
+    values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
+    return values.tolist(), tuple(values.shape)
 
 
 def number(field: str, given: Any) -> float:

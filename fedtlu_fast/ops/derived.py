@@ -25,7 +25,7 @@ def spread(moments: Moments) -> Tensor:
         except module.NotPlainError:
             pass
     count, mean, m2, *_ = moments.rows
-    return _root(torch.stack([m2 / count.clamp(min=1), m2 + count * mean.square()]))
+    return root(torch.stack([m2 / count.clamp(min=1), m2 + count * mean.square()]))
 
 
 def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
@@ -48,10 +48,10 @@ def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int
     regular = (count >= 2) & (nonfinite == 0) & (std > 0) & torch.isfinite(std) & torch.isfinite(excess)
     excess = torch.where(regular, excess, 0.0)
     share = (count - ddof).clamp(min=0) / count.clamp(min=1)
-    return torch.stack([_root(share * (1 + excess)), excess]), ~regular
+    return torch.stack([root(share * (1 + excess)), excess]), ~regular
 
 
-def _root(values: Tensor) -> Tensor:
+def root(values: Tensor) -> Tensor:
     """Returns the square roots, each the float64 next to the exact one.
 
     On a CPU those of torch's own builds may be the second next.

@@ -243,7 +243,7 @@ def aggregate(
     for index, client in enumerate([first] if isinstance(clients, Tensor) else clients):
         checks.check_flat(f"clients[{index}]", client, checks.STATS_DTYPES)
         checks.check_like(f"clients[{index}]", client, first)
-    shares = checks.numbers("weights", weights, len(clients))
+    shares = torch.tensor(checks.numbers("weights", weights, len(clients)), dtype=torch.float64, device="cpu")
     offsets = checks.bounds(offsets, first.numel())
     checks.check_client_stats(client_stats)
     if base is not None:

@@ -134,10 +134,11 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
 
 def spread(moments: Moments) -> Tensor:
     """See `derived.spread`; the bits are the same."""
-    found = _native.spread_of(moments.rows, torch.get_num_threads())
+    rows = moments.rows
+    found = _native.spread_of(rows.contiguous(), torch.get_num_threads())
     if isinstance(found, NotImplementedType):
         raise NotPlainError
-    return torch.from_numpy(found).view(2, *moments.rows.shape[1:])
+    return _shaped(found, 1, rows)
 
 
 def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +147,13 @@ def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int
     if isinstance(answer, NotImplementedType):
         raise NotPlainError
     rows, degenerate = answer
-    return torch.from_numpy(rows).view(2, *count.shape), torch.from_numpy(degenerate).view(count.shape)
+    return _shaped(rows, 0, count), torch.from_numpy(degenerate).view(count.shape)
+
+
+def _shaped(rows: NDArray[np.float64], first: int, like: Tensor) -> Tensor:
+    """Returns rows [N, M] as a tensor [N, ...], of the shape of `like` from its dimension `first` on."""
+    found = torch.from_numpy(rows)
+    return found if like.dim() == first + 1 else found.view(len(found), *like.shape[first:])
 
 
 def _array(tensor: Tensor) -> NDArray[np.generic]:

@@ -61,7 +61,7 @@ class LayerStats:
 
     def cpu(self) -> LayerStats:
         """Returns the statistics on the CPU; this is the only operation here that waits for a GPU."""
-        if self.count.device.type == "cpu":
+        if self.count.is_cpu:
             return self
         vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
         return LayerStats(self.names, *(vector.cpu() for vector in vectors))

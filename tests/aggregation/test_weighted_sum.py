@@ -7,6 +7,7 @@ from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
 from fedtlu_fast.aggregation import WeightedMean
+from fedtlu_fast.ops import dispatch
 
 
 @pytest.fixture
@@ -98,3 +99,45 @@ def test_a_client_of_another_model_is_refused_with_its_number(layout, clients):
         aggregate([clients[0], clients[1][:5]], [0.5, 0.5], layout)
     with pytest.raises(InputError, match=r"clients\[0\].shape"):
         aggregate(clients[:, :5], [1 / 7] * 7, layout)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "array", "float32", "int64", "iterator"])
+def test_weights_of_any_kind_give_the_same_bits(layout, clients, generator, kind):
+    counts = torch.randint(1, 10**6, (7,), generator=generator)
+    whole = counts.tolist()
+    given = {
+        "list": whole,
+        "tuple": tuple(map(float, whole)),
+        "array": np.array(whole),
+        "float32": counts.float(),
+        "int64": counts,
+        "iterator": iter(whole),
+    }[kind]
+    exact = counts.double() / counts.sum()
+    expected = dispatch.aggregate(clients, exact, layout.offsets, backend="reference")[0]
+    assert torch.equal(aggregate(clients, given, layout).change, expected)
+
+
+@pytest.mark.parametrize(
+    "weights", [["1"] * 7, [1j] * 7, [10**400] * 7, [[1.0]] * 7, np.array(3.0), "1234567"]
+)
+def test_weights_that_are_no_numbers_are_refused(layout, clients, weights):
+    for normalize in (True, False):
+        with pytest.raises(InputError, match=r"^weights"):
+            aggregate(clients, weights, layout, normalize=normalize)
+
+
+def test_tensors_without_a_flat_shape_are_refused_with_their_number(layout, clients):
+    nested = torch.nested.nested_tensor([clients[0], clients[1]])
+    for given in (nested, [clients[0], nested], [clients[0], clients[1].view(1, -1)]):
+        with pytest.raises(InputError, match=r"^clients"):
+            aggregate(given, [1, 1], layout)
+    sparse = [clients[0], clients[1].to_sparse()]
+    expected = aggregate(clients[:2], [1, 1], layout).change
+    assert torch.equal(aggregate(sparse, [1, 1], layout).change, expected)
+
+
+def test_norms_of_clients_are_exact_roots(layout, clients):
+    found = aggregate(clients, [1] * 7, layout, client_stats="norms")
+    squares = dispatch.aggregate(clients, [1 / 7] * 7, layout.offsets, client_stats="norms")[2]
+    assert np.array_equal(found.client_norms.numpy(), np.sqrt(squares.numpy()))
