@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,12 +136,12 @@ def load(path: str | None) -> Any:
     return module
 
 
-def work(options: argparse.Namespace) -> int:
+def work(options: argparse.Namespace, make: Callable[[Any, int], Any]) -> int:
     """Runs in the child: writes the number of the current case, and the counts, into the shared file."""
     if options.extension is None:  # else a sanitizer has its own handlers
         faulthandler.enable()
     warnings.simplefilter("ignore")
-    fuzzer = Fuzzer(load(options.extension), options.seed)
+    fuzzer = make(load(options.extension), options.seed)
     with open(options.progress, "r+b") as file:
         progress = np.frombuffer(mmap.mmap(file.fileno(), 8), dtype=np.int64)
     until = time.monotonic() + options.seconds
@@ -159,7 +160,7 @@ def work(options: argparse.Namespace) -> int:
     return 0
 
 
-def watch(options: argparse.Namespace) -> int:
+def watch(options: argparse.Namespace, script: str) -> int:
     """Runs in the parent: waits for the child, and reports the case that ended it."""
     with tempfile.NamedTemporaryFile() as progress:
         progress.write(np.int64(-1).tobytes())
@@ -182,7 +183,7 @@ def watch(options: argparse.Namespace) -> int:
     if child.returncode:
         print(output, end="")
         print(f"exit status {child.returncode} at seed {options.seed}, case {last}; to run it again:")
-        print(f"    python tests/fuzz/binding.py --seed {options.seed} --case {last}")
+        print(f"    python {script} --seed {options.seed} --case {last}")
         return 1
     report(json.loads(output.splitlines()[-1]), options.seed)
     return 0
@@ -191,13 +192,18 @@ def watch(options: argparse.Namespace) -> int:
 def report(counts: dict[str, dict[str, int]], seed: int) -> None:
     accepted, refused = counts["accepted"], counts["refused"]
     for name in sorted({*accepted, *refused}):
-        print(f"{name:25}{accepted.get(name, 0):8} accepted{refused.get(name, 0):8} refused")
+        print(f"{name:36}{accepted.get(name, 0):8} accepted{refused.get(name, 0):8} refused")
     total = sum(accepted.values()) + sum(refused.values())
     print(f"{total} calls, all answered as they should be; seed {seed}")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def main(
+    make: Callable[[Any, int], Any] = Fuzzer,
+    script: str = "tests/fuzz/binding.py",
+    description: str | None = __doc__,
+) -> int:
+    """Runs the fuzzer that `make` returns for an extension and a seed; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="a random one by default")
     parser.add_argument("--case", type=int, default=None, help="run this case of the seed alone")
@@ -206,7 +212,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(2**31)
-    return work(options) if options.progress else watch(options)
+    return work(options, make) if options.progress else watch(options, script)
 
 
 if __name__ == "__main__":
