@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -289,7 +289,14 @@ def bounds(offsets: Tensor, length: int) -> Tensor:
     return torch.from_numpy(array)
 
 
-def check_client_stats(given: object) -> None:
-    """Checks what is asked of every client."""
-    if not isinstance(given, bool) and given != "norms":
-        raise InputError("client_stats", given, 'True, False or "norms"')
+def client_stats(given: object) -> bool | Literal["norms"]:
+    """Returns what is asked of every client.
+
+    Raises:
+        InputError: It is neither a bool nor "norms".
+    """
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str) and given == "norms":
+        return "norms"  # the extension takes no subclass of str
+    raise InputError("client_stats", given, 'True, False or "norms"')

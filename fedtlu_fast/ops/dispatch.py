@@ -228,7 +228,7 @@ def aggregate(
     first: Tensor | None = clients if isinstance(clients, Tensor) else None
     if isinstance(clients, (list, tuple)) and clients:
         first = clients[0]
-    if first is not None and (module := reader(backend, first)) is not None:
+    if first is not None and (module := reader(backend, first)) is not None and not first.is_nested:
         into = torch.empty(first.shape[-1:], dtype=checks.TARGETS.get(first.dtype)) if out is None else out
         try:
             moments, each = module.aggregate(into, clients, weights, base, offsets, client_stats)
@@ -245,7 +245,7 @@ def aggregate(
         checks.check_like(f"clients[{index}]", client, first)
     shares = torch.tensor(checks.numbers("weights", weights, len(clients)), dtype=torch.float64, device="cpu")
     offsets = checks.bounds(offsets, first.numel())
-    checks.check_client_stats(client_stats)
+    client_stats = checks.client_stats(client_stats)
     if base is not None:
         base = checks.readable("base", base)
         checks.check_like("base", base, first)

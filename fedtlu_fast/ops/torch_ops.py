@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from fedtlu_fast.errors import not_one_of
 from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.ops.moments import Moments
 
@@ -84,6 +85,7 @@ def _aggregate(
     client_stats: str = _NOTHING,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
+    _rows_of(client_stats)
     wanted: bool | Literal["norms"] = "norms" if client_stats == _NORMS else client_stats == _MOMENTS
     _, moments, each = dispatch.aggregate(
         clients,
@@ -116,7 +118,7 @@ def _(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     layers = offsets.shape[0] - 1
-    each = (_ROWS[client_stats], len(clients), layers)
+    each = (_rows_of(client_stats), len(clients), layers)
     return out.new_empty((5, layers), dtype=torch.float64), out.new_empty(each, dtype=torch.float64)
 
 
@@ -132,6 +134,13 @@ def _(
     params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float = 1.0, backend: str = "auto"
 ) -> None:
     return None
+
+
+def _rows_of(client_stats: str) -> int:
+    """Returns how many rows are asked of every client's layers."""
+    if client_stats not in _ROWS:
+        raise not_one_of("client_stats", client_stats, list(_ROWS))
+    return _ROWS[client_stats]
 
 
 def _rows(moments: Moments) -> Tensor:
@@ -182,7 +191,8 @@ def aggregate(
     if out is None:
         first = vectors[0]
         out = torch.empty(first.shape, dtype=checks.TARGETS[first.dtype], device=first.device)
-    wanted = client_stats if isinstance(client_stats, str) else _MOMENTS if client_stats else _NOTHING
+    asked = checks.client_stats(client_stats)
+    wanted = asked if isinstance(asked, str) else _MOMENTS if asked else _NOTHING
     base = None if base is None else base.detach()
     rows, each = torch.ops.fedtlu.aggregate(out, vectors, weights, offsets, base, wanted, backend)
     if wanted == _NOTHING:

@@ -18,12 +18,13 @@ import fedtlu_fast
 from fedtlu_fast.environment import differences, environment_facts
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.machine import cores
-from fedtlu_fast.runs.files import append_to_file, read_file, sync_file
+from fedtlu_fast.runs.files import append_to_file, read_file, storage_error, sync_file
 from fedtlu_fast.runs.logs import read_lines
 
 Key = tuple[str, str, str, int]
 """Workload, system, mode and number of the run."""
 KIND = "fedtlu bench-sim"
+ENTRY = ("workload", "system", "mode", "run", "result")
 
 
 class Journal:
@@ -38,6 +39,7 @@ class Journal:
             resume: whether the file may hold results, which are then kept.
 
         Raises:
+            StorageError: the file cannot be written.
             InputError: the file holds results and `resume` is false; or they are of other settings, other
                 code or another machine; or the file is no such journal.
         """
@@ -50,7 +52,10 @@ class Journal:
             # A first line of ours that was never finished is written anew; nothing else is replaced.
             if path.exists() and not first.startswith(read_file(path)):
                 raise InputError(str(path), "another file", f"a journal of {KIND}", "Name another file.")
-            path.write_bytes(first)
+            try:
+                path.write_bytes(first)
+            except OSError as error:
+                raise storage_error(path, error) from None
             return
         if not resume:
             fix = "Continue with --resume, or remove the file."
@@ -64,7 +69,11 @@ class Journal:
             raise InputError(str(path), changed, expected, "Name another file, or remove this one.")
         for line in lines[1:]:
             found = _read(path, line)
-            self.results[_key(found)] = found["result"]
+            workload, system, mode, run, result = (found.get(name) for name in ENTRY)
+            named = isinstance(workload, str) and isinstance(system, str) and isinstance(mode, str)
+            if not (named and isinstance(run, int) and isinstance(result, dict)):
+                raise _damaged(path)
+            self.results[str(workload), str(system), str(mode), run] = result
         # What a killed process left of a line would spoil the next one.
         os.truncate(path, sum(map(len, lines)))
 
@@ -76,9 +85,7 @@ class Journal:
         """
         self.results[key] = result
         if self.path is not None:
-            workload, system, mode, run = key
-            entry = {"workload": workload, "system": system, "mode": mode, "run": run, "result": result}
-            append_to_file(self.path, _line(entry))
+            append_to_file(self.path, _line(dict(zip(ENTRY, (*key, result), strict=True))))
             sync_file(self.path)
 
 
@@ -118,12 +125,12 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 def _read(path: Path, line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InputError(str(path), "a damaged line", "the file as it was written", "Name another file.")
+        raise _damaged(path)
     return found
 
 
-def _key(entry: Mapping[str, Any]) -> Key:
-    return entry["workload"], entry["system"], entry["mode"], entry["run"]
+def _damaged(path: Path) -> InputError:
+    return InputError(str(path), "a damaged line", "the file as it was written", "Name another file.")

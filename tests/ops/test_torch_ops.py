@@ -66,6 +66,34 @@ def test_compiled_code_refuses_what_is_refused_elsewhere():
         compiled(normal(0, size=10))
 
 
+def test_unknown_statistics_of_clients_are_refused():
+    client = normal(0)
+    with pytest.raises(InputError, match=r"client_stats: got 'norm'\. Did you mean norms"):
+        OPS.aggregate(torch.zeros(100), [client, client], WEIGHTS, OFFSETS, None, "norm")
+    for wrong in ("norm", 1):
+        asked = torch.compile(
+            lambda one, wrong=wrong: dispatch.aggregate([one, one], WEIGHTS, OFFSETS, client_stats=wrong),
+            backend="eager",
+        )
+        with pytest.raises(InputError, match=r'client_stats: got .*; expected True, False or "norms"'):
+            asked(client)
+
+
+def test_what_is_asked_of_clients_may_be_a_subclass_of_str():
+    class Name(str):
+        pass
+
+    _, _, norms = dispatch.aggregate([normal(0)], [1.0], OFFSETS, client_stats=Name("norms"))
+    assert torch.equal(norms, dispatch.aggregate([normal(0)], [1.0], OFFSETS, client_stats="norms")[2])
+
+
+def test_nested_clients_are_refused():
+    nested = torch.nested.nested_tensor([normal(0, size=2), normal(1, size=3)], layout=torch.jagged)
+    for given in (nested, [nested]):
+        with pytest.raises(InputError, match="clients"):
+            dispatch.aggregate(given, [1.0], OFFSETS)
+
+
 def test_a_profile_names_the_operations():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         OPS.layer_stats(normal(0), OFFSETS)

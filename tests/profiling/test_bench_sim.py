@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedtlu_fast.cli.app import app
-from fedtlu_fast.errors import InputError, InterruptedRunError
+from fedtlu_fast.errors import InputError, InterruptedRunError, StorageError
 from fedtlu_fast.profiling import footprint, simulator_rows, simulators
 from fedtlu_fast.profiling.federations.workloads import NAMES
 from fedtlu_fast.profiling.journal import Journal
@@ -168,6 +168,32 @@ def test_a_file_that_is_no_journal_is_kept(tmp_path):
         with pytest.raises(InputError, match="another file"):
             Journal(tmp_path / "mine", {"a": "1"}, resume=True)
         assert (tmp_path / "mine").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b'{"workload": "mlp", "system": "plain", "mode": "loop", "run": 1}',
+        b'{"workload": ["mlp"], "system": "plain", "mode": "loop", "run": 1, "result": {}}',
+        b'{"workload": "mlp", "system": "plain", "mode": "loop", "run": 1, "result": 3}',
+        b"[" * 100_000,
+    ],
+    ids=["nothing", "no result", "no name", "a number", "deep"],
+)
+def test_a_journal_with_a_damaged_line_is_refused_and_kept(tmp_path, line):
+    path = tmp_path / "journal"
+    Journal(path, {"a": "1"}).add(("mlp", "plain", "loop", 1), {"seconds": 1.0})
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    damaged = path.read_bytes()
+    with pytest.raises(InputError, match="a damaged line"):
+        Journal(path, {"a": "1"}, resume=True)
+    assert path.read_bytes() == damaged
+
+
+def test_a_journal_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(StorageError, match="missing"):
+        Journal(tmp_path / "missing" / "journal", {"a": "1"})
 
 
 def test_a_rival_that_fails_is_told_and_left_out(rivals):
