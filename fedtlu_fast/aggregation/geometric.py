@@ -10,6 +10,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -26,10 +27,12 @@ class GeometricMedian(StackedRule):
     """The point with the smallest weighted sum of distances to the clients' vectors (RFA).
 
     Every iteration takes the mean of the changes with the weights ``n_k / max(smoothing, ||d_k - v||)``,
-    where v is the mean before it. The first v is no change at all (ours; the paper leaves it open). So
-    already the first mean is bounded, however large the changes of a minority are: if clients of the share
-    h of the weights have norms of at most R, no mean exceeds ``R ((1 + 1 / h)^iterations - 1)``, and each
-    is nearer to the geometric median, which lies within ``2 h / (2 h - 1) R``.
+    where v is the mean before it. The first v is no change at all, and the smallest distance that counts in
+    the first iteration is the weighted median of the norms (ours; the paper leaves the start open): else a
+    client that sends no change would have nearly all the weight. So already the first mean is bounded,
+    however large the changes of a minority are: if clients of the share h > 1/2 of the weights have norms of
+    at most R, no mean exceeds ``R ((1 + 1 / h)^iterations - 1)``, and the geometric median itself lies
+    within ``2 h / (2 h - 1) R``.
 
     Attributes:
         iterations: number of iterations; each reads the cohort's vectors twice. The paper takes 3.
@@ -40,7 +43,7 @@ class GeometricMedian(StackedRule):
     """
 
     iterations: Annotated[int, Field(ge=1)] = 3
-    smoothing: Annotated[float, Field(gt=0)] = 1e-6
+    smoothing: Annotated[float, Field(ge=1e-30)] = 1e-6
     max_share: MaxShare = None
     spill: Spill = None
 
@@ -55,6 +58,17 @@ class GeometricMedian(StackedRule):
         centre: Tensor | None = None
         if weights.any():
             for _ in range(self.iterations):
-                near = weights / np.maximum(self.smoothing, distances_to(stack, centre, backend))
+                distances = distances_to(stack, centre, backend)
+                least = (
+                    self.smoothing if centre is not None else max(self.smoothing, _middle(distances, weights))
+                )
+                near = weights / np.maximum(least, distances)
                 centre = weighted_sum(stack, near / near.sum(), backend)
         return Aggregated(torch.zeros_like(stack.base) if centre is None else centre)
+
+
+def _middle(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Returns the smallest value up to which at least half of the weights lie."""
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(share, share[-1] / 2)]])

@@ -14,8 +14,10 @@ from fedtlu_fast.testing import check_rule
 
 def by_definition(changes, weights, iterations, smoothing=1e-6):
     wide, mean = changes.double().numpy(), np.zeros(changes.shape[1])
-    for _ in range(iterations):
-        near = weights / np.maximum(smoothing, np.linalg.norm(wide - mean, axis=1))
+    for iteration in range(iterations):
+        distances = np.linalg.norm(wide - mean, axis=1)
+        middle = np.sort(np.repeat(distances, weights))[(sum(weights) - 1) // 2]
+        near = weights / np.maximum(smoothing if iteration else max(smoothing, middle), distances)
         mean = near @ wide / near.sum()
     return mean
 
@@ -48,6 +50,14 @@ def test_many_iterations_find_the_point_with_the_smallest_sum_of_distances(gener
     units = away / away.norm(dim=1, keepdim=True)
     assert units.sum(dim=0).norm() < 1e-4, "the gradient of the sum is zero there"
     assert away.norm(dim=1).sum() < min((one - stack).norm(dim=1).sum() for one in stack)
+
+
+@pytest.mark.parametrize("idle", [1, 4])
+def test_clients_that_send_no_change_do_not_stop_the_others(idle):
+    stack = torch.tensor([[1.0, -2.0]] * 10)
+    stack[10 - idle :] = 0
+    found = aggregated(GeometricMedian(), torch.zeros(2), stack).change
+    assert (found - stack[0]).norm() < 0.3 * stack[0].norm()
 
 
 def test_no_client_and_clients_without_weight_change_nothing():
