@@ -46,7 +46,8 @@ class LayerStats:
     def from_moments(cls, names: tuple[str, ...], moments: Moments) -> LayerStats:
         """Computes the statistics from moments."""
         count, mean, _, abs_max, nonfinite = moments.rows.unbind()
-        std, l2 = derived.spread(moments).unbind()
+        # `data`: each counts its own changes, so that `unchanged` names the one that a part has changed.
+        std, l2 = (row.data for row in derived.spread(moments).unbind())
         return cls(names, count, mean, std, l2, abs_max, nonfinite)
 
     def as_row(self) -> LayerStats:

@@ -171,7 +171,9 @@ def fit(args: dict[str, Any], target: Any) -> bool:
     if not isinstance(target, Tensor):
         return True
     lists = [value for value in args.values() if isinstance(value, (list, tuple))]
-    inputs = [*args.values(), *(item for items in lists for item in items)]
+    # Weights are copied before anything is written.
+    inputs = [value for name, value in args.items() if name != "weights"]
+    inputs += [item for items in lists for item in items]
     return not target.requires_grad and all(
         given is target or _beside(given, target) for given in inputs if isinstance(given, Tensor)
     )
@@ -203,5 +205,6 @@ def _described(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, Tensor):
-        return f"{type(value).__name__}({value.dtype}, {tuple(value.shape)})"
+        shape = "nested" if value.is_nested else tuple(value.shape)  # nested tensors have no shape
+        return f"{type(value).__name__}({value.dtype}, {shape})"
     return repr(value)[:40]
