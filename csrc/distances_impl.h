@@ -12,24 +12,6 @@ void widen_row(double* to, const float* x, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) to[i] = x[i];
 }
 
-// The lanes' sum, in a tree that is the same on every level: lane i takes lane i + half, and so on.
-template <int kRegisters>
-FEDTLU_INLINE double tree(Doubles (&vectors)[kRegisters]) {
-    FEDTLU_UNROLL
-    for (int half = kRegisters / 2; half > 0; half /= 2) {
-        FEDTLU_UNROLL
-        for (int v = 0; v < half; ++v) vectors[v] = vectors[v] + vectors[v + half];
-    }
-    double sums[kWidth];
-    __builtin_memcpy(sums, vectors, sizeof sums);
-    FEDTLU_UNROLL
-    for (int half = kWidth / 2; half > 0; half /= 2) {
-        FEDTLU_UNROLL
-        for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
-    }
-    return sums[0];
-}
-
 FEDTLU_INLINE void add_squares(Doubles (&sums)[kVectors], const float* x, const double* origin) {
     FEDTLU_UNROLL
     for (int v = 0; v < kVectors; ++v) {

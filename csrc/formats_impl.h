@@ -25,6 +25,24 @@ FEDTLU_INLINE void store(std::byte* at, Vector vector) {
     __builtin_memcpy(at, &vector, sizeof vector);
 }
 
+// The lanes' sum, in a tree that is the same on every level: lane i takes lane i + half, and so on.
+template <int kRegisters>
+FEDTLU_INLINE double tree(Doubles (&vectors)[kRegisters]) {
+    FEDTLU_UNROLL
+    for (int half = kRegisters / 2; half > 0; half /= 2) {
+        FEDTLU_UNROLL
+        for (int v = 0; v < half; ++v) vectors[v] = vectors[v] + vectors[v + half];
+    }
+    double sums[kWidth];
+    __builtin_memcpy(sums, vectors, sizeof sums);
+    FEDTLU_UNROLL
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+        FEDTLU_UNROLL
+        for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
+    }
+    return sums[0];
+}
+
 // A format reads kWidth elements as doubles. Wide is the format of a vector that such elements are added to.
 
 // The element of a block of kLanes that each lane holds. A format chooses the order that is cheapest to

@@ -86,24 +86,12 @@ class Accumulator {
         square_[v] = kShifted ? square_[v] + x * x : add_exact_square(square_[v], x);
     }
 
-    // The tree: lane i takes lane i + 8, then i + 4, i + 2, i + 1.
+    // `tree` works in place, so it gets a copy.
     static FEDTLU_INLINE double total(const Doubles (&lanes)[kVectors]) {
         Doubles vectors[kVectors];
         FEDTLU_UNROLL
         for (int v = 0; v < kVectors; ++v) vectors[v] = lanes[v];
-        FEDTLU_UNROLL
-        for (int half = kVectors / 2; half > 0; half /= 2) {
-            FEDTLU_UNROLL
-            for (int v = 0; v < half; ++v) vectors[v] = vectors[v] + vectors[v + half];
-        }
-        double sums[kWidth];
-        __builtin_memcpy(sums, vectors, sizeof sums);
-        FEDTLU_UNROLL
-        for (int half = kWidth / 2; half > 0; half /= 2) {
-            FEDTLU_UNROLL
-            for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
-        }
-        return sums[0];
+        return tree(vectors);
     }
 
     // The compiler would turn a multiplication by a number that it knows to be 1 into an addition.

@@ -59,10 +59,8 @@ class GeometricMedian(StackedRule):
         if weights.any():
             for _ in range(self.iterations):
                 distances = distances_to(stack, centre, backend)
-                least = (
-                    self.smoothing if centre is not None else max(self.smoothing, _middle(distances, weights))
-                )
-                near = weights / np.maximum(least, distances)
+                least = _middle(distances, weights) if centre is None else 0.0
+                near = weights / np.maximum(max(self.smoothing, least), distances)
                 centre = weighted_sum(stack, near / near.sum(), backend)
         return Aggregated(torch.zeros_like(stack.base) if centre is None else centre)
 
