@@ -63,7 +63,8 @@ def layer_stats_list(
     """
     if torch.compiler.is_dynamo_compiling():
         return traced().layer_stats_list(tensors, backend)  # type: ignore[no-any-return]
-    if tensors and (module := reader(backend, tensors[0])) is not None:
+    known = isinstance(tensors, (list, tuple)) and len(tensors) > 0
+    if known and (module := reader(backend, tensors[0])) is not None:
         try:
             return module.layer_stats_list(tensors)  # type: ignore[no-any-return]
         except module.NotPlainError:

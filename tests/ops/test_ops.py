@@ -650,3 +650,10 @@ def test_a_missing_backend_asked_for_by_name_raises_and_auto_takes_the_next(capl
 
 def test_auto_never_takes_the_interpreter():
     assert backends.resolve("auto", "cpu").__name__ != "fedtlu_fast.ops.triton"
+
+
+def test_layer_stats_list_takes_rows_of_a_matrix_and_iterators(backend, backend_device, generator):
+    matrix = torch.randn(3, 5, generator=generator).to(backend_device)
+    expected = dispatch.layer_stats_list(list(matrix), backend).rows
+    for given in (matrix, iter(matrix), tuple(matrix)):
+        assert torch.equal(dispatch.layer_stats_list(given, backend).rows, expected)
