@@ -48,21 +48,24 @@ def found(*seconds, **over):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workload", NAMES)
-def test_ours_and_the_plain_loop_do_the_same_work(workload):
-    clients = "40" if workload == "mlp" else "3"
-    arguments = ["bench-sim", "--workloads", workload, "--systems", "fedtlu:auto,plain", "--json"]
+@pytest.mark.parametrize(("workload", "mode"), [("mlp", "vectorized"), *((name, "auto") for name in NAMES)])
+def test_ours_and_the_plain_loop_do_the_same_work(workload, mode):
+    # Of few clients with large steps the order of the samples decides: their mean needs more of them.
+    clients = {"mlp": "40", "cnn": "12", "lora": "6"}.get(workload, "3")
+    arguments = ["bench-sim", "--workloads", workload, "--systems", f"fedtlu:{mode},plain", "--json"]
     size = ["--runs", "1", "--rounds", "3", "--clients", clients, "--cohort", clients]
     done = CliRunner().invoke(app, [*arguments, *size])
     assert done.exit_code == 0, done.output
     rows = {row["system"]: row for row in json.loads(done.stdout)}
-    assert rows.keys() == {"fedtlu auto", "plain loop"}
-    ours, plain = rows["fedtlu auto"], rows["plain loop"]
+    assert rows.keys() == {f"fedtlu {mode}", "plain loop"}
+    ours, plain = rows[f"fedtlu {mode}"], rows["plain loop"]
     assert ours["loss_before"] == plain["loss_before"]
-    # Every client takes part in every round; only the order of its samples differs (of a CNN a sixth).
+    # Every client takes part in every round; only the order of its samples differs.
+    assert ours["loss_after"] == pytest.approx(plain["loss_after"], rel=2e-3)
+    assert ours["loss_after"] < ours["loss_before"]
     fallen = plain["loss_before"] - plain["loss_after"]
     assert fallen > 0.005
-    assert ours["loss_after"] == pytest.approx(plain["loss_after"], abs=0.25 * fallen)
+    assert ours["loss_after"] == pytest.approx(plain["loss_after"], abs=0.1 * fallen)
     for row in rows.values():
         assert (row["clients"], row["cohort"], row["runs"]) == (int(clients), int(clients), 1)
         assert row["peak_mb"] > 50
