@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import NotImplementedType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +58,9 @@ _NAMES = {
 
 READS_TENSORS = _native.learn_torch(torch)
 """Whether the extension can read torch's tensors, so that a function may be called with any arguments."""
+
+
+Answer = TypeVar("Answer")
 
 
 class NotPlainError(ValueError):
@@ -106,10 +109,9 @@ def aggregate(
     """See `reference.aggregate`; the clients may also be a matrix [K, P], and the weights a list or tuple."""
     threads = torch.get_num_threads()
     if READS_TENSORS:
-        answer = _native.aggregate_of(out, clients, weights, base, offsets, client_stats, threads)
-        if isinstance(answer, NotImplementedType):
-            raise NotPlainError
-        found, each = answer
+        found, each = _taken(
+            _native.aggregate_of(out, clients, weights, base, offsets, client_stats, threads)
+        )
     else:
         arrays, shares = [_array(client) for client in clients], torch.as_tensor(weights).numpy()
         start, name = None if base is None else _array(base), _NAMES[clients[0].dtype]
@@ -128,25 +130,19 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
     if not READS_TENSORS:
         bounds, chosen, name = offsets.numpy(), mask.numpy(), _NAMES[delta.dtype]
         _native.masked_apply_(_array(params), _array(delta), bounds, chosen, name, lr, threads)
-    elif _native.masked_apply_on(params, delta, offsets, mask, lr, threads) is not None:
-        raise NotPlainError
+    else:
+        _taken(_native.masked_apply_on(params, delta, offsets, mask, lr, threads))
 
 
 def spread(moments: Moments) -> Tensor:
     """See `derived.spread`; the bits are the same."""
     rows = moments.rows
-    found = _native.spread_of(rows.contiguous(), torch.get_num_threads())
-    if isinstance(found, NotImplementedType):
-        raise NotPlainError
-    return _shaped(found, 1, rows)
+    return _shaped(_taken(_native.spread_of(rows.contiguous(), torch.get_num_threads())), 1, rows)
 
 
 def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
     """See `derived.score`; the bits are the same."""
-    answer = _native.score_of(count, mean, std, nonfinite, ddof, torch.get_num_threads())
-    if isinstance(answer, NotImplementedType):
-        raise NotPlainError
-    rows, degenerate = answer
+    rows, degenerate = _taken(_native.score_of(count, mean, std, nonfinite, ddof, torch.get_num_threads()))
     return _shaped(rows, 0, count), torch.from_numpy(degenerate).view(count.shape)
 
 
@@ -161,7 +157,12 @@ def _array(tensor: Tensor) -> NDArray[np.generic]:
     return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
-def _moments(found: NDArray[np.float64] | NotImplementedType) -> Moments:
-    if isinstance(found, NotImplementedType):
+def _taken(answer: Answer | NotImplementedType) -> Answer:
+    """Returns the extension's answer; raises `NotPlainError` if it did not take the call."""
+    if isinstance(answer, NotImplementedType):
         raise NotPlainError
-    return Moments(torch.from_numpy(found))
+    return answer
+
+
+def _moments(found: NDArray[np.float64] | NotImplementedType) -> Moments:
+    return Moments(torch.from_numpy(_taken(found)))
