@@ -53,7 +53,7 @@ def expected(extension: Any, function: str, args: dict[str, Any]) -> tuple[Any, 
         return extension.layer_stats_list(flat, [DTYPES[each.dtype] for each in layers], own["threads"]), None
     if function == "spread_of":
         count, mean, m2 = own["moments"].reshape(5, -1)[:3]
-        return np.sqrt([m2 / np.fmax(count, 1), m2 + count * (mean * mean)]), None
+        return np.sqrt([m2 / np.maximum(count, 1), m2 + count * (mean * mean)]), None
     if function == "score_of":
         return None, None
     if function == "accumulate_on":
