@@ -83,13 +83,18 @@ def bench_sim_command(
     from fedtlu_fast.profiling.simulators import simulators
     from fedtlu_fast.runs.as_json import dump_json
 
-    names = [name.strip() for name in workloads.split(",") if name.strip()]
+    if resume and csv_file is None:
+        raise InputError(
+            "--resume", True, "--csv FILE beside it", "Name the file of the measurement to continue."
+        )
+    names = _listed("--workloads", workloads)
     for name in names:
         if name not in NAMES:
             raise not_one_of("--workloads", name, NAMES)
+    size = {key: value for key, value in (("clients", clients), ("cohort", cohort)) if value}
+    _check_size(names, clients, cohort)
     check_place("--csv", csv_file, header_of(SimulatorRow))
     chosen = _chosen(simulators(rivals), systems)
-    size = {key: value for key, value in (("clients", clients), ("cohort", cohort)) if value}
     journal = _journal(csv_file, resume, rounds, size)
     try:
         for name in names:
@@ -110,14 +115,39 @@ def bench_sim_command(
         show(_table(made), "use --csv or --json")
 
 
+def _listed(option: str, given: str) -> list[str]:
+    """Returns the names that an option lists.
+
+    Raises:
+        InputError: there are none.
+    """
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise InputError(option, given, "one name or more, separated by commas")
+    return names
+
+
+def _check_size(names: Sequence[str], clients: int | None, cohort: int | None) -> None:
+    """Raises an error if a workload's federation has fewer clients than its rounds."""
+    from fedtlu_fast.profiling.federations.workloads.choose import KINDS
+
+    for name in names:
+        usual = KINDS[name].settings
+        held, drawn = clients or usual.clients, cohort or usual.cohort
+        if drawn > held:
+            option, given, expected = (
+                ("--clients", clients, f"{drawn} or more")
+                if cohort is None
+                else ("--cohort", cohort, f"{held} or less")
+            )
+            fix = f"{name} draws {drawn} of {held} clients."
+            raise InputError(option, given, expected, f"{fix} Give --clients and --cohort together.")
+
+
 def _journal(csv_file: Path | None, resume: bool, rounds: int, size: Mapping[str, int]) -> Journal:
     from fedtlu_fast.profiling.journal import Journal, facts_here
 
     if csv_file is None:
-        if resume:
-            raise InputError(
-                "--resume", True, "--csv FILE beside it, the file of the measurement to continue"
-            )
         return Journal(None, {})
     usual = {"clients": "usual", "cohort": "usual"}
     facts = facts_here({"rounds": rounds, **usual, **size})
@@ -155,7 +185,7 @@ def _chosen(known: list[Simulator], systems: str | None) -> list[Simulator]:
     if systems is None:
         return known
     chosen = []
-    for part in filter(None, (part.strip() for part in systems.split(","))):
+    for part in _listed("--systems", systems):
         system, _, mode = part.partition(":")
         matching = [s for s in known if s.system == system and mode in ("", s.mode)]
         if not matching:
