@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fedtlu_fast.kernels.clients import table_of
 from fedtlu_fast.kernels.merge import merge
-from fedtlu_fast.kernels.numbers import widen
+from fedtlu_fast.kernels.numbers import floats, widen
+from fedtlu_fast.kernels.pair_sums import add_product, scale_of, settle, two_difference
 from fedtlu_fast.kernels.pairs import use_pairs
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
@@ -29,8 +30,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _aggregate(
-    out,
+def _weighted_sum(
     table,
     base,
     clients,
@@ -46,10 +46,12 @@ def _aggregate(
     BLOCK: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
+    """Returns the sum and its low part: float32 and scaled with PAIRS, else float64 and zeros."""
     EXACT: tl.constexpr = base.dtype.element_ty.primitive_bitwidth == 16 and not HAS_BASE
     if HAS_BASE:
         origin = read(lane_zero(base, start, ALIGNED), first, stop, BLOCK, WHOLE)
-    total = tl.zeros((BLOCK,), dtype=tl.float64)
+    total = tl.zeros((BLOCK,), dtype=tl.float32 if PAIRS else tl.float64)
+    low = tl.zeros((BLOCK,), dtype=tl.float32)
     client = tl.load(table).to(base.dtype)
     x = read(lane_zero(client, start, ALIGNED), first, stop, BLOCK, WHOLE)
     row = partials
@@ -59,29 +61,70 @@ def _aggregate(
         client = tl.load(table + k + 1).to(base.dtype)
         left = tl.where(k + 1 < clients, stop, 0)
         ahead = read(lane_zero(client, start, ALIGNED), first, left, BLOCK, WHOLE)
-        weight = tl.load(table + clients + k).to(tl.float64, bitcast=True)
         change = widen(x)
-        wide = change.to(tl.float64)
-        if HAS_BASE:
-            wide -= widen(origin).to(tl.float64)
-            # For float32 these are the bits of the rounded float64 difference: 53 digits exceed 2 * 24 + 1.
-            change -= widen(origin)
-        total += weight * wide
+        if PAIRS:
+            weight, weight_low = floats(tl.load(table + 2 * clients + k))
+            change_low = change
+            if HAS_BASE:
+                change, change_low = two_difference(change, widen(origin))
+            total, low = add_product(total, low, change, change_low, weight, weight_low, HAS_BASE)
+        else:
+            weight = tl.load(table + clients + k).to(tl.float64, bitcast=True)
+            wide = change.to(tl.float64)
+            if HAS_BASE:
+                wide -= widen(origin).to(tl.float64)
+                # The bits of float64's difference, rounded to float32: 53 digits exceed 2 * 24 + 1.
+                change -= widen(origin)
+            total += weight * wide
         if CLIENT_STATS:
             row += 5 * tiles
             put_moments(change, first, stop, row, tiles, EXACT, PAIRS, BLOCK, WHOLE)
         x = ahead
-    rounded = total.to(out.dtype.element_ty)
+    return total, low
+
+
+@triton.jit
+def _aggregate(
+    out,
+    table,
+    base,
+    clients,
+    scale,
+    start,
+    first,
+    stop,
+    partials,
+    tiles,
+    HAS_BASE: tl.constexpr,
+    CLIENT_STATS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    # fmt: off
+    total, low = _weighted_sum(table, base, clients, start, first, stop, partials, tiles,
+                               HAS_BASE, CLIENT_STATS, ALIGNED, PAIRS, BLOCK, WHOLE)
+    if PAIRS:
+        rounded, right = settle(total, low, scale)
+        if not right:
+            wide, _ = _weighted_sum(table, base, clients, start, first, stop, partials, tiles,
+                                    HAS_BASE, False, ALIGNED, False, BLOCK, WHOLE)
+            rounded = wide.to(tl.float32)
+    else:
+        rounded = total.to(out.dtype.element_ty)
+    # fmt: on
     write(lane_zero(out, start, ALIGNED), rounded, first, stop, BLOCK, WHOLE)
     put_moments(rounded, first, stop, partials, tiles, False, PAIRS, BLOCK, WHOLE)
 
 
-@triton.jit(do_not_specialize=["clients", "tiles"])
+@triton.jit(do_not_specialize=["clients", "scale", "tiles"])
 def aggregate_kernel(
     out,
     table,
     base,
     clients,
+    scale,
     starts,
     firsts,
     stops,
@@ -93,19 +136,22 @@ def aggregate_kernel(
     PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``out = round(sum_k weight_k * (client_k - base))`` over one tile, in order, every step in float64.
+    """``out = round(sum_k weight_k * (client_k - base))`` over one tile, in order.
+
+    Every step is in float64, or with PAIRS in pairs of float32 (`pair_sums.py`).
 
     Args:
         out: [P], float32 or float64.
-        table: [2 K], see `clients.table_of`.
+        table: [2 K] or [3 K], see `clients.table_of`.
         base: [P], of the clients' dtype; without HAS_BASE only its dtype counts.
         clients: K, at least 1.
+        scale: of the weights (`pair_sums.scale_of`); read with PAIRS.
         starts, firsts, stops: [T], the tile table, seen from the first client.
         partials: [1 + K, 5, T] with CLIENT_STATS, else [1, 5, T], float64, out: the moments of the rounded
             sum's tile, then of each client's change (see `layer_stats.tile_moments_kernel`).
         tiles: T.
         ALIGNED: whether all vectors lie on 16 bytes at the same indices.
-        PAIRS: whether the moments' sums are kept in pairs of float32; not for float64.
+        PAIRS: whether all sums are kept in pairs of float32; not for float64.
         BLOCK: elements per tile.
     """
     tile = tl.program_id(0).to(tl.int64)
@@ -115,10 +161,10 @@ def aggregate_kernel(
     partials += tile
     # fmt: off
     if (first == 0) & (stop == BLOCK):
-        _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
+        _aggregate(out, table, base, clients, scale, start, first, stop, partials, tiles,
                    HAS_BASE, CLIENT_STATS, ALIGNED, PAIRS, BLOCK, True)
     else:
-        _aggregate(out, table, base, clients, start, first, stop, partials, tiles,
+        _aggregate(out, table, base, clients, scale, start, first, stop, partials, tiles,
                    HAS_BASE, CLIENT_STATS, ALIGNED, PAIRS, BLOCK, False)
     # fmt: on
 
@@ -144,14 +190,16 @@ def aggregate(
     table = tiles_of_all(layers, clients[0], out.numel(), BLOCK)
     partials = torch.empty(vectors, 5, table.count, dtype=torch.float64, device=out.device)
     moments = torch.empty(5, vectors, count, dtype=torch.float64, device=out.device)
-    pairs = use_pairs(out.dtype, out.device)
+    scale = scale_of(weights.numpy()) if use_pairs(out.dtype, out.device) else None
+    pairs = scale is not None
     others = (out, *clients) if base is None else (out, *clients, base)
     if table.count:
         aggregate_kernel[(table.count,)](
             out,
-            table_of(clients, weights),
+            table_of(clients, weights, scale),
             clients[0] if base is None else base,
             len(clients),
+            scale or 0,
             table.starts,
             table.firsts,
             table.stops,

@@ -32,3 +32,10 @@ def widen(x):
     elif x.dtype == tl.float16:
         x = x.to(tl.float32)
     return x
+
+
+@triton.jit
+def floats(word):
+    """Returns the two float32 in a word of 64 bits, first the one in the low half."""
+    low = word.to(tl.int32).to(tl.float32, bitcast=True)
+    return low, (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)

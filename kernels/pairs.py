@@ -44,8 +44,25 @@ def _probe():
     pass
 
 
-# The interpreter's multiply-add rounds twice, which would make every error of a square 0.
-_FUSED = tl.constexpr(isinstance(_probe, triton.JITFunction))
+_COMPILED = tl.constexpr(isinstance(_probe, triton.JITFunction))
+
+
+@triton.jit
+def fused(a, b, c):
+    """Returns a * b + c, float32, rounded once."""
+    if _COMPILED:
+        result = tl.fma(a, b, c)
+    else:
+        # The interpreter's multiply-add rounds twice. Here the product is exact in float64 and the sum is
+        # rounded to odd, so that rounding it again gives what one rounding would (Boldo and Melquiond,
+        # Emulation of a FMA and correctly rounded sums, IEEE Transactions on Computers 57, 2008).
+        product, addend = a.to(tl.float64) * b.to(tl.float64), c.to(tl.float64)
+        total, error = two_sum(product, addend)
+        bits = total.to(tl.int64, bitcast=True)
+        nearer = tl.where((error > 0.0) == (total > 0.0), bits + 1, bits - 1)
+        bits = tl.where(((error > 0.0) | (error < 0.0)) & ((bits & 1) == 0), nearer, bits)
+        result = bits.to(tl.float64, bitcast=True).to(tl.float32)
+    return result
 
 
 @triton.jit
@@ -60,14 +77,8 @@ def two_sum(a, b):
 def square(x, EXACT: tl.constexpr):
     """Returns x * x rounded, and the error; EXACT: x has at most 12 digits, so there is none."""
     p = x * x
-    if EXACT:
-        error = tl.zeros_like(p)
-    elif _FUSED:
-        error = tl.fma(x, x, p * -1.0)  # becomes a sign; -p would be the subtraction 0 - p
-    else:
-        wide = x.to(tl.float64)
-        error = (wide * wide - p.to(tl.float64)).to(tl.float32)
-    return p, error
+    # p * -1 becomes a sign; -p would be the subtraction 0 - p.
+    return p, tl.zeros_like(p) if EXACT else fused(x, x, p * -1.0)
 
 
 @triton.jit

@@ -107,8 +107,12 @@ def live() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(params=live(), ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def backend(request: pytest.FixtureRequest) -> str:
-    """A live backend's name; the tests that use it run once for each. Tensors go to `backend_device`."""
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A live backend's name; the tests that use it run once for each. Tensors go to `backend_device`.
+
+    Sums are in float64, so that all backends give the same bits; `tests/kernels` tests those in pairs.
+    """
+    monkeypatch.setenv("FEDTLU_GPU_SUMS", "float64")
     return str(request.param[0])
 
 

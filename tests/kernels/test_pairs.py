@@ -83,6 +83,13 @@ def assert_right(moments, layers):
         oracle.assert_moments(row, layer.cpu().double().numpy(), m2_rel=1e-11, ratio_rel=1e-12)
 
 
+def assert_neighbours(got, expected):
+    """Sums are float64's, but for the last digit (`test_pair_sums.py`)."""
+    assert torch.equal(got.isnan(), expected.isnan())
+    apart = got.nan_to_num(7).view(torch.int32) - expected.nan_to_num(7).view(torch.int32)
+    assert apart.abs().max() <= 1
+
+
 # --- the arithmetic ------------------------------------------------------------------------------
 
 
@@ -222,7 +229,7 @@ def test_sums_of_clients_and_their_moments(partials, dtype, with_base):
     out, expected = (torch.empty(39, device=DEVICE) for _ in range(2))
     got, each = ops.aggregate(out, vectors, weights, base, offsets, True)
     _, truths = reference.aggregate(expected, vectors, weights, base, offsets, True)
-    assert torch.equal(out.nan_to_num(7), expected.nan_to_num(7))
+    assert_neighbours(out, expected)
     cuts = [slice(0, 20), slice(0, 0), slice(20, 37), slice(37, 38)]
     assert_right(got, [out[cut] for cut in cuts])
     for k, vector in enumerate(vectors):
@@ -244,7 +251,7 @@ def test_moments_of_what_is_accumulated(partials, dtype):
     got, expected = (tensor(KINDS["of a change"][0](np.arange(60) - 20.0)) for _ in range(2))
     moments = ops.accumulate_(got, client, base, 1 / 3, offsets_of(23, 37))
     reference.accumulate_(expected, client, base, 1 / 3)
-    assert torch.equal(got, expected)
+    assert_neighbours(got, expected)
     assert_right(moments, [got[:23], got[23:60]])
     assert (partials[0][4] == pairs.PAIRS_HERE.value).any()
 

@@ -20,30 +20,39 @@ pytestmark = [
 ]
 
 
+# Float32 operations per element: additions, products, fused, and the largest magnitude.
+WRITTEN = {
+    # Two two-sums (6 each), the low parts, x * x and its error.
+    "layer_stats fp32": (6 + 1 + 6 + 2, 1, 1, 1),
+    "layer_stats bf16": (6 + 1 + 6 + 1, 1, 0, 1),
+    "layer_stats fp16": (6 + 1 + 6 + 1, 1, 0, 1),
+    # A product, its error, a two-sum, the two errors together, the low weight, the low part.
+    "aggregate": (6 + 1 + 1, 1, 2, 0),
+    # And the difference, its error, and that times the weight.
+    "aggregate base": (6 + 6 + 1 + 1, 1, 3, 0),
+}
+
+
 @pytest.mark.parametrize("capability", [86, 89, 120])
 def test_the_loop_has_exactly_the_operations_that_are_written(capability, tmp_path):
-    """Per element: two two-sums (6 each), the low parts, x * x and its error, the largest magnitude."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, PROGRAM, str(capability)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for dtype, found in json.loads(done.stdout).items():
-        narrow = dtype != "fp32"
-        expected = {
-            "FADD": 6 + 1 + 6 + (1 if narrow else 2),
-            "FMUL": 1,
-            "FFMA": 0 if narrow else 1,
-            "FMNMX": 1,
-        }
+    report = json.loads(done.stdout)
+    assert len(report) == 9
+    for name, found in report.items():
+        kernel, _, dtype = name.rpartition(" ")
+        written = WRITTEN.get(name) or WRITTEN[kernel]
+        expected = dict(zip(("FADD", "FMUL", "FFMA", "FMNMX"), written, strict=True))
         n = found["elements"]
         sass, ptx = Counter(found["sass"]), Counter(found["ptx"])
-        assert {name: sass[name] / n for name in expected} == expected
-        adds = sum(count for name, count in ptx.items() if name in ("add.rn.f32", "sub.rn.f32"))
-        assert adds / n == expected["FADD"]
-        assert (ptx["mul.rn.f32"] / n, ptx["fma.rn.f32"] / n) == (1, expected["FFMA"])
-        floats = {name for name in ptx if name.endswith("f32")}
+        assert {key: sass[key] / n for key in expected} == expected, name
+        adds = sum(count for key, count in ptx.items() if key in ("add.rn.f32", "sub.rn.f32"))
+        assert (adds / n, ptx["mul.rn.f32"] / n, ptx["fma.rn.f32"] / n) == written[:3], name
+        floats = {key for key in ptx if key.endswith("f32")}
         assert floats <= {
             "add.rn.f32",
             "sub.rn.f32",
@@ -52,7 +61,9 @@ def test_the_loop_has_exactly_the_operations_that_are_written(capability, tmp_pa
             "max.f32",
             "abs.f32",
             "neg.f32",
-        }
-        assert found["flushed"] == []
-        # All else: address, bounds and counter, one conversion of a 16-bit number.
-        assert sum(sass.values()) / n < sum(expected.values()) + narrow + 1
+        }, name
+        assert found["flushed"] == [], name
+        # All else: addresses, bounds and counter, conversions of 16-bit numbers; and in aggregate, where an
+        # element has few operations, the next client's numbers change registers.
+        rest = 1 if kernel == "layer_stats" else 7
+        assert sum(sass.values()) / n < sum(written) + (dtype != "fp32") + rest, (name, sass)

@@ -30,6 +30,7 @@ from fedtlu_fast.kernels import (  # noqa: E402
     layer_stats,
     masked_apply,
     merge,
+    pairs,
     tiles,
 )
 from fedtlu_fast.ops import reference  # noqa: E402
@@ -51,7 +52,8 @@ ids = str
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Sets short tiles and steps, and empties the cache of tables."""
+    """Sets short tiles and steps, and sums in float64, as the reference's; empties the cache of tables."""
+    monkeypatch.setenv(pairs.VARIABLE, "float64")
     monkeypatch.setattr(tiles, "TILE_BYTES", TILE_BYTES)
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", 2)
@@ -589,6 +591,7 @@ def test_launch_constants_fit_each_other(monkeypatch):
 
 def test_the_shipped_constants(monkeypatch):
     monkeypatch.undo()
+    monkeypatch.setenv(pairs.VARIABLE, "float64")
     delta = normal(40_011, shift=0.5)[1:]
     offsets = offsets_of(3, 40_000, 7)
     assert_close(ops.layer_stats(delta, offsets), reference.layer_stats(delta, offsets))

@@ -1,4 +1,4 @@
-"""Compiles layer_stats' kernel for a GPU that need not be here, and counts the main loop's instructions.
+"""Compiles kernels for a GPU that need not be here, and counts the main loops' instructions.
 
 Runs as a program of its own, because the tests' process has Triton's interpreter in place of the compiler.
 """
@@ -10,28 +10,53 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fedtlu_fast.kernels import layer_stats
+from fedtlu_fast.kernels import aggregate, layer_stats
 
-POINTERS = {"starts": "*i64", "firsts": "*i64", "stops": "*i64", "partials": "*fp64"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+TYPES = {"starts": "*i64", "firsts": "*i64", "stops": "*i64", "partials": "*fp64", "out": "*fp32"}
+TYPES |= {"table": "*i64", "clients": "i32", "scale": "i32", "tiles": "i32"}
 
 
-def compiled(dtype: str, size: int, capability: int) -> dict[str, str]:
+def launches(size: int) -> dict[str, tuple[Any, dict[str, Any], int, int]]:
+    """Returns each kernel with its constants, its warps, and the elements of a turn of its loop."""
+    steps = {"ROWS": layer_stats.ROWS, "WIDTH": layer_stats.ROW_BYTES // size, "PAIRS": True}
+    found = {
+        "layer_stats": (
+            layer_stats.tile_moments_kernel,
+            steps,
+            layer_stats.NUM_WARPS,
+            steps["ROWS"] * steps["WIDTH"],
+        )
+    }
+    block = aggregate.BLOCK
+    flags = {"CLIENT_STATS": False, "ALIGNED": True, "PAIRS": True, "BLOCK": block}
+    for name, based in (("aggregate", False), ("aggregate base", True)):
+        constants = {"HAS_BASE": based, **flags}
+        found[name] = aggregate.aggregate_kernel, constants, aggregate.NUM_WARPS, block
+    return found
+
+
+def compiled(
+    kernel: Any, constants: dict[str, Any], warps: int, dtype: str, capability: int
+) -> dict[str, str]:
     """Returns the PTX and the machine code (SASS) of the kernel with pairs."""
-    kernel = layer_stats.tile_moments_kernel
-    constants = {"ROWS": layer_stats.ROWS, "WIDTH": layer_stats.ROW_BYTES // size, "PAIRS": True}
-    types = {"origin": f"*{dtype}", **POINTERS, "tiles": "i32"}
-    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
-    aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in ("origin", *POINTERS)}
+    types = {"origin": f"*{dtype}", "base": f"*{dtype}", **TYPES}
+    signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
+    aligned = {
+        (at,): [["tt.divisibility", 16]]
+        for at, name in enumerate(kernel.arg_names)
+        if signature[name].startswith("*")
+    }
     built = triton.compile(
         ASTSource(kernel, signature, constants, aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": layer_stats.NUM_WARPS, "enable_fp_fusion": False},
+        options={"num_warps": warps, "enable_fp_fusion": False},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
@@ -83,15 +108,17 @@ def wide_loop(loops: list[list[str]], load: str, double: str) -> dict[str, int]:
 
 def main() -> None:
     capability = int(sys.argv[1])
-    report = {}
+    report: dict[str, dict[str, object]] = {}
     for dtype, size in (("fp32", 4), ("bf16", 2), ("fp16", 2)):
-        text = compiled(dtype, size, capability)
-        report[dtype] = {
-            "elements": layer_stats.ROWS * layer_stats.ROW_BYTES // size // (32 * layer_stats.NUM_WARPS),
-            "flushed": re.findall(r"\S*\bftz\b\S*", text["ptx"]) + re.findall(r"\S+\.FTZ\S*", text["sass"]),
-            "ptx": wide_loop(ptx_loops(text["ptx"]), r"ld\.global.*\.v[24]\.b(32|64)", r"\bf64\b"),
-            "sass": wide_loop(sass_loops(text["sass"]), r"LDG\.E\S*\.128", r"^D[A-Z]+\b|F64"),
-        }
+        for name, (kernel, constants, warps, elements) in launches(size).items():
+            text = compiled(kernel, constants, warps, dtype, capability)
+            flushed = re.findall(r"\S*\bftz\b\S*", text["ptx"]) + re.findall(r"\S+\.FTZ\S*", text["sass"])
+            report[f"{name} {dtype}"] = {
+                "elements": elements // (32 * warps),
+                "flushed": flushed,
+                "ptx": wide_loop(ptx_loops(text["ptx"]), r"ld\.global.*\.v[24]\.b(32|64)", r"\bf64\b"),
+                "sass": wide_loop(sass_loops(text["sass"]), r"LDG\.E\S*\.128", r"^D[A-Z]+\b|F64"),
+            }
     print(json.dumps(report))
 
 
