@@ -39,6 +39,8 @@ WORTH_A_ROUND, WORTH_A_RUN = 0.01, 0.2
 """Seconds that a round and all rounds take from which on worker processes are worth their start."""
 TRIED = 2
 """Steps of a client that are measured, at most; so the measurement is short however long a client trains."""
+COLD = 20
+"""A first call may take so many times as long as later ones (all of them may be too short to matter)."""
 
 
 def choose(
@@ -159,8 +161,7 @@ def _measure(
         remember(place, seconds)
     can = processes.why_not(config.device, config.threads) is None
     workers = min(auto.workers or cores(), -(-config.cohort // way.clients_per_batch)) if can else 1
-    round_seconds = seconds * config.cohort
-    worth_it = round_seconds > WORTH_A_ROUND and round_seconds * config.rounds > WORTH_A_RUN
+    worth_it = _worth_workers(seconds, config)
     # Only another process can be stopped when a client takes too long.
     timed = auto.client_seconds is not None and can
     kind: type[ExecutorPart] = Serial
@@ -192,6 +193,12 @@ def _as_given(config: RunConfig, steps: ClientSteps) -> Way | None:
     return None
 
 
+def _worth_workers(seconds: float, config: RunConfig) -> bool:
+    """Tells whether worker processes are worth their start if a client takes so long."""
+    round_seconds = seconds * config.cohort
+    return round_seconds > WORTH_A_ROUND and round_seconds * config.rounds > WORTH_A_RUN
+
+
 def _seconds(way: Way, config: RunConfig, population: Population, trainer: LocalTrainer) -> float:
     """What one client takes this way; 0 where those that were tried raise, which is the rounds' business.
 
@@ -206,16 +213,20 @@ def _seconds(way: Way, config: RunConfig, population: Population, trainer: Local
     trainer = copy(trainer)
     trainer.local = replace(trainer.local, steps=tried, epochs=None)
     scale = sum(steps) / (tried * len(own))
+
+    def timed(call: Callable[[], object]) -> float:
+        return _timed(call, scale, lambda first: _worth_workers(first / (COLD * len(held)), config))
+
     parts = (trainer.task, trainer.layout, trainer.local, config.seed)
     try:
         if way.engine == "compiled":
             compiled = CompiledTrainer(*parts, example)
-            seconds = _timed(lambda: compiled.train_sum(params, own, 1, list(held)), scale)
+            seconds = timed(lambda: compiled.train_sum(params, own, 1, list(held)))
         elif way.clients_per_batch > 1:
             many = VectorizedTrainer(*parts, len(held), example, config.execution.precision)
-            seconds = _timed(lambda: many.train(params, own, 1, list(held)), scale)
+            seconds = timed(lambda: many.train(params, own, 1, list(held)))
         else:
-            seconds = _timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))), scale)
+            seconds = timed(lambda: trainer.train(params, buffers, own[0], 1, next(iter(held))))
     except CannotCompileError as error:
         raise _no_kernel(error) from error
     except CannotVectorizeError as error:
@@ -236,13 +247,16 @@ def _sound(config: RunConfig, population: Population, count: int) -> dict[int, S
     return found or {-1: example_samples(population)}
 
 
-def _timed(call: Callable[[], object], scale: float) -> float:
-    """The shortest of three calls, or of fewer when they take long, times `scale`; the first one warms up."""
-    taken = []
-    for _ in range(3):
+def _timed(call: Callable[[], object], scale: float, is_clear: Callable[[float], bool]) -> float:
+    """The shortest of three calls, or of fewer when they take long, times `scale`.
+
+    The first one warms up; it is the only one where its time, which is too long, makes things clear.
+    """
+    taken: list[float] = []
+    while len(taken) < 3 and sum(taken) <= 0.4 * scale:
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-        if sum(taken) > 0.4:
+        taken.append(scale * (time.perf_counter() - start))
+        if is_clear(taken[0]):
             break
-    return scale * min(taken)
+    return min(taken)

@@ -42,6 +42,9 @@ Measured on a CPU; for a GPU reckoned from its speed and the time that a kernel 
 WORK_OF_A_PARAMETER = 64
 """FLOPs that take as long as the passes over one parameter, its gradient and its update."""
 
+COUNTED = 2
+"""Samples whose FLOPs are counted, which takes as long as a step of them; BatchNorm needs two."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -119,7 +122,8 @@ def _step_flops(config: RunConfig, population: Population, trainer: LocalTrainer
     """Of a step's backward pass."""
     example = example_samples(population)
     size = min(len(example), config.training.batch_size)
-    batch = trainer.task.trim(example.take(np.arange(size)))
+    # The first samples do, at the length to which the whole batch is trimmed: FLOPs go by samples.
+    batch = tuple(part[:COUNTED] for part in trainer.task.trim(example.take(np.arange(size))))
     return size * backward_flops(trainer.task, trainer.layout, batch, range(len(trainer.layout.blocks)))
 
 

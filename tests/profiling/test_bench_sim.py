@@ -6,12 +6,14 @@ import sys
 import textwrap
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fedtlu_fast.cli.app import app
 from fedtlu_fast.errors import InputError, InterruptedRunError, StorageError
 from fedtlu_fast.profiling import footprint, simulator_rows, simulators
 from fedtlu_fast.profiling.federations.workloads import NAMES
+from fedtlu_fast.profiling.federations.workloads.choose import workload
 from fedtlu_fast.profiling.journal import Journal
 
 
@@ -72,6 +74,17 @@ def test_ours_and_the_plain_loop_do_the_same_work(workload, mode):
         assert row["seconds_per_round"] > 0
         assert row["first_round_seconds"] > 0
         assert 0 < row["share_of_peak"] < 1
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
+def test_data_that_are_held_are_those_of_each_client_alone(name):
+    work = workload(name, 5, 2, 3)
+    alone = [work.draw(work._generator(2 + client)) for client in range(5)]
+    work.hold()
+    for client in range(5):
+        for held, own in zip(work.client(client), alone[client], strict=True):
+            assert torch.equal(held, own)
+            assert held.is_contiguous()
 
 
 def test_rows_are_medians_without_the_first_round_beside_plain_and_the_best_rival():

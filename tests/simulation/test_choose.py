@@ -1,5 +1,6 @@
 """Which executor a run gets: the one named, or the one measured best; chosen once."""
 
+import itertools
 import logging
 import random
 import re
@@ -92,7 +93,7 @@ def timed(monkeypatch):
     """Has the measurement of the clients that are tried together give these seconds."""
 
     def script(seconds, cores=4):
-        def fake(call, scale):
+        def fake(call, scale, is_clear):
             call()
             return seconds
 
@@ -104,7 +105,7 @@ def timed(monkeypatch):
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    def fail(call, scale):
+    def fail(call, scale, is_clear):
         raise AssertionError("it was measured")
 
     monkeypatch.setattr(choose_module, "_timed", fail)
@@ -279,7 +280,7 @@ def test_what_decides_bits_follows_from_model_and_settings(monkeypatch, over, la
     config = settings_of(**{"training": {"batch_size": 64}, **over})
     population, trainer = parts_of(config, *layers)
     draws = random.Random(1)
-    monkeypatch.setattr(choose_module, "_timed", lambda call, scale: 10 ** draws.uniform(-6, 3))
+    monkeypatch.setattr(choose_module, "_timed", lambda call, scale, is_clear: 10 ** draws.uniform(-6, 3))
     found = set()
     for cores in (1, 2, 16):
         monkeypatch.setattr(choose_module, "cores", lambda cores=cores: cores)
@@ -334,6 +335,20 @@ def test_documented_federations_go_the_way_that_they_went():
     assert [len(lane.clients) for lane in cut(1, range(1000), settled.lanes, settled.clients_per_batch)] == [
         250
     ] * 4
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(20.0, 1), (0.5, 3)], ids=["clear", "unclear"])
+def test_one_call_is_enough_where_its_time_leaves_no_doubt(monkeypatch, seconds, calls):
+    """Of 50 rounds that take 20 s, a twentieth would be worth workers too; of 0.5 s not."""
+    made, clock = [], itertools.count(0.0, seconds / (50 * 6))
+    monkeypatch.setattr(choose_module.time, "perf_counter", lambda: next(clock))
+    config = settings_of({"engine": "torch", "clients_per_batch": 1}, rounds=50)
+
+    def is_clear(first):
+        return choose_module._worth_workers(first / choose_module.COLD, config)
+
+    found = choose_module._timed(lambda: made.append(1), 1.0, is_clear)
+    assert (found, len(made)) == (pytest.approx(seconds / (50 * 6)), calls)
 
 
 @linux_only

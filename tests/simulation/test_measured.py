@@ -26,7 +26,7 @@ def calls(monkeypatch):
     """Counts the measurements; each says another number of seconds."""
     found = []
 
-    def fake(call, scale):
+    def fake(call, scale, is_clear):
         call()
         found.append(len(found) + 1.0)
         return found[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -86,6 +86,10 @@ class Workload(ABC):
     def draw(self, generator: torch.Generator) -> Samples:
         """Draws the `settings.samples` samples of one client."""
 
+    def draw_all(self, generators: Sequence[torch.Generator]) -> list[Samples]:
+        """Draws the samples of several clients, the same as one by one."""
+        return [self.draw(generator) for generator in generators]
+
     def model(self) -> nn.Module:
         """Returns a new model with the initial weights, which are the same for all simulators."""
         return copy.deepcopy(self._model)
@@ -104,7 +108,7 @@ class Workload(ABC):
     def hold(self) -> None:
         """Makes every client's data now, unless there are too many clients to hold."""
         if self._held is None and self.clients <= HELD_CLIENTS:
-            self._held = [self._of(client) for client in range(self.clients)]
+            self._held = self.draw_all([self._generator(2 + client) for client in range(self.clients)])
 
     def client(self, client: int) -> Samples:
         """Returns the inputs and targets of one client."""
