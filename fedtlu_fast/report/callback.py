@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedtlu_fast.report.own_columns import Asked, asked_columns
-from fedtlu_fast.report.pages.run import write_run_report
 from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
@@ -39,6 +38,9 @@ class WriteReport(Callback):
         """
         if run.out is None or run.result is None:
             return
+        # Pages draw with matplotlib, whose import would delay the first round.
+        from fedtlu_fast.report.pages.run import write_run_report
+
         settings, found = RunSettings.read(run.out), run.result
         timings = RunDirectory(run.out).timings(len(found.metrics))
         logs = found.metrics, found.selection, timings

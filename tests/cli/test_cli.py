@@ -530,7 +530,7 @@ def test_ctrl_c_while_the_report_is_written_says_how_to_resume(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("fedtlu_fast.report.callback.write_run_report", press)
+        patch.setattr("fedtlu_fast.report.pages.run.write_run_report", press)
         done = fedtlu("run", "--config", tiny_file, "--out", out)
     assert done.code == 130
     assert lines_of(done) == [f"stopped: you can resume it with: fedtlu run --resume {out}"]

@@ -484,7 +484,7 @@ def test_fewer_rounds_than_are_done_are_refused(text: Path, tmp_path: Path) -> N
             ),
         ),
         ("report.pages.experiment", ("simulation.run", "simulation.round", "executors", "cli")),
-        ("report.callback", ("simulation.run", "simulation.round", "executors", "cli")),
+        ("report.callback", ("simulation.run", "simulation.round", "executors", "cli", "matplotlib")),
     ],
 )
 @pytest.mark.sweep(quick=1)

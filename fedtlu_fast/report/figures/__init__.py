@@ -1,1 +1,3 @@
 """Pictures: each module draws one figure from rows, and writes no file."""
+
+from fedtlu_fast.report import drawing  # noqa: F401

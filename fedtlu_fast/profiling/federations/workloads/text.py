@@ -43,7 +43,7 @@ class TextWorkload(Workload):
         tokens = [anywhere[0]]
         for at in range(1, length):
             tokens.append(torch.where(jump[at], anywhere[at], self._successor[tokens[-1], choice[at]]))
-        texts = torch.stack(tokens, 1).split(rows)
+        texts = torch.split(torch.stack(tokens, 1), rows)
         return [(text[:, :-1].contiguous(), text[:, 1:].contiguous()) for text in texts]
 
     def _random(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
