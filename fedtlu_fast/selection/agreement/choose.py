@@ -22,18 +22,16 @@ class Choice:
 
     Attributes:
         mask: [C, L] bool, whether client c trains layer l.
-        objective: the objective of P1 for this choice.
-        bound: an upper bound of the objective of any choice (up to rounding).
+        objective: the objective of P1 for this choice; infinite if it is too large for float64.
+        bound: an upper bound of the objective of any choice (up to rounding); it may be infinite likewise.
+        gap: how far below the optimum the objective can be, as a share of the bound; 0: optimal. It is
+            finite even if these two are not.
     """
 
     mask: Mask
     objective: float
     bound: float
-
-    @property
-    def gap(self) -> float:
-        """Returns how far below the optimum the objective can be, as a share of the bound; 0: optimal."""
-        return (self.bound - self.objective) / self.bound if self.bound > self.objective else 0.0
+    gap: float
 
 
 def choose_layers(
@@ -98,7 +96,10 @@ def choose_layers(
     found = _solve(scaled, weights, own_lam, limits, blocked, exact, prove)
     objective = _objective(scaled, weights, found.mask, own_lam)
     bound = max(found.bound, objective)
-    return Choice(found.mask[rows], float(np.ldexp(objective, -exponent)), float(np.ldexp(bound, -exponent)))
+    gap = (bound - objective) / bound if bound > objective else 0.0
+    with np.errstate(over="ignore"):  # sums of the largest gains are infinite in the units of the gains
+        objective, bound = (float(np.ldexp(value, -exponent)) for value in (objective, bound))
+    return Choice(found.mask[rows], objective, bound, gap)
 
 
 def normalise(gains: ArrayLike) -> Floats:

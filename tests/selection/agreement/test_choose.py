@@ -1,5 +1,6 @@
 """Tests `choose_layers`: its limits, its invariances, and how near to the optimum its choices are."""
 
+import warnings
 from itertools import product
 from math import fsum, inf, nan
 
@@ -278,6 +279,22 @@ def test_very_small_and_very_large_units_are_like_any(scale):
     gains, budgets, lam = federation(1, 6, 5, 1.0)
     found = choose_layers(gains * scale, budgets, lam * scale)
     assert (found.mask == choose_layers(gains, budgets, lam).mask).all()
+
+
+@pytest.mark.parametrize("costs", [None, np.linspace(1, 2.3, 8)])
+def test_an_objective_beyond_float64_is_infinite_and_its_gap_is_known(costs):
+    gains, budgets, lam = federation(2, 12, 8, 1.0)
+    usual = choose_layers(gains, budgets, lam, costs=costs)
+    assert usual.gap > 1e-6
+    up = 2.0 ** (1023 - np.frexp(np.abs(gains).max())[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        largest = choose_layers(gains * up, budgets, lam * up, costs=costs)
+        smaller = choose_layers(gains * up / 64, budgets, lam * up / 64, costs=costs)
+    assert (largest.mask == usual.mask).all()
+    assert (largest.objective, largest.bound, largest.gap) == (inf, inf, usual.gap)
+    assert smaller.objective == usual.objective * (up / 64)
+    assert smaller.bound == usual.bound * (up / 64)
 
 
 def test_like_costs_are_numbers_of_layers():
