@@ -1,10 +1,14 @@
 """Images as samples: the digits, the test that is drawn, the channels' statistics."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import datasets
 from support.sampling import examples
 from support.sources import read_images
 
@@ -12,7 +16,7 @@ from fedtlu_fast import InputError
 from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.config.settings import load_config, parse_config
 from fedtlu_fast.data.images import statistics
-from fedtlu_fast.data.sources.digits import Digits
+from fedtlu_fast.data.sources.digits import Digits, read_digits
 
 
 def test_all_digits_are_read_and_their_greys_are_scaled():
@@ -59,6 +63,25 @@ def test_digits_are_dealt_by_label_and_too_many_clients_are_refused():
     assert (found.inputs, found.outputs) == (64, 10)
     with pytest.raises(InputError, match=r"images for 4000 .* 1438 samples to train on and 359 to test"):
         load_federation(load_config("digits", overrides=["clients=1000"]))
+
+
+def test_digits_are_those_of_scikit_learn_and_read_without_it():
+    shades, labels = datasets.load_digits(return_X_y=True)
+    code = "import sys; from fedtlu_fast.data.sources.digits import read_digits\n"
+    code += "read_digits(); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    found = read_digits()
+    assert found[1].dtype == np.int64
+    np.testing.assert_array_equal(found[0], shades)
+    np.testing.assert_array_equal(found[1], labels)
+
+
+def test_digits_whose_file_lies_elsewhere_are_asked_of_scikit_learn(monkeypatch):
+    here = read_digits()
+    monkeypatch.setattr("fedtlu_fast.data.sources.digits.find_spec", lambda name: None)
+    for found, expected in zip(read_digits(), here, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("source", ["digits:here", "images", "nothing"])
