@@ -80,7 +80,7 @@ def rows_of(architecture: Architecture, args: argparse.Namespace) -> list[Row]:
     gpus = [gpu for gpu in GPUS if gpu.architecture == architecture.name]
     print(f"\n{architecture.name} ({', '.join(gpu.name for gpu in gpus)}), sums in {sums}", flush=True)
     rows: list[Row] = []
-    for variant in variants(sums):
+    for variant in variants(architecture, sums):
         name = " ".join(filter(None, (variant.op, variant.dtype, variant.flags)))
         if not any(wanted in name for wanted in args.only) or (args.skip and args.skip in name):
             continue
@@ -98,7 +98,7 @@ def rows_of(architecture: Architecture, args: argparse.Namespace) -> list[Row]:
         for gpu in gpus:
             rows.append({**named, "gpu": gpu.name, "arch": architecture.name, **columns, **bounds[gpu.name]})
     if any(wanted in "merge" for wanted in args.only):
-        for name, launch in merges(sums):
+        for name, launch in merges(architecture, sums):
             used, _ = compile_launch(launch, architecture)
             print(f"  {name:<40} {used.registers} registers, {used.spills} spilled, {used.warps} warps")
             named = {"op": "merge", "variant": name, "sums": sums, "arch": architecture.name}

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.anchored import THREADS
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import double, double_words, widen
 from fedtlu_fast.kernels.pair_sums import (
@@ -24,7 +26,6 @@ from fedtlu_fast.kernels.tiles import Layers, in_step
 
 # Chosen for Hopper by reasoning, not yet measured: two (float32) or four (float64) 16-byte loads per thread
 # from each of three arrays.
-NUM_WARPS = 4
 BLOCK = 1024
 # With moments: 16 elements per thread take about 93 registers.
 MOMENTS_BLOCK = 2048
@@ -166,13 +167,14 @@ def accumulate_moments_kernel(
     base = lane_zero(base, start, ALIGNED)
     words = (weight_high, weight_low, pair_high, pair_low)
     partials += tile
+    VECTOR: tl.constexpr = 128 // base.dtype.element_ty.primitive_bitwidth
     # fmt: off
     if (first == 0) & (stop == BLOCK):
         new = _accumulate(aggregate, client, base, first, stop, words, scale, HAS_BASE, PAIRS, BLOCK, True)
-        put_moments(new, first, stop, partials, tiles, False, PAIRS, BLOCK, True)
+        put_moments(new, first, stop, partials, tiles, VECTOR, PAIRS, BLOCK, True)
     else:
         new = _accumulate(aggregate, client, base, first, stop, words, scale, HAS_BASE, PAIRS, BLOCK, False)
-        put_moments(new, first, stop, partials, tiles, False, PAIRS, BLOCK, False)
+        put_moments(new, first, stop, partials, tiles, VECTOR, PAIRS, BLOCK, False)
     # fmt: on
 
 
@@ -200,7 +202,7 @@ def accumulate(aggregate: Tensor, client: Tensor, base: Tensor | None, weight: f
             HAS_BASE=base is not None,
             PAIRS=pairs,
             BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
+            num_warps=warps_of(THREADS.value, aggregate.device),
             # A fused multiply-add rounds differently from what is written: bit equality needs it off.
             enable_fp_fusion=False,
         )
@@ -238,7 +240,7 @@ def accumulate_moments(
             ALIGNED=all(in_step(other, client) for other in others),
             PAIRS=pairs,
             BLOCK=MOMENTS_BLOCK,
-            num_warps=NUM_WARPS,
+            num_warps=warps_of(THREADS.value, aggregate.device),
             enable_fp_fusion=False,  # bit equality with the reference
         )
     merge(partials, table, moments.shape[1], moments, pairs)

@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.anchored import THREADS
 from fedtlu_fast.kernels.clients import table_of
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import floats, widen
 from fedtlu_fast.kernels.pair_sums import add_product, scale_of, settle, two_difference
@@ -22,11 +24,10 @@ from fedtlu_fast.kernels.pairs import use_pairs
 from fedtlu_fast.kernels.single_step import lane_zero, put_moments, read, tiles_of_all, write
 from fedtlu_fast.kernels.tiles import Layers, in_step
 
-# Chosen for Hopper by the compiler's register counts, not yet measured: 8 elements per thread take 64 to 80
-# registers, or 128 to 160 with CLIENT_STATS. Twice as many would leave room for two programs on an SM, too
-# few to hide the latency of memory.
-NUM_WARPS = 4
+# Chosen by the compiler's counts, not yet measured. With every client's statistics a thread has 16 elements,
+# so that joining the threads' sums, once for each client, costs less for each element.
 BLOCK = 1024
+BLOCK_WITH_CLIENTS = 2048
 
 
 @triton.jit
@@ -47,7 +48,7 @@ def _weighted_sum(
     WHOLE: tl.constexpr,
 ):
     """Returns the sum and its low part: float32 and scaled with PAIRS, else float64 and zeros."""
-    EXACT: tl.constexpr = base.dtype.element_ty.primitive_bitwidth == 16 and not HAS_BASE
+    VECTOR: tl.constexpr = 128 // base.dtype.element_ty.primitive_bitwidth
     if HAS_BASE:
         origin = read(lane_zero(base, start, ALIGNED), first, stop, BLOCK, WHOLE)
     total = tl.zeros((BLOCK,), dtype=tl.float32 if PAIRS else tl.float64)
@@ -78,7 +79,7 @@ def _weighted_sum(
             total += weight * wide
         if CLIENT_STATS:
             row += 5 * tiles
-            put_moments(change, first, stop, row, tiles, EXACT, PAIRS, BLOCK, WHOLE)
+            put_moments(change, first, stop, row, tiles, VECTOR, PAIRS, BLOCK, WHOLE)
         x = ahead
     return total, low
 
@@ -115,7 +116,8 @@ def _aggregate(
         rounded = total.to(out.dtype.element_ty)
     # fmt: on
     write(lane_zero(out, start, ALIGNED), rounded, first, stop, BLOCK, WHOLE)
-    put_moments(rounded, first, stop, partials, tiles, False, PAIRS, BLOCK, WHOLE)
+    VECTOR: tl.constexpr = 128 // base.dtype.element_ty.primitive_bitwidth
+    put_moments(rounded, first, stop, partials, tiles, VECTOR, PAIRS, BLOCK, WHOLE)
 
 
 @triton.jit(do_not_specialize=["clients", "scale", "tiles"])
@@ -187,11 +189,14 @@ def aggregate(
     """
     vectors = 1 + len(clients) if each else 1
     count = len(layers.lengths)
-    table = tiles_of_all(layers, clients[0], out.numel(), BLOCK)
-    partials = torch.empty(vectors, 5, table.count, dtype=torch.float64, device=out.device)
-    moments = torch.empty(5, vectors, count, dtype=torch.float64, device=out.device)
     scale = scale_of(weights.numpy()) if use_pairs(out.dtype, out.device) else None
     pairs = scale is not None
+    # In float64, twice as many sums and a base's elements do not fit into the registers.
+    fits = pairs or (base is None and out.dtype == torch.float32)
+    block = BLOCK_WITH_CLIENTS if each and fits else BLOCK
+    table = tiles_of_all(layers, clients[0], out.numel(), block)
+    partials = torch.empty(vectors, 5, table.count, dtype=torch.float64, device=out.device)
+    moments = torch.empty(5, vectors, count, dtype=torch.float64, device=out.device)
     others = (out, *clients) if base is None else (out, *clients, base)
     if table.count:
         aggregate_kernel[(table.count,)](
@@ -209,8 +214,8 @@ def aggregate(
             CLIENT_STATS=each,
             ALIGNED=all(in_step(other, clients[0]) for other in others),
             PAIRS=pairs,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
+            BLOCK=block,
+            num_warps=warps_of(THREADS.value, out.device),
             enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
         )
     merge(partials, table, count, moments.view(5, vectors * count), pairs)

@@ -10,17 +10,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.merge import merge
 from fedtlu_fast.kernels.numbers import widen
 from fedtlu_fast.kernels.pairs import ordinary, put_sums, tile_sums, use_pairs
 from fedtlu_fast.kernels.tiles import Layers, tiles_of
 
-# Chosen for Hopper by reasoning, not yet measured. A row gives each thread of four warps one 16-byte load;
+# Chosen for Hopper by reasoning, not yet measured. A row gives each thread one 16-byte load;
 # four rows keep four such loads per thread in flight, while the float64 sums stay one row wide to save
 # registers. tiles.TILE_BYTES is a multiple of a step (ROWS * ROW_BYTES).
-NUM_WARPS = 4
+THREADS = 128
 ROWS = 4
-ROW_BYTES = 32 * NUM_WARPS * 16
+ROW_BYTES = THREADS * 16
 
 
 @triton.jit
@@ -179,7 +180,7 @@ def layer_moments(origin: Tensor, layers: Layers, moments: Tensor) -> None:
             ROWS=ROWS,
             WIDTH=ROW_BYTES // origin.element_size(),
             PAIRS=pairs,
-            num_warps=NUM_WARPS,
+            num_warps=warps_of(THREADS, origin.device),
             enable_fp_fusion=not pairs,  # a fused x * x + sum would spoil the error of x * x
         )
     merge(partials, table, count, moments, pairs)

@@ -6,11 +6,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.numbers import double, double_words, widen
 from fedtlu_fast.kernels.tiles import ALIGNMENT, Layers, in_step, tiles_of
 
 # Chosen for Hopper by reasoning, not yet measured: four (float32) 16-byte loads per thread from each array.
-NUM_WARPS = 4
+THREADS = 128
 BLOCK_BYTES = 8192
 
 
@@ -81,6 +82,6 @@ def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> No
             *double_words(lr),
             TARGET_ALIGNMENT=ALIGNMENT if in_step(params, delta) else params.element_size(),
             BLOCK=BLOCK_BYTES // delta.element_size(),
-            num_warps=NUM_WARPS,
+            num_warps=warps_of(THREADS, params.device),
             enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
         )

@@ -20,21 +20,17 @@ vanish, constant tiles, and tiles far from zero.
 from __future__ import annotations
 
 import os
-from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 
 from fedtlu_fast.errors import not_one_of
+from fedtlu_fast.kernels.device import fast_float64
 from fedtlu_fast.kernels.numbers import double, widen
 
 VARIABLE = "FEDTLU_GPU_SUMS"
 CHOICES = ("auto", "float64", "pairs")
-# The devices that compute float64 at half the speed of float32, or at the same (AMD's CDNA).
-FAST_FLOAT64 = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
-FAST_FLOAT64_AMD = ("gfx906", "gfx908", "gfx90a", "gfx940", "gfx941", "gfx942", "gfx950")
-
 # The row of a tile's count of non-finite elements holds this where the other rows hold pairs.
 PAIRS_HERE = tl.constexpr(-1.0)
 
@@ -82,7 +78,7 @@ def square(x, EXACT: tl.constexpr):
 
 
 @triton.jit
-def _join(
+def join(
     total, total_low, squares, squares_low, largest, total2, total2_low, squares2, squares2_low, largest2
 ):
     """Adds the sums of two lanes."""
@@ -125,15 +121,7 @@ def tile_sums(source, first, stop, ROWS: tl.constexpr, WIDTH: tl.constexpr, WHOL
             else:
                 squares_low += error + error_of_square
             largest = tl.maximum(largest, tl.abs(x))
-    return tl.reduce((total, total_low, squares, squares_low, largest), 0, _join)
-
-
-@triton.jit
-def sums_of(x, EXACT: tl.constexpr):
-    """Returns what `tile_sums` does of a float32 tile [BLOCK] in registers; other lanes must hold 0."""
-    zeros = tl.zeros_like(x)
-    squares, squares_low = square(x, EXACT)
-    return tl.reduce((x, zeros, squares, squares_low, tl.abs(x)), 0, _join)
+    return tl.reduce((total, total_low, squares, squares_low, largest), 0, join)
 
 
 @triton.jit
@@ -196,13 +184,5 @@ def use_pairs(dtype: torch.dtype, device: torch.device) -> bool:
     if dtype == torch.float64:
         return False
     if asked == "auto":
-        return device.type == "cuda" and not _fast_float64(device)
+        return device.type == "cuda" and not fast_float64(device)
     return asked == "pairs"
-
-
-@cache
-def _fast_float64(device: torch.device) -> bool:
-    if torch.version.hip is not None:
-        name: str = torch.cuda.get_device_properties(device).gcnArchName
-        return name.partition(":")[0] in FAST_FLOAT64_AMD
-    return torch.cuda.get_device_capability(device) in FAST_FLOAT64

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fedtlu_fast.kernels.pairs import ordinary, put_sums, sums_of
+from fedtlu_fast.kernels.anchored import ordinary_in_float64, pair_sums, wide_sums
+from fedtlu_fast.kernels.pairs import ordinary, put_sums
 from fedtlu_fast.kernels.tiles import Layers, Tiles, tiles_of
 
 
@@ -82,27 +83,48 @@ def _put_wide(x, first, stop, partials, tiles, BLOCK: tl.constexpr, WHOLE: tl.co
 
 
 @triton.jit
+def _put_wide_sums(
+    x, first, stop, partials, tiles, VECTOR: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr
+):
+    """Stores the moments of a float32 tile from sums in float64, if these hold them, else about its mean."""
+    total, squares, largest = wide_sums(x, VECTOR)
+    n = (stop - first).to(tl.float64)
+    if ordinary_in_float64(total, squares, n):
+        # A power of two's reciprocal is exact.
+        mean = total * (1.0 / BLOCK) if WHOLE else total / n
+        tl.store(partials, mean)
+        tl.store(partials + tiles, 0.0)
+        tl.store(partials + 2 * tiles, tl.maximum(squares - total * mean, 0.0))
+        tl.store(partials + 3 * tiles, largest.to(tl.float64))
+        tl.store(partials + 4 * tiles, 0.0)
+    else:
+        _put_wide(x, first, stop, partials, tiles, BLOCK, WHOLE)
+
+
+@triton.jit
 def put_moments(
     x,
     first,
     stop,
     partials,
     tiles,
-    EXACT: tl.constexpr,
+    VECTOR: tl.constexpr,
     PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """Stores the moments of a tile [BLOCK] of float32 or float64, as `layer_stats.tile_moments_kernel` does.
 
-    Lanes outside the layer hold 0. EXACT: no element has more than 12 digits.
+    Lanes outside the layer hold 0. VECTOR: the neighbours that a thread loads together.
     """
     if PAIRS:
-        total, total_low, squares, squares_low, largest = sums_of(x, EXACT)
+        total, total_low, squares, squares_low, largest = pair_sums(x, VECTOR)
         if ordinary(total, squares, largest, stop - first):
             put_sums(total, total_low, squares, squares_low, largest, partials, tiles)
         else:
             _put_wide(x, first, stop, partials, tiles, BLOCK, WHOLE)
+    elif x.dtype == tl.float32:
+        _put_wide_sums(x, first, stop, partials, tiles, VECTOR, BLOCK, WHOLE)
     else:
         _put_wide(x, first, stop, partials, tiles, BLOCK, WHOLE)
 

@@ -103,9 +103,9 @@ def _nvidia(usage: str, text: str, shared: int, warps: int, architecture: Archit
 
 
 def _amd(text: str, shared: int, warps: int, architecture: Architecture) -> Resources:
+    # Scalar registers are moved into lanes of vector registers, not to memory.
     spills = sum(
-        _figure(text, rf"\.{name}:\s+(\d+)")
-        for name in ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size")
+        _figure(text, rf"\.{name}:\s+(\d+)") for name in ("vgpr_spill_count", "private_segment_fixed_size")
     )
     # LLVM's figure is for one of the processor's units, by registers alone.
     waves = _figure(text, r"; Occupancy: (\d+)") * architecture.schedulers

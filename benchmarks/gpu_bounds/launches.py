@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, masked_apply, merge, tiles
-from fedtlu_fast.kernels.pairs import FAST_FLOAT64, FAST_FLOAT64_AMD, VARIABLE
+from fedtlu_fast.kernels import accumulate, aggregate, device, layer_stats, masked_apply, merge, tiles
+from fedtlu_fast.kernels.device import FAST_FLOAT64, FAST_FLOAT64_AMD
+from fedtlu_fast.kernels.pairs import VARIABLE
 from gpu_bounds.targets import Architecture
 
 CLIENTS = 10
@@ -101,9 +103,17 @@ def sums_of(architecture: Architecture) -> str:
     return "float64" if fast else "pairs"
 
 
-def variants(sums: str) -> Iterator[Variant]:
+@contextmanager
+def _launched_on(architecture: Architecture, sums: str) -> Iterator[None]:
+    """Launchers choose inside of the context as on this architecture, with sums that are kept so."""
+    patched = patch.object(device, "warp_size", lambda _: architecture.warp)
+    with patch.dict(os.environ, {VARIABLE: sums}), patched:
+        yield
+
+
+def variants(architecture: Architecture, sums: str) -> Iterator[Variant]:
     """Makes every variant that is launched on a GPU that keeps its sums so (`sums_of`)."""
-    with patch.dict(os.environ, {VARIABLE: sums}):
+    with _launched_on(architecture, sums):
         yield from _variants()
 
 
@@ -121,9 +131,9 @@ def _variants() -> Iterator[Variant]:
             yield _masked_apply(dtype, aligned)
 
 
-def merges(sums: str) -> Iterator[tuple[str, Launch]]:
+def merges(architecture: Architecture, sums: str) -> Iterator[tuple[str, Launch]]:
     """Makes the launches of the second kernel, which reads little and so has no row of bounds."""
-    with patch.dict(os.environ, {VARIABLE: sums}):
+    with _launched_on(architecture, sums):
         yield from _merges()
 
 
@@ -167,12 +177,13 @@ def _accumulate(dtype: torch.dtype, based: bool, stats: bool, aligned: bool) -> 
 
 
 def _aggregate(dtype: torch.dtype, based: bool, each: bool, aligned: bool) -> Variant:
-    elements = aggregate.BLOCK
-    out = _vector(elements, _target(dtype), aligned)
-    clients = [_vector(elements, dtype) for _ in range(CLIENTS)]
-    base = _vector(elements, dtype) if based else None
+    most = aggregate.BLOCK_WITH_CLIENTS
+    out = _vector(most, _target(dtype), aligned)
+    clients = [_vector(most, dtype) for _ in range(CLIENTS)]
+    base = _vector(most, dtype) if based else None
     weights = torch.full((CLIENTS,), 1 / CLIENTS, dtype=torch.float64)
-    launch = _recorded(lambda: aggregate.aggregate(out, clients, weights, base, _whole(elements), each))[0]
+    launch = _recorded(lambda: aggregate.aggregate(out, clients, weights, base, _whole(most), each))[0]
+    elements = launch.constants["BLOCK"]
     flags = _flags(base=based, clients_stats=each, unaligned=not aligned)
     size = dtype.itemsize
     read = size * (CLIENTS + based)

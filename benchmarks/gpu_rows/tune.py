@@ -40,29 +40,33 @@ def sweep(
 def shrink() -> None:
     """Takes small launch constants: the interpreter joins the pairs of every lane in Python."""
     stats_kernels.ROW_BYTES = 16
-    accumulate_kernels.MOMENTS_BLOCK = aggregate_kernels.BLOCK = 16
+    accumulate_kernels.MOMENTS_BLOCK = 16
+    aggregate_kernels.BLOCK = aggregate_kernels.BLOCK_WITH_CLIENTS = 16
 
 
 def tune(args: argparse.Namespace) -> list[dict[str, object]]:
     """Tunes layer_stats, aggregate and accumulate_ with statistics; restores the shipped constants."""
 
-    def for_stats(warps: int, rows: int, tile: int) -> None:
-        stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES = warps, rows, tile
-        stats_kernels.ROW_BYTES = 32 * warps * 16
+    def for_stats(threads: int, rows: int, tile: int) -> None:
+        stats_kernels.THREADS, stats_kernels.ROWS, tiles.TILE_BYTES = threads, rows, tile
+        stats_kernels.ROW_BYTES = threads * 16
 
-    def for_aggregate(block: int, warps: int) -> None:
-        aggregate_kernels.BLOCK, aggregate_kernels.NUM_WARPS = block, warps
+    def for_sum(block: int) -> None:
+        aggregate_kernels.BLOCK = block
 
-    def for_accumulate(block: int, warps: int) -> None:
-        accumulate_kernels.MOMENTS_BLOCK, accumulate_kernels.NUM_WARPS = block, warps
+    def for_clients(block: int) -> None:
+        aggregate_kernels.BLOCK_WITH_CLIENTS = block
+
+    def for_accumulate(block: int) -> None:
+        accumulate_kernels.MOMENTS_BLOCK = block
 
     found: list[dict[str, object]] = []
     grid: dict[str, tuple[int, ...]] = {
-        "num_warps": (2, 4, 8),
+        "threads": (64, 128, 256),
         "rows": (1, 2, 4),
         "tile_bytes": (2**15, 2**16, 2**17),
     }
-    shipped = stats_kernels.NUM_WARPS, stats_kernels.ROWS, tiles.TILE_BYTES
+    shipped = stats_kernels.THREADS, stats_kernels.ROWS, tiles.TILE_BYTES
     for name in ("gpt2-124m", "gpt2-124m-bf16", "100k-layers"):
         dtype, sizes = cases(smoke=False)[name]
         offsets = offsets_of(sizes)
@@ -70,18 +74,19 @@ def tune(args: argparse.Namespace) -> list[dict[str, object]]:
         found += sweep(f"layer_stats {name}", run, for_stats, grid, args.runs)
         for_stats(*shipped)
 
-    grid = {"block": (512, 1024, 2048, 4096), "num_warps": (4, 8)}
-    single = accumulate_kernels.MOMENTS_BLOCK, accumulate_kernels.NUM_WARPS
-    many = aggregate_kernels.BLOCK, aggregate_kernels.NUM_WARPS
+    grid = {"block": (512, 1024, 2048)}  # the error of the sums is proven for 16 elements a thread
+    single = accumulate_kernels.MOMENTS_BLOCK
+    many = {False: aggregate_kernels.BLOCK, True: aggregate_kernels.BLOCK_WITH_CLIENTS}
+    choose = {False: for_sum, True: for_clients}
     offsets, weights = offsets_of(gpt2(768, 12)), torch.full((10,), 0.1, dtype=torch.float64)
     for dtype in (torch.float32, torch.bfloat16):
         vectors = [change(int(offsets[-1]), dtype, seed) for seed in range(len(weights))]
         out = torch.zeros_like(vectors[0], dtype=TARGETS[dtype])
         for stats in (False, True):
             run = partial(ops.aggregate, out, vectors, weights, None, offsets, stats)
-            found += sweep(f"aggregate {dtype}, client_stats {stats}", run, for_aggregate, grid, args.runs)
-            for_aggregate(*many)
+            found += sweep(f"aggregate {dtype}, client_stats {stats}", run, choose[stats], grid, args.runs)
+            choose[stats](many[stats])
         run = partial(ops.accumulate_, out, vectors[0], vectors[1], 0.3, offsets)
         found += sweep(f"accumulate_ {dtype}", run, for_accumulate, grid, args.runs)
-        for_accumulate(*single)
+        for_accumulate(single)
     return found

@@ -67,31 +67,44 @@ def rows(folder: Path, *arguments: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def check_stats(found: list[dict[str, str]]) -> None:
-    """Checks that layer_stats reaches the memory's speed, with no float64 in the loop if float64 is slow."""
+# What does not reach the memory's speed, with the bound that it must keep; `docs/results/performance.md` says
+# why. For each element of each client these count more instructions than the GPU has time for.
+BELOW = {}
+
+
+def check(found: list[dict[str, str]]) -> None:
+    """Checks that kernels reach the memory's speed, with no float64 in the loop if float64 is slow."""
     for row in found:
-        assert (row["spills"], row["loads"].split("x")[-1]) == ("0", "16"), row
-        assert min(float(row["loop_strict"]), float(row["tile_strict"])) >= 0.9, row
+        name = " ".join(row[key] for key in ("op", "dtype", "variant") if row[key])
+        assert row["spills"] == "0" or row["gpu"] == "T4", row  # there, one register of partial tiles
+        assert "x16" in row["loads"], row
+        least = BELOW.get((row["gpu"], name), 0.9)
+        assert min(float(row["loop_strict"]), float(row["tile_strict"])) >= least, row
         if row["sums"] == "pairs":
             assert float(row["f64"]) == float(row["conversions"]) == 0, row
 
 
-def test_layer_stats_reaches_the_memory_s_speed_on_one_gpu(tmp_path):
-    found = rows(tmp_path, "--only", "layer_stats fp32", "--arch", "sm_120")
-    assert [(row["gpu"], row["sums"], row["bytes"]) for row in found] == [("RTX 5090", "pairs", "4")]
-    check_stats(found)
+def test_kernels_reach_the_memory_s_speed_on_one_gpu(tmp_path):
+    found = rows(tmp_path, "--only", "layer_stats fp32", "aggregate bf16 clients", "--arch", "sm_120")
+    assert [(row["gpu"], row["sums"], row["bytes"]) for row in found] == [
+        ("RTX 5090", "pairs", "4"),
+        ("RTX 5090", "pairs", "2"),
+    ]
+    check(found)
+
+
+OPERATIONS = ("layer_stats", "accumulate_", "aggregate")
 
 
 @pytest.mark.slow
-def test_layer_stats_reaches_the_memory_s_speed_on_every_gpu(tmp_path):
-    found = rows(tmp_path, "--only", "layer_stats fp32", "layer_stats bf16")
-    assert len(found) == 2 * 13
-    # AMD's CDNA has warps of 64 threads: rows of a step cross warps, and sums go through shared memory.
-    (known,) = [row for row in found if (row["gpu"], row["dtype"]) == ("MI300X", "bf16")]
-    assert (known["spills"], known["loads"]) == ("0", "2x16")
-    assert float(known["loop_strict"]) >= 0.9
-    assert float(known["tile_strict"]) >= 0.8
-    check_stats([row for row in found if row is not known])
+@pytest.mark.parametrize(
+    "arch", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942", "gfx1100"]
+)
+def test_kernels_reach_the_memory_s_speed_on_every_gpu(tmp_path, arch):
+    names = [f"{op} {dtype}" for op in OPERATIONS for dtype in ("fp32", "bf16")]
+    found = rows(tmp_path, "--only", *names, "--skip", "unaligned", "--arch", arch)
+    assert len({(row["op"], row["dtype"], row["variant"]) for row in found}) == 2 * (1 + 4 + 4)
+    check(found)
 
 
 @pytest.mark.slow

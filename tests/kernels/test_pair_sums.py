@@ -2,14 +2,13 @@
 
 import math
 import os
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from support.exact_sums import addition, assert_rounded_once, changes, rounded, same_bits
+from support.exact_sums import addition, assert_rounded_once, changes, fused, same_bits
 from support.sampling import examples, fresh
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -18,7 +17,7 @@ if DEVICE == "cpu":
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
-from fedtlu_fast.kernels import accumulate, aggregate, pair_sums, pairs  # noqa: E402
+from fedtlu_fast.kernels import accumulate, aggregate, anchored, pair_sums, pairs  # noqa: E402
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
 
@@ -35,8 +34,11 @@ NONE, ALL = torch.tensor([0]), torch.tensor([0, SIZE])
 @pytest.fixture(autouse=True)
 def small_tiles_in_pairs(monkeypatch):
     monkeypatch.setenv(pairs.VARIABLE, "pairs")
-    for module, name in ((accumulate, "BLOCK"), (accumulate, "MOMENTS_BLOCK"), (aggregate, "BLOCK")):
-        monkeypatch.setattr(module, name, 16)
+    for module in (accumulate, aggregate):
+        monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(accumulate, "MOMENTS_BLOCK", 16)
+    monkeypatch.setattr(aggregate, "BLOCK_WITH_CLIENTS", 16)
+    monkeypatch.setattr(anchored, "THREADS", tl.constexpr(2))
 
 
 def tensor(values, dtype=torch.float32):
@@ -75,15 +77,6 @@ def share_of(count):
 def _fused_kernel(a, b, c, out, SIZE: tl.constexpr):  # noqa: N803
     at = tl.arange(0, SIZE)
     tl.store(out + at, pairs.fused(tl.load(a + at), tl.load(b + at), tl.load(c + at)))
-
-
-def fused(a, b, c):
-    """The same in NumPy, from exact fractions."""
-    exact = [
-        Fraction(x) * Fraction(y) + Fraction(z)
-        for x, y, z in zip(*(part.tolist() for part in (a, b, c)), strict=True)
-    ]
-    return np.array([rounded(value) if value else np.float32(0) for value in exact], np.float32)
 
 
 def test_a_product_and_a_sum_are_rounded_once():

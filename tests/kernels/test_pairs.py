@@ -19,9 +19,19 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton")
+import triton.language as tl  # noqa: E402
 
 from fedtlu_fast.errors import InputError  # noqa: E402
-from fedtlu_fast.kernels import accumulate, aggregate, layer_stats, merge, pairs, tiles  # noqa: E402
+from fedtlu_fast.kernels import (  # noqa: E402
+    accumulate,
+    aggregate,
+    anchored,
+    device,
+    layer_stats,
+    merge,
+    pairs,
+    tiles,
+)
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
 from fedtlu_fast.ops.moments import Moments  # noqa: E402
@@ -43,10 +53,11 @@ def small_tiles_in_pairs(monkeypatch):
     monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
     monkeypatch.setattr(layer_stats, "ROWS", ROWS)
     monkeypatch.setattr(layer_stats, "ROW_BYTES", 4 * WIDTH)
-    monkeypatch.setattr(layer_stats, "NUM_WARPS", 1)
     monkeypatch.setattr(merge, "MERGE_LANES", dict.fromkeys((False, True), (1, 2, 4)))
     monkeypatch.setattr(accumulate, "MOMENTS_BLOCK", 32)
     monkeypatch.setattr(aggregate, "BLOCK", 16)
+    monkeypatch.setattr(aggregate, "BLOCK_WITH_CLIENTS", 32)
+    monkeypatch.setattr(anchored, "THREADS", tl.constexpr(2))
 
 
 @pytest.fixture
@@ -238,9 +249,9 @@ def test_sums_of_clients_and_their_moments(partials, dtype, with_base):
         assert_right(row, [change[cut] for cut in cuts])
         assert torch.equal(row.nonfinite, truths.nonfinite[k])
     share = (partials[0][:, 4] == pairs.PAIRS_HERE.value).double().mean(dim=1)  # a tile may hold zeros only
-    assert share[1] > 0.5
+    assert share[1] >= 0.5
     # Subnormal numbers minus a base are ordinary, and float16 has 0 in their place.
-    assert (share[4] > 0.5) == (with_base or dtype == torch.float16)
+    assert (share[4] >= 0.5) == (with_base or dtype == torch.float16)
 
 
 @pytest.mark.sweep(quick=1)
@@ -335,6 +346,6 @@ def test_pairs_are_for_gpus_whose_float64_is_slow(monkeypatch, capability, archi
     properties = SimpleNamespace(gcnArchName=architecture)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.version, "hip", architecture and "6.4")
-    pairs._fast_float64.cache_clear()
+    device.fast_float64.cache_clear()
     assert pairs.use_pairs(torch.bfloat16, torch.device("cuda", 0)) is expected
-    pairs._fast_float64.cache_clear()
+    device.fast_float64.cache_clear()

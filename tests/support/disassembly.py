@@ -30,7 +30,7 @@ def launches(size: int) -> dict[str, tuple[Any, dict[str, Any], int, int]]:
         "layer_stats": (
             layer_stats.tile_moments_kernel,
             steps,
-            layer_stats.NUM_WARPS,
+            layer_stats.THREADS // 32,
             steps["ROWS"] * steps["WIDTH"],
         )
     }
@@ -38,7 +38,7 @@ def launches(size: int) -> dict[str, tuple[Any, dict[str, Any], int, int]]:
     flags = {"CLIENT_STATS": False, "ALIGNED": True, "PAIRS": True, "BLOCK": block}
     for name, based in (("aggregate", False), ("aggregate base", True)):
         constants = {"HAS_BASE": based, **flags}
-        found[name] = aggregate.aggregate_kernel, constants, aggregate.NUM_WARPS, block
+        found[name] = aggregate.aggregate_kernel, constants, aggregate.THREADS.value // 32, block
     return found
 
 

@@ -5,8 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Array = NDArray[np.float32]
 Terms = Sequence[tuple[float, Tensor, Tensor | None]]
 
 
@@ -19,6 +21,15 @@ def rounded(value: Fraction) -> np.float32:
         (one for one in around if np.isfinite(one)),
         key=lambda one: (abs(Fraction(float(one)) - value), int(one.view(np.int32)) & 1),
     )
+
+
+def fused(a: Array, b: Array, c: Array) -> Array:
+    """``a * b + c`` of float32, rounded once."""
+    exact = [
+        Fraction(x) * Fraction(y) + Fraction(z)
+        for x, y, z in zip(*(part.tolist() for part in (a, b, c)), strict=True)
+    ]
+    return np.array([rounded(value) if value else np.float32(0) for value in exact], np.float32)
 
 
 def assert_rounded_once(got: Tensor, terms: Terms, share: float) -> None:
