@@ -28,6 +28,7 @@
 // The loops.
 #include "columns_impl.h"
 #include "distances_impl.h"
+#include "gelu_impl.h"
 #include "sums_impl.h"
 #include "updates_impl.h"
 
@@ -45,6 +46,7 @@ const Kernels FEDTLU_KERNELS = {
     widen_row,
     squares,
     pair_squares,
-    single_pair_squares};
+    single_pair_squares,
+    gelu};
 
 }  // namespace fedtlu

@@ -120,6 +120,9 @@ struct Kernels {
     void (*single_pair_squares)(double* out, const float* const* left, const float* const* right,
                                 std::int64_t n);
 
+    // Values and, if `slope` is not null, derivatives of GELU (`gelu.h`).
+    void (*gelu)(float* out, float* slope, const float* x, std::int64_t n);
+
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
     SumShort short_sum(Dtype dtype) const { return short_sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }
