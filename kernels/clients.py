@@ -31,7 +31,7 @@ def table_of(clients: Sequence[Tensor], weights: Tensor, scale: int | None = Non
 
     Args:
         clients: K contiguous vectors on one device.
-        weights: [K], float64, on the CPU.
+        weights: [K], float64, on the CPU; [0] for a table of addresses alone.
         scale: see `pair_sums.scale_of`; None if the sums are in float64.
 
     Raises:

@@ -18,13 +18,24 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from fedtlu_fast.kernels import accumulate, aggregate, device, layer_stats, masked_apply, merge, tiles
+from fedtlu_fast.kernels import (
+    accumulate,
+    aggregate,
+    columns,
+    device,
+    layer_stats,
+    masked_apply,
+    merge,
+    tiles,
+)
 from fedtlu_fast.kernels.device import FAST_FLOAT64, FAST_FLOAT64_AMD
 from fedtlu_fast.kernels.pairs import VARIABLE
 from gpu_bounds.targets import Architecture
 
 CLIENTS = 10
 """How many clients an aggregation of the table has."""
+COHORTS = (10, 32, 100)
+"""Numbers of clients whose medians are computed."""
 _TYPES = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -129,6 +140,8 @@ def _variants() -> Iterator[Variant]:
                     yield _aggregate(dtype, based, each, aligned)
         for aligned in (True, False):
             yield _masked_apply(dtype, aligned)
+    for clients in COHORTS:
+        yield _sorted_mean(clients)
 
 
 def merges(architecture: Architecture, sums: str) -> Iterator[tuple[str, Launch]]:
@@ -203,6 +216,18 @@ def _masked_apply(dtype: torch.dtype, aligned: bool) -> Variant:
     moved = (wide + size, wide)
     vectors = ((wide, aligned), (size, True))
     return Variant(*names, launch, vectors, elements, *moved, step, sum(moved))
+
+
+def _sorted_mean(count: int) -> Variant:
+    """The median with a base; that of an even number, of which the middle two are averaged."""
+    size = 16 * columns.THREADS
+    clients = [_vector(size, torch.float32) for _ in range(count)]
+    out, base = _vector(size, torch.float32), _vector(size, torch.float32)
+    middle = ((count - 1) // 2, count // 2 + 1)
+    launch = _recorded(lambda: columns.sorted_mean(out, clients, base, *middle))[0]
+    elements = launch.constants["BLOCK"]
+    names = ("sorted_mean", "fp32", f"base {count} clients")
+    return Variant(*names, launch, ((4, True),), elements, 4 * (count + 1), 4)
 
 
 def _recorded(run: Callable[[], object]) -> list[Launch]:

@@ -89,20 +89,28 @@ def vectors(field: str, given: Any) -> Tensor | list[Tensor]:
     return found
 
 
-def layers(field: str, given: Sequence[Any], names: Sequence[str] | None) -> list[Tensor]:
+def layers(field: str, given: Any, names: Sequence[str] | None) -> list[Tensor]:
     """Returns the tensors of layers, each made `readable`.
 
     There may be 100,000 layers, so `names` is read only for an error.
 
     Raises:
-        InputError: See `readable`; the error's field holds the layer's name or index.
+        InputError: The argument is not iterable, or is a mapping; or see `readable`, where the error's field
+            holds the layer's name or index.
     """
+    expected = "tensors, one for each layer"
+    if isinstance(given, Mapping):
+        raise InputError(field, shorten_type(given), expected, "Give its values().")
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+        raise InputError(field, shorten_type(given), expected)
+    if isinstance(given, Tensor) and not given.dim():
+        raise InputError(f"{field}.shape", (), expected, "Give [tensor].")
     found: list[Tensor] = []
     for item in given:
         plain = type(item) is Tensor and item.layout is torch.strided and not item.is_neg()
         if not (plain and not item.is_nested and has_memory(item)):
             at = len(found)
-            item = readable(f"{field}[{(names or range(len(given)))[at]!r}]", item)
+            item = readable(f"{field}[{names[at] if names else at!r}]", item)
         found.append(item)
     return found
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fedtlu_fast.errors import BackendUnavailableError
 from fedtlu_fast.ops.moments import Moments, squared_norms
-from fedtlu_fast.ops.reference import sorted_mean as sorted_mean
 from fedtlu_fast.ops.reference import squared_distances_from as squared_distances_from
 
 try:
@@ -27,6 +26,7 @@ except ImportError as error:
 
 from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel, accumulate_moments
 from fedtlu_fast.kernels.aggregate import aggregate as aggregate_moments
+from fedtlu_fast.kernels.columns import sorted_mean as mean_of_columns
 from fedtlu_fast.kernels.distances import squared_distances as distances_of
 from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
@@ -112,6 +112,13 @@ def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, 
     layers, chosen = _layers(offsets), mask.numpy()
     with _device_of(params):
         masked_apply(params, delta.contiguous(), Layers(layers.starts[chosen], layers.lengths[chosen]), lr)
+
+
+def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, first: int, last: int) -> None:
+    """See `reference.sorted_mean`; the bits are the same."""
+    _check_live(out)
+    with _device_of(out):
+        mean_of_columns(out, clients, base, first, last)
 
 
 def squared_distances(clients: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
