@@ -14,7 +14,7 @@ void squared_distances(double* out, const float* const* rows, std::int64_t numbe
                        std::int64_t n, int threads);
 
 // lower[i * number + j] <= d <= upper[i * number + j], where d is what `squared_distances` computes; both are
-// NaN where d is NaN. The bounds are symmetric, with zeros on the diagonal, about 2e-6 of d wide on either
+// NaN where d is NaN. The bounds are symmetric, with zeros on the diagonal, about 2.5e-6 of d wide on either
 // side, and come from float32 arithmetic, in a fraction of the time. A distance whose sum overflows float32
 // is only known to be above 2^127.
 //

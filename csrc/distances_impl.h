@@ -83,47 +83,51 @@ void pair_squares(double* out, const double* const* left, const double* const* r
     }
 }
 
-FEDTLU_INLINE Doubles halves_added(Singles singles) {
-    Floats halves[2];
-    __builtin_memcpy(halves, &singles, sizeof halves);
-    return widen(halves[0]) + widen(halves[1]);
-}
-
-// The same in float32: a difference is rounded once, and every lane adds kSingleChain squares before the sum
-// goes on in double. n is a multiple of kSinglePad. The bits depend on the level (distances.cpp has the
-// bound), because the lanes are the register's and only some levels fuse the square with its addition.
-void single_pair_squares(double* out, const float* const* left, const float* const* right, std::int64_t n) {
+// The sums of (left[i][c] - right[j][c])^2 for c < n in float32, for kSingleRows rows i and kGroup rows j.
+template <int kGroup>
+FEDTLU_INLINE void single_sums(Singles (&totals)[kSingleRows * kGroup], const float* left, const float* right,
+                               std::int64_t n) {
     constexpr std::int64_t kWide = sizeof(Singles) / sizeof(float);
-    static_assert(kSinglePad % kWide == 0);
-    Doubles totals[kPairRows][kPairColumns] = {};
-    for (std::int64_t start = 0; start < n; start += kSingleChain * kWide) {
-        const std::int64_t end = n - start < kSingleChain * kWide ? n : start + kSingleChain * kWide;
-        Singles sums[kPairRows][kPairColumns] = {};
+    constexpr std::int64_t kChain = kSingleChain * kWide;
+    static_assert(kSinglePad % kWide == 0 && kSingleRun <= kSinglePad * kSingleChain);
+    for (std::int64_t start = 0; start < n; start += kChain) {
+        const std::int64_t end = n - start < kChain ? n : start + kChain;
+        Singles sums[kSingleRows * kGroup] = {};
         for (std::int64_t at = start; at < end; at += kWide) {
-            Singles others[kPairColumns];
+            Singles others[kGroup];
             FEDTLU_UNROLL
-            for (int j = 0; j < kPairColumns; ++j) {
-                others[j] = load<Singles>(reinterpret_cast<const std::byte*>(right[j] + at));
+            for (int j = 0; j < kGroup; ++j) {
+                others[j] = load<Singles>(reinterpret_cast<const std::byte*>(right + j * kSingleRun + at));
             }
             FEDTLU_UNROLL
-            for (int i = 0; i < kPairRows; ++i) {
-                const Singles own = load<Singles>(reinterpret_cast<const std::byte*>(left[i] + at));
+            for (int i = 0; i < kSingleRows; ++i) {
+                const Singles own =
+                    load<Singles>(reinterpret_cast<const std::byte*>(left + i * kSingleRun + at));
                 FEDTLU_UNROLL
-                for (int j = 0; j < kPairColumns; ++j) {
-                    sums[i][j] = add_square(sums[i][j], own - others[j]);
+                for (int j = 0; j < kGroup; ++j) {
+                    sums[i * kGroup + j] = add_square(sums[i * kGroup + j], own - others[j]);
                 }
             }
         }
         FEDTLU_UNROLL
-        for (int i = 0; i < kPairRows; ++i) {
-            FEDTLU_UNROLL
-            for (int j = 0; j < kPairColumns; ++j) totals[i][j] = totals[i][j] + halves_added(sums[i][j]);
-        }
+        for (int pair = 0; pair < kSingleRows * kGroup; ++pair) totals[pair] = totals[pair] + sums[pair];
     }
-    for (int i = 0; i < kPairRows; ++i) {
-        for (int j = 0; j < kPairColumns; ++j) {
-            Doubles one[1] = {totals[i][j]};
-            out[i * kPairColumns + j] = tree(one);
+}
+
+// out[i * kSingleColumns + j] = the sum of (left[i][c] - right[j][c])^2 for c < n, at most kSingleRun. The
+// bits depend on the level (distances.cpp has the bound), because the lanes are the register's and only some
+// levels fuse the square with its addition.
+void single_pair_squares(float* out, const float* left, const float* right, std::int64_t n) {
+    // As many columns at a time as the machine's registers hold sums for.
+    constexpr int kGroup = sizeof(Singles) == 64 ? 4 : 2;
+    static_assert(kSingleColumns % kGroup == 0);
+    for (int group = 0; group < kSingleColumns; group += kGroup) {
+        Singles totals[kSingleRows * kGroup] = {};
+        single_sums<kGroup>(totals, left, right + group * kSingleRun, n);
+        float found[kSingleRows * kGroup];
+        lanes_added<kSingleRows * kGroup>(found, totals);
+        for (int i = 0; i < kSingleRows; ++i) {
+            for (int j = 0; j < kGroup; ++j) out[i * kSingleColumns + group + j] = found[i * kGroup + j];
         }
     }
 }

@@ -36,6 +36,16 @@ FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
 FEDTLU_INLINE Singles add_square(Singles sum, Singles x) {
     return (Singles)_mm256_fmadd_ps((__m256)x, (__m256)x, (__m256)sum);
 }
+template <int kNumber>
+FEDTLU_INLINE void lanes_added(float* out, const Singles* x) {
+    FEDTLU_UNROLL
+    for (int i = 0; i < kNumber; i += 4) {
+        const __m256 first = _mm256_hadd_ps((__m256)x[i], (__m256)x[i + 1]);
+        const __m256 second = _mm256_hadd_ps((__m256)x[i + 2], (__m256)x[i + 3]);
+        const __m256 both = _mm256_hadd_ps(first, second);  // a half of each sum in either half
+        _mm_storeu_ps(out + i, _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1)));
+    }
+}
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles one) {
     return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)one, (__m256d)sum);
 }

@@ -41,6 +41,33 @@ FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) {
 FEDTLU_INLINE Singles add_square(Singles sum, Singles x) {
     return (Singles)_mm512_fmadd_ps((__m512)x, (__m512)x, (__m512)sum);
 }
+constexpr __mmask16 kAllSingles = 0xffff;
+
+// In each quarter of a register: the sums of a, b, c and d there.
+FEDTLU_INLINE __m512 quarters_added(Singles a, Singles b, Singles c, Singles d) {
+    const __m512 ab = _mm512_maskz_unpacklo_ps(kAllSingles, (__m512)a, (__m512)b) +
+                      _mm512_maskz_unpackhi_ps(kAllSingles, (__m512)a, (__m512)b);
+    const __m512 cd = _mm512_maskz_unpacklo_ps(kAllSingles, (__m512)c, (__m512)d) +
+                      _mm512_maskz_unpackhi_ps(kAllSingles, (__m512)c, (__m512)d);
+    return _mm512_maskz_shuffle_ps(kAllSingles, ab, cd, 0x44) +
+           _mm512_maskz_shuffle_ps(kAllSingles, ab, cd, 0xee);
+}
+// The two halves of x, added, and those of y.
+FEDTLU_INLINE __m512 halves_added(__m512 x, __m512 y) {
+    return _mm512_maskz_shuffle_f32x4(kAllSingles, x, y, 0x44) +
+           _mm512_maskz_shuffle_f32x4(kAllSingles, x, y, 0xee);
+}
+template <int kNumber>
+FEDTLU_INLINE void lanes_added(float* out, const Singles* x) {
+    static_assert(kNumber == 16);
+    const __m512 first =
+        halves_added(quarters_added(x[0], x[1], x[2], x[3]), quarters_added(x[4], x[5], x[6], x[7]));
+    const __m512 second =
+        halves_added(quarters_added(x[8], x[9], x[10], x[11]), quarters_added(x[12], x[13], x[14], x[15]));
+    const __m512 sums = _mm512_maskz_shuffle_f32x4(kAllSingles, first, second, 0x88) +
+                        _mm512_maskz_shuffle_f32x4(kAllSingles, first, second, 0xdd);
+    __builtin_memcpy(out, &sums, sizeof sums);
+}
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
 
 // No machine of this level was at hand to measure whether it pays.

@@ -42,6 +42,10 @@ FEDTLU_INLINE Words words(const std::byte* x) {
 }
 FEDTLU_INLINE Doubles add_exact_square(Doubles sum, Doubles x) { return sum + x * x; }
 FEDTLU_INLINE Singles add_square(Singles sum, Singles x) { return sum + x * x; }
+template <int kNumber>
+FEDTLU_INLINE void lanes_added(float* out, const Singles* x) {
+    for (int i = 0; i < kNumber; ++i) out[i] = (x[i][0] + x[i][1]) + (x[i][2] + x[i][3]);
+}
 FEDTLU_INLINE Doubles add_fused(Doubles sum, Doubles x, Doubles) { return sum + x; }
 
 // No machine of this level was at hand to measure whether it pays.

@@ -12,6 +12,7 @@
 //                                        the order of its lanes
 //     Singles, kRows, kColumns           see perceptron_impl.h
 //     add_square(sum, x)                 sum + x * x of Singles, rounded once or twice
+//     lanes_added<n>(out, singles)       out[i] = the sum of the lanes of singles[i] for i < n, 8 or 16
 //
 // Everything here has internal linkage and no template of the standard library is instantiated: the linker
 // must never pick code compiled for a wider machine for the rest of the program.

@@ -73,10 +73,15 @@ constexpr std::size_t kTileWidths = 3;
 constexpr int kPairRows = 4;
 constexpr int kPairColumns = 2;
 constexpr int kPairLanes = 8;
-// In float32, a lane sums this many squares before its sum is added in double; rows are padded to a multiple
-// of kSinglePad elements.
-constexpr int kSingleChain = 32;
+// In float32, so many rows times so many others, over at most kSingleRun elements, a multiple of kSinglePad;
+// the next row begins kSingleRun elements further. A lane sums up to kSingleChain squares, and a tree of
+// kSingleTree layers adds the sums of a run.
+constexpr int kSingleRows = 4;
+constexpr int kSingleColumns = 4;
+constexpr int kSingleRun = 512;
 constexpr int kSinglePad = 16;
+constexpr int kSingleChain = 32;
+constexpr int kSingleTree = 5;
 
 // The loops of one level, indexed by Dtype.
 struct Kernels {
@@ -117,8 +122,7 @@ struct Kernels {
     void (*widen_row)(double* to, const float* x, std::int64_t n);
     double (*squares)(const float* x, const double* origin, std::int64_t n, const float* ahead);
     void (*pair_squares)(double* out, const double* const* left, const double* const* right, std::int64_t n);
-    void (*single_pair_squares)(double* out, const float* const* left, const float* const* right,
-                                std::int64_t n);
+    void (*single_pair_squares)(float* out, const float* left, const float* right, std::int64_t n);
 
     // Values and, if `slope` is not null, derivatives of GELU (`gelu.h`).
     void (*gelu)(float* out, float* slope, const float* x, std::int64_t n);

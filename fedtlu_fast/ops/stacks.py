@@ -93,7 +93,7 @@ def squared_distance_bounds(
 ) -> tuple[Tensor, Tensor]:
     """Computes lower and upper bounds of all squared distances; see `reference.squared_distance_bounds`.
 
-    The C++ backend takes a fraction of the time of `squared_distances`; its bounds are 4e-6 of the distance
+    The C++ backend takes a fraction of the time of `squared_distances`; its bounds are 5e-6 of the distance
     apart, and hold for the bits that `squared_distances` returns on the same backend.
 
     Args:
