@@ -29,13 +29,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from fuzz import calls, faults, stacks
+from fuzz import calls, faults, knapsacks, stacks
 from fuzz.memory import Dice, Memory, Pages, is_array
 from fuzz.oracle import ANSWERS, SECONDS, TARGETS, UnfitError, WrongError, compare, expected
 from fuzz.perceptron import answer
 from fuzz.sequences import PlannedError
 
 ANSWERS["train_perceptrons"] = answer
+ANSWERS["knapsacks"] = knapsacks.answer
 ANSWERS.update({name: partial(stacks.answer, name) for name in stacks.FUNCTIONS})
 
 # MemoryError: a sequence may claim any length.

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from fuzz.knapsacks import valid as knapsacks
 from fuzz.memory import Array, Dice, Memory
 from fuzz.oracle import NAMES, wide
 from fuzz.perceptron import valid as perceptrons
@@ -21,6 +22,7 @@ SHARES = {
     "aggregate": 5,
     "masked_apply_": 4,
     "train_perceptrons": 4,
+    "knapsacks": 2,
     "read_loop": 1,
     "set_simd_level": 1,
     **dict.fromkeys(STACKS, 1),
@@ -120,6 +122,8 @@ def change(dice: Dice, memory: Memory, target: Array, name: str) -> Array:
 def valid(function: str, dice: Dice, memory: Memory) -> dict[str, Any]:
     if function == "train_perceptrons":
         return perceptrons(dice, memory)
+    if function == "knapsacks":
+        return knapsacks(dice, memory)
     if function in STACKS:
         return stacks(function, dice, memory)
     name = dice.choice(NAMES)

@@ -15,6 +15,7 @@ from fuzz.stacks import COUNTS
 VECTORS = (
     "delta", "aggregate", "client", "base", "out", "params", "offsets", "mask", "weights", "values",
     "features", "labels", "rows", "starts", "firsts", "layers", "change", "own", "centre",
+    "rooms", "costs", "reach",
 )  # fmt: skip
 INDICES = ("labels", "rows", "starts", "firsts", "layers")
 LIMITS = (-(2**63), 2**63 - 1, 2**62, -1, -2, 2**31, 2**32)
