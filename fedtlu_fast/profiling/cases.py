@@ -203,7 +203,7 @@ def _update_case(
 def aggregate_case(subject: Subject, client_stats: bool | Literal["norms"] = False) -> Case:
     """Makes the case of ``sum_k weights[k] * clients[k]`` with statistics: it reads K * P, writes P.
 
-    The rivals only aggregate: they compute no statistics, neither of the sum nor of the clients.
+    Most rivals only aggregate; one computes the norms and standard deviations that are asked for, too.
     """
     layout, number = subject.layout, subject.clients
     clients = random_clients(subject.change, number)
@@ -233,7 +233,7 @@ def aggregate_case(subject: Subject, client_stats: bool | Literal["norms"] = Fal
         if isinstance(each, Moments):
             ratio = max(ratio or 0.0, ratio_error(excess_of(each)[[0, -1]], torch.stack(ends)))
         accuracy[OURS + name] = Accuracy(element_error(out, expected), ratio, wrong)
-    for name, rival in aggregate_rivals(clients, counts, layout, out, subject.tell).items():
+    for name, rival in aggregate_rivals(clients, counts, layout, out, subject.tell, client_stats).items():
         methods[name] = rival
         out.fill_(torch.nan)
         found = rival()

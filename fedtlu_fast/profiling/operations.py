@@ -14,7 +14,7 @@ from fedtlu_fast.profiling.cases import (
     apply_case,
     stats_case,
 )
-from fedtlu_fast.profiling.robust_cases import distances_case, median_case, trimmed_case
+from fedtlu_fast.profiling.robust_cases import distances_case, krum_case, median_case, trimmed_case
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Op:
         wide: number of vectors of 4 bytes per element; the oracle's count twice.
         takes_clients: whether it is measured for several numbers of clients, K.
         widens: whether the clients are float32, whatever the dtype of the change.
+        copies: how often the case holds the clients.
     """
 
     case: Callable[[Subject], Case]
@@ -34,10 +35,11 @@ class Op:
     wide: int = 0
     takes_clients: bool = False
     widens: bool = False
+    copies: int = 1
 
     def bytes(self, size: int, itemsize: int, clients: int) -> int:
         """Returns the bytes that a case takes beside the change [P], for `size` = P."""
-        held = self.narrow + (clients if self.takes_clients else 0)
+        held = self.narrow + (clients * self.copies if self.takes_clients else 0)
         return size * (held * (4 if self.widens else itemsize) + self.wide * 4)
 
 
@@ -53,4 +55,5 @@ OPS = {
     "median": Op(median_case, wide=6, takes_clients=True, widens=True),
     "trimmed mean": Op(trimmed_case, wide=6, takes_clients=True, widens=True),
     "distances": Op(distances_case, wide=6, takes_clients=True, widens=True),
+    "krum": Op(krum_case, wide=6, takes_clients=True, widens=True, copies=2),
 }

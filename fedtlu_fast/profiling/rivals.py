@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -109,6 +109,8 @@ def _compiled(signature: object) -> Rival:
     return compiled
 
 
+SUM_AND_LOOP = "torch.mv + loop"
+
 AggregateRival = Callable[[], Tensor | Sequence[Tensor]]
 """Returns ``sum_k weights[k] * clients[k]``: the vector [P], or its parts in order."""
 
@@ -122,8 +124,9 @@ def aggregate_rivals(
     layout: ParameterLayout,
     out: Tensor,
     tell: Callable[[str], None],
+    client_stats: bool | Literal["norms"] = False,
 ) -> dict[str, AggregateRival]:
-    """Returns the rivals for the weighted mean of K clients, without statistics.
+    """Returns the rivals for the weighted mean of K clients; only `SUM_AND_LOOP` computes statistics too.
 
     Args:
         clients: [K, P], in one matrix already: gathering them first would cost the rivals another pass.
@@ -131,6 +134,7 @@ def aggregate_rivals(
         layout: the layout of the layers.
         out: [P], for rivals that can write into an existing vector.
         tell: called with the reason why a rival is left out.
+        client_stats: the statistics of the clients that `SUM_AND_LOOP` computes beside those of the sum.
     """
     shares = [count / sum(counts) for count in counts]
     weights = torch.tensor(shares, dtype=clients.dtype, device=clients.device)
@@ -142,8 +146,21 @@ def aggregate_rivals(
             out.add_(client, alpha=share)
         return out
 
+    def by_mv() -> Tensor:
+        return torch.mv(clients.t(), weights, out=place)
+
+    def by_mv_and_loop() -> Tensor:
+        found = by_mv()
+        for layer in layout.views(found).values():
+            _score(layer)
+        for client in clients if client_stats else ():
+            for layer in layout.views(client).values():
+                layer.norm() if client_stats == "norms" else _score(layer)
+        return found
+
     rivals: dict[str, AggregateRival] = {
-        "torch.mv": lambda: torch.mv(clients.t(), weights, out=place),
+        "torch.mv": by_mv,
+        SUM_AND_LOOP: by_mv_and_loop,
         "torch.einsum": lambda: torch.einsum("kp,k->p", clients, weights),
         "torch add_ loop": by_add,
     }

@@ -17,6 +17,7 @@ Rivals = dict[str, Callable[[], Tensor]]
 
 FLOWER_MEDIAN = "Flower aggregate_median"
 FLOWER_TRIMMED = "Flower aggregate_trimmed_avg"
+FLOWER_KRUM = "Flower aggregate_krum"
 LARGEST = 2**28
 """With more numbers in all clients, these ways take minutes."""
 
@@ -72,6 +73,33 @@ def distance_rivals(clients: Tensor, tell: Tell) -> Rivals:
             return torch.tensor(norms, dtype=torch.float64)
 
         found["numpy loop"] = by_loop
+    return found
+
+
+def krum_rivals(clients: Tensor, tolerated: int, layout: ParameterLayout, tell: Tell) -> Rivals:
+    """Returns rivals for Krum's choice among clients [K, P] float32: its vector [P].
+
+    Args:
+        clients: the clients' vectors.
+        tolerated: f, the number of clients that may be malicious.
+        layout: the layout of the layers.
+        tell: called with the reason why a rival is left out.
+    """
+    if _too_many(clients, tell):
+        return {}
+    nearest = max(1, len(clients) - tolerated - 2)
+
+    def by_cdist() -> Tensor:
+        distances = torch.cdist(clients, clients).square().fill_diagonal_(torch.inf)
+        return clients[distances.sort(dim=1).values[:, :nearest].sum(dim=1).argmin()]
+
+    found: Rivals = {"torch cdist": by_cdist}
+    try:
+        results = flower_results(clients, [1] * len(clients), layout)
+        module = import_module(FLOWER_MODULE)
+        found[FLOWER_KRUM] = lambda: _whole(module.aggregate_krum(results, tolerated, 0))
+    except LeftOutError as reason:
+        tell(f"{FLOWER_KRUM}: left out, {reason}")
     return found
 
 

@@ -18,11 +18,18 @@ from fedtlu_fast.profiling import bandwidth, rivals
 from fedtlu_fast.profiling.bandwidth import Bandwidth, Probes, Traffic
 from fedtlu_fast.profiling.measure import interleaved, profile
 from fedtlu_fast.profiling.operations import OPS
-from fedtlu_fast.profiling.rivals import COMPILED, FLOWER, RIVALS, aggregate_rivals, stats_rivals
+from fedtlu_fast.profiling.rivals import (
+    COMPILED,
+    FLOWER,
+    RIVALS,
+    SUM_AND_LOOP,
+    aggregate_rivals,
+    stats_rivals,
+)
 from fedtlu_fast.profiling.shapes import SHAPES, random_change, random_clients
 
 FAST = [name for name in backends.live_backends("cpu") if name != "triton"]
-ROBUST = ("median", "trimmed mean", "distances")
+ROBUST = ("median", "trimmed mean", "distances", "krum")
 MOMENTS = [op for op in OPS if op not in ("accumulate_", "masked_apply_", *ROBUST)]
 
 
@@ -86,9 +93,9 @@ def test_our_backends_are_as_right_as_promised(found, request):
     assert {row.op for row in ours} == set(OPS)
 
 
-def test_rivals_of_aggregate_only_aggregate(rows):
+def test_rivals_of_aggregate_return_the_sum_alone(rows):
     theirs = [row for row in rows if row.op == "aggregate" and not row.ours]
-    assert {"torch.mv", "torch.einsum", "torch add_ loop"} <= {row.method for row in theirs}
+    assert {"torch.mv", SUM_AND_LOOP, "torch.einsum", "torch add_ loop"} <= {row.method for row in theirs}
     assert all(row.ratio_error is None and row.element_error < 1e-8 for row in theirs)
 
 
@@ -110,6 +117,7 @@ def test_a_sum_in_16_bits_is_shown_as_wrong_and_a_widened_one_as_right(small):
         ("aggregate+norms", 12, 4, 16),
         ("median", 12, 4, 16),
         ("distances", 12, 0, 12),
+        ("krum", 12, 0, 12),
     ],
 )
 def test_floor_is_what_the_bytes_take_at_the_bandwidth_of_the_same_turns(rows, op, read, written, waited_for):
