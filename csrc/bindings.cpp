@@ -39,7 +39,6 @@ PYBIND11_MODULE(_native, module) {
     bind_tensors(module);
     bind_rules(module);
     bind_training(module);
-    bind_activations(module);
     bind_knapsacks(module);
     module.def("read_loop", &py_read_loop, py::arg("values"), py::arg("threads"),
                "The exclusive or of a float32 vector's 64-bit words, to measure reading of memory.");

@@ -29,7 +29,6 @@
 // The loops.
 #include "columns_impl.h"
 #include "distances_impl.h"
-#include "gelu_impl.h"
 #include "sums_impl.h"
 #include "updates_impl.h"
 
@@ -47,7 +46,6 @@ const Kernels FEDTLU_KERNELS = {
     widen_row,
     squares,
     pair_squares,
-    single_pair_squares,
-    gelu};
+    single_pair_squares};
 
 }  // namespace fedtlu

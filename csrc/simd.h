@@ -124,9 +124,6 @@ struct Kernels {
     void (*pair_squares)(double* out, const double* const* left, const double* const* right, std::int64_t n);
     void (*single_pair_squares)(float* out, const float* left, const float* right, std::int64_t n);
 
-    // Values and, if `slope` is not null, derivatives of GELU (`gelu.h`).
-    void (*gelu)(float* out, float* slope, const float* x, std::int64_t n);
-
     Sum sum(Dtype dtype) const { return sums[static_cast<int>(dtype)]; }
     SumShort short_sum(Dtype dtype) const { return short_sums[static_cast<int>(dtype)]; }
     Update update(Dtype dtype) const { return updates[static_cast<int>(dtype)]; }

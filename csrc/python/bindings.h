@@ -11,7 +11,6 @@ void bind_tensors(pybind11::module_& module);
 
 void bind_rules(pybind11::module_& module);
 void bind_training(pybind11::module_& module);
-void bind_activations(pybind11::module_& module);
 void bind_knapsacks(pybind11::module_& module);
 
 }  // namespace fedtlu

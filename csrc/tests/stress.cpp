@@ -18,7 +18,6 @@
 #include "aggregate.h"
 #include "columns.h"
 #include "distances.h"
-#include "gelu.h"
 #include "knapsack.h"
 #include "moments.h"
 #include "perceptron/perceptron.h"
@@ -648,31 +647,6 @@ void test_knapsacks(Random& random) {
     }
 }
 
-// GELU and its derivative are those of long double.
-void test_gelu(Random& random) {
-    const std::int64_t n = below(random, 3) == 0 ? below(random, 100000) : below(random, 100);
-    const std::vector<float> x = any_row(random, n);
-    std::vector<float> values(x.size()), slopes(x.size()), alone(x.size());
-    gelu(values.data(), slopes.data(), x.data(), n, any_threads(random));
-    gelu(alone.data(), nullptr, x.data(), n, any_threads(random));
-    const long double factor = 2 * std::sqrt(0.63661977236758134308L), cubic = 0.044715L;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-        const long double own = x[i];
-        if (!std::isfinite(x[i])) {
-            check(std::isnan(values[i]) == std::isnan(x[i]), "gelu: NaN");
-            continue;
-        }
-        const long double e = std::exp(-factor * (own + cubic * own * own * own)), share = 1 / (1 + e);
-        const long double steep =
-            own < -30 ? 0 : share + own * share * (1 - share) * factor * (1 + 3 * cubic * own * own);
-        const long double error = std::abs(values[i] - own * share),
-                          limit = 1e-6L * std::max(1.0L, std::abs(own));
-        check(error <= limit, "gelu: value");
-        check(std::abs(slopes[i] - steep) <= 2e-6L, "gelu: derivative");
-        check(alone[i] == values[i], "gelu: value without derivative");
-    }
-}
-
 void run(std::uint64_t seed, int rounds, bool choose_level) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -682,7 +656,6 @@ void run(std::uint64_t seed, int rounds, bool choose_level) {
         test_stacks(random, choose_level);
         test_perceptrons(random, choose_level);
         test_knapsacks(random);
-        test_gelu(random);
     }
 }
 

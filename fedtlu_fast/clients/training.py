@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from fedtlu_fast.clients.alternating import train_in_turn
 from fedtlu_fast.clients.batches import batches, normalises_batches, probe_batches
 from fedtlu_fast.clients.covered import check_held, try_steps
-from fedtlu_fast.clients.cpu_gelu import with_cpu_gelu
 from fedtlu_fast.clients.cpu_images import with_cpu_images
 from fedtlu_fast.clients.gradients import add_proximal_, clip_
 from fedtlu_fast.clients.leaves import Leaves
@@ -68,7 +67,7 @@ class LocalTrainer:
             # graph.
             self._loss = torch.compile(task.loss, mode=compiled, dynamic=False)
         else:
-            self._loss = with_cpu_gelu(with_cpu_images(task.loss, task.model), task.model)
+            self._loss = with_cpu_images(task.loss, task.model)
         self.task, self.layout, self.local, self.seed = task, layout, local, seed
         self.params = layout.flatten(task.model)
         self._loss = in_precision(self._loss, precision, self.params.device)

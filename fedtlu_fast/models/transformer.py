@@ -111,7 +111,6 @@ class Block(nn.Module):
         self.merge = nn.Linear(width, width)
         self.token_norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
-        self.activation = nn.GELU(approximate="tanh")
         self.shrink = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -120,5 +119,5 @@ class Block(nn.Module):
         query, key, value = (part.transpose(-3, -2) for part in parts.unbind(dim=-3))
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         x = x + self.merge(seen.transpose(-3, -2).flatten(-2))
-        added: Tensor = self.shrink(self.activation(self.expand(self.token_norm(x))))
+        added: Tensor = self.shrink(F.gelu(self.expand(self.token_norm(x)), approximate="tanh"))
         return x + added
