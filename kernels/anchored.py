@@ -110,6 +110,6 @@ def wide_sums(x, VECTOR: tl.constexpr):
 
 
 @triton.jit
-def ordinary_in_float64(total, squares, n):
+def ordinary_in_float64(total, squares, largest, n):
     """Tells whether m2 may be taken from these sums of n finite elements: |mean| <= 8 std, or all are 0."""
-    return (total * total * 65.0 <= squares * (n * 64.0)) & (squares - squares == 0.0)
+    return (total * total <= squares * (n * (64.0 / 65.0))) & (largest - largest == 0.0)

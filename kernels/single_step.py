@@ -88,8 +88,8 @@ def _put_wide_sums(
 ):
     """Stores the moments of a float32 tile from sums in float64, if these hold them, else about its mean."""
     total, squares, largest = wide_sums(x, VECTOR)
-    n = (stop - first).to(tl.float64)
-    if ordinary_in_float64(total, squares, n):
+    n = BLOCK if WHOLE else (stop - first).to(tl.float64)
+    if ordinary_in_float64(total, squares, largest, n):
         # A power of two's reciprocal is exact.
         mean = total * (1.0 / BLOCK) if WHOLE else total / n
         tl.store(partials, mean)

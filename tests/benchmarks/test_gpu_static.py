@@ -67,16 +67,31 @@ def rows(folder: Path, *arguments: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-# What does not reach the memory's speed, with the bound that it must keep; `docs/results/performance.md` says
-# why. For each element of each client these count more instructions than the GPU has time for.
-BELOW = {}
+# What does not reach the memory's speed, with the bound that it must keep: these count more instructions, or
+# operations of float64, than the memory leaves time for (`docs/results/performance.md` has the figures).
+CLIENTS = "aggregate bf16 clients_stats"
+WITH_BASE = "aggregate bf16 base clients_stats"
+BELOW = {
+    ("H200", CLIENTS): 0.78,
+    ("B200", CLIENTS): 0.53,
+    ("T4", WITH_BASE): 0.73,
+    ("RTX 3090", WITH_BASE): 0.78,
+    ("MI300X", WITH_BASE): 0.67,
+    ("H100 SXM", WITH_BASE): 0.65,
+    ("A100 80GB SXM", WITH_BASE): 0.6,
+    ("H200", WITH_BASE): 0.45,
+    ("B200", WITH_BASE): 0.31,
+    ("B200", "aggregate fp32 base clients_stats"): 0.62,
+}
 
 
 def check(found: list[dict[str, str]]) -> None:
     """Checks that kernels reach the memory's speed, with no float64 in the loop if float64 is slow."""
     for row in found:
         name = " ".join(row[key] for key in ("op", "dtype", "variant") if row[key])
-        assert row["spills"] == "0" or row["gpu"] == "T4", row  # there, one register of partial tiles
+        # One register, on the path of tiles at a layer's ends.
+        spilt = (row["gpu"], name) in {("T4", "aggregate fp32 base"), ("RTX 5090", "aggregate bf16 base")}
+        assert row["spills"] in (("0", "3") if spilt else ("0",)), row
         assert "x16" in row["loads"], row
         least = BELOW.get((row["gpu"], name), 0.9)
         assert min(float(row["loop_strict"]), float(row["tile_strict"])) >= least, row
@@ -85,7 +100,16 @@ def check(found: list[dict[str, str]]) -> None:
 
 
 def test_kernels_reach_the_memory_s_speed_on_one_gpu(tmp_path):
-    found = rows(tmp_path, "--only", "layer_stats fp32", "aggregate bf16 clients", "--arch", "sm_120")
+    found = rows(
+        tmp_path,
+        "--only",
+        "layer_stats fp32",
+        "aggregate bf16 clients",
+        "--skip",
+        "unaligned",
+        "--arch",
+        "sm_120",
+    )
     assert [(row["gpu"], row["sums"], row["bytes"]) for row in found] == [
         ("RTX 5090", "pairs", "4"),
         ("RTX 5090", "pairs", "2"),
