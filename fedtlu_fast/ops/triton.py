@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fedtlu_fast.errors import BackendUnavailableError
 from fedtlu_fast.ops.moments import Moments, squared_norms
-from fedtlu_fast.ops.reference import squared_distances_from as squared_distances_from
 
 try:
     import triton as _triton
@@ -28,6 +27,7 @@ from fedtlu_fast.kernels.accumulate import accumulate, accumulate_kernel, accumu
 from fedtlu_fast.kernels.aggregate import aggregate as aggregate_moments
 from fedtlu_fast.kernels.columns import sorted_mean as mean_of_columns
 from fedtlu_fast.kernels.distances import squared_distances as distances_of
+from fedtlu_fast.kernels.distances_from import squared_distances_from as distances_from
 from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
 from fedtlu_fast.kernels.tiles import Layers
@@ -133,6 +133,14 @@ def squared_distance_bounds(clients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """See `reference.squared_distance_bounds`; the bounds are the distances themselves."""
     distances = squared_distances(clients, range(len(clients)))
     return distances, distances.clone()
+
+
+def squared_distances_from(clients: Sequence[Tensor], base: Tensor, centre: Tensor | None) -> Tensor:
+    """See `reference.squared_distances_from`."""
+    _check_live(base)
+    with _device_of(base):
+        found: Tensor = distances_from(clients, base, centre)
+        return found.cpu()
 
 
 def _layers(offsets: Tensor) -> Layers:
