@@ -10,13 +10,15 @@ a short wait on the device before each run hides the host's time, which `host_ms
 
 `read_bytes` and `written_bytes` are the bytes that must at least move: layer_stats reads every element once;
 accumulate_ reads three vectors and writes one, with or without statistics; aggregate reads every client and
-writes one vector; masked_apply_ reads two and writes one, over the chosen layers. `floor_ms` is the time
-these bytes take at the read and write bandwidths measured in the same run, and `share` is the floor divided
-by the time; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
-(layer_stats) or of an element (the others). `cold_ms` is the host's time for a first call, which builds and
-uploads the tables (kernels compiled before). Methods that end in `_float64` and `_pairs` force how sums are
-kept; `fedtlu` alone is what the device decides. A case that does not fit into the memory (60 GB hold all)
-or into the time is left out, with a note. Rows are written as soon as their case is measured.
+writes one vector; masked_apply_ reads two and writes one, over the chosen layers; sorted_mean reads every
+client and the base and writes one; squared_distances_from reads every client, base and centre. `floor_ms` is
+the time these bytes take at the read and write bandwidths measured in the same run, and `share` is the floor
+divided by the time; GB = 1e9 bytes. `error`, against float64, is the largest of |mean|/std over the layers
+(layer_stats), of a distance, as a share of it, or of an element (the others). `cold_ms` is the host's time
+for a first call, which builds and uploads the tables (kernels compiled before). Methods that end in
+`_float64` and `_pairs` force how sums are kept; `fedtlu` alone is what the device decides. A case that does
+not fit into the memory (60 GB hold all) or into the time is left out, with a note. Rows are written as soon
+as their case is measured.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gpu_rows import CUDA
-from gpu_rows.cases import aggregate_cases, cases
+from gpu_rows.cases import aggregate_cases, cases, stack_cases
 from gpu_rows.clients import bench_aggregate
 from gpu_rows.measure import Row, bandwidth, report
 from gpu_rows.operations import bench_accumulate, bench_apply, bench_stats
+from gpu_rows.robust import bench_distances_from, bench_sorted_mean
 from gpu_rows.tune import shrink, tune
 
 Bench = Callable[[argparse.Namespace], list[Row] | None]
@@ -72,6 +75,11 @@ def benches(args: argparse.Namespace) -> Iterator[tuple[str, Bench]]:
     for name, (dtype, sizes, counts) in aggregate_cases(args.smoke).items():
         for count in counts if args.only in name else ():
             yield f"aggregate {name}, {count} clients", partial(bench_aggregate, name, dtype, sizes, count)
+    for name, (size, counts) in stack_cases(args.smoke).items():
+        for count in counts if args.only in name else ():
+            case = f"{name}, {count} clients"
+            yield f"sorted_mean {case}", partial(bench_sorted_mean, name, size, count)
+            yield f"squared_distances_from {case}", partial(bench_distances_from, name, size, count)
 
 
 def write(folder: Path, about: dict[str, str], rows: list[Row], found: dict[str, object]) -> None:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from gpu_bounds.bounds import bound, of_loop, of_tile
 from gpu_bounds.compiled import Code, analyse, compile_launch
-from gpu_bounds.launches import Variant, merges, sums_of, variants
+from gpu_bounds.launches import Variant, sums_of, unbounded, variants
 from gpu_bounds.targets import ARCHITECTURES, GPUS, Architecture, Gpu
 
 Row = dict[str, str | int | float]
@@ -97,11 +97,11 @@ def rows_of(architecture: Architecture, args: argparse.Namespace) -> list[Row]:
         print(f"  {name:<40} {shown(columns, bounds)}", flush=True)
         for gpu in gpus:
             rows.append({**named, "gpu": gpu.name, "arch": architecture.name, **columns, **bounds[gpu.name]})
-    if any(wanted in "merge" for wanted in args.only):
-        for name, launch in merges(architecture, sums):
+    for op, name, launch in unbounded(architecture, sums):
+        if any(wanted in f"{op} {name}" for wanted in args.only):
             used, _ = compile_launch(launch, architecture)
             print(f"  {name:<40} {used.registers} registers, {used.spills} spilled, {used.warps} warps")
-            named = {"op": "merge", "variant": name, "sums": sums, "arch": architecture.name}
+            named = {"op": op, "variant": name, "sums": sums, "arch": architecture.name}
             rows.append({**named, "registers": used.registers, "spills": used.spills, "warps": used.warps})
     return rows
 

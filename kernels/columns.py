@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fedtlu_fast.kernels import runs
 from fedtlu_fast.kernels.clients import table_of
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.network import LARGEST_KEY, LEAST_KEY, key_of, number_of, sort
 from fedtlu_fast.kernels.tiles import ALIGNMENT
 
 # Chosen by the compiler's register counts, not yet measured: a thread holds 64 keys, or 128 of one column.
-NUM_WARPS = 4
-THREADS = 32 * NUM_WARPS
+THREADS = 128
 LARGEST = 112
 """The most clients whose columns are sorted in registers; the compiler takes minutes for a few more."""
 GROUP = tl.constexpr(8)
@@ -164,5 +164,5 @@ def _launch(
         ROWS=rows,
         LOG=log,
         BLOCK=block,
-        num_warps=NUM_WARPS,
+        num_warps=warps_of(THREADS, out.device),
     )

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from fedtlu_fast.kernels import network
 from fedtlu_fast.kernels.clients import table_of
+from fedtlu_fast.kernels.device import warps_of
 from fedtlu_fast.kernels.network import LARGEST_KEY, key_of, number_of
 
 # Chosen by reasoning, not yet measured. 32 MiB of keys stay in the second-level cache of most GPUs.
-NUM_WARPS = 4
-BLOCK = 128
+THREADS = 128
+BLOCK = THREADS
 LOG = 6
 RUN = 1 << LOG
 KEYS = 2**23
@@ -50,10 +51,10 @@ def sort_runs_kernel(
         start, stop: the columns that are wanted.
         HAS_BASE, LOG, BLOCK: whether there is a base; rows and columns of a tile.
     """
-    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    at = start + column
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at = start + column.to(tl.int64)
     inside = at < stop
-    row = tl.program_id(1).to(tl.int64) * (1 << LOG) + tl.arange(0, 1 << LOG)
+    row = tl.program_id(1) * (1 << LOG) + tl.arange(0, 1 << LOG)
     there = row < clients
     client = tl.load(table + row, there, other=0).to(tl.pointer_type(tl.float32))
     wanted = there[:, None] & inside[None, :]
@@ -89,9 +90,9 @@ def merge_runs_kernel(
         LOG, BLOCK: rows and columns of a tile.
     """
     ROWS: tl.constexpr = 1 << LOG
-    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    block = tl.program_id(1).to(tl.int64) // step
-    inner = tl.program_id(1).to(tl.int64) % step
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    block = tl.program_id(1) // step
+    inner = tl.program_id(1) % step
     place = tl.arange(0, ROWS)
     row = block * step * ROWS + place * step + inner
     if MIRROR:
@@ -124,7 +125,7 @@ def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, fir
     table = table_of(clients, torch.empty(0, dtype=torch.float64))
     width = min(triton.cdiv(length, BLOCK), max(1, KEYS // (count * BLOCK))) * BLOCK
     keys = torch.empty((count, width), dtype=torch.int32, device=out.device)
-    shape = {"LOG": LOG, "BLOCK": BLOCK, "num_warps": NUM_WARPS}
+    shape = {"LOG": LOG, "BLOCK": BLOCK, "num_warps": warps_of(THREADS, out.device)}
     runs = triton.cdiv(count, RUN)
     for start in range(0, length, width):
         stop = min(start + width, length)
@@ -146,7 +147,7 @@ def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, fir
             arguments = (keys, count, width, columns, step)
             merge_runs_kernel[(blocks, groups)](*arguments, MIRROR=mirror, LAYERS=layers, **shape)
         average_kernel[(blocks,)](
-            out, keys, width, start, stop, first, last, BLOCK=BLOCK, num_warps=NUM_WARPS
+            out, keys, width, start, stop, first, last, BLOCK=BLOCK, num_warps=shape["num_warps"]
         )
 
 

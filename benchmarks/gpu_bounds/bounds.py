@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from gpu_bounds.compiled import Code
@@ -11,6 +12,10 @@ from gpu_bounds.targets import ARCHITECTURES, Gpu
 
 SPECIAL = 16
 """Reciprocals and narrow conversions per clock and processor, at least (the same guide's table)."""
+
+
+_ADDITION = Counts(issued=4, kinds=Counter({"f64": 1, "convert": 1, "alu": 2}))
+"""What `network.number_of` and the addition of its result take for one number."""
 
 
 class Work(NamedTuple):
@@ -29,7 +34,10 @@ def of_loop(code: Code, variant: Variant) -> Work:
     """Returns one turn of the main loop; the whole path of a tile if the kernel has no loop."""
     if code.loop is None:
         return of_tile(code, variant)
-    return Work(_per_element(code, code.loop, turns(code, code.loop, variant) * variant.step), variant.turn)
+    return Work(
+        _per_element(code, code.loop, turns(code, code.loop, variant) * variant.step),
+        variant.turn - variant.spared,
+    )
 
 
 def of_tile(code: Code, variant: Variant) -> Work:
@@ -40,7 +48,9 @@ def of_tile(code: Code, variant: Variant) -> Work:
         before = turns(code, code.path, variant) - inside
         whole = variant.turns or variant.elements // variant.step - before
         total = code.path.add(code.loop, whole / inside - 1)
-    return Work(_per_element(code, total, variant.elements), variant.read + variant.written)
+    counts = _per_element(code, total, variant.elements)
+    traffic = variant.read + variant.written - variant.spared
+    return Work(counts.add(_ADDITION, variant.added), traffic)
 
 
 def turns(code: Code, counts: Counts, variant: Variant) -> int:

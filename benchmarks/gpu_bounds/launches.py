@@ -23,6 +23,7 @@ from fedtlu_fast.kernels import (
     aggregate,
     columns,
     device,
+    distances_from,
     layer_stats,
     masked_apply,
     merge,
@@ -35,12 +36,17 @@ from gpu_bounds.targets import Architecture
 CLIENTS = 10
 """How many clients an aggregation of the table has."""
 COHORTS = (10, 32, 100)
-"""Numbers of clients whose medians are computed."""
+"""Numbers of clients whose medians and trimmed means are computed."""
+MANY = 200
+"""More clients than are sorted in registers."""
+TRIM = 10
+"""One client of so many is trimmed at either end."""
 _TYPES = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
     torch.float64: "fp64",
+    torch.int32: "i32",
     torch.int64: "i64",
 }
 _OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "enable_fp_fusion")
@@ -86,6 +92,9 @@ class Variant:
         turn: bytes for each element of a step in one turn.
         turns: of the loop in a whole tile; 0 if it covers the elements that are not loaded before it.
         table: bytes that a turn reads from the table of clients.
+        spared: of the bytes of a turn, or of a tile without a loop, those that the memory does not move:
+            several programs read them side by side, or a mask leaves them out.
+        added: numbers for each element that are added in float64 behind branches, and so not on the path.
     """
 
     op: str
@@ -100,6 +109,8 @@ class Variant:
     turn: int = 0
     turns: int = 0
     table: int = 0
+    spared: int = 0
+    added: int = 0
 
     def widths(self, threads: int) -> frozenset[int]:
         """Returns the bytes of the accesses that a program of so many threads can make to its vectors."""
@@ -141,16 +152,25 @@ def _variants() -> Iterator[Variant]:
         for aligned in (True, False):
             yield _masked_apply(dtype, aligned)
     for clients in COHORTS:
-        yield _sorted_mean(clients)
+        for trimmed in (False, True):
+            yield _sorted_mean(clients, trimmed)
+    for clients in (1, CLIENTS):
+        for centred in (False, True):
+            yield _squared_distances_from(clients, centred)
 
 
-def merges(architecture: Architecture, sums: str) -> Iterator[tuple[str, Launch]]:
-    """Makes the launches of the second kernel, which reads little and so has no row of bounds."""
+def unbounded(architecture: Architecture, sums: str) -> Iterator[tuple[str, str, Launch]]:
+    """Makes the launches that have no row of bounds: they read little, or what a cache holds.
+
+    Yields:
+        The operation, a name, and the launch.
+    """
     with _launched_on(architecture, sums):
         yield from _merges()
+        yield from _runs()
 
 
-def _merges() -> Iterator[tuple[str, Launch]]:
+def _merges() -> Iterator[tuple[str, str, Launch]]:
     sizes = merge.MERGE_LANES[os.environ[VARIABLE] == "pairs"]
     for lanes, warps in zip(sizes, merge.MERGE_WARPS, strict=True):
         size = tiles.TILE_BYTES // 4 * lanes
@@ -160,7 +180,19 @@ def _merges() -> Iterator[tuple[str, Launch]]:
         launch = recorded[-1]
         if (launch.constants["LANES"], launch.warps) != (lanes, warps):
             raise RuntimeError("the launcher chose another size of the merge")
-        yield f"merge of {lanes} tiles a turn", launch
+        yield "merge", f"merge of {lanes} tiles a turn", launch
+
+
+def _runs() -> Iterator[tuple[str, str, Launch]]:
+    """The launches for more clients than registers hold, each kernel and its variants once."""
+    seen = set()
+    for launch in _recorded(_sorting(MANY, True)[1]):
+        mirror = launch.constants.get("MIRROR")
+        name = launch.kernel.__name__.removesuffix("_kernel").replace("_", " ")
+        layers = "" if mirror is None else f", {launch.constants['LAYERS'] + mirror} layers"
+        if name + layers not in seen:
+            seen.add(name + layers)
+            yield "sorted_mean", f"{MANY} clients, {name}{layers}", launch
 
 
 def _layer_stats(dtype: torch.dtype) -> Variant:
@@ -218,16 +250,40 @@ def _masked_apply(dtype: torch.dtype, aligned: bool) -> Variant:
     return Variant(*names, launch, vectors, elements, *moved, step, sum(moved))
 
 
-def _sorted_mean(count: int) -> Variant:
-    """The median with a base; that of an even number, of which the middle two are averaged."""
+def _sorted_mean(count: int, trimmed: bool) -> Variant:
+    """A trimmed mean, or the median; of an even number, the middle two are averaged."""
+    kept, run = _sorting(count, trimmed)
+    launch = _recorded(run)[0]
+    elements, rows = launch.constants["BLOCK"], launch.constants["ROWS"]
+    names = ("sorted_mean", "fp32", _flags(trimmed=trimmed, base=True) + f" {count} clients")
+    spared = 4 * (rows - count)  # rows behind the clients
+    moved = 4 * (rows + 1)
+    added = kept if trimmed else 0
+    return Variant(*names, launch, ((4, True),), elements, moved, 4, spared=spared, added=added)
+
+
+def _sorting(count: int, trimmed: bool) -> tuple[int, Callable[[], None]]:
+    """Returns how many clients are averaged, and the call."""
     size = 16 * columns.THREADS
     clients = [_vector(size, torch.float32) for _ in range(count)]
     out, base = _vector(size, torch.float32), _vector(size, torch.float32)
-    middle = ((count - 1) // 2, count // 2 + 1)
-    launch = _recorded(lambda: columns.sorted_mean(out, clients, base, *middle))[0]
-    elements = launch.constants["BLOCK"]
-    names = ("sorted_mean", "fp32", f"base {count} clients")
-    return Variant(*names, launch, ((4, True),), elements, 4 * (count + 1), 4)
+    cut = count // TRIM
+    places = (cut, count - cut) if trimmed else ((count - 1) // 2, count // 2 + 1)
+    return places[1] - places[0], lambda: columns.sorted_mean(out, clients, base, *places)
+
+
+def _squared_distances_from(count: int, centred: bool) -> Variant:
+    size = distances_from.SPAN
+    clients = [_vector(size, torch.float32) for _ in range(count)]
+    base, centre = _vector(size, torch.float32), _vector(size, torch.float32) if centred else None
+    launch = _recorded(lambda: distances_from.squared_distances_from(clients, base, centre))[0]
+    group, step = launch.constants["GROUP"], launch.constants["LANES"]
+    shared = 4 * (1 + centred)
+    turn = 4 * group + shared
+    flags = _flags(centre=centred) + f" {count} client{'s' * (count > 1)}"
+    names = ("squared_distances_from", "fp32", flags.strip())
+    spared = shared if count > group else 0  # the groups of a tile share base and centre
+    return Variant(*names, launch, ((4, True),), size, turn, 0, step, turn, spared=spared)
 
 
 def _recorded(run: Callable[[], object]) -> list[Launch]:

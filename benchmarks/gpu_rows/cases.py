@@ -55,6 +55,13 @@ def aggregate_cases(smoke: bool) -> dict[str, tuple[torch.dtype, list[int], tupl
     }
 
 
+def stack_cases(smoke: bool) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Maps names to the parameters and the numbers of clients of cohorts' stacks."""
+    if smoke:
+        return {"tiny": (37, (1, 5))}
+    return {"5m": (5_000_000, (1, 10, 32, 100, 200))}
+
+
 def offsets_of(sizes: list[int]) -> Tensor:
     return torch.tensor([0, *sizes]).cumsum(0)
 
