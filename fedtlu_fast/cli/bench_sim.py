@@ -96,6 +96,8 @@ def bench_sim_command(
     check_place("--csv", csv_file, header_of(SimulatorRow))
     chosen = _chosen(simulators(rivals), systems)
     journal = _journal(csv_file, resume, rounds, size)
+    if csv_file is not None:  # minutes before the first row: that the file can be written shows now
+        write_csv(csv_file, SimulatorRow, rows(journal.results))
     try:
         for name in names:
             for _ in _told(chosen, name, rounds, runs, journal, size):

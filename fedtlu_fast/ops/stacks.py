@@ -6,7 +6,9 @@ client's parameters.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,10 +43,12 @@ def sorted_mean(
         backend: one of `backends.NAMES`.
 
     Raises:
-        InputError: There are no clients; shapes, dtypes or devices do not fit; or the places are none of K.
+        InputError: There are no clients; shapes, dtypes or devices do not fit; or the places are none of K,
+            or no whole numbers.
         BackendUnavailableError: See `backends.resolve`.
     """
     rows = _rows(clients)
+    first, last = _place("first", first), _place("last", last)
     if not 0 <= first < last <= len(rows):
         raise InputError("first", (first, last), f"0 <= first < last <= {len(rows)}, the number of clients")
     base = None if base is None else _vector("base", base, rows[0])
@@ -76,12 +80,12 @@ def squared_distances(
         [C, K] float64, on the CPU.
 
     Raises:
-        InputError: There are no clients; shapes, dtypes or devices do not fit; or a place is none of K or
-            chosen twice.
+        InputError: There are no clients; shapes, dtypes or devices do not fit; or a place is none of K, is
+            chosen twice, or is no whole number.
         BackendUnavailableError: See `backends.resolve`.
     """
     rows = _rows(clients)
-    places = list(range(len(rows)) if chosen is None else chosen)
+    places = [_place("chosen", each) for each in (range(len(rows)) if chosen is None else chosen)]
     if len(set(places)) < len(places) or not set(places) <= set(range(len(rows))):
         raise InputError("chosen", places, f"different places from 0 to {len(rows) - 1}")
     found: Tensor = resolve(backend, rows[0].device.type).squared_distances(rows, places)
@@ -135,6 +139,13 @@ def squared_distances_from(
     centre = None if centre is None else _vector("centre", centre, rows[0])
     found: Tensor = resolve(backend, base.device.type).squared_distances_from(rows, base, centre)
     return found
+
+
+def _place(field: str, given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise InputError(field, given, "a whole number, the place of a client from 0") from None
 
 
 def _rows(clients: Tensor | Iterable[Tensor]) -> list[Tensor]:

@@ -246,6 +246,9 @@ def reference_mean(rows, first, last):
             r"first: got \(2, 2\); expected 0 <= first < last <= 3",
         ),
         (lambda rows: stacks.sorted_mean(rows, 0, 4), "the number of clients"),
+        (lambda rows: stacks.sorted_mean(rows, 0.5, 2), "first: got 0.5; expected a whole number"),
+        (lambda rows: stacks.sorted_mean(rows, 0, None), "last: got None; expected a whole number"),
+        (lambda rows: stacks.squared_distances(rows, chosen=[1.0]), "chosen: got 1.0; expected a whole"),
         (lambda rows: stacks.sorted_mean(rows.double(), 0, 1), r"clients\[0\].dtype: got 'torch.float64'"),
         (lambda rows: stacks.sorted_mean(rows, 0, 1, base=torch.ones(4)), "base: got"),
         (
@@ -262,3 +265,11 @@ def reference_mean(rows, first, last):
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call(torch.randn(3, 5))
+
+
+def test_places_may_be_whole_numbers_of_any_type(generator, backend, backend_device):
+    rows = torch.randn(5, 9, generator=generator).to(backend_device)
+    found = stacks.sorted_mean(rows, np.int64(1), torch.tensor(4), backend=backend)
+    assert torch.equal(found, stacks.sorted_mean(rows, 1, 4, backend=backend))
+    found = stacks.squared_distances(rows, backend, chosen=[np.int64(3)])
+    assert torch.equal(found, stacks.squared_distances(rows, backend, chosen=[3]))

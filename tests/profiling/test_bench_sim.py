@@ -270,6 +270,17 @@ def test_bad_arguments_are_refused_before_any_simulator_is_asked(arguments, monk
     assert isinstance(done.exception, InputError)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulators, "measure", lambda *_: pytest.fail("something was measured"))
+    file = tmp_path / "x.csv"
+    file.symlink_to("/dev/full")
+    done = CliRunner().invoke(app, ["bench-sim", "--systems", "plain", "--csv", str(file)])
+    assert isinstance(done.exception, InputError)
+    assert "--csv" in str(done.exception)
+    assert "No space left" in str(done.exception)
+
+
 CHILD = "import time; held = bytearray(80_000_000); time.sleep(1.5)"
 
 
