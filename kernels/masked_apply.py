@@ -7,30 +7,16 @@ import triton.language as tl
 from torch import Tensor
 
 from fedtlu_fast.kernels.device import warps_of
-from fedtlu_fast.kernels.numbers import double, double_words, widen
 from fedtlu_fast.kernels.tiles import ALIGNMENT, Layers, in_step, tiles_of
+from fedtlu_fast.kernels.weighted import add_weighted, words_of
 
-# Chosen for Hopper by reasoning, not yet measured: four (float32) 16-byte loads per thread from each array.
+# Chosen by the compiler's counts, not yet measured: a thread makes four 16-byte loads from `params`. With
+# eight, for 16-bit changes, registers would spill.
 THREADS = 128
 BLOCK_BYTES = 8192
 
 
-@triton.jit
-def _apply(target, change, first, stop, lr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
-    for base in range(0, stop, BLOCK):
-        lanes = base + tl.arange(0, BLOCK)  # [BLOCK]
-        if WHOLE:  # a mask would split the 16-byte loads
-            x = tl.load(target + lanes)
-            y = tl.load(change + lanes)
-            tl.store(target + lanes, (x.to(tl.float64) + lr * widen(y).to(tl.float64)).to(x.dtype))
-        else:
-            inside = (lanes >= first) & (lanes < stop)
-            x = tl.load(target + lanes, inside, other=0.0)
-            y = tl.load(change + lanes, inside, other=0.0)
-            tl.store(target + lanes, (x.to(tl.float64) + lr * widen(y).to(tl.float64)).to(x.dtype), inside)
-
-
-@triton.jit(do_not_specialize=["lr_high", "lr_low"])
+@triton.jit(do_not_specialize=["lr_high", "lr_low", "pair_high", "pair_low", "scale"])
 def masked_apply_kernel(
     params,
     delta,
@@ -39,30 +25,43 @@ def masked_apply_kernel(
     stops,
     lr_high,
     lr_low,
+    pair_high,
+    pair_low,
+    scale,
     TARGET_ALIGNMENT: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``params = round(params + lr * delta)`` over one tile, every step in float64, rounded once.
+    """``params = round(params + lr * delta)`` over one tile, rounded once.
+
+    Every step is in float64, or with PAIRS in pairs of float32 (`pair_sums.py`).
 
     Args:
         params: [P], float32 or float64.
         delta: [P], that or 16 bits wide.
         starts, firsts, stops: [T], the tile table of the chosen layers, seen from `delta`.
-        lr_high, lr_low: see `numbers.double`.
+        lr_high, lr_low, pair_high, pair_low, scale: see `weighted.words_of`.
         TARGET_ALIGNMENT: `params` lies on a multiple of this many bytes wherever `delta` lies on one of 16.
+        PAIRS: whether to compute in pairs of float32; not for float64.
         BLOCK: elements per step.
     """
     tile = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + tile)
     first = tl.load(firsts + tile).to(tl.int32)
     stop = tl.load(stops + tile).to(tl.int32)
-    lr = double(lr_high, lr_low)
+    lr = (lr_high, lr_low, pair_high, pair_low)
     target = tl.multiple_of(params + start, TARGET_ALIGNMENT)
     change = tl.multiple_of(delta + start, 16)  # the table starts tiles on 16 bytes
     if (first == 0) & (stop % BLOCK == 0):
-        _apply(target, change, first, stop, lr, BLOCK, True)
+        all_lanes = tl.full((), BLOCK, tl.int32)
+        for at in range(0, stop, BLOCK):
+            add_weighted(target + at, change + at, change, 0, all_lanes, lr, scale, False, PAIRS, BLOCK, True)
     else:
-        _apply(target, change, first, stop, lr, BLOCK, False)
+        for at in range(0, stop, BLOCK):
+            # fmt: off
+            add_weighted(target + at, change + at, change, first - at, stop - at, lr, scale,
+                         False, PAIRS, BLOCK, False)
+            # fmt: on
 
 
 def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> None:
@@ -72,6 +71,7 @@ def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> No
     # Seen from the narrower vector: an index on a 16-byte boundary there can be on one in the wider vector,
     # too.
     table = tiles_of(layers, delta)
+    words, pairs = words_of(lr, params)
     if table.count:
         masked_apply_kernel[(table.count,)](
             params,
@@ -79,9 +79,10 @@ def masked_apply(params: Tensor, delta: Tensor, layers: Layers, lr: float) -> No
             table.starts,
             table.firsts,
             table.stops,
-            *double_words(lr),
+            *words,
             TARGET_ALIGNMENT=ALIGNMENT if in_step(params, delta) else params.element_size(),
-            BLOCK=BLOCK_BYTES // delta.element_size(),
+            PAIRS=pairs,
+            BLOCK=BLOCK_BYTES // params.element_size(),
             num_warps=warps_of(THREADS, params.device),
             enable_fp_fusion=False,  # bit equality with the reference, as in accumulate.py
         )

@@ -18,6 +18,7 @@ rounding the sum is off by at most
     (K^2 / 2 + 6 K + 16) u^2 A,
 
 2^-40 of A for ten clients, if all errors have one sign; as a rule it is 2^-46, for a thousand clients too.
+A number that a sum starts from, as in accumulate_ and masked_apply_ (there K = 1), counts in A.
 
 Nothing vanishes or overflows unseen. The weights are multiplied by a power of two, so that the smallest lies
 in [2^44, 2^45): then the error of a product is exact even of the smallest subnormal number, and w_low * d

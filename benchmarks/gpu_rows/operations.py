@@ -14,7 +14,7 @@ from fedtlu_fast.ops import reference
 from fedtlu_fast.ops import triton as ops
 from gpu_rows import DEVICE
 from gpu_rows.cases import change, offsets_of
-from gpu_rows.checks import checked, moments_differ, picked, same_bits, stats_gate, sums_differ
+from gpu_rows.checks import checked, moments_differ, picked, stats_gate, sums_differ
 from gpu_rows.measure import Row, clock, report, rows_of
 from gpu_rows.rivals import STATS_RIVALS, compiled_std_mean, moments_ratio, ratio_of_means
 from gpu_rows.sums import SUMS, both_ways, compare, kept_in
@@ -124,32 +124,36 @@ def bench_apply(name: str, sizes: list[int], args: argparse.Namespace) -> list[R
     offsets, lr = offsets_of(sizes), 0.7
     params, delta = (change(int(offsets[-1]), torch.float32, seed) for seed in range(2))
     mask = torch.arange(len(sizes)) % 3 == 0
-    got, expected, rival = params.clone(), params, params.clone()
+    start, got, expected, rival = params.clone(), params.clone(), params, params.clone()
     chosen = [slice(int(offsets[layer]), int(offsets[layer + 1])) for layer in mask.nonzero().flatten()]
 
     def loop() -> None:
         for layer in chosen:
             rival[layer].add_(delta[layer], alpha=lr)
 
-    ops.masked_apply_(got, delta, offsets, mask, lr)
     reference.masked_apply_(expected, delta, offsets, mask, lr)
     loop()
-    right = same_bits(got, expected)
-    print(f"masked_apply_  {name}: {'correct' if right else 'bits differ from the reference'}", flush=True)
-    if not right or args.smoke:
-        return [] if right else None
-    errors = {
-        "fedtlu": 0.0,
-        "torch_float64": 0.0,
-        "torch_loop_float32": (rival - expected).abs().max().item(),
-    }
+    wrong = None
+    for choice in SUMS:
+        got.copy_(start)
+        with kept_in(choice):
+            ops.masked_apply_(got, delta, offsets, mask, lr)
+        wrong = wrong or sums_differ(got, expected, choice)
+    print(f"masked_apply_  {name}: {wrong or 'correct'}", flush=True)
+    if wrong or args.smoke:
+        return None if wrong else []
+    error = (rival - expected).abs().max().item()
     tiles._cache.clear()
     cold = clock(lambda: ops.masked_apply_(got, delta, offsets, mask, lr))[1]
     methods: dict[str, Callable[[], object]] = {
         "fedtlu": lambda: ops.masked_apply_(got, delta, offsets, mask, lr),
+        **both_ways("fedtlu", lambda: ops.masked_apply_(got, delta, offsets, mask, lr)),
         "torch_loop_float32": loop,
         "torch_float64": lambda: reference.masked_apply_(expected, delta, offsets, mask, lr),
     }
     touched = sum(layer.stop - layer.start for layer in chosen)
+    errors = dict.fromkeys(methods, 0.0) | {"torch_loop_float32": error}
     case = (name, torch.float32, sizes)
-    return rows_of("masked_apply_", case, (8 * touched, 4 * touched), methods, errors, cold, args)
+    rows = rows_of("masked_apply_", case, (8 * touched, 4 * touched), methods, errors, cold, args)
+    compare(rows)
+    return rows

@@ -122,10 +122,11 @@ def accumulate_(
     *,
     offsets: Tensor | None = None,
 ) -> Moments | None:
-    """Computes ``aggregate += weight * (client - base)``; every backend gives the same bits.
+    """Computes ``aggregate += weight * (client - base)``.
 
-    `reference.accumulate_` defines the operation and its arguments. With `offsets`, the same pass also
-    computes the moments of the new aggregate's layers.
+    `reference.accumulate_` defines the operation and its arguments. Every backend gives the same bits, but
+    for GPUs whose float64 is slow: there the last digit of float32 may differ. With `offsets`, the same pass
+    also computes the moments of the new aggregate's layers.
 
     Raises:
         InputError: Shapes, dtypes, devices or offsets do not fit, or the weight is not finite.
@@ -202,7 +203,8 @@ def aggregate(
 ) -> tuple[Tensor, Moments, Moments | Tensor | None]:
     """Computes ``sum_k weights[k] * (clients[k] - base)`` and the moments of its layers in one pass.
 
-    Every backend gives the same bits; `reference.aggregate` defines the operation.
+    `reference.aggregate` defines the operation. Every backend gives the same bits, but for GPUs whose float64
+    is slow: there the last digit of float32 may differ.
 
     Args:
         clients: [K, P], or K vectors [P]; float32, bfloat16, float16 or float64.
@@ -274,8 +276,9 @@ def masked_apply_(
 ) -> None:
     """Computes ``params[layer] += lr * delta[layer]`` for the layers with ``mask[layer]``.
 
-    `reference.masked_apply_` defines the operation and its arguments. Every backend gives the same bits;
-    layers that are not chosen keep theirs.
+    `reference.masked_apply_` defines the operation and its arguments. Every backend gives the same bits, but
+    for GPUs whose float64 is slow: there the last digit of float32 may differ. Layers that are not chosen
+    keep their bits.
 
     Raises:
         InputError: Shapes, dtypes, devices or offsets do not fit, or `lr` is not finite.

@@ -76,7 +76,7 @@ def layer_stats_list(tensors: Sequence[Tensor]) -> Moments:
 def accumulate_(
     aggregate: Tensor, client: Tensor, base: Tensor | None, weight: float, offsets: Tensor | None = None
 ) -> Moments | None:
-    """See `reference.accumulate_`; the bits are the same."""
+    """See `reference.accumulate_`; the bits are the same, but in pairs of float32 the last may differ."""
     _check_live(aggregate)
     client, base = client.contiguous(), None if base is None else base.contiguous()
     with _device_of(aggregate):
@@ -94,7 +94,7 @@ def aggregate(
     offsets: Tensor,
     client_stats: bool | Literal["norms"],
 ) -> tuple[Moments, Moments | Tensor | None]:
-    """See `reference.aggregate`; the bits of `out` are the same."""
+    """See `reference.aggregate`; `out` is as in `accumulate_`."""
     _check_live(out)
     clients = [client.contiguous() for client in clients]
     base = None if base is None else base.contiguous()
@@ -107,7 +107,7 @@ def aggregate(
 
 
 def masked_apply_(params: Tensor, delta: Tensor, offsets: Tensor, mask: Tensor, lr: float) -> None:
-    """See `reference.masked_apply_`; the bits are the same."""
+    """See `reference.masked_apply_`; the bits are as in `accumulate_`."""
     _check_live(params)
     layers, chosen = _layers(offsets), mask.numpy()
     with _device_of(params):

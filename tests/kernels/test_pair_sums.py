@@ -17,7 +17,7 @@ if DEVICE == "cpu":
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
-from fedtlu_fast.kernels import accumulate, aggregate, anchored, pair_sums, pairs  # noqa: E402
+from fedtlu_fast.kernels import accumulate, aggregate, anchored, masked_apply, pair_sums, pairs, tiles  # noqa: E402
 from fedtlu_fast.ops import reference  # noqa: E402
 from fedtlu_fast.ops import triton as ops  # noqa: E402
 
@@ -28,6 +28,7 @@ pytestmark = [
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZE = 40
+SKIPPED = 5
 NONE, ALL = torch.tensor([0]), torch.tensor([0, SIZE])
 
 
@@ -39,6 +40,9 @@ def small_tiles_in_pairs(monkeypatch):
     monkeypatch.setattr(accumulate, "MOMENTS_BLOCK", 16)
     monkeypatch.setattr(aggregate, "BLOCK_WITH_CLIENTS", 16)
     monkeypatch.setattr(anchored, "THREADS", tl.constexpr(2))
+    monkeypatch.setattr(tiles, "TILE_BYTES", 64)  # 16 or 32 elements, in two steps
+    monkeypatch.setattr(tiles, "_cache", type(tiles._cache)(maxlen=tiles.CACHED_TABLES))
+    monkeypatch.setattr(masked_apply, "BLOCK_BYTES", 32)
 
 
 def tensor(values, dtype=torch.float32):
@@ -57,6 +61,14 @@ def aggregated(vectors, weights, base=None, offsets=NONE, each=False):
     out = torch.empty(len(vectors[0]), device=DEVICE)
     ops.aggregate(out, vectors, weights, base, offsets, each)
     return out
+
+
+def applied(params, delta, lr, module=ops):
+    """The first layer, which is not chosen, begins with the vectors and ends within a tile."""
+    got = params.clone()
+    module.masked_apply_(got, delta, torch.tensor([0, SKIPPED, SIZE]), torch.tensor([False, True]), lr)
+    assert same_bits(got[:SKIPPED], params[:SKIPPED])
+    return got[SKIPPED:]
 
 
 def in_float64(vectors, weights, base=None):
@@ -137,6 +149,9 @@ def test_sums_have_the_bits_of_the_model(dtype, with_base):
         got = start.clone()
         ops.accumulate_(got, vectors[0], base, weights[0].item(), offsets)
         assert same_bits(got.cpu(), expected)
+    if base is None:
+        got = applied(start, vectors[0], weights[0].item())
+        assert same_bits(got.cpu(), expected[SKIPPED:])
 
 
 def test_pairs_hold_what_float64_loses():
@@ -177,6 +192,9 @@ def test_the_error_is_within_the_bound(count, dtype, with_base, spread, far, see
     got = before.clone()
     ops.accumulate_(got, vectors[0], base, weights[0].item())
     assert_rounded_once(got, addition(before, vectors[0], base, weights[0].item()), share_of(1))
+    got = applied(before, vectors[0], weights[0].item())
+    terms = addition(before[SKIPPED:], vectors[0][SKIPPED:], None, weights[0].item())
+    assert_rounded_once(got, terms, share_of(1))
 
 
 @pytest.mark.parametrize("count", [10, 100])
@@ -195,6 +213,26 @@ def test_results_are_those_of_float64_or_their_neighbours():
         apart = (got.view(torch.int32) - expected.view(torch.int32)).abs()
         assert apart.max() <= 1
         assert apart.sum() <= most
+
+
+def test_a_step_of_the_model_is_that_of_float64_or_its_neighbour():
+    for lr, most in ((1.0, 0), (0.5, 0), (0.7, 1), (1 / 3, 1)):
+        params, delta = normal(), normal(scale=1e-3)
+        got, expected = (applied(params, delta, lr, module) for module in (ops, reference))
+        apart = (got.view(torch.int32) - expected.view(torch.int32)).abs()
+        assert apart.max() <= 1
+        assert apart.sum() <= most
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_step_from_minus_zero_is_plus_zero(dtype, monkeypatch):
+    """Proves that pairs compute it: float64 leaves -0, and does so for a float64 target."""
+    minus = torch.full((SIZE,), -0.0, device=DEVICE)
+    assert same_bits(applied(minus, minus.to(dtype), 0.7), torch.zeros_like(minus[SKIPPED:]))
+    wide = minus.double()
+    assert torch.equal(applied(wide, wide, 0.7).signbit(), wide[SKIPPED:].signbit())
+    monkeypatch.setenv(pairs.VARIABLE, "float64")
+    assert same_bits(applied(minus, minus.to(dtype), 0.7), minus[SKIPPED:])
 
 
 # --- what float64 computes anew -------------------------------------------------------------------
@@ -232,6 +270,11 @@ def test_hostile_numbers_have_the_bits_of_float64(kind, dtype, each):
             assert torch.equal(got.isnan(), expected.isnan())
             got, expected = (part.nan_to_num(7.0, 1e38) + 0.0 for part in (got, expected))  # no zero is -0
             assert same_bits(got, expected)
+    for params in (vectors[0].float(), vectors[-1].flip(0).float().contiguous()):
+        got, expected = (applied(params, vectors[-1], 0.3, module) for module in (ops, reference))
+        assert torch.equal(got.isnan(), expected.isnan())
+        got, expected = (part.nan_to_num(7.0, math.inf, -math.inf) + 0.0 for part in (got, expected))
+        assert same_bits(got, expected)
 
 
 @pytest.mark.parametrize("exponent", [-149, -126, -100, -60])

@@ -16,11 +16,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fedtlu_fast.kernels import aggregate, layer_stats
+from fedtlu_fast.kernels import aggregate, layer_stats, masked_apply
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 TYPES = {"starts": "*i64", "firsts": "*i64", "stops": "*i64", "partials": "*fp64", "out": "*fp32"}
 TYPES |= {"table": "*i64", "clients": "i32", "scale": "i32", "tiles": "i32"}
+TYPES |= {"params": "*fp32", **dict.fromkeys(("lr_high", "lr_low", "pair_high", "pair_low"), "i32")}
 
 
 def launches(size: int) -> dict[str, tuple[Any, dict[str, Any], int, int]]:
@@ -39,6 +40,10 @@ def launches(size: int) -> dict[str, tuple[Any, dict[str, Any], int, int]]:
     for name, based in (("aggregate", False), ("aggregate base", True)):
         constants = {"HAS_BASE": based, **flags}
         found[name] = aggregate.aggregate_kernel, constants, aggregate.THREADS.value // 32, block
+    block = masked_apply.BLOCK_BYTES // 4
+    constants = {"TARGET_ALIGNMENT": 16, "PAIRS": True, "BLOCK": block}
+    warps = masked_apply.THREADS // 32
+    found["masked_apply"] = masked_apply.masked_apply_kernel, constants, warps, block
     return found
 
 
@@ -46,7 +51,7 @@ def compiled(
     kernel: Any, constants: dict[str, Any], warps: int, dtype: str, capability: int
 ) -> dict[str, str]:
     """Returns the PTX and the machine code (SASS) of the kernel with pairs."""
-    types = {"origin": f"*{dtype}", "base": f"*{dtype}", **TYPES}
+    types = {"origin": f"*{dtype}", "base": f"*{dtype}", "delta": f"*{dtype}", **TYPES}
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     aligned = {
         (at,): [["tt.divisibility", 16]]
@@ -69,35 +74,53 @@ def operation(instruction: str) -> str:
     return re.sub(r"^@\S+\s+", "", instruction).split()[0]
 
 
-def ptx_loops(text: str) -> list[list[str]]:
-    """Returns the operations of every loop: from a label to the last jump back to it."""
+def ptx_loops(text: str) -> list[list[list[str]]]:
+    """Returns the blocks of operations of every loop: from a label to the last jump back to it."""
     lines = [line.strip() for line in text.splitlines()]
     labels = {line.partition(":")[0]: at for at, line in enumerate(lines) if re.match(r"\$\w+:", line)}
-    loops = {}
+    instructions, jumps = {}, {}
     for at, line in enumerate(lines):
-        jump = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
-        if jump and labels[jump.group(1)] < at:
-            loops[jump.group(1)] = lines[labels[jump.group(1)] : at]
-    return [[operation(line) for line in loop if line.endswith(";")] for loop in loops.values()]
+        if line.endswith(";"):
+            instructions[at] = line
+        if jump := re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line):
+            jumps[at] = labels[jump.group(1)]
+    return loops_of(instructions, jumps)
 
 
-def sass_loops(text: str) -> list[list[str]]:
+def sass_loops(text: str) -> list[list[list[str]]]:
     """Does the same for machine code, where jumps name addresses."""
     found = re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?)\s*;", text)
-    lines = [(int(address, 16), instruction) for address, instruction in found]
+    instructions = {int(address, 16): instruction for address, instruction in found}
+    jumps = {}
+    for at, instruction in instructions.items():
+        if jump := re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction):
+            jumps[at] = int(jump.group(1), 16)
+    return loops_of(instructions, jumps)
+
+
+def loops_of(instructions: dict[int, str], jumps: dict[int, int]) -> list[list[list[str]]]:
+    """Returns the blocks of every loop, from the instructions and the jumps' targets by their places."""
     loops = []
-    for end, instruction in lines:
-        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", instruction)
-        if jump and int(jump.group(1), 16) < end:
-            begin = int(jump.group(1), 16)
-            loops.append([operation(line) for at, line in lines if begin <= at <= end])
+    for begin, end in {target: at for at, target in jumps.items() if target < at}.items():
+        blocks: list[list[str]] = [[]]
+        for at, instruction in instructions.items():
+            if begin <= at <= end:
+                if at in jumps.values():
+                    blocks.append([])
+                blocks[-1].append(operation(instruction))
+                if at in jumps:
+                    blocks.append([])
+        loops.append(blocks)
     return loops
 
 
-def wide_loop(loops: list[list[str]], load: str, double: str) -> dict[str, int]:
-    """Counts the operations of the only loop with 16-byte loads and without float64."""
-    chosen = [loop for loop in loops if any(re.match(load, each) for each in loop)]
-    [loop] = [loop for loop in chosen if not any(re.search(double, each) for each in loop)]
+def wide_loop(loops: list[list[list[str]]], load: str, double: str) -> dict[str, int]:
+    """Counts the operations of the only loop with 16-byte loads, but for blocks with float64 in them."""
+    in_pairs = [
+        [each for block in blocks if not any(re.search(double, each) for each in block) for each in block]
+        for blocks in loops
+    ]
+    [loop] = [loop for loop in in_pairs if any(re.match(load, each) for each in loop)]
     counts: Counter[str] = Counter()
     for each in loop:
         # Blackwell adds two numbers in one instruction (x2), or a float16 to a float32 (FHADD).
