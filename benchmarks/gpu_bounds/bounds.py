@@ -50,7 +50,9 @@ def of_tile(code: Code, variant: Variant) -> Work:
         total = code.path.add(code.loop, whole / inside - 1)
     counts = _per_element(code, total, variant.elements)
     traffic = variant.read + variant.written - variant.spared
-    return Work(counts.add(_ADDITION, variant.added), traffic)
+    # Where the compiler made predicates of the branches, the path has these additions.
+    behind = variant.added if counts.kinds["convert"] < variant.added else 0
+    return Work(counts.add(_ADDITION, behind), traffic)
 
 
 def turns(code: Code, counts: Counts, variant: Variant) -> int:
