@@ -11,6 +11,7 @@ from fedtlu_fast import BackendUnavailableError, InputError
 from fedtlu_fast.ops import backends, native, reference
 from fedtlu_fast.selftest import main
 from fedtlu_fast.testing import compare_backend
+from fedtlu_fast.testing.ops import PLACES
 
 SEED = sampling.SEED
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter's NumPy
@@ -46,6 +47,15 @@ def test_an_element_that_is_one_place_off_is_found(op: str, monkeypatch: pytest.
     wrong = [row for row in compare_backend("native", seed=SEED) if not row.ok]
     assert {row.op for row in wrong} == {op}
     assert {row.worst for row in wrong if row.result.startswith("elements")} == {1.0}
+
+
+def test_a_backend_that_keeps_sums_in_pairs_may_be_one_place_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "masked_apply_", wrong_elements(native.masked_apply_))
+    monkeypatch.setattr(native, "use_pairs", lambda dtype, device: dtype == torch.float32, raising=False)
+    found = {row.op: row for row in compare_backend("native", seed=SEED) if row.result.startswith("elements")}
+    assert {op: row.allowed for op, row in found.items()} == {op: PLACES for op in OPS[1:]}
+    assert found["masked_apply_"].worst == 1.0
+    assert all(row.ok for row in found.values())
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from fedtlu_fast.kernels.distances import squared_distances as distances_of
 from fedtlu_fast.kernels.distances_from import squared_distances_from as distances_from
 from fedtlu_fast.kernels.layer_stats import layer_moments
 from fedtlu_fast.kernels.masked_apply import masked_apply
+from fedtlu_fast.kernels.pairs import use_pairs as use_pairs
 from fedtlu_fast.kernels.tiles import Layers
 
 # Triton decides on its interpreter when the kernels are defined; the environment may change later.
