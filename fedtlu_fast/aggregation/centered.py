@@ -34,7 +34,8 @@ class CenteredClipping(StackedRule):
 
     Attributes:
         clip: largest L2 norm of a difference; null: the median of the clients' norms (ours).
-        iterations: number of iterations; each reads the cohort's vectors twice. The paper takes 1.
+        iterations: number of iterations; each reads the cohort's vectors twice. 1 by default, as
+            in the paper, and 3 for geometric_median.
         spill: directory for the cohort's vectors; null: in memory.
     """
 
