@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "moments.h"
-
 namespace fedtlu {
 
 // std = sqrt(m2 / max(count, 1)) and l2 = sqrt(m2 + count * mean^2), for n layers.
@@ -26,8 +24,5 @@ struct Scores {
 
 // A layer is degenerate if it has fewer than two elements, or its excess or std is no positive finite number.
 void score(const Statistics& given, std::int64_t n, double ddof, const Scores& out, int threads);
-
-// The same from moments, with the std of `spread`, which is not kept.
-void score_moments(const Moments& given, std::int64_t n, double ddof, const Scores& out, int threads);
 
 }  // namespace fedtlu

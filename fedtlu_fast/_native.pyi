@@ -85,7 +85,6 @@ def aggregate_of(
     out: Tensor,
     clients: Tensor | Sequence[Tensor],
     weights: Tensor | Sequence[float],
-    normalize: bool,
     base: Tensor | None,
     offsets: Tensor,
     client_stats: bool | Literal["norms"],
@@ -97,9 +96,6 @@ def masked_apply_on(
 def spread_of(moments: Tensor, threads: int) -> NDArray[np.float64] | NotImplementedType: ...
 def score_of(
     count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: float, threads: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | NotImplementedType: ...
-def score_moments_of(
-    moments: Tensor, ddof: float, threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | NotImplementedType: ...
 def sorted_mean(
     out: _Vector, clients: Sequence[_Vector], base: _Vector | None, first: int, last: int, threads: int

@@ -92,27 +92,6 @@ def without_modes(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return inside
 
 
-def without_all_modes(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Does what `without_modes` does for inference mode too, and for modes that see every operation."""
-
-    @wraps(function)
-    def inside(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        own = torch._C
-        if not (
-            own._len_torch_function_stack()
-            or own._len_torch_dispatch_stack()
-            or torch.is_inference_mode_enabled()
-        ):
-            return function(*args, **kwargs)
-        with ExitStack() as stack:
-            _pop_function_modes(stack)
-            _pop_dispatch_modes(stack)
-            stack.enter_context(torch.inference_mode(False))
-            return function(*args, **kwargs)
-
-    return inside
-
-
 def _enter(threads: int | None) -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise InputError(

@@ -19,7 +19,6 @@
 #include "python/moments_arrays.h"
 #include "python/tensors.h"
 #include "scores.h"
-#include "shares.h"
 #include "update.h"
 
 namespace py = pybind11;
@@ -148,8 +147,8 @@ bool read_clients(PyObject* given, std::vector<Elements>& out, Dtype& dtype) {
     return !out.empty();
 }
 
-py::object aggregate_of(py::handle out, py::handle clients, py::handle weights, bool normalize,
-                        py::handle base, py::handle offsets, py::handle client_stats, int threads) {
+py::object aggregate_of(py::handle out, py::handle clients, py::handle weights, py::handle base,
+                        py::handle offsets, py::handle client_stats, int threads) {
     py::object kept = py::reinterpret_borrow<py::object>(clients);
     if (PyList_CheckExact(kept.ptr())) {
         // A tuple keeps the tensors while other threads run.
@@ -165,8 +164,7 @@ py::object aggregate_of(py::handle out, py::handle clients, py::handle weights, 
     Elements target, start;
     Dtype dtype;
     if (!read_numbers(weights.ptr(), factors) || !read_clients(kept.ptr(), vectors, dtype) ||
-        factors.size() != vectors.size() || (normalize && !share_out(factors)) ||
-        !read_target(out.ptr(), dtype, target) ||
+        factors.size() != vectors.size() || !read_target(out.ptr(), dtype, target) ||
         !(base.is_none() || read_beside(base.ptr(), dtype, target, start)) ||
         !read_offsets(offsets.ptr(), target.size, bounds)) {
         return refused();
@@ -260,19 +258,6 @@ py::object score_of(py::handle count, py::handle mean, py::handle std, py::handl
     return py::make_tuple(out, degenerate);
 }
 
-py::object score_moments_of(py::handle moments, double ddof, int threads) {
-    Elements read[1];
-    if (!read_doubles<1>({moments}, read) || read[0].size % 5 != 0) return refused();
-    const std::int64_t n = read[0].size / 5;
-    auto* from = reinterpret_cast<double*>(read[0].data);
-    py::array_t<double> out = rows_array(2, n);
-    py::array_t<bool> degenerate(n);
-    double* to = out.mutable_data();
-    const Scores scores{to, to + n, degenerate.mutable_data()};
-    run(64 * n, [&] { score_moments(rows(from, n), n, ddof, scores, threads); });
-    return py::make_tuple(out, degenerate);
-}
-
 bool py_learn_torch(py::handle torch) {
     const bool found = learn_torch(torch.ptr());
     if (PyErr_Occurred()) throw py::error_already_set();
@@ -292,12 +277,9 @@ void bind_tensors(py::module_& module) {
     module.def("accumulate_on", &accumulate_on, py::arg("aggregate"), py::arg("client"), py::arg("base"),
                py::arg("weight"), py::arg("offsets"), py::arg("threads"),
                "accumulate_ of plain tensors, or NotImplemented.");
-    module.def(
-        "aggregate_of", &aggregate_of, py::arg("out"), py::arg("clients"), py::arg("weights"),
-        py::arg("normalize").noconvert(), py::arg("base"), py::arg("offsets"), py::arg("client_stats"),
-        py::arg("threads"),
-        "aggregate of plain tensors (a matrix, a list or a tuple), of weights that are first divided by "
-        "their sum or not; or NotImplemented.");
+    module.def("aggregate_of", &aggregate_of, py::arg("out"), py::arg("clients"), py::arg("weights"),
+               py::arg("base"), py::arg("offsets"), py::arg("client_stats"), py::arg("threads"),
+               "aggregate of plain tensors (a matrix, a list or a tuple), or NotImplemented.");
     module.def("masked_apply_on", &masked_apply_on, py::arg("params"), py::arg("delta"), py::arg("offsets"),
                py::arg("mask"), py::arg("lr"), py::arg("threads"),
                "masked_apply_ of plain tensors, or NotImplemented.");
@@ -307,8 +289,6 @@ void bind_tensors(py::module_& module) {
                py::arg("ddof"), py::arg("threads"),
                "Eq. 1 from statistics: score and excess [2, L], and which layers are degenerate [L]; or "
                "NotImplemented.");
-    module.def("score_moments_of", &score_moments_of, py::arg("moments"), py::arg("ddof"), py::arg("threads"),
-               "The same from moments, a plain float64 tensor [5, L].");
 }
 
 }  // namespace fedtlu

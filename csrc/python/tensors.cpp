@@ -99,17 +99,6 @@ bool contiguous(const dlpack::Tensor& tensor, std::int32_t first, std::int64_t& 
     return found || size == 0;
 }
 
-// Copies a vector of numbers of this type, of any alignment.
-template <class Number>
-bool copy_as(const Elements& from, std::vector<double>& to) {
-    for (std::size_t i = 0; i < to.size(); ++i) {
-        Number number;
-        std::memcpy(&number, from.data + i * sizeof number, sizeof number);
-        to[i] = static_cast<double>(number);
-    }
-    return true;
-}
-
 std::byte* start_of(const dlpack::Tensor& tensor) {
     return static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
 }
@@ -203,12 +192,11 @@ bool read_numbers(PyObject* given, std::vector<double>& out) {
         return true;
     }
     Elements numbers;
-    if (!read_tensor(given, numbers) || !numbers.vector()) return false;
+    if (!read_tensor(given, numbers) || !numbers.vector() || !numbers.type.is(dlpack::kFloat, 64))
+        return false;
     out.resize(static_cast<std::size_t>(numbers.size));
-    const bool known = (numbers.type.is(dlpack::kFloat, 64) && copy_as<double>(numbers, out)) ||
-                       (numbers.type.is(dlpack::kFloat, 32) && copy_as<float>(numbers, out)) ||
-                       (numbers.type.is(dlpack::kInt, 64) && copy_as<std::int64_t>(numbers, out));
-    return known && std::all_of(out.begin(), out.end(), [](double number) { return std::isfinite(number); });
+    if (!out.empty()) std::memcpy(out.data(), numbers.data, out.size() * sizeof(double));
+    return std::all_of(out.begin(), out.end(), [](double number) { return std::isfinite(number); });
 }
 
 bool read_offsets(PyObject* given, std::int64_t length, std::vector<std::int64_t>& out) {

@@ -45,7 +45,7 @@ bool float_type(const dlpack::Type& type, Dtype& out);
 bool changeable(PyObject* tensor);
 // A finite number: a float or an int.
 bool read_number(PyObject* given, double& out);
-// Finite numbers: a list or tuple of them, or a plain vector of float64, float32 or int64.
+// Finite numbers: a list or tuple of them, or a plain vector of float64.
 bool read_numbers(PyObject* given, std::vector<double>& out);
 // Non-decreasing bounds of layers within a vector of `length` elements: a plain vector of int64.
 bool read_offsets(PyObject* given, std::int64_t length, std::vector<std::int64_t>& out);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from torch import Tensor
 
@@ -81,18 +81,7 @@ def aggregate(
         ([2.0, 2.0, 2.5], [2.0, 2.5])
     """
     check_kind("layout", layout, ParameterLayout, "a ParameterLayout")
-    found = dispatch.aggregate_plain(
-        clients,
-        weights,
-        layout.offsets,
-        size=layout.size,
-        normalize=normalize,
-        base=base,
-        out=out,
-        client_stats=client_stats,
-        backend=backend,
-    )
-    if found is None:
+    if not _fit(clients, (layout.size,)):
         clients = checks.vectors("clients", clients)
         # All rows of a matrix have the same length, so one is enough.
         for index, client in enumerate(clients[:1] if isinstance(clients, Tensor) else clients):
@@ -100,19 +89,33 @@ def aggregate(
                 raise InputError(
                     f"clients[{index}].shape", tuple(client.shape), f"({layout.size},), as in the layout"
                 )
-        shares = checks.numbers("weights", weights, len(clients))
-        if normalize:
-            shares = normalized(shares)
-        found = dispatch.aggregate(
-            clients, shares, layout.offsets, base=base, out=out, client_stats=client_stats, backend=backend
-        )
-    change, moments, each = found
+    shares = checks.numbers("weights", weights, len(clients))
+    if normalize:
+        shares = normalized(shares)
+    change, moments, each = dispatch.aggregate(
+        clients, shares, layout.offsets, base=base, out=out, client_stats=client_stats, backend=backend
+    )
     return Aggregate(
         change=change,
         stats=LayerStats.from_moments(layout.names, moments),
         client_stats=LayerStats.from_moments(layout.names, each) if isinstance(each, Moments) else None,
         client_norms=derived.root(each) if isinstance(each, Tensor) else None,
     )
+
+
+def _fit(clients: object, shape: tuple[int]) -> TypeGuard[Tensor | list[Tensor] | tuple[Tensor, ...]]:
+    """Tells whether these are tensors of the layout's shape, so that the operation's own checks are enough.
+
+    A matrix fits if it has rows of this shape. False for other things, and for tensors without a shape.
+    """
+    try:
+        if isinstance(clients, Tensor):
+            return clients.shape[1:] == shape and len(clients) > 0
+        if not isinstance(clients, (list, tuple)) or not clients:
+            return False
+        return all(isinstance(client, Tensor) and client.shape == shape for client in clients)
+    except RuntimeError:  # nested tensors
+        return False
 
 
 def normalized(weights: Sequence[float]) -> list[float]:

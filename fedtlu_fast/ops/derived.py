@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtlu_fast.ops.backends import reader, traced
+from fedtlu_fast.ops.backends import reader
 from fedtlu_fast.ops.moments import Moments
 
 
@@ -19,8 +19,6 @@ def spread(moments: Moments) -> Tensor:
     Returns:
         [2, L], or [2, K, L] for the moments of K clients, float64, on their device.
     """
-    if torch.compiler.is_dynamo_compiling():
-        return traced().spread(moments)  # type: ignore[no-any-return]
     if (module := reader("auto", moments.rows)) is not None:
         try:
             return module.spread(moments)  # type: ignore[no-any-return]
@@ -51,17 +49,6 @@ def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int
     excess = torch.where(regular, excess, 0.0)
     share = (count - ddof).clamp(min=0) / count.clamp(min=1)
     return torch.stack([root(share * (1 + excess)), excess]), ~regular
-
-
-def score_moments(moments: Moments, ddof: int) -> tuple[Tensor, Tensor]:
-    """Computes `score` from moments on the CPU, without their std where the extension does it."""
-    if (module := reader("auto", moments.rows)) is not None:
-        try:
-            return module.score_moments(moments, ddof)  # type: ignore[no-any-return]
-        except module.NotPlainError:
-            pass
-    std, _ = spread(moments).unbind()
-    return score(moments.count, moments.mean, std, moments.nonfinite, ddof)
 
 
 def root(values: Tensor) -> Tensor:

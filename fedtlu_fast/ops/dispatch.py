@@ -228,11 +228,18 @@ def aggregate(
     """
     if torch.compiler.is_dynamo_compiling():
         return traced().aggregate(clients, weights, offsets, base, out, client_stats, backend)  # type: ignore[no-any-return]
-    found = aggregate_plain(
-        clients, weights, offsets, base=base, out=out, client_stats=client_stats, backend=backend
-    )
-    if found is not None:
-        return found
+    first: Tensor | None = clients if isinstance(clients, Tensor) else None
+    if isinstance(clients, (list, tuple)) and clients:
+        first = clients[0]
+    if first is not None and (module := reader(backend, first)) is not None and not first.is_nested:
+        into = torch.empty(first.shape[-1:], dtype=checks.TARGETS.get(first.dtype)) if out is None else out
+        try:
+            moments, each = module.aggregate(into, clients, weights, base, offsets, client_stats)
+        except module.NotPlainError:
+            pass
+        else:
+            checks.changed(into)
+            return into, moments, each
     clients = checks.vectors("clients", clients)
     first = clients[0]
     # The rows of a matrix share dtype, shape and device, and there may be thousands.
@@ -262,50 +269,6 @@ def aggregate(
         moments, each = module.aggregate(target[piece], parts, shares, start, wanted, client_stats)
     checks.changed(out)
     return out, moments if len(pieces) == 1 else module.layer_stats(target, offsets), each
-
-
-def aggregate_plain(
-    clients: Tensor | Iterable[Tensor],
-    weights: Tensor | Iterable[float],
-    offsets: Tensor,
-    *,
-    size: int | None = None,
-    normalize: bool = False,
-    base: Tensor | None,
-    out: Tensor | None,
-    client_stats: bool | Literal["norms"],
-    backend: str,
-) -> tuple[Tensor, Moments, Moments | Tensor | None] | None:
-    """Computes `aggregate` if the backend takes all arguments as they are; else does nothing.
-
-    Args:
-        clients, weights, offsets, base, out, client_stats, backend: as for `aggregate`.
-        size: the length that all vectors must have; None for any.
-        normalize: whether the weights are first divided by their sum.
-
-    Returns:
-        What `aggregate` returns; None if an argument needs Python's checks, which may find it wrong.
-    """
-    if torch.compiler.is_dynamo_compiling():
-        return None
-    first: Tensor | None = clients if isinstance(clients, Tensor) else None
-    if isinstance(clients, (list, tuple)) and clients:
-        first = clients[0]
-    if first is None or (module := reader(backend, first)) is None or first.is_nested or not first.dim():
-        return None
-    length = first.shape[-1]
-    if size is not None:
-        fits = out is None or (type(out) is Tensor and not out.is_nested and out.shape == (size,))
-        if length != size or not fits:
-            return None
-    into = torch.empty(length, dtype=checks.TARGETS.get(first.dtype)) if out is None else out
-    try:
-        moments, each = module.aggregate(into, clients, weights, base, offsets, client_stats, normalize)
-    except module.NotPlainError:
-        return None
-    if out is not None:
-        checks.changed(into)
-    return into, moments, each
 
 
 def masked_apply_(

@@ -105,17 +105,12 @@ def aggregate(
     base: Tensor | None,
     offsets: Tensor,
     client_stats: bool | Literal["norms"],
-    normalize: bool = False,
 ) -> tuple[Moments, Moments | Tensor | None]:
-    """See `reference.aggregate`; the clients may also be a matrix [K, P], and the weights a list or tuple.
-
-    With `normalize`, which only an extension that `READS_TENSORS` knows, the weights are first divided by
-    their sum.
-    """
+    """See `reference.aggregate`; the clients may also be a matrix [K, P], and the weights a list or tuple."""
     threads = torch.get_num_threads()
     if READS_TENSORS:
         found, each = _taken(
-            _native.aggregate_of(out, clients, weights, normalize, base, offsets, client_stats, threads)
+            _native.aggregate_of(out, clients, weights, base, offsets, client_stats, threads)
         )
     else:
         arrays, shares = [_array(client) for client in clients], torch.as_tensor(weights).numpy()
@@ -149,13 +144,6 @@ def score(count: Tensor, mean: Tensor, std: Tensor, nonfinite: Tensor, ddof: int
     """See `derived.score`; the bits are the same."""
     rows, degenerate = _taken(_native.score_of(count, mean, std, nonfinite, ddof, torch.get_num_threads()))
     return _shaped(rows, 0, count), torch.from_numpy(degenerate).view(count.shape)
-
-
-def score_moments(moments: Moments, ddof: int) -> tuple[Tensor, Tensor]:
-    """See `derived.score_moments`; the bits are the same."""
-    given = moments.rows
-    rows, degenerate = _taken(_native.score_moments_of(given.contiguous(), ddof, torch.get_num_threads()))
-    return _shaped(rows, 1, given), torch.from_numpy(degenerate).view(given.shape[1:])
 
 
 def _shaped(rows: NDArray[np.float64], first: int, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from fedtlu_fast.errors import not_one_of
-from fedtlu_fast.ops import checks, derived, dispatch
+from fedtlu_fast.ops import checks, dispatch
 from fedtlu_fast.ops.moments import Moments
 
 _NOTHING, _MOMENTS, _NORMS = "nothing", "moments", "norms"
@@ -136,16 +136,6 @@ def _(
     return None
 
 
-@custom_op("fedtlu::spread", mutates_args=())
-def _spread(rows: Tensor) -> Tensor:
-    return derived.spread(Moments(rows))
-
-
-@_spread.register_fake
-def _(rows: Tensor) -> Tensor:
-    return rows.new_empty((2, *rows.shape[1:]))
-
-
 def _rows_of(client_stats: str) -> int:
     """Returns how many rows are asked of every client's layers."""
     if client_stats not in _ROWS:
@@ -215,11 +205,6 @@ def masked_apply_(
 ) -> None:
     """See `dispatch.masked_apply_`."""
     torch.ops.fedtlu.masked_apply_(params, delta.detach(), offsets, mask, float(lr), backend)
-
-
-def spread(moments: Moments) -> Tensor:
-    """See `derived.spread`."""
-    return torch.ops.fedtlu.spread(moments.rows)  # type: ignore[no-any-return]
 
 
 def _moments(rows: Tensor) -> Moments:

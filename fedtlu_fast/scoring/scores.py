@@ -19,7 +19,7 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, check_kind, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import derived
-from fedtlu_fast.scoring.statistics import LayerStats, unread
+from fedtlu_fast.scoring.statistics import LayerStats
 from fedtlu_fast.torch_state import without_modes
 
 Pooling = Literal["mean", "pooled"]
@@ -79,12 +79,8 @@ def score_layers(stats: LayerStats, ddof: int = 1) -> LayerScores:
     check_kind("stats", stats, LayerStats, "the result of layer_stats")
     if ddof not in (0, 1) or isinstance(ddof, bool):
         raise InputError("ddof", ddof, "0 (population) or 1 (sample)")
-    moments = unread(stats)
-    if moments is not None and moments.rows.is_cpu:
-        rows, degenerate = derived.score_moments(moments, ddof)
-    else:
-        stats = stats.cpu()
-        rows, degenerate = derived.score(stats.count, stats.mean, stats.std, stats.nonfinite, ddof)
+    stats = stats.cpu()
+    rows, degenerate = derived.score(stats.count, stats.mean, stats.std, stats.nonfinite, ddof)
     score, excess = rows.unbind()
     return LayerScores(stats.names, score, excess, degenerate, ddof)
 

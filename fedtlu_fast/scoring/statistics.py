@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, check_kind
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.ops import checks, derived, dispatch
 from fedtlu_fast.ops.moments import Moments
-from fedtlu_fast.torch_state import without_all_modes, without_modes
-
-_LATE = ("count", "mean", "std", "l2", "abs_max", "nonfinite")
+from fedtlu_fast.torch_state import without_modes
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,10 @@ class LayerStats:
     @classmethod
     def from_moments(cls, names: tuple[str, ...], moments: Moments) -> LayerStats:
         """Computes the statistics from moments."""
-        if torch.compiler.is_dynamo_compiling():
-            return cls(names, *_vectors(moments))
-        # The tensors are made when one is first read: for a small model they take as long as its statistics.
-        made = object.__new__(cls)
-        made.__dict__["names"], made.__dict__["_moments"] = names, moments
-        return made
-
-    if not TYPE_CHECKING:  # or every name would be an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            """Makes the tensors of statistics `from_moments`; called for attributes that are not there."""
-            moments = self.__dict__.get("_moments")
-            if moments is not None and name in _LATE:
-                if torch.compiler.is_dynamo_compiling():
-                    return _vectors(moments)[_LATE.index(name)]
-                for late, vector in zip(_LATE, _vectors_in_no_mode(moments), strict=True):
-                    self.__dict__.setdefault(late, vector)  # another thread may do the same
-                self.__dict__.pop("_moments", None)
-            return object.__getattribute__(self, name)
+        count, mean, _, abs_max, nonfinite = moments.rows.unbind()
+        # `data`: each counts its own changes, so that `unchanged` names the one that a part has changed.
+        std, l2 = (row.data for row in derived.spread(moments).unbind())
+        return cls(names, count, mean, std, l2, abs_max, nonfinite)
 
     def as_row(self) -> LayerStats:
         """Returns the statistics [L] of one change as a matrix [1, L]."""
@@ -85,22 +66,6 @@ class LayerStats:
             return self
         vectors = (self.count, self.mean, self.std, self.l2, self.abs_max, self.nonfinite)
         return LayerStats(self.names, *(vector.cpu() for vector in vectors))
-
-
-def unread(stats: LayerStats) -> Moments | None:
-    """Returns the moments of statistics of which no tensor has been read; None if one has been."""
-    return stats.__dict__.get("_moments")
-
-
-def _vectors(moments: Moments) -> tuple[Tensor, ...]:
-    """Returns the vectors of `LayerStats`, in its order."""
-    count, mean, _, abs_max, nonfinite = moments.rows.unbind()
-    # `data`: each counts its own changes, so that `unchanged` names the one that a part has changed.
-    std, l2 = (row.data for row in derived.spread(moments).unbind())
-    return count, mean, std, l2, abs_max, nonfinite
-
-
-_vectors_in_no_mode = without_all_modes(_vectors)
 
 
 @without_modes
@@ -139,10 +104,9 @@ def layer_stats(
             raise InputError(
                 "layout", None, "the ParameterLayout of the flat delta", "Or give {name: tensor}."
             )
-        if type(delta) is not Tensor or delta.is_nested or delta.shape != (layout.size,):
-            delta = checks.readable("delta", delta)
-            if delta.shape != (layout.size,):
-                raise InputError("delta.shape", tuple(delta.shape), f"({layout.size},), as in the layout")
+        delta = checks.readable("delta", delta)
+        if delta.shape != (layout.size,):
+            raise InputError("delta.shape", tuple(delta.shape), f"({layout.size},), as in the layout")
         names = layout.names
         moments = dispatch.layer_stats(delta, layout.offsets, backend)
     else:

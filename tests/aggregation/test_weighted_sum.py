@@ -7,7 +7,6 @@ from torch import nn
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats
 from fedtlu_fast.aggregation import WeightedMean
-from fedtlu_fast.aggregation.weighted_sum import normalized
 from fedtlu_fast.ops import dispatch
 
 
@@ -142,60 +141,3 @@ def test_norms_of_clients_are_exact_roots(layout, clients):
     found = aggregate(clients, [1] * 7, layout, client_stats="norms")
     squares = dispatch.aggregate(clients, [1 / 7] * 7, layout.offsets, client_stats="norms")[2]
     assert np.array_equal(found.client_norms.numpy(), np.sqrt(squares.numpy()))
-
-
-def test_a_plain_call_divides_the_weights_as_python_does(generator):
-    layout, ones = ParameterLayout.from_module(nn.Linear(1, 1, bias=False)), torch.ones(1)
-    native = pytest.importorskip("fedtlu_fast.ops.native", exc_type=ImportError)
-    if not native.READS_TENSORS:
-        pytest.skip("torch before 2.10")
-    for case in range(300):
-        count = int(torch.randint(1, 40, (), generator=generator))
-        scale = torch.randint(-400, 400, (count,), generator=generator).double() * (case % 5) / 4
-        weights = (torch.rand(count, generator=generator).double() * 10 ** scale.clamp(-300, 300)).tolist()
-        if case % 3 == 0:  # sums that lie close to the middle between two float64 numbers
-            weights = [1.0, 2.0**-53, 2.0 ** -(60 + case), *weights[:1]]
-        shares = normalized(weights)
-        vectors = [torch.zeros(1).double() for _ in shares]
-        for index, share in enumerate(shares):
-            vectors[index].fill_(1.0)
-            found = dispatch.aggregate_plain(
-                vectors, weights, layout.offsets, normalize=True,
-                base=None, out=None, client_stats=False, backend="native",
-            )  # fmt: skip
-            assert found[0].item() == share
-            vectors[index].fill_(0.0)
-    for wrong in (
-        [0.0],
-        [-0.0, 0],
-        [1.0, -1.0],
-        [1e308, 1e308],
-        [float("nan")],
-        [float("inf")],
-        [True],
-        [1, 1],
-    ):
-        assert (
-            dispatch.aggregate_plain(
-                [ones] * (1 + (len(wrong) > 1 and wrong != [1, 1])), wrong, layout.offsets, normalize=True,
-                base=None, out=None, client_stats=False, backend="native",
-            ) is None
-        )  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.int64, torch.int32, torch.float16])
-def test_weights_in_a_tensor_are_like_those_in_a_list(layout, clients, kind):
-    weights = torch.tensor([3, 1, 4, 1, 5, 9, 2]).to(kind)
-    for normalize in (True, False):
-        found = aggregate(clients, weights, layout, normalize=normalize)
-        assert torch.equal(
-            found.change, aggregate(clients, weights.tolist(), layout, normalize=normalize).change
-        )
-
-
-@pytest.mark.parametrize("length", [0, 5, 10_000])
-def test_a_sum_of_another_length_is_refused(layout, clients, length):
-    with pytest.raises(InputError, match=r"^clients\[0\]: got .* expected \(\d+,\) on cpu"):
-        aggregate(clients, [1] * 7, layout, out=torch.zeros(length))
-    with pytest.raises(InputError, match=r"^out: got 'list'"):
-        aggregate(clients, [1] * 7, layout, out=[0.0])

@@ -184,7 +184,6 @@ def test_scores_have_the_same_bits_without_the_extension(
         std, l2 = derived.spread(Moments(rows))
         matrix = derived.spread(Moments(rows.view(5, 4, -1)))
         scores = [derived.score(count, rows[1], std, rows[4], ddof) for ddof in (0, 1)]
-        scores += [derived.score_moments(Moments(rows), ddof) for ddof in (0, 1)]
         return [std, l2, matrix.flatten(), *(part.double() for pair in scores for part in pair)]
 
     compiled = results()

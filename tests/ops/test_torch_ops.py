@@ -30,7 +30,6 @@ def test_the_operations_are_what_their_schemas_say(dtype, based):
         given = (target, [client, other], WEIGHTS, OFFSETS, base, stats)
         torch.library.opcheck(OPS.aggregate.default, given)
     torch.library.opcheck(OPS.masked_apply_.default, (target, client, OFFSETS, MASK, 0.5))
-    torch.library.opcheck(OPS.spread.default, (torch.rand(5, 3, dtype=torch.float64),))
 
 
 def use_all(target, client, other, base, weight):
