@@ -52,7 +52,8 @@ def aggregate(
 
     The mean is ``dW = sum_k s_k (clients[k] - base)`` with ``s_k = weights[k] / sum(weights)``. It is summed
     in float64 in the order of the clients and rounded once, so that it has the same bits on every backend and
-    for any number of threads; on GPUs whose float64 is slow the last digit of float32 may differ. Use `WeightedMean` for clients that arrive one at a time.
+    for any number of threads; on GPUs whose float64 is slow the last digit of float32 may differ. Use
+    `WeightedMean` for clients that arrive one at a time.
 
     Args:
         clients: [K, P], or K vectors [P]; float32, bfloat16, float16 or float64, all on one device.

@@ -72,8 +72,9 @@ class AggregationConfig(PartsSection):
     rule: Annotated[AggregationRule, Chooser("rule", function=FunctionRule, base=AggregationRule)] = Field(
         Mean(),
         description="how the clients' changes are aggregated: mean (FedAvg) | median | trimmed_mean | krum | "
-        "multi_krum | norm_clip | geometric_median | centered_clipping | package.module:Name; mean, and norm_clip with a number for clip, need "
-        "memory for a few vectors, the others for the vectors of the whole cohort",
+        "multi_krum | norm_clip | geometric_median | centered_clipping | package.module:Name; mean, and "
+        "norm_clip with a number for clip, need memory for a few vectors, the others for the "
+        "vectors of the whole cohort",
     )
     server_optimizer: Annotated[ServerOptimizer, SERVER_OPTIMIZER] = Field(
         Plain(),
