@@ -43,7 +43,11 @@ def _judge(found: Any, values: Array, rooms: Array, costs: Array, reach: Array, 
     if not isinstance(found, tuple) or len(found) != 3 or found[0].shape != values.shape:
         raise WrongError(f"answered {type(found)}")
     sound = [np.isfinite(numbers).all() for numbers in (values, rooms, costs, reach)]
-    if not all(sound) or (costs < 0).any() or (reach < 0).any() or (np.diff(reach) > 0).any():
+    if (
+        not all(sound)
+        or any((numbers < 0).any() for numbers in (rooms, costs, reach))
+        or (np.diff(reach) > 0).any()
+    ):
         return  # no promise but to return
     for row, (mask, best, upper) in enumerate(zip(*found, strict=True)):
         with np.errstate(all="ignore"):

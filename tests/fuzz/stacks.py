@@ -124,6 +124,8 @@ def _close(exact: Array) -> Expected:
 
 def _around(exact: Array, size: int) -> Expected:
     def judge(got: Any, _: Array | None) -> None:
+        if not isinstance(got, tuple) or len(got) != 2:
+            raise WrongError(f"answered {type(got)}")
         lower, upper = (_matrix(bound, exact) for bound in got)
         with np.errstate(all="ignore"):
             holds = (lower <= exact * (1 + 1e-12)) & (exact * (1 - 1e-12) <= upper)
