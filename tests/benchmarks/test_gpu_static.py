@@ -61,7 +61,7 @@ def rows(folder: Path, *arguments: str) -> list[dict[str, str]]:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     file = folder / "rows.csv"
     command = [sys.executable, str(BENCHMARKS / "gpu_static.py"), "--csv", str(file), *arguments]
-    done = subprocess.run(command, env=environment, check=False, timeout=1500, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=False, timeout=840, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
@@ -121,6 +121,7 @@ OPERATIONS = ("layer_stats", "accumulate_", "aggregate", "masked_apply_")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # compilers
 @pytest.mark.parametrize(
     "arch", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942", "gfx1100"]
 )
@@ -132,6 +133,7 @@ def test_kernels_reach_the_memory_s_speed_on_every_gpu(tmp_path, arch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_kernel_spills_but_one_merge(tmp_path):
     found = rows(
         tmp_path, "--only", "fp32", "bf16", "merge", "--skip", "unaligned", "--arch", "sm_86", "gfx1100"
