@@ -24,24 +24,27 @@ _cache: deque[tuple[_Key, Upload]] = deque(maxlen=CACHED_TABLES)
 _captured: dict[int, Upload] = {}
 
 
-def table_of(clients: Sequence[Tensor], weights: Tensor, scale: int | None = None) -> Tensor:
-    """[2 K], int64, on the clients' device: K addresses, then the bits of K float64 weights.
+def table_of(clients: Sequence[Tensor], weights: Tensor | None = None, scale: int | None = None) -> Tensor:
+    """[K], int64, on the clients' device: their addresses.
 
-    With `scale` [3 K]: then each weight as two float32 (`pair_sums.split`).
+    With `weights` [2 K]: then the bits of K float64 weights. With `scale` [3 K]: then each weight as two
+    float32 (`pair_sums.split`).
 
     Args:
         clients: K contiguous vectors on one device.
-        weights: [K], float64, on the CPU; [0] for a table of addresses alone.
-        scale: see `pair_sums.scale_of`; None if the sums are in float64.
+        weights: [K], float64, on the CPU; None for the addresses alone.
+        scale: see `pair_sums.scale_of`; None if the sums are in float64, or without weights.
 
     Raises:
         RuntimeError: a CUDA graph is being captured and the table is not on the device yet.
     """
     device = clients[0].device
     addresses = np.array([client.data_ptr() for client in clients], dtype=np.int64)
-    parts = [addresses, weights.numpy().view(np.int64)]
-    if scale is not None:
-        parts.append(split(weights.numpy(), scale).view(np.int64).ravel())
+    parts = [addresses]
+    if weights is not None:
+        parts.append(weights.numpy().view(np.int64))
+        if scale is not None:
+            parts.append(split(weights.numpy(), scale).view(np.int64).ravel())
     table = np.concatenate(parts)
     key = (device, table.tobytes())
     capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()

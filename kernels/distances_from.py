@@ -235,7 +235,7 @@ def squared_distances_from(clients: Sequence[Tensor], base: Tensor, centre: Tens
     vectors = (base, *clients) if centre is None else (base, centre, *clients)
     warps = warps_of(THREADS, base.device)
     distances_from_kernel[(groups * tiles,)](
-        table_of(clients, torch.empty(0, dtype=torch.float64)),
+        table_of(clients),
         base,
         base if centre is None else centre,
         partials,

@@ -122,7 +122,7 @@ def average_kernel(out, keys, width, start, stop, first, last, BLOCK: tl.constex
 def sorted_mean(out: Tensor, clients: Sequence[Tensor], base: Tensor | None, first: int, last: int) -> None:
     """See `columns.sorted_mean`; for any number of clients."""
     count, length = len(clients), len(out)
-    table = table_of(clients, torch.empty(0, dtype=torch.float64))
+    table = table_of(clients)
     width = min(triton.cdiv(length, BLOCK), max(1, KEYS // (count * BLOCK))) * BLOCK
     keys = torch.empty((count, width), dtype=torch.int32, device=out.device)
     shape = {"LOG": LOG, "BLOCK": BLOCK, "num_warps": warps_of(THREADS, out.device)}
