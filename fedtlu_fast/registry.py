@@ -130,6 +130,7 @@ NAMES: dict[str, dict[str, str]] = {
         "last": "fedtlu_fast.selection.baselines:Last",
         "first": "fedtlu_fast.selection.baselines:First",
         "full": "fedtlu_fast.selection.baselines:Full",
+        "oracle": "fedtlu_fast.selection.oracle:Oracle",
     },
     "client_selector": {
         "none": "fedtlu_fast.selection.baselines:Unrestricted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtlu_fast.build.fits import check_engine
+from fedtlu_fast.build.recorded import asked_facts
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.compiled import CompiledTrainer
 from fedtlu_fast.clients.groups import VectorizedGroups
@@ -52,7 +53,7 @@ def make_lane_trainer(
         engines = Engines(groups, groups, execution.clients_per_batch or 1)
     check_engine(config, steps, engines.one, execution.clients_per_batch or 1)
     layout = trainer.layout
-    selector, asked = config.selection.selector, config.selection.selector.asked()
+    selector, asked = config.selection.selector, asked_facts(config)
     return LaneTrainer(
         population,
         layout,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedtlu_fast.aggregation import check_room
 from fedtlu_fast.build.client_rule import make_client_rule
+from fedtlu_fast.build.recorded import recorded_scores
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
-from fedtlu_fast.data.population import Population
+from fedtlu_fast.data.population import Pool, Population, Samples, count
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring.units import scored_layout
@@ -69,13 +73,14 @@ def make_server(
         clients_per_batch=execution.clients_per_batch or 1,
         seed=config.seed,
         backend=config.backend,
-        evaluation=_evaluation(config),
+        evaluation=_evaluation(config, population),
         names=_names(config),
     )
 
 
-def _evaluation(config: RunConfig) -> EvaluationPlan:
+def _evaluation(config: RunConfig, population: Population) -> EvaluationPlan:
     given = config.evaluation
+    test, held_out = apart(population.test, given.held_out)
     return EvaluationPlan(
         every=given.every,
         local_every=given.local_every,
@@ -84,7 +89,31 @@ def _evaluation(config: RunConfig) -> EvaluationPlan:
         batch_size=given.batch_size,
         client_errors=config.execution.client_errors,
         flops=config.measures_costs,
+        test=test,
+        held_out=held_out,
+        recorded=recorded_scores(config),
     )
+
+
+def apart(test: Pool, wanted: int) -> tuple[Pool, Pool | None]:
+    """Splits the global test into what is reported and the samples that the server may look at.
+
+    Args:
+        test: the global test.
+        wanted: number of samples for the server, spread evenly over the test; 0: none.
+
+    Raises:
+        InputError: nothing would be left to report.
+    """
+    if not wanted:
+        return test, None
+    size = count(test)
+    if wanted >= size:
+        expected = f"fewer than the {size} samples of the global test, from which they are taken"
+        raise InputError("evaluation.held_out", wanted, expected)
+    own = np.arange(wanted) * size // wanted
+    rest = np.setdiff1d(np.arange(size), own)
+    return Samples(test, rest).alone(), Samples(test, own).alone()
 
 
 def _names(config: RunConfig) -> Names:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from fedtlu_fast.clients.local import Local
 from fedtlu_fast.clients.optimizer import Steps, TorchOptimizer, TorchSteps
 from fedtlu_fast.clients.precision import Precision, in_precision
 from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, SecondModel, Want
-from fedtlu_fast.data.population import Batch, Indices, Samples
+from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, count
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_errors import is_ours
@@ -236,6 +237,31 @@ class LocalTrainer:
             for places in plan:
                 self._batch_loss(samples, places).backward()  # type: ignore[no-untyped-call]
         return self.grads.div_(len(plan))
+
+    def test_gradient(self, params: Tensor, buffers: Tensor, samples: Pool, batch_size: int) -> Tensor:
+        """Returns the gradient of the mean loss over samples, with the model as in tests (no dropout).
+
+        Args:
+            params: [P] float32; not changed.
+            buffers: [Q] float32; not changed.
+            samples: the samples, on the model's device; there is no draw.
+            batch_size: samples in one pass.
+
+        Returns:
+            [P] float32, a working vector that the next call overwrites.
+        """
+        self._freeze_(self._whole)
+        self.load_(params, buffers)
+        self._leaves.attach_()
+        self.grads.zero_()
+        self.task.model.eval()
+        held, predictions = Samples(samples, np.arange(count(samples))), 0
+        for first in range(0, len(held), batch_size):
+            batch = held.take(np.arange(first, min(first + batch_size, len(held))))
+            own = int(self.task.counts(batch).sum())
+            (self.task.loss(batch) * own).backward()  # type: ignore[no-untyped-call]
+            predictions += own
+        return self.grads.div_(max(predictions, 1))
 
     def try_optimizer(self) -> None:
         """Checks, for a user's optimizer, that it trains every parameter; the model is not changed.

@@ -239,6 +239,20 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_a_sample(self) -> Self:
+        if self.evaluation.held_out:
+            return self
+        fix = "Set evaluation.held_out=256: samples of the global test, which then does not count them."
+        if self.evaluation.benefit:
+            expected = "evaluation.held_out with samples on which to measure it"
+            raise InputError("evaluation.benefit", True, expected, fix)
+        if "held_out" in self.selection.selector.asked():
+            name = self.selection.name_of("selector")
+            expected = "evaluation.held_out with samples that the server may look at"
+            raise InputError("selection.selector", name, expected, fix)
+        return self
+
+    @model_validator(mode="after")
     def _norms_with_the_mean(self) -> Self:
         selector = self.selection.selector
         if "client_norms" in selector.asked() and not self.aggregation.rule.takes_sums:

@@ -34,6 +34,17 @@ class EvaluationConfig(Section):
         description="clients that train the final model once more on their own data, for a last local test",
     )
     batch_size: int = Field(64, ge=1, description="samples per forward pass in tests")
+    held_out: int = Field(
+        0,
+        ge=0,
+        description="samples of the global test that the server looks at before it chooses blocks, for "
+        "evaluation.benefit and selectors such as oracle; the global test does not count them; 0: none",
+    )
+    benefit: bool = Field(
+        False,
+        description="whether every round records by how much each block alone would lower the loss on the "
+        "held-out samples, beside all scores (selection.jsonl); takes a forward pass a block",
+    )
     flops: Literal["auto", "always", "never"] = Field(
         "auto",
         description="when the run counts its FLOPs for costs.json: auto (if clients choose the blocks that "

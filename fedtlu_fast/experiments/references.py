@@ -69,7 +69,7 @@ def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
                 continue
             held = server.population.held_out(client)
             own = [trainer.task.evaluate(held.alone(), plan.batch_size)] if len(held) else []
-            everywhere.append(trainer.task.evaluate(server.population.test, plan.batch_size))
+            everywhere.append(trainer.task.evaluate(plan.test, plan.batch_size))
             at_home += own
     loss, own_loss = mean([test.loss for test in everywhere]), mean([test.loss for test in at_home])
     return {

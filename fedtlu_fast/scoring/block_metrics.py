@@ -31,13 +31,16 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, cause, kind_of, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.registry import find
+from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.scoring.scores import LayerScores, Pooling, score_blocks
 from fedtlu_fast.scoring.statistics import LayerStats, layer_stats
 from fedtlu_fast.scoring.units import root_counts, unit_norms
 from fedtlu_fast.unchanged import unchanged
 
-FACTS = ("client_norms", "client_stats")
-"""Facts about single clients that a metric, a score or a selector may ask for; see `Change`."""
+OF_CLIENTS = ("client_norms", "client_stats")
+"""Facts about single clients: whoever asks for one does not work where the server sees only the aggregate."""
+FACTS = (*OF_CLIENTS, "held_out")
+"""Facts that a metric, a score or a selector may ask for beside the aggregated change; see `Change`."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,6 +63,7 @@ class Change:
         client_stats: [K, L], statistics of the change of each accepted client, in the order of the cohort;
             None unless asked for.
         client_weights: [K] float64, their weights; None unless `client_stats` is there.
+        held_out: losses on a sample that the server holds; None unless asked for.
         backend: the backend that runs the kernels.
         weights: [L] float64 on the CPU, statistics of the parameters before the change; None if they are not
             known, or can be computed from `parameters`.
@@ -76,6 +80,7 @@ class Change:
     client_norms: Tensor | None = None
     client_stats: LayerStats | None = None
     client_weights: Tensor | None = None
+    held_out: HeldOut | None = None
     backend: str = "auto"
     weights: LayerStats | None = None
 
@@ -95,7 +100,7 @@ class BlockValues:
 
 
 def asks(*facts: str) -> Callable[[Function], Function]:
-    """Marks a metric or score that needs facts about single clients; without the mark they are not computed.
+    """Marks a metric or score that needs more than the aggregate; without the mark it is not computed.
 
     Args:
         facts: some of `FACTS`.
@@ -120,7 +125,7 @@ def asks(*facts: str) -> Callable[[Function], Function]:
 
 
 def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
-    """Returns the facts about single clients that these metrics need, and the facts among the names.
+    """Returns the facts that these metrics need beside the aggregate, and the facts among the names.
 
     Args:
         names: names of metrics, or of `FACTS`.

@@ -64,7 +64,7 @@ def global_test(server: Server, state: ServerState) -> Evaluation:
     """
     server.trainer.load_(state.params, state.buffers)
     try:
-        return server.trainer.task.evaluate(server.population.test, server.evaluation.batch_size)
+        return server.trainer.task.evaluate(server.evaluation.test, server.evaluation.batch_size)
     except InputError:
         raise
     except (IndexError, TypeError, ValueError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
-from fedtlu_fast.scoring.block_metrics import BlockValues, Change, measure
+from fedtlu_fast.scoring.block_metrics import BlockValues, Change, asked_by, measure
+from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.scoring.units import mean_client_norms
 from fedtlu_fast.selection import Evidence, Selector
 
@@ -69,6 +70,8 @@ def measure_round(
     round_index: int,
     last_choice: Tensor | None,
     backend: str,
+    held_out: HeldOut | None = None,
+    recorded: Collection[str] = (),
 ) -> Measured:
     """Measures a round's aggregated change.
 
@@ -83,8 +86,11 @@ def measure_round(
         round_index: from 1.
         last_choice: [B] bool, the blocks that were applied in the round before; None before round 2.
         backend: which backend runs the kernels.
+        held_out: losses on the server's own sample; None: it has none.
+        recorded: further metrics whose facts the change is to have.
     """
     stats, asked = layer_stats(change, layout, backend=backend).cpu(), selector.asked()
+    asked |= asked_by(tuple(recorded))
     norms = None
     if "client_norms" in asked:
         weights = reports.total if totals is None else _of_units(layout, totals)
@@ -101,6 +107,7 @@ def measure_round(
         client_norms=norms,
         client_stats=_client_stats(reports, layout) if "client_stats" in asked else None,
         client_weights=_client_weights(reports) if "client_stats" in asked else None,
+        held_out=held_out,
         backend=backend,
     )
     wanted = dict.fromkeys((selector.ranks_by, *selector.metrics))

@@ -93,6 +93,8 @@ def selection_row(record: RoundRecord, layout: ParameterLayout) -> dict[str, Any
         ),
         "layers": layers,
     }
+    if record.benefit is not None:
+        row["benefit"] = record.benefit.row(layout)
     return finite(row)
 
 

@@ -17,9 +17,11 @@ from fedtlu_fast.scoring import LayerScores, LayerStats
 from fedtlu_fast.scoring.block_metrics import BlockValues
 from fedtlu_fast.selection import Full, Selection, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
+from fedtlu_fast.simulation.benefit import Benefit, benefit_of
 from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.gather import gather
+from fedtlu_fast.simulation.held_out import held_out_sample
 from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
@@ -55,6 +57,8 @@ class RoundRecord:
         client_choice: what was found out and decided before the cohort trained.
         sent: the blocks that each client sent, by its number; empty where everybody sent everything.
         reports: of the clients that trained.
+        benefit: by how much each block alone would lower the held-out loss, beside the scores; None unless
+            the run records it.
         warmup: whether every block was applied because targeting had not started.
         seconds: by stage.
     """
@@ -76,6 +80,7 @@ class RoundRecord:
     client_choice: ClientChoice
     sent: dict[int, Blocks]
     reports: ClientReports
+    benefit: Benefit | None
     warmup: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -113,7 +118,9 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     aggregated, reports = gathered.aggregated, gathered.reports
     change, nobody = aggregated.change, aggregated.empty
 
-    own = server.selector, server.seed
+    own, moments = (server.selector, server.seed), recall(state.memory, OPTIMIZER)
+    buffers = state.buffers if nobody else state.buffers + aggregated.buffers_change
+    sample = held_out_sample(server, state, change, buffers, moments.server, aggregated.unsent)
     with clock("score"), seeded_for(*own, "score", index, metrics=server.selector.metrics):
         measured = measure_round(
             server.selector,
@@ -126,8 +133,11 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             round_index=index,
             last_choice=recall(state.memory, SELECTION).server.get(CHOSEN),
             backend=server.backend,
+            held_out=sample,
+            recorded={score.metric for score in server.evaluation.recorded},
         )
         stats = measured.change.stats
+        benefit = None if nobody else benefit_of(measured.change, server.evaluation.recorded)
 
     with clock("select"), seeded_for(*own, "select", index):
         evidence = measured.evidence(generator(server.seed, "selection", index), server.warmup_rounds)
@@ -146,7 +156,6 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
 
     with clock("apply"):
         # Nobody's change is no change of zero, of which momentum would make a step.
-        moments = recall(state.memory, OPTIMIZER)
         applied = Applied(state.params, moments.server, selection)
         if not nobody:
             with seeded_for(server.optimizer, server.seed, OPTIMIZER, index):
@@ -160,7 +169,6 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
                     server.server_lr,
                     server.backend,
                 )
-        buffers = state.buffers if nobody else state.buffers + aggregated.buffers_change
 
     record = RoundRecord(
         round=index,
@@ -180,6 +188,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         client_choice=choice,
         sent=reports.sent,
         reports=reports,
+        benefit=benefit,
         warmup=warmup,
         seconds=clock.seconds,
     )

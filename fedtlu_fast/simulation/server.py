@@ -11,12 +11,13 @@ import torch
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.data.population import Population
+from fedtlu_fast.data.population import Pool, Population
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.participation import Turnout
 from fedtlu_fast.selection import Selector, ServerRoom, Unique
 from fedtlu_fast.selection.quota import Keep
+from fedtlu_fast.simulation.benefit import RecordedScore
 from fedtlu_fast.simulation.client_choice import ClientChooser
 from fedtlu_fast.simulation.client_rule import ClientRule
 from fedtlu_fast.simulation.state import ServerState
@@ -34,6 +35,10 @@ class EvaluationPlan:
         batch_size: samples in one forward pass.
         client_errors: whether a client whose test fails stops the run, or is left out of the test.
         flops: whether the run measures its FLOPs at its end.
+        test: the global test.
+        held_out: samples that the server looks at before it chooses; None: it has none.
+        recorded: the scores that every round records beside the benefit of each block; empty: it records
+            neither.
     """
 
     every: int
@@ -43,6 +48,9 @@ class EvaluationPlan:
     batch_size: int
     client_errors: Literal["stop", "drop"]
     flops: bool
+    test: Pool
+    held_out: Pool | None = None
+    recorded: tuple[RecordedScore, ...] = ()
 
 
 @dataclass(frozen=True)

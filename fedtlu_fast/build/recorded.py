@@ -1,0 +1,29 @@
+"""Which scores a run records beside the benefit of each block, and which facts about clients this takes."""
+
+from __future__ import annotations
+
+from fedtlu_fast.config import RunConfig
+from fedtlu_fast.registry import usable
+from fedtlu_fast.scoring.block_metrics import asked_by
+from fedtlu_fast.simulation.benefit import RecordedScore
+
+
+def recorded_scores(config: RunConfig) -> tuple[RecordedScore, ...]:
+    """Returns all known metrics, as means over layers and pooled; none unless `evaluation.benefit` is set.
+
+    Eq. 1 is recorded by matrices and by vectors too. Left out are metrics that this run's aggregation rule
+    cannot have.
+    """
+    if not config.evaluation.benefit:
+        return ()
+    sums = config.aggregation.rule.takes_sums
+    known = [name for name in usable("metric") if sums or "client_norms" not in asked_by((name,))]
+    own = [metric for metric in config.selection.selector.metrics if metric not in known]
+    found = [RecordedScore(metric, pooling) for metric in (*known, *own) for pooling in ("mean", "pooled")]
+    return (*found, RecordedScore("excess", "mean", "matrices"), RecordedScore("excess", "mean", "vectors"))
+
+
+def asked_facts(config: RunConfig) -> frozenset[str]:
+    """Returns the facts that the selector and the recorded scores need beside the aggregate."""
+    recorded = tuple({score.metric for score in recorded_scores(config)})
+    return config.selection.selector.asked() | asked_by(recorded)
