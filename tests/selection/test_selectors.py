@@ -22,7 +22,7 @@ LAYOUT = ParameterLayout.from_shapes(
     }
 )
 BLOCKS = len(LAYOUT.blocks)
-SELECTORS = tuple(NAMES["selector"])
+SELECTORS = ("fedtlu", "random", "last", "first", "full")
 
 
 def evidence_of(scores=None, seed=0, round_index=1, rows=1):
@@ -42,8 +42,8 @@ def test_the_layout_is_as_the_tests_think():
     assert LAYOUT.unique == (0, 8)
 
 
-def test_names_are_those_of_the_papers_baselines():
-    assert set(SELECTORS) == {"fedtlu", "random", "last", "first", "full"}
+def test_the_papers_method_and_baselines_have_their_names():
+    assert set(SELECTORS) <= set(NAMES["selector"])
 
 
 def test_fedtlu_takes_the_best_scores_of_each_group():
