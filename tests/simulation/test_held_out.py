@@ -1,4 +1,4 @@
-"""Tests the server's held-out samples: what is taken from the test, each loss, the gradient, and the records."""
+"""Tests the held-out samples of the server: what the test loses, losses, the gradient, and the records."""
 
 import numpy as np
 import pytest
@@ -122,12 +122,12 @@ def test_processes_give_the_same_bits(recorded, text, tmp_path):
     ],
 )
 def test_who_needs_samples_and_has_none_is_told_the_setting(text, over, field):
-    with pytest.raises(InputError, match="evaluation.held_out=256") as error:
+    with pytest.raises(InputError, match=r"evaluation\.held_out=256") as error:
         tiny(text, **over)
     assert error.value.field == field
 
 
 def test_the_sample_is_smaller_than_the_test(text):
     given = tiny(text, evaluation={"held_out": 10_000})
-    with pytest.raises(InputError, match="evaluation.held_out"), founding(given) as (_, founded):
+    with pytest.raises(InputError, match=r"evaluation\.held_out"), founding(given) as (_, founded):
         count(founded.server.evaluation.test)
