@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.federations import rows as logged
 from support.federations import tiny
 
 from fedtlu_fast import simulate
@@ -44,3 +45,68 @@ def test_history_says_what_cannot_be_compared(fedtlu: Command, text: Path, tmp_p
     nowhere = fedtlu("history", tmp_path / "run", "--plot", tmp_path / "no" / "p.png")
     assert nowhere.code == 2
     assert "--plot" in nowhere.stderr
+    several = fedtlu("history", tmp_path / "run", tmp_path / "run")
+    assert (several.code, several.stdout) == (2, "")
+    assert "Only --benefit takes several" in several.stderr
+
+
+RECORDED: dict[str, Any] = {"model": {"layers": 4}, "evaluation": {"benefit": True, "held_out": 8}}
+
+
+def test_history_shows_what_benefits_say_of_scores(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    simulate(tiny(text, rounds=4, warmup_rounds=1, **RECORDED), run)
+    done = fedtlu("history", run, "--benefit")
+    assert (done.code, done.stderr) == (0, "")
+    for words in ("best 1 of 4", "excess, pooled", "smoothed", "4 rounds", "nats a round"):
+        assert words in " ".join(done.stdout.split())
+    told = json.loads(fedtlu("history", run, "--benefit", "--json").stdout)
+    assert (told["runs"], told["rounds"], told["left_out"]) == (1, 4, 0)
+    assert list(told["keep"].values()) == [1]
+    by_name = {row["score"]: row for row in told["scores"]}
+    assert by_name["agreement"]["needs"] == "clients"
+    assert by_name["excess, smoothed"]["needs"] == "aggregate"
+    for row in told["scores"]:
+        assert row["rounds"] == 4
+        assert row["share"]["value"] <= 1
+        assert -1 <= row["tau"]["value"] <= 1
+    losses = [row["benefit"] for row in logged(run / "selection.jsonl")]
+    gains = [[row["before"] - loss for loss in row["alone"].values()] for row in losses]
+    first = sum(row[0] - sum(row) / 4 for row in gains) / sum(max(row) - sum(row) / 4 for row in gains)
+    assert by_name["first"]["share"]["value"] == pytest.approx(first)
+    assert sum(row["best"] for row in told["blocks"]) == pytest.approx(1)
+    assert sum(row["chosen"] for row in told["blocks"]) == pytest.approx(1)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Which scores find the blocks that help" in page
+    assert "excess, smoothed" in page
+
+
+def test_benefits_of_a_run_under_way_and_of_several_runs(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        simulate(tiny(text, rounds=2, seed=seed, **RECORDED), tmp_path / f"run{seed}")
+    both = json.loads(fedtlu("history", tmp_path / "run0", tmp_path / "run1", "--benefit", "--json").stdout)
+    assert (both["runs"], both["rounds"]) == (2, 4)
+    (tmp_path / "run1" / "summary.json").unlink()
+    for line in ("SHA256SUMS", "report.html"):
+        (tmp_path / "run1" / line).unlink()
+    going = fedtlu("history", tmp_path / "run1", "--benefit")
+    assert (going.code, going.stderr) == (0, "")
+    other = tmp_path / "other"
+    simulate(tiny(text, rounds=2, **{**RECORDED, "selection": {"keep": 2}}), other)
+    differ = fedtlu("history", tmp_path / "run0", other, "--benefit")
+    assert (differ.code, differ.stdout) == (2, "")
+    assert "the same groups and the same selection.keep" in differ.stderr
+
+
+def test_without_recorded_benefits_the_error_says_how_to_record(
+    fedtlu: Command, text: Path, tmp_path: Path
+) -> None:
+    simulate(tiny(text, rounds=2), tmp_path / "run")
+    done = fedtlu("history", tmp_path / "run", "--benefit")
+    assert (done.code, done.stdout) == (2, "")
+    for words in ("RUN_DIR", "evaluation.benefit=true", "evaluation.held_out=256"):
+        assert words in done.stderr
+    assert "Which scores find" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    drawn = fedtlu("history", tmp_path / "run", "--benefit", "--plot", tmp_path / "p.png")
+    assert (drawn.code, drawn.stdout) == (2, "")
+    assert "--plot" in drawn.stderr

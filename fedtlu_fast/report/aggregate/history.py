@@ -85,6 +85,19 @@ def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
     Raises:
         InputError: there is no run, no checkpoint yet (the layers' shapes come from it), or nothing to rank.
     """
+    settings, selection, layout = read_selection(path)
+    if all(row["warmup"] for row in selection):
+        raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
+    return settings, score_history(selection, layout, settings.made_selector(), settings.keep)
+
+
+def read_selection(path: Path) -> tuple[RunSettings, list[dict[str, Any]], ParameterLayout]:
+    """Reads settings, selection.jsonl and layout of a run of a model with like blocks.
+
+    Raises:
+        InputError: there is no run, no round, no checkpoint yet (the layers' shapes come from it), or no like
+            blocks.
+    """
     directory, _ = RunDirectory.open(path, "RUN_DIR")
     settings = RunSettings.read(path)
     selection = trusted_rows(directory)[SELECTION]
@@ -93,9 +106,7 @@ def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:
     layout = read_layout(directory, selection, settings)
     if not layout.groups:
         raise InputError("RUN_DIR", str(path), "a run of a model with like blocks; this one has none")
-    if all(row["warmup"] for row in selection):
-        raise InputError("RUN_DIR", str(path), "a run with targeted rounds; so far all were warm-up")
-    return settings, score_history(selection, layout, settings.made_selector(), settings.keep)
+    return settings, selection, layout
 
 
 def read_layout(

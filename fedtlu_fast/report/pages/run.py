@@ -32,6 +32,8 @@ from fedtlu_fast.report.pages.content import Facts, Page, Part, Section
 from fedtlu_fast.report.pages.page import write_page, write_pictures
 from fedtlu_fast.report.pages.parts import attempt, charts, pictures, sections, sheets
 from fedtlu_fast.report.run_settings import RunSettings
+from fedtlu_fast.report.sections.block_benefit import TITLE as BENEFIT_TITLE
+from fedtlu_fast.report.sections.block_benefit import block_benefit_section
 from fedtlu_fast.report.sections.curves import looks_of, quality_charts
 from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
@@ -156,6 +158,7 @@ def run_page(
             {
                 "Result": lambda: _result(run, settings, own),
                 "Blocks": lambda: _blocks_section(run, layout, history),
+                BENEFIT_TITLE: lambda: block_benefit_section(run, layout, settings),
                 **({} if holdings is None else {"Who held what": lambda: holdings_section(holdings)}),
                 "Who took part": lambda: took_part_section(
                     run, settings, out, data_shown=holdings is not None
