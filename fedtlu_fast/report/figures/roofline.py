@@ -86,19 +86,22 @@ def _floors(axes: Axes, rows: Sequence[Row], ops: Sequence[str]) -> None:
     names = []
     for place, op in enumerate(ops):
         own = [row for row in rows if row.op == op]
-        largest = max(own, key=_bytes)
+        compared = [row for row in own if any(_same(row, rival) and not rival.ours for rival in own)]
+        largest = max(compared or own, key=_bytes)  # some rivals are left out of large shapes
         best = {
             ours: max(
-                (row.share_of_floor for row in own if _same(row, largest) and row.ours == ours), default=0
+                (row.share_of_floor for row in own if _same(row, largest) and row.ours == ours), default=None
             )
             for ours in (True, False)
         }
         names.append(f"{op}\n{largest.shape}" + (f", K={largest.clients}" if largest.clients else ""))
-        axes.plot(sorted(100 * share for share in best.values()), [place, place], color=FAINT, zorder=1)
+        shares = [100 * share for share in best.values() if share is not None]
+        axes.plot(shares, [place] * len(shares), color=FAINT, zorder=1)
         for ours, title in ((True, "ours"), (False, "the best rival (of aggregate: without statistics)")):
+            share = best[ours]
             axes.plot(
-                100 * best[ours],
-                place,
+                [] if share is None else [100 * share],
+                [] if share is None else [place],
                 "o" if ours else "s",
                 color=OURS[0] if ours else THEIRS[0],
                 label=title if place == 0 else None,
@@ -109,7 +112,7 @@ def _floors(axes: Axes, rows: Sequence[Row], ops: Sequence[str]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("% of the floor's speed")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("largest shape of each operation", fontsize=9, loc="left")
+    axes.set_title("largest shape of each operation with a rival", fontsize=9, loc="left")
 
 
 def _same(row: Row, other: Row) -> bool:
