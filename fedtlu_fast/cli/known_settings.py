@@ -33,6 +33,7 @@ EXAMPLES = {
     "participation.members": "[0, 1, 2]",
     "model.pretrained": "gpt2",
     "aggregation.spill": "/tmp",
+    "evaluation.held_out": "256",
     "client_selection.budget.classes": "{phone: {share: 0.8, amount: 1}, laptop: {share: 0.2, amount: 4}}",
     "client_selection.only": "[transformer.h.*]",
     "client_selection.personal": "auto",
@@ -42,7 +43,11 @@ EXAMPLES = {
     "execution.address": "ray://head:10001",
 }
 """Values of settings whose types say too little to make one up."""
-BESIDE = {"client_selection.alternate": "client_selection.personal=auto"}
+BESIDE = {
+    "client_selection.alternate": "client_selection.personal=auto",
+    "evaluation.benefit": "evaluation.held_out=256",
+    "selection.sets": "evaluation.held_out=256",
+}
 """What else an example needs."""
 PLACES = {"text": "text:books/", "hf": "hf:uoft-cs/cifar10"}
 """Data sources that are nothing without the place of the data."""
