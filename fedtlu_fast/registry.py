@@ -131,6 +131,8 @@ NAMES: dict[str, dict[str, str]] = {
         "first": "fedtlu_fast.selection.baselines:First",
         "full": "fedtlu_fast.selection.baselines:Full",
         "oracle": "fedtlu_fast.selection.oracle:Oracle",
+        "smoothed": "fedtlu_fast.selection.smoothed:Smoothed",
+        "coverage": "fedtlu_fast.selection.coverage:Coverage",
     },
     "client_selector": {
         "none": "fedtlu_fast.selection.baselines:Unrestricted",

@@ -13,7 +13,7 @@ from fedtlu_fast.aggregation import Aggregated, Krum, Mean, TrimmedMean
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.parts import part
 from fedtlu_fast.registry import NAMES
-from fedtlu_fast.selection import Drift, FedLP, FedTLU, Full, Ranking, Selector, Strategic
+from fedtlu_fast.selection import Coverage, Drift, FedLP, FedTLU, Full, Ranking, Selector, Smoothed, Strategic
 from fedtlu_fast.testing import ConformanceError, check_client_step, check_rule, check_selector
 
 
@@ -32,7 +32,15 @@ def test_our_rules_pass(name):
     check_rule(name)
 
 
-@pytest.mark.parametrize("given", [*(FedTLU(name, pooling="pooled") for name in NAMES["metric"]), Full()])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(FedTLU(name, pooling="pooled") for name in NAMES["metric"]),
+        *(Smoothed(name, mean_of="values") for name in NAMES["metric"]),
+        Coverage("agreement", 0.0, pooling="pooled"),
+        Full(),
+    ],
+)
 def test_objects_pass(given):
     check_selector(given)
 
@@ -46,6 +54,10 @@ def test_parts_of_ones_own_pass():
         check_rule(rule)
 
 
+def test_a_selector_that_remembers_passes():
+    check_selector(Remembering())
+
+
 def test_what_does_not_exist_or_does_not_fit_the_side_is_bad_input():
     with pytest.raises(InputError, match="Did you mean fedtlu"):
         check_selector("fedtl")
@@ -53,6 +65,8 @@ def test_what_does_not_exist_or_does_not_fit_the_side_is_bad_input():
         check_selector(Strategic())
     with pytest.raises(ConformanceError, match="P1 needs clients' budgets"):
         check_selector(NoNeeds())
+    with pytest.raises(InputError, match=r"got 'Smoothed'; expected a client selector without remembers"):
+        check_selector(Smoothed(), "clients")
     with pytest.raises(InputError, match="byzantine"):
         check_rule(Krum(byzantine=5))
 
@@ -172,6 +186,62 @@ def shifted():
     return made
 
 
+class Remembering(FedTLU):
+    """Remembers something; others return something else."""
+
+    def remembers(self, evidence, applied):
+        return {"applied": torch.from_numpy(applied)}
+
+
+class Unnamed(Remembering):
+    """Returns a tensor without a name."""
+
+    def remembers(self, evidence, applied):
+        return torch.from_numpy(applied)
+
+
+class Plain(Remembering):
+    """Remembers a number that is no tensor."""
+
+    def remembers(self, evidence, applied):
+        return {"count": int(applied.sum())}
+
+
+class Moved(Remembering):
+    """Remembers the draws of its own generator."""
+
+    draws = np.random.default_rng(0)
+
+    def remembers(self, evidence, applied):
+        return {"draw": torch.tensor(self.draws.random())}
+
+
+class Growing(Remembering):
+    """Changes its memory where it lies."""
+
+    def utility(self, evidence):
+        if "applied" in evidence.memory:
+            evidence.memory["applied"].numpy()[:] ^= True
+        return super().utility(evidence)
+
+
+class Grasping(Remembering):
+    """Changes the blocks that were applied."""
+
+    def remembers(self, evidence, applied):
+        evidence.metrics[self.metric][:] = 0
+        return super().remembers(evidence, applied)
+
+
+class Clumsy(Remembering):
+    """Raises an error in the second round."""
+
+    def remembers(self, evidence, applied):
+        if evidence.memory:
+            raise ValueError("again")
+        return super().remembers(evidence, applied)
+
+
 @pytest.mark.parametrize(
     ("selector", "side", "message"),
     [
@@ -187,6 +257,20 @@ def shifted():
         (Different(), "clients", "same_for_all is set, and clients get different choices"),
         (Holding(), "server", "it cannot be pickled"),
         (shifted(), "clients", "found again by its name and parameters chooses otherwise"),
+        (
+            Unnamed(),
+            "server",
+            r"round 1 in a row: .*Unnamed.remembers\(\): .*expected a mapping from names to",
+        ),
+        (Plain(), "server", r"remembers\(\)\['count'\]: got 5; expected a dense tensor"),
+        (Moved(), "server", "round 1 in a row, the second time: the selector remembers something else"),
+        (Growing(), "server", "round 2 in a row: choose changed what it was given"),
+        (Grasping(), "server", "round 1 in a row: remembers changed what it was given"),
+        (
+            Clumsy(),
+            "server",
+            "round 2 in a row: remembers raised ValueError: 'again'|it raised ValueError: 'ag",
+        ),
         (own_selectors.broken, "server", "a function of a Change; .*no luck"),
         (own_selectors.short, "clients", "expected short to return shape"),
     ],

@@ -172,8 +172,9 @@ def check_metric(metric: str) -> None:
     """Raises an error unless a metric can be computed from two states of a model.
 
     Raises:
-        InputError: There is no such metric, or it needs facts about single clients.
+        InputError: There is no such metric, or it needs facts about single clients or held-out samples.
     """
     find("metric", metric, "metric")
-    if asked_by((metric,), "metric"):
-        raise InputError("metric", metric, "a metric that needs no facts about single clients")
+    if facts := asked_by((metric,), "metric"):
+        kind = "samples held by the server" if "held_out" in facts else "facts about single clients"
+        raise InputError("metric", metric, f"a metric that needs no {kind}")

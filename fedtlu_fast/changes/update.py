@@ -59,9 +59,9 @@ def choose(
             round 2.
 
     Raises:
-        InputError: The selector is unknown or needs more than the change itself (facts about single clients,
-            the parameters), it draws and `round` is missing, or `keep` or `last_choice` does not fit the
-            blocks.
+        InputError: The selector is unknown, remembers rounds, or needs more than the change itself (facts
+            about single clients, held-out samples, the parameters); it draws and `round` is missing; or
+            `keep` or `last_choice` does not fit the blocks.
 
     Examples:
         >>> from fedtlu_fast import score
@@ -113,11 +113,13 @@ def checked_choice(
         InputError: An argument is wrong or does not fit the blocks.
     """
     chooser = as_selector(selector)
-    if chooser.asked():
-        name = type(chooser).__name__
-        needs = ", ".join(chooser.needs)
-        expected = f"a selector that needs no facts about single clients, but this one needs {needs}"
+    name = type(chooser).__name__
+    if not chooser.aggregate_only:
+        kind = "samples held by the server" if "held_out" in chooser.asked() else "facts about single clients"
+        expected = f"a selector that needs no {kind}, but this one needs {', '.join(chooser.needs)}"
         raise InputError("selector", name, expected)
+    if chooser.has_memory:
+        raise InputError("selector", name, "a selector without remembers(): choose has no memory of rounds")
     if unique not in get_args(Unique):
         raise not_one_of("unique", unique, get_args(Unique))
     check_kind("seed", seed, (int, np.integer), "a whole number")

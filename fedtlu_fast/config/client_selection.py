@@ -81,6 +81,9 @@ class ClientSelectionConfig(PartsSection):
         selector, chosen = self.selector, f"selector={self.name_of('selector')}"
         check_unused(self, {*settings_beside(type(selector)), *self.choosers()}, chosen)
         check_metrics(selector.own_metrics, f"selector ({type(selector).__name__}.needs)")
+        if selector.has_memory:
+            expected = "one without remembers(): only the server's selector has a memory"
+            raise InputError("selector", self.name_of("selector"), expected)
         if self.decides == "client" and selector.needs_others is not None:
             raise InputError("decides", "client", f"server with {selector.needs_others}")
         if self.decides == "client" and selector.same_for_all:

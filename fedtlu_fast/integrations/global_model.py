@@ -41,6 +41,7 @@ class GlobalModel:
         others: arrays that are neither, such as counters, by name.
         optimizer: the server optimizer's state.
         remembered: the tensors that the aggregation rule remembers, by name.
+        selector_memory: the tensors that the selector remembers, by name.
         last_choice: [B] bool, the blocks that the last round changed; None before the first.
     """
 
@@ -70,6 +71,7 @@ class GlobalModel:
         self.params, self.buffers = torch.empty(self.layout.size), torch.empty(_size(self.layout.buffers))
         self.optimizer: OptimizerState = {}
         self.remembered: Mapping[str, Tensor] = {}
+        self.selector_memory: Mapping[str, Tensor] = {}
         self.last_choice: Tensor | None = None
         self.load(arrays)
 

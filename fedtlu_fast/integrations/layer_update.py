@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.aggregation import AggregationRule, FunctionRule, Mean, Plain, ServerOptimizer
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout.blocks import Granularity
 from fedtlu_fast.parts import by_name, part
 from fedtlu_fast.selection import FedTLU, Keep, Selector, Unique, as_selector
@@ -45,6 +46,18 @@ class LayerUpdate:
     warmup_rounds: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks that the selector needs nothing that such a server does not have.
+
+        Raises:
+            InputError: The selector, or a metric of it, asks for held-out samples.
+        """
+        if "held_out" in self.selection.asked("selection"):
+            needs = ", ".join(self.selection.needs)
+            expected = f"a selector that needs no samples held by the server, but this one needs {needs}"
+            fix = "They are there in a simulation with evaluation.held_out."
+            raise InputError("selection", type(self.selection).__name__, expected, fix)
 
 
 def without_settings(given: Mapping[str, Any]) -> tuple[LayerUpdate, dict[str, Any]]:

@@ -22,7 +22,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats
 from fedtlu_fast.scoring.units import unit_norms
-from fedtlu_fast.selection import Full, Selection, select
+from fedtlu_fast.selection import Full, Selection, remembered_by, select
 from fedtlu_fast.simulation.apply import apply_, left_out
 from fedtlu_fast.simulation.measured import measure_round
 from fedtlu_fast.soundness import sound
@@ -186,9 +186,11 @@ class Round:
         )
         nonfinite = measured.change.stats.nonfinite
         warmup = self._index <= update.warmup_rounds
+        draws = generator(update.seed, "selection", self._index)
+        evidence = measured.evidence(draws, update.warmup_rounds, model.selector_memory)
         selection = select(
             Full() if warmup else update.selection,
-            measured.evidence(generator(update.seed, "selection", self._index), update.warmup_rounds),
+            evidence,
             model.room,
             update.unique,
             nonfinite,
@@ -211,7 +213,9 @@ class Round:
         model.others = {
             name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()
         }
-        model.last_choice = applied.selection.chosen(layout)
+        model.last_choice = chosen = applied.selection.chosen(layout)
+        if not warmup:
+            model.selector_memory = remembered_by(update.selection, evidence, chosen.numpy(), "selection")
         values = measured.written.blocks.tolist()
         sizes = layout.block_sizes()
         sent = [sum(sizes[block] for block in blocks) for blocks in reports.sent.values()]

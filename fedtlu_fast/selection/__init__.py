@@ -7,6 +7,8 @@ for every selector on the server. `choose_layers` solves P1 of the client-side p
 
 from fedtlu_fast.selection.agreement import Choice, choose_layers, normalise
 from fedtlu_fast.selection.baselines import Both, First, Full, Last, Random, Unrestricted
+from fedtlu_fast.selection.calls import chosen_by, remembered_by
+from fedtlu_fast.selection.coverage import Coverage
 from fedtlu_fast.selection.evidence import Evidence, Mask
 from fedtlu_fast.selection.fedtlu import FedTLU
 from fedtlu_fast.selection.gradients import GradNorm, RelativeGradNorm, SignalToNoise, Strategic
@@ -14,12 +16,14 @@ from fedtlu_fast.selection.published import Drift, FedLP, FedLUAR, FedPart
 from fedtlu_fast.selection.quota import Keep, quotas
 from fedtlu_fast.selection.room import ClientRoom, Room, ServerRoom
 from fedtlu_fast.selection.select import Selection, Unique, decided_share, select, selection_of, server_room
-from fedtlu_fast.selection.selector import FunctionSelector, Moment, Ranking, Selector, as_selector, chosen_by
+from fedtlu_fast.selection.selector import FunctionSelector, Moment, Ranking, Selector, as_selector
+from fedtlu_fast.selection.smoothed import Smoothed
 
 __all__ = [
     "Both",
     "Choice",
     "ClientRoom",
+    "Coverage",
     "Drift",
     "Evidence",
     "FedLP",
@@ -42,6 +46,7 @@ __all__ = [
     "Selector",
     "ServerRoom",
     "SignalToNoise",
+    "Smoothed",
     "Strategic",
     "Unique",
     "Unrestricted",
@@ -51,6 +56,7 @@ __all__ = [
     "decided_share",
     "normalise",
     "quotas",
+    "remembered_by",
     "select",
     "selection_of",
     "server_room",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class Evidence:
         parameters: [P] float32, the global parameters at the start of the round; None outside of a run.
         last_choice: [B] bool, the blocks that were applied in the round before; None in round 1.
         warmup_rounds: the number of first rounds that update every block and call no selector.
+        memory: what the selector's `Selector.remembers` returned in the last targeted round, by name, on the
+            CPU; empty in the first targeted round, and for selectors that remember nothing.
     """
 
     layout: ParameterLayout
@@ -46,6 +48,7 @@ class Evidence:
     parameters: Tensor | None = None
     last_choice: Mask | None = None
     warmup_rounds: int = 0
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def stats(self) -> LayerStats | None:

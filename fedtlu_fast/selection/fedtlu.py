@@ -19,6 +19,10 @@ def _known(value: Any) -> Any:
     return value
 
 
+Metric = Annotated[str, BeforeValidator(_known)]
+"""The name of a metric of blocks, checked when a part is made."""
+
+
 @part
 class FedTLU(Ranking):
     """Chooses the best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692).
@@ -32,7 +36,7 @@ class FedTLU(Ranking):
             blocks are applied whole.
     """
 
-    metric: Annotated[str, BeforeValidator(_known)] = "excess"
+    metric: Metric = "excess"
     ddof: Literal[0, 1] = 1
     pooling: Pooling = "mean"
     scored_layers: ScoredLayers = "all"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.selection.calls import chosen_by
 from fedtlu_fast.selection.evidence import Evidence
 from fedtlu_fast.selection.quota import Keep, quotas
 from fedtlu_fast.selection.room import ServerRoom
-from fedtlu_fast.selection.selector import FunctionSelector, Ranking, Selector, chosen_by
+from fedtlu_fast.selection.selector import FunctionSelector, Ranking, Selector
 
 Unique = Literal["always", "never"]
 

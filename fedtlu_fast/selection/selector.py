@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -16,15 +16,13 @@ import numpy as np
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, cause
-from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector, given_to_metric
+from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector
 from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
-from fedtlu_fast.unchanged import unchanged
 
 Moment = Literal["before_training", "after_training", "by_change"]
 
@@ -90,8 +88,44 @@ class Selector(ABC):
             [R, B] bool, one row per choice; R is ``evidence.rows``.
         """
 
+    def remembers(self, evidence: Evidence, applied: Mask) -> Mapping[str, Tensor]:
+        """Returns what the selector wants to know in the next targeted round; by default nothing.
+
+        Only the server's selector is asked, after the step of each targeted round: not in warm-up rounds,
+        since the arms of a comparison share a warm-up that another selector ran, and not in a round from
+        which no change arrived. What it returns replaces `Evidence.memory`, and is saved and resumed with the
+        run; what is to stay has to be returned again. A selector that defines this method is refused on
+        clients and in `choose`, which have no memory.
+
+        Args:
+            evidence: what `choose` saw, without the parameters, which the step may have changed.
+            applied: [B] bool, the blocks that were applied, unique ones included. A chosen block is not among
+                them if its change, or its new values, were not finite.
+
+        Returns:
+            Tensors by name, of any shape; they are copied to the CPU.
+        """
+        return {}
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the selector defines `remembers`."""
+        return type(self).remembers is not Selector.remembers
+
+    @property
+    def aggregate_only(self) -> bool:
+        """Whether a server that sees nothing but the aggregated change can use the selector.
+
+        It cannot if the selector, or a metric of it, asks for facts about single clients (which secure
+        aggregation hides) or for samples that the server holds.
+
+        Raises:
+            InputError: The selector needs a metric that the server does not have.
+        """
+        return not self.asked()
+
     def asked(self, field: str = "selector") -> frozenset[str]:
-        """Returns the facts about single clients (`block_metrics.FACTS`) that a server selector needs.
+        """Returns the facts (`block_metrics.FACTS`) that a server selector needs beside the aggregate.
 
         Raises:
             InputError: The selector needs a metric that the server does not have.
@@ -221,47 +255,3 @@ def as_selector(given: str | Selector | Callable[[Change], Any]) -> Selector:
         expected = "a name, a function of a Change, or an object of a subclass of Selector"
         raise InputError("selector", type(found).__name__, expected)
     return FunctionSelector(found)
-
-
-def chosen_by(selector: Selector, evidence: Evidence, room: Room, field: str = "selector") -> Mask:
-    """Returns the selector's choice, [R, B] bool, after checking it.
-
-    Args:
-        selector: the selector.
-        evidence: the numbers that it may look at.
-        room: the blocks that it may choose.
-        field: the setting or argument that gives the selector, for errors.
-
-    Raises:
-        InputError: The selector raises, or its choice is not a mask of this shape, or contains blocks that
-            may not be chosen.
-    """
-    name, shape = type(selector).__name__, (evidence.rows, len(evidence.layout.blocks))
-    try:
-        with named_errors(field, selector), unchanged(field, *_who(selector), _given(evidence)):
-            mask = selector.choose(evidence, room)
-    except InputError as error:
-        if error.field != "selector":
-            raise
-        raise error.of(field) from error.__cause__
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != shape:
-        given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise InputError(field, given, f"{name} to return a mask: a NumPy array of bool, shape {shape}")
-    if (wrong := mask & ~room.whole).any():
-        block = evidence.layout.blocks[int(np.flatnonzero(wrong.any(axis=0))[0])].name
-        raise InputError(field, block, f"{name} to choose only open blocks (Room.whole)")
-    return mask
-
-
-def _who(selector: Selector) -> tuple[object, str]:
-    """Returns the part, or the name of the user's function, and the method that errors name."""
-    if not isinstance(selector, FunctionSelector):
-        return selector, "choose"
-    return getattr(selector.function, "__qualname__", type(selector.function).__name__), ""
-
-
-def _given(evidence: Evidence) -> dict[str, Tensor | None]:
-    """Returns the tensors that a selector receives and that others read too."""
-    found: dict[str, Tensor | None] = {"parameters": evidence.parameters}
-    found["layout.offsets"] = evidence.layout.offsets
-    return found if evidence.change is None else {**found, **given_to_metric(evidence.change)}

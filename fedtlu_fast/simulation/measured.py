@@ -38,12 +38,15 @@ class Measured:
         """The values that are written down."""
         return self.values[self.metric]
 
-    def evidence(self, generator: np.random.Generator, warmup_rounds: int) -> Evidence:
+    def evidence(
+        self, generator: np.random.Generator, warmup_rounds: int, memory: Mapping[str, Tensor]
+    ) -> Evidence:
         """What the selector sees.
 
         Args:
             generator: the round's source of chance.
             warmup_rounds: of the run.
+            memory: what the selector remembers, on any device.
         """
         change = self.change
         return Evidence(
@@ -55,6 +58,7 @@ class Measured:
             parameters=change.parameters,
             last_choice=change.last_choice,
             warmup_rounds=warmup_rounds,
+            memory={name: tensor.cpu() for name, tensor in memory.items()},
         )
 
 

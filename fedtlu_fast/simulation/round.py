@@ -15,7 +15,7 @@ from fedtlu_fast.part_memory import PartMemory, recall, remember
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerScores, LayerStats
 from fedtlu_fast.scoring.block_metrics import BlockValues
-from fedtlu_fast.selection import Full, Selection, select, selection_of
+from fedtlu_fast.selection import Full, Selection, remembered_by, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.benefit import Benefit, benefit_of
 from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
@@ -31,6 +31,8 @@ OPTIMIZER = "ServerOptimizer"
 """Under which name the server optimizer's vectors are remembered."""
 RULE = "AggregationRule"
 """Under which name the aggregation rule's tensors are remembered."""
+SELECTOR = "Selector"
+"""Under which name the server selector's tensors are remembered."""
 
 
 @dataclass
@@ -140,7 +142,11 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         benefit = None if nobody else benefit_of(measured.change, server.evaluation.recorded)
 
     with clock("select"), seeded_for(*own, "select", index):
-        evidence = measured.evidence(generator(server.seed, "selection", index), server.warmup_rounds)
+        evidence = measured.evidence(
+            generator(server.seed, "selection", index),
+            server.warmup_rounds,
+            recall(state.memory, SELECTOR).server,
+        )
         selection = (
             selection_of(server.layout, ())
             if nobody
@@ -198,7 +204,12 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     memory = remember(memory, OPTIMIZER, moments.with_server(applied.optimizer))
     if not nobody:
         memory = remember(memory, RULE, PartMemory(gathered.memory))
-    memory = remember(memory, SELECTION, PartMemory({CHOSEN: applied.selection.chosen(server.layout)}))
+    chosen = applied.selection.chosen(server.layout)
+    if not nobody and not warmup:
+        with clock("select"), seeded_for(*own, "remember", index):
+            held = remembered_by(server.selector, evidence, chosen.numpy(), "selection.selector")
+        memory = remember(memory, SELECTOR, PartMemory(held))
+    memory = remember(memory, SELECTION, PartMemory({CHOSEN: chosen}))
     return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, cause
-from fedtlu_fast.randomness import generator
 from fedtlu_fast.registry import find
-from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
-from fedtlu_fast.scoring.block_metrics import Change, measure
-from fedtlu_fast.scoring.units import mean_client_norms, unit_norms
+from fedtlu_fast.scoring.block_metrics import Change
 from fedtlu_fast.selection import (
     ClientRoom,
     Evidence,
@@ -25,8 +22,19 @@ from fedtlu_fast.selection import (
     ServerRoom,
     as_selector,
     chosen_by,
+    remembered_by,
 )
 from fedtlu_fast.testing.common import CLIENTS, LAYOUT, ConformanceError, bits, found_again, must
+from fedtlu_fast.testing.selector_scenes import (
+    client_evidence,
+    client_scenes,
+    server_evidence,
+    server_scenes,
+    spoilt,
+)
+
+ROUNDS = 6
+"""How many rounds in a row a selector that remembers has to choose in."""
 
 
 def check_selector(
@@ -37,7 +45,9 @@ def check_selector(
     The choice is a mask of the right shape, within the room. It is the same bits every time, whatever was
     asked before. Nothing that the selector sees is changed. Metrics that are NaN, and rooms without any
     place, raise nothing. A client's choice does not depend on the other clients, unless `needs_others` or
-    `same_for_all` says so. The selector survives pickling, and is found again by its name.
+    `same_for_all` says so. The selector survives pickling, and is found again by its name. If it remembers
+    rounds, its choices and its memory are the same bits in several rounds in a row, and what it remembers can
+    be held by checkpoints.
 
     Args:
         selector: a selector, a score ``(change) -> [B]``, or the name of one.
@@ -45,12 +55,16 @@ def check_selector(
 
     Raises:
         ConformanceError: a promise is broken.
-        InputError: there is no such selector, or it needs what that side does not have.
+        InputError: there is no such selector, or it needs what that side does not have: clients have no
+            memory (`Selector.remembers`).
     """
     kind = "selector" if side == "server" else "client_selector"
     given: Any = find(kind, selector, "selector") if isinstance(selector, str) else selector
     made = as_selector(given)
-    scenes = _server_scenes if side == "server" else _client_scenes
+    if side == "clients" and made.has_memory:
+        expected = "a client selector without remembers(): only the server's selector has a memory"
+        raise InputError("selector", type(made).__name__, expected)
+    scenes = server_scenes if side == "server" else client_scenes
     choices = [_choice(made, *scene) for scene in scenes(made)]
     for (what, _, _), first, again in zip(
         scenes(made), choices, (_choice(made, *scene) for scene in scenes(made)), strict=True
@@ -64,137 +78,78 @@ def check_selector(
             np.array_equal(_choice(copy, what, evidence, room), first),
             f"{what}: the selector that is found again by its name and parameters chooses otherwise",
         )
-
-
-Scene = tuple[str, Evidence, Room]
-
-
-def _server_scenes(selector: Selector) -> Iterator[Scene]:
-    sizes = [len(group.blocks) for group in LAYOUT.groups]
-    rooms = {"one block of each group": [1, 1], "every block of each group": sizes, "no room": [0, 0]}
-    for what, quotas in rooms.items():
-        for round_index in (1, 4):
-            yield what, _server_evidence(selector, round_index), ServerRoom(LAYOUT, tuple(quotas))
-    spoilt = _spoilt(_server_evidence(selector, 2))
-    yield "metrics that are NaN", spoilt, ServerRoom(LAYOUT, (2, 1))
-
-
-def _server_evidence(selector: Selector, round_index: int) -> Evidence:
-    draws = generator(0, "conformance", round_index)
-    rows = torch.from_numpy(draws.normal(0.1, 1, (CLIENTS, LAYOUT.size))).float()
-    weights = torch.arange(1.0, CLIENTS + 1, dtype=torch.float64)
-    mean = ((weights / weights.sum())[:, None] * rows).sum(dim=0).float()
-    each = _stacked([layer_stats(row, LAYOUT) for row in rows])
-    norms = (weights[:, None] * unit_norms(each, LAYOUT)).sum(dim=0)
-    change = replace(
-        _change(selector, mean, round_index, draws),
-        client_norms=mean_client_norms(norms.numpy(), float(weights.sum()), LAYOUT),
-        client_stats=each if "client_stats" in selector.asked() else None,
-        client_weights=weights,
-    )
-    metrics = {name: measure(name, change).blocks.numpy()[None, :] for name in selector.metrics}
-    return _evidence(metrics, change, round_index, 1)
-
-
-def _client_scenes(selector: Selector) -> Iterator[Scene]:
-    blocks = len(LAYOUT.blocks)
-    open_blocks = np.ones(blocks, np.bool_)
-    open_blocks[[0, blocks - 1]] = False
-    ones, none = np.ones(blocks), np.zeros(blocks)
-    rows = 1 if selector.moment == "by_change" else CLIENTS
-    budgets = np.full(rows, 3.0) if selector.same_for_all else np.arange(1.0, rows + 1)
-    rooms: dict[str, Room] = {
-        "budgets of whole blocks": ClientRoom(open_blocks, budgets, ones, none),
-        "no open block": ClientRoom(np.zeros(blocks, np.bool_), budgets, ones, none),
-    }
-    if not selector.same_for_all:
-        shares, reach = np.linspace(0.1, 0.3, blocks), np.linspace(0.3, 0.0, blocks)
-        rooms["budgets of FLOPs"] = ClientRoom(open_blocks, budgets / 5, shares, reach)
-        rooms["no room"] = ClientRoom(open_blocks, np.zeros(rows), ones, none)
-    for what, room in rooms.items():
-        for round_index in (1, 4):
-            yield what, _client_evidence(selector, round_index, range(rows)), room
-    yield "metrics that are NaN", _spoilt(_client_evidence(selector, 2, range(rows))), rooms["no open block"]
-
-
-def _client_evidence(selector: Selector, round_index: int, clients: Sequence[int]) -> Evidence:
-    table = generator(0, "conformance", round_index).gamma(1.0, size=(CLIENTS, len(LAYOUT.blocks)))
-    metrics = {name: table[list(clients)] * (at + 1) for at, name in enumerate(selector.own_metrics)}
-    metrics |= {name: table[:1] for name in selector.metrics if name not in selector.own_metrics}
-    change = None
-    if selector.moment == "by_change":
-        draws = generator(0, "conformance", round_index, 1)
-        vector = torch.from_numpy(draws.normal(0, 1, LAYOUT.size)).float()
-        change = _change(selector, vector, round_index, draws)
-    return _evidence(metrics, change, round_index, len(clients), clients)
-
-
-def _change(selector: Selector, vector: Tensor, round_index: int, draws: np.random.Generator) -> Change:
-    stats = layer_stats(vector, LAYOUT)
-    return Change(
-        layout=LAYOUT,
-        stats=stats,
-        scores=score_layers(stats, selector.ddof),
-        parameters=torch.from_numpy(draws.normal(0, 1, LAYOUT.size)).float(),
-        scored=LAYOUT,
-        pooling=selector.pooling,
-        round=round_index,
-        last_choice=_last(round_index),
-    )
-
-
-def _evidence(
-    metrics: dict[str, Any],
-    change: Change | None,
-    round_index: int,
-    rows: int,
-    clients: Sequence[int] = (),
-) -> Evidence:
-    return Evidence(
-        layout=LAYOUT,
-        metrics=metrics,
-        generator=generator(0, "conformance choice", round_index),
-        rows=rows,
-        round=round_index,
-        generators=[generator(0, "conformance blocks", round_index, client) for client in clients],
-        change=change,
-        parameters=torch.linspace(-1, 1, LAYOUT.size),
-        last_choice=_last(round_index),
-    )
-
-
-def _last(round_index: int) -> Mask | None:
-    return None if round_index == 1 else np.arange(len(LAYOUT.blocks)) % 2 == 0
-
-
-def _spoilt(evidence: Evidence) -> Evidence:
-    """The same evidence with NaN in a block of every row."""
-    metrics = {name: own.copy() for name, own in evidence.metrics.items()}
-    for own in metrics.values():
-        own[:, 2] = np.nan
-    return replace(evidence, metrics=metrics)
-
-
-def _stacked(rows: Sequence[LayerStats]) -> LayerStats:
-    names = ("count", "mean", "std", "l2", "abs_max", "nonfinite")
-    columns = [torch.stack([getattr(row, name).double() for row in rows]) for name in names]
-    return LayerStats(LAYOUT.names, *columns)
+    if made.has_memory:
+        _check_memory(made, copy)
 
 
 def _choice(selector: Selector, what: str, evidence: Evidence, room: Room) -> Mask:
     """The selector's choice, with nothing of what it saw changed."""
-    before = bits([evidence.metrics, evidence.change, evidence.parameters, evidence.last_choice, room])
+    before = _seen(evidence, room)
     try:
         mask = chosen_by(selector, evidence, room).copy()
     except InputError as error:
         raise ConformanceError(f"{what}: {error}") from error
     except Exception as error:
         raise ConformanceError(f"{what}: choose raised {cause(error)}") from error
-    seen = [evidence.metrics, evidence.change, evidence.parameters, evidence.last_choice, room]
-    must(bits(seen) == before, f"{what}: choose changed what it was given")
+    must(_seen(evidence, room) == before, f"{what}: choose changed what it was given")
     if selector.budgeted and "NaN" not in what:
         must(room.kept(mask), f"{what}: the choice takes more than there is room for")
     return mask
+
+
+def _seen(evidence: Evidence, other: Any) -> bytes:
+    """Bytes that change when anything changes that the selector sees."""
+    own = [evidence.metrics, evidence.change, evidence.parameters, evidence.last_choice, evidence.memory]
+    return bits([*own, other])
+
+
+Memory = dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]
+
+
+def _check_memory(made: Selector, copy: Selector) -> None:
+    """Several rounds in a row give the same choices and memories every time, also with a copy."""
+    first = _rounds(made)
+    for again, whose in ((_rounds(made), "the second time"), (_rounds(copy), "found again by its name")):
+        for index, (own, other) in enumerate(zip(first, again, strict=True), start=1):
+            what = f"round {index} in a row, {whose}"
+            must(own[1] == other[1], f"{what}: the selector remembers something else")
+            must(own[0] == other[0], f"{what}: the selector chooses otherwise")
+
+
+def _rounds(selector: Selector) -> list[tuple[bytes, Memory]]:
+    """The choice and the memory of each of several rounds, of which one has NaN in a metric."""
+    memory: Mapping[str, Tensor] = {}
+    room, found = ServerRoom(LAYOUT, (2, 1)), []
+    for index in range(1, ROUNDS + 1):
+        what = f"round {index} in a row"
+        evidence = replace(server_evidence(selector, index), memory=memory)
+        if index == 3:
+            evidence, what = spoilt(evidence), f"{what}, with NaN"
+        applied = _choice(selector, what, evidence, room)[0]
+        chosen = applied.tobytes()
+        applied[list(LAYOUT.unique)] = True
+        if index == 4 and applied.any():
+            applied[np.flatnonzero(applied)[-1]] = False  # its change was not finite
+        memory = _remembered(selector, what, evidence, applied)
+        found.append((chosen, {name: _exactly(tensor) for name, tensor in memory.items()}))
+    return found
+
+
+def _remembered(selector: Selector, what: str, evidence: Evidence, applied: Mask) -> dict[str, Tensor]:
+    before = _seen(evidence, applied)
+    try:
+        memory = remembered_by(selector, evidence, applied)
+    except InputError as error:
+        raise ConformanceError(f"{what}: {error}") from error
+    except Exception as error:
+        raise ConformanceError(f"{what}: remembers raised {cause(error)}") from error
+    must(_seen(evidence, applied) == before, f"{what}: remembers changed what it was given")
+    return memory
+
+
+def _exactly(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...], bytes]:
+    """What two tensors have in common if their bits are the same."""
+    return tensor.dtype, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _check_rows(selector: Selector) -> None:
@@ -208,11 +163,11 @@ def _check_rows(selector: Selector) -> None:
         return ClientRoom(whole, np.full(rows, 3.0), np.ones(blocks), np.zeros(blocks))
 
     clients = range(CLIENTS)
-    together = _choice(selector, "clients together", _client_evidence(selector, 4, clients), room_of(CLIENTS))
+    together = _choice(selector, "clients together", client_evidence(selector, 4, clients), room_of(CLIENTS))
     if selector.same_for_all:
         must(bool((together == together[0]).all()), "same_for_all is set, and clients get different choices")
     elif selector.needs_others is None:
         for client in clients:
-            alone = _choice(selector, "a client alone", _client_evidence(selector, 4, [client]), room_of(1))
+            alone = _choice(selector, "a client alone", client_evidence(selector, 4, [client]), room_of(1))
             same = np.array_equal(alone[0], together[client])
             must(same, "a client alone chooses otherwise than among others, and needs_others is None")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support.own_selectors import Counting
 from torch import nn
 
 from fedtlu_fast import InputError, apply_, choose, score
@@ -185,3 +186,42 @@ def test_arrays_of_other_dtypes_and_layouts_are_taken(start, dtype):
     stepped(model, {0: sent}, {0: 3.0})
     assert model.arrays()["2.weight"].dtype == begin["2.weight"].dtype
     np.testing.assert_allclose(model.arrays()["2.weight"], sent["2.weight"], atol=2e-3)
+
+
+def test_a_selector_finds_what_it_remembered(start, replies):
+    """Block by block, each is applied as often as the others, after a warm-up that does not count."""
+    update = LayerUpdate(granularity="module", keep=1, selection=Counting(), unique="never", warmup_rounds=1)
+    model = GlobalModel(start, update)
+    stepped(model, replies, WEIGHTS, 1)
+    assert model.selector_memory == {}
+    chosen = [stepped(model, replies, WEIGHTS, index).selection.names for index in range(2, 6)]
+    assert {name for names in chosen for name in names} == {"0", "2", "4", "6"}
+    assert model.selector_memory["times"].sum() == 4
+    assert model.selector_memory["last/round"] == 5
+    for arrays in replies.values():
+        arrays["0.bias"][:] = np.inf
+    before = model.selector_memory
+    assert stepped(model, replies, WEIGHTS, 6) is None
+    assert model.selector_memory is before, "nobody's change is nothing to remember"
+
+
+@pytest.mark.parametrize("selector", ["smoothed", "coverage"])
+def test_ours_that_remember_choose_as_in_a_simulation_s_rounds(start, replies, selector):
+    """In the first round as FedTLU does, since there is nothing to remember."""
+    kinds = [
+        GlobalModel(start, LayerUpdate(granularity="module", keep=1, selection=own))
+        for own in (selector, "fedtlu")
+    ]
+    one, other = (stepped(model, replies, WEIGHTS) for model in kinds)
+    assert one.selection.names == other.selection.names
+    assert set(kinds[0].selector_memory) >= {"total"}
+
+
+def test_a_selector_or_metric_of_held_out_samples_is_refused_at_once():
+    @asks("held_out")
+    def benefit(change):
+        return [0.0] * len(change.layout.blocks)
+
+    for given, name in (("oracle", "Oracle"), (benefit, "FunctionSelector")):
+        with pytest.raises(InputError, match=rf"selection: got '{name}'; .* no samples held by the server"):
+            LayerUpdate(selection=given)

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from fedtlu_fast.parts import part
 from fedtlu_fast.scoring.block_metrics import Change, asks
 from fedtlu_fast.scoring.gradient_metrics import ClientVectors
-from fedtlu_fast.selection import Evidence, Mask, Room, Selector
+from fedtlu_fast.selection import Evidence, Mask, Ranking, Room, Selector
 
 SEEN: list[tuple[Evidence, Room, Mask]] = []
 """The evidence that `Watching` received and its choices, in this process."""
@@ -95,3 +96,34 @@ def broken(change: Change) -> torch.Tensor:
 def short(change: Change) -> list[float]:
     """A score of the wrong length."""
     return [1.0, 2.0]
+
+
+REMEMBERED: list[tuple[int, dict[str, torch.Tensor], Mask]] = []
+"""What `Counting` was called with, in this process: the round, its memory and the applied blocks."""
+
+
+@part
+class Counting(Ranking):
+    """Applies the blocks that were applied least often; it remembers tensors of several kinds.
+
+    Attributes:
+        weight: how much each time counts.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+    def utility(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Counts down from zero, with a little chance between equal blocks."""
+        held = evidence.memory.get("times")
+        times = np.zeros(len(evidence.layout.blocks)) if held is None else held.double().numpy()
+        return 0.1 * evidence.uniform() - self.weight * times[None]
+
+    def remembers(self, evidence: Evidence, applied: Mask) -> dict[str, torch.Tensor]:
+        """Returns how often each block was applied, and more."""
+        REMEMBERED.append((evidence.round, dict(evidence.memory), applied))
+        times = evidence.memory.get("times", torch.zeros(len(applied), dtype=torch.bfloat16))
+        return {
+            "times": times + torch.from_numpy(applied),
+            "last/round": torch.tensor(evidence.round),
+            "drawn": torch.rand(2),
+        }

@@ -34,6 +34,9 @@ class LayerOrders:
         if made.moment != "before_training" or made.needs:
             expected = "a client selector that chooses before the training and needs nothing from the clients"
             raise InputError("client_selection", type(made).__name__, expected, "Use random, top or both.")
+        if made.has_memory:
+            expected = "a client selector without remembers(): only the server's selector has a memory"
+            raise InputError("client_selection", type(made).__name__, expected)
         self._selector, self._seed = made, seed
         self._budget = budget if isinstance(budget, Budget) else Equal(budget)
         if self._budget.unit == "flops":

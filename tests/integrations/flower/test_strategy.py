@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.own_parts import Cautious, middle
-from support.own_selectors import largest
+from support.own_selectors import Counting, largest
 from torch import nn
 
 from fedtlu_fast import FedTLU as BestBlocks
@@ -71,6 +71,7 @@ PARTS = [
     {"selection": BestBlocks(metric="l2_per_parameter")},
     {"selection": largest},
     {"selection": "support.own_selectors:largest"},
+    {"selection": Counting()},
     {"aggregation": "median"},
     {"aggregation": Cautious(0.5)},
     {"aggregation": "support.own_parts:middle"},
@@ -145,5 +146,9 @@ def test_wrong_settings_are_refused_by_name():
         FedTLU(selection="fedtul")
     with pytest.raises(InputError, match="client_selection"):
         FedTLU(client_selection="strategic")
+    with pytest.raises(InputError, match=r"client_selection: got 'Counting'; .*without remembers"):
+        FedTLU(client_selection=Counting())
+    with pytest.raises(InputError, match=r"selection: got 'Oracle'; .*no samples held by the server"):
+        FedTLU(selection="oracle")
     with pytest.raises(TypeError, match="fraction_trian"):
         FedTLU(fraction_trian=0.5)
