@@ -536,7 +536,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
 @examples(50)
 @given(
     st.fixed_dictionaries(
-        {},
+        {"evaluation": st.fixed_dictionaries({"held_out": st.integers(1, 999)})},  # some selectors need it
         optional={
             "seed": st.integers(0, 2**70),
             "rounds": st.integers(1, 10**6),
