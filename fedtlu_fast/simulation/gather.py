@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
 from fedtlu_fast.simulation.clock import StageClock
+from fedtlu_fast.simulation.received import as_received
 from fedtlu_fast.soundness import sound
 from fedtlu_fast.unchanged import unchanged
 
@@ -59,6 +60,7 @@ def gather(
     lanes: Sequence[Lane],
     clock: StageClock,
     seed: int,
+    scored: ParameterLayout,
     ordered: bool = False,
 ) -> Gathered:
     """Has a cohort train and aggregates what arrives.
@@ -74,10 +76,11 @@ def gather(
         lanes: the cohort; may be none.
         clock: charged for ``train`` and ``aggregate``.
         seed: of the run.
+        scored: the layout with the layers that make the blocks' scores, for facts about single clients.
         ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
-    reports, arrived = ClientReports(), list[int]()
+    reports, arrived, held_back = ClientReports(), list[int](), dict[int, ClientReports]()
     kept_as_is = {"start.base": begin.base, "start.layout.offsets": layout.offsets}
     kept_as_is |= {f"start.memory[{name!r}]": tensor for name, tensor in begin.memory.items()}
     with (
@@ -92,19 +95,31 @@ def gather(
             result = next(results, None)
         if result is None:
             break
-        reports.extend(result.reports)
-        if not result.reports.total:
+        own = result.reports
+        if not own.total:
+            reports.extend(own)
             continue
         with clock("aggregate"):
             # A worker elsewhere may have trained on another device.
             vectors = result.vectors[0].to(begin.base.device), result.vectors[1].to(begin.base.device)
-            arrival = Arrival(result.lane.clients, vectors, result.single, result.reports.total)
+            arrival = Arrival(result.lane.clients, vectors, result.single, own.total)
             passed = server_round.receive(arrival)
+            if passed is None:
+                held_back |= dict.fromkeys(arrival.clients, own)
+                own = replace(own, norms=None)
+            elif passed.single and passed.vectors[0] is not vectors[0]:
+                own = as_received(own, passed, begin.base, scored, begin.backend)
+            reports.extend(own)
             with unchanged(RULE, rule, "add", kept_as_is):
                 held = _add_(rule, held, buffers, passed, arrived, seed, begin.round)
     with clock("aggregate"):
         for late in server_round.finish():
             if sound(late.vectors[0]):
+                if late.single and late.clients[0] in held_back:
+                    own = as_received(held_back[late.clients[0]], late, begin.base, scored, begin.backend)
+                    reports.stats |= own.stats
+                    if own.norms is not None:
+                        reports.add_norms(own.norms)
                 with unchanged(RULE, rule, "add", kept_as_is):
                     held = _add_(rule, held, buffers, late, arrived, seed, begin.round)
             else:

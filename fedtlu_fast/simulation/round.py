@@ -115,6 +115,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         _lanes(server, state, cohort, choice),
         clock,
         server.seed,
+        server.scored,
         choice.orders is not None,
     )
     aggregated, reports = gathered.aggregated, gathered.reports
