@@ -159,10 +159,15 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "column": {},  # those of our own are a table: `report.columns.COLUMNS`
     "metric": {
-        "excess": "fedtlu_fast.scoring.block_metrics:excess",
-        "l2_per_parameter": "fedtlu_fast.scoring.block_metrics:l2_per_parameter",
-        "relative_change": "fedtlu_fast.scoring.block_metrics:relative_change",
-        "agreement": "fedtlu_fast.scoring.block_metrics:agreement",
+        "excess": "fedtlu_fast.scoring.metrics.excess:excess",
+        "l2_per_parameter": "fedtlu_fast.scoring.metrics.ratios:l2_per_parameter",
+        "relative_change": "fedtlu_fast.scoring.metrics.ratios:relative_change",
+        "agreement": "fedtlu_fast.scoring.metrics.ratios:agreement",
+        "signal": "fedtlu_fast.scoring.metrics.signal:signal",
+        "signal_to_noise": "fedtlu_fast.scoring.metrics.signal_to_noise:signal_to_noise",
+        "clipped_norms": "fedtlu_fast.scoring.metrics.clipped_norms:clipped_norms",
+        "votes": "fedtlu_fast.scoring.metrics.votes:votes",
+        "aligned": "fedtlu_fast.scoring.metrics.aligned:aligned",
     },
     "client_metric": {
         "gradnorm": "fedtlu_fast.scoring.gradient_metrics:gradnorm",

@@ -12,14 +12,20 @@ def recorded_scores(config: RunConfig) -> tuple[RecordedScore, ...]:
     """Returns all known metrics, as means over layers and pooled; none unless `evaluation.benefit` is set.
 
     Eq. 1 is recorded by matrices and by vectors too. Left out are metrics that this run's aggregation rule
-    cannot have.
+    cannot have. Those of the clients' mean norms use the layers that the selector uses, because the norms of
+    blocks are summed over the clients as they arrive.
     """
     if not config.evaluation.benefit:
         return ()
     sums = config.aggregation.rule.takes_sums
     known = [name for name in usable("metric") if sums or "client_norms" not in asked_by((name,))]
     own = [metric for metric in config.selection.selector.metrics if metric not in known]
-    found = [RecordedScore(metric, pooling) for metric in (*known, *own) for pooling in ("mean", "pooled")]
+    layers = config.selection.selector.scored_layers
+    found = [
+        RecordedScore(metric, pooling, layers if "client_norms" in asked_by((metric,)) else "all")
+        for metric in (*known, *own)
+        for pooling in ("mean", "pooled")
+    ]
     return (*found, RecordedScore("excess", "mean", "matrices"), RecordedScore("excess", "mean", "vectors"))
 
 

@@ -247,19 +247,24 @@ class RunConfig(Section):
             expected = "evaluation.held_out with samples on which to measure it"
             raise InputError("evaluation.benefit", True, expected, fix)
         if "held_out" in self.selection.selector.asked():
-            name = self.selection.name_of("selector")
             expected = "evaluation.held_out with samples that the server may look at"
-            raise InputError("selection.selector", name, expected, fix)
+            raise InputError(*self._ranked_by, expected, fix)
         return self
+
+    @property
+    def _ranked_by(self) -> tuple[str, str]:
+        """The setting that decides what the selector needs, and its value."""
+        selector = self.selection.selector
+        if hasattr(selector, "metric"):
+            return "selection.metric", selector.ranks_by
+        return "selection.selector", self.selection.name_of("selector")
 
     @model_validator(mode="after")
     def _norms_with_the_mean(self) -> Self:
-        selector = self.selection.selector
-        if "client_norms" in selector.asked() and not self.aggregation.rule.takes_sums:
-            own = hasattr(selector, "metric")
+        asked = self.selection.selector.asked()
+        if "client_norms" in asked and not self.aggregation.rule.takes_sums:
             raise InputError(
-                "selection.metric" if own else "selection.selector",
-                selector.ranks_by if own else self.selection.name_of("selector"),
+                *self._ranked_by,
                 f"another with aggregation.rule={self.rule_name}: agreement compares the norm of the "
                 f"clients' mean with the norms of their changes",
                 "Use aggregation.rule=mean.",

@@ -140,6 +140,7 @@ class ClientRule:
                 round=client.round,
                 last_choice=last,
                 backend=backend,
+                vector=change,
             ),
             parameters=client.params,
             last_choice=last,

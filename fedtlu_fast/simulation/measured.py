@@ -111,8 +111,10 @@ def measure_round(
         client_norms=norms,
         client_stats=_client_stats(reports, layout) if "client_stats" in asked else None,
         client_weights=_client_weights(reports) if "client_stats" in asked else None,
+        client_sent=None if totals is None or "client_stats" not in asked else _client_sent(reports, layout),
         held_out=held_out,
         backend=backend,
+        vector=change,
     )
     wanted = dict.fromkeys((selector.ranks_by, *selector.metrics))
     return Measured(found, {name: measure(name, found) for name in wanted}, selector.ranks_by)
@@ -130,6 +132,14 @@ def _client_weights(reports: ClientReports) -> Tensor:
     """[K]."""
     pairs = zip(reports.weights, reports.accepted, strict=True)
     return torch.tensor([float(weight) for weight, accepted in pairs if accepted], dtype=torch.float64)
+
+
+def _client_sent(reports: ClientReports, layout: ParameterLayout) -> Tensor:
+    """[K, B] bool."""
+    sent = torch.zeros(len(reports.averaged), len(layout.blocks), dtype=torch.bool)
+    for row, client in enumerate(reports.averaged):
+        sent[row, list(reports.sent[client])] = True
+    return sent
 
 
 def _of_units(layout: ParameterLayout, totals: NDArray[np.float64]) -> NDArray[np.float64]:

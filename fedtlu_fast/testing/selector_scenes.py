@@ -96,6 +96,7 @@ def _change(selector: Selector, vector: Tensor, round_index: int, draws: np.rand
         pooling=selector.pooling,
         round=round_index,
         last_choice=_last(round_index),
+        vector=vector,
     )
 
 

@@ -11,6 +11,7 @@ from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import LayerUpdate
 from fedtlu_fast.integrations.round import Round
 from fedtlu_fast.scoring.block_metrics import asks
+from fedtlu_fast.selection import FedTLU
 from fedtlu_fast.soundness import LARGEST
 
 
@@ -225,3 +226,14 @@ def test_a_selector_or_metric_of_held_out_samples_is_refused_at_once():
     for given, name in (("oracle", "Oracle"), (benefit, "FunctionSelector")):
         with pytest.raises(InputError, match=rf"selection: got '{name}'; .* no samples held by the server"):
             LayerUpdate(selection=given)
+
+
+def test_metrics_of_single_clients_see_who_sent_which_block(start, replies):
+    """A block that one client alone sent has no signal, whatever the others sent of other blocks."""
+    names = [name for name in start if name.startswith("0.")]
+    for client in (3, 5):
+        replies[client] = {name: array for name, array in replies[client].items() if name not in names}
+    step = stepped(GlobalModel(start, LayerUpdate(FedTLU("signal"), keep=3)), replies, WEIGHTS)
+    assert step.scores["0"] == -1
+    assert all(step.scores[block] > -1 for block in ("2", "4", "6"))
+    assert "0" not in step.selection.names

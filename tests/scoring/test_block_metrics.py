@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from support.sampling import examples
 
 from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_blocks, score_layers
-from fedtlu_fast.scoring.block_metrics import Change, excess, measure, ratios
+from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.metrics.excess import excess
+from fedtlu_fast.scoring.metrics.ratios import ratios
 from fedtlu_fast.scoring.units import mean_client_norms, root_counts, scored_layout, unit_norms
 
 NAN, INF = float("nan"), float("inf")
