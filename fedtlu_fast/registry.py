@@ -129,6 +129,7 @@ NAMES: dict[str, dict[str, str]] = {
         "random": "fedtlu_fast.selection.baselines:Random",
         "last": "fedtlu_fast.selection.baselines:Last",
         "first": "fedtlu_fast.selection.baselines:First",
+        "always": "fedtlu_fast.selection.baselines:Always",
         "full": "fedtlu_fast.selection.baselines:Full",
         "oracle": "fedtlu_fast.selection.oracle:Oracle",
         "smoothed": "fedtlu_fast.selection.smoothed:Smoothed",
@@ -168,6 +169,7 @@ NAMES: dict[str, dict[str, str]] = {
         "clipped_norms": "fedtlu_fast.scoring.metrics.clipped_norms:clipped_norms",
         "votes": "fedtlu_fast.scoring.metrics.votes:votes",
         "aligned": "fedtlu_fast.scoring.metrics.aligned:aligned",
+        "benefit": "fedtlu_fast.scoring.metrics.benefit:benefit",
     },
     "client_metric": {
         "gradnorm": "fedtlu_fast.scoring.gradient_metrics:gradnorm",

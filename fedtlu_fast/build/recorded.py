@@ -7,6 +7,9 @@ from fedtlu_fast.registry import usable
 from fedtlu_fast.scoring.block_metrics import asked_by
 from fedtlu_fast.simulation.benefit import RecordedScore
 
+BENEFIT = "benefit"
+"""The metric that is the benefit itself."""
+
 
 def recorded_scores(config: RunConfig) -> tuple[RecordedScore, ...]:
     """Returns all known metrics, as means over layers and pooled; none unless `evaluation.benefit` is set.
@@ -20,10 +23,11 @@ def recorded_scores(config: RunConfig) -> tuple[RecordedScore, ...]:
     sums = config.aggregation.rule.takes_sums
     known = [name for name in usable("metric") if sums or "client_norms" not in asked_by((name,))]
     own = [metric for metric in config.selection.selector.metrics if metric not in known]
+    judged = [name for name in (*known, *own) if name != BENEFIT]
     layers = config.selection.selector.scored_layers
     found = [
         RecordedScore(metric, pooling, layers if "client_norms" in asked_by((metric,)) else "all")
-        for metric in (*known, *own)
+        for metric in judged
         for pooling in ("mean", "pooled")
     ]
     return (*found, RecordedScore("excess", "mean", "matrices"), RecordedScore("excess", "mean", "vectors"))

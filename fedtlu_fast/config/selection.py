@@ -20,8 +20,9 @@ class SelectionConfig(PartsSection):
     selector: Annotated[Selector, Chooser("selector", function=FunctionSelector, base=Selector)] = Field(
         FedTLU(),
         description="how the server chooses blocks: fedtlu (the best by selection.metric) | random | last "
-        "(nearest the output) | first (nearest the input) | full (all blocks) | smoothed, coverage (by "
-        "selection.metric over several rounds) | package.module:Name",
+        "(nearest the output) | first (nearest the input) | always (the same, from selection.position on) | "
+        "full (all blocks) | smoothed, coverage (by selection.metric over several rounds) | oracle (by the "
+        "loss on evaluation.held_out samples) | package.module:Name",
     )
     keep: int | float | dict[str, int | float] = Field(
         2,

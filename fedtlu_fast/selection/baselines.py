@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated
 
+import numpy as np
+from pydantic import Field
+
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import part
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
@@ -38,6 +42,34 @@ class First(Ranking):
     def utility(self, evidence: Evidence) -> Vector:
         """Returns the negative of each block's position, [R, B]."""
         return -Last().utility(evidence)
+
+
+@part
+class Always(Ranking):
+    """Chooses the same blocks in every round, to find the best fixed choice afterwards (ours).
+
+    Attributes:
+        position: the place of the first block among those of its group, from 0 at the input; the others are
+            those behind it, and go on at the input after the last.
+    """
+
+    position: Annotated[int, Field(ge=0)] = 0
+
+    def utility(self, evidence: Evidence) -> Vector:
+        """Returns how soon each block comes, counted from `position`, [R, B].
+
+        Raises:
+            InputError: A group has no block at this place.
+        """
+        found = np.zeros(len(evidence.layout.blocks))
+        for group in evidence.layout.groups:
+            size = len(group.blocks)
+            if self.position >= size:
+                expected = f"at most {size - 1}: group {group.name} has {size} blocks, counted from 0"
+                raise InputError("position", self.position, expected)
+            for place, block in enumerate(group.blocks):
+                found[block] = -((place - self.position) % size)
+        return np.tile(found, (evidence.rows, 1))
 
 
 @part

@@ -21,8 +21,7 @@ class OverRounds(Ranking):
     """Ranks by a metric over several rounds; the base of `Smoothed` and `Coverage`.
 
     Attributes:
-        metric: score of a layer: excess (Eq. 1) | l2_per_parameter | relative_change | agreement (between the
-            clients) | package.module:function; all but excess are ours.
+        metric: score of a block; see `FedTLU`.
         ddof: kind of standard deviation in Eq. 1: 0 of a population | 1 of a sample; the paper does not say.
         pooling: score of a block: mean (of its layers' scores) | pooled (as one layer).
         scored_layers: layers that make a block's score: all | matrices | vectors (norms and biases); chosen

@@ -1,5 +1,6 @@
 """The metrics of single clients' changes, compared with their formulas on the numbers themselves."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -428,7 +429,22 @@ def test_aligned_adds_in_float64():
     assert measure("aligned", change).layers.tolist() == [1.0, 3.0]
 
 
-@pytest.mark.parametrize("metric", ["aligned", *OF_CLIENTS])
+def test_benefit_is_the_fall_of_the_loss_by_each_block_alone():
+    class Losses:
+        def loss(self, blocks):
+            own = {(): 5.0, (grouped[0],): 4.5, (grouped[1],): 7.0, (grouped[2],): math.nan}
+            return own.get(tuple(blocks), 5.0)
+
+    grouped = [block for group in LAYOUT.groups for block in group.blocks]
+    stats = layer_stats(torch.ones(SIZE), LAYOUT)
+    found = measure("benefit", Change(LAYOUT, stats, score_layers(stats), None, LAYOUT, held_out=Losses()))
+    assert found.layers is None
+    assert found.blocks[grouped[:2]].tolist() == [0.5, -2.0]
+    behind_all = [*LAYOUT.unique, grouped[2]]
+    assert found.blocks[behind_all].max() < -2
+
+
+@pytest.mark.parametrize("metric", ["aligned", "benefit", *OF_CLIENTS])
 def test_what_is_missing_is_said(metric):
     stats = layer_stats(torch.ones(SIZE), LAYOUT)
     with pytest.raises(InputError, match=f"metric: got '{metric}'; expected a (server|change)"):
@@ -439,7 +455,8 @@ def test_what_is_missing_is_said(metric):
             measure(metric, sampled)
 
 
-@pytest.mark.parametrize("metric", NAMES["metric"])
+# A benefit is a block's own, with nothing to combine.
+@pytest.mark.parametrize("metric", [name for name in NAMES["metric"] if name != "benefit"])
 def test_an_unknown_pooling_is_refused(metric):
     change = seen(np.ones((2, SIZE)), [1.0, 1.0], "sum")
     object.__setattr__(change, "parameters", torch.ones(SIZE))

@@ -11,6 +11,7 @@ from fedtlu_fast import InputError, ParameterLayout
 from fedtlu_fast.randomness import generator as draws_of
 from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.selection import Evidence, FedTLU, Ranking, ServerRoom
+from fedtlu_fast.selection.baselines import Always
 
 # Blocks 0: embedding, 1-4: h, 5-7: g, 8: head.
 LAYOUT = ParameterLayout.from_shapes(
@@ -51,6 +52,20 @@ def test_fedtlu_takes_the_best_scores_of_each_group():
     assert chosen("fedtlu", evidence_of(scores), (2, 1)) == [[2, 3, 6]]
     assert chosen("fedtlu", evidence_of(scores), (4, 3)) == [[1, 2, 3, 4, 5, 6, 7]]
     assert chosen("fedtlu", evidence_of(scores), (0, 2)) == [[6, 7]]
+
+
+@examples(30)
+@given(st.integers(0, 2), st.integers(0, 4), st.integers(0, 3))
+def test_always_takes_the_blocks_from_its_position_on(position, first, second):
+    mask = Always(position).choose(evidence_of(), ServerRoom(LAYOUT, (first, second)))[0]
+    expected = [1 + (position + place) % 4 for place in range(first)]
+    expected += [5 + (position + place) % 3 for place in range(second)]
+    assert mask.nonzero()[0].tolist() == sorted(expected)
+
+
+def test_always_needs_a_block_at_its_position():
+    with pytest.raises(InputError, match="position: got 3; expected at most 2: group g"):
+        Always(3).choose(evidence_of(), ServerRoom(LAYOUT, (1, 1)))
 
 
 @pytest.mark.parametrize("made", [torch.tensor, np.array, list, lambda own: torch.tensor([own])])

@@ -1,0 +1,166 @@
+"""Runs the study of scores: which score finds the blocks that help, against an oracle, in several settings.
+
+    python benchmarks/study.py RUNS --list                        the settings, their arms and rounds
+    python benchmarks/study.py RUNS --settings scratch-1 --seeds 3 --out study.csv
+    python benchmarks/study.py RUNS --minutes 60 --out study.csv  begins no further setting after an hour
+
+The settings are in study.yaml beside this file. Each is a comparison in a directory of its own in RUNS, which
+`fedtlu compare --resume` could continue too; finished arms are not run again, and the warm-up of a seed is
+run once. With `--seeds` larger than before, a setting is continued in another directory. The CSV has a row
+for every setting and arm whose runs are finished: perplexity (exp of the loss, whatever the task) on the
+global test and on the clients' own tests, gain over random choice of the same seed, its 95% interval over
+seeds (Student's t), and the share of the oracle's gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+from scipy.stats import t as student
+
+from fedtlu_fast import RunConfig, load_config
+from fedtlu_fast.experiments.arms import read_arms
+from fedtlu_fast.experiments.compare import compare, is_complete
+from fedtlu_fast.runs.results import ArmResult
+
+PLAN = Path(__file__).with_suffix(".yaml")
+BASELINE, ORACLE = "random", "oracle"
+TESTS = {"global": "test_loss", "local": "local_loss"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One comparison of the study.
+
+    Attributes:
+        name: the name of the setting and of its directory.
+        config: the settings that its arms share.
+        arms: names of arms, as `fedtlu compare` takes them.
+    """
+
+    name: str
+    config: RunConfig
+    arms: tuple[str, ...]
+
+    def directory(self, runs: Path, seeds: int) -> Path:
+        """Returns where the comparison's runs are."""
+        return runs / f"{self.name}-{seeds}-seeds"
+
+
+def settings_of(plan: Mapping[str, Any]) -> list[Setting]:
+    """Reads the plan."""
+    found = []
+    for name, given in plan["settings"].items():
+        overrides = [*plan["shared"], *given.get("set", [])]
+        arms = dict.fromkeys(arm for group in given["arms"] for arm in plan["arms"][group])
+        found.append(Setting(name, load_config(given["preset"], overrides=overrides), tuple(arms)))
+    return found
+
+
+def perplexity(result: ArmResult, test: str) -> float | None:
+    """Returns exp(loss) of one of `TESTS` after the last round; None if there is no such test."""
+    loss = result.summary[TESTS[test]]
+    return None if loss is None else exp(loss)
+
+
+def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of one setting."""
+    by_arm: dict[str, dict[int, ArmResult]] = {}
+    for result in results:
+        by_arm.setdefault(result.selector, {})[result.seed] = result
+    oracle = {test: gains(by_arm, ORACLE, test) for test in TESTS}
+    for arm, runs in by_arm.items():
+        row: dict[str, Any] = {"setting": setting.name, "arm": arm, "seeds": len(runs)}
+        for test in TESTS:
+            own = [value for run in runs.values() if (value := perplexity(run, test)) is not None]
+            row[f"{test}_perplexity"] = figure(fmean(own)) if own else None
+            gained = gains(by_arm, arm, test)
+            row[f"{test}_gain_pct"] = figure(fmean(gained)) if gained else None
+            row[f"{test}_gain_reach"] = reach(gained)
+            best = fmean(oracle[test]) if oracle[test] else 0
+            row[f"{test}_share_of_oracle"] = figure(fmean(gained) / best) if gained and best > 0 else None
+            row[f"{test}_gains"] = " ".join(f"{gain:+.2f}" for gain in gained)
+        row["seconds"] = figure(fmean(run.summary["seconds"] for run in runs.values()))
+        yield row
+
+
+def gains(by_arm: Mapping[str, Mapping[int, ArmResult]], arm: str, test: str) -> list[float]:
+    """Returns by how many per cent an arm's perplexity is below random's, seed by seed."""
+    found = []
+    for seed, result in by_arm.get(arm, {}).items():
+        own, other = perplexity(result, test), perplexity(by_arm[BASELINE][seed], test)
+        if own is not None and other is not None:
+            found.append(100 * (other - own) / other)
+    return found
+
+
+def reach(values: Sequence[float]) -> float | None:
+    """Returns half the length of the 95% interval of a mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    return figure(float(student.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)))
+
+
+def figure(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, help="directory of the comparisons; finished arms are kept")
+    parser.add_argument("--settings", nargs="+", help="names of settings (default: all)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser.add_argument("--jobs", type=int, help="number of processes (default: one per core)")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no setting after this time"
+    )
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument("--list", action="store_true", help="show the settings and run nothing")
+    given = parser.parse_args()
+    settings = settings_of(yaml.safe_load(PLAN.read_text(encoding="utf-8")))
+    if given.settings:
+        if unknown := set(given.settings) - {one.name for one in settings}:
+            parser.error(f"no such settings: {', '.join(sorted(unknown))}")
+        settings = [one for one in settings if one.name in given.settings]
+    begun, rows, seeds = time.monotonic(), [], range(given.seeds)
+    for one in settings:
+        config, where = one.config, one.directory(given.runs, given.seeds)
+        targeted = config.rounds - config.warmup_rounds
+        count = given.seeds * (config.warmup_rounds + targeted * len(one.arms))
+        if given.list:
+            print(f"{one.name}: {len(one.arms)} arms, {given.seeds} seeds, {count:,} rounds")
+            continue
+        if not is_complete(config.warmup_rounds, one.arms, seeds, where):
+            if time.monotonic() - begun > 60 * given.minutes:
+                print(f"{one.name}: not run, the time is over")
+                continue
+            print(f"{one.name}: {count:,} rounds", flush=True)
+            resume = (where / "comparison.yaml").exists()
+            compare(config, one.arms, seeds, where, jobs=given.jobs, resume=resume)
+        rows += rows_of(one, read_arms(config.warmup_rounds, one.arms, seeds, where))
+        for row in rows:
+            if row["setting"] == one.name:
+                near = "" if row["global_gain_reach"] is None else f" ± {row['global_gain_reach']:.1f}"
+                print(
+                    f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}"
+                )
+        if given.out:
+            with given.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
