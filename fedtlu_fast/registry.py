@@ -150,6 +150,7 @@ NAMES: dict[str, dict[str, str]] = {
         "fedlp": "fedtlu_fast.selection.published:FedLP",
         "fedluar": "fedtlu_fast.selection.published:FedLUAR",
         "drift": "fedtlu_fast.selection.published:Drift",
+        "oracle": "fedtlu_fast.selection.oracle:ClientOracle",
     },
     "tracker": {
         "tensorboard": "fedtlu_fast.integrations.trackers.tensorboard:TensorBoard",
@@ -176,6 +177,7 @@ NAMES: dict[str, dict[str, str]] = {
         "rgn": "fedtlu_fast.scoring.gradient_metrics:rgn",
         "snr": "fedtlu_fast.scoring.gradient_metrics:snr",
         "drift": "fedtlu_fast.scoring.gradient_metrics:drift",
+        "benefit": "fedtlu_fast.scoring.gradient_metrics:benefit",
     },
 }
 """Maps each kind of part to its names, and each name to the place of the part."""

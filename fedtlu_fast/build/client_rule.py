@@ -10,11 +10,16 @@ from fedtlu_fast.data.population import Population, example_samples
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.standing import Standing, standing
 from fedtlu_fast.simulation.client_rule import ClientRule
+from fedtlu_fast.simulation.own_sample import OwnSamples
 from fedtlu_fast.tasks.task import Task
 
 
 def make_client_rule(
-    config: RunConfig, layout: ParameterLayout, task: Task, population: Population
+    config: RunConfig,
+    layout: ParameterLayout,
+    task: Task,
+    population: Population,
+    samples: OwnSamples | None = None,
 ) -> ClientRule:
     """Builds the rule that the settings describe.
 
@@ -23,6 +28,7 @@ def make_client_rule(
         layout: the layout of the run's model.
         task: the model and its loss, which are used to measure FLOPs if budgets are in FLOPs.
         population: the clients' data, which give samples for this measurement.
+        samples: see `ClientRule`.
 
     Raises:
         InputError: The settings name blocks that the model does not have, or leave no block to train.
@@ -47,6 +53,7 @@ def make_client_rule(
         reach,
         seed=config.seed,
         warmup_rounds=config.warmup_rounds,
+        samples=samples,
     )
 
 

@@ -92,7 +92,7 @@ def make_parts(config: RunConfig, *, start: bool = True) -> Parts:
         population = AheadPopulation(population, config.device)
     labelled = "label_noise" in builder_of(config.task).noises
     tokens, labels = (data.vocabulary, data.outputs) if labelled else (data.outputs, 0)
-    steps = make_steps(config, layout, task, population, tokens, labels)
+    steps = make_steps(config, trainer, population, tokens, labels)
     return Parts(population, trainer, steps, data.origin)
 
 
@@ -111,5 +111,5 @@ def _own_parts(config: RunConfig) -> Parts:
     how = config.execution
     layout = layout_of(config, task.model)
     trainer = LocalTrainer(task, layout, config.training.local, config.seed, how.compile, how.precision)
-    steps = make_steps(config, layout, task, population)
-    return Parts(population.to(config.device), trainer, steps)
+    population = population.to(config.device)
+    return Parts(population, trainer, make_steps(config, trainer, population))

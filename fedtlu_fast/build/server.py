@@ -10,6 +10,7 @@ from fedtlu_fast.build.recorded import recorded_scores
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.data.kept_back import spread
 from fedtlu_fast.data.population import Pool, Population, Samples, count
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.executor import Executor
@@ -92,6 +93,7 @@ def _evaluation(config: RunConfig, population: Population) -> EvaluationPlan:
         test=test,
         held_out=held_out,
         recorded=recorded_scores(config),
+        local_held_out=given.local_held_out,
     )
 
 
@@ -111,7 +113,7 @@ def apart(test: Pool, wanted: int) -> tuple[Pool, Pool | None]:
     if wanted >= size:
         expected = f"fewer than the {size} samples of the global test, from which they are taken"
         raise InputError("evaluation.held_out", wanted, expected)
-    own = np.arange(wanted) * size // wanted
+    own = spread(size, wanted)
     rest = np.setdiff1d(np.arange(size), own)
     return Samples(test, rest).alone(), Samples(test, own).alone()
 

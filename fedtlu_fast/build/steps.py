@@ -8,16 +8,16 @@ from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
 from fedtlu_fast.client_steps.sending import SendChosen
 from fedtlu_fast.clients.optimizer import Sgd
+from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.data.population import Population
-from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.tasks.task import Task
+from fedtlu_fast.simulation.client_rule import ClientRule
+from fedtlu_fast.simulation.own_sample import OwnSamples
 
 
 def make_steps(
     config: RunConfig,
-    layout: ParameterLayout,
-    task: Task,
+    trainer: LocalTrainer,
     population: Population,
     tokens: int = 0,
     labels: int = 0,
@@ -26,16 +26,15 @@ def make_steps(
 
     Args:
         config: the settings of the run.
-        layout: the layout of the model.
-        task: the model and its loss.
-        population: the data of all clients.
+        trainer: the trainer of single clients, with the task and the layout of the model.
+        population: the data of all clients, on the device of the model.
         tokens: the number of tokens in the vocabulary; see `RunFacts`.
         labels: the number of labels; see `RunFacts`.
 
     Raises:
         InputError: A threat does not fit the data, or the settings name blocks that the model does not have.
     """
-    chosen = config.client_selection
+    chosen, layout = config.client_selection, trainer.layout
     steps: list[ClientStep] = []
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
@@ -43,7 +42,7 @@ def make_steps(
     steps += [own.step for own in (*config.client_steps, *config.threats)]
     if chosen.chooses:
         by_change = chosen.selector.moment == "by_change"
-        steps.append(SendChosen(make_client_rule(config, layout, task, population) if by_change else None))
+        steps.append(SendChosen(_rule_after_training(config, trainer, population) if by_change else None))
     if chosen.selector.recycles:
         steps.append(Recycle(standing_of(config, layout).open))
     optimizer = config.training.optimizer
@@ -60,3 +59,11 @@ def make_steps(
         config.backend,
     )
     return ClientSteps(steps, facts)
+
+
+def _rule_after_training(config: RunConfig, trainer: LocalTrainer, population: Population) -> ClientRule:
+    """Builds the rule by which clients choose what they send, with the samples that they look at."""
+    samples, given = None, config.evaluation
+    if config.client_selection.selector.needs_samples:
+        samples = OwnSamples(trainer, population, given.local_held_out, given.batch_size)
+    return make_client_rule(config, trainer.layout, trainer.task, population, samples)

@@ -34,6 +34,7 @@ EXAMPLES = {
     "model.pretrained": "gpt2",
     "aggregation.spill": "/tmp",
     "evaluation.held_out": "256",
+    "evaluation.local_held_out": "0.5",
     "client_selection.budget.classes": "{phone: {share: 0.8, amount: 1}, laptop: {share: 0.2, amount: 4}}",
     "client_selection.only": "[transformer.h.*]",
     "client_selection.personal": "auto",

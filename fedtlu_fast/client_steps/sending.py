@@ -17,12 +17,12 @@ from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate
 class ChoosesAfter(Protocol):
     """Chooses the blocks that a client sends by the change that its training has made."""
 
-    def after_training(self, client: ClientContext, change: Tensor, order: Order) -> Blocks:
+    def after_training(self, client: ClientContext, update: ClientUpdate, order: Order) -> Blocks:
         """Returns the blocks that the client sends.
 
         Args:
             client: the client and the round.
-            change: [P] float32, the client's change.
+            update: the result of the client's training; not changed.
             order: the client's order, with its budget.
         """
         ...
@@ -55,8 +55,7 @@ class SendChosen(ClientStep):
             return update
         order, sent = client.order, client.order.sent
         if order.budget is not None and self.rule is not None:
-            change = update.params - client.params
-            sent = self.rule.after_training(client, change, order)
+            sent = self.rule.after_training(client, update, order)
         layout = client.facts.layout
         unsent = layout.runs(set(range(len(layout.blocks))).difference(sent))
         # Blocks that were not trained are as they were: then nothing is cut off, and a copy [P] is saved.

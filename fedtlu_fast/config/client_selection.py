@@ -37,8 +37,8 @@ class ClientSelectionConfig(PartsSection):
         description="how the blocks of each client are chosen: none (every client trains all blocks) | full "
         "(all blocks that are not frozen) | random | top (nearest the output) | bottom (nearest the input) | "
         "both (top and bottom in turn) | gradnorm, rgn, snr (the best by the client's own gradients) | "
-        "strategic (P1 of arXiv 2408.15600: clients agree) | fedpart | fedlp | fedluar | drift | "
-        "package.module:Name",
+        "strategic (P1 of arXiv 2408.15600: clients agree) | fedpart | fedlp | fedluar | drift | oracle (an "
+        "upper bound: by the loss on evaluation.local_held_out samples) | package.module:Name",
     )
     budget: BudgetConfig = BudgetConfig()
     decides: Literal["server", "client"] = Field(
@@ -81,6 +81,9 @@ class ClientSelectionConfig(PartsSection):
         selector, chosen = self.selector, f"selector={self.name_of('selector')}"
         check_unused(self, {*settings_beside(type(selector)), *self.choosers()}, chosen)
         check_metrics(selector.own_metrics, f"selector ({type(selector).__name__}.needs)")
+        if selector.needs_samples and selector.moment != "by_change":
+            expected = "one that chooses after training (moment by_change): kept-back samples judge a change"
+            raise InputError("selector", self.name_of("selector"), expected)
         if selector.has_memory:
             expected = "one without remembers(): only the server's selector has a memory"
             raise InputError("selector", self.name_of("selector"), expected)

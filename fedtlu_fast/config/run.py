@@ -251,6 +251,20 @@ class RunConfig(Section):
             raise InputError(*self._ranked_by, expected, fix)
         return self
 
+    @model_validator(mode="after")
+    def _clients_have_samples(self) -> Self:
+        if not self.client_selection.selector.needs_samples:
+            return self
+        field, name = "client_selection.selector", self.client_selection.name_of("selector")
+        if not self.evaluation.local_held_out:
+            expected = "evaluation.local_held_out with samples that clients may look at"
+            fix = "Set evaluation.local_held_out=0.5: the local tests then do not count these samples."
+            raise InputError(field, name, expected, fix)
+        if self.own is not None and self.own.data.held_out is None:
+            expected = "clients with tests of their own, by which they choose"
+            raise InputError(field, name, expected, "Give them to the data as held_out.")
+        return self
+
     @property
     def _ranked_by(self) -> tuple[str, str]:
         """The setting that decides what the selector needs, and its value."""

@@ -40,6 +40,13 @@ class EvaluationConfig(Section):
         description="samples of the global test that the server looks at before it chooses blocks, for "
         "evaluation.benefit and selectors such as oracle; the global test does not count them; 0: none",
     )
+    local_held_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the samples of each client's local test that the client looks at before it "
+        "chooses blocks, for client_selection.selector=oracle; local tests do not count them; 0: none",
+    )
     benefit: bool = Field(
         False,
         description="whether every round records by how much each block alone would lower the loss on the "

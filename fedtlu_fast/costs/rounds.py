@@ -29,7 +29,8 @@ class RoundCosts:
         forward: [K] float64, FLOPs of the forward passes of each client's local training.
         backward: [K] float64, FLOPs of its backward passes, down to the client's lowest trained block.
         probe_bytes_up: bytes of the probes that clients sent: one number for each block.
-        probe_forward: FLOPs of the forward passes of all probes.
+        probe_forward: FLOPs of the forward passes of all probes, and of those over samples that clients keep
+            back and look at before they choose.
         probe_backward: FLOPs of the backward passes of all probes, over all blocks.
     """
 
@@ -64,6 +65,7 @@ def round_costs(
     sent: ArrayLike | None = None,
     kept: Kept = NOTHING,
     probes_sent: bool = True,
+    looked_at: int = 0,
 ) -> RoundCosts:
     """Returns the costs of a round in which K clients train.
 
@@ -78,6 +80,8 @@ def round_costs(
         sent: [K, B] bool, the blocks that each client sends; None: the trained blocks that are not personal.
         kept: the personal blocks.
         probes_sent: whether clients send their probes; False if each client chooses its blocks itself.
+        looked_at: number of kept-back samples that pass through the model before clients choose what they
+            send, with repetitions, over all clients.
 
     Raises:
         InputError: the shapes do not fit, or a number of samples is negative.
@@ -105,7 +109,7 @@ def round_costs(
         forward=passes * costs.forward * (2 if kept.alternate else 1),
         backward=passes * (backward if kept.alternate else costs.backward(chosen)),
         probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if probes_sent else 0,
-        probe_forward=probed * costs.forward,
+        probe_forward=(probed + looked_at) * costs.forward,
         probe_backward=probed * float(costs.backward(everything)),
     )
 
@@ -119,6 +123,7 @@ def run_costs(
     kept: Kept = NOTHING,
     probes_sent: bool = True,
     alone: bool = True,
+    looked_at: Callable[[int], int] | None = None,
 ) -> list[RoundCosts]:
     """Returns the costs of every round of a run, from its log.
 
@@ -134,6 +139,8 @@ def run_costs(
         kept: the personal blocks, for rows with ``client_blocks``; in a warm-up no block is personal.
         probes_sent: see `round_costs`.
         alone: see `batches`.
+        looked_at: returns the number of kept-back samples that pass through the model before a client
+            chooses, with repetitions, for rows with ``client_blocks``; None: clients look at none.
 
     Raises:
         InputError: the log does not belong to this model, or clients probed and `probe_batches` is 0.
@@ -166,6 +173,7 @@ def run_costs(
                 _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
                 kept if "client_blocks" in row else NOTHING,
                 probes_sent,
+                sum(map(looked_at, cohort)) if looked_at is not None and "client_blocks" in row else 0,
             )
         )
     return found

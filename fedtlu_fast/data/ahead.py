@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 from torch import Tensor
@@ -38,6 +39,8 @@ class AheadPopulation:
         self._reader: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[Samples]] = {}
         self._announced: list[int] = []
+        # Clients may look at what they keep back between others' trainings; data need not bear two readers.
+        self._reading = Lock()
 
     @property
     def clients(self) -> int:
@@ -67,7 +70,8 @@ class AheadPopulation:
 
     def held_out(self, client: int) -> Samples:
         """See `Population`."""
-        return self._moved(self.inner.held_out(client))
+        with self._reading:
+            return self._moved(self.inner.held_out(client))
 
     def to(self, device: str) -> AheadPopulation:
         """See `Population`."""
@@ -81,7 +85,8 @@ class AheadPopulation:
             self._coming[client] = self._reader.submit(self._read, client)
 
     def _read(self, client: int) -> Samples:
-        return self._moved(self.inner.train(client))
+        with self._reading:
+            return self._moved(self.inner.train(client))
 
     def _moved(self, samples: Samples) -> Samples:
         if isinstance(samples.pool, Listed):

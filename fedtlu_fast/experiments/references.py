@@ -67,7 +67,7 @@ def _local_only(server: Server, state: ServerState) -> dict[str, Any]:
             if not _train_alone(server, state, client, times):
                 tests.leave_out(client, UNSOUND)
                 continue
-            held = server.population.held_out(client)
+            held = server.own_test(client)
             own = [trainer.task.evaluate(held.alone(), plan.batch_size)] if len(held) else []
             everywhere.append(trainer.task.evaluate(plan.test, plan.batch_size))
             at_home += own

@@ -55,7 +55,8 @@ class Change:
         client_sent: [K, B] bool, the blocks that each of them sent. Of other blocks it has no change, and its
             statistics there are those of zeros. None: everybody sent everything, or `client_stats` is not
             there.
-        held_out: losses on a sample that the server holds; None unless asked for.
+        held_out: losses on a sample that the server holds, or that the client keeps back; None unless asked
+            for.
         backend: the backend that runs the kernels.
         weights: [L] float64 on the CPU, statistics of the parameters before the change; None if they are not
             known, or can be computed from `parameters`.

@@ -4,11 +4,13 @@
     rgn        ||g|| / ||w||    relative gradient norm; w: the block's global parameters
     snr        mean(g)^2 / var(g)
     drift      ||d||            d: the client's change after training (FL4Health's layer exchange by norms)
+    benefit    F(w) - F(w + d)  F: the loss on samples that the client keeps back (ours)
 
 A metric is a function of `ClientVectors` and returns [K, B]. At a probe, before training, the vectors are
 gradients; for a selector that chooses after training, they are the clients' changes. A function of your own
-is given by its dotted name. A block is treated as one long layer (ours: the paper does not say how its
-layers' numbers are combined).
+is given by its dotted name; ``block_metrics.asks("held_out")`` lets it look at samples that a client keeps
+back. A block is treated as one long layer (ours: the paper does not say how its layers' numbers are
+combined).
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from torch import Tensor
 
 from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.memory import is_out_of_memory
 from fedtlu_fast.registry import find
+from fedtlu_fast.scoring.block_metrics import asks
+from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.scoring.statistics import LayerStats
 
 
@@ -36,11 +41,14 @@ class ClientVectors:
         layout: the model's layers and blocks.
         stats: [K, L] float64 on the CPU, statistics of the clients' gradients or changes.
         weights: [L] float64 on the CPU, statistics of the global parameters.
+        held_out: losses on the samples that the only client (K is 1) keeps back; None before training, and
+            unless asked for.
     """
 
     layout: ParameterLayout
     stats: LayerStats
     weights: LayerStats
+    held_out: HeldOut | None = None
 
 
 def check_metrics(names: Sequence[str], field: str) -> None:
@@ -57,8 +65,25 @@ def check_metrics(names: Sequence[str], field: str) -> None:
         find("client_metric", name, field)
 
 
+def needs_held_out(names: Sequence[str]) -> bool:
+    """Tells whether one of these client metrics needs losses on samples that clients keep back.
+
+    Args:
+        names: names or dotted names.
+
+    Raises:
+        InputError: there is no metric of a name.
+    """
+    found = (find("client_metric", name, "needs") for name in names)
+    return any("held_out" in getattr(function, "asks", ()) for function in found)
+
+
 def measure_gradients(
-    metric: str, layout: ParameterLayout, stats: LayerStats, weights: LayerStats
+    metric: str,
+    layout: ParameterLayout,
+    stats: LayerStats,
+    weights: LayerStats,
+    held_out: HeldOut | None = None,
 ) -> NDArray[np.float64]:
     """Returns [K, B] float64, the metric's value for every block of K clients' vectors.
 
@@ -70,15 +95,20 @@ def measure_gradients(
         layout: the model's layers and blocks.
         stats: [K, L], statistics of the clients' vectors.
         weights: [L], statistics of the global parameters.
+        held_out: see `ClientVectors`.
 
     Raises:
         InputError: there is no such metric, it raised an error, or its result does not have the shape [K, B].
     """
-    vectors = ClientVectors(layout, stats.cpu(), weights.cpu())
+    vectors = ClientVectors(layout, stats.cpu(), weights.cpu(), held_out)
     function = find("client_metric", metric, "metric")
     try:
         found: NDArray[np.float64] = torch.as_tensor(function(vectors)).to(torch.float64).numpy()
+    except InputError:
+        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # of a forward pass; the metric is not to blame
         raise InputError("metric", metric, f"a function of ClientVectors; {cause(error)}") from error
     expected = len(vectors.stats.l2), len(layout.blocks)
     if found.shape != expected:
@@ -94,6 +124,26 @@ def gradnorm(vectors: ClientVectors) -> Tensor:
 def drift(vectors: ClientVectors) -> Tensor:
     """Returns [K, B], ``||d||``, the distance that each block has moved."""
     return gradnorm(vectors)
+
+
+@asks("held_out")
+def benefit(vectors: ClientVectors) -> Tensor:
+    """Returns [1, B], by how much the loss on samples that the client keeps back falls by each block (ours).
+
+    One block of the client's own change is applied to the model from which it started, beside the blocks that
+    it sends in any case. Costs a forward pass over the samples for each block, and one more.
+
+    Raises:
+        InputError: the client has not trained yet.
+    """
+    if vectors.held_out is None:
+        raise InputError(
+            "metric", "benefit", "a client's change after training, and samples that it keeps back"
+        )
+    loss = vectors.held_out.loss
+    before = loss(())
+    alone = [loss((block,)) for block in range(len(vectors.layout.blocks))]
+    return before - torch.tensor([alone], dtype=torch.float64)
 
 
 def rgn(vectors: ClientVectors) -> Tensor:

@@ -1,4 +1,6 @@
-"""What a server that holds a few samples of its own can find out about a change before it applies it."""
+"""What a server with a few samples of its own can find out about a change before it applies it, or a client
+that keeps samples back before it sends it.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,16 @@ from torch import Tensor
 
 
 class HeldOut(Protocol):
-    """Losses on the server's own sample, with the model as it is before the round's change is applied."""
+    """Losses on an own sample: the server's, or a client's of what it keeps back."""
 
     def loss(self, blocks: Collection[int]) -> float:
         """Returns the mean loss on the sample if exactly these blocks of groups were applied.
 
-        What the round applies whatever the choice (unique blocks) is applied too. Costs a forward pass over
-        the sample.
+        What is applied whatever the choice (the server's unique blocks, the blocks that a client sends in any
+        case) is applied too. Costs a forward pass over the sample.
 
         Args:
-            blocks: indices of blocks that are in a group of like blocks.
+            blocks: indices of blocks; for the server, of blocks that are in a group of like blocks.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""An upper bound for selectors on the server (ours): it tries blocks on samples that the server holds."""
+"""Upper bounds (ours): selectors that try blocks on samples that the server holds, or a client keeps back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.selection.evidence import Evidence, Mask
 from fedtlu_fast.selection.room import Room, ServerRoom
-from fedtlu_fast.selection.selector import Selector
+from fedtlu_fast.selection.selector import Ranking, Selector
 
 
 @part
@@ -52,6 +52,20 @@ class Oracle(Selector):
         mask = np.zeros((1, len(room.layout.blocks)), np.bool_)
         mask[0, list(chosen)] = True
         return mask
+
+
+@part
+class ClientOracle(Ranking):
+    """Sends the blocks of a client's change that lower the loss most on samples that it keeps back (ours).
+
+    A bound on what a client can know of its own blocks, not a method: each block is tried alone, on the model
+    from which the client started, which takes a forward pass over the samples for each block. The samples are
+    the share `evaluation.local_held_out` of those of the client's local test, which then does not count them.
+    The client does not know what others send.
+    """
+
+    moment = "by_change"
+    needs = ("benefit",)
 
 
 def _loss(sample: HeldOut, blocks: Sequence[int]) -> float:

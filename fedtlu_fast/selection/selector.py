@@ -20,6 +20,7 @@ from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector
+from fedtlu_fast.scoring.gradient_metrics import needs_held_out
 from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
@@ -66,8 +67,9 @@ class Selector(ABC):
         ``agreement``, or package.module:function), which arrive in `Evidence.metrics`, and the facts
         ``client_stats`` and ``client_norms``. A client selector may name ``gradnorm``, ``rgn``, ``snr`` or a
         function's dotted name, which clients measure on their gradients before training, or, at the moment
-        ``by_change``, on their own change; ``drift``, at the moment ``by_change``; and ``relative_change`` of
-        the round before, [1, B].
+        ``by_change``, on their own change; at the moment ``by_change`` also ``drift``, ``benefit`` and
+        ``held_out``, losses on samples that the client keeps back (`Change.held_out`); and
+        ``relative_change`` of the round before, [1, B].
         """
         return ()
 
@@ -157,6 +159,15 @@ class Selector(ABC):
     def own_metrics(self) -> tuple[str, ...]:
         """Returns the metrics among the needs that are computed from each client's own vectors."""
         return tuple(name for name in self.metrics if name != LAST_CHANGE)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether clients have to look at samples that they keep back (`evaluation.local_held_out`).
+
+        Raises:
+            InputError: The selector needs a metric that clients do not have.
+        """
+        return "held_out" in self._named_needs() or needs_held_out(self.own_metrics)
 
     @property
     def probes(self) -> tuple[str, ...]:

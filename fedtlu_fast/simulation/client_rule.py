@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedtlu_fast.client_steps.orders import Order, Orders
 from fedtlu_fast.client_steps.step import ClientContext
-from fedtlu_fast.clients.trainer import Blocks
+from fedtlu_fast.clients.trainer import Blocks, ClientUpdate
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.randomness import generator
@@ -21,6 +21,7 @@ from fedtlu_fast.scoring.units import scored_layout
 from fedtlu_fast.selection import ClientRoom, Evidence, Selector, chosen_by
 from fedtlu_fast.selection.budgets import Budget
 from fedtlu_fast.selection.standing import Standing
+from fedtlu_fast.simulation.own_sample import OwnSamples
 
 Vector = NDArray[np.float64]
 SELECTOR = "client_selection.selector"
@@ -47,6 +48,7 @@ class ClientRule:
         *,
         seed: int,
         warmup_rounds: int = 0,
+        samples: OwnSamples | None = None,
     ) -> None:
         """Keeps its parts.
 
@@ -59,11 +61,20 @@ class ClientRule:
             reach: [B], see `ClientRoom`.
             seed: of the run.
             warmup_rounds: of the run.
+            samples: what clients keep back and look at before they choose; None: they look at none.
         """
         self.layout, self.standing, self.selector = layout, standing, selector
         self._budget, self._seed, self._warmup_rounds = budget, seed, warmup_rounds
         self._open = standing.mask(len(layout.blocks))
-        self._costs, self._reach = costs, reach
+        self._costs, self._reach, self._samples = costs, reach, samples
+
+    @property
+    def looks(self) -> int:
+        """Number of forward passes over its kept-back samples that a client's choice takes.
+
+        Those of a user's own function are not known, and not counted.
+        """
+        return 1 + len(self.standing.open) if "benefit" in self.selector.own_metrics else 0
 
     def orders(
         self,
@@ -108,15 +119,20 @@ class ClientRule:
             return Orders(own)
         return Orders({client: self._with_personal(blocks) for client, blocks in own.items()}, own)
 
-    def after_training(self, client: ClientContext, change: Tensor, order: Order) -> Blocks:
+    def after_training(self, client: ClientContext, update: ClientUpdate, order: Order) -> Blocks:
         """The blocks that a client sends under a selector that chooses by the client's own change.
 
         Args:
-            client: whose change it is.
-            change: [P], its own.
+            client: whose choice it is.
+            update: the result of its training.
             order: its own, with its budget.
+
+        Raises:
+            InputError: the selector asks for losses on samples that the client keeps back, and it has none.
         """
         selector, layout, backend = self.selector, self.layout, client.facts.backend
+        change = update.params - client.params
+        held_out = None if self._samples is None else self._samples.of(client, update, order.sent)
         stats = layer_stats(change, layout, backend=backend).cpu()
         weights = layer_stats(client.params, layout, backend=backend) if selector.own_metrics else stats
         draws = generator(self._seed, "client blocks", client.round, client.number)
@@ -124,7 +140,7 @@ class ClientRule:
         evidence = Evidence(
             layout=layout,
             metrics={
-                name: measure_gradients(name, layout, stats.as_row(), weights)
+                name: measure_gradients(name, layout, stats.as_row(), weights, held_out)
                 for name in selector.own_metrics
             },
             generator=draws,
@@ -139,6 +155,7 @@ class ClientRule:
                 pooling=selector.pooling,
                 round=client.round,
                 last_choice=last,
+                held_out=held_out,
                 backend=backend,
                 vector=change,
             ),

@@ -74,6 +74,7 @@ def _measured(
         _kept(server),
         chooser is None or chooser.reported,
         not normalises_batches(task.model),
+        cache(partial(_looked_at, server)),
     )
     blocks = {
         "names": list(costs.names),
@@ -90,6 +91,14 @@ def _measured(
 def _kept(server: Server) -> Kept:
     own = personal_step(server.steps.steps)
     return NOTHING if own is None else Kept(own.part.blocks, own.part.buffers, own.alternate)
+
+
+def _looked_at(server: Server, client: int) -> int:
+    """Number of samples that pass through the model before a client chooses what it sends."""
+    passes = 0 if server.client_rule is None else server.client_rule.looks
+    with left_to_the_round():
+        return passes * len(server.looked_at(client)) if passes else 0
+    return 0
 
 
 def _held(population: Population, client: int) -> int:

@@ -97,7 +97,7 @@ def local_test(server: Server, state: ServerState, done: bool = False) -> LocalT
     held: dict[int, Samples] = {}
     for client in _tested(server):
         with tests.of(client):
-            own = server.population.held_out(client)
+            own = server.own_test(client)
             if len(own):
                 held[client] = own
     own_models = server.steps.with_own_model(state.memory)
@@ -196,7 +196,7 @@ def trained_local_loss(server: Server, state: ServerState) -> TrainedTest:
     before, after = [], []
     for client in drawn:
         with tests.of(client):
-            held = population.held_out(client)
+            held = server.own_test(client)
             if not len(held):
                 continue
             own = held.alone()

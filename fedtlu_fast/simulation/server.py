@@ -11,7 +11,8 @@ import torch
 from fedtlu_fast.aggregation import AggregationRule, ServerOptimizer
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.clients.training import LocalTrainer
-from fedtlu_fast.data.population import Pool, Population
+from fedtlu_fast.data.kept_back import split_kept_back
+from fedtlu_fast.data.population import Pool, Population, Samples
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.participation import Turnout
@@ -39,6 +40,8 @@ class EvaluationPlan:
         held_out: samples that the server looks at before it chooses; None: it has none.
         recorded: the scores that every round records beside the benefit of each block; empty: it records
             neither.
+        local_held_out: the share of what a client keeps back that it looks at before it chooses; the local
+            test has the rest.
     """
 
     every: int
@@ -51,6 +54,7 @@ class EvaluationPlan:
     test: Pool
     held_out: Pool | None = None
     recorded: tuple[RecordedScore, ...] = ()
+    local_held_out: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,14 @@ class Server:
     def client_rule(self) -> ClientRule | None:
         """Which blocks are open, frozen and personal; None where clients train and send everything."""
         return None if self.chooser is None else self.chooser.rule
+
+    def own_test(self, client: int) -> Samples:
+        """Returns the samples of a client's local test; may be empty."""
+        return split_kept_back(self.population.held_out(client), self.evaluation.local_held_out)[1]
+
+    def looked_at(self, client: int) -> Samples:
+        """Returns the kept-back samples that a client may look at before it chooses; may be empty."""
+        return split_kept_back(self.population.held_out(client), self.evaluation.local_held_out)[0]
 
     @property
     def one_by_one(self) -> bool:

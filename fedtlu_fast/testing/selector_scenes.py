@@ -82,6 +82,8 @@ def client_evidence(selector: Selector, round_index: int, clients: Sequence[int]
         draws = generator(0, "conformance", round_index, 1)
         vector = torch.from_numpy(draws.normal(0, 1, LAYOUT.size)).float()
         change = _change(selector, vector, round_index, draws)
+        if selector.needs_samples:
+            change = replace(change, held_out=_sample(draws, of_client=True))
     return _evidence(metrics, change, round_index, len(clients), clients)
 
 
@@ -120,8 +122,8 @@ def _evidence(
     )
 
 
-def _sample(draws: np.random.Generator) -> Sample:
-    return Sample(tuple(draws.normal(0.1, 0.2, len(LAYOUT.blocks)).tolist()))
+def _sample(draws: np.random.Generator, *, of_client: bool = False) -> Sample:
+    return Sample(tuple(draws.normal(0.1, 0.2, len(LAYOUT.blocks)).tolist()), of_client)
 
 
 def _last(round_index: int) -> Mask | None:
@@ -148,18 +150,20 @@ class Sample:
 
     Attributes:
         gains: by how much each block lowers the loss, by its index; two blocks together lower it by less.
+        of_client: whether it is a client's, which may ask for any block.
     """
 
     gains: tuple[float, ...]
+    of_client: bool = False
 
     def loss(self, blocks: Collection[int]) -> float:
         """See `HeldOut`.
 
         Raises:
-            InputError: one of the blocks is in no group of like blocks.
+            InputError: on the server, one of the blocks is in no group of like blocks.
         """
         own = sorted(set(blocks))
-        if alone := set(own) & set(LAYOUT.unique):
+        if not self.of_client and (alone := set(own) & set(LAYOUT.unique)):
             expected = "blocks that are in a group of like blocks"
             raise InputError("blocks", LAYOUT.blocks[min(alone)].name, expected)
         return 3.0 - sum(self.gains[block] for block in own) + 0.01 * len(own) ** 2

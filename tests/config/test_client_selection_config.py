@@ -44,7 +44,9 @@ def test_settings_that_mean_nothing_are_refused(given, field):
 def test_settings_that_mean_something_are_taken():
     for name in NAMES["client_selector"]:
         if find("client_selector", name, "selector").budgeted:
-            assert parse({"selector": name, "budget": 2}).client_selection.budget.budget == Equal(2)
+            given = {"selector": name, "budget": 2}
+            found = parse(given, evaluation={"local_held_out": 0.5})
+            assert found.client_selection.budget.budget == Equal(2)
     parse({"selector": "strategic", "lam": 0, "decides": "client"})
     parse({"selector": "gradnorm", "decides": "client", "probe_every": 3, "probe_batches": 2})
 

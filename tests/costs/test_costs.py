@@ -112,6 +112,21 @@ def test_a_log_is_read() -> None:
     assert chosen.bytes_up.tolist() == [4 * 8, 4 * 28]
 
 
+def test_forward_passes_over_samples_that_clients_look_at_count() -> None:
+    training = TrainingConfig(batch_size=4, local_epochs=1.0).local
+    rows = [
+        {"round": 1, "cohort": [7, 2], "selected": list(COSTS.names)},
+        {"round": 2, "cohort": [2, 7], "selected": [], "client_blocks": [[3], [2, 3]]},
+    ]
+    plain = run_costs(COSTS, rows, training, {7: 10, 2: 3}.__getitem__)
+    looking = run_costs(COSTS, rows, training, {7: 10, 2: 3}.__getitem__, looked_at={7: 20, 2: 6}.__getitem__)
+    assert looking[0].row() == plain[0].row(), "nobody chooses in a warm-up"
+    expected = plain[1].row()
+    expected["forward_flops"] += 26 * COSTS.forward
+    expected["probe_flops"] += 26 * COSTS.forward
+    assert looking[1].row() == expected
+
+
 def test_sent_blocks_count_as_bytes_and_trained_blocks_as_flops() -> None:
     row = {"round": 1, "cohort": [0, 1], "selected": ["head"], "client_blocks": [[0, 1, 2, 3]] * 2}
     (all_sent,) = run_costs(COSTS, [row], TrainingConfig().local, lambda _: 5)

@@ -1,6 +1,7 @@
 """Reading ahead: it changes when a client's samples are read, and nothing else."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -80,3 +81,34 @@ def test_an_error_while_reading_is_raised_when_the_client_trains(population):
     with pytest.raises(OSError, match="unplugged"):
         ahead.train(13)
     same(ahead.train(14), ArrayPopulation.train(population, 14))
+
+
+class Alone(ArrayPopulation):
+    """Notes when two threads read at once."""
+
+    def train(self, client):
+        return self._alone(super().train, client)
+
+    def held_out(self, client):
+        return self._alone(super().held_out, client)
+
+    def _alone(self, read, client):
+        READERS.append(client)
+        time.sleep(0.001)
+        TOGETHER.append(len(READERS))
+        READERS.pop()
+        return read(client)
+
+
+READERS: list[int] = []
+TOGETHER: list[int] = []
+
+
+def test_a_client_that_looks_at_what_it_keeps_back_waits_for_the_reader(population):
+    TOGETHER.clear()
+    ahead = AheadPopulation(Alone(**vars(population)), "cpu")
+    ahead.announce(range(CLIENTS))
+    for client in range(CLIENTS):
+        ahead.train(client)
+        same(ahead.held_out(client), ArrayPopulation.held_out(population, client))
+    assert TOGETHER == [1] * (2 * CLIENTS)

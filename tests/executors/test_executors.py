@@ -111,7 +111,7 @@ class Federation:
             task = Classification(model())
             layout = ParameterLayout.from_module(task.model)
             trainer = LocalTrainer(task, layout, self.config.training.local, self.config.seed)
-            steps = make_steps(self.config, layout, task, parts.population)
+            steps = make_steps(self.config, trainer, parts.population)
         self.trainer = trainer
         self.state = initial_state(trainer.layout, trainer.task.model)
         self.population = wrap(parts.population) if wrap else parts.population

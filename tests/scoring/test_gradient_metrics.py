@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.sampling import examples
 
-from fedtlu_fast import ParameterLayout, aggregate
+from fedtlu_fast import InputError, ParameterLayout, aggregate
 from fedtlu_fast.scoring import layer_stats
-from fedtlu_fast.scoring.gradient_metrics import measure_gradients
+from fedtlu_fast.scoring.gradient_metrics import measure_gradients, needs_held_out
 
 # Blocks of one element, of one layer, and of several layers of several sizes.
 LAYOUT = ParameterLayout.from_shapes(
@@ -140,3 +140,24 @@ def test_nan_and_inf_are_nan_in_their_block_only(metric, bad):
         assert np.isnan(found[0, BLOCKS["h.0"]])
         assert np.isfinite(np.delete(found, BLOCKS["h.0"], axis=1)).all()
         assert np.isfinite(found[1]).all()
+
+
+class Losses:
+    """Losses that depend on single blocks."""
+
+    def loss(self, blocks):
+        return 3.0 - sum((0.5, -0.25, np.nan, 0.0, np.inf)[block] for block in blocks)
+
+
+def test_the_benefit_is_the_fall_of_the_loss_by_each_block_alone():
+    stats = layer_stats(torch.ones(LAYOUT.size), LAYOUT)
+    found = measure_gradients("benefit", LAYOUT, stats.as_row(), stats, Losses())
+    np.testing.assert_array_equal(found, [[0.5, -0.25, np.nan, 0.0, np.inf]])
+
+
+def test_the_benefit_needs_samples():
+    stats = layer_stats(torch.ones(LAYOUT.size), LAYOUT)
+    with pytest.raises(InputError, match="after training, and samples that it keeps back"):
+        measure_gradients("benefit", LAYOUT, stats.as_row(), stats)
+    assert needs_held_out(("gradnorm", "benefit"))
+    assert not needs_held_out(METRICS)

@@ -51,9 +51,10 @@ def chosen(mask):
 
 
 def test_every_selector_says_when_and_by_what_it_chooses():
-    moments = {"fedlp": "after_training", "fedluar": "after_training", "drift": "by_change"}
+    moments = {"fedlp": "after_training", "fedluar": "after_training"}
+    moments |= {"drift": "by_change", "oracle": "by_change"}
     needs = {name: (name,) for name in ("gradnorm", "rgn", "snr", "drift")}
-    needs |= {"strategic": ("rgn",), "fedluar": ("relative_change",)}
+    needs |= {"strategic": ("rgn",), "fedluar": ("relative_change",), "oracle": ("benefit",)}
     for name in CLIENT_SELECTORS:
         selector = selector_of(name, **({"metric": "rgn"} if name == "strategic" else {}))
         assert selector.moment == moments.get(name, "before_training")
@@ -61,6 +62,7 @@ def test_every_selector_says_when_and_by_what_it_chooses():
         assert selector.probes == (selector.needs if name in PROBING else ())
         assert selector.budgeted == (name not in ("full", "fedpart", "fedlp"))
         assert selector.same_for_all == (name in ("fedpart", "fedluar"))
+        assert selector.needs_samples == (name == "oracle")
         assert selector.recycles == (name == "fedluar")
         assert (selector.needs_others is not None) == (name == "strategic")
     assert not ClientSelectionConfig().chooses
@@ -103,17 +105,19 @@ def test_full_takes_all_open_blocks_whatever_the_budget():
 # --- by a utility, within a budget ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gradnorm", "rgn", "snr", "drift"])
+@pytest.mark.parametrize("name", ["gradnorm", "rgn", "snr", "drift", "oracle"])
 def test_each_client_takes_its_own_best(name):
     gains = [[9, 1, 2, 3, 4, 5, 6, 9], [9, 6, 5, 4, 3, 2, 1, 9], [9, 1, 1, 1, 0, 1, 1, 9]]
-    found = selector_of(name).choose(evidence_of(3, **{name: gains}), room_of([2, 1, 3]))
+    selector = selector_of(name)
+    found = selector.choose(evidence_of(3, **{selector.needs[0]: gains}), room_of([2, 1, 3]))
     assert chosen(found) == [[5, 6], [1], [1, 2, 3]]
 
 
-@pytest.mark.parametrize("name", ["gradnorm", "rgn", "snr", "drift"])
+@pytest.mark.parametrize("name", ["gradnorm", "rgn", "snr", "drift", "oracle"])
 def test_what_is_no_number_is_never_taken(name):
     gains = np.array([[9, np.nan, 2, np.nan, 0, 5, np.nan, 9], [np.nan] * 8])
-    found = selector_of(name).choose(evidence_of(2, **{name: gains}), room_of([5, 5]))
+    selector = selector_of(name)
+    found = selector.choose(evidence_of(2, **{selector.needs[0]: gains}), room_of([5, 5]))
     assert chosen(found) == [[2, 4, 5], []]
 
 

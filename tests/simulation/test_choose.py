@@ -63,7 +63,7 @@ def parts_of(config, *extra):
 
 
 def with_steps(config, population, trainer):
-    return population, trainer, make_steps(config, trainer.layout, trainer.task, population)
+    return population, trainer, make_steps(config, trainer, population)
 
 
 def name_of(execution):
@@ -84,7 +84,7 @@ def made(execution, *extra, **over):
     config = settings_of(execution, **over)
     population, trainer = parts_of(config, *extra)
     settled, _ = choose_function(config, *with_steps(config, population, trainer))
-    steps = make_steps(settled, trainer.layout, trainer.task, population)
+    steps = make_steps(settled, trainer, population)
     return make_executor(settled, population, trainer, steps)
 
 
@@ -452,7 +452,7 @@ def test_clients_that_raise_are_the_rounds_business(execution, bad):
     config = settings_of({**execution, "client_errors": "drop"})
     population, trainer = parts_of(config)
     settled, _ = choose_function(config, *with_steps(config, Broken(population, bad), trainer))
-    steps = make_steps(settled, trainer.layout, trainer.task, population)
+    steps = make_steps(settled, trainer, population)
     executor = make_executor(settled, Broken(population, bad), trainer, steps)
     executor.close()
     assert settled.execution.clients_per_batch is not None

@@ -21,7 +21,7 @@ def test_rows_tell_each_clients_blocks_in_the_order_of_the_cohort(name):
     assert row["client_blocks"] == [list(orders.trained[client]) for client in record.cohort]
     sent = row.get("sent_blocks", row["client_blocks"])
     assert sent == [list(record.sent[client]) for client in record.cohort]
-    assert ("sent_blocks" in row) == (name in ("fedlp", "fedluar", "drift"))
+    assert ("sent_blocks" in row) == (name in ("fedlp", "fedluar", "drift", "oracle"))
     assert all(set(some) <= set(own_) for some, own_ in zip(sent, row["client_blocks"], strict=True))
     probes = name in ("gradnorm", "rgn", "snr", "strategic")
     assert ("gains" in row) == probes

@@ -109,6 +109,7 @@ def test_a_block_that_nobody_sent_keeps_its_bits_and_its_optimizers_state(step, 
         {"selector": "strategic", "budget": 4, "lam": 0},
         {"selector": "fedlp", "probability": 1},
         {"selector": "drift", "budget": 9},
+        {"selector": "oracle", "budget": 9},
     ],
     ids=str,
 )
@@ -143,7 +144,7 @@ def test_clipping_is_of_what_a_client_sends():
 
 @linux_only
 @pytest.mark.parametrize("clients_per_batch", [1, 3])
-@pytest.mark.parametrize("name", ["strategic", "snr", "fedlp", "fedluar", "drift"])
+@pytest.mark.parametrize("name", ["strategic", "snr", "fedlp", "fedluar", "drift", "oracle"])
 def test_processes_give_the_bits_and_the_logs_of_one_process(name, clients_per_batch):
     selection = chosen_by(name, **({"budget": 2} if name == "fedluar" else {}))
     one = "serial" if clients_per_batch == 1 else "vectorized"
@@ -269,7 +270,7 @@ def _overflow(monkeypatch, clients, block):
     monkeypatch.setattr(LocalTrainer, "train", trained)
 
 
-@pytest.mark.parametrize("name", ["fedlp", "drift"])
+@pytest.mark.parametrize("name", ["fedlp", "drift", "oracle"])
 def test_a_client_is_refused_for_what_it_sends_not_for_what_it_keeps(name, monkeypatch):
     """As where clients are trained at once, of whom only what is sent is looked at."""
     own = Federation(settings_of(chosen_by(name, always="none")))
@@ -281,7 +282,7 @@ def test_a_client_is_refused_for_what_it_sends_not_for_what_it_keeps(name, monke
         with monkeypatch.context() as patch:
             _overflow(patch, {client}, block)
             _, record = own.round()
-        if block == 1 or name == "drift":  # it moved by no number: others are sent
+        if block == 1 or name in ("drift", "oracle"):  # it moved by no number: others are sent
             assert block not in record.sent[client]
             assert record.refused == []
         else:
@@ -291,7 +292,9 @@ def test_a_client_is_refused_for_what_it_sends_not_for_what_it_keeps(name, monke
             assert same_bits(own.state.params, honest.params)
 
 
-@pytest.mark.parametrize("name", ["full", "random", "strategic", "fedpart", "fedlp", "drift", "fedluar"])
+@pytest.mark.parametrize(
+    "name", ["full", "random", "strategic", "fedpart", "fedlp", "drift", "oracle", "fedluar"]
+)
 @pytest.mark.parametrize("step", [{}, {"server_optimizer": "adam"}], ids=str)
 def test_when_every_client_is_refused_nothing_changes(name, step, monkeypatch):
     selection = chosen_by(name, **({"budget": 2} if name == "fedluar" else {}))

@@ -323,7 +323,7 @@ def test_batchnorm_statistics_are_those_of_the_clients_that_krum_keeps(text: Pat
     shares = Shares.of(np.split(np.arange(20), 5))
     population = ArrayPopulation((samples,), shares, shares, (samples,), "")
     trainer = LocalTrainer(task, layout, config.training.local, config.seed)
-    steps = make_steps(config, layout, task, population)
+    steps = make_steps(config, trainer, population)
     executor = make_executor(config, population, trainer, steps)
     server = make_server(config, layout, population, trainer, executor, steps)
     after, record = run_round(server, state)

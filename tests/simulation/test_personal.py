@@ -281,7 +281,7 @@ def test_numbers_that_are_none_are_not_kept():
 
 
 def test_each_client_is_tested_on_its_own_model(monkeypatch):
-    evaluation = {"local_clients": None, "trained_clients": 12}
+    evaluation = {"local_clients": None, "trained_clients": 12, "local_held_out": 0}
     data = {"test_fraction": 0.3, "synthetic": {"features": 6, "fewest": 8, "most": 25}}
     federation = Federation(settings_of(FEDPER, evaluation=evaluation, data=data))
     hand = Hand(federation, [HEAD])

@@ -306,7 +306,7 @@ def test_batchnorm_statistics_are_averaged_with_the_clients_weights(text: Path) 
     shares = Shares.of([np.arange(3), np.arange(3, 12)])
     population = ArrayPopulation((samples,), shares, shares, (samples,), "")
     trainer = LocalTrainer(task, layout, config.training.local, config.seed)
-    steps = make_steps(config, layout, task, population)
+    steps = make_steps(config, trainer, population)
     executor = make_executor(config, population, trainer, steps)
     server = make_server(config, layout, population, trainer, executor, steps)
     assert layout.buffers, "the model has running statistics"

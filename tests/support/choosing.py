@@ -36,6 +36,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "fedpart": {},
     "fedlp": {"probability": 0.4, "always": "none"},
     "drift": {"budget": 1},
+    "oracle": {"budget": 1},
 }
 """Client selectors with settings under which each leaves blocks out; fedluar has tests of its own."""
 
@@ -60,7 +61,13 @@ def settings_of(selection: Mapping[str, Any], /, **over: Any) -> RunConfig:
         "training": {"lr": 0.3, "batch_size": 4, "momentum": 0.5, "weight_decay": 0.01},
         "selection": {"selector": "full"},
         "client_selection": dict(selection),
-        "evaluation": {"trained_clients": 0, "local_clients": 3, "local_every": 100, "every": 100},
+        "evaluation": {
+            "trained_clients": 0,
+            "local_clients": 3,
+            "local_every": 100,
+            "every": 100,
+            "local_held_out": 0.5,  # oracle needs it
+        },
         "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch"},
     }
     for key, value in over.items():
