@@ -20,8 +20,15 @@ from fedtlu_fast.ops import backends
 from fedtlu_fast.profiling.bandwidth import Probes
 from fedtlu_fast.profiling.cases import OURS, Case, Subject
 from fedtlu_fast.profiling.operations import OPS
-from fedtlu_fast.profiling.rivals import COMPILED, FLOAT32_LOOP, FLOWER, RIVALS, STD_MEAN_LOOP
-from fedtlu_fast.profiling.robust_rivals import FLOWER_MEDIAN, FLOWER_TRIMMED
+from fedtlu_fast.profiling.rivals import (
+    COMPILED,
+    FLOAT32_LOOP,
+    FLOWER,
+    RIVALS,
+    STD_MEAN_LOOP,
+    SUM_AND_LOOP,
+)
+from fedtlu_fast.profiling.robust_rivals import FLOWER_KRUM, FLOWER_MEDIAN, FLOWER_TRIMMED
 from fedtlu_fast.profiling.shapes import SHAPES, random_change
 
 SHAPE = os.environ.get("FEDTLU_BENCH_SHAPE", "gpt2")
@@ -29,7 +36,7 @@ CLIENTS = int(os.environ.get("FEDTLU_BENCH_CLIENTS", "4"))
 BACKENDS = [name for name in backends.live_backends("cpu") if name not in ("triton", "reference")]
 
 FOLLOWED = [f"torch add_ + {name.removeprefix('torch ')}" for name in (FLOAT32_LOOP, STD_MEAN_LOOP, COMPILED)]
-SUMS = ["torch.mv", "torch.einsum", "torch add_ loop", FLOWER]
+SUMS = ["torch.mv", SUM_AND_LOOP, "torch.einsum", "torch add_ loop", FLOWER]
 METHODS = {
     "layer_stats": [*RIVALS, COMPILED],
     "layer_stats (list)": [*RIVALS, COMPILED],
@@ -42,6 +49,7 @@ METHODS = {
     "median": ["torch sort", "numpy median", FLOWER_MEDIAN],
     "trimmed mean": ["torch sort", "numpy sort", FLOWER_TRIMMED],
     "distances": ["torch cdist", "torch pdist, float64", "numpy loop"],
+    "krum": ["torch cdist", FLOWER_KRUM],
 }
 PAIRS = [(op, name) for op in OPS for name in [*(OURS + backend for backend in BACKENDS), *METHODS[op]]]
 
