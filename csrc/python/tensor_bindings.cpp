@@ -9,6 +9,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -221,12 +222,13 @@ py::object masked_apply_on(py::handle params, py::handle delta, py::handle offse
     return py::none();
 }
 
-// Vectors or matrices of float64 of one size.
+// Vectors or matrices of float64 of one size, which a loop over doubles may read.
 template <std::size_t kNumber>
 bool read_doubles(const py::handle (&given)[kNumber], Elements (&out)[kNumber]) {
     for (std::size_t i = 0; i < kNumber; ++i) {
         if (!read_tensor(given[i].ptr(), out[i]) || !out[i].type.is(dlpack::kFloat, 64)) return false;
         if (out[i].size != out[0].size) return false;
+        if (reinterpret_cast<std::uintptr_t>(out[i].data) % alignof(double) != 0) return false;
     }
     return true;
 }
