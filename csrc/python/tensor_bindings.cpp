@@ -10,6 +10,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -222,24 +223,32 @@ py::object masked_apply_on(py::handle params, py::handle delta, py::handle offse
     return py::none();
 }
 
-// Vectors or matrices of float64 of one size, which a loop over doubles may read.
+// Vectors or matrices of float64 of one size.
 template <std::size_t kNumber>
 bool read_doubles(const py::handle (&given)[kNumber], Elements (&out)[kNumber]) {
     for (std::size_t i = 0; i < kNumber; ++i) {
         if (!read_tensor(given[i].ptr(), out[i]) || !out[i].type.is(dlpack::kFloat, 64)) return false;
         if (out[i].size != out[0].size) return false;
-        if (reinterpret_cast<std::uintptr_t>(out[i].data) % alignof(double) != 0) return false;
     }
     return true;
 }
 
-const double* doubles(const Elements& elements) { return reinterpret_cast<const double*>(elements.data); }
+// The elements as doubles that loops may read one by one; at an odd address, a copy of them in `own`.
+const double* doubles(const Elements& elements, std::vector<double>& own) {
+    if (reinterpret_cast<std::uintptr_t>(elements.data) % alignof(double) == 0) {
+        return reinterpret_cast<const double*>(elements.data);
+    }
+    own.resize(static_cast<std::size_t>(elements.size));
+    std::memcpy(own.data(), elements.data, own.size() * sizeof(double));
+    return own.data();
+}
 
 py::object spread_of(py::handle moments, int threads) {
     Elements read[1];
     if (!read_doubles<1>({moments}, read) || read[0].size % 5 != 0) return refused();
     const std::int64_t n = read[0].size / 5;
-    const double* from = doubles(read[0]);
+    std::vector<double> own;
+    const double* from = doubles(read[0], own);
     py::array_t<double> out = rows_array(2, n);
     double* to = out.mutable_data();
     run(64 * n, [&] { spread(from, from + n, from + 2 * n, n, to, to + n, threads); });
@@ -254,7 +263,9 @@ py::object score_of(py::handle count, py::handle mean, py::handle std, py::handl
     py::array_t<double> out = rows_array(2, n);
     py::array_t<bool> degenerate(n);
     double* to = out.mutable_data();
-    const Statistics given{doubles(read[0]), doubles(read[1]), doubles(read[2]), doubles(read[3])};
+    std::vector<double> own[4];
+    const Statistics given{doubles(read[0], own[0]), doubles(read[1], own[1]), doubles(read[2], own[2]),
+                           doubles(read[3], own[3])};
     const Scores scores{to, to + n, degenerate.mutable_data()};
     run(64 * n, [&] { score(given, n, ddof, scores, threads); });
     return py::make_tuple(out, degenerate);
