@@ -37,7 +37,9 @@ class Section(BaseModel):
         """
         try:
             return super().model_dump(**how)
-        except PydanticSerializationError:
+        except PydanticSerializationError as error:
+            if KeyboardInterrupt.__name__ in str(error):  # Ctrl-C in one of our functions, which it wraps
+                raise KeyboardInterrupt from error
             self.check_names()  # raises the error that pydantic hides
             raise
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import ValidationError, field_serializer
 from support.sampling import examples
 
 from fedtlu_fast import InputError, RunConfig, api, load_config, simulate
@@ -15,6 +15,7 @@ from fedtlu_fast.build.data import load_federation
 from fedtlu_fast.cli.options import settings_from
 from fedtlu_fast.config import PartitionConfig
 from fedtlu_fast.config.names import setting_paths
+from fedtlu_fast.config.section import Section
 from fedtlu_fast.config.settings import parse_config, presets
 from fedtlu_fast.data.partition import Iid
 from fedtlu_fast.data.sources.text import TextFiles
@@ -634,3 +635,15 @@ def test_a_threat_given_as_a_mapping_is_named_by_kind():
         parse_config({"threats": [{"name": "noise", "share": 0.3}]})
     found = parse_config({"threats": [{"kind": "noise", "share": 0.3}]}).threats[0]
     assert found.name_of("kind") == "noise"
+
+
+def test_an_interrupt_while_settings_are_written_stays_one():
+    class Interrupted(Section):
+        number: int = 1
+
+        @field_serializer("number")
+        def _written(self, value: int) -> int:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted().model_dump()
