@@ -22,10 +22,11 @@ from fedtlu_fast.selection.selector import Ranking, Selector
 class Oracle(Selector):
     """Applies the blocks that lower the loss most on held-out samples: an upper bound, not a method (ours).
 
-    It keeps as many blocks as other selectors, and looks one round ahead: no other choice of a round lowers
-    that loss more in this round, but over many rounds another rule, such as a fixed choice, may end lower. In every round it costs a forward
-    pass over the samples of `evaluation.held_out` for each set of blocks that it tries. A server that has
-    such samples and time may use it; the comparison with it says how much a score could gain.
+    It keeps as many blocks as other selectors, and looks one round ahead: no other choice lowers that loss
+    more in this round, but over many rounds another rule, such as a fixed choice, may end lower. In every
+    round it costs a forward pass over the samples of `evaluation.held_out` for each set of blocks that it
+    tries. A server that has such samples and time may use it; the comparison with it says how much a score
+    could gain.
 
     Attributes:
         sets: largest number of sets of blocks that are all tried. If there are more, blocks are added one by
