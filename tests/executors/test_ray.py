@@ -401,9 +401,11 @@ assert signal.getsignal(signal.SIGTERM) is print
     # Ray puts the folder where a script without a file was started before its workers' own paths.
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", script]
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""
+    # On a busy machine a worker may need more than the minute after which a run says so.
+    told = [line for line in ended.stderr.splitlines() if "no worker has started" not in line]
+    assert told == []
     return ended.stdout.strip()
 
 
