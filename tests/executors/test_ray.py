@@ -401,7 +401,7 @@ assert signal.getsignal(signal.SIGTERM) is print
     # Ray puts the folder where a script without a file was started before its workers' own paths.
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", script]
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
     # On a busy machine a worker may need more than the minute after which a run says so.
     told = [line for line in ended.stderr.splitlines() if "no worker has started" not in line]
