@@ -6,7 +6,7 @@
 
 The settings are in study.yaml beside this file. Each is a comparison in a directory of its own in RUNS, which
 `fedtlu compare --resume` could continue too; finished arms are not run again, and the warm-up of a seed is
-run once. With `--seeds` larger than before, a setting is continued in another directory. The CSV has a row
+run once. Another number of seeds is another comparison, in another directory. The CSV has a row
 for every setting and arm whose runs are finished: perplexity (exp of the loss, whatever the task) on the
 global test and on the clients' own tests, gain over random choice of the same seed, its 95% interval over
 seeds (Student's t), and the share of the oracle's gain.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 
 from torch import Tensor
 
-from fedtlu_fast.aggregation import OptimizerState
 from fedtlu_fast.data.population import Pool
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.scoring.held_out import HeldOut
-from fedtlu_fast.selection import selection_of
-from fedtlu_fast.simulation.apply import apply
+from fedtlu_fast.selection import Selection, selection_of
+from fedtlu_fast.simulation.apply import Applied
 from fedtlu_fast.simulation.server import Server
 from fedtlu_fast.simulation.state import ServerState
+
+Step = Callable[[Selection], Applied]
+"""Makes the server's step of a round with the selected blocks, on a copy of the parameters."""
 
 
 def held_out_sample(
@@ -22,7 +24,7 @@ def held_out_sample(
     state: ServerState,
     change: Tensor,
     buffers: Tensor,
-    optimizer: OptimizerState,
+    step: Step,
     unsent: Collection[int],
 ) -> HeldOut | None:
     """Returns the losses that a round can ask for; None if nothing in this run asks for any.
@@ -32,14 +34,14 @@ def held_out_sample(
         state: before the round.
         change: [P], the aggregated change.
         buffers: [Q], the global buffers after the round.
-        optimizer: the state of the server optimizer.
+        step: makes the server's step with some blocks, as the round makes it.
         unsent: the blocks that no client sent.
     """
     sample = server.evaluation.held_out
     if sample is None or not (server.evaluation.recorded or "held_out" in server.selector.asked()):
         return None
     both = state.buffers, buffers
-    return HeldOutSample(server, sample, state.params, both, change, optimizer, unsent)
+    return HeldOutSample(server, sample, state.params, both, change, step, unsent)
 
 
 class HeldOutSample:
@@ -56,7 +58,7 @@ class HeldOutSample:
         params: Tensor,
         buffers: tuple[Tensor, Tensor],
         change: Tensor,
-        optimizer: OptimizerState,
+        step: Step,
         unsent: Collection[int] = (),
     ) -> None:
         """Prepares the round's losses; nothing is computed yet.
@@ -67,11 +69,11 @@ class HeldOutSample:
             params: [P], the global parameters before the change.
             buffers: two of [Q], the global buffers before and after it.
             change: [P], the aggregated change.
-            optimizer: the state of the server optimizer.
+            step: see `held_out_sample`.
             unsent: the blocks that no client sent.
         """
         self._server, self._sample = server, sample
-        self._params, self._change, self._optimizer = params, change, optimizer
+        self._params, self._change, self._step = params, change, step
         self._old_buffers, self._buffers = buffers
         self._unsent = set(unsent)
         self._always = set(server.layout.unique) if server.unique == "always" else set()
@@ -113,15 +115,6 @@ class HeldOutSample:
 
     def _loss(self, blocks: list[int]) -> float:
         server = self._server
-        applied = apply(
-            self._params,
-            self._change,
-            selection_of(server.layout, blocks),
-            server.layout,
-            server.optimizer,
-            self._optimizer,
-            server.server_lr,
-            server.backend,
-        )
+        applied = self._step(selection_of(server.layout, blocks))
         server.trainer.load_(applied.params, self._buffers)
         return float(server.trainer.task.evaluate(self._sample, server.evaluation.batch_size).loss)

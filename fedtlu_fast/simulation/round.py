@@ -123,8 +123,23 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
 
     own, moments = (server.selector, server.seed), recall(state.memory, OPTIMIZER)
     buffers = state.buffers if nobody else state.buffers + aggregated.buffers_change
-    sample = held_out_sample(server, state, change, buffers, moments.server, aggregated.unsent)
-    with clock("score"), seeded_for(*own, "score", index, metrics=server.selector.metrics):
+
+    def step(selection: Selection) -> Applied:
+        with seeded_for(server.optimizer, server.seed, OPTIMIZER, index):
+            return apply(
+                state.params,
+                change,
+                selection,
+                server.layout,
+                server.optimizer,
+                moments.server,
+                server.server_lr,
+                server.backend,
+            )
+
+    sample = held_out_sample(server, state, change, buffers, step, aggregated.unsent)
+    recorded = {score.metric for score in server.evaluation.recorded}
+    with clock("score"), seeded_for(*own, "score", index, metrics={*server.selector.metrics, *recorded}):
         measured = measure_round(
             server.selector,
             server.layout,
@@ -137,7 +152,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             last_choice=recall(state.memory, SELECTION).server.get(CHOSEN),
             backend=server.backend,
             held_out=sample,
-            recorded={score.metric for score in server.evaluation.recorded},
+            recorded=recorded,
         )
         stats = measured.change.stats
         benefit = None if nobody else benefit_of(measured.change, server.evaluation.recorded)
@@ -163,19 +178,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
 
     with clock("apply"):
         # Nobody's change is no change of zero, of which momentum would make a step.
-        applied = Applied(state.params, moments.server, selection)
-        if not nobody:
-            with seeded_for(server.optimizer, server.seed, OPTIMIZER, index):
-                applied = apply(
-                    state.params,
-                    change,
-                    selection,
-                    server.layout,
-                    server.optimizer,
-                    moments.server,
-                    server.server_lr,
-                    server.backend,
-                )
+        applied = Applied(state.params, moments.server, selection) if nobody else step(selection)
 
     record = RoundRecord(
         round=index,

@@ -6,10 +6,13 @@ import torch
 from support.federations import left, rows, tiny, write_text
 
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.aggregation import ServerOptimizer
 from fedtlu_fast.build.run import founding
 from fedtlu_fast.build.server import apart
 from fedtlu_fast.data.population import count, whole
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.parts import part
+from fedtlu_fast.simulation.apply import apply
 from fedtlu_fast.simulation.held_out import HeldOutSample
 
 HELD = {"held_out": 7, "benefit": True, "trained_clients": 0}
@@ -45,7 +48,12 @@ def test_each_loss_is_that_of_the_model_with_these_blocks_applied(text):
         bad = layout.groups[0].blocks[2]
         change[layout.runs([bad])[0].start] = torch.nan
         both = state.buffers, state.buffers
-        held = HeldOutSample(server, server.evaluation.held_out, state.params, both, change, {}, ())
+
+        def step(selection):
+            given = server.layout, server.optimizer, {}, server.server_lr, server.backend
+            return apply(state.params, change, selection, *given)
+
+        held = HeldOutSample(server, server.evaluation.held_out, state.params, both, change, step)
         first = layout.groups[0].blocks[0]
         for blocks in ((), (first,), (first, bad)):
             found = held.loss(blocks)
@@ -62,7 +70,7 @@ def test_the_gradient_is_the_slope_of_the_loss(text):
     with founding(tiny(text, evaluation=HELD)) as (_, founded):
         server, state = founded.server, founded.state
         both, sample = (state.buffers, state.buffers), server.evaluation.held_out
-        held = HeldOutSample(server, sample, state.params, both, torch.zeros_like(state.params), {}, ())
+        held = HeldOutSample(server, sample, state.params, both, torch.zeros_like(state.params), None)
         gradient = held.gradient().double()
         assert held.gradient() is held.gradient()
 
@@ -131,3 +139,20 @@ def test_the_sample_is_smaller_than_the_test(text):
     given = tiny(text, evaluation={"held_out": 10_000})
     with pytest.raises(InputError, match=r"evaluation\.held_out"), founding(given) as (_, founded):
         count(founded.server.evaluation.test)
+
+
+@part
+class Noisy(ServerOptimizer):
+    """Adds noise, with draws from the global generator."""
+
+    def step(self, change, state, offsets, mask):
+        return change + 0.01 * torch.randn_like(change), state
+
+
+def test_losses_are_those_of_the_step_that_the_round_makes_also_of_an_optimizer_that_draws(text):
+    given = {"evaluation": HELD, "aggregation": {"server_optimizer": Noisy()}}
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append([row["benefit"] for row in simulate(tiny(text, **given)).selection])
+    assert found[0] == found[1]
