@@ -15,7 +15,7 @@ from fedtlu_fast.errors import InputError, not_one_of
 from fedtlu_fast.layout import Block, ParameterLayout
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import LayerScores, LayerStats, Pooling
-from fedtlu_fast.scoring.block_metrics import Change, asked_by, measure
+from fedtlu_fast.scoring.block_metrics import Change, asked_by, measure, named
 from fedtlu_fast.wording import either
 
 if TYPE_CHECKING:
@@ -176,5 +176,4 @@ def check_metric(metric: str) -> None:
     """
     find("metric", metric, "metric")
     if facts := asked_by((metric,), "metric"):
-        kind = "samples held by the server" if "held_out" in facts else "facts about single clients"
-        raise InputError("metric", metric, f"a metric that needs no {kind}")
+        raise InputError("metric", metric, f"a metric that needs no {named(facts)}")

@@ -13,7 +13,7 @@ from fedtlu_fast.changes.result import ScoredChange
 from fedtlu_fast.errors import InputError, check_kind, listed, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
-from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.block_metrics import Change, measure, named
 from fedtlu_fast.selection import (
     Evidence,
     Keep,
@@ -114,9 +114,8 @@ def checked_choice(
     """
     chooser = as_selector(selector)
     name = type(chooser).__name__
-    if not chooser.aggregate_only:
-        kind = "samples held by the server" if "held_out" in chooser.asked() else "facts about single clients"
-        expected = f"a selector that needs no {kind}, but this one needs {', '.join(chooser.needs)}"
+    if facts := chooser.asked():
+        expected = f"a selector that needs no {named(facts)}, but this one needs {', '.join(chooser.needs)}"
         raise InputError("selector", name, expected)
     if chooser.has_memory:
         raise InputError("selector", name, "a selector without remembers(): choose has no memory of rounds")

@@ -9,7 +9,7 @@ Norms are those of units (`units`): vectors [L + B] float64 on the CPU, first th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -135,6 +135,11 @@ def asked_by(names: tuple[str, ...], field: str = "needs") -> frozenset[str]:
     for name in names:
         found |= {name} if name in FACTS else set(getattr(find("metric", name, field), "asks", ()))
     return frozenset(found)
+
+
+def named(facts: Collection[str]) -> str:
+    """Returns what these facts are, for an error of a caller that does not have them; one or more of them."""
+    return "samples held by the server" if "held_out" in facts else "facts about single clients"
 
 
 def aggregate_only(metric: str) -> bool:
