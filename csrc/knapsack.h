@@ -10,7 +10,8 @@ namespace fedtlu {
 // bound is that of the linear relaxation. The reference, which computes the same bits: selection/agreement/
 // knapsack.py.
 //
-//   values  [rows, layers]  finite; only positive ones are ever taken
+//   values  [rows, layers]  finite; only positive ones are ever taken, and each of these for its cost is a
+//                           normal number (else upper may be too small)
 //   rooms   [rows]          not negative
 //   costs   [layers]        not negative
 //   reach   [layers]        not negative, not increasing

@@ -5,9 +5,10 @@
 // their dtype's name.
 //
 // Every function works in the same order. First it converts the arguments whose conversion can run Python
-// code: sequences, numbers, names. Then it pins the arrays, copies offsets, and makes the arrays of its
-// answer, which may start the garbage collector. Only then does it check the other arrays and take their
-// addresses. After that no Python code runs that could change them.
+// code: sequences, numbers, names. Then it pins the arrays (before that code where they are arguments of
+// their own, lest it frees the memory behind a view), copies offsets, and makes the arrays of its answer,
+// which may start the garbage collector. Only then does it check the other arrays and take their addresses.
+// After that no Python code runs that could change them.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -81,8 +81,10 @@ LocalSteps steps_of(const py::dict& given) {
 py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::dict& steps,
                                py::handle features, py::handle labels, py::handle rows, py::handle starts,
                                py::handle firsts, py::handle weights, py::handle change, py::handle own) {
-    const LocalSteps local = steps_of(steps);
+    // First, since a number of the steps may be an object whose __float__ frees the memory of an array that
+    // one of these is a view of.
     const Pins pins{params, features, weights, change, own};
+    const LocalSteps local = steps_of(steps);
     const std::int64_t clients = clients_in(firsts);
     py::array_t<double> losses(clients);
     py::array_t<bool> finite(clients);

@@ -49,6 +49,10 @@ def _judge(found: Any, values: Array, rooms: Array, costs: Array, reach: Array, 
         or (np.diff(reach) > 0).any()
     ):
         return  # no promise but to return
+    with np.errstate(all="ignore"):
+        worth = values[:, costs > 0] / costs[costs > 0]
+    if ((values[:, costs > 0] > 0) & ~((worth >= np.finfo(float).tiny) & (worth < np.inf))).any():
+        return  # such layers cannot be put into the order of the search
     for row, (mask, best, upper) in enumerate(zip(*found, strict=True)):
         with np.errstate(all="ignore"):
             spent = costs[mask].sum() + (reach[mask.argmax()] if mask.any() else 0)
