@@ -30,9 +30,11 @@ class Index:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
+        self.answer: Any = None
+        """What was answered last."""
 
     def __index__(self) -> int:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer  # type: ignore[no-any-return]

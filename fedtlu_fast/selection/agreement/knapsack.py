@@ -32,8 +32,8 @@ def knapsacks(
     Of sets with equal values always the same one is found.
 
     Args:
-        values: [D, L], the value of each layer to each row; only layers of positive value are taken. Divided by
-            its cost each is a normal number, between 1e-307 and 1e308; else a bound may be too small.
+        values: [D, L], the value of each layer to each row; only layers of positive value are taken. Divided
+            by its cost each is a normal number, between 1e-307 and 1e308; else a bound may be too small.
         rooms: [D], what a set of each row may cost.
         costs: [L], not negative.
         reach: [L], not negative and non-increasing.
