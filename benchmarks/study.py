@@ -1,15 +1,15 @@
 """Runs the study of scores: which score finds the blocks that help, against an oracle, in several settings.
 
     python benchmarks/study.py RUNS --list                        the settings, their arms and rounds
-    python benchmarks/study.py RUNS --settings scratch-1 --seeds 3 --out study.csv
-    python benchmarks/study.py RUNS --minutes 60 --out study.csv  begins no further setting after an hour
+    python benchmarks/study.py RUNS --settings scratch-1 --seeds 3 --out TABLES
+    python benchmarks/study.py RUNS --minutes 60 --out TABLES     begins no further setting after an hour
 
 The settings are in study.yaml beside this file. Each is a comparison in a directory of its own in RUNS, which
 `fedtlu compare --resume` could continue too; finished arms are not run again, and the warm-up of a seed is
-run once. Another number of seeds is another comparison, in another directory. The CSV has a row
-for every setting and arm whose runs are finished: perplexity (exp of the loss, whatever the task) on the
-global test and on the clients' own tests, gain over random choice of the same seed, its 95% interval over
-seeds (Student's t), and the share of the oracle's gain.
+run once. Another number of seeds is another comparison, in another directory. With --out each setting has a
+CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on the global test and on the
+clients' own tests, gain over random choice of the same seed, its 95% interval over seeds (Student's t), and
+the share of the oracle's gain.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="begin no setting after this time"
     )
-    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument("--out", type=Path, help="directory for one CSV a setting")
     for place, what in PLACES.items():
         parser.add_argument(f"--{place}", help=what)
     parser.add_argument("--list", action="store_true", help="show the settings and run nothing")
@@ -154,7 +154,7 @@ def main() -> None:
         parser.error(f"no such settings: {', '.join(sorted(unknown))}")
     places = {place: vars(given)[place] for place in PLACES if vars(given)[place]}
     settings = settings_of(plan, places, given.settings or list(plan["settings"]))
-    begun, rows, seeds = time.monotonic(), [], range(given.seeds)
+    begun, seeds = time.monotonic(), range(given.seeds)
     for one in settings:
         config, where = one.config, one.directory(given.runs, given.seeds)
         targeted = config.rounds - config.warmup_rounds
@@ -169,15 +169,13 @@ def main() -> None:
             print(f"{one.name}: {count:,} rounds", flush=True)
             resume = (where / "comparison.yaml").exists()
             compare(config, one.arms, seeds, where, jobs=given.jobs, resume=resume)
-        rows += rows_of(one, read_arms(config.warmup_rounds, one.arms, seeds, where))
+        rows = list(rows_of(one, read_arms(config.warmup_rounds, one.arms, seeds, where)))
         for row in rows:
-            if row["setting"] == one.name:
-                near = "" if row["global_gain_reach"] is None else f" ± {row['global_gain_reach']:.1f}"
-                print(
-                    f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}"
-                )
+            near = "" if row["global_gain_reach"] is None else f" ± {row['global_gain_reach']:.1f}"
+            print(f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}")
         if given.out:
-            with given.out.open("w", newline="") as file:
+            given.out.mkdir(parents=True, exist_ok=True)
+            with (given.out / f"{one.name}.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, rows[0])
                 writer.writeheader()
                 writer.writerows(rows)
