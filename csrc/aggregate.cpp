@@ -33,6 +33,7 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 // Copies, and bypasses the caches for a large vector. An ordinary store first reads its cache line from
 // memory, which would cost as much as one more client.
 void put(std::byte* to, const std::byte* from, std::int64_t bytes, bool past_caches) {
+    if (bytes == 0) return;  // of an empty tensor, which has no address that memcpy could take
 #if defined(__x86_64__)
     if (past_caches) {
         const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % 16);
