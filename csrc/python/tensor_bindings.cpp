@@ -239,7 +239,7 @@ const double* doubles(const Elements& elements, std::vector<double>& own) {
         return reinterpret_cast<const double*>(elements.data);
     }
     own.resize(static_cast<std::size_t>(elements.size));
-    std::memcpy(own.data(), elements.data, own.size() * sizeof(double));
+    if (!own.empty()) std::memcpy(own.data(), elements.data, own.size() * sizeof(double));
     return own.data();
 }
 
