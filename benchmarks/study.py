@@ -9,7 +9,9 @@ The settings are in study.yaml beside this file. Each is a comparison in a direc
 run once. Another number of seeds is another comparison, in another directory. With --out each setting has a
 CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on the global test and on the
 clients' own tests, gain over random choice of the same seed, its 95% interval over seeds (Student's t), and
-the share of the oracle's gain.
+the share of the oracle's gain; params_sha256 begins the digests of the final parameters, by seed. Another
+CSV, SETTING-one-round.csv, says how well each score finds the blocks that help most in one round, by what the
+random arm recorded: the columns of `fedtlu history --benefit`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ import yaml
 from scipy.stats import t as student
 
 from fedtlu_fast import RunConfig, load_config
-from fedtlu_fast.experiments.arms import read_arms
+from fedtlu_fast.experiments.arms import arm_paths, read_arms
 from fedtlu_fast.experiments.compare import compare, is_complete
+from fedtlu_fast.report.aggregate.benefit_history import needs, read_benefit
 from fedtlu_fast.runs.results import ArmResult
 
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -108,8 +111,38 @@ def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str
             best = fmean(oracle[test]) if oracle[test] else 0
             row[f"{test}_share_of_oracle"] = figure(fmean(gained) / best) if gained and best > 0 else None
             row[f"{test}_gains"] = " ".join(f"{gain:+.2f}" for gain in gained)
+        row["params_sha256"] = " ".join(run.summary["params_sha256"][:12] for run in runs.values())
         row["seconds"] = figure(fmean(run.summary["seconds"] for run in runs.values()))
         yield row
+
+
+def one_round_rows(setting: Setting, seeds: Sequence[int], where: Path) -> Iterator[dict[str, Any]]:
+    """Yields a row for every score that the random arm recorded."""
+    runs = [path for path in arm_paths(0, [BASELINE], seeds, where) if path.exists()]
+    for found in read_benefit(runs).scores:
+        yield {
+            "setting": setting.name,
+            "group": found.group or "all",
+            "score": found.score,
+            "needs": needs(found.score),
+            "share": optional(found.share.value),
+            "share_reach": optional(found.share.reach),
+            "tau": optional(found.tau.value),
+            "tau_reach": optional(found.tau.reach),
+            "rounds": found.rounds,
+        }
+
+
+def optional(value: float | None) -> float | None:
+    return None if value is None else figure(value)
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def gains(by_arm: Mapping[str, Mapping[int, ArmResult]], arm: str, test: str) -> list[float]:
@@ -174,11 +207,8 @@ def main() -> None:
             near = "" if row["global_gain_reach"] is None else f" ± {row['global_gain_reach']:.1f}"
             print(f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}")
         if given.out:
-            given.out.mkdir(parents=True, exist_ok=True)
-            with (given.out / f"{one.name}.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(rows)
+            write(given.out / f"{one.name}.csv", rows)
+            write(given.out / f"{one.name}-one-round.csv", list(one_round_rows(one, seeds, where)))
 
 
 if __name__ == "__main__":
