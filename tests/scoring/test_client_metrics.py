@@ -9,59 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.client_changes import LAYOUT, SHAPES, SIZE, places_of, seen, shares_of, voted
 from support.sampling import examples
 
-from fedtlu_fast import InputError, ParameterLayout, aggregate, layer_stats, score_layers
+from fedtlu_fast import InputError, ParameterLayout, layer_stats, score_layers
 from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.scoring.block_metrics import Change, aggregate_only, measure
 from fedtlu_fast.scoring.metrics.units import behind
 from fedtlu_fast.scoring.units import scored_layout
 
-SHAPES = {
-    **{f"h.{at}.{name}": shape for at in range(4) for name, shape in (("w", (2, 3)), ("b", (3,)))},
-    **{f"g.{at}.w": (5,) for at in range(2)},
-    "head": (4,),
-}
-LAYOUT = ParameterLayout.from_shapes(SHAPES)
-SIZE, POOLINGS = LAYOUT.size, ("mean", "pooled")
+POOLINGS = ("mean", "pooled")
 OF_CLIENTS = ("signal", "signal_to_noise", "clipped_norms", "votes")
 WEIGHTS = [3.0, 1.0, 4.0, 1.0, 5.0]
-GROUPED = [block for group in LAYOUT.groups for block in group.blocks]
-
-
-def places_of(layers):
-    """The places of some layers in the flat vector."""
-    held = [LAYOUT.layers[layer] for layer in layers]
-    return np.concatenate([np.arange(x.offset, x.offset + x.numel) for x in held])
-
-
-def shares_of(weights, sent, block):
-    """The clients' shares in the mean of a block."""
-    own = np.asarray(weights, np.float64) * (1 if sent is None else sent[:, block])
-    return own / own.sum() if own.sum() else own
-
-
-def seen(rows, weights, pooling="mean", layout=LAYOUT, scored=None, sent=None):
-    """The change of a round whose clients' changes are the rows [K, P]."""
-    rows = torch.as_tensor(rows, dtype=torch.float64)
-    mean = torch.zeros(layout.size, dtype=torch.float64)
-    for index, block in enumerate(layout.blocks):
-        for place in layout.runs([index]):
-            mean[place] = torch.as_tensor(shares_of(weights, sent, index)) @ rows[:, place]
-        assert block.layers
-    stats = layer_stats(mean, layout)
-    return Change(
-        layout,
-        stats,
-        score_layers(stats),
-        None,
-        layout if scored is None else scored,
-        pooling,
-        client_stats=aggregate(rows, [1.0] * len(rows), layout, client_stats=True).client_stats,
-        client_weights=torch.tensor(weights, dtype=torch.float64),
-        client_sent=None if sent is None else torch.from_numpy(sent),
-        vector=mean,
-    )
 
 
 def literal(metric, own, shares):
@@ -78,37 +37,6 @@ def literal(metric, own, shares):
     norms = np.linalg.norm(own, axis=1)
     median = np.sort(norms)[(len(norms) - 1) // 2]
     return (shares * np.minimum(norms, median)).sum() / np.sqrt(size)
-
-
-def ranks(sizes):
-    """Ranks in [0, 1], 1 for the largest; ties share the mean."""
-    if len(sizes) == 1:
-        return np.array([0.5])
-    below, equal = (sizes[None] < sizes[:, None]).sum(axis=1), (sizes[None] == sizes[:, None]).sum(axis=1)
-    return (below + (equal - 1) / 2) / (len(sizes) - 1)
-
-
-def voted(rows, weights, pooling, sent=None):
-    """The votes of blocks by NumPy."""
-
-    def size(row, layers):
-        where = places_of(layers)
-        return np.linalg.norm(row[where]) / np.sqrt(len(where))
-
-    found = {}
-    for group in LAYOUT.groups:
-        for block in group.blocks:
-            found[block] = 0.0
-        for client, row in enumerate(rows):
-            own = [block for block in group.blocks if sent is None or sent[client, block]]
-            layers = [LAYOUT.blocks[block].layers for block in own]
-            if pooling == "pooled":
-                sizes = [size(row, held) for held in layers]
-            else:
-                sizes = [np.mean([size(row, [layer]) for layer in held]) for held in layers]
-            for block, rank in zip(own, ranks(np.array(sizes)), strict=True):
-                found[block] += shares_of(weights, sent, block)[client] * rank
-    return [found.get(block, -1.0) for block in range(len(LAYOUT.blocks))]
 
 
 def expected(metric, rows, weights, pooling, sent=None):
@@ -277,51 +205,7 @@ def test_scaling_and_order_of_clients(seed, clients, pooling, power):
         torch.testing.assert_close(other, found, rtol=1e-6, atol=1e-10)
 
 
-# --- what hostile clients can do --------------------------------------------------------------------
-
-EXTREMES = st.sampled_from([0.0, 1e-30, 1e-3, 1.0, -1.0, 1e3, 1e15])
-
-
-@examples(120)
-@given(
-    st.integers(0, 2**32 - 1),
-    st.integers(1, 5),
-    st.integers(1, 4),
-    st.sampled_from(POOLINGS),
-    st.lists(st.lists(EXTREMES, min_size=7, max_size=7), min_size=8, max_size=8),
-    st.booleans(),
-)
-def test_hostile_clients_move_a_vote_by_their_share_at_most(seed, honest, hostile, pooling, factors, noisy):
-    """Two arbitrary attacks of the same clients differ by at most their share of the weights."""
-    draws = np.random.default_rng(seed)
-    rows = draws.normal(0, 1, (honest + hostile, SIZE))
-    weights = draws.integers(1, 99, honest + hostile).astype(float)
-    share = weights[honest:].sum() / weights.sum()
-    found = []
-    for attack in (factors[:4], factors[4:]):
-        own = rows.copy()
-        for row, blocks in zip(range(honest, honest + hostile), attack, strict=False):
-            for index, factor in enumerate(blocks):
-                for place in LAYOUT.runs([index]):
-                    size = own[row, place].shape
-                    own[row, place] = factor * (draws.normal(0, 1, size) if noisy else np.ones(size))
-        found.append(measure("votes", seen(own, weights.tolist(), pooling)).blocks[GROUPED])
-    assert all(((one >= 0) & (one <= 1 + 1e-12)).all() for one in found)
-    assert float((found[0] - found[1]).abs().max()) <= share + 1e-12
-
-
-@examples(60)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(1, 1e12), st.sampled_from(POOLINGS))
-def test_clipped_norms_stay_within_the_honest_ones(seed, honest, factor, pooling):
-    """As long as fewer than half of the clients are hostile."""
-    draws = np.random.default_rng(seed)
-    rows, hostile = draws.normal(0, 1, (2 * honest - 1, SIZE)), honest - 1
-    rows[honest:] *= factor
-    weights = draws.integers(1, 9, honest + hostile).astype(float).tolist()
-    found = measure("clipped_norms", seen(rows, weights, pooling))
-    for layer, value in enumerate(found.layers.tolist()):
-        own = rows[:honest, places_of([layer])]
-        assert value <= np.sqrt((own**2).mean(axis=1)).max() * (1 + 1e-9)
+# --- what hostile clients can do; the bounds of single metrics are in test_bounds.py -----------------
 
 
 def test_signal_grows_with_the_length_of_a_hostile_change_and_not_with_its_square():

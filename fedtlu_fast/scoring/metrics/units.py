@@ -14,9 +14,14 @@ from fedtlu_fast.scoring.units import root_counts, unit_norms
 
 def moved_units(change: Change) -> Tensor:
     """Returns [L + B] bool: units of two elements or more whose change is finite and not zero."""
-    norms = unit_norms(change.stats, change.scored)
+    return finite_units(change) & (unit_norms(change.stats, change.scored) > 0)
+
+
+def finite_units(change: Change) -> Tensor:
+    """Returns [L + B] bool: units of two elements or more whose change is finite."""
     # NaN or Inf in a layer makes the norms of the layer and its block NaN. A root of 1 is a count of 1.
-    return (root_counts(change.scored) > 1) & (norms > 0) & torch.isfinite(norms)
+    finite = torch.isfinite(unit_norms(change.stats, change.scored))
+    return (root_counts(change.scored) > 1) & finite
 
 
 def from_units(change: Change, units: Tensor, regular: Tensor) -> BlockValues:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedtlu_fast.scoring.block_metrics import BlockValues, Change, asks
 from fedtlu_fast.scoring.metrics.of_clients import of_clients
-from fedtlu_fast.scoring.metrics.units import behind, moved_units, ranked_blocks
+from fedtlu_fast.scoring.metrics.units import behind, finite_units, ranked_blocks
 from fedtlu_fast.scoring.units import root_counts
 
 
@@ -19,17 +19,31 @@ def votes(change: Change) -> BlockValues:
     does with the aggregate. Its ranks are scaled to [0, 1], 1 for its largest; equal blocks share their mean
     rank. A block's value is ``sum_k w_k rank_k``.
 
-    What a client says of a block lies in [0, 1], whatever it sends, and does not change what others say. So
-    clients of the share q of the weights together move the value of a block by at most q. Weights are those
-    of the aggregate, which ``aggregation.max_share`` can cap.
+    Bound. A client's rank of a block lies in [0, 1] whatever it sends, and no other client can change it. So
+    if hostile clients have the share q of the weights, and h is the value that the other clients alone give
+    the block,
 
-    A client ranks the blocks that it sent; the only one of a group has the rank 1/2, and clients that did
-    not send a block have no share in its value. A block is not ranked if it is in no group, nobody sent it,
-    its aggregated change is zero, or it holds NaN or Inf. Layers have no values.
+        value = (1 - q) h + q a,   where the hostile clients' own mean rank a is in [0, 1],
+
+    and the value lies between (1 - q) h and (1 - q) h + q. Hostile clients can put a block before another
+    only if its h is lower by q / (1 - q) at most: a difference of values is (1 - q) (h_i - h_j) + q (a_i -
+    a_j), and the last bracket is at most 1. Where the others agree on the order of the G blocks, neighbours
+    differ by 1 / (G - 1), and a block moves by (G - 1) q / (1 - q) ranks at most: of 6 blocks, by none with a
+    tenth of the weights, and by one with a fifth. Where the others disagree, h are close and ranks are cheap.
+    The bound of values is exact, and reached by clients that move the block most, or least, of all.
+
+    Weights are those of the aggregate, which ``aggregation.max_share`` can cap. Clients that did not send a
+    block have no share in its value, so that q is the share among those that sent it; it is 1 if only hostile
+    ones did.
+
+    A client ranks the blocks that it sent; the only one of a group has the rank 1/2. NaN and Inf count as no
+    change. A block is not ranked if it is in no group, none of its senders moved it, or its aggregated change
+    holds NaN or Inf. It is ranked if that change is zero, since hostile clients that know the others' changes
+    can cancel them. Layers have no values.
     """
-    clients, moved = of_clients(change, "votes"), moved_units(change)
-    roots = root_counts(change.scored)
-    sizes = torch.where(roots > 1, clients.norms / roots, 0.0)
+    clients, roots = of_clients(change, "votes"), root_counts(change.scored)
+    sizes = torch.where((roots > 1) & torch.isfinite(clients.norms), clients.norms / roots, 0.0)
+    moved = finite_units(change) & ((sizes > 0) & (clients.shares > 0)).any(dim=0)
     layers = len(change.scored.layers)
     shares = clients.shares[:, layers:]
     values, voted = sizes.new_zeros(shares.shape[1]), torch.zeros(shares.shape[1], dtype=torch.bool)
