@@ -15,14 +15,14 @@ from fedtlu_fast.report.tables import Cells, terminal_table
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import PERPLEXITY
 
+GAIN, TRAINED = "gain_over_random_pct", "trained_local_perplexity"
 SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
 """Measures that only some tasks have; tables of other tasks leave them out."""
-PERPLEXITIES = ("test_perplexity", "local_perplexity", "trained_local_perplexity")
+PERPLEXITIES = ("test_perplexity", "local_perplexity", TRAINED)
 """Measures that a task without perplexity as its headline may lack."""
 MALICIOUS = "malicious_updates"
 """A measure that only runs with threats have."""
 MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up", MALICIOUS, "seconds")
-GAIN = "gain_over_random_pct"
 
 
 def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[dict[str, Any]]:
@@ -77,8 +77,9 @@ def _targeted(result: ArmResult) -> int:
 def comparison_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> Cells:
     """Returns heads and cells of the table, formatted."""
     measures = [name.removesuffix("_std") for name in rows[0] if name.endswith("_std")]
-    if all(row[GAIN] is None for row in rows):  # as without a random arm
-        measures.remove(GAIN)
+    for name in (GAIN, TRAINED):  # as without a random arm, or with evaluation.trained_clients=0
+        if name in measures and name not in own.keys and all(row[name] is None for row in rows):
+            measures.remove(name)
     shown = [own.column_of(name) for name in measures]
     cells = []
     for row in rows:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedtlu_fast.report.aggregate.curves import Curve
 from fedtlu_fast.report.arms import budget_of, budgets_of, selector_of
+from fedtlu_fast.report.figures.sentence import write_above
 from fedtlu_fast.report.figures.style import FAINT, INK, Style, styles
 
 MOST_COLUMNS = 3
@@ -28,6 +29,7 @@ def curves_by_budget(
     marked: int = 0,
     bands: bool = False,
     limits: tuple[float, float] | None = None,
+    sentence: str = "",
 ) -> Figure:
     """Draws a panel for each budget, all with the same limits; one panel if no arm has a budget.
 
@@ -40,12 +42,14 @@ def curves_by_budget(
         marked: the last round of the warm-up, which a dotted line marks; 0 for no mark.
         bands: whether a band shows the range from the smallest to the largest run.
         limits: the limits of the vertical axis; None for limits that fit the curves.
+        sentence: above the whole picture; empty for none.
     """
     names = list(curves)
     budgets: list[str | None] = [*budgets_of(names)] or [None]
     lines = -(-len(budgets) // MOST_COLUMNS)
     columns = -(-len(budgets) // lines)
     figure = Figure(figsize=(2.2 + max(5.0, 3.3 * columns), 0.5 + 2.7 * lines), dpi=130, layout="constrained")
+    write_above(figure, sentence)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     looks = styles(names)
     last = max((curve.rounds[-1] for curve in curves.values() if len(curve.rounds)), default=first)

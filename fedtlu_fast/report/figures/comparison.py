@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,17 @@ from fedtlu_fast.report.figures.curves import (
     tested_values,
 )
 from fedtlu_fast.report.figures.maps import extent_of, label_blocks, map_height, say
+from fedtlu_fast.report.figures.sentence import write_above
 from fedtlu_fast.report.figures.style import INK, MOST_LABELS, colours
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
+MAP_TITLE = 9
+"""The size of the titles of maps, in points."""
 
-def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Figure:
+
+def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str], sentence: str = "") -> Figure:
     """Draws the curves of all selectors, their gains over random, and a map of the updated blocks for each.
 
     Arms without targeted rounds (references) are drawn as levels.
@@ -37,6 +42,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     Args:
         results: the arms, with any seeds.
         blocks: the names of the blocks among which selectors choose, from input to output.
+        sentence: above the whole picture; empty for none.
     """
     quality = headline_of_arms(results)
     levels = [result for result in results if not any(map(_late, result.metrics))]
@@ -47,6 +53,7 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     warmup = int(results[0].summary["warmup_rounds"])
     maps = map_height(blocks)
     figure = Figure(figsize=(11, 4.4 + maps), dpi=130, layout="constrained")
+    write_above(figure, sentence)
     rows = figure.add_gridspec(2, 1, height_ratios=(3.6, maps + 0.4))
     gains = BASELINE in selectors and len(selectors) > 1
     panels = rows[0].subgridspec(1, 2 if gains else 1, width_ratios=(3, 2) if gains else (1,))
@@ -72,11 +79,12 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
     if gains:
         _gains(figure.add_subplot(panels[0, 1]), results, shades, warmup, quality)
     grid = rows[1].subgridspec(1, len(choosing))
+    titles = _map_titles(choosing, figure.get_figwidth() / len(choosing))
     first: Axes | None = None
     for column, name in enumerate(choosing):
         axes = figure.add_subplot(grid[0, column], sharey=first)
         _map(axes, [result.metrics for result in results if result.selector == name], blocks, warmup)
-        axes.set_title(f"{name}: updated blocks", fontsize=9, color=shades[name], loc="left")
+        axes.set_title(titles[name], fontsize=MAP_TITLE, color=shades[name], loc="left")
         axes.tick_params(labelleft=first is None)
         first = first or axes
     grey = "" if len({result.seed for result in results}) == 1 else "; black: in all seeds"
@@ -85,6 +93,20 @@ def comparison_figure(results: Sequence[ArmResult], blocks: Sequence[str]) -> Fi
         fontsize=8,
     )
     return figure
+
+
+def _map_titles(names: Sequence[str], width: float) -> dict[str, str]:
+    """Returns the title of the map of each arm, of as many lines as it needs.
+
+    Args:
+        names: the names of the arms.
+        width: of one map in inches, with its labels.
+    """
+    letters = int(width * 72 / (0.6 * MAP_TITLE))
+    said = {name: f"{name}: updated blocks" for name in names}
+    if all(len(text) <= letters for text in said.values()):
+        return said
+    return {name: f"{fill(f'{name}:', letters, break_on_hyphens=False)}\nupdated blocks" for name in names}
 
 
 def _gains(

@@ -16,6 +16,7 @@ from fedtlu_fast.report.arms import arm_names, budget_of, budgets_of, is_referen
 from fedtlu_fast.report.charts.chart import Chart
 from fedtlu_fast.report.charts.lines import Axes, line_chart
 from fedtlu_fast.report.charts.scale import Scale
+from fedtlu_fast.report.conclusion import conclusion
 from fedtlu_fast.report.headline import headline_of_arms
 from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.pages.content import Charts, Page, Part, Section, Sheet
@@ -31,7 +32,6 @@ from fedtlu_fast.report.sections.repeat import repeat_comparison
 from fedtlu_fast.report.sections.spent import spent_section
 from fedtlu_fast.report.sections.took_part import took_part_section
 from fedtlu_fast.report.sections.updated import client_maps, shares_sheet, updated_maps
-from fedtlu_fast.report.verdict import comparison_sentence
 from fedtlu_fast.runs.results import ArmResult
 
 AGREEMENT = "The Jaccard index of two clients' sets of blocks, mean over the pairs of a round's clients."
@@ -73,7 +73,7 @@ def arms_page(report: ArmsReport) -> Page:
     return Page(
         kind="Comparison",
         title=report.title,
-        sentence=attempt("the sentence on top", lambda: comparison_sentence(results)) or "",
+        sentence=attempt("the sentence on top", lambda: conclusion(results)) or "",
         lead=f"{settings.lead}; mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) > 1)}.",
         sections=sections(
             {

@@ -15,6 +15,7 @@ from fedtlu_fast.report.aggregate.clients import client_cells
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, read_costs
 from fedtlu_fast.report.aggregate.curves import agreement_curves, quality_curves
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
+from fedtlu_fast.report.conclusion import conclusion
 from fedtlu_fast.report.figures.ablation import ablation_figure
 from fedtlu_fast.report.figures.arm_curves import curves_by_budget
 from fedtlu_fast.report.figures.client_maps import maps_figure
@@ -32,6 +33,7 @@ from fedtlu_fast.report.tables import Cells, to_csv, to_markdown
 from fedtlu_fast.runs.arm_paths import arm_path
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.shown import visible
 from fedtlu_fast.tasks.metrics import Figure as Quality
 
 
@@ -70,19 +72,21 @@ def write_client_report(
     directory = RunDirectory(out)
     more: list[Part] = []
 
-    def write(title: str, name: str, full: str, table: Cells) -> None:
+    said = attempt("the sentence below the table", lambda: conclusion(results)) or ""
+
+    def write(title: str, name: str, full: str, table: Cells, below: str = "") -> None:
         directory.write(f"{name}.csv", full)
-        directory.write(f"{name}.md", f"{title}: {settings.rounds_text}\n\n{to_markdown(*table)}")
+        directory.write(f"{name}.md", f"{title}: {settings.rounds_text}\n\n{to_markdown(*table)}{below}")
 
     def write_costs() -> None:
         spent = cost_rows(costs)
         write("Costs of all rounds", "costs", to_csv(spent), cost_cells(spent))
 
     table = client_cells(rows, own)
-    write("Comparison", "table", to_csv(rows), table)
+    write("Comparison", "table", to_csv(rows), table, f"\n{visible(said)}\n")
     if costs:
         attempt("the table of costs", write_costs)
-    figures = client_figures(results, costs, quality) | own_figures(results, own)
+    figures = client_figures(results, costs, quality, said) | own_figures(results, own)
     sweep = sweep_arms(results)
     if len({arm.lam for arm in sweep}) > 1:
         told = attempt("the table of lambda", lambda: write_ablation(sweep, out))
@@ -97,7 +101,10 @@ def write_client_report(
 
 
 def client_figures(
-    results: Sequence[ArmResult], costs: Mapping[str, Sequence[RunCosts]], quality: Quality
+    results: Sequence[ArmResult],
+    costs: Mapping[str, Sequence[RunCosts]],
+    quality: Quality,
+    sentence: str = "",
 ) -> dict[str, Callable[[], Figure]]:
     """Returns functions that draw the pictures of the report, by the names of the files.
 
@@ -105,13 +112,19 @@ def client_figures(
         results: all arms.
         costs: the costs of the arms with rounds; may be empty.
         quality: the headline.
+        sentence: above the picture of the curves; empty for none.
     """
     warmup = max(int(result.summary["warmup_rounds"]) for result in results if chooses(result))
     label = f"global test {quality.label}"
     choices = attempt("the maps of choices", lambda: arms_choices(results)) or {}
     figures: dict[str, Callable[[], Figure]] = {
         "comparison": lambda: curves_by_budget(
-            quality_curves(results, quality), label, max(1, warmup), marked=warmup, bands=True
+            quality_curves(results, quality),
+            label,
+            max(1, warmup),
+            marked=warmup,
+            bands=True,
+            sentence=sentence,
         )
     }
     if any(run.last(quality.column) is not None for runs in costs.values() for run in runs):

@@ -10,6 +10,7 @@ from fedtlu_fast.data.holdings import Holdings
 from fedtlu_fast.report.aggregate.clients import client_rows
 from fedtlu_fast.report.aggregate.comparison import comparison_cells, comparison_rows
 from fedtlu_fast.report.arms import chooses
+from fedtlu_fast.report.conclusion import conclusion
 from fedtlu_fast.report.figures.comparison import comparison_figure
 from fedtlu_fast.report.figures.own_columns import own_figures
 from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
@@ -22,6 +23,7 @@ from fedtlu_fast.report.run_settings import RunSettings
 from fedtlu_fast.report.tables import to_csv, to_markdown
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.runs.results import ArmResult, save_comparison
+from fedtlu_fast.shown import visible
 from fedtlu_fast.wording import seeds_text
 
 
@@ -67,10 +69,11 @@ def _comparison_report(
     heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
     told = f"{settings.rounds_text}, {seeds_text(len(rows[0]['seeds']))}"
-    directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}")
+    said = attempt("the sentence below the table", lambda: conclusion(results)) or ""
+    directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}\n{visible(said)}\n")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
-    figures = {"comparison": lambda: comparison_figure(results, blocks), **own_figures(results, own)}
+    figures = {"comparison": lambda: comparison_figure(results, blocks, said), **own_figures(results, own)}
     drawn = pictures(figures)
     write_pictures(out, drawn)
     title = "Which layers to update: " + ", ".join(row["selector"] for row in rows)
