@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from fedtlu_fast.cli import completion, options, resuming
 from fedtlu_fast.cli.arm_bars import ArmBars, say_diverged
+from fedtlu_fast.cli.compare_default import PRESET, SEEDS, SELECTORS
 from fedtlu_fast.cli.compare_runs import compare_runs
 from fedtlu_fast.cli.console import note, results
 from fedtlu_fast.cli.directories import place_of_run
@@ -19,7 +20,6 @@ from fedtlu_fast.runs.find import find_run
 from fedtlu_fast.shown import visible
 from fedtlu_fast.wording import RESUMED, rounds_text, seeds_text
 
-SELECTORS, SEEDS = "fedtlu,random,last,full", 2
 LEAST = (
     "seconds in rounds",
     "rounds, seconds",
@@ -89,7 +89,7 @@ def compare_command(
         int | None,
         typer.Option(metavar="N", min=1, help=f"Number of seeds, counted from --seed (default: {SEEDS})."),
     ] = None,
-    preset: options.Preset = None,
+    preset: options.PresetOfComparisons = None,
     config: options.Config = None,
     overrides: options.Set = None,
     model: options.Model = None,
@@ -134,10 +134,15 @@ def compare_command(
     The runs of one seed share data, cohorts, batches and the warm-up. They differ only in the blocks that
     clients train and send, and that the server applies. (With participation.sampler=loss they also differ in
     the cohorts, because the clients' losses decide them.) Seconds in the table are the time of the rounds,
-    without setup. Without options the command takes under three minutes on two cores.
+    without setup. The sentence below the table says what they show.
+
+    Without options the command takes about two minutes on two cores: the server applies one of six blocks, by
+    the paper's score, by the one that we recommend, at random, always the last, or all six. Preset
+    quickstart applies two of six blocks.
 
     \b
-      fedtlu compare                                    the four of the paper
+      fedtlu compare                                    one of six blocks
+      fedtlu compare --preset quickstart --selectors fedtlu,random,last,full
       fedtlu compare --selectors fedtlu,full --seeds 5
       fedtlu compare --selectors top,strategic --budgets 1,2,1..4
       fedtlu compare --runs baseline mine               runs that have finished
@@ -158,8 +163,10 @@ def compare_command(
     from fedtlu_fast.report.aggregate.clients import client_table
     from fedtlu_fast.report.aggregate.comparison import comparison_table
     from fedtlu_fast.report.arms import chooses
+    from fedtlu_fast.report.conclusion import conclusion
     from fedtlu_fast.report.own_columns import OwnColumns, asked_columns
     from fedtlu_fast.report.pages.comparison import write_comparison_report
+    from fedtlu_fast.report.pages.parts import attempt
     from fedtlu_fast.report.run_settings import RunSettings
 
     given = {
@@ -198,7 +205,7 @@ def compare_command(
         settings, names, numbers = comparison_settings(begun)
         settings = laid_over(settings, changes)
     else:
-        settings = options.settings_from(preset, config, overrides, **given)
+        settings = options.settings_from(preset, config, overrides, PRESET, **given)
         names = swept(crossed(options.listed(selectors or SELECTORS), options.listed(budgets)), sweep or [])
         numbers = range(settings.seed, settings.seed + (seeds or SEEDS))
     live = not quiet and sys.stderr.isatty()
@@ -226,6 +233,8 @@ def compare_command(
             return
         table = client_table if any(map(chooses, arms)) else comparison_table
         show(table(rows, title, own), "see comparison.json", LEAST)
+        said = attempt("the sentence below the table", lambda: conclusion(arms)) or ""
+        results.print(visible(said), markup=False, highlight=False)
         data_text = visible(f"data: {data_line(arms[0].summary)}")
         results.print(data_text, markup=False, highlight=False, soft_wrap=True)
     say_diverged(arms)

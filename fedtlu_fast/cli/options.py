@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtlu_fast.cli import completion
+from fedtlu_fast.cli import compare_default, completion
 from fedtlu_fast.cli.console import be_quiet
 from fedtlu_fast.places import absolute, at_home
 
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from fedtlu_fast.config import RunConfig
     from fedtlu_fast.integrations.trackers import Track
 
-Preset = Annotated[
-    str | None,
-    typer.Option(
+
+def _preset(default: str) -> Any:
+    return typer.Option(
         metavar="NAME",
         autocompletion=completion.presets,
-        help="Preset, a set of settings that ships with the package (default: quickstart, unless --config is "
+        help=f"Preset, a set of settings that ships with the package (default: {default}, unless --config is "
         "given); `fedtlu settings` lists them.",
-    ),
-]
+    )
+
+
+Preset = Annotated[str | None, _preset("quickstart")]
+PresetOfComparisons = Annotated[str | None, _preset(compare_default.PRESET)]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -175,7 +178,12 @@ Quiet = Annotated[
 
 
 def settings_from(
-    preset: str | None, config: Path | None, overrides: list[str] | None, **given: Any
+    preset: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    default: str | None = None,
+    /,
+    **given: Any,
 ) -> RunConfig:
     """Makes settings from a preset, a file, --set and the other options; later ones override earlier ones.
 
@@ -183,13 +191,14 @@ def settings_from(
         preset: the preset's name, or None.
         config: the YAML file, or None.
         overrides: the overrides of --set.
+        default: the preset if there is neither `preset` nor `config`; None for `DEFAULT_PRESET`.
         given: values of dotted settings, with ``__`` for the dot (``data__source``); None means not given. If
             a task has the name of a preset, that preset is the default.
     """
     from fedtlu_fast.config.settings import DEFAULT_PRESET, load_config, presets
 
     if preset is None and config is None:
-        preset = given["task"] if given.get("task") in presets() else DEFAULT_PRESET
+        preset = given["task"] if given.get("task") in presets() else default or DEFAULT_PRESET
     return from_everywhere(load_config(preset, config, [*(overrides or []), *overrides_of(given)]))
 
 

@@ -19,6 +19,7 @@ from support.treebanks import write_treebank
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from fedtlu_fast.cli import compare_default
 from fedtlu_fast.cli.round_line import status
 from fedtlu_fast.errors import ClientError
 from fedtlu_fast.shown import short_names
@@ -78,7 +79,9 @@ def test_help_teaches_the_commands(fedtlu: Command) -> None:
         assert max(map(len, help_.splitlines())) <= 80
     assert "resume a run" in fedtlu("run", "--help").stdout.lower()
     assert fedtlu("-h").stdout == done.stdout
-    assert "fedtlu,random,last,full" in "".join(fedtlu("compare", "--help").stdout.split())
+    help_ = "".join(fedtlu("compare", "--help").stdout.split())
+    for default in (compare_default.SELECTORS, compare_default.PRESET, f"{compare_default.SEEDS})"):
+        assert f"(default:{default}" in help_
 
 
 def test_version_and_unknown_commands(fedtlu: Command) -> None:
@@ -657,6 +660,11 @@ def test_compare_prints_table_or_json_and_leaves_the_picture(
     assert "There is nothing left to do" in resumed.stderr
     shown = resumed.stdout
     assert "5 rounds (2 warm-up, 3 targeted), 1 seed" in shown
+    best = min(found["table"], key=lambda row: row["test_perplexity"])
+    said = f"{best['selector']} has the lowest perplexity, {best['test_perplexity']:.2f}"
+    assert said in shown
+    assert said in (out / "table.md").read_text()
+    assert said in (out / "report.html").read_text()
     for row in found["table"]:
         assert row["selector"] in shown
         assert f"{row['test_perplexity']:.2f}" in shown

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fedtlu_fast.cli import options
 from fedtlu_fast.cli.app import app
+from fedtlu_fast.cli.compare_default import PRESET
 from fedtlu_fast.config.settings import load_config
 from fedtlu_fast.experiments.experiment import experiment_settings
 from fedtlu_fast.experiments.variants import crossed, swept, with_variant
@@ -107,7 +108,8 @@ def check_command(words: list[str]) -> None:
     found = context.params
     given = {key: found[name] for name, key in SETTINGS.items() if found.get(name) is not None}
     if words[0] in ("run", "compare", "data") and not (found.get("resume") or found.get("config")):
-        settings = options.settings_from(found.get("preset"), None, found.get("overrides"), **given)
+        default = PRESET if words[0] == "compare" else None
+        settings = options.settings_from(found.get("preset"), None, found.get("overrides"), default, **given)
     if words[0] == "compare" and not found.get("resume"):
         arms = crossed(options.listed(found["selectors"]), options.listed(found["budgets"]))
         for arm in swept(arms, found["sweep"] or []):
