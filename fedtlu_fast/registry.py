@@ -146,6 +146,7 @@ NAMES: dict[str, dict[str, str]] = {
         "rgn": "fedtlu_fast.selection.gradients:RelativeGradNorm",
         "snr": "fedtlu_fast.selection.gradients:SignalToNoise",
         "strategic": "fedtlu_fast.selection.gradients:Strategic",
+        "agreeing": "fedtlu_fast.selection.gradients:Agreeing",
         "fedpart": "fedtlu_fast.selection.published:FedPart",
         "fedlp": "fedtlu_fast.selection.published:FedLP",
         "fedluar": "fedtlu_fast.selection.published:FedLUAR",

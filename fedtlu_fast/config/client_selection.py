@@ -37,8 +37,9 @@ class ClientSelectionConfig(PartsSection):
         description="how the blocks of each client are chosen: none (every client trains all blocks) | full "
         "(all blocks that are not frozen) | random | top (nearest the output) | bottom (nearest the input) | "
         "both (top and bottom in turn) | gradnorm, rgn, snr (the best by the client's own gradients) | "
-        "strategic (P1 of arXiv 2408.15600: clients agree) | fedpart | fedlp | fedluar | drift | oracle (an "
-        "upper bound: by the loss on evaluation.local_held_out samples) | package.module:Name",
+        "strategic (P1 of arXiv 2408.15600: clients agree) | agreeing (P1; lambda adapts) | fedpart | "
+        "fedlp | fedluar | drift | oracle (an upper bound: by the loss on evaluation.local_held_out samples) "
+        "| package.module:Name",
     )
     budget: BudgetConfig = BudgetConfig()
     decides: Literal["server", "client"] = Field(

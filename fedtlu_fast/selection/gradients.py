@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.parts import part
 from fedtlu_fast.registry import find
-from fedtlu_fast.selection.agreement import choose_layers, normalise
+from fedtlu_fast.selection.agreement import choose_layers, most_agreement, normalise
 from fedtlu_fast.selection.evidence import Evidence, Mask
 from fedtlu_fast.selection.room import ClientRoom, Room, within
 from fedtlu_fast.selection.selector import Ranking, Selector
+
+Floats = NDArray[np.float64]
 
 
 def _known(value: Any) -> Any:
@@ -105,15 +109,70 @@ class Strategic(Selector):
         Raises:
             InputError: The room is the server's, which has no budgets.
         """
-        if not isinstance(room, ClientRoom):
-            raise InputError("selector", "strategic", "a selector for the server; P1 needs clients' budgets")
-        gains, blocks = evidence.metrics[self.metric][:, room.open], np.flatnonzero(room.open)
-        costs, reach = room.costs[blocks], room.reach[blocks]
-        least = (costs + reach).min(initial=np.inf)
-        able = np.isfinite(gains).all(axis=1) & within(np.array(least), room.budgets)
-        mask = np.zeros((evidence.rows, len(room.open)), np.bool_)
-        if able.any():
-            budgets = room.budgets[able]
-            found = choose_layers(normalise(gains[able]), budgets, self.lam, costs=costs, reach=reach)
-            mask[np.ix_(able, blocks)] = found.mask
-        return mask
+
+        def solve(gains: Floats, budgets: Floats, costs: Floats, reach: Floats) -> Mask:
+            return choose_layers(gains, budgets, self.lam, costs=costs, reach=reach).mask
+
+        return _together("strategic", evidence.metrics[self.metric], room, solve)
+
+
+@part
+class Agreeing(Selector):
+    """Chooses by P1 with the largest lambda that keeps a share of the clients' gains in every round (ours).
+
+    Attributes:
+        kept: the share of the gains of their own best blocks that clients keep together at least; with 1 they
+            agree only where it costs nothing, with 0 they all choose the same blocks.
+        metric: a client's gain from a layer: gradnorm (the paper's) | rgn | snr | package.module:function.
+        probe_batches: batches over which a client averages the gradient that it measures.
+        probe_every: rounds after which a client measures its gradient again.
+    """
+
+    kept: Annotated[float, Field(ge=0, le=1)] = 0.9
+    metric: ClientMetric = "gradnorm"
+    probe_batches: Batches = 1
+    probe_every: Rounds = 1
+    needs_others = "a selector by which each client chooses alone, since this one lets clients agree"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Returns the metric's name."""
+        return (self.metric,)
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Chooses by `most_agreement`; who chooses nothing is as with `Strategic`.
+
+        Raises:
+            InputError: The room is the server's, which has no budgets.
+        """
+
+        def solve(gains: Floats, budgets: Floats, costs: Floats, reach: Floats) -> Mask:
+            return most_agreement(gains, budgets, self.kept, costs=costs, reach=reach).mask
+
+        return _together("agreeing", evidence.metrics[self.metric], room, solve)
+
+
+def _together(
+    name: str, metric: Floats, room: Room, solve: Callable[[Floats, Floats, Floats, Floats], Mask]
+) -> Mask:
+    """Chooses [R, B] for all clients whose gains are finite and whose budgets fit some block.
+
+    Args:
+        name: of the selector.
+        metric: [R, B], the gains.
+        room: the clients'.
+        solve: gets gains by their mean, budgets, costs and reach of these clients and of the open blocks.
+
+    Raises:
+        InputError: The room is the server's.
+    """
+    if not isinstance(room, ClientRoom):
+        raise InputError("selector", name, "a selector for the server; P1 needs clients' budgets")
+    gains, blocks = metric[:, room.open], np.flatnonzero(room.open)
+    costs, reach = room.costs[blocks], room.reach[blocks]
+    least = (costs + reach).min(initial=np.inf)
+    able = np.isfinite(gains).all(axis=1) & within(np.array(least), room.budgets)
+    mask = np.zeros((len(metric), len(room.open)), np.bool_)
+    if able.any():
+        mask[np.ix_(able, blocks)] = solve(normalise(gains[able]), room.budgets[able], costs, reach)
+    return mask

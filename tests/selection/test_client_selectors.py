@@ -19,7 +19,8 @@ BLOCKS = 8
 LAYOUT = ParameterLayout.from_shapes({f"{index}.weight": (2, 2) for index in range(BLOCKS)})
 OPEN = np.array([False, *[True] * 6, False])
 CLIENT_SELECTORS = tuple(name for name in NAMES["client_selector"] if name != "none")
-PROBING = ("gradnorm", "rgn", "snr", "strategic")
+AGREEING = ("strategic", "agreeing")
+PROBING = ("gradnorm", "rgn", "snr", *AGREEING)
 
 
 def room_of(budgets, costs=None, reach=None, open_blocks=OPEN):
@@ -54,9 +55,14 @@ def test_every_selector_says_when_and_by_what_it_chooses():
     moments = {"fedlp": "after_training", "fedluar": "after_training"}
     moments |= {"drift": "by_change", "oracle": "by_change"}
     needs = {name: (name,) for name in ("gradnorm", "rgn", "snr", "drift")}
-    needs |= {"strategic": ("rgn",), "fedluar": ("relative_change",), "oracle": ("benefit",)}
+    needs |= {
+        "strategic": ("rgn",),
+        "agreeing": ("rgn",),
+        "fedluar": ("relative_change",),
+        "oracle": ("benefit",),
+    }
     for name in CLIENT_SELECTORS:
-        selector = selector_of(name, **({"metric": "rgn"} if name == "strategic" else {}))
+        selector = selector_of(name, **({"metric": "rgn"} if name in AGREEING else {}))
         assert selector.moment == moments.get(name, "before_training")
         assert selector.needs == needs.get(name, ())
         assert selector.probes == (selector.needs if name in PROBING else ())
@@ -64,13 +70,13 @@ def test_every_selector_says_when_and_by_what_it_chooses():
         assert selector.same_for_all == (name in ("fedpart", "fedluar"))
         assert selector.needs_samples == (name == "oracle")
         assert selector.recycles == (name == "fedluar")
-        assert (selector.needs_others is not None) == (name == "strategic")
+        assert (selector.needs_others is not None) == (name in AGREEING)
     assert not ClientSelectionConfig().chooses
 
 
 def test_what_probing_clients_measure():
     probed = [selector_of(name).probes for name in PROBING]
-    assert probed == [("gradnorm",), ("rgn",), ("snr",), ("gradnorm",)]
+    assert probed == [("gradnorm",), ("rgn",), ("snr",), ("gradnorm",), ("gradnorm",)]
     assert selector_of("strategic", metric="snr").probes == ("snr",)
 
 
@@ -264,17 +270,36 @@ def test_strategic_reckons_with_costs_and_with_the_way_down():
         assert not row.any() or costs[row].sum() + reach[row].max() <= budget + 1e-9
 
 
-def test_clients_without_numbers_or_without_means_choose_nothing_and_hold_nobody_back():
+@pytest.mark.parametrize("kept", [0.0, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("metric", ["gradnorm", "snr"])
+def test_agreeing_keeps_its_share_of_the_open_blocks_gains_within_budgets(metric, kept):
+    gains = gains_of(6)
+    costs, reach = np.linspace(0.1, 0.4, BLOCKS), np.linspace(0.7, 0.0, BLOCKS)
+    room = room_of(np.linspace(0.5, 1.5, 6), costs, reach)
+    found = selector_of("agreeing", metric=metric, kept=kept).choose(evidence_of(6, **{metric: gains}), room)
+    alone = selector_of("strategic", metric=metric, lam=0.0).choose(evidence_of(6, **{metric: gains}), room)
+    assert gains[found].sum() >= kept * gains[alone].sum() * (1 - 1e-9)
+    for row, budget in zip(found, room.budgets, strict=True):
+        assert not row.any() or costs[row].sum() + reach[row].max() <= budget + 1e-9
+    if kept == 1:
+        np.testing.assert_array_equal(found, alone)
+    assert (found == found[0]).all() == (kept == 0)
+    assert not found[:, ~OPEN].any()
+
+
+@pytest.mark.parametrize("given", [{"lam": 1e6}, {"kept": 0.0}], ids=str)
+def test_clients_without_numbers_or_without_means_choose_nothing_and_hold_nobody_back(given):
     gains, room = gains_of(5), room_of([2, 2, 0.5, 2, 2])
     gains[1, 4] = np.nan
     gains[3] = np.inf
     # What is wrong outside the open blocks is no matter.
     gains[0, 0] = np.nan
-    found = selector_of("strategic", lam=1e6).choose(evidence_of(5, gradnorm=gains), room)
+    name = "strategic" if "lam" in given else "agreeing"
+    found = selector_of(name, **given).choose(evidence_of(5, gradnorm=gains), room)
     assert [len(row) for row in chosen(found)] == [2, 0, 0, 0, 2]
     expected = choose_layers(normalise(gains[[0, 4]][:, OPEN]), [2, 2], 1e6).mask
     np.testing.assert_array_equal(found[[0, 4]][:, OPEN], expected)
-    nobody = selector_of("strategic").choose(evidence_of(2, gradnorm=gains[[1, 3]]), room_of([2, 2]))
+    nobody = selector_of(name).choose(evidence_of(2, gradnorm=gains[[1, 3]]), room_of([2, 2]))
     assert not nobody.any()
 
 

@@ -33,6 +33,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "rgn": {"budget": 2, "probe_batches": 2},
     "snr": {"budget": 1},
     "strategic": {"budget": 2, "lam": 0.02},
+    "agreeing": {"budget": 2, "kept": 0.8},
     "fedpart": {},
     "fedlp": {"probability": 0.4, "always": "none"},
     "drift": {"budget": 1},

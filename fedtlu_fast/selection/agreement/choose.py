@@ -74,7 +74,7 @@ def choose_layers(
         InputError: Shapes do not fit, numbers are out of these limits, or the problem is too large for
             `exact`.
     """
-    table = _numbers("gains", gains, 2)
+    table = numbers("gains", gains, 2)
     clients, layers = table.shape
     if not clients or not layers:
         raise InputError("gains.shape", table.shape, "at least one client and one layer")
@@ -113,7 +113,7 @@ def normalise(gains: ArrayLike) -> Floats:
     Raises:
         InputError: The gains are not finite numbers.
     """
-    table = _numbers("gains", gains, 2)
+    table = numbers("gains", gains, 2)
     largest = float(np.abs(table).max(initial=0.0))
     if largest == 0:
         return table
@@ -166,7 +166,7 @@ def _limits(budgets: Floats, costs: Floats, reach: Floats) -> Limits:
 
 
 def _budgets(budgets: ArrayLike, clients: int, whole: bool) -> Floats:
-    amounts = _numbers("budgets", budgets, 1)
+    amounts = numbers("budgets", budgets, 1)
     if amounts.shape != (clients,):
         raise InputError("budgets.shape", amounts.shape, f"({clients},), one for each client")
     wrong = np.nonzero((amounts < 0) | (whole & (amounts % 1 != 0)))[0]
@@ -178,8 +178,8 @@ def _budgets(budgets: ArrayLike, clients: int, whole: bool) -> Floats:
 
 
 def _costs(costs: ArrayLike | None, reach: ArrayLike | None, layers: int) -> tuple[Floats, Floats]:
-    prices = np.ones(layers) if costs is None else _numbers("costs", costs, 1)
-    way = np.zeros(layers) if reach is None else _numbers("reach", reach, 1)
+    prices = np.ones(layers) if costs is None else numbers("costs", costs, 1)
+    way = np.zeros(layers) if reach is None else numbers("reach", reach, 1)
     for name, given in (("costs", prices), ("reach", way)):
         if given.shape != (layers,):
             raise InputError(f"{name}.shape", given.shape, f"({layers},), one for each layer")
@@ -192,7 +192,7 @@ def _costs(costs: ArrayLike | None, reach: ArrayLike | None, layers: int) -> tup
     return prices, way
 
 
-def _numbers(name: str, given: ArrayLike, dimensions: int) -> Floats:
+def numbers(name: str, given: ArrayLike, dimensions: int) -> Floats:
     """Returns a new float64 array after checking its dimensions and that its numbers are finite."""
     try:
         array = np.array(given, dtype=np.float64)
