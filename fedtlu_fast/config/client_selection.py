@@ -16,6 +16,7 @@ from fedtlu_fast.registry import find
 from fedtlu_fast.scoring.gradient_metrics import check_metrics
 from fedtlu_fast.selection import FunctionSelector, Selector, Unrestricted
 from fedtlu_fast.selection.budgets import Equal
+from fedtlu_fast.selection.calls import check_forgets
 
 
 def settings_beside(selector: type[Selector]) -> set[str]:
@@ -85,9 +86,7 @@ class ClientSelectionConfig(PartsSection):
         if selector.needs_samples and selector.moment != "by_change":
             expected = "one that chooses after training (moment by_change): kept-back samples judge a change"
             raise InputError("selector", self.name_of("selector"), expected)
-        if selector.has_memory:
-            expected = "one without remembers(): only the server's selector has a memory"
-            raise InputError("selector", self.name_of("selector"), expected)
+        check_forgets(selector, self.name_of("selector"), "selector")
         if self.decides == "client" and selector.needs_others is not None:
             raise InputError("decides", "client", f"server with {selector.needs_others}")
         if self.decides == "client" and selector.same_for_all:

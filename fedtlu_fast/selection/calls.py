@@ -70,6 +70,22 @@ def remembered_by(
     return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
+def check_forgets(selector: Selector, name: str, field: str) -> None:
+    """Refuses a selector of clients that remembers.
+
+    Args:
+        selector: the selector.
+        name: what the caller calls it.
+        field: the setting or argument that gives it.
+
+    Raises:
+        InputError: It defines `remembers`.
+    """
+    if selector.has_memory:
+        expected = "a client selector without remembers(): only the server's selector has a memory"
+        raise InputError(field, name, expected)
+
+
 @contextmanager
 def _errors(selector: Selector, method: str, evidence: Evidence, field: str) -> Iterator[None]:
     """Names the setting in what the selector raises, and checks that it changes nothing that it sees."""

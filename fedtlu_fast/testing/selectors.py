@@ -24,6 +24,7 @@ from fedtlu_fast.selection import (
     chosen_by,
     remembered_by,
 )
+from fedtlu_fast.selection.calls import check_forgets
 from fedtlu_fast.testing.common import CLIENTS, LAYOUT, ConformanceError, bits, found_again, must
 from fedtlu_fast.testing.selector_scenes import (
     client_evidence,
@@ -61,9 +62,8 @@ def check_selector(
     kind = "selector" if side == "server" else "client_selector"
     given: Any = find(kind, selector, "selector") if isinstance(selector, str) else selector
     made = as_selector(given)
-    if side == "clients" and made.has_memory:
-        expected = "a client selector without remembers(): only the server's selector has a memory"
-        raise InputError("selector", type(made).__name__, expected)
+    if side == "clients":
+        check_forgets(made, type(made).__name__, "selector")
     scenes = server_scenes if side == "server" else client_scenes
     choices = [_choice(made, *scene) for scene in scenes(made)]
     for (what, _, _), first, again in zip(

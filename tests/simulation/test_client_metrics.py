@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from support import own_selectors
+from support.federations import features
 from support.own_selectors import Watching
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.recorded import BENEFIT
 from fedtlu_fast.client_steps.roles import Roles
-from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.registry import NAMES
 from fedtlu_fast.scoring.block_metrics import measure
 from fedtlu_fast.scoring.units import unit_norms
@@ -26,22 +26,8 @@ WAYS = {
 THREATS = ("shift:0.25:3.0", "scaling:0.25", "sign_flip:0.25", "a_little_is_enough:0.25")
 
 
-def small(execution=None, **over):
-    tree = {
-        "task": "classification",
-        "clients": 20,
-        "cohort": 7,
-        "rounds": 2,
-        "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6, "fewest": 4, "most": 15}},
-        "model": {"hidden": [6, 6, 6, 6]},
-        "training": {"lr": 0.1, "batch_size": 4},
-        "selection": {"selector": "fedtlu", "keep": 1},
-        "evaluation": {"trained_clients": 0, "local_clients": 2},
-        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **(execution or {})},
-    }
-    for key, value in over.items():
-        tree[key] = {**tree[key], **value} if isinstance(tree.get(key), dict) else value
-    return parse_config(tree)
+def small(execution=None, selection=None, **over):
+    return features(selection or {}, execution, **over)
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.federations import tiny
+from support.federations import features, tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import open_run
-from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.participation.cohort import sample_cohort
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
@@ -19,19 +18,7 @@ METRICS = ("l2_per_parameter", "relative_change", "agreement")
 
 
 def small(execution, metric="agreement", pooling="mean", **over):
-    tree = {
-        "task": "classification",
-        "clients": 20,
-        "cohort": 7,
-        "rounds": 2,
-        "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6, "fewest": 4, "most": 15}},
-        "model": {"hidden": [6, 6, 6, 6]},
-        "training": {"lr": 0.1, "batch_size": 4},
-        "selection": {"selector": "fedtlu", "keep": 1, "metric": metric, "pooling": pooling},
-        "evaluation": {"trained_clients": 0, "local_clients": 2},
-        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **execution},
-    }
-    return parse_config({**tree, **over})
+    return features({"metric": metric, "pooling": pooling}, execution, **over)
 
 
 def expected(config, metric, pooling, scored="all"):

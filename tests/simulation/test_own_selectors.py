@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support import own_selectors
+from support.federations import features
 from support.own_selectors import Keen, Outside, Watching, apart, broken, largest, leaning, short
 
 from fedtlu_fast import InputError, simulate
@@ -25,21 +26,9 @@ WAYS = {
 
 
 def small(selector, execution=None, clients=None, **over):
-    tree = {
-        "task": "classification",
-        "clients": 20,
-        "cohort": 7,
-        "rounds": 2,
-        "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6, "fewest": 4, "most": 15}},
-        "model": {"hidden": [6, 6, 6, 6]},
-        "training": {"lr": 0.1, "batch_size": 4},
-        "selection": {"selector": selector} if selector == "full" else {"selector": selector, "keep": 1},
-        "evaluation": {"trained_clients": 0, "local_clients": 2},
-        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **(execution or {})},
-    }
     if clients is not None:
-        tree["client_selection"] = {"frozen": "none", "always": "none", **clients}
-    return parse_config({**tree, **over})
+        over["client_selection"] = {"frozen": "none", "always": "none", **clients}
+    return features({"selector": selector}, execution, **over)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
         "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch"},
     }
     settings["warmup_rounds"] = min(2, over.get("rounds", 5) - 1)
+    return _laid_over(settings, over)
+
+
+def _laid_over(settings: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
     return settings
@@ -50,6 +54,32 @@ def tree(text: Path, **over: Any) -> dict[str, Any]:
 def tiny(text: Path, **over: Any) -> RunConfig:
     """Returns the same settings as a checked `RunConfig`."""
     return parse_config(tree(text, **over))
+
+
+def features(
+    selection: Mapping[str, Any], execution: Mapping[str, Any] | None = None, /, **over: Any
+) -> RunConfig:
+    """Settings of seven of twenty clients that classify drawn features with four like blocks.
+
+    Args:
+        selection: the server's; `fedtlu`, or another selector that it names, keeps one block.
+        execution: replaces or extends these settings: client after client, here, by PyTorch.
+        over: likewise, of any section.
+    """
+    kept = {} if selection.get("selector") == "full" else {"keep": 1}
+    settings: dict[str, Any] = {
+        "task": "classification",
+        "clients": 20,
+        "cohort": 7,
+        "rounds": 2,
+        "data": {"source": "synthetic", "classes": 4, "synthetic": {"features": 6, "fewest": 4, "most": 15}},
+        "model": {"hidden": [6, 6, 6, 6]},
+        "training": {"lr": 0.1, "batch_size": 4},
+        "selection": {"selector": "fedtlu", **kept, **selection},
+        "evaluation": {"trained_clients": 0, "local_clients": 2},
+        "execution": {"executor": "serial", "clients_per_batch": 1, "engine": "torch", **(execution or {})},
+    }
+    return parse_config(_laid_over(settings, over))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.parts import by_name
 from fedtlu_fast.selection import FunctionSelector, Selector
 from fedtlu_fast.selection.budgets import Budget, Equal
+from fedtlu_fast.selection.calls import check_forgets
 from fedtlu_fast.selection.standing import standing
 from fedtlu_fast.simulation.client_rule import ClientRule
 
@@ -34,9 +35,7 @@ class LayerOrders:
         if made.moment != "before_training" or made.needs:
             expected = "a client selector that chooses before the training and needs nothing from the clients"
             raise InputError("client_selection", type(made).__name__, expected, "Use random, top or both.")
-        if made.has_memory:
-            expected = "a client selector without remembers(): only the server's selector has a memory"
-            raise InputError("client_selection", type(made).__name__, expected)
+        check_forgets(made, type(made).__name__, "client_selection")
         self._selector, self._seed = made, seed
         self._budget = budget if isinstance(budget, Budget) else Equal(budget)
         if self._budget.unit == "flops":
