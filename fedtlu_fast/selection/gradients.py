@@ -113,16 +113,16 @@ class Strategic(Selector):
         def solve(gains: Floats, budgets: Floats, costs: Floats, reach: Floats) -> Mask:
             return choose_layers(gains, budgets, self.lam, costs=costs, reach=reach).mask
 
-        return _together("strategic", evidence.metrics[self.metric], room, solve)
+        return _together("strategic", evidence, self.metric, room, solve)
 
 
 @part
 class Agreeing(Selector):
-    """Chooses by P1 with the largest lambda that keeps a share of the clients' gains in every round (ours).
+    """Chooses by P1 with the largest lambda that keeps a share of what clients' own choices are worth (ours).
 
     Attributes:
-        kept: the share of the gains of their own best blocks that clients keep together at least; with 1 they
-            agree only where it costs nothing, with 0 they all choose the same blocks.
+        kept: the share of the gains of their own best blocks above those of random blocks that clients keep
+            together at least; with 1 they agree only where it costs nothing.
         metric: a client's gain from a layer: gradnorm (the paper's) | rgn | snr | package.module:function.
         probe_batches: batches over which a client averages the gradient that it measures.
         probe_every: rounds after which a client measures its gradient again.
@@ -149,17 +149,22 @@ class Agreeing(Selector):
         def solve(gains: Floats, budgets: Floats, costs: Floats, reach: Floats) -> Mask:
             return most_agreement(gains, budgets, self.kept, costs=costs, reach=reach).mask
 
-        return _together("agreeing", evidence.metrics[self.metric], room, solve)
+        return _together("agreeing", evidence, self.metric, room, solve)
 
 
 def _together(
-    name: str, metric: Floats, room: Room, solve: Callable[[Floats, Floats, Floats, Floats], Mask]
+    name: str,
+    evidence: Evidence,
+    metric: str,
+    room: Room,
+    solve: Callable[[Floats, Floats, Floats, Floats], Mask],
 ) -> Mask:
     """Chooses [R, B] for all clients whose gains are finite and whose budgets fit some block.
 
     Args:
         name: of the selector.
-        metric: [R, B], the gains.
+        evidence: what it looks at.
+        metric: the name of the gains there.
         room: the clients'.
         solve: gets gains by their mean, budgets, costs and reach of these clients and of the open blocks.
 
@@ -168,11 +173,11 @@ def _together(
     """
     if not isinstance(room, ClientRoom):
         raise InputError("selector", name, "a selector for the server; P1 needs clients' budgets")
-    gains, blocks = metric[:, room.open], np.flatnonzero(room.open)
+    gains, blocks = evidence.metrics[metric][:, room.open], np.flatnonzero(room.open)
     costs, reach = room.costs[blocks], room.reach[blocks]
     least = (costs + reach).min(initial=np.inf)
     able = np.isfinite(gains).all(axis=1) & within(np.array(least), room.budgets)
-    mask = np.zeros((len(metric), len(room.open)), np.bool_)
+    mask = np.zeros((evidence.rows, len(room.open)), np.bool_)
     if able.any():
         mask[np.ix_(able, blocks)] = solve(normalise(gains[able]), room.budgets[able], costs, reach)
     return mask

@@ -12,7 +12,7 @@ from fedtlu_fast.config import ClientSelectionConfig
 from fedtlu_fast.randomness import generator as draws_of
 from fedtlu_fast.registry import NAMES
 from fedtlu_fast.selection import ClientRoom, Evidence
-from fedtlu_fast.selection.agreement import choose_layers, normalise
+from fedtlu_fast.selection.agreement import choose_layers, most_agreement, normalise
 
 # Block 0 is frozen, block 7 always trained; 1 to 6 are open.
 BLOCKS = 8
@@ -272,18 +272,18 @@ def test_strategic_reckons_with_costs_and_with_the_way_down():
 
 @pytest.mark.parametrize("kept", [0.0, 0.7, 0.9, 1.0])
 @pytest.mark.parametrize("metric", ["gradnorm", "snr"])
-def test_agreeing_keeps_its_share_of_the_open_blocks_gains_within_budgets(metric, kept):
+def test_agreeing_keeps_its_share_of_what_choosing_open_blocks_is_worth(metric, kept):
     gains = gains_of(6)
     costs, reach = np.linspace(0.1, 0.4, BLOCKS), np.linspace(0.7, 0.0, BLOCKS)
     room = room_of(np.linspace(0.5, 1.5, 6), costs, reach)
     found = selector_of("agreeing", metric=metric, kept=kept).choose(evidence_of(6, **{metric: gains}), room)
     alone = selector_of("strategic", metric=metric, lam=0.0).choose(evidence_of(6, **{metric: gains}), room)
-    assert gains[found].sum() >= kept * gains[alone].sum() * (1 - 1e-9)
+    own, chance = (gains * alone).sum(1), gains[:, OPEN].mean(1) * alone.sum(1)
+    chance = np.minimum(own, chance).sum()
+    assert gains[found].sum() >= chance + kept * (own.sum() - chance) - 1e-9
     for row, budget in zip(found, room.budgets, strict=True):
         assert not row.any() or costs[row].sum() + reach[row].max() <= budget + 1e-9
-    if kept == 1:
-        np.testing.assert_array_equal(found, alone)
-    assert (found == found[0]).all() == (kept == 0)
+    assert (found == alone).all() == (kept == 1)
     assert not found[:, ~OPEN].any()
 
 
@@ -297,8 +297,9 @@ def test_clients_without_numbers_or_without_means_choose_nothing_and_hold_nobody
     name = "strategic" if "lam" in given else "agreeing"
     found = selector_of(name, **given).choose(evidence_of(5, gradnorm=gains), room)
     assert [len(row) for row in chosen(found)] == [2, 0, 0, 0, 2]
-    expected = choose_layers(normalise(gains[[0, 4]][:, OPEN]), [2, 2], 1e6).mask
-    np.testing.assert_array_equal(found[[0, 4]][:, OPEN], expected)
+    own = normalise(gains[[0, 4]][:, OPEN])
+    expected = choose_layers(own, [2, 2], 1e6) if "lam" in given else most_agreement(own, [2, 2], 0.0)
+    np.testing.assert_array_equal(found[[0, 4]][:, OPEN], expected.mask)
     nobody = selector_of(name).choose(evidence_of(2, gradnorm=gains[[1, 3]]), room_of([2, 2]))
     assert not nobody.any()
 

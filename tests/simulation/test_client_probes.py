@@ -35,7 +35,7 @@ from fedtlu_fast.simulation.records import metrics_row, selection_row
 from fedtlu_fast.simulation.state import load_checkpoint, save_checkpoint
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked")
-PROBING = ("gradnorm", "rgn", "snr", "strategic")
+PROBING = ("gradnorm", "rgn", "snr", "strategic", "agreeing")
 EXECUTIONS = {
     "serial": {"executor": "serial", "clients_per_batch": 1},
     "vectorized": {"executor": "vectorized", "clients_per_batch": 3},

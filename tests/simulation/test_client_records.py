@@ -23,7 +23,7 @@ def test_rows_tell_each_clients_blocks_in_the_order_of_the_cohort(name):
     assert sent == [list(record.sent[client]) for client in record.cohort]
     assert ("sent_blocks" in row) == (name in ("fedlp", "fedluar", "drift", "oracle"))
     assert all(set(some) <= set(own_) for some, own_ in zip(sent, row["client_blocks"], strict=True))
-    probes = name in ("gradnorm", "rgn", "snr", "strategic")
+    probes = name in ("gradnorm", "rgn", "snr", "strategic", "agreeing")
     assert ("gains" in row) == probes
     assert row["probed"] == (record.cohort if probes else [])
     if probes:

@@ -59,9 +59,17 @@ def every_choice(gains, budgets):
     }
 
 
-def largest_lambda(choices, kept):
-    """The largest lambda at which a choice that keeps the share solves P1, by trying all that could be."""
-    enough = kept * max(gained for gained, _ in choices)
+def chance_of(gains, budgets):
+    """What as many layers as each client takes by itself gain by chance, exactly."""
+    total = Fraction(0)
+    for row, budget in zip(gains.tolist(), budgets, strict=True):
+        own = sorted((Fraction(value) for value in row if value > 0), reverse=True)[:budget]
+        total += min(sum(own), len(own) * sum(map(Fraction, row)) / len(row))
+    return total
+
+
+def largest_lambda(choices, enough):
+    """The largest lambda at which a choice that gains enough solves P1, by trying all that could be."""
     keeping = [point for point in choices if point[0] >= enough]
     others = [point for point in choices if point[0] < enough]
 
@@ -83,15 +91,15 @@ def largest_lambda(choices, kept):
 )
 def test_lambda_is_the_largest_that_keeps_the_share_among_all_choices(problem, kept):
     gains, budgets = problem
-    choices = every_choice(gains, budgets)
-    best = max(gained for gained, _ in choices)
+    choices, chance = every_choice(gains, budgets), chance_of(gains, budgets)
+    worth = max(gained for gained, _ in choices) - chance
     found = most_agreement(gains, budgets, float(kept), exact=True)
-    expected = largest_lambda(choices, kept)
+    expected = largest_lambda(choices, chance + kept * worth)
     assert found.lam == pytest.approx(float(expected), rel=1e-9)
     gained, pairs = gain(found.mask, gains), disagreements(found.mask)
-    assert gained >= float(kept * best) * (1 - 1e-9)
-    if best:
-        assert found.kept == pytest.approx(gained / float(best), rel=1e-12)
+    share = (gained - float(chance)) / float(worth) if worth else 1.0
+    assert found.kept == pytest.approx(share, abs=1e-9)
+    assert share >= kept - 1e-9
     if expected == inf:
         assert pairs == 0
     else:  # it solves P1 at this lambda
@@ -107,9 +115,12 @@ def test_the_share_is_kept_and_no_budget_exceeded(problem, kept, costly):
     costs = np.linspace(0.5, 1.0, layers) if costly else None
     alone = choose_layers(gains, budgets, 0.0, costs=costs)
     found = most_agreement(gains, budgets, kept, costs=costs)
-    own = gain(alone.mask, gains)
-    assert gain(found.mask, gains) >= kept * own * (1 - 1e-9)
-    assert found.kept == (pytest.approx(gain(found.mask, gains) / own) if own else 1.0)
+    own = (gains * alone.mask).sum(1)
+    chance = np.minimum(own, gains.mean(1) * alone.mask.sum(1)).sum()
+    gained, worth = gain(found.mask, gains), own.sum() - chance
+    assert gained >= chance + kept * worth - 1e-9 * own.sum()
+    if worth > 1e-6 * own.sum():
+        assert found.kept == pytest.approx((gained - chance) / worth, abs=1e-6)
     assert (found.mask @ (np.ones(layers) if costs is None else costs) <= budgets + 1e-9).all()
     assert disagreements(found.mask) <= disagreements(alone.mask)
 
@@ -153,12 +164,24 @@ def test_a_smaller_share_never_has_a_smaller_lambda_nor_more_disagreements(seed)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_ends_are_agreement_of_all_and_each_clients_own_choice(seed):
+def test_if_nothing_may_be_lost_each_client_takes_its_own_best(seed):
     gains, budgets = drawn(seed)
-    agreed, alone = most_agreement(gains, budgets, 0.0), most_agreement(gains, budgets, 1.0)
-    np.testing.assert_array_equal(agreed.mask, choose_layers(gains, budgets, inf).mask)
-    np.testing.assert_array_equal(alone.mask, choose_layers(gains, budgets, 0.0).mask)
-    assert (agreed.lam, alone.kept) == (inf, 1.0)
+    found = most_agreement(gains, budgets, 1.0)
+    np.testing.assert_array_equal(found.mask, choose_layers(gains, budgets, 0.0).mask)
+    assert found.kept == 1.0
+
+
+def test_where_layers_are_alike_the_little_that_choosing_is_worth_counts():
+    # The third client gives up 1% of its gains, but all that its choice is worth.
+    gains = np.array([[101.0, 100.0], [101.0, 100.0], [100.0, 101.0]])
+    assert most_agreement(gains, [1, 1, 1], 0.9).mask.tolist() == [
+        [True, False],
+        [True, False],
+        [False, True],
+    ]
+    agreed = most_agreement(gains, [1, 1, 1], 0.3)
+    assert agreed.mask.tolist() == [[True, False]] * 3
+    assert (agreed.lam, agreed.kept) == (inf, pytest.approx(1 / 3))
 
 
 def test_what_costs_nothing_is_agreed_on_even_if_all_gains_are_kept():
@@ -172,14 +195,14 @@ def test_what_costs_nothing_is_agreed_on_even_if_all_gains_are_kept():
 
 def test_an_example_by_hand():
     # Alone: layers 0, 0, 1 with gains 4, 4, 3, and two disagreements about each of two layers. The third
-    # client gives way at 4 lambda = 3 - 1, which leaves 9 of 11 gains.
+    # client gives way at 4 lambda = 3 - 1, which leaves 9 of 11; chance is 2.5 + 2.5 + 2 = 7.
     gains, budgets = [[4.0, 1.0], [4.0, 1.0], [1.0, 3.0]], [1, 1, 1]
-    found = most_agreement(gains, budgets, 0.85)
+    found = most_agreement(gains, budgets, 0.6)
     assert found.mask.tolist() == [[True, False], [True, False], [False, True]]
     assert (found.lam, found.kept) == (0.5, 1.0)
-    found = most_agreement(gains, budgets, 0.8)
+    found = most_agreement(gains, budgets, 0.5)
     assert found.mask.tolist() == [[True, False]] * 3
-    assert (found.lam, found.kept) == (inf, pytest.approx(9 / 11))
+    assert (found.lam, found.kept) == (inf, 0.5)
 
 
 def test_without_gains_everything_is_kept():
