@@ -125,11 +125,12 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""
-    assert "malicious updates" not in shown
+    assert not {"malicious updates", "local ppl, trained"} & set(shown), "no arm has them"
     for result in results:
-        result.summary["malicious_updates"] = 7
+        result.summary.update({"malicious_updates": 7, "trained_local_perplexity": 80.0})
     heads, cells = comparison_cells(comparison_rows(results))
-    assert dict(zip(heads, cells[0], strict=True))["malicious updates"] == "7"
+    shown = dict(zip(heads, cells[0], strict=True))
+    assert (shown["malicious updates"], shown["local ppl, trained"]) == ("7", "80.00 ± 0.00")
 
 
 def test_markdown_and_csv_can_be_read_back(results: list[ArmResult]) -> None:
@@ -203,6 +204,24 @@ def test_comparison_picture_shows_every_selector_and_its_gain(results: list[ArmR
     # Rounds 3 to 6 of two seeds: each updated one block a round, never the same.
     assert shares.shape == (4, 4)
     assert set(shares.ravel().tolist()) == {0.0, 0.5}
+
+
+def test_comparison_picture_has_the_sentence_above_it(results: list[ArmResult]) -> None:
+    plain, told = (comparison_figure(results, BLOCKS, said) for said in ("", "said " * 60))
+    assert plain.get_suptitle() == ""
+    lines = told.get_suptitle().split("\n")
+    assert " ".join(lines) == ("said " * 60).strip()
+    assert 2 <= len(lines) <= 4
+    assert drawn(told)[1] > drawn(plain)[1], "the sentence takes no room from the panels"
+
+
+def test_titles_of_maps_have_two_lines_if_a_name_is_long() -> None:
+    long = "fedtlu:signal+pooling=pooled"
+    found = [arm(name, 0) for name in ("fedtlu", long, "random", "last")]
+    figure = comparison_figure(found, BLOCKS)
+    titles = [axes.get_title(loc="left") for axes in figure.axes[2:]]
+    assert titles == [f"{name}:\nupdated blocks" for name in ("fedtlu", long, "random", "last")]
+    drawn(figure)
 
 
 @pytest.mark.sweep(quick=6)
