@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from support.federations import snapshot, tiny
@@ -239,6 +240,19 @@ def test_map_of_very_many_blocks_stays_a_picture() -> None:
     blocks = [f"h.{index}.attn.c_attn.weight" for index in range(300)]
     rows = [{"round": 1, "selected": blocks[:9], "block_scores": dict.fromkeys(blocks, 0.1)}]
     assert drawn(selection_figure(rows, blocks, 0, []))[1] < 2000
+
+
+def test_a_score_that_was_no_number_is_drawn_as_none() -> None:
+    scores: list[dict[str, float | None]] = [dict.fromkeys(BLOCKS, 0.1), dict.fromkeys(BLOCKS, None)]
+    rows = [
+        {"round": at, "selected": BLOCKS[:1], "block_scores": own} for at, own in enumerate(scores, start=1)
+    ]
+    figure = selection_figure(rows, BLOCKS, 0, [])
+    drawn(figure)
+    (image,) = figure.axes[0].get_images()
+    shown = np.ma.filled(image.get_array(), np.nan)
+    assert np.isnan(shown).tolist() == [[False, True]] * len(BLOCKS)
+    assert "blue: no score" in figure.axes[0].get_xlabel()
 
 
 def test_short_names_stay_different() -> None:

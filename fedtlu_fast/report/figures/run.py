@@ -60,7 +60,8 @@ def selection_figure(selection: Rows, blocks: Sequence[str], warmup: int, unique
     if not blocks:
         say(axes, "This model has no like blocks to choose among.")
         return figure
-    scores = np.array([[row["block_scores"][block] for row in selection] for block in blocks])
+    found = [[row["block_scores"][block] for row in selection] for block in blocks]
+    scores = np.array(found, np.float64)  # a score that was no number is None in the rows, and NaN here
     safe = np.log10(np.where(scores > 0, scores, np.nan))
     extent = extent_of(rounds, blocks)
     image = axes.imshow(safe, aspect="auto", cmap="Greys", interpolation="nearest", extent=extent)
