@@ -9,6 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
+
 
 class HeldOut(Protocol):
     """Losses on an own sample: the server's, or a client's of what it keeps back."""
@@ -25,8 +28,20 @@ class HeldOut(Protocol):
         ...
 
     def gradient(self) -> Tensor:
-        """Returns the gradient of the mean loss on the sample before the change, [P] float32.
+        """Returns the gradient of the mean loss on the sample before the change, [P] float32, as a copy.
 
         Costs a forward and a backward pass over the sample.
         """
         ...
+
+
+def check_blocks(blocks: Collection[int], layout: ParameterLayout) -> None:
+    """Checks that these are indices of a layout's blocks; -1 does not stand for the last one.
+
+    Raises:
+        InputError: one is not.
+    """
+    count = len(layout.blocks)
+    for block in blocks:
+        if not 0 <= block < count:
+            raise InputError("blocks", block, f"indices of blocks, from 0 to {count - 1}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedtlu_fast.data.population import Pool
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.scoring.held_out import HeldOut
+from fedtlu_fast.scoring.held_out import HeldOut, check_blocks
 from fedtlu_fast.selection import Selection, selection_of
 from fedtlu_fast.simulation.apply import Applied
 from fedtlu_fast.simulation.server import Server
@@ -84,8 +84,9 @@ class HeldOutSample:
         """See `HeldOut`.
 
         Raises:
-            InputError: one of the blocks is in no group of like blocks.
+            InputError: one of them is no block, or is in no group of like blocks.
         """
+        check_blocks(blocks, self._server.layout)
         for block in set(blocks) & set(self._server.layout.unique):
             expected = "blocks that are in a group of like blocks"
             raise InputError("blocks", self._server.layout.blocks[block].name, expected)
@@ -100,7 +101,7 @@ class HeldOutSample:
             trainer, size = self._server.trainer, self._server.evaluation.batch_size
             found = trainer.test_gradient(self._params, self._old_buffers, self._sample, size)
             self._gradient = found.clone()  # the trainer works in the same memory
-        return self._gradient
+        return self._gradient.clone()  # a metric may write into it, and others read it too
 
     @cached_property
     def _unsound(self) -> set[int]:

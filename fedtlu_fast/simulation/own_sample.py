@@ -15,6 +15,7 @@ from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.data.kept_back import split_kept_back
 from fedtlu_fast.data.population import Pool, Population
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.scoring.held_out import check_blocks
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ class OwnSample:
         self._known: dict[frozenset[int], float] = {}
 
     def loss(self, blocks: Collection[int]) -> float:
-        """See `HeldOut`. Blocks that the training did not change cost no forward pass."""
+        """See `HeldOut`. Blocks that the training did not change cost no forward pass.
+
+        Raises:
+            InputError: one of them is no block.
+        """
+        check_blocks(blocks, self._trainer.layout)
         chosen = (self._always | frozenset(blocks)) & frozenset(self._runs)
         if chosen not in self._known:
             self._known[chosen] = self._loss(chosen)

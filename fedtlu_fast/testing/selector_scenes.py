@@ -14,6 +14,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
 from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.held_out import check_blocks
 from fedtlu_fast.scoring.units import mean_client_norms, unit_norms
 from fedtlu_fast.selection import ClientRoom, Evidence, Mask, Room, Selector, ServerRoom
 from fedtlu_fast.testing.common import CLIENTS, LAYOUT
@@ -160,8 +161,9 @@ class Sample:
         """See `HeldOut`.
 
         Raises:
-            InputError: on the server, one of the blocks is in no group of like blocks.
+            InputError: one of them is no block, or, on the server, is in no group of like blocks.
         """
+        check_blocks(blocks, LAYOUT)
         own = sorted(set(blocks))
         if not self.of_client and (alone := set(own) & set(LAYOUT.unique)):
             expected = "blocks that are in a group of like blocks"

@@ -64,6 +64,9 @@ def test_each_loss_is_that_of_the_model_with_these_blocks_applied(text):
             assert found == float(server.trainer.task.evaluate(server.evaluation.held_out, 64).loss)
         with pytest.raises(InputError, match="in a group"):
             held.loss([layout.unique[0]])
+        for block in (-1, len(layout.blocks)):
+            with pytest.raises(InputError, match=f"blocks: got {block}; expected indices of blocks, from 0"):
+                held.loss((block,))
 
 
 def test_the_gradient_is_the_slope_of_the_loss(text):
@@ -72,7 +75,8 @@ def test_the_gradient_is_the_slope_of_the_loss(text):
         both, sample = (state.buffers, state.buffers), server.evaluation.held_out
         held = HeldOutSample(server, sample, state.params, both, torch.zeros_like(state.params), None)
         gradient = held.gradient().double()
-        assert held.gradient() is held.gradient()
+        held.gradient().fill_(torch.nan)
+        assert torch.equal(held.gradient().double(), gradient), "who writes into it has a copy"
 
         def loss(params):
             server.trainer.load_(params.float(), state.buffers)
