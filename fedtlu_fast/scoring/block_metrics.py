@@ -184,12 +184,37 @@ def measure(metric: str, change: Change) -> BlockValues:
     except InputError:
         raise
     except Exception as error:
-        raise InputError("metric", metric, f"a function of a Change; {cause(error)}") from error
+        fix = missing_fact(function, change, error)
+        raise InputError("metric", metric, f"a function of a Change; {cause(error)}", fix) from error
     return (
         found
         if isinstance(found, BlockValues)
         else BlockValues(None, block_vector("metric", metric, found, change.layout))
     )
+
+
+def missing_fact(function: Any, change: Change, error: BaseException) -> str:
+    """Says how a user's function gets a fact that it used without asking for it; empty if that is not why.
+
+    Args:
+        function: the metric or score.
+        change: what it was given.
+        error: what it raised.
+    """
+    if "NoneType" not in str(error):
+        return ""
+    function = getattr(function, "func", function)  # of a partial
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    if "client_stats" not in names and {"client_weights", "client_sent"} & set(names):
+        names = (*names, "client_stats")  # they come with it
+    lacking = [
+        fact for fact in FACTS if getattr(change, fact) is None and fact not in getattr(function, "asks", ())
+    ]
+    used = [fact for fact in lacking if fact in names]
+    if not used:
+        return ""
+    facts = ", ".join(f'"{fact}"' for fact in used)
+    return f"Put @asks({facts}) of fedtlu_fast.scoring.block_metrics above it: it gets what it asks for."
 
 
 def block_vector(field: str, name: str, found: Any, layout: ParameterLayout) -> Tensor:

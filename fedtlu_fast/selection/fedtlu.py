@@ -10,7 +10,10 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.scoring.units import ScoredLayers
+from fedtlu_fast.selection.evidence import Evidence, Mask
+from fedtlu_fast.selection.room import Room
 from fedtlu_fast.selection.selector import Ranking
+from fedtlu_fast.selection.told import check_told
 
 
 def _known(value: Any) -> Any:
@@ -47,3 +50,12 @@ class FedTLU(Ranking):
     def needs(self) -> tuple[str, ...]:
         """Returns the metric's name."""
         return (self.metric,)
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Chooses the best blocks, as many as there is room for.
+
+        Raises:
+            InputError: The metric has no number for any block (`check_told`).
+        """
+        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
+        return Ranking.choose(self, evidence, room)

@@ -11,9 +11,11 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.scoring.units import ScoredLayers
-from fedtlu_fast.selection.evidence import Evidence, Vector
+from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.fedtlu import Metric
+from fedtlu_fast.selection.room import Room
 from fedtlu_fast.selection.selector import Ranking
+from fedtlu_fast.selection.told import check_told
 
 
 @part
@@ -37,6 +39,15 @@ class OverRounds(Ranking):
     def needs(self) -> tuple[str, ...]:
         """Returns the metric's name."""
         return (self.metric,)
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Chooses the best blocks, as many as there is room for.
+
+        Raises:
+            InputError: The metric has no number for any block in this round (`check_told`).
+        """
+        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
+        return Ranking.choose(self, evidence, room)
 
     def values(self, evidence: Evidence) -> Vector:
         """Returns the metric's values of this round, [R, B]; NaN for a block that cannot be ranked.

@@ -19,11 +19,12 @@ from fedtlu_fast.errors import InputError, cause
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
-from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector
+from fedtlu_fast.scoring.block_metrics import FACTS, Change, asked_by, block_vector, missing_fact
 from fedtlu_fast.scoring.gradient_metrics import needs_held_out
 from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
+from fedtlu_fast.selection.told import check_told
 
 Moment = Literal["before_training", "after_training", "by_change"]
 
@@ -236,7 +237,8 @@ class FunctionSelector(Selector):
         """Chooses the best blocks by the function's scores.
 
         Raises:
-            InputError: Clients have not trained yet, or the function does not return scores.
+            InputError: Clients have not trained yet, or the function does not return scores that tell blocks
+                apart (`check_told`).
         """
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         if evidence.change is None:
@@ -244,10 +246,11 @@ class FunctionSelector(Selector):
         try:
             scores = self.function(evidence.change)
         except Exception as error:
-            raise InputError("selector", name, f"a function of a Change; it raised {cause(error)}") from error
+            expected = f"a function of a Change; it raised {cause(error)}"
+            fix = missing_fact(self.function, evidence.change, error)
+            raise InputError("selector", name, expected, fix) from error
         found = block_vector("selector", name, scores, evidence.layout).numpy()[None, :]
-        if np.isnan(found).all():
-            raise InputError("selector", name, "a score that is a number for some block, but all are NaN")
+        check_told("selector", name, found, evidence, room)
         return room.best(found)
 
 
