@@ -51,6 +51,12 @@ class Figure:
         better = own - other if self.better == "higher" else other - own
         return 100 * better / abs(other) if other else None
 
+    def shown_gain(self, own: float, other: float) -> float | None:
+        """Returns the gain as tables show it: of a share in points, of other figures as `gain` does."""
+        if not self.percent:
+            return self.gain(own, other)
+        return 100 * (own - other if self.better == "higher" else other - own)
+
     def facts(self) -> dict[str, str | bool]:
         """Returns the figure's attributes other than its name, for a run's summary."""
         return {"better": self.better, "title": self.title, "percent": self.percent}

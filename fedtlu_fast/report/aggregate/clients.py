@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedtlu_fast.report.arms import BASELINE, arm_names, baseline_of, selector_of
+from fedtlu_fast.report.arms import arm_names, baseline_of, is_random
 from fedtlu_fast.report.headline import own_metrics
 from fedtlu_fast.report.own_columns import NO_COLUMNS, OwnColumns
 from fedtlu_fast.report.tables import Cells, terminal_table
@@ -53,7 +53,7 @@ def client_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> l
     columns = list(dict.fromkeys([*own_metrics(results), *MEASURES, *own.keys]))
     table: dict[str, dict[str, list[float]]] = {}
     for name, runs in by_arm.items():
-        base = by_arm.get(baseline_of(name), {}) if selector_of(name) != BASELINE else {}
+        base = {} if is_random(name) else by_arm.get(baseline_of(name, by_arm), {})
         found = table.setdefault(name, {})
         for column in columns:
             values: list[float | None]
