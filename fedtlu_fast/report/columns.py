@@ -112,6 +112,7 @@ COLUMNS = {
         Column("local_accuracy", "local acc", scale=100, unit="%", better="higher"),
         Column("test_macro_f1", "mean F1", ".3f", better="higher"),
         Column("test_perplexity", "global ppl", better="lower"),
+        Column("gain_over_random_points", *GAIN, unit="points", better="higher", short="over random"),
         Column("gain_over_random_pct", *GAIN, unit="%", better="higher", short="over random"),
         Column("local_perplexity", "local ppl", better="lower"),
         Column("trained_local_perplexity", "local ppl, trained", better="lower"),

@@ -398,6 +398,31 @@ def test_lower_may_be_better_and_shares_are_shown_in_per_cent() -> None:
     drawn(figure)
 
 
+def test_gains_of_a_headline_in_per_cent_are_shown_in_points() -> None:
+    accuracy = {"accuracy": {"better": "higher", "title": "accuracy", "percent": True}}
+    ends = {"full": (0.4567, 0.1), "random": (0.3918, 0.0)}
+    found = [
+        own(arm(name, seed), "accuracy", value, **accuracy)
+        for name, values in ends.items()
+        for seed, value in enumerate(values)
+    ]
+    rows = comparison_rows(found)
+    assert rows[0]["gain_over_random_points"] == pytest.approx((6.49 + 10) / 2)
+    heads, cells = comparison_cells(rows)
+    assert "gain over random" not in heads, "per cent of random's accuracy would be read as points"
+    place = heads.index("gain over random, points")
+    assert (cells[0][place], cells[1][place]) == ("+8.25 ± 2.48", "")
+    assert rows[0]["gain_over_random_pct"] == pytest.approx(100 * 0.0649 / 0.3918), "table.csv keeps it"
+
+
+def test_a_random_arm_that_records_more_is_the_baseline_if_there_is_no_other() -> None:
+    recorded = "random+evaluation.benefit=true"
+    rows = comparison_rows([arm("fedtlu", 0, 90.0), arm(recorded, 0, 100.0)])
+    assert rows[0]["gain_over_random_pct"] == pytest.approx(10.0)
+    heads, cells = comparison_cells(rows)
+    assert cells[1][heads.index("gain over random")] == "", "it is the baseline"
+
+
 def test_a_task_may_have_its_loss_alone() -> None:
     loss = {"better": "lower", "title": "loss", "percent": False}
     ends = {"fedtlu": 1.5, "random": 2.0}
