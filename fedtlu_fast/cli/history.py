@@ -15,7 +15,7 @@ from fedtlu_fast.cli.files import PNG, check_place, write_plot
 from fedtlu_fast.cli.tables import show
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.places import at_home
-from fedtlu_fast.runs.find import find_run
+from fedtlu_fast.runs.find import Kind, find_run
 
 NAMES = ("group", "kind", "score", "needs", "block")
 """Heads of columns that hold no numbers."""
@@ -27,7 +27,7 @@ def history_command(
         typer.Argument(
             metavar="RUN_DIR",
             help="Run: its directory, its name in runs/ or experiments/ or the beginning of it, or latest. "
-            "With --benefit, several runs are taken together.",
+            "With --benefit, several runs, or those of a comparison, are taken together.",
             autocompletion=completion.runs,
         ),
     ],
@@ -67,7 +67,8 @@ def history_command(
     from fedtlu_fast.runs.as_json import dump_json
 
     check_place("--plot", plot, PNG)
-    paths = [find_run(one, "RUN_DIR", ("run",)) for one in run_dirs]
+    kinds: tuple[Kind, ...] = ("run", "comparison") if benefit else ("run",)
+    paths = [find_run(one, "RUN_DIR", kinds) for one in run_dirs]
     if benefit:
         if plot is not None:
             raise InputError("--plot", str(plot), "no picture beside --benefit, which has tables only")
@@ -103,6 +104,8 @@ def history_command(
                 "which is not the score that ranks the blocks.",
                 highlight=False,
             )
+    elif not history.of_layers:
+        note(f"{history.metric} has scores for blocks only, not for layers, so kinds cannot be compared.")
     else:
         note("All layers are of one kind, so there are no kinds to compare.")
 

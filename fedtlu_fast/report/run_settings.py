@@ -88,6 +88,11 @@ class RunSettings:
         return bool(chosen.get("unique", chosen.get("ungrouped")) == "always")
 
     @property
+    def records_benefit(self) -> bool:
+        """Whether the benefit of blocks is recorded; runs of earlier versions have no such setting."""
+        return bool(self.tree["evaluation"].get("benefit", False))
+
+    @property
     def measures_costs(self) -> bool:
         """Whether runs may have measured their bytes and FLOPs."""
         return bool(self.tree["evaluation"]["flops"] != "never")

@@ -9,6 +9,7 @@ from support.federations import rows as logged
 from support.federations import tiny
 
 from fedtlu_fast import simulate
+from fedtlu_fast.experiments.compare import compare
 
 Command = Callable[..., Any]
 
@@ -96,6 +97,54 @@ def test_benefits_of_a_run_under_way_and_of_several_runs(fedtlu: Command, text: 
     differ = fedtlu("history", tmp_path / "run0", other, "--benefit")
     assert (differ.code, differ.stdout) == (2, "")
     assert "the same groups and the same selection.keep" in differ.stderr
+    (tmp_path / "link").symlink_to(tmp_path / "run0")
+    twice = fedtlu("history", tmp_path / "run0", tmp_path / "link", "--benefit")
+    assert (twice.code, twice.stdout) == (2, "")
+    assert "every run once" in twice.stderr
+
+
+def test_benefits_of_a_comparison_are_those_of_its_runs(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all"
+    compare(tiny(text, rounds=2, **RECORDED), ["fedtlu", "full"], [0], out)
+    told = json.loads(fedtlu("history", out, "--benefit", "--json").stdout)
+    assert (told["runs"], told["rounds"]) == (2, 4)
+    twice = fedtlu("history", out, out / "full-seed0", "--benefit")
+    assert (twice.code, twice.stdout) == (2, "")
+    compare(tiny(text, rounds=2), ["full"], [0], tmp_path / "none")
+    none = fedtlu("history", tmp_path / "none", "--benefit")
+    assert (none.code, none.stdout) == (2, "")
+    assert "evaluation.benefit=true" in none.stderr
+
+
+def test_a_selector_that_ignores_keep_may_have_any(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    chosen = {"selector": "full", "keep": 9}
+    simulate(tiny(text, rounds=2, **RECORDED, selection=chosen), tmp_path / "run")
+    done = fedtlu("history", tmp_path / "run", "--benefit", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert list(told["keep"].values()) == [4]
+    assert {row["share"]["value"] for row in told["scores"]} == {None}, "no choice is left"
+    assert "Which scores find" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_recorded_but_every_change_was_refused(fedtlu: Command, text: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    simulate(tiny(text, rounds=2, **RECORDED, training={"lr": 1e30}), run)
+    assert not any(row.get("benefit") for row in logged(run / "selection.jsonl"))
+    done = fedtlu("history", run, "--benefit")
+    assert (done.code, done.stdout) == (2, "")
+    assert "its change was not refused" in done.stderr
+    assert "evaluation.benefit=true" not in done.stderr
+
+
+def test_a_metric_without_values_of_layers_is_said_to_have_none(
+    fedtlu: Command, text: Path, tmp_path: Path
+) -> None:
+    simulate(tiny(text, rounds=2, warmup_rounds=0, selection={"metric": "votes"}), tmp_path / "run")
+    done = fedtlu("history", tmp_path / "run")
+    assert done.code == 0
+    assert "votes has scores for blocks only" in done.stderr
+    assert "one kind" not in done.stderr
 
 
 def test_without_recorded_benefits_the_error_says_how_to_record(

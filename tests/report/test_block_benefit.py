@@ -166,18 +166,50 @@ def test_several_runs_are_one_sum_and_intervals_are_over_runs():
     groups = {"h.*": ["h.0", "h.1", "h.2"]}
     low = rows_of([[0.5, 0.0, 0.25]] * 3, own=[[0, 1, 2]] * 3)  # takes 0, the best takes 1/4 a round
     high = rows_of([[1.0, 0.0, 0.5]], own=[[2, 0, 1]], other=[[0, 1, 2]])  # takes 1/2 of 1/2
-    report = benefit_report([run_benefit(rows, groups, [1]) for rows in (low, high)])
-    found = quality(report, "own")
-    assert (report.runs, report.rounds, found.rounds) == (2, 4, 4)
-    share = 0.5 / (0.75 + 0.5)
-    assert found.share.value == pytest.approx(share)
-    residuals = np.array([0 - share * 0.75, 0.5 - share * 0.5])
-    assert found.share.reach == pytest.approx(
-        t.ppf(0.975, 1) * residuals.std(ddof=1) * math.sqrt(2) / (0.75 + 0.5)
+    two, report = (
+        benefit_report([run_benefit(rows, groups, [1]) for rows in runs])
+        for runs in ((low, high), (low, high, high))
     )
-    assert found.tau.value == pytest.approx((-1 / 3 + 1) / 2), "a mean over runs"
-    assert (quality(report, "other").rounds, quality(report, "other").share.reach) == (1, None)
+    found = quality(report, "own")
+    assert (report.runs, report.rounds, found.rounds) == (3, 5, 5)
+    share = (0.5 + 0.5) / (0.75 + 0.5 + 0.5)
+    assert found.share.value == pytest.approx(share)
+    residuals = np.array([0 - share * 0.75, *[0.5 - share * 0.5] * 2])
+    assert found.share.reach == pytest.approx(
+        t.ppf(0.975, 2) * residuals.std(ddof=1) * math.sqrt(3) / (0.75 + 0.5 + 0.5)
+    )
+    assert found.tau.value == pytest.approx((-1 / 3 + 1 + 1) / 3), "a mean over runs"
+    assert (quality(report, "other").rounds, quality(report, "other").share.reach) == (2, None), "two runs"
     assert "intervals are over runs" in " ".join(benefit_sentences(report))
+    assert (quality(two, "own").share.reach, quality(two, "own").tau.reach) == (None, None)
+    assert "2 runs, 4 rounds; too few runs for an interval." in benefit_sentences(two)
+
+
+@pytest.mark.parametrize(
+    ("gain", "every", "told"),
+    [
+        (
+            0.25,
+            0.75,
+            "add up to 0.5 nats a round; with every block applied the loss falls by 0.75 nats, 150% of "
+            "that. That is more than the sum: blocks help each other.",
+        ),
+        (0.25, 0.25, "falls by 0.25 nats, 50% of that. That is less than the sum: blocks do the same work."),
+        (0.25, 0.5, "falls by 0.5 nats, 100% of that."),
+        (0.25, -0.75, "rises by 0.75 nats. Together, blocks undo what they gain alone."),
+        (
+            -0.25,
+            -0.75,
+            "add up to -0.5 nats a round; with every block applied the loss rises by 0.75 nats. "
+            "Blocks do harm.",
+        ),
+        (-0.25, 0.25, "falls by 0.25 nats. That is more than the sum: blocks help each other."),
+        (-0.25, 0.0, "falls by 0 nats. That is more than the sum: blocks help each other."),
+    ],
+)
+def test_one_reading_of_whether_gains_add_up(gain, every, told):
+    report = report_of([row(1, {"h.0": gain, "h.1": gain}, {}, every=BEFORE - every)])
+    assert benefit_sentences(report)[-1].endswith(told)
 
 
 def test_what_a_score_needs():

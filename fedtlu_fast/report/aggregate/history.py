@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
-from fedtlu_fast.report.aggregate.kinds import KindShare, kind_shares
+from fedtlu_fast.report.aggregate.kinds import KindShare, has_layer_values, kind_shares
 from fedtlu_fast.report.aggregate.stability import (
     GroupHistory,
     Spread,
@@ -42,6 +42,7 @@ class ScoreHistory:
         share: the share of the parameters over which selection decides; see `decided_share`.
         metric: the metric that ranks the blocks.
         pooling: how the values of layers are combined to the value of a block.
+        of_layers: whether the metric has values for layers; if not, there are no `kinds`.
     """
 
     groups: list[GroupHistory]
@@ -50,6 +51,7 @@ class ScoreHistory:
     share: float
     metric: str = "excess"
     pooling: Pooling = "mean"
+    of_layers: bool = True
 
 
 def score_history(
@@ -76,7 +78,8 @@ def score_history(
     share = layout.grouped_share
     if selector is not None and keep is not None:
         share = decided_share(selector, server_room(selector, layout, keep))
-    return ScoreHistory(groups, rank_stability(groups), kinds, share, metric, pooling)
+    of_layers = has_layer_values([row for row in selection if not row["warmup"]], metric)
+    return ScoreHistory(groups, rank_stability(groups), kinds, share, metric, pooling, of_layers)
 
 
 def read_history(path: Path) -> tuple[RunSettings, ScoreHistory]:

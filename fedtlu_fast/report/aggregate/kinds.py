@@ -73,8 +73,8 @@ def kind_shares(
         metric: the metric that ranked the blocks.
     """
     rows = [row for row in selection if not row["warmup"]]
-    if metric != "excess" and any("value" not in layer for row in rows for layer in row["layers"].values()):
-        return []  # a metric of the user's that has no values for layers
+    if not has_layer_values(rows, metric):
+        return []
     values = np.array([_values(row["layers"], layout, metric) for row in rows])
     kinds = kinds_of(layout)
     found: list[KindShare] = []
@@ -101,6 +101,17 @@ def kind_shares(
                 )
             )
     return found
+
+
+def has_layer_values(selection: Sequence[dict[str, Any]], metric: str) -> bool:
+    """Tells whether the metric gave every layer a value; ``votes`` and most metrics of users give none.
+
+    Args:
+        selection: the rows of selection.jsonl.
+        metric: the metric that ranked the blocks.
+    """
+    layers = (layer for row in selection for layer in row["layers"].values())
+    return metric == "excess" or all("value" in layer for layer in layers)
 
 
 def _kind(name: str, dimensions: int, modules: dict[str, bool]) -> str:

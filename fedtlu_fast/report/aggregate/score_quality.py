@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fedtlu_fast.report.aggregate.block_benefit import GroupBenefit, RunBenefit, chances
 from fedtlu_fast.report.aggregate.stability import Matrix, kendall_tau
 
+FEWEST_RUNS = 3
+"""Of fewer runs there is no interval: Student's t with one degree of freedom is too wide to say anything."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -19,7 +22,7 @@ class Estimate:
 
     Attributes:
         value: the number; None if it is not defined.
-        reach: half the length of the interval; None with fewer than two rounds (or runs).
+        reach: half the length of the interval; None with fewer than two rounds, or `FEWEST_RUNS` runs.
     """
 
     value: float | None
@@ -174,24 +177,27 @@ def _quality(
     joined = np.concatenate(parts, axis=1)
     sums = [_joined(part.T[:, :, None])[:, 0] for part in parts]
     units = np.stack(sums, axis=1) if over_runs else joined
-    known = ~np.isnan(joined[1])
+    known, fewest = ~np.isnan(joined[1]), FEWEST_RUNS if over_runs else 2
     return ScoreQuality(
         group,
         score,
-        share=_ratio(units[1], units[2]),
-        tau=_mean(units[0]),
+        share=_ratio(units[1], units[2], fewest),
+        tau=_mean(units[0], fewest),
         thirds=tuple(_ratio(*joined[1:, thirds == third]).value for third in range(3)),
         rounds=int(known.sum()),
     )
 
 
-def _mean(values: Matrix) -> Estimate:
+def _mean(values: Matrix, fewest: int) -> Estimate:
     """The mean of independent numbers; NaN is left out."""
-    return _ratio(values, np.ones(len(values)))
+    return _ratio(values, np.ones(len(values)), fewest)
 
 
-def _ratio(above: Matrix, below: Matrix) -> Estimate:
-    """The ratio of the sums of pairs that are independent; pairs with NaN are left out."""
+def _ratio(above: Matrix, below: Matrix, fewest: int = 2) -> Estimate:
+    """The ratio of the sums of pairs that are independent; pairs with NaN are left out.
+
+    Of fewer than `fewest` pairs, at least 2, there is no interval.
+    """
     from scipy.stats import t  # takes half a second to import
 
     known = ~np.isnan(above)
@@ -200,7 +206,7 @@ def _ratio(above: Matrix, below: Matrix) -> Estimate:
     if not total > 0:
         return Estimate(None, None)
     value = float(above.sum()) / total
-    if count < 2:
+    if count < fewest:
         return Estimate(value, None)
     spread = float((above - value * below).std(ddof=1))
     return Estimate(value, float(t.ppf(0.975, count - 1)) * spread * sqrt(count) / total)
