@@ -29,7 +29,7 @@ APART = [[1, 4], [3, 4]]
     ],
 )
 def test_names_are_taken_apart(name: str, selector: str, budget: str | None, baseline: str) -> None:
-    assert (selector_of(name), budget_of(name), baseline_of(name)) == (selector, budget, baseline)
+    assert (selector_of(name), budget_of(name), baseline_of(name, ())) == (selector, budget, baseline)
 
 
 def test_a_selector_looks_the_same_under_every_budget_and_unlike_the_others() -> None:
