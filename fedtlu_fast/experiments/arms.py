@@ -6,13 +6,14 @@ import copy
 import os
 import signal
 import threading
-from collections.abc import Hashable, Sequence
-from contextlib import closing
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.experiments.arm_pool import none_is_to_begin
 from fedtlu_fast.experiments.references import (
     REFERENCES,
@@ -27,6 +28,7 @@ from fedtlu_fast.runs.reading import damage, has_summary
 from fedtlu_fast.runs.results import ArmResult, read_arm
 from fedtlu_fast.selection import FunctionSelector, Ranking
 from fedtlu_fast.simulation.callbacks import Callback
+from fedtlu_fast.wording import SELECTORS, in_python
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,19 @@ def arm_config(config: RunConfig, selector: str, seed: int) -> RunConfig:
     Raises:
         InputError: there is no such selector, or its settings do not fit.
     """
-    return with_variant(config, selector).model_copy(update={"seed": seed})
+    with of_arm(selector):
+        return with_variant(config, selector).model_copy(update={"seed": seed})
+
+
+@contextmanager
+def of_arm(selector: str) -> Iterator[None]:
+    """Inside, errors of an arm's settings name the arm too."""
+    try:
+        yield
+    except InputError as error:
+        if error.field == in_python(SELECTORS):  # its value is the arm already
+            raise
+        raise error.of(f"{error.field} of arm {selector}") from error
 
 
 def arm_paths(warmup_rounds: int, selectors: Sequence[str], seeds: Sequence[int], out: Path) -> list[Path]:

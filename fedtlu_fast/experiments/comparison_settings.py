@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedtlu_fast.build.client_rule import make_client_rule
+from fedtlu_fast.build.parts import layout_of
 from fedtlu_fast.build.run import founding
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.config.settings import read_config
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.executors.parts import Auto, Serial, Vectorized
-from fedtlu_fast.experiments.arms import arm_config
+from fedtlu_fast.experiments.arms import arm_config, of_arm
 from fedtlu_fast.runs.directory import COMPARISON, CONFIG
 from fedtlu_fast.runs.sealed import read_sealed_yaml
+from fedtlu_fast.scoring.units import scored_layout
+from fedtlu_fast.selection import server_room
 from fedtlu_fast.wording import RESUMED, either
 from fedtlu_fast.yaml_text import dump_yaml, parse_yaml
 
@@ -36,7 +39,8 @@ def settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], j
     Raises:
         InputError: something does not fit.
     """
-    settings = [arm_config(config, selector, seeds[0]) for selector in selectors]
+    by_arm = {selector: arm_config(config, selector, seeds[0]) for selector in selectors}
+    settings = list(by_arm.values())
     # Any model suits the selector `full`; a selector with a budget shows whether the model fits.
     strictest = max(settings, key=lambda one: one.selection.selector.budgeted)
     choosing = [one for one in settings if one.client_selection.chooses]
@@ -47,8 +51,14 @@ def settled(config: RunConfig, selectors: Sequence[str], seeds: Sequence[int], j
     execution = strictest.execution.model_copy(update=common)
     with founding(strictest.model_copy(update={"execution": execution})) as (decided, founded):
         execution, server = decided.execution, founded.server
-        for one in choosing:
-            make_client_rule(one, server.layout, server.trainer.task, server.population)
+        for name, one in by_arm.items():
+            with of_arm(name):
+                chosen = one.selection
+                layout = layout_of(one, server.trainer.task.model)
+                server_room(chosen.selector, layout, chosen.keep)
+                scored_layout(layout, chosen.selector.scored_layers)
+                if one.client_selection.chooses:
+                    make_client_rule(one, layout, server.trainer.task, server.population)
     given = config.execution.executor
     timed = execution.client_seconds is not None
     if isinstance(given, Auto) and not timed and jobs > 1 and len(selectors) * len(seeds) > 1:

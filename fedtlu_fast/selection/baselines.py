@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
 from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
 from fedtlu_fast.selection.room import Room
@@ -61,15 +62,20 @@ class Always(Ranking):
         Raises:
             InputError: A group has no block at this place.
         """
+        self.check_layout(evidence.layout)
         found = np.zeros(len(evidence.layout.blocks))
         for group in evidence.layout.groups:
-            size = len(group.blocks)
-            if self.position >= size:
-                expected = f"at most {size - 1}: group {group.name} has {size} blocks, counted from 0"
-                raise InputError("position", self.position, expected)
             for place, block in enumerate(group.blocks):
-                found[block] = -((place - self.position) % size)
+                found[block] = -((place - self.position) % len(group.blocks))
         return np.tile(found, (evidence.rows, 1))
+
+    def check_layout(self, layout: ParameterLayout) -> None:
+        """Refuses a position that some group does not have; raises `InputError`."""
+        smallest = min(layout.groups, key=lambda group: len(group.blocks), default=None)
+        if smallest is not None and self.position >= (size := len(smallest.blocks)):
+            expected = f"at most {size - 1}: group {smallest.name} has {size} blocks, counted from 0"
+            fix = f"The last place is selection.selector=always:{size - 1}."
+            raise InputError("position", self.position, expected, fix)
 
 
 @part

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.selection.calls import chosen_by
 from fedtlu_fast.selection.evidence import Evidence
@@ -57,9 +58,14 @@ def server_room(selector: Selector, layout: ParameterLayout, keep: Keep) -> Serv
         keep: the number of blocks, or a share; see `quotas`. A selector without quotas ignores it.
 
     Raises:
-        InputError: `keep` does not fit the groups.
+        InputError: `keep` does not fit the groups, or the selector does not (`Selector.check_layout`).
     """
-    return ServerRoom(layout, quotas(layout, keep) if selector.budgeted else (0,) * len(layout.groups))
+    room = ServerRoom(layout, quotas(layout, keep) if selector.budgeted else (0,) * len(layout.groups))
+    try:
+        selector.check_layout(layout)
+    except InputError as error:
+        raise error.of(f"selection.{error.field}") from error
+    return room
 
 
 def decided_share(selector: Selector, room: ServerRoom) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from fedtlu_fast.errors import InputError, cause
+from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import make, part
 from fedtlu_fast.registry import find
 from fedtlu_fast.scoring import Pooling
@@ -89,6 +90,18 @@ class Selector(ABC):
 
         Returns:
             [R, B] bool, one row per choice; R is ``evidence.rows``.
+        """
+
+    def check_layout(self, layout: ParameterLayout) -> None:  # noqa: B027
+        """Refuses a model that the selector of a server cannot choose from; by default it refuses none.
+
+        It is called before the first round, so that a wrong parameter costs no training.
+
+        Args:
+            layout: the model's blocks and groups.
+
+        Raises:
+            InputError: The layout and a parameter do not fit; its field is the parameter's name.
         """
 
     def remembers(self, evidence: Evidence, applied: Mask) -> Mapping[str, Tensor]:

@@ -12,6 +12,7 @@ from fedtlu_fast.randomness import generator as draws_of
 from fedtlu_fast.registry import NAMES, find
 from fedtlu_fast.selection import Evidence, FedTLU, Ranking, ServerRoom
 from fedtlu_fast.selection.baselines import Always
+from fedtlu_fast.selection.select import server_room
 
 # Blocks 0: embedding, 1-4: h, 5-7: g, 8: head.
 LAYOUT = ParameterLayout.from_shapes(
@@ -66,6 +67,12 @@ def test_always_takes_the_blocks_from_its_position_on(position, first, second):
 def test_always_needs_a_block_at_its_position():
     with pytest.raises(InputError, match="position: got 3; expected at most 2: group g"):
         Always(3).choose(evidence_of(), ServerRoom(LAYOUT, (1, 1)))
+
+
+def test_the_server_refuses_a_position_before_the_first_round():
+    with pytest.raises(InputError, match=r"selection\.position: got 3; expected at most 2: .*always:2"):
+        server_room(Always(3), LAYOUT, 1)
+    server_room(Always(2), LAYOUT, 1)
 
 
 @pytest.mark.parametrize("made", [torch.tensor, np.array, list, lambda own: torch.tensor([own])])
