@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import exp, inf, sqrt
+from math import inf, isfinite, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -39,6 +39,7 @@ from fedtlu_fast.experiments.compare import compare, is_complete
 from fedtlu_fast.report.aggregate.benefit_history import needs, read_benefit
 from fedtlu_fast.report.aggregate.client_choices import client_choices
 from fedtlu_fast.runs.results import ArmResult
+from fedtlu_fast.tasks.metrics import perplexity as exp_or_inf
 
 PLAN = Path(__file__).with_suffix(".yaml")
 BASELINE, ORACLE = "random+evaluation.benefit=true", "oracle"
@@ -109,9 +110,8 @@ def settings_of(
 
 
 def perplexity(result: ArmResult, test: str) -> float | None:
-    """Returns exp(loss) of one of `TESTS` after the last round; None if there is no such test."""
-    loss = result.summary[TESTS[test]]
-    return None if loss is None else exp(loss)
+    """Returns exp(loss) of one of `TESTS` after the last round, infinite if it overflows; None without it."""
+    return exp_or_inf(result.summary[TESTS[test]])
 
 
 def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str, Any]]:
@@ -167,13 +167,16 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def gains(by_arm: Mapping[str, Mapping[int, ArmResult]], arm: str, test: str, baseline: str) -> list[float]:
-    """Returns by how many per cent an arm's perplexity is below the baseline's, seed by seed."""
+    """Returns by how many per cent an arm's perplexity is below the baseline's, seed by seed.
+
+    Nothing if a seed of either diverged or has no such test: a mean over the other seeds would hide it.
+    """
     found = []
     for seed, result in by_arm.get(arm, {}).items():
         own, other = perplexity(result, test), perplexity(by_arm[baseline][seed], test)
-        if own is not None and other is not None:
+        if own is not None and other is not None and isfinite(own) and isfinite(other):
             found.append(100 * (other - own) / other)
-    return found
+    return found if len(found) == len(by_arm.get(arm, {})) else []
 
 
 def choices_of(runs: Sequence[ArmResult]) -> dict[str, float | None]:
@@ -255,7 +258,9 @@ def main() -> None:
         rows = list(rows_of(one, read_arms(config.warmup_rounds, one.arms, seeds, where)))
         for row in rows:
             near = "" if row["global_gain_reach"] is None else f" ± {row['global_gain_reach']:.1f}"
-            print(f"  {row['arm']:55} {row['global_perplexity']:9.3f} {row['global_gain_pct']:+6.2f}%{near}")
+            level, gain = row["global_perplexity"], row["global_gain_pct"]
+            shown = ("-" if level is None else f"{level:.3f}", "-" if gain is None else f"{gain:+.2f}%")
+            print(f"  {row['arm']:55} {shown[0]:>9} {shown[1]:>7}{near}")
         if given.out:
             write(given.out / f"{one.name}.csv", rows)
             if BASELINE in one.arms:  # it is the arm that records benefits

@@ -32,8 +32,8 @@ def make_server(
     """Builds the server from the settings and the other parts of a run.
 
     Raises:
-        InputError: `keep`, `scored_layers` or the selector does not fit the groups, a robust rule has too little
-            memory, or the data or the trace do not fit `participation`.
+        InputError: `keep`, `scored_layers` or the selector does not fit the groups, a robust rule has too
+            little memory, or the data or the trace do not fit `participation`.
     """
     check_room(config.aggregation.rule, layout.size, config.cohort)
     chosen, execution = config.selection, config.execution
