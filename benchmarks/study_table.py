@@ -60,6 +60,16 @@ def read_arms(path: Path, test: str) -> dict[str, Arm]:
     return {row["arm"]: Arm(row["arm"], tuple(map(float, row[f"{test}_gains"].split()))) for row in rows}
 
 
+def read_tables(paths: Sequence[Path], test: str) -> dict[str, dict[str, Arm]]:
+    """Reads the settings with a best choice on a test; not those where clients choose, with other arms."""
+    tables = {path.stem: read_arms(path, test) for path in paths}
+    return {
+        name: arms
+        for name, arms in tables.items()
+        if any(arm.startswith(ORACLES) for arm in arms) and not any("@" in arm for arm in arms)
+    }
+
+
 def best_of(arms: dict[str, Arm]) -> Arm:
     """Returns the best choice, which is known only afterwards."""
     return max(
@@ -102,7 +112,8 @@ def against_table(tables: dict[str, dict[str, Arm]], other: str) -> list[list[st
         for arm in SCORES.values():
             if arm == other:
                 continue
-            pairs = zip(arms[arm].gains, arms[other].gains, strict=True) if arm in arms else ()
+            both = arm in arms and other in arms
+            pairs = zip(arms[arm].gains, arms[other].gains, strict=True) if both else ()
             gains = tuple(mine - theirs for mine, theirs in pairs)
             cells.append(Arm(arm, gains).text() if gains else "")
         lines.append([setting, *cells])
@@ -150,12 +161,12 @@ def main() -> None:
     given = parser.parse_args()
     paths = [path for path in sorted(given.tables.glob("*.csv")) if not path.stem.endswith("-one-round")]
     for test in ("global", "local"):
-        tables = {path.stem: read_arms(path, test) for path in paths}
+        tables = read_tables(paths, test)
         print(f"\n## {test} test: gain over random, per cent\n\n{markdown(gains_table(tables))}")
         print(f"\nShare of the best choice's gain\n\n{markdown(shares_table(tables, given.least))}")
         print(f"\nMore than Eq. 1, in points\n\n{markdown(against_table(tables, 'fedtlu'))}")
     if given.picture:
-        draw({path.stem: read_arms(path, "global") for path in paths}, given.picture)
+        draw(read_tables(paths, "global"), given.picture)
 
 
 if __name__ == "__main__":
