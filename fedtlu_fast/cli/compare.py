@@ -66,7 +66,9 @@ def compare_command(
             autocompletion=completion.listed("selector", "zero_shot", "after_warmup", "local_only"),
             help=f"Selectors to compare, separated by commas (default: {SELECTORS}); all are listed below. "
             "Client selectors have a budget after @: top@2, strategic@1..4, strategic@2+lam=0.5, full@all, "
-            "... Your own: my_parts:Mine, or my_parts:Mine:0.3 with the value of its first parameter. "
+            "... smoothed, coverage rank by Eq. 1 unless a metric follows (smoothed:votes). "
+            "Your own metric: fedtlu+metric=my_parts:score. "
+            "Your own: my_parts:Mine, or my_parts:Mine:0.3 with the value of its first parameter. "
             "References without selection: zero_shot, after_warmup, local_only.",
         ),
     ] = None,
