@@ -83,7 +83,7 @@ py::tuple py_train_perceptrons(py::handle params, py::handle layers, const py::d
                                py::handle firsts, py::handle weights, py::handle change, py::handle own) {
     // First, since a number of the steps may be an object whose __float__ frees the memory of an array that
     // one of these is a view of.
-    const Pins pins{params, features, weights, change, own};
+    const Pins pins{params, layers, features, labels, rows, starts, firsts, weights, change, own};
     const LocalSteps local = steps_of(steps);
     const std::int64_t clients = clients_in(firsts);
     py::array_t<double> losses(clients);
