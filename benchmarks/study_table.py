@@ -41,15 +41,14 @@ class Arm:
     name: str
     gains: tuple[float, ...]
 
-    def text(self, unit: float = 1.0) -> str:
-        """Writes the mean gain, in shares of a unit, with its 95% interval."""
-        return f"{fmean(self.gains) / unit:+.1f} ± {reach(self.gains) / unit:.1f}"
+    def text(self, form: str = "+.1f", unit: float = 1.0) -> str:
+        """Writes the mean gain in shares of a unit, with its 95% interval if there are several seeds."""
+        mean = f"{fmean(self.gains) / unit:{form}}"
+        return mean if len(self.gains) < 2 else f"{mean} ± {reach(self.gains) / unit:{form.lstrip('+')}}"
 
 
 def reach(values: Sequence[float]) -> float:
-    """Returns half the length of the 95% interval of a mean by Student's t; infinity for a single value."""
-    if len(values) < 2:
-        return float("inf")
+    """Returns half the length of the 95% interval of a mean of several values by Student's t."""
     return float(student.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
 
 
@@ -95,10 +94,7 @@ def shares_table(tables: dict[str, dict[str, Arm]], least: float) -> list[list[s
         best = fmean(best_of(arms).gains)
         if best >= least:
             shares = [
-                f"{100 * fmean(arms[arm].gains) / best:.0f}% ± {100 * reach(arms[arm].gains) / best:.0f}"
-                if arm in arms
-                else ""
-                for arm in SCORES.values()
+                f"{arms[arm].text('.0f', best / 100)}%" if arm in arms else "" for arm in SCORES.values()
             ]
             lines.append([setting, f"{best:.1f}%", *shares])
     return lines
