@@ -25,19 +25,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import inf, isfinite, sqrt
+from math import inf, isfinite
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import yaml
-from scipy.stats import t as student
 
 from fedtlu_fast import RunConfig, load_config
 from fedtlu_fast.experiments.arms import arm_paths, read_arms
 from fedtlu_fast.experiments.compare import compare, is_complete
 from fedtlu_fast.report.aggregate.benefit_history import needs, read_benefit
 from fedtlu_fast.report.aggregate.client_choices import client_choices
+from fedtlu_fast.report.aggregate.experiment import interval_reach
 from fedtlu_fast.runs.results import ArmResult
 from fedtlu_fast.tasks.metrics import perplexity as exp_or_inf
 
@@ -127,7 +127,7 @@ def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str
             row[f"{test}_perplexity"] = figure(fmean(own)) if own else None
             gained = gains(by_arm, arm, test, setting.baseline)
             row[f"{test}_gain_pct"] = figure(fmean(gained)) if gained else None
-            row[f"{test}_gain_reach"] = reach(gained)
+            row[f"{test}_gain_reach"] = optional(interval_reach(gained))
             best = fmean(oracle[test]) if oracle[test] else 0
             row[f"{test}_share_of_oracle"] = figure(fmean(gained) / best) if gained and best > 0 else None
             row[f"{test}_gains"] = " ".join(f"{gain:+.2f}" for gain in gained)
@@ -206,13 +206,6 @@ def kept_of(run: ArmResult, row: Mapping[str, Any]) -> float | None:
         own += sum(taken) - chance
         best += sum(sorted((gains[place] for place in opened), reverse=True)[: len(taken)]) - chance
     return own / best if 0 < best < inf else None
-
-
-def reach(values: Sequence[float]) -> float | None:
-    """Returns half the length of the 95% interval of a mean; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    return figure(float(student.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)))
 
 
 def figure(value: float) -> float:

@@ -13,11 +13,10 @@ import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
-from scipy.stats import t as student
+from fedtlu_fast.report.aggregate.experiment import interval_reach
 
 SCORES = {
     "Eq. 1": "fedtlu",
@@ -43,13 +42,8 @@ class Arm:
 
     def text(self, form: str = "+.1f", unit: float = 1.0) -> str:
         """Writes the mean gain in shares of a unit, with its 95% interval if there are several seeds."""
-        mean = f"{fmean(self.gains) / unit:{form}}"
-        return mean if len(self.gains) < 2 else f"{mean} ± {reach(self.gains) / unit:{form.lstrip('+')}}"
-
-
-def reach(values: Sequence[float]) -> float:
-    """Returns half the length of the 95% interval of a mean of several values by Student's t."""
-    return float(student.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
+        mean, reach = f"{fmean(self.gains) / unit:{form}}", interval_reach(self.gains)
+        return mean if reach is None else f"{mean} ± {reach / unit:{form.lstrip('+')}}"
 
 
 def read_arms(path: Path, test: str) -> dict[str, Arm]:
@@ -134,7 +128,7 @@ def draw(tables: dict[str, dict[str, Arm]], path: Path) -> None:
         axis.errorbar(
             [fmean(gains) for _, gains in known],
             [place for place, _ in known],
-            xerr=[reach(gains) if len(gains) > 1 else 0 for _, gains in known],
+            xerr=[interval_reach(gains) or 0 for _, gains in known],
             fmt="o",
         )
         axis.set_title(setting, fontsize=9)

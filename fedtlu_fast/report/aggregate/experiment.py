@@ -107,12 +107,17 @@ def _gains(found: Mapping[int, float], base: Mapping[int, float], column: Column
 
 def paired_interval(gains: Sequence[float]) -> tuple[float | None, float | None]:
     """Computes the 95% interval of the mean by Student's t; (None, None) for fewer than two numbers."""
+    reach = interval_reach(gains)
+    return (None, None) if reach is None else (mean(gains) - reach, mean(gains) + reach)
+
+
+def interval_reach(gains: Sequence[float]) -> float | None:
+    """Computes half the length of that interval; None for fewer than two numbers."""
     from scipy.stats import t  # takes half a second to import
 
     if len(gains) < 2:
-        return None, None
-    reach = float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / sqrt(len(gains))
-    return mean(gains) - reach, mean(gains) + reach
+        return None
+    return float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / sqrt(len(gains))
 
 
 def experiment_cells(rows: Sequence[dict[str, Any]], own: OwnColumns = NO_COLUMNS) -> list[list[str]]:
