@@ -26,8 +26,28 @@ Metric = Annotated[str, BeforeValidator(_known)]
 """The name of a metric of blocks, checked when a part is made."""
 
 
+class ByMetric(Ranking):
+    """Ranks by one metric of the aggregated change; the base of `FedTLU` and `OverRounds`."""
+
+    metric: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Returns the metric's name."""
+        return (self.metric,)
+
+    def choose(self, evidence: Evidence, room: Room) -> Mask:
+        """Chooses the best blocks, as many as there is room for.
+
+        Raises:
+            InputError: The metric has no number for any block in this round (`check_told`).
+        """
+        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
+        return Ranking.choose(self, evidence, room)
+
+
 @part
-class FedTLU(Ranking):
+class FedTLU(ByMetric):
     """Chooses the best-scoring blocks of the aggregated change (FedTLU, arXiv 2412.17692).
 
     Attributes:
@@ -45,17 +65,3 @@ class FedTLU(Ranking):
     ddof: Literal[0, 1] = 1
     pooling: Pooling = "mean"
     scored_layers: ScoredLayers = "all"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Returns the metric's name."""
-        return (self.metric,)
-
-    def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Chooses the best blocks, as many as there is room for.
-
-        Raises:
-            InputError: The metric has no number for any block (`check_told`).
-        """
-        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
-        return Ranking.choose(self, evidence, room)

@@ -11,15 +11,12 @@ from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
 from fedtlu_fast.scoring import Pooling
 from fedtlu_fast.scoring.units import ScoredLayers
-from fedtlu_fast.selection.evidence import Evidence, Mask, Vector
-from fedtlu_fast.selection.fedtlu import Metric
-from fedtlu_fast.selection.room import Room
-from fedtlu_fast.selection.selector import Ranking
-from fedtlu_fast.selection.told import check_told
+from fedtlu_fast.selection.evidence import Evidence, Vector
+from fedtlu_fast.selection.fedtlu import ByMetric, Metric
 
 
 @part
-class OverRounds(Ranking):
+class OverRounds(ByMetric):
     """Ranks by a metric over several rounds; the base of `Smoothed` and `Coverage`.
 
     Attributes:
@@ -34,20 +31,6 @@ class OverRounds(Ranking):
     ddof: Literal[0, 1] = field(default=1, kw_only=True)
     pooling: Pooling = field(default="mean", kw_only=True)
     scored_layers: ScoredLayers = field(default="all", kw_only=True)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Returns the metric's name."""
-        return (self.metric,)
-
-    def choose(self, evidence: Evidence, room: Room) -> Mask:
-        """Chooses the best blocks, as many as there is room for.
-
-        Raises:
-            InputError: The metric has no number for any block in this round (`check_told`).
-        """
-        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
-        return Ranking.choose(self, evidence, room)
 
     def values(self, evidence: Evidence) -> Vector:
         """Returns the metric's values of this round, [R, B]; NaN for a block that cannot be ranked.
