@@ -51,7 +51,9 @@ def compare_runs(
             that means nothing here.
     """
     if first is None:
-        raise InputError("RUN", more[0], f"no argument without {FIELD}", f"Write {FIELD} {' '.join(more)}.")
+        finished = f"Write {FIELD} {' '.join(more)} for runs that have finished"
+        hint = f"{finished}, or --out for the directory of new ones."
+        raise InputError("RUN", more[0], f"no argument without {FIELD}", hint)
     refuse(others, f"no value beside {FIELD}, which runs nothing", "Leave one of the two out.")
     paths = [find_run(text, FIELD) for text in (first, *more)]
     if len({path.resolve() for path in paths}) < len(paths):

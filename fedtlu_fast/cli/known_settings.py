@@ -154,21 +154,26 @@ def _of_parts(
         shown = None if needed else finite({"": default})[""]
         example = [
             f"{chosen_by}={PLACES.get(name, name)}",
-            *_example(prefix + setting, _made_up(hint, shown)),
+            *_example(prefix + setting, _made_up(hint, shown), chosen_by),
         ]
         meaning = f"{', '.join(users)}: {chooser.about(setting, users)}"
         yield prefix + setting, (_type(hint) + (" (no default)" if needed else ""), shown, meaning, example)
 
 
-def _example(path: str, values: Sequence[str]) -> list[str]:
-    """Returns an example of a setting: one of `EXAMPLES`, or else the first value."""
+def _example(path: str, values: Sequence[str], chosen_by: str = "") -> list[str]:
+    """Returns an example of a setting: one of `EXAMPLES`, or else the first value.
+
+    Args:
+        path: the setting.
+        values: values that it takes.
+        chosen_by: the setting whose part it belongs to, if it is a parameter of a part.
+    """
     found = [f"{path}={value}" for value in [*([EXAMPLES[path]] if path in EXAMPLES else []), *values][:1]]
     if path in BESIDE:
         found = [BESIDE[path], *found]
-    section = "client_selection."
-    return (
-        [f"{section}selector=top", *found] if path.startswith(section) and "selector" not in path else found
-    )
+    section, selector = "client_selection.", "client_selection.selector"
+    needed = path.startswith(section) and selector not in (path, chosen_by)
+    return [f"{selector}=top", *found] if needed else found
 
 
 def _type(hint: Any, marks: Any = ()) -> str:

@@ -197,9 +197,11 @@ def read_arm(path: Path, selector: str | None = None, field: str = RESUMED) -> A
     return ArmResult(name, summary["seed"], summary, *(rows[log] for log in LOGS))
 
 
-def save_comparison(out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult]) -> None:
-    """Writes comparison.json: the table's rows and every arm's summary."""
-    content = {"table": list(rows), "runs": [result.summary for result in results]}
+def save_comparison(
+    out: Path, rows: Sequence[dict[str, Any]], results: Sequence[ArmResult], said: str
+) -> None:
+    """Writes comparison.json: the table's rows, the sentence below it, and every arm's summary."""
+    content = {"table": list(rows), "conclusion": said, "runs": [result.summary for result in results]}
     RunDirectory(out).write("comparison.json", dump_json(content, indent=1) + "\n")
 
 

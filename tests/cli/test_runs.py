@@ -121,7 +121,11 @@ def test_finished_runs_are_set_side_by_side(fedtlu: Command) -> None:
         (["--runs", "a", "c"], "a finished run, with its summary.json"),
         (["--runs", "a", "b", "--rounds", 3], "--rounds: got 3; expected no value beside --runs"),
         (["--runs", "a", "b", "--selectors", "full"], "--selectors: got 'full'"),
-        (["a", "b"], "RUN: got 'a'; expected no argument without --runs. Write --runs a b."),
+        (
+            ["a", "b"],
+            "RUN: got 'a'; expected no argument without --runs. Write --runs a b for "
+            "runs that have finished, or --out for the directory of new ones.",
+        ),
         (["--runs", "a", "d"], "--runs: got 'd'"),
     ):
         refused = fedtlu("compare", *arguments)

@@ -300,9 +300,10 @@ def test_a_killed_process_is_a_clear_error_and_another_gives_the_same_bits(
 @pytest.mark.usefixtures("in_process")
 def test_saved_comparison_is_json_that_every_reader_takes(config: RunConfig, tmp_path: Path) -> None:
     results = compare(config, ("last",), (0,), tmp_path / "out")
-    save_comparison(tmp_path / "out", [{"selector": "last", "gain": float("nan")}], results)
+    save_comparison(tmp_path / "out", [{"selector": "last", "gain": float("nan")}], results, "So it is.")
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert found["table"] == [{"selector": "last", "gain": None}]
+    assert found["conclusion"] == "So it is."
     assert found["runs"] == [results[0].summary]
 
 

@@ -15,7 +15,6 @@ from fedtlu_fast.report.aggregate.clients import client_cells
 from fedtlu_fast.report.aggregate.costs import RunCosts, cost_cells, cost_rows, read_costs
 from fedtlu_fast.report.aggregate.curves import agreement_curves, quality_curves
 from fedtlu_fast.report.arms import arm_names, budgets_of, chooses, is_reference
-from fedtlu_fast.report.conclusion import conclusion
 from fedtlu_fast.report.figures.ablation import ablation_figure
 from fedtlu_fast.report.figures.arm_curves import curves_by_budget
 from fedtlu_fast.report.figures.client_maps import maps_figure
@@ -40,6 +39,7 @@ from fedtlu_fast.tasks.metrics import Figure as Quality
 def write_client_report(
     results: Sequence[ArmResult],
     rows: Sequence[dict[str, Any]],
+    said: str,
     settings: RunSettings,
     out: Path,
     own: OwnColumns = NO_COLUMNS,
@@ -53,6 +53,7 @@ def write_client_report(
     Args:
         results: the arms with all seeds; clients choose in one of them or more.
         rows: the rows of `client_rows`.
+        said: the sentence below the table; see `conclusion`.
         settings: the arms' common settings.
         out: the comparison's directory.
         own: columns that are asked for besides.
@@ -71,8 +72,6 @@ def write_client_report(
     costs = (attempt("the costs", lambda: read_costs(folders)) or {}) if measured else {}
     directory = RunDirectory(out)
     more: list[Part] = []
-
-    said = attempt("the sentence below the table", lambda: conclusion(results)) or ""
 
     def write(title: str, name: str, full: str, table: Cells, below: str = "") -> None:
         directory.write(f"{name}.csv", full)

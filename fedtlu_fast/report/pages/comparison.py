@@ -51,16 +51,18 @@ def write_comparison_report(
     """
     make = client_rows if any(map(chooses, results)) else comparison_rows
     rows = attempt("the table of arms", lambda: make(results, own)) or []
-    save_comparison(out, rows, results)
+    said = attempt("the sentence below the table", lambda: conclusion(results)) or ""
+    save_comparison(out, rows, results, said)
     if rows:
         write = write_client_report if make is client_rows else _comparison_report
-        attempt("report.html", lambda: write(results, rows, settings, out, own, holdings))
+        attempt("report.html", lambda: write(results, rows, said, settings, out, own, holdings))
     return rows
 
 
 def _comparison_report(
     results: Sequence[ArmResult],
     rows: Sequence[dict[str, Any]],
+    said: str,
     settings: RunSettings,
     out: Path,
     own: OwnColumns,
@@ -69,7 +71,6 @@ def _comparison_report(
     heads, cells = comparison_cells(rows, own)
     directory = RunDirectory(out)
     told = f"{settings.rounds_text}, {seeds_text(len(rows[0]['seeds']))}"
-    said = attempt("the sentence below the table", lambda: conclusion(results)) or ""
     directory.write("table.md", f"{told}\n\n{to_markdown(heads, cells)}\n{visible(said)}\n")
     directory.write("table.csv", to_csv(rows))
     blocks = [block for group in results[0].summary["groups"].values() for block in group]
